@@ -1,0 +1,290 @@
+//! External programs, each run with a bound on time and on output.
+//!
+//! One spawn for `git`, `nix` and the operator's commands: its own process group, no standard input, a fixed locale,
+//! killed as a whole when its time is up or its caller goes away.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+
+/// What a command may print on each stream before the rest is dropped: enough for the evaluation of a large flake.
+pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// A program with its arguments, environment and bounds.
+#[derive(Clone, Debug)]
+pub struct Command {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    env_clear: bool,
+    dir: Option<PathBuf>,
+    timeout: Duration,
+    output_bytes_max: usize,
+}
+
+/// How a command ended and what it printed.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The exit code, or `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// Standard output, at most [`OUTPUT_BYTES_MAX`] unless the command was given another bound.
+    pub stdout: Vec<u8>,
+    /// Standard error, bounded likewise.
+    pub stderr: Vec<u8>,
+    /// Whether output beyond the bound was dropped.
+    pub truncated: bool,
+}
+
+/// Why a command gave no output.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program could not be started.
+    #[error("cannot start {program}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program ran longer than it may and was killed with all it started.
+    #[error("{program} {args} did not end within {timeout:?} and was killed")]
+    Timeout {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments, joined by blanks.
+        args: String,
+        /// The bound.
+        timeout: Duration,
+    },
+    /// Its output could not be read or its end not be awaited.
+    #[error("lost {program} while it ran")]
+    Lost {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Output {
+    /// Whether the command exited with 0.
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Standard output as text, bytes that are not UTF-8 replaced.
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text, bytes that are not UTF-8 replaced.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+impl Command {
+    /// A command without arguments that may run for `timeout`.
+    pub fn new(program: impl Into<PathBuf>, timeout: Duration) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: vec![("LC_ALL".into(), "C.UTF-8".into())],
+            env_clear: false,
+            dir: None,
+            timeout,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
+    }
+
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets one environment variable.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives the command no variable but those set by [`Command::env`] after this call.
+    pub fn env_clear(mut self) -> Self {
+        self.env.clear();
+        self.env_clear = true;
+        self
+    }
+
+    /// Sets the working directory.
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Bounds each output stream to `bytes`.
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.output_bytes_max = bytes;
+        self
+    }
+
+    /// The program and its arguments, for tests and messages.
+    pub fn argv(&self) -> Vec<String> {
+        std::iter::once(self.program.as_os_str())
+            .chain(self.args.iter().map(OsString::as_os_str))
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started, is not done in time or is lost. A failing exit code is not an error here.
+    pub async fn run(&self) -> Result<Output, Error> {
+        self.run_with_lines(None).await
+    }
+
+    /// Runs the command to its end and sends each line of standard error as it comes.
+    ///
+    /// A full or closed channel drops lines: a slow reader never slows the command.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    pub async fn run_with_lines(&self, lines: Option<mpsc::Sender<String>>) -> Result<Output, Error> {
+        let mut command = tokio::process::Command::new(&self.program);
+        if self.env_clear {
+            command.env_clear();
+        }
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let start = |source| Error::Start { program: self.program.clone(), source };
+        let lost = |source| Error::Lost { program: self.program.clone(), source };
+        let mut child = command.spawn().map_err(start)?;
+        let _group = Group::of(&child);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let max = self.output_bytes_max;
+        let work = async {
+            let (out, err) = tokio::join!(read_bounded(stdout, max, None), read_bounded(stderr, max, lines));
+            let status = child.wait().await.map_err(lost)?;
+            let ((stdout, cut_out), (stderr, cut_err)) = (out.map_err(lost)?, err.map_err(lost)?);
+            use std::os::unix::process::ExitStatusExt;
+            Ok(Output { code: status.code(), signal: status.signal(), stdout, stderr, truncated: cut_out || cut_err })
+        };
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(output) => output,
+            Err(_) => Err(Error::Timeout {
+                program: self.program.clone(),
+                args: self.argv()[1..].join(" "),
+                timeout: self.timeout,
+            }),
+        }
+    }
+}
+
+/// Kills a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // The group may be gone already; there is nobody to tell.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+async fn read_bounded(
+    stream: Option<impl AsyncRead + Unpin>,
+    max: usize,
+    lines: Option<mpsc::Sender<String>>,
+) -> std::io::Result<(Vec<u8>, bool)> {
+    let Some(mut stream) = stream else { return Ok((Vec::new(), false)) };
+    let (mut kept, mut truncated, mut line) = (Vec::new(), false, Vec::new());
+    let mut chunk = [0_u8; 8192];
+    loop {
+        let n = stream.read(&mut chunk).await?;
+        if n == 0 {
+            break;
+        }
+        let room = max.saturating_sub(kept.len()).min(n);
+        kept.extend_from_slice(&chunk[..room]);
+        truncated |= room < n;
+        if let Some(lines) = &lines {
+            for &byte in &chunk[..n] {
+                if byte == b'\n' {
+                    let _ = lines.try_send(String::from_utf8_lossy(&line).into_owned());
+                    line.clear();
+                } else if line.len() < max {
+                    line.push(byte);
+                }
+            }
+        }
+    }
+    Ok((kept, truncated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_is_bounded_and_the_end_is_told() {
+        let command = Command::new("sh", Duration::from_secs(10)).args(["-c", "yes | head -c 100000; exit 3"]);
+        let output = command.output_bytes_max(10).run().await.unwrap();
+        assert_eq!((output.code, output.stdout.len(), output.truncated), (Some(3), 10, true));
+    }
+
+    #[tokio::test]
+    async fn a_late_command_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("sleep 1000 & echo $! > {0}/pid; wait", dir.path().display());
+        let error = Command::new("sh", Duration::from_millis(300)).args(["-c", &script]).run().await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        let pid: i32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+        let gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !gone() {
+            assert!(std::time::Instant::now() < deadline, "sleep {pid} outlived its group");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = Command::new("/nonexistent/program", Duration::from_secs(1)).run().await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot start /nonexistent/program");
+    }
+}

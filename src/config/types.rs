@@ -1,0 +1,374 @@
+//! A valid configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::interface::types::IncidentClass;
+
+/// The whole of `rei.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// What is supervised.
+    pub runtime: Runtime,
+    /// How its health is known.
+    pub health: Health,
+    /// What is an incident.
+    pub incidents: Incidents,
+    /// How a candidate becomes Active.
+    pub promotion: Promotion,
+    /// How often it may be tried.
+    pub evolution: Evolution,
+    /// What a candidate must pass.
+    pub validation: Validation,
+    /// How candidates are made.
+    pub blueprints: Blueprints,
+    /// Programs that make them, by name.
+    pub agents: BTreeMap<String, Agent>,
+    /// Commands that the blueprint action `run` may name.
+    pub commands: BTreeMap<String, Vec<String>>,
+    /// What instances may do and use.
+    pub isolation: Isolation,
+    /// Where rei keeps its things.
+    pub state: State,
+}
+
+/// `[runtime]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Runtime {
+    /// Letters, digits, `-` and `_`; at most 64.
+    pub name: String,
+    /// A git repository with a flake.nix: a path or a URL.
+    pub source: String,
+    /// The branch or tag that is followed.
+    pub r#ref: String,
+    /// The directory of the flake inside the repository; empty for its root.
+    pub dir: String,
+    /// `packages.<system>.NAME`.
+    pub package: String,
+    /// The program inside the store path and its arguments.
+    pub command: Vec<String>,
+    /// Variables for the instances, besides those of socket activation.
+    pub env: BTreeMap<String, String>,
+    /// The listening sockets, in the order in which they are handed out.
+    pub listen: Vec<Listen>,
+    /// Whether two instances can run at once.
+    pub strategy: Strategy,
+    /// What stays warm during the observation window.
+    pub standby: Standby,
+    /// The bound from start to ready.
+    pub start_timeout: Duration,
+    /// The bound from SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    /// The pause between looks at the followed ref.
+    pub poll: Duration,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listen {
+    /// Its name in `LISTEN_FDNAMES`.
+    pub name: String,
+    /// Where.
+    pub address: ListenAddress,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenAddress {
+    /// `127.0.0.1:8080`, `[::1]:8080`.
+    Tcp(SocketAddr),
+    /// `udp:127.0.0.1:53`.
+    Udp(SocketAddr),
+    /// `unix:/run/x.sock`.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `runtime.strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The candidate starts beside Active.
+    Overlap,
+    /// Active is stopped before the candidate starts; connections wait in the queue meanwhile.
+    Recreate,
+}
+
+/// `runtime.standby`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standby {
+    /// Previous's own process stays, with its open connections.
+    Keep,
+    /// A second, idle instance of Previous stays; the old one drains at once.
+    Fresh,
+    /// Previous is started again when it is needed.
+    Cold,
+}
+
+/// `[health]`. Without a probe, an instance is ready when it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Health {
+    /// `GET path` must answer 2xx or 3xx.
+    pub http: Option<HttpProbe>,
+    /// A connection must be accepted.
+    pub tcp: Option<TcpProbe>,
+    /// A command must exit 0.
+    pub command: Option<CommandProbe>,
+    /// `sd_notify`: READY=1, WATCHDOG=1, STATUS=.
+    pub notify: Option<NotifyProbe>,
+    /// The runtime serves `io.openexec.RuntimeEvolution` on the inherited socket named `rei`.
+    pub interface: Option<InterfaceProbe>,
+}
+
+/// `health.http`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HttpProbe {
+    /// The listener that is asked.
+    pub listen: String,
+    /// The path of the request.
+    pub path: String,
+    /// The pause between probes.
+    pub interval: Duration,
+    /// The bound of one probe.
+    pub timeout: Duration,
+}
+
+/// `health.tcp`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TcpProbe {
+    /// The listener that is asked.
+    pub listen: String,
+    /// The pause between probes.
+    pub interval: Duration,
+    /// The bound of one probe.
+    pub timeout: Duration,
+}
+
+/// `health.command`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CommandProbe {
+    /// Program and arguments; `REI_SLOT_PID` and `REI_STORE_PATH` say which instance.
+    pub command: Vec<String>,
+    /// The pause between probes.
+    pub interval: Duration,
+    /// The bound of one probe.
+    pub timeout: Duration,
+}
+
+/// `health.notify`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NotifyProbe {
+    /// A `WATCHDOG=1` must come at least this often; `None` for readiness alone.
+    pub watchdog: Option<Duration>,
+}
+
+/// `health.interface`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfaceProbe {
+    /// A health report must come at least three times in three of these.
+    pub interval: Duration,
+}
+
+/// `[incidents]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Incidents {
+    /// Restarts within a time that make a crash loop; a single crash is counted by its fingerprint.
+    pub crash: CrashBound,
+    /// 99th percentile over a bound for a time.
+    pub latency: Option<LatencyBound>,
+    /// Share of failures over a bound for a time.
+    pub errors: Option<ErrorBound>,
+    /// Growth of resident memory.
+    pub memory: Option<GrowthBound>,
+    /// Growth of open descriptors.
+    pub fds: Option<GrowthBound>,
+    /// Equal crashes after which an incident starts an evolution.
+    pub repeats: u64,
+}
+
+/// `incidents.crash`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CrashBound {
+    /// This many restarts …
+    pub restarts: u64,
+    /// … within this time.
+    pub within: Duration,
+}
+
+/// `incidents.latency`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LatencyBound {
+    /// The bound of the 99th percentile.
+    pub p99: Duration,
+    /// How long it must be exceeded.
+    pub r#for: Duration,
+}
+
+/// `incidents.errors`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorBound {
+    /// Failures per request or probe, 0 to 1.
+    pub ratio: f64,
+    /// How long it must be exceeded.
+    pub r#for: Duration,
+}
+
+/// `incidents.memory`, `incidents.fds`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GrowthBound {
+    /// Bytes, or descriptors, per hour.
+    pub per_hour: u64,
+    /// How long the slope must hold.
+    pub r#for: Duration,
+}
+
+/// `[promotion]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Promotion {
+    /// Who decides.
+    pub mode: PromotionMode,
+    /// Shares of new connections before all of them.
+    pub canary: Vec<CanaryStep>,
+    /// The observation window after all traffic was switched.
+    pub observe: Duration,
+    /// What to do where the data do not suffice.
+    pub on_inconclusive: OnInconclusive,
+    /// How long a canary step or the window may hold for want of data before `on_inconclusive` decides.
+    pub hold: Duration,
+    /// Profile generations that are kept, besides those in use.
+    pub keep_generations: u64,
+}
+
+/// `promotion.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromotionMode {
+    /// A passing report is enough.
+    Automatic,
+    /// An operator says so.
+    Approve,
+}
+
+/// `promotion.on_inconclusive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInconclusive {
+    /// An operator says so.
+    Ask,
+    /// As if the candidate were healthy.
+    Promote,
+    /// As if it were degraded.
+    Revert,
+}
+
+/// One entry of `promotion.canary`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CanaryStep {
+    /// Of the new connections, above 0 and below 1.
+    pub share: f64,
+    /// How long.
+    pub r#for: Duration,
+}
+
+/// `[evolution]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evolution {
+    /// Evolutions for one incident fingerprint.
+    pub per_incident: u64,
+    /// Evolutions in any one hour.
+    pub per_hour: u64,
+}
+
+/// `[validation]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Validation {
+    /// Directories of golden runs, relative to rei.toml.
+    pub golden: Vec<PathBuf>,
+    /// Globs of files that must be as in Active.
+    pub protected: Vec<String>,
+    /// The bound of a whole validation.
+    pub timeout: Duration,
+    /// Whether `import` from a derivation is allowed in evaluation.
+    pub allow_import_from_derivation: bool,
+}
+
+/// `[blueprints]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Blueprints {
+    /// The operator's blueprints; rei's own are found without it.
+    pub directory: Option<PathBuf>,
+    /// The blueprint for every incident class that has none of its own; `None` asks an operator.
+    pub incident: Option<String>,
+    /// The blueprint of one class.
+    pub by_class: BTreeMap<IncidentClass, String>,
+    /// The blueprint for a new commit of the followed ref.
+    pub upgrade: String,
+    /// The bound of a whole blueprint run.
+    pub timeout: Duration,
+}
+
+/// `[agents.NAME]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Agent {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables, in place of rei's own.
+    pub env: BTreeMap<String, String>,
+    /// The bound of one stage.
+    pub timeout: Duration,
+    /// Memory of its processes, in bytes, each.
+    pub memory_bytes: u64,
+    /// What is kept of its output, in bytes.
+    pub output_bytes: u64,
+    /// Paths it may read besides its workspace and the system's programs.
+    pub read: Vec<PathBuf>,
+    /// Whether it may use the network: an agent that calls a model needs it.
+    pub network: bool,
+}
+
+/// `[isolation]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Isolation {
+    /// Paths an instance may read besides the store.
+    pub read: Vec<PathBuf>,
+    /// Paths an instance may write besides its state and temporary directory.
+    pub write: Vec<PathBuf>,
+    /// The user of the instances where rei is root; `None` gives them an unprivileged one of their own.
+    pub user: Option<String>,
+    /// Bound of memory, in bytes, where cgroups allow it.
+    pub memory_bytes: Option<u64>,
+    /// Bound of processes.
+    pub processes: u64,
+    /// Bound of open descriptors of each process.
+    pub fds: u64,
+    /// TCP ports it may connect to; `None` does not restrict.
+    pub connect: Option<Vec<u16>>,
+    /// Whether Landlock and seccomp are used.
+    pub enabled: bool,
+}
+
+/// `[state]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct State {
+    /// Journal, evidence, mirror, sockets and the profile.
+    pub directory: PathBuf,
+    /// Where `control.sock` and `rei.sock` are; `None` for `directory`.
+    pub sockets: Option<PathBuf>,
+    /// What is kept of an instance's log, in bytes.
+    pub log_bytes: u64,
+}

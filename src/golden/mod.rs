@@ -1,0 +1,1 @@
+//! Golden runs: recorded exchanges with known-good answers.

@@ -1,0 +1,1 @@
+//! Windows and detectors over health signals. Pure.

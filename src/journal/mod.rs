@@ -1,0 +1,1 @@
+//! The append-only record from which every state can be rebuilt.

@@ -1,0 +1,39 @@
+//! rei, the OpenExec supervisor: keeps one long-running service alive and lets it be repaired and upgraded without
+//! anyone touching the live process. ARCHITECTURE.md has the problem, the flow and the decisions; this is the map.
+//!
+//! | room | its one job |
+//! |---|---|
+//! | [`lifecycle`] | decides: a pure state machine, one event in, all effects out |
+//! | [`health`] | sees: pure windows and detectors that turn signals into incidents |
+//! | [`interface`] | speaks: the four calls and six types over Varlink |
+//! | [`journal`] | remembers: the chained, append-only record from which state is rebuilt |
+//! | [`runtime`] | runs: instances, slots, probes, logs, isolation |
+//! | [`source`] | the runtime's git repository: mirror, followed ref, isolated workspaces |
+//! | [`nix`] | drives the Nix programs: evaluation, builds, profiles, closures |
+//! | [`blueprint`] | makes: the staged recipe from a context to a commit |
+//! | [`validation`] | judges: the plan, the sandboxed checks, the report |
+//! | [`golden`] | golden runs: the format, recording, replay, comparison |
+//! | [`diagnosis`] | collects the evidence of an incident |
+//! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
+//! | [`cli`] | one file a command |
+//! | [`config`] | `rei.toml` |
+//!
+//! Imports run one way: `cli` over `supervisor` over the rest; `lifecycle`, `health` and the types of `interface` at the
+//! bottom import nothing of the house but each other's types and [`time`].
+
+pub mod blueprint;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod diagnosis;
+pub mod golden;
+pub mod health;
+pub mod interface;
+pub mod journal;
+pub mod lifecycle;
+pub mod nix;
+pub mod runtime;
+pub mod source;
+pub mod supervisor;
+pub mod time;
+pub mod validation;

@@ -1,0 +1,1 @@
+//! Instances, slots, probes, logs, isolation.

@@ -1,0 +1,1 @@
+//! The event loop that carries out what the lifecycle decides.
