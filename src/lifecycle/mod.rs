@@ -1,1 +1,38 @@
-//! The decision core. Pure.
+//! The decision core: a state machine with no clock, no I/O, no async and no randomness.
+//!
+//! The law: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
+//! first effect; the effects are carried out in order before the next event is taken; every slow effect is answered by
+//! an event, and an answer that nobody waits for any more changes nothing. Time comes in with the event. Each phase
+//! but Empty, Steady and AwaitingApproval has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
+//!
+//! ```text
+//! Empty ─▶ Installing ─▶ Steady ──incident, commit or operator──▶ Diagnosing ─▶ Building ─▶ Validating
+//!                          ▲                                          │            │            │
+//!                          ├──────────── failed, rejected ────────────┴────────────┴────────────┤
+//!                          │                                                            [AwaitingApproval]
+//!                          ├──◀ confirmed ── Observing ◀── Promoting ◀── Canary ◀───────────────┘
+//!                          │                     │             │            │
+//!                          └──── RollingBack ◀───┴── degraded ─┴────────────┘
+//! ```
+//!
+//! The same code is driven by the supervisor, by the model checker, by property tests and by replay of a journal.
+
+mod effect;
+mod event;
+mod evolve;
+mod operate;
+mod policy;
+mod promote;
+mod recover;
+mod serve;
+mod state;
+mod step;
+
+pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
+pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use operate::Refusal;
+pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
+pub use state::{
+    Approval, Armed, Back, CanaryStage, Commit, Deployed, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
+    Phase, QUARANTINE_MAX, Quarantined, Run, SlotState, Watch,
+};

@@ -1,0 +1,271 @@
+//! What the lifecycle wants done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::interface::types::{CandidateId, EvolutionId, IncidentId, MaintenanceAction, ReportId, Role, Version};
+use crate::time::Timestamp;
+
+/// One of the two sets of listening sockets that an instance can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Slot {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl Slot {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// 0 for A, 1 for B.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::A => "A",
+            Self::B => "B",
+        })
+    }
+}
+
+/// Parts in a million: a share that can be compared and hashed.
+pub const WHOLE_PPM: u32 = 1_000_000;
+
+/// Where new connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Routing {
+    /// The slot that Active serves from.
+    pub main: Slot,
+    /// The part of new connections that the other slot gets, in parts per million, below [`WHOLE_PPM`].
+    pub other_ppm: u32,
+}
+
+impl Routing {
+    /// All connections to one slot.
+    pub const fn all(slot: Slot) -> Self {
+        Self { main: slot, other_ppm: 0 }
+    }
+
+    /// The part of new connections that `slot` gets, in parts per million.
+    pub const fn share_ppm(self, slot: Slot) -> u32 {
+        if slot.index() == self.main.index() { WHOLE_PPM - self.other_ppm } else { self.other_ppm }
+    }
+}
+
+/// A named timer; there is at most one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "timer", content = "slot", rename_all = "snake_case")]
+pub enum Timer {
+    /// The bound of the phase.
+    Phase,
+    /// The end of a canary step or of the observation window.
+    Window,
+    /// The next look, while a step or the window holds for want of data.
+    Recheck,
+    /// The end of the backoff before the instance of a slot is started again.
+    Restart(Slot),
+}
+
+/// One step of a plan, with what it is when undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Make a generation the profile's current one.
+    SwitchProfile {
+        /// Current before; `None` for a new profile.
+        from: Option<u64>,
+        /// Current after.
+        to: u64,
+    },
+    /// Send new connections elsewhere.
+    Route {
+        /// Before.
+        from: Routing,
+        /// After.
+        to: Routing,
+    },
+}
+
+impl Step {
+    /// The step that takes this one back, where there is something to go back to.
+    pub const fn undo(self) -> Option<Self> {
+        match self {
+            Self::SwitchProfile { from: Some(from), to } => Some(Self::SwitchProfile { from: Some(to), to: from }),
+            Self::SwitchProfile { from: None, .. } => None,
+            Self::Route { from, to } => Some(Self::Route { from: to, to: from }),
+        }
+    }
+}
+
+/// A fixed list of steps that are carried out in order, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its number; an answer that names another is stale.
+    pub number: u64,
+    /// The store path that it makes Active.
+    pub store_path: String,
+    /// The report that allows it; `None` for the first version and for a rollback.
+    pub report: Option<ReportId>,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+/// What the record of an evolution's end says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// What was done.
+    pub action: MaintenanceAction,
+    /// The evolution.
+    pub evolution: Option<EvolutionId>,
+    /// The incident.
+    pub incident: Option<IncidentId>,
+    /// The candidate.
+    pub candidate: Option<CandidateId>,
+    /// The report.
+    pub report: Option<ReportId>,
+    /// `supervisor` or `operator:NAME`.
+    pub decided_by: String,
+    /// Why.
+    pub reason: String,
+    /// Active before.
+    pub from: Option<Version>,
+    /// Active after.
+    pub to: Option<Version>,
+}
+
+/// One thing to do. Effects of one event are carried out in order, before the next event is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Collect the context; answered by `Diagnosed`.
+    Diagnose {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// And this incident.
+        incident: Option<IncidentId>,
+    },
+    /// Run the blueprint and build its commit; answered by `StageReached`, then `Built` or `BuildFailed`.
+    Build {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// The candidate that it makes.
+        candidate: CandidateId,
+        /// The blueprint's name.
+        blueprint: String,
+        /// The commit to become, for an upgrade.
+        rev: Option<String>,
+        /// Where to go on.
+        checkpoint: Option<String>,
+    },
+    /// Build the first version, without a blueprint; answered by `Built` or `BuildFailed`.
+    Install {
+        /// The evolution that stands for it.
+        evolution: EvolutionId,
+    },
+    /// Judge a candidate against Active; answered by `Validated`.
+    Validate {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// The candidate.
+        candidate: CandidateId,
+        /// What it is.
+        version: Version,
+        /// The report's id.
+        report: ReportId,
+    },
+    /// Stop whatever still works for this evolution; its answers are stale from now on.
+    Cancel {
+        /// The evolution.
+        evolution: EvolutionId,
+    },
+    /// Make a generation of the profile, and the links that its switch and its undoing need; answered by
+    /// `GenerationPrepared` or `GenerationFailed`.
+    PrepareGeneration {
+        /// For this store path.
+        store_path: String,
+    },
+    /// Start an instance; answered by `Started`, then `Ready` or `Exited`, or by `StartFailed`.
+    Start {
+        /// In this slot.
+        slot: Slot,
+        /// Of this version.
+        version: Version,
+        /// Which is.
+        role: Role,
+    },
+    /// Let the instance of a slot finish what it has, then end it; answered by `Stopped`.
+    Stop {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Replace the instance of a slot by a fresh one of the same version and let the old one drain.
+    Refresh {
+        /// The slot.
+        slot: Slot,
+        /// The version.
+        version: Version,
+    },
+    /// Carry out a plan; answered by `Carried` or `PlanFailed`.
+    Carry(Plan),
+    /// Put routing and profile into this state, whatever they are: after a restart.
+    Restore {
+        /// Routing.
+        routing: Routing,
+        /// The profile's generation; `None` leaves it.
+        generation: Option<u64>,
+    },
+    /// Begin to look at the version under trial; verdicts of failure are told at once.
+    Observe {
+        /// Where it runs.
+        slot: Slot,
+        /// The slot to compare it with, where one serves.
+        baseline: Option<Slot>,
+    },
+    /// Say what the evidence is now; answered by `Judged`.
+    Judge,
+    /// Set a timer, in place of one of the same name.
+    SetTimer {
+        /// Its name.
+        timer: Timer,
+        /// When it is due.
+        at: Timestamp,
+        /// What happens then, for a person.
+        reason: String,
+    },
+    /// Unset a timer.
+    ClearTimer {
+        /// Its name.
+        timer: Timer,
+    },
+    /// Delete generations that nothing needs.
+    Prune {
+        /// The newest that are kept.
+        keep: u64,
+        /// Kept besides.
+        in_use: Vec<u64>,
+    },
+    /// Write down how an evolution ended, or that Active was started again.
+    Record(Maintenance),
+    /// There is nothing to supervise and no way to get it.
+    GiveUp {
+        /// Why, for a person.
+        reason: String,
+    },
+}

@@ -1,0 +1,241 @@
+//! What the lifecycle is told.
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::{Slot, Timer};
+use super::policy::Policy;
+use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
+
+/// One fact. Each is a journal record before any effect that follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The policy that holds from now on: at every start, and at a reload.
+    Configured {
+        /// The numbers.
+        policy: Policy,
+    },
+    /// A supervisor took over what an earlier one left.
+    Recovered {
+        /// The store path that runs in slot A and in slot B, and whether it was ready.
+        running: [Option<Running>; 2],
+        /// Whether the machine was started anew since: nothing can have survived, and nothing is to blame for it.
+        rebooted: bool,
+    },
+    /// The followed ref names this commit.
+    Followed {
+        /// The commit, in hex.
+        rev: String,
+        /// Its tree, in hex.
+        tree: String,
+    },
+    /// A detector found something wrong with Active.
+    Found(Finding),
+    /// What the evidence says of the version under trial, since its canary step or window began.
+    Judged {
+        /// Pass, fail or inconclusive.
+        verdict: Verdict,
+        /// Why, for a person; for an inconclusive one, what it waits for.
+        reason: String,
+    },
+    /// The evidence folder is written.
+    Diagnosed {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// Digest of the context.
+        context: String,
+    },
+    /// A blueprint came to a stage: where a restarted supervisor goes on.
+    StageReached {
+        /// Of this evolution.
+        evolution: EvolutionId,
+        /// The name of the stage, for a person.
+        stage: String,
+        /// The engine's own state, opaque here.
+        checkpoint: String,
+    },
+    /// The blueprint's commit was built.
+    Built {
+        /// By this evolution.
+        evolution: EvolutionId,
+        /// The result.
+        version: Version,
+        /// The commit that the work began from.
+        base_rev: String,
+        /// Paths that differ from it.
+        files_changed: Vec<String>,
+    },
+    /// There is no candidate.
+    BuildFailed {
+        /// Of this evolution.
+        evolution: EvolutionId,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// The judge has spoken.
+    Validated {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// The report, as much of it as decides.
+        report: ReportDigest,
+    },
+    /// The profile has a generation for a store path, not yet current.
+    GenerationPrepared {
+        /// The store path.
+        store_path: String,
+        /// Its generation.
+        generation: u64,
+    },
+    /// The profile could not get a generation.
+    GenerationFailed {
+        /// The store path.
+        store_path: String,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A process runs in a slot.
+    Started {
+        /// The slot.
+        slot: Slot,
+        /// The instance.
+        instance: Instance,
+    },
+    /// No process could be started in a slot.
+    StartFailed {
+        /// The slot.
+        slot: Slot,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// The instance in a slot serves.
+    Ready {
+        /// The slot.
+        slot: Slot,
+    },
+    /// The instance in a slot ended without being asked.
+    Exited {
+        /// The slot.
+        slot: Slot,
+        /// `exit code 2`, `signal 11 (SIGSEGV)`.
+        exit: String,
+        /// How long it had run, in milliseconds.
+        ran_ms: u64,
+    },
+    /// The instance in a slot ended as it was asked, and its queue is empty.
+    Stopped {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Every step of a plan is done.
+    Carried {
+        /// The plan's number.
+        plan: u64,
+        /// How long the steps took, in microseconds.
+        took_us: u64,
+    },
+    /// A step of a plan failed; the steps before it are undone.
+    PlanFailed {
+        /// The plan's number.
+        plan: u64,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A timer that was set is due.
+    Due(Timer),
+    /// An operator wants something. Check it with `Lifecycle::refusal` first.
+    Operator {
+        /// Who, for the record.
+        who: String,
+        /// What.
+        request: Request,
+    },
+}
+
+/// What a new supervisor found in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Running {
+    /// The store path it runs from.
+    pub store_path: String,
+    /// Whether it had become ready.
+    pub ready: bool,
+}
+
+/// A process that was started, as a later supervisor needs it to find it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its name.
+    pub id: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its start in clock ticks since boot, `/proc/PID/stat` field 22: tells it from a later process with the same pid.
+    pub start_ticks: u64,
+}
+
+/// What a detector found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Finding {
+    /// By the seed's triggers.
+    pub class: IncidentClass,
+    /// The detector's word.
+    pub cause: String,
+    /// How bad.
+    pub severity: Severity,
+    /// Equal findings have equal ones.
+    pub fingerprint: String,
+    /// One line for a person.
+    pub summary: String,
+    /// Whether it is enough for an evolution, or only to be remembered.
+    pub evolve: bool,
+}
+
+/// The part of a ValidationReport that decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReportDigest {
+    /// Its id.
+    pub id: ReportId,
+    /// The only store path it speaks of.
+    pub store_path: String,
+    /// The whole in one word.
+    pub verdict: Verdict,
+    /// The checks that did not pass, and why, for a person.
+    pub summary: String,
+}
+
+/// What an operator can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// A new evolution.
+    Evolve {
+        /// The commit to become; `None` for the followed ref or what the blueprint makes.
+        rev: Option<String>,
+        /// The blueprint; `None` for the one that is configured.
+        blueprint: Option<String>,
+    },
+    /// Let the evolution that waits go on.
+    Approve {
+        /// The evolution, candidate or report that waits.
+        id: String,
+    },
+    /// End the current evolution and quarantine its candidate, or close an incident.
+    Reject {
+        /// The evolution, candidate, report or incident.
+        id: String,
+        /// Why, for the record.
+        reason: String,
+    },
+    /// Make an earlier version Active.
+    Rollback {
+        /// Its generation; `None` for Previous.
+        to: Option<u64>,
+    },
+    /// Begin no evolution until `Resume`.
+    Pause,
+    /// Begin evolutions again, and forget that an operator was needed.
+    Resume,
+    /// Take content out of quarantine.
+    Lift {
+        /// The tree hash or store path.
+        content: String,
+    },
+}

@@ -1,0 +1,402 @@
+//! From a signal to a judged candidate: Steady, Diagnosing, Building, Validating, AwaitingApproval.
+
+use super::effect::{Effect, Timer};
+use super::event::{Finding, ReportDigest};
+use super::state::{
+    ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase, QUARANTINE_MAX,
+    Quarantined,
+};
+use super::step::{Out, SUPERVISOR};
+use crate::interface::types::{CandidateId, EvolutionId, IncidentId, MaintenanceAction, ReportId, Verdict, Version};
+
+/// The hour of the hourly budget, in milliseconds.
+const HOUR_MS: u64 = 3_600_000;
+
+/// A validation that could not be carried out is asked for this many times before the candidate is let go.
+const VALIDATIONS_MAX: u32 = 2;
+
+/// What an evolution begins from.
+struct Cause {
+    incident: Option<(String, IncidentId)>,
+    asked_by: Option<String>,
+    blueprint: String,
+    rev: Option<String>,
+}
+
+impl Lifecycle {
+    pub(super) fn on_followed(&mut self, out: &mut Out, rev: String, tree: String) {
+        if self.phase == Phase::Empty {
+            self.begin_install(out, rev);
+            return;
+        }
+        let active = self.active.as_ref().map(|active| &active.version);
+        let known = active.is_some_and(|active| active.rev == rev || active.tree == tree);
+        let under_way = self.evolution.as_ref().is_some_and(|evolution| evolution.rev.as_deref() == Some(&*rev));
+        self.upgrade = if known || under_way || self.is_quarantined(&tree) { None } else { Some(Commit { rev, tree }) };
+    }
+
+    fn begin_install(&mut self, out: &mut Out, rev: String) {
+        self.counters.evolution += 1;
+        let id = EvolutionId::numbered(self.counters.evolution);
+        let candidate = CandidateId::numbered(0);
+        self.evolution =
+            Some(Evolution { id: id.clone(), rev: Some(rev), since: out.at, candidate, ..Evolution::default() });
+        self.enter(out, Phase::Installing);
+        let bounds = self.rules().bounds;
+        self.arm(out, Timer::Phase, bounds.build_ms, "gives up the first build");
+        out.push(Effect::Install { evolution: id });
+    }
+
+    pub(super) fn on_found(&mut self, out: &mut Out, finding: Finding) {
+        let trial = matches!(self.phase, Phase::Observing { .. });
+        if trial && finding.evolve {
+            self.degraded(out, SUPERVISOR, finding.summary);
+            return;
+        }
+        let store_path = self.active.as_ref().map(|active| active.version.store_path.clone()).unwrap_or_default();
+        if let Some(open) = self.incidents.get_mut(&finding.fingerprint) {
+            open.occurrences += 1;
+            open.last_seen = out.at;
+            let evolve = open.finding.evolve || finding.evolve;
+            open.finding = Finding { evolve, ..finding };
+            return;
+        }
+        if self.incidents.len() >= OPEN_INCIDENTS_MAX {
+            self.attention = Some(format!(
+                "{OPEN_INCIDENTS_MAX} incidents are open, so a new one was not: {}; close some with `rei reject`",
+                finding.summary
+            ));
+            return;
+        }
+        self.counters.incident += 1;
+        let id = IncidentId::numbered(self.counters.incident);
+        let fingerprint = finding.fingerprint.clone();
+        let (first_seen, last_seen) = (out.at, out.at);
+        let open = OpenIncident { id, finding, first_seen, last_seen, occurrences: 1, store_path };
+        self.incidents.insert(fingerprint, open);
+    }
+
+    /// Begins the next evolution when nothing is going on and something asks for one.
+    pub(super) fn begin_next(&mut self, out: &mut Out) {
+        if self.phase != Phase::Steady || self.paused || self.active.is_none() {
+            return;
+        }
+        let Some(cause) = self.next_cause(out) else { return };
+        if let Some((fingerprint, _)) = &cause.incident {
+            self.count_attempt(fingerprint.clone());
+        }
+        self.recent.push_back(out.at);
+        self.counters.evolution += 1;
+        self.counters.candidate += 1;
+        let id = EvolutionId::numbered(self.counters.evolution);
+        let incident = cause.incident.map(|(_, id)| id);
+        self.evolution = Some(Evolution {
+            id: id.clone(),
+            incident: incident.clone(),
+            asked_by: cause.asked_by,
+            blueprint: cause.blueprint,
+            rev: cause.rev,
+            since: out.at,
+            candidate: CandidateId::numbered(self.counters.candidate),
+            ..Evolution::default()
+        });
+        self.enter(out, Phase::Diagnosing);
+        let bound = self.rules().bounds.diagnose_ms;
+        self.arm(out, Timer::Phase, bound, "goes on without what was not collected");
+        out.push(Effect::Diagnose { evolution: id, incident });
+    }
+
+    fn next_cause(&mut self, out: &mut Out) -> Option<Cause> {
+        let rules = self.rules().clone();
+        if let Some(asked) = self.asked.take() {
+            let incident = self.worst_incident().filter(|_| asked.rev.is_none());
+            let default = match (&incident, rules.incident_blueprint) {
+                (Some(_), Some(blueprint)) => blueprint,
+                (Some(_), None) | (None, _) => rules.upgrade_blueprint,
+            };
+            let blueprint = asked.blueprint.unwrap_or(default);
+            return Some(Cause { incident, asked_by: Some(asked.who), blueprint, rev: asked.rev });
+        }
+        while self.recent.front().is_some_and(|&first| out.at.ms_since(first) >= HOUR_MS) {
+            self.recent.pop_front();
+        }
+        let hour_spent = self.recent.len() as u64 >= rules.per_hour;
+        for (fingerprint, open) in &self.incidents {
+            let blueprint = rules.class_blueprint.get(&open.finding.class).or(rules.incident_blueprint.as_ref());
+            let stuck = match blueprint {
+                _ if !open.finding.evolve => continue,
+                None => format!("no blueprint is configured for {} ({})", open.id, open.finding.cause),
+                Some(_) if self.attempts_of(fingerprint) >= rules.per_incident => {
+                    format!("the budget of {} evolutions for {} is spent", rules.per_incident, open.id)
+                }
+                Some(_) if hour_spent => format!("the budget of {} evolutions an hour is spent", rules.per_hour),
+                Some(blueprint) => {
+                    let incident = Some((fingerprint.clone(), open.id.clone()));
+                    return Some(Cause { incident, asked_by: None, blueprint: blueprint.clone(), rev: None });
+                }
+            };
+            self.attention = Some(stuck);
+        }
+        let commit = self.upgrade.as_ref()?;
+        if hour_spent {
+            self.attention = Some(format!(
+                "the budget of {} evolutions an hour is spent, so commit {} waits",
+                rules.per_hour, commit.rev
+            ));
+            return None;
+        }
+        let rev = self.upgrade.take().map(|commit| commit.rev);
+        Some(Cause { incident: None, asked_by: None, blueprint: rules.upgrade_blueprint, rev })
+    }
+
+    /// The open incident that asks for an evolution, or else any.
+    fn worst_incident(&self) -> Option<(String, IncidentId)> {
+        let mut open: Vec<_> = self.incidents.iter().collect();
+        open.sort_by_key(|(_, open)| (!open.finding.evolve, std::cmp::Reverse(open.finding.severity)));
+        open.first().map(|(fingerprint, open)| ((*fingerprint).clone(), open.id.clone()))
+    }
+
+    fn attempts_of(&self, fingerprint: &str) -> u64 {
+        self.attempts.iter().find(|(known, _)| known == fingerprint).map_or(0, |(_, count)| *count)
+    }
+
+    fn count_attempt(&mut self, fingerprint: String) {
+        if let Some((_, count)) = self.attempts.iter_mut().find(|(known, _)| *known == fingerprint) {
+            *count += 1;
+            return;
+        }
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.attempts.remove(0);
+        }
+        self.attempts.push((fingerprint, 1));
+    }
+
+    fn works_on(&self, evolution: &EvolutionId) -> bool {
+        self.evolution.as_ref().is_some_and(|current| current.id == *evolution)
+    }
+
+    pub(super) fn on_diagnosed(&mut self, out: &mut Out, evolution: &EvolutionId, context: String) {
+        if self.phase != Phase::Diagnosing || !self.works_on(evolution) {
+            return;
+        }
+        if let Some(current) = &mut self.evolution {
+            current.context = Some(context);
+        }
+        self.begin_building(out);
+    }
+
+    pub(super) fn begin_building(&mut self, out: &mut Out) {
+        self.enter(out, Phase::Building);
+        let bound = self.rules().bounds.build_ms;
+        self.arm(out, Timer::Phase, bound, "gives up the build");
+        self.ask_for_build(out);
+    }
+
+    pub(super) fn ask_for_build(&self, out: &mut Out) {
+        let Some(current) = &self.evolution else { return };
+        out.push(Effect::Build {
+            evolution: current.id.clone(),
+            candidate: current.candidate.clone(),
+            blueprint: current.blueprint.clone(),
+            rev: current.rev.clone(),
+            checkpoint: current.checkpoint.as_ref().map(|(_, checkpoint)| checkpoint.clone()),
+        });
+    }
+
+    pub(super) fn on_stage(&mut self, evolution: &EvolutionId, stage: String, checkpoint: String) {
+        if self.phase == Phase::Building && self.works_on(evolution) {
+            let current = self.evolution.as_mut().expect("works_on found it");
+            current.checkpoint = Some((stage, checkpoint));
+        }
+    }
+
+    pub(super) fn on_built(
+        &mut self,
+        out: &mut Out,
+        evolution: &EvolutionId,
+        version: Version,
+        base_rev: String,
+        files_changed: Vec<String>,
+    ) {
+        if !self.works_on(evolution) {
+            return;
+        }
+        let installing = self.phase == Phase::Installing;
+        if !installing && self.phase != Phase::Building {
+            return;
+        }
+        let current = self.evolution.as_mut().expect("works_on found it");
+        current.base_rev = base_rev;
+        current.files_changed = files_changed;
+        current.version = Some(version.clone());
+        if installing {
+            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+            return;
+        }
+        if self.is_quarantined(&version.tree) || self.is_quarantined(&version.store_path) {
+            self.end_rejected(out, SUPERVISOR, format!("{} is in quarantine", version.store_path));
+            return;
+        }
+        if let Some(active) = self.active.as_mut().filter(|active| active.version.store_path == version.store_path) {
+            // The same build of another commit: nothing to judge, but the commit is no news any more.
+            active.version = version;
+            self.record(out, MaintenanceAction::Rejected, SUPERVISOR, "the build is the same as Active's");
+            self.end_evolution(out);
+            return;
+        }
+        self.ask_for_validation(out);
+    }
+
+    pub(super) fn on_build_failed(&mut self, out: &mut Out, evolution: &EvolutionId, reason: String) {
+        if !self.works_on(evolution) {
+            return;
+        }
+        match self.phase {
+            Phase::Installing => out.push(Effect::GiveUp { reason }),
+            Phase::Building => self.end_rejected(out, SUPERVISOR, reason),
+            Phase::Empty
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Promoting { .. }
+            | Phase::Observing { .. }
+            | Phase::RollingBack { .. } => {}
+        }
+    }
+
+    pub(super) fn ask_for_validation(&mut self, out: &mut Out) {
+        self.enter(out, Phase::Validating);
+        let bound = self.rules().bounds.validate_ms;
+        self.arm(out, Timer::Phase, bound, "lets the candidate go as one that could not be judged");
+        self.counters.report += 1;
+        let current = self.evolution.as_mut().expect("Validating belongs to an evolution");
+        current.validations += 1;
+        self.ask_again_for_validation(out);
+    }
+
+    pub(super) fn ask_again_for_validation(&self, out: &mut Out) {
+        let Some(current) = &self.evolution else { return };
+        out.push(Effect::Validate {
+            evolution: current.id.clone(),
+            candidate: current.candidate.clone(),
+            version: current.version.clone().expect("Validating begins with a built candidate"),
+            report: ReportId::numbered(self.counters.report),
+        });
+    }
+
+    pub(super) fn on_validated(&mut self, out: &mut Out, evolution: &EvolutionId, report: ReportDigest) {
+        if self.phase != Phase::Validating || !self.works_on(evolution) {
+            return;
+        }
+        let approve = self.rules().approve;
+        let current = self.evolution.as_mut().expect("works_on found it");
+        let speaks_of_it = current.version.as_ref().is_some_and(|version| version.store_path == report.store_path);
+        let verdict = if speaks_of_it { report.verdict } else { Verdict::Inconclusive };
+        let (summary, tries) = (report.summary.clone(), current.validations);
+        current.report = Some(report);
+        match verdict {
+            Verdict::Pass if approve => {
+                self.enter(out, Phase::AwaitingApproval { of: Approval::Promotion });
+                self.wait("an operator's `rei approve`: every check passed".to_owned());
+            }
+            Verdict::Pass => self.begin_canary(out),
+            Verdict::Fail => {
+                self.quarantine_candidate(out, &summary);
+                self.end_rejected(out, SUPERVISOR, summary);
+            }
+            Verdict::Inconclusive if tries < VALIDATIONS_MAX => self.ask_for_validation(out),
+            Verdict::Inconclusive => {
+                self.attention = Some(format!("a candidate could not be judged: {summary}"));
+                self.end_rejected(out, SUPERVISOR, format!("could not be judged: {summary}"));
+            }
+        }
+    }
+
+    /// The phase's bound is over.
+    pub(super) fn on_deadline(&mut self, out: &mut Out) {
+        match self.phase {
+            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } => {}
+            Phase::Installing => {
+                out.push(Effect::GiveUp { reason: "the first version did not serve in time".to_owned() });
+            }
+            Phase::Diagnosing => {
+                self.cancel(out);
+                self.begin_building(out);
+            }
+            Phase::Building => self.end_rejected(out, SUPERVISOR, "the build did not end in time".to_owned()),
+            Phase::Validating => {
+                self.end_rejected(out, SUPERVISOR, "the validation did not end in time".to_owned());
+            }
+            Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. } | Phase::RollingBack { .. } => {
+                self.on_trial_deadline(out);
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, reason: String) {
+        if let Some(current) = &mut self.evolution {
+            current.waits_for = Some(reason);
+        }
+    }
+
+    pub(super) fn cancel(&self, out: &mut Out) {
+        if let Some(current) = &self.evolution {
+            out.push(Effect::Cancel { evolution: current.id.clone() });
+        }
+    }
+
+    /// Puts the candidate's content into quarantine and lets its generation go.
+    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
+        let Some(current) = &self.evolution else { return };
+        let Some(version) = &current.version else { return };
+        let entry = Quarantined {
+            tree: version.tree.clone(),
+            store_path: version.store_path.clone(),
+            evolution: current.id.clone(),
+            reason: reason.to_owned(),
+            at: out.at,
+        };
+        self.quarantine_entry(entry);
+    }
+
+    pub(super) fn quarantine_entry(&mut self, entry: Quarantined) {
+        self.known_good.retain(|_, version| version.store_path != entry.store_path);
+        if self.quarantine.len() >= QUARANTINE_MAX {
+            self.quarantine.remove(0);
+        }
+        self.quarantine.push(entry);
+    }
+
+    /// Ends the evolution without a promotion; Active goes on.
+    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
+        self.cancel(out);
+        self.record(out, MaintenanceAction::Rejected, by, reason);
+        self.end_evolution(out);
+    }
+
+    /// Back to Steady.
+    pub(super) fn end_evolution(&mut self, out: &mut Out) {
+        self.evolution = None;
+        self.enter(out, Phase::Steady);
+        if let Some(policy) = self.next_policy.take() {
+            self.policy = Some(policy);
+        }
+    }
+
+    /// Closes the incident that the evolution under way was about, and whatever else its promotion has answered.
+    pub(super) fn close_incident(&mut self) {
+        let Some(id) = self.evolution.as_ref().and_then(|current| current.incident.clone()) else { return };
+        let closed: Vec<String> = self
+            .incidents
+            .iter()
+            .filter(|(_, open)| open.id == id)
+            .map(|(fingerprint, _)| fingerprint.clone())
+            .collect();
+        for fingerprint in closed {
+            self.incidents.remove(&fingerprint);
+            self.attempts.retain(|(known, _)| *known != fingerprint);
+        }
+    }
+}

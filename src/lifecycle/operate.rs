@@ -1,0 +1,280 @@
+//! The operator's authority: what may be asked when, and what follows.
+
+use super::effect::{Slot, Timer};
+use super::event::Request;
+use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Quarantined, Run};
+use super::step::Out;
+use crate::interface::types::{EvolutionId, Role};
+
+/// Why a request cannot be carried out now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It does not fit the phase.
+    #[error("cannot {what} in phase {phase}")]
+    WrongPhase {
+        /// What was asked.
+        what: &'static str,
+        /// The phase's name.
+        phase: &'static str,
+        /// What could be done instead.
+        hint: &'static str,
+    },
+    /// Nothing has that name.
+    #[error("there is no {what} {name}")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where to look.
+        hint: &'static str,
+    },
+    /// The content may not be used.
+    #[error("{content} is in quarantine")]
+    Quarantined {
+        /// Tree, commit or store path.
+        content: String,
+    },
+}
+
+impl Refusal {
+    /// The next step for the operator.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::WrongPhase { hint, .. } | Self::NotFound { hint, .. } => hint,
+            Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` takes it out",
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Why a request would be refused now; `None` when [`super::Event::Operator`] with it would do something.
+    pub fn refusal(&self, request: &Request) -> Option<Refusal> {
+        match request {
+            Request::Evolve { rev, .. } => self.refuse_evolve(rev.as_deref()),
+            Request::Approve { id } => self.refuse_approve(id),
+            Request::Reject { id, .. } => self.refuse_reject(id),
+            Request::Rollback { to } => self.refuse_rollback(*to),
+            Request::Pause | Request::Resume => None,
+            Request::Lift { content } if self.is_quarantined(content) => None,
+            Request::Lift { content } => Some(Refusal::NotFound {
+                what: "quarantined content",
+                name: content.clone(),
+                hint: "`rei show quarantine` lists it",
+            }),
+        }
+    }
+
+    fn refuse_evolve(&self, rev: Option<&str>) -> Option<Refusal> {
+        if let Some(rev) = rev.filter(|rev| self.is_quarantined(rev)) {
+            return Some(Refusal::Quarantined { content: rev.to_owned() });
+        }
+        let hint = "wait for its end (`rei status --watch`), or end it (`rei reject ID`)";
+        let busy = Refusal::WrongPhase { what: "begin an evolution", phase: self.phase.name(), hint };
+        (self.phase != Phase::Steady || self.asked.is_some()).then_some(busy)
+    }
+
+    fn names_evolution(&self, id: &str) -> bool {
+        self.evolution.as_ref().is_some_and(|current| {
+            current.id.0 == id
+                || current.candidate.0 == id
+                || current.report.as_ref().is_some_and(|report| report.id.0 == id)
+        })
+    }
+
+    fn refuse_approve(&self, id: &str) -> Option<Refusal> {
+        let hint = "`rei status` says what waits for approval";
+        if !matches!(self.phase, Phase::AwaitingApproval { .. }) {
+            return Some(Refusal::WrongPhase { what: "approve", phase: self.phase.name(), hint });
+        }
+        let not_found = Refusal::NotFound { what: "waiting evolution", name: id.to_owned(), hint };
+        (!self.names_evolution(id)).then_some(not_found)
+    }
+
+    fn refuse_reject(&self, id: &str) -> Option<Refusal> {
+        if self.incidents.values().any(|open| open.id.0 == id) {
+            return None;
+        }
+        let hint = "`rei status` names the current evolution and the open incidents";
+        if !self.names_evolution(id) {
+            return Some(Refusal::NotFound { what: "current evolution or open incident", name: id.to_owned(), hint });
+        }
+        let done = matches!(self.phase, Phase::RollingBack { .. } | Phase::Installing);
+        done.then_some(Refusal::WrongPhase { what: "reject", phase: self.phase.name(), hint })
+    }
+
+    fn refuse_rollback(&self, to: Option<u64>) -> Option<Refusal> {
+        let hint = "`rei history` lists the generations that once were confirmed";
+        match self.phase {
+            Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. } => {
+                let target = self.trial_target().map(|target| target.generation);
+                let other = Refusal::WrongPhase {
+                    what: "roll back to another generation than Previous",
+                    phase: self.phase.name(),
+                    hint: "roll back without --to first",
+                };
+                (to.is_some() && to != target).then_some(other)
+            }
+            Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => None,
+            Phase::Steady => {
+                let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
+                let known = self.steady_target(to).is_some();
+                (!known).then_some(Refusal::NotFound { what: "known-good version at", name, hint })
+            }
+            Phase::Empty
+            | Phase::Installing
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::RollingBack { .. } => Some(Refusal::WrongPhase {
+                what: "roll back",
+                phase: self.phase.name(),
+                hint: "Active serves; end the evolution first (`rei reject ID`)",
+            }),
+        }
+    }
+
+    /// What a rollback of the present trial restores.
+    fn trial_target(&self) -> Option<&Deployed> {
+        match self.phase {
+            Phase::Observing { .. } => self.previous.as_ref(),
+            _ => self.active.as_ref(),
+        }
+    }
+
+    fn steady_target(&self, to: Option<u64>) -> Option<Deployed> {
+        let active = self.active.as_ref()?;
+        let target = match to {
+            None => self.previous.clone()?,
+            Some(generation) => {
+                let version = self.known_good.get(&generation)?.clone();
+                Deployed { version, generation }
+            }
+        };
+        (target.version.store_path != active.version.store_path).then_some(target)
+    }
+
+    pub(super) fn on_operator(&mut self, out: &mut Out, who: String, request: Request) {
+        if self.refusal(&request).is_some() {
+            return;
+        }
+        let by = format!("operator:{who}");
+        match request {
+            Request::Evolve { rev, blueprint } => self.asked = Some(Asked { who: by, rev, blueprint }),
+            Request::Approve { .. } => self.approve(out, &by),
+            Request::Reject { id, reason } => self.reject(out, &by, &id, reason),
+            Request::Rollback { to } => self.operator_rollback(out, by, to),
+            Request::Pause => self.paused = true,
+            Request::Resume => {
+                self.paused = false;
+                self.attention = None;
+                self.attempts.clear();
+                self.recent.clear();
+            }
+            Request::Lift { content } => {
+                self.quarantine.retain(|entry| entry.tree != content && entry.store_path != content);
+            }
+        }
+    }
+
+    fn approve(&mut self, out: &mut Out, by: &str) {
+        let Phase::AwaitingApproval { of } = self.phase else { return };
+        match of {
+            Approval::Promotion => self.begin_canary(out),
+            Approval::Canary { .. } => self.go_on(out, format!("approved by {by}")),
+            Approval::Observation => self.confirm(out, by, "approved with too little data".to_owned()),
+        }
+    }
+
+    fn reject(&mut self, out: &mut Out, by: &str, id: &str, reason: String) {
+        if !self.names_evolution(id) {
+            self.incidents.retain(|_, open| open.id.0 != id);
+            return;
+        }
+        match self.phase {
+            Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { of: Approval::Promotion } => {
+                self.quarantine_candidate(out, &reason);
+                self.end_rejected(out, by, reason);
+            }
+            Phase::Canary { .. }
+            | Phase::Promoting { .. }
+            | Phase::Observing { .. }
+            | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
+                self.degraded(out, by, reason);
+            }
+            Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } => {}
+        }
+    }
+
+    fn operator_rollback(&mut self, out: &mut Out, by: String, to: Option<u64>) {
+        if self.phase != Phase::Steady {
+            self.degraded(out, &by, "an operator asked for it".to_owned());
+            return;
+        }
+        let (Some(target), Some(left)) = (self.steady_target(to), self.active.clone()) else { return };
+        self.counters.evolution += 1;
+        let id = EvolutionId::numbered(self.counters.evolution);
+        let reason = "an operator asked for it".to_owned();
+        // The followed ref still names what is left: it must not come back by itself.
+        self.quarantine_entry(Quarantined {
+            tree: left.version.tree.clone(),
+            store_path: left.version.store_path.clone(),
+            evolution: id.clone(),
+            reason: reason.clone(),
+            at: out.at,
+        });
+        self.evolution = Some(Evolution {
+            id,
+            asked_by: Some(by.clone()),
+            since: out.at,
+            version: Some(left.version),
+            target: Some(target.clone()),
+            rollback: Some((by, reason)),
+            ..Evolution::default()
+        });
+        if !self.rules().overlap {
+            self.roll_back_to(out, target);
+            return;
+        }
+        self.counters.plan += 1;
+        self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: Back::Starting });
+        let bounds = self.rules().bounds;
+        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, "gives up the rollback; Active goes on");
+        self.start_target(out);
+    }
+
+    /// Starts the target of an operator's rollback once its slot is free.
+    pub(super) fn start_target(&mut self, out: &mut Out) {
+        let Some(slot) = self.active_slot.map(Slot::other) else { return };
+        let target = self.evolution.as_ref().and_then(|current| current.target.clone());
+        let Some(target) = target else { return };
+        match self.slots[slot.index()].run {
+            Run::Down => self.start(out, slot, target.version, Role::Previous),
+            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
+            Run::Stopping => {}
+        }
+    }
+
+    pub(super) fn target_is_ready(&mut self, out: &mut Out) {
+        let target = self.evolution.as_ref().and_then(|current| current.target.clone());
+        if let Some(target) = target {
+            self.roll_back_to(out, target);
+        }
+    }
+
+    /// The target of an operator's rollback does not start: Active goes on.
+    pub(super) fn abandon_target(&mut self, out: &mut Out) {
+        let Some(active) = self.active.clone() else { return };
+        self.quarantine.retain(|entry| entry.store_path != active.version.store_path);
+        self.known_good.insert(active.generation, active.version);
+        self.attention = Some("an operator's rollback failed: the target does not become ready".to_owned());
+        self.end_rejected(out, super::step::SUPERVISOR, "the rollback's target does not become ready".to_owned());
+        if let Some(slot) = self.active_slot.map(Slot::other) {
+            self.stop(out, slot);
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! From a judged candidate to a confirmed or restored one: Canary, Promoting, Observing, RollingBack.
+
+use super::effect::{Effect, Plan, Routing, Slot, Step, Timer};
+use super::policy::{OnInconclusive, Standby};
+use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
+use super::step::{Out, SUPERVISOR};
+use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
+
+/// A switch of a symlink and of a few sockets; beyond this the machine is in trouble.
+const PLAN_MS: u64 = 10_000;
+
+impl Lifecycle {
+    /// The candidate's slot: the one that Active does not have, or with strategy recreate the same, so that
+    /// connections wait in one queue.
+    fn candidate_slot(&self) -> Slot {
+        match self.active_slot {
+            Some(slot) if self.rules().overlap => slot.other(),
+            Some(slot) => slot,
+            None => Slot::A,
+        }
+    }
+
+    fn candidate_version(&self) -> Version {
+        let version = self.evolution.as_ref().and_then(|current| current.version.clone());
+        version.expect("a trial has a built candidate")
+    }
+
+    pub(super) fn begin_canary(&mut self, out: &mut Out) {
+        self.enter(out, Phase::Canary { stage: CanaryStage::Preparing });
+        let bounds = self.rules().bounds;
+        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, "gives up the candidate's start");
+        out.push(Effect::PrepareGeneration { store_path: self.candidate_version().store_path });
+        self.start_candidate(out);
+    }
+
+    /// Starts the candidate in its slot once the slot is free; with strategy recreate it starts after the switch.
+    pub(super) fn start_candidate(&mut self, out: &mut Out) {
+        if !self.rules().overlap {
+            return;
+        }
+        let slot = self.candidate_slot();
+        match self.slots[slot.index()].run {
+            Run::Down => {
+                let version = self.candidate_version();
+                self.start(out, slot, version, Role::Candidate);
+            }
+            Run::Stopping => {}
+            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
+        }
+    }
+
+    pub(super) fn on_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) {
+        let expected = self
+            .evolution
+            .as_mut()
+            .filter(|current| current.version.as_ref().is_some_and(|version| version.store_path == store_path));
+        let Some(current) = expected else { return };
+        current.generation = Some(generation);
+        match self.phase {
+            Phase::Installing => self.install(out),
+            Phase::Canary { stage: CanaryStage::Preparing } => self.maybe_begin_shares(out),
+            Phase::Empty
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Promoting { .. }
+            | Phase::Observing { .. }
+            | Phase::RollingBack { .. } => {}
+        }
+    }
+
+    pub(super) fn on_generation_failed(&mut self, out: &mut Out, store_path: &str, reason: String) {
+        let expected = self.evolution.as_ref().and_then(|it| it.version.as_ref()).map(|it| it.store_path.clone());
+        if expected.as_deref() != Some(store_path) {
+            return;
+        }
+        if self.phase == Phase::Installing {
+            out.push(Effect::GiveUp { reason });
+        } else if matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
+            self.abandon_candidate(out, SUPERVISOR, reason);
+        }
+    }
+
+    /// The first version: its generation becomes current and it starts; it is Active once it serves.
+    pub(super) fn install(&mut self, out: &mut Out) {
+        let slot = Slot::A;
+        let Some(generation) = self.evolution.as_ref().and_then(|current| current.generation) else { return };
+        let version = self.candidate_version();
+        let bound = self.rules().bounds.start_ms;
+        self.arm(out, Timer::Phase, bound, "gives up the first start");
+        self.routing = Some(Routing::all(slot));
+        out.push(Effect::Restore { routing: Routing::all(slot), generation: Some(generation) });
+        if self.slots[slot.index()].run == Run::Down {
+            self.start(out, slot, version, Role::Candidate);
+        }
+    }
+
+    /// Begins the shares when the candidate is ready and its generation is made.
+    pub(super) fn maybe_begin_shares(&mut self, out: &mut Out) {
+        let prepared = self.evolution.as_ref().is_some_and(|current| current.generation.is_some());
+        if !prepared || !matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
+            return;
+        }
+        if !self.rules().overlap {
+            let Some(active) = self.active_slot else { return };
+            self.enter(out, Phase::Canary { stage: CanaryStage::Stopping });
+            let bound = self.rules().bounds.stop_ms;
+            self.arm(out, Timer::Phase, bound, "lets Active go on");
+            self.stop(out, active);
+        } else if self.slots[self.candidate_slot().index()].run == Run::Ready {
+            self.begin_share(out, 0);
+        }
+    }
+
+    fn begin_share(&mut self, out: &mut Out, index: usize) {
+        let rules = self.rules();
+        let Some(step) = rules.canary.get(index).copied() else {
+            self.begin_promotion(out);
+            return;
+        };
+        let hold_ms = rules.hold_ms;
+        let Some(active) = self.active_slot else { return };
+        self.enter(out, Phase::Canary { stage: CanaryStage::Share { index, judging: false } });
+        let percent = f64::from(step.share_ppm) / 10_000.0;
+        self.arm(out, Timer::Window, step.for_ms, format!("judges the canary at {percent} %"));
+        self.arm(out, Timer::Phase, step.for_ms + hold_ms, "ends the wait for data");
+        let routing = Routing { main: active, other_ppm: step.share_ppm };
+        self.routing = Some(routing);
+        out.push(Effect::Restore { routing, generation: None });
+        out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
+    }
+
+    /// Makes the plan that turns the candidate into Active, and hands it out.
+    pub(super) fn begin_promotion(&mut self, out: &mut Out) {
+        let (Some(active), Some(current)) = (self.active.clone(), self.evolution.as_ref()) else { return };
+        let Some(generation) = current.generation else { return };
+        let report = current.report.as_ref().map(|report| report.id.clone());
+        let slot = self.candidate_slot();
+        let from = self.routing.unwrap_or(Routing::all(slot));
+        self.counters.plan += 1;
+        let plan = Plan {
+            number: self.counters.plan,
+            store_path: self.candidate_version().store_path,
+            report,
+            steps: vec![
+                Step::SwitchProfile { from: Some(active.generation), to: generation },
+                Step::Route { from, to: Routing::all(slot) },
+            ],
+        };
+        self.enter(out, Phase::Promoting { plan: plan.number });
+        self.arm(out, Timer::Phase, PLAN_MS, "takes the switch back");
+        out.push(Effect::Carry(plan));
+    }
+
+    pub(super) fn on_carried(&mut self, out: &mut Out, number: u64) {
+        match self.phase {
+            Phase::Promoting { plan } if plan == number => self.promoted(out),
+            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => self.restored(out),
+            Phase::Promoting { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Observing { .. } => {}
+        }
+    }
+
+    /// The candidate is Active now.
+    fn promoted(&mut self, out: &mut Out) {
+        let slot = self.candidate_slot();
+        let version = self.candidate_version();
+        let current = self.evolution.as_mut().expect("a promotion belongs to an evolution");
+        let generation = current.generation.expect("a promotion has a generation");
+        current.prior_previous = self.previous.take();
+        self.previous = self.active.replace(Deployed { version: version.clone(), generation });
+        self.active_slot = Some(slot);
+        self.routing = Some(Routing::all(slot));
+        if self.rules().overlap {
+            match (self.rules().standby, self.previous.clone()) {
+                (Standby::Keep, _) | (_, None) => {}
+                (Standby::Fresh, Some(previous)) => {
+                    out.push(Effect::Refresh { slot: slot.other(), version: previous.version });
+                }
+                (Standby::Cold, Some(_)) => self.stop(out, slot.other()),
+            }
+            self.begin_window(out);
+        } else {
+            self.enter(out, Phase::Observing { stage: Watch::Starting });
+            let bound = self.rules().bounds.start_ms;
+            self.arm(out, Timer::Phase, bound, "restores Previous");
+            self.start(out, slot, version, Role::Active);
+        }
+    }
+
+    pub(super) fn begin_window(&mut self, out: &mut Out) {
+        let Some(slot) = self.active_slot else { return };
+        let (observe_ms, hold_ms) = (self.rules().observe_ms, self.rules().hold_ms);
+        self.enter(out, Phase::Observing { stage: Watch::Window { judging: false } });
+        self.arm(out, Timer::Window, observe_ms, "confirms the promotion");
+        self.arm(out, Timer::Phase, observe_ms + hold_ms, "ends the wait for data");
+        out.push(Effect::Observe { slot, baseline: None });
+    }
+
+    pub(super) fn on_window_over(&mut self, out: &mut Out) {
+        match &mut self.phase {
+            Phase::Canary { stage: CanaryStage::Share { judging, .. } }
+            | Phase::Observing { stage: Watch::Window { judging } } => {
+                *judging = true;
+                out.push(Effect::Judge);
+            }
+            Phase::Canary { .. }
+            | Phase::Observing { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Promoting { .. }
+            | Phase::RollingBack { .. } => {}
+        }
+    }
+
+    pub(super) fn on_recheck(&mut self, out: &mut Out) {
+        match self.phase {
+            Phase::Canary { stage: CanaryStage::Share { judging: true, .. } }
+            | Phase::Observing { stage: Watch::Window { judging: true } }
+            | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
+                out.push(Effect::Judge);
+            }
+            Phase::RollingBack { stage: Back::Switching, .. } => self.carry_rollback(out),
+            Phase::Canary { .. }
+            | Phase::Observing { .. }
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::RollingBack { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::Promoting { .. } => {}
+        }
+    }
+
+    pub(super) fn on_judged(&mut self, out: &mut Out, verdict: Verdict, reason: String) {
+        // Nothing is under trial, or the trial's time is not over and nothing is wrong.
+        let Some(judging) = self.trial_is_judged() else { return };
+        match verdict {
+            Verdict::Fail => self.degraded(out, SUPERVISOR, reason),
+            Verdict::Pass if judging => self.go_on(out, reason),
+            Verdict::Inconclusive if judging => {
+                self.wait(reason.clone());
+                let recheck_ms = self.rules().bounds.recheck_ms;
+                self.arm(out, Timer::Recheck, recheck_ms, reason);
+            }
+            Verdict::Pass | Verdict::Inconclusive => {}
+        }
+    }
+
+    /// Whether something is under trial, and if so whether its time is over.
+    const fn trial_is_judged(&self) -> Option<bool> {
+        match self.phase {
+            Phase::Canary { stage: CanaryStage::Share { judging, .. } }
+            | Phase::Observing { stage: Watch::Window { judging } } => Some(judging),
+            Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => Some(true),
+            Phase::Canary { .. }
+            | Phase::Observing { .. }
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::Promoting { .. }
+            | Phase::RollingBack { .. } => None,
+        }
+    }
+
+    /// The step or window ended well.
+    pub(super) fn go_on(&mut self, out: &mut Out, reason: String) {
+        match self.phase {
+            Phase::Canary { stage: CanaryStage::Share { index, .. } }
+            | Phase::AwaitingApproval { of: Approval::Canary { index } } => self.begin_share(out, index + 1),
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => {
+                self.confirm(out, SUPERVISOR, reason);
+            }
+            Phase::Canary { .. }
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::Promoting { .. }
+            | Phase::RollingBack { .. } => {}
+        }
+    }
+
+    pub(super) fn confirm(&mut self, out: &mut Out, by: &str, reason: String) {
+        self.record(out, MaintenanceAction::Promoted, by, reason);
+        for deployed in self.active.iter().chain(&self.previous) {
+            self.known_good.insert(deployed.generation, deployed.version.clone());
+        }
+        self.close_incident();
+        self.attention = None;
+        if let Some(slot) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down) {
+            self.stop(out, slot);
+        }
+        self.end_evolution(out);
+        self.prune(out);
+    }
+
+    pub(super) fn prune(&mut self, out: &mut Out) {
+        let keep = self.rules().keep_generations;
+        let in_use: Vec<u64> = self.active.iter().chain(&self.previous).map(|deployed| deployed.generation).collect();
+        let oldest_kept =
+            self.known_good.keys().rev().take(usize::try_from(keep).unwrap_or(usize::MAX)).last().copied();
+        self.known_good.retain(|generation, _| {
+            in_use.contains(generation) || oldest_kept.is_some_and(|oldest| *generation >= oldest)
+        });
+        let in_use = self.known_good.keys().copied().chain(in_use).collect();
+        out.push(Effect::Prune { keep, in_use });
+    }
+
+    /// The bound of a trial is over.
+    pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
+        let approval = match self.phase {
+            Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
+            Phase::Observing { stage: Watch::Window { .. } } => Approval::Observation,
+            Phase::Observing { stage: Watch::Starting } => {
+                self.degraded(out, SUPERVISOR, "it did not become ready in time".to_owned());
+                return;
+            }
+            Phase::RollingBack { .. } => {
+                self.rollback_failed(out);
+                return;
+            }
+            Phase::Promoting { .. } => {
+                self.degraded(out, SUPERVISOR, "the switch was not done in time".to_owned());
+                return;
+            }
+            Phase::Canary { stage: CanaryStage::Preparing | CanaryStage::Stopping } => {
+                let reason = "it did not become ready in time".to_owned();
+                self.quarantine_candidate(out, &reason);
+                self.abandon_candidate(out, SUPERVISOR, reason);
+                return;
+            }
+            Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. } => return,
+        };
+        let missing = self.evolution.as_ref().and_then(|current| current.waits_for.clone());
+        let missing = missing.unwrap_or_else(|| "too little data".to_owned());
+        match self.rules().on_inconclusive {
+            OnInconclusive::Promote => self.go_on(out, format!("{missing}; on_inconclusive = \"promote\"")),
+            OnInconclusive::Revert => {
+                self.degraded(out, SUPERVISOR, format!("{missing}; on_inconclusive = \"revert\""));
+            }
+            OnInconclusive::Ask => {
+                self.enter(out, Phase::AwaitingApproval { of: approval });
+                self.wait(format!("an operator's `rei approve` or `rei reject`, or data: {missing}"));
+                let recheck_ms = self.rules().bounds.recheck_ms;
+                self.arm(out, Timer::Recheck, recheck_ms, missing);
+            }
+        }
+    }
+
+    /// Lets a candidate go that never was Active: all traffic to Active, and the candidate ends.
+    pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: String) {
+        let Some(active) = self.active_slot else { return };
+        let generation = self.active.as_ref().map(|deployed| deployed.generation);
+        if self.routing != Some(Routing::all(active)) {
+            self.routing = Some(Routing::all(active));
+            out.push(Effect::Restore { routing: Routing::all(active), generation });
+        }
+        self.end_rejected(out, by, reason);
+        if self.slots[active.other().index()].run != Run::Down {
+            self.stop(out, active.other());
+        }
+        self.ensure_active_runs(out);
+        self.prune(out);
+    }
+
+    /// The version under trial is not good enough: Previous is restored, and its content is quarantined.
+    pub(super) fn degraded(&mut self, out: &mut Out, by: &str, reason: String) {
+        let target = match self.phase {
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => self.previous.clone(),
+            Phase::Canary { .. }
+            | Phase::Promoting { .. }
+            | Phase::AwaitingApproval { of: Approval::Canary { .. } } => self.active.clone(),
+            Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::RollingBack { .. } => None,
+        };
+        let Some(target) = target else { return };
+        self.quarantine_candidate(out, &reason);
+        if let Some(current) = &mut self.evolution {
+            current.rollback = Some((by.to_owned(), reason));
+        }
+        self.roll_back_to(out, target);
+    }
+
+    /// Enters RollingBack with the recorded target, which is the warm one in the other slot or Active itself.
+    pub(super) fn roll_back_to(&mut self, out: &mut Out, target: Deployed) {
+        let Some(active_slot) = self.active_slot else { return };
+        // A candidate that was not Active yet only loses its share; with strategy recreate all share one slot.
+        let stays = self.active.as_ref() == Some(&target) || !self.rules().overlap;
+        self.previous_target(if stays { active_slot } else { active_slot.other() }, target);
+        self.counters.plan += 1;
+        let plan = self.counters.plan;
+        self.enter(out, Phase::RollingBack { plan, stage: Back::Switching });
+        self.arm(out, Timer::Phase, PLAN_MS, "goes on with what is restored");
+        self.carry_rollback(out);
+    }
+
+    /// Fixes what is restored: Active and its slot are the target's from now on.
+    fn previous_target(&mut self, slot: Slot, target: Deployed) {
+        if self.active.as_ref() != Some(&target) {
+            self.previous = self.evolution.as_mut().and_then(|current| current.prior_previous.take());
+        }
+        self.active = Some(target);
+        self.active_slot = Some(slot);
+    }
+
+    /// Hands out the plan of the rollback under way; carrying it out twice is the same as once.
+    pub(super) fn carry_rollback(&mut self, out: &mut Out) {
+        let Phase::RollingBack { plan, .. } = self.phase else { return };
+        let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
+        let from = self.routing.unwrap_or(Routing::all(slot.other()));
+        let to = Routing::all(slot);
+        out.push(Effect::Carry(Plan {
+            number: plan,
+            store_path: active.version.store_path,
+            report: None,
+            steps: vec![Step::Route { from, to }, Step::SwitchProfile { from: None, to: active.generation }],
+        }));
+    }
+
+    fn restored(&mut self, out: &mut Out) {
+        let (Some(slot), Phase::RollingBack { plan, .. }) = (self.active_slot, self.phase) else { return };
+        self.routing = Some(Routing::all(slot));
+        if self.rules().overlap {
+            self.stop(out, slot.other());
+        } else if self.slots[slot.index()].run != Run::Down {
+            self.stop(out, slot);
+            self.phase = Phase::RollingBack { plan, stage: Back::Stopping };
+            let bound = self.rules().bounds.stop_ms;
+            self.arm(out, Timer::Phase, bound, "starts the restored version all the same");
+            return;
+        }
+        self.end_rollback(out);
+    }
+
+    pub(super) fn end_rollback(&mut self, out: &mut Out) {
+        let rollback = self.evolution.as_mut().and_then(|current| current.rollback.take());
+        let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), "degraded".to_owned()));
+        self.record(out, MaintenanceAction::RolledBack, &by, reason);
+        self.end_evolution(out);
+        self.ensure_active_runs(out);
+        self.prune(out);
+    }
+
+    pub(super) fn on_plan_failed(&mut self, out: &mut Out, number: u64, reason: String) {
+        match self.phase {
+            Phase::Promoting { plan } if plan == number => {
+                // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
+                self.attention = Some(format!("a promotion could not be carried out: {reason}"));
+                self.abandon_candidate(out, SUPERVISOR, reason);
+            }
+            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
+                self.attention = Some(format!("a rollback is not complete: {reason}"));
+                self.wait(reason.clone());
+                let recheck_ms = self.rules().bounds.recheck_ms;
+                self.arm(out, Timer::Recheck, recheck_ms, reason);
+            }
+            Phase::Promoting { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Observing { .. } => {}
+        }
+    }
+
+    /// The rollback's bound is over: what could be restored is, and an operator is told of the rest.
+    fn rollback_failed(&mut self, out: &mut Out) {
+        let Phase::RollingBack { stage, .. } = self.phase else { return };
+        match stage {
+            Back::Switching => {
+                let (Some(active), Some(slot)) = (self.active.as_ref(), self.active_slot) else { return };
+                let (generation, routing) = (active.generation, Routing::all(slot));
+                self.routing = Some(routing);
+                self.attention = Some(format!(
+                    "a rollback is not complete; see that the profile's current generation is {generation}"
+                ));
+                out.push(Effect::Restore { routing, generation: Some(generation) });
+                if self.slots[slot.other().index()].run != Run::Down {
+                    self.stop(out, slot.other());
+                }
+                self.end_rollback(out);
+            }
+            Back::Stopping => self.end_rollback(out),
+            Back::Starting => self.abandon_target(out),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A new supervisor takes over: the same phase, no second copy, no candidate with more traffic than it had.
+
+use super::effect::{Effect, Routing, Slot};
+use super::event::Running;
+use super::policy::Standby;
+use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::step::{Out, SUPERVISOR};
+use crate::interface::types::Role;
+
+impl Lifecycle {
+    pub(super) fn on_recovered(&mut self, out: &mut Out, running: [Option<Running>; 2], rebooted: bool) {
+        for slot in Slot::ALL {
+            self.take_over(slot, running[slot.index()].as_ref());
+        }
+        for (timer, armed) in self.timers.clone() {
+            out.push(Effect::SetTimer { timer, at: armed.at, reason: armed.reason });
+        }
+        self.restore(out);
+        match self.phase {
+            Phase::Empty => {}
+            Phase::Installing => self.install_again(out),
+            Phase::Steady | Phase::AwaitingApproval { of: Approval::Promotion } => self.serve_again(out),
+            Phase::Diagnosing => {
+                self.serve_again(out);
+                if let Some(current) = &self.evolution {
+                    let (evolution, incident) = (current.id.clone(), current.incident.clone());
+                    out.push(Effect::Diagnose { evolution, incident });
+                }
+            }
+            Phase::Building => {
+                self.serve_again(out);
+                self.ask_for_build(out);
+            }
+            Phase::Validating => {
+                self.serve_again(out);
+                self.ask_again_for_validation(out);
+            }
+            Phase::Canary { stage } => self.try_again(out, stage, rebooted),
+            Phase::AwaitingApproval { of: Approval::Canary { index } } => {
+                self.try_again(out, CanaryStage::Share { index, judging: true }, rebooted);
+            }
+            Phase::Promoting { .. } => self.promote_again(out, rebooted),
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => {
+                self.observe_again(out, rebooted);
+            }
+            Phase::RollingBack { stage, .. } => self.roll_back_again(out, stage),
+        }
+    }
+
+    /// What runs is what the slot has; what does not run is down.
+    fn take_over(&mut self, slot: Slot, running: Option<&Running>) {
+        let state = &mut self.slots[slot.index()];
+        let Some(running) = running else {
+            if state.run != Run::Stopping && state.run != Run::Backoff {
+                state.run = Run::Down;
+            }
+            state.instance = None;
+            return;
+        };
+        let expected = state.version.as_ref().is_some_and(|version| version.store_path == running.store_path);
+        state.run = match state.run {
+            Run::Stopping => Run::Stopping,
+            _ if expected && running.ready => Run::Ready,
+            _ if expected => Run::Starting,
+            // Something that nobody asked for: made to end below, as nothing has a use for it.
+            Run::Down | Run::Starting | Run::Ready | Run::Backoff => Run::Stopping,
+        };
+    }
+
+    /// Routing and profile as they were decided, and the ends that were asked for asked for again.
+    fn restore(&self, out: &mut Out) {
+        let generation = self.active.as_ref().map(|active| active.generation);
+        if let Some(routing) = self.routing {
+            out.push(Effect::Restore { routing, generation });
+        }
+        for slot in Slot::ALL {
+            if self.slots[slot.index()].run == Run::Stopping {
+                out.push(Effect::Stop { slot });
+            }
+        }
+    }
+
+    fn install_again(&mut self, out: &mut Out) {
+        let Some(current) = &self.evolution else { return };
+        match (&current.version, current.generation) {
+            (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),
+            (Some(version), None) => out.push(Effect::PrepareGeneration { store_path: version.store_path.clone() }),
+            (Some(_), Some(_)) => {
+                if self.slots[Slot::A.index()].run == Run::Ready {
+                    self.slots[Slot::A.index()].run = Run::Starting;
+                    self.on_ready(out, Slot::A);
+                } else {
+                    self.install(out);
+                }
+            }
+        }
+    }
+
+    /// Only Active is needed.
+    fn serve_again(&mut self, out: &mut Out) {
+        self.ensure_active_runs(out);
+        let Some(other) = self.active_slot.map(Slot::other) else { return };
+        if self.slots[other.index()].run != Run::Down {
+            self.stop(out, other);
+        }
+    }
+
+    fn try_again(&mut self, out: &mut Out, stage: CanaryStage, rebooted: bool) {
+        let Some(active) = self.active_slot else { return };
+        match stage {
+            CanaryStage::Preparing => {
+                self.ensure_active_runs(out);
+                let current = self.evolution.as_ref();
+                if current.is_some_and(|it| it.generation.is_none()) {
+                    let version = current.and_then(|it| it.version.clone()).unwrap_or_default();
+                    out.push(Effect::PrepareGeneration { store_path: version.store_path });
+                }
+                if self.slots[active.other().index()].run == Run::Down {
+                    self.start_candidate(out);
+                }
+                self.maybe_begin_shares(out);
+            }
+            CanaryStage::Stopping if self.slots[active.index()].run == Run::Down => self.begin_promotion(out),
+            CanaryStage::Stopping => self.stop(out, active),
+            CanaryStage::Share { .. } if rebooted => {
+                // Every process is gone; the candidate is not to blame and begins from nothing.
+                self.ensure_active_runs(out);
+                self.routing = Some(Routing::all(active));
+                self.restore(out);
+                self.begin_canary(out);
+            }
+            CanaryStage::Share { .. } => {
+                self.ensure_active_runs(out);
+                if self.slots[active.other().index()].run == Run::Ready {
+                    out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
+                } else {
+                    self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+                }
+            }
+        }
+    }
+
+    /// The switch may be done, half done or not begun. It was restored to the state before; now it is done again.
+    fn promote_again(&mut self, out: &mut Out, rebooted: bool) {
+        let Some(active) = self.active_slot else { return };
+        let ready = self.slots[active.other().index()].run == Run::Ready;
+        if ready || !self.rules().overlap {
+            self.begin_promotion(out);
+        } else if rebooted {
+            self.ensure_active_runs(out);
+            self.routing = Some(Routing::all(active));
+            self.restore(out);
+            self.begin_canary(out);
+        } else {
+            self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+        }
+    }
+
+    fn observe_again(&mut self, out: &mut Out, rebooted: bool) {
+        let Some(active) = self.active_slot else { return };
+        let down = self.slots[active.index()].run == Run::Down;
+        let starting = matches!(self.phase, Phase::Observing { stage: Watch::Starting });
+        if down && !rebooted && !starting {
+            self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+            return;
+        }
+        self.ensure_active_runs(out);
+        let warm = self.rules().overlap && self.rules().standby != Standby::Cold;
+        let other = active.other();
+        if let Some(previous) = self.previous.clone().filter(|_| warm && self.slots[other.index()].run == Run::Down) {
+            self.start(out, other, previous.version, Role::Previous);
+        }
+        if starting && self.slots[active.index()].run == Run::Ready {
+            self.begin_window(out);
+        } else if !starting {
+            out.push(Effect::Observe { slot: active, baseline: None });
+        }
+    }
+
+    fn roll_back_again(&mut self, out: &mut Out, stage: Back) {
+        let Some(active) = self.active_slot else { return };
+        match stage {
+            Back::Switching => self.carry_rollback(out),
+            Back::Stopping if self.slots[active.index()].run == Run::Down => self.end_rollback(out),
+            Back::Stopping => self.stop(out, active),
+            Back::Starting => {
+                self.ensure_active_runs(out);
+                match self.slots[active.other().index()].run {
+                    Run::Ready => self.target_is_ready(out),
+                    Run::Down => self.start_target(out),
+                    Run::Starting | Run::Backoff | Run::Stopping => {}
+                }
+            }
+        }
+    }
+}

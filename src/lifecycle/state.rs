@@ -1,0 +1,453 @@
+//! The state of the lifecycle, and what can be read from it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::{Routing, Slot, Timer};
+use super::event::{Instance, ReportDigest};
+use super::policy::Policy;
+use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
+use crate::time::Timestamp;
+
+/// Incidents that can be open at once; more are joined to the last one of their cause.
+pub const OPEN_INCIDENTS_MAX: usize = 64;
+
+/// Contents that can be in quarantine at once; the oldest leaves first.
+pub const QUARANTINE_MAX: usize = 4096;
+
+/// Fingerprints whose evolutions are counted; the oldest leaves first.
+pub const ATTEMPTS_MAX: usize = 1024;
+
+/// The supervisor's whole decision state. Changed only by [`Lifecycle::step`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lifecycle {
+    pub(super) policy: Option<Policy>,
+    pub(super) next_policy: Option<Policy>,
+    pub(super) phase: Phase,
+    pub(super) phase_since: Timestamp,
+    pub(super) active: Option<Deployed>,
+    pub(super) active_slot: Option<Slot>,
+    pub(super) previous: Option<Deployed>,
+    pub(super) slots: [SlotState; 2],
+    pub(super) routing: Option<Routing>,
+    pub(super) evolution: Option<Evolution>,
+    pub(super) incidents: BTreeMap<String, OpenIncident>,
+    pub(super) upgrade: Option<Commit>,
+    pub(super) asked: Option<Asked>,
+    pub(super) quarantine: Vec<Quarantined>,
+    pub(super) attempts: Vec<(String, u64)>,
+    pub(super) recent: VecDeque<Timestamp>,
+    pub(super) known_good: BTreeMap<u64, Version>,
+    pub(super) paused: bool,
+    pub(super) attention: Option<String>,
+    pub(super) timers: BTreeMap<Timer, Armed>,
+    pub(super) counters: Counters,
+}
+
+/// Where the lifecycle is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing was ever installed.
+    #[default]
+    Empty,
+    /// The first version is built, then started.
+    Installing,
+    /// Active serves and nothing is going on.
+    Steady,
+    /// The context of an evolution is collected.
+    Diagnosing,
+    /// A blueprint makes a candidate.
+    Building,
+    /// The candidate is judged.
+    Validating,
+    /// An operator is asked.
+    AwaitingApproval {
+        /// For what.
+        of: Approval,
+    },
+    /// The candidate starts and gets shares of the traffic.
+    Canary {
+        /// How far.
+        stage: CanaryStage,
+    },
+    /// The switch to the candidate is under way.
+    Promoting {
+        /// The plan's number.
+        plan: u64,
+    },
+    /// The candidate is Active and watched; Previous is warm.
+    Observing {
+        /// How far.
+        stage: Watch,
+    },
+    /// The switch back is under way.
+    RollingBack {
+        /// The plan's number.
+        plan: u64,
+        /// How far.
+        stage: Back,
+    },
+}
+
+/// What an operator is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Approval {
+    /// To try a candidate that passed.
+    Promotion,
+    /// To go on after a canary step that had too little data.
+    Canary {
+        /// The step, from 0.
+        index: usize,
+    },
+    /// To keep a candidate whose window had too little data.
+    Observation,
+}
+
+/// How far a canary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum CanaryStage {
+    /// The slot is freed, the generation is made, the candidate starts.
+    Preparing,
+    /// Strategy recreate: Active is asked to end.
+    Stopping,
+    /// The candidate gets a share.
+    Share {
+        /// The step, from 0.
+        index: usize,
+        /// Whether its time is over and only data are missing.
+        judging: bool,
+    },
+}
+
+/// How far an observation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Watch {
+    /// Strategy recreate: the new Active is not ready yet.
+    Starting,
+    /// The window runs.
+    Window {
+        /// Whether its time is over and only data are missing.
+        judging: bool,
+    },
+}
+
+/// How far a rollback is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Back {
+    /// An operator's target that does not run yet is started.
+    Starting,
+    /// The plan is carried out.
+    Switching,
+    /// Strategy recreate: the version that is left must end before the target starts.
+    Stopping,
+}
+
+impl Phase {
+    /// The name that status, history and messages use.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Installing => "Installing",
+            Self::Steady => "Steady",
+            Self::Diagnosing => "Diagnosing",
+            Self::Building => "Building",
+            Self::Validating => "Validating",
+            Self::AwaitingApproval { .. } => "AwaitingApproval",
+            Self::Canary { .. } => "Canary",
+            Self::Promoting { .. } => "Promoting",
+            Self::Observing { .. } => "Observing",
+            Self::RollingBack { .. } => "RollingBack",
+        }
+    }
+}
+
+/// A version with its profile generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The version.
+    pub version: Version,
+    /// Its generation.
+    pub generation: u64,
+}
+
+/// What is in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlotState {
+    /// How it runs.
+    pub run: Run,
+    /// The version that runs, or should.
+    pub version: Option<Version>,
+    /// The process, once it was started.
+    pub instance: Option<Instance>,
+    /// Exits in a row that came too soon.
+    pub quick_exits: u32,
+    /// Times the instance was started again.
+    pub restarts: u64,
+}
+
+/// How a slot runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// Nothing runs.
+    #[default]
+    Down,
+    /// Started, not ready.
+    Starting,
+    /// Serves.
+    Ready,
+    /// Ended; started again when the backoff is over.
+    Backoff,
+    /// Asked to end.
+    Stopping,
+}
+
+/// One trip through the lifecycle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Evolution {
+    /// Its id.
+    pub id: EvolutionId,
+    /// The incident that it repairs.
+    pub incident: Option<IncidentId>,
+    /// The operator who asked for it.
+    pub asked_by: Option<String>,
+    /// The blueprint.
+    pub blueprint: String,
+    /// The commit to become, for an upgrade.
+    pub rev: Option<String>,
+    /// When it began.
+    pub since: Timestamp,
+    /// Digest of its context.
+    pub context: Option<String>,
+    /// The blueprint's stage, for a person, and its checkpoint.
+    pub checkpoint: Option<(String, String)>,
+    /// The id that its candidate has or will have.
+    pub candidate: CandidateId,
+    /// The candidate, once it is built.
+    pub version: Option<Version>,
+    /// The commit that the candidate's work began from.
+    pub base_rev: String,
+    /// Paths that differ from the base.
+    pub files_changed: Vec<String>,
+    /// The report, once there is one.
+    pub report: Option<ReportDigest>,
+    /// Validations that were asked for.
+    pub validations: u32,
+    /// The candidate's generation, once it has one.
+    pub generation: Option<u64>,
+    /// What was Previous before the candidate became Active.
+    pub prior_previous: Option<Deployed>,
+    /// What the present step or window waits for.
+    pub waits_for: Option<String>,
+    /// Where an operator's rollback goes.
+    pub target: Option<Deployed>,
+    /// By whom it is rolled back, and why.
+    pub rollback: Option<(String, String)>,
+}
+
+/// An incident that is open, with what was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OpenIncident {
+    /// The incident's fields that the lifecycle keeps.
+    pub id: IncidentId,
+    /// As it was found, last.
+    pub finding: super::event::Finding,
+    /// First seen.
+    pub first_seen: Timestamp,
+    /// Last seen.
+    pub last_seen: Timestamp,
+    /// How often.
+    pub occurrences: u64,
+    /// The store path that showed it.
+    pub store_path: String,
+}
+
+/// A commit with its tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Commit {
+    /// In hex.
+    pub rev: String,
+    /// In hex.
+    pub tree: String,
+}
+
+/// An operator's wish for an evolution.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Asked {
+    pub(super) who: String,
+    pub(super) rev: Option<String>,
+    pub(super) blueprint: Option<String>,
+}
+
+/// Content that is never built, judged or promoted again unless an operator lifts it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The git tree.
+    pub tree: String,
+    /// The store path; empty where it was never built.
+    pub store_path: String,
+    /// The evolution that ended with it.
+    pub evolution: EvolutionId,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A timer that is set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Armed {
+    /// When it is due.
+    pub at: Timestamp,
+    /// What happens then.
+    pub reason: String,
+}
+
+/// The numbers that the next things get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Counters {
+    pub(super) evolution: u64,
+    pub(super) incident: u64,
+    pub(super) candidate: u64,
+    pub(super) report: u64,
+    pub(super) plan: u64,
+}
+
+impl Lifecycle {
+    /// Where it is.
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Since when.
+    pub const fn phase_since(&self) -> Timestamp {
+        self.phase_since
+    }
+
+    /// The version that serves.
+    pub const fn active(&self) -> Option<&Deployed> {
+        self.active.as_ref()
+    }
+
+    /// The slot that Active serves from.
+    pub const fn active_slot(&self) -> Option<Slot> {
+        self.active_slot
+    }
+
+    /// The version that served before.
+    pub const fn previous(&self) -> Option<&Deployed> {
+        self.previous.as_ref()
+    }
+
+    /// What is in a slot.
+    pub const fn slot(&self, slot: Slot) -> &SlotState {
+        &self.slots[slot.index()]
+    }
+
+    /// Where new connections go.
+    pub const fn routing(&self) -> Option<Routing> {
+        self.routing
+    }
+
+    /// The evolution under way.
+    pub const fn evolution(&self) -> Option<&Evolution> {
+        self.evolution.as_ref()
+    }
+
+    /// The open incidents, by fingerprint.
+    pub const fn incidents(&self) -> &BTreeMap<String, OpenIncident> {
+        &self.incidents
+    }
+
+    /// What is in quarantine, oldest first.
+    pub fn quarantine(&self) -> &[Quarantined] {
+        &self.quarantine
+    }
+
+    /// Why an operator is needed.
+    pub fn attention(&self) -> Option<&str> {
+        self.attention.as_deref()
+    }
+
+    /// Whether evolutions may begin.
+    pub const fn paused(&self) -> bool {
+        self.paused
+    }
+
+    /// The timers that are set.
+    pub const fn timers(&self) -> &BTreeMap<Timer, Armed> {
+        &self.timers
+    }
+
+    /// The versions that once were confirmed, by generation.
+    pub const fn known_good(&self) -> &BTreeMap<u64, Version> {
+        &self.known_good
+    }
+
+    /// The policy that holds.
+    pub const fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// What it waits for, for a person, and until when.
+    pub fn waits_for(&self) -> (Option<String>, Option<Timestamp>) {
+        let deadline = [Timer::Window, Timer::Phase, Timer::Recheck].iter().find_map(|timer| self.timers.get(timer));
+        let held = self.evolution.as_ref().and_then(|evolution| evolution.waits_for.clone());
+        let reason = held.or_else(|| deadline.map(|armed| armed.reason.clone()));
+        (reason, deadline.map(|armed| armed.at))
+    }
+
+    /// Whether content is in quarantine, by tree or by store path.
+    pub fn is_quarantined(&self, content: &str) -> bool {
+        !content.is_empty() && self.quarantine.iter().any(|entry| entry.tree == content || entry.store_path == content)
+    }
+
+    /// The slot of the version under trial: in Canary the one that Active does not have, in Observing Active's.
+    pub fn trial_slot(&self) -> Option<Slot> {
+        let active = self.active_slot?;
+        match self.phase {
+            Phase::Canary { .. }
+            | Phase::AwaitingApproval { of: Approval::Canary { .. } }
+            | Phase::Promoting { .. } => Some(active.other()),
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Some(active),
+            Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::RollingBack { .. } => None,
+        }
+    }
+}
+
+impl OpenIncident {
+    /// The incident as the Interface shows it.
+    pub fn to_incident(&self, runtime: &str) -> RuntimeIncident {
+        RuntimeIncident {
+            schema: crate::interface::types::SCHEMA.to_owned(),
+            id: self.id.clone(),
+            class: self.finding.class,
+            cause: self.finding.cause.clone(),
+            severity: self.finding.severity,
+            runtime: crate::interface::types::RuntimeRef {
+                name: runtime.to_owned(),
+                store_path: Some(self.store_path.clone()),
+                ..Default::default()
+            },
+            fingerprint: self.finding.fingerprint.clone(),
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            occurrences: self.occurrences,
+            summary: self.finding.summary.clone(),
+            evidence: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One event in, all effects out.
+
+use super::effect::{Effect, Maintenance, Timer};
+use super::event::Event;
+use super::policy::Policy;
+use super::state::{Armed, Lifecycle, Phase};
+use crate::interface::types::MaintenanceAction;
+use crate::time::Timestamp;
+
+/// What one step gathers: the time it happens at and what is to be done.
+pub(super) struct Out {
+    pub(super) at: Timestamp,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Out {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
+
+impl Lifecycle {
+    /// Takes one event and says what is to be done, in order.
+    ///
+    /// An event that does not fit the state (a stale answer, a timer that was unset meanwhile) changes nothing.
+    pub fn step(&mut self, at: Timestamp, event: Event) -> Vec<Effect> {
+        let mut out = Out { at, effects: Vec::new() };
+        match event {
+            Event::Configured { policy } => self.on_configured(policy),
+            Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
+            Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
+            Event::Found(finding) => self.on_found(&mut out, finding),
+            Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),
+            Event::Diagnosed { evolution, context } => self.on_diagnosed(&mut out, &evolution, context),
+            Event::StageReached { evolution, stage, checkpoint } => self.on_stage(&evolution, stage, checkpoint),
+            Event::Built { evolution, version, base_rev, files_changed } => {
+                self.on_built(&mut out, &evolution, version, base_rev, files_changed);
+            }
+            Event::BuildFailed { evolution, reason } => self.on_build_failed(&mut out, &evolution, reason),
+            Event::Validated { evolution, report } => self.on_validated(&mut out, &evolution, report),
+            Event::GenerationPrepared { store_path, generation } => {
+                self.on_generation(&mut out, &store_path, generation);
+            }
+            Event::GenerationFailed { store_path, reason } => {
+                self.on_generation_failed(&mut out, &store_path, reason);
+            }
+            Event::Started { slot, instance } => self.on_started(slot, instance),
+            Event::StartFailed { slot, reason } => self.on_exited(&mut out, slot, reason, 0),
+            Event::Ready { slot } => self.on_ready(&mut out, slot),
+            Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
+            Event::Stopped { slot } => self.on_stopped(&mut out, slot),
+            Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
+            Event::PlanFailed { plan, reason } => self.on_plan_failed(&mut out, plan, reason),
+            Event::Due(timer) => self.on_due(&mut out, timer),
+            Event::Operator { who, request } => self.on_operator(&mut out, who, request),
+        }
+        self.begin_next(&mut out);
+        out.effects
+    }
+
+    /// A trip through the lifecycle ends by the policy that it began with.
+    fn on_configured(&mut self, policy: Policy) {
+        if self.policy.is_none() || self.phase == Phase::Steady {
+            self.policy = Some(policy);
+        } else {
+            self.next_policy = Some(policy);
+        }
+    }
+
+    fn on_due(&mut self, out: &mut Out, timer: Timer) {
+        // A timer that was unset while its event was on the way is not there any more.
+        if self.timers.remove(&timer).is_none() {
+            return;
+        }
+        match timer {
+            Timer::Phase => self.on_deadline(out),
+            Timer::Window => self.on_window_over(out),
+            Timer::Recheck => self.on_recheck(out),
+            Timer::Restart(slot) => self.on_backoff_over(out, slot),
+        }
+    }
+
+    /// The policy in force. Every phase but Empty is entered after a `Configured`.
+    pub(super) fn rules(&self) -> &Policy {
+        self.policy.as_ref().expect("no phase but Empty is entered without a policy")
+    }
+
+    /// Enters a phase; its deadline, if it has one, is set by the caller.
+    pub(super) fn enter(&mut self, out: &mut Out, phase: Phase) {
+        for timer in [Timer::Phase, Timer::Window, Timer::Recheck] {
+            self.clear(out, timer);
+        }
+        if let Some(evolution) = &mut self.evolution {
+            evolution.waits_for = None;
+        }
+        self.phase = phase;
+        self.phase_since = out.at;
+    }
+
+    pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: impl Into<String>) {
+        let (at, reason) = (out.at.plus_ms(after_ms), reason.into());
+        self.timers.insert(timer, Armed { at, reason: reason.clone() });
+        out.push(Effect::SetTimer { timer, at, reason });
+    }
+
+    pub(super) fn clear(&mut self, out: &mut Out, timer: Timer) {
+        if self.timers.remove(&timer).is_some() {
+            out.push(Effect::ClearTimer { timer });
+        }
+    }
+
+    /// A maintenance record about the evolution under way.
+    pub(super) fn record(&self, out: &mut Out, action: MaintenanceAction, by: &str, reason: impl Into<String>) {
+        let evolution = self.evolution.as_ref();
+        let active = self.active.as_ref().map(|active| active.version.clone());
+        let (from, to) = match action {
+            MaintenanceAction::Promoted => (self.previous.as_ref().map(|previous| previous.version.clone()), active),
+            MaintenanceAction::RolledBack => (evolution.and_then(|evolution| evolution.version.clone()), active),
+            MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => {
+                (active.clone(), active)
+            }
+        };
+        out.push(Effect::Record(Maintenance {
+            action,
+            evolution: evolution.map(|evolution| evolution.id.clone()),
+            incident: evolution.and_then(|evolution| evolution.incident.clone()),
+            candidate: evolution.filter(|it| it.version.is_some()).map(|it| it.candidate.clone()),
+            report: evolution.and_then(|it| it.report.as_ref()).map(|report| report.id.clone()),
+            decided_by: by.to_owned(),
+            reason: reason.into(),
+            from,
+            to,
+        }));
+    }
+}
+
+/// Who decides when no operator does.
+pub(super) const SUPERVISOR: &str = "supervisor";
