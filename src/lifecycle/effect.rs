@@ -71,7 +71,7 @@ impl Routing {
 
 /// A named timer; there is at most one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "timer", content = "slot", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Timer {
     /// The bound of the phase.
     Phase,
@@ -79,8 +79,20 @@ pub enum Timer {
     Window,
     /// The next look, while a step or the window holds for want of data.
     Recheck,
-    /// The end of the backoff before the instance of a slot is started again.
-    Restart(Slot),
+    /// The end of the backoff before the instance of slot A is started again.
+    RestartA,
+    /// The same for slot B.
+    RestartB,
+}
+
+impl Timer {
+    /// The backoff of a slot.
+    pub const fn restart(slot: Slot) -> Self {
+        match slot {
+            Slot::A => Self::RestartA,
+            Slot::B => Self::RestartB,
+        }
+    }
 }
 
 /// One step of a plan, with what it is when undone.

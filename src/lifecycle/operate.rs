@@ -2,7 +2,7 @@
 
 use super::effect::{Slot, Timer};
 use super::event::Request;
-use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Quarantined, Run};
+use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
 
@@ -219,14 +219,6 @@ impl Lifecycle {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let reason = "an operator asked for it".to_owned();
-        // The followed ref still names what is left: it must not come back by itself.
-        self.quarantine_entry(Quarantined {
-            tree: left.version.tree.clone(),
-            store_path: left.version.store_path.clone(),
-            evolution: id.clone(),
-            reason: reason.clone(),
-            at: out.at,
-        });
         self.evolution = Some(Evolution {
             id,
             asked_by: Some(by.clone()),
@@ -237,7 +229,7 @@ impl Lifecycle {
             ..Evolution::default()
         });
         if !self.rules().overlap {
-            self.roll_back_to(out, target);
+            self.target_is_ready(out);
             return;
         }
         self.counters.plan += 1;
@@ -262,15 +254,14 @@ impl Lifecycle {
     pub(super) fn target_is_ready(&mut self, out: &mut Out) {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         if let Some(target) = target {
+            // The followed ref still names what is left: it must not come back by itself.
+            self.quarantine_candidate(out, "an operator rolled it back");
             self.roll_back_to(out, target);
         }
     }
 
     /// The target of an operator's rollback does not start: Active goes on.
     pub(super) fn abandon_target(&mut self, out: &mut Out) {
-        let Some(active) = self.active.clone() else { return };
-        self.quarantine.retain(|entry| entry.store_path != active.version.store_path);
-        self.known_good.insert(active.generation, active.version);
         self.attention = Some("an operator's rollback failed: the target does not become ready".to_owned());
         self.end_rejected(out, super::step::SUPERVISOR, "the rollback's target does not become ready".to_owned());
         if let Some(slot) = self.active_slot.map(Slot::other) {

@@ -1,6 +1,6 @@
 //! A new supervisor takes over: the same phase, no second copy, no candidate with more traffic than it had.
 
-use super::effect::{Effect, Routing, Slot};
+use super::effect::{Effect, Routing, Slot, Timer};
 use super::event::Running;
 use super::policy::Standby;
 use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
@@ -81,6 +81,8 @@ impl Lifecycle {
     }
 
     fn install_again(&mut self, out: &mut Out) {
+        let bounds = self.rules().bounds;
+        self.arm(out, Timer::Phase, bounds.build_ms, "gives up the first version");
         let Some(current) = &self.evolution else { return };
         match (&current.version, current.generation) {
             (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),

@@ -55,13 +55,13 @@ impl Lifecycle {
         state.run = Run::Starting;
         state.version = Some(version.clone());
         state.instance = None;
-        self.clear(out, Timer::Restart(slot));
+        self.clear(out, Timer::restart(slot));
         out.push(Effect::Start { slot, version, role });
     }
 
     /// Asks whatever is in a slot to end. An empty slot is asked too: its queue may hold connections.
     pub(super) fn stop(&mut self, out: &mut Out, slot: Slot) {
-        self.clear(out, Timer::Restart(slot));
+        self.clear(out, Timer::restart(slot));
         let state = &mut self.slots[slot.index()];
         if state.run != Run::Stopping {
             state.run = Run::Stopping;
@@ -155,7 +155,7 @@ impl Lifecycle {
             let doublings = (quick_exits - 2).min(16);
             let pause_ms = (bounds.backoff_ms << doublings).min(bounds.backoff_max_ms);
             self.slots[slot.index()].run = Run::Backoff;
-            self.arm(out, Timer::Restart(slot), pause_ms, format!("starts slot {slot} again"));
+            self.arm(out, Timer::restart(slot), pause_ms, format!("starts slot {slot} again"));
         }
         if self.active_slot == Some(slot) {
             self.record(out, MaintenanceAction::Restarted, SUPERVISOR, exit);

@@ -1,6 +1,6 @@
 //! One event in, all effects out.
 
-use super::effect::{Effect, Maintenance, Timer};
+use super::effect::{Effect, Maintenance, Slot, Timer};
 use super::event::Event;
 use super::policy::Policy;
 use super::state::{Armed, Lifecycle, Phase};
@@ -76,7 +76,8 @@ impl Lifecycle {
             Timer::Phase => self.on_deadline(out),
             Timer::Window => self.on_window_over(out),
             Timer::Recheck => self.on_recheck(out),
-            Timer::Restart(slot) => self.on_backoff_over(out, slot),
+            Timer::RestartA => self.on_backoff_over(out, Slot::A),
+            Timer::RestartB => self.on_backoff_over(out, Slot::B),
         }
     }
 

@@ -1,0 +1,199 @@
+//! The lifecycle's invariants, proved over every reachable state of a bounded world.
+
+#[path = "lifecycle/world.rs"]
+mod world;
+
+use proptest::prelude::*;
+use rei::lifecycle::{Approval, Back, Lifecycle, Phase, Policy, Standby};
+use stateright::{Checker, Model, Property};
+use world::{Action, Cause, Left, World, policy};
+
+struct Bounded {
+    policy: Policy,
+    left: Left,
+}
+
+impl Model for Bounded {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self.policy.clone(), self.left.clone())]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        for cause in world.causes() {
+            actions.push(Action::Happens(cause.clone()));
+            if world.left.crashes > 0 {
+                let mut probe = world.clone();
+                let event = probe.event(cause.clone());
+                let count = probe.take(event, 0);
+                for carried in 0..=count {
+                    actions.push(Action::Crashes { cause: cause.clone(), carried, reboot: false });
+                }
+                actions.push(Action::Crashes { cause, carried: count, reboot: true });
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        next.act(action);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("I1 one Active, and the profile and the routing are its", |_, world: &World| {
+                world.one_active()
+            }),
+            Property::always("I2 I5 I8 nothing forbidden was asked for", |_, world: &World| world.broken.is_empty()),
+            Property::always("I3 what would be restored is there", |_, world: &World| world.previous_can_serve()),
+            Property::always("I4 every phase has a deadline", |_, world: &World| world.has_deadline()),
+            Property::always("I5 Active is cared for", |_, world: &World| world.active_is_cared_for()),
+            Property::always("I7 the hourly budget holds", |model: &Self, world: &World| {
+                let operators = u64::from(model.left.requests - world.left.requests);
+                world
+                    .core
+                    .evolution()
+                    .is_none_or(|it| it.id.0 <= format!("evo_{:04}", model.policy.per_hour + 1 + operators))
+            }),
+            Property::always("I9 a rollback's plan names what it restores", |_, world: &World| {
+                match (world.core.phase(), &world.plan) {
+                    (Phase::RollingBack { .. }, Some(plan)) => {
+                        world.core.active().is_some_and(|active| active.version.store_path == plan.store_path)
+                    }
+                    _ => true,
+                }
+            }),
+            Property::sometimes("a candidate is promoted and stays", |_, world: &World| {
+                world.core.phase() == Phase::Steady && world.core.previous().is_some()
+            }),
+            Property::sometimes("a candidate is rolled back", |_, world: &World| {
+                matches!(world.core.phase(), Phase::RollingBack { stage: Back::Switching, .. })
+            }),
+            Property::sometimes("something is in quarantine", |_, world: &World| !world.core.quarantine().is_empty()),
+            Property::sometimes("an operator is asked for want of data", |_, world: &World| {
+                matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
+            }),
+            Property::sometimes("a budget is spent", |model: &Self, world: &World| {
+                model.left.findings == 0 || world.core.attention().is_some_and(|reason| reason.contains("budget"))
+            }),
+            Property::sometimes("a crash in the middle of a promotion is survived", |model: &Self, world: &World| {
+                model.left.crashes == 0
+                    || matches!(world.recovered_in, Some(Phase::Promoting { .. }))
+                        && world.core.phase() == Phase::Steady
+            }),
+            Property::sometimes("a crash in the middle of a rollback is survived", |model: &Self, world: &World| {
+                model.left.crashes == 0
+                    || matches!(world.recovered_in, Some(Phase::RollingBack { .. }))
+                        && world.core.phase() == Phase::Steady
+            }),
+        ]
+    }
+}
+
+/// Proves every property over the whole space, and says how large it was.
+fn prove(policy: Policy, left: Left) -> usize {
+    let checker = Bounded { policy, left }.checker().threads(2).spawn_bfs().join();
+    checker.assert_properties();
+    checker.unique_state_count()
+}
+
+// The counts are pinned: a change that shrinks the space proves less, one that grows it may have opened a door.
+
+#[test]
+fn incidents_and_upgrades() {
+    let left = Left { commits: 2, findings: 1, exits: 1, crashes: 0, requests: 0, failures: 1, rechecks: 1 };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 90_153);
+}
+
+#[test]
+fn an_operator() {
+    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 2, failures: 1, rechecks: 1 };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 337_521);
+}
+
+#[test]
+fn a_crash_anywhere() {
+    let left = Left { commits: 2, findings: 0, exits: 1, crashes: 1, requests: 0, failures: 1, rechecks: 1 };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 33_648);
+}
+
+#[test]
+fn two_crashes() {
+    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 2, requests: 0, failures: 1, rechecks: 1 };
+    assert_eq!(prove(policy(true, false, Standby::Cold), left), 39_367);
+}
+
+#[test]
+fn an_exclusive_runtime_and_an_operator() {
+    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 1, requests: 2, failures: 1, rechecks: 1 };
+    assert_eq!(prove(policy(false, true, Standby::Cold), left), 94_893);
+}
+
+/// Any walk through a larger world than the model checker's, by the numbers that proptest draws.
+fn walk(world: &mut World, draws: &[u16]) {
+    for draw in draws {
+        let causes = world.causes();
+        let Some(cause) = causes.get(usize::from(*draw) % causes.len().max(1)) else { return };
+        let crash = world.left.crashes > 0 && draw % 11 == 0;
+        world.act(if crash {
+            Action::Crashes { cause: cause.clone(), carried: usize::from(draw % 3), reboot: draw % 2 == 0 }
+        } else {
+            Action::Happens(cause.clone())
+        });
+    }
+}
+
+/// Lets the world answer without a fault until nothing is left to answer.
+fn calm_down(world: &mut World) -> usize {
+    world.left = Left { commits: 0, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 0, rechecks: 255 };
+    for steps in 0..STEPS_MAX {
+        let causes = world.causes();
+        let calm = causes.iter().find(|cause| !matches!(cause, Cause::Due(_))).or_else(|| causes.first());
+        match calm {
+            Some(cause) if world.core.phase() != Phase::Steady || !world.tasks.is_empty() => {
+                world.act(Action::Happens(cause.clone()));
+            }
+            _ => return steps,
+        }
+    }
+    STEPS_MAX
+}
+
+/// More than any evolution needs when everything answers.
+const STEPS_MAX: usize = 200;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever happened, once faults cease the state comes to rest; and no invariant broke on the way.
+    #[test]
+    fn every_walk_comes_to_rest(
+        overlap: bool, approve: bool, cold: bool, draws in proptest::collection::vec(any::<u16>(), 0..300)
+    ) {
+        let left =
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20 };
+        let standby = if cold { Standby::Cold } else { Standby::Keep };
+        let mut world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
+        walk(&mut world, &draws);
+        prop_assert!(world.broken.is_empty(), "{:?}", world.broken);
+        let steps = calm_down(&mut world);
+        let rests = matches!(world.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. });
+        prop_assert!(rests || world.gave_up, "still {:?} after {steps} calm steps", world.core.phase());
+        prop_assert!(world.broken.is_empty(), "{:?}", world.broken);
+        prop_assert!(world.one_active() && world.active_is_cared_for());
+    }
+
+    /// A snapshot is the state: written and read back it is equal.
+    #[test]
+    fn a_snapshot_is_the_state(draws in proptest::collection::vec(any::<u16>(), 0..150)) {
+        let left =
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20 };
+        let mut world = World::new(policy(true, true, Standby::Keep), left);
+        walk(&mut world, &draws);
+        let text = serde_json::to_string(&world.core).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Lifecycle>(&text).unwrap(), world.core);
+    }
+}

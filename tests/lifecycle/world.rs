@@ -1,0 +1,548 @@
+//! A world for the lifecycle: slots, profile, judge and operator, as far as decisions depend on them.
+//!
+//! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two
+//! effects. It checks while it acts: what must never be asked for is written down in `broken`.
+
+use std::collections::BTreeSet;
+
+use rei::interface::types::{EvolutionId, ReportId, Verdict, Version};
+use rei::lifecycle::{
+    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy, ReportDigest, Request,
+    Routing, Run, Running, Slot, Standby, Step, Timer,
+};
+use rei::time::Timestamp;
+
+/// Time stands still in the model: what time decides is chosen freely as an action, so every timing is covered.
+pub const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
+
+/// How much of everything the world may do, so that the space is finite.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Left {
+    pub commits: u8,
+    pub findings: u8,
+    pub exits: u8,
+    pub crashes: u8,
+    pub requests: u8,
+    pub failures: u8,
+    pub rechecks: u8,
+}
+
+/// A slow effect that waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    Install(EvolutionId),
+    Diagnose(EvolutionId),
+    Build(EvolutionId),
+    Validate(EvolutionId, String, ReportId),
+    Prepare(String),
+    Judge,
+}
+
+/// A process in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub store_path: String,
+    pub ready: bool,
+    pub asked_to_end: bool,
+}
+
+/// The lifecycle and everything around it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub core: Lifecycle,
+    pub left: Left,
+    pub processes: [Option<Process>; 2],
+    pub stopping: [bool; 2],
+    pub routing: Option<Routing>,
+    pub current: Option<u64>,
+    pub generations: Vec<(u64, String)>,
+    pub tasks: BTreeSet<Task>,
+    pub plan: Option<Plan>,
+    pub first: Option<String>,
+    pub passed: BTreeSet<String>,
+    pub built: u8,
+    pub gave_up: bool,
+    pub recovered_in: Option<Phase>,
+    pub broken: Vec<&'static str>,
+}
+
+/// What can happen next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// An event comes and its effects are carried out.
+    Happens(Cause),
+    /// An event comes, its first effects are carried out, the supervisor dies and another takes over; with the
+    /// machine itself, if `reboot`.
+    Crashes { cause: Cause, carried: usize, reboot: bool },
+}
+
+/// What makes an event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    Commit { same_as_quarantined: bool },
+    Find,
+    Answer(Task, bool),
+    Verdict(Task, Verdict),
+    Carried(bool),
+    Ready(Slot),
+    Exit(Slot),
+    Stopped(Slot),
+    Due(Timer),
+    Degrades,
+    Ask(Request),
+}
+
+pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
+    Policy {
+        overlap,
+        standby,
+        approve,
+        canary: if overlap { vec![CanaryStep { share_ppm: 50_000, for_ms: 1 }] } else { vec![] },
+        observe_ms: 1,
+        hold_ms: 1,
+        on_inconclusive: OnInconclusive::Ask,
+        keep_generations: 1,
+        per_incident: 1,
+        per_hour: 2,
+        incident_blueprint: Some("repair".into()),
+        class_blueprint: Default::default(),
+        upgrade_blueprint: "upgrade".into(),
+        bounds: Bounds {
+            diagnose_ms: 1,
+            build_ms: 1,
+            validate_ms: 1,
+            start_ms: 1,
+            stop_ms: 1,
+            backoff_ms: 1,
+            backoff_max_ms: 1,
+            stable_ms: 1,
+            recheck_ms: 1,
+        },
+    }
+}
+
+pub fn path(tree: &str) -> String {
+    format!("/nix/store/{tree}")
+}
+
+impl World {
+    pub fn new(policy: Policy, left: Left) -> Self {
+        let mut world = Self {
+            core: Lifecycle::default(),
+            left,
+            processes: [None, None],
+            stopping: [false; 2],
+            routing: None,
+            current: None,
+            generations: Vec::new(),
+            tasks: BTreeSet::new(),
+            plan: None,
+            first: None,
+            passed: BTreeSet::new(),
+            built: 0,
+            gave_up: false,
+            recovered_in: None,
+            broken: Vec::new(),
+        };
+        world.take(Event::Configured { policy }, usize::MAX);
+        world
+    }
+
+    /// Feeds one event and carries out the first `carried` of its effects. Says how many there were.
+    pub fn take(&mut self, event: Event, carried: usize) -> usize {
+        let active = self.core.active().cloned();
+        let effects = self.core.step(NOW, event);
+        if self.core.active() != active.as_ref() && self.core.active().is_some() {
+            self.check_active();
+        }
+        let count = effects.len();
+        for effect in effects.into_iter().take(carried) {
+            self.carry_out(effect);
+        }
+        count
+    }
+
+    fn check_active(&mut self) {
+        let path = &self.core.active().expect("checked").version.store_path;
+        let first = self.first.as_ref().is_none_or(|first| first == path);
+        if !first && !self.passed.contains(path) {
+            self.broken.push("I2: Active without a passing report");
+        }
+        self.first.get_or_insert_with(|| path.clone());
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
+            Effect::Build { evolution, .. } => self.tasks.insert(Task::Build(evolution)),
+            Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
+            Effect::Validate { evolution, version, report, .. } => {
+                self.refuse_quarantined(&version.store_path);
+                self.tasks.insert(Task::Validate(evolution, version.store_path, report))
+            }
+            Effect::Cancel { evolution } => {
+                self.tasks.retain(|task| {
+                    !matches!(task,
+                    Task::Diagnose(of) | Task::Build(of) | Task::Validate(of, ..) if *of == evolution)
+                });
+                true
+            }
+            Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
+            Effect::Start { slot, version, .. } => self.start(slot, version),
+            Effect::Stop { slot } => {
+                if let Some(process) = &mut self.processes[slot.index()] {
+                    process.asked_to_end = true;
+                }
+                self.stopping[slot.index()] = true;
+                true
+            }
+            Effect::Refresh { .. } => true,
+            Effect::Carry(plan) => {
+                self.plan = Some(plan);
+                true
+            }
+            Effect::Restore { routing, generation } => {
+                self.routing = Some(routing);
+                self.current = generation.or(self.current);
+                true
+            }
+            Effect::Judge => self.tasks.insert(Task::Judge),
+            Effect::Prune { keep, in_use } => {
+                let newest: Vec<u64> = self.generations.iter().rev().take(keep as usize).map(|(n, _)| *n).collect();
+                let current = self.current;
+                self.generations.retain(|(n, _)| newest.contains(n) || in_use.contains(n) || current == Some(*n));
+                true
+            }
+            Effect::GiveUp { .. } => {
+                self.gave_up = true;
+                true
+            }
+            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => true,
+        };
+    }
+
+    fn refuse_quarantined(&mut self, store_path: &str) {
+        if self.core.is_quarantined(store_path) {
+            self.broken.push("I8: quarantined content is judged or started");
+        }
+    }
+
+    fn start(&mut self, slot: Slot, version: Version) -> bool {
+        if self.core.phase() != Phase::Steady {
+            self.refuse_quarantined(&version.store_path);
+        }
+        if self.processes[slot.index()].is_some() {
+            self.broken.push("I5: a second process is started in a slot");
+        }
+        let process = Process { store_path: version.store_path, ready: false, asked_to_end: false };
+        self.processes[slot.index()] = Some(process);
+        self.stopping[slot.index()] = false;
+        true
+    }
+
+    fn carry_plan(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            match *step {
+                Step::SwitchProfile { to, .. } => {
+                    if !self.generations.iter().any(|(n, path)| *n == to && *path == plan.store_path) {
+                        self.broken.push("I3: the profile is switched to a generation that is gone or another's");
+                    }
+                    self.current = Some(to);
+                }
+                Step::Route { to, .. } => self.routing = Some(to),
+            }
+        }
+    }
+
+    /// The event that a cause makes, after the world has changed by it.
+    pub fn event(&mut self, cause: Cause) -> Event {
+        match cause {
+            Cause::Commit { same_as_quarantined } => {
+                self.left.commits -= 1;
+                let known = self.core.quarantine().last().map(|entry| entry.tree.clone());
+                let tree = known.filter(|_| same_as_quarantined).unwrap_or_else(|| {
+                    self.built += 1;
+                    format!("t{}", self.built)
+                });
+                Event::Followed { rev: format!("r-{tree}"), tree }
+            }
+            Cause::Find => {
+                self.left.findings -= 1;
+                Event::Found(Finding {
+                    class: rei::interface::types::IncidentClass::RuntimeFailure,
+                    cause: "crash".into(),
+                    severity: rei::interface::types::Severity::Critical,
+                    fingerprint: "f".into(),
+                    summary: "it crashed".into(),
+                    evolve: true,
+                })
+            }
+            Cause::Answer(task, well) => self.answer(task, well),
+            Cause::Verdict(task, verdict) => self.verdict(task, verdict),
+            Cause::Carried(well) => {
+                let plan = self.plan.take().expect("only with a plan");
+                if well {
+                    self.carry_plan(&plan);
+                    return Event::Carried { plan: plan.number, took_us: 0 };
+                }
+                self.left.failures -= 1;
+                Event::PlanFailed { plan: plan.number, reason: "disk".into() }
+            }
+            Cause::Ready(slot) => {
+                self.processes[slot.index()].as_mut().expect("only with a process").ready = true;
+                Event::Ready { slot }
+            }
+            Cause::Exit(slot) => {
+                self.left.exits -= 1;
+                self.processes[slot.index()] = None;
+                Event::Exited { slot, exit: "exit code 2".into(), ran_ms: 0 }
+            }
+            Cause::Stopped(slot) => {
+                self.processes[slot.index()] = None;
+                self.stopping[slot.index()] = false;
+                Event::Stopped { slot }
+            }
+            Cause::Due(timer) => {
+                if timer == Timer::Recheck {
+                    self.left.rechecks -= 1;
+                }
+                Event::Due(timer)
+            }
+            Cause::Degrades => {
+                self.left.failures -= 1;
+                Event::Judged { verdict: Verdict::Fail, reason: "slow".into() }
+            }
+            Cause::Ask(request) => {
+                self.left.requests -= 1;
+                Event::Operator { who: "ada".into(), request }
+            }
+        }
+    }
+
+    fn answer(&mut self, task: Task, well: bool) -> Event {
+        self.tasks.remove(&task);
+        if !well {
+            self.left.failures -= 1;
+        }
+        match task {
+            Task::Diagnose(evolution) => Event::Diagnosed { evolution, context: "c".into() },
+            Task::Install(evolution) | Task::Build(evolution) if !well => {
+                Event::BuildFailed { evolution, reason: "no".into() }
+            }
+            Task::Install(evolution) | Task::Build(evolution) => {
+                let rev = self.core.evolution().and_then(|it| it.rev.clone());
+                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned)).unwrap_or_else(|| {
+                    self.built += 1;
+                    format!("t{}", self.built)
+                });
+                let version = Version { store_path: path(&tree), rev: format!("r-{tree}"), tree, drv: String::new() };
+                Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] }
+            }
+            Task::Prepare(store_path) if !well => Event::GenerationFailed { store_path, reason: "disk".into() },
+            Task::Prepare(store_path) => {
+                let known = self.generations.iter().find(|(_, path)| *path == store_path).map(|(n, _)| *n);
+                let generation = known.unwrap_or_else(|| {
+                    let next = self.generations.last().map_or(1, |(n, _)| n + 1);
+                    self.generations.push((next, store_path.clone()));
+                    next
+                });
+                Event::GenerationPrepared { store_path, generation }
+            }
+            Task::Validate(..) | Task::Judge => unreachable!("answered by a verdict"),
+        }
+    }
+
+    fn verdict(&mut self, task: Task, verdict: Verdict) -> Event {
+        self.tasks.remove(&task);
+        if verdict != Verdict::Pass {
+            self.left.failures -= 1;
+        }
+        match task {
+            Task::Validate(evolution, store_path, id) => {
+                if verdict == Verdict::Pass {
+                    self.passed.insert(store_path.clone());
+                }
+                let report = ReportDigest { id, store_path, verdict, summary: "unit".into() };
+                Event::Validated { evolution, report }
+            }
+            Task::Judge => Event::Judged { verdict, reason: "data".into() },
+            _ => unreachable!("not answered by a verdict"),
+        }
+    }
+
+    /// The supervisor is gone, with all it was doing; another one takes over.
+    pub fn crash(&mut self, reboot: bool) {
+        self.left.crashes -= 1;
+        // A share that is in the journal is one that it had: the record comes before the effect.
+        let before = self.candidate_share(self.routing).max(self.candidate_share(self.core.routing()));
+        let phase = self.core.phase();
+        self.recovered_in = Some(phase);
+        self.tasks.clear();
+        if let Some(plan) = self.plan.take() {
+            // The worst case: half of it was done.
+            if let Some(step) = plan.steps.first() {
+                let half = Plan { steps: vec![*step], ..plan.clone() };
+                self.carry_plan(&half);
+            }
+        }
+        if reboot {
+            self.processes = [None, None];
+        }
+        self.stopping = [false; 2];
+        let running = |process: &Option<Process>| {
+            process.as_ref().map(|it| Running { store_path: it.store_path.clone(), ready: it.ready })
+        };
+        let running = [running(&self.processes[0]), running(&self.processes[1])];
+        self.take(Event::Recovered { running, rebooted: reboot }, usize::MAX);
+        let trial = matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. });
+        if trial && self.candidate_share(self.routing) > before {
+            self.broken.push("I5: a candidate has more traffic after a crash");
+        }
+    }
+
+    fn candidate_share(&self, routing: Option<Routing>) -> u32 {
+        match (self.core.phase(), self.core.active_slot(), routing) {
+            (Phase::Canary { .. } | Phase::Promoting { .. }, Some(slot), Some(routing)) => {
+                routing.share_ppm(slot.other())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Everything that can happen now.
+    pub fn causes(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        if self.gave_up {
+            return causes;
+        }
+        let fallible = self.left.failures > 0;
+        if self.left.commits > 0 {
+            causes.push(Cause::Commit { same_as_quarantined: false });
+            if !self.core.quarantine().is_empty() {
+                causes.push(Cause::Commit { same_as_quarantined: true });
+            }
+        }
+        if self.left.findings > 0 && self.core.active().is_some() {
+            causes.push(Cause::Find);
+        }
+        for task in &self.tasks {
+            match task {
+                Task::Validate(..) | Task::Judge => {
+                    causes.push(Cause::Verdict(task.clone(), Verdict::Pass));
+                    if fallible {
+                        causes.push(Cause::Verdict(task.clone(), Verdict::Fail));
+                        causes.push(Cause::Verdict(task.clone(), Verdict::Inconclusive));
+                    }
+                }
+                Task::Diagnose(_) => causes.push(Cause::Answer(task.clone(), true)),
+                Task::Install(_) | Task::Build(_) | Task::Prepare(_) => {
+                    causes.push(Cause::Answer(task.clone(), true));
+                    if fallible {
+                        causes.push(Cause::Answer(task.clone(), false));
+                    }
+                }
+            }
+        }
+        if self.plan.is_some() {
+            causes.push(Cause::Carried(true));
+            if fallible {
+                causes.push(Cause::Carried(false));
+            }
+        }
+        for slot in Slot::ALL {
+            if let Some(process) = &self.processes[slot.index()] {
+                if !process.ready && !process.asked_to_end {
+                    causes.push(Cause::Ready(slot));
+                }
+                if self.left.exits > 0 && !process.asked_to_end {
+                    causes.push(Cause::Exit(slot));
+                }
+            }
+            if self.stopping[slot.index()] {
+                causes.push(Cause::Stopped(slot));
+            }
+        }
+        for timer in self.core.timers().keys() {
+            if *timer != Timer::Recheck || self.left.rechecks > 0 {
+                causes.push(Cause::Due(*timer));
+            }
+        }
+        if fallible && self.core.trial_slot().is_some() {
+            causes.push(Cause::Degrades);
+        }
+        if self.left.requests > 0 {
+            self.requests(&mut causes);
+        }
+        causes
+    }
+
+    fn requests(&self, causes: &mut Vec<Cause>) {
+        let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        let requests = [
+            Request::Approve { id: id.clone() },
+            Request::Reject { id, reason: "no".into() },
+            Request::Rollback { to: None },
+            Request::Evolve { rev: None, blueprint: None },
+        ];
+        for request in requests {
+            if self.core.refusal(&request).is_none() {
+                causes.push(Cause::Ask(request));
+            }
+        }
+    }
+
+    /// Carries out one action.
+    pub fn act(&mut self, action: Action) {
+        match action {
+            Action::Happens(cause) => {
+                let event = self.event(cause);
+                self.take(event, usize::MAX);
+            }
+            Action::Crashes { cause, carried, reboot } => {
+                let event = self.event(cause);
+                self.take(event, carried);
+                self.crash(reboot);
+            }
+        }
+    }
+
+    /// I1: the profile's current generation and the routing are Active's, outside of transitions.
+    pub fn one_active(&self) -> bool {
+        let Some(active) = self.core.active() else { return true };
+        match self.core.phase() {
+            Phase::Promoting { .. } | Phase::RollingBack { .. } | Phase::Installing => true,
+            _ => {
+                self.current == Some(active.generation)
+                    && self.routing.is_some_and(|routing| Some(routing.main) == self.core.active_slot())
+            }
+        }
+    }
+
+    /// I3: what would be restored has its generation, and a process unless it is cold, is starting or waits to.
+    pub fn previous_can_serve(&self) -> bool {
+        let target = match self.core.phase() {
+            Phase::Canary { .. } => self.core.active(),
+            Phase::Observing { .. } => self.core.previous(),
+            _ => return true,
+        };
+        let Some(target) = target else { return false };
+        self.generations.contains(&(target.generation, target.version.store_path.clone()))
+    }
+
+    /// I4: every phase but the resting ones has a deadline.
+    pub fn has_deadline(&self) -> bool {
+        let rests = matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. });
+        rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
+    }
+
+    /// Active's slot has a process, or one is on its way.
+    pub fn active_is_cared_for(&self) -> bool {
+        let (Some(slot), Phase::Steady) = (self.core.active_slot(), self.core.phase()) else { return true };
+        match self.core.slot(slot).run {
+            Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
+            Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
+            Run::Stopping => self.stopping[slot.index()],
+            Run::Down => false,
+        }
+    }
+}
