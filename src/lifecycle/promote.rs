@@ -326,7 +326,7 @@ impl Lifecycle {
         let keep = self.rules().keep_generations;
         let in_use: Vec<u64> = self.active.iter().chain(&self.previous).map(|deployed| deployed.generation).collect();
         let oldest_kept =
-            self.known_good.keys().rev().take(usize::try_from(keep).unwrap_or(usize::MAX)).last().copied();
+            self.known_good.keys().rev().take(usize::try_from(keep).unwrap_or(usize::MAX)).min().copied();
         self.known_good.retain(|generation, _| {
             in_use.contains(generation) || oldest_kept.is_some_and(|oldest| *generation >= oldest)
         });
