@@ -1,1 +1,39 @@
-//! Windows and detectors over health signals. Pure.
+//! What health signals say: windows, detectors, fingerprints, and the judgement of a candidate. Pure.
+//!
+//! One [`Monitor`] watches one version of the runtime. The shell feeds it [`Signal`]s with the time at which they came
+//! and gets [`Finding`]s back; it reads no clock and does no I/O.
+//!
+//! ```text
+//! Signal ──▶ Monitor ──▶ Finding (crash, hang, latency, …) ──▶ lifecycle opens or joins a RuntimeIncident
+//!               │
+//!               ├──▶ report()   RuntimeHealthReport, provider "joined"
+//!               └──▶ judge()    pass, fail or inconclusive for a window of canary or observation
+//! ```
+//!
+//! Three laws hold for every order of signals, and `tests` attacks each:
+//! - no evidence is `unknown`, never `ok`;
+//! - what the runtime says of itself can lower its status, never raise it;
+//! - a monitor keeps less than [`MONITOR_BYTES_MAX`], whatever it is told.
+
+mod condition;
+mod finding;
+mod fingerprint;
+mod growth;
+mod judge;
+mod ledger;
+mod monitor;
+mod own;
+mod report;
+mod signal;
+mod stats;
+mod window;
+
+pub use condition::Detection;
+pub use finding::{Cause, Finding};
+pub use fingerprint::{FRAMES_MAX, fingerprint, normalise};
+pub use judge::{Analysis, Bounds, Learned, Reference, judge};
+pub use monitor::{MONITOR_BYTES_MAX, Monitor};
+pub use signal::{Exit, Outcome, Probe, Signal, Sources};
+
+#[cfg(test)]
+mod tests;

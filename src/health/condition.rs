@@ -1,0 +1,225 @@
+//! What a detector says, and how a condition that lasts opens and closes without flapping.
+
+use crate::interface::types::Verdict;
+use crate::time::Timestamp;
+
+use super::window::{Counted, Tally};
+
+/// Samples below which a ratio says nothing.
+pub(super) const SAMPLES_MIN: u64 = 10;
+
+/// Bad samples that a lasting condition needs: one or two are an accident.
+const BAD_MIN: u64 = 3;
+
+/// How far a window stretches back for [`SAMPLES_MIN`], in milliseconds, where probes are rarer than the bound's time.
+const STRETCH_MAX_MS: u64 = 600_000;
+
+/// A condition must be fine for at least this long before it can open again, in milliseconds.
+const CLOSE_MIN_MS: u64 = 10_000;
+
+/// The word of one detector: pass (nothing wrong), fail, or inconclusive with what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// The word.
+    pub verdict: Verdict,
+    /// What was found, for a person.
+    pub detail: String,
+    /// What would make an inconclusive word a clear one.
+    pub waits_for: Option<String>,
+}
+
+impl Detection {
+    pub(super) fn pass(detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Pass, detail: detail.into(), waits_for: None }
+    }
+
+    pub(super) fn fail(detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Fail, detail: detail.into(), waits_for: None }
+    }
+
+    pub(super) fn inconclusive(detail: impl Into<String>, waits_for: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Inconclusive, detail: detail.into(), waits_for: Some(waits_for.into()) }
+    }
+}
+
+/// Opens at a fail and closes when it has passed for a while; an inconclusive word changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Condition {
+    open: bool,
+    fine_since: Option<Timestamp>,
+}
+
+impl Condition {
+    /// Takes the detector's word; true when the condition opens now. It closes after a pass of `close_ms`.
+    pub fn update(&mut self, at: Timestamp, verdict: Verdict, close_ms: u64) -> bool {
+        match verdict {
+            Verdict::Fail => {
+                self.fine_since = None;
+                !std::mem::replace(&mut self.open, true)
+            }
+            Verdict::Pass => {
+                let since = *self.fine_since.get_or_insert(at);
+                self.open &= at.ms_since(since) < close_ms.max(CLOSE_MIN_MS);
+                false
+            }
+            Verdict::Inconclusive => {
+                self.fine_since = None;
+                false
+            }
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Time was set back: what was measured from it is void.
+    pub fn rewind(&mut self) {
+        self.fine_since = None;
+    }
+}
+
+/// A share of bad samples over a bound for a time.
+///
+/// The 99th percentile of latencies is over a bound exactly when more than 1 % of them are, so that latency is this
+/// detector too, with a ratio of 0.01. It fails when the share in the window has been over the bound for the whole
+/// time, with at least three bad samples that lie at least half the time apart: one burst that is slow to leave the
+/// window is not a condition.
+#[derive(Clone, Debug)]
+pub(super) struct Sustained {
+    ratio: f64,
+    for_ms: u64,
+    tally: Tally,
+    over_since: Option<Timestamp>,
+    condition: Condition,
+}
+
+impl Sustained {
+    pub fn new(ratio: f64, r#for: std::time::Duration) -> Self {
+        let for_ms = u64::try_from(r#for.as_millis()).unwrap_or(u64::MAX);
+        Self { ratio, for_ms, tally: Tally::new(), over_since: None, condition: Condition::default() }
+    }
+
+    pub fn add(&mut self, at: Timestamp, total: u64, bad: u64) {
+        self.tally.add(at, total, bad);
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.condition.is_open()
+    }
+
+    /// Forgets all counts, where time was set back; what is open stays open.
+    pub fn rewind(&mut self) {
+        self.tally = Tally::new();
+        self.over_since = None;
+        self.condition.rewind();
+    }
+
+    /// Brings the condition up to `at`; true when it opens now.
+    pub fn update(&mut self, at: Timestamp) -> bool {
+        if self.is_over(&self.window(at)) {
+            self.over_since.get_or_insert(at);
+        } else {
+            self.over_since = None;
+        }
+        let verdict = self.detect(at, "").verdict;
+        self.condition.update(at, verdict, self.for_ms)
+    }
+
+    /// The word at `at`; `what` names the bad samples.
+    pub fn detect(&self, at: Timestamp, what: &str) -> Detection {
+        let seen = self.window(at);
+        if seen.total < SAMPLES_MIN {
+            let missing = SAMPLES_MIN - seen.total;
+            return Detection::inconclusive(format!("{} samples", seen.total), format!("{missing} more samples"));
+        }
+        let figure = format!("{} of {} {what}, bound {} %", seen.bad, seen.total, self.ratio * 100.0);
+        if !self.is_over(&seen) {
+            return Detection::pass(figure);
+        }
+        let lasted = self.over_since.map_or(0, |since| at.ms_since(since));
+        if lasted >= self.for_ms && seen.bad_span_ms >= self.for_ms / 2 {
+            return Detection::fail(figure);
+        }
+        let waits = format!("it to last {} s, has lasted {} s", self.for_ms as f64 / 1_000.0, lasted as f64 / 1_000.0);
+        Detection::inconclusive(figure, waits)
+    }
+
+    /// The bound's time, stretched back until it holds enough samples.
+    fn window(&self, at: Timestamp) -> Counted {
+        let mut span_ms = self.for_ms.max(1);
+        loop {
+            let since = Timestamp::from_unix_ms(at.as_unix_ms().saturating_sub(span_ms));
+            let seen = self.tally.between(since, at);
+            if seen.total >= SAMPLES_MIN || span_ms >= STRETCH_MAX_MS {
+                return seen;
+            }
+            span_ms = span_ms.saturating_mul(2).min(STRETCH_MAX_MS);
+        }
+    }
+
+    fn is_over(&self, seen: &Counted) -> bool {
+        seen.total >= SAMPLES_MIN && seen.bad >= BAD_MIN && seen.bad as f64 > self.ratio * seen.total as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_000_000_000_000 + second * 1_000)
+    }
+
+    /// The seconds at which it opens, one sample a second, for a bound of 5 % for 10 s.
+    fn opens(bad: impl Fn(u64) -> bool, seconds: u64) -> Vec<u64> {
+        let mut sustained = Sustained::new(0.05, Duration::from_secs(10));
+        let mut opened = Vec::new();
+        for second in 0..seconds {
+            sustained.add(at(second), 1, u64::from(bad(second)));
+            if sustained.update(at(second)) {
+                opened.push(second);
+            }
+        }
+        opened
+    }
+
+    #[test]
+    fn a_lasting_condition_opens_once_after_its_time() {
+        let opened = opens(|second| second >= 60, 300);
+        assert_eq!(opened.len(), 1);
+        assert!((70..=73).contains(&opened[0]), "{opened:?}");
+    }
+
+    #[test]
+    fn a_burst_does_not_open_and_sparse_failures_do() {
+        assert_eq!(opens(|second| (60..63).contains(&second), 300), Vec::<u64>::new());
+        assert_eq!(opens(|second| second % 40 == 0, 300), Vec::<u64>::new(), "2.5 % is below 5 %");
+        assert_eq!(opens(|second| second >= 60 && second % 3 == 0, 300).len(), 1);
+    }
+
+    #[test]
+    fn it_reopens_only_after_it_was_fine_for_a_while() {
+        assert_eq!(opens(|second| second % 12 < 10, 600).len(), 1, "a short pause does not close it");
+        assert_eq!(opens(|second| second % 200 > 100, 600).len(), 3);
+    }
+
+    #[test]
+    fn rare_probes_stretch_the_window() {
+        let mut sustained = Sustained::new(0.05, Duration::from_secs(10));
+        let mut opened = 0;
+        for i in 0..60 {
+            sustained.add(at(i * 20), 1, u64::from(i > 20));
+            opened += u64::from(sustained.update(at(i * 20)));
+        }
+        assert_eq!(opened, 1);
+        assert_eq!(sustained.detect(at(100_000), "").verdict, Verdict::Inconclusive, "no data is not a pass");
+        assert!(sustained.is_open(), "and does not close what is open");
+    }
+}

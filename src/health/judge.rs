@@ -1,0 +1,319 @@
+//! Is the candidate degraded in this window? Pass, fail, or inconclusive with what it waits for.
+//!
+//! In the order of the questions: did it crash, hang or break a policy (one is enough); is a lasting condition open;
+//! does it fail too often; is it too slow; and only then, is there enough data to say that it is well. Where a
+//! baseline is given, "too often" and "too slow" mean the operator's bound *or* clearly worse than the baseline:
+//! - failures: the conditional binomial test of two rates, so that sparse failures against a clean baseline count;
+//! - the bulk of latencies: Mann–Whitney with the Hodges–Lehmann shift beyond a quarter of the baseline's median, the
+//!   band that Kayenta's classifier uses, but with the point estimate: the lower end of an interval let seven of ten
+//!   samples be a hundred times slower;
+//! - their tail: the binomial test of a quantile against twice the baseline's worst.
+//!
+//! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ErrorBound, Incidents, LatencyBound};
+use crate::interface::types::{ErrorCount, HealthStatus, Verdict};
+use crate::time::Timestamp;
+
+use super::condition::SAMPLES_MIN;
+use super::finding::Cause;
+use super::monitor::{Monitor, P99_RATIO};
+use super::stats::{binomial_tail, hodges_lehmann, mann_whitney_greater};
+use super::window::quantile;
+
+/// Failures from which a comparison of rates means something: one or two are an accident.
+const FAILURES_MIN: u64 = 3;
+/// Three failures against none among as many has this chance when both sides are alike (1/8).
+const RATE_P: f64 = 0.126;
+/// The share of failures that is too many where the operator set no bound.
+const RATIO_DEFAULT: f64 = 0.05;
+/// A shift of the bulk must be this sure (one-sided; Kayenta's users set 98 %) …
+const SHIFT_P: f64 = 0.01;
+/// … and this large, as a part of the baseline's median (Kayenta's band) …
+const SHIFT_BAND: f64 = 0.25;
+/// … and this large in microseconds: below it is scheduling noise of probes on one host.
+const SHIFT_FLOOR_US: f64 = 1_000.0;
+/// The tail is worse when this sure; up to [`TAIL_DOUBT`], more samples are asked for.
+const TAIL_P: f64 = 0.05;
+const TAIL_DOUBT: f64 = 0.3;
+/// The tail begins at this many times the baseline's p99, and so much above it, in microseconds.
+const TAIL_FACTOR: u64 = 2;
+const TAIL_FLOOR_US: u64 = 5_000;
+/// Latencies that a learned baseline keeps: 1 KiB, and a p99 with two values above it.
+const LEARNED_MAX: usize = 256;
+/// A learned baseline looks back at most this far, in milliseconds.
+const LEARNED_BACK_MS: u64 = 900_000;
+
+/// What is too slow, too often, and too few.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// The operator's bound of latency.
+    pub latency: Option<LatencyBound>,
+    /// The operator's bound of failures.
+    pub errors: Option<ErrorBound>,
+    /// Samples below which a window without findings is inconclusive.
+    pub samples_min: u64,
+}
+
+impl Bounds {
+    /// The bounds of `[incidents]`, and the least number of samples that a rank test can use.
+    pub fn of(incidents: &Incidents) -> Self {
+        Self { latency: incidents.latency.clone(), errors: incidents.errors.clone(), samples_min: SAMPLES_MIN }
+    }
+}
+
+/// How Active did before the candidate came: for windows in which Active has no traffic, so that comparing with it now
+/// would compare a loaded process with an idle one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learned {
+    /// Probe latencies in microseconds.
+    pub latencies_us: Vec<u32>,
+    /// Probes and those that failed.
+    pub probes: ErrorCount,
+    /// Work counted from outside, and what of it failed.
+    pub traffic: ErrorCount,
+}
+
+/// What a candidate is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Reference<'a> {
+    /// Active, beside it in the same window.
+    Beside(&'a Monitor),
+    /// Active, before it.
+    Learned(&'a Learned),
+}
+
+/// The word on a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// Whether the candidate is well.
+    pub verdict: Verdict,
+    /// Why, most telling first, for a person. Never empty.
+    pub reasons: Vec<String>,
+    /// What would make an inconclusive word a clear one.
+    pub waits_for: Option<String>,
+}
+
+impl Monitor {
+    /// What a later candidate can be compared with; `None` while this one is not well or too little is known.
+    pub fn learned(&self) -> Option<Learned> {
+        let since = Timestamp::from_unix_ms(self.now.as_unix_ms().saturating_sub(LEARNED_BACK_MS));
+        let seen = Side::of(self, since, self.now);
+        let enough = seen.latencies.len() as u64 >= SAMPLES_MIN && self.status() == HealthStatus::Ok;
+        let newest = seen.latencies.len().saturating_sub(LEARNED_MAX);
+        enough.then(|| Learned {
+            latencies_us: seen.latencies[newest..].to_vec(),
+            probes: seen.probes,
+            traffic: seen.traffic,
+        })
+    }
+}
+
+/// One side's figures in the window.
+#[derive(Default)]
+struct Side {
+    latencies: Vec<u32>,
+    probes: ErrorCount,
+    traffic: ErrorCount,
+}
+
+impl Side {
+    fn of(monitor: &Monitor, since: Timestamp, at: Timestamp) -> Self {
+        let count = |tally: &super::window::Tally| {
+            let seen = tally.between(since, at);
+            ErrorCount { total: seen.total, failed: seen.bad }
+        };
+        Self {
+            latencies: monitor.samples.between(since, at),
+            probes: count(monitor.probes.tally()),
+            traffic: count(monitor.traffic.tally()),
+        }
+    }
+}
+
+/// Judges `candidate` in the window from `since` to `at`, beside or after `baseline`.
+pub fn judge(
+    candidate: &Monitor,
+    baseline: Option<Reference<'_>>,
+    since: Timestamp,
+    at: Timestamp,
+    bounds: &Bounds,
+) -> Analysis {
+    let mut case = Case::default();
+    case.events(candidate, since);
+    case.conditions(candidate);
+    let seen = Side::of(candidate, since, at);
+    let mut reference = match baseline {
+        Some(Reference::Beside(active)) => Side::of(active, since, at),
+        Some(Reference::Learned(it)) => {
+            Side { latencies: it.latencies_us.clone(), probes: it.probes, traffic: it.traffic }
+        }
+        None => Side::default(),
+    };
+    case.failures("probes", seen.probes, reference.probes, bounds);
+    case.failures("exchanges", seen.traffic, reference.traffic, bounds);
+    case.latency(&seen.latencies, &mut reference.latencies, bounds);
+    case.enough(candidate, &seen, since, at, bounds);
+    case.close(&seen)
+}
+
+/// What speaks against the candidate, and what is still wanted.
+#[derive(Default)]
+struct Case {
+    failed: Vec<String>,
+    wanted: Vec<(String, String)>,
+    noted: Vec<String>,
+}
+
+impl Case {
+    fn fail(&mut self, reason: impl Into<String>) {
+        self.failed.push(reason.into());
+    }
+
+    fn want(&mut self, reason: impl Into<String>, waits_for: impl Into<String>) {
+        self.wanted.push((reason.into(), waits_for.into()));
+    }
+
+    fn events(&mut self, candidate: &Monitor, since: Timestamp) {
+        if let Some(status) = &candidate.down {
+            self.fail(format!("the candidate ended with {status}"));
+        }
+        for cause in [Cause::Crash, Cause::CrashLoop, Cause::Hang, Cause::PolicyAnomaly] {
+            if candidate.seen[cause as usize].0.is_some_and(|when| when >= since) {
+                self.fail(format!("{} in the window", cause.word()));
+            }
+        }
+        if candidate.hang.is_open() {
+            self.fail("the candidate hangs");
+        }
+    }
+
+    fn conditions(&mut self, candidate: &Monitor) {
+        for (cause, seen) in candidate.detections() {
+            if seen.verdict == Verdict::Fail && !matches!(cause, Cause::Crash | Cause::CrashLoop | Cause::Hang) {
+                self.fail(format!("{}: {}", cause.word(), seen.detail));
+            }
+        }
+        if candidate.evidence() == HealthStatus::Failed && self.failed.is_empty() {
+            self.fail(format!("{} probes in a row failed", candidate.failed_in_a_row));
+        }
+        if candidate.ready == Some(false) {
+            self.want("the candidate is not ready", "readiness");
+        }
+        match candidate.own().map(|own| own.status) {
+            Some(HealthStatus::Failed) => self.fail("the candidate says of itself that it failed"),
+            Some(HealthStatus::Degraded) => {
+                self.want("the candidate says of itself that it is degraded", "its own report to say otherwise");
+            }
+            Some(HealthStatus::Ok | HealthStatus::Unknown) | None => {}
+        }
+    }
+
+    fn failures(&mut self, what: &str, seen: ErrorCount, reference: ErrorCount, bounds: &Bounds) {
+        if seen.failed == 0 {
+            return;
+        }
+        let ErrorCount { total, failed } = seen;
+        let ratio = bounds.errors.as_ref().map_or(RATIO_DEFAULT, |bound| bound.ratio);
+        let over = failed as f64 > ratio * total as f64;
+        let figure = format!("{failed} of {total} {what} failed");
+        if over && failed >= FAILURES_MIN {
+            return self.fail(format!("{figure}, over the bound of {} %", ratio * 100.0));
+        }
+        // A bound that one failure in so few breaks is not broken for good: more samples will tell.
+        if over {
+            return self.want(figure, format!("more {what}, to tell an accident from a rate"));
+        }
+        if failed >= FAILURES_MIN && reference.total >= SAMPLES_MIN {
+            let part = total as f64 / (total + reference.total) as f64;
+            let p = binomial_tail(failed + reference.failed, failed, part);
+            if p <= RATE_P {
+                let beside = format!("{} of {} on the baseline", reference.failed, reference.total);
+                return self.fail(format!("{figure}, {beside} (p = {p:.3})"));
+            }
+        }
+        if failed >= FAILURES_MIN && reference.total < SAMPLES_MIN && bounds.errors.is_none() {
+            return self.fail(format!("{figure}, with neither a bound nor a baseline that would excuse it"));
+        }
+        self.noted.push(figure);
+    }
+
+    fn latency(&mut self, seen: &[u32], reference: &mut [u32], bounds: &Bounds) {
+        if let Some(bound) = &bounds.latency {
+            let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
+            self.tail(seen, bound_us, "the bound");
+        }
+        let enough = |side: &[u32]| side.len() as u64 >= SAMPLES_MIN;
+        if !enough(seen) || !enough(reference) {
+            return;
+        }
+        let shift_us = hodges_lehmann(seen, reference);
+        reference.sort_unstable();
+        let (median_us, p99_us) = (quantile(reference, 0.5), quantile(reference, 0.99));
+        let p = mann_whitney_greater(seen, reference);
+        if p < SHIFT_P && shift_us > SHIFT_FLOOR_US.max(SHIFT_BAND * median_us as f64) {
+            let ms = |us: f64| us / 1_000.0;
+            self.fail(format!(
+                "latency is {} ms higher than the baseline's median of {} ms (p = {p:.4})",
+                ms(shift_us),
+                ms(median_us as f64),
+            ));
+        }
+        let tail_us = p99_us.saturating_mul(TAIL_FACTOR).max(p99_us.saturating_add(TAIL_FLOOR_US));
+        self.tail(seen, tail_us, "twice the baseline's p99");
+    }
+
+    /// The quantile test of "the 99th percentile is within `bound_us`".
+    fn tail(&mut self, seen: &[u32], bound_us: u64, name: &str) {
+        let (total, over) = (seen.len() as u64, seen.iter().filter(|&&us| u64::from(us) > bound_us).count() as u64);
+        if over == 0 {
+            return;
+        }
+        let p = binomial_tail(total, over, P99_RATIO);
+        let figure = format!("{over} of {total} probes over {name}, {} ms", bound_us as f64 / 1_000.0);
+        if total >= SAMPLES_MIN && over > 1 && p <= TAIL_P {
+            self.fail(format!("{figure} (p = {p:.4})"));
+        } else if p <= TAIL_DOUBT {
+            self.want(figure, "more probes, to tell an accident from a tail");
+        } else {
+            self.noted.push(figure);
+        }
+    }
+
+    /// Is there enough to call it well? Where probes are configured, probes; otherwise exchanges or signs of life.
+    fn enough(&mut self, candidate: &Monitor, seen: &Side, since: Timestamp, at: Timestamp, bounds: &Bounds) {
+        let (what, have) = match candidate.sources.probe_ms {
+            Some(_) => ("probes", seen.probes.total),
+            None => {
+                let alive = candidate.alive.between(since, at).total;
+                ("signs of life or exchanges (no probe is configured)", alive.max(seen.traffic.total))
+            }
+        };
+        if have < bounds.samples_min {
+            let waits = format!("{} more {what}", bounds.samples_min - have);
+            self.want(format!("{have} {what}, {} needed", bounds.samples_min), waits);
+        } else if candidate.status() == HealthStatus::Unknown {
+            self.want("nothing is known of the candidate at this moment", "a fresh sign of health");
+        } else if candidate.sources.probe_ms.is_none() {
+            self.noted.push("known by its process alone: no probe is configured".into());
+        }
+    }
+
+    fn close(self, seen: &Side) -> Analysis {
+        if !self.failed.is_empty() {
+            return Analysis { verdict: Verdict::Fail, reasons: self.failed, waits_for: None };
+        }
+        if !self.wanted.is_empty() {
+            let (reasons, waits): (Vec<String>, Vec<String>) = self.wanted.into_iter().unzip();
+            return Analysis { verdict: Verdict::Inconclusive, reasons, waits_for: Some(waits.join("; ")) };
+        }
+        let sum = format!(
+            "{} probes, {} failed; {} exchanges, {} failed",
+            seen.probes.total, seen.probes.failed, seen.traffic.total, seen.traffic.failed
+        );
+        let reasons = std::iter::once(sum).chain(self.noted).collect();
+        Analysis { verdict: Verdict::Pass, reasons, waits_for: None }
+    }
+}
