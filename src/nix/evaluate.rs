@@ -145,7 +145,14 @@ impl Nix {
         drvs: impl Fn(&T) -> Vec<PathBuf>,
     ) -> Result<T> {
         require_repository(what, flake)?;
-        self.answer_rooted(what, self.pure(expression), root, drvs).await
+        let answer = self.answer_rooted(what, self.pure(expression), root, drvs).await;
+        answer.map_err(|error| match error {
+            // Nix 2.8 speaks of the directory alone, as it does of any file that is missing.
+            Error::Failed { what, message, full, .. } if message.contains(&flake.missing_dir()) => {
+                Error::Failed { what, problem: Problem::NoFlake, message, full }
+            }
+            other => other,
+        })
     }
 
     async fn answer_rooted<T: DeserializeOwned>(

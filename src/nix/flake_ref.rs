@@ -63,6 +63,11 @@ impl FlakeRef {
         self
     }
 
+    /// What Nix 2.8 says when the flake's directory is not in the tree.
+    pub(super) fn missing_dir(&self) -> String {
+        format!("-source/{}': No such file or directory", self.dir)
+    }
+
     /// The repository, where it is one.
     pub(super) fn repository(&self) -> Option<&Path> {
         match &self.place {
