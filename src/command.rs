@@ -25,7 +25,16 @@ pub struct Command {
     env_clear: bool,
     dir: Option<PathBuf>,
     timeout: Duration,
+    grace: Option<Duration>,
     output_bytes_max: usize,
+    keep: Keep,
+}
+
+/// Which end of an output that is too long is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Head,
+    Tail,
 }
 
 /// How a command ended and what it printed.
@@ -103,7 +112,9 @@ impl Command {
             env_clear: false,
             dir: None,
             timeout,
+            grace: None,
             output_bytes_max: OUTPUT_BYTES_MAX,
+            keep: Keep::Head,
         }
     }
 
@@ -138,9 +149,28 @@ impl Command {
         self
     }
 
+    /// Gives the command another bound on its time.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Bounds each output stream to `bytes`.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.output_bytes_max = bytes;
+        self
+    }
+
+    /// Of an output that is too long, keeps the end and not the beginning.
+    pub fn keep_tail(mut self) -> Self {
+        self.keep = Keep::Tail;
+        self
+    }
+
+    /// Ends the command with SIGTERM when its time is up or its caller goes away, and kills it only `grace` later: for
+    /// programs that have work outside their own process group to stop.
+    pub fn terminate_first(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -184,12 +214,13 @@ impl Command {
         let start = |source| Error::Start { program: self.program.clone(), source };
         let lost = |source| Error::Lost { program: self.program.clone(), source };
         let mut child = command.spawn().map_err(start)?;
-        let _group = Group::of(&child);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let max = self.output_bytes_max;
+        let mut group = Group::of(child, self.grace);
+        let (max, keep) = (self.output_bytes_max, self.keep);
         let work = async {
-            let (out, err) = tokio::join!(read_bounded(stdout, max, None), read_bounded(stderr, max, lines));
-            let status = child.wait().await.map_err(lost)?;
+            let (out, err) =
+                tokio::join!(read_bounded(stdout, max, keep, None), read_bounded(stderr, max, keep, lines));
+            let status = group.wait().await.map_err(lost)?;
             let ((stdout, cut_out), (stderr, cut_err)) = (out.map_err(lost)?, err.map_err(lost)?);
             use std::os::unix::process::ExitStatusExt;
             Ok(Output { code: status.code(), signal: status.signal(), stdout, stderr, truncated: cut_out || cut_err })
@@ -205,19 +236,41 @@ impl Command {
     }
 }
 
-/// Kills a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.
-struct Group(Option<Pid>);
+/// Ends a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.
+struct Group {
+    id: Option<Pid>,
+    child: Option<tokio::process::Child>,
+    grace: Option<Duration>,
+}
 
 impl Group {
-    fn of(child: &tokio::process::Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    fn of(child: tokio::process::Child, grace: Option<Duration>) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Self { id, child: Some(child), grace }
+    }
+
+    async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        let Some(child) = &mut self.child else { return Err(std::io::Error::other("awaited twice")) };
+        let status = child.wait().await?;
+        // Ended by itself: what it left behind needs no grace.
+        self.child = None;
+        Ok(status)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // The group may be gone already; there is nobody to tell.
+        let Some(group) = self.id else { return };
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Some(mut child), Some(grace), Ok(runtime)) = (self.child.take(), self.grace, runtime) {
+            // The group may be gone already; there is nobody to tell, here and below.
+            let _ = killpg(group, Signal::SIGTERM);
+            runtime.spawn(async move {
+                // What the child leaves in its group keeps the group's number; an empty group is no longer there.
+                let _ = tokio::time::timeout(grace, child.wait()).await;
+                let _ = killpg(group, Signal::SIGKILL);
+            });
+        } else {
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
@@ -226,6 +279,7 @@ impl Drop for Group {
 async fn read_bounded(
     stream: Option<impl AsyncRead + Unpin>,
     max: usize,
+    keep: Keep,
     lines: Option<mpsc::Sender<String>>,
 ) -> std::io::Result<(Vec<u8>, bool)> {
     let Some(mut stream) = stream else { return Ok((Vec::new(), false)) };
@@ -236,9 +290,21 @@ async fn read_bounded(
         if n == 0 {
             break;
         }
-        let room = max.saturating_sub(kept.len()).min(n);
-        kept.extend_from_slice(&chunk[..room]);
-        truncated |= room < n;
+        match keep {
+            Keep::Head => {
+                let room = max.saturating_sub(kept.len()).min(n);
+                kept.extend_from_slice(&chunk[..room]);
+                truncated |= room < n;
+            }
+            Keep::Tail => {
+                kept.extend_from_slice(&chunk[..n]);
+                // Twice the bound before the front goes, so that it is moved rarely.
+                if kept.len() > max.saturating_mul(2) {
+                    kept.drain(..kept.len() - max);
+                    truncated = true;
+                }
+            }
+        }
         if let Some(lines) = &lines {
             for &byte in &chunk[..n] {
                 if byte == b'\n' {
@@ -249,6 +315,10 @@ async fn read_bounded(
                 }
             }
         }
+    }
+    if kept.len() > max {
+        kept.drain(..kept.len() - max);
+        truncated = true;
     }
     Ok((kept, truncated))
 }
@@ -280,6 +350,34 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "sleep {pid} outlived its group");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn the_tail_can_be_kept() {
+        let command = Command::new("seq", Duration::from_secs(10)).arg("100000").keep_tail();
+        let output = command.output_bytes_max(10).run().await.unwrap();
+        assert_eq!((output.stdout_text().as_str(), output.truncated), ("99\n100000\n", true));
+        let output = Command::new("seq", Duration::from_secs(10)).arg("3").keep_tail().run().await.unwrap();
+        assert_eq!((output.stdout_text().as_str(), output.truncated), ("1\n2\n3\n", false));
+    }
+
+    #[tokio::test]
+    async fn a_command_may_be_asked_to_end_before_it_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!(
+            "trap 'echo asked > {0}/asked; exit 0' TERM; echo > {0}/up; while :; do sleep 0.01; done",
+            dir.path().display()
+        );
+        let command = Command::new("sh", Duration::from_secs(60)).args(["-c", &script]);
+        let run = tokio::spawn(async move { command.terminate_first(Duration::from_secs(60)).run().await });
+        let until = async |name: &str| {
+            while !dir.path().join(name).exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        until("up").await;
+        run.abort();
+        tokio::time::timeout(Duration::from_secs(30), until("asked")).await.expect("the caller went and nobody asked");
     }
 
     #[tokio::test]

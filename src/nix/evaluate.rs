@@ -1,0 +1,279 @@
+//! Which derivations a flake has: `nix-instantiate --eval`, pure, of a locked reference.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{Error, Problem, Result};
+use super::flake_ref::FlakeRef;
+use super::locate::Nix;
+use crate::command::Command;
+
+/// The bound of one evaluation, fetching its inputs included: large flakes take a minute, with a cold cache several.
+pub const EVALUATION_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often an evaluation is repeated because the garbage collector took what it had just written.
+const TRIES_MAX: usize = 3;
+
+/// A derivation and what it will build.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Derivation {
+    /// The derivation in the store: `…-name.drv`.
+    pub drv: PathBuf,
+    /// Its default output: a store path that need not be valid yet.
+    pub out: PathBuf,
+}
+
+/// What the expression of [`Nix::evaluate_package`] gives.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Package {
+    Found(Derivation),
+    Odd(String),
+    Absent(Vec<String>),
+}
+
+/// Describes a derivation; a value that is none is described by its type.
+const DESCRIBE: &str = r#"describe = d: if (d.type or null) == "derivation" then { found = {
+    drv = builtins.unsafeDiscardStringContext d.drvPath;
+    out = builtins.unsafeDiscardStringContext d.outPath;
+  }; } else { odd = builtins.typeOf d; };"#;
+
+impl Nix {
+    /// The derivation of `packages.<system>.PACKAGE`, written to the store. With `root`, a link there keeps it from the
+    /// garbage collector.
+    ///
+    /// # Errors
+    /// When the flake does not evaluate, has no such package (names those it has), or it is no derivation.
+    pub async fn evaluate_package(&self, flake: &FlakeRef, package: &str, root: Option<&Path>) -> Result<Derivation> {
+        let what = format!("evaluation of {package} in {flake}");
+        let expression = package_expression(flake, &self.system_string(), package);
+        let rooted = |derivation: &Package| match derivation {
+            Package::Found(derivation) => vec![derivation.drv.clone()],
+            _ => Vec::new(),
+        };
+        match self.evaluate_rooted(flake, &what, &expression, root, rooted).await? {
+            Package::Found(derivation) => Ok(derivation),
+            Package::Odd(found) => Err(Error::NotADerivation {
+                flake: flake.to_string(),
+                attribute: format!("packages.{}.{package}", self.system()),
+                found,
+            }),
+            Package::Absent(available) => Err(Error::NoPackage {
+                flake: flake.to_string(),
+                package: package.to_owned(),
+                system: self.system().to_owned(),
+                available,
+            }),
+        }
+    }
+
+    /// The derivations of `checks.<system>`, written to the store; `None` for one that does not evaluate. With `root`,
+    /// links `ROOT`, `ROOT-2`, … keep them from the garbage collector.
+    ///
+    /// # Errors
+    /// When not even the names of the checks can be had.
+    pub async fn evaluate_checks(
+        &self,
+        flake: &FlakeRef,
+        root: Option<&Path>,
+    ) -> Result<BTreeMap<String, Option<Derivation>>> {
+        let what = format!("evaluation of the checks in {flake}");
+        let checks = format!("((builtins.getFlake {}).checks.{} or {{ }})", quoted(flake), self.system_string());
+        let drvs = |found: &BTreeMap<String, Option<Derivation>>| {
+            found.values().flatten().map(|derivation| derivation.drv.clone()).collect()
+        };
+        let all = self.evaluate_rooted(flake, &what, &checks_expression(&checks), root, drvs).await;
+        let refused = match all {
+            Err(error @ Error::Failed { .. }) if is_of_one_value(&error) => error,
+            other => return other,
+        };
+        // One check fails in a way that Nix cannot catch (abort, a wrong type, a missing file) and takes the others
+        // with it. Their names force no value.
+        tracing::debug!(error = %refused, "checks are evaluated one by one");
+        let names: Vec<String> = self.evaluate(&what, &format!("builtins.attrNames {checks}")).await?;
+        let mut found = BTreeMap::new();
+        for name in names {
+            let one = format!("{{ {name} = {checks}.{name}; }}", name = quoted(&name));
+            let result = self.evaluate(&what, &checks_expression(&one)).await;
+            let derivation = match result {
+                Ok(one) => BTreeMap::<String, Option<Derivation>>::into_values(one).next().flatten(),
+                Err(error) if is_of_one_value(&error) => None,
+                Err(error) => return Err(error),
+            };
+            found.insert(name, derivation);
+        }
+        if let Some(root) = root {
+            self.root_drvs(&drvs(&found), root).await?;
+        }
+        Ok(found)
+    }
+
+    /// The derivations that an expression of rei's own gives: a function from `argument` to a set of derivations.
+    ///
+    /// It may name store paths (`builtins.storePath`), so it is not evaluated purely; it must not be a candidate's.
+    ///
+    /// # Errors
+    /// When it does not evaluate to that.
+    pub async fn instantiate_own(
+        &self,
+        expression: &str,
+        argument: &Value,
+        root: Option<&Path>,
+    ) -> Result<BTreeMap<String, Derivation>> {
+        let what = "evaluation of rei's own derivations";
+        let text = format!(
+            "let {DESCRIBE} in builtins.mapAttrs (name: d: (describe d).found) (({expression}) (builtins.fromJSON {}))",
+            quoted(argument)
+        );
+        let call = self.evaluation(&text).args(["--option", "pure-eval", "false"]);
+        let drvs = |found: &BTreeMap<String, Derivation>| found.values().map(|one| one.drv.clone()).collect();
+        self.answer_rooted(what, call, root, drvs).await
+    }
+
+    /// Evaluates a pure expression about `flake` and roots the derivations that `drvs` finds in its value.
+    async fn evaluate_rooted<T: DeserializeOwned>(
+        &self,
+        flake: &FlakeRef,
+        what: &str,
+        expression: &str,
+        root: Option<&Path>,
+        drvs: impl Fn(&T) -> Vec<PathBuf>,
+    ) -> Result<T> {
+        require_repository(what, flake)?;
+        let answer = self.answer_rooted(what, self.pure(expression), root, drvs).await;
+        answer.map_err(|error| match error {
+            // Nix 2.8 speaks of the directory alone, as it does of any file that is missing.
+            Error::Failed { what, message, full, .. } if message.contains(&flake.missing_dir()) => {
+                Error::Failed { what, problem: Problem::NoFlake, message, full }
+            }
+            other => other,
+        })
+    }
+
+    async fn answer_rooted<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        call: Command,
+        root: Option<&Path>,
+        drvs: impl Fn(&T) -> Vec<PathBuf>,
+    ) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let found: T = self.answer(what, &call).await?;
+            let drvs = drvs(&found);
+            let rooted = match root {
+                Some(root) if !drvs.is_empty() => self.root_drvs(&drvs, root).await,
+                _ => Ok(()),
+            };
+            match rooted {
+                // Between the evaluation and the root there is a moment for the garbage collector.
+                Err(error) if tries < TRIES_MAX && error.problem() == Some(&Problem::Gone) => {}
+                other => return other.map(|()| found),
+            }
+        }
+    }
+
+    async fn evaluate<T: DeserializeOwned>(&self, what: &str, expression: &str) -> Result<T> {
+        self.answer(what, &self.pure(expression)).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, what: &str, call: &Command) -> Result<T> {
+        let printed = self.run(what, call).await?.stdout_text();
+        serde_json::from_str(&printed).map_err(|_| Error::unreadable(what, &printed))
+    }
+
+    fn pure(&self, expression: &str) -> Command {
+        self.evaluation(expression).args(["--option", "pure-eval", "true"])
+    }
+
+    /// The call that evaluates an expression to JSON and writes the derivations that it names.
+    fn evaluation(&self, expression: &str) -> Command {
+        let import = if self.may_import_from_derivation() { "true" } else { "false" };
+        self.instantiate()
+            .timeout(EVALUATION_TIMEOUT)
+            .args(["--eval", "--strict", "--json", "--read-write-mode"])
+            .args(["--option", "allow-import-from-derivation", import])
+            .args(["--option", "accept-flake-config", "false"])
+            .args(["--expr", expression])
+    }
+
+    fn system_string(&self) -> String {
+        quoted(self.system())
+    }
+}
+
+/// Whether it is one value of the flake that fails, so that others may be had.
+fn is_of_one_value(error: &Error) -> bool {
+    use Problem::*;
+    match error {
+        Error::Failed { problem, .. } => {
+            matches!(problem, Other | ImportFromDerivation | Recursion | Impure | Network | HashMismatch | Gone)
+        }
+        _ => false,
+    }
+}
+
+/// What Nix 2.8, 2.26 and 2.34 each say in another way, or hide behind a cached copy.
+fn require_repository(what: &str, flake: &FlakeRef) -> Result<()> {
+    let Some(repository) = flake.repository() else { return Ok(()) };
+    let problem = if !repository.is_dir() {
+        "there is no directory"
+    } else if !repository.join(".git").exists() && !repository.join("HEAD").is_file() {
+        "there is no git repository in"
+    } else {
+        return Ok(());
+    };
+    let message = format!("{problem} {}", repository.display());
+    Err(Error::Failed { what: what.to_owned(), problem: Problem::NotARepository, full: message.clone(), message })
+}
+
+fn package_expression(flake: &FlakeRef, system: &str, package: &str) -> String {
+    let package = quoted(package);
+    format!(
+        "let {DESCRIBE} packages = (builtins.getFlake {}).packages.{system} or {{ }};
+in if packages ? {package} then describe packages.{package} else {{ absent = builtins.attrNames packages; }}",
+        quoted(flake)
+    )
+}
+
+/// Every value of the set `checks`; one that throws, or is no derivation, becomes null.
+fn checks_expression(checks: &str) -> String {
+    format!(
+        "let {DESCRIBE} in builtins.mapAttrs (name: d:
+  let tried = builtins.tryEval (let it = (describe d).found or null; in builtins.deepSeq it it);
+  in if tried.success then tried.value else null) {checks}"
+    )
+}
+
+/// `text` as a string of the Nix language.
+pub(super) fn quoted(text: impl std::fmt::Display) -> String {
+    let text = text.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
+    format!("\"{}\"", text.replace('\r', "\\r"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_cannot_break_out() {
+        assert_eq!(quoted("a\"b\\c${d}$e"), r#""a\"b\\c\${d}$e""#);
+        assert_eq!(quoted("x\r\n"), "\"x\\r\n\"");
+        assert_eq!(quoted("$${x}"), "\"$\\${x}\"");
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let found: Package =
+            serde_json::from_str(r#"{"found":{"drv":"/nix/store/a.drv","out":"/nix/store/a"}}"#).unwrap();
+        assert!(matches!(found, Package::Found(Derivation { drv, .. }) if drv == Path::new("/nix/store/a.drv")));
+        let absent: Package = serde_json::from_str(r#"{"absent":["default"]}"#).unwrap();
+        assert!(matches!(absent, Package::Absent(names) if names == ["default"]));
+    }
+}

@@ -1,0 +1,340 @@
+//! Which Nix is here, and how it is called: programs, version, environment, the options that every call gets.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::{Error, Result};
+use crate::command::{Command, Output};
+
+/// The oldest Nix that rei works with: the first with the `packages.<system>.default` of today's flakes.
+pub const LEAST_VERSION: Version = Version { major: 2, minor: 8 };
+
+/// The bound of a question that Nix answers from its database: thousands of times what it takes, so that a store under
+/// garbage collection or a slow disk is no error.
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// From SIGTERM to SIGKILL of a Nix program: it must kill its builders, which are in sessions of their own and would
+/// otherwise go on without it.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Where Nix is when PATH does not say so, as in a systemd unit.
+const USUAL_PLACES: &str = "/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin";
+
+/// What of rei's own environment Nix gets to see: where the store is, how to reach the network, whose keys to use.
+/// Everything else would make an evaluation depend on who started the supervisor.
+const INHERITED: &[&str] = &[
+    "PATH",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "NIX_REMOTE",
+    "NIX_STORE_DIR",
+    "NIX_STATE_DIR",
+    "NIX_LOG_DIR",
+    "NIX_CONF_DIR",
+    "NIX_DAEMON_SOCKET_PATH",
+    "NIX_SSL_CERT_FILE",
+    "SSL_CERT_FILE",
+    "GIT_SSL_CAINFO",
+    "SSH_AUTH_SOCK",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
+
+/// Options of every call. The sandbox is on and nothing is built without it; nothing is built on another machine, whose
+/// sandbox rei has not seen.
+const OPTIONS: &[(&str, &str)] = &[("sandbox", "true"), ("sandbox-fallback", "false"), ("builders", "")];
+
+/// A Nix version, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The 2 of 2.8.
+    pub major: u32,
+    /// The 8 of 2.8.
+    pub minor: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl Version {
+    /// Reads `nix-store (Nix) 2.26.3` and the names of forks and snapshots alike.
+    fn parse(output: &str) -> Option<Self> {
+        let word = output.lines().next()?.split_whitespace().next_back()?;
+        let mut numbers = word.split('.').map(|part| {
+            let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+            part[..digits].parse().ok()
+        });
+        Some(Self { major: numbers.next()??, minor: numbers.next()?? })
+    }
+}
+
+/// The Nix of this machine: its programs, where its store is, and how it is called.
+#[derive(Clone, Debug)]
+pub struct Nix {
+    store_program: PathBuf,
+    instantiate_program: PathBuf,
+    env: Vec<(OsString, OsString)>,
+    home: PathBuf,
+    version: Version,
+    system: String,
+    store_dir: PathBuf,
+    import_from_derivation: bool,
+}
+
+#[derive(Deserialize)]
+struct Facts {
+    system: String,
+    store: PathBuf,
+}
+
+impl Nix {
+    /// Finds Nix and asks it who it is.
+    ///
+    /// `home` is made if it is missing; Nix keeps its caches there and leaves the user's own home alone.
+    ///
+    /// # Errors
+    /// When no Nix is installed, it is too old, its store or daemon cannot be reached, or `home` cannot be made.
+    pub async fn locate(home: &Path) -> Result<Self> {
+        Self::locate_in(home, std::env::vars_os()).await
+    }
+
+    /// As [`Nix::locate`], with another environment than that of this process.
+    ///
+    /// # Errors
+    /// As [`Nix::locate`].
+    pub async fn locate_in(home: &Path, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self> {
+        let vars: Vec<_> = vars.into_iter().collect();
+        let path = search_path(&vars);
+        let find = |program: &'static str| {
+            which::which_in(program, Some(&path), "/").map_err(|source| Error::Missing { program, source })
+        };
+        let (store_program, instantiate_program) = (find("nix-store")?, find("nix-instantiate")?);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|source| Error::File {
+            act: "make the directory",
+            path: home.to_owned(),
+            source,
+        })?;
+        let mut nix = Self {
+            store_program,
+            instantiate_program,
+            env: environment(home, &path, &vars),
+            home: home.to_owned(),
+            version: LEAST_VERSION,
+            system: String::new(),
+            store_dir: PathBuf::new(),
+            import_from_derivation: false,
+        };
+        let output = nix.run("asking for its version", &nix.bare(&nix.store_program).arg("--version")).await?;
+        let printed = output.stdout_text();
+        nix.version = Version::parse(&printed).ok_or_else(|| Error::unreadable("its version", &printed))?;
+        if nix.version < LEAST_VERSION {
+            return Err(Error::Old { found: nix.version });
+        }
+        let ask = nix.bare(&nix.instantiate_program).args(["--eval", "--strict", "--json", "--expr"]);
+        let ask = ask.arg("{ system = builtins.currentSystem; store = builtins.storeDir; }");
+        let printed = nix.run("asking for its system", &ask).await?.stdout_text();
+        let facts: Facts = serde_json::from_str(&printed).map_err(|_| Error::unreadable("its system", &printed))?;
+        (nix.system, nix.store_dir) = (facts.system, facts.store);
+        // The questions so far open no store. A path that cannot exist is a question that every store answers.
+        let absent = nix.store_dir.join("00000000000000000000000000000000-none");
+        nix.invalid([&absent]).await?;
+        Ok(nix)
+    }
+
+    /// The same Nix, whose evaluations may or may not build what they import.
+    #[must_use]
+    pub fn allow_import_from_derivation(mut self, allow: bool) -> Self {
+        self.import_from_derivation = allow;
+        self
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it builds for: `x86_64-linux`.
+    pub fn system(&self) -> &str {
+        &self.system
+    }
+
+    /// Where its store is: `/nix/store`, or elsewhere.
+    pub fn store_dir(&self) -> &Path {
+        &self.store_dir
+    }
+
+    /// Where it keeps its caches for rei.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Whether builds go through a daemon, as far as can be told from here: Nix takes it when it may not write the store.
+    pub(super) fn may_use_daemon(&self) -> bool {
+        match value(&self.env, "NIX_REMOTE") {
+            Some(remote) if !remote.is_empty() && remote != "auto" => remote == "daemon",
+            _ => !nix::unistd::geteuid().is_root() && value(&self.env, "NIX_STORE_DIR").is_none(),
+        }
+    }
+
+    /// Whether evaluations may build what they import.
+    pub(super) fn may_import_from_derivation(&self) -> bool {
+        self.import_from_derivation
+    }
+
+    /// Whether `path` is a path in the store, so that it can be an argument.
+    pub(super) fn require_store_path(&self, path: &Path) -> Result<()> {
+        if path.starts_with(&self.store_dir) && path != self.store_dir {
+            return Ok(());
+        }
+        Err(Error::NotInStore { path: path.to_owned(), store: self.store_dir.clone() })
+    }
+
+    /// A call of `nix-store`.
+    pub(super) fn store(&self) -> Command {
+        self.call(&self.store_program)
+    }
+
+    /// A call of `nix-instantiate`.
+    pub(super) fn instantiate(&self) -> Command {
+        self.call(&self.instantiate_program)
+    }
+
+    fn call(&self, program: &Path) -> Command {
+        OPTIONS.iter().fold(self.bare(program), |call, (name, value)| call.args(["--option", name, value]))
+    }
+
+    fn bare(&self, program: &Path) -> Command {
+        let call = Command::new(program, QUERY_TIMEOUT).env_clear().terminate_first(GRACE).dir(&self.home);
+        self.env.iter().fold(call, |call, (name, value)| call.env(name, value))
+    }
+
+    /// Runs a call to its end; `what` says for what, in errors.
+    pub(super) async fn run(&self, what: &str, call: &Command) -> Result<Output> {
+        let output = call.run().await.map_err(|source| Error::Run { what: what.to_owned(), source })?;
+        if output.success() { Ok(output) } else { Err(Error::from_nix(what, &output.stderr_text())) }
+    }
+}
+
+/// The value of one variable.
+fn value<'a>(vars: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+}
+
+/// PATH with the usual places of Nix at its end.
+fn search_path(vars: &[(OsString, OsString)]) -> OsString {
+    let mut path = value(vars, "PATH").unwrap_or_default().to_owned();
+    if !path.is_empty() {
+        path.push(":");
+    }
+    path.push(USUAL_PLACES);
+    path
+}
+
+/// The environment of every call: the little that is inherited, a home of rei's own, a fixed locale.
+fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = vars
+        .iter()
+        .filter(|(name, _)| INHERITED.iter().any(|inherited| name == inherited) && name != "PATH")
+        .cloned()
+        .collect();
+    // Nix looks for the user's own configuration (tokens for private repositories) below HOME, which is another now.
+    let user_files = value(vars, "NIX_USER_CONF_FILES").map(OsStr::to_owned).or_else(|| {
+        let config = value(vars, "XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let config = config.or_else(|| value(vars, "HOME").map(|home| Path::new(home).join(".config")));
+        config.map(|dir| dir.join("nix/nix.conf").into_os_string())
+    });
+    env.extend(user_files.map(|files| ("NIX_USER_CONF_FILES".into(), files)));
+    env.push(("PATH".into(), path.to_owned()));
+    env.push(("HOME".into(), home.into()));
+    for (name, below) in [
+        ("XDG_CACHE_HOME", ".cache"),
+        ("XDG_CONFIG_HOME", ".config"),
+        ("XDG_DATA_HOME", ".local/share"),
+        ("XDG_STATE_HOME", ".local/state"),
+    ] {
+        env.push((name.into(), home.join(below).into()));
+    }
+    env.push(("LC_ALL".into(), "C.UTF-8".into()));
+    env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
+    env.push(("NIX_CONFIG".into(), "extra-experimental-features = nix-command flakes".into()));
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared() {
+        for (printed, expected) in [
+            ("nix-store (Nix) 2.8.0\n", (2, 8)),
+            ("nix (Nix) 2.26.3\n", (2, 26)),
+            ("nix-store (Nix) 2.34.8\n", (2, 34)),
+            ("nix-store (Nix) 2.35pre20260102_abc\n", (2, 35)),
+            ("nix (Lix, like Nix) 2.93.0\nSystem type: x86_64-linux\n", (2, 93)),
+        ] {
+            let version = Version::parse(printed).unwrap();
+            assert_eq!((version.major, version.minor), expected);
+            assert!(version >= LEAST_VERSION);
+        }
+        assert!(Version { major: 2, minor: 7 } < LEAST_VERSION);
+        assert!(Version { major: 1, minor: 99 } < LEAST_VERSION);
+        for garbage in ["", "\n", "nix", "nix (Nix) x.y", "2"] {
+            assert_eq!(Version::parse(garbage), None, "{garbage:?}");
+        }
+        let shown = Error::Old { found: Version { major: 2, minor: 3 } }.to_string();
+        assert_eq!(shown, "Nix 2.3 is older than 2.8, the oldest that rei works with");
+    }
+
+    #[test]
+    fn little_is_inherited_and_the_home_is_ours() {
+        let vars: Vec<(OsString, OsString)> = [
+            ("HOME", "/home/user"),
+            ("SECRET", "x"),
+            ("NIX_PATH", "nixpkgs=/x"),
+            ("NIX_CONFIG", "sandbox = false"),
+            ("NIX_REMOTE", "daemon"),
+            ("PATH", "/a"),
+        ]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+        let env = environment(Path::new("/state/nix"), &search_path(&vars), &vars);
+        let of = |name: &str| value(&env, name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(of("HOME").unwrap(), "/state/nix");
+        assert_eq!(of("XDG_CACHE_HOME").unwrap(), "/state/nix/.cache");
+        assert_eq!(of("NIX_REMOTE").unwrap(), "daemon");
+        assert_eq!(of("NIX_USER_CONF_FILES").unwrap(), "/home/user/.config/nix/nix.conf");
+        assert_eq!(of("NIX_CONFIG").unwrap(), "extra-experimental-features = nix-command flakes");
+        assert!(of("PATH").unwrap().starts_with("/a:/nix/var"));
+        assert_eq!((of("SECRET"), of("NIX_PATH")), (None, None));
+    }
+
+    #[tokio::test]
+    async fn without_nix_the_error_says_how_to_get_it() {
+        // The usual places are searched too, so only a machine without Nix there can tell.
+        if which::which_in("nix-store", Some(USUAL_PLACES), "/").is_ok() {
+            let error = Error::Missing { program: "nix-store", source: which::Error::CannotFindBinaryPath };
+            assert!(error.hint().unwrap().contains("apt-get install nix-bin"));
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let error = Nix::locate_in(dir.path(), [("PATH".into(), dir.path().into())]).await.unwrap_err();
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+}

@@ -1,0 +1,388 @@
+//! Builds: one `nix-store --realise` for many derivations, then the store is asked which outputs there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::error::{Error, Problem, Result, bounded};
+use super::evaluate::Derivation;
+use super::locate::Nix;
+use super::progress::{Parser, Progress};
+use crate::command::{self, Command};
+
+/// Lines of progress that may wait for the parser; a flood beyond it is dropped, the builds do not slow down.
+const LINES_MAX: usize = 4096;
+
+/// What is kept of the raw progress stream, in bytes: nothing reads it, the parser saw each line.
+const RAW_BYTES_MAX: usize = 4 << 10;
+
+/// The log of one build, in bytes; Nix ends a build that writes more.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// An explanation, in bytes: a few lines of a terminal.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+
+/// How a realisation is done.
+#[derive(Clone, Debug)]
+pub struct RealiseOptions {
+    /// Builds at once.
+    pub jobs: usize,
+    /// The bound of each build.
+    pub timeout: Duration,
+    /// The bound of each build's silence.
+    pub silence: Duration,
+    /// The bound of the whole call.
+    pub total: Duration,
+    /// Links `ROOT`, `ROOT-2`, … keep the outputs from the garbage collector.
+    pub root: Option<PathBuf>,
+}
+
+/// What became of each derivation, in the order in which they were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Realised {
+    /// One for each derivation.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of one derivation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which.
+    pub derivation: Derivation,
+    /// `None` when its output is valid in the store.
+    pub failure: Option<Failure>,
+}
+
+/// Why a derivation has no output, as far as Nix's words tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// One line for a person.
+    pub message: String,
+}
+
+/// Why a derivation has no output. For a person: nothing may be decided by it but what to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The builder exited with another code than 0, or by a signal.
+    Builder,
+    /// The build took too long.
+    TimedOut,
+    /// The builder was silent for too long. Nix 2.34 does not tell this from [`FailureKind::TimedOut`].
+    Silent,
+    /// The builder ended well but made no output.
+    NoOutput,
+    /// Something that it needs failed.
+    Dependency,
+    /// A fixed output differs from its hash.
+    HashMismatch,
+    /// It wants to be built without a sandbox, on another system or with features that this machine lacks.
+    Refused,
+    /// Its log was too long.
+    LogTooLong,
+    /// Nothing can be written.
+    DiskFull,
+    /// The kernel gives no sandbox.
+    NoNamespaces,
+    /// Nix did not say.
+    Unknown,
+}
+
+impl Outcome {
+    /// Whether its output is valid in the store.
+    pub fn valid(&self) -> bool {
+        self.failure.is_none()
+    }
+}
+
+impl Realised {
+    /// Whether all outputs are valid.
+    pub fn all_valid(&self) -> bool {
+        self.outcomes.iter().all(Outcome::valid)
+    }
+}
+
+impl Failure {
+    /// The operator's next step, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self.kind {
+            FailureKind::HashMismatch => Problem::HashMismatch.hint(),
+            FailureKind::DiskFull => Problem::DiskFull.hint(),
+            FailureKind::NoNamespaces => Problem::NoNamespaces.hint(),
+            FailureKind::TimedOut | FailureKind::Silent => {
+                Some("see how far it came: nix-store --read-log DRV; or raise validation.timeout".to_owned())
+            }
+            FailureKind::Builder | FailureKind::NoOutput => Some("see its log: nix-store --read-log DRV".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Nix {
+    /// Builds all of `derivations` that are not built, each as far as it goes, and says which outputs there are.
+    ///
+    /// What happens meanwhile is sent to `progress`; a slow reader loses events and slows nothing. A failed build is an
+    /// [`Outcome`], not an error.
+    ///
+    /// # Errors
+    /// When Nix cannot be run, or the store cannot be asked afterwards.
+    pub async fn realise(
+        &self,
+        derivations: &[Derivation],
+        options: &RealiseOptions,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Result<Realised> {
+        let what = format!("building {}", summary(derivations));
+        if derivations.is_empty() {
+            return Ok(Realised { outcomes: Vec::new() });
+        }
+        for derivation in derivations {
+            self.require_store_path(&derivation.drv)?;
+            self.require_store_path(&derivation.out)?;
+        }
+        let deadline = Instant::now() + options.total;
+        let drvs: Vec<&Path> = derivations.iter().map(|derivation| derivation.drv.as_path()).collect();
+        let all = self.build(&what, realisation(self.store(), &drvs, options), deadline, progress.as_ref()).await?;
+        let mut invalid = self.invalid_outputs(derivations).await?;
+        let mut failures = BTreeMap::new();
+        for derivation in derivations.iter().filter(|derivation| invalid.contains(&derivation.out)) {
+            let drv = derivation.drv.as_path();
+            let mut failure = explain(&all.messages, drv);
+            if failure.is_none() && derivations.len() > 1 {
+                // A builder that prints a malformed message makes Nix 2.8 give up all builds of the call. What Nix says
+                // nothing about gets a call of its own, so that one hostile build takes no other with it.
+                let call = realisation(self.store(), &[drv], &RealiseOptions { root: None, ..options.clone() });
+                let alone = self.build(&what, call, deadline, progress.as_ref()).await?;
+                failure = explain(&alone.messages, drv).or_else(|| unknown(&alone.messages));
+            }
+            failures.insert(derivation.out.clone(), failure.or_else(|| unknown(&all.messages)));
+        }
+        if !failures.is_empty() {
+            invalid = self.invalid_outputs(derivations).await?;
+        }
+        if let (Some(root), false) = (&options.root, all.success) {
+            // With a failure Nix made no root at all.
+            let valid = derivations.iter().map(|derivation| derivation.out.clone());
+            let valid: Vec<PathBuf> = valid.filter(|out| !invalid.contains(out)).collect();
+            if !valid.is_empty() {
+                self.root_paths(&valid, root).await?;
+            }
+        }
+        let outcomes = derivations.iter().map(|derivation| {
+            let failure = invalid.contains(&derivation.out).then(|| failures.remove(&derivation.out).flatten());
+            let gone =
+                || Failure { kind: FailureKind::Unknown, message: "it has no output, and Nix does not say why".into() };
+            Outcome { derivation: derivation.clone(), failure: failure.map(|failure| failure.unwrap_or_else(gone)) }
+        });
+        Ok(Realised { outcomes: outcomes.collect() })
+    }
+
+    /// Runs one realisation until `deadline` and collects what Nix says. That builds fail is no error here.
+    async fn build(
+        &self,
+        what: &str,
+        call: Command,
+        deadline: Instant,
+        progress: Option<&mpsc::Sender<Progress>>,
+    ) -> Result<Said> {
+        let (lines, mut received) = mpsc::channel::<String>(LINES_MAX);
+        let call = call.timeout(deadline.saturating_duration_since(Instant::now())).output_bytes_max(RAW_BYTES_MAX);
+        let parse = async {
+            let mut parser = Parser::default();
+            while let Some(line) = received.recv().await {
+                if let (Some(event), Some(progress)) = (parser.line(&line), progress) {
+                    // A reader that is slow or gone is no reason to stop.
+                    let _ = progress.try_send(event);
+                }
+            }
+            parser
+        };
+        let (result, parser) = tokio::join!(call.run_with_lines(Some(lines)), parse);
+        let mut messages = parser.messages().to_vec();
+        let success = match result {
+            Ok(output) => output.success(),
+            Err(error @ command::Error::Timeout { .. }) => {
+                messages.push(format!("timed out: {error}"));
+                false
+            }
+            Err(source) => return Err(Error::Run { what: what.to_owned(), source }),
+        };
+        let text = messages.join("\n");
+        if !success && Problem::find(&text) == Problem::Daemon {
+            return Err(Error::from_nix(what, &text));
+        }
+        Ok(Said { success, messages })
+    }
+
+    async fn invalid_outputs(&self, derivations: &[Derivation]) -> Result<BTreeSet<PathBuf>> {
+        self.invalid(derivations.iter().map(|derivation| &derivation.out)).await
+    }
+}
+
+/// What one call said.
+struct Said {
+    success: bool,
+    messages: Vec<String>,
+}
+
+/// The call that builds `drvs`.
+fn realisation(call: Command, drvs: &[&Path], options: &RealiseOptions) -> Command {
+    // Nix takes 0 for "no bound".
+    let seconds = |bound: Duration| bound.as_secs().max(1).to_string();
+    let call = call
+        .args(["--realise", "--keep-going", "--log-format", "internal-json"])
+        .args(["--max-jobs", &options.jobs.max(1).to_string()])
+        .args(["--timeout", &seconds(options.timeout)])
+        .args(["--max-silent-time", &seconds(options.silence)])
+        .args(["--option", "max-build-log-size", &LOG_BYTES_MAX.to_string()]);
+    let call = match &options.root {
+        Some(root) => call.arg("--add-root").arg(root),
+        None => call,
+    };
+    call.args(drvs)
+}
+
+/// The first of `derivations` and how many others there are.
+fn summary(derivations: &[Derivation]) -> String {
+    let first = derivations.first().and_then(|one| one.drv.file_name()).unwrap_or_default().to_string_lossy();
+    match derivations.len() {
+        0 | 1 => first.into_owned(),
+        n => format!("{first} and {} more", n - 1),
+    }
+}
+
+/// Why `drv` has no output, as far as `messages` tell.
+fn explain(messages: &[String], drv: &Path) -> Option<Failure> {
+    let name = drv.file_name()?.to_string_lossy();
+    // `build of 'A.drv', 'B.drv' failed` sums up and says nothing of its own.
+    let of_its_own = |message: &&String| !message.contains("build of '");
+    let named = messages.iter().filter(of_its_own).find(|message| message.contains(&*name));
+    // Nix 2.34 does not say what has timed out.
+    let late = || messages.iter().find(|message| message.contains("timed out after") && !message.contains(".drv"));
+    let message = named.or_else(late)?;
+    let kind = kind(message);
+    let mut told = one_line(message);
+    if kind == FailureKind::Dependency {
+        // The cause was told before.
+        let cause = messages.iter().filter(of_its_own).find(|message| self::kind(message) != FailureKind::Dependency);
+        told.extend(cause.map(|cause| format!(": {}", one_line(cause))));
+    }
+    Some(Failure { kind, message: bounded(&told, MESSAGE_BYTES_MAX).to_owned() })
+}
+
+/// The last word of a call that ended for no reason that names the derivation.
+fn unknown(messages: &[String]) -> Option<Failure> {
+    let last = messages.last()?;
+    Some(Failure { kind: kind(last), message: bounded(&one_line(last), MESSAGE_BYTES_MAX).to_owned() })
+}
+
+/// What a message of a failed build speaks of. The words of Nix 2.8 to 2.34.
+fn kind(message: &str) -> FailureKind {
+    const WORDS: &[(&str, FailureKind)] = &[
+        ("seconds of silence", FailureKind::Silent),
+        ("timed out", FailureKind::TimedOut),
+        ("hash mismatch in fixed-output", FailureKind::HashMismatch),
+        ("dependencies of derivation", FailureKind::Dependency),
+        ("dependency failed", FailureKind::Dependency),
+        ("dependencies failed", FailureKind::Dependency),
+        ("failed to produce output", FailureKind::NoOutput),
+        ("has '__noChroot' set", FailureKind::Refused),
+        ("is required to build", FailureKind::Refused),
+        ("missing system features", FailureKind::Refused),
+        ("platform mismatch", FailureKind::Refused),
+        ("bytes of log output", FailureKind::LogTooLong),
+        ("No space left on device", FailureKind::DiskFull),
+        ("database or disk is full", FailureKind::DiskFull),
+        ("kernel namespaces", FailureKind::NoNamespaces),
+        ("cloning builder process", FailureKind::NoNamespaces),
+        ("failed with exit code", FailureKind::Builder),
+        ("failed due to signal", FailureKind::Builder),
+    ];
+    WORDS.iter().find(|(words, _)| message.contains(words)).map_or(FailureKind::Unknown, |(_, kind)| *kind)
+}
+
+/// A message without its `error:`, on one line, without the list of outputs that Nix 2.34 adds.
+fn one_line(message: &str) -> String {
+    let message = message.split("Output paths:").next().unwrap_or(message);
+    let words: Vec<&str> = message.split_whitespace().skip_while(|word| *word == "error:").collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{VERSIONS, samples};
+    use super::*;
+
+    fn explained(text: &str, drv: &str) -> Option<Failure> {
+        let mut parser = Parser::default();
+        text.lines().for_each(|line| drop(parser.line(line)));
+        explain(parser.messages(), Path::new(drv))
+    }
+
+    #[test]
+    fn a_failure_is_explained_in_all_versions() {
+        use FailureKind::*;
+        for (text, drv, kind) in [
+            (samples!("build-fail"), "jaw78mm50pv7d089hig504vbyn7p7i1c-fail.drv", Builder),
+            (samples!("build-dep"), "i30cin36l8hw7by8rj6b3fj0c674jj7f-dep.drv", Dependency),
+            (samples!("build-fod"), "3vfrmhv0kq0mhfmfm2wkpi8ggrhcr517-fod.drv", HashMismatch),
+            (samples!("build-noout"), "4x8daa8glbk1lm5kpqnpgn9s091kxv9k-noout.drv", NoOutput),
+            (samples!("build-slow"), "fjdw5jf96xw528p2ra8hnikq5l2mvvyn-slow.drv", TimedOut),
+            (samples!("build-nochroot"), "qz3aa5vj5g4zgphdgxybkbh2jzpckqra-nochroot.drv", Refused),
+            (samples!("build-kvm"), "xg879h2pqjyr5gxrwfxvdxsadab33r04-kvmx.drv", Refused),
+        ] {
+            for (version, text) in VERSIONS.iter().zip(text) {
+                let failure = explained(text, &format!("/nix/store/{drv}"));
+                let failure = failure.unwrap_or_else(|| panic!("{version} says nothing of {drv}"));
+                assert_eq!(failure.kind, kind, "{version} {drv}: {}", failure.message);
+                assert!(
+                    !failure.message.contains(['\n', '\u{1b}']) && !failure.message.contains("error:"),
+                    "{failure:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn failures_of_one_call_are_told_apart() {
+        for (version, text) in VERSIONS.iter().zip(samples!("build-mixed")) {
+            let kind = |drv| explained(text, drv).map(|failure| failure.kind);
+            assert_eq!(kind("jaw78mm50pv7d089hig504vbyn7p7i1c-fail.drv"), Some(FailureKind::Builder), "{version}");
+            assert_eq!(kind("fjdw5jf96xw528p2ra8hnikq5l2mvvyn-slow.drv"), Some(FailureKind::TimedOut), "{version}");
+            let silent = kind("fpskm13fl9nvcgky2l13cbar9wh69fsc-silent.drv");
+            let expected = if *version == "2.34" { FailureKind::TimedOut } else { FailureKind::Silent };
+            assert_eq!(silent, Some(expected), "{version}");
+            let dependent = explained(text, "i30cin36l8hw7by8rj6b3fj0c674jj7f-dep.drv").unwrap();
+            assert_eq!(dependent.kind, FailureKind::Dependency, "{version}");
+            assert!(dependent.message.contains("failed with exit code 3"), "{version}: {}", dependent.message);
+        }
+    }
+
+    #[test]
+    fn what_nix_does_not_name_is_not_made_up() {
+        let [text, ..] = samples!("build-garbage");
+        assert_eq!(explained(text, "pr73dpwglb86nf7gn852cq3kakx8cfnn-garbage.drv"), None);
+        for text in samples!("build-fail") {
+            assert_eq!(explained(text, "00000000000000000000000000000000-other.drv"), None);
+        }
+    }
+
+    #[test]
+    fn the_call_bounds_every_build() {
+        let options = RealiseOptions {
+            jobs: 0,
+            timeout: Duration::from_millis(1),
+            silence: Duration::from_secs(60),
+            total: Duration::from_secs(90),
+            root: Some("/state/roots/x".into()),
+        };
+        let call = realisation(Command::new("nix-store", options.total), &[Path::new("/nix/store/a.drv")], &options);
+        let argv = "nix-store --realise --keep-going --log-format internal-json --max-jobs 1 --timeout 1 \
+                    --max-silent-time 60 --option max-build-log-size 67108864 --add-root /state/roots/x /nix/store/a.drv";
+        assert_eq!(call.argv().join(" "), argv);
+    }
+}

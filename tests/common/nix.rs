@@ -1,0 +1,196 @@
+//! Real Nix in tests, without root, without `/nix`, without nixpkgs, without network.
+//!
+//! [`Store::relocated`] is a whole store in a temporary directory, with its own database, configuration, profiles and
+//! garbage collector: the machine's own Nix is left alone, and everything is gone with the value. Builds in it are
+//! sandboxed. Its `sandbox-paths` show the machine's shell and tools to builders, so that a build is a few lines of
+//! shell; that is the tests' convenience alone, no flake of a user gets it.
+//!
+//! [`Flake::new`] is a real git repository with a flake. Each file `packages/NAME.sh` and `checks/NAME.sh` in it is a
+//! derivation, built by that script with `$out` and `$src` (the committed tree).
+//!
+//! ```ignore
+//! let Some(store) = Store::relocated().await else { return };
+//! let flake = Flake::new();
+//! flake.write("packages/default.sh", "mkdir -p $out/bin; cp $src/app $out/bin/app");
+//! let rev = flake.commit("one");
+//! let built = store.nix.evaluate_package(&flake.at(&rev), "default", None).await.unwrap();
+//! ```
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rei::nix::{FlakeRef, Nix};
+use tempfile::TempDir;
+
+/// What builders see of the machine, where it is there.
+const SANDBOX_PATHS: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/usr"];
+
+/// Every `packages/NAME.sh` and `checks/NAME.sh` as a derivation.
+const FLAKE: &str = r#"{
+  outputs = { self }: let
+    scripts = dir: system: let
+      files = if builtins.pathExists (self + "/${dir}") then builtins.readDir (self + "/${dir}") else { };
+      named = file: builtins.substring 0 (builtins.stringLength file - 3) file;
+    in builtins.listToAttrs (map (file: {
+      name = named file;
+      value = derivation {
+        name = named file;
+        inherit system;
+        builder = "/bin/sh";
+        args = [ "-eu" (self + "/${dir}/${file}") ];
+        PATH = "/bin:/usr/bin";
+        src = self;
+      };
+    }) (builtins.attrNames files));
+    systems = f: builtins.listToAttrs (map (name: { inherit name; value = f name; })
+      [ "x86_64-linux" "aarch64-linux" ]);
+  in {
+    packages = systems (scripts "packages");
+    checks = systems (scripts "checks");
+  };
+}
+"#;
+
+/// A store of its own.
+pub struct Store {
+    /// The Nix that works on it.
+    pub nix: Nix,
+    /// What makes a Nix program work on it, with PATH.
+    pub env: Vec<(OsString, OsString)>,
+    dir: TempDir,
+}
+
+impl Store {
+    /// A new, empty store; `None`, with a word why, where there is no Nix.
+    pub async fn relocated() -> Option<Self> {
+        Self::configured("").await
+    }
+
+    /// As [`Store::relocated`], with lines added to its nix.conf.
+    pub async fn configured(lines: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("etc")).unwrap();
+        let shown: Vec<_> = SANDBOX_PATHS.into_iter().filter(|path| Path::new(path).exists()).collect();
+        let conf = format!(
+            "build-users-group =\nsubstituters =\nsandbox-paths = {}\nrequire-sigs = false\n{lines}\n",
+            shown.join(" ")
+        );
+        std::fs::write(at("etc/nix.conf"), conf).unwrap();
+        let mut env: Vec<(OsString, OsString)> = vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())];
+        for (name, path) in [
+            ("NIX_STORE_DIR", "store"),
+            ("NIX_STATE_DIR", "var/nix"),
+            ("NIX_LOG_DIR", "var/log/nix"),
+            ("NIX_CONF_DIR", "etc"),
+            ("HOME", "home"),
+        ] {
+            env.push((name.into(), at(path).into()));
+        }
+        env.push(("NIX_REMOTE".into(), "".into()));
+        env.push(("NIX_USER_CONF_FILES".into(), "".into()));
+        match Nix::locate_in(&at("nix-home"), env.clone()).await {
+            Ok(nix) => Some(Self { nix, env, dir }),
+            Err(error @ rei::nix::Error::Missing { .. }) => {
+                eprintln!("SKIPPED: {error}; {}", error.hint().unwrap_or_default());
+                None
+            }
+            Err(error) => panic!("the relocated store does not work: {error:?}"),
+        }
+    }
+
+    /// A directory of the test's own, gone with the store.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A Nix program on this store: what an operator would type.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs such a program, which must succeed, and gives what it printed.
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        let output = self.command(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Store paths are read-only, and only root may remove files from a read-only directory.
+        make_writable(self.dir.path());
+    }
+}
+
+fn make_writable(path: &Path) {
+    let Ok(about) = path.symlink_metadata() else { return };
+    if !about.is_dir() {
+        return;
+    }
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        make_writable(&entry.path());
+    }
+}
+
+/// A git repository with a flake.
+pub struct Flake {
+    dir: TempDir,
+}
+
+impl Flake {
+    /// A repository without a commit, with a flake.nix.
+    pub fn new() -> Self {
+        let flake = Self { dir: tempfile::tempdir().unwrap() };
+        flake.git(&["init", "--quiet", "--initial-branch=main"]);
+        flake.write("flake.nix", FLAKE);
+        flake
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a file of the tree.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Commits the whole tree and gives the commit.
+    pub fn commit(&self, message: &str) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// The flake at a commit.
+    pub fn at(&self, rev: &str) -> FlakeRef {
+        FlakeRef::git(self.dir.path(), rev).unwrap()
+    }
+
+    /// Runs git in the repository, without the user's configuration.
+    pub fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir.path())
+            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
+            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
+            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
+            .args(args)
+            .output()
+            .expect("git is needed");
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}

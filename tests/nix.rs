@@ -1,0 +1,448 @@
+//! The Nix part against a real Nix, in a store of its own.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use common::nix::{Flake, Store};
+use rei::nix::{
+    Builder, Derivation, Error, FailureKind, FlakeRef, Nix, Problem, Profile, Progress, RealiseOptions, Refusal, Roots,
+    probe_builder_main, prove,
+};
+use tokio::sync::mpsc;
+
+fn options() -> RealiseOptions {
+    let minute = Duration::from_secs(60);
+    RealiseOptions { jobs: 2, timeout: minute, silence: minute, total: 2 * minute, root: None }
+}
+
+async fn build(nix: &Nix, derivation: &Derivation) -> PathBuf {
+    let realised = nix.realise(std::slice::from_ref(derivation), &options(), None).await.unwrap();
+    assert!(realised.all_valid(), "{realised:?}");
+    derivation.out.clone()
+}
+
+/// Builds a package of a flake that has just this script.
+async fn built(store: &Store, script: &str) -> PathBuf {
+    let flake = Flake::new();
+    flake.write("packages/default.sh", script);
+    let derivation = store.nix.evaluate_package(&flake.at(&flake.commit("one")), "default", None).await.unwrap();
+    build(&store.nix, &derivation).await
+}
+
+#[tokio::test]
+async fn a_package_is_evaluated_built_and_asked_about() {
+    let Some(store) = Store::relocated().await else { return };
+    let nix = &store.nix;
+    assert_eq!(nix.store_dir(), store.path("store"));
+    let flake = Flake::new();
+    flake.write("packages/default.sh", "mkdir $out; echo one; echo two >&2; echo $src > $out/source");
+    flake.write("packages/other.sh", "exit 1");
+    let flake = flake.at(&flake.commit("one"));
+    let derivation = nix.evaluate_package(&flake, "default", None).await.unwrap();
+    assert!(derivation.drv.starts_with(nix.store_dir()) && derivation.drv.exists(), "{derivation:?}");
+    assert_eq!(nix.invalid([&derivation.out]).await.unwrap().len(), 1);
+    assert_eq!(nix.log(&derivation.drv, 100).await.unwrap(), None);
+
+    let (send, mut receive) = mpsc::channel(1000);
+    let realised = nix.realise(std::slice::from_ref(&derivation), &options(), Some(send)).await.unwrap();
+    assert!(realised.all_valid(), "{realised:?}");
+    let mut events = Vec::new();
+    while let Some(event) = receive.recv().await {
+        events.push(event);
+    }
+    let drv = derivation.drv.clone();
+    let told: Vec<_> = events.into_iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
+    let line = |line: &str| Progress::Line { drv: drv.clone(), line: line.to_owned() };
+    let expected =
+        [Progress::Started { drv: drv.clone() }, line("one"), line("two"), Progress::Ended { drv: drv.clone() }];
+    assert_eq!(told, expected);
+
+    let source = PathBuf::from(std::fs::read_to_string(derivation.out.join("source")).unwrap().trim());
+    assert_eq!(nix.references(&derivation.out).await.unwrap(), [source.clone()].into());
+    assert_eq!(nix.closure(&derivation.out).await.unwrap(), [source, derivation.out.clone()].into());
+    assert!(nix.closure_size(&derivation.out).await.unwrap() > 1000);
+    assert_eq!(nix.deriver(&derivation.out).await.unwrap(), Some(drv.clone()));
+    assert_eq!(nix.outputs(&drv).await.unwrap(), [derivation.out.clone()].into());
+    assert_eq!(nix.log(&drv, 100).await.unwrap().as_deref(), Some(&b"one\ntwo\n"[..]));
+    assert_eq!(nix.log(&drv, 4).await.unwrap().as_deref(), Some(&b"two\n"[..]), "the end is kept");
+    assert!(nix.verify_path(&derivation.out).await.unwrap());
+    assert!(matches!(nix.references(Path::new("/etc/passwd")).await, Err(Error::NotInStore { .. })));
+
+    let error = nix.evaluate_package(&flake, "nosuch", None).await.unwrap_err();
+    assert!(error.to_string().ends_with("it has: default, other"), "{error}");
+    assert!(error.hint().unwrap().contains("runtime.package = \"default\""));
+}
+
+#[tokio::test]
+async fn a_file_and_a_tree_can_be_added_and_a_change_is_seen() {
+    let Some(store) = Store::relocated().await else { return };
+    let (nix, tree) = (&store.nix, Flake::new());
+    tree.write("packages/default.sh", "echo hello > $out");
+    let added = nix.add(tree.dir()).await.unwrap();
+    assert_eq!(nix.deriver(&added).await.unwrap(), None);
+    let flake = FlakeRef::tree(&added, &nix.nar_hash(&added).await.unwrap()).unwrap();
+    let out = build(nix, &nix.evaluate_package(&flake, "default", None).await.unwrap()).await;
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "hello\n");
+    let wrong = FlakeRef::tree(&added, "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    assert!(nix.evaluate_package(&wrong, "default", None).await.is_err());
+
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(&out, "HELLO\n").unwrap();
+    assert!(!nix.verify_path(&out).await.unwrap());
+}
+
+#[tokio::test]
+async fn failures_of_a_call_are_told_apart_and_spare_the_others() {
+    let Some(store) = Store::relocated().await else { return };
+    let flake = Flake::new();
+    for (name, script) in [
+        ("good", "echo > $out"),
+        ("fails", "echo last words; exit 3"),
+        ("late", "while :; do echo x; sleep 0.1; done"),
+        ("empty", "true"),
+        // Nix 2.8 gives up the whole call on this.
+        ("hostile", "printf '@nix {}\\n' >&2; sleep 0.2; echo > $out"),
+        ("slow", "sleep 1; echo > $out"),
+    ] {
+        flake.write(&format!("checks/{name}.sh"), script);
+    }
+    let flake = flake.at(&flake.commit("one"));
+    let checks = store.nix.evaluate_checks(&flake, None).await.unwrap();
+    let names: Vec<&str> = checks.keys().map(String::as_str).collect();
+    assert_eq!(names, ["empty", "fails", "good", "hostile", "late", "slow"]);
+    let all: Vec<Derivation> = checks.into_values().map(Option::unwrap).collect();
+    let roots = Roots::open(&store.path("roots")).unwrap();
+    let options = RealiseOptions { timeout: Duration::from_secs(3), root: Some(roots.path("x").unwrap()), ..options() };
+    let realised = store.nix.realise(&all, &options, None).await.unwrap();
+    let kind = |n: usize| realised.outcomes[n].failure.as_ref().map(|failure| failure.kind);
+    assert_eq!(kind(0), Some(FailureKind::NoOutput), "{realised:?}");
+    assert_eq!(kind(1), Some(FailureKind::Builder), "{realised:?}");
+    assert_eq!(kind(2), None, "{realised:?}");
+    assert_eq!(kind(4), Some(FailureKind::TimedOut), "{realised:?}");
+    assert_eq!(kind(5), None, "a hostile build took another with it: {realised:?}");
+    assert_eq!(store.nix.log(&all[1].drv, 100).await.unwrap().as_deref(), Some(&b"last words\n"[..]));
+    // What there is is kept, although the call as a whole failed.
+    store.run("nix-store", &["--gc"]);
+    let invalid = store.nix.invalid(all.iter().map(|one| &one.out)).await.unwrap();
+    assert!(!invalid.contains(&all[2].out) && !invalid.contains(&all[5].out), "{invalid:?}");
+}
+
+#[tokio::test]
+async fn checks_that_do_not_evaluate_are_none_and_spare_the_others() {
+    let Some(store) = Store::relocated().await else { return };
+    let flake = Flake::new();
+    let text = |extra: &str| {
+        format!(
+            r#"{{ outputs = {{ self }}: {{ checks."{}" = {{
+  good = derivation {{ name = "good"; system = "{0}"; builder = "/bin/sh"; }};
+  thrown = throw "on purpose"; asserted = assert false; 1; number = 5; "odd ${{"name"}}" = throw "x"; {extra} }}; }}; }}"#,
+            store.nix.system()
+        )
+    };
+    flake.write("flake.nix", &text(""));
+    let caught = store.nix.evaluate_checks(&flake.at(&flake.commit("caught")), None).await.unwrap();
+    flake.write(
+        "flake.nix",
+        &text(
+            r#"aborted = abort "x"; typed = 1 + "a"; absent = {}.a; deep = let f = x: f (x + 1) + 1; in f 0;
+                 file = import ./nosuch.nix; impure = builtins.readFile /etc/passwd; "quo\"te" = abort "y";"#,
+        ),
+    );
+    let rev = flake.commit("not caught");
+    let root = store.path("checks");
+    let found = store.nix.evaluate_checks(&flake.at(&rev), Some(&root)).await.unwrap();
+    for (checks, count) in [(&caught, 5), (&found, 12)] {
+        assert_eq!(checks.len(), count, "{checks:?}");
+        let good: Vec<_> = checks.iter().filter(|(_, found)| found.is_some()).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(good, ["good"]);
+    }
+    assert_eq!(caught["good"], found["good"]);
+    assert_eq!(std::fs::read_link(root).unwrap(), found["good"].as_ref().unwrap().drv);
+    flake.write("flake.nix", "{ outputs = { self }: { }; }");
+    assert_eq!(store.nix.evaluate_checks(&flake.at(&flake.commit("none")), None).await.unwrap(), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn each_evaluation_that_fails_says_what_to_do() {
+    let Some(store) = Store::relocated().await else { return };
+    let nix = &store.nix;
+    let flake = Flake::new();
+    let commit = |text: &str| {
+        flake.write("flake.nix", text);
+        flake.at(&flake.commit("x"))
+    };
+    let package =
+        |value: &str| format!("{{ outputs = {{ self }}: {{ packages.{}.default = {value}; }}; }}", nix.system());
+    let derivation = format!(r#"derivation {{ name = "x"; system = "{}"; builder = "/bin/sh"; }}"#, nix.system());
+    for (flake, problem) in [
+        (commit(&package("throw \"broken on purpose\"")), Problem::Other),
+        (commit(&package("abort \"no\"")), Problem::Other),
+        (commit(&package("let f = x: f (x + 1) + 1; in f 0")), Problem::Recursion),
+        (commit(&package("builtins.readFile /etc/passwd")), Problem::Impure),
+        (commit(&package(&format!("import ({derivation})"))), Problem::ImportFromDerivation),
+        (commit("{ outputs = { self }: { a = ; }; }"), Problem::Other),
+        (commit(r#"{ inputs.a.url = "git+file:///nonexistent"; outputs = { self, a }: { }; }"#), Problem::Unlocked),
+        (commit("{ }").in_dir("nosuch"), Problem::NoFlake),
+        (FlakeRef::git(flake.dir(), &"0".repeat(40)).unwrap(), Problem::NoRevision),
+        (FlakeRef::git(store.path("nosuch"), &"0".repeat(40)).unwrap(), Problem::NotARepository),
+        (FlakeRef::git(store.path("etc"), &"0".repeat(40)).unwrap(), Problem::NotARepository),
+    ] {
+        let error = nix.evaluate_package(&flake, "default", None).await.unwrap_err();
+        let shown = error.to_string();
+        assert_eq!(error.problem(), Some(&problem), "{error:?}");
+        assert!(shown.starts_with("evaluation of default in ") && !shown.contains('\n'), "{shown}");
+        assert_eq!(error.hint().is_some(), problem != Problem::Other, "{error:?}");
+    }
+    let shown = nix.evaluate_package(&commit(&package("throw \"broken on purpose\"")), "default", None).await;
+    assert!(shown.unwrap_err().to_string().ends_with(": broken on purpose"));
+    let odd = nix.evaluate_package(&commit(&package("5")), "default", None).await.unwrap_err();
+    assert!(matches!(odd, Error::NotADerivation { ref found, .. } if found == "int"), "{odd}");
+    let none = nix.evaluate_package(&commit("{ outputs = { self }: { }; }"), "default", None).await.unwrap_err();
+    assert!(none.to_string().ends_with("it has: none"), "{none}");
+    // Its own settings are not a flake's to make, and nothing was written into the tree.
+    commit(&format!("{{ nixConfig.sandbox = false; {}", &package("throw \"x\"")[1..]));
+    assert_eq!(flake.git(&["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn every_way_to_name_a_commit_works() {
+    let Some(store) = Store::relocated().await else { return };
+    let flake = Flake::new();
+    let odd = "a b%20#c?d&e=ü+";
+    flake.write(&format!("{odd}/flake.nix"), &std::fs::read_to_string(flake.dir().join("flake.nix")).unwrap());
+    flake.write(&format!("{odd}/packages/default.sh"), "echo hi > $out");
+    flake.write("packages/default.sh", "echo hi > $out");
+    let rev = flake.commit("one");
+    flake.write("packages/default.sh", "echo later > $out");
+    flake.commit("two");
+    let bare = store.path(odd);
+    flake.git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
+    let in_bare = |args: &[&str]| flake.git(&[&["--git-dir", bare.to_str().unwrap()], args].concat());
+    in_bare(&["update-ref", "refs/rei/candidates/x&y", &rev]);
+    let plain = store.nix.evaluate_package(&flake.at(&rev), "default", None).await.unwrap();
+    let of_bare = FlakeRef::git(&bare, &rev).unwrap().on_ref("refs/rei/candidates/x&y");
+    assert_eq!(store.nix.evaluate_package(&of_bare, "default", None).await.unwrap(), plain);
+    in_bare(&["update-ref", "-d", "refs/heads/main"]);
+    assert_eq!(store.nix.evaluate_package(&of_bare, "default", None).await.unwrap(), plain);
+    let nested = flake.at(&rev).in_dir("sub");
+    assert_eq!(
+        store.nix.evaluate_package(&nested, "default", None).await.unwrap_err().problem(),
+        Some(&Problem::NoFlake)
+    );
+}
+
+#[tokio::test]
+async fn roots_keep_what_they_name_and_nothing_else() {
+    let Some(store) = Store::relocated().await else { return };
+    let nix = &store.nix;
+    let roots = Roots::open(&store.path("roots")).unwrap();
+    let flake = Flake::new();
+    for name in ["default", "evidence", "loose"] {
+        flake.write(&format!("packages/{name}.sh"), &format!("echo {name} > $out"));
+    }
+    let flake = flake.at(&flake.commit("one"));
+    let link = roots.path("candidate.drv").unwrap();
+    let candidate = nix.evaluate_package(&flake, "default", Some(&link)).await.unwrap();
+    let unrooted = nix.evaluate_package(&flake, "loose", None).await.unwrap();
+    store.run("nix-store", &["--gc"]);
+    assert!(nix.invalid([&candidate.drv]).await.unwrap().is_empty(), "a rooted derivation was collected");
+    assert_eq!(nix.invalid([&unrooted.drv]).await.unwrap().len(), 1, "the collector did not run");
+
+    let profile = Profile::open(&store.path("profiles"), "app").unwrap();
+    let out = build(nix, &candidate).await;
+    let number = profile.create_generation(nix, &out).await.unwrap();
+    profile.switch(number).unwrap();
+    let evidence = nix.evaluate_package(&flake, "evidence", None).await.unwrap();
+    let evidence = build(nix, &evidence).await;
+    roots.add(nix, "evidence", &evidence).await.unwrap();
+    roots.remove("candidate.drv").unwrap();
+    store.run("nix-store", &["--gc"]);
+    assert!(nix.invalid([&out, &evidence]).await.unwrap().is_empty(), "the running version was collected");
+    assert_eq!(roots.list().unwrap(), [("evidence".to_owned(), evidence.clone())].into());
+    roots.remove("evidence").unwrap();
+    store.run("nix-store", &["--gc"]);
+    assert_eq!(nix.invalid([&out, &evidence]).await.unwrap(), [evidence].into());
+    let gone = roots.add(nix, "gone", &unrooted.drv).await.unwrap_err();
+    assert_eq!(gone.problem(), Some(&Problem::Gone), "{gone:?}");
+}
+
+/// The generations as `nix-env` lists them, the current one marked with a `*`.
+fn listed(store: &Store, profile: &Profile) -> Vec<String> {
+    let path = profile.path();
+    let text = store.run("nix-env", &["--profile", path.to_str().unwrap(), "--list-generations"]);
+    let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words.map(|words| format!("{}{}", words[0], if words.contains(&"(current)") { "*" } else { "" })).collect()
+}
+
+#[tokio::test]
+async fn a_profile_is_one_for_nix_env_too() {
+    let Some(store) = Store::relocated().await else { return };
+    let (nix, profile) = (&store.nix, Profile::open(&store.path("profiles"), "my-app").unwrap());
+    let path = profile.path();
+    let env = |args: &[&str]| store.run("nix-env", &[&["--profile", path.to_str().unwrap()], args].concat());
+    let mut outs = Vec::new();
+    for n in 1..=4 {
+        outs.push(built(&store, &format!("mkdir $out; echo {n} > $out/version")).await);
+    }
+    for (n, out) in (1..).zip(&outs[..3]) {
+        assert_eq!(profile.create_generation(nix, out).await.unwrap(), n);
+    }
+    assert_eq!(profile.current().unwrap(), None, "a generation is made before it is switched to");
+    profile.switch(3).unwrap();
+    assert_eq!(listed(&store, &profile), ["1", "2", "3*"]);
+    assert_eq!(profile.create_generation(nix, &outs[2]).await.unwrap(), 3, "the highest is this path already");
+    profile.prepare_rollback(1).unwrap();
+    profile.switch(1).unwrap();
+    assert_eq!(listed(&store, &profile), ["1*", "2", "3"], "not the numeric predecessor");
+    assert_eq!(std::fs::read_to_string(path.join("version")).unwrap(), "1\n");
+
+    env(&["--switch-generation", "3"]);
+    assert_eq!(profile.current().unwrap().unwrap().number, 3);
+    env(&["--rollback"]);
+    assert_eq!(profile.current().unwrap().unwrap().number, 2);
+    env(&["--set", outs[3].to_str().unwrap()]);
+    let current = profile.current().unwrap().unwrap();
+    assert_eq!((current.number, &current.path), (4, &outs[3]));
+    assert_eq!(profile.create_generation(nix, &outs[0]).await.unwrap(), 5);
+    profile.prepare_rollback(1).unwrap();
+    assert_eq!(profile.prune(1, &[3]).unwrap(), [2], "1 is prepared, 3 in use, 4 current, 5 the highest");
+    assert_eq!(listed(&store, &profile), ["1", "3", "4*", "5"]);
+    env(&["--delete-generations", "3"]);
+    assert!(matches!(profile.switch(3), Err(Error::NoGeneration { number: 3, .. })));
+    profile.switch(5).unwrap();
+    assert_eq!(listed(&store, &profile), ["1", "4", "5*"]);
+    let absent = nix.store_dir().join("00000000000000000000000000000000-x");
+    assert_eq!(profile.create_generation(nix, &absent).await.unwrap_err().problem(), Some(&Problem::Gone));
+    assert_eq!(listed(&store, &profile), ["1", "4", "5*"]);
+}
+
+#[tokio::test]
+async fn a_switch_waits_for_nix_env_and_nix_env_for_a_switch() {
+    let Some(store) = Store::relocated().await else { return };
+    let profile = Profile::open(&store.path("profiles"), "app").unwrap();
+    for n in 1..=2 {
+        let out = built(&store, &format!("echo {n} > $out")).await;
+        profile.create_generation(&store.nix, &out).await.unwrap();
+    }
+    profile.switch(1).unwrap();
+    let path = profile.path();
+    // Both sides switch at once, over and over; whoever is last, the profile always points to a generation.
+    let nixs = std::thread::scope(|scope| {
+        let nixs = scope.spawn(|| {
+            for n in 0..10 {
+                let number = if n % 2 == 0 { "2" } else { "1" };
+                store.run("nix-env", &["--profile", path.to_str().unwrap(), "--switch-generation", number]);
+            }
+        });
+        while !nixs.is_finished() {
+            profile.prepare_rollback(1).unwrap();
+            profile.switch(1).unwrap();
+            profile.switch(2).unwrap();
+            assert!(path.exists());
+        }
+        nixs.join()
+    });
+    nixs.unwrap();
+    assert_eq!(profile.generations().unwrap().len(), 2);
+}
+
+/// The builder of the probe below: this very program, which Nix runs with the name of this test. As a test of its own it
+/// does nothing.
+#[test]
+fn probe_entry() {
+    if std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("nonce").is_some() {
+        assert!(probe_builder_main() == ExitCode::SUCCESS);
+    }
+}
+
+fn this_test() -> Builder {
+    let args = ["--exact", "probe_entry", "--test-threads", "1"].map(Into::into).into();
+    Builder { program: std::env::current_exe().unwrap(), probe_args: args }
+}
+
+#[tokio::test]
+async fn a_sandbox_is_proved_from_inside() {
+    // Without the convenience of the other tests: a bare sandbox.
+    let Some(store) = Store::configured("sandbox-paths =").await else { return };
+    let dir = store.path("state");
+    std::fs::create_dir(&dir).unwrap();
+    let first = match prove(&store.nix, &this_test(), &dir).await {
+        Err(Refusal::NoNamespaces { message }) => return eprintln!("SKIPPED: the kernel gives no sandbox: {message}"),
+        proof => proof.unwrap(),
+    };
+    let second = prove(&store.nix, &this_test(), &dir).await.unwrap();
+    assert_eq!(first.builder, second.builder);
+    assert_ne!(first.derivation, second.derivation, "an old verdict was taken for a new one");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn without_a_sandbox_nothing_is_proved() {
+    let Some(store) = Store::relocated().await else { return };
+    let dir = store.path("state");
+    std::fs::create_dir(&dir).unwrap();
+    // A Nix that ignores the wish for a sandbox, as a daemon does with that of an untrusted user.
+    let real = which::which("nix-store").unwrap();
+    let bin = store.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let script = format!("#!/bin/sh\nexec {} \"$@\" --option sandbox false\n", real.display());
+    write_program(&bin.join("nix-store"), &script);
+    let mut env = store.env.clone();
+    env[0].1 = [bin.as_os_str(), &env[0].1].join(":".as_ref());
+    let nix = Nix::locate_in(&store.path("other-home"), env).await.unwrap();
+    let refusal = prove(&nix, &this_test(), &dir).await.unwrap_err();
+    let Refusal::NotSandboxed { findings, .. } = &refusal else { panic!("{refusal:?}") };
+    let found = |words: &str| findings.iter().any(|finding| finding.contains(words));
+    assert!(found("sees other processes") && found("net namespace") && found("can be seen"), "{findings:?}");
+    assert!(found("paths that are no input"), "{findings:?}");
+}
+
+fn write_program(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_named() {
+    let Some(store) = Store::relocated().await else { return };
+    let mut env = store.env.clone();
+    env.retain(|(name, _)| name != "NIX_REMOTE");
+    env.push(("NIX_REMOTE".into(), "daemon".into()));
+    let error = Nix::locate_in(&store.path("other-home"), env).await.unwrap_err();
+    assert_eq!(error.problem(), Some(&Problem::Daemon), "{error:?}");
+    assert!(error.hint().unwrap().contains("systemctl start nix-daemon"));
+}
+
+#[tokio::test]
+async fn a_build_that_is_given_up_is_ended() {
+    let Some(store) = Store::relocated().await else { return };
+    let flake = Flake::new();
+    flake.write("packages/default.sh", "echo started; sleep 1000");
+    let derivation = store.nix.evaluate_package(&flake.at(&flake.commit("one")), "default", None).await.unwrap();
+    let (send, mut receive) = mpsc::channel(100);
+    let nix = store.nix.clone();
+    let run = tokio::spawn({
+        let derivation = derivation.clone();
+        async move { nix.realise(&[derivation], &options(), Some(send)).await }
+    });
+    let mut started = false;
+    while let Some(event) = receive.recv().await {
+        if matches!(event, Progress::Line { .. }) {
+            started = true;
+            break;
+        }
+    }
+    assert!(started);
+    run.abort();
+    // Nix holds the output's lock as long as it builds; a second realisation gets it once the first is gone.
+    let short = RealiseOptions { silence: Duration::from_secs(1), total: Duration::from_secs(60), ..options() };
+    let again = store.nix.realise(&[derivation], &short, None).await.unwrap();
+    let kind = again.outcomes[0].failure.as_ref().unwrap().kind;
+    assert!(matches!(kind, FailureKind::Silent | FailureKind::TimedOut), "{again:?}");
+}
