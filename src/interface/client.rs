@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::evolution::EvolutionError;
 use super::evolution::call as evolution;
@@ -123,7 +123,7 @@ struct Conversation {
 
 impl Conversation {
     async fn connect<E>(path: &Path) -> Result<Self, ClientError<E>> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await;
+        let connected = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await;
         let connected = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         match connected {
             Ok(stream) => Ok(Self::over(stream)),
@@ -164,7 +164,7 @@ impl Conversation {
         after: Duration,
     ) -> Result<(M::Reply, bool), ClientError<E>> {
         let method = M::NAME;
-        let message = match timeout_at(Instant::now() + after, self.reader.message()).await {
+        let message = match timeout(after, self.reader.message()).await {
             Err(_) => return Err(ClientError::Timeout { method, after }),
             Ok(Err(WireError::TooLarge { limit })) => {
                 return Err(ClientError::TooLarge { method, limit_bytes: limit as u64 });

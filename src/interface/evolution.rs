@@ -237,7 +237,7 @@ impl<T: RuntimeEvolution> Answer for Service<T> {
         use call::*;
         match Call::read(method, parameters) {
             Err(bad) => to.bad_call(bad).await,
-            Ok(Call::ReportRuntimeHealth(call)) => self.report(call, to).await,
+            Ok(Call::ReportRuntimeHealth(call)) => self.report(*call, to).await,
             Ok(Call::CollectEvolutionContext(call)) => {
                 let result = self.0.collect_evolution_context(call.incident_id).await;
                 let result = result.map(|context| CollectEvolutionContextReply { context });

@@ -57,7 +57,7 @@ macro_rules! methods {
 
         /// A call of any method of the interface.
         pub(in crate::interface) enum Call {
-            $(#[doc = concat!("[`", stringify!($name), "`].")] $name($name),)*
+            $(#[doc = concat!("[`", stringify!($name), "`].")] $name(Box<$name>),)*
         }
 
         impl Call {

@@ -156,6 +156,7 @@ pub struct SupervisorStatus {
 
 /// The whole state in one view.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomType)]
+#[zlink(rename = "StatusView")] // In a definition file a type cannot have the name of a method.
 pub struct Status {
     /// The version of this shape: `rei/v0.1`.
     pub schema: String,
