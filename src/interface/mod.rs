@@ -1,3 +1,38 @@
-//! The Runtime Evolution Interface: its types, its trait, its Varlink service and client.
+//! The Runtime Evolution Interface: its types, its traits, its Varlink services and clients.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | [`types`] | the six types, as they are stored and as they travel |
+//! | [`evolution`] | `io.openexec.RuntimeEvolution`: the trait of the four calls, its errors, its service |
+//! | [`operations`] | `io.openexec.Supervisor`: the trait of the operator's authority, its reply types, its service |
+//! | [`client`] | the callers' side of both |
+//! | [`runtime`] | for runtime authors: serves health and context on the inherited socket |
+//! | [`access`] | who may call: peer credentials and descent |
+//! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
+//!
+//! The interface definition files are `interface/*.varlink`. They are written by `REI_BLESS=1 cargo test idl` from the
+//! types here, and a test keeps them equal to the code; the services hand them out as they are.
+//!
+//! Both interfaces speak Varlink with the types of the crate `zlink`. The bytes are framed here instead of there: its
+//! connections take messages of 100 MB, grow by 256 bytes at a time and keep every descriptor that a peer sends, and its
+//! server lets one slow reader hold up all others. Here each connection is a task with a bound on everything.
 
+mod answer;
+#[cfg(test)]
+mod idl;
+mod method;
+mod server;
+mod wire;
+
+pub mod access;
+pub mod client;
+pub mod evolution;
+pub mod operations;
+pub mod runtime;
+pub mod socket;
 pub mod types;
+mod views;
+
+pub use answer::{Answer, Interface, ReplyTo};
+pub use method::Method;
+pub use wire::WireError;

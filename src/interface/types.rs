@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use zlink::introspect::CustomType;
 
 use crate::time::Timestamp;
 
@@ -30,6 +31,10 @@ macro_rules! id {
             }
         }
 
+        impl zlink::introspect::Type for $name {
+            const TYPE: &'static zlink::idl::Type<'static> = &zlink::idl::Type::String;
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(&self.0)
@@ -51,12 +56,17 @@ id!(/// Names a validation report: `val_0001`.
 id!(/// Names a maintenance record: `rec_0001`.
     RecordId, "rec");
 
+impl zlink::introspect::Type for Timestamp {
+    const TYPE: &'static zlink::idl::Type<'static> = &zlink::idl::Type::String;
+}
+
 /// Fields of a newer or foreign writer, kept as they came.
 pub type Other = BTreeMap<String, serde_json::Value>;
 
 /// The state a version is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum Role {
     /// Serves.
     Active,
@@ -67,7 +77,7 @@ pub enum Role {
 }
 
 /// An immutable build of the runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 pub struct Version {
     /// The store path, `/nix/store/HASH-NAME`.
     pub store_path: String,
@@ -80,7 +90,8 @@ pub struct Version {
 }
 
 /// Which runtime, and which instance of it, an object speaks of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(default)]
 pub struct RuntimeRef {
     /// The name in rei.toml.
     pub name: String,
@@ -97,8 +108,9 @@ pub struct RuntimeRef {
 }
 
 /// How well a runtime does. Ordered from best to worst, `Unknown` outside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum HealthStatus {
     /// Serves as it should.
     Ok,
@@ -112,7 +124,7 @@ pub enum HealthStatus {
 }
 
 /// Latencies as a histogram summary, never one average.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct LatencySummary {
     /// Measurements in the window.
     pub count: u64,
@@ -127,7 +139,7 @@ pub struct LatencySummary {
 }
 
 /// Requests or probes and how many of them failed, in the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct ErrorCount {
     /// All of them.
     pub total: u64,
@@ -136,7 +148,8 @@ pub struct ErrorCount {
 }
 
 /// What the process tree of an instance uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(default)]
 pub struct ProcessUsage {
     /// The instance's first process.
     pub pid: Option<u32>,
@@ -155,7 +168,7 @@ pub struct ProcessUsage {
 }
 
 /// A named check inside a health report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct HealthCheck {
     /// Its name.
     pub name: String,
@@ -170,7 +183,7 @@ pub struct HealthCheck {
 }
 
 /// Something that a policy forbids, done or tried.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct PolicyAnomaly {
     /// What kind: `unexpected_exec`, `unexpected_file`, `unexpected_network`, `unexpected_tool`, or the runtime's word.
     pub kind: String,
@@ -178,32 +191,43 @@ pub struct PolicyAnomaly {
     pub detail: String,
 }
 
-/// The answer of `ReportRuntimeHealth`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer of `ReportRuntimeHealth`. A runtime may leave out every field but `status`: what is left out has no
+/// source, and is never read as healthy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct RuntimeHealthReport {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
+    #[serde(default)]
     pub schema: String,
     /// Whose health.
+    #[serde(default)]
     pub runtime: RuntimeRef,
     /// Counts the reports of one instance.
+    #[serde(default)]
     pub seq: u64,
     /// When it was made.
+    #[serde(default)]
     pub observed_at: Timestamp,
     /// The time that the figures cover, in milliseconds.
+    #[serde(default)]
     pub window_ms: u64,
     /// `native` (the runtime's own report), `adapter` (the supervisor's evidence) or `joined`.
+    #[serde(default)]
     pub provider: String,
     /// The whole in one word.
     pub status: HealthStatus,
     /// Whether it takes work; `null` when nobody knows.
     pub ready: Option<bool>,
     /// What its process tree uses.
+    #[serde(default)]
     pub process: ProcessUsage,
     /// Latencies by name: `probe` is the supervisor's own measure.
+    #[serde(default)]
     pub latency: BTreeMap<String, LatencySummary>,
     /// Requests and failures by name: `probe` is the supervisor's own measure.
+    #[serde(default)]
     pub errors: BTreeMap<String, ErrorCount>,
     /// Named checks.
+    #[serde(default)]
     pub checks: Vec<HealthCheck>,
     /// Policy anomalies since the report before; `null` when nobody looks.
     pub policy_anomalies: Option<Vec<PolicyAnomaly>>,
@@ -211,15 +235,18 @@ pub struct RuntimeHealthReport {
     /// never promotes because of this.
     pub upgrade_wanted: Option<String>,
     /// The signals that have no source.
+    #[serde(default)]
     pub unavailable: Vec<String>,
     /// Unknown fields, kept.
     #[serde(flatten)]
+    #[zlink(skip)]
     pub other: Other,
 }
 
 /// What is wrong, by the seed's four triggers and the request for an upgrade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum IncidentClass {
     /// Panic, crash, crash loop, deadlock, hang.
     RuntimeFailure,
@@ -234,8 +261,9 @@ pub enum IncidentClass {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing.
     Info,
@@ -246,7 +274,7 @@ pub enum Severity {
 }
 
 /// A file of evidence with its digest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Evidence {
     /// Relative to the state directory.
     pub path: String,
@@ -257,9 +285,9 @@ pub struct Evidence {
 }
 
 /// Something that health signals say is wrong with Active.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct RuntimeIncident {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
     pub schema: String,
     /// Its id, given by the lifecycle when it opens.
     pub id: IncidentId,
@@ -288,7 +316,7 @@ pub struct RuntimeIncident {
 }
 
 /// One parsed stack trace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct StackTrace {
     /// `rust`, `go`, `python`, `java` or `node`.
     pub language: String,
@@ -301,7 +329,7 @@ pub struct StackTrace {
 }
 
 /// The incident's exchanges replayed against Active.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct ReproductionRun {
     /// The golden-run file that holds the exchanges, relative to the state directory.
     pub path: String,
@@ -315,10 +343,12 @@ pub struct ReproductionRun {
     pub detail: String,
 }
 
-/// Everything that is known about an incident when a repair begins.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that is known about an incident when a repair begins. A runtime may leave out every field: it gives what
+/// it has in `runtime_context`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(default)]
 pub struct EvolutionContext {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
     pub schema: String,
     /// Its id.
     pub id: ContextId,
@@ -350,14 +380,14 @@ pub struct EvolutionContext {
     pub runtime_context: Option<serde_json::Value>,
     /// How many secrets were taken out.
     pub redactions: u64,
-    /// `sha256:` and the digest of all the above as JSON.
+    /// `sha256:` and the digest of all fields above as JSON.
     pub digest: String,
 }
 
 /// A version that might become Active.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct CandidateRuntime {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
     pub schema: String,
     /// Its id.
     pub id: CandidateId,
@@ -382,8 +412,9 @@ pub struct CandidateRuntime {
 }
 
 /// The word of one check, and of a whole report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum Verdict {
     /// It holds.
     Pass,
@@ -394,7 +425,7 @@ pub enum Verdict {
 }
 
 /// One check of a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct CheckResult {
     /// `unit`, `boot`, `golden/NAME`, `reproduction`, …
     pub name: String,
@@ -412,9 +443,9 @@ pub struct CheckResult {
 }
 
 /// The answer of `ValidateCandidate`. Bound to one store path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct ValidationReport {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
     pub schema: String,
     /// Its id.
     pub id: ReportId,
@@ -437,8 +468,9 @@ pub struct ValidationReport {
 }
 
 /// What was done about a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum MaintenanceAction {
     /// A candidate became Active and stayed.
     Promoted,
@@ -453,9 +485,9 @@ pub enum MaintenanceAction {
 }
 
 /// One entry of the operational memory, derived from the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct RuntimeMaintenanceRecord {
-    /// [`SCHEMA`].
+    /// The version of this shape: `rei/v0.1`.
     pub schema: String,
     /// Its id.
     pub id: RecordId,

@@ -1,0 +1,482 @@
+//! The callers' side of both interfaces: bounded in size and time, with one typed error for whatever the other side does.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::evolution::EvolutionError;
+use super::evolution::call as evolution;
+use super::method::Method;
+use super::operations::call as operations;
+use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, ShowReply, Status};
+use super::types::{
+    CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
+};
+use super::wire::{Reader, WireError, Writer, encode};
+
+/// The bound of connecting: the other side is on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The bound of an operator's call: the supervisor answers from memory, or after one write to its journal.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// What of an odd reply is quoted, in characters.
+const QUOTE_CHARS: usize = 120;
+
+/// Why a call gave no reply. `E` are the errors of the interface.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError<E> {
+    /// Nobody listens.
+    #[error("nobody answers on {path}")]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The socket is there and cannot be reached.
+    #[error("cannot connect to {path}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other side answered with an error of the interface.
+    #[error(transparent)]
+    Answered(E),
+    /// The other side does not know the method or the parameter, or not this interface: another version, perhaps.
+    #[error("{method} is not served: {error}")]
+    NotServed {
+        /// The method.
+        method: &'static str,
+        /// The error's name and parameters.
+        error: String,
+    },
+    /// What came is no reply.
+    #[error("{method} was answered with garbage: {detail}")]
+    Garbage {
+        /// The method.
+        method: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The reply is larger than any may be; the rest of it was not read.
+    #[error("the reply to {method} is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The method.
+        method: &'static str,
+        /// The bound, in bytes.
+        limit_bytes: u64,
+    },
+    /// Nothing came in time.
+    #[error("{method} was not answered within {after:?}")]
+    Timeout {
+        /// The method.
+        method: &'static str,
+        /// The bound.
+        after: Duration,
+    },
+    /// The connection ended before the reply.
+    #[error("the connection ended before {method} was answered")]
+    Closed {
+        /// The method.
+        method: &'static str,
+    },
+    /// The connection failed.
+    #[error("the connection failed at {method}")]
+    Wire {
+        /// The method.
+        method: &'static str,
+        /// How.
+        #[source]
+        source: WireError,
+    },
+}
+
+impl ClientError<OperationsError> {
+    /// The next step of an operator, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRunning { .. } => Some("start the supervisor: `rei run`".into()),
+            Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("call as the user who runs the supervisor, or as root".into())
+            }
+            Self::NotServed { .. } => Some("the supervisor is of another version: `rei status` says which".into()),
+            Self::Answered(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// One call under way on a connection of its own.
+#[derive(Debug)]
+struct Conversation {
+    reader: Reader,
+    writer: Writer,
+}
+
+impl Conversation {
+    async fn connect<E>(path: &Path) -> Result<Self, ClientError<E>> {
+        let connected = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await;
+        let connected = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        match connected {
+            Ok(stream) => Ok(Self::over(stream)),
+            Err(source) => {
+                use std::io::ErrorKind::{ConnectionRefused, NotFound};
+                let path = path.to_owned();
+                Err(match source.kind() {
+                    ConnectionRefused | NotFound => ClientError::NotRunning { path, source },
+                    _ => ClientError::Connect { path, source },
+                })
+            }
+        }
+    }
+
+    fn over(stream: UnixStream) -> Self {
+        let (reading, writing) = stream.into_split();
+        Self { reader: Reader::new(reading), writer: Writer::new(writing) }
+    }
+
+    async fn send<M: Method, E>(&mut self, call: &M, more: bool) -> Result<(), ClientError<E>> {
+        #[derive(Debug, Serialize)]
+        struct RawCall<'a, M> {
+            method: &'static str,
+            parameters: &'a M,
+        }
+        let call = zlink::Call::new(RawCall { method: M::NAME, parameters: call }).set_more(more);
+        let message = encode(&call).map_err(|source| ClientError::Wire { method: M::NAME, source })?;
+        match self.writer.send(&message).await {
+            // A peer that refuses may have closed its side already; its answer can still be read.
+            Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(|source| ClientError::Wire { method: M::NAME, source }),
+        }
+    }
+
+    /// The next reply and whether more follow; `after` is how long to wait for it.
+    async fn receive<M: Method, E: DeserializeOwned>(
+        &mut self,
+        after: Duration,
+    ) -> Result<(M::Reply, bool), ClientError<E>> {
+        let method = M::NAME;
+        let message = match timeout(after, self.reader.message()).await {
+            Err(_) => return Err(ClientError::Timeout { method, after }),
+            Ok(Err(WireError::TooLarge { limit })) => {
+                return Err(ClientError::TooLarge { method, limit_bytes: limit as u64 });
+            }
+            Ok(Err(WireError::Ended { bytes })) => {
+                let detail = format!("the connection ended after {bytes} bytes of a message");
+                return Err(ClientError::Garbage { method, detail });
+            }
+            Ok(Err(source)) => return Err(ClientError::Wire { method, source }),
+            Ok(Ok(None)) => return Err(ClientError::Closed { method }),
+            Ok(Ok(Some(message))) => message,
+        };
+        read_reply(method, &message)
+    }
+
+    async fn call<M: Method, E: DeserializeOwned>(
+        mut self,
+        call: &M,
+        after: Duration,
+    ) -> Result<M::Reply, ClientError<E>> {
+        self.send(call, false).await?;
+        self.receive::<M, E>(after).await.map(|(reply, _)| reply)
+    }
+}
+
+/// Tells replies, errors and garbage apart.
+fn read_reply<R: DeserializeOwned, E: DeserializeOwned>(
+    method: &'static str,
+    message: &[u8],
+) -> Result<(R, bool), ClientError<E>> {
+    let garbage = |detail: String| ClientError::Garbage { method, detail };
+    let reply: Value =
+        serde_json::from_slice(message).map_err(|error| garbage(format!("{error} in {}", quote(message))))?;
+    if let Some(name) = reply.get("error").and_then(Value::as_str) {
+        if let Ok(error) = E::deserialize(&reply) {
+            return Err(ClientError::Answered(error));
+        }
+        let parameters = reply.get("parameters").map(Value::to_string).unwrap_or_default();
+        let error = quote(format!("{name} {parameters}").trim_end().as_bytes());
+        return Err(ClientError::NotServed { method, error });
+    }
+    let Value::Object(mut reply) = reply else { return Err(garbage(format!("no object: {}", quote(message)))) };
+    let continues = reply.get("continues").and_then(Value::as_bool).unwrap_or(false);
+    let parameters = reply.remove("parameters").unwrap_or_else(|| Value::Object(Default::default()));
+    let parameters = serde_json::from_value(parameters).map_err(|error| garbage(error.to_string()))?;
+    Ok((parameters, continues))
+}
+
+/// The beginning of an odd message, safe to print.
+fn quote(message: &[u8]) -> String {
+    let head = &message[..message.len().min(4 * QUOTE_CHARS)];
+    let text: String = String::from_utf8_lossy(head).chars().take(QUOTE_CHARS).collect();
+    text.escape_debug().to_string()
+}
+
+/// Replies to one call with `more`.
+#[derive(Debug)]
+struct Stream {
+    conversation: Conversation,
+    ended: bool,
+}
+
+impl Stream {
+    async fn next<M: Method, E: DeserializeOwned>(
+        &mut self,
+        after: Duration,
+    ) -> Option<Result<M::Reply, ClientError<E>>> {
+        if self.ended {
+            return None;
+        }
+        let next = self.conversation.receive::<M, E>(after).await;
+        self.ended = !matches!(next, Ok((_, true)) | Err(ClientError::Timeout { .. }));
+        Some(next.map(|(reply, _)| reply))
+    }
+}
+
+/// An operator's way to the supervisor. Each call has its own connection, so that none goes stale.
+#[derive(Clone, Debug)]
+pub struct OperationsClient {
+    path: PathBuf,
+}
+
+/// What an operator's call may end with.
+pub type Operation<T> = Result<T, ClientError<OperationsError>>;
+
+impl OperationsClient {
+    /// Looks whether a supervisor listens on `path`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`], with a hint, or [`ClientError::Connect`].
+    pub async fn connect(path: impl Into<PathBuf>) -> Operation<Self> {
+        let client = Self { path: path.into() };
+        Conversation::connect::<OperationsError>(&client.path).await?;
+        Ok(client)
+    }
+
+    async fn call<M: Method>(&self, call: M) -> Operation<M::Reply> {
+        Conversation::connect(&self.path).await?.call(&call, OPERATION_TIMEOUT).await
+    }
+
+    /// The whole state in one view.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says; so with every other method.
+    pub async fn status(&self) -> Operation<Status> {
+        self.call(operations::Status {}).await.map(|reply| reply.status)
+    }
+
+    /// Everything that happens from now on.
+    ///
+    /// # Errors
+    /// When the supervisor cannot be reached; its refusal is the first item.
+    pub async fn monitor(&self) -> Operation<Events> {
+        let mut conversation = Conversation::connect(&self.path).await?;
+        conversation.send(&operations::Monitor {}, true).await?;
+        Ok(Events(Stream { conversation, ended: false }))
+    }
+
+    /// Asks for an evolution.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn evolve(&self, rev: Option<String>, blueprint: Option<String>) -> Operation<EvolutionId> {
+        self.call(operations::Evolve { rev, blueprint }).await.map(|reply| reply.evolution_id)
+    }
+
+    /// Says yes to what waits for an operator.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn approve(&self, id: String) -> Operation<EvolutionId> {
+        self.call(operations::Approve { id }).await.map(|reply| reply.evolution_id)
+    }
+
+    /// Says no.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn reject(&self, id: String, reason: String) -> Operation<EvolutionId> {
+        self.call(operations::Reject { id, reason }).await.map(|reply| reply.evolution_id)
+    }
+
+    /// Restores Previous, or the version of one generation; returns the generation that is current then.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn rollback(&self, to_generation: Option<u64>) -> Operation<u64> {
+        self.call(operations::Rollback { to_generation }).await.map(|reply| reply.generation)
+    }
+
+    /// The last entries, newest first.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn history(&self, limit: Option<u64>) -> Operation<Vec<HistoryEntry>> {
+        self.call(operations::History { limit }).await.map(|reply| reply.entries)
+    }
+
+    /// One object by its id.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn show(&self, id: String) -> Operation<ShowReply> {
+        self.call(operations::Show { id }).await.map(|reply| reply.shown)
+    }
+
+    /// Starts no evolution until [`OperationsClient::resume`].
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn pause(&self) -> Operation<()> {
+        self.call(operations::Pause {}).await.map(drop)
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn resume(&self) -> Operation<()> {
+        self.call(operations::Resume {}).await.map(drop)
+    }
+
+    /// What is quarantined.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn quarantine(&self) -> Operation<Vec<QuarantineEntry>> {
+        self.call(operations::Quarantine {}).await.map(|reply| reply.entries)
+    }
+
+    /// Lifts a quarantine.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn lift_quarantine(&self, id: String) -> Operation<()> {
+        self.call(operations::LiftQuarantine { id }).await.map(drop)
+    }
+
+    /// Replaces the supervisor's program in place.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn reexec(&self) -> Operation<()> {
+        self.call(operations::Reexec {}).await.map(drop)
+    }
+
+    /// Ends the runtime and the supervisor.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn stop(&self) -> Operation<()> {
+        self.call(operations::Stop {}).await.map(drop)
+    }
+}
+
+/// Events of `Monitor`.
+#[derive(Debug)]
+pub struct Events(Stream);
+
+impl Events {
+    /// The next event, however long it takes; `None` after the last item, which is an error. Cancel safe.
+    pub async fn next(&mut self) -> Option<Operation<MonitorEvent>> {
+        let next = self.0.next::<operations::Monitor, OperationsError>(Duration::MAX).await?;
+        Some(next.map(|reply| reply.event))
+    }
+}
+
+/// A way to who serves `io.openexec.RuntimeEvolution`: the supervisor's to a runtime, and automation's to the supervisor.
+#[derive(Clone, Debug)]
+pub struct EvolutionClient {
+    path: PathBuf,
+}
+
+/// What a call of the Runtime Evolution Interface may end with.
+pub type Evolution<T> = Result<T, ClientError<EvolutionError>>;
+
+impl EvolutionClient {
+    /// Who listens on `path`; nothing is asked yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    async fn call<M: Method>(&self, call: M, after: Duration) -> Evolution<M::Reply> {
+        Conversation::connect(&self.path).await?.call(&call, after).await
+    }
+
+    /// One health report, within `after`.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says; so with every other method.
+    pub async fn report_runtime_health(&self, after: Duration) -> Evolution<RuntimeHealthReport> {
+        let call = evolution::ReportRuntimeHealth { interval_ms: None };
+        self.call(call, after).await.map(|reply| reply.report)
+    }
+
+    /// A health report every `interval`; the first at once.
+    ///
+    /// # Errors
+    /// When the other side cannot be reached.
+    pub async fn stream_runtime_health(&self, interval: Duration) -> Evolution<HealthReports> {
+        let mut conversation = Conversation::connect(&self.path).await?;
+        let interval_ms = Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
+        conversation.send(&evolution::ReportRuntimeHealth { interval_ms }, true).await?;
+        Ok(HealthReports(Stream { conversation, ended: false }))
+    }
+
+    /// What the other side knows about an incident, within `after`.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn collect_evolution_context(
+        &self,
+        incident_id: IncidentId,
+        after: Duration,
+    ) -> Evolution<EvolutionContext> {
+        self.call(evolution::CollectEvolutionContext { incident_id }, after).await.map(|reply| reply.context)
+    }
+
+    /// Makes a candidate, within `after`: a whole build.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn build_candidate_runtime(
+        &self,
+        context: EvolutionContext,
+        after: Duration,
+    ) -> Evolution<CandidateRuntime> {
+        self.call(evolution::BuildCandidateRuntime { context }, after).await.map(|reply| reply.candidate)
+    }
+
+    /// Judges a candidate, within `after`: a whole validation.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn validate_candidate(
+        &self,
+        candidate: CandidateRuntime,
+        after: Duration,
+    ) -> Evolution<ValidationReport> {
+        self.call(evolution::ValidateCandidate { candidate }, after).await.map(|reply| reply.report)
+    }
+}
+
+/// Reports of `ReportRuntimeHealth` with `more`.
+#[derive(Debug)]
+pub struct HealthReports(Stream);
+
+impl HealthReports {
+    /// The next report. Nothing within `silence` is [`ClientError::Timeout`], after which the stream can still be asked;
+    /// after any other error it is over and gives `None`. Cancel safe.
+    pub async fn next(&mut self, silence: Duration) -> Option<Evolution<RuntimeHealthReport>> {
+        let next = self.0.next::<evolution::ReportRuntimeHealth, EvolutionError>(silence).await?;
+        Some(next.map(|reply| reply.report))
+    }
+}

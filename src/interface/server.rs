@@ -1,0 +1,162 @@
+//! The server of one socket: a task a connection, and a bound on everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use zlink::varlink_service;
+
+use super::access::{Access, Caller, Refusal};
+use super::answer::{Answer, ReplyTo};
+use super::socket::Socket;
+use super::wire::{Reader, WireError, Writer};
+
+/// Connections at a time; more wait in the listener's queue. An operator has a handful.
+pub(super) const CONNECTIONS_MAX: usize = 32;
+/// Refused callers who are being told so; more are dropped without a word, so that they take no place of others.
+const REFUSED_MAX: usize = 4;
+/// The bound from connecting to the whole first call: who connects has something to say.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The bound from one answer to the next whole call.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The bound from refusal to the call that gets the error.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause after a connection could not be accepted, for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const SERVICE_INTERFACE: &str = "org.varlink.service";
+
+/// The part of a call that every interface has in common.
+#[derive(Debug, Deserialize)]
+struct RawCall {
+    method: String,
+    #[serde(default)]
+    parameters: Value,
+}
+
+/// Serves until the future is dropped, which ends all connections.
+pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Access) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let refused_places = Arc::new(Semaphore::new(REFUSED_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        // Neither semaphore is ever closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = socket.listener().accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, interface = A::NAME, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match access.check(&stream) {
+            Ok(caller) => {
+                let service = Arc::clone(&service);
+                connections.spawn(async move {
+                    let pid = caller.pid;
+                    if let Err(error) = converse(stream, caller, &*service).await {
+                        tracing::debug!(pid, interface = A::NAME, ?error, "dropped a connection");
+                    }
+                    drop(place);
+                });
+            }
+            Err(refusal) => {
+                tracing::warn!(interface = A::NAME, "refused a caller: {refusal}");
+                if let Ok(place) = Arc::clone(&refused_places).try_acquire_owned() {
+                    connections.spawn(async move {
+                        // It is refused whether or not it learns of it.
+                        let _ = timeout(REFUSED_TIMEOUT, refuse::<A>(stream, refusal)).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Answers one connection's calls in their order.
+async fn converse<A: Answer>(stream: UnixStream, caller: Caller, service: &A) -> Result<(), WireError> {
+    let (reading, writing) = stream.into_split();
+    let (mut reader, mut to) = (Reader::new(reading), ReplyTo::new(Writer::new(writing)));
+    let mut patience = HANDSHAKE_TIMEOUT;
+    loop {
+        let Ok(message) = timeout(patience, reader.message()).await else { return Ok(()) };
+        let Some(message) = message? else { return Ok(()) };
+        // Varlink has no error for what is no call: the connection ends.
+        let call: zlink::Call<RawCall> = serde_json::from_slice(&message).map_err(WireError::Json)?;
+        drop(message);
+        let RawCall { method, parameters } = call.method();
+        to.begin(method.clone(), call.more(), call.oneway());
+        let parameters = if parameters.is_null() { Value::Object(Default::default()) } else { parameters.clone() };
+        let answer = answer(service, &caller, method, parameters, &mut to);
+        tokio::select! {
+            biased;
+            answered = answer => answered?,
+            () = reader.gone() => return Ok(()),
+        }
+        patience = IDLE_TIMEOUT;
+    }
+}
+
+async fn answer<A: Answer>(
+    service: &A,
+    caller: &Caller,
+    method: &str,
+    parameters: Value,
+    to: &mut ReplyTo,
+) -> Result<(), WireError> {
+    match method.rsplit_once('.') {
+        Some((SERVICE_INTERFACE, name)) => about::<A>(name, &parameters, to).await,
+        Some((interface, name)) if interface == A::NAME => service.answer(caller, name, parameters, to).await,
+        Some((interface, _)) => {
+            to.error(&varlink_service::Error::InterfaceNotFound { interface: interface.into() }).await
+        }
+        None => to.error(&varlink_service::Error::MethodNotFound { method: method.into() }).await,
+    }
+}
+
+/// `org.varlink.service`: what this service is.
+async fn about<A: Answer>(name: &str, parameters: &Value, to: &mut ReplyTo) -> Result<(), WireError> {
+    match name {
+        "GetInfo" => {
+            let interfaces = [SERVICE_INTERFACE, A::NAME];
+            let info = varlink_service::Info::new("OpenExec", "rei", env!("CARGO_PKG_VERSION"), "", interfaces);
+            match info {
+                Ok(info) => to.plain(&info).await,
+                Err(_) => to.error(&varlink_service::Error::InterfaceNotFound { interface: A::NAME.into() }).await,
+            }
+        }
+        "GetInterfaceDescription" => match parameters["interface"].as_str() {
+            Some(SERVICE_INTERFACE) => {
+                to.plain(&varlink_service::InterfaceDescription::from(varlink_service::DESCRIPTION)).await
+            }
+            Some(interface) if interface == A::NAME => {
+                to.plain(&serde_json::json!({ "description": A::DEFINITION })).await
+            }
+            Some(interface) => {
+                to.error(&varlink_service::Error::InterfaceNotFound { interface: interface.into() }).await
+            }
+            None => to.error(&varlink_service::Error::InvalidParameter { parameter: "interface".into() }).await,
+        },
+        _ => to.bad_call(super::method::BadCall::Method).await,
+    }
+}
+
+/// Answers the first call with the refusal; an answer before it would be lost on most clients.
+async fn refuse<A: Answer>(stream: UnixStream, refusal: Refusal) -> Result<(), WireError> {
+    let (reading, writing) = stream.into_split();
+    if Reader::new(reading).message().await?.is_some() {
+        ReplyTo::new(Writer::new(writing)).error(&A::not_allowed(refusal.to_string())).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! What an operator sees: the replies of `io.openexec.Supervisor`, which are also the shapes of `--json`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zlink::introspect::CustomType;
+
+use super::types::{
+    CandidateId, Evidence, EvolutionId, IncidentId, MaintenanceAction, ProcessUsage, ReportId, Role,
+    RuntimeHealthReport, RuntimeIncident, Version,
+};
+use crate::time::Timestamp;
+
+/// Where the lifecycle stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Phase {
+    /// No evolution is under way.
+    #[default]
+    Steady,
+    /// The evidence of an incident is collected.
+    Diagnosing,
+    /// A blueprint makes a candidate and Nix builds it.
+    Building,
+    /// The candidate is judged.
+    Validating,
+    /// An operator has to say yes or no.
+    AwaitingApproval,
+    /// The candidate has a share of the new connections.
+    Canary,
+    /// The candidate has all new connections, and Previous is warm.
+    Observing,
+    /// Previous is being restored.
+    RollingBack,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Steady => "steady",
+            Self::Diagnosing => "diagnosing",
+            Self::Building => "building",
+            Self::Validating => "validating",
+            Self::AwaitingApproval => "awaiting approval",
+            Self::Canary => "canary",
+            Self::Observing => "observing",
+            Self::RollingBack => "rolling back",
+        })
+    }
+}
+
+/// How far an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Started, not ready.
+    Starting,
+    /// Ready, with new connections.
+    Serving,
+    /// Ready, without new connections.
+    Standby,
+    /// Asked to end.
+    Stopping,
+    /// Waits to be started again.
+    Backoff,
+}
+
+/// One running instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct InstanceStatus {
+    /// Its id.
+    pub id: String,
+    /// How far it is.
+    pub state: InstanceState,
+    /// When it was started; `null` while it waits to be.
+    pub started_at: Option<Timestamp>,
+    /// What its process tree uses.
+    pub usage: ProcessUsage,
+}
+
+/// A version in one of the three states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct VersionStatus {
+    /// What it is.
+    pub version: Version,
+    /// Its state.
+    pub role: Role,
+    /// The profile generation; `null` before promotion.
+    pub generation: Option<u64>,
+    /// The slot whose listeners it has, `a` or `b`; `null` while it does not run.
+    pub slot: Option<String>,
+    /// Its share of the new connections, 0 to 1.
+    pub share: f64,
+    /// Its instances.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// The evolution that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct EvolutionStatus {
+    /// Its id.
+    pub id: EvolutionId,
+    /// The incident that it answers; `null` for an upgrade.
+    pub incident_id: Option<IncidentId>,
+    /// The blueprint that makes the candidate.
+    pub blueprint: String,
+    /// The stage, check or canary step that runs; `null` between them.
+    pub step: Option<String>,
+    /// The attempt at that step, from 1.
+    pub attempt: u64,
+    /// The candidate, once there is one.
+    pub candidate_id: Option<CandidateId>,
+    /// The report, once there is one.
+    pub report_id: Option<ReportId>,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// What is left of the evolution budget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct BudgetStatus {
+    /// Evolutions that may begin within this hour.
+    pub left: u64,
+    /// The bound of one hour.
+    pub per_hour: u64,
+    /// When the next one comes free; `null` while some are left.
+    pub next_at: Option<Timestamp>,
+    /// Fingerprints of incidents whose own budget is spent.
+    pub spent_fingerprints: Vec<String>,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct ListenStatus {
+    /// Its name in rei.toml.
+    pub name: String,
+    /// As in rei.toml: `127.0.0.1:8080`, `udp:127.0.0.1:53`, `unix:/run/x.sock`.
+    pub address: String,
+}
+
+/// The supervisor itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct SupervisorStatus {
+    /// Its process.
+    pub pid: u32,
+    /// The version of rei.
+    pub version: String,
+    /// When it began to supervise.
+    pub started_at: Timestamp,
+    /// Time since then, in milliseconds.
+    pub uptime_ms: u64,
+    /// Its resident memory, in bytes; `null` when it cannot be read.
+    pub rss_bytes: Option<u64>,
+}
+
+/// The whole state in one view.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomType)]
+#[zlink(rename = "StatusView")] // In a definition file a type cannot have the name of a method.
+pub struct Status {
+    /// The version of this shape: `rei/v0.1`.
+    pub schema: String,
+    /// The name of the runtime in rei.toml.
+    pub runtime: String,
+    /// Where the lifecycle stands.
+    pub phase: Phase,
+    /// Since when.
+    pub phase_since: Timestamp,
+    /// What it waits for, for a person; `null` when for nothing.
+    pub waits_for: Option<String>,
+    /// When the phase ends by itself; `null` where nothing ends it.
+    pub deadline: Option<Timestamp>,
+    /// The version that serves; `null` before the first.
+    pub active: Option<VersionStatus>,
+    /// The version that is made, judged or tried.
+    pub candidate: Option<VersionStatus>,
+    /// The version that can serve again.
+    pub previous: Option<VersionStatus>,
+    /// Active's health; `null` before the first report.
+    pub health: Option<RuntimeHealthReport>,
+    /// Incidents that are not closed, oldest first.
+    pub open_incidents: Vec<RuntimeIncident>,
+    /// The evolution that is under way.
+    pub evolution: Option<EvolutionStatus>,
+    /// Why an operator is needed, for a person; `null` when none is.
+    pub attention: Option<String>,
+    /// Whether evolutions are held back by `Pause`.
+    pub paused: bool,
+    /// What is left of the evolution budget.
+    pub budget: BudgetStatus,
+    /// How many candidates are quarantined.
+    pub quarantined: u64,
+    /// The listening addresses.
+    pub listen: Vec<ListenStatus>,
+    /// The supervisor itself.
+    pub supervisor: SupervisorStatus,
+}
+
+/// One evolution or maintenance act, newest first in `History`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct HistoryEntry {
+    /// The version of this shape: `rei/v0.1`.
+    pub schema: String,
+    /// What `Show` takes: `evo_0001`, or `rec_0001` for an act without an evolution.
+    pub id: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended; `null` while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// What was done; `null` while it runs.
+    pub action: Option<MaintenanceAction>,
+    /// One line for a person.
+    pub summary: String,
+    /// `supervisor` or `operator:NAME`; `null` while it runs.
+    pub decided_by: Option<String>,
+    /// The incident, if one led to it.
+    pub incident_id: Option<IncidentId>,
+    /// The candidate, if there was one.
+    pub candidate_id: Option<CandidateId>,
+    /// The report, if there was one.
+    pub report_id: Option<ReportId>,
+    /// Active before.
+    pub from: Option<Version>,
+    /// Active after; `null` while it runs.
+    pub to: Option<Version>,
+}
+
+/// What kind of object `Show` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum ShowKind {
+    /// A [`HistoryEntry`] with its `steps`.
+    Evolution,
+    /// A [`RuntimeIncident`].
+    Incident,
+    /// An `EvolutionContext`.
+    Context,
+    /// A `CandidateRuntime`.
+    Candidate,
+    /// A `ValidationReport`.
+    Report,
+    /// A `RuntimeMaintenanceRecord`.
+    Record,
+}
+
+/// One object with its evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct ShowReply {
+    /// The version of this shape: `rei/v0.1`.
+    pub schema: String,
+    /// What `object` is.
+    pub kind: ShowKind,
+    /// Its id.
+    pub id: String,
+    /// The object, of the type that `kind` names.
+    pub object: Value,
+    /// The files that belong to it.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Something that happened, as it happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct MonitorEvent {
+    /// The version of this shape: `rei/v0.1`.
+    pub schema: String,
+    /// The journal entry it is read from, or 0 for what is not journalled.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What kind, in snake case: `phase`, `incident`, `instance`, `progress`, `verdict`, `decision`, `log`, …
+    pub kind: String,
+    /// One line for a person.
+    pub text: String,
+    /// The facts, an object whose fields depend on `kind`.
+    pub data: Value,
+}
+
+/// A candidate that is never built, judged or promoted again unless an operator lifts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct QuarantineEntry {
+    /// The candidate.
+    pub candidate_id: CandidateId,
+    /// The git tree, in hex.
+    pub tree: String,
+    /// The store path; `null` when it was refused before it was built.
+    pub store_path: Option<String>,
+    /// Why, for a person.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}

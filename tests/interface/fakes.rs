@@ -1,0 +1,197 @@
+//! An owner of both interfaces who remembers what it was asked, and the places where it serves.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rei::interface::access::{Access, Caller};
+use rei::interface::client::{EvolutionClient, OperationsClient};
+use rei::interface::evolution::{EvolutionError, RuntimeEvolution, serve_evolution};
+use rei::interface::operations::*;
+use rei::interface::socket::Socket;
+use rei::interface::types::*;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::shapes;
+
+/// The bound of anything that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Records its calls, answers with the samples of `shapes`, and fails where it is told to.
+pub struct Owner {
+    pub calls: Mutex<Vec<String>>,
+    pub failure: Mutex<Option<OperationsError>>,
+    pub history_summary: Mutex<String>,
+    pub events: broadcast::Sender<MonitorEvent>,
+}
+
+impl Owner {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            calls: Mutex::default(),
+            failure: Mutex::default(),
+            history_summary: Mutex::default(),
+            events: broadcast::channel(EVENTS_BEHIND_MAX).0,
+        })
+    }
+
+    fn did(&self, call: String) -> Result<(), OperationsError> {
+        self.calls.lock().unwrap().push(call);
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+impl Operations for Owner {
+    async fn status(&self) -> Result<Status, OperationsError> {
+        self.did("status".into()).map(|()| shapes::status())
+    }
+
+    async fn monitor(&self) -> Result<broadcast::Receiver<MonitorEvent>, OperationsError> {
+        self.did("monitor".into()).map(|()| self.events.subscribe())
+    }
+
+    async fn evolve(
+        &self,
+        caller: &Caller,
+        rev: Option<String>,
+        blueprint: Option<String>,
+    ) -> Result<EvolutionId, OperationsError> {
+        self.did(format!("evolve {} {rev:?} {blueprint:?}", caller.pid)).map(|()| EvolutionId::numbered(1))
+    }
+
+    async fn approve(&self, _: &Caller, id: String) -> Result<EvolutionId, OperationsError> {
+        self.did(format!("approve {id}")).map(|()| EvolutionId::numbered(2))
+    }
+
+    async fn reject(&self, _: &Caller, id: String, reason: String) -> Result<EvolutionId, OperationsError> {
+        self.did(format!("reject {id} {reason}")).map(|()| EvolutionId::numbered(3))
+    }
+
+    async fn rollback(&self, _: &Caller, to_generation: Option<u64>) -> Result<u64, OperationsError> {
+        self.did(format!("rollback {to_generation:?}")).map(|()| 41)
+    }
+
+    async fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
+        let summary = self.history_summary.lock().unwrap().clone();
+        self.did(format!("history {limit}")).map(|()| vec![HistoryEntry { summary, ..shapes::history_entry() }])
+    }
+
+    async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
+        self.did(format!("show {id}")).map(|()| shapes::show_reply())
+    }
+
+    async fn pause(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.did("pause".into())
+    }
+
+    async fn resume(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.did("resume".into())
+    }
+
+    async fn quarantine(&self) -> Result<Vec<QuarantineEntry>, OperationsError> {
+        self.did("quarantine".into()).map(|()| vec![shapes::quarantine_entry()])
+    }
+
+    async fn lift_quarantine(&self, _: &Caller, id: String) -> Result<(), OperationsError> {
+        self.did(format!("lift {id}"))
+    }
+
+    async fn reexec(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.did("reexec".into())
+    }
+
+    async fn stop(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.did("stop".into())
+    }
+}
+
+impl RuntimeEvolution for Owner {
+    async fn report_runtime_health(&self) -> Result<RuntimeHealthReport, EvolutionError> {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push("health".into());
+        Ok(RuntimeHealthReport { seq: calls.len() as u64, ..shapes::health_report() })
+    }
+
+    async fn collect_evolution_context(&self, incident_id: IncidentId) -> Result<EvolutionContext, EvolutionError> {
+        if incident_id == IncidentId::numbered(1) {
+            Ok(shapes::evolution_context())
+        } else {
+            Err(EvolutionError::UnknownIncident { incident_id: incident_id.0 })
+        }
+    }
+
+    async fn build_candidate_runtime(&self, context: EvolutionContext) -> Result<CandidateRuntime, EvolutionError> {
+        self.calls.lock().unwrap().push(format!("build {}", context.digest));
+        Ok(shapes::candidate())
+    }
+
+    async fn validate_candidate(&self, candidate: CandidateRuntime) -> Result<ValidationReport, EvolutionError> {
+        self.calls.lock().unwrap().push(format!("validate {}", candidate.version.store_path));
+        Ok(shapes::validation_report())
+    }
+}
+
+/// A service on a socket in a directory of its own, ended with the value.
+pub struct Served {
+    pub owner: Arc<Owner>,
+    pub path: PathBuf,
+    _directory: tempfile::TempDir,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn place(name: &str) -> (tempfile::TempDir, PathBuf, Socket) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    let socket = Socket::bind(&path, None).unwrap();
+    (directory, path, socket)
+}
+
+pub fn operations(access: Access) -> Served {
+    let (owner, (directory, path, socket)) = (Owner::new(), place("control.sock"));
+    let task = tokio::spawn(serve_operations(socket, Arc::clone(&owner), access));
+    Served { owner, path, _directory: directory, task }
+}
+
+pub fn evolution() -> Served {
+    let (owner, (directory, path, socket)) = (Owner::new(), place("rei.sock"));
+    let task = tokio::spawn(serve_evolution(socket, Arc::clone(&owner), Access::own_user()));
+    Served { owner, path, _directory: directory, task }
+}
+
+impl Served {
+    pub async fn operator(&self) -> OperationsClient {
+        OperationsClient::connect(&self.path).await.unwrap()
+    }
+
+    pub fn automation(&self) -> EvolutionClient {
+        EvolutionClient::new(&self.path)
+    }
+
+    /// A bare connection, for what a client would never send.
+    pub fn bare(&self) -> tokio::net::UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        tokio::net::UnixStream::from_std(stream).unwrap()
+    }
+}
+
+/// Waits until the fact holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

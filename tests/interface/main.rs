@@ -1,0 +1,11 @@
+//! The Interface over real sockets: both services, both clients, who may call, bounds, and a caller in another language.
+
+mod access;
+mod fakes;
+mod peers;
+mod python;
+mod runtime;
+mod shapes;
+mod sockets;
+mod supervisor;
+mod wire;

@@ -1,0 +1,159 @@
+//! What a well-behaved client would never send, and what every Varlink tool may ask.
+
+use rei::interface::access::Access;
+use rei::interface::{evolution, operations};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::fakes::{self, Served};
+
+async fn ask(served: &Served, call: Value) -> Value {
+    let mut stream = served.bare();
+    send(&mut stream, call.to_string().as_bytes()).await;
+    receive(&mut stream).await.expect("a reply")
+}
+
+async fn send(stream: &mut UnixStream, message: &[u8]) {
+    stream.write_all(message).await.unwrap();
+    stream.write_all(&[0]).await.unwrap();
+}
+
+/// The next message, or `None` when the connection is closed.
+async fn receive(stream: &mut UnixStream) -> Option<Value> {
+    let mut message = Vec::new();
+    loop {
+        match stream.read_u8().await {
+            Ok(0) => return Some(serde_json::from_slice(&message).unwrap()),
+            Ok(byte) => message.push(byte),
+            Err(_) => return None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_definition_files_are_handed_out_as_they_are() {
+    for (served, name, definition) in [
+        (fakes::operations(Access::own_user()), operations::NAME, operations::DEFINITION),
+        (fakes::evolution(), evolution::NAME, evolution::DEFINITION),
+    ] {
+        let info = ask(&served, json!({ "method": "org.varlink.service.GetInfo" })).await;
+        assert_eq!(info["parameters"]["interfaces"], json!(["org.varlink.service", name]));
+        assert_eq!(info["parameters"]["version"], env!("CARGO_PKG_VERSION"));
+        for (interface, expected) in [(name, definition), ("org.varlink.service", "interface org.varlink.service")] {
+            let parameters = json!({ "interface": interface });
+            let call = json!({ "method": "org.varlink.service.GetInterfaceDescription", "parameters": parameters });
+            let description = ask(&served, call).await;
+            let description = description["parameters"]["description"].as_str().unwrap().to_owned();
+            assert!(description.contains(expected), "{description}");
+            assert!(zlink::idl::Interface::try_from(description.as_str()).is_ok());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_named() {
+    let served = fakes::operations(Access::own_user());
+    let unknown = ask(&served, json!({ "method": "io.openexec.Supervisor.Explode", "parameters": {} })).await;
+    assert_eq!(unknown["error"], "org.varlink.service.MethodNotFound");
+    assert_eq!(unknown["parameters"]["method"], "io.openexec.Supervisor.Explode");
+    let unknown = ask(&served, json!({ "method": "io.openexec.RuntimeEvolution.ReportRuntimeHealth" })).await;
+    assert_eq!(unknown["error"], "org.varlink.service.InterfaceNotFound");
+    let unknown = ask(&served, json!({ "method": "nonsense" })).await;
+    assert_eq!(unknown["error"], "org.varlink.service.MethodNotFound");
+    let missing = ask(&served, json!({ "method": "io.openexec.Supervisor.Show" })).await;
+    assert_eq!(missing["parameters"]["parameter"], "id");
+    // A misspelt parameter must not fall back to the default of an act.
+    let parameters = json!({ "generation": 40 });
+    let odd = ask(&served, json!({ "method": "io.openexec.Supervisor.Rollback", "parameters": parameters })).await;
+    assert_eq!(odd["error"], "org.varlink.service.InvalidParameter");
+    assert_eq!(odd["parameters"]["parameter"], "generation");
+    let once = ask(&served, json!({ "method": "io.openexec.Supervisor.Monitor" })).await;
+    assert_eq!(once["error"], "org.varlink.service.ExpectedMore");
+    assert!(served.owner.calls().is_empty());
+}
+
+#[tokio::test]
+async fn garbage_ends_its_connection_and_no_other() {
+    let served = fakes::operations(Access::own_user());
+    let operator = served.operator().await;
+    for garbage in [&b"hello"[..], b"", b"[]", b"{\"method\":7}", b"{\"method\":\"a.b\"", b"\xff\xfe"] {
+        let mut stream = served.bare();
+        send(&mut stream, garbage).await;
+        assert_eq!(receive(&mut stream).await, None, "{garbage:?}");
+    }
+    operator.status().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_bounded_and_may_be_as_large_as_the_bound() {
+    let served = fakes::operations(Access::own_user());
+    let call = |bytes: usize| {
+        let empty = json!({ "method": "io.openexec.Supervisor.Show", "parameters": { "id": "" } }).to_string().len();
+        let id = "x".repeat(bytes - empty);
+        json!({ "method": "io.openexec.Supervisor.Show", "parameters": { "id": id } }).to_string()
+    };
+    let mut stream = served.bare();
+    send(&mut stream, call(1 << 20).as_bytes()).await;
+    assert_eq!(receive(&mut stream).await.unwrap()["parameters"]["shown"]["id"], "rec_0001");
+
+    let mut stream = served.bare();
+    let larger = call((1 << 20) + 1);
+    // The server closes before it has read it all, so that the write may fail.
+    let _ = stream.write_all(larger.as_bytes()).await;
+    let _ = stream.write_all(&[0]).await;
+    assert_eq!(receive(&mut stream).await, None);
+    served.operator().await.status().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_may_be_sent_ahead_and_need_no_reply() {
+    let served = fakes::operations(Access::own_user());
+    let mut stream = served.bare();
+    let call = |name: &str, oneway: bool| {
+        json!({ "method": format!("io.openexec.Supervisor.{name}"), "oneway": oneway, "parameters": null }).to_string()
+    };
+    let ahead = [call("Pause", true), call("Resume", false), call("Quarantine", false)].join("\0") + "\0";
+    stream.write_all(ahead.as_bytes()).await.unwrap();
+    assert_eq!(receive(&mut stream).await, Some(json!({ "parameters": {} })));
+    assert!(receive(&mut stream).await.unwrap()["parameters"]["entries"].is_array());
+    assert_eq!(served.owner.calls(), ["pause", "resume", "quarantine"]);
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_places_wait() {
+    let served = fakes::operations(Access::own_user());
+    let mut held: Vec<_> = (0..32).map(|_| served.bare()).collect();
+    for stream in &mut held {
+        send(stream, br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
+        receive(stream).await.unwrap();
+    }
+    let mut waiting = served.bare();
+    send(&mut waiting, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
+    send(&mut held[0], br#"{"method":"io.openexec.Supervisor.Resume"}"#).await;
+    receive(&mut held[0]).await.unwrap();
+    assert!(!served.owner.calls().contains(&"stop".into()), "there is no place for it");
+    held.pop();
+    receive(&mut waiting).await.unwrap();
+    assert!(served.owner.calls().contains(&"stop".into()));
+}
+
+#[tokio::test]
+async fn descriptors_that_a_caller_sends_are_not_kept() {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd;
+    let served = fakes::operations(Access::own_user());
+    let (kept, sent) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut stream = served.bare();
+    stream.writable().await.unwrap();
+    let message = b"{\"method\":\"io.openexec.Supervisor.Pause\"}\0";
+    let fds = [sent.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(stream.as_raw_fd(), &[std::io::IoSlice::new(message)], &rights, MsgFlags::empty(), None).unwrap();
+    drop(sent);
+    receive(&mut stream).await.unwrap();
+    // The connection is open still; only a copy of `sent` in it could keep this from being the end.
+    kept.set_nonblocking(true).unwrap();
+    let end = std::io::Read::read(&mut &kept, &mut [0; 1]);
+    assert_eq!(end.unwrap(), 0);
+}
