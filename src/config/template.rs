@@ -1,0 +1,84 @@
+//! The commented default file: what `rei init` writes and where the parser has its defaults from.
+
+use toml_edit::{Document, Table};
+
+/// The file as it is shipped.
+pub const TEXT: &str = include_str!("rei.toml");
+
+/// What `rei init` knows about a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// `runtime.name`.
+    pub name: String,
+    /// `runtime.source`.
+    pub source: String,
+    /// `runtime.ref`, where it is not the default.
+    pub r#ref: Option<String>,
+    /// `runtime.dir`, where it is not the default.
+    pub dir: Option<String>,
+    /// `runtime.package`, where it is not the default.
+    pub package: Option<String>,
+    /// `runtime.command`.
+    pub command: String,
+}
+
+/// The shipped file with these answers in the place of its examples.
+pub fn fill(answers: &Answers) -> String {
+    let command = format!("[{}]", quote(&answers.command));
+    let replaced = [
+        ("name", Some(quote(&answers.name))),
+        ("source", Some(quote(&answers.source))),
+        ("command", Some(command)),
+        ("#ref", answers.r#ref.as_deref().map(quote)),
+        ("#dir", answers.dir.as_deref().map(quote)),
+        ("#package", answers.package.as_deref().map(quote)),
+    ];
+    let (mut page, mut in_runtime) = (String::with_capacity(TEXT.len()), false);
+    for line in TEXT.lines() {
+        if line.starts_with('[') {
+            in_runtime = line == "[runtime]";
+        }
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let new = replaced.iter().find(|(name, value)| in_runtime && *name == key && value.is_some());
+        match new {
+            Some((_, Some(value))) => page.push_str(&with_value(line, value)),
+            _ => page.push_str(line),
+        }
+        page.push('\n');
+    }
+    page
+}
+
+/// The line with another value, written as set, its remark kept where it was if there is room.
+fn with_value(line: &str, value: &str) -> String {
+    let (assignment, remark) = line.split_once(" # ").unwrap_or((line, ""));
+    let key = assignment.split('=').next().unwrap_or_default().trim_start_matches('#');
+    let set = format!("{key}= {value}");
+    if remark.is_empty() { set } else { format!("{set:<width$} # {remark}", width = assignment.len()) }
+}
+
+/// A TOML string. JSON's escapes are TOML's, except for DEL.
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// The defaults, as the parser falls back on them.
+pub(super) fn defaults() -> Table {
+    // Cannot fail: the text is a constant, and every test of this module reads it.
+    let document = Document::parse(uncommented(&["#?", "#"])).expect("the shipped rei.toml is TOML");
+    document.into_table()
+}
+
+/// The shipped file with lines of these marks taken for settings.
+pub(super) fn uncommented(marks: &[&str]) -> String {
+    let mut page = String::with_capacity(TEXT.len());
+    for line in TEXT.lines() {
+        let setting = marks.iter().find_map(|mark| line.strip_prefix(mark)).filter(|rest| {
+            // Prose begins with a blank after its `#`.
+            rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
+        });
+        page.push_str(setting.unwrap_or(line));
+        page.push('\n');
+    }
+    page
+}

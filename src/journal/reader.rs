@@ -1,0 +1,132 @@
+//! Reading a journal without writing it, also while a supervisor runs.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Error;
+use super::line::{self, Record};
+use super::lock;
+use super::segment::{self, Cut, Position, Segment, Sound, Walk};
+use crate::time::Timestamp;
+
+/// A journal that is only read.
+#[derive(Debug)]
+pub struct Reader {
+    directory: PathBuf,
+    segments: Vec<Segment>,
+}
+
+/// What a walk through the whole chain found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// The runtime's name.
+    pub runtime: String,
+    /// `major.minor` of the newest segment.
+    pub format: String,
+    /// Segment files.
+    pub segments: u64,
+    /// Records.
+    pub records: u64,
+    /// The time of the first record.
+    pub first_at: Option<Timestamp>,
+    /// The time of the last record.
+    pub last_at: Option<Timestamp>,
+    /// SHA-256 of the last line: with it, a later journal can be shown to continue this one.
+    pub head: String,
+    /// Bytes of a last line that is not whole: being written just now, or cut short by a crash.
+    pub unfinished_bytes: u64,
+}
+
+impl Reader {
+    /// Opens the journal in `directory`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let segments = segment::list(directory)?;
+        if segments.is_empty() {
+            return Err(Error::Absent { directory: directory.to_owned() });
+        }
+        Ok(Self { directory: directory.to_owned(), segments })
+    }
+
+    /// The pid of the supervisor that writes it; the inner `None` when it is unknown, the outer when there is none.
+    pub fn writer(&self) -> Option<Option<u32>> {
+        lock::writer(&self.directory)
+    }
+
+    /// Walks the whole chain.
+    ///
+    /// # Errors
+    /// At the first damage, with its place.
+    pub fn verify(&self) -> Result<Verified, Error> {
+        self.walk(|_| Ok(ControlFlow::Continue(())))
+    }
+
+    /// Writes the lines of the records from number `from` on, as they are stored, and checks them on the way.
+    ///
+    /// # Errors
+    /// At the first damage, or when `out` cannot be written; then `path` of the error is `output`.
+    pub fn export(&self, out: &mut dyn Write, from: u64) -> Result<Verified, Error> {
+        self.walk(|sound| {
+            if sound.seq >= from {
+                let written = out.write_all(sound.bytes).and_then(|()| out.write_all(b"\n"));
+                written.map_err(Error::io("write", "output"))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Hands each record from number `from` on to `take`, until it breaks.
+    ///
+    /// # Errors
+    /// At the first damage, or where a record is not a `B`.
+    pub fn records<B: DeserializeOwned>(
+        &self,
+        from: u64,
+        mut take: impl FnMut(Record<B>) -> ControlFlow<()>,
+    ) -> Result<Verified, Error> {
+        self.walk(|sound| {
+            if sound.seq < from {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let record = line::record(sound.bytes);
+            Ok(take(record.map_err(|source| Error::Body { place: sound.place.clone(), source })?))
+        })
+    }
+
+    fn walk(&self, mut take: impl FnMut(&Sound<'_>) -> Result<ControlFlow<()>, Error>) -> Result<Verified, Error> {
+        let mut position = Position::start();
+        let mut verified = Verified {
+            runtime: String::new(),
+            format: String::new(),
+            segments: 0,
+            records: 0,
+            first_at: None,
+            last_at: None,
+            head: position.prev.clone(),
+            unfinished_bytes: 0,
+        };
+        for (index, segment) in self.segments.iter().enumerate() {
+            let (mut walk, header) = Walk::begin(segment, index + 1 == self.segments.len(), position)?;
+            (verified.runtime, verified.format) = (header.runtime, header.format);
+            verified.segments += 1;
+            while let Some(sound) = walk.next()? {
+                verified.records += 1;
+                verified.first_at.get_or_insert(sound.at);
+                verified.last_at = Some(sound.at);
+                if take(&sound)?.is_break() {
+                    return Ok(verified);
+                }
+            }
+            verified.unfinished_bytes = walk.cut.as_ref().map_or(0, |Cut { bytes, .. }| *bytes);
+            position = walk.position;
+            verified.head.clone_from(&position.prev);
+        }
+        Ok(verified)
+    }
+}

@@ -1,0 +1,249 @@
+//! Segment files: finding them, and walking the chain through one line by line.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Place};
+use super::line::{self, FORMAT_MAJOR, Hash, Header, Link, RECORD_BYTES_MAX};
+use crate::time::Timestamp;
+
+/// Bytes of one line with its seal.
+const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX + 64;
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// A last line that a crash cut short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where the line began: the file's length without it.
+    pub offset: u64,
+    /// How much of it there was, in bytes.
+    pub bytes: u64,
+}
+
+/// A segment file by its first sequence number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) first: u64,
+    pub(super) path: PathBuf,
+}
+
+/// The name of the segment whose first record is `first`: sorted by name they are sorted by number.
+pub(super) fn file_name(first: u64) -> String {
+    format!("{first:012}.jsonl")
+}
+
+/// The segments in `directory`, oldest first.
+pub(super) fn list(directory: &Path) -> Result<Vec<Segment>, Error> {
+    let mut segments = Vec::new();
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(segments),
+        entries => entries.map_err(Error::io("list", directory))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", directory))?;
+        let name = entry.file_name();
+        let first = name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(|stem| stem.parse().ok());
+        if let Some(first) = first {
+            segments.push(Segment { first, path: entry.path() });
+        }
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// Where a walk stands: what the next line must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The sequence number of the next record.
+    pub(super) seq: u64,
+    /// The hash of the last line.
+    pub(super) prev: Hash,
+}
+
+impl Position {
+    /// Before the first line of the first segment.
+    pub(super) fn start() -> Self {
+        Self { seq: 1, prev: line::genesis() }
+    }
+}
+
+/// One sound line.
+pub(super) struct Sound<'w> {
+    pub(super) bytes: &'w [u8],
+    pub(super) seq: u64,
+    pub(super) at: Timestamp,
+    pub(super) place: Place,
+}
+
+/// Walks one segment.
+pub(super) struct Walk {
+    path: PathBuf,
+    file: BufReader<File>,
+    line: u64,
+    offset: u64,
+    buffer: Vec<u8>,
+    /// Whether a line cut short may end it: so for the last segment alone.
+    is_last: bool,
+    pub(super) position: Position,
+    pub(super) cut: Option<Cut>,
+}
+
+impl Walk {
+    /// Opens a segment and checks its header against the chain.
+    pub(super) fn begin(segment: &Segment, is_last: bool, position: Position) -> Result<(Self, Header), Error> {
+        let mut walk = Self::open(segment, is_last, position)?;
+        let header = walk.header()?;
+        let damaged = |what: &str| Err(Error::Damaged { place: walk.place(None), what: what.to_owned() });
+        if header.first != walk.position.seq || segment.first != header.first {
+            return damaged("it begins with another record than it should");
+        }
+        if header.prev != walk.position.prev {
+            return damaged("it does not follow the segment before");
+        }
+        walk.accept();
+        Ok((walk, header))
+    }
+
+    /// Reads the first line; its place in the chain is not looked at.
+    fn header(&mut self) -> Result<Header, Error> {
+        let place = self.place(None);
+        let damaged = |what: &str| Error::Damaged { place: place.clone(), what: what.to_owned() };
+        if !self.read_line()? {
+            return Err(damaged("the header is missing"));
+        }
+        let header: Option<Header> = serde_json::from_slice(self.text()).ok();
+        let header =
+            header.filter(|header| header.journal == line::MAGIC).ok_or_else(|| damaged("no header of a journal"))?;
+        // A newer format may be sealed in another way: so its number is looked at first.
+        let (major, _) = line::version(&header.format).ok_or_else(|| damaged("the format is no version"))?;
+        if major > FORMAT_MAJOR {
+            return Err(newer(&self.path, &header));
+        }
+        if !line::is_sealed(self.text()) {
+            return Err(damaged("the sum of the line is not that of its content"));
+        }
+        Ok(header)
+    }
+
+    /// Opens a segment behind a line that is known: `offset` is where the next one begins.
+    pub(super) fn resume(
+        segment: &Segment,
+        is_last: bool,
+        position: Position,
+        offset: u64,
+    ) -> Result<(Self, Header), Error> {
+        let mut walk = Self::open(segment, is_last, position)?;
+        let header = walk.header()?;
+        walk.file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &walk.path))?;
+        // One line for each record, behind the header.
+        walk.line = walk.position.seq.saturating_sub(segment.first) + 2;
+        walk.offset = offset;
+        Ok((walk, header))
+    }
+
+    fn open(segment: &Segment, is_last: bool, position: Position) -> Result<Self, Error> {
+        let path = segment.path.clone();
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let file = BufReader::with_capacity(BUFFER_BYTES, file);
+        Ok(Self { path, file, line: 1, offset: 0, buffer: Vec::new(), is_last, position, cut: None })
+    }
+
+    /// The next record, checked; `None` at the end, or where a line was cut short.
+    pub(super) fn next(&mut self) -> Result<Option<Sound<'_>>, Error> {
+        if !self.read_line()? {
+            return Ok(None);
+        }
+        let place = self.place(Some(self.position.seq));
+        let damaged = |what: &str| Err(Error::Damaged { place: place.clone(), what: what.to_owned() });
+        if !line::is_sealed(self.text()) {
+            return damaged("the sum of the line is not that of its content");
+        }
+        let Ok(link) = serde_json::from_slice::<Link>(self.text()) else { return damaged("the line is no record") };
+        if link.prev != self.position.prev {
+            return damaged("it does not follow the line before");
+        }
+        if link.seq != self.position.seq {
+            return damaged(&format!("it says that it is record {}", link.seq));
+        }
+        self.accept();
+        self.position.seq += 1;
+        let bytes = &self.buffer[..self.buffer.len() - 1];
+        Ok(Some(Sound { bytes, seq: link.seq, at: link.at, place }))
+    }
+
+    /// Where the next line begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn accept(&mut self) {
+        self.position.prev = line::hash(self.text());
+        self.offset += self.buffer.len() as u64;
+        self.line += 1;
+    }
+
+    /// The line without its newline.
+    fn text(&self) -> &[u8] {
+        self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer)
+    }
+
+    fn place(&self, seq: Option<u64>) -> Place {
+        Place { path: self.path.clone(), line: self.line, offset: self.offset, seq }
+    }
+
+    /// Reads a whole line into the buffer; `false` at the end. What a crash cut short is noted in `cut`.
+    fn read_line(&mut self) -> Result<bool, Error> {
+        self.buffer.clear();
+        let bound = u64::try_from(LINE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+        let read = std::io::Read::take(&mut self.file, bound).read_until(b'\n', &mut self.buffer);
+        read.map_err(Error::io("read", &self.path))?;
+        if self.buffer.is_empty() {
+            return Ok(false);
+        }
+        let complete = self.buffer.ends_with(b"\n");
+        let more = !self.file.fill_buf().map_err(Error::io("read", &self.path))?.is_empty();
+        // A crash leaves the beginning of a line, or blocks of it that were never written and read as zeros. A whole line
+        // with another last byte was whole once: that is damage.
+        let hole = self.buffer.contains(&0);
+        let was_whole = !complete && line::is_sealed(&self.buffer[..self.buffer.len() - 1]);
+        let torn = self.is_last && if complete { hole && !more } else { !was_whole };
+        if torn {
+            let rest = self.rest()?;
+            self.cut =
+                Some(Cut { path: self.path.clone(), offset: self.offset, bytes: self.buffer.len() as u64 + rest });
+            return Ok(false);
+        }
+        if complete {
+            return Ok(true);
+        }
+        let what = if more { "the line has no end" } else { "the last line has no newline" };
+        Err(Error::Damaged { place: self.place(Some(self.position.seq)), what: what.to_owned() })
+    }
+
+    /// What follows an overlong last line, in bytes: zeros of a crash, or damage.
+    fn rest(&mut self) -> Result<u64, Error> {
+        let mut rest = 0;
+        loop {
+            let more = self.file.fill_buf().map_err(Error::io("read", &self.path))?;
+            let bytes = more.len();
+            if bytes == 0 {
+                return Ok(rest);
+            }
+            if more.iter().any(|byte| *byte != 0) {
+                let place = self.place(Some(self.position.seq));
+                return Err(Error::Damaged { place, what: "the line has no end".to_owned() });
+            }
+            self.file.consume(bytes);
+            rest += bytes as u64;
+        }
+    }
+}
+
+/// The error for a segment of a newer rei.
+pub(super) fn newer(path: &Path, header: &Header) -> Error {
+    Error::Newer { path: path.to_owned(), found: header.format.clone(), ours: line::format() }
+}

@@ -1,0 +1,334 @@
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::time::Timestamp;
+
+const SMALL: Limits = Limits { segment_bytes: 700, reserve_bytes: 4096 };
+
+fn meta() -> Meta {
+    Meta { runtime: "greeter".to_owned(), created: Timestamp::from_unix_ms(1_795_359_670_250) }
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(1_795_359_670_250 + ms)
+}
+
+fn body(number: u64) -> Value {
+    json!({ "event": "tick", "number": number, "text": "grüße\n\"x\"" })
+}
+
+type Open = Result<(Journal<Value>, Opened<Value>), Error>;
+
+fn open(directory: &Path) -> Open {
+    Journal::open_with(directory, &meta(), SMALL)
+}
+
+/// A journal of `count` records.
+fn filled(count: u64) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(directory.path()).unwrap();
+    for number in 1..=count {
+        assert_eq!(journal.append(at(number), &body(number)).unwrap().seq, number);
+    }
+    directory
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    segment::list(directory).unwrap().into_iter().map(|segment| segment.path).collect()
+}
+
+fn numbers(opened: &Opened<Value>) -> Vec<u64> {
+    opened.records.iter().map(|record| record.body["number"].as_u64().unwrap()).collect()
+}
+
+/// What another start reads: the numbers, whether a line was cut, or the error.
+fn reopened(directory: &Path) -> Result<(Vec<u64>, Option<Cut>), Error> {
+    open(directory).map(|(_, opened)| (numbers(&opened), opened.cut))
+}
+
+#[test]
+fn what_is_appended_is_read_back_across_segments() {
+    let directory = filled(20);
+    assert!(segments(directory.path()).len() > 3, "{:?}", segments(directory.path()));
+    let (mut journal, opened) = open(directory.path()).unwrap();
+    assert_eq!(numbers(&opened), (1..=20).collect::<Vec<_>>());
+    assert_eq!((opened.snapshot, opened.cut, opened.warnings), (None, None, vec![]));
+    assert_eq!(opened.records[4].at, at(5));
+    assert_eq!(journal.append(at(21), &body(21)).unwrap().seq, 21);
+    let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
+    assert_eq!((verified.records, verified.first_at, verified.last_at), (21, Some(at(1)), Some(at(21))));
+    assert_eq!((verified.runtime.as_str(), verified.format.as_str()), ("greeter", "1.0"));
+}
+
+#[test]
+fn each_line_names_the_hash_of_the_one_before() {
+    let directory = filled(20);
+    let mut before = "0".repeat(64);
+    for path in segments(directory.path()) {
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(value["prev"], before.as_str());
+            before = line::hash(line.as_bytes());
+        }
+    }
+    assert_eq!(Reader::open(directory.path()).unwrap().verify().unwrap().head, before);
+}
+
+#[test]
+fn a_snapshot_bounds_what_is_read() {
+    let directory = filled(10);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    journal.snapshot(&json!({ "phase": "steady" })).unwrap();
+    drop(journal);
+    let (mut journal, opened) = open(directory.path()).unwrap();
+    assert_eq!(opened.snapshot, Some((10, json!({ "phase": "steady" }))));
+    assert_eq!(numbers(&opened), Vec::<u64>::new());
+    for number in 11..=15 {
+        journal.append(at(number), &body(number)).unwrap();
+    }
+    drop(journal);
+    // Nothing before the snapshot is read: it may even be damaged, and `verify` says so.
+    let oldest = &segments(directory.path())[0];
+    let mut content = std::fs::read(oldest).unwrap();
+    content[300] ^= 1;
+    std::fs::write(oldest, content).unwrap();
+    assert_eq!(reopened(directory.path()).unwrap(), ((11..=15).collect(), None));
+    assert!(Reader::open(directory.path()).unwrap().verify().unwrap_err().is_damage());
+}
+
+#[test]
+fn a_bad_snapshot_is_passed_over_and_told() {
+    let directory = filled(3);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    journal.snapshot(&1).unwrap();
+    journal.append(at(4), &body(4)).unwrap();
+    journal.snapshot(&2).unwrap();
+    drop(journal);
+    let newest = directory.path().join("snapshots/000000000004.json");
+    let mut content = std::fs::read(&newest).unwrap();
+    let end = content.len() - 70;
+    content[end] ^= 4;
+    std::fs::write(&newest, content).unwrap();
+    let (_, opened) = open(directory.path()).unwrap();
+    assert_eq!((opened.snapshot.clone(), numbers(&opened)), (Some((3, json!(1))), vec![4]));
+    assert_eq!(opened.warnings.len(), 1, "{:?}", opened.warnings);
+    assert!(opened.warnings[0].ends_with("000000000004.json is damaged"), "{:?}", opened.warnings);
+}
+
+#[test]
+fn old_snapshots_go() {
+    let directory = filled(0);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    for number in 1..=5 {
+        journal.append(at(number), &body(number)).unwrap();
+        journal.snapshot(&number).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(directory.path().join("snapshots")).unwrap().count(), 2);
+}
+
+#[test]
+fn records_that_a_snapshot_has_seen_must_be_there() {
+    let directory = filled(3);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    journal.snapshot(&json!({})).unwrap();
+    drop(journal);
+    let last = segments(directory.path()).pop().unwrap();
+    let content = std::fs::read_to_string(&last).unwrap();
+    let kept = content.trim_end().rfind('\n').unwrap() + 1;
+    std::fs::write(&last, &content[..kept]).unwrap();
+    let error = reopened(directory.path()).unwrap_err();
+    assert!(matches!(error, Error::Incomplete { .. }), "{error}");
+    std::fs::remove_file(last).unwrap();
+    assert!(reopened(directory.path()).unwrap_err().is_damage());
+}
+
+#[test]
+fn one_supervisor_a_journal() {
+    let directory = filled(1);
+    let (journal, _) = open(directory.path()).unwrap();
+    let error = open(directory.path()).unwrap_err();
+    let pid = std::process::id();
+    assert!(matches!(error, Error::Locked { pid: Some(found), .. } if found == pid), "{error}");
+    assert!(error.to_string().contains(&format!("pid {pid}")), "{error}");
+    assert_eq!(Reader::open(directory.path()).unwrap().writer(), Some(Some(pid)));
+    drop(journal);
+    assert_eq!(Reader::open(directory.path()).unwrap().writer(), None);
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn a_journal_of_another_runtime_or_a_newer_rei_is_refused() {
+    let directory = filled(1);
+    let other = Meta { runtime: "web".to_owned(), ..meta() };
+    let error = Journal::<Value>::open(directory.path(), &other).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    let path = &segments(directory.path())[0];
+    let content = std::fs::read_to_string(path).unwrap();
+    for (format, readable) in [("2.0", false), ("1.1", true)] {
+        let mut header: serde_json::Map<String, Value> = serde_json::from_str(content.lines().next().unwrap()).unwrap();
+        header.remove("sum");
+        header["format"] = format.into();
+        let line = line::seal(&header).unwrap();
+        std::fs::write(path, &line).unwrap();
+        let error = reopened(directory.path()).unwrap_err();
+        assert!(matches!(&error, Error::Newer { found, .. } if found == format), "{error}");
+        assert_eq!(std::fs::read(path).unwrap(), line, "a refused journal was written");
+        assert_eq!(Reader::open(directory.path()).unwrap().verify().is_ok(), readable);
+    }
+}
+
+#[test]
+fn a_record_of_another_shape_is_named() {
+    let directory = filled(2);
+    let error = Journal::<u64>::open(directory.path(), &meta()).unwrap_err();
+    assert!(matches!(&error, Error::Body { place, .. } if place.seq == Some(1) && place.line == 2), "{error}");
+}
+
+#[test]
+fn what_is_no_record_is_not_written() {
+    let directory = filled(1);
+    let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
+    let error = journal.append(at(2), &json!("x".repeat(RECORD_BYTES_MAX))).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    assert_eq!(journal.append(at(2), &body(2)).unwrap().seq, 2);
+    drop(journal);
+    assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2], None));
+}
+
+#[test]
+fn a_reader_sees_a_journal_that_is_being_written() {
+    let directory = filled(5);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    let mut seen = Vec::new();
+    let reader = Reader::open(directory.path()).unwrap();
+    journal.append(at(6), &body(6)).unwrap();
+    let take = |record: Record<Value>| {
+        seen.push(record.seq);
+        if record.seq == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    reader.records(3, take).unwrap();
+    assert_eq!(seen, [3, 4, 5]);
+    let mut lines = Vec::new();
+    reader.export(&mut lines, 2).unwrap();
+    let text = String::from_utf8(lines).unwrap();
+    let first: Record<Value> = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(first.seq, 2);
+}
+
+#[test]
+fn a_torn_last_line_is_cut_and_told() {
+    let directory = filled(3);
+    let last = segments(directory.path()).pop().unwrap();
+    let whole = std::fs::read(&last).unwrap();
+    for torn in [&b"{\"seq\":4,\"at\":\"2026"[..], &b"\0\0\0\0"[..], &b"{\"seq\":4,\0\0\0\0\0\"}\n"[..], &[0; 3 << 20]]
+    {
+        std::fs::write(&last, [&whole, torn].concat()).unwrap();
+        let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
+        assert_eq!((verified.records, verified.unfinished_bytes), (3, torn.len() as u64));
+        let cut = Cut { path: last.clone(), offset: whole.len() as u64, bytes: torn.len() as u64 };
+        assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2, 3], Some(cut)));
+        assert_eq!(std::fs::read(&last).unwrap(), whole);
+    }
+    let garbage = [&whole, &b"what is this?\n"[..]].concat();
+    std::fs::write(&last, &garbage).unwrap();
+    let error = reopened(directory.path()).unwrap_err();
+    assert!(matches!(&error, Error::Damaged { place, .. } if place.seq == Some(4)), "{error}");
+    assert_eq!(std::fs::read(&last).unwrap(), garbage, "a damaged journal was written");
+}
+
+#[test]
+fn a_missing_or_foreign_segment_is_seen() {
+    let directory = filled(20);
+    let paths = segments(directory.path());
+    let second = std::fs::read(&paths[1]).unwrap();
+    std::fs::remove_file(&paths[1]).unwrap();
+    assert!(reopened(directory.path()).unwrap_err().is_damage());
+    std::fs::write(&paths[1], &second).unwrap();
+    assert!(reopened(directory.path()).is_ok());
+    // Records of another journal with right numbers and sums.
+    let other = filled(20);
+    let foreign = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(foreign.path()).unwrap();
+    for number in 1..=20 {
+        journal.append(at(number), &body(number + 1000)).unwrap();
+    }
+    drop(journal);
+    let stranger = segments(foreign.path()).into_iter().find(|path| path.file_name() == paths[1].file_name());
+    std::fs::copy(stranger.unwrap(), &segments(other.path())[1]).unwrap();
+    assert!(reopened(other.path()).unwrap_err().is_damage());
+}
+
+#[test]
+fn the_journal_of_format_1_0_is_read() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/1.0");
+    let verified = Reader::open(&fixture).unwrap().verify().unwrap();
+    insta::assert_json_snapshot!(verified);
+    // And written on.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("snapshots")).unwrap();
+    for name in ["000000000001.jsonl", "000000000004.jsonl", "snapshots/000000000003.json"] {
+        std::fs::copy(fixture.join(name), copy.path().join(name)).unwrap();
+    }
+    let (mut journal, opened) = open(copy.path()).unwrap();
+    assert_eq!((opened.snapshot.clone(), numbers(&opened)), (Some((3, json!({ "phase": "steady" }))), vec![4, 5]));
+    assert_eq!(journal.append(at(6), &body(6)).unwrap().seq, 6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_flipped_byte_is_seen(pick in 0.0..1.0, flip in 1_u8..) {
+        let directory = filled(8);
+        let paths = segments(directory.path());
+        let sizes: Vec<usize> = paths.iter().map(|path| std::fs::read(path).unwrap().len()).collect();
+        let total: usize = sizes.iter().sum();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a choice")]
+        let mut byte = (pick * total as f64) as usize;
+        let file = sizes.iter().position(|size| if byte < *size { true } else { byte -= size; false }).unwrap();
+        let mut content = std::fs::read(&paths[file]).unwrap();
+        content[byte] ^= flip;
+        std::fs::write(&paths[file], &content).unwrap();
+        let unfinished = Reader::open(directory.path()).unwrap().verify().map(|verified| verified.unfinished_bytes);
+        prop_assert!(!matches!(unfinished, Ok(0)), "byte {byte} of {}", paths[file].display());
+        let start = reopened(directory.path());
+        prop_assert!(!matches!(start, Ok((_, None))), "byte {byte} of {}: {start:?}", paths[file].display());
+    }
+
+    #[test]
+    fn a_truncation_is_a_cut_tail_or_an_error(pick in 0.0..1.0, which in any::<prop::sample::Index>()) {
+        let directory = filled(8);
+        let paths = segments(directory.path());
+        let path = which.get(&paths);
+        let content = std::fs::read(path).unwrap();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a choice")]
+        let keep = (pick * content.len() as f64) as usize;
+        std::fs::write(path, &content[..keep]).unwrap();
+        match reopened(directory.path()) {
+            Err(error) => prop_assert!(error.is_damage(), "{error}"),
+            Ok((numbers, cut)) => {
+                prop_assert_eq!(path, paths.last().unwrap());
+                prop_assert!(cut.is_some() || content[..keep].ends_with(b"\n"));
+                let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+                prop_assert_eq!(&numbers, &expected);
+                // What is left is a journal again.
+                prop_assert_eq!(reopened(directory.path()).unwrap(), (expected, None));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(content in proptest::collection::vec(any::<u8>(), 0..600), after in any::<bool>()) {
+        let directory = if after { filled(2) } else { tempfile::tempdir().unwrap() };
+        let path = directory.path().join(segment::file_name(1));
+        let mut whole = std::fs::read(&path).unwrap_or_default();
+        whole.extend_from_slice(&content);
+        std::fs::write(&path, whole).unwrap();
+        let _ = Reader::open(directory.path()).unwrap().verify();
+        let _ = reopened(directory.path());
+    }
+}

@@ -1,0 +1,319 @@
+//! The one writer of a journal.
+
+use std::fs::{File, OpenOptions};
+use std::marker::PhantomData;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::Error;
+use super::line::{self, FORMAT_MINOR, Header, Record};
+use super::lock::Lock;
+use super::reserve::{Reserve, Space};
+use super::segment::{self, Cut, Position, Segment, Walk};
+use super::snapshot::{self, Snapshot};
+use crate::time::Timestamp;
+
+/// Whose journal it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The runtime's name.
+    pub runtime: String,
+    /// Now: the time of the header, should a segment be begun.
+    pub created: Timestamp,
+}
+
+/// Sizes of a journal's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A segment that has grown to this many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// Space that is held behind the last record, in bytes.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Limits {
+    /// Segments of 16 MiB, some ten thousand evolutions. A reserve of 2 MiB: two of the largest records, or hundreds of
+    /// usual ones, after the disk has become full.
+    fn default() -> Self {
+        Self { segment_bytes: 16 << 20, reserve_bytes: 2 << 20 }
+    }
+}
+
+/// What a journal held when it was opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened<B> {
+    /// The newest good snapshot: the last record that it has seen, and the state.
+    pub snapshot: Option<(u64, Value)>,
+    /// The records behind it, oldest first.
+    pub records: Vec<Record<B>>,
+    /// A last line that a crash had cut short, and that was taken off.
+    pub cut: Option<Cut>,
+    /// What was passed over, for a person: bad snapshots.
+    pub warnings: Vec<String>,
+}
+
+/// A journal that is open for writing.
+#[derive(Debug)]
+pub struct Journal<B> {
+    directory: PathBuf,
+    runtime: String,
+    limits: Limits,
+    path: PathBuf,
+    file: File,
+    /// The first record of the open segment.
+    segment: u64,
+    length: u64,
+    position: Position,
+    space: Space,
+    poisoned: bool,
+    rotation_failure: Option<String>,
+    _lock: Lock,
+    _body: PhantomData<fn(&B)>,
+}
+
+impl<B: Serialize + DeserializeOwned> Journal<B> {
+    /// Opens the journal in `directory`, or begins one, and reads what follows the newest snapshot.
+    ///
+    /// # Errors
+    /// When another process writes it, when it is damaged (which is never guessed around), when it is of a newer rei or
+    /// of another runtime, or when the system refuses.
+    pub fn open(directory: &Path, meta: &Meta) -> Result<(Self, Opened<B>), Error> {
+        Self::open_with(directory, meta, Limits::default())
+    }
+
+    /// [`Journal::open`] with other sizes.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_with(directory: &Path, meta: &Meta, limits: Limits) -> Result<(Self, Opened<B>), Error> {
+        std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+        let lock = Lock::take(directory)?;
+        let segments = segment::list(directory)?;
+        let (snapshot, warnings) = snapshot::newest(directory, &meta.runtime);
+        let mut records = Vec::new();
+        let (end, cut) = match segments.last() {
+            None if snapshot.is_some() => {
+                let what = "there is a snapshot, but no record".to_owned();
+                return Err(Error::Incomplete { directory: directory.to_owned(), what });
+            }
+            None => (begin(directory, meta, &Position::start())?, None),
+            Some(_) => {
+                let start = Start { directory, meta, segments: &segments };
+                start.read(snapshot.as_ref(), &mut records)?
+            }
+        };
+        let open = OpenOptions::new().write(true).open(&end.path);
+        let file = open.map_err(Error::io("open", &end.path))?;
+        if cut.is_some() {
+            let done = file.set_len(end.length).and_then(|()| file.sync_data());
+            done.map_err(Error::io("cut the last line of", &end.path))?;
+        }
+        let mut space = Space::new(limits.reserve_bytes);
+        space.renew(&file, end.length);
+        let journal = Self {
+            directory: directory.to_owned(),
+            runtime: meta.runtime.clone(),
+            limits,
+            path: end.path,
+            file,
+            segment: end.segment,
+            length: end.length,
+            position: end.position,
+            space,
+            poisoned: false,
+            rotation_failure: None,
+            _lock: lock,
+            _body: PhantomData,
+        };
+        let snapshot = snapshot.map(|snapshot| (snapshot.seq, snapshot.state));
+        Ok((journal, Opened { snapshot, records, cut, warnings }))
+    }
+
+    /// Adds a record; when this returns, it is on disk. Blocks for about 0.2 ms.
+    ///
+    /// # Errors
+    /// When the record is too large (nothing is written), or when it cannot be brought to disk. After a failed write
+    /// the journal still ends with the record before; after a failed sync nobody knows, and every later call fails.
+    pub fn append<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<Record<&'b B>, Error> {
+        if self.poisoned {
+            return Err(Error::Poisoned { directory: self.directory.clone() });
+        }
+        if self.length >= self.limits.segment_bytes {
+            self.rotate(at);
+        }
+        let record = Record { seq: self.position.seq, at, prev: self.position.prev.clone(), body };
+        let line = line::seal(&record)?;
+        // Written at our own offset: what a failed write leaves behind is written over by the next one.
+        self.file.write_all_at(&line, self.length).map_err(Error::io("write", &self.path))?;
+        if let Err(error) = self.file.sync_data() {
+            self.poisoned = true;
+            return Err(Error::io("sync", &self.path)(error));
+        }
+        self.length += line.len() as u64;
+        self.position.prev = line::hash(&line[..line.len() - 1]);
+        self.position.seq += 1;
+        self.space.renew(&self.file, self.length);
+        Ok(record)
+    }
+
+    /// Stores the state after the last record, so that the next start reads only what follows. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be stored; the journal itself is as good as before.
+    pub fn snapshot(&mut self, state: &impl Serialize) -> Result<(), Error> {
+        let snapshot = Snapshot {
+            format: line::format(),
+            runtime: self.runtime.clone(),
+            seq: self.last_seq(),
+            hash: self.position.prev.clone(),
+            segment: self.segment,
+            offset: self.length,
+            state,
+        };
+        snapshot::write(&self.directory, &snapshot)
+    }
+
+    /// The number of the last record; 0 when there is none.
+    pub fn last_seq(&self) -> u64 {
+        self.position.seq - 1
+    }
+
+    /// Whether the next records have their space on disk.
+    pub fn reserve(&self) -> Reserve {
+        self.space.status(self.length)
+    }
+
+    /// Why the segment in use, though full, is not followed by a new one; it grows meanwhile.
+    pub fn rotation_failure(&self) -> Option<&str> {
+        self.rotation_failure.as_deref()
+    }
+
+    /// Begins the next segment. On a full disk the open one, with its reserve, goes on.
+    fn rotate(&mut self, at: Timestamp) {
+        let meta = Meta { runtime: self.runtime.clone(), created: at };
+        let next = begin(&self.directory, &meta, &self.position).and_then(|end| {
+            let file = OpenOptions::new().write(true).open(&end.path).map_err(Error::io("open", &end.path))?;
+            Ok((end, file))
+        });
+        match next {
+            Ok((end, file)) => {
+                // Gives the old segment's reserve back; where that fails, it is only space.
+                let _ = self.file.set_len(self.length);
+                (self.path, self.segment, self.length, self.position) =
+                    (end.path, end.segment, end.length, end.position);
+                self.file = file;
+                self.space = Space::new(self.limits.reserve_bytes);
+                self.space.renew(&self.file, self.length);
+                self.rotation_failure = None;
+            }
+            Err(error) => self.rotation_failure = Some(error.to_string()),
+        }
+    }
+}
+
+/// Where the next record goes.
+struct End {
+    path: PathBuf,
+    segment: u64,
+    length: u64,
+    position: Position,
+}
+
+/// Makes a new segment that follows `position`; it is there whole or not at all.
+fn begin(directory: &Path, meta: &Meta, position: &Position) -> Result<End, Error> {
+    let header = Header {
+        journal: line::MAGIC.to_owned(),
+        format: line::format(),
+        runtime: meta.runtime.clone(),
+        created: meta.created,
+        first: position.seq,
+        prev: position.prev.clone(),
+    };
+    let line = line::seal(&header)?;
+    let (path, temporary) = (directory.join(segment::file_name(position.seq)), directory.join("new"));
+    let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+    let written = file.write_all_at(&line, 0).and_then(|()| file.sync_data());
+    written.map_err(Error::io("write", &temporary))?;
+    std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+    snapshot::sync(directory)?;
+    let position = Position { seq: position.seq, prev: line::hash(&line[..line.len() - 1]) };
+    Ok(End { path, segment: header.first, length: line.len() as u64, position })
+}
+
+/// Reads a journal that is there when it is opened for writing.
+struct Start<'s> {
+    directory: &'s Path,
+    meta: &'s Meta,
+    segments: &'s [Segment],
+}
+
+impl Start<'_> {
+    fn read<B: DeserializeOwned>(
+        &self,
+        snapshot: Option<&Snapshot<Value>>,
+        records: &mut Vec<Record<B>>,
+    ) -> Result<(End, Option<Cut>), Error> {
+        let (mut index, mut walk) = match snapshot {
+            None => (0, self.begin(0, Position::start())?),
+            Some(snapshot) => self.resume(snapshot)?,
+        };
+        loop {
+            while let Some(sound) = walk.next()? {
+                let read = line::record(sound.bytes);
+                records.push(read.map_err(|source| Error::Body { place: sound.place.clone(), source })?);
+            }
+            index += 1;
+            if index == self.segments.len() {
+                break;
+            }
+            walk = self.begin(index, walk.position)?;
+        }
+        let Segment { first, path } = &self.segments[index - 1];
+        let end = End { path: path.clone(), segment: *first, length: walk.offset(), position: walk.position };
+        Ok((end, walk.cut))
+    }
+
+    fn begin(&self, index: usize, position: Position) -> Result<Walk, Error> {
+        let (walk, header) = Walk::begin(&self.segments[index], self.is_last(index), position)?;
+        self.is_ours(index, header)?;
+        Ok(walk)
+    }
+
+    fn is_last(&self, index: usize) -> bool {
+        index + 1 == self.segments.len()
+    }
+
+    fn is_ours(&self, index: usize, header: Header) -> Result<(), Error> {
+        if header.runtime != self.meta.runtime {
+            let (found, wanted) = (header.runtime, self.meta.runtime.clone());
+            return Err(Error::Foreign { directory: self.directory.to_owned(), found, wanted });
+        }
+        if line::version(&header.format).is_none_or(|(_, minor)| minor > FORMAT_MINOR) {
+            return Err(segment::newer(&self.segments[index].path, &header));
+        }
+        Ok(())
+    }
+
+    /// The walk from behind the record that the snapshot has seen last.
+    fn resume(&self, snapshot: &Snapshot<Value>) -> Result<(usize, Walk), Error> {
+        let incomplete = |what: String| Error::Incomplete { directory: self.directory.to_owned(), what };
+        let index = self.segments.iter().position(|segment| segment.first == snapshot.segment);
+        let index = index
+            .ok_or_else(|| incomplete(format!("the segment {} is missing", segment::file_name(snapshot.segment))))?;
+        let segment = &self.segments[index];
+        let length = std::fs::metadata(&segment.path).map_err(Error::io("read", &segment.path))?.len();
+        if length < snapshot.offset {
+            let what =
+                format!("{} ends before record {}, which a snapshot has seen", segment.path.display(), snapshot.seq);
+            return Err(incomplete(what));
+        }
+        let position = Position { seq: snapshot.seq + 1, prev: snapshot.hash.clone() };
+        let (walk, header) = Walk::resume(segment, self.is_last(index), position, snapshot.offset)?;
+        self.is_ours(index, header)?;
+        Ok((index, walk))
+    }
+}

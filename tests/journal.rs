@@ -1,0 +1,120 @@
+//! The journal on real file systems: full ones.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rei::journal::{Error, Journal, Limits, Meta, Reader, Reserve};
+use rei::time::Timestamp;
+use serde_json::{Value, json};
+
+/// A small file system that is gone when this is dropped.
+struct Mount {
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Mount {
+    /// Mounts one of `kind`; says why and gives `None` where that is not possible.
+    fn new(kind: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let (image, path) = (directory.path().join("image"), directory.path().join("mount"));
+        std::fs::create_dir(&path).unwrap();
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let steps: Vec<Vec<String>> = match kind {
+            "tmpfs" => vec![["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs"].map(str::to_owned).to_vec()],
+            _ => vec![
+                ["truncate", "-s", "16M", &text(&image)].map(str::to_owned).to_vec(),
+                ["mkfs.ext4", "-q", "-m", "0", &text(&image)].map(str::to_owned).to_vec(),
+                ["mount", "-o", "loop", &text(&image)].map(str::to_owned).to_vec(),
+            ],
+        };
+        for mut step in steps {
+            if step[0] == "mount" {
+                step.push(text(&path));
+            }
+            let output = Command::new(&step[0]).args(&step[1..]).output();
+            if !output.as_ref().is_ok_and(|output| output.status.success()) {
+                println!("SKIPPED: no {kind} can be mounted here: {step:?}: {output:?}");
+                return None;
+            }
+        }
+        Some(Self { path, _directory: directory })
+    }
+
+    /// Takes every free byte.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.path.join("filler")).unwrap();
+        for size in [1 << 16, 1 << 10, 1] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+        let _ = file.sync_all();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+fn meta() -> Meta {
+    Meta { runtime: "greeter".to_owned(), created: Timestamp::from_unix_ms(1_795_359_670_250) }
+}
+
+fn appends_succeed_on_a_full(kind: &str) {
+    let Some(mount) = Mount::new(kind) else { return };
+    let limits = Limits { segment_bytes: 256 << 10, reserve_bytes: 512 << 10 };
+    let directory = mount.path.join("journal");
+    let (mut journal, _) = Journal::<Value>::open_with(&directory, &meta(), limits).unwrap();
+    let body = json!({ "event": "tick", "text": "x".repeat(500) });
+    let at = Timestamp::from_unix_ms(0);
+    journal.append(at, &body).unwrap();
+    assert!(matches!(journal.reserve(), Reserve::Held { bytes } if bytes >= limits.reserve_bytes / 2));
+    mount.fill();
+    // Far more than one rollback writes, and past the bound at which a new segment would be begun.
+    for _ in 0..400 {
+        journal.append(at, &body).unwrap();
+    }
+    let Reserve::Shrinking { bytes, reason } = journal.reserve() else { panic!("{:?}", journal.reserve()) };
+    assert!(bytes < limits.reserve_bytes / 2, "{bytes} {reason}");
+    // When the reserve itself is used up, the error says so and the journal stays whole.
+    let error = loop {
+        match journal.append(at, &body) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull),
+        "{error:?}"
+    );
+    assert!(error.hint().unwrap().contains("free space"));
+    assert!(journal.rotation_failure().is_some());
+    let written = journal.last_seq();
+    assert_eq!(Reader::open(&directory).unwrap().verify().unwrap().records, written);
+    // With space again, it goes on as if nothing had been.
+    std::fs::remove_file(mount.path.join("filler")).unwrap();
+    assert_eq!(journal.append(at, &body).unwrap().seq, written + 1);
+    assert!(matches!(journal.reserve(), Reserve::Held { .. }), "{:?}", journal.reserve());
+    assert_eq!(journal.rotation_failure(), None);
+    drop(journal);
+    let (_, opened) = Journal::<Value>::open_with(&directory, &meta(), limits).unwrap();
+    assert_eq!(opened.records.len() as u64, written + 1);
+}
+
+#[test]
+fn appends_succeed_on_a_full_ext4() {
+    appends_succeed_on_a_full("ext4");
+}
+
+#[test]
+fn appends_succeed_on_a_full_tmpfs() {
+    appends_succeed_on_a_full("tmpfs");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let error = Journal::<Value>::open(Path::new("/proc/journal"), &meta()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot make /proc/journal");
+}
