@@ -15,6 +15,10 @@ use crate::time::Timestamp;
 #[serde(rename_all = "snake_case")]
 #[zlink(rename_all = "snake_case")]
 pub enum Phase {
+    /// Nothing was ever installed.
+    Empty,
+    /// The first version is built, then started.
+    Installing,
     /// No evolution is under way.
     #[default]
     Steady,
@@ -28,6 +32,8 @@ pub enum Phase {
     AwaitingApproval,
     /// The candidate has a share of the new connections.
     Canary,
+    /// The switch to the candidate is under way.
+    Promoting,
     /// The candidate has all new connections, and Previous is warm.
     Observing,
     /// Previous is being restored.
@@ -37,12 +43,15 @@ pub enum Phase {
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
+            Self::Empty => "empty",
+            Self::Installing => "installing",
             Self::Steady => "steady",
             Self::Diagnosing => "diagnosing",
             Self::Building => "building",
             Self::Validating => "validating",
             Self::AwaitingApproval => "awaiting approval",
             Self::Canary => "canary",
+            Self::Promoting => "promoting",
             Self::Observing => "observing",
             Self::RollingBack => "rolling back",
         })

@@ -1,0 +1,34 @@
+//! The one clock of the supervisor.
+
+use std::time::Instant;
+
+use crate::time::Timestamp;
+
+/// Wall time that never goes back: read once, then carried on by the monotonic clock.
+///
+/// A step of the machine's clock must not fire or postpone deadlines. After a restart the wall clock is read again, and
+/// never taken as earlier than the journal's last record.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: Timestamp,
+    read_at: Instant,
+}
+
+impl Clock {
+    /// A clock that is at least at `not_before`.
+    pub fn starting(not_before: Timestamp) -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let wall = Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
+        Self { wall: wall.max(not_before), read_at: Instant::now() }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.wall.plus_ms(u64::try_from(self.read_at.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When `at` comes, for a sleeping task.
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        self.read_at + std::time::Duration::from_millis(at.ms_since(self.wall))
+    }
+}

@@ -1,0 +1,68 @@
+//! From `rei.toml` to the numbers that the lifecycle decides by.
+
+use std::time::Duration;
+
+use crate::config::{self, Config};
+use crate::lifecycle::{Bounds, CanaryStep, OnInconclusive, Policy, Standby, WHOLE_PPM};
+
+/// The bound of Diagnosing: the evidence of a runtime that answers is there in seconds.
+const DIAGNOSE: Duration = Duration::from_secs(300);
+/// The first pause before a second restart, and the longest: as quick as a person would be, and no storm.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// An instance that ran this long did start.
+const STABLE: Duration = Duration::from_secs(10);
+/// The pause between looks while a step or the window holds for want of data.
+const RECHECK: Duration = Duration::from_secs(1);
+/// What is added to a bound that another part keeps, so that its own message comes first.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// The policy that a configuration means.
+pub fn policy(config: &Config) -> Policy {
+    let promotion = &config.promotion;
+    Policy {
+        overlap: config.runtime.strategy == config::Strategy::Overlap,
+        standby: match config.runtime.standby {
+            config::Standby::Keep => Standby::Keep,
+            config::Standby::Fresh => Standby::Fresh,
+            config::Standby::Cold => Standby::Cold,
+        },
+        approve: promotion.mode == config::PromotionMode::Approve,
+        canary: promotion.canary.iter().map(canary_step).collect(),
+        observe_ms: ms(promotion.observe),
+        hold_ms: ms(promotion.hold),
+        on_inconclusive: match promotion.on_inconclusive {
+            config::OnInconclusive::Ask => OnInconclusive::Ask,
+            config::OnInconclusive::Promote => OnInconclusive::Promote,
+            config::OnInconclusive::Revert => OnInconclusive::Revert,
+        },
+        keep_generations: promotion.keep_generations,
+        per_incident: config.evolution.per_incident,
+        per_hour: config.evolution.per_hour,
+        incident_blueprint: config.blueprints.incident.clone(),
+        class_blueprint: config.blueprints.by_class.clone(),
+        upgrade_blueprint: config.blueprints.upgrade.clone(),
+        bounds: Bounds {
+            diagnose_ms: ms(DIAGNOSE),
+            build_ms: ms(config.blueprints.timeout + GRACE),
+            validate_ms: ms(config.validation.timeout + GRACE),
+            start_ms: ms(config.runtime.start_timeout),
+            stop_ms: ms(config.runtime.stop_timeout + GRACE),
+            backoff_ms: ms(BACKOFF),
+            backoff_max_ms: ms(BACKOFF_MAX),
+            stable_ms: ms(STABLE),
+            recheck_ms: ms(RECHECK),
+        },
+    }
+}
+
+fn canary_step(step: &config::CanaryStep) -> CanaryStep {
+    // In range: the configuration's share is above 0 and below 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1 is below WHOLE_PPM")]
+    let share_ppm = (step.share * f64::from(WHOLE_PPM)).round() as u32;
+    CanaryStep { share_ppm: share_ppm.clamp(1, WHOLE_PPM - 1), for_ms: ms(step.r#for) }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,241 @@
+//! The loop: one input, one decision, all its effects, the next input.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
+
+use super::clock::Clock;
+use super::input::{Ask, Input, Inputs, News};
+use super::record::Entry;
+use super::slots::Occupants;
+use super::start::Signals;
+use super::tools::Tools;
+use super::watch::Watch;
+use crate::interface::types::EvolutionId;
+use crate::interface::{MonitorEvent, OperationsError};
+use crate::journal::Journal;
+use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
+use crate::runtime::keeper::FdStore;
+use crate::runtime::traffic::{Alarm, Traffic};
+
+/// The pause between looks at usage and windows.
+const TICK: Duration = Duration::from_secs(1);
+/// The pause before an event is tried again that could not be journalled.
+const RETRY: Duration = Duration::from_secs(1);
+/// Records between snapshots of the state: a restart reads at most so many.
+const SNAPSHOT_EVERY: u64 = 256;
+
+/// Why the supervisor ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Asked,
+    /// The program is replaced in place.
+    Reexec,
+    /// There is nothing to supervise, and why.
+    GaveUp(String),
+}
+
+/// The supervisor.
+pub struct Shell {
+    pub(super) core: Lifecycle,
+    pub(super) journal: Journal<Entry>,
+    pub(super) clock: Clock,
+    pub(super) tools: Arc<Tools>,
+    pub(super) pending: VecDeque<Event>,
+    pub(super) inputs: Inputs,
+    pub(super) received: mpsc::Receiver<Input>,
+    pub(super) listeners: broadcast::Sender<MonitorEvent>,
+    pub(super) traffic: Arc<Mutex<Traffic>>,
+    pub(super) store: Arc<Mutex<dyn FdStore + Send>>,
+    pub(super) alarm: Alarm,
+    pub(super) occupants: Occupants,
+    pub(super) watch: Watch,
+    pub(super) working: Vec<(EvolutionId, AbortHandle)>,
+    pub(super) signals: Signals,
+    pub(super) end: Option<End>,
+    pub(super) since_snapshot: u64,
+}
+
+impl Shell {
+    /// Supervises until it ends.
+    pub async fn run(&mut self) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.drain().await;
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let due = self.next_timer();
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => self.on_signal(signal),
+                input = self.received.recv() => match input {
+                    Some(input) => self.on_input(input),
+                    None => unreachable!("the supervisor holds a sender itself"),
+                },
+                () = sleep_until(due.map(|(_, at)| at)) => {
+                    if let Some((timer, _)) = due {
+                        self.pending.push_back(Event::Due(timer));
+                    }
+                }
+                tampering = self.alarm.next() => self.on_alarm(tampering),
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    /// The timer that is due first, and when.
+    fn next_timer(&self) -> Option<(Timer, std::time::Instant)> {
+        let first = self.core.timers().iter().min_by_key(|(_, armed)| armed.at)?;
+        Some((*first.0, self.clock.instant(first.1.at)))
+    }
+
+    /// Takes every event that waits, in order; the effects of one may bring more.
+    pub(super) async fn drain(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            if let Err(event) = self.take(event) {
+                self.pending.push_front(event);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Decides about one event, writes it down, and carries out what follows. Gives the event back when it could not be
+    /// written: the state is as before then, and Active goes on serving.
+    fn take(&mut self, event: Event) -> Result<(), Event> {
+        let at = self.clock.now();
+        let mut next = self.core.clone();
+        let effects = next.step(at, event.clone());
+        if next == self.core && effects.is_empty() {
+            return Ok(());
+        }
+        let entry = Entry { event, effects };
+        let seq = match self.journal.append(at, &entry) {
+            Ok(record) => record.seq,
+            Err(error) => {
+                tracing::error!(error = %crate::cli::chain(&error), "cannot write the journal; trying again");
+                return Err(entry.event);
+            }
+        };
+        self.core = next;
+        self.tell(seq, at, &entry);
+        for effect in entry.effects {
+            self.carry_out(effect);
+        }
+        self.since_snapshot += 1;
+        if self.since_snapshot >= SNAPSHOT_EVERY {
+            self.since_snapshot = 0;
+            if let Err(error) = self.journal.snapshot(&self.core) {
+                tracing::warn!(error = %crate::cli::chain(&error), "cannot write a snapshot; a restart takes longer");
+            }
+        }
+        Ok(())
+    }
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.pending.push_back(event),
+            Input::Instance { slot, id, news } => self.on_news(slot, &id, news),
+            Input::Progress { text, done } => self.tell_progress(text, done),
+            Input::Ask(ask) => self.on_ask(ask),
+            Input::Intruder(detail) => self.on_intruder(detail),
+        }
+    }
+
+    fn on_news(&mut self, slot: Slot, id: &str, news: News) {
+        match news {
+            News::Crashed { store_path, exit } => self.saw_crash(slot, &store_path, exit),
+            news if self.occupants.id(slot) != Some(id) => tracing::debug!(%slot, id, ?news, "stale news"),
+            News::Signal(signal) => self.saw(slot, signal),
+            News::Ready => {
+                self.saw(slot, crate::health::Signal::Ready(true));
+                self.pending.push_back(Event::Ready { slot });
+            }
+            News::Exited(exit) => self.on_exited(slot, exit),
+            News::Stopped => self.on_stopped(slot),
+        }
+    }
+
+    fn on_signal(&mut self, signal: super::start::Signal) {
+        match signal {
+            super::start::Signal::Terminate => self.end = Some(End::Asked),
+            super::start::Signal::Reload => self.reload(),
+            super::start::Signal::Child => {
+                self.occupants.reap_orphans();
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        for slot in Slot::ALL {
+            if let Some(usage) = self.occupants.usage(slot) {
+                self.saw(slot, crate::health::Signal::Usage(usage));
+            }
+        }
+        self.watch_tick();
+        super::notify::watchdog();
+    }
+
+    fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Ask::Operator { who, request, reply } => {
+                let answer = self.operator(who, request);
+                let _ = reply.send(answer);
+            }
+            Ask::History(limit, reply) => {
+                let _ = reply.send(self.history(limit));
+            }
+            Ask::Show(id, reply) => {
+                let _ = reply.send(self.show(&id));
+            }
+            Ask::Quarantine(reply) => {
+                let _ = reply.send(self.quarantine());
+            }
+            Ask::Stop => self.end = Some(End::Asked),
+            Ask::Reexec(reply) => {
+                let _ = reply.send(Ok(()));
+                self.end = Some(End::Reexec);
+            }
+            Ask::Health(reply) => {
+                let _ = reply.send(self.health_report());
+            }
+            Ask::Context(incident, reply) => self.ask_context(incident, reply),
+            Ask::Build(context, reply) => self.ask_build(*context, reply),
+            Ask::Validate(candidate, reply) => self.ask_validate(*candidate, reply),
+        }
+    }
+
+    /// Whether a process should run in a slot.
+    pub(super) fn runs(&self, slot: Slot) -> bool {
+        matches!(self.core.slot(slot).run, Run::Starting | Run::Ready)
+    }
+}
+
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The refusal of an operator's request, as it travels.
+impl From<&crate::lifecycle::Refusal> for OperationsError {
+    fn from(refusal: &crate::lifecycle::Refusal) -> Self {
+        use crate::lifecycle::Refusal;
+        match refusal {
+            Refusal::WrongPhase { hint, .. } => Self::WrongPhase { phase: Default::default(), hint: (*hint).to_owned() },
+            Refusal::NotFound { name, .. } => Self::NotFound { id: name.clone() },
+            Refusal::Quarantined { content } => {
+                Self::Invalid { field: "rev".to_owned(), reason: format!("{content} is in quarantine; {}", refusal.hint()) }
+            }
+        }
+    }
+}
