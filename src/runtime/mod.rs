@@ -1,1 +1,4 @@
 //! Instances, slots, probes, logs, isolation.
+
+pub mod keeper;
+pub mod traffic;

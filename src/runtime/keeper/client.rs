@@ -1,0 +1,176 @@
+//! A supervisor's side of the keeper.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::store::{FdStore, StoreError, check_name};
+use super::wire::{self, FDS_MAX, Packet};
+
+/// How long the keeper may take to answer, in seconds; it takes microseconds.
+const ANSWER_SECS_MAX: i64 = 2;
+/// How long a new keeper may take to listen, in milliseconds; it takes a few.
+const START_MS_MAX: u16 = 10_000;
+/// What is kept of a failed keeper's message, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 4096;
+
+/// A connection to the keeper. While it is open the keeper stays; it reads as ended when the keeper is gone.
+#[derive(Debug)]
+pub struct Keeper {
+    connection: OwnedFd,
+}
+
+impl Keeper {
+    /// Connects to the keeper at `path`, which is started as `exe keeper --socket path` where none answers. Two supervisors
+    /// that do this at once get the same one.
+    ///
+    /// # Errors
+    /// When none answers and none can be started.
+    pub fn start_or_connect(path: &Path, exe: &Path) -> Result<Self, StoreError> {
+        let mut command = Command::new(exe);
+        command.args([OsStr::new("keeper"), OsStr::new("--socket"), path.as_os_str()]).env_clear();
+        Self::start_with_or_connect(path, command)
+    }
+
+    /// As [`Keeper::start_or_connect`], with a command that calls [`super::keeper_main`].
+    ///
+    /// # Errors
+    /// When none answers and none can be started.
+    pub fn start_with_or_connect(path: &Path, mut command: Command) -> Result<Self, StoreError> {
+        let absent = |error: &StoreError| {
+            matches!(error, StoreError::Lost(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+        };
+        match Self::connect(path) {
+            Err(error) if absent(&error) => {}
+            result => return result,
+        }
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |why: String| StoreError::NotStarted { program: program.clone(), why };
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut message = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            // It ends when the starter has exited and the keeper has turned its streams away.
+            message = read_bounded(stderr).map_err(|error| failed(error.to_string()))?;
+        }
+        let status = child.wait().map_err(|error| failed(error.to_string()))?;
+        if !status.success() {
+            return Err(failed(format!("{status}, {}", message.trim())));
+        }
+        Self::connect(path)
+    }
+
+    /// Connects to a keeper that is there.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub fn connect(path: &Path) -> Result<Self, StoreError> {
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
+        let bound = TimeVal::seconds(ANSWER_SECS_MAX);
+        setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
+        setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
+        connect(connection.as_raw_fd(), &UnixAddr::new(path).map_err(invalid)?).map_err(io::Error::from)?;
+        let keeper = Self { connection };
+        keeper.ping()?;
+        Ok(keeper)
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn ping(&self) -> Result<(), StoreError> {
+        self.ask(wire::PING, "", &[])
+    }
+
+    /// Tells the keeper to let go of everything and end: the service is over.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn quit(self) -> Result<(), StoreError> {
+        self.ask(wire::QUIT, "", &[])
+    }
+
+    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+        wire::send(&self.connection, kind, text, fds, MsgFlags::empty())?;
+        let answer = self.receive()?;
+        match answer.kind {
+            wire::OK => Ok(()),
+            wire::NO => Err(StoreError::Refused { name: text.to_owned(), why: answer.text }),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    fn receive(&self) -> Result<Packet, StoreError> {
+        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
+        Ok(wire::receive(&self.connection, MsgFlags::empty())?.ok_or_else(gone)?)
+    }
+}
+
+impl AsFd for Keeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl FdStore for Keeper {
+    fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.ask(wire::STORE, name, &[fd])
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.ask(wire::REMOVE, name, &[])
+    }
+
+    fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
+        wire::send(&self.connection, wire::FETCH, "", &[], MsgFlags::empty())?;
+        let mut all = Vec::new();
+        loop {
+            let packet = self.receive()?;
+            match packet.kind {
+                wire::OK => return Ok(all),
+                wire::PART if all.len() + packet.fds.len() <= FDS_MAX => {
+                    let names: Vec<String> = packet.text.lines().map(str::to_owned).collect();
+                    if names.len() != packet.fds.len() {
+                        return Err(StoreError::Confused);
+                    }
+                    all.extend(names.into_iter().zip(packet.fds));
+                }
+                _ => return Err(StoreError::Confused),
+            }
+        }
+    }
+}
+
+/// Reads to the end, or to the bounds of time and size.
+fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(START_MS_MAX.into());
+    let (mut stream, mut text) = (stream.take(MESSAGE_BYTES_MAX), Vec::new());
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(stream.get_ref().as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, timeout)? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut chunk = [0; 256];
+        match stream.read(&mut chunk)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            n => text.extend_from_slice(&chunk[..n]),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The keeper: holds descriptors while there is no supervisor.
+//!
+//! Listening sockets live as long as somebody has them open. When a supervisor dies, its sockets' queues would be lost; so copies
+//! are with a [`FdStore`]: systemd's own where there is one, else the keeper, a process of its own that does nothing else. Log
+//! pipes, notify sockets and pidfds of instances are kept likewise; a store knows names and descriptors, not what they are.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `store` | the trait and its error |
+//! | `wire` | packets between a supervisor and the keeper |
+//! | `server` | the keeper's process |
+//! | `client` | a supervisor's side, which starts the keeper where there is none |
+//! | `systemd` | systemd's descriptor store |
+
+mod client;
+mod server;
+mod store;
+mod systemd;
+mod wire;
+
+pub use client::Keeper;
+pub use server::{ALONE_MAX, keeper_main};
+pub use store::{FdStore, INSTANCE_PREFIX, NoStore, StoreError};
+pub use systemd::SystemdStore;
+pub use wire::FDS_MAX;

@@ -1,0 +1,265 @@
+//! The keeper's process: one loop, no runtime, a bounded number of descriptors.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{ForkResult, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+
+use super::store::{INSTANCE_PREFIX, check_name};
+use super::wire::{self, FDS_MAX, PACKET_FDS_MAX, Packet};
+
+/// How long a keeper stays while no supervisor is connected and no instance that it knows of lives: time enough for a service
+/// manager or a person to start the next supervisor, and no leak for ever.
+pub const ALONE_MAX: Duration = Duration::from_secs(600);
+
+/// Supervisors at once: one, the next one, and a person's look.
+const CLIENTS_MAX: usize = 8;
+/// How long a client may take to read an answer before it is dropped, in seconds.
+const SEND_SECS_MAX: i64 = 1;
+
+/// Runs the keeper. Returns in the caller's process with success as soon as the socket at `path` answers, or with failure and
+/// one line on standard error; and, later, in the keeper's own process when its work is done. Both shall exit then.
+///
+/// The keeper is a session of its own without a terminal, with `/` as its directory and no descriptor but its own. It ignores
+/// SIGHUP, SIGINT and SIGTERM, because it must outlive the end of everything around it: it ends when it is told to, or when it has
+/// been `alone` that long with no living instance. It is not dumpable, so that nobody of its user reads its descriptors.
+///
+/// Must be called while the process has one thread.
+pub fn keeper_main(path: &Path, alone: Duration) -> ExitCode {
+    let server = match start(path, alone) {
+        Ok(Some(server)) => server,
+        // Another one is at work.
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rei keeper: cannot serve {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    // SAFETY: by the contract above no other thread holds a lock that the child would wait for.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { .. }) => ExitCode::SUCCESS,
+        Ok(ForkResult::Child) => match detach().and_then(|()| server.run()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(error) => {
+            eprintln!("rei keeper: cannot fork: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Closes what was inherited and listens at `path`; `None` where a keeper does that already.
+fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
+    prctl::set_dumpable(false)?;
+    close_inherited()?;
+    umask(Mode::from_bits_truncate(0o077));
+    let path = std::path::absolute(path)?;
+    let mut lock = path.clone().into_os_string();
+    lock.push(".lock");
+    let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(lock)?;
+    // Two supervisors may start one each: the lock decides, and lives as long as the keeper, through fork.
+    let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, error)) => return Err(error.into()),
+    };
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    let address = UnixAddr::new(&path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    bind(listener.as_raw_fd(), &address)?;
+    listen(&listener, Backlog::new(16)?)?;
+    Ok(Some(Server { path, _lock: lock, listener, alone, clients: Vec::new(), entries: Vec::new() }))
+}
+
+/// Closes all descriptors but the standard three.
+fn close_inherited() -> io::Result<()> {
+    // SAFETY: called first of all in a process whose own code has opened nothing yet; what is closed belongs to nobody here.
+    match unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Leaves the session, terminal, directory and standard streams of whoever started this.
+fn detach() -> io::Result<()> {
+    setsid()?;
+    chdir("/")?;
+    for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
+        // SAFETY: to ignore a signal runs no handler.
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    }
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    // For `ps`; nothing depends on it.
+    let _ = prctl::set_name(c"rei-keeper");
+    Ok(())
+}
+
+struct Server {
+    path: PathBuf,
+    _lock: Flock<File>,
+    listener: OwnedFd,
+    alone: Duration,
+    clients: Vec<OwnedFd>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    name: String,
+    fd: OwnedFd,
+    /// A pidfd whose process has not ended.
+    lives: bool,
+}
+
+/// Whether the keeper goes on.
+#[derive(PartialEq)]
+enum Next {
+    Serve,
+    Drop,
+    Quit,
+}
+
+impl Server {
+    fn run(mut self) -> io::Result<()> {
+        let mut alone_since = Instant::now();
+        loop {
+            if !self.clients.is_empty() || self.entries.iter().any(|entry| entry.lives) {
+                alone_since = Instant::now();
+            } else if alone_since.elapsed() >= self.alone {
+                return self.end();
+            }
+            let (new, clients, ended) = self.wait(alone_since)?;
+            for name in ended {
+                self.entries.iter_mut().filter(|entry| entry.name == name).for_each(|entry| entry.lives = false);
+            }
+            // From the last to the first, so that a dropped one moves none that is still to come.
+            for index in clients.into_iter().rev() {
+                match self.serve(index) {
+                    Next::Serve => {}
+                    Next::Drop => drop(self.clients.remove(index)),
+                    Next::Quit => return self.end(),
+                }
+            }
+            if new {
+                self.accept();
+            }
+        }
+    }
+
+    /// Waits for a new client, a packet or an instance's end: whether somebody knocks, which clients, which instances.
+    fn wait(&self, alone_since: Instant) -> io::Result<(bool, Vec<usize>, Vec<String>)> {
+        let living = || self.entries.iter().filter(|entry| entry.lives);
+        let timeout = if self.clients.is_empty() && living().next().is_none() {
+            let left = self.alone.saturating_sub(alone_since.elapsed()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        } else {
+            PollTimeout::NONE
+        };
+        let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![watch(self.listener.as_fd())];
+        fds.extend(self.clients.iter().map(|client| watch(client.as_fd())));
+        fds.extend(living().map(|entry| watch(entry.fd.as_fd())));
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => return Ok((false, Vec::new(), Vec::new())),
+            result => result?,
+        };
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let (clients, instances) = fds[1..].split_at(self.clients.len());
+        let clients = clients.iter().enumerate().filter(|(_, fd)| ready(fd)).map(|(index, _)| index).collect();
+        let ended = living().zip(instances).filter(|(_, fd)| ready(fd)).map(|(entry, _)| entry.name.clone()).collect();
+        Ok((ready(&fds[0]), clients, ended))
+    }
+
+    /// Takes a client of our own user, or root, in.
+    fn accept(&mut self) {
+        let Ok(raw) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { return };
+        // SAFETY: `accept4` has just made this descriptor, and nobody else knows of it.
+        let client = unsafe { OwnedFd::from_raw_fd(raw) };
+        let ours = getsockopt(&client, sockopt::PeerCredentials)
+            .is_ok_and(|peer| peer.uid() == Uid::effective().as_raw() || peer.uid() == 0);
+        let bounded = setsockopt(&client, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECS_MAX)).is_ok();
+        if ours && bounded && self.clients.len() < CLIENTS_MAX {
+            self.clients.push(client);
+        }
+    }
+
+    /// Answers one packet.
+    fn serve(&mut self, index: usize) -> Next {
+        let packet = match wire::receive(&self.clients[index], MsgFlags::MSG_DONTWAIT) {
+            Ok(Some(packet)) => packet,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Serve,
+            Ok(None) | Err(_) => return Next::Drop,
+        };
+        let quit = packet.kind == wire::QUIT;
+        let answer = match packet.kind {
+            wire::STORE => self.store(packet),
+            wire::REMOVE => {
+                self.entries.retain(|entry| entry.name != packet.text);
+                Ok(())
+            }
+            wire::FETCH => match self.send_all(index) {
+                Ok(()) => Ok(()),
+                Err(_) => return Next::Drop,
+            },
+            wire::PING | wire::QUIT => Ok(()),
+            _ => Err("an unknown request"),
+        };
+        let (kind, text) = answer.map_or_else(|why| (wire::NO, why), |()| (wire::OK, ""));
+        let sent = wire::send(&self.clients[index], kind, text, &[], MsgFlags::empty());
+        match (sent, quit) {
+            (_, true) => Next::Quit,
+            (Ok(()), false) => Next::Serve,
+            (Err(_), false) => Next::Drop,
+        }
+    }
+
+    fn store(&mut self, packet: Packet) -> Result<(), &'static str> {
+        let Ok([fd]) = <[OwnedFd; 1]>::try_from(packet.fds) else { return Err("not one descriptor") };
+        check_name(&packet.text).map_err(|_| "a bad name")?;
+        let lives = packet.text.starts_with(INSTANCE_PREFIX);
+        let entry = Entry { name: packet.text, fd, lives };
+        let full = self.entries.len() >= FDS_MAX;
+        match self.entries.iter_mut().find(|known| known.name == entry.name) {
+            Some(known) => *known = entry,
+            None if full => return Err("the store is full"),
+            None => self.entries.push(entry),
+        }
+        Ok(())
+    }
+
+    fn send_all(&self, index: usize) -> io::Result<()> {
+        for part in self.entries.chunks(PACKET_FDS_MAX) {
+            let names: Vec<&str> = part.iter().map(|entry| entry.name.as_str()).collect();
+            let fds: Vec<BorrowedFd<'_>> = part.iter().map(|entry| entry.fd.as_fd()).collect();
+            wire::send(&self.clients[index], wire::PART, &names.join("\n"), &fds, MsgFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    fn end(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}

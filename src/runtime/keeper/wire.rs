@@ -1,0 +1,71 @@
+//! Packets between a supervisor and the keeper: one byte that says what it is, a text, and descriptors beside it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+/// Descriptors that a keeper holds at most: dozens of listeners with three sockets each, and the instances' pipes.
+pub const FDS_MAX: usize = 256;
+/// Descriptors in one packet: well below the kernel's 253.
+pub(super) const PACKET_FDS_MAX: usize = 64;
+/// The longest packet, in bytes: the names of [`PACKET_FDS_MAX`] descriptors at their longest.
+pub(super) const PACKET_BYTES_MAX: usize = 1 + PACKET_FDS_MAX * 256;
+
+/// Store the descriptor under the name that follows.
+pub(super) const STORE: u8 = b'S';
+/// Forget the name that follows.
+pub(super) const REMOVE: u8 = b'R';
+/// Send everything.
+pub(super) const FETCH: u8 = b'F';
+/// Are you there?
+pub(super) const PING: u8 = b'P';
+/// Let go of everything and end.
+pub(super) const QUIT: u8 = b'Q';
+/// Done.
+pub(super) const OK: u8 = b'k';
+/// Not done; why follows.
+pub(super) const NO: u8 = b'e';
+/// Names, one a line, with a descriptor each; more packets follow, and `OK` at the end.
+pub(super) const PART: u8 = b'f';
+
+/// A packet that came.
+pub(super) struct Packet {
+    pub kind: u8,
+    pub text: String,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Sends one packet, whole or not at all.
+pub(super) fn send(to: &impl AsRawFd, kind: u8, text: &str, fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &[][..] } else { &rights };
+    let bytes = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(text.as_bytes())];
+    sendmsg::<()>(to.as_raw_fd(), &bytes, rights, flags | MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives one packet; `None` when the other side is gone. Descriptors are closed on exec. A cut packet is an error.
+pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
+    let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
+    let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
+    let mut bytes = [IoSliceMut::new(&mut buffer)];
+    let message =
+        recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for rights in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = rights {
+            // SAFETY: the kernel has just made these descriptors for us, and each is taken once.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let (n, cut) = (message.bytes, message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC));
+    if cut {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let Some((&kind, text)) = buffer[..n].split_first() else { return Ok(None) };
+    let text = std::str::from_utf8(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?.to_owned();
+    Ok(Some(Packet { kind, text, fds }))
+}

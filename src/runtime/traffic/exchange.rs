@@ -1,0 +1,316 @@
+//! A unix listener: two bound sockets, of which one has the public path. They change places by one atomic exchange.
+//!
+//! A connection goes to the socket that has the path at that moment: all or nothing, a share is not possible. The queue of the
+//! other stays with it.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::socket::SockType;
+
+use super::Adoption;
+use super::diag;
+use super::error::OpenError;
+use super::label::Label;
+use super::slot::{Role, Routing, Slot};
+use super::socket::{self, UNIX_PATH_BYTES_MAX};
+use crate::config::types::ListenAddress;
+
+/// The mode of a public path, as socket activation has it: who may connect is the directory's affair.
+const PUBLIC_MODE: u32 = 0o666;
+/// The mode of the Interface's paths: the supervisor alone connects.
+const PRIVATE_MODE: u32 = 0o600;
+
+/// Two sockets and the public path.
+pub(super) struct Exchange {
+    name: String,
+    path: PathBuf,
+    sockets: [Bound; 2],
+    public: Slot,
+}
+
+/// A listening socket and the inode of its file, which stays as the file changes its name.
+struct Bound {
+    fd: OwnedFd,
+    inode: u64,
+}
+
+/// The path with a suffix: of the socket that is not public, and of one that is being made.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn spare(path: &Path) -> PathBuf {
+    beside(path, ".rei")
+}
+
+fn fresh(path: &Path) -> PathBuf {
+    beside(path, ".new")
+}
+
+impl Exchange {
+    /// Opens both sockets, or takes over those that `all` has. A file at the path is replaced only if nobody answers there.
+    pub fn open(
+        name: &str,
+        path: &Path,
+        routing: Routing,
+        all: &mut Vec<(Label, OwnedFd)>,
+        adoption: &mut Adoption,
+    ) -> Result<Self, OpenError> {
+        let error = |source| failed(name, path, source);
+        fits(name, path)?;
+        let mut kept = Slot::ALL.map(|slot| take(path, slot, None, all));
+        let public_inode = fs::symlink_metadata(path).ok().map(|file| file.ino());
+        let has_path = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| Some(bound.inode) == public_inode);
+        let public = match &kept {
+            [a, _] if has_path(a) => Slot::A,
+            [_, b] if has_path(b) => Slot::B,
+            // The path is a lost socket's, or nobody's.
+            [None, Some(_)] => Slot::A,
+            [Some(_), None] => Slot::B,
+            _ => routing.main(),
+        };
+        if kept.iter().all(Option::is_none) {
+            unused(name, path)?;
+        } else {
+            let lost = Slot::ALL.into_iter().zip(&kept).filter(|(_, bound)| bound.is_none());
+            adoption.lost.extend(lost.map(|(slot, _)| format!("{name}/{slot}")));
+        }
+        let open = |slot: Slot, bound: Option<Bound>| match bound {
+            Some(bound) => Ok(bound),
+            None => {
+                let at = if slot == public { path.to_owned() } else { spare(path) };
+                unused(name, &fresh(path))?;
+                publish(path, &at, PUBLIC_MODE).map_err(error)
+            }
+        };
+        let [a, b] = &mut kept;
+        // The public one last: whoever finds the path finds all in place.
+        let (first, second) = (open(public.other(), if public == Slot::A { b.take() } else { a.take() })?, public);
+        let last = open(second, if public == Slot::A { a.take() } else { b.take() })?;
+        let sockets = if public == Slot::A { [last, first] } else { [first, last] };
+        let mut exchange = Self { name: name.to_owned(), path: path.to_owned(), sockets, public };
+        exchange.route(routing).map_err(error)?;
+        Ok(exchange)
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is bound.
+    pub fn bound(&self) -> ListenAddress {
+        ListenAddress::Unix(self.path.clone())
+    }
+
+    /// Gives the path to the slot that gets all; a share sends everything to the other slot. Says whether it was a share.
+    pub fn route(&mut self, routing: Routing) -> io::Result<bool> {
+        let (slot, shared) = match routing.plain() {
+            Routing::All(slot) => (slot, false),
+            Routing::Share { to, .. } => (to.other(), true),
+        };
+        if slot != self.public {
+            renameat2(AT_FDCWD, &self.path, AT_FDCWD, &spare(&self.path), RenameFlags::RENAME_EXCHANGE)?;
+            self.public = slot;
+        }
+        Ok(shared)
+    }
+
+    /// A slot's socket.
+    pub fn slot(&self, slot: Slot) -> &OwnedFd {
+        &self.at(slot).fd
+    }
+
+    fn at(&self, slot: Slot) -> &Bound {
+        let [a, b] = &self.sockets;
+        match slot {
+            Slot::A => a,
+            Slot::B => b,
+        }
+    }
+
+    /// Connections in a slot's queue.
+    pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
+        diag::unix_queue(self.slot(slot))
+    }
+
+    /// Whether nothing waits in a slot that has not the path. Unix sockets know no handshake.
+    pub fn is_drained(&self, slot: Slot) -> io::Result<bool> {
+        Ok(self.public != slot && self.backlog(slot)? == 0)
+    }
+
+    /// Undoes what an earlier instance did to the shared state of a slot's socket.
+    pub fn prepare(&self, slot: Slot) -> io::Result<()> {
+        socket::set_nonblocking(self.slot(slot), false)?;
+        socket::listen(self.slot(slot))
+    }
+
+    /// Opens the sockets again that were shut down: such a socket refuses connections for ever.
+    pub fn repair(&mut self) -> Result<(), OpenError> {
+        for slot in Slot::ALL {
+            if hung_up(self.slot(slot)) {
+                let at = if slot == self.public { self.path.clone() } else { spare(&self.path) };
+                unused(&self.name, &fresh(&self.path))?;
+                let bound = publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
+                self.sockets[usize::from(slot == Slot::B)] = bound;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets with their names in a store.
+    pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
+        Slot::ALL.into_iter().map(|slot| Ok((label(&self.name, slot, self.at(slot))?, self.slot(slot)))).collect()
+    }
+
+    /// Removes both files. Nobody can connect any more.
+    pub fn unlink(&self) {
+        for path in [self.path.clone(), spare(&self.path)] {
+            // Somebody may have removed it, and there is nothing to do about a failure.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The private listener of each slot for the Interface, inherited under the name `rei`.
+pub(super) struct Private {
+    sockets: [(PathBuf, Bound); 2],
+}
+
+/// The name under which an instance inherits the Interface's listener.
+pub(super) const INTERFACE: &str = "rei";
+
+impl Private {
+    /// Opens both sockets in a directory that only the supervisor may enter, or takes them over.
+    pub fn open(directory: &Path, all: &mut Vec<(Label, OwnedFd)>, adoption: &mut Adoption) -> Result<Self, OpenError> {
+        let had_some = all.iter().any(|(label, _)| label.name == INTERFACE);
+        let mut open = |slot: Slot| {
+            let path = directory.join(format!("{INTERFACE}-{slot}.sock"));
+            fits(INTERFACE, &path)?;
+            if let Some(bound) = take(&path, slot, Some(INTERFACE), all) {
+                return Ok((path, bound));
+            }
+            if had_some {
+                adoption.lost.push(format!("{INTERFACE}/{slot}"));
+            }
+            unused(INTERFACE, &fresh(&path))?;
+            let bound = publish(&path, &path, PRIVATE_MODE).map_err(|source| failed(INTERFACE, &path, source))?;
+            Ok((path, bound))
+        };
+        Ok(Self { sockets: [open(Slot::A)?, open(Slot::B)?] })
+    }
+
+    /// Where the supervisor connects.
+    pub fn path(&self, slot: Slot) -> &Path {
+        &self.at(slot).0
+    }
+
+    /// A slot's socket.
+    pub fn slot(&self, slot: Slot) -> &OwnedFd {
+        &self.at(slot).1.fd
+    }
+
+    fn at(&self, slot: Slot) -> &(PathBuf, Bound) {
+        &self.sockets[usize::from(slot == Slot::B)]
+    }
+
+    /// As [`Exchange::prepare`]. An instance that shut its socket down gets a new one.
+    pub fn prepare(&mut self, slot: Slot) -> Result<(), OpenError> {
+        let (path, bound) = &mut self.sockets[usize::from(slot == Slot::B)];
+        let error = |source| failed(INTERFACE, path, source);
+        if hung_up(&bound.fd) {
+            unused(INTERFACE, &fresh(path))?;
+            *bound = publish(path, path, PRIVATE_MODE).map_err(error)?;
+        }
+        socket::set_nonblocking(&bound.fd, false).map_err(error)?;
+        socket::listen(&bound.fd).map_err(error)
+    }
+
+    /// The sockets with their names in a store.
+    pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
+        Slot::ALL.into_iter().map(|slot| Ok((label(INTERFACE, slot, &self.at(slot).1)?, self.slot(slot)))).collect()
+    }
+
+    /// Removes both files.
+    pub fn unlink(&self) {
+        for (path, _) in &self.sockets {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn label(name: &str, slot: Slot, bound: &Bound) -> io::Result<Label> {
+    let cookie = socket::cookie(&bound.fd)?;
+    Ok(Label { name: name.to_owned(), role: Role::Slot(slot), place: bound.inode, cookie })
+}
+
+fn failed(name: &str, path: &Path, source: io::Error) -> OpenError {
+    OpenError::of(name, "listen on", &ListenAddress::Unix(path.to_owned()), source)
+}
+
+/// Takes the live socket of a slot that was made for this path, and whose file is still there, out of `all`.
+fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, OwnedFd)>) -> Option<Bound> {
+    let there = |inode| {
+        [path.to_owned(), spare(path)].iter().any(|path| fs::symlink_metadata(path).is_ok_and(|file| file.ino() == inode))
+    };
+    let at = all.iter().position(|(label, fd)| {
+        label.role == Role::Slot(slot)
+            && name.is_none_or(|name| label.name == name)
+            && socket::is(fd, SockType::Stream)
+            && socket::path(fd).is_some_and(|bound| bound == fresh(path))
+            && !hung_up(fd)
+            && there(label.place)
+    })?;
+    let (label, fd) = all.swap_remove(at);
+    Some(Bound { fd, inode: label.place })
+}
+
+/// Whether somebody shut the socket down.
+fn hung_up(fd: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Binds beside the path and moves the file to `at`, so that whoever finds it finds a socket that listens.
+fn publish(path: &Path, at: &Path, mode: u32) -> io::Result<Bound> {
+    let fresh = fresh(path);
+    let fd = socket::unix_listener(&fresh)?;
+    let inode = fs::symlink_metadata(&fresh)?.ino();
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    fs::rename(&fresh, at)?;
+    Ok(Bound { fd, inode })
+}
+
+fn fits(name: &str, path: &Path) -> Result<(), OpenError> {
+    let bytes = fresh(path).as_os_str().len();
+    if bytes <= UNIX_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(OpenError::PathTooLong { name: name.to_owned(), path: path.to_owned(), bytes, max: UNIX_PATH_BYTES_MAX })
+}
+
+/// Makes sure that nobody listens at a path. The file of a socket where nobody does is removed; anything else is left alone.
+fn unused(name: &str, path: &Path) -> Result<(), OpenError> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(name, path, error)),
+    };
+    if !file.file_type().is_socket() {
+        return Err(OpenError::NotASocket { name: name.to_owned(), path: path.to_owned() });
+    }
+    match socket::answers(path) {
+        Ok(true) => Err(failed(name, path, io::ErrorKind::AddrInUse.into())),
+        Ok(false) => fs::remove_file(path).map_err(|error| failed(name, path, error)),
+        Err(error) => Err(failed(name, path, error)),
+    }
+}

@@ -1,0 +1,228 @@
+//! An internet listener: one `SO_REUSEPORT` group of three sockets, steered by a program.
+//!
+//! The members are the two slots' and the guard K. K is never handed out and never chosen, and it is the last of its group: when a
+//! member leaves, the kernel moves the *last* one into its place. So as long as K is last, nothing before it has moved, and
+//! whoever tampers with a member makes K receive connections instead of getting more itself.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockType, setsockopt, sockopt};
+
+use super::diag;
+use super::error::OpenError;
+use super::label::Label;
+use super::order::Order;
+use super::program::{self, Draw, Program};
+use super::slot::{Role, Routing, Slot};
+use super::socket::{self, Mark};
+use crate::config::types::ListenAddress;
+
+/// What is asked of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// The listener's name.
+    pub name: String,
+    /// The address as configured, for messages.
+    pub listen: ListenAddress,
+    /// The same as a socket address; its port may be 0.
+    pub address: SocketAddr,
+    /// A client's address decides its share, not chance.
+    pub sticky: bool,
+}
+
+impl Wanted {
+    pub fn kind(&self) -> SockType {
+        if matches!(self.listen, ListenAddress::Udp(_)) { SockType::Datagram } else { SockType::Stream }
+    }
+
+    pub fn error(&self, act: &'static str, source: io::Error) -> OpenError {
+        OpenError::of(&self.name, act, &self.listen, source)
+    }
+
+    /// Opens a member and makes it join. `program` is for the first alone, so that not even the first connection goes astray.
+    pub fn member(&self, at: SocketAddr, role: Role, program: Option<Program>) -> Result<OwnedFd, OpenError> {
+        let open = || {
+            let fd = socket::inet(at, self.kind())?;
+            // Connections of an earlier run that linger must not keep the port.
+            setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
+            setsockopt(&fd, sockopt::ReusePort, &true)?;
+            if let Some(mut program) = program {
+                socket::attach(&fd, &mut program)?;
+            }
+            dress(&fd, role)?;
+            socket::bind_inet(&fd, at)?;
+            if self.kind() == SockType::Stream {
+                socket::listen(&fd)?;
+            }
+            Ok(fd)
+        };
+        open().map_err(|source| self.error("listen on", source))
+    }
+
+    /// Binds alone, which fails where anybody has the address, even somebody who would share it.
+    fn reserve(&self) -> Result<OwnedFd, OpenError> {
+        let reserve = || {
+            let fd = socket::inet(self.address, self.kind())?;
+            setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
+            socket::bind_inet(&fd, self.address)?;
+            // From here on the members may join.
+            setsockopt(&fd, sockopt::ReusePort, &true)?;
+            Ok(fd)
+        };
+        reserve().map_err(|source| self.error("listen on", source))
+    }
+}
+
+/// Gives a socket the mark and the flags of its role.
+pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
+    Mark::of(role).put(fd)?;
+    // An instance expects what socket activation gives: calls wait. The guard is looked at in passing.
+    socket::set_nonblocking(fd, role == Role::Guard)?;
+    if role == Role::Guard { Ok(()) } else { socket::lock_filter(fd) }
+}
+
+/// The three sockets of one internet listener.
+pub(super) struct Group {
+    pub(super) wanted: Wanted,
+    /// The bound address.
+    pub(super) address: SocketAddr,
+    pub(super) routing: Routing,
+    pub(super) slots: [OwnedFd; 2],
+    /// `None` only after a new one could not be opened.
+    pub(super) guard: Option<OwnedFd>,
+    pub(super) order: Order,
+    /// Handshakes under way when a slot was first asked whether it is drained after the last switch.
+    pending: Option<BTreeSet<SocketAddr>>,
+}
+
+impl Group {
+    /// Opens a group at an address that nobody else has.
+    pub fn open(wanted: &Wanted, routing: Routing) -> Result<Self, OpenError> {
+        let reserved = wanted.reserve()?;
+        let address = socket::address(&reserved).unwrap_or(wanted.address);
+        // A bound datagram socket would be a member. A stream socket is none until it listens, so it holds the port meanwhile.
+        let _reserved = (wanted.kind() == SockType::Stream).then_some(reserved);
+        let first = routing.main();
+        let to_first = program::route(Routing::All(first), |_| 0, Draw::Chance);
+        let one = wanted.member(address, Role::Slot(first), Some(to_first))?;
+        let two = wanted.member(address, Role::Slot(first.other()), None)?;
+        let guard = wanted.member(address, Role::Guard, None)?;
+        let slots = if first == Slot::A { [one, two] } else { [two, one] };
+        let mut group = Self::of(wanted, address, routing, slots, guard, Order::joined(first));
+        group.route(routing).map_err(|source| wanted.error("steer", source))?;
+        Ok(group)
+    }
+
+    /// A group of sockets that have joined.
+    pub fn of(
+        wanted: &Wanted,
+        address: SocketAddr,
+        routing: Routing,
+        slots: [OwnedFd; 2],
+        guard: OwnedFd,
+        order: Order,
+    ) -> Self {
+        Self { wanted: wanted.clone(), address, routing, slots, guard: Some(guard), order, pending: None }
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.wanted.name
+    }
+
+    /// Where it is bound.
+    pub fn bound(&self) -> ListenAddress {
+        match self.wanted.listen {
+            ListenAddress::Udp(_) => ListenAddress::Udp(self.address),
+            _ => ListenAddress::Tcp(self.address),
+        }
+    }
+
+    /// The switch: one system call.
+    pub fn route(&mut self, routing: Routing) -> io::Result<()> {
+        socket::attach(self.guard()?, &mut self.program(routing, self.order))?;
+        self.routing = routing;
+        self.pending = None;
+        Ok(())
+    }
+
+    /// The program for a routing where the members are in this order.
+    pub fn program(&self, routing: Routing, order: Order) -> Program {
+        let draw = if self.wanted.sticky { Draw::Source { v6: self.address.is_ipv6() } } else { Draw::Chance };
+        program::route(routing, |slot| order.slot(slot), draw)
+    }
+
+    /// The guard.
+    pub fn guard(&self) -> io::Result<&OwnedFd> {
+        self.guard.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    /// A slot's socket.
+    pub fn slot(&self, slot: Slot) -> &OwnedFd {
+        let [a, b] = &self.slots;
+        match slot {
+            Slot::A => a,
+            Slot::B => b,
+        }
+    }
+
+    /// Whether members queue connections, not datagrams.
+    pub fn is_stream(&self) -> bool {
+        self.wanted.kind() == SockType::Stream
+    }
+
+    /// Undoes what an earlier instance did to the shared state of a slot's socket.
+    pub fn prepare(&self, slot: Slot) -> io::Result<()> {
+        let fd = self.slot(slot);
+        dress(fd, Role::Slot(slot))?;
+        // On a listener this sets the length of the queue alone.
+        if self.is_stream() && socket::listens(fd) { socket::listen(fd) } else { Ok(()) }
+    }
+
+    /// Connections in a slot's queue; for UDP 1 when a datagram waits.
+    pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
+        let fd = self.slot(slot);
+        if self.is_stream() {
+            return Ok(socket::tcp_queue(fd)?.unwrap_or(0));
+        }
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        Ok(u64::from(poll(&mut fds, PollTimeout::ZERO)? > 0))
+    }
+
+    /// Handshakes with any member that are under way.
+    pub fn handshakes(&self) -> io::Result<BTreeSet<SocketAddr>> {
+        if self.is_stream() { diag::handshakes(self.address) } else { Ok(BTreeSet::new()) }
+    }
+
+    /// Whether nothing waits in a slot that gets no new connections, and nothing can come any more.
+    ///
+    /// A handshake's member is fixed by its first packet, and the kernel does not tell which it is. So all that were under way at
+    /// the first question after a switch must have ended, however many have begun since.
+    pub fn is_drained(&mut self, slot: Slot) -> io::Result<bool> {
+        if self.routing.plain() != Routing::All(slot.other()) || self.backlog(slot)? > 0 {
+            return Ok(false);
+        }
+        let now = self.handshakes()?;
+        let pending = self.pending.get_or_insert_with(|| now.clone());
+        pending.retain(|client| now.contains(client));
+        // One that has just ended may be in the queue by now.
+        Ok(pending.is_empty() && self.backlog(slot)? == 0)
+    }
+
+    /// The sockets with their names in a store.
+    pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
+        let slots = Slot::ALL.map(|slot| (Role::Slot(slot), self.slot(slot)));
+        let members = slots.into_iter().chain(self.guard.as_ref().map(|guard| (Role::Guard, guard)));
+        members.map(|(role, fd)| Ok((self.label(role, fd)?, fd))).collect()
+    }
+
+    /// The name of a member in a store.
+    pub fn label(&self, role: Role, fd: &OwnedFd) -> io::Result<Label> {
+        let place = u64::from(self.order.index(role));
+        Ok(Label { name: self.wanted.name.clone(), role, place, cookie: socket::cookie(fd)? })
+    }
+}

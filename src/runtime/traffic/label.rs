@@ -1,0 +1,64 @@
+//! Names under which the store keeps a listener's sockets: all that the next supervisor must know of them.
+
+use std::fmt;
+
+use super::slot::{Role, Slot};
+
+/// What every name of a socket of [`super::Traffic`] starts with.
+const PREFIX: &str = "traffic/";
+
+/// What a socket is. Written as `traffic/NAME/ROLE/PLACE/COOKIE`, so that it can be a name in a descriptor store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    /// The listener's name.
+    pub name: String,
+    /// Which member.
+    pub role: Role,
+    /// Its index in the group; for a unix socket the inode of its path.
+    pub place: u64,
+    /// Its `SO_COOKIE`: no other socket has it until the machine starts again.
+    pub cookie: u64,
+}
+
+impl Label {
+    /// Whether a stored name is one of ours, of whatever version.
+    pub fn is_ours(name: &str) -> bool {
+        name.starts_with(PREFIX)
+    }
+
+    /// Reads a name back.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(PREFIX)?.rsplitn(4, '/');
+        let cookie = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let place = parts.next()?.parse().ok()?;
+        let role = match parts.next()? {
+            "a" => Role::Slot(Slot::A),
+            "b" => Role::Slot(Slot::B),
+            "k" => Role::Guard,
+            _ => return None,
+        };
+        Some(Self { name: parts.next()?.to_owned(), role, place, cookie })
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}/{}/{}/{:x}", self.name, self.role, self.place, self.cookie)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_and_read_back() {
+        for role in Role::ALL {
+            let label = Label { name: "http-1".into(), role, place: 2, cookie: 0x4d2 };
+            assert_eq!(Label::parse(&label.to_string()), Some(label));
+        }
+        for bad in ["log/out", "traffic/http/c/0/1", "traffic/http/a/x/1", "traffic/a/0/1", "traffic/"] {
+            assert_eq!(Label::parse(bad), None, "{bad}");
+        }
+    }
+}

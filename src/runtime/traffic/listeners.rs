@@ -1,0 +1,396 @@
+//! All listeners of a runtime.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Alarm;
+use super::error::{OpenError, RouteError};
+use super::exchange::{Exchange, INTERFACE, Private};
+use super::group::{Group, Wanted};
+use super::label::Label;
+use super::rejoin::Kept;
+use super::slot::{Routing, Slot};
+use crate::config::types::{Listen, ListenAddress};
+use crate::runtime::keeper::FdStore;
+
+/// Bound of a listener's name, in bytes: a store's names have 255, of which ours need some for themselves.
+const NAME_BYTES_MAX: usize = 200;
+
+/// What is to be listened on.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// The listeners, in the order in which instances inherit them.
+    pub listens: &'a [Listen],
+    /// The directory of the Interface's private sockets, which the supervisor alone may enter; `None` where the runtime does not
+    /// serve the Interface.
+    pub interface: Option<&'a Path>,
+    /// Whether a client's address, instead of chance, decides if it belongs to a share: it then stays there as long as the share.
+    pub sticky: bool,
+}
+
+/// All listeners of a runtime, with the slot that gets new connections. To drop it closes this process's copies only.
+pub struct Traffic {
+    listeners: Vec<Listener>,
+    interface: Option<Private>,
+    routing: Routing,
+}
+
+enum Listener {
+    Group(Box<Group>),
+    Exchange(Exchange),
+}
+
+/// What an adoption found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in a lost one's queue are lost.
+    pub lost: Vec<String>,
+    /// Whether members were not where they had been left: an instance tampered with its listener while nobody watched.
+    pub moved: bool,
+    /// Stored sockets that no listener wants any more; they were closed.
+    pub dropped: Vec<String>,
+}
+
+/// What a switch did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Routed {
+    /// How long all listeners took together.
+    pub took: Duration,
+    /// Listeners that cannot share (unix sockets), where a share was asked for: there the slot of the share gets *nothing*,
+    /// and the other slot everything.
+    pub unshared: Vec<String>,
+}
+
+impl Traffic {
+    /// Opens all listeners, or none, for a supervisor that found nothing to take over. `routing` holds from the first connection.
+    ///
+    /// # Errors
+    /// When an address is used by anybody, may not be used, or is impossible; when the store refuses the sockets.
+    pub fn open(setup: Setup<'_>, routing: Routing, store: &mut dyn FdStore) -> Result<Self, OpenError> {
+        Self::adopt(setup, routing, &mut Vec::new(), store).map(|(traffic, _)| traffic)
+    }
+
+    /// Takes the listeners over from an earlier supervisor and opens what is missing.
+    ///
+    /// `kept` is what the store gave back; traffic's sockets are taken out of it, other things stay. `routing` is what was in
+    /// force, as the journal has it: no client is routed otherwise, not even for a moment. Queues are kept.
+    ///
+    /// # Errors
+    /// As [`Traffic::open`]; and when sockets of others share an address with ours.
+    pub fn adopt(
+        setup: Setup<'_>,
+        routing: Routing,
+        kept: &mut Vec<(String, OwnedFd)>,
+        store: &mut dyn FdStore,
+    ) -> Result<(Self, Adoption), OpenError> {
+        check(setup)?;
+        let mut stored: HashSet<String> = HashSet::new();
+        let mut ours = Vec::new();
+        for (name, fd) in std::mem::take(kept) {
+            if !Label::is_ours(&name) {
+                kept.push((name, fd));
+                continue;
+            }
+            // A name that does not fit its socket is nothing to build on.
+            if let Some(label) = Label::parse(&name)
+                && super::socket::cookie(&fd).is_ok_and(|cookie| cookie == label.cookie)
+            {
+                ours.push((label, fd));
+            }
+            stored.insert(name);
+        }
+        let mut adoption = Adoption::default();
+        let mut listeners = Vec::with_capacity(setup.listens.len());
+        for listen in setup.listens {
+            listeners.push(Listener::open(listen, setup.sticky, routing, &mut ours, store, &mut adoption)?);
+        }
+        let interface = setup.interface.map(|dir| Private::open(dir, &mut ours, &mut adoption)).transpose()?;
+        adoption.dropped = ours.iter().map(|(label, _)| label.to_string()).collect();
+        let traffic = Self { listeners, interface, routing };
+        traffic.keep(&stored, store)?;
+        Ok((traffic, adoption))
+    }
+
+    /// Gives all sockets to a store, for example to a new keeper after the old one was lost.
+    ///
+    /// # Errors
+    /// When the store refuses one.
+    pub fn store_all(&self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        self.keep(&HashSet::new(), store)
+    }
+
+    /// Brings a store that has `stored` of ours to what we have: first the new, then without the old.
+    fn keep(&self, stored: &HashSet<String>, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let mut current = HashSet::new();
+        for (label, fd) in self.labelled().map_err(|source| OpenError::Store(source.into()))? {
+            let name = label.to_string();
+            if !stored.contains(&name) {
+                store.store(&name, fd.as_fd()).map_err(OpenError::Store)?;
+            }
+            current.insert(name);
+        }
+        stored.difference(&current).try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
+    }
+
+    fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
+        let mut all = Vec::new();
+        for listener in &self.listeners {
+            all.extend(match listener {
+                Listener::Group(group) => group.labelled()?,
+                Listener::Exchange(exchange) => exchange.labelled()?,
+            });
+        }
+        all.extend(self.interface.as_ref().map(Private::labelled).transpose()?.into_iter().flatten());
+        Ok(all)
+    }
+
+    /// The names under which a store keeps the sockets now. With them in the journal, [`super::take_back`] finds the sockets in
+    /// running instances when the store is lost. They change by [`Traffic::adopt`] and [`Traffic::repair`] alone.
+    ///
+    /// # Errors
+    /// When the system refuses to tell of a socket, which it does not for an open one.
+    pub fn labels(&self) -> io::Result<Vec<String>> {
+        Ok(self.labelled()?.into_iter().map(|(label, _)| label.to_string()).collect())
+    }
+
+    /// Switches all listeners: one system call for each. All are tried, whatever happens to one.
+    ///
+    /// # Errors
+    /// Names the first listener that stayed as it was.
+    pub fn route(&mut self, routing: Routing) -> Result<Routed, RouteError> {
+        let begin = Instant::now();
+        let (mut failure, mut unshared) = (None, Vec::new());
+        for listener in &mut self.listeners {
+            let switched = match listener {
+                Listener::Group(group) => group.route(routing).map(|()| false),
+                Listener::Exchange(exchange) => exchange.route(routing),
+            };
+            match switched {
+                Ok(true) => unshared.push(listener.name().to_owned()),
+                Ok(false) => {}
+                Err(source) => {
+                    let (name, towards) = (listener.name().to_owned(), routing.main());
+                    failure.get_or_insert(RouteError { name, towards, source });
+                }
+            }
+        }
+        let took = begin.elapsed();
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                self.routing = routing;
+                Ok(Routed { took, unshared })
+            }
+        }
+    }
+
+    /// Where new connections go.
+    pub fn routing(&self) -> Routing {
+        self.routing
+    }
+
+    /// What an instance in this slot inherits, in the order of the configuration, the Interface's socket `rei` last. The
+    /// descriptors are closed on exec; the spawner gives the instance copies that are not.
+    pub fn slot_fds(&self, slot: Slot) -> Vec<(String, BorrowedFd<'_>)> {
+        let listeners = self.listeners.iter().map(|listener| (listener.name().to_owned(), listener.slot(slot).as_fd()));
+        let interface = self.interface.iter().map(|private| (INTERFACE.to_owned(), private.slot(slot).as_fd()));
+        listeners.chain(interface).collect()
+    }
+
+    /// Undoes what an earlier instance of the slot did to the state it shared with us: calls on the sockets wait again, and their
+    /// queues have their full length. To be called before an instance starts, and only when none lives in the slot.
+    ///
+    /// # Errors
+    /// When a socket was shut down and cannot be opened again.
+    pub fn prepare(&mut self, slot: Slot) -> Result<(), OpenError> {
+        for listener in &self.listeners {
+            let prepared = match listener {
+                Listener::Group(group) => group.prepare(slot),
+                Listener::Exchange(exchange) => exchange.prepare(slot),
+            };
+            prepared.map_err(|source| OpenError::of(listener.name(), "prepare", &listener.bound(), source))?;
+        }
+        self.interface.as_mut().map_or(Ok(()), |private| private.prepare(slot))
+    }
+
+    /// Connections that wait to be accepted in a slot, over all listeners; a UDP listener counts 1 when a datagram waits.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
+        self.listeners.iter().try_fold(0, |sum, listener| {
+            Ok(sum
+                + match listener {
+                    Listener::Group(group) => group.backlog(slot)?,
+                    Listener::Exchange(exchange) => exchange.backlog(slot)?,
+                })
+        })
+    }
+
+    /// Handshakes that are under way at any listener, with either slot: the kernel does not tell with which. Slower than
+    /// [`Traffic::backlog`]: it looks through the machine's connections.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn handshakes(&self) -> io::Result<u64> {
+        self.listeners.iter().try_fold(0, |sum, listener| match listener {
+            Listener::Group(group) => Ok(sum + group.handshakes()?.len() as u64),
+            Listener::Exchange(_) => Ok(sum),
+        })
+    }
+
+    /// Whether a slot that gets no new connections has none waiting, and can get none any more: its sockets may then lose their
+    /// instance. `false` for a slot that still gets some. To be asked again until it is true; handshakes end within a minute or so.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn is_drained(&mut self, slot: Slot) -> io::Result<bool> {
+        let mut drained = true;
+        for listener in &mut self.listeners {
+            drained &= match listener {
+                Listener::Group(group) => group.is_drained(slot)?,
+                Listener::Exchange(exchange) => exchange.is_drained(slot)?,
+            };
+        }
+        Ok(drained)
+    }
+
+    /// Each listener's name and where it is really bound: a configured port 0 has become a number.
+    pub fn addresses(&self) -> Vec<Listen> {
+        let listen = |listener: &Listener| Listen { name: listener.name().to_owned(), address: listener.bound() };
+        self.listeners.iter().map(listen).collect()
+    }
+
+    /// Where the supervisor connects to the Interface of a slot's instance.
+    pub fn interface_path(&self, slot: Slot) -> Option<&Path> {
+        self.interface.as_ref().map(|private| private.path(slot))
+    }
+
+    /// What tells of tampering. To be made anew after [`Traffic::repair`], which replaces sockets.
+    ///
+    /// # Errors
+    /// When the system refuses, or outside of a tokio runtime with I/O.
+    pub fn alarm(&self) -> io::Result<Alarm> {
+        let mut alarm = Alarm::new()?;
+        for listener in &self.listeners {
+            match listener {
+                Listener::Group(group) => {
+                    alarm.watch_guard(group.name(), group.guard()?)?;
+                    // A UDP socket may report errors of its peers: that is no tampering.
+                    for slot in Slot::ALL.into_iter().filter(|_| group.is_stream()) {
+                        alarm.watch_member(group.name(), slot, group.slot(slot))?;
+                    }
+                }
+                Listener::Exchange(exchange) => {
+                    for slot in Slot::ALL {
+                        alarm.watch_member(exchange.name(), slot, exchange.slot(slot))?;
+                    }
+                }
+            }
+        }
+        Ok(alarm)
+    }
+
+    /// Puts the groups in order after tampering. Live queues are kept; what came to a guard is lost, as no instance has it.
+    ///
+    /// # Errors
+    /// As [`Traffic::adopt`].
+    pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let stored: HashSet<String> =
+            self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
+        for listener in &mut self.listeners {
+            match listener {
+                Listener::Group(group) => group.repair(store)?,
+                Listener::Exchange(exchange) => exchange.repair()?,
+            }
+        }
+        self.keep(&stored, store)
+    }
+
+    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
+    ///
+    /// # Errors
+    /// When the store does not let go of a socket, which then goes on listening.
+    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        for listener in &self.listeners {
+            if let Listener::Exchange(exchange) = listener {
+                exchange.unlink();
+            }
+        }
+        if let Some(private) = &self.interface {
+            private.unlink();
+        }
+        let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
+        labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
+    }
+}
+
+impl Listener {
+    fn open(
+        listen: &Listen,
+        sticky: bool,
+        routing: Routing,
+        ours: &mut Vec<(Label, OwnedFd)>,
+        store: &mut dyn FdStore,
+        adoption: &mut Adoption,
+    ) -> Result<Self, OpenError> {
+        let address = match &listen.address {
+            ListenAddress::Unix(path) => {
+                return Exchange::open(&listen.name, path, routing, ours, adoption).map(Self::Exchange);
+            }
+            ListenAddress::Tcp(address) | ListenAddress::Udp(address) => *address,
+        };
+        let wanted = Wanted { name: listen.name.clone(), listen: listen.address.clone(), address, sticky };
+        let kept = Kept::take(&wanted, ours);
+        let group =
+            if kept.is_empty() { Group::open(&wanted, routing)? } else { Group::adopt(&wanted, kept, routing, store, adoption)? };
+        Ok(Self::Group(Box::new(group)))
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Group(group) => group.name(),
+            Self::Exchange(exchange) => exchange.name(),
+        }
+    }
+
+    fn bound(&self) -> ListenAddress {
+        match self {
+            Self::Group(group) => group.bound(),
+            Self::Exchange(exchange) => exchange.bound(),
+        }
+    }
+
+    fn slot(&self, slot: Slot) -> &OwnedFd {
+        match self {
+            Self::Group(group) => group.slot(slot),
+            Self::Exchange(exchange) => exchange.slot(slot),
+        }
+    }
+}
+
+/// Refuses names and addresses that would get in each other's way.
+fn check(setup: Setup<'_>) -> Result<(), OpenError> {
+    for (n, listen) in setup.listens.iter().enumerate() {
+        let name = &listen.name;
+        // What `LISTEN_FDNAMES` allows, and no `/`, which separates the parts of a label.
+        let legal = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(legal) {
+            return Err(OpenError::BadName { name: name.clone() });
+        }
+        let before = &setup.listens[..n];
+        if name == INTERFACE || before.iter().any(|other| other.name == *name) {
+            return Err(OpenError::NameTaken { name: name.clone() });
+        }
+        let any_port = matches!(&listen.address, ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.port() == 0);
+        if let Some(other) = before.iter().find(|other| !any_port && other.address == listen.address) {
+            let (first, second) = (other.name.clone(), name.clone());
+            return Err(OpenError::SameAddress { first, second, address: listen.address.clone() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Who is where in the kernel's array of a group's members. Pure.
+
+use super::slot::{Role, Slot};
+
+/// The member at each index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order([Role; 3]);
+
+impl Order {
+    /// The order in which members joined.
+    pub const fn joined(first: Slot) -> Self {
+        Self([Role::Slot(first), Role::Slot(first.other()), Role::Guard])
+    }
+
+    /// An order from members, if it names each once.
+    pub fn of(members: &[Role]) -> Option<Self> {
+        let order: [Role; 3] = members.try_into().ok()?;
+        Role::ALL.iter().all(|role| order.contains(role)).then_some(Self(order))
+    }
+
+    /// The order that labels of surviving members tell, as it was when they were written. A missing member had the place that is left.
+    /// Labels that contradict each other tell nothing: then it is the order of a fresh group.
+    pub fn recorded(labels: impl Iterator<Item = (Role, u64)>) -> Self {
+        let mut order = [None; 3];
+        for (role, place) in labels {
+            match usize::try_from(place).ok().and_then(|place| order.get_mut(place)) {
+                Some(free @ None) => *free = Some(role),
+                _ => return Self::joined(Slot::A),
+            }
+        }
+        // K goes to the last free place, the slots to the others.
+        for role in [Role::Guard, Role::Slot(Slot::B), Role::Slot(Slot::A)] {
+            if !order.contains(&Some(role))
+                && let Some(free) = order.iter_mut().rev().find(|place| place.is_none())
+            {
+                *free = Some(role);
+            }
+        }
+        let members: Vec<Role> = order.into_iter().flatten().collect();
+        Self::of(&members).unwrap_or(Self::joined(Slot::A))
+    }
+
+    /// The order after `lost` members left: the kernel moves the last into each hole.
+    pub fn without(self, lost: &[Role]) -> Vec<Role> {
+        let mut left = self.0.to_vec();
+        for role in lost {
+            if let Some(hole) = left.iter().position(|member| member == role) {
+                left.swap_remove(hole);
+            }
+        }
+        left
+    }
+
+    /// The index of a member.
+    pub fn index(self, role: Role) -> u32 {
+        match self.0 {
+            [first, ..] if first == role => 0,
+            [_, second, _] if second == role => 1,
+            _ => 2,
+        }
+    }
+
+    /// The index of a slot's member.
+    pub fn slot(self, slot: Slot) -> u32 {
+        self.index(Role::Slot(slot))
+    }
+
+    /// Whether the guard is where it must be.
+    pub fn guarded(self) -> bool {
+        self.0[2] == Role::Guard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Role = Role::Slot(Slot::A);
+    const B: Role = Role::Slot(Slot::B);
+    const K: Role = Role::Guard;
+
+    #[test]
+    fn survivors_tell_the_places_of_the_lost() {
+        let recorded = |labels: &[(Role, u64)]| Order::recorded(labels.iter().copied()).0;
+        assert_eq!(recorded(&[(A, 0), (B, 1), (K, 2)]), [A, B, K]);
+        assert_eq!(recorded(&[(A, 1), (K, 2)]), [B, A, K]);
+        assert_eq!(recorded(&[(B, 0)]), [B, A, K]);
+        assert_eq!(recorded(&[(B, 1)]), [A, B, K]);
+        assert_eq!(recorded(&[(K, 2)]), [A, B, K]);
+        assert_eq!(recorded(&[]), [A, B, K]);
+        for broken in [&[(A, 0), (B, 0)][..], &[(A, 7)], &[(A, u64::MAX)]] {
+            assert_eq!(recorded(broken), [A, B, K]);
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_in_which_order_members_were_lost() {
+        for order in [[A, B, K], [B, A, K]].map(Order) {
+            for (one, two) in [(A, B), (A, K), (B, K)] {
+                assert_eq!(order.without(&[one, two]), order.without(&[two, one]));
+            }
+        }
+        assert_eq!(Order([A, B, K]).without(&[A]), [K, B]);
+    }
+}

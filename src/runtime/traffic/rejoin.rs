@@ -1,0 +1,177 @@
+//! Makes a group whole again: after a supervisor's end, and after an instance's tampering.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{Shutdown, SockType, shutdown};
+
+use super::Adoption;
+use super::error::OpenError;
+use super::find::Search;
+use super::group::{Group, Wanted, dress};
+use super::label::Label;
+use super::order::Order;
+use super::slot::{Role, Routing, Slot};
+use super::socket;
+use crate::runtime::keeper::FdStore;
+
+/// Live members of one group, taken out of a store.
+#[derive(Default)]
+pub(super) struct Kept {
+    slots: [Option<OwnedFd>; 2],
+    guard: Option<OwnedFd>,
+    labels: Vec<Label>,
+    /// A socket came under two names: the last supervisor ended while it renamed it.
+    doubt: bool,
+}
+
+impl Kept {
+    /// Takes what belongs to `wanted` out of `all`.
+    pub fn take(wanted: &Wanted, all: &mut Vec<(Label, OwnedFd)>) -> Self {
+        let mut kept = Self::default();
+        // A guard that was made a slot's socket is that: slots go first.
+        all.sort_by_key(|(label, _)| label.role == Role::Guard);
+        for (label, fd) in std::mem::take(all) {
+            if !fits(wanted, &label, &fd) {
+                all.push((label, fd));
+                continue;
+            }
+            let place = match label.role {
+                Role::Slot(Slot::A) => &mut kept.slots[0],
+                Role::Slot(Slot::B) => &mut kept.slots[1],
+                Role::Guard => &mut kept.guard,
+            };
+            if kept.labels.iter().any(|known| known.cookie == label.cookie) {
+                kept.doubt = true;
+            } else if place.is_none() {
+                *place = Some(fd);
+                kept.labels.push(label);
+            } else {
+                all.push((label, fd));
+            }
+        }
+        kept
+    }
+
+    /// Whether there is nothing to take over.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// Whether a kept socket is a live one for this listener. A listener may be renamed, not moved.
+fn fits(wanted: &Wanted, label: &Label, fd: &OwnedFd) -> bool {
+    let any_port = wanted.address.port() == 0;
+    let is_there = socket::address(fd).is_some_and(|bound| {
+        bound.ip() == wanted.address.ip()
+            && if any_port { label.name == wanted.name } else { bound.port() == wanted.address.port() }
+    });
+    is_there && socket::is(fd, wanted.kind()) && (wanted.kind() != SockType::Stream || socket::listens(fd))
+}
+
+impl Group {
+    /// Takes a group over from an earlier supervisor. No live socket is closed, and nobody is routed otherwise than before.
+    ///
+    /// A slot whose socket was lost gets the guard's, for the connections that were meant for it come there; then a new guard joins.
+    pub fn adopt(
+        wanted: &Wanted,
+        kept: Kept,
+        routing: Routing,
+        store: &mut dyn FdStore,
+        adoption: &mut Adoption,
+    ) -> Result<Self, OpenError> {
+        let Kept { slots, mut guard, labels, doubt } = kept;
+        let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
+        let has = |role: &Role| labels.iter().any(|label| label.role == *role);
+        let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
+        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", wanted.name)));
+        let first = slots.iter().flatten().next().or(guard.as_ref());
+        let address = first.and_then(socket::address).unwrap_or(wanted.address);
+        let mut order = recorded.without(&lost);
+        let join = |order: &mut Vec<Role>, role| {
+            order.push(role);
+            wanted.member(address, role, None)
+        };
+        let mut fill = |slot, fd: Option<OwnedFd>, guard: &mut Option<OwnedFd>| {
+            let role = Role::Slot(slot);
+            match (fd, guard) {
+                // An instance may be using it: nothing about it is touched.
+                (Some(fd), _) => Ok(fd),
+                (None, guard) => match guard.take() {
+                    Some(fd) => {
+                        dress(&fd, role).map_err(|source| wanted.error("take back", source))?;
+                        order.iter_mut().filter(|member| **member == Role::Guard).for_each(|member| *member = role);
+                        Ok(fd)
+                    }
+                    None => join(&mut order, role),
+                },
+            }
+        };
+        let [a, b] = slots;
+        let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
+        let guard = match guard {
+            Some(guard) => guard,
+            None => join(&mut order, Role::Guard)?,
+        };
+        let expected = Order::of(&order).unwrap_or(recorded);
+        let mut group = Self::of(wanted, address, routing, slots, guard, recorded);
+        adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
+        Ok(group)
+    }
+
+    /// Undoes what an instance did to the group: members that were shut down listen again, a new guard joins as the last, the
+    /// members are found, and the program is put back. What waited in the old guard's queue is lost: no instance has it.
+    pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        for fd in &self.slots {
+            if self.is_stream() && !socket::listens(fd) {
+                socket::listen(fd).map_err(|source| self.wanted.error("listen again on", source))?;
+            }
+        }
+        self.new_guard(store)?;
+        self.settle(self.order, false, store)?;
+        Ok(())
+    }
+
+    /// Finds the members, with a new guard where the old one is not last, and routes. Says whether they were not where expected.
+    fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
+        let found = match self.search(expected, whole)? {
+            Some(order) => order,
+            None => {
+                self.new_guard(store)?;
+                self.search(expected, false)?.ok_or_else(|| OpenError::Strangers {
+                    name: self.wanted.name.clone(),
+                    address: self.bound(),
+                })?
+            }
+        };
+        self.order = found;
+        self.route(self.routing).map_err(|source| self.wanted.error("steer", source))?;
+        Ok(found != expected)
+    }
+
+    /// Looks for the members. Everybody else is routed by the order that was in force, as if nobody looked.
+    fn search(&self, expected: Order, whole: bool) -> Result<Option<Order>, OpenError> {
+        let search = || -> io::Result<Option<Order>> {
+            let rest = || self.program(self.routing, self.order);
+            Search { address: self.address, stream: self.is_stream(), guard: self.guard()?, rest: &rest }
+                .order(expected, whole)
+        };
+        search().map_err(|source| self.wanted.error("find the members of", source))
+    }
+
+    /// Replaces the guard. When a single member has left and come back as the last, the old guard stands in its hole; as it goes,
+    /// that member moves back where it was, so the program in force stays right all the time.
+    fn new_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        if let Some(old) = self.guard.take() {
+            let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
+            // A copy there would keep the old guard in the group.
+            store.remove(&label.to_string()).map_err(OpenError::Store)?;
+            if self.is_stream() {
+                // Whoever else holds a copy, this takes it out of the group. It fails only where it is out already.
+                let _ = shutdown(old.as_raw_fd(), Shutdown::Both);
+            }
+        }
+        self.guard = Some(self.wanted.member(self.address, Role::Guard, None)?);
+        Ok(())
+    }
+}
