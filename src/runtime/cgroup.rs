@@ -1,0 +1,209 @@
+//! Cgroup v2 directories of our own: the only way to kill a whole tree at once and to count it without a race.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use super::process;
+
+/// The name of a directory below which systemd puts the supervisor alone (`DelegateSubgroup=supervisor`), so that its
+/// siblings can have controllers.
+const OWN_SUBGROUP: &str = "supervisor";
+
+/// How deep a tree of directories is removed; instances cannot make any, so more is somebody else's.
+const DEPTH_MAX: usize = 8;
+
+/// Where instances get their directories, and what can be bounded there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// A directory that we may write.
+    pub dir: PathBuf,
+    /// Its name in `/proc/PID/cgroup`.
+    pub name: PathBuf,
+    /// Whether `memory.max` is there for instances.
+    pub memory: bool,
+    /// Whether `pids.max` is.
+    pub pids: bool,
+}
+
+/// What an instance's cgroup bounds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TreeLimits {
+    /// Memory of the whole tree, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of the tree.
+    pub processes: Option<u64>,
+}
+
+/// One instance's directory.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: PathBuf,
+    name: PathBuf,
+    handle: File,
+}
+
+impl Base {
+    /// Finds a place for instances, by trying it.
+    ///
+    /// # Errors
+    /// In words, why there is none.
+    pub fn find() -> Result<Self, String> {
+        let own = process::cgroup(std::process::id()).ok_or("no cgroup v2 for this process")?;
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("no list of mounts: {error}"))?;
+        let mount = mount_point(&mounts).ok_or("cgroup v2 is not mounted")?;
+        let name = if own.file_name().is_some_and(|last| last == OWN_SUBGROUP) {
+            own.parent().unwrap_or(&own).to_owned()
+        } else {
+            own
+        };
+        let dir = mount.join(name.strip_prefix("/").unwrap_or(&name));
+        if Path::new("/run/systemd/system").exists() && !is_delegated(&dir) {
+            return Err(format!("systemd has not delegated {} (Delegate=yes)", dir.display()));
+        }
+        // Fails where the supervisor itself is inside; then only killing works.
+        let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory +pids");
+        let trial = dir.join(format!("rei-trial-{}", std::process::id()));
+        let failed = |error: io::Error| format!("cannot make a cgroup in {}: {error}", dir.display());
+        fs::create_dir(&trial).map_err(failed)?;
+        let has = |file: &str| trial.join(file).exists();
+        let (kill, memory, pids) = (has("cgroup.kill"), has("memory.max"), has("pids.max"));
+        fs::remove_dir(&trial).map_err(failed)?;
+        if !kill {
+            return Err("this kernel has no cgroup.kill (Linux 5.14 has)".into());
+        }
+        Ok(Self { dir, name, memory, pids })
+    }
+
+    /// Makes the directory of an instance; one that is there already (from a supervisor that died) is taken.
+    ///
+    /// # Errors
+    /// When it cannot be made or bounded.
+    pub fn create(&self, id: &str, limits: TreeLimits) -> io::Result<Cgroup> {
+        let dir = self.dir.join(directory_of(id));
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let cgroup = self.open(id)?;
+        if let Some(bytes) = limits.memory_bytes.filter(|_| self.memory) {
+            fs::write(dir.join("memory.max"), bytes.to_string())?;
+        }
+        if let Some(processes) = limits.processes.filter(|_| self.pids) {
+            fs::write(dir.join("pids.max"), processes.to_string())?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Opens the directory of an instance that runs already.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(&self, id: &str) -> io::Result<Cgroup> {
+        let dir = self.dir.join(directory_of(id));
+        let handle = File::open(&dir)?;
+        Ok(Cgroup { name: self.name.join(directory_of(id)), dir, handle })
+    }
+}
+
+impl Cgroup {
+    /// The directory, for `CLONE_INTO_CGROUP`.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// Sends SIGKILL to every process in it; none can fork out of it.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn kill(&self) -> io::Result<()> {
+        fs::write(self.dir.join("cgroup.kill"), "1")
+    }
+
+    /// Whether a process lives in it.
+    pub fn is_populated(&self) -> bool {
+        let events = fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "populated 1")
+    }
+
+    /// The processes in it, also in directories below.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        walk(&self.dir, DEPTH_MAX, &mut |dir| {
+            let lines = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(lines.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+        });
+        pids
+    }
+
+    /// Processor time of all that ever ran in it, in microseconds.
+    pub fn cpu_us(&self) -> Option<u64> {
+        let stat = fs::read_to_string(self.dir.join("cpu.stat")).ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
+    }
+
+    /// Whether a process is in it.
+    pub fn contains(&self, pid: u32) -> bool {
+        process::cgroup(pid).is_some_and(|name| name.starts_with(&self.name))
+    }
+
+    /// Removes the directory, which must be empty of processes.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        walk(&self.dir, DEPTH_MAX, &mut |dir| result = fs::remove_dir(dir));
+        result
+    }
+}
+
+/// Calls `visit` for every directory, the deepest first.
+fn walk(dir: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
+    if depth > 0 {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                walk(&entry.path(), depth - 1, visit);
+            }
+        }
+    }
+    visit(dir);
+}
+
+fn directory_of(id: &str) -> String {
+    format!("rei-{id}")
+}
+
+fn mount_point(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(point))
+    })
+}
+
+/// systemd marks what it has delegated with an attribute.
+fn is_delegated(dir: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };
+    [c"trusted.delegate", c"user.delegate"].iter().any(|name| {
+        let mut value = [0_u8; 1];
+        // SAFETY: both names end with NUL, and the value has the size that is said.
+        let n = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        n == 1 && value == *b"1"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_hierarchy_is_found_among_others() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+        assert_eq!(mount_point(mounts).unwrap(), Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(mount_point("proc /proc proc rw 0 0\n"), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! How a process ended, in the words that incidents and people use.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+/// How an instance's main process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code, when it exited by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether it wrote a core file.
+    pub core: bool,
+}
+
+impl Exit {
+    /// The end of a process that somebody else reaped: nothing is known but that it ended.
+    pub const UNKNOWN: Self = Self { code: None, signal: None, core: false };
+
+    /// Reads the status word of wait(2).
+    pub fn from_wait_status(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self { code: Some(libc::WEXITSTATUS(status)), ..Self::UNKNOWN }
+        } else if libc::WIFSIGNALED(status) {
+            Self { signal: Some(libc::WTERMSIG(status)), core: libc::WCOREDUMP(status), ..Self::UNKNOWN }
+        } else {
+            Self::UNKNOWN
+        }
+    }
+
+    /// Whether it exited with 0.
+    pub fn success(self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (None, Some(signal)) => {
+                write!(f, "signal {signal}")?;
+                if let Ok(name) = Signal::try_from(signal) {
+                    write!(f, " ({})", name.as_str())?;
+                }
+                if self.core { f.write_str(", core dumped") } else { Ok(()) }
+            }
+            (None, None) => f.write_str("unknown exit (another process reaped it)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_said_in_plain_words() {
+        let said = |status| Exit::from_wait_status(status).to_string();
+        assert_eq!(said(2 << 8), "exit code 2");
+        assert_eq!(said(11), "signal 11 (SIGSEGV)");
+        assert_eq!(said(6 | 0x80), "signal 6 (SIGABRT), core dumped");
+        assert_eq!(said(40), "signal 40");
+        assert_eq!(Exit::UNKNOWN.to_string(), "unknown exit (another process reaped it)");
+    }
+
+    #[test]
+    fn only_zero_is_success() {
+        assert!(Exit::from_wait_status(0).success());
+        assert!(!Exit::from_wait_status(1 << 8).success() && !Exit::UNKNOWN.success());
+    }
+}

@@ -1,0 +1,405 @@
+//! The rules of one process tree, made once and put on by each child that is spawned with them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+use libc::sock_filter;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::seccomp::{Filter, Network};
+use super::user::{User, can_switch_user};
+
+/// What every program may read and execute where [`SandboxBuilder::system`] is asked for: programs and libraries.
+const SYSTEM_PROGRAMS: &[&str] = &[
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr",
+    "/opt",
+    "/nix/store",
+    "/run/current-system",
+    "/run/wrappers",
+];
+
+/// What every program may read: name service, certificates, time zones, the loader's cache. Named one by one, as
+/// `/etc` holds secrets too.
+const SYSTEM_FILES: &[&str] = &[
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/gai.conf",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/static",
+    "/etc/timezone",
+    "/usr/lib/locale",
+    "/usr/share/ca-certificates",
+    "/usr/share/locale",
+    "/usr/share/zoneinfo",
+];
+
+/// What runtimes read to size their heaps and thread pools. No process has a folder here: `/proc/PID` shows command
+/// lines of others, and to root environments, so whoever needs `/proc` names it in rei.toml.
+const MACHINE_FACTS: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys",
+    "/proc/uptime",
+    "/proc/version",
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+    "/sys/fs/cgroup",
+    "/sys/kernel/mm/transparent_hugepage",
+];
+
+/// Devices that hold nothing of anybody.
+const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
+
+/// Sockets of name services, which a kernel with rules for Unix sockets would close.
+const NAME_SERVICES: &[&str] = &["/run/nscd", "/run/systemd/resolve", "/run/systemd/userdb"];
+
+/// Rules for [`crate::runtime::spawn`].
+#[derive(Debug)]
+pub struct Sandbox {
+    pub(in crate::runtime) user: Option<User>,
+    pub(in crate::runtime) limits: Vec<(Resource, u64)>,
+    pub(in crate::runtime) ruleset: Option<OwnedFd>,
+    pub(in crate::runtime) filter: Vec<sock_filter>,
+    missing: Vec<String>,
+}
+
+/// Why no rules could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A path that the process needs cannot be opened.
+    #[error("cannot open {path} for the sandbox")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused the rules.
+    #[error("the kernel refused the Landlock rules")]
+    Landlock(#[source] Box<RulesetError>),
+    /// There is no filter for this architecture.
+    #[error("cannot make the seccomp filter")]
+    Seccomp(#[source] seccompiler::Error),
+    /// The user is not there, or a directory cannot be given to it.
+    #[error("cannot set up the user of the sandbox")]
+    User(#[source] super::user::UserError),
+}
+
+impl From<RulesetError> for SandboxError {
+    fn from(error: RulesetError) -> Self {
+        Self::Landlock(Box::new(error))
+    }
+}
+
+impl SandboxError {
+    /// What the operator can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::User(error) => error.hint(),
+            Self::Path { path, .. } => Some(format!("look at it: ls -ld {}", path.display())),
+            Self::Landlock(_) | Self::Seccomp(_) => {
+                Some("set isolation.enabled = false to run without these rules".into())
+            }
+        }
+    }
+}
+
+impl Sandbox {
+    /// Rules that allow nothing yet.
+    pub fn builder() -> SandboxBuilder {
+        SandboxBuilder::default()
+    }
+
+    /// What was asked for and cannot be had here, each a line for a person. Empty where everything is in force.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// Names one more thing that cannot be had.
+    pub(super) fn lacks(&mut self, what: &str) {
+        self.missing.push(what.to_owned());
+    }
+
+    /// The user that the process will run as; `None` is the supervisor's own.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+}
+
+/// Collects what a process tree may do; everything else is refused.
+#[derive(Debug)]
+pub struct SandboxBuilder {
+    enabled: bool,
+    read: Vec<PathBuf>,
+    execute: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    optional: Vec<(&'static str, BitFlags<AccessFs>)>,
+    connect: Option<Vec<u16>>,
+    network: bool,
+    user: Option<User>,
+    memory_bytes: Option<u64>,
+    processes: Option<u64>,
+    fds: Option<u64>,
+}
+
+impl Default for SandboxBuilder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            read: Vec::new(),
+            execute: Vec::new(),
+            write: Vec::new(),
+            optional: Vec::new(),
+            connect: None,
+            network: true,
+            user: None,
+            memory_bytes: None,
+            processes: None,
+            fds: None,
+        }
+    }
+}
+
+impl SandboxBuilder {
+    /// Whether Landlock and seccomp are used at all. No new privileges, limits and the user are set in any case.
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// Allows to read a file, or everything below a directory. It must be there.
+    pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
+        self.read.push(path.into());
+        self
+    }
+
+    /// Allows to read and execute a file, or everything below a directory. It must be there.
+    pub fn execute(mut self, path: impl Into<PathBuf>) -> Self {
+        self.execute.push(path.into());
+        self
+    }
+
+    /// Allows everything below a directory, or with a file. It must be there.
+    pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
+        self.write.push(path.into());
+        self
+    }
+
+    /// Allows to execute the programs and libraries of the system, besides [`SandboxBuilder::essentials`].
+    pub fn system(mut self) -> Self {
+        let access = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
+        self.optional.extend(SYSTEM_PROGRAMS.iter().map(|path| (*path, access)));
+        self.essentials()
+    }
+
+    /// Allows what nearly every program needs: name service, certificates, time zones, facts about the machine and
+    /// the harmless devices. What a machine does not have is passed over.
+    pub fn essentials(mut self) -> Self {
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        self.optional.extend(SYSTEM_FILES.iter().chain(MACHINE_FACTS).map(|path| (*path, read)));
+        self.optional.extend(DEVICES.iter().map(|path| (*path, AccessFs::ReadFile | AccessFs::WriteFile)));
+        self.optional.extend(NAME_SERVICES.iter().map(|path| (*path, read | AccessFs::ResolveUnix)));
+        self
+    }
+
+    /// Restricts TCP connections to these ports; `None` does not restrict them.
+    pub fn connect(mut self, ports: Option<Vec<u16>>) -> Self {
+        self.connect = ports;
+        self
+    }
+
+    /// Whether there is any network; without it only Unix sockets work.
+    pub fn network(mut self, network: bool) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// The user to run as. Taken only where the supervisor may switch users.
+    pub fn user(mut self, user: Option<User>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// Bounds the memory of each process (its private writable memory), in bytes.
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// Bounds the processes and threads of the tree. Without a user of its own there is nothing to count by, and the
+    /// bound is named as missing.
+    pub fn processes(mut self, processes: u64) -> Self {
+        self.processes = Some(processes);
+        self
+    }
+
+    /// Bounds the open descriptors of each process.
+    pub fn fds(mut self, fds: u64) -> Self {
+        self.fds = Some(fds);
+        self
+    }
+
+    /// Makes the rules.
+    ///
+    /// # Errors
+    /// When a path that must be there is not, or the kernel refuses the rules. That the kernel knows less is no error
+    /// but a line of [`Sandbox::missing`].
+    pub fn build(mut self) -> Result<Sandbox, SandboxError> {
+        let mut missing = Vec::new();
+        if self.user.is_some() && !can_switch_user() {
+            self.user = None;
+        }
+        if self.user.is_none() && !can_switch_user() {
+            missing.push(
+                "a user of its own: the supervisor is not root, so Unix sockets by path and the mode and times of this \
+                 user's files are within reach"
+                    .to_owned(),
+            );
+        }
+        let limits = self.limits(&mut missing);
+        let (ruleset, filter) = if self.enabled {
+            (self.ruleset(abi(), &mut missing)?, self.filter()?)
+        } else {
+            missing.push("Landlock and seccomp: isolation.enabled is false".to_owned());
+            (None, Vec::new())
+        };
+        Ok(Sandbox { user: self.user, limits, ruleset, filter, missing })
+    }
+
+    fn limits(&self, missing: &mut Vec<String>) -> Vec<(Resource, u64)> {
+        let mut limits = vec![(Resource::RLIMIT_CORE, 0)];
+        if let Some(fds) = self.fds {
+            limits.push((Resource::RLIMIT_NOFILE, capped(Resource::RLIMIT_NOFILE, fds, missing)));
+        }
+        if let Some(bytes) = self.memory_bytes {
+            limits.push((Resource::RLIMIT_DATA, capped(Resource::RLIMIT_DATA, bytes, missing)));
+        }
+        match (self.processes, &self.user) {
+            (Some(processes), Some(_)) => {
+                limits.push((Resource::RLIMIT_NPROC, capped(Resource::RLIMIT_NPROC, processes, missing)));
+            }
+            (Some(_), None) => missing.push("a bound of processes: it has no user of its own to count them by".into()),
+            (None, _) => {}
+        }
+        limits
+    }
+
+    fn filter(&self) -> Result<Vec<sock_filter>, SandboxError> {
+        let network = match (self.network, &self.connect) {
+            (false, _) => Network::None,
+            (true, Some(_)) => Network::Restricted,
+            (true, None) => Network::Open,
+        };
+        Filter { network, shares_user: self.user.is_none() }.program().map_err(SandboxError::Seccomp)
+    }
+
+    fn ruleset(&self, abi: ABI, missing: &mut Vec<String>) -> Result<Option<OwnedFd>, SandboxError> {
+        missing.extend(unknown_to(abi, self.connect.is_some() || !self.network).map(str::to_owned));
+        if abi == ABI::Unsupported {
+            return Ok(None);
+        }
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+        if !self.network {
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp | AccessNet::BindTcp)?;
+        } else if self.connect.is_some() {
+            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+        }
+        let mut ruleset = ruleset.create()?;
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        for (paths, access) in
+            [(&self.read, read), (&self.execute, read | AccessFs::Execute), (&self.write, AccessFs::from_all(abi))]
+        {
+            for path in paths {
+                ruleset = ruleset.add_rule(rule(path, access, abi)?)?;
+            }
+        }
+        for (path, access) in &self.optional {
+            // What a machine does not have, nobody can reach.
+            if let Ok(rule) = rule(Path::new(path), *access, abi) {
+                ruleset = ruleset.add_rule(rule)?;
+            }
+        }
+        for port in self.connect.iter().flatten().filter(|_| self.network) {
+            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+        }
+        Ok(ruleset.into())
+    }
+}
+
+/// `access` to what is at `path`, without the rights that only a directory can have where it is none.
+fn rule(path: &Path, access: BitFlags<AccessFs>, abi: ABI) -> Result<PathBeneath<PathFd>, SandboxError> {
+    let failed = |source| SandboxError::Path { path: path.to_owned(), source };
+    let fd = PathFd::new(path).map_err(|error| match error {
+        landlock::PathFdError::OpenCall { source, .. } => failed(source),
+        other => failed(io::Error::other(other)),
+    })?;
+    let mode = fstat(&fd).map_err(|error| failed(error.into()))?.st_mode;
+    let is_dir = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let possible = if is_dir { AccessFs::from_all(abi) } else { AccessFs::from_file(abi) };
+    Ok(PathBeneath::new(fd, access & possible))
+}
+
+/// What this version of Landlock does not know of what is asked for.
+fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str> {
+    let (files, version) = (abi == ABI::Unsupported, abi as i32);
+    [
+        (files, "Landlock: this kernel has none (5.13 has, when `landlock` is among its security modules)"),
+        (!files && version < 2, "moves between directories: needs Landlock ABI 2 (Linux 5.19)"),
+        (!files && version < 3, "truncation of files: needs Landlock ABI 3 (Linux 6.2)"),
+        (connections && version < 4, "TCP by port: needs Landlock ABI 4 (Linux 6.7)"),
+        (version < 6, "signals and abstract sockets out of the sandbox: need Landlock ABI 6 (Linux 6.12)"),
+    ]
+    .into_iter()
+    .filter_map(|(lacks, what)| lacks.then_some(what))
+}
+
+/// The hard limit bounds what may be asked for without a privilege that root can lack too.
+fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
+    let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
+    if wanted > hard {
+        missing.push(format!("{wanted} as {resource:?}: the supervisor's own bound is {hard}"));
+    }
+    wanted.min(hard)
+}
+
+/// The version of Landlock that this kernel speaks, as far as it is known here.
+fn abi() -> ABI {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call reads no memory and returns a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
+    ABI::from(i32::try_from(version).unwrap_or(0))
+}

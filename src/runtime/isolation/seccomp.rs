@@ -1,0 +1,198 @@
+//! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
+//!
+//! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here. What
+//! is refused reaches around the other rules (the group that the kernel picks a listener from, other processes of the
+//! same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
+
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// What the process may do on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Whatever its user may.
+    Open,
+    /// TCP connections are restricted by Landlock: the ways around it are closed.
+    Restricted,
+    /// Nothing but Unix sockets.
+    None,
+}
+
+/// What the filter must know.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter {
+    /// The network.
+    pub network: Network,
+    /// Whether the process has the supervisor's user: then it could join the group of listeners.
+    pub shares_user: bool,
+}
+
+/// Refused whatever the arguments.
+const REFUSED: &[i64] = &[
+    // io_uring does socket options and files past every seccomp filter.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // Memory and descriptors of other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    // Kernel interfaces with a history of local root exploits, or that watch others.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    // Keyrings are shared by a user's processes across every sandbox.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Another view of the file system, and files by handle past path rules.
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_by_handle_at,
+    // The machine itself.
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+];
+
+/// Calls that change another process's priority or limits, by the argument that names it; 0 is the caller itself.
+const ON_OTHERS: &[(i64, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+];
+
+const SO_REUSEPORT: u64 = 15;
+/// Attaching and detaching the program that picks the listener of a new connection: classic, extended, detach.
+const SO_REUSEPORT_PROGRAMS: [u64; 3] = [51, 52, 68];
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+const IPPROTO_SCTP: u64 = 132;
+const IPPROTO_MPTCP: u64 = 262;
+const SOCK_TYPE_MASK: u64 = 0xf;
+const SOCK_SEQPACKET: u64 = 5;
+const SOCK_DCCP: u64 = 6;
+
+/// System call numbers from here up are those of the x32 ABI, which a list of x86-64 numbers does not know.
+const X32_FIRST: u32 = 0x4000_0000;
+
+impl Filter {
+    /// The filter as a program for the kernel.
+    ///
+    /// # Errors
+    /// When there is none for this machine's architecture.
+    pub fn program(self) -> Result<Vec<sock_filter>, seccompiler::Error> {
+        let filter = SeccompFilter::new(
+            self.rules()?,
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EPERM.unsigned_abs()),
+            std::env::consts::ARCH.try_into()?,
+        )?;
+        let program: BpfProgram = filter.try_into()?;
+        let rest = program.into_iter().map(|step| sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k });
+        Ok(unknown_to_the_rules().into_iter().chain(rest).collect())
+    }
+
+    fn rules(self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        let mut refuse = |call: i64, conditions: Vec<SeccompCondition>| -> Result<(), seccompiler::Error> {
+            rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
+            Ok(())
+        };
+        for (call, argument) in ON_OTHERS {
+            refuse(*call, vec![is_not(*argument, 0)?])?;
+        }
+        for call in [libc::SYS_unshare, libc::SYS_clone] {
+            refuse(call, vec![has(0, CLONE_NEWUSER, CLONE_NEWUSER)?])?;
+        }
+        for option in SO_REUSEPORT_PROGRAMS {
+            refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, option)?])?;
+        }
+        if self.shares_user {
+            refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, SO_REUSEPORT)?])?;
+        }
+        match self.network {
+            Network::Open => {}
+            Network::None => refuse(libc::SYS_socket, vec![is_not(0, libc::AF_UNIX as u64)?])?,
+            Network::Restricted => {
+                // Other families may carry TCP past Landlock (SMC does).
+                let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+                let others = families.iter().map(|family| is_not(0, *family as u64)).collect::<Result<_, _>>()?;
+                refuse(libc::SYS_socket, others)?;
+                for protocol in [IPPROTO_MPTCP, IPPROTO_SCTP] {
+                    refuse(libc::SYS_socket, vec![is(2, protocol)?])?;
+                }
+                for family in [libc::AF_INET, libc::AF_INET6] {
+                    for kind in [SOCK_SEQPACKET, SOCK_DCCP] {
+                        refuse(libc::SYS_socket, vec![is(0, family as u64)?, has(1, SOCK_TYPE_MASK, kind)?])?;
+                    }
+                }
+                // Connects without connect(2).
+                let fast_open = libc::MSG_FASTOPEN as u64;
+                for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+                    refuse(call, vec![has(flags, fast_open, fast_open)?])?;
+                }
+            }
+        }
+        Ok(rules)
+    }
+}
+
+/// Before all rules: clone3 hides its flags behind a pointer, and x32 numbers are in no list. Both answer ENOSYS, at
+/// which the C library falls back to clone.
+fn unknown_to_the_rules() -> Vec<sock_filter> {
+    let load_number = sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: 0 };
+    let jump = |test: u32, k, jt, jf| sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k };
+    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    vec![
+        load_number,
+        jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 1, 0),
+        jump(libc::BPF_JGE, X32_FIRST, 0, 1),
+        sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: no_such_call },
+    ]
+}
+
+// The kernel reads these arguments as 32 bits, so the upper half must not decide.
+fn is(argument: u8, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?)
+}
+
+fn is_not(argument: u8, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)?)
+}
+
+fn has(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)?)
+}

@@ -1,0 +1,123 @@
+//! Process descriptors: the names of processes that no later process can have.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::signal::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::exit::Exit;
+use super::process;
+
+/// What waitid says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// It has ended so.
+    Ended(Exit),
+    /// It runs.
+    Running,
+    /// It is no child of ours, so only its parent can tell.
+    NotOurs,
+}
+
+/// Opens the process that has this pid now.
+///
+/// # Errors
+/// When there is none.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel made it for us, close-on-exec.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the descriptor to the event loop: it becomes readable when the process has ended.
+///
+/// # Errors
+/// When the loop cannot take it.
+pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open, owned by what is made here, and closed by nobody else.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
+/// Sends a signal to exactly this process.
+///
+/// # Errors
+/// When it is gone, or may not be signalled.
+pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no information is passed.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal as libc::c_int, no_info, 0)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Signals the process that had this pid and start, and no other. Says whether it was there.
+pub fn signal_exactly(pid: u32, start_ticks: u64, what: Signal) -> bool {
+    let Ok(pidfd) = open(pid) else { return false };
+    // The descriptor came first, so what is read now is of its process or of nobody's.
+    process::stat(pid).is_some_and(|stat| stat.start_ticks == start_ticks) && signal(&pidfd, what).is_ok()
+}
+
+/// Looks how a process ended, and leaves it to be reaped.
+pub fn peek(pidfd: impl AsFd) -> Waited {
+    wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+}
+
+/// Reaps a process that has ended.
+pub fn reap(pidfd: impl AsFd) -> Waited {
+    wait(pidfd, libc::WEXITED | libc::WNOHANG)
+}
+
+fn wait(pidfd: impl AsFd, options: libc::c_int) -> Waited {
+    // SAFETY: a siginfo of zeros is a value; waitid writes into it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let fd = pidfd.as_fd().as_raw_fd().unsigned_abs();
+    loop {
+        // SAFETY: the information is ours.
+        if unsafe { libc::waitid(libc::P_PIDFD, fd, &raw mut info, options) } == 0 {
+            break;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return Waited::NotOurs;
+        }
+    }
+    // SAFETY: waitid has filled it, or left zeros when nothing has ended.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    match info.si_code {
+        _ if pid == 0 => Waited::Running,
+        libc::CLD_EXITED => Waited::Ended(Exit { code: Some(status), ..Exit::UNKNOWN }),
+        code => Waited::Ended(Exit { signal: Some(status), core: code == libc::CLD_DUMPED, ..Exit::UNKNOWN }),
+    }
+}
+
+/// The kernel's `struct pidfd_info`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    thread_group: u32,
+    parent: u32,
+    users_and_groups: [u32; 8],
+    exit_code: i32,
+}
+
+/// How a process ended that somebody else has reaped. `None` where the kernel does not tell (before Linux 6.15), or
+/// before it is reaped.
+pub fn exit_after_reap(pidfd: impl AsFd) -> Option<Exit> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`
+    const PIDFD_GET_INFO: libc::Ioctl =
+        ((3 << 30) | ((size_of::<Info>() as u64) << 16) | (0xff << 8) | 11) as libc::Ioctl;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    // SAFETY: the number carries the size of the structure that is passed.
+    let done = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (done == 0 && info.mask & PIDFD_INFO_EXIT != 0).then(|| Exit::from_wait_status(info.exit_code))
+}

@@ -1,0 +1,378 @@
+//! Whether an instance answers: each probe of `[health]` on its own clock, each bounded in time and size.
+//!
+//! Two slots share one address, so a probe cannot simply connect: it would ask whichever instance has the traffic.
+//! [`Dial`] connects to the instance of one slot; how is the business of the traffic part.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::command::Command;
+use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
+use crate::time::Timestamp;
+
+/// What is read of a probe's answer, in bytes; a health page is small.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What is kept of a probe's answer for a person, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 200;
+
+/// The first pause between probes of an instance that has not answered yet; it grows to the probe's interval. Being
+/// ready is then seen within milliseconds, and not an interval later.
+const START_PAUSE: Duration = Duration::from_millis(5);
+
+/// A connection to an instance.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Connects to the instance of one slot, whether it has traffic or not.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to the listener of this name in slot `slot`.
+    ///
+    /// # Errors
+    /// When nobody accepts.
+    fn dial(&self, listener: &str, slot: usize) -> impl Future<Output = io::Result<Box<dyn Stream>>> + Send;
+}
+
+/// One answer, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// `http`, `tcp` or `command`.
+    pub probe: &'static str,
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Whether it answered as it should.
+    pub ok: bool,
+    /// From the question to the answer, in microseconds; for no answer, until it was given up.
+    pub latency_us: u64,
+    /// What came back, for a person.
+    pub detail: String,
+}
+
+/// Which instance is asked.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its slot.
+    pub slot: usize,
+    /// Its main process.
+    pub pid: u32,
+    /// Its store path.
+    pub store_path: String,
+}
+
+/// One way of asking.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// `GET path` must answer 2xx or 3xx.
+    Http(HttpProbe),
+    /// A connection must be accepted.
+    Tcp(TcpProbe),
+    /// A command must exit 0.
+    Command(CommandProbe),
+}
+
+/// The running probes of one instance; they end when this is dropped.
+pub struct Probes {
+    _tasks: JoinSet<()>,
+}
+
+impl Probes {
+    /// Starts the probes of `[health]` that ask (the others are told: `notify`, `interface`). Results go to `to`; when
+    /// nobody takes them, the probe waits and asks no more.
+    pub fn start(health: &Health, target: &Target, dial: &Arc<impl Dial>, to: &mpsc::Sender<ProbeResult>) -> Self {
+        let mut tasks = JoinSet::new();
+        for probe in Probe::all_of(health) {
+            tasks.spawn(repeat(probe, target.clone(), dial.clone(), to.clone()));
+        }
+        Self { _tasks: tasks }
+    }
+}
+
+async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Sender<ProbeResult>) {
+    let mut start_pause = START_PAUSE;
+    let mut has_answered = false;
+    loop {
+        let asked = Instant::now();
+        let result = probe.ask(&target, &*dial).await;
+        has_answered |= result.ok;
+        if to.send(result).await.is_err() {
+            return;
+        }
+        let pause = if has_answered { probe.interval() } else { start_pause.min(probe.interval()) };
+        start_pause *= 2;
+        // From question to question, so that slow answers do not thin out the series.
+        sleep(pause.saturating_sub(asked.elapsed()).max(START_PAUSE)).await;
+    }
+}
+
+impl Probe {
+    /// The probes that `[health]` asks for.
+    pub fn all_of(health: &Health) -> Vec<Self> {
+        let http = health.http.clone().map(Self::Http);
+        let tcp = health.tcp.clone().map(Self::Tcp);
+        let command = health.command.clone().map(Self::Command);
+        http.into_iter().chain(tcp).chain(command).collect()
+    }
+
+    /// Its name in results.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Tcp(_) => "tcp",
+            Self::Command(_) => "command",
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        match self {
+            Self::Http(probe) => probe.interval,
+            Self::Tcp(probe) => probe.interval,
+            Self::Command(probe) => probe.interval,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        match self {
+            Self::Http(probe) => probe.timeout,
+            Self::Tcp(probe) => probe.timeout,
+            Self::Command(probe) => probe.timeout,
+        }
+    }
+
+    /// Asks once.
+    pub async fn ask(&self, target: &Target, dial: &impl Dial) -> ProbeResult {
+        let (at, asked) = (now(), Instant::now());
+        let answer = async {
+            match self {
+                Self::Http(probe) => ask_http(probe, target, dial).await,
+                Self::Tcp(probe) => dial
+                    .dial(&probe.listen, target.slot)
+                    .await
+                    .map(|_| "accepted".to_owned())
+                    .map_err(|error| error.to_string()),
+                Self::Command(probe) => ask_command(probe, target).await,
+            }
+        };
+        let answer = timeout(self.timeout(), answer).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout())));
+        ProbeResult {
+            probe: self.name(),
+            at,
+            ok: answer.is_ok(),
+            latency_us: u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX),
+            detail: cut(&answer.unwrap_or_else(|why| why)),
+        }
+    }
+}
+
+async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
+    let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("not connected: {error}"))?;
+    let said = |error: hyper::Error| format!("no HTTP answer: {}", with_cause(&error));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+    let request = Request::get(&probe.path)
+        .header(header::HOST, "localhost")
+        .header(header::USER_AGENT, concat!("rei/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("{:?} is no path: {error}", probe.path))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(said)?;
+        let status = response.status();
+        // The answer is whole when its body is; a larger one is an answer too.
+        let body = match Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
+            Err(error) => return Err(format!("{status}, and the body broke off: {error}")),
+        };
+        let line = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
+        if status.is_success() || status.is_redirection() {
+            Ok(status.to_string())
+        } else {
+            Err(format!("{status}: {line}"))
+        }
+    };
+    // The connection drives the exchange, and ends with it.
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(said(error)),
+        },
+    }
+}
+
+async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, String> {
+    let Some((program, args)) = probe.command.split_first() else { return Err("no command".into()) };
+    let output = Command::new(program, probe.timeout)
+        .args(args)
+        .env("REI_SLOT_PID", target.pid.to_string())
+        .env("REI_STORE_PATH", &target.store_path)
+        .output_bytes_max(BODY_BYTES_MAX)
+        .run()
+        .await
+        .map_err(|error| with_cause(&error))?;
+    let last = |text: String| text.trim_end().lines().last().unwrap_or_default().to_owned();
+    match (output.code, output.signal) {
+        (Some(0), _) => Ok(last(output.stdout_text())),
+        (Some(code), _) => Err(format!("exit code {code}: {}", last(output.stderr_text()))),
+        (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn cut(text: &str) -> String {
+    text.chars()
+        .scan(0, |bytes, c| {
+            *bytes += c.len_utf8();
+            (*bytes <= DETAIL_BYTES_MAX).then_some(c)
+        })
+        .collect()
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Slot n is the nth address.
+    struct Plain(Vec<SocketAddr>);
+
+    impl Dial for Plain {
+        async fn dial(&self, _: &str, slot: usize) -> io::Result<Box<dyn Stream>> {
+            Ok(Box::new(TcpStream::connect(self.0[slot]).await?))
+        }
+    }
+
+    /// Serves each connection with what it is given, and closes it.
+    async fn server(answer: Vec<u8>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(&answer).await;
+                    if answer.is_empty() {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn http() -> Probe {
+        Probe::Http(HttpProbe {
+            listen: "http".into(),
+            path: "/healthz".into(),
+            interval: Duration::from_millis(10),
+            timeout: Duration::from_millis(500),
+        })
+    }
+
+    fn target(slot: usize) -> Target {
+        Target { slot, pid: 42, store_path: "/nix/store/x".into() }
+    }
+
+    #[tokio::test]
+    async fn http_answers_are_judged_by_status() {
+        let big = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 1 << 20]].concat();
+        let cases: Vec<(Vec<u8>, bool, &str)> = vec![
+            (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true, "204 No Content"),
+            (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_vec(), true, "302 Found"),
+            (b"HTTP/1.1 503 X\r\nContent-Length: 4\r\n\r\nbusy".to_vec(), false, "503 Service Unavailable: busy"),
+            (big, true, "200 OK"),
+            (b"SSH-2.0-OpenSSH\r\n".to_vec(), false, "no HTTP answer: invalid HTTP version parsed"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx".to_vec(), false, "200 OK, and the body broke off"),
+            (Vec::new(), false, "no answer within 500ms"),
+        ];
+        let dial = Plain(futures(cases.iter().map(|(answer, ..)| server(answer.clone()))).await);
+        for (slot, (_, ok, detail)) in cases.iter().enumerate() {
+            let result = http().ask(&target(slot), &dial).await;
+            assert_eq!(result.ok, *ok, "{result:?}");
+            assert!(result.detail.starts_with(detail), "{result:?}");
+            assert!(result.latency_us > 0 && result.at.as_unix_ms() > 1_600_000_000_000);
+        }
+    }
+
+    async fn futures<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+        let mut done = Vec::new();
+        for one in all {
+            done.push(one.await);
+        }
+        done
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_enough_for_tcp() {
+        let open = server(Vec::new()).await;
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let dial = Plain(vec![open, closed]);
+        let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
+        let probe = Probe::Tcp(TcpProbe { listen: "x".into(), interval, timeout });
+        assert!(probe.ask(&target(0), &dial).await.ok);
+        let refused = probe.ask(&target(1), &dial).await;
+        assert!(!refused.ok && refused.detail.contains("refused"), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_judged_by_its_exit_and_told_whom_to_ask() {
+        let ask = async |script: &str, timeout| {
+            let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+            let probe = Probe::Command(CommandProbe { command, interval: timeout, timeout });
+            let result = probe.ask(&target(0), &Plain(Vec::new())).await;
+            (result.ok, result.detail)
+        };
+        let long = Duration::from_secs(10);
+        assert_eq!(ask("echo $REI_SLOT_PID $REI_STORE_PATH", long).await, (true, "42 /nix/store/x".into()));
+        assert_eq!(ask("echo no >&2; exit 3", long).await, (false, "exit code 3: no".into()));
+        assert_eq!(ask("kill -9 $$", long).await, (false, "signal 9".into()));
+        assert!(!ask("sleep 60", Duration::from_millis(50)).await.0);
+    }
+
+    #[tokio::test]
+    async fn probes_begin_fast_and_go_on_until_dropped() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let dial = Arc::new(Plain(vec![closed, server(answer).await]));
+        let Probe::Http(probe) = http() else { unreachable!() };
+        let health =
+            Health { http: Some(HttpProbe { interval: Duration::from_secs(3600), ..probe }), ..Health::default() };
+        let (to, mut results) = mpsc::channel(4);
+        // With an interval of an hour, a second result shows the pace of the start.
+        let probes = Probes::start(&health, &target(0), &dial, &to);
+        for _ in 0..3 {
+            assert!(!results.recv().await.unwrap().ok);
+        }
+        drop(probes);
+        let _probes = Probes::start(&health, &target(1), &dial, &to);
+        drop(to);
+        while !results.recv().await.unwrap().ok {}
+    }
+}

@@ -1,0 +1,171 @@
+//! What `/proc` says about processes. Processes vanish while they are read; that is never an error here.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The variable that names the instance a process descends from.
+pub const INSTANCE_VARIABLE: &str = "REI_INSTANCE";
+
+/// What is read of a process's environment in search of [`INSTANCE_VARIABLE`], in bytes: it is put first at the start,
+/// and a program that grows its environment without bound must not cost the supervisor memory.
+const ENVIRON_BYTES_MAX: u64 = 128 << 10;
+
+/// One line of `/proc/PID/stat`, the fields that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The process.
+    pub pid: u32,
+    /// `R`, `S`, `D`, `Z`, `T`, …
+    pub state: char,
+    /// Its parent.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// Processor time of it and of its reaped children, in clock ticks.
+    pub cpu_ticks: u64,
+    /// When it was started, in clock ticks since boot; with the pid it names a process for this boot.
+    pub start_ticks: u64,
+    /// Resident memory, in pages.
+    pub rss_pages: u64,
+}
+
+impl Stat {
+    /// Whether it has ended and waits to be reaped.
+    pub fn is_zombie(&self) -> bool {
+        self.state == 'Z' || self.state == 'X'
+    }
+}
+
+/// Reads a line of `/proc/PID/stat`. The command name may hold blanks and parentheses, so fields count from the last `)`.
+pub fn parse_stat(line: &str) -> Option<Stat> {
+    let (pid, rest) = line.split_once(" (")?;
+    let (_, rest) = rest.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Numbers as in proc(5), where the state is field 3.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let small = |field: usize| number(field).and_then(|value| u32::try_from(value).ok());
+    Some(Stat {
+        pid: pid.parse().ok()?,
+        state: fields.first()?.chars().next()?,
+        parent: small(4)?,
+        group: small(5)?,
+        session: small(6)?,
+        cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+        start_ticks: number(22)?,
+        rss_pages: number(24)?,
+    })
+}
+
+/// The state of a process, or `None` when there is none with this pid.
+pub fn stat(pid: u32) -> Option<Stat> {
+    parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
+}
+
+/// Every process that this one can see, in no order.
+pub fn all() -> Vec<Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// The children of a process, of all its threads, or `None` where the kernel does not list them.
+pub fn children(pid: u32) -> Option<Vec<u32>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(line) => children.extend(line.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+            // The thread went, or the kernel has no such file: the first thread tells which.
+            Err(_) if thread.file_name() == OsStr::new(&pid.to_string()) => return None,
+            Err(_) => {}
+        }
+    }
+    Some(children)
+}
+
+/// What the environment of a process says about its instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// It descends from this instance.
+    Instance(String),
+    /// It says nothing: it was started by nobody of ours, or has overwritten its environment.
+    None,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// The instance that a process was started for, by its environment. A process can overwrite it, so this is a help for
+/// the innocent and no proof.
+pub fn tag(pid: u32) -> Tag {
+    let mut environ = Vec::new();
+    let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return Tag::Unreadable };
+    if file.take(ENVIRON_BYTES_MAX).read_to_end(&mut environ).is_err() {
+        return Tag::Unreadable;
+    }
+    parse_tag(&environ)
+}
+
+fn parse_tag(environ: &[u8]) -> Tag {
+    let value = environ.split(|byte| *byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(INSTANCE_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
+        std::str::from_utf8(value).ok()
+    });
+    value.map_or(Tag::None, |id| Tag::Instance(id.to_owned()))
+}
+
+/// The cgroup v2 of a process, as the kernel names it (`/system.slice/x.service`).
+pub fn cgroup(pid: u32) -> Option<std::path::PathBuf> {
+    parse_cgroup(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+fn parse_cgroup(lines: &[u8]) -> Option<std::path::PathBuf> {
+    let line = lines.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(Path::new(OsStr::from_bytes(line)).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
+        let line = "42 (a) b (c) S 7 42 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 991 1000 33 rest";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, 'S', 7, 42, 40));
+        assert_eq!((stat.cpu_ticks, stat.start_ticks, stat.rss_pages), (26, 991, 33));
+    }
+
+    #[test]
+    fn garbage_is_no_stat() {
+        for line in
+            ["", "42", "42 (x", "42 (x) S", "x (x) S 1 2 3", "42 (x) S -1 2 3 0 0 0 0 0 0 0 1 1 1 1 0 0 0 0 5 6 7"]
+        {
+            assert_eq!(parse_stat(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_listed_with_its_parent() {
+        let me = stat(std::process::id()).unwrap();
+        assert_eq!(i64::from(me.parent), i64::from(nix::unistd::getppid().as_raw()));
+        assert!(all().contains(&Stat { ..stat(1).unwrap() }));
+        assert_eq!(stat(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_tag_is_found_anywhere_in_the_environment() {
+        assert_eq!(parse_tag(b"A=1\0REI_INSTANCE=inst_7\0B=2\0"), Tag::Instance("inst_7".into()));
+        assert_eq!(parse_tag(b"A=1\0XREI_INSTANCE=7\0REI_INSTANCES=8\0"), Tag::None);
+        assert_eq!(parse_tag(b""), Tag::None);
+    }
+
+    #[test]
+    fn the_unified_line_is_the_cgroup() {
+        let lines = b"9:name=systemd:/\n4:memory:/x\n0::/system.slice/rei.service\n";
+        assert_eq!(parse_cgroup(lines).unwrap(), Path::new("/system.slice/rei.service"));
+        assert_eq!(parse_cgroup(b"4:memory:/x\n"), None);
+    }
+}

@@ -1,0 +1,297 @@
+//! Makes a process: clone3 with VFORK, VM and PIDFD, confinement, exec. No helper program, no copy of page tables.
+//!
+//! Everything that takes memory or can fail without a system call is prepared here; the child ([`child`]) then makes
+//! raw system calls only, on a stack of its own, with all signals blocked. It shares the supervisor's memory until it
+//! runs its program, so it can say exactly which step failed. The calling thread sleeps until then: about half a
+//! millisecond.
+//!
+//! The new process has a session of its own, `/dev/null` as standard input, the listeners from descriptor 3 on, and
+//! nothing else open. It outlives the supervisor on purpose.
+
+mod child;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+pub use child::Step;
+
+use super::isolation::Sandbox;
+use super::process::{self, INSTANCE_VARIABLE};
+use super::table::PidCell;
+
+/// What is to be started.
+pub struct SpawnSpec<'a> {
+    /// Names the instance; every process of it carries it as `REI_INSTANCE` from the start.
+    pub id: &'a str,
+    /// The program's absolute path.
+    pub program: &'a Path,
+    /// Its arguments after the program's name.
+    pub args: &'a [OsString],
+    /// Its whole environment, but for the variables that are set here: `REI_INSTANCE`, `LISTEN_*`, `NOTIFY_SOCKET`,
+    /// `WATCHDOG_*`.
+    pub env: &'a [(OsString, OsString)],
+    /// Its working directory; `/` without one.
+    pub dir: Option<&'a Path>,
+    /// Descriptors it inherits from 3 on, with their names for `LISTEN_FDNAMES`.
+    pub fds: &'a [(String, BorrowedFd<'a>)],
+    /// Where it writes its standard output.
+    pub stdout: BorrowedFd<'a>,
+    /// Where it writes its standard error.
+    pub stderr: BorrowedFd<'a>,
+    /// What it may do; `None` leaves it as free as the supervisor (but without new privileges).
+    pub sandbox: Option<&'a Sandbox>,
+    /// The cgroup v2 directory it is born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The socket for its notifications, and how often it must send WATCHDOG=1.
+    pub notify: Option<(&'a Path, Option<Duration>)>,
+    /// Where it writes its pid before it runs the program.
+    pub pid_cell: Option<PidCell<'a>>,
+}
+
+/// A process that runs its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its id.
+    pub pid: u32,
+    /// The descriptor that means this process and no later one of the same id.
+    pub pidfd: OwnedFd,
+    /// When it was started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// A word holds a NUL byte and cannot be given to a program.
+    #[error("{what} of {program} contains a NUL byte")]
+    Nul {
+        /// `an argument`, `a variable`, …
+        what: &'static str,
+        /// The program.
+        program: PathBuf,
+    },
+    /// No process could be made.
+    #[error("cannot make a process for {program}")]
+    Clone {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process was made and could not become the program.
+    #[error("cannot start {program}: {step} failed")]
+    Child {
+        /// The program.
+        program: PathBuf,
+        /// What it could not do.
+        step: Step,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process was killed before it became the program.
+    #[error("{program} was killed before it started")]
+    Killed {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
+impl SpawnError {
+    /// What the operator can do.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Child { program, step, source } = self else { return None };
+        let shown = program.display();
+        match (step, source.raw_os_error()?) {
+            (Step::Exec, libc::ENOENT) if program.exists() => {
+                Some(format!("its interpreter is not there: see the first line of it, or `file {shown}`"))
+            }
+            (Step::Exec, libc::ENOENT) => {
+                let dir = program.parent().unwrap_or(Path::new("/")).display();
+                Some(format!("runtime.command names a program that the package does not have: ls {dir}"))
+            }
+            (Step::Exec, libc::EACCES) => {
+                Some(format!("it must be executable, and inside what the instance may read: ls -l {shown}"))
+            }
+            (Step::Exec, libc::ENOEXEC) => Some("it is no program: a script needs a first line like #!/bin/sh".into()),
+            (Step::Exec | Step::User, libc::EAGAIN) => Some("its user runs isolation.processes already".into()),
+            (Step::Directory, _) => Some("its user must be able to enter the directory".into()),
+            _ => None,
+        }
+    }
+}
+
+/// The environment of an instance: the operator's variables over what every service under systemd can count on.
+pub fn environment<'a>(
+    variables: impl IntoIterator<Item = (&'a String, &'a String)>,
+    state: &Path,
+    temporary: &Path,
+) -> Vec<(OsString, OsString)> {
+    const PATH: &str = "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin";
+    let mut env: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), PATH.into()),
+        ("HOME".into(), state.into()),
+        ("STATE_DIRECTORY".into(), state.into()),
+        ("TMPDIR".into(), temporary.into()),
+    ];
+    for (name, value) in variables {
+        env.retain(|(known, _)| known != OsStr::new(name));
+        env.push((name.into(), value.into()));
+    }
+    env
+}
+
+/// Starts the program.
+///
+/// # Errors
+/// When a word cannot be passed, no process can be made, or a step before the program's first instruction fails. No
+/// process is left then.
+pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
+    let program = || spec.program.to_owned();
+    let clone_failed = |source: io::Error| SpawnError::Clone { program: program(), source };
+    let nul = |what| move |_| SpawnError::Nul { what, program: spec.program.to_owned() };
+    let path = c_string(spec.program.as_os_str()).map_err(nul("the path"))?;
+    let dir = c_string(spec.dir.unwrap_or(Path::new("/")).as_os_str()).map_err(nul("the directory"))?;
+    let args: Result<Vec<CString>, _> = spec.args.iter().map(|arg| c_string(arg)).collect();
+    let args = args.map_err(nul("an argument"))?;
+    let mut env = Environment::of(spec).map_err(nul("a variable"))?;
+    let stdin = File::open("/dev/null").map_err(clone_failed)?;
+    let moved = out_of_the_way(spec).map_err(clone_failed)?;
+    let argv: Vec<*const libc::c_char> =
+        std::iter::once(&path).chain(&args).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+    let envp = env.pointers();
+    let fds: Vec<libc::c_int> = moved.fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let limits: Vec<(u32, libc::rlimit64)> = spec.sandbox.map_or_else(Vec::new, child_limits);
+    let filter = spec.sandbox.map(|sandbox| &sandbox.filter).filter(|filter| !filter.is_empty());
+    let plan = child::Plan {
+        program: path.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        dir: dir.as_ptr(),
+        listen_pid: env.listen_pid(),
+        pid_cell: spec.pid_cell.map_or(std::ptr::null(), PidCell::as_ptr),
+        standard: [stdin.as_raw_fd(), moved.stdout.as_raw_fd(), moved.stderr.as_raw_fd()],
+        fds: &fds,
+        limits: &limits,
+        user: spec.sandbox.and_then(Sandbox::user),
+        ruleset: spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref()).map_or(-1, AsRawFd::as_raw_fd),
+        filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
+        failure: child::Failure::default(),
+    };
+    let born = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;
+    // SAFETY: the kernel made this descriptor for us, close-on-exec, and nobody else knows of it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(born.pidfd) };
+    if let Some((step, errno)) = plan.failure.read() {
+        reap(&pidfd);
+        return Err(SpawnError::Child { program: program(), step, source: io::Error::from_raw_os_error(errno) });
+    }
+    // It is there until somebody reaps it, which is us, unless SIGCHLD is ignored.
+    let Some(stat) = process::stat(born.pid) else { return Err(SpawnError::Killed { program: program() }) };
+    Ok(Spawned { pid: born.pid, pidfd, start_ticks: stat.start_ticks })
+}
+
+fn reap(pidfd: &OwnedFd) {
+    use std::os::fd::AsFd;
+    // It has called _exit; there is nothing else to learn.
+    let _ = nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
+}
+
+fn c_string(word: &OsStr) -> Result<CString, std::ffi::NulError> {
+    CString::new(word.as_bytes())
+}
+
+fn child_limits(sandbox: &Sandbox) -> Vec<(u32, libc::rlimit64)> {
+    sandbox.limits.iter().map(|(what, max)| (*what as u32, libc::rlimit64 { rlim_cur: *max, rlim_max: *max })).collect()
+}
+
+/// Copies of the descriptors above all numbers that the child will fill, so that no copy overwrites a source.
+struct Moved {
+    fds: Vec<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
+    let first_free = child::LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
+    let above = |fd: BorrowedFd| -> io::Result<OwnedFd> {
+        let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first_free))?;
+        // SAFETY: fcntl has just made it.
+        Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    };
+    let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<io::Result<_>>()?;
+    Ok(Moved { fds, stdout: above(spec.stdout)?, stderr: above(spec.stderr)? })
+}
+
+/// The environment block. The pid of a process is known only to itself, so room is kept for it.
+struct Environment {
+    /// Each `NAME=value` with its NUL. Inner buffers do not move.
+    words: Vec<Vec<u8>>,
+    has_listeners: bool,
+}
+
+impl Environment {
+    const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+    /// Digits of the largest pid and a NUL.
+    const PID_ROOM: usize = 11;
+    const OURS: [&str; 7] = [
+        INSTANCE_VARIABLE,
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+    ];
+
+    fn of(spec: &SpawnSpec) -> Result<Self, std::ffi::NulError> {
+        let mut words = Vec::with_capacity(spec.env.len() + Self::OURS.len());
+        let mut set = |name: &OsStr, value: &OsStr| -> Result<(), std::ffi::NulError> {
+            let word = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?;
+            words.push(word.into_bytes_with_nul());
+            Ok(())
+        };
+        set(INSTANCE_VARIABLE.as_ref(), spec.id.as_ref())?;
+        if !spec.fds.is_empty() {
+            let names: Vec<&str> = spec.fds.iter().map(|(name, _)| name.as_str()).collect();
+            set("LISTEN_FDS".as_ref(), spec.fds.len().to_string().as_ref())?;
+            set("LISTEN_FDNAMES".as_ref(), names.join(":").as_ref())?;
+        }
+        if let Some((socket, watchdog)) = spec.notify {
+            set("NOTIFY_SOCKET".as_ref(), socket.as_os_str())?;
+            if let Some(watchdog) = watchdog {
+                set("WATCHDOG_USEC".as_ref(), watchdog.as_micros().to_string().as_ref())?;
+            }
+        }
+        for (name, value) in spec.env {
+            if !Self::OURS.iter().any(|ours| name == ours) {
+                set(name, value)?;
+            }
+        }
+        if !spec.fds.is_empty() {
+            let mut word = Self::LISTEN_PID.to_vec();
+            word.resize(word.len() + Self::PID_ROOM, 0);
+            words.push(word);
+        }
+        Ok(Self { words, has_listeners: !spec.fds.is_empty() })
+    }
+
+    fn pointers(&self) -> Vec<*const libc::c_char> {
+        self.words.iter().map(|word| word.as_ptr().cast()).chain([std::ptr::null()]).collect()
+    }
+
+    /// Where the digits of the pid go; null without listeners.
+    fn listen_pid(&mut self) -> *mut u8 {
+        match self.words.last_mut() {
+            Some(word) if self.has_listeners => word[Self::LISTEN_PID.len()..].as_mut_ptr(),
+            _ => std::ptr::null_mut(),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The instance table: which processes are ours, known even to a supervisor that was killed while it started one.
+//!
+//! A small file, mapped shared. An instance's slot is reserved before the process is made, and the new process writes
+//! its own pid into it before it runs any program. A write into the page cache survives the death of the writer, so
+//! there is no instruction at which a SIGKILL of the supervisor leaves an instance that is not in the table. (A crash
+//! of the machine ends the instances too: a table of another boot is emptied.)
+//!
+//! The table is locked by its supervisor. A process between clone and exec still holds that lock, so whoever gets it
+//! can be sure that every process has written its pid or is gone.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Instances that fit: two slots, a standby, their successors, and room for those that are being ended.
+pub const SLOTS: usize = 16;
+
+/// The longest instance id, in bytes.
+pub const ID_BYTES_MAX: usize = 64;
+
+/// How long [`InstanceTable::open`] waits for the lock: a process between clone and exec holds it for about a
+/// millisecond, so a lock that is held longer belongs to another supervisor.
+pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// The pause between two tries of the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+const MAGIC: [u8; 8] = *b"reitab01";
+const BOOT_ID_BYTES: usize = 36;
+const FREE: u32 = 0;
+const RESERVED: u32 = 1;
+
+#[repr(C)]
+struct Map {
+    magic: [u8; 8],
+    boot_id: [u8; BOOT_ID_BYTES],
+    padding: [u8; 20],
+    slots: [Slot; SLOTS],
+}
+
+#[repr(C)]
+struct Slot {
+    state: AtomicU32,
+    pid: AtomicU32,
+    start_ticks: AtomicU64,
+    id_bytes: AtomicU32,
+    padding: AtomicU32,
+    id: [AtomicU64; ID_BYTES_MAX / 8],
+}
+
+const MAP_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<Map>()).expect("a map has fields");
+
+/// Why the table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file could not be opened, made or mapped.
+    #[error("cannot use the instance table {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another supervisor has it.
+    #[error("another supervisor uses the instance table {path}")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not an instance table.
+    #[error("{path} is not an instance table of this version")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No slot is free.
+    #[error("the instance table is full: {SLOTS} instances")]
+    Full,
+    /// An id that is too long or already there.
+    #[error("the instance id {id:?} is empty, longer than {ID_BYTES_MAX} bytes or already in the table")]
+    Id {
+        /// The id.
+        id: String,
+    },
+}
+
+impl TableError {
+    /// What the operator can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Busy { .. } => Some("stop the other `rei run`, or give this one its own state.directory".into()),
+            Self::Foreign { path } => Some(format!("if no instance runs any more, remove it: rm {}", path.display())),
+            Self::Io { .. } | Self::Full | Self::Id { .. } => None,
+        }
+    }
+}
+
+/// What the table knows of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The instance.
+    pub id: String,
+    /// Its main process; `None` when none was made.
+    pub pid: Option<u32>,
+    /// When that was started, in clock ticks since boot; `None` when the supervisor died before it could look.
+    pub start_ticks: Option<u64>,
+}
+
+/// The table, locked and mapped.
+pub struct InstanceTable {
+    map: NonNull<Map>,
+    _lock: File,
+}
+
+// SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
+unsafe impl Send for InstanceTable {}
+// SAFETY: as above.
+unsafe impl Sync for InstanceTable {}
+
+impl InstanceTable {
+    /// Opens the table at `path`, made when it is not there and emptied when it is of another boot. Waits for the lock
+    /// at most [`LOCK_WAIT`], so it is for the start of the supervisor, not for its loop.
+    ///
+    /// # Errors
+    /// When the file cannot be used, is not a table, or another supervisor holds it.
+    pub fn open(path: &Path) -> Result<Self, TableError> {
+        let failed = |source| TableError::Io { path: path.to_owned(), source };
+        let boot_id = std::fs::read("/proc/sys/kernel/random/boot_id").map_err(failed)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        lock(&file, path)?;
+        // A shorter file is one whose maker died before it was whole: no slot of it was ever used.
+        if file.metadata().map_err(failed)?.len() < MAP_BYTES.get() as u64 {
+            initialise(&file, &boot_id).map_err(failed)?;
+        }
+        let map = map(&file).map_err(failed)?;
+        // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
+        let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
+        let table = Self { map, _lock: file };
+        if magic != MAGIC {
+            return Err(TableError::Foreign { path: path.to_owned() });
+        }
+        if boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]) {
+            table.slots().iter().for_each(Slot::free);
+            initialise(&table._lock, &boot_id).map_err(failed)?;
+        }
+        Ok(table)
+    }
+
+    /// Takes a slot for an instance that is about to be started. The cell goes to the new process, which writes its
+    /// pid there.
+    ///
+    /// # Errors
+    /// When the id is no id or already there, or no slot is free.
+    pub fn reserve(&self, id: &str) -> Result<PidCell<'_>, TableError> {
+        if id.is_empty() || id.len() > ID_BYTES_MAX || self.find(id).is_some() {
+            return Err(TableError::Id { id: id.to_owned() });
+        }
+        let slot = self.slots().iter().find(|slot| slot.state.load(Ordering::Acquire) == FREE);
+        let slot = slot.ok_or(TableError::Full)?;
+        slot.set_id(id);
+        slot.state.store(RESERVED, Ordering::Release);
+        Ok(PidCell(&slot.pid))
+    }
+
+    /// Records when an instance's process was started.
+    pub fn started(&self, id: &str, start_ticks: u64) {
+        if let Some(slot) = self.find(id) {
+            slot.start_ticks.store(start_ticks, Ordering::Release);
+        }
+    }
+
+    /// Gives the slot of an instance back; nothing happens when it has none.
+    pub fn clear(&self, id: &str) {
+        if let Some(slot) = self.find(id) {
+            slot.free();
+        }
+    }
+
+    /// Every instance in the table.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.slots().iter().filter_map(Slot::entry).collect()
+    }
+
+    fn slots(&self) -> &[Slot; SLOTS] {
+        // SAFETY: mapped until drop; slots are made of atomics, for which every bit pattern is a value.
+        unsafe { &(*self.map.as_ptr()).slots }
+    }
+
+    fn find(&self, id: &str) -> Option<&Slot> {
+        self.slots().iter().find(|slot| slot.entry().is_some_and(|entry| entry.id == id))
+    }
+}
+
+impl Drop for InstanceTable {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `open` with this size; a PidCell cannot outlive the table.
+        let _ = unsafe { munmap(self.map.cast(), MAP_BYTES.get()) };
+    }
+}
+
+/// Where a new process writes its pid.
+#[derive(Clone, Copy)]
+pub struct PidCell<'a>(&'a AtomicU32);
+
+impl PidCell<'_> {
+    /// The address of the cell, for the process between clone and exec.
+    pub fn as_ptr(self) -> *const AtomicU32 {
+        self.0
+    }
+}
+
+impl Slot {
+    fn entry(&self) -> Option<Entry> {
+        if self.state.load(Ordering::Acquire) != RESERVED {
+            return None;
+        }
+        let words = self.id.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+        let bytes: Vec<u8> = words.take(self.id_bytes.load(Ordering::Relaxed) as usize).collect();
+        let (pid, start_ticks) = (self.pid.load(Ordering::Acquire), self.start_ticks.load(Ordering::Acquire));
+        Some(Entry {
+            id: String::from_utf8_lossy(&bytes).into_owned(),
+            pid: (pid != 0).then_some(pid),
+            start_ticks: (start_ticks != 0).then_some(start_ticks),
+        })
+    }
+
+    fn set_id(&self, id: &str) {
+        let mut bytes = [0; ID_BYTES_MAX];
+        bytes[..id.len()].copy_from_slice(id.as_bytes());
+        for (word, chunk) in self.id.iter().zip(bytes.chunks_exact(8)) {
+            let mut value = [0; 8];
+            value.copy_from_slice(chunk);
+            word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+        }
+        self.id_bytes.store(id.len() as u32, Ordering::Relaxed);
+    }
+
+    fn free(&self) {
+        self.state.store(FREE, Ordering::Release);
+        self.pid.store(0, Ordering::Release);
+        self.start_ticks.store(0, Ordering::Release);
+    }
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), TableError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(TableError::Busy { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(TableError::Io { path: path.to_owned(), source }),
+        }
+    }
+}
+
+/// Writes an empty table. Every byte is written, so that no later store into the map needs space on the disk.
+fn initialise(mut file: &File, boot_id: &[u8]) -> io::Result<()> {
+    use std::io::Seek;
+    let mut bytes = vec![0; MAP_BYTES.get()];
+    bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+    let n = boot_id.len().min(BOOT_ID_BYTES);
+    bytes[MAGIC.len()..MAGIC.len() + n].copy_from_slice(&boot_id[..n]);
+    file.rewind()?;
+    file.write_all(&bytes)?;
+    file.sync_data()
+}
+
+fn map(file: &File) -> io::Result<NonNull<Map>> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice; the file is ours by its lock and never shrinks.
+    let address = unsafe { mmap(None, MAP_BYTES, protection, MapFlags::MAP_SHARED, file, 0)? };
+    Ok(address.cast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str, pid: Option<u32>, start_ticks: Option<u64>) -> Entry {
+        Entry { id: id.into(), pid, start_ticks }
+    }
+
+    #[test]
+    fn is_found_again_by_the_next_supervisor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("instances");
+        let table = InstanceTable::open(&path).unwrap();
+        let cell = table.reserve("inst_0001").unwrap();
+        table.reserve("inst_0002").unwrap();
+        // SAFETY: the cell lives as long as the table.
+        unsafe { &*cell.as_ptr() }.store(4711, Ordering::Release);
+        table.started("inst_0001", 99);
+        drop(table);
+        let table = InstanceTable::open(&path).unwrap();
+        assert_eq!(table.entries(), [entry("inst_0001", Some(4711), Some(99)), entry("inst_0002", None, None)]);
+        table.clear("inst_0001");
+        table.clear("inst_9999");
+        assert_eq!(table.entries(), [entry("inst_0002", None, None)]);
+    }
+
+    #[test]
+    fn a_used_slot_is_clean_for_the_next_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = InstanceTable::open(&dir.path().join("instances")).unwrap();
+        for n in 0..SLOTS {
+            table.reserve(&format!("a-rather-long-instance-name-{n}")).unwrap();
+        }
+        assert!(matches!(table.reserve("one"), Err(TableError::Full)));
+        table.started("a-rather-long-instance-name-3", 5);
+        table.clear("a-rather-long-instance-name-3");
+        table.reserve("one").unwrap();
+        assert!(table.entries().contains(&entry("one", None, None)));
+        for id in ["one", "", &"x".repeat(ID_BYTES_MAX + 1)] {
+            assert!(matches!(table.reserve(id), Err(TableError::Id { .. })), "{id}");
+        }
+    }
+
+    #[test]
+    fn of_another_boot_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("instances");
+        InstanceTable::open(&path).unwrap().reserve("old").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[MAGIC.len()] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(InstanceTable::open(&path).unwrap().entries(), []);
+    }
+
+    #[test]
+    fn a_torn_file_is_made_again_and_a_foreign_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("instances");
+        std::fs::write(&path, b"reitab").unwrap();
+        assert_eq!(InstanceTable::open(&path).unwrap().entries(), []);
+        std::fs::write(&path, vec![b'x'; 9000]).unwrap();
+        let error = InstanceTable::open(&path).err().unwrap();
+        assert!(matches!(error, TableError::Foreign { .. }) && error.hint().is_some());
+    }
+
+    #[test]
+    fn a_second_supervisor_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("instances");
+        let _first = InstanceTable::open(&path).unwrap();
+        assert!(matches!(InstanceTable::open(&path), Err(TableError::Busy { .. })));
+    }
+}

@@ -1,0 +1,367 @@
+//! All processes of an instance: told apart from others, and ended as a whole.
+//!
+//! | method | what is in a tree | how it is killed |
+//! |---|---|---|
+//! | cgroup | who is in the cgroup | `cgroup.kill`: all at once, nothing can fork away |
+//! | scan | session, group, descent, `REI_INSTANCE` in the environment | SIGKILL to all that a scan finds, until it finds none |
+//!
+//! The scan is what is left without a delegated cgroup v2, and weaker: a process that leaves its session, loses its
+//! parents and wipes its environment cannot be told from another instance's. Such a one is killed with the last
+//! instance, and counted as unattributed before. [`TreeMethod`] says which method is in use and why.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getsid};
+
+use super::cgroup::{Base, Cgroup, TreeLimits};
+use super::pidfd;
+use super::process::{self, Stat, Tag};
+
+/// How long a tree may take to die after SIGKILL: longer means a process that hangs in the kernel.
+pub const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause between two looks at a dying tree.
+const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+
+/// How long a dead child in the supervisor's own session is left to whoever started it.
+const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
+
+/// Members of a tree that are remembered by pid, so that they are known when they have lost their parents.
+const SEEN_MAX: usize = 1024;
+
+/// How far a process's ancestors are followed.
+const DESCENT_MAX: usize = 64;
+
+/// How trees are told apart and killed on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TreeMethod {
+    /// By cgroup v2.
+    Cgroup(Base),
+    /// By looking at all processes.
+    Scan {
+        /// Why there is no cgroup.
+        why: String,
+    },
+}
+
+impl fmt::Display for TreeMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cgroup(base) => write!(f, "cgroup v2 in {}", base.dir.display()),
+            Self::Scan { why } => write!(f, "process groups and scans ({why})"),
+        }
+    }
+}
+
+/// How the killing of a tree ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Killed {
+    /// Processes that lived beside the main process and were killed.
+    pub leftovers: usize,
+    /// Processes that live still: they hang in the kernel, or breed faster than a scan.
+    pub survivors: usize,
+    /// Orphans that may belong to this tree or to another; they are killed with the last one.
+    pub unattributed: usize,
+}
+
+/// The trees of this supervisor.
+#[derive(Clone)]
+pub struct Trees(Arc<Shared>);
+
+struct Shared {
+    method: TreeMethod,
+    /// The supervisor's own process and session.
+    own: (u32, u32),
+    /// The live instances and their main processes.
+    live: Mutex<BTreeMap<String, Option<u32>>>,
+    /// Dead children that somebody else should reap, by pid and start, and since when they are seen.
+    zombies: Mutex<HashMap<(u32, u64), Instant>>,
+}
+
+impl Trees {
+    /// Finds the method of this machine and makes this process the one that inherits orphans.
+    ///
+    /// # Errors
+    /// When it cannot inherit them.
+    pub fn detect() -> io::Result<Self> {
+        Self::with(Base::find().map_or_else(|why| TreeMethod::Scan { why }, TreeMethod::Cgroup))
+    }
+
+    /// As [`Trees::detect`], with a given method.
+    ///
+    /// # Errors
+    /// As [`Trees::detect`].
+    pub fn with(method: TreeMethod) -> io::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let own = (std::process::id(), getsid(None)?.as_raw().unsigned_abs());
+        Ok(Self(Arc::new(Shared { method, own, live: Mutex::default(), zombies: Mutex::default() })))
+    }
+
+    /// The method in use.
+    pub fn method(&self) -> &TreeMethod {
+        &self.0.method
+    }
+
+    /// Makes the tree of an instance that is about to be started.
+    ///
+    /// # Errors
+    /// When its cgroup cannot be made.
+    pub fn create(&self, id: &str, limits: TreeLimits) -> io::Result<Tree> {
+        let cgroup = match self.method() {
+            TreeMethod::Cgroup(base) => Some(base.create(id, limits)?),
+            TreeMethod::Scan { .. } => None,
+        };
+        Ok(self.tree(id, cgroup))
+    }
+
+    /// The tree of an instance that runs already. It is scanned when it has no cgroup here.
+    pub fn adopt(&self, id: &str) -> Tree {
+        let cgroup = match self.method() {
+            TreeMethod::Cgroup(base) => base.open(id).ok(),
+            TreeMethod::Scan { .. } => None,
+        };
+        self.tree(id, cgroup)
+    }
+
+    fn tree(&self, id: &str, cgroup: Option<Cgroup>) -> Tree {
+        lock(&self.0.live).insert(id.to_owned(), None);
+        let id = id.to_owned();
+        Tree(Arc::new(Member { shared: self.0.clone(), id, cgroup, main: Mutex::new(None), seen: Mutex::default() }))
+    }
+
+    /// Reaps what instances have left behind. To be called after SIGCHLD and now and then; returns how many were
+    /// reaped. Main processes are left to their [`super::instance::Instance`], and children in the supervisor's own
+    /// session to whoever started them, for a while.
+    pub fn reap_orphans(&self) -> usize {
+        let shared = &self.0;
+        let children = process::children(shared.own.0).unwrap_or_else(|| {
+            process::all().iter().filter(|stat| stat.parent == shared.own.0).map(|stat| stat.pid).collect()
+        });
+        let zombies: Vec<Stat> = children.into_iter().filter_map(process::stat).filter(Stat::is_zombie).collect();
+        let mut waiting = lock(&shared.zombies);
+        waiting.retain(|(pid, start), _| zombies.iter().any(|stat| (stat.pid, stat.start_ticks) == (*pid, *start)));
+        let mains: BTreeSet<u32> = lock(&shared.live).values().flatten().copied().collect();
+        let mut reaped = 0;
+        for stat in zombies.iter().filter(|stat| !mains.contains(&stat.pid)) {
+            let since = *waiting.entry((stat.pid, stat.start_ticks)).or_insert_with(Instant::now);
+            if stat.session != shared.own.1 || since.elapsed() > FOREIGN_ZOMBIE_MAX {
+                reaped += usize::from(reap(stat.pid));
+            }
+        }
+        reaped
+    }
+}
+
+fn reap(pid: u32) -> bool {
+    waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG)).is_ok()
+}
+
+/// Nothing is left half done in these maps when a thread panics, so a poisoned lock is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The processes of one instance. Clones speak of the same tree.
+#[derive(Clone)]
+pub struct Tree(Arc<Member>);
+
+struct Member {
+    shared: Arc<Shared>,
+    id: String,
+    cgroup: Option<Cgroup>,
+    main: Mutex<Option<Stat>>,
+    /// Members by pid and start, seen while they could be told by descent.
+    seen: Mutex<BTreeSet<(u32, u64)>>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        lock(&self.shared.live).remove(&self.id);
+    }
+}
+
+impl Tree {
+    /// The directory that the main process is born in, where there is one.
+    pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.0.cgroup.as_ref().map(Cgroup::fd)
+    }
+
+    /// Says which process is the main one.
+    pub fn set_main(&self, pid: u32) {
+        *lock(&self.0.main) = process::stat(pid);
+        lock(&self.0.shared.live).insert(self.0.id.clone(), Some(pid));
+    }
+
+    /// The live processes of the tree, the main one first, cheaply: by cgroup, or by descent from the main process.
+    pub fn members(&self) -> Vec<Stat> {
+        let tree = &self.0;
+        if let Some(cgroup) = &tree.cgroup {
+            return cgroup.processes().into_iter().filter_map(process::stat).collect();
+        }
+        let Some(main) = *lock(&tree.main) else { return Vec::new() };
+        let mut members: Vec<Stat> =
+            process::stat(main.pid).filter(|now| now.start_ticks == main.start_ticks).into_iter().collect();
+        members.extend(lock(&tree.seen).iter().filter_map(|(pid, start)| {
+            process::stat(*pid).filter(|stat| stat.start_ticks == *start && stat.pid != main.pid)
+        }));
+        let mut known: BTreeSet<u32> = members.iter().map(|stat| stat.pid).collect();
+        let mut next = 0;
+        while next < members.len() && members.len() < SEEN_MAX {
+            let Some(children) = process::children(members[next].pid) else { break };
+            members.extend(children.into_iter().filter(|pid| known.insert(*pid)).filter_map(process::stat));
+            next += 1;
+        }
+        members.retain(|stat| !stat.is_zombie());
+        let seen = members.iter().filter(|stat| stat.pid != main.pid).map(|stat| (stat.pid, stat.start_ticks));
+        *lock(&tree.seen) = seen.take(SEEN_MAX).collect();
+        members
+    }
+
+    /// Processor time of all that ever ran in the tree, in microseconds, where a cgroup counts it.
+    pub fn cpu_us(&self) -> Option<u64> {
+        self.0.cgroup.as_ref()?.cpu_us()
+    }
+
+    /// Whether a process belongs to the tree, by what it cannot forge: cgroup, session or descent.
+    pub fn contains(&self, pid: u32) -> bool {
+        if let Some(cgroup) = &self.0.cgroup {
+            return cgroup.contains(pid);
+        }
+        let Some(main) = *lock(&self.0.main) else { return false };
+        let mut at = pid;
+        for _ in 0..DESCENT_MAX {
+            match process::stat(at) {
+                Some(stat) if stat.pid == main.pid => return stat.start_ticks == main.start_ticks,
+                Some(stat) if stat.session == main.pid => return true,
+                Some(stat) if stat.parent > 1 => at = stat.parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Kills every process of the tree and waits until they are gone, at most [`KILL_MAX`]. Reaps the orphans; the
+    /// main process is left to be reaped by its [`super::instance::Instance`].
+    pub async fn kill(&self) -> Killed {
+        let tree = self.clone();
+        // The task only panics when the runtime is going down.
+        tokio::task::spawn_blocking(move || tree.kill_blocking()).await.unwrap_or_default()
+    }
+
+    fn kill_blocking(&self) -> Killed {
+        let killed = match &self.0.cgroup {
+            Some(cgroup) => self.kill_cgroup(cgroup),
+            None => self.kill_scanned(),
+        };
+        Trees(self.0.shared.clone()).reap_orphans();
+        killed
+    }
+
+    fn kill_cgroup(&self, cgroup: &Cgroup) -> Killed {
+        let main = lock(&self.0.main).map(|main| main.pid);
+        let leftovers = cgroup.processes().into_iter().filter(|pid| Some(*pid) != main).count();
+        let mut pauses = Pauses::new();
+        // One order is enough, but the kernel may refuse it for a moment while memory is short.
+        while cgroup.kill().is_err() || cgroup.is_populated() {
+            if !pauses.pause() {
+                break;
+            }
+        }
+        // What is not empty is told as survivors.
+        let _ = cgroup.remove();
+        Killed { leftovers, survivors: cgroup.processes().len(), unattributed: 0 }
+    }
+
+    fn kill_scanned(&self) -> Killed {
+        let tree = &self.0;
+        let Some(main) = *lock(&tree.main) else { return Killed::default() };
+        let (mut killed, mut pauses) = (BTreeSet::new(), Pauses::new());
+        loop {
+            let found = self.scan(&main);
+            for stat in &found.members {
+                if stat.pid != main.pid {
+                    killed.insert((stat.pid, stat.start_ticks));
+                }
+                pidfd::signal_exactly(stat.pid, stat.start_ticks, Signal::SIGKILL);
+            }
+            let survivors = found.members.len();
+            if survivors == 0 || !pauses.pause() {
+                return Killed { leftovers: killed.len(), survivors, unattributed: found.unattributed };
+            }
+        }
+    }
+
+    fn scan(&self, main: &Stat) -> Found {
+        let tree = &self.0;
+        let all = process::all();
+        let (live, seen) = (lock(&tree.shared.live).clone(), lock(&tree.seen).clone());
+        let alone = live.keys().all(|id| *id == tree.id);
+        let foreign_mains: BTreeSet<u32> =
+            live.iter().filter(|(id, _)| **id != tree.id).filter_map(|(_, pid)| *pid).collect();
+        let (own_pid, own_session) = tree.shared.own;
+        let mut found = Found::default();
+        let mut ours: BTreeSet<u32> = BTreeSet::new();
+        let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
+        for stat in all.iter().filter(later).filter(|stat| !foreign_mains.contains(&stat.pid)) {
+            let told = stat.pid == main.pid
+                || stat.session == main.pid
+                || stat.group == main.pid
+                || seen.contains(&(stat.pid, stat.start_ticks));
+            let is_ours = told
+                || match process::tag(stat.pid) {
+                    Tag::Instance(id) => id == tree.id,
+                    Tag::None | Tag::Unreadable => {
+                        let orphan = stat.parent == own_pid && stat.session != own_session;
+                        found.unattributed += usize::from(orphan && !alone && !stat.is_zombie());
+                        orphan && alone
+                    }
+                };
+            if is_ours {
+                ours.insert(stat.pid);
+            }
+        }
+        // Descendants, however deep: the list is in no order, so until nothing is added.
+        while all
+            .iter()
+            .any(|stat| !foreign_mains.contains(&stat.pid) && ours.contains(&stat.parent) && ours.insert(stat.pid))
+        {
+        }
+        found.members = all.into_iter().filter(|stat| ours.contains(&stat.pid) && !stat.is_zombie()).collect();
+        found
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    members: Vec<Stat>,
+    unattributed: usize,
+}
+
+/// Growing pauses until [`KILL_MAX`] is over.
+struct Pauses {
+    deadline: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { deadline: Instant::now() + KILL_MAX, next: LOOK_PAUSE[0] }
+    }
+
+    /// Sleeps, unless the time is over.
+    fn pause(&mut self) -> bool {
+        if Instant::now() >= self.deadline {
+            return false;
+        }
+        std::thread::sleep(self.next);
+        self.next = (self.next * 2).min(LOOK_PAUSE[1]);
+        true
+    }
+}
