@@ -53,7 +53,8 @@ impl ReplyTo {
     }
 
     pub(super) fn begin(&mut self, method: String, more: bool, oneway: bool) {
-        (self.method, self.more, self.oneway) = (method, more, oneway);
+        // A stream that nobody gets would never end.
+        (self.method, self.more, self.oneway) = (method, more && !oneway, oneway);
     }
 
     /// Whether the caller asked for more than one reply.

@@ -196,6 +196,8 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         Verdict,
         CheckResult,
         ValidationReport,
+        MaintenanceAction,
+        RuntimeMaintenanceRecord,
     ];
     super::idl::interface(
         NAME,

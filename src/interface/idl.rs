@@ -134,7 +134,8 @@ fn check(composed: &Interface<'_>, definition: &str) {
 }
 
 /// Every type that is used is defined, and no name means two things: some callers keep all members in one table.
-fn check_names(interface: &Interface<'_>) {
+/// `stored` are the types that no method takes or gives: they are part of the Interface as it is stored.
+fn check_names(interface: &Interface<'_>, stored: &[&str]) {
     let defined: Vec<_> = interface.custom_types().map(|custom| custom.name().to_string()).collect();
     let mut members = defined.clone();
     members.extend(interface.methods().map(|method| method.name().to_string()));
@@ -153,7 +154,7 @@ fn check_names(interface: &Interface<'_>) {
         assert!(defined.contains(name), "{name} is used and not defined");
     }
     for name in &defined {
-        assert!(used.contains(name), "{name} is defined and not used");
+        assert!(used.contains(name) || stored.contains(&name.as_str()), "{name} is defined and not used");
     }
 }
 
@@ -169,13 +170,13 @@ fn names_in(ty: &Type<'_>, names: &mut Vec<String>) {
 #[test]
 fn the_file_of_runtime_evolution_is_the_code() {
     let composed = super::evolution::definition();
-    check_names(&composed);
+    check_names(&composed, &["RuntimeMaintenanceRecord"]);
     check(&composed, super::evolution::DEFINITION);
 }
 
 #[test]
 fn the_file_of_supervisor_is_the_code() {
     let composed = super::operations::definition();
-    check_names(&composed);
+    check_names(&composed, &[]);
     check(&composed, super::operations::DEFINITION);
 }

@@ -56,7 +56,7 @@ macro_rules! methods {
         )*
 
         /// A call of any method of the interface.
-        pub(in crate::interface) enum Call {
+        pub enum Call {
             $(#[doc = concat!("[`", stringify!($name), "`].")] $name(Box<$name>),)*
         }
 

@@ -49,7 +49,12 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = socket.listener().accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, interface = A::NAME, "a connection's task failed");
+                }
+                continue;
+            }
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -71,7 +76,8 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
                 });
             }
             Err(refusal) => {
-                tracing::warn!(interface = A::NAME, "refused a caller: {refusal}");
+                // The owner was told and reports it once; whoever calls again and again must not fill the log.
+                tracing::debug!(interface = A::NAME, "refused a caller: {refusal}");
                 if let Ok(place) = Arc::clone(&refused_places).try_acquire_owned() {
                     connections.spawn(async move {
                         // It is refused whether or not it learns of it.

@@ -76,11 +76,15 @@ impl Reader {
         }
     }
 
-    /// Returns when the peer has closed its side, or sends more than a caller in its turn would. Cancel safe.
+    /// Returns when the peer has closed its side, as far as that can be seen: a peer that sends ahead more than
+    /// [`AHEAD_BYTES_MAX`] has to wait for its answer and is found to be gone when that is written. Cancel safe.
     pub(super) async fn gone(&mut self) {
-        while !self.ended && self.buffer.len() < AHEAD_BYTES_MAX {
+        while !self.ended {
+            if self.buffer.len() >= AHEAD_BYTES_MAX {
+                return std::future::pending().await;
+            }
             if self.fill().await.is_err() {
-                break;
+                return;
             }
         }
     }

@@ -104,7 +104,7 @@ async fn what_descends_from_the_supervisor_is_refused_though_nobody_knows_it() {
 async fn a_control_group_of_an_instance_is_refused() {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = own.lines().find_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned) else {
-        eprintln!("skipped: this machine has no control groups");
+        eprintln!("SKIPPED: this machine has no control groups");
         return;
     };
     let refusals = Refusals::default();
@@ -125,28 +125,40 @@ async fn a_caller_that_has_ended_is_refused_whoever_has_its_number_now() {
     assert!(served.owner.calls().is_empty());
 }
 
-#[tokio::test]
-async fn another_user_is_refused() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can be another user");
-        return;
-    }
+/// Runs a copy of the caller by `command` as another user, who can reach the socket, and returns what it printed.
+async fn as_another_user(served: &Served, command: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-    let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user()));
     // Opened to everyone, so that the check is all there is.
     std::fs::set_permissions(&served.path, std::fs::Permissions::from_mode(0o666)).unwrap();
     std::fs::set_permissions(served.path.parent().unwrap(), std::fs::Permissions::from_mode(0o755)).unwrap();
     // The test program may be out of another user's reach: a copy of it is not.
     let copy = served.path.with_file_name("caller");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    let mut command = Command::new(&copy);
-    command.args(["--exact", "access::the_caller_of_the_other_tests", "--nocapture"]).env(SOCKET, &served.path);
-    command.current_dir("/").uid(65534).gid(65534).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let output = tokio::process::Command::from(command).output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("io.openexec.Supervisor.NotAllowed"), "{text}");
+    let arguments = "--exact access::the_caller_of_the_other_tests --nocapture";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("exec {command} {} {arguments}", copy.display())).env(SOCKET, &served.path);
+    shell.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = tokio::process::Command::from(shell).kill_on_drop(true).output().await.unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn another_user_is_refused_unless_of_the_group() {
+    if !nix::unistd::geteuid().is_root() || which::which("setpriv").is_err() {
+        eprintln!("SKIPPED: only root, with setpriv, can be another user");
+        return;
+    }
+    const GROUP: u32 = 54_321;
+    let refusals = Refusals::default();
+    let served = operations(refusals.told(Access::own_user().group(GROUP)));
+    let nobody = "setpriv --reuid 65534 --regid 65534";
+    let stranger = as_another_user(&served, &format!("{nobody} --clear-groups")).await;
+    assert!(stranger.contains("io.openexec.Supervisor.NotAllowed"), "{stranger}");
     assert_eq!(refusals.reasons(), [RefusalReason::User]);
     assert!(!refusals.reasons()[0].is_policy_anomaly());
+    let member = as_another_user(&served, &format!("{nobody} --groups {GROUP}")).await;
+    assert!(member.contains("{\"parameters\":{}}"), "{member}");
+    let member = as_another_user(&served, &format!("setpriv --reuid 65534 --regid {GROUP} --clear-groups")).await;
+    assert!(member.contains("{\"parameters\":{}}"), "{member}");
+    assert_eq!(refusals.reasons().len(), 1);
 }

@@ -121,6 +121,27 @@ async fn calls_may_be_sent_ahead_and_need_no_reply() {
 }
 
 #[tokio::test]
+async fn who_connects_and_says_nothing_whole_is_dropped() {
+    let served = fakes::operations(Access::own_user());
+    let (mut silent, mut slow) = (served.bare(), served.bare());
+    slow.write_all(b"{\"method\":").await.unwrap();
+    let (silent, slow) = tokio::join!(receive(&mut silent), receive(&mut slow));
+    assert_eq!((silent, slow), (None, None));
+}
+
+#[tokio::test]
+async fn a_caller_that_sends_ahead_waits_and_is_answered() {
+    let served = fakes::evolution();
+    let mut stream = served.bare();
+    send(&mut stream, br#"{"method":"io.openexec.RuntimeEvolution.ReportRuntimeHealth","more":true}"#).await;
+    assert_eq!(receive(&mut stream).await.unwrap()["continues"], true);
+    // It sends ahead as much as it likes, and is answered still.
+    let ahead = r#"{"method":"io.openexec.RuntimeEvolution.BuildCandidateRuntime"}"#.to_owned() + "\0";
+    stream.write_all(ahead.repeat(2000).as_bytes()).await.unwrap();
+    assert_eq!(receive(&mut stream).await.unwrap()["continues"], true);
+}
+
+#[tokio::test]
 async fn more_connections_than_there_are_places_wait() {
     let served = fakes::operations(Access::own_user());
     let mut held: Vec<_> = (0..32).map(|_| served.bare()).collect();
