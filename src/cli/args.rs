@@ -12,7 +12,7 @@ use super::{check, exit_code, init, journal};
 
 /// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
 #[derive(Debug, Parser)]
-#[command(name = "rei", version, about, after_help = after_help(), propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "rei", version, after_help = after_help(), propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// For every command.
     #[command(flatten)]

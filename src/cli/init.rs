@@ -113,12 +113,16 @@ async fn repository(directory: &Path) -> Option<Repository> {
     Some(Repository { top: PathBuf::from(top).canonicalize().ok()?, branch })
 }
 
-/// The flake, so that Nix asks no registry.
+/// The flake as it is committed, named so that Nix asks no registry.
 fn flake(directory: &Path, repository: Option<&Repository>) -> String {
     let Some(repository) = repository else { return format!("path:{}", encoded(directory)) };
     let inner = directory.strip_prefix(&repository.top).ok().filter(|inner| !inner.as_os_str().is_empty());
-    let query = inner.map(|inner| format!("?dir={}", encoded(inner))).unwrap_or_default();
-    format!("git+file://{}{query}", encoded(&repository.top))
+    let inner = inner.map(|inner| format!("dir={}", encoded(inner)));
+    // Nix 2.8 takes `master` for the branch where it cannot tell.
+    let branch = repository.branch.as_ref().map(|branch| format!("ref={}", encoded(Path::new(branch))));
+    let query: Vec<String> = inner.into_iter().chain(branch).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("git+file://{}{mark}{}", encoded(&repository.top), query.join("&"))
 }
 
 /// The path as it can stand in a URL.
@@ -172,5 +176,7 @@ mod tests {
         let repository = Repository { top: "/srv/a b".into(), branch: None };
         assert_eq!(flake(directory, Some(&repository)), "git+file:///srv/a%20b?dir=nix");
         assert_eq!(flake(&repository.top, Some(&repository)), "git+file:///srv/a%20b");
+        let branch = Repository { branch: Some("x/y".to_owned()), ..repository };
+        assert_eq!(flake(directory, Some(&branch)), "git+file:///srv/a%20b?dir=nix&ref=x/y");
     }
 }

@@ -2,13 +2,17 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
 use super::{Context, Finding};
+use crate::command::Command;
 use crate::config::ListenAddress;
 use crate::journal::Reader;
 
+/// How long the lookup of a user may take: it may ask a directory server.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Free space below which a build or a mirror soon fails, in bytes.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// The Landlock ABI from which signals and abstract sockets can be kept inside.
@@ -89,8 +93,7 @@ pub(super) fn user(context: &Context<'_>) -> Option<Finding> {
             ),
         });
     };
-    let found = nix::unistd::User::from_name(name).ok().flatten();
-    Some(match found {
+    Some(match uid(name, context) {
         None => Finding::fail(
             format!("there is no user `{name}`"),
             format!("useradd --system {name}, or change `isolation.user`"),
@@ -99,8 +102,14 @@ pub(super) fn user(context: &Context<'_>) -> Option<Finding> {
             format!("rei is not root and cannot become `{name}`"),
             "run rei as root, or take `isolation.user` out",
         ),
-        Some(user) => Finding::ok(format!("instances run as {name} (uid {})", user.uid)),
+        Some(uid) => Finding::ok(format!("instances run as {name} (uid {uid})")),
     })
+}
+
+/// The uid of a user. glibc's own lookup loads modules, which a statically linked program cannot: it crashes.
+fn uid(name: &str, context: &Context<'_>) -> Option<u32> {
+    let output = context.run(&Command::new("id", LOOKUP_TIMEOUT).args(["-u", "--", name])).ok()?;
+    output.stdout_text().trim().parse().ok().filter(|_| output.success())
 }
 
 /// Can a process have a user namespace? Nix's sandbox without root, and the inner sandbox of the checks, need one.

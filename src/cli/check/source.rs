@@ -18,7 +18,7 @@ pub(super) fn git(context: &Context<'_>) -> Option<Finding> {
     let install = "install git (Debian: apt-get install git)";
     Some(match context.run(&Command::new("git", VERSION_TIMEOUT).arg("--version")) {
         Ok(output) if output.success() => Finding::ok(output.stdout_text().trim().to_owned()),
-        Ok(output) => Finding::fail(format!("git --version fails: {}", last_line(&output)), install),
+        Ok(output) => Finding::fail(format!("git --version fails: {}", said(&output)), install),
         Err(error) => Finding::fail(told(&error), install),
     })
 }
@@ -31,7 +31,7 @@ pub(super) fn source(context: &Context<'_>) -> Option<Finding> {
     let refs = match git(&["ls-remote", "--", source.as_str()]) {
         Err(error) => return Some(Finding::fail(told(&error), "see the line about git")),
         Ok(output) if !output.success() => {
-            let line = format!("git cannot read {source}: {}", last_line(&output));
+            let line = format!("git cannot read {source}: {}", said(&output));
             return Some(Finding::fail(line, "`runtime.source` must be a git repository that this user can read"));
         }
         Ok(output) => output.stdout_text(),
@@ -75,7 +75,7 @@ pub(super) fn nix(context: &Context<'_>) -> Option<Finding> {
     let install = "install Nix (Debian: apt-get install nix-bin; elsewhere: https://nixos.org/download)";
     let output = match context.run(&Command::new("nix", VERSION_TIMEOUT).arg("--version")) {
         Ok(output) if output.success() => output.stdout_text(),
-        Ok(output) => return Some(Finding::fail(format!("nix --version fails: {}", last_line(&output)), install)),
+        Ok(output) => return Some(Finding::fail(format!("nix --version fails: {}", said(&output)), install)),
         Err(error) => return Some(Finding::fail(told(&error), install)),
     };
     let (line, (major, minor)) = (output.trim().to_owned(), NIX_MIN);
@@ -128,9 +128,12 @@ fn told(error: &Error) -> String {
     }
 }
 
-fn last_line(output: &Output) -> String {
+/// What a failed program says: git's own word where it has one, else the last line.
+fn said(output: &Output) -> String {
     let text = output.stderr_text();
-    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing").trim().to_owned()
+    let fatal = text.lines().find_map(|line| line.strip_prefix("fatal: "));
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    fatal.or(last).unwrap_or("it says nothing").trim().to_owned()
 }
 
 #[cfg(test)]
