@@ -1,3 +1,5 @@
 //! Arguments to commands, nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rei::cli::main(std::env::args_os())
+}

@@ -1,1 +1,39 @@
 //! The command line: one file a command.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `args` | the whole command line as clap types, and which function a command is |
+//! | `ui` | the one way to say something: results on standard output, the rest on standard error |
+//! | `error`, `exit_code` | why a command failed, and the number that it ends with |
+//! | `init`, `check`, `journal`, … | a command: its arguments, their documentation, what it does |
+//!
+//! Commands that need the supervisor talk to it through its sockets alone.
+
+pub mod approve;
+pub mod args;
+pub mod builder;
+pub mod check;
+pub mod demo;
+pub mod error;
+pub mod evolve;
+pub mod exit_code;
+pub mod golden;
+pub mod history;
+pub mod init;
+pub mod journal;
+pub mod keeper;
+pub mod pause;
+mod progress;
+pub mod reject;
+pub mod resume;
+pub mod rollback;
+pub mod run;
+pub mod show;
+pub mod status;
+mod table;
+pub mod ui;
+
+pub use args::{Cli, main};
+pub use error::{CommandError, Kind};
+pub use progress::Progress;
+pub use ui::{Role, Ui};

@@ -372,3 +372,10 @@ pub struct State {
     /// What is kept of an instance's log, in bytes.
     pub log_bytes: u64,
 }
+
+impl State {
+    /// The directory of the journal.
+    pub fn journal(&self) -> PathBuf {
+        self.directory.join("journal")
+    }
+}

@@ -119,5 +119,5 @@ fn by_default(section: &Section<'_>, name: &str, place: &Place) -> Option<PathBu
         section.impossible("directory", &section.span(), message, "[state] directory = \"/path\"");
         return None;
     };
-    Some(home.join("rei").join(name))
+    Some(paths::normal(&home.join("rei").join(name)))
 }

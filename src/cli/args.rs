@@ -1,0 +1,122 @@
+//! The whole command line, and which function a command is.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::error::CommandError;
+use super::ui::{Color, Environment, Ui};
+use super::{check, exit_code, init, journal};
+
+/// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
+#[derive(Debug, Parser)]
+#[command(name = "rei", version, after_help = after_help(), propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// For every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Arguments of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The file that describes the runtime
+    #[arg(short, long, value_name = "FILE", default_value = "rei.toml", global = true)]
+    pub config: PathBuf,
+    /// Say only results, warnings and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to use colour; NO_COLOR and CLICOLOR are honoured
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true)]
+    pub color: Color,
+}
+
+/// The commands. One gets its line here when what it does is there.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented rei.toml for the flake in a directory
+    Init(init::Args),
+    /// Check the file and the machine; each line is ok, or what to do
+    Check(check::Args),
+    /// The record of all that happened
+    #[command(subcommand)]
+    Journal(journal::Command),
+}
+
+/// Runs the command that `arguments` name and gives the code to end with.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the help cannot be printed there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit_code::USAGE } else { exit_code::SUCCESS });
+        }
+    };
+    let mut ui = Ui::new(cli.global.color, cli.global.quiet, &Environment::read());
+    match dispatch(&cli, &mut ui) {
+        Ok(()) => ExitCode::from(exit_code::SUCCESS),
+        Err(error) => {
+            ui.failure(&error);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<(), CommandError> {
+    match &cli.command {
+        Command::Init(args) => init::run(args, ui),
+        Command::Check(args) => check::run(args, &cli.global, ui),
+        Command::Journal(command) => journal::run(command, &cli.global, ui),
+    }
+}
+
+fn after_help() -> String {
+    let lines: Vec<String> = exit_code::TABLE.iter().map(|(code, meaning)| format!("  {code:2}  {meaning}")).collect();
+    format!("Exit codes:\n{}", lines.join("\n"))
+}
+
+/// A runtime for commands that run other programs or talk to a socket.
+///
+/// # Errors
+/// When the system gives no event queue.
+pub fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| CommandError::new(super::Kind::Failed, "cannot begin to wait for programs").because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::fmt::Write;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_reference_of_all_commands() {
+        fn write(command: &mut clap::Command, name: &str, page: &mut String) {
+            let _ = writeln!(page, "# {name}\n\n{}", command.render_help());
+            let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+            for sub in names {
+                if let Some(command) = command.find_subcommand_mut(&sub) {
+                    write(command, &format!("{name} {sub}"), page);
+                }
+            }
+        }
+        let mut page = String::new();
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        write(&mut command, "rei", &mut page);
+        let page: Vec<&str> = page.lines().map(str::trim_end).collect();
+        insta::assert_snapshot!("reference", page.join("\n"));
+    }
+}

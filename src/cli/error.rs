@@ -1,0 +1,206 @@
+//! Why a command failed: a kind, a message, its causes, and what to do next.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::exit_code;
+use crate::config::{LoadError, render};
+use crate::journal;
+
+/// What sort of failure it is; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It could not be done.
+    Failed,
+    /// The command line is wrong in a way that clap cannot see.
+    Usage,
+    /// rei.toml is wrong.
+    Config,
+    /// No supervisor answers.
+    NotRunning,
+    /// The supervisor refuses.
+    Refused,
+    /// Something must be put right.
+    Findings,
+    /// The journal is damaged.
+    Damaged,
+    /// Another supervisor has the state directory.
+    Busy,
+    /// What was waited for did not come in time.
+    TimedOut,
+    /// A mistake in rei itself.
+    Internal,
+    /// Nobody reads the output any more: no failure of ours, and nobody to tell.
+    BrokenPipe,
+}
+
+impl Kind {
+    /// All of them, for the table in the tests.
+    pub const ALL: [Self; 11] = [
+        Self::Failed,
+        Self::Usage,
+        Self::Config,
+        Self::NotRunning,
+        Self::Refused,
+        Self::Findings,
+        Self::Damaged,
+        Self::Busy,
+        Self::TimedOut,
+        Self::Internal,
+        Self::BrokenPipe,
+    ];
+
+    /// The number that the process ends with.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::BrokenPipe => exit_code::SUCCESS,
+            Self::Failed => exit_code::FAILED,
+            Self::Usage => exit_code::USAGE,
+            Self::Config => exit_code::CONFIG,
+            Self::NotRunning => exit_code::NOT_RUNNING,
+            Self::Refused => exit_code::REFUSED,
+            Self::Findings => exit_code::FINDINGS,
+            Self::Damaged => exit_code::DAMAGED,
+            Self::Busy => exit_code::BUSY,
+            Self::TimedOut => exit_code::TIMED_OUT,
+            Self::Internal => exit_code::INTERNAL,
+        }
+    }
+}
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// What sort of failure it is.
+    pub kind: Kind,
+    /// What failed, on what: a lower-case fragment.
+    pub message: String,
+    /// Why.
+    #[source]
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+    /// Next steps, each one line.
+    pub hints: Vec<String>,
+    /// Details that have their own layout, shown before the message.
+    pub page: Option<String>,
+}
+
+impl CommandError {
+    /// A failure of this kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None, hints: Vec::new(), page: None }
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Adds a next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// An error that is told as it is, with its causes.
+    pub fn of(kind: Kind, error: &(dyn StdError + 'static), hint: Option<String>) -> Self {
+        let told: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
+        let link = |inner, text| Some(Box::new(Cause { text, inner }) as Box<dyn StdError + Send + Sync>);
+        let source = told.into_iter().rev().fold(None, link);
+        Self { kind, message: error.to_string(), source, hints: hint.into_iter().collect(), page: None }
+    }
+
+    /// The causes, nearest first.
+    pub fn causes(&self) -> impl Iterator<Item = String> {
+        chain(self).skip(1).map(ToString::to_string)
+    }
+}
+
+/// One link of a chain of causes, as text.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Cause {
+    text: String,
+    #[source]
+    inner: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'e (dyn StdError + 'static)| (*error).source())
+}
+
+impl From<LoadError> for CommandError {
+    fn from(error: LoadError) -> Self {
+        let page = match &error {
+            LoadError::Invalid { path, text, problems } => Some(render(problems, &path.display().to_string(), text)),
+            _ => None,
+        };
+        let hint = error.hint();
+        Self { page, ..Self::of(Kind::Config, &error, hint) }
+    }
+}
+
+impl From<journal::Error> for CommandError {
+    fn from(error: journal::Error) -> Self {
+        let kind = match &error {
+            journal::Error::Locked { .. } => Kind::Busy,
+            journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Kind::BrokenPipe,
+            error if error.is_damage() => Kind::Damaged,
+            _ => Kind::Failed,
+        };
+        let hint = error.hint();
+        Self::of(kind, &error, hint)
+    }
+}
+
+/// Output that cannot be written.
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new(Kind::BrokenPipe, "nobody reads the output");
+        }
+        Self::new(Kind::Failed, "cannot write the output").because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    #[test]
+    fn the_exit_codes_are_a_promise() {
+        let mut page = String::new();
+        for (code, meaning) in exit_code::TABLE {
+            let kinds: Vec<String> =
+                Kind::ALL.iter().filter(|k| k.exit_code() == code).map(|k| format!("{k:?}")).collect();
+            let _ = writeln!(page, "{code:3} {meaning} ({})", kinds.join(", "));
+        }
+        assert!(Kind::ALL.iter().all(|kind| exit_code::TABLE.iter().any(|(code, _)| *code == kind.exit_code())));
+        insta::assert_snapshot!(page, @r"
+          0 it is done, or all is well (BrokenPipe)
+          1 it could not be done; the message says why (Failed)
+          2 the command line is wrong (Usage)
+          3 rei.toml is wrong or cannot be read (Config)
+          4 no supervisor answers (NotRunning)
+          5 the supervisor refuses (Refused)
+          6 `check` found something that must be put right (Findings)
+          7 the journal is damaged (Damaged)
+          8 another supervisor has the state directory (Busy)
+          9 what was waited for did not come in time (TimedOut)
+         70 a mistake in rei itself (Internal)
+        ");
+    }
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let source = io::Error::other("the disk is gone");
+        let error = journal::Error::Io { act: "sync", path: "/x".into(), source };
+        let error = CommandError::from(error);
+        assert_eq!(error.to_string(), "cannot sync /x");
+        assert_eq!(error.causes().collect::<Vec<_>>(), ["the disk is gone"]);
+    }
+}

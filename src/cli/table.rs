@@ -1,0 +1,15 @@
+//! Aligned columns.
+
+use comfy_table::{ContentArrangement, Table, TableStyle};
+
+/// A table without lines, two blanks between its columns, no wider than `width`.
+pub(super) fn aligned(head: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.set_header(head).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,381 @@
+//! The one way to say something: results on standard output; status, hints, warnings and errors on standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::CommandError;
+use super::progress::Progress;
+use crate::interface::types::SCHEMA;
+
+/// The width of pages where nobody says one, in columns.
+const WIDTH: u16 = 120;
+/// The narrowest width that is believed.
+const WIDTH_MIN: u16 = 20;
+
+/// What a text is, which decides how it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `ok`.
+    Good,
+    /// `warn`, `warning:`.
+    Warning,
+    /// `fail`, `error:`.
+    Bad,
+    /// `hint:`.
+    Hint,
+    /// The head of a table.
+    Heading,
+    /// Of less weight.
+    Faint,
+}
+
+impl Role {
+    /// The look, as SGR parameters. The only place that names a colour.
+    const fn look(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Warning => "1;33",
+            Self::Bad => "1;31",
+            Self::Hint => "36",
+            Self::Heading => "1",
+            Self::Faint => "2",
+        }
+    }
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set; also elsewhere where CLICOLOR_FORCE is.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the environment says about output; read once, at the edge.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// NO_COLOR is set and not empty, or TERM is `dumb`.
+    pub no_color: bool,
+    /// CLICOLOR is 0.
+    pub clicolor_off: bool,
+    /// CLICOLOR_FORCE is set and not 0.
+    pub clicolor_force: bool,
+    /// COLUMNS.
+    pub columns: Option<u16>,
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn read() -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            no_color: set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb"),
+            clicolor_off: set("CLICOLOR").is_some_and(|value| value == "0"),
+            clicolor_force: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+            columns: set("COLUMNS").and_then(|columns| columns.to_str()?.parse().ok()),
+        }
+    }
+
+    fn color(&self, wish: Color, terminal: bool) -> bool {
+        match wish {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => !self.no_color && (self.clicolor_force || (terminal && !self.clicolor_off)),
+        }
+    }
+}
+
+/// One of the two streams.
+struct Stream {
+    sink: Box<dyn Write>,
+    color: bool,
+    terminal: bool,
+}
+
+impl Stream {
+    fn paint(&self, role: Role, text: &str) -> String {
+        if self.color { format!("\x1b[{}m{text}\x1b[0m", role.look()) } else { text.to_owned() }
+    }
+}
+
+/// Says things to whoever called the command.
+pub struct Ui {
+    out: Stream,
+    err: Stream,
+    quiet: bool,
+    width: u16,
+}
+
+impl Ui {
+    /// The process's own streams.
+    pub fn new(color: Color, quiet: bool, environment: &Environment) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let (out_terminal, err_terminal) = (out.is_terminal(), err.is_terminal());
+        let stream = |sink, terminal| Stream { sink, color: environment.color(color, terminal), terminal };
+        let width = environment.columns.or_else(|| out_terminal.then(terminal_width).flatten());
+        Self {
+            out: stream(Box::new(out), out_terminal),
+            err: stream(Box::new(err), err_terminal),
+            quiet,
+            width: width.unwrap_or(WIDTH).max(WIDTH_MIN),
+        }
+    }
+
+    /// Other streams, no terminals: for tests and for pages that are kept.
+    pub fn to(out: Box<dyn Write>, err: Box<dyn Write>, color: bool, quiet: bool) -> Self {
+        let stream = |sink| Stream { sink, color, terminal: false };
+        Self { out: stream(out), err: stream(err), quiet, width: WIDTH }
+    }
+
+    /// Prints a part of the result.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn result(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out.sink, "{text}")
+    }
+
+    /// Prints the result as JSON: `kind` and the version of the shape first, then the fields of `value`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn json(&mut self, kind: &str, value: &impl Serialize) -> io::Result<()> {
+        let mut whole = json!({ "schema": SCHEMA, "kind": kind });
+        match (whole.as_object_mut(), serde_json::to_value(value)?) {
+            (Some(fields), Value::Object(more)) => fields.extend(more),
+            (Some(fields), other) => drop(fields.insert("items".to_owned(), other)),
+            (None, _) => {}
+        }
+        serde_json::to_writer_pretty(&mut self.out.sink, &whole)?;
+        writeln!(self.out.sink)
+    }
+
+    /// Prints a table.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn table(&mut self, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+        let page = super::table::aligned(head, rows, self.width);
+        let (first, rest) = page.split_once('\n').unwrap_or((&page, ""));
+        let first = self.out.paint(Role::Heading, first);
+        self.result(&if rest.is_empty() { first } else { format!("{first}\n{rest}") })
+    }
+
+    /// Where a result is written byte for byte.
+    pub fn out(&mut self) -> &mut dyn Write {
+        &mut self.out.sink
+    }
+
+    /// Says what goes on. Silent with `--quiet`.
+    pub fn status(&mut self, text: &str) {
+        if !self.quiet {
+            self.say(text);
+        }
+    }
+
+    /// Says what could be done next. Silent with `--quiet`.
+    pub fn hint(&mut self, text: &str) {
+        if !self.quiet {
+            let label = self.err.paint(Role::Hint, "hint:");
+            self.say(&format!("{label} {text}"));
+        }
+    }
+
+    /// Says what is not as it should be. Never silent.
+    pub fn warning(&mut self, text: &str) {
+        let label = self.err.paint(Role::Warning, "warning:");
+        self.say(&format!("{label} {text}"));
+    }
+
+    /// Says why the command failed, with causes and next steps.
+    pub fn failure(&mut self, error: &CommandError) {
+        if error.kind == super::Kind::BrokenPipe {
+            return;
+        }
+        if let Some(page) = &error.page {
+            let page: Vec<String> = page.trim_end().lines().map(|line| self.labelled(line)).collect();
+            self.say(&format!("{}\n", page.join("\n")));
+        }
+        let label = self.err.paint(Role::Bad, "error:");
+        self.say(&format!("{label} {error}"));
+        for cause in error.causes() {
+            self.say(&format!("caused by: {cause}"));
+        }
+        for hint in &error.hints {
+            let label = self.err.paint(Role::Hint, "hint:");
+            self.say(&format!("{label} {hint}"));
+        }
+    }
+
+    /// A line with the label that it begins with in its look.
+    fn labelled(&self, line: &str) -> String {
+        for (label, role) in [("error:", Role::Bad), ("hint:", Role::Hint)] {
+            if let Some(rest) = line.strip_prefix(label) {
+                return format!("{}{rest}", self.err.paint(role, label));
+            }
+        }
+        line.to_owned()
+    }
+
+    /// A word of a result in its look.
+    pub fn paint(&self, role: Role, text: &str) -> String {
+        self.out.paint(role, text)
+    }
+
+    /// Shows how far something long is: a bar on a terminal, after a while; elsewhere a line for each stage.
+    pub fn progress(&mut self) -> Progress<'_> {
+        let bar = self.err.terminal && !self.quiet;
+        Progress::new(self, bar)
+    }
+
+    /// Columns of a page.
+    pub fn width(&self) -> u16 {
+        self.width
+    }
+
+    /// Nobody can be told that standard error is gone.
+    fn say(&mut self, text: &str) {
+        let _ = writeln!(self.err.sink, "{text}");
+    }
+}
+
+/// The columns of the terminal on standard output.
+fn terminal_width() -> Option<u16> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize` to the pointer, which is valid and exclusive for the call.
+    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (done == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::super::Kind;
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Rc<RefCell<Vec<u8>>>);
+
+    impl Page {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn said(color: bool, quiet: bool, act: impl FnOnce(&mut Ui)) -> (String, String) {
+        let (out, err) = (Page::default(), Page::default());
+        act(&mut Ui::to(Box::new(out.clone()), Box::new(err.clone()), color, quiet));
+        (out.text(), err.text())
+    }
+
+    fn everything(ui: &mut Ui) {
+        ui.result("result").unwrap();
+        ui.status("status");
+        ui.hint("hint");
+        ui.warning("warning");
+        let mut progress = ui.progress();
+        progress.stage("building");
+        progress.count(1, 3);
+        progress.stage("building");
+        progress.stage("checking");
+        drop(progress);
+        let error = CommandError::new(Kind::Failed, "cannot do it").because(io::Error::other("why")).hint("next");
+        ui.failure(&error);
+    }
+
+    #[test]
+    fn each_word_goes_where_it_belongs() {
+        let (out, err) = said(false, false, everything);
+        assert_eq!(out, "result\n");
+        insta::assert_snapshot!(err, @r"
+        status
+        hint: hint
+        warning: warning
+        building
+        checking
+        error: cannot do it
+        caused by: why
+        hint: next
+        ");
+    }
+
+    #[test]
+    fn quiet_keeps_results_warnings_and_errors() {
+        let (out, err) = said(false, true, everything);
+        assert_eq!(out, "result\n");
+        assert_eq!(err, "warning: warning\nerror: cannot do it\ncaused by: why\nhint: next\n");
+    }
+
+    #[test]
+    fn colour_follows_the_role() {
+        let (_, err) = said(true, false, |ui| ui.warning("x"));
+        assert_eq!(err, "\x1b[1;33mwarning:\x1b[0m x\n");
+    }
+
+    #[test]
+    fn colour_is_used_where_it_is_wanted() {
+        let plain = Environment::default();
+        let no_color = Environment { no_color: true, clicolor_force: true, ..plain.clone() };
+        let off = Environment { clicolor_off: true, ..plain.clone() };
+        let force = Environment { clicolor_force: true, ..plain.clone() };
+        for (environment, wish, terminal, colored) in [
+            (&plain, Color::Auto, true, true),
+            (&plain, Color::Auto, false, false),
+            (&no_color, Color::Auto, true, false),
+            (&no_color, Color::Always, false, true),
+            (&off, Color::Auto, true, false),
+            (&force, Color::Auto, false, true),
+            (&force, Color::Never, true, false),
+        ] {
+            assert_eq!(environment.color(wish, terminal), colored, "{environment:?} {wish:?} {terminal}");
+        }
+    }
+
+    #[test]
+    fn json_says_what_it_is() {
+        let (out, _) = said(false, false, |ui| {
+            ui.json("example", &json!({ "a": 1 })).unwrap();
+            ui.json("list", &[1, 2]).unwrap();
+        });
+        let compact: String = out.split_whitespace().collect();
+        assert_eq!(
+            compact,
+            r#"{"schema":"rei/v0.1","kind":"example","a":1}{"schema":"rei/v0.1","kind":"list","items":[1,2]}"#
+        );
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        let (out, _) =
+            said(false, false, |ui| ui.table(&["id", "what"], vec![row("evo_0001", "x"), row("b", "yy")]).unwrap());
+        assert_eq!(out, "id        what\nevo_0001  x\nb         yy\n");
+    }
+
+    #[test]
+    fn a_page_in_an_error_comes_first() {
+        let mut error = CommandError::new(Kind::Config, "1 mistake");
+        error.page = Some("error: unknown key\nhint: other\n".to_owned());
+        let (_, err) = said(false, false, |ui| ui.failure(&error));
+        assert_eq!(err, "error: unknown key\nhint: other\n\nerror: 1 mistake\n");
+    }
+}

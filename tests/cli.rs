@@ -1,0 +1,190 @@
+//! The command line as a person meets it: stories in `tests/cli`, and `init` and `check` with real git and Nix.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rei::config::Config;
+
+/// A directory without programs: the stories are the same on every machine.
+const NO_PROGRAMS: &str = "/nonexistent";
+
+#[test]
+fn stories() {
+    trycmd::TestCases::new()
+        .env("PATH", NO_PROGRAMS)
+        .env("HOME", "/nonexistent")
+        .env("COLUMNS", "100")
+        .case("tests/cli/*.trycmd");
+}
+
+fn rei(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rei"));
+    command.current_dir(directory).args(args).env("HOME", directory).env("XDG_STATE_HOME", directory.join("../state"));
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn git(directory: &Path, args: &[&str]) {
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=trunk"];
+    let output = Command::new("git").arg("-C").arg(directory).args(identity).args(args).output().unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", text(&output.stderr));
+}
+
+/// A repository `My Service` with a flake in `nix/` that has one package `web` with the program `webd`.
+fn repository(parent: &Path) -> std::path::PathBuf {
+    let top = parent.join("My Service");
+    std::fs::create_dir_all(top.join("nix")).unwrap();
+    let package = r#"{ type = "derivation"; name = "web-1"; meta.mainProgram = "webd"; }"#;
+    let system = format!("{}-linux", std::env::consts::ARCH);
+    let flake = format!("{{ outputs = _: {{ packages.{system}.web = {package}; }}; }}");
+    std::fs::write(top.join("nix/flake.nix"), flake).unwrap();
+    git(&top, &["init", "-q"]);
+    git(&top, &["add", "-A"]);
+    git(&top, &["commit", "-qm", "begin"]);
+    top
+}
+
+fn has(program: &str) -> bool {
+    let there = which::which(program).is_ok();
+    if !there {
+        println!("SKIPPED in part: no {program} here");
+    }
+    there
+}
+
+/// Whether Nix can be used by this user.
+fn nix_evaluates() -> bool {
+    let args = ["--extra-experimental-features", "nix-command", "eval", "--expr", "1"];
+    let output = Command::new("nix").args(args).output();
+    let works = output.as_ref().is_ok_and(|output| output.status.success());
+    if !works {
+        println!("SKIPPED in part: Nix does not evaluate here: {output:?}");
+    }
+    works
+}
+
+#[test]
+fn init_reads_the_repository_and_the_flake() {
+    if !has("git") {
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let top = repository(parent.path());
+    let output = rei(&top, &["init", "nix"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let file = top.join("nix/rei.toml");
+    let config = Config::load(&file).unwrap_or_else(|error| panic!("{error:?}"));
+    let runtime = &config.runtime;
+    assert_eq!((runtime.name.as_str(), runtime.r#ref.as_str(), runtime.dir.as_str()), ("My-Service", "trunk", "nix"));
+    assert_eq!(Path::new(&runtime.source).canonicalize().unwrap(), top.canonicalize().unwrap());
+    if nix_evaluates() {
+        assert_eq!((runtime.package.as_str(), runtime.command[0].as_str()), ("web", "bin/webd"));
+    }
+    let again = rei(&top, &["init", "nix"]);
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+}
+
+/// What `rei check --json` says about `name`: the level and the line.
+fn answer(directory: &Path, name: &str) -> (String, String) {
+    let output = rei(directory, &["check", "--json"]);
+    let page: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let answers = page["answers"].as_array().unwrap();
+    let found = answers.iter().find(|answer| answer["name"] == name).unwrap_or_else(|| panic!("no {name}: {page:#}"));
+    let word = |key: &str| found[key].as_str().unwrap().to_owned();
+    (word("level"), word("line"))
+}
+
+fn rei_toml(directory: &Path, more: &str) {
+    let runtime = "[runtime]\nname = \"x\"\nsource = \".\"\ncommand = [\"bin/x\"]\n";
+    std::fs::write(directory.join("rei.toml"), format!("{runtime}{more}")).unwrap();
+}
+
+#[test]
+fn check_looks_at_the_source() {
+    if !has("git") {
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let top = repository(parent.path());
+    for (more, level, word) in [
+        ("ref = \"trunk\"\ndir = \"nix\"\n", "ok", "has nix/flake.nix on trunk"),
+        ("ref = \"trunk\"\n", "fail", "has no flake.nix"),
+        ("ref = \"main\"\n", "fail", "has no branch or tag `main`"),
+    ] {
+        rei_toml(&top, more);
+        let (found, line) = answer(&top, "source");
+        assert!(found == level && line.contains(word), "{found} {line}");
+    }
+    rei_toml(parent.path(), "");
+    let (found, line) = answer(parent.path(), "source");
+    assert!(found == "fail" && line.contains("git cannot read"), "{found} {line}");
+}
+
+#[test]
+fn check_sees_an_occupied_address() {
+    let parent = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = parent.path().join("x.sock");
+    let taken = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for occupied in [address.to_string(), format!("unix:{}", socket.display())] {
+        rei_toml(parent.path(), &format!("listen = [\"x={occupied}\"]\n[state]\ndirectory = \"/var/lib/rei/x\"\n"));
+        let (level, line) = answer(parent.path(), "listen");
+        assert!(level == "fail" && line.contains(&occupied), "{level} {line}");
+    }
+    drop(taken);
+    let (level, line) = answer(parent.path(), "listen");
+    assert_eq!((level.as_str(), line.as_str()), ("ok", "the addresses are free"));
+}
+
+#[test]
+fn check_sees_what_is_missing() {
+    let parent = tempfile::tempdir().unwrap();
+    let here = parent.path();
+    rei_toml(
+        here,
+        "[agents.a]\ncommand = [\"/nonexistent/agent\"]\n[isolation]\nuser = \"nobody-of-that-name\"\n[state]\ndirectory = \"/proc/x\"\n",
+    );
+    assert_eq!(
+        answer(here, "programs"),
+        ("fail".to_owned(), "`agents.a`: /nonexistent/agent is no program here".to_owned())
+    );
+    let (level, line) = answer(here, "user");
+    assert!(level == "fail" && line.contains("nobody-of-that-name"), "{level} {line}");
+    rei_toml(here, "[agents.a]\ncommand = [\"/bin/sh\"]\n[validation]\ngolden = [\"golden\"]\n");
+    let (level, line) = answer(here, "programs");
+    assert!(level == "fail" && line.ends_with("golden is no directory"), "{level} {line}");
+}
+
+#[test]
+fn check_tells_of_a_supervisor_that_runs() {
+    use rei::journal::{Journal, Meta};
+    let parent = tempfile::tempdir().unwrap();
+    let state = parent.path().join("state");
+    std::fs::create_dir_all(parent.path().join("src")).unwrap();
+    rei_toml(parent.path(), &format!("listen = [\"x=127.0.0.1:1\"]\n[state]\ndirectory = \"{}\"\n", state.display()));
+    let file = parent.path().join("rei.toml");
+    let content = std::fs::read_to_string(&file).unwrap().replace("source = \".\"", "source = \"src\"");
+    std::fs::write(&file, content).unwrap();
+    let directory = Config::load(&file).unwrap().state.journal();
+    let meta = Meta { runtime: "x".to_owned(), created: rei::time::Timestamp::from_unix_ms(0) };
+    let (mut journal, _) = Journal::<u64>::open(&directory, &meta).unwrap();
+    journal.append(meta.created, &1).unwrap();
+    let (level, line) = answer(parent.path(), "listen");
+    assert!(level == "ok" && line.contains(&format!("pid {}", std::process::id())), "{level} {line}");
+    // The journal of rei.toml is the one that is verified, also while it is written.
+    let output = rei(parent.path(), &["journal", "verify"]);
+    assert!(text(&output.stdout).starts_with("the journal of x is whole: 1 record in 1 segment"), "{output:?}");
+    // Nobody reads the export to its end: that is no failure.
+    let body = 7;
+    for _ in 0..2000 {
+        journal.append(meta.created, &body).unwrap();
+    }
+    let script = format!("{} journal export | head -n 1", env!("CARGO_BIN_EXE_rei"));
+    let output = Command::new("sh").args(["-c", &script]).current_dir(parent.path()).output().unwrap();
+    assert_eq!((text(&output.stdout).lines().count(), text(&output.stderr)), (1, String::new()));
+}
