@@ -1,0 +1,122 @@
+//! Where the supervisor keeps its things, below the state directory.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+
+/// The files and directories of one runtime.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    state: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Paths {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let state = config.state.directory.clone();
+        let sockets = config.state.sockets.clone().unwrap_or_else(|| state.clone());
+        Self { state, sockets }
+    }
+
+    /// Makes the directories that are the supervisor's alone.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        let private = |dir: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        // Instances pass through the state directory to what is theirs below it, and read nothing on the way.
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.state)?;
+        for dir in [self.journal(), self.logs(), self.incidents(), self.private(), self.sockets.clone()] {
+            private(&dir)?;
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(self.run())
+    }
+
+    /// The state directory itself.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal")
+    }
+
+    /// The table of running instances.
+    pub fn table(&self) -> PathBuf {
+        self.state.join("instances")
+    }
+
+    /// The logs of instances.
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    /// The log of the instances in a slot.
+    pub fn log(&self, slot: crate::lifecycle::Slot) -> PathBuf {
+        self.logs().join(format!("{}.log", slot.to_string().to_lowercase()))
+    }
+
+    /// The evidence of incidents.
+    pub fn incidents(&self) -> PathBuf {
+        self.state.join("incidents")
+    }
+
+    /// Reports, candidates and contexts, by id.
+    pub fn object(&self, id: &str) -> PathBuf {
+        self.state.join("objects").join(format!("{id}.json"))
+    }
+
+    /// Workspaces of candidates.
+    pub fn workspace(&self, id: &str) -> PathBuf {
+        self.state.join("workspaces").join(id)
+    }
+
+    /// The garbage collector's roots.
+    pub fn roots(&self) -> PathBuf {
+        self.state.join("roots")
+    }
+
+    /// The profile's directory; the profile in it has the runtime's name.
+    pub fn profiles(&self) -> PathBuf {
+        self.state.join("profiles")
+    }
+
+    /// The home that Nix programs get.
+    pub fn nix_home(&self) -> PathBuf {
+        self.state.join("nix")
+    }
+
+    /// What instances keep between restarts.
+    pub fn instance_state(&self) -> PathBuf {
+        self.state.join("runtime")
+    }
+
+    /// Notify sockets and temporary directories of instances.
+    pub fn run(&self) -> PathBuf {
+        self.state.join("run")
+    }
+
+    /// Sockets that the supervisor alone may enter.
+    pub fn private(&self) -> PathBuf {
+        self.state.join("private")
+    }
+
+    /// The keeper's socket.
+    pub fn keeper(&self) -> PathBuf {
+        self.private().join("keeper.sock")
+    }
+
+    /// The operator's socket.
+    pub fn control(&self) -> PathBuf {
+        self.sockets.join("control.sock")
+    }
+
+    /// The facade's socket.
+    pub fn facade(&self) -> PathBuf {
+        self.sockets.join("rei.sock")
+    }
+}
