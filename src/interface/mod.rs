@@ -9,6 +9,9 @@
 //! | [`runtime`] | for runtime authors: serves health and context on the inherited socket |
 //! | [`access`] | who may call: peer credentials and descent |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
+//! | `server`, `answer`, `method` | connections and their bounds; calls and replies; methods as data |
+//! | `wire` | messages on a connection, bounded |
+//! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
 //!
 //! The interface definition files are `interface/*.varlink`. They are written by `REI_BLESS=1 cargo test idl` from the
 //! types here, and a test keeps them equal to the code; the services hand them out as they are.
@@ -33,6 +36,5 @@ pub mod socket;
 pub mod types;
 mod views;
 
-pub use answer::{Answer, Interface, ReplyTo};
 pub use method::Method;
 pub use wire::WireError;

@@ -77,7 +77,8 @@ impl SocketError {
         match self {
             Self::Answered { .. } => Some("a supervisor runs already: `rei status`".into()),
             Self::NotASocket { path } => Some(format!("move {} away, or set another state directory", path.display())),
-            Self::NotPrivate { path, .. } => Some(format!("chmod go-w {}", path.display())),
+            Self::NotPrivate { path, mode, .. } if mode & 0o022 != 0 => Some(format!("chmod go-w {}", path.display())),
+            Self::NotPrivate { path, .. } => Some(format!("chown $(id -un) {}", path.display())),
             Self::System { act: "bind", path, .. } if path.as_os_str().len() > 90 => {
                 Some("a socket's path has at most 107 bytes: set `state.sockets` to a shorter one".into())
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rei::interface::access::{Access, Refusal, RefusalReason};
 use serde_json::Value;
 
-use crate::fakes::{Served, operations};
+use crate::fakes::{Served, operations, skip};
 
 const SOCKET: &str = "REI_TEST_CALLER_SOCKET";
 const LEAVES: &str = "REI_TEST_CALLER_LEAVES";
@@ -104,7 +104,7 @@ async fn what_descends_from_the_supervisor_is_refused_though_nobody_knows_it() {
 async fn a_control_group_of_an_instance_is_refused() {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = own.lines().find_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned) else {
-        eprintln!("SKIPPED: this machine has no control groups");
+        skip("this machine has no control groups");
         return;
     };
     let refusals = Refusals::default();
@@ -145,7 +145,7 @@ async fn as_another_user(served: &Served, command: &str) -> String {
 #[tokio::test]
 async fn another_user_is_refused_unless_of_the_group() {
     if !nix::unistd::geteuid().is_root() || which::which("setpriv").is_err() {
-        eprintln!("SKIPPED: only root, with setpriv, can be another user");
+        skip("only root, with setpriv, can be another user");
         return;
     }
     const GROUP: u32 = 54_321;

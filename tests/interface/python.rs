@@ -7,7 +7,7 @@ use rei::command::Command;
 use rei::interface::access::Access;
 use rei::interface::operations::MonitorEvent;
 
-use crate::fakes::{evolution, operations, until};
+use crate::fakes::{evolution, operations, skip, until};
 use crate::shapes;
 
 /// The bound of making an environment: a download of 30 kB.
@@ -25,11 +25,11 @@ async fn python(directory: &Path) -> Option<PathBuf> {
         match command.run().await {
             Ok(output) if output.success() => {}
             Ok(output) => {
-                eprintln!("SKIPPED: no Python with the package varlink here: {}", output.stderr_text().trim());
+                skip(&format!("no Python with the package varlink here: {}", output.stderr_text().trim()));
                 return None;
             }
             Err(error) => {
-                eprintln!("SKIPPED: no Python with the package varlink here: {error}");
+                skip(&format!("no Python with the package varlink here: {error}"));
                 return None;
             }
         }
