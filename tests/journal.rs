@@ -113,6 +113,63 @@ fn appends_succeed_on_a_full_tmpfs() {
     appends_succeed_on_a_full("tmpfs");
 }
 
+/// Where the child of the next test writes.
+const CHILD_DIRECTORY: &str = "REI_TEST_JOURNAL";
+/// Small, so that many kills fall into the change of segments.
+const SMALL: Limits = Limits { segment_bytes: 2000, reserve_bytes: 64 << 10 };
+
+#[test]
+#[ignore = "the child of what_was_promised_outlives_a_kill"]
+fn child_that_writes_until_it_is_killed() {
+    use std::io::Write;
+    let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
+    let (mut journal, opened) = Journal::<u64>::open_with(Path::new(&directory), &meta(), SMALL).unwrap();
+    let mut number = opened.records.last().map_or(opened.snapshot.map_or(0, |(seq, _)| seq), |record| record.body);
+    let mut out = std::io::stdout();
+    loop {
+        number += 1;
+        let record = journal.append(Timestamp::from_unix_ms(number), &number).unwrap();
+        assert_eq!(record.seq, number);
+        writeln!(out, "acknowledged {number}").unwrap();
+        if number.is_multiple_of(7) {
+            journal.snapshot(&number).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_was_promised_outlives_a_kill() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let mut promised = 0;
+    for round in 0..30 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD_DIRECTORY, directory.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut seen = 0;
+        for line in lines {
+            let number = line.rsplit_once("acknowledged ").and_then(|(_, number)| number.parse().ok());
+            promised = number.unwrap_or(promised);
+            seen += u64::from(number.is_some());
+            if seen == 3 + round {
+                // What it says until it is dead is read as well.
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(seen >= 3 + round, "round {round}: the child ended by itself");
+        let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
+        assert!(verified.records >= promised, "round {round}: {} of {promised}", verified.records);
+    }
+    let (_, opened) = Journal::<u64>::open_with(directory.path(), &meta(), SMALL).unwrap();
+    assert!(opened.snapshot.is_some());
+    assert!(opened.records.iter().all(|record| record.seq == record.body));
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
     let error = Journal::<Value>::open(Path::new("/proc/journal"), &meta()).unwrap_err();

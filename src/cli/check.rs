@@ -14,7 +14,7 @@ use super::args::{Global, runtime};
 use super::error::{CommandError, Kind};
 use super::ui::{Role, Ui};
 use crate::command::{Command, Error, Output};
-use crate::config::Config;
+use crate::config::{Config, LoadError, Problem};
 
 /// The questions, in the order in which they are asked.
 const PROBES: &[Probe] = &[
@@ -106,7 +106,7 @@ impl Finding {
     }
 }
 
-/// An answer with the question's name.
+/// An answer with the question's name, as `--json` shows it.
 #[derive(Debug, Serialize)]
 struct Answer {
     name: &'static str,
@@ -137,8 +137,12 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     }
     let failed = answers.iter().filter(|answer| answer.finding.level == Level::Fail).count();
     if args.json {
-        let failed = loaded.is_err() || failed > 0;
-        ui.json("check", &serde_json::json!({ "ok": !failed, "answers": answers }))?;
+        let problems: &[Problem] = match &loaded {
+            Err(LoadError::Invalid { problems, .. }) => problems,
+            _ => &[],
+        };
+        let ok = loaded.is_ok() && failed == 0;
+        ui.json("check", &serde_json::json!({ "ok": ok, "answers": answers, "problems": problems }))?;
     }
     let _ = loaded?;
     match failed {

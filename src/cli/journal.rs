@@ -1,5 +1,6 @@
 //! `rei journal verify` and `rei journal export`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -65,8 +66,12 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
     match command {
         Command::Verify(args) => verify(args, global, ui),
         Command::Export(args) => {
-            let verified = args.which.reader(global)?.export(&mut *ui.out(), args.from)?;
-            ui.out().flush()?;
+            let mut out = std::io::BufWriter::new(ui.out());
+            let exported = args.which.reader(global)?.export(&mut out, args.from);
+            // What is sound is printed also where damage follows.
+            out.flush()?;
+            drop(out);
+            let verified = exported?;
             unfinished(&verified, ui);
             Ok(())
         }

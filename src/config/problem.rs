@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::ops::Range;
 
+use serde::Serialize;
+
 /// Columns of a quoted line around the fault; longer lines are cut to this.
 const QUOTE_COLUMNS_MAX: usize = 100;
 
 /// One mistake in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The key with its tables, as in `health.http.timeout`; empty where the text is no TOML.
     pub key: String,
@@ -17,6 +19,7 @@ pub struct Problem {
     /// The next step.
     pub hint: Option<String>,
     /// The bytes of the file that are meant.
+    #[serde(skip)]
     pub span: Range<usize>,
     /// The line, from 1.
     pub line: usize,

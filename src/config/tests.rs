@@ -277,6 +277,25 @@ fn the_state_directory_follows_the_user() {
 }
 
 #[test]
+fn a_file_that_is_none_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rei.toml");
+    let said = |file: &std::path::Path| {
+        let error = Config::load(file).unwrap_err();
+        (error.to_string(), error.hint())
+    };
+    let (message, hint) = said(&file);
+    assert!(message.starts_with("cannot read ") && hint.unwrap().contains("rei init"), "{message}");
+    assert!(said(directory.path()).0.starts_with("cannot read "));
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(said(&file).0.ends_with("is not UTF-8 text"));
+    std::fs::write(&file, vec![b'\n'; FILE_BYTES_MAX + 1]).unwrap();
+    assert!(said(&file).0.contains("is larger than"));
+    std::fs::write(&file, FIVE_LINES).unwrap();
+    assert_eq!(Config::load(&file).unwrap().runtime.name, "greeter");
+}
+
+#[test]
 fn a_change_says_when_it_takes_effect() {
     let old = parse(FIVE_LINES).unwrap();
     assert_eq!(diff(&old, &old), []);

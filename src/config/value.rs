@@ -19,7 +19,10 @@ impl Read for String {
                 node.wrong("holds a NUL character", None)
             }
             Content::Value(Value::String(text)) => Some(text.value().clone()),
-            _ => node.wrong_type(Self::WHAT, None),
+            Content::Value(Value::Array(_) | Value::InlineTable(_)) | Content::Table(..) | Content::Tables(_) => {
+                node.wrong_type(Self::WHAT, None)
+            }
+            Content::Value(_) => node.wrong_type(Self::WHAT, Some("write it in quotes".to_owned())),
         }
     }
 }

@@ -90,7 +90,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     /// # Errors
     /// As [`Journal::open`].
     pub fn open_with(directory: &Path, meta: &Meta, limits: Limits) -> Result<(Self, Opened<B>), Error> {
-        std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+        make(directory)?;
         let lock = Lock::take(directory)?;
         let segments = segment::list(directory)?;
         let (snapshot, warnings) = snapshot::newest(directory, &meta.runtime);
@@ -221,6 +221,17 @@ struct End {
     segment: u64,
     length: u64,
     position: Position,
+}
+
+/// Makes the directory with those above it, and their names last: else a power cut takes the journal with them.
+fn make(directory: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+    for holder in missing.iter().filter_map(|path| path.parent()) {
+        let holder = if holder.as_os_str().is_empty() { Path::new(".") } else { holder };
+        snapshot::sync(holder)?;
+    }
+    Ok(())
 }
 
 /// Makes a new segment that follows `position`; it is there whole or not at all.
