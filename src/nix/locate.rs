@@ -154,6 +154,9 @@ impl Nix {
         // The questions so far open no store. A path that cannot exist is a question that every store answers.
         let absent = nix.store_dir.join("00000000000000000000000000000000-none");
         nix.invalid([&absent]).await?;
+        if !nix.store_dir.is_dir() {
+            return Err(Error::NoStore { store: nix.store_dir });
+        }
         Ok(nix)
     }
 
