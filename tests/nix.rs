@@ -188,9 +188,9 @@ async fn each_evaluation_that_fails_says_what_to_do() {
         (commit("{ outputs = { self }: { a = ; }; }"), Problem::Other),
         (commit(r#"{ inputs.a.url = "git+file:///nonexistent"; outputs = { self, a }: { }; }"#), Problem::Unlocked),
         (commit("{ }").in_dir("nosuch"), Problem::NoFlake),
-        (FlakeRef::git(flake.dir(), &"0".repeat(40)).unwrap(), Problem::NoRevision),
-        (FlakeRef::git(store.path("nosuch"), &"0".repeat(40)).unwrap(), Problem::NotARepository),
-        (FlakeRef::git(store.path("etc"), &"0".repeat(40)).unwrap(), Problem::NotARepository),
+        (FlakeRef::git(flake.dir(), &"1".repeat(40)).unwrap(), Problem::NoRevision),
+        (FlakeRef::git(store.path("nosuch"), &"1".repeat(40)).unwrap(), Problem::NotARepository),
+        (FlakeRef::git(store.path("etc"), &"1".repeat(40)).unwrap(), Problem::NotARepository),
     ] {
         let error = nix.evaluate_package(&flake, "default", None).await.unwrap_err();
         let shown = error.to_string();
@@ -387,14 +387,7 @@ async fn without_a_sandbox_nothing_is_proved() {
     let dir = store.path("state");
     std::fs::create_dir(&dir).unwrap();
     // A Nix that ignores the wish for a sandbox, as a daemon does with that of an untrusted user.
-    let real = which::which("nix-store").unwrap();
-    let bin = store.path("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let script = format!("#!/bin/sh\nexec {} \"$@\" --option sandbox false\n", real.display());
-    write_program(&bin.join("nix-store"), &script);
-    let mut env = store.env.clone();
-    env[0].1 = [bin.as_os_str(), &env[0].1].join(":".as_ref());
-    let nix = Nix::locate_in(&store.path("other-home"), env).await.unwrap();
+    let nix = with_nix_store(&store, "exec REAL \"$@\" --option sandbox false").await.unwrap();
     let refusal = prove(&nix, &this_test(), &dir).await.unwrap_err();
     let Refusal::NotSandboxed { findings, .. } = &refusal else { panic!("{refusal:?}") };
     let found = |words: &str| findings.iter().any(|finding| finding.contains(words));
@@ -402,10 +395,135 @@ async fn without_a_sandbox_nothing_is_proved() {
     assert!(found("paths that are no input"), "{findings:?}");
 }
 
-fn write_program(path: &Path, text: &str) {
+/// The Nix of the store with this script in place of `nix-store`; `REAL` in it is the real one.
+async fn with_nix_store(store: &Store, script: &str) -> Result<Nix, Error> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let real = which::which("nix-store").unwrap();
+    let bin = store.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let program = bin.join("nix-store");
+    std::fs::write(&program, format!("#!/bin/sh\n{}\n", script.replace("REAL", real.to_str().unwrap()))).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut env = store.env.clone();
+    env[0].1 = [bin.as_os_str(), &env[0].1].join(":".as_ref());
+    Nix::locate_in(&store.path("other-home"), env).await
+}
+
+#[tokio::test]
+async fn a_kernel_that_gives_no_sandbox_is_named() {
+    let Some(store) = Store::relocated().await else { return };
+    let inside = ["--user", "--map-user=1000", "--map-group=1000", "--keep-caps"];
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces";
+    let tried = std::process::Command::new("unshare").args(inside).args(["sh", "-c", forbid]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return eprintln!("SKIPPED: no unshare that can make a user namespace without namespaces");
+    }
+    let script = format!("exec unshare {} sh -c '{forbid}; exec \"$@\"' sh REAL \"$@\"", inside.join(" "));
+    let nix = with_nix_store(&store, &script).await.unwrap();
+    let refusal = prove(&nix, &this_test(), &store.path("")).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::NoNamespaces { .. }), "{refusal:?}");
+    assert!(refusal.hint().unwrap().contains("sysctl user.max_user_namespaces"));
+}
+
+#[tokio::test]
+async fn an_old_nix_is_refused() {
+    let Some(store) = Store::relocated().await else { return };
+    let error = with_nix_store(&store, "echo 'nix-store (Nix) 2.3.16'").await.unwrap_err();
+    assert_eq!(error.to_string(), "Nix 2.3 is older than 2.8, the oldest that rei works with");
+}
+
+#[tokio::test]
+async fn a_repository_of_somebody_else_is_read_or_named() {
+    let Some(store) = Store::relocated().await else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can give a repository away");
+    }
+    let flake = Flake::new();
+    flake.write("packages/default.sh", "echo > $out");
+    let rev = flake.commit("one");
+    let chown = std::process::Command::new("chown").args(["-R", "12345"]).arg(flake.dir()).status().unwrap();
+    assert!(chown.success());
+    // Nix 2.8 reads it, later ones do not.
+    if let Err(error) = store.nix.evaluate_package(&flake.at(&rev), "default", None).await {
+        assert_eq!(error.problem(), Some(&Problem::Owner), "{error:?}");
+    }
+}
+
+/// Runs `work` with a small file system of its own on `dir`, seen by no other process and gone afterwards; `false` where
+/// that cannot be done.
+fn with_small_disk(dir: &Path, mount_args: &[&str], work: impl FnOnce() + Send) -> bool {
+    let mount =
+        |args: &[&str]| std::process::Command::new("mount").args(args).status().is_ok_and(|done| done.success());
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // The namespace is that of this thread alone.
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+                return false;
+            }
+            let mounted = mount(&["--make-rprivate", "/"]) && mount(&[mount_args, &[dir.to_str().unwrap()]].concat());
+            if mounted {
+                work();
+            }
+            mounted
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Writes until nothing more goes in, bytes or files.
+fn fill(dir: &Path) {
+    use std::io::Write;
+    let mut full = std::fs::File::create(dir.join("full")).unwrap();
+    for size in [4096, 1] {
+        while full.write_all(&vec![1; size]).is_ok() {}
+    }
+    // Long targets take a block of their own; short names fit in gaps that long ones leave in the directory.
+    let mut n = 0;
+    for (target, name) in [(200, 200), (1, 200), (1, 1)] {
+        let link =
+            |n: u32| std::os::unix::fs::symlink("x".repeat(target), dir.join(format!("{n}{}", "y".repeat(name))));
+        while link(n).is_ok() {
+            n += 1;
+        }
+    }
+    assert!(std::os::unix::fs::symlink("x", dir.join("more")).is_err(), "the disk is not full");
+}
+
+#[test]
+fn a_prepared_rollback_needs_no_free_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, image) = (dir.path().join("disk"), dir.path().join("image"));
+    std::fs::create_dir(&disk).unwrap();
+    let work = || {
+        let profile = Profile::open(&disk, "app").unwrap();
+        for n in 1..=3 {
+            std::os::unix::fs::symlink(dir.path(), disk.join(format!("app-{n}-link"))).unwrap();
+        }
+        profile.switch(3).unwrap();
+        profile.prepare_rollback(1).unwrap();
+        // As nix-env does when it is done.
+        std::fs::remove_file(disk.join("app.lock")).unwrap();
+        fill(&disk);
+        let refused = profile.switch(2).unwrap_err();
+        assert!(refused.hint().is_some_and(|hint| hint.contains("free some space")), "{refused:?}");
+        assert_eq!(profile.current().unwrap().unwrap().number, 3);
+        profile.switch(1).unwrap();
+        assert_eq!(profile.current().unwrap().unwrap().number, 1);
+        profile.switch(3).unwrap();
+        assert_eq!(profile.current().unwrap().unwrap().number, 3);
+    };
+    if !with_small_disk(&disk, &["-t", "tmpfs", "-o", "size=64k,nr_inodes=64", "tmpfs"], work) {
+        return eprintln!("SKIPPED: only root can mount a small disk");
+    }
+    let made = std::fs::File::create(&image).and_then(|file| file.set_len(4 << 20));
+    let formatted = std::process::Command::new("mkfs.ext4").arg("-q").arg(&image).status();
+    let image = image.to_str().unwrap();
+    if made.is_err()
+        || !formatted.is_ok_and(|done| done.success())
+        || !with_small_disk(&disk, &["-o", "loop", image], work)
+    {
+        eprintln!("SKIPPED: no ext4 on a loop device here");
+    }
 }
 
 #[tokio::test]
@@ -419,30 +537,33 @@ async fn a_daemon_that_is_not_there_is_named() {
     assert!(error.hint().unwrap().contains("systemctl start nix-daemon"));
 }
 
+/// Whether a process with this word in its command line runs.
+fn runs(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.into_iter().any(|line| line.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
+}
+
 #[tokio::test]
 async fn a_build_that_is_given_up_is_ended() {
     let Some(store) = Store::relocated().await else { return };
     let flake = Flake::new();
-    flake.write("packages/default.sh", "echo started; sleep 1000");
+    // A builder is in a session of its own: killing Nix alone would leave it behind.
+    let seconds = format!("1000.{}", std::process::id());
+    flake.write("packages/default.sh", &format!("echo started; sleep {seconds}"));
     let derivation = store.nix.evaluate_package(&flake.at(&flake.commit("one")), "default", None).await.unwrap();
     let (send, mut receive) = mpsc::channel(100);
     let nix = store.nix.clone();
-    let run = tokio::spawn({
-        let derivation = derivation.clone();
-        async move { nix.realise(&[derivation], &options(), Some(send)).await }
-    });
-    let mut started = false;
-    while let Some(event) = receive.recv().await {
-        if matches!(event, Progress::Line { .. }) {
-            started = true;
-            break;
-        }
+    let run = tokio::spawn(async move { nix.realise(&[derivation], &options(), Some(send)).await });
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !matches!(receive.recv().await.expect("it ended by itself"), Progress::Line { .. }) {}
+    while !runs(&seconds) {
+        assert!(std::time::Instant::now() < deadline, "the builder is not seen");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(started);
     run.abort();
-    // Nix holds the output's lock as long as it builds; a second realisation gets it once the first is gone.
-    let short = RealiseOptions { silence: Duration::from_secs(1), total: Duration::from_secs(60), ..options() };
-    let again = store.nix.realise(&[derivation], &short, None).await.unwrap();
-    let kind = again.outcomes[0].failure.as_ref().unwrap().kind;
-    assert!(matches!(kind, FailureKind::Silent | FailureKind::TimedOut), "{again:?}");
+    while runs(&seconds) {
+        assert!(std::time::Instant::now() < deadline, "the builder outlived its build");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -99,6 +99,13 @@ pub enum Error {
         /// The store.
         store: PathBuf,
     },
+    /// The store's files are not where its paths say. Without a store and a daemon, Nix gives a plain user a private one
+    /// below the home, whose programs do not run.
+    #[error("there is no Nix store in {}", store.display())]
+    NoStore {
+        /// Where it should be.
+        store: PathBuf,
+    },
     /// A file of rei's own could not be read or written.
     #[error("cannot {act} {}", path.display())]
     File {
@@ -181,6 +188,10 @@ pub enum Problem {
     Other,
 }
 
+/// What a user needs who does not own the store.
+const USE_THE_DAEMON: &str = "use Nix through its daemon: apt-get install nix-setup-systemd (or the installer of \
+                              nixos.org), then usermod --append --groups nix-users USER";
+
 impl Problem {
     /// Finds the problem in what Nix printed. The words of Nix 2.8 to 2.34.
     pub fn find(text: &str) -> Self {
@@ -189,8 +200,9 @@ impl Problem {
             ("cannot connect to daemon", Problem::Daemon),
             ("Nix daemon disconnected", Problem::Daemon),
             ("kernel namespaces that are required for sandboxing", Problem::NoNamespaces),
+            ("user namespaces are not enabled", Problem::NoNamespaces),
             ("cloning builder process", Problem::NoNamespaces),
-            ("setting up a private mount namespace", Problem::NoNamespaces),
+            ("unable to start build process", Problem::NoNamespaces),
             ("No space left on device", Problem::DiskFull),
             ("database or disk is full", Problem::DiskFull),
             ("not owned by current user", Problem::Owner),
@@ -219,7 +231,7 @@ impl Problem {
             ("Permission denied", Problem::Permission),
         ];
         // The last error counts: what stands before it are warnings and the way to it.
-        let from = text.rfind("error:").map_or(0, |at| at);
+        let from = text.rfind("error:").unwrap_or(0);
         let found =
             |text: &str| WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, problem)| problem.clone());
         found(&text[from..]).or_else(|| found(text)).unwrap_or(Self::Other)
@@ -229,9 +241,7 @@ impl Problem {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Daemon => "start the Nix daemon: systemctl start nix-daemon.socket",
-            Self::Permission => {
-                "let rei's user use Nix: usermod --append --groups nix-users USER, or run rei as the store's owner"
-            }
+            Self::Permission => USE_THE_DAEMON,
             Self::NotARepository => "runtime.source must be a git repository: git init, git add, git commit",
             Self::Owner => "the repository must belong to the user that runs rei: chown --recursive USER DIRECTORY",
             Self::NoRevision => "look for the commit: git cat-file -t REV",
@@ -248,7 +258,10 @@ impl Problem {
             }
             Self::Network => "the build machine needs the network for this fetch, or a cache that has it",
             Self::Gone => "the garbage collector took it: build it again",
-            Self::NoNamespaces => "allow user namespaces: sysctl user.max_user_namespaces=15000",
+            Self::NoNamespaces => {
+                "allow user namespaces: sysctl user.max_user_namespaces=15000, and where there are these, \
+                 kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
+            }
             Self::Other => return None,
         };
         Some(hint.to_owned())
@@ -296,6 +309,7 @@ impl Error {
             Self::NotADerivation { .. } => {
                 Some("the attribute must be what `derivation` or a builder gives".to_owned())
             }
+            Self::NoStore { .. } => Some(USE_THE_DAEMON.to_owned()),
             Self::ProfileBusy { profile } => Some(format!("see who holds it: fuser {}.lock", profile.display())),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Problem::DiskFull.hint(),
             _ => None,

@@ -269,6 +269,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flake_is_evaluated_purely_and_without_building() {
+        let argv = Nix::example().pure("1").argv().join(" ");
+        for option in [
+            "--eval --strict --json --read-write-mode",
+            "--option allow-import-from-derivation false",
+            "--option pure-eval true",
+        ] {
+            assert!(argv.contains(option), "{argv}");
+        }
+        let argv = Nix::example().allow_import_from_derivation(true).pure("1").argv().join(" ");
+        assert!(
+            argv.contains("--option allow-import-from-derivation true --option accept-flake-config false --expr 1")
+        );
+    }
+
+    #[test]
     fn an_answer_is_read() {
         let found: Package =
             serde_json::from_str(r#"{"found":{"drv":"/nix/store/a.drv","out":"/nix/store/a"}}"#).unwrap();

@@ -27,7 +27,10 @@ impl FlakeRef {
     pub fn git(repository: impl Into<PathBuf>, rev: &str) -> Result<Self> {
         let repository = repository.into();
         require_absolute(&repository)?;
-        if !matches!(rev.len(), 40 | 64) || !rev.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        let hex = rev.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        // Nix 2.34 takes the null commit, git's word for "none", as no commit and the reference as not locked.
+        let null = rev.bytes().all(|digit| digit == b'0');
+        if !matches!(rev.len(), 40 | 64) || !hex || null {
             return Err(Error::BadReference { given: rev.to_owned(), wanted: "full git commit in hex" });
         }
         let place = Place::Git { repository, reference: None, rev: rev.to_owned() };
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_names_no_exact_state_is_refused() {
-        for rev in ["", "main", "HEAD", "0123", &REV.to_uppercase(), &format!("{REV}x"), "--option"] {
+        for rev in ["", "main", "HEAD", "0123", &"0".repeat(40), &REV.to_uppercase(), &format!("{REV}x"), "--option"] {
             assert!(FlakeRef::git("/srv/x", rev).is_err(), "{rev}");
         }
         assert!(FlakeRef::git("srv/x", REV).is_err());

@@ -154,6 +154,9 @@ impl Nix {
         // The questions so far open no store. A path that cannot exist is a question that every store answers.
         let absent = nix.store_dir.join("00000000000000000000000000000000-none");
         nix.invalid([&absent]).await?;
+        if !nix.store_dir.is_dir() {
+            return Err(Error::NoStore { store: nix.store_dir });
+        }
         Ok(nix)
     }
 
@@ -199,7 +202,10 @@ impl Nix {
 
     /// Whether `path` is a path in the store, so that it can be an argument.
     pub(super) fn require_store_path(&self, path: &Path) -> Result<()> {
-        if path.starts_with(&self.store_dir) && path != self.store_dir {
+        use std::path::Component;
+        let below = path.strip_prefix(&self.store_dir).ok().map(Path::components);
+        let plain = |component| matches!(component, Component::Normal(_));
+        if below.is_some_and(|mut below| below.next().is_some_and(plain) && below.all(plain)) {
             return Ok(());
         }
         Err(Error::NotInStore { path: path.to_owned(), store: self.store_dir.clone() })
@@ -277,6 +283,23 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
 }
 
 #[cfg(test)]
+impl Nix {
+    /// A Nix that is never run, for tests of calls.
+    pub(super) fn example() -> Self {
+        Self {
+            store_program: "nix-store".into(),
+            instantiate_program: "nix-instantiate".into(),
+            env: Vec::new(),
+            home: "/state/nix".into(),
+            version: LEAST_VERSION,
+            system: "x86_64-linux".into(),
+            store_dir: "/nix/store".into(),
+            import_from_derivation: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -323,6 +346,23 @@ mod tests {
         assert_eq!(of("NIX_CONFIG").unwrap(), "extra-experimental-features = nix-command flakes");
         assert!(of("PATH").unwrap().starts_with("/a:/nix/var"));
         assert_eq!((of("SECRET"), of("NIX_PATH")), (None, None));
+    }
+
+    #[test]
+    fn every_call_forces_the_sandbox() {
+        let forced = "--option sandbox true --option sandbox-fallback false --option builders ";
+        let nix = Nix::example();
+        assert_eq!(nix.store().argv().join(" "), format!("nix-store {forced}"));
+        assert_eq!(nix.instantiate().argv().join(" "), format!("nix-instantiate {forced}"));
+    }
+
+    #[test]
+    fn only_paths_of_the_store_are_arguments() {
+        let nix = Nix::example();
+        for path in ["/nix/store", "/nix/storex", "--gc", "", "/etc", "/nix/store/../../etc"] {
+            assert!(nix.require_store_path(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(nix.require_store_path(Path::new("/nix/store/x-y")).is_ok());
     }
 
     #[tokio::test]

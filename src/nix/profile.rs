@@ -233,8 +233,19 @@ impl Profile {
     }
 
     /// Nix's own lock of the profile.
-    fn lock(&self) -> Result<Flock<File>> {
-        self.lock_file(&self.dir.join(format!("{}.lock", self.name)))
+    ///
+    /// `None` where no lock file can be made for want of space: then Nix cannot make one either, and going back must not
+    /// fail for it.
+    fn lock(&self) -> Result<Option<Flock<File>>> {
+        match self.lock_file(&self.dir.join(format!("{}.lock", self.name))) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Error::File { source, .. })
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn lock_file(&self, path: &Path) -> Result<Flock<File>> {

@@ -295,14 +295,15 @@ fn kind(message: &str) -> FailureKind {
         ("missing system features", FailureKind::Refused),
         ("platform mismatch", FailureKind::Refused),
         ("bytes of log output", FailureKind::LogTooLong),
-        ("No space left on device", FailureKind::DiskFull),
-        ("database or disk is full", FailureKind::DiskFull),
-        ("kernel namespaces", FailureKind::NoNamespaces),
-        ("cloning builder process", FailureKind::NoNamespaces),
         ("failed with exit code", FailureKind::Builder),
         ("failed due to signal", FailureKind::Builder),
     ];
-    WORDS.iter().find(|(words, _)| message.contains(words)).map_or(FailureKind::Unknown, |(_, kind)| *kind)
+    let found = WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, kind)| *kind);
+    found.unwrap_or_else(|| match Problem::find(message) {
+        Problem::DiskFull => FailureKind::DiskFull,
+        Problem::NoNamespaces => FailureKind::NoNamespaces,
+        _ => FailureKind::Unknown,
+    })
 }
 
 /// A message without its `error:`, on one line, without the list of outputs that Nix 2.34 adds.
@@ -360,6 +361,19 @@ mod tests {
             assert_eq!(dependent.kind, FailureKind::Dependency, "{version}");
             assert!(dependent.message.contains("failed with exit code 3"), "{version}: {}", dependent.message);
         }
+    }
+
+    #[test]
+    fn a_machine_without_a_sandbox_is_told_in_all_versions() {
+        for message in [
+            "error: unable to start build process",
+            "error: cannot perform a sandboxed build because user namespaces are not enabled; check /proc/sys/user",
+            "error: this system does not support the kernel namespaces that are required for sandboxing; use '--no-sandbox'",
+        ] {
+            assert_eq!(unknown(&[message.to_owned()]).unwrap().kind, FailureKind::NoNamespaces, "{message}");
+        }
+        assert_eq!(unknown(&["No space left on device".to_owned()]).unwrap().kind, FailureKind::DiskFull);
+        assert_eq!(unknown(&[]), None);
     }
 
     #[test]
