@@ -1,1 +1,15 @@
-//! The evidence of an incident.
+//! The evidence of an incident: what a blueprint is given, with the secrets taken out.
+//!
+//! [`collect()`] writes the folder of one incident and always answers: what could not be had is named in `missing`, and
+//! nothing that fails here changes a verdict (I10). Everything has a bound in bytes and in time. [`traces`] reads stack
+//! traces out of log text and [`redact`] takes secrets out; both are pure.
+
+mod collect;
+mod crash;
+mod evidence;
+pub mod redact;
+pub mod traces;
+
+pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUNTIME_CONTEXT_MAX, Request, collect};
+pub use crash::{CRASH_LOG_BYTES_MAX, exit};
+pub use evidence::{canonical_json, digest_of};

@@ -1,0 +1,121 @@
+//! What a log says about an end.
+
+use crate::health::Exit;
+use crate::interface::types::StackTrace;
+
+use super::redact::Redactor;
+use super::traces::{Found, find};
+
+/// Of the log, so much from its end is read for a crash, in bytes.
+pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
+
+/// A trace is the cause of the end only if no more lines than this follow it: a server goes on after a panic that it
+/// caught, and what it logged hours ago did not end it.
+const LINES_AFTER_MAX: usize = 32;
+
+/// Signals that are sent from outside, by a person, the kernel's memory killer or a supervisor: no trace explains them.
+const FROM_OUTSIDE: [i32; 6] = [1, 2, 3, 9, 13, 15];
+
+/// Beginnings of functions of the languages' own panic machinery and libraries: they say little about this fault.
+const MACHINERY: [&str; 11] = [
+    "__rustc::",
+    "rust_begin_unwind",
+    "core::",
+    "<core::",
+    "std::",
+    "<std::",
+    "runtime.",
+    "internal/runtime/",
+    "panic (",
+    "node:internal/",
+    "java.base/",
+];
+/// Places where such functions are.
+const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
+
+/// The unasked end of an instance, with the panic message and frames that the end of its log gives, secrets taken out.
+///
+/// `log_tail` is the end of what this instance itself printed, without that of the instance before it. Takes a few
+/// milliseconds at worst: start the instance again first, and call this off the event loop.
+pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]) -> Exit {
+    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new() };
+    if code == Some(0) || signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
+        return exit;
+    }
+    let tail = &log_tail[log_tail.len().saturating_sub(CRASH_LOG_BYTES_MAX)..];
+    let (found, lines) = find(&String::from_utf8_lossy(tail));
+    if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
+        let mut redactor = Redactor::new();
+        exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
+        exit.frames = telling(trace).map(|frame| redactor.text(frame)).collect();
+    }
+    exit
+}
+
+/// The frames without the panic machinery; all of them where nothing else is left.
+fn telling(trace: &StackTrace) -> impl Iterator<Item = &String> {
+    let machinery = |frame: &String| {
+        MACHINERY.iter().any(|start| frame.starts_with(start)) || MACHINERY_PLACES.iter().any(|it| frame.contains(it))
+    };
+    let own = trace.frames.iter().any(|frame| !machinery(frame));
+    trace.frames.iter().filter(move |frame| !own || !machinery(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::fingerprint;
+
+    const RUST: &[u8] = include_bytes!("samples/rust-backtrace.txt");
+
+    #[test]
+    fn the_last_panic_is_the_cause_without_its_machinery() {
+        let exit = exit(Some(101), None, 9, RUST);
+        assert_eq!(exit.reason.as_deref(), Some("no worker left"));
+        assert_eq!(exit.frames[0], "svc::main (./svc.rs:3:158)");
+    }
+
+    #[test]
+    fn a_panic_that_was_caught_long_ago_and_a_kill_are_not_explained_by_it() {
+        let mut log = RUST.to_vec();
+        log.extend("GET / 200\n".repeat(LINES_AFTER_MAX + 1).as_bytes());
+        assert_eq!(exit(Some(1), None, 9, &log).reason, None);
+        assert_eq!(exit(None, Some(9), 9, RUST).reason, None, "SIGKILL comes from outside");
+        assert_eq!(exit(None, Some(6), 9, RUST).reason.as_deref(), Some("no worker left"), "panic = abort");
+        assert_eq!(exit(Some(0), None, 9, RUST).reason, None);
+        assert_eq!(exit(Some(2), None, 9, b"\xff\xfe"), Exit { code: Some(2), ran_ms: 9, ..Exit::default() });
+    }
+
+    #[test]
+    fn the_panicking_goroutine_and_the_root_cause_are_told() {
+        let go = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
+        assert_eq!(go.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
+        let map = exit(Some(2), None, 9, include_bytes!("samples/go-map.txt"));
+        assert_eq!(map.frames, ["main.main.func1 (greeter/main.go:32)"]);
+        let java = exit(Some(1), None, 9, include_bytes!("samples/java-caused.txt"));
+        assert_eq!(java.reason.as_deref(), Some("java.lang.NumberFormatException: For input string: \"y\""));
+        assert_eq!(java.frames[0], "Svc.parse (Svc.java:2)");
+        let rust = exit(Some(101), None, 9, include_bytes!("samples/rust-full.txt"));
+        assert_eq!(rust.frames[0], "multi::main (/srv/app/multi.rs:1:94)", "{:?}", rust.frames);
+        let node = exit(Some(1), None, 9, include_bytes!("samples/node-rejection.txt"));
+        assert_eq!(node.frames, ["fetchOrder ([eval]:1:36)", "[eval]:1:74", "[eval]-wrapper:6:24"]);
+    }
+
+    #[test]
+    fn the_same_bug_with_other_figures_has_the_same_fingerprint() {
+        let text = String::from_utf8(RUST.to_vec()).unwrap();
+        let other = text.replace("3:158", "7:21").replace("(1942)", "(77)");
+        let print = |log: &str| {
+            let exit = exit(Some(101), None, 9, log.as_bytes());
+            fingerprint("crash", &exit.reason.unwrap(), &exit.frames)
+        };
+        assert_eq!(print(&text), print(&other));
+        assert_ne!(print(&text), print(&text.replace("svc::main", "svc::other")));
+    }
+
+    #[test]
+    fn a_secret_in_a_panic_message_does_not_reach_an_incident() {
+        let log = b"thread 'main' panicked at a.rs:1:1:\nlogin failed: password=hunter22\nnote: run with\n";
+        assert_eq!(exit(Some(101), None, 9, log).reason.as_deref(), Some("login failed: password=[redacted]"));
+    }
+}

@@ -1,0 +1,146 @@
+//! Files of evidence: written once, whole or not at all, with their digests.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::interface::types::{Evidence, EvolutionContext};
+
+/// The folder of one incident, below the state directory.
+#[derive(Debug)]
+pub(super) struct Folder {
+    state: PathBuf,
+    relative: PathBuf,
+    /// What was written.
+    pub written: Vec<Evidence>,
+    /// What was not, by name and why.
+    pub missing: Vec<String>,
+}
+
+impl Folder {
+    /// The folder `relative` of the state directory, made where it is not there, for nobody else to read.
+    pub fn make(state: &Path, relative: PathBuf) -> Self {
+        let mut folder = Self { state: state.to_owned(), relative, written: Vec::new(), missing: Vec::new() };
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.path());
+        if let Err(error) = made {
+            folder.missing.push(format!("folder: {error}"));
+        }
+        folder
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.state.join(&self.relative)
+    }
+
+    /// Writes one file, on disk before it has its name, and lists it; a failure is listed instead.
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Option<Evidence> {
+        match replace(&self.path(), name, bytes) {
+            Ok(()) => {
+                let evidence = Evidence {
+                    path: self.relative.join(name).to_string_lossy().into_owned(),
+                    sha256: hex(bytes),
+                    bytes: bytes.len() as u64,
+                };
+                self.written.push(evidence.clone());
+                Some(evidence)
+            }
+            Err(error) => {
+                self.missing.push(format!("{name}: {error}"));
+                None
+            }
+        }
+    }
+}
+
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let (temporary, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+    // What an interrupted collection left is no one's.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&temporary, &path)
+    })();
+    if written.is_err() {
+        // Half a file on a full disk helps nobody; the first error is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON with the keys of every object in order and no blanks: one text for equal values, whoever wrote them.
+pub fn canonical_json(value: &Value) -> String {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+                entries.sort_unstable_by_key(|(key, _)| *key);
+                Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
+            }
+            Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+        }
+    }
+    sorted(value).to_string()
+}
+
+/// `sha256:` and the digest of a context as canonical JSON, its own `digest` left empty. Empty when the context cannot
+/// be written as JSON, which no value that came from JSON can cause.
+pub fn digest_of(context: &EvolutionContext) -> String {
+    let bare = EvolutionContext { digest: String::new(), ..context.clone() };
+    match serde_json::to_value(&bare) {
+        Ok(value) => format!("sha256:{}", hex(canonical_json(&value).as_bytes())),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_have_one_text() {
+        let (a, b): (Value, Value) = (
+            serde_json::from_str(r#"{"b": [1, {"d": null, "c": "é"}], "a": 1.5}"#).unwrap(),
+            serde_json::from_str(r#"{"a":1.5,"b":[1,{"c":"é","d":null}]}"#).unwrap(),
+        );
+        assert_eq!(canonical_json(&a), r#"{"a":1.5,"b":[1,{"c":"é","d":null}]}"#);
+        assert_eq!(canonical_json(&a), canonical_json(&b));
+    }
+
+    #[test]
+    fn a_file_is_private_whole_and_listed() {
+        use std::os::unix::fs::PermissionsExt;
+        let state = tempfile::tempdir().unwrap();
+        let mut folder = Folder::make(state.path(), "incidents/inc_0001".into());
+        let evidence = folder.write("log.txt", b"abc").unwrap();
+        assert_eq!(evidence.path, "incidents/inc_0001/log.txt");
+        assert_eq!(evidence.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let path = state.path().join(&evidence.path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        folder.write("log.txt", b"abcd").unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join("incidents"), "a file in the way").unwrap();
+        let mut folder = Folder::make(state.path(), "incidents/inc_0001".into());
+        assert_eq!(folder.write("log.txt", b"abc"), None);
+        assert_eq!(folder.missing.len(), 2);
+        assert!(folder.missing[1].starts_with("log.txt: "), "{:?}", folder.missing);
+    }
+}

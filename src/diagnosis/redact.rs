@@ -1,0 +1,526 @@
+//! Takes secrets out of text and JSON before anything is stored for a blueprint.
+//!
+//! Line by line, so that the structure of a log stays. A line is looked at closely only where it holds one of a rule's
+//! cheap marks; the expressions are linear in the length of the line (crate `regex`), so no log can make this slow.
+//! Redacting twice is redacting once. Too much taken out costs a hint; too little costs a secret: in doubt it goes.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+/// What stands where a secret was.
+pub const REDACTED: &str = "[redacted]";
+
+/// Deeper JSON than this is taken out whole; serde_json itself reads no deeper.
+const DEPTH_MAX: usize = 128;
+/// A value behind a key that only hints at a secret is one from this length …
+const HINTED_LEN_MIN: usize = 16;
+/// … and this many bits of entropy a character on: English words have less, keys and digests more.
+const HINTED_BITS_MIN: f64 = 3.0;
+/// A `token` in prose is a word or two of a parser; from this length, or with a digit, it is taken for a credential.
+const TOKEN_LEN_MIN: usize = 8;
+/// Of a value, so much is looked at to tell what it is, in bytes: with that, each line takes linear time.
+const VALUE_LOOK_MAX: usize = 256;
+
+/// Parts of a key that say that its value is a secret, whatever it looks like.
+const SECRET_WORDS: [&str; 17] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "apikey",
+    "api_key",
+    "api-key",
+    "accesskey",
+    "access_key",
+    "access-key",
+    "private_key",
+    "private-key",
+    "credential",
+    "authorization",
+    "cookie",
+];
+/// Words of a key that hint at one: then length and entropy decide.
+const HINT_WORDS: [&str; 12] =
+    ["key", "auth", "sig", "signature", "session", "sid", "cert", "salt", "pin", "otp", "bearer", "jwt"];
+
+/// A secret that is known by its own looks: which lines to look at, and for what.
+struct Shape {
+    /// In lower case; a line without any of them cannot match.
+    marks: &'static [&'static str],
+    /// Groups 1 and 3 stay, where there are any; the rest is the secret.
+    expression: &'static str,
+    /// A match whose secret is all in lower case is prose ("basic authentication").
+    spare_prose: bool,
+}
+
+const SHAPES: [Shape; 5] = [
+    Shape {
+        marks: &["-----begin"],
+        expression: r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*",
+        spare_prose: false,
+    },
+    // A password in a URL may hold `/`, `#` and `@` where nobody encoded it; the last `@` ends it.
+    Shape { marks: &["://"], expression: r#"(://[^\s/:@"']*:)([^\s"']+)(@)"#, spare_prose: false },
+    Shape {
+        marks: &["bearer ", "basic ", "token "],
+        expression: r"((?i-u:\b(?:bearer|basic|token)) +)([A-Za-z0-9._~+/=-]{8,})",
+        spare_prose: true,
+    },
+    // JSON Web Tokens.
+    Shape {
+        marks: &["eyj"],
+        expression: r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",
+        spare_prose: false,
+    },
+    // Amazon, GitHub, GitLab, Slack, Google, npm, PyPI, Hugging Face, Stripe, DigitalOcean, age; OpenAI, Anthropic and the
+    // like.
+    Shape {
+        marks: &[
+            "akia",
+            "asia",
+            "gh",
+            "glpat-",
+            "xox",
+            "xapp-",
+            "aiza",
+            "npm_",
+            "pypi-",
+            "hf_",
+            "k_live_",
+            "k_test_",
+            "dop_v1_",
+            "age-secret-key-",
+            "sk-",
+            "gsk_",
+            "hooks.slack.com",
+        ],
+        expression: concat!(
+            r"(?-u:\b)(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}",
+            r"|glpat-[A-Za-z0-9_-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}",
+            r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,}",
+            r"|dop_v1_[0-9a-f]{32,}|AGE-SECRET-KEY-[0-9A-Z]{20,}|gsk_[A-Za-z0-9]{20,}",
+            r"|sk-(?:[a-z0-9]+-)*[A-Za-z0-9_-]{16,}|hooks\.slack\.com/services/[A-Za-z0-9/]+)",
+        ),
+        spare_prose: false,
+    },
+];
+
+/// Takes secrets out and counts them. Make one, use it, drop it: expressions are compiled when a line first needs them and
+/// are not kept for ever in a supervisor that has to be small.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    shapes: [OnceCell<Option<Regex>>; SHAPES.len()],
+    keys: OnceCell<Option<Regex>>,
+    count: u64,
+}
+
+impl Redactor {
+    /// One that has taken out nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many secrets were taken out so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The text without its secrets, with the same lines.
+    pub fn text(&mut self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut inside_key = cut_key(text);
+        for line in text.split_inclusive('\n') {
+            let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
+            let begins = body.contains("-----BEGIN ") && body.contains("PRIVATE KEY");
+            let ends = body.contains("-----END ") && body.contains("PRIVATE KEY");
+            if inside_key && !begins && (ends || key_material(body)) {
+                // A line in the midst of a private key, which may be cut off at either end of the text.
+                self.count += u64::from(ends);
+                out.push_str(REDACTED);
+                inside_key = !ends;
+            } else {
+                inside_key = begins && !ends;
+                out.push_str(&self.line(body));
+            }
+            out.push_str(end);
+        }
+        out
+    }
+
+    /// The value without its secrets: strings as text, and whatever is behind a secret's key.
+    pub fn value(&mut self, value: &Value) -> Value {
+        self.walk(value, None, 0)
+    }
+
+    fn walk(&mut self, value: &Value, key: Option<&str>, depth: usize) -> Value {
+        if depth > DEPTH_MAX {
+            self.count += 1;
+            return Value::String(REDACTED.into());
+        }
+        let secret = |text: &str| key.is_some_and(|key| is_secret(key, text));
+        match value {
+            Value::String(text) if secret(text) => self.taken(),
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Number(number) if secret(&number.to_string()) => self.taken(),
+            Value::Array(items) => Value::Array(items.iter().map(|item| self.walk(item, key, depth + 1)).collect()),
+            Value::Object(map) => {
+                // A secret's key hands itself on: `{"password": {"value": "x"}}`.
+                let inherited = key.filter(|key| is_secret_key(&key.to_ascii_lowercase()));
+                let mut clean = serde_json::Map::new();
+                for (name, item) in map {
+                    let item = self.walk(item, inherited.or(Some(name)), depth + 1);
+                    clean.insert(self.text(name), item);
+                }
+                Value::Object(clean)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        }
+    }
+
+    fn taken(&mut self) -> Value {
+        self.count += 1;
+        Value::String(REDACTED.into())
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        let lower = line.to_ascii_lowercase();
+        let has = |mark: &&str| lower.contains(*mark);
+        // Keys first: a quoted value goes as a whole then, before a shape inside it could break its quotes.
+        let keyed = SECRET_WORDS.iter().chain(&HINT_WORDS).any(has) || lower.contains("token");
+        let mut line = if keyed { self.keyed(line) } else { Cow::Borrowed(line) };
+        for (shape, compiled) in SHAPES.iter().zip(&self.shapes) {
+            if !shape.marks.iter().any(has) {
+                continue;
+            }
+            // The expressions are constants, and `every_expression_compiles` proves that each one does.
+            let Some(expression) = compiled.get_or_init(|| Regex::new(shape.expression).ok()) else { continue };
+            let mut hits = 0;
+            let replaced = expression.replace_all(&line, |found: &Captures<'_>| {
+                let group = |i| found.get(i).map_or("", |group| group.as_str());
+                let prose = shape.spare_prose && group(2).bytes().all(|byte| byte.is_ascii_lowercase());
+                if prose || group(2) == REDACTED {
+                    return found[0].to_owned();
+                }
+                hits += 1;
+                format!("{}{REDACTED}{}", group(1), group(3))
+            });
+            if hits > 0 {
+                line = Cow::Owned(replaced.into_owned());
+                self.count += hits;
+            }
+        }
+        line.into_owned()
+    }
+
+    /// `key=value`, `key: value`, `"key": "value"`, `key => value`, `--key value`, `<key>value<`, and header lines.
+    ///
+    /// The expression finds keys; the value is then read by hand, so that one that stays is not skipped over: in
+    /// `failed key: password=x` the value of `key` holds a key.
+    fn keyed<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+        let Some(keys) = self.keys.get_or_init(|| Regex::new(&key_expression()).ok()) else { return line.into() };
+        let (mut out, mut copied, mut from) = (String::new(), 0, 0);
+        while let Some(found) = keys.captures_at(line, from) {
+            let (Some(all), Some(key)) = (found.get(0), (1..=3).find_map(|i| found.get(i))) else { break };
+            from = all.end();
+            let before = line[..key.start()].chars().next_back();
+            let (start, end) = value_span(line, all.end(), key.as_str(), before);
+            let value = &line[start..end];
+            let option = found.get(1).is_some() && value.starts_with('-');
+            if option || value.is_empty() || !is_secret(key.as_str(), value) {
+                continue;
+            }
+            out.push_str(&line[copied..start]);
+            out.push_str(REDACTED);
+            self.count += 1;
+            (copied, from) = (end, end);
+        }
+        if copied == 0 {
+            return line.into();
+        }
+        (out + &line[copied..]).into()
+    }
+}
+
+/// Finds a key that can be a secret's, up to its value; groups 1, 2 and 3 are the key in each of its forms.
+fn key_expression() -> String {
+    let words: Vec<&str> = SECRET_WORDS.iter().chain(&HINT_WORDS).copied().chain(["token"]).collect();
+    let key = format!("[A-Za-z0-9_.-]*(?i-u:{})[A-Za-z0-9_.-]*", words.join("|"));
+    format!(r#"--?({key})[ \t]+|<({key})>|({key})\\*["']?\s*(?:=>|:=|[:=])\s*"#)
+}
+
+/// Where the value lies that begins at `start`, without its quotes. `before` is the character in front of the key.
+fn value_span(line: &str, start: usize, key: &str, before: Option<char>) -> (usize, usize) {
+    let rest = &line[start..];
+    // `\"value\"` inside a quoted text ends at the next quote with as many backslashes.
+    let slashes = rest.len() - rest.trim_start_matches('\\').len();
+    if let Some(quote) = rest[slashes..].chars().next().filter(|c| ['"', '\''].contains(c)) {
+        let from = start + slashes + 1;
+        let closing = format!("{}{quote}", &rest[..slashes]);
+        return (from, closing_at(&line[from..], &closing, slashes == 0).map_or(line.len(), |at| from + at));
+    }
+    let lower = key.to_ascii_lowercase();
+    if lower.ends_with("authorization") || lower.ends_with("cookie") || lower.ends_with("cookie2") {
+        // A header's value is the rest of its line, or of the quotes around the header.
+        let quote = before.filter(|c| ['"', '\''].contains(c));
+        return (start, quote.and_then(|quote| rest.find(quote)).map_or(line.len(), |at| start + at));
+    }
+    let ends = |c: char| c.is_whitespace() || r#",;&"'<>(){}[]\"#.contains(c);
+    (start, rest.find(ends).map_or(line.len(), |at| start + at))
+}
+
+/// Where the value ends whose closing quote is `closing`; behind a backslash it is none where `escapes` are.
+fn closing_at(text: &str, closing: &str, escapes: bool) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + text[from..].find(closing)?;
+        let slashes = at - text[..at].trim_end_matches('\\').len();
+        if !escapes || slashes.is_multiple_of(2) {
+            return Some(at);
+        }
+        from = at + closing.len();
+    }
+}
+
+/// Whether the value behind a key is to be taken out.
+fn is_secret(key: &str, value: &str) -> bool {
+    if value == REDACTED || ["null", "none", "true", "false"].contains(&value) {
+        return false;
+    }
+    let lower = key.to_ascii_lowercase();
+    if is_secret_key(&lower) {
+        return true;
+    }
+    if value.contains(REDACTED) {
+        // What is left of it was looked at already.
+        return false;
+    }
+    let start = &value.as_bytes()[..value.len().min(VALUE_LOOK_MAX)];
+    if lower.contains("token") {
+        // `max_tokens: 4096` is a count.
+        let count = start.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+        return !count && (value.len() >= TOKEN_LEN_MIN || start.iter().any(u8::is_ascii_digit));
+    }
+    let hinted = words(key).iter().any(|word| HINT_WORDS.contains(&word.as_str()));
+    hinted && value.len() >= HINTED_LEN_MIN && entropy_bits(start) >= HINTED_BITS_MIN
+}
+
+/// Whether a key, in lower case, is a secret's whatever the value.
+fn is_secret_key(key: &str) -> bool {
+    SECRET_WORDS.iter().any(|word| key.contains(word))
+}
+
+/// The words of `sessionKey`, `session_key`, `session-key` and `session.key`, in lower case.
+fn words(key: &str) -> Vec<String> {
+    let mut split = String::new();
+    let mut lower_before = false;
+    for c in key.chars() {
+        if c.is_ascii_uppercase() && lower_before {
+            split.push('_');
+        }
+        lower_before = c.is_ascii_lowercase() || c.is_ascii_digit();
+        split.push(c.to_ascii_lowercase());
+    }
+    split.split(['_', '-', '.']).map(str::to_owned).collect()
+}
+
+/// Shannon entropy a byte, in bits.
+fn entropy_bits(bytes: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let part = |count: &u32| f64::from(*count) / bytes.len() as f64;
+    counts.iter().filter(|count| **count > 0).map(part).map(|p| -p * p.log2()).sum()
+}
+
+/// Whether the text begins inside a private key whose first line was cut off.
+fn cut_key(text: &str) -> bool {
+    let end = |line: &str| line.contains("-----END ") && line.contains("PRIVATE KEY");
+    text.lines().find(|line| !key_material(line)).is_some_and(end)
+}
+
+/// Whether a line can be part of a private key's body: base 64, a header of an encrypted one, or nothing.
+fn key_material(line: &str) -> bool {
+    let line = line.trim();
+    line == REDACTED
+        || line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+        || ["Proc-Type:", "DEK-Info:", "Version:", "Comment:"].iter().any(|header| line.starts_with(header))
+}
+
+/// Text without terminal escapes (CSI, OSC and the short ones): colours inside a word would hide it from every rule.
+pub fn strip_ansi(text: &str) -> Cow<'_, str> {
+    if !text.contains('\x1b') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '\x1b' {
+            out.push(c);
+        } else if chars.next_if_eq(&'[').is_some() {
+            // Parameters and intermediates, then one final byte; a line's end is never part of it.
+            while chars.next_if(|c| ('\x20'..='\x3f').contains(c)).is_some() {}
+            chars.next_if(|c| ('\x40'..='\x7e').contains(c));
+        } else if chars.next_if_eq(&']').is_some() {
+            while chars.next_if(|c| !['\x07', '\x1b', '\n'].contains(c)).is_some() {}
+            chars.next_if_eq(&'\x07');
+        } else {
+            chars.next_if(|c| ('\x40'..='\x5f').contains(c));
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn redacted(text: &str) -> (String, u64) {
+        let mut redactor = Redactor::new();
+        (redactor.text(text), redactor.count())
+    }
+
+    #[test]
+    fn every_expression_compiles() {
+        Regex::new(&key_expression()).unwrap();
+        for shape in &SHAPES {
+            Regex::new(shape.expression).unwrap();
+        }
+    }
+
+    #[test]
+    fn secrets_are_taken_out_and_the_rest_stays() {
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+        for (text, expected) in [
+            ("DB_PASSWORD=hunter2 port=5432", "DB_PASSWORD=[redacted] port=5432"),
+            (r#"{"user":"ada","api_key":"abc","n":1}"#, r#"{"user":"ada","api_key":"[redacted]","n":1}"#),
+            (r#"msg="{\"password\": \"x y\"}""#, r#"msg="{\"password\": \"[redacted]\"}""#),
+            ("client_secret: 's3cr3t, with comma'", "client_secret: '[redacted]'"),
+            ("GET /?access_token=abc123&page=2", "GET /?access_token=[redacted]&page=2"),
+            ("Authorization: Bearer abc.def", "Authorization: [redacted]"),
+            ("curl -H 'Authorization: Digest user=\"x\"' -v", "curl -H 'Authorization: [redacted]' -v"),
+            ("login failed: password=hunter2", "login failed: password=[redacted]"),
+            ("<password>hunter2</password>", "<password>[redacted]</password>"),
+            ("sent bearer AbCdEf123456 to peer", "sent bearer [redacted] to peer"),
+            ("Set-Cookie: sid=abc; Path=/", "Set-Cookie: [redacted]"),
+            ("postgres://ada:p@ss/word@db:5432/x", "postgres://ada:[redacted]@db:5432/x"),
+            ("login --password hunter2 --port 80", "login --password [redacted] --port 80"),
+            ("key AKIAIOSFODNN7EXAMPLE used", "key [redacted] used"),
+            ("x ghp_abcdefghijklmnopqrstuvwxyz0123456789 y", "x [redacted] y"),
+            ("xoxb-123456789012-abcdefghij", "[redacted]"),
+            ("sk-proj-abcdefghijklmnopqrstuvwx and sk-ant-api03-abcdefghijklmnop", "[redacted] and [redacted]"),
+            ("session_key = 9f86d081884c7d659a2feaa0c55ad015", "session_key = [redacted]"),
+        ] {
+            let (out, count) = redacted(text);
+            assert_eq!(out, expected, "{text}");
+            assert!(count >= 1);
+        }
+        assert_eq!(redacted(&format!("token {jwt} end")).0, "token [redacted] end");
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for text in [
+            "max_tokens: 4096, prompt_tokens=17",
+            "unexpected token: ')'",
+            "password=null secret: false",
+            "author: Ada Lovelace the first of all",
+            "key: order",
+            "basic authentication failed",
+            "panicked at src/main.rs:10:5",
+            "https://example.org:8080/a?b=c",
+            "store path /nix/store/0c0zv5n6k5gdnkgc8v0nz6gk2xvyl2l1-greeter",
+            "monkey=banana keyboard: qwertyuiopasdfghjk",
+            "task-force sk-1",
+        ] {
+            assert_eq!(redacted(text), (text.to_owned(), 0));
+        }
+    }
+
+    #[test]
+    fn private_keys_go_whole_and_cut_and_the_lines_stay() {
+        let key = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEow\nIBAAKC/+==\n-----END RSA PRIVATE KEY-----\n";
+        let text = format!("before\n{key}after\n");
+        let (out, count) = redacted(&text);
+        assert_eq!(out.lines().count(), text.lines().count());
+        assert!(!out.contains("MIIE") && !out.contains("IBAAKC") && out.contains("before") && out.contains("after"));
+        assert!(count >= 1);
+        let head_cut = &key[key.find("IBAAKC").unwrap()..];
+        assert!(!redacted(head_cut).0.contains("IBAAKC"), "{}", redacted(head_cut).0);
+        let tail_cut = &key[..key.find("-----END").unwrap()];
+        assert!(!redacted(tail_cut).0.contains("MIIE"));
+        let (one_line, _) = redacted(r#"{"k":"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"}"#);
+        assert!(!one_line.contains("MIIE"));
+    }
+
+    #[test]
+    fn json_is_walked() {
+        let value = json!({
+            "user": "ada", "password": {"value": "x", "n": 7}, "pins": [1, 2],
+            "headers": {"Authorization": "Bearer abcdefgh1", "cookie": "a=b"},
+            "env": ["API_KEY=abc", "HOME=/root"], "max_tokens": 4096, "ok": true,
+        });
+        let mut redactor = Redactor::new();
+        let clean = redactor.value(&value);
+        assert_eq!(clean["password"], json!({"value": REDACTED, "n": REDACTED}));
+        assert_eq!(clean["env"], json!([format!("API_KEY={REDACTED}"), "HOME=/root"]));
+        assert_eq!(
+            (&clean["user"], &clean["max_tokens"], &clean["pins"]),
+            (&json!("ada"), &json!(4096), &json!([1, 2]))
+        );
+        assert_eq!(clean["headers"]["cookie"], json!(REDACTED));
+        assert!(!clean.to_string().contains("abcdefgh1"));
+        let mut deep = json!("x");
+        for _ in 0..1_000 {
+            deep = json!([deep]);
+        }
+        assert!(redactor.value(&deep).to_string().contains(REDACTED));
+    }
+
+    #[test]
+    fn escapes_do_not_hide_a_secret() {
+        let text = strip_ansi("\x1b[1mpass\x1b[0mword=hunter2 \x1b]0;title\x07x\x1b");
+        assert_eq!(redacted(&text).0, "password=[redacted] x");
+    }
+
+    #[test]
+    fn a_hostile_line_is_done_in_its_time() {
+        // No clock is asked: an expression that backtracks would not end within anyone's patience.
+        for pattern in ["password=", "\"a\\", "://a:", "eyJ.", "--a ", "authorization", "-----BEGIN "] {
+            let text = pattern.repeat(100_000 / pattern.len());
+            assert!(!redacted(&text).0.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn twice_is_once_and_lines_stay(text in "([a-zA-Z0-9 =:\"'&,;/@\\n\\\\-]{0,12}(password|token|key|Cookie|Bearer|://u:|sk-|--pwd )?){0,12}") {
+            let (once, _) = redacted(&text);
+            let (twice, count) = redacted(&once);
+            prop_assert_eq!((&twice, count), (&once, 0));
+            prop_assert_eq!(once.matches('\n').count(), text.matches('\n').count());
+        }
+
+        #[test]
+        fn a_password_never_stays(secret in "[A-Za-z0-9!#%^*_+-]{6,40}", form in 0..6_usize) {
+            let text = match form {
+                0 => format!("password={secret}"),
+                1 => format!("x {{\"password\": \"{secret}\"}}"),
+                2 => format!("Authorization: Basic {secret}"),
+                3 => format!("https://ada:{secret}@host/"),
+                4 => format!("--db-password {secret}"),
+                _ => format!("Cookie: a={secret}"),
+            };
+            prop_assume!(!["null", "none", "true", "false"].contains(&secret.as_str()) && !REDACTED.contains(&secret));
+            // A word that begins with a dash is the next option, not a value.
+            prop_assume!(form != 4 || !secret.starts_with('-'));
+            prop_assert!(!redacted(&text).0.contains(&secret), "{}", redacted(&text).0);
+        }
+    }
+}
