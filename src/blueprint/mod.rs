@@ -1,5 +1,6 @@
 //! Blueprints: the staged recipe that turns an EvolutionContext into a commit on a candidate branch.
 
+pub mod confine;
 mod convert;
 mod fields;
 mod graph;

@@ -198,7 +198,7 @@ fn the_old_dialect_is_converted() {
     let shell = OLD.replace("action: run_gates", "commands: ['make test']");
     assert_eq!(problems(&shell), ["7:43: shell in a blueprint is refused"]);
     let integer = OLD.replace("timeout: 10m", "timeout: 10");
-    assert_eq!(problems(&integer), ["9:88: \"10\" is not a duration"]);
+    assert_eq!(problems(&integer), ["9:87: \"10\" is not a duration"]);
     let dead = OLD.replace("on_success: test}", "on_success: tests}");
     assert!(problems(&dead)[0].contains("leads to \"tests\""));
     assert!(problems(&OLD.replace("initial_stage: gather", "initial_stage: x"))[0].contains("is no stage"));
