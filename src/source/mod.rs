@@ -1,1 +1,33 @@
-//! The runtime's git repository.
+//! The runtime's git repository: mirror, followed ref, isolated workspaces.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `git.rs` | one builder and one spawn for every git command |
+//! | `parse.rs` | what git prints, read by pure functions |
+//! | `mirror.rs` | the private bare copy: followed ref, kept commits, questions about them |
+//! | `follow.rs` | has the ref moved? |
+//! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
+//! | `harvest.rs` | the files of a workspace, copied out of an agent's reach |
+//!
+//! Nothing here writes to the operator's own repository, and no git command of rei ever runs with a `.git` that an
+//! agent could have touched.
+
+mod error;
+mod follow;
+mod git;
+mod harvest;
+mod mirror;
+mod parse;
+mod workspace;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use follow::Follower;
+pub use git::GIT_VERSION_MIN;
+pub use mirror::{Mirror, Subject, TreeFile};
+pub use parse::ObjectId;
+pub use workspace::{Applied, Author, Taken, Workspace};

@@ -1,0 +1,234 @@
+//! What a fence is made of, prepared before the fork: rule sets, paths and limits.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, Scope,
+};
+use nix::unistd::{Uid, getegid, geteuid};
+use serde::Serialize;
+
+use super::child::{self, Hide, Keep, Namespaces, Plan};
+use super::{Confined, Error};
+
+/// The user that agents run as where rei is root: "REI" and a number, far above the users that distributions, systemd,
+/// containers and Nix give out.
+const AGENT_USER: u32 = 0x5245_4901;
+/// `nobody`, where the other is not mapped (in a container with few users).
+const NOBODY: u32 = 65_534;
+/// Processes of an agent at most: a compiler on a large machine starts a few hundred.
+const PROCESSES_MAX: u64 = 1024;
+/// Landlock rights that rei knows of; a kernel that knows fewer enforces fewer.
+const LANDLOCK: ABI = ABI::V9;
+
+/// What every agent may read and run: the system's programs and their settings.
+const SYSTEM: [&str; 13] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc",
+    "/nix/store",
+    "/run/current-system",
+    "/run/systemd/resolve",
+    "/sys/devices/system/cpu",
+    "/sys/fs/cgroup",
+    "/sys/kernel/mm/transparent_hugepage",
+];
+/// Devices without power over the machine.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// Which fences held a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fences {
+    /// Landlock; always.
+    pub landlock: bool,
+    /// A user of its own.
+    pub user: bool,
+    /// Namespaces of its own for processes, mounts and IPC.
+    pub namespaces: bool,
+    /// No network but its own loopback.
+    pub network: bool,
+}
+
+/// The user that agents run as; `None` where rei is not root, or root of a container with no other user, and they run as
+/// rei's own.
+pub fn agent_user() -> Option<u32> {
+    static USER: OnceLock<Option<u32>> = OnceLock::new();
+    let choose = || {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        [AGENT_USER, NOBODY].into_iter().find(|user| geteuid().is_root() && is_mapped(&map, *user))
+    };
+    *USER.get_or_init(choose)
+}
+
+/// Whether a user namespace with this `uid_map` (FIRST OUTSIDE COUNT a line) has the user.
+fn is_mapped(map: &str, user: u32) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        matches!(numbers[..], [first, _, count] if (first..first.saturating_add(count)).contains(&u64::from(user)))
+    })
+}
+
+/// Whether namespaces can be made here, tried once.
+fn namespaces_work() -> bool {
+    static WORK: OnceLock<bool> = OnceLock::new();
+    let tried = || {
+        let flags = namespace_flags(false);
+        let mut command = std::process::Command::new("/nonexistent/program");
+        // SAFETY: the closure makes one system call.
+        unsafe { command.pre_exec(move || child::unshare(flags)) };
+        // A program that is not found is only looked for once the namespaces are there.
+        command.spawn().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    *WORK.get_or_init(tried)
+}
+
+fn namespace_flags(network: bool) -> libc::c_int {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let net = if network { 0 } else { libc::CLONE_NEWNET };
+    let user = if geteuid().is_root() { 0 } else { libc::CLONE_NEWUSER };
+    flags | net | user
+}
+
+/// Prepares everything for `confined`.
+pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences), Error> {
+    let fail = |what: &str| Error::Fence { program: program.to_owned(), what: what.to_owned() };
+    let namespaces = namespaces_work();
+    let user = agent_user();
+    let landlock = ruleset(confined, program, namespaces).map_err(|error| fail(&error.to_string()))?;
+    let landlock: OwnedFd = Option::from(landlock).ok_or(Error::NoLandlock)?;
+    let fences = Fences { landlock: true, user: user.is_some(), namespaces, network: !confined.network && namespaces };
+    let plan = Plan {
+        namespaces: if namespaces {
+            Some(plan_namespaces(confined).ok_or_else(|| fail("a path holds a NUL"))?)
+        } else {
+            None
+        },
+        landlock,
+        user,
+        memory_bytes: confined.memory_bytes,
+        // Without either, the count would be that of all of rei's own user's processes.
+        processes: (namespaces || user.is_some()).then_some(PROCESSES_MAX),
+        dir: c_path(&confined.dir).ok_or_else(|| fail("a path holds a NUL"))?,
+    };
+    Ok((plan, fences))
+}
+
+fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<RulesetCreated, landlock::RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?;
+    if !confined.network && !namespaces {
+        ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
+    }
+    let read = AccessFs::from_read(LANDLOCK);
+    let use_device = AccessFs::ReadFile | AccessFs::WriteFile;
+    let mut created = ruleset.create()?;
+    for path in SYSTEM.iter().map(Path::new).chain(confined.read.iter().map(PathBuf::as_path)) {
+        created = allow(created, path, read)?;
+    }
+    // The program itself, wherever it is, by its name and by what the name leads to.
+    created = allow(created, program, read)?;
+    created = allow(created, &confined.dir, read)?;
+    for path in DEVICES {
+        created = allow(created, Path::new(path), use_device)?;
+    }
+    for path in &confined.write {
+        created = allow(created, path, AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock))?;
+    }
+    Ok(created)
+}
+
+/// A path that is not there needs no rule.
+fn allow(
+    ruleset: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, landlock::RulesetError> {
+    let Ok(fd) = PathFd::new(path) else { return Ok(ruleset) };
+    let access = if path.is_dir() { access } else { access & AccessFs::from_file(LANDLOCK) };
+    ruleset.add_rule(PathBeneath::new(fd, access))
+}
+
+fn plan_namespaces(confined: &Confined) -> Option<Namespaces> {
+    let mut kept: Vec<PathBuf> =
+        [&confined.write[..], &confined.read[..], std::slice::from_ref(&confined.dir)].concat();
+    kept.retain(|path| path.is_dir());
+    kept.sort();
+    // One that is inside another comes with it.
+    let inner = |path: &PathBuf| kept.iter().any(|other| other != path && path.starts_with(other));
+    let mut outer: Vec<PathBuf> = kept.iter().filter(|path| !inner(path)).cloned().collect();
+    outer.dedup();
+    let hide = hidden(&confined.hide, &outer);
+    let keep = outer.iter().filter(|path| path.starts_with(&hide) && **path != hide);
+    let keep = keep.map(|path| keep_path(&hide, path)).collect::<Option<Vec<_>>>()?;
+    let root = geteuid().is_root();
+    let map = |id: u32| format!("{id} {id} 1\n").into_bytes();
+    Some(Namespaces {
+        flags: namespace_flags(confined.network),
+        user_map: (!root).then(|| [map(geteuid().as_raw()), map(getegid().as_raw())]),
+        hide: if keep.is_empty() { None } else { Some(Hide { target: c_path(&hide)?, keep }) },
+        loopback: !confined.network,
+    })
+}
+
+/// The directory over which an empty one is mounted: the one to hide, or a directory around it that the agent's user
+/// cannot enter.
+fn hidden(hide: &Path, kept: &[PathBuf]) -> PathBuf {
+    let closed = |path: &Path| {
+        let mode = path.metadata().map_or(0o777, |meta| meta.permissions().mode());
+        Uid::effective().is_root() && mode & 0o001 == 0
+    };
+    let outermost = kept.iter().filter(|path| path.starts_with(hide)).flat_map(|path| path.ancestors().skip(1));
+    let outermost = outermost.filter(|path| closed(path)).min_by_key(|path| path.components().count());
+    match outermost {
+        Some(path) if hide.starts_with(path) && path.parent().is_some() => path.to_owned(),
+        _ => hide.to_owned(),
+    }
+}
+
+fn keep_path(hide: &Path, path: &Path) -> Option<Keep> {
+    let below: Vec<&Path> = path.ancestors().take_while(|ancestor| *ancestor != hide).collect();
+    let dirs = below.into_iter().rev().map(c_path).collect::<Option<Vec<_>>>()?;
+    Some(Keep { path: c_path(path)?, dirs })
+}
+
+fn c_path(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mapped_users_are_used() {
+        assert!(is_mapped("         0          0 4294967295\n", AGENT_USER));
+        assert!(!is_mapped("0 1000 65536\n", AGENT_USER) && is_mapped("0 1000 65536\n", NOBODY));
+        assert!(!is_mapped("0 1000 1\n", NOBODY) && !is_mapped("", NOBODY) && !is_mapped("a b\n", 0));
+    }
+
+    #[test]
+    fn what_is_hidden_includes_what_the_agent_could_not_enter() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        std::fs::create_dir_all(state.join("work")).unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let kept = [state.join("work")];
+        let expected = if geteuid().is_root() { dir.path() } else { &state };
+        assert_eq!(hidden(&state, &kept), expected);
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(hidden(&state, &kept), state);
+    }
+}

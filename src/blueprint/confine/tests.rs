@@ -1,0 +1,260 @@
+//! Programs that try to get out.
+
+use std::time::Instant;
+
+use super::*;
+
+/// A state directory with a workspace, a secret beside it, and a place outside.
+struct World {
+    state: tempfile::TempDir,
+    outside: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { state: tempfile::tempdir().unwrap(), outside: tempfile::tempdir().unwrap() };
+        for dir in ["runs/1/work", "runs/1/home", "runs/1/given", "mirror"] {
+            std::fs::create_dir_all(world.state.path().join(dir)).unwrap();
+        }
+        std::fs::write(world.path("mirror/secret"), "the fix").unwrap();
+        std::fs::write(world.path("runs/1/given/context.json"), "{}").unwrap();
+        std::fs::write(world.path("runs/1/work/file"), "old").unwrap();
+        for dir in ["runs/1/work", "runs/1/home"] {
+            give_to_agent(&world.path(dir)).unwrap();
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.state.path().join(name)
+    }
+
+    fn sh(&self, script: &str) -> Confined {
+        Confined {
+            program: "sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: BTreeMap::from([
+                ("PATH".into(), PATH.into()),
+                ("STATE".into(), self.state.path().into()),
+                ("OUTSIDE".into(), self.outside.path().into()),
+                ("PARENT".into(), std::process::id().to_string().into()),
+            ]),
+            dir: self.path("runs/1/work"),
+            write: vec![self.path("runs/1/work"), self.path("runs/1/home")],
+            read: vec![self.path("runs/1/given")],
+            hide: self.state.path().to_owned(),
+            network: false,
+            memory_bytes: 1 << 30,
+            timeout: Duration::from_secs(30),
+            output_bytes: 64 << 10,
+            stdin: Vec::new(),
+        }
+    }
+
+    async fn out(&self, script: &str) -> (Option<i32>, String) {
+        let ended = self.sh(script).run().await.unwrap();
+        let text = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+        (ended.code, text)
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Waits until no process is left whose command line has this word.
+async fn gone(word: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let found = pids.filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).split('\0').any(|arg| arg == word) && alive(*pid)
+        });
+        let found: Vec<i32> = found.collect();
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{word} lives on as {found:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn works_in_its_workspace() {
+    let world = World::new();
+    let mut sh = world.sh(
+        "cat; cat file ../given/context.json; echo new > file; mkdir -p d/e; echo x > ../home/y; mv file d; exit 7",
+    );
+    sh.stdin = b"goal;".to_vec();
+    let ended = sh.run().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "goal;old{}", "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.code, Some(7));
+    assert_eq!(std::fs::read_to_string(world.path("runs/1/work/d/file")).unwrap(), "new\n");
+    assert!(world.path("runs/1/home/y").exists());
+    assert!(ended.fences.landlock);
+    eprintln!("fences here: {:?}", ended.fences);
+    if nix::unistd::geteuid().is_root() {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(world.path("runs/1/work/d/file").metadata().unwrap().uid(), agent_user().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn writes_nowhere_else() {
+    let world = World::new();
+    for target in [
+        "$OUTSIDE/x",
+        "$STATE/x",
+        "$STATE/mirror/x",
+        "/tmp/rei-escape",
+        "/etc/rei-escape",
+        "../x",
+        "../given/x",
+        "/dev/shm/rei-escape",
+    ] {
+        let (code, text) = world.out(&format!("echo x > {target}")).await;
+        assert_ne!(code, Some(0), "wrote {target}: {text}");
+    }
+    let (_, text) = world
+        .out("ln -s $OUTSIDE out; echo x > out/y; ln -s /etc/passwd p; echo x >> p; chmod 4755 /bin/sh; echo end")
+        .await;
+    assert!(text.contains("end"));
+    assert_eq!(std::fs::read_dir(world.outside.path()).unwrap().count(), 0);
+    for escape in ["/tmp/rei-escape", "/etc/rei-escape", "/dev/shm/rei-escape"] {
+        assert!(!Path::new(escape).exists());
+    }
+    assert!(!world.path("x").exists() && !world.path("mirror/x").exists() && !world.path("runs/1/x").exists());
+}
+
+#[tokio::test]
+async fn reads_no_secret() {
+    let world = World::new();
+    std::fs::write(world.outside.path().join("secret"), "the fix").unwrap();
+    let script = "cat $STATE/mirror/secret $OUTSIDE/secret /proc/$PARENT/environ /proc/1/environ /proc/1/mem; ls $STATE; echo end";
+    let (_, text) = world.out(script).await;
+    assert!(!text.contains("the fix") && !text.contains("mirror\n") && text.contains("end"), "{text}");
+    let (_, text) = world.out("cat /etc/shadow /root/.profile /proc/kcore | head -c 100; echo end").await;
+    assert!(!text.contains("root:") || !nix::unistd::geteuid().is_root(), "{text}");
+}
+
+#[tokio::test]
+async fn gains_no_power() {
+    let world = World::new();
+    let (_, text) =
+        world.out("grep -E '^(NoNewPrivs|CapEff|CapPrm|Groups):' /proc/self/status; id -u; nice; ulimit -c").await;
+    if text.contains("NoNewPrivs") {
+        assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+        for line in text.lines().filter(|line| line.starts_with("Cap")) {
+            assert!(line.ends_with("\t0000000000000000"), "{text}");
+        }
+    } else {
+        eprintln!("no /proc in this fence: capabilities are not looked at");
+    }
+    let (_, text) = world.out("kill -9 $PARENT && echo killed; kill -9 -1; echo end").await;
+    assert!(!text.contains("killed"), "{text}");
+    let (_, text) = world.out("unshare -m true && echo unshared; mount -t tmpfs x . && echo mounted; mknod n c 1 1 && echo made; echo end").await;
+    assert!(!text.contains("mounted") && !text.contains("made") && text.contains("end"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_outlives_it() {
+    let world = World::new();
+    let plain = world.sh("sleep 86411 & sleep 86412 > /dev/null 2>&1 & setsid sleep 86413 & (setsid sh -c 'sleep 86414 &' &) & echo started");
+    let ended = plain.run().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "started\n");
+    gone("86411").await;
+    gone("86412").await;
+    if ended.fences.namespaces {
+        gone("86413").await;
+        gone("86414").await;
+    } else {
+        eprintln!("no namespaces here: what left the process group is not found");
+    }
+}
+
+#[tokio::test]
+async fn ends_when_its_time_is_up_or_its_caller_goes() {
+    let world = World::new();
+    let mut late = world.sh("trap '' TERM; echo begun; setsid sleep 86421 & sleep 86422; echo end");
+    late.timeout = Duration::from_millis(300);
+    let ended = late.run().await.unwrap();
+    assert_eq!((ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()), (None, "begun\n"));
+    gone("86422").await;
+    let sleeper = world.sh("echo > here; setsid sleep 86423 & sleep 86424");
+    let here = world.path("runs/1/work/here");
+    let there = async {
+        while !here.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = sleeper.run() => panic!("{ended:?}"),
+        () = there => {}
+    }
+    gone("86424").await;
+    if ended.fences.namespaces {
+        gone("86421").await;
+        gone("86423").await;
+    }
+}
+
+#[tokio::test]
+async fn floods_are_cut_and_their_end_is_kept() {
+    let world = World::new();
+    let mut flood = world.sh("yes flood | head -c 20000000; echo the answer; yes | head -c 1000000 1>&2");
+    flood.output_bytes = 1000;
+    let ended = flood.run().await.unwrap();
+    assert!(ended.truncated && ended.stdout.len() <= 1000);
+    assert!(String::from_utf8_lossy(&ended.stdout).ends_with("the answer\n"));
+    let mut deaf = world.sh("exec <&-; exit 3");
+    deaf.stdin = vec![b'x'; 1 << 20];
+    assert_eq!(deaf.run().await.unwrap().code, Some(3), "input that nobody reads is dropped");
+    let closed = world.sh("exec >&- 2>&- <&-; sleep 0.2; exit 4").run().await.unwrap();
+    assert_eq!(closed.code, Some(4), "closed output is not the end");
+}
+
+#[tokio::test]
+async fn the_network_is_off_unless_it_is_allowed() {
+    let world = World::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let python = |script: &str| format!("exec 2>&1; /usr/bin/env python3 -c '{script}'");
+    let connect = python(&format!(
+        "import socket; s = socket.create_connection((\"127.0.0.1\", {port}), 5); print(\"connected\")"
+    ));
+    let mut sh = world.sh(&connect);
+    let text = String::from_utf8_lossy(&sh.run().await.unwrap().stdout).into_owned();
+    if text.contains("not found") || text.contains("No such file") || text.contains("Permission denied\n") {
+        eprintln!("no python3 that the agent's user can run: {text}");
+        return;
+    }
+    assert!(!text.contains("connected"), "{text}");
+    sh.network = true;
+    let text = String::from_utf8_lossy(&sh.run().await.unwrap().stdout).into_owned();
+    assert!(text.contains("connected"), "{text}");
+}
+
+#[tokio::test]
+async fn memory_and_signals_are_told() {
+    let world = World::new();
+    let mut sh = world.sh("head -c 200000000 /dev/zero | tail -c 200000000 | wc -c; kill -SEGV $$");
+    sh.memory_bytes = 64 << 20;
+    let ended = sh.run().await.unwrap();
+    assert_eq!(ended.code, Some(128 + libc::SIGSEGV));
+    assert!(!String::from_utf8_lossy(&ended.stdout).contains("200000000"), "tail held it all");
+}
+
+#[tokio::test]
+async fn programs_that_are_missing_or_the_agents_own_are_refused() {
+    let world = World::new();
+    let mut sh = world.sh("true");
+    sh.program = "no-such-agent".into();
+    assert!(matches!(sh.run().await, Err(Error::NoProgram { .. })));
+    sh.program = world.path("runs/1/work/agent");
+    std::fs::write(&sh.program, "#!/bin/sh\ntrue\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&sh.program, mode).unwrap();
+    assert!(matches!(sh.run().await, Err(Error::OwnProgram { .. })));
+}

@@ -1,0 +1,154 @@
+//! Where blueprints come from: the operator's directory, then rei itself; never a candidate's tree.
+
+use std::path::{Path, PathBuf};
+
+use super::fields::is_name;
+use super::parse::{Problems, parse};
+use super::schema::Blueprint;
+use super::yaml::BYTES_MAX;
+
+/// The blueprints that ship with rei, by name.
+const BUILT_IN: [(&str, &str); 2] =
+    [("repair", include_str!("builtin/repair.yaml")), ("upgrade", include_str!("builtin/upgrade.yaml"))];
+
+/// The blueprints that an operator can name.
+#[derive(Clone, Debug)]
+pub struct Library {
+    directory: Option<PathBuf>,
+}
+
+/// Where a blueprint was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file of the operator's.
+    File(PathBuf),
+    /// It ships with rei.
+    BuiltIn,
+}
+
+/// Why a blueprint could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that name.
+    #[error("there is no blueprint {name:?}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Its file cannot be read.
+    #[error("cannot read the blueprint {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error("the blueprint {origin} cannot be used")]
+    Wrong {
+        /// Its file, or its name.
+        origin: String,
+        /// What is wrong with it, each with line, column and hint.
+        #[source]
+        problems: Problems,
+    },
+}
+
+impl Error {
+    /// The operator's next step, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { known, .. } => Some(format!("blueprints: {}", known.join(", "))),
+            Self::Read { .. } => None,
+            Self::Wrong { problems, .. } => problems.0.first().map(|problem| problem.hint.clone()),
+        }
+    }
+}
+
+impl Library {
+    /// A library with the operator's directory, if there is one, before what ships with rei.
+    pub fn new(directory: Option<PathBuf>) -> Self {
+        Self { directory }
+    }
+
+    /// The checked blueprint of this name.
+    ///
+    /// # Errors
+    /// When there is none, its file cannot be read, or it is wrong.
+    pub fn find(&self, name: &str) -> Result<(Blueprint, Origin), Error> {
+        if let Some(path) = self.file(name) {
+            let text = read(&path)?;
+            let origin = path.display().to_string();
+            let blueprint = parse(&text).map_err(|problems| Error::Wrong { origin, problems })?;
+            return Ok((blueprint, Origin::File(path)));
+        }
+        let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
+            return Err(Error::Unknown { name: name.to_owned(), known: self.names() });
+        };
+        let blueprint = parse(text).map_err(|problems| Error::Wrong { origin: name.to_owned(), problems })?;
+        Ok((blueprint, Origin::BuiltIn))
+    }
+
+    /// Every name that [`Library::find`] would find, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let entries = self.directory.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            let yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+            names.extend(path.file_stem().filter(|_| yaml).and_then(|stem| stem.to_str()).map(str::to_owned));
+        }
+        names.retain(|name| is_name(name));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        let dir = self.directory.as_ref().filter(|_| is_name(name))?;
+        ["yaml", "yml"].iter().map(|end| dir.join(format!("{name}.{end}"))).find(|path| path.is_file())
+    }
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    use std::io::Read;
+    let mut text = String::new();
+    // One byte more than may be: the parser then says that it is too long.
+    let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX as u64 + 1).read_to_string(&mut text));
+    read.map(|_| text).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ships_is_right() {
+        let library = Library::new(None);
+        assert_eq!(library.names(), ["repair", "upgrade"]);
+        for name in library.names() {
+            let (blueprint, origin) = library.find(&name).unwrap();
+            assert_eq!((blueprint.name.as_str(), origin), (name.as_str(), Origin::BuiltIn));
+        }
+    }
+
+    #[test]
+    fn the_operators_file_comes_first_and_names_are_no_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Library::new(Some(dir.path().join("blueprints")));
+        assert!(library.find("upgrade").is_ok(), "a directory that is not there is empty");
+        std::fs::create_dir(dir.path().join("blueprints")).unwrap();
+        let text = "version: 1\nname: upgrade\nstages: [{id: a, type: deterministic, action: checkout}]\n";
+        std::fs::write(dir.path().join("blueprints/upgrade.yaml"), text).unwrap();
+        std::fs::write(dir.path().join("secret.yaml"), text).unwrap();
+        let (blueprint, origin) = library.find("upgrade").unwrap();
+        assert_eq!(blueprint.stages.len(), 1);
+        assert!(matches!(origin, Origin::File(_)));
+        let error = library.find("../secret").unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some("blueprints: repair, upgrade"));
+        std::fs::write(dir.path().join("blueprints/bad.yml"), "version: 2\n").unwrap();
+        assert!(matches!(library.find("bad"), Err(Error::Wrong { .. })));
+    }
+}

@@ -1,0 +1,192 @@
+//! The engine's core: which stage is next. No I/O, no clock.
+//!
+//! The law: the machine says what to do ([`Machine::next`]), the runner does it and tells how it ended
+//! ([`Machine::step`]). The machine is its own checkpoint: written down after each step, it goes on from there.
+//!
+//! ```text
+//!            succeeded (no approval)
+//!   Run(s) ───────────────────────────▶ on_success ──▶ Run | Done | Failed | Paused
+//!     │  └─ succeeded (approval) ─▶ Paused(s) ─ approved ─▶ on_success
+//!     │                                       └ rejected ─▶ on_failure
+//!     └─ failed, timed out ─▶ Run(s) again while attempts are left, else on_failure
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::schema::{Blueprint, FAILURES_MAX, RetrySemantics, Stage, Target};
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    position: Position,
+    /// Failures of each stage in this run, by index; never set back.
+    attempts: BTreeMap<usize, u32>,
+    /// Failures of all stages in this run.
+    failures: u32,
+    /// Stages begun.
+    steps: u32,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "at")]
+pub enum Position {
+    /// The stage with this index is to be run.
+    Run {
+        /// Its index.
+        stage: usize,
+    },
+    /// An operator decides.
+    Paused {
+        /// The stage that led here.
+        stage: usize,
+        /// Where approval leads.
+        approved: Target,
+        /// Where rejection leads.
+        rejected: Target,
+    },
+    /// Over, well.
+    Done,
+    /// Over, badly.
+    Failed {
+        /// The stage that led here.
+        stage: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a stage ended, or what an operator said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The stage reached what it should.
+    Succeeded,
+    /// It did not.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It took too long.
+    TimedOut,
+    /// An operator approved the result, or that the run goes on.
+    Approved,
+    /// An operator rejected it.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { position: Position::Run { stage: 0 }, attempts: BTreeMap::new(), failures: 0, steps: 0 }
+    }
+}
+
+impl Machine {
+    /// What is to be done now.
+    pub fn next(&self) -> &Position {
+        &self.position
+    }
+
+    /// How often the stage with this index has failed in this run.
+    pub fn failures_of(&self, stage: usize) -> u32 {
+        self.attempts.get(&stage).copied().unwrap_or(0)
+    }
+
+    /// Takes what happened. An event that does not belong to the position changes nothing: a late answer to a question
+    /// that is settled.
+    pub fn step(&mut self, blueprint: &Blueprint, event: Event) {
+        self.position = match (self.position.clone(), event) {
+            (Position::Run { stage }, Event::Succeeded) => match blueprint.stage(stage) {
+                Some(done) => self.succeeded(blueprint, stage, done),
+                None => foreign(stage),
+            },
+            (Position::Run { stage }, Event::Failed { reason }) => self.failed(blueprint, stage, reason),
+            (Position::Run { stage }, Event::TimedOut) => self.failed(blueprint, stage, "took too long".into()),
+            (Position::Paused { stage, approved, .. }, Event::Approved) => {
+                self.go(blueprint, stage, approved, "approved")
+            }
+            (Position::Paused { stage, rejected, .. }, Event::Rejected { reason }) => {
+                self.failures += 1;
+                match self.exhausted(blueprint) {
+                    true => Position::Failed { stage, reason: format!("{reason} (and the run has failed too often)") },
+                    false => self.go(blueprint, stage, rejected, &reason),
+                }
+            }
+            (position @ Position::Run { .. }, Event::Approved | Event::Rejected { .. })
+            | (position @ Position::Paused { .. }, Event::Succeeded | Event::Failed { .. } | Event::TimedOut)
+            | (
+                position @ (Position::Done | Position::Failed { .. }),
+                Event::Succeeded | Event::Failed { .. } | Event::TimedOut | Event::Approved | Event::Rejected { .. },
+            ) => position,
+        };
+        self.steps += 1;
+    }
+
+    fn succeeded(&self, blueprint: &Blueprint, index: usize, stage: &Stage) -> Position {
+        if !stage.approval_required {
+            return self.go(blueprint, index, stage.on_success, "its success leads to fail");
+        }
+        let approved = match stage.on_success {
+            Target::Paused => after_pause(blueprint, index),
+            other => other,
+        };
+        // A rejected result is not asked for twice in a row: the failure route decides.
+        let rejected = if stage.on_failure == Target::Paused { Target::Fail } else { stage.on_failure };
+        Position::Paused { stage: index, approved, rejected }
+    }
+
+    fn failed(&mut self, blueprint: &Blueprint, index: usize, reason: String) -> Position {
+        let Some(stage) = blueprint.stage(index) else { return foreign(index) };
+        self.failures += 1;
+        let attempts = self.attempts.entry(index).or_default();
+        *attempts += 1;
+        let attempts = *attempts;
+        if self.exhausted(blueprint) {
+            let reason = format!("{reason} (failure {} of the run, the last that is allowed)", self.failures);
+            return Position::Failed { stage: index, reason };
+        }
+        match blueprint.retry_semantics {
+            RetrySemantics::V1 if attempts < stage.retry_limit => Position::Run { stage: index },
+            RetrySemantics::OpenExec08 if attempts > stage.retry_limit => Position::Failed { stage: index, reason },
+            RetrySemantics::V1 | RetrySemantics::OpenExec08 => {
+                if stage.on_failure == Target::Paused {
+                    return Position::Paused { stage: index, approved: Target::Stage(index), rejected: Target::Fail };
+                }
+                self.go(blueprint, index, stage.on_failure, &reason)
+            }
+        }
+    }
+
+    fn go(&self, blueprint: &Blueprint, from: usize, target: Target, reason: &str) -> Position {
+        match target {
+            Target::Stage(stage) => Position::Run { stage },
+            Target::Done => Position::Done,
+            Target::Fail => Position::Failed { stage: from, reason: reason.to_owned() },
+            Target::Paused => {
+                Position::Paused { stage: from, approved: after_pause(blueprint, from), rejected: Target::Fail }
+            }
+        }
+    }
+
+    /// OpenExec 0.8 allows that many retries, the documents that many failures.
+    fn exhausted(&self, blueprint: &Blueprint) -> bool {
+        match blueprint.retry_semantics {
+            RetrySemantics::V1 => self.failures >= FAILURES_MAX,
+            RetrySemantics::OpenExec08 => self.failures > FAILURES_MAX,
+        }
+    }
+}
+
+/// Where a run goes on that was paused after a success.
+fn after_pause(blueprint: &Blueprint, index: usize) -> Target {
+    if index + 1 < blueprint.stages.len() { Target::Stage(index + 1) } else { Target::Done }
+}
+
+/// A checkpoint is bound to its blueprint by a digest, so this is only met with one that was made by hand.
+fn foreign(stage: usize) -> Position {
+    Position::Failed { stage, reason: format!("the blueprint has no stage {stage}") }
+}

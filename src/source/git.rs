@@ -1,0 +1,238 @@
+//! One builder and one spawn for every git command.
+//!
+//! Nothing of the machine's or the user's configuration reaches these commands, and nothing that a repository's own
+//! configuration names is run: no hooks, no file-system monitor, no external diff, filter, pager, editor or credential
+//! helper. git never asks for a password: what needs one fails.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::Error;
+use super::parse::{ObjectId, parse_object_id, parse_version, telling_lines};
+use crate::command::{Command, Output};
+
+/// The least git that rei works with, major and minor: Debian 12 has it, and all that is used here is older.
+pub const GIT_VERSION_MIN: (u32, u32) = (2, 39);
+
+/// The bound of a command that reads or writes a repository on this machine: a large one takes seconds.
+pub(super) const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The bound of a question to the followed repository, which may be far away.
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The bound of a transfer from the followed repository: the first one brings all of its history.
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Configuration that comes before any file: what could run a program or change bytes is off.
+const CONFIG: [&str; 22] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.attributesFile=/dev/null",
+    "core.excludesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.quotePath=false",
+    "core.logAllRefUpdates=false",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "core.fsync=committed", // a commit that the journal names is on disk
+    "core.fsyncMethod=batch",
+    "credential.helper=",
+    "credential.interactive=false",
+    "gc.auto=0", // nothing is collected behind rei's back
+    "maintenance.auto=false",
+    "fetch.recurseSubmodules=false",
+    "submodule.recurse=false",
+    "commit.gpgSign=false",
+    "diff.renames=false",
+    "log.showSignature=false",
+    "apply.whitespace=nowarn",
+];
+
+/// What a repository far away may need of rei's environment: keys, certificates and proxies.
+const NETWORK_VARIABLES: [&str; 12] = [
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
+
+/// Where a git command works.
+#[derive(Clone, Debug)]
+pub(super) struct Git {
+    config_file: PathBuf,
+    git_dir: PathBuf,
+    work_tree: Option<PathBuf>,
+    index: Option<PathBuf>,
+    network: bool,
+    env: Vec<(&'static str, OsString)>,
+}
+
+impl Git {
+    /// Works on the repository `git_dir`; `config_file` holds the few settings that must reach git's own children.
+    pub fn at(git_dir: impl Into<PathBuf>, config_file: impl Into<PathBuf>) -> Self {
+        Self {
+            config_file: config_file.into(),
+            git_dir: git_dir.into(),
+            work_tree: None,
+            index: None,
+            network: false,
+            env: Vec::new(),
+        }
+    }
+
+    /// Works on these files, whatever repository they say they belong to.
+    pub fn work_tree(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.work_tree = Some(dir.into());
+        self
+    }
+
+    /// Uses this index file.
+    pub fn index(mut self, file: impl Into<PathBuf>) -> Self {
+        self.index = Some(file.into());
+        self
+    }
+
+    /// May use what the operator's environment has for reaching other hosts.
+    pub fn network(mut self) -> Self {
+        self.network = true;
+        self
+    }
+
+    /// Sets one variable.
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// The command with these arguments.
+    pub fn command<S: AsRef<OsStr>>(&self, timeout: Duration, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new("git", timeout)
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
+            .env("HOME", "/nonexistent")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", &self.config_file)
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ALLOW_PROTOCOL", "file:git:http:https:ssh")
+            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=10")
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
+            .env("GIT_LITERAL_PATHSPECS", "1")
+            .env("GIT_DIR", &self.git_dir);
+        if self.network {
+            for name in NETWORK_VARIABLES {
+                if let Some(value) = std::env::var_os(name) {
+                    command = command.env(name, value);
+                }
+            }
+        }
+        if let Some(dir) = &self.work_tree {
+            command = command.env("GIT_WORK_TREE", dir).dir(dir);
+        }
+        if let Some(file) = &self.index {
+            command = command.env("GIT_INDEX_FILE", file);
+        }
+        for (name, value) in &self.env {
+            command = command.env(name, value);
+        }
+        for setting in CONFIG {
+            command = command.args(["-c", setting]);
+        }
+        command.args(args)
+    }
+
+    /// Runs git on a repository of this machine and takes success for granted.
+    pub async fn run<S: AsRef<OsStr>>(
+        &self,
+        doing: &'static str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<u8>, Error> {
+        let output = self.try_run(doing, LOCAL_TIMEOUT, args).await?;
+        if output.truncated {
+            return Err(Error::Answer { doing, answer: "more than rei keeps".into() });
+        }
+        if !output.success() {
+            return Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) });
+        }
+        Ok(output.stdout)
+    }
+
+    /// Runs git and leaves the judgement of its exit code to the caller.
+    pub async fn try_run<S: AsRef<OsStr>>(
+        &self,
+        doing: &'static str,
+        timeout: Duration,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Output, Error> {
+        self.command(timeout, args).run().await.map_err(|source| Error::Run { doing, source })
+    }
+
+    /// Runs git and reads the one object name that it prints.
+    pub async fn object<S: AsRef<OsStr>>(
+        &self,
+        doing: &'static str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<ObjectId, Error> {
+        let stdout = self.run(doing, args).await?;
+        parse_object_id(&stdout).ok_or_else(|| answer(doing, &stdout))
+    }
+}
+
+/// The error for an answer that is not understood.
+pub(super) fn answer(doing: &'static str, stdout: &[u8]) -> Error {
+    const ANSWER_CHARS_MAX: usize = 200; // enough to recognise it
+    Error::Answer { doing, answer: String::from_utf8_lossy(stdout).chars().take(ANSWER_CHARS_MAX).collect() }
+}
+
+/// Refuses a git that is too old.
+pub(super) async fn check_version() -> Result<(), Error> {
+    let doing = "ask git for its version";
+    let command = Command::new("git", LOCAL_TIMEOUT).arg("version");
+    let output = command.run().await.map_err(|source| Error::Run { doing, source })?;
+    let version = parse_version(&output.stdout).ok_or_else(|| answer(doing, &output.stdout))?;
+    if version < GIT_VERSION_MIN {
+        return Err(Error::TooOld { found: format!("{}.{}", version.0, version.1) });
+    }
+    Ok(())
+}
+
+/// What the configuration file says: the only setting that git's own children need.
+pub(super) fn config_text(trusted: &[PathBuf]) -> String {
+    let mut text = String::from("[safe]\n");
+    for path in trusted {
+        let quoted = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+        text.push_str(&format!("\tdirectory = \"{quoted}\"\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_carries_the_guards() {
+        let argv = Git::at("/m", "/c").command(LOCAL_TIMEOUT, ["fetch"]).argv();
+        assert_eq!(argv.first().map(String::as_str), Some("git"));
+        assert_eq!(argv.last().map(String::as_str), Some("fetch"));
+        for guard in ["core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=", "gc.auto=0"] {
+            let at = argv.iter().position(|word| word == guard).unwrap();
+            assert_eq!(argv[at - 1], "-c");
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_quoted_in_the_configuration() {
+        assert_eq!(config_text(&["/a \"b\\c".into()]), "[safe]\n\tdirectory = \"/a \\\"b\\\\c\"\n");
+    }
+}

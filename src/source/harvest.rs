@@ -1,0 +1,192 @@
+//! The files of a workspace, copied out of an agent's reach.
+//!
+//! The workspace was written by something that may be hostile. So its files are copied, each opened below the workspace
+//! without following any symbolic link, within bounds, into a directory that only rei writes; what is committed is the
+//! copy, which cannot change any more.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
+
+use super::error::Error;
+
+/// Files of a candidate at most: above it, a build directory was not ignored.
+pub(super) const FILES_MAX: usize = 100_000;
+/// Bytes of a candidate at most, for the same reason.
+pub(super) const BYTES_MAX: u64 = 1 << 30;
+
+/// Copies `paths` of `workspace` into the empty directory `into`. A path that is not there (any more) is left out. Gives
+/// the symbolic links that lead out of the tree, with their targets.
+///
+/// Blocks on the disk.
+///
+/// # Errors
+/// For a nested repository, a special file, more files or bytes than a candidate may have, or a failing disk.
+pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+    if paths.len() > FILES_MAX {
+        return Err(Error::TooMany { max: FILES_MAX });
+    }
+    let root = File::open(workspace).map_err(io("open", workspace))?;
+    let (mut links_out, mut left) = (Vec::new(), BYTES_MAX);
+    for path in paths {
+        // git lists a repository below the work tree as a directory, with a slash at its end.
+        let nested = path.as_os_str().as_bytes().ends_with(b"/");
+        if nested || path.components().any(|part| !matches!(part, Component::Normal(name) if !is_dot_git(name))) {
+            return Err(Error::Nested { path: path.clone() });
+        }
+        let Some(found) = open(&root, path, OFlag::O_PATH).map_err(io("look at", path))? else { continue };
+        let stat = stat(&found).map_err(io("look at", path))?;
+        let to = into.join(path);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(io("make", parent))?;
+        }
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => left = copy_file(&root, path, &to, left)?,
+            SFlag::S_IFLNK => {
+                let target = PathBuf::from(readlinkat(&found, "").map_err(io_errno("read", path))?);
+                if leads_out(path, &target) {
+                    links_out.push((path.clone(), target.clone()));
+                }
+                std::os::unix::fs::symlink(&target, &to).map_err(io("make", &to))?;
+            }
+            // A submodule: the commit holds its name, the tree an empty directory.
+            SFlag::S_IFDIR => std::fs::create_dir_all(&to).map_err(io("make", &to))?,
+            _ => return Err(Error::Special { path: path.clone() }),
+        }
+    }
+    Ok(links_out)
+}
+
+/// Copies one regular file and gives the bytes that are left.
+fn copy_file(root: &File, path: &Path, to: &Path, left: u64) -> Result<u64, Error> {
+    // It can have become a FIFO since it was looked at: never wait for a writer.
+    let Some(from) = open(root, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(io("open", path))? else {
+        return Ok(left);
+    };
+    let from = File::from(from);
+    let meta = from.metadata().map_err(io("look at", path))?;
+    if !meta.is_file() {
+        return Err(Error::Special { path: path.to_owned() });
+    }
+    let mode = if meta.permissions().mode() & 0o100 == 0 { 0o600 } else { 0o700 };
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).map_err(io("make", to))?;
+    let copied = std::io::copy(&mut from.take(left + 1), &mut copy).map_err(io("copy", path))?;
+    left.checked_sub(copied).ok_or_else(|| Error::TooBig { path: path.to_owned(), max: BYTES_MAX })
+}
+
+/// Opens a path below `root` through no symbolic link; `None` where there is nothing of that name.
+fn open(root: &File, path: &Path, flags: OFlag) -> std::io::Result<Option<OwnedFd>> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve);
+    match openat2(root, path, how) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn stat(fd: &OwnedFd) -> nix::Result<FileStat> {
+    fstatat(fd.as_fd(), "", AtFlags::AT_EMPTY_PATH)
+}
+
+/// Whether a link at `path` with this target leads out of the tree that `path` is relative to, by name alone.
+fn leads_out(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count().saturating_sub(1);
+    for part in target.components() {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
+        }
+    }
+    false
+}
+
+fn is_dot_git(name: &OsStr) -> bool {
+    name.eq_ignore_ascii_case(".git")
+}
+
+fn io<E: Into<std::io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> Error + use<E> {
+    let path = path.to_owned();
+    move |source| Error::Io { doing, path, source: source.into() }
+}
+
+fn io_errno(doing: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error + use<> {
+    io(doing, path)
+}
+
+/// Reads a file of at most `bytes_max` bytes that an agent may have written, through no symbolic link.
+///
+/// Blocks on the disk. `None` where there is no regular file of that name.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn read_bounded(dir: &Path, name: &Path, bytes_max: u64) -> Result<Option<(Vec<u8>, bool)>, Error> {
+    let root = File::open(dir).map_err(io("open", dir))?;
+    let found = open(&root, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(io("open", name))?;
+    let Some(file) = found.map(File::from) else { return Ok(None) };
+    if !file.metadata().map_err(io("look at", name))?.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io("read", name))?;
+    let truncated = bytes.len() as u64 > bytes_max;
+    bytes.truncate(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    Ok(Some((bytes, truncated)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_judged_by_where_they_lead() {
+        for (path, target, out) in [
+            ("a", "b", false),
+            ("d/a", "../b", false),
+            ("d/a", "../../b", true),
+            ("a", "/etc/passwd", true),
+            ("a", "d/../../x", true),
+            ("a", "./d/..", false),
+        ] {
+            assert_eq!(leads_out(Path::new(path), Path::new(target)), out, "{path} -> {target}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_became_a_link_is_not_entered() {
+        let (workspace, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink("/etc", workspace.path().join("d")).unwrap();
+        let links_out = copy(workspace.path(), &["d/passwd".into(), "d".into()], into.path()).unwrap();
+        assert_eq!(links_out, [("d".into(), "/etc".into())]);
+        assert!(into.path().join("d").is_symlink());
+        assert!(read_bounded(workspace.path(), Path::new("d/passwd"), 10).unwrap().is_none());
+    }
+
+    #[test]
+    fn special_files_nested_repositories_and_dot_git_are_refused() {
+        let (workspace, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        nix::unistd::mkfifo(&workspace.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refused = |path: &str| copy(workspace.path(), &[path.into()], into.path()).unwrap_err();
+        assert!(matches!(refused("fifo"), Error::Special { .. }));
+        for path in ["sub/", "a/.git/config", "a/.GIT", "../x", "/etc/passwd"] {
+            assert!(matches!(refused(path), Error::Nested { .. }), "{path}");
+        }
+        assert!(copy(workspace.path(), &["gone".into()], into.path()).is_ok());
+        let many = vec![PathBuf::from("x"); FILES_MAX + 1];
+        assert!(matches!(copy(workspace.path(), &many, into.path()), Err(Error::TooMany { .. })));
+        std::fs::write(workspace.path().join("big"), "12345").unwrap();
+        let root = File::open(workspace.path()).unwrap();
+        let error = copy_file(&root, Path::new("big"), &into.path().join("big"), 4).unwrap_err();
+        assert!(matches!(error, Error::TooBig { .. }));
+    }
+}

@@ -1,0 +1,570 @@
+//! The private bare copy of the runtime's repository.
+//!
+//! All questions about commits are asked here, and every commit that rei needs is kept here under `refs/rei/`, so that
+//! the operator's repository is only ever read and may change or vanish without harm.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::Error;
+use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::parse::{
+    ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_paths, parse_remote_failure, parse_remote_refs,
+    parse_subjects, parse_tree, telling_lines,
+};
+use crate::command::Output;
+use crate::interface::types::CandidateId;
+
+/// Where the last fetched commit of the followed ref is kept.
+const FOLLOWED: &str = "refs/rei/followed";
+/// Where Active's commit is kept.
+const ACTIVE: &str = "refs/rei/active";
+/// Branches that are named when the followed ref does not exist.
+const KNOWN_REFS_MAX: usize = 10;
+/// The bound of a garbage collection: a large history takes minutes, and nothing waits for it.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// A private bare copy of one repository, of which one ref is followed.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    dir: PathBuf,
+    source: String,
+    followed: String,
+}
+
+/// One file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Relative to the repository's root.
+    pub path: PathBuf,
+    /// As git has it: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
+    pub mode: u32,
+    /// The object that holds its content.
+    pub blob: ObjectId,
+}
+
+/// A commit with the first line of its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The commit.
+    pub commit: ObjectId,
+    /// The first line.
+    pub subject: String,
+}
+
+impl Mirror {
+    /// Opens the mirror under `state_dir`, and makes an empty one where there is none.
+    ///
+    /// `source` is a path or URL, `followed` a branch, a tag, `HEAD` or a full ref name.
+    ///
+    /// # Errors
+    /// When git is missing or too old, the ref cannot be one, or the directory cannot be written.
+    pub async fn open(state_dir: &Path, source: &str, followed: &str) -> Result<Self, Error> {
+        if !is_ref_name(followed) {
+            return Err(Error::RefName { name: followed.to_owned() });
+        }
+        check_version().await?;
+        let dir = std::path::absolute(state_dir.join("source")).map_err(|source| Error::Io {
+            doing: "resolve",
+            path: state_dir.to_owned(),
+            source,
+        })?;
+        let source = match local_path(source) {
+            Some(path) => std::path::absolute(&path)
+                .map_err(|source| Error::Io { doing: "resolve", path, source })?
+                .to_string_lossy()
+                .into_owned(),
+            None => source.to_owned(),
+        };
+        let mirror = Self { dir, source, followed: followed.to_owned() };
+        mirror.prepare().await?;
+        Ok(mirror)
+    }
+
+    /// The bare repository, which Nix fetches from (`git+file://PATH?ref=REF&rev=COMMIT`).
+    pub fn git_dir(&self) -> PathBuf {
+        self.dir.join("mirror.git")
+    }
+
+    /// The path or URL that is mirrored.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The directory of the mirrored repository, where it is on this machine.
+    pub fn source_dir(&self) -> Option<PathBuf> {
+        local_path(&self.source)
+    }
+
+    /// The ref under which a candidate's commit is kept.
+    pub fn candidate_ref(id: &CandidateId) -> String {
+        format!("refs/rei/candidates/{id}")
+    }
+
+    /// The ref under which Active's commit is kept.
+    pub fn active_ref() -> &'static str {
+        ACTIVE
+    }
+
+    /// The commit that the followed ref has now, asked of the source; nothing is transferred.
+    ///
+    /// # Errors
+    /// When the source is not there, does not answer, or has no such ref.
+    pub async fn look(&self) -> Result<ObjectId, Error> {
+        Ok(self.find_remote(&self.followed).await?.0)
+    }
+
+    /// Brings the followed ref into the mirror and gives its commit.
+    ///
+    /// # Errors
+    /// As [`Mirror::look`], or when the transfer fails.
+    pub async fn fetch(&self) -> Result<ObjectId, Error> {
+        let (_, name) = self.find_remote(&self.followed).await?;
+        self.fetch_refs(&[format!("+{name}:{FOLLOWED}")]).await?;
+        self.commit_of(FOLLOWED).await
+    }
+
+    /// The commit that `rev` (a branch, a tag or the digits of a commit) names in the source, brought into the mirror.
+    ///
+    /// # Errors
+    /// As [`Mirror::fetch`].
+    pub async fn resolve(&self, rev: &str) -> Result<ObjectId, Error> {
+        const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        if let Some(commit) = ObjectId::parse(rev)
+            && self.has_commit(&commit).await?
+        {
+            return Ok(commit);
+        }
+        if !is_ref_name(rev) {
+            return Err(Error::RefName { name: rev.to_owned() });
+        }
+        let missing = match self.find_remote(rev).await {
+            Ok((_, name)) => {
+                let kept = format!("refs/rei/source/{}", name.strip_prefix("refs/").unwrap_or(&name));
+                self.fetch_refs(&[format!("+{name}:{kept}")]).await?;
+                return self.commit_of(&kept).await;
+            }
+            Err(missing @ Error::NoSuchRef { .. }) => missing,
+            Err(other) => return Err(other),
+        };
+        let hex = rev.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !hex || !(ABBREVIATION_MIN..=40).contains(&rev.len()) {
+            return Err(missing);
+        }
+        let all = ["+refs/heads/*:refs/rei/source/heads/*", "+refs/tags/*:refs/rei/source/tags/*"];
+        self.fetch_refs(&all.map(str::to_owned)).await?;
+        self.commit_of(rev).await.map_err(|_| missing)
+    }
+
+    /// Keeps a commit as Active's.
+    ///
+    /// # Errors
+    /// When the mirror has no such commit or cannot be written.
+    pub async fn keep_active(&self, commit: &ObjectId) -> Result<(), Error> {
+        self.set_ref(ACTIVE, commit).await
+    }
+
+    /// Keeps a commit as a candidate's.
+    ///
+    /// # Errors
+    /// As [`Mirror::keep_active`].
+    pub async fn keep_candidate(&self, id: &CandidateId, commit: &ObjectId) -> Result<(), Error> {
+        self.set_ref(&Self::candidate_ref(id), commit).await
+    }
+
+    /// Forgets a candidate's commit. Nothing is done when there is none.
+    ///
+    /// # Errors
+    /// When the mirror cannot be written.
+    pub async fn drop_candidate(&self, id: &CandidateId) -> Result<(), Error> {
+        self.drop_ref(&Self::candidate_ref(id)).await
+    }
+
+    /// The commit that is kept for a candidate, if one is.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub async fn candidate(&self, id: &CandidateId) -> Result<Option<ObjectId>, Error> {
+        self.kept(&Self::candidate_ref(id)).await
+    }
+
+    /// The commit that is kept as Active's, if one is.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub async fn active(&self) -> Result<Option<ObjectId>, Error> {
+        self.kept(ACTIVE).await
+    }
+
+    /// Whether the mirror has this commit.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub async fn has_commit(&self, commit: &ObjectId) -> Result<bool, Error> {
+        let args = ["cat-file", "-e", &format!("{commit}^{{commit}}")];
+        Ok(self.git().try_run("look for a commit", LOCAL_TIMEOUT, args).await?.success())
+    }
+
+    /// The tree of a commit: equal trees are equal sources.
+    ///
+    /// # Errors
+    /// When the mirror has no such commit.
+    pub async fn tree(&self, commit: &ObjectId) -> Result<ObjectId, Error> {
+        self.git().object("name the tree of a commit", ["rev-parse", "--verify", &format!("{commit}^{{tree}}")]).await
+    }
+
+    /// Every file of a commit.
+    ///
+    /// # Errors
+    /// When the mirror has no such commit.
+    pub async fn files(&self, commit: &ObjectId) -> Result<Vec<TreeFile>, Error> {
+        let doing = "list the files of a commit";
+        let stdout = self.git().run(doing, ["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).await?;
+        parse_tree(&stdout).ok_or_else(|| answer(doing, &stdout))
+    }
+
+    /// Paths that differ between two commits.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn changed(&self, old: &ObjectId, new: &ObjectId) -> Result<Vec<PathBuf>, Error> {
+        let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", old.as_str(), new.as_str()];
+        Ok(parse_paths(&self.git().run("compare two commits", args).await?))
+    }
+
+    /// The difference of two commits as a patch that `git apply` takes, at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn patch(&self, old: &ObjectId, new: &ObjectId, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        let doing = "write a patch";
+        let flags = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"];
+        let args = flags.into_iter().chain(["--no-renames", old.as_str(), new.as_str()]);
+        let command = self.git().command(LOCAL_TIMEOUT, args).output_bytes_max(bytes_max);
+        let output = command.run().await.map_err(|source| Error::Run { doing, source })?;
+        if !output.success() {
+            return Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) });
+        }
+        Ok(output.stdout)
+    }
+
+    /// First lines of the commits that `new` has and `old` has not, newest first, at most `max`.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn subjects(&self, old: &ObjectId, new: &ObjectId, max: usize) -> Result<Vec<Subject>, Error> {
+        let doing = "list commits";
+        let (count, range) = (format!("--max-count={max}"), format!("{old}..{new}"));
+        let stdout = self.git().run(doing, ["log", "-z", "--format=%H%x09%s", &count, &range, "--"]).await?;
+        parse_subjects(&stdout).ok_or_else(|| answer(doing, &stdout))
+    }
+
+    /// Packs the mirror and drops objects that nothing kept has needed for two weeks.
+    ///
+    /// # Errors
+    /// When git fails or takes longer than 15 minutes.
+    pub async fn tidy(&self) -> Result<(), Error> {
+        let doing = "tidy the mirror";
+        let output = self.git().try_run(doing, TIDY_TIMEOUT, ["gc", "--quiet", "--prune=2.weeks.ago"]).await?;
+        expect_success(doing, &output)
+    }
+
+    /// git on the mirror.
+    pub(super) fn git(&self) -> Git {
+        Git::at(self.git_dir(), self.config_file())
+    }
+
+    /// git on another repository, with the mirror's settings.
+    pub(super) fn git_at(&self, git_dir: &Path) -> Git {
+        Git::at(git_dir, self.config_file())
+    }
+
+    /// A directory beside the mirror for the work on one candidate.
+    pub(super) fn scratch(&self, name: &str) -> PathBuf {
+        self.dir.join("scratch").join(name)
+    }
+
+    pub(super) async fn set_ref(&self, name: &str, commit: &ObjectId) -> Result<(), Error> {
+        self.git().run("keep a commit", ["update-ref", "--no-deref", name, commit.as_str()]).await.map(drop)
+    }
+
+    pub(super) async fn drop_ref(&self, name: &str) -> Result<(), Error> {
+        self.git().run("forget a commit", ["update-ref", "--no-deref", "-d", name]).await.map(drop)
+    }
+
+    /// The commit that a name of the mirror's own means.
+    pub(super) async fn commit_of(&self, name: &str) -> Result<ObjectId, Error> {
+        let args = ["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")];
+        let output = self.git().try_run("name a commit", LOCAL_TIMEOUT, args).await?;
+        parse_object_id(&output.stdout).ok_or_else(|| Error::NoSuchRef {
+            source_at: self.source.clone(),
+            name: name.to_owned(),
+            known: Vec::new(),
+        })
+    }
+
+    async fn kept(&self, name: &str) -> Result<Option<ObjectId>, Error> {
+        match self.commit_of(name).await {
+            Ok(commit) => Ok(Some(commit)),
+            Err(Error::NoSuchRef { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.dir.join("gitconfig")
+    }
+
+    /// Makes what is missing. Attributes are off in the mirror: the bytes of a file are the bytes of its blob.
+    async fn prepare(&self) -> Result<(), Error> {
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { doing, path, source }
+        };
+        let (dir, git_dir) = (self.dir.clone(), self.git_dir());
+        std::fs::create_dir_all(&dir).map_err(io("make", &dir))?;
+        let source_dir = self.source_dir().unwrap_or_else(|| dir.clone());
+        let real = source_dir.canonicalize().unwrap_or_else(|_| source_dir.clone());
+        let trusted = [&source_dir, &real].map(|dir| [dir.clone(), dir.join(".git")]).concat();
+        std::fs::write(self.config_file(), config_text(&trusted)).map_err(io("write", &self.config_file()))?;
+        if !git_dir.join("HEAD").exists() {
+            let args = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=none"];
+            self.git().run("make the mirror", args).await?;
+        }
+        write_raw_attributes(&git_dir)
+    }
+
+    /// The object and full name of a ref of the source.
+    async fn find_remote(&self, name: &str) -> Result<(ObjectId, String), Error> {
+        if let Some(path) = self.source_dir()
+            && !path.exists()
+        {
+            return Err(Error::NotARepository { source_at: self.source.clone() });
+        }
+        let candidates = full_names(name);
+        let mut args = vec!["ls-remote".to_owned(), "--quiet".into(), "--".into(), self.source.clone()];
+        for name in &candidates {
+            args.extend([name.clone(), format!("{name}^{{}}")]);
+        }
+        let refs = self.ls_remote(&args).await?;
+        if let Some((object, name)) = choose_ref(&refs, &candidates) {
+            let commit = ObjectId::parse(&object).ok_or_else(|| self.object_format(&object))?;
+            return Ok((commit, name));
+        }
+        let heads = ["ls-remote", "--quiet", "--heads", "--", &self.source].map(str::to_owned);
+        let known = self.ls_remote(&heads).await?;
+        let known = known.iter().filter_map(|r| r.name.strip_prefix("refs/heads/"));
+        let known = known.take(KNOWN_REFS_MAX).map(str::to_owned).collect();
+        Err(Error::NoSuchRef { source_at: self.source.clone(), name: name.to_owned(), known })
+    }
+
+    async fn ls_remote(&self, args: &[String]) -> Result<Vec<RemoteRef>, Error> {
+        let doing = "ask the source for its refs";
+        let output = self.git().network().try_run(doing, ASK_TIMEOUT, args).await?;
+        self.reached(&output)?;
+        parse_remote_refs(&output.stdout).ok_or_else(|| answer(doing, &output.stdout))
+    }
+
+    async fn fetch_refs(&self, refspecs: &[String]) -> Result<(), Error> {
+        let flags = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+        let more = ["--no-auto-maintenance", "--update-shallow", "--", &self.source];
+        let args = flags.into_iter().chain(more).chain(refspecs.iter().map(String::as_str));
+        let output = self.git().network().try_run("fetch from the source", FETCH_TIMEOUT, args).await?;
+        self.reached(&output)
+    }
+
+    fn reached(&self, output: &Output) -> Result<(), Error> {
+        if output.success() {
+            return Ok(());
+        }
+        let (stderr, source_at) = (output.stderr_text(), self.source.clone());
+        Err(match parse_remote_failure(&stderr) {
+            RemoteFailure::NotARepository => Error::NotARepository { source_at },
+            RemoteFailure::Unreachable => Error::Unreachable { source_at, said: telling_lines(&stderr) },
+        })
+    }
+
+    fn object_format(&self, object: &str) -> Error {
+        const SHA256_DIGITS: usize = 64;
+        if object.len() == SHA256_DIGITS {
+            return Error::ObjectFormat { source_at: self.source.clone() };
+        }
+        answer("ask the source for its refs", object.as_bytes())
+    }
+}
+
+/// Turns every conversion of file contents off, whatever a tree's `.gitattributes` say: this file wins over them.
+pub(super) fn write_raw_attributes(git_dir: &Path) -> Result<(), Error> {
+    let info = git_dir.join("info");
+    let file = info.join("attributes");
+    std::fs::create_dir_all(&info)
+        .and_then(|()| std::fs::write(&file, "* -text -eol -ident -filter -working-tree-encoding !diff !merge\n"))
+        .map_err(|source| Error::Io { doing: "write", path: file, source })
+}
+
+pub(super) fn expect_success(doing: &'static str, output: &Output) -> Result<(), Error> {
+    if output.success() { Ok(()) } else { Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) }) }
+}
+
+/// The full names that a short one can mean, best first.
+fn full_names(name: &str) -> Vec<String> {
+    if name == "HEAD" || name.starts_with("refs/") {
+        return vec![name.to_owned()];
+    }
+    vec![format!("refs/heads/{name}"), format!("refs/tags/{name}")]
+}
+
+/// The commit and full name of the best candidate; a tag object is looked through.
+fn choose_ref(refs: &[RemoteRef], candidates: &[String]) -> Option<(String, String)> {
+    let object = |name: &str| refs.iter().find(|r| r.name == name).map(|r| r.object.clone());
+    candidates.iter().find_map(|name| {
+        let object = object(&format!("{name}^{{}}")).or_else(|| object(name))?;
+        Some((object, name.clone()))
+    })
+}
+
+/// The directory that a source means, unless it is on another host.
+fn local_path(source: &str) -> Option<PathBuf> {
+    if let Some(path) = source.strip_prefix("file://") {
+        return Some(PathBuf::from(path));
+    }
+    let scp_like = source.split('/').next().is_some_and(|first| first.contains(':'));
+    (!source.contains("://") && !scp_like).then(|| PathBuf::from(source))
+}
+
+/// Git's own rules for ref names, as far as they keep a name from being an option, a range or a pattern.
+fn is_ref_name(name: &str) -> bool {
+    const REF_NAME_BYTES_MAX: usize = 200; // leaves room for the prefix in a file name
+    let forbidden = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    !name.is_empty()
+        && name.len() <= REF_NAME_BYTES_MAX
+        && !name.starts_with(['-', '/', '.'])
+        && !name.ends_with(['/', '.'])
+        && !name.contains("..")
+        && !name.contains("@{")
+        && !name.contains("//")
+        && !name.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock"))
+        && !name.chars().any(forbidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::testing::Repository;
+
+    #[test]
+    fn names_that_git_could_misread_are_refused() {
+        for good in ["main", "feature/x", "v1.2", "HEAD", "refs/heads/main"] {
+            assert!(is_ref_name(good), "{good}");
+        }
+        for bad in ["", "-x", "a..b", "a b", "a:b", "a^", "*", "/a", "a/", "a.lock", ".a", "a/.b", "a@{1}", "a\n"] {
+            assert!(!is_ref_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_and_urls_are_told_apart() {
+        assert_eq!(local_path("/srv/a:b"), Some("/srv/a:b".into()));
+        assert_eq!(local_path("file:///srv/a"), Some("/srv/a".into()));
+        assert_eq!(local_path("./x"), Some("./x".into()));
+        assert_eq!(local_path("https://h/x"), None);
+        assert_eq!(local_path("git@h:x/y"), None);
+    }
+
+    #[tokio::test]
+    async fn follows_a_branch_and_leaves_the_source_alone() {
+        let repository = Repository::new();
+        let first = repository.commit(&[("a", "1")], "first");
+        let state = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        assert_eq!(mirror.fetch().await.unwrap().as_str(), first);
+        let second = repository.commit(&[("a", "2"), ("b", "x")], "second\n\nbody");
+        let before = repository.fingerprint();
+        assert_eq!(mirror.look().await.unwrap().as_str(), second);
+        let (first, second) = (ObjectId::parse(&first).unwrap(), mirror.fetch().await.unwrap());
+        assert_eq!(mirror.changed(&first, &second).await.unwrap(), [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(mirror.subjects(&first, &second, 9).await.unwrap()[0].subject, "second");
+        assert_ne!(mirror.tree(&first).await.unwrap(), mirror.tree(&second).await.unwrap());
+        assert_eq!(mirror.files(&second).await.unwrap().len(), 2);
+        let patch = mirror.patch(&first, &second, 1 << 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&patch).contains("\n-1\n"));
+        assert_eq!(repository.fingerprint(), before, "the operator's repository changed");
+    }
+
+    #[tokio::test]
+    async fn kept_commits_outlive_a_rewritten_source() {
+        let repository = Repository::new();
+        repository.commit(&[("a", "1")], "first");
+        let state = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        let active = mirror.fetch().await.unwrap();
+        mirror.keep_active(&active).await.unwrap();
+        mirror.keep_candidate(&CandidateId::numbered(1), &active).await.unwrap();
+        repository.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
+        assert_ne!(mirror.fetch().await.unwrap(), active);
+        mirror.tidy().await.unwrap();
+        assert_eq!(mirror.active().await.unwrap(), Some(active.clone()));
+        assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), Some(active.clone()));
+        mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();
+        mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();
+        assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), None);
+        let reopened = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        assert!(reopened.has_commit(&active).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn revisions_are_found_by_branch_tag_and_digits() {
+        let repository = Repository::new();
+        let first = repository.commit(&[("a", "1")], "first");
+        repository.git(&["tag", "-a", "v1", "-m", "one"]);
+        let second = repository.commit(&[("a", "2")], "second");
+        let state = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(state.path(), repository.path(), "v1").await.unwrap();
+        assert_eq!(mirror.fetch().await.unwrap().as_str(), first, "an annotated tag means its commit");
+        assert_eq!(mirror.resolve("main").await.unwrap().as_str(), second);
+        assert_eq!(mirror.resolve(&second[..8]).await.unwrap().as_str(), second);
+        assert_eq!(mirror.resolve(&first).await.unwrap().as_str(), first);
+        assert!(matches!(mirror.resolve("0123456789").await, Err(Error::NoSuchRef { .. })));
+        assert!(matches!(mirror.resolve("--upload-pack=x").await, Err(Error::RefName { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_source_is_named() {
+        let (repository, state) = (Repository::new(), tempfile::tempdir().unwrap());
+        repository.commit(&[("a", "1")], "first");
+        let open = |source: String, name: &'static str| {
+            let state = state.path().to_owned();
+            async move { Mirror::open(&state, &source, name).await.unwrap().fetch().await.unwrap_err() }
+        };
+        let error = open(repository.path().to_owned(), "nope").await;
+        assert_eq!(error.hint().as_deref(), Some("its branches: main"));
+        let empty = tempfile::tempdir().unwrap();
+        let error = open(empty.path().display().to_string(), "main").await;
+        assert!(matches!(error, Error::NotARepository { .. }), "{error}");
+        let error = open("/nonexistent/repository".into(), "main").await;
+        assert!(matches!(error, Error::NotARepository { .. }), "{error}");
+        let error = open("http://127.0.0.1:1/x".into(), "main").await;
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        let error = open("ext::sh -c 'touch /tmp/x'".into(), "main").await;
+        assert!(error.to_string().contains("not allowed"), "{error}");
+        let sha256 = Repository::with_format("sha256");
+        sha256.commit(&[("a", "1")], "first");
+        let error = open(sha256.path().to_owned(), "main").await;
+        assert!(matches!(error, Error::ObjectFormat { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_hostile_source_configuration_runs_nothing() {
+        let repository = Repository::new();
+        repository.commit(&[("a", "1")], "first");
+        let proof = tempfile::tempdir().unwrap();
+        let run = format!("touch {}/ran", proof.path().display());
+        for name in ["uploadpack.packObjectsHook", "core.fsmonitor", "core.sshCommand", "core.gitProxy"] {
+            repository.git(&["config", name, &run]);
+        }
+        let state = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        mirror.fetch().await.unwrap();
+        assert!(!proof.path().join("ran").exists());
+    }
+}

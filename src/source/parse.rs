@@ -1,0 +1,210 @@
+//! What git prints, read by pure functions on bytes.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::mirror::{Subject, TreeFile};
+
+/// The name of a commit, tree or blob: 40 lower-case hexadecimal digits.
+///
+/// A value of this type can be given to git as an argument: it is never an option, a range or a ref.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectId(String);
+
+/// The digits of an object name.
+const OBJECT_ID_DIGITS: usize = 40;
+
+impl ObjectId {
+    /// The object with this name; `None` unless it is 40 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == OBJECT_ID_DIGITS && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for ObjectId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is not a git object name"))
+    }
+}
+
+impl From<ObjectId> for String {
+    fn from(id: ObjectId) -> Self {
+        id.0
+    }
+}
+
+/// One line of `git ls-remote`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RemoteRef {
+    /// The object name as it came, of whatever length.
+    pub object: String,
+    /// `refs/heads/main`, `refs/tags/v1^{}`, `HEAD`.
+    pub name: String,
+}
+
+/// `git version`: major and minor.
+pub(super) fn parse_version(stdout: &[u8]) -> Option<(u32, u32)> {
+    let text = std::str::from_utf8(stdout).ok()?;
+    let mut numbers = text.trim().strip_prefix("git version ")?.split(['.', ' ', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// A line that holds one object name, as `rev-parse`, `write-tree` and `commit-tree` print it.
+pub(super) fn parse_object_id(stdout: &[u8]) -> Option<ObjectId> {
+    ObjectId::parse(std::str::from_utf8(stdout).ok()?.trim_end())
+}
+
+/// `git ls-remote`: OBJECT TAB REF.
+pub(super) fn parse_remote_refs(stdout: &[u8]) -> Option<Vec<RemoteRef>> {
+    String::from_utf8_lossy(stdout)
+        .lines()
+        .map(|line| {
+            let (object, name) = line.split_once('\t')?;
+            Some(RemoteRef { object: object.to_owned(), name: name.to_owned() })
+        })
+        .collect()
+}
+
+/// `git ls-tree -r -z`: MODE TYPE OBJECT TAB PATH NUL.
+pub(super) fn parse_tree(stdout: &[u8]) -> Option<Vec<TreeFile>> {
+    records(stdout)
+        .map(|record| {
+            let tab = record.iter().position(|&byte| byte == b'\t')?;
+            let mut words = std::str::from_utf8(&record[..tab]).ok()?.split(' ');
+            let (mode, _kind, blob) = (words.next()?, words.next()?, words.next()?);
+            Some(TreeFile {
+                path: path(&record[tab + 1..]),
+                mode: u32::from_str_radix(mode, 8).ok()?,
+                blob: ObjectId::parse(blob)?,
+            })
+        })
+        .collect()
+}
+
+/// Paths that each end with NUL.
+pub(super) fn parse_paths(stdout: &[u8]) -> Vec<PathBuf> {
+    records(stdout).map(path).collect()
+}
+
+/// `git log -z --format=%H%x09%s`.
+pub(super) fn parse_subjects(stdout: &[u8]) -> Option<Vec<Subject>> {
+    records(stdout)
+        .map(|record| {
+            let text = String::from_utf8_lossy(record);
+            let (commit, subject) = text.split_once('\t')?;
+            Some(Subject { commit: ObjectId::parse(commit)?, subject: subject.to_owned() })
+        })
+        .collect()
+}
+
+/// What a failed `ls-remote` or `fetch` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RemoteFailure {
+    NotARepository,
+    Unreachable,
+}
+
+/// Reads the standard error of a failed `ls-remote` or `fetch`, in the locale C.
+pub(super) fn parse_remote_failure(stderr: &str) -> RemoteFailure {
+    let absent = ["does not appear to be a git repository", "not a git repository", "repository not found"];
+    let text = stderr.to_lowercase();
+    if absent.iter().any(|phrase| text.contains(phrase)) {
+        RemoteFailure::NotARepository
+    } else {
+        RemoteFailure::Unreachable
+    }
+}
+
+/// The lines of standard error that say why, without git's advice about access rights; at most 300 bytes.
+pub(super) fn telling_lines(stderr: &str) -> String {
+    const TELLING_BYTES_MAX: usize = 300; // one message, not a page
+    let told = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ") || line.starts_with("ssh: ");
+    let mut lines: Vec<&str> = stderr.lines().filter(told).collect();
+    if lines.is_empty() {
+        lines = stderr.lines().filter(|line| !line.trim().is_empty()).take(2).collect();
+    }
+    let text = lines.join("; ").replace("fatal: ", "").replace("error: ", "");
+    text.chars().take(TELLING_BYTES_MAX).collect()
+}
+
+fn records(stdout: &[u8]) -> impl Iterator<Item = &[u8]> {
+    stdout.split(|&byte| byte == 0).filter(|record| !record.is_empty())
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "e698733a0b1c2d3e4f5061728394a5b6c7d8e9f0";
+
+    #[test]
+    fn object_names_are_exact() {
+        assert!(ObjectId::parse(A).is_some());
+        for wrong in ["", "HEAD", "--all", &A[1..], &A.to_uppercase(), &format!("{A}0"), &format!("{A}\n")] {
+            assert_eq!(ObjectId::parse(wrong), None, "{wrong:?}");
+        }
+        assert!(serde_json::from_str::<ObjectId>("\"--upload-pack=x\"").is_err());
+    }
+
+    #[test]
+    fn versions_of_several_makers_are_read() {
+        assert_eq!(parse_version(b"git version 2.39.5\n"), Some((2, 39)));
+        assert_eq!(parse_version(b"git version 2.47.3 (Apple Git-154)\n"), Some((2, 47)));
+        assert_eq!(parse_version(b"git version 2.48.0.rc1\n"), Some((2, 48)));
+        assert_eq!(parse_version(b"hub version 1\n"), None);
+    }
+
+    #[test]
+    fn trees_keep_modes_and_odd_names() {
+        let sample = format!("100644 blob {A}\ta b\tc\0120000 blob {A}\tlé\0160000 commit {A}\tsub\0");
+        let tree = parse_tree(sample.as_bytes()).unwrap();
+        let modes: Vec<u32> = tree.iter().map(|file| file.mode).collect();
+        assert_eq!(modes, [0o100_644, 0o120_000, 0o160_000]);
+        assert_eq!(tree[0].path, PathBuf::from("a b\tc"));
+        assert_eq!(parse_tree(b"100644 blob zz\tx\0"), None);
+    }
+
+    #[test]
+    fn failures_of_remotes_are_told_apart() {
+        let no_repository = "fatal: '/srv/x' does not appear to be a git repository\nfatal: Could not read from remote \
+                             repository.\n\nPlease make sure you have the correct access rights\n";
+        let no_host = "fatal: unable to access 'https://h/': Could not resolve host: h\n";
+        assert_eq!(parse_remote_failure(no_repository), RemoteFailure::NotARepository);
+        assert_eq!(parse_remote_failure(no_host), RemoteFailure::Unreachable);
+        assert_eq!(telling_lines(no_host), "unable to access 'https://h/': Could not resolve host: h");
+        assert!(!telling_lines(no_repository).contains("Please"));
+    }
+
+    #[test]
+    fn remote_refs_and_subjects_are_read() {
+        let refs = parse_remote_refs(format!("{A}\trefs/heads/main\n{A}\trefs/tags/v1^{{}}\n").as_bytes()).unwrap();
+        assert_eq!(refs[1].name, "refs/tags/v1^{}");
+        assert_eq!(parse_remote_refs(b"garbage\n"), None);
+        let subjects = parse_subjects(format!("{A}\tone\ttab\0{A}\t\0").as_bytes()).unwrap();
+        assert_eq!(subjects[0].subject, "one\ttab");
+        assert_eq!(parse_paths(b"a\0b c\0"), [PathBuf::from("a"), PathBuf::from("b c")]);
+    }
+}
