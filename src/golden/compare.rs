@@ -31,14 +31,14 @@ pub struct Divergence {
     pub at: String,
     /// What was recorded; `None` for nothing.
     pub recorded: Option<String>,
-    /// What the candidate answers; `None` for nothing.
-    pub candidate: Option<String>,
+    /// What was answered now; `None` for nothing.
+    pub answered: Option<String>,
 }
 
 impl std::fmt::Display for Divergence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
-        write!(f, "{}: recorded {}, candidate {}", self.at, side(&self.recorded), side(&self.candidate))
+        write!(f, "{}: recorded {}, answered {}", self.at, side(&self.recorded), side(&self.answered))
     }
 }
 
@@ -105,8 +105,8 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
         // One word for a missing or new branch: what is below it says nothing more.
         let told = found.last().is_some_and(|(above, _)| path.starts_with(above));
         if !same && !told && !noise.covers(path, normalisers) {
-            let (recorded, candidate) = (want.map(quote), is.map(quote));
-            found.push((path, Divergence { at: path.join("/"), recorded, candidate }));
+            let (recorded, answered) = (want.map(quote), is.map(quote));
+            found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }
     }
     // The status tells most, then the headers, then the body: not the order of the alphabet.

@@ -144,9 +144,9 @@ fn noise_is_subtracted_fact_by_fact() {
     assert_eq!(
         differs(recorded, Some(active), r#"{"id":5,"name":"b","tags":["z"],"more":1}"#, &none),
         [
-            r#"body/more: recorded nothing, candidate 1"#,
-            r#"body/name: recorded "a", candidate "b""#,
-            r#"body/tags/0: recorded "x", candidate "z""#
+            r#"body/more: recorded nothing, answered 1"#,
+            r#"body/name: recorded "a", answered "b""#,
+            r#"body/tags/0: recorded "x", answered "z""#
         ]
     );
     // Where Active's answers are alike, a recorded answer that is not as theirs still binds the candidate.
@@ -154,7 +154,7 @@ fn noise_is_subtracted_fact_by_fact() {
     // Lines of a text are facts too.
     assert_eq!(
         differs("at 1\nhello", Some(("at 2\nhello", "at 3\nhello")), "at 4\nbye", &none),
-        [r#"body/line     2: recorded "hello", candidate "bye""#]
+        [r#"body/line     2: recorded "hello", answered "bye""#]
     );
     // A JSON answer that turns into a text, or into nothing, is one divergence.
     assert_eq!(differs(recorded, Some(active), "oops", &none).len(), 1);
