@@ -13,6 +13,7 @@
 //! | [`blueprint`] | makes: the staged recipe from a context to a commit |
 //! | [`validation`] | judges: the plan, the sandboxed checks, the report |
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
+//! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
 //! | [`cli`] | one file a command |
@@ -28,6 +29,7 @@ pub mod config;
 pub mod diagnosis;
 pub mod golden;
 pub mod health;
+pub mod http;
 pub mod interface;
 pub mod journal;
 pub mod lifecycle;

@@ -1,0 +1,151 @@
+//! The program that the judge's tests judge: a small HTTP server whose behaviour is a file in its own store path, from
+//! honest to hostile. It is also the builder that makes such store paths, and the builder of the checks.
+//!
+//! `judged builder` is `rei builder`; `judged make` writes `$out`; `judged fail` is a check that fails; without an
+//! argument it serves on the inherited socket.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::FromRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::Pid;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("builder") => rei::validation::builder_main(),
+        Some("make") => make(),
+        Some("fail") => {
+            println!("one test failed");
+            ExitCode::FAILURE
+        }
+        _ => serve(),
+    }
+}
+
+/// Makes a version: a reference to this program and the name of a behaviour.
+fn make() -> ExitCode {
+    let attribute = |name: &str| std::env::var(name).expect("an attribute of the derivation");
+    let out = PathBuf::from(attribute("out"));
+    std::fs::create_dir_all(out.join("bin")).expect("an output");
+    std::os::unix::fs::symlink(attribute("program"), out.join("bin/judged")).expect("a link");
+    std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
+    ExitCode::SUCCESS
+}
+
+fn serve() -> ExitCode {
+    let program = PathBuf::from(std::env::args().next().unwrap_or_default());
+    let home = program.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
+    let behaviour = std::fs::read_to_string(home.join("behaviour")).unwrap_or_else(|_| "ok".into());
+    assert_eq!(std::env::var("LISTEN_PID").ok(), Some(std::process::id().to_string()), "LISTEN_PID");
+    assert_eq!(std::env::var("LISTEN_FDNAMES").as_deref(), Ok("http"), "LISTEN_FDNAMES");
+    std::fs::write("state", "its own directory is writable").expect("a writable working directory");
+    match behaviour.as_str() {
+        // SAFETY: ignoring a signal installs no handler.
+        "ignores_term" => drop(unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }),
+        "says_passed" => {
+            println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
+            return ExitCode::SUCCESS;
+        }
+        "writes_verdict" => write_verdict(&home),
+        "kills_judge" => kill_judge(),
+        _ => {}
+    }
+    let answers = if behaviour == "reads_answers" { read_answers(&home) } else { None };
+    // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+    let listener = unsafe { TcpListener::from_raw_fd(3) };
+    for stream in listener.incoming().flatten() {
+        answer(stream, &behaviour, answers.as_deref());
+    }
+    ExitCode::SUCCESS
+}
+
+fn answer(mut stream: TcpStream, behaviour: &str, answers: Option<&str>) {
+    let mut head = [0_u8; 4096];
+    let n = stream.read(&mut head).unwrap_or(0);
+    let head = String::from_utf8_lossy(&head[..n]).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or("/");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let hello = match behaviour {
+        "ok" | "fixed" | "slow" | "never_ready" | "ignores_term" | "dies_after" => "world",
+        _ => answers.unwrap_or("wurld"),
+    };
+    let (status, body) = match path {
+        "/healthz" if behaviour == "never_ready" => (503, "no".into()),
+        "/healthz" => (200, "yes".into()),
+        "/greet" => (200, format!("{{\"id\":\"{now}\",\"hello\":\"{hello}\",\"pid\":{}}}", std::process::id())),
+        "/crash" if behaviour == "fixed" => (200, "repaired".into()),
+        "/crash" => {
+            eprintln!("thread 'main' panicked: a real bug");
+            std::process::abort();
+        }
+        _ => (404, "nothing".into()),
+    };
+    if behaviour == "slow" && path == "/greet" {
+        std::thread::sleep(Duration::from_secs(4));
+    }
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
+    // A client that has gone away misses its answer; the next one is served.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    if behaviour == "dies_after" && path == "/greet" {
+        std::process::exit(0);
+    }
+}
+
+/// Tells whether something hostile worked; the tests look for the word.
+fn tried<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
+    match result {
+        Ok(value) => {
+            println!("{what}: SUCCEEDED");
+            Some(value)
+        }
+        Err(error) => {
+            println!("{what}: refused, {error}");
+            None
+        }
+    }
+}
+
+fn store(home: &Path) -> PathBuf {
+    home.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Tries to find the output of the check and to put a verdict there.
+fn write_verdict(home: &Path) {
+    let verdict = "{\"schema\":\"rei-verdict/1.0\",\"verdict\":\"pass\"}";
+    tried("read the judge's environment", std::fs::read("/proc/1/environ"));
+    tried("make a path in the store", std::fs::create_dir(store(home).join("00000000000000000000000000000000-x")));
+    tried("write into its own store path", std::fs::write(home.join("verdict.json"), verdict));
+    tried("write outside its directory", std::fs::write("../verdict.json", verdict));
+    tried("write into /tmp", std::fs::write("/tmp/verdict.json", verdict));
+    tried("write into /dev/shm", std::fs::write("/dev/shm/verdict.json", verdict));
+}
+
+/// Tries to find the expected answers: in the store, in the judge's memory, behind its descriptors.
+fn read_answers(home: &Path) -> Option<&'static str> {
+    tried("list the store", std::fs::read_dir(store(home)));
+    tried("list the build directory", std::fs::read_dir("../.."));
+    tried("open the judge's memory", std::fs::File::open("/proc/1/mem"));
+    tried("list the judge's descriptors", std::fs::read_dir("/proc/1/fd").and_then(|mut fds| fds.next().transpose()));
+    tried("enter the judge's root", std::fs::read_dir("/proc/1/root/"));
+    for line in std::fs::read_to_string("/proc/1/mountinfo").unwrap_or_default().lines() {
+        let Some(path) = line.split(' ').nth(4).filter(|path| path.ends_with(".golden.jsonl")) else { continue };
+        if let Some(text) = tried("read the golden run", std::fs::read_to_string(path)) {
+            return text.contains("world").then_some("world");
+        }
+    }
+    None
+}
+
+fn kill_judge() {
+    let judge = Pid::from_raw(1);
+    tried("kill the judge", kill(judge, Signal::SIGKILL));
+    tried("stop the judge", kill(judge, Signal::SIGSTOP));
+    // SAFETY: attaching touches no memory of this process.
+    let traced = unsafe { libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0) };
+    let traced = if traced == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    tried("trace the judge", traced);
+}

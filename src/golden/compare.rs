@@ -1,0 +1,160 @@
+//! Recorded against candidate, minus noise. Pure.
+//!
+//! Noise is what differs between two answers of Active to the same request: a clock, a random id, an order. It is found
+//! fact by fact, so that a noisy member hides nothing of its neighbours:
+//! - a fact that both answers have with different values does not count, nor does what is below it;
+//! - a member or element that only one of them has does not count; where they disagree about *which* members there are,
+//!   others that neither has do not count either;
+//! - everything else counts. What Active answers twice alike is never noise.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use similar::TextDiff;
+
+use super::facets::{Facets, Fact, Path};
+use super::normalise::Normalisers;
+
+/// The longest value that a report quotes, in characters.
+const QUOTE_CHARS_MAX: usize = 200;
+
+/// The most lines of a diff in a report.
+const DIFF_LINES_MAX: usize = 40;
+
+/// Unchanged lines around a change in a diff.
+const DIFF_CONTEXT: usize = 2;
+
+/// One fact in which a candidate is not as recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Where: `status`, `header/content-type`, `body/items/0/id`, `body/line 3`.
+    pub at: String,
+    /// What was recorded; `None` for nothing.
+    pub recorded: Option<String>,
+    /// What was answered now; `None` for nothing.
+    pub answered: Option<String>,
+}
+
+impl std::fmt::Display for Divergence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
+        write!(f, "{}: recorded {}, answered {}", self.at, side(&self.recorded), side(&self.answered))
+    }
+}
+
+/// What does not count, because Active itself answers it one way and another.
+#[derive(Clone, Debug, Default)]
+pub struct Noise(Option<(Facets, Facets)>);
+
+impl Noise {
+    /// Where Active gave no two answers: everything counts.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// What differs between two answers of Active.
+    pub fn between(first: Facets, second: Facets) -> Self {
+        Self(Some((first, second)))
+    }
+
+    /// Whether a difference at this path is noise.
+    fn covers(&self, path: &[String], normalisers: &Normalisers) -> bool {
+        let Some((first, second)) = &self.0 else { return false };
+        for end in 1..=path.len() {
+            let here = &path[..end];
+            match (first.get(here), second.get(here)) {
+                (Some(a), Some(b)) if equal(here, a, b, normalisers) => {}
+                (Some(_), Some(_)) | (Some(_), None) | (None, Some(_)) => return true,
+                (None, None) => {
+                    // A place that Active never fills is noise only where Active itself fills now these, now those.
+                    let parent = &path[..end - 1];
+                    let members = |facets: &Facets| facets.children(parent).into_iter().map(str::to_owned).collect();
+                    let (a, b): (BTreeSet<String>, BTreeSet<String>) = (members(first), members(second));
+                    return a != b;
+                }
+            }
+        }
+        false
+    }
+}
+
+fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool {
+    if let (Fact::Scalar(a), Fact::Scalar(b), Some(("body", below))) =
+        (a, b, path.split_first().map(|(root, below)| (root.as_str(), below)))
+        && let (Some(a), Some(b)) = (a.as_f64(), b.as_f64())
+    {
+        let tolerance = normalisers.tolerance(below);
+        if tolerance > 0.0 {
+            return (a - b).abs() <= tolerance;
+        }
+    }
+    a == b
+}
+
+/// Every fact that counts and differs, in the order of the paths; status and headers that were not recorded are free.
+pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<Divergence> {
+    let paths: BTreeSet<&Path> = recorded.iter().chain(candidate.iter()).map(|(path, _)| path).collect();
+    let mut found: Vec<(&Path, Divergence)> = Vec::new();
+    for path in paths {
+        let (want, is) = (recorded.get(path), candidate.get(path));
+        let same = match (want, is) {
+            (Some(want), Some(is)) => equal(path, want, is, normalisers),
+            (None, Some(_)) => !counts_when_new(recorded, path),
+            _ => false,
+        };
+        // One word for a missing or new branch: what is below it says nothing more.
+        let told = found.last().is_some_and(|(above, _)| path.starts_with(above));
+        if !same && !told && !noise.covers(path, normalisers) {
+            let (recorded, answered) = (want.map(quote), is.map(quote));
+            found.push((path, Divergence { at: path.join("/"), recorded, answered }));
+        }
+    }
+    // The status tells most, then the headers, then the body: not the order of the alphabet.
+    let rank = |at: &str| ["status", "header"].iter().position(|root| at.starts_with(root)).unwrap_or(2);
+    let mut found: Vec<Divergence> = found.into_iter().map(|(_, divergence)| divergence).collect();
+    found.sort_by_key(|divergence| rank(&divergence.at));
+    found
+}
+
+/// Whether something that was not recorded counts: not a header, and no body where none was recorded.
+fn counts_when_new(recorded: &Facets, path: &[String]) -> bool {
+    match path.first().map(String::as_str) {
+        Some("header") => false,
+        Some("body") => recorded.get(&path[..1]).is_some(),
+        _ => true,
+    }
+}
+
+fn quote(fact: &Fact) -> String {
+    let text = fact.to_string();
+    match text.char_indices().nth(QUOTE_CHARS_MAX) {
+        Some((cut, _)) => format!("{}… ({} bytes)", &text[..cut], text.len()),
+        None => text,
+    }
+}
+
+/// Both answers as a small unified diff, `-` recorded, `+` candidate; noise is shown as `~` on both sides.
+pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<String> {
+    let side = |facets: &Facets, other: &Facets| {
+        let mut text = String::new();
+        for (path, fact) in facets.iter() {
+            let free = recorded.get(path).is_none() && !counts_when_new(recorded, path);
+            if free {
+                continue;
+            }
+            let same = other.get(path).is_some_and(|other| equal(path, fact, other, normalisers));
+            let value = if !same && noise.covers(path, normalisers) { "~".into() } else { quote(fact) };
+            text.push_str(&format!("{}: {value}\n", path.join("/")));
+        }
+        text
+    };
+    let (old, new) = (side(recorded, candidate), side(candidate, recorded));
+    let whole = TextDiff::from_lines(&old, &new).unified_diff().context_radius(DIFF_CONTEXT).to_string();
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    if lines.len() > DIFF_LINES_MAX {
+        let more = lines.len() - DIFF_LINES_MAX;
+        lines.truncate(DIFF_LINES_MAX);
+        lines.push(format!("… {more} more lines"));
+    }
+    lines
+}

@@ -1,0 +1,195 @@
+//! An answer as a tree of small facts, each with a path: what is compared, and what a report can name.
+//!
+//! The paths begin with `status`, `header` or `body`; below `body` a JSON answer has its keys and positions, a text its
+//! lines. Normalisers have already done their work here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::format::Expected;
+use super::normalise::Normalisers;
+use crate::http::Response;
+
+/// The most lines of a text that are facts of their own; what follows is one fact. Bounds the judge's memory.
+const LINES_MAX: usize = 10_000;
+
+/// Where a fact is.
+pub(crate) type Path = Vec<String>;
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fact {
+    /// A number, a text, a truth value or null.
+    Scalar(Value),
+    /// A JSON object; its members are facts below it.
+    Object,
+    /// A JSON list; its elements are facts below it.
+    List,
+    /// A text; its lines are facts below it.
+    Text,
+    /// Something that is there and does not count.
+    Ignored,
+}
+
+/// Quoted as JSON, so that a text `1` and a number `1` look as different as they are.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar(value) => write!(f, "{value}"),
+            Self::Object => f.write_str("{…}"),
+            Self::List => f.write_str("[…]"),
+            Self::Text => f.write_str("text"),
+            Self::Ignored => f.write_str("(does not count)"),
+        }
+    }
+}
+
+/// The facts of one answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facets {
+    facts: BTreeMap<Path, Fact>,
+}
+
+impl Facets {
+    /// The facts of a recorded answer.
+    pub fn of_expected(expected: &Expected, normalisers: &Normalisers) -> Self {
+        Self::of(expected.status, &expected.headers, expected.body.as_deref(), normalisers)
+    }
+
+    /// The facts of an answer that was given.
+    pub fn of_response(response: &Response, normalisers: &Normalisers) -> Self {
+        Self::of(response.status, &response.headers, Some(&response.body), normalisers)
+    }
+
+    fn of(status: u16, headers: &[(String, String)], body: Option<&[u8]>, normalisers: &Normalisers) -> Self {
+        let mut all = Self::default();
+        all.facts.insert(vec!["status".into()], Fact::Scalar(status.into()));
+        for (name, value) in headers {
+            if normalisers.counts_header(name) {
+                // A repeated header is one fact: its values, in order.
+                let fact = all.facts.entry(vec!["header".into(), name.clone()]);
+                let fact = fact.or_insert_with(|| Fact::Scalar(Value::Array(Vec::new())));
+                if let Fact::Scalar(Value::Array(values)) = fact {
+                    values.push(Value::String(value.clone()));
+                }
+            }
+        }
+        if let Some(body) = body {
+            all.add_body(&normalisers.replace(body), normalisers);
+        }
+        all
+    }
+
+    fn add_body(&mut self, body: &[u8], normalisers: &Normalisers) {
+        let root = vec!["body".to_owned()];
+        if let Some(value @ (Value::Object(_) | Value::Array(_))) = serde_json::from_slice(body).ok() {
+            return self.add_tree(root, Tree::of(value, &mut Vec::new(), normalisers));
+        }
+        let Ok(text) = std::str::from_utf8(body) else {
+            let digest = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let said = format!("{} bytes, sha256 {digest}", body.len());
+            self.facts.insert(root, Fact::Scalar(Value::String(said)));
+            return;
+        };
+        self.facts.insert(root.clone(), Fact::Text);
+        for (index, line) in text.splitn(LINES_MAX, '\n').enumerate() {
+            let mut path = root.clone();
+            // Padded, so that the order of the paths is the order of the lines.
+            path.push(format!("line {:>5}", index + 1));
+            self.facts.insert(path, Fact::Scalar(Value::String(line.to_owned())));
+        }
+    }
+
+    fn add_tree(&mut self, path: Path, tree: Tree) {
+        let below = |segment: String| path.iter().cloned().chain([segment]).collect();
+        let fact = match tree {
+            Tree::Ignored => Fact::Ignored,
+            Tree::Scalar(value) => Fact::Scalar(value),
+            Tree::List(items) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    self.add_tree(below(index.to_string()), item);
+                }
+                Fact::List
+            }
+            Tree::Object(members) => {
+                for (key, member) in members {
+                    self.add_tree(below(key), member);
+                }
+                Fact::Object
+            }
+        };
+        self.facts.insert(path, fact);
+    }
+
+    pub(crate) fn get(&self, path: &[String]) -> Option<&Fact> {
+        self.facts.get(path)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &Fact)> {
+        self.facts.iter()
+    }
+
+    /// The names of what is directly below a path.
+    pub(crate) fn children(&self, path: &[String]) -> Vec<&str> {
+        let under = self.facts.range(path.to_vec()..).take_while(|(is, _)| is.starts_with(path));
+        under.filter(|(is, _)| is.len() == path.len() + 1).filter_map(|(is, _)| is.last().map(String::as_str)).collect()
+    }
+}
+
+/// A JSON value after `ignore` and `unordered`.
+enum Tree {
+    Ignored,
+    Scalar(Value),
+    List(Vec<Tree>),
+    Object(BTreeMap<String, Tree>),
+}
+
+impl Tree {
+    fn of(value: Value, path: &mut Path, normalisers: &Normalisers) -> Self {
+        if normalisers.ignores(path) {
+            return Self::Ignored;
+        }
+        let mut child = |segment: String, value: Value| {
+            path.push(segment);
+            let tree = Self::of(value, path, normalisers);
+            path.pop();
+            tree
+        };
+        match value {
+            Value::Array(list) => {
+                let mut items: Vec<Self> =
+                    list.into_iter().enumerate().map(|(index, item)| child(index.to_string(), item)).collect();
+                if normalisers.unordered(path) {
+                    items.sort_by_cached_key(Self::canonical);
+                }
+                Self::List(items)
+            }
+            Value::Object(map) => Self::Object(
+                map.into_iter()
+                    .map(|(key, value)| {
+                        let tree = child(key.clone(), value);
+                        (key, tree)
+                    })
+                    .collect(),
+            ),
+            scalar => Self::Scalar(scalar),
+        }
+    }
+
+    /// As text that is equal for equal trees, to sort by.
+    fn canonical(&self) -> String {
+        match self {
+            Self::Ignored => "~".into(),
+            Self::Scalar(value) => value.to_string(),
+            Self::List(items) => format!("[{}]", items.iter().map(Self::canonical).collect::<Vec<_>>().join(",")),
+            Self::Object(members) => {
+                let members: Vec<_> =
+                    members.iter().map(|(key, tree)| format!("{key:?}:{}", tree.canonical())).collect();
+                format!("{{{}}}", members.join(","))
+            }
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The file of a golden run: `NAME.golden.jsonl`, one JSON object a line.
+//!
+//! The first line is the [`Header`] with the format's version, each later one an [`Exchange`]. A newer major version is
+//! refused by name; so is every line that is not what it should be, with file, line and reason.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::normalise::{Normaliser, Normalisers};
+use crate::http::{Request, Response};
+use crate::time::Timestamp;
+
+/// The version that is written, `major.minor` after the name. A reader takes every minor of its major.
+pub const SCHEMA: &str = "rei-golden/1.0";
+
+/// How the file of a run is called after its name.
+pub const SUFFIX: &str = ".golden.jsonl";
+
+/// The largest file that is read, in bytes: a judge holds it in memory, and the supervisor never does.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The most exchanges of one run: more are better split, as independent runs are judged in parallel.
+pub const EXCHANGES_MAX: usize = 10_000;
+
+/// The longest pause before an exchange that a run may ask for, in milliseconds.
+pub const AFTER_MS_MAX: u64 = 10_000;
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The run's name: letters, digits, `-`, `_` and `.`; at most 64.
+    pub name: String,
+    /// The listener of `runtime.listen` that is asked.
+    pub listener: String,
+    /// What of the answers does not count, besides the headers that never do.
+    #[serde(default)]
+    pub normalisers: Vec<Normaliser>,
+    /// When it was recorded.
+    pub created: Timestamp,
+}
+
+impl Header {
+    /// The header of a run that is recorded now.
+    pub fn new(name: impl Into<String>, listener: impl Into<String>, created: Timestamp) -> Self {
+        Self { schema: SCHEMA.into(), name: name.into(), listener: listener.into(), normalisers: Vec::new(), created }
+    }
+}
+
+/// Header names and values in order; as JSON an object, a repeated name with a list of values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, Value>", into = "serde_json::Map<String, Value>")]
+pub struct Headers(pub Vec<(String, String)>);
+
+impl From<Headers> for serde_json::Map<String, Value> {
+    fn from(headers: Headers) -> Self {
+        let mut map = Self::new();
+        for (name, value) in headers.0 {
+            match map.get_mut(&name) {
+                None => {
+                    map.insert(name, Value::String(value));
+                }
+                Some(Value::Array(values)) => values.push(Value::String(value)),
+                Some(single) => *single = Value::Array(vec![single.take(), Value::String(value)]),
+            }
+        }
+        map
+    }
+}
+
+impl TryFrom<serde_json::Map<String, Value>> for Headers {
+    type Error = String;
+
+    fn try_from(map: serde_json::Map<String, Value>) -> Result<Self, String> {
+        let mut headers = Vec::new();
+        for (name, value) in map {
+            let values = if let Value::Array(values) = value { values } else { vec![value] };
+            for value in values {
+                let Value::String(value) = value else {
+                    return Err(format!("header {name:?} must be a text or a list of texts"));
+                };
+                headers.push((name.clone(), value));
+            }
+        }
+        Ok(Self(headers))
+    }
+}
+
+/// One request with the answer that is known to be good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    /// What is asked.
+    pub request: Request,
+    /// The good answer; `None` where none is known, as in the exchanges that led to an incident: then every answer
+    /// with a status below 500 is good.
+    pub response: Option<Expected>,
+    /// The pause before the request, in milliseconds; at most [`AFTER_MS_MAX`].
+    pub after_ms: u64,
+}
+
+/// The part of an answer that must come again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The status.
+    pub status: u16,
+    /// Headers that must come again, names in lower case; others may come and go.
+    pub headers: Vec<(String, String)>,
+    /// The whole body; `None` when it does not count.
+    pub body: Option<Vec<u8>>,
+}
+
+impl From<Response> for Expected {
+    fn from(response: Response) -> Self {
+        Self { status: response.status, headers: response.headers, body: Some(response.body) }
+    }
+}
+
+/// A whole run in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoldenRun {
+    /// Its header.
+    pub header: Header,
+    /// Its exchanges, in order.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// A golden file as `rei golden list` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listed {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its header.
+    pub header: Header,
+    /// How many exchanges it holds.
+    pub exchanges: usize,
+}
+
+/// What is wrong with a golden file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read or written.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// `read`, `write`, `list`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is larger than a judge holds.
+    #[error("{} holds more than {max} {unit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        max: u64,
+        /// `bytes` or `exchanges`.
+        unit: &'static str,
+    },
+    /// It is of a version that this program does not know.
+    #[error("{} is of version {found:?}, and this rei reads {SCHEMA} and its later minors", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What its first line says.
+        found: String,
+    },
+    /// A line is not what it should be.
+    #[error("{}:{line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two files hold runs of one name.
+    #[error("{} and {} are both named {name:?}", first.display(), second.display())]
+    Twice {
+        /// The name.
+        name: String,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+}
+
+impl Error {
+    /// The next step for an operator, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Version { .. } => Some("use the rei that recorded it, or record it again: rei golden import".into()),
+            Self::TooLarge { .. } => Some("split the run into several files, each with the header line".into()),
+            Self::Line { path, line, .. } => Some(format!("look at it: sed -n {line}p {}", path.display())),
+            Self::Twice { second, .. } => Some(format!("change \"name\" in the first line of {}", second.display())),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+/// A line as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    request: RequestLine,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response: Option<ResponseLine>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    after_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestLine {
+    method: String,
+    path: String,
+    #[serde(default, skip_serializing_if = "no_headers")]
+    headers: Headers,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResponseLine {
+    status: u16,
+    #[serde(default, skip_serializing_if = "no_headers")]
+    headers: Headers,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn no_headers(headers: &Headers) -> bool {
+    headers.0.is_empty()
+}
+
+/// A body as text where it is text, else as base64.
+fn split_body(body: Vec<u8>) -> (Option<String>, Option<String>) {
+    match String::from_utf8(body) {
+        Ok(text) => (Some(text), None),
+        Err(bytes) => (None, Some(base64::engine::general_purpose::STANDARD.encode(bytes.as_bytes()))),
+    }
+}
+
+fn join_body(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, String> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err("has both body and body_base64".into()),
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(code)) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(code);
+            bytes.map(Some).map_err(|error| format!("body_base64 is not base64: {error}"))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+impl From<Exchange> for Line {
+    fn from(exchange: Exchange) -> Self {
+        let Request { method, path, headers, body } = exchange.request;
+        let (body, body_base64) = if body.is_empty() { (None, None) } else { split_body(body) };
+        let response = exchange.response.map(|response| {
+            let (body, body_base64) = response.body.map_or((None, None), split_body);
+            ResponseLine { status: response.status, headers: Headers(response.headers), body, body_base64 }
+        });
+        let request = RequestLine { method, path, headers: Headers(headers), body, body_base64 };
+        Self { request, response, after_ms: exchange.after_ms }
+    }
+}
+
+impl TryFrom<Line> for Exchange {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let RequestLine { method, path, headers, body, body_base64 } = line.request;
+        if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphabetic()) {
+            return Err(format!("request method {method:?} is none"));
+        }
+        if !path.starts_with('/') {
+            return Err(format!("request path {path:?} does not begin with /"));
+        }
+        if line.after_ms > AFTER_MS_MAX {
+            return Err(format!("after_ms is {}, and the bound is {AFTER_MS_MAX}", line.after_ms));
+        }
+        let body = join_body(body, body_base64).map_err(|reason| format!("the request {reason}"))?.unwrap_or_default();
+        let request = Request { method, path, headers: headers.0, body };
+        let response = match line.response {
+            None => None,
+            Some(ResponseLine { status, headers, body, body_base64 }) => {
+                if !(100..=999).contains(&status) {
+                    return Err(format!("response status {status} is none"));
+                }
+                let body = join_body(body, body_base64).map_err(|reason| format!("the response {reason}"))?;
+                let headers = headers.0.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+                Some(Expected { status, headers, body })
+            }
+        };
+        Ok(Self { request, response, after_ms: line.after_ms })
+    }
+}
+
+/// Whether text can name a run: it becomes a file name, a store name and the name of a check.
+pub(crate) fn is_name(name: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
+}
+
+fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
+    let wrong = |reason: String| Error::Line { path: path.to_owned(), line: 1, reason };
+    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("the header is no JSON: {error}")))?;
+    let found = value.get("schema").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let major = |schema: &str| schema.split_once('.').map(|(major, _)| major.to_owned());
+    if !found.starts_with("rei-golden/") {
+        return Err(wrong(format!("not a golden run: the first line must say \"schema\":\"{SCHEMA}\"")));
+    }
+    if major(&found) != major(SCHEMA) {
+        return Err(Error::Version { path: path.to_owned(), found });
+    }
+    let header: Header = serde_json::from_value(value).map_err(|error| wrong(format!("the header: {error}")))?;
+    if !is_name(&header.name) {
+        let rule = "letters, digits, - _ and . only, 64 at most";
+        return Err(wrong(format!("the name {:?} is none ({rule})", header.name)));
+    }
+    Normalisers::compile(&header.normalisers).map_err(wrong)?;
+    Ok(header)
+}
+
+/// Parses a run; `path` is for messages.
+///
+/// # Errors
+/// At the first line that is wrong.
+pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error> {
+    let mut header = None;
+    let mut exchanges = Vec::new();
+    for (index, line) in input.lines().enumerate() {
+        let line = line.map_err(|source| Error::Io { what: "read", path: path.to_owned(), source })?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        if header.is_none() {
+            header = Some(parse_header(path, &line)?);
+            continue;
+        }
+        if exchanges.len() == EXCHANGES_MAX {
+            return Err(Error::TooLarge { path: path.to_owned(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
+        }
+        let exchange =
+            serde_json::from_str::<Line>(&line).map_err(|error| error.to_string()).and_then(Exchange::try_from);
+        exchanges.push(exchange.map_err(|reason| Error::Line { path: path.to_owned(), line: index + 1, reason })?);
+    }
+    let empty = || Error::Line { path: path.to_owned(), line: 1, reason: "the file is empty".into() };
+    Ok(GoldenRun { header: header.ok_or_else(empty)?, exchanges })
+}
+
+/// Opens a golden file for reading, bounded.
+fn open(path: &Path) -> Result<BufReader<impl Read>, Error> {
+    let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() > FILE_BYTES_MAX {
+        return Err(Error::TooLarge { path: path.to_owned(), max: FILE_BYTES_MAX, unit: "bytes" });
+    }
+    Ok(BufReader::new(file.take(FILE_BYTES_MAX)))
+}
+
+/// Reads a run whole.
+///
+/// # Errors
+/// When it cannot be read, is too large, newer than this program, or wrong at some line.
+pub fn read(path: &Path) -> Result<GoldenRun, Error> {
+    parse(path, open(path)?)
+}
+
+/// Reads the header alone and counts the exchanges, without holding them.
+fn glance(path: &Path) -> Result<Listed, Error> {
+    let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
+    let mut lines = open(path)?.lines();
+    let mut first = String::new();
+    while first.trim().is_empty() {
+        match lines.next() {
+            Some(line) => first = line.map_err(failed)?,
+            None => return Err(Error::Line { path: path.to_owned(), line: 1, reason: "the file is empty".into() }),
+        }
+    }
+    let header = parse_header(path, &first)?;
+    let mut exchanges = 0;
+    for line in lines {
+        exchanges += usize::from(!line.map_err(failed)?.trim().is_empty());
+    }
+    Ok(Listed { path: path.to_owned(), header, exchanges })
+}
+
+/// The golden runs of some directories, by name. A directory that is not there holds none.
+///
+/// # Errors
+/// When a file is no golden run, or two have one name.
+pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
+    let mut runs: Vec<Listed> = Vec::new();
+    for directory in directories {
+        let failed = |source| Error::Io { what: "list", path: directory.clone(), source };
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX)) {
+                runs.push(glance(&path)?);
+            }
+        }
+    }
+    runs.sort_by(|a, b| (&a.header.name, &a.path).cmp(&(&b.header.name, &b.path)));
+    for pair in runs.windows(2) {
+        if let [a, b] = pair
+            && a.header.name == b.header.name
+        {
+            let (name, first, second) = (a.header.name.clone(), a.path.clone(), b.path.clone());
+            return Err(Error::Twice { name, first, second });
+        }
+    }
+    Ok(runs)
+}
+
+/// Writes a run exchange by exchange, so that nothing is held in memory.
+#[derive(Debug)]
+pub struct Writer {
+    file: File,
+    path: PathBuf,
+    exchanges: usize,
+}
+
+impl Writer {
+    /// Begins a new file with its header; an existing file is never overwritten.
+    ///
+    /// # Errors
+    /// When the file is there already or cannot be written.
+    pub fn create(path: &Path, header: &Header) -> Result<Self, Error> {
+        let failed = |source| Error::Io { what: "write", path: path.to_owned(), source };
+        let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+        let mut writer = Self { file, path: path.to_owned(), exchanges: 0 };
+        writer.line(header)?;
+        Ok(writer)
+    }
+
+    /// Adds one exchange as one line, written at once.
+    ///
+    /// # Errors
+    /// When the run is full or the disk is.
+    pub fn push(&mut self, exchange: Exchange) -> Result<(), Error> {
+        if self.exchanges == EXCHANGES_MAX {
+            return Err(Error::TooLarge { path: self.path.clone(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
+        }
+        self.exchanges += 1;
+        self.line(&Line::from(exchange))
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn finish(self) -> Result<(), Error> {
+        self.file.sync_all().map_err(|source| Error::Io { what: "write", path: self.path, source })
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        let failed = |source| Error::Io { what: "write", path: self.path.clone(), source };
+        let mut text = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        self.file.write_all(&text).map_err(failed)
+    }
+}

@@ -1,0 +1,134 @@
+//! What of an answer does not count, as the author of a run says.
+
+use regex::bytes::Regex;
+use serde::{Deserialize, Serialize};
+
+/// Headers that never count: they speak of the moment and of the connection, not of the answer.
+const HEADERS_IGNORED: &[&str] = &["connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"];
+
+/// One rule of a run's header line.
+///
+/// A pointer is a JSON pointer (RFC 6901) in which a segment `*` stands for every key and every position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Normaliser {
+    /// The value at a pointer, and all below it, does not count; whether it is there does.
+    Ignore {
+        /// Where in a JSON body.
+        pointer: String,
+    },
+    /// A number at a pointer may differ by this much.
+    Tolerance {
+        /// Where in a JSON body.
+        pointer: String,
+        /// The largest difference that does not count, 0 or more.
+        by: f64,
+    },
+    /// The order of the elements of the list at a pointer does not count.
+    Unordered {
+        /// Where in a JSON body.
+        pointer: String,
+    },
+    /// What a regular expression matches in the body is replaced before anything is compared.
+    Replace {
+        /// The expression.
+        regex: String,
+        /// What takes its place; `$1` names a group.
+        with: String,
+    },
+    /// A header does not count.
+    IgnoreHeader {
+        /// Its name, in any case.
+        name: String,
+    },
+}
+
+/// The rules of a run, ready for use.
+#[derive(Clone, Debug)]
+pub struct Normalisers {
+    ignored: Vec<Pattern>,
+    tolerances: Vec<(Pattern, f64)>,
+    unordered: Vec<Pattern>,
+    replaced: Vec<(Regex, Vec<u8>)>,
+    headers: Vec<String>,
+}
+
+/// A pointer with wildcards, split at its slashes.
+#[derive(Clone, Debug)]
+struct Pattern(Vec<String>);
+
+impl Pattern {
+    fn parse(pointer: &str) -> Result<Self, String> {
+        if pointer.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let Some(rest) = pointer.strip_prefix('/') else {
+            return Err(format!("the pointer {pointer:?} does not begin with /"));
+        };
+        Ok(Self(rest.split('/').map(|segment| segment.replace("~1", "/").replace("~0", "~")).collect()))
+    }
+
+    fn matches(&self, path: &[String]) -> bool {
+        self.0.len() == path.len() && self.0.iter().zip(path).all(|(want, is)| want == "*" || want == is)
+    }
+}
+
+impl Normalisers {
+    /// Checks and compiles the rules.
+    ///
+    /// # Errors
+    /// A line for a person: which rule is wrong and why.
+    pub fn compile(rules: &[Normaliser]) -> Result<Self, String> {
+        let headers = HEADERS_IGNORED.iter().map(|&name| name.to_owned()).collect();
+        let mut all =
+            Self { ignored: Vec::new(), tolerances: Vec::new(), unordered: Vec::new(), replaced: Vec::new(), headers };
+        for rule in rules {
+            match rule {
+                Normaliser::Ignore { pointer } => all.ignored.push(Pattern::parse(pointer)?),
+                Normaliser::Unordered { pointer } => all.unordered.push(Pattern::parse(pointer)?),
+                Normaliser::Tolerance { pointer, by } if *by >= 0.0 => {
+                    all.tolerances.push((Pattern::parse(pointer)?, *by));
+                }
+                Normaliser::Tolerance { pointer, by } => {
+                    return Err(format!("the tolerance {by} at {pointer:?} is below 0"));
+                }
+                Normaliser::Replace { regex, with } => {
+                    let compiled = Regex::new(regex).map_err(|_| format!("{regex:?} is no regular expression"))?;
+                    all.replaced.push((compiled, with.clone().into_bytes()));
+                }
+                Normaliser::IgnoreHeader { name } => all.headers.push(name.to_ascii_lowercase()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether a header, named in lower case, counts.
+    pub(crate) fn counts_header(&self, name: &str) -> bool {
+        !self.headers.iter().any(|ignored| ignored == name)
+    }
+
+    /// The body after every replacement.
+    pub(crate) fn replace(&self, body: &[u8]) -> Vec<u8> {
+        let mut body = body.to_vec();
+        for (regex, with) in &self.replaced {
+            body = regex.replace_all(&body, with.as_slice()).into_owned();
+        }
+        body
+    }
+
+    /// Whether the value at this path is ignored.
+    pub(crate) fn ignores(&self, path: &[String]) -> bool {
+        self.ignored.iter().any(|pattern| pattern.matches(path))
+    }
+
+    /// By how much a number at this path may differ.
+    pub(crate) fn tolerance(&self, path: &[String]) -> f64 {
+        let matching = self.tolerances.iter().filter(|(pattern, _)| pattern.matches(path));
+        matching.map(|(_, by)| *by).fold(0.0, f64::max)
+    }
+
+    /// Whether the order of the list at this path is ignored.
+    pub(crate) fn unordered(&self, path: &[String]) -> bool {
+        self.unordered.iter().any(|pattern| pattern.matches(path))
+    }
+}

@@ -1,0 +1,385 @@
+//! A bounded HTTP/1.1 client for loopback: probes, golden replay and recording.
+//!
+//! One connection a request, over TCP or a Unix socket. Every answer is bounded in time, in header and in body, so that
+//! a hostile server costs its caller a known amount and nothing more. Redirects are answers, not instructions.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// The largest body that is read by default, in bytes: an answer beyond it is an error, never cut.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The largest head (status line and headers) that is read, in bytes: what common servers bound theirs to, times four.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The most headers of one answer: hyper's own bound, named here because recordings rely on it.
+const HEADERS_MAX: usize = 100;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `127.0.0.1:8080`.
+    Tcp(SocketAddr),
+    /// `unix:/run/x.sock`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = Error;
+
+    /// Reads what [`Display`](fmt::Display) writes, with or without `http://` before a TCP address.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        bare.parse().map(Self::Tcp).map_err(|_| Error::Address { text: text.to_owned() })
+    }
+}
+
+/// A request. `host`, `content-length` and `connection` are added where they are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Path and query, `/a?b=c`.
+    pub path: String,
+    /// Names and values, in order.
+    pub headers: Vec<(String, String)>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// A `GET` without headers or body.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: "GET".into(), path: path.into(), ..Self::default() }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// 100 to 999.
+    pub status: u16,
+    /// Names in lower case and values, in order; bytes that are not UTF-8 replaced.
+    pub headers: Vec<(String, String)>,
+    /// The whole body, its transfer coding undone.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an address.
+    #[error("{text:?} is not an address")]
+    Address {
+        /// What was given.
+        text: String,
+    },
+    /// The request cannot be written as HTTP.
+    #[error("cannot write the request {method} {path:?}")]
+    Request {
+        /// Its method.
+        method: String,
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: hyper::http::Error,
+    },
+    /// Nobody accepts there.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where.
+        address: Address,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection ended early or spoke no HTTP.
+    #[error("no HTTP answer from {address} to {method} {path}")]
+    Exchange {
+        /// Where.
+        address: Address,
+        /// The request's method.
+        method: String,
+        /// The request's path.
+        path: String,
+        /// What was wrong.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The answer did not end in time.
+    #[error("no complete answer from {address} to {method} {path} within {timeout:?}")]
+    Timeout {
+        /// Where.
+        address: Address,
+        /// The request's method.
+        method: String,
+        /// The request's path.
+        path: String,
+        /// The bound.
+        timeout: Duration,
+    },
+    /// The body is larger than the caller reads.
+    #[error("the answer of {address} to {method} {path} is larger than {max} bytes")]
+    TooLarge {
+        /// Where.
+        address: Address,
+        /// The request's method.
+        method: String,
+        /// The request's path.
+        path: String,
+        /// The bound, in bytes.
+        max: usize,
+    },
+}
+
+impl Error {
+    /// The next step for an operator, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Address { .. } => Some("write 127.0.0.1:8080, [::1]:8080 or unix:/run/x.sock".into()),
+            _ => None,
+        }
+    }
+
+    /// This error and its causes in one line, for a report.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Sends a request and reads the whole answer, at most [`BODY_BYTES_MAX`] of body, within `timeout`.
+///
+/// # Errors
+/// When there is no complete, bounded HTTP answer in time.
+pub async fn send(address: &Address, request: &Request, timeout: Duration) -> Result<Response, Error> {
+    send_bounded(address, request, timeout, BODY_BYTES_MAX).await
+}
+
+/// As [`send`], with another bound of the body, in bytes.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_bounded(
+    address: &Address,
+    request: &Request,
+    timeout: Duration,
+    body_bytes_max: usize,
+) -> Result<Response, Error> {
+    let work = async {
+        let connect = |source| Error::Connect { address: address.clone(), source };
+        match address {
+            Address::Tcp(to) => {
+                exchange(TcpStream::connect(to).await.map_err(connect)?, address, request, body_bytes_max).await
+            }
+            Address::Unix(path) => {
+                exchange(UnixStream::connect(path).await.map_err(connect)?, address, request, body_bytes_max).await
+            }
+        }
+    };
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let (method, path) = (request.method.clone(), request.path.clone());
+        Err(Error::Timeout { address: address.clone(), method, path, timeout })
+    })
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    request: &Request,
+    max: usize,
+) -> Result<Response, Error> {
+    let (method, path) = (request.method.clone(), request.path.clone());
+    let broken =
+        |source| Error::Exchange { address: address.clone(), method: method.clone(), path: path.clone(), source };
+    let http = build(address, request)?;
+    let handshake = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(broken)?;
+    let answer = async {
+        let response = sender.send_request(http).await.map_err(broken)?;
+        let (head, body) = response.into_parts();
+        let body = match read_body(body, max).await.map_err(broken)? {
+            Some(body) => body,
+            None => {
+                return Err(Error::TooLarge {
+                    address: address.clone(),
+                    method: method.clone(),
+                    path: path.clone(),
+                    max,
+                });
+            }
+        };
+        let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+        Ok(Response { status: head.status.as_u16(), headers, body })
+    };
+    // The connection only moves while it is polled; when the answer is there, it is dropped and with it the socket.
+    tokio::pin!(answer);
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        _ended = &mut connection => answer.await,
+    }
+}
+
+fn build(address: &Address, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Error> {
+    let mut http = hyper::Request::builder().method(request.method.as_str()).uri(request.path.as_str());
+    let named = |name: &str| request.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
+    if !named("host") {
+        let host = match address {
+            Address::Tcp(to) => to.to_string(),
+            Address::Unix(_) => "localhost".into(),
+        };
+        http = http.header("host", host);
+    }
+    if !named("connection") {
+        http = http.header("connection", "close");
+    }
+    for (name, value) in &request.headers {
+        // hyper frames the body itself; a recorded frame would contradict it.
+        if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("transfer-encoding") {
+            http = http.header(name, value);
+        }
+    }
+    http.body(Full::new(Bytes::from(request.body.clone()))).map_err(|source| Error::Request {
+        method: request.method.clone(),
+        path: request.path.clone(),
+        source,
+    })
+}
+
+/// The body, or `None` when it is larger than `max`.
+async fn read_body(mut body: Incoming, max: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
+    let mut kept = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if kept.len() + data.len() > max {
+                return Ok(None);
+            }
+            kept.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UnixListener};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A server that reads one request and writes these bytes, then closes.
+    async fn serve(answer: impl Into<Vec<u8>>) -> (Address, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let answer = answer.into();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let n = stream.read(&mut head).await.unwrap();
+            // The client may hang up in the middle of an answer that it refuses.
+            let _ = stream.write_all(&answer).await;
+            String::from_utf8_lossy(&head[..n]).into_owned()
+        });
+        (address, task)
+    }
+
+    #[tokio::test]
+    async fn reads_a_chunked_answer_to_its_end() {
+        let (address, task) =
+            serve("HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+                .await;
+        let request = Request {
+            method: "POST".into(),
+            path: "/x?y=1".into(),
+            headers: vec![("content-length".into(), "999".into()), ("x-one".into(), "1".into())],
+            body: b"hello".to_vec(),
+        };
+        let response = send(&address, &request, LONG).await.unwrap();
+        assert_eq!((response.status, response.body.as_slice()), (200, b"abcde".as_slice()));
+        assert_eq!(response.headers[0], ("x-a".to_owned(), "b".to_owned()));
+        let sent = task.await.unwrap();
+        assert!(sent.starts_with("POST /x?y=1 HTTP/1.1\r\n") && sent.contains("content-length: 5"), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn reads_an_answer_that_ends_with_the_connection_over_a_unix_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
+        });
+        let response = send(&Address::Unix(path), &Request::get("/"), LONG).await.unwrap();
+        assert_eq!(response.status, 204);
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn refuses_what_is_too_large_broken_or_late() {
+        let (address, _task) = serve(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(64))).await;
+        let error = send_bounded(&address, &Request::get("/"), LONG, 10).await.unwrap_err();
+        assert!(matches!(error, Error::TooLarge { max: 10, .. }), "{error}");
+
+        let (address, _task) = serve("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort").await;
+        let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Exchange { .. }), "{error}");
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let error = send(&address, &Request::get("/"), Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+
+        drop(listener);
+        let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Connect { .. }), "{error}");
+        assert!(error.chain().contains("refused"), "{}", error.chain());
+    }
+
+    #[tokio::test]
+    async fn refuses_a_request_that_is_none() {
+        let address: Address = "http://127.0.0.1:1/".parse().unwrap();
+        let bad = Request { method: "GET".into(), path: "no blank\nallowed".into(), ..Request::default() };
+        // The connection comes first, so an address that listens is needed.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = Address::Tcp(listener.local_addr().unwrap());
+        assert!(matches!(send(&here, &bad, LONG).await.unwrap_err(), Error::Request { .. }));
+        assert_eq!(address.to_string(), "127.0.0.1:1");
+        assert!("nowhere".parse::<Address>().unwrap_err().hint().is_some());
+    }
+}

@@ -1,0 +1,242 @@
+//! One judged process tree: sockets, start, end.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::Infrastructure;
+use super::confine::{self, Exec};
+use super::job::Subject;
+use crate::http::Address;
+use crate::validation::checks::{InstanceSpec, ListenKind, Probe};
+
+/// The pause between looks at a process: short against any start, long against a look.
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
+
+/// What of an instance's output goes into the build's log, in bytes; the rest is read and dropped.
+const OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// The end of an instance's output that a verdict quotes, in bytes.
+const TAIL_BYTES_MAX: usize = 2048;
+
+/// A process tree in its Landlock domain. Dropping it ends every process but the judge.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    main: Pid,
+    ended: Option<String>,
+    listeners: Vec<Listener>,
+    /// Where `sd_notify` messages come.
+    pub notify: Option<UnixDatagram>,
+    tail: Arc<Mutex<Vec<u8>>>,
+    /// When it was started.
+    pub started: Instant,
+    /// The bound from SIGTERM to its end.
+    stop_timeout: Duration,
+}
+
+/// A socket that the instance inherited and the judge holds too.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub name: String,
+    pub fd: OwnedFd,
+    /// Where requests go; `None` for UDP.
+    pub address: Option<Address>,
+}
+
+fn listen(name: &str, kind: ListenKind, sockets: &Path) -> std::io::Result<Listener> {
+    let tcp = |address: SocketAddr| -> std::io::Result<(OwnedFd, Option<Address>)> {
+        let listener = TcpListener::bind(address)?;
+        let address = Address::Tcp(listener.local_addr()?);
+        Ok((listener.into(), Some(address)))
+    };
+    let (fd, address) = match kind {
+        ListenKind::Tcp4 => tcp(SocketAddr::from(([127, 0, 0, 1], 0)))?,
+        ListenKind::Tcp6 => tcp(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)))?,
+        ListenKind::Udp4 => (UdpSocket::bind("127.0.0.1:0")?.into(), None),
+        ListenKind::Udp6 => (UdpSocket::bind("[::1]:0")?.into(), None),
+        ListenKind::Unix => {
+            let path = sockets.join(name);
+            (UnixListener::bind(&path)?.into(), Some(Address::Unix(path)))
+        }
+    };
+    Ok(Listener { name: name.to_owned(), fd, address })
+}
+
+impl Instance {
+    /// Starts a version, in directories of its own below `top`. `Ok(Err(reason))` is the version's own fault.
+    pub(crate) fn start(
+        spec: &InstanceSpec,
+        subject: &Subject,
+        top: &Path,
+    ) -> Result<Result<Self, String>, Infrastructure> {
+        let (work, sockets) = fresh(top).map_err(Infrastructure::system("make a directory for the judged"))?;
+        let opened = spec.listen.iter().map(|one| listen(&one.name, one.kind, &sockets));
+        let listeners =
+            opened.collect::<std::io::Result<Vec<Listener>>>().map_err(Infrastructure::system("open a listener"))?;
+        let notify = if spec.probes.contains(&Probe::Notify) {
+            let socket =
+                UnixDatagram::bind(sockets.join("notify")).map_err(Infrastructure::system("open NOTIFY_SOCKET"))?;
+            socket.set_nonblocking(true).map_err(Infrastructure::system("open NOTIFY_SOCKET"))?;
+            Some(socket)
+        } else {
+            None
+        };
+        let Some((program, args)) = spec.command.split_first() else { return Ok(Err("its command is empty".into())) };
+        let (reader, writer) =
+            pipe2(OFlag::O_CLOEXEC).map_err(|errno| Infrastructure::system("make a pipe")(errno.into()))?;
+        let exec = Exec {
+            program: subject.store_path.join(program),
+            args,
+            env: environment(spec, subject, &work, notify.is_some().then(|| sockets.join("notify"))),
+            listeners: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
+            output: writer.as_fd(),
+            read: &subject.closure,
+            work: &work,
+        };
+        let main = match confine::start(&exec)? {
+            Ok(main) => main,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        drop(writer);
+        let tail = Arc::new(Mutex::new(Vec::new()));
+        let reader =
+            pipe::Receiver::from_owned_fd(reader).map_err(Infrastructure::system("read the judged's output"))?;
+        tokio::spawn(collect(reader, Arc::clone(&tail)));
+        let stop_timeout = Duration::from_millis(spec.stop_timeout_ms);
+        Ok(Ok(Self { main, ended: None, listeners, notify, tail, started: Instant::now(), stop_timeout }))
+    }
+
+    /// A socket by its name.
+    pub(crate) fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.name == name)
+    }
+
+    /// How its first process ended, once it has: `ended with exit code 0`.
+    pub(crate) fn ended(&mut self) -> Option<&str> {
+        // Process 1 inherits every orphan; all are reaped, one of them is the instance itself.
+        loop {
+            let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("ended with exit code {code}")),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was ended by signal {signal}")),
+                Err(Errno::EINTR) => continue,
+                _ => break,
+            };
+            if pid == self.main {
+                self.ended = Some(how);
+            }
+        }
+        self.ended.as_deref()
+    }
+
+    /// Waits until it has ended, however long that takes.
+    pub(crate) async fn end(&mut self) -> String {
+        loop {
+            if let Some(how) = self.ended() {
+                return how.to_owned();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Asks it to finish. How it ended and how long that took, or `None` when it did not in time.
+    pub(crate) async fn stop(&mut self) -> Option<(String, Duration)> {
+        let asked = Instant::now();
+        // It may have ended by itself just now: then there is nothing to ask.
+        let _ = killpg(self.main, Signal::SIGTERM);
+        let bound = self.stop_timeout;
+        tokio::time::timeout(bound, self.end()).await.ok().map(|how| (how, asked.elapsed()))
+    }
+
+    /// The end of what it printed, for a person.
+    pub(crate) fn tail(&self) -> Vec<String> {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&tail).lines().map(|line| format!("it printed: {line}")).collect()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        end_all_others();
+    }
+}
+
+/// Ends every process of this PID namespace but the judge, which is process 1, and waits until they are gone.
+pub(crate) fn end_all_others() {
+    if std::process::id() != 1 {
+        return;
+    }
+    // None may be left, and each round reaps at least one.
+    while kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok() || waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok() {
+        match waitpid(None, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+}
+
+/// A working directory that the judged may write, and one for sockets that it may not, both new.
+fn fresh(top: &Path) -> std::io::Result<(PathBuf, PathBuf)> {
+    let mut number = 1;
+    loop {
+        let home = top.join(format!("judged-{number}"));
+        match std::fs::create_dir(&home) {
+            Ok(()) => {
+                let (work, sockets) = (home.join("work"), home.join("sockets"));
+                std::fs::create_dir(&work)?;
+                std::fs::create_dir(&sockets)?;
+                return Ok((work, sockets));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn environment(spec: &InstanceSpec, subject: &Subject, work: &Path, notify: Option<PathBuf>) -> Vec<(String, String)> {
+    let work = work.display().to_string();
+    let mut env: Vec<(String, String)> = vec![
+        ("HOME".into(), work.clone()),
+        ("TMPDIR".into(), work.clone()),
+        ("STATE_DIRECTORY".into(), work),
+        ("REI_STORE_PATH".into(), subject.store_path.display().to_string()),
+    ];
+    env.retain(|(name, _)| !spec.env.contains_key(name));
+    env.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    if !spec.listen.is_empty() {
+        let names: Vec<&str> = spec.listen.iter().map(|listen| listen.name.as_str()).collect();
+        env.push(("LISTEN_FDS".into(), names.len().to_string()));
+        env.push(("LISTEN_FDNAMES".into(), names.join(":")));
+    }
+    if let Some(notify) = notify {
+        env.push(("NOTIFY_SOCKET".into(), notify.display().to_string()));
+    }
+    env
+}
+
+/// Reads what an instance prints: into the build's log up to a bound, and its end for the verdict.
+async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>>) {
+    use std::io::Write;
+    let mut chunk = [0_u8; 4096];
+    let mut logged = 0;
+    while let Ok(n @ 1..) = reader.read(&mut chunk).await {
+        let room = OUTPUT_BYTES_MAX.saturating_sub(logged).min(n);
+        // The log is for people; where it cannot be written, the verdict stands.
+        let _ = std::io::stderr().write_all(&chunk[..room]);
+        logged += room;
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(&chunk[..n]);
+        let excess = tail.len().saturating_sub(TAIL_BYTES_MAX);
+        tail.drain(..excess);
+    }
+}

@@ -1,0 +1,202 @@
+//! A check as data: what the supervisor asks, the Nix expression passes on and the builder does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, ListenAddress};
+use crate::golden::REQUEST_TIMEOUT;
+
+/// The version of [`CheckSpec`], `major.minor` after the name: supervisor and builder are one program, but a derivation
+/// may outlive it.
+pub const SCHEMA: &str = "rei-check/1.0";
+
+/// How often a reproduction is tried on each side: a fault that comes now and then is told from one that always comes.
+pub const TRIES: u64 = 3;
+
+/// The listener on which a runtime serves the Interface.
+pub const INTERFACE_LISTENER: &str = "rei";
+
+/// What is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// That a sandboxed build works here and now, and is sandboxed.
+    Control,
+    /// That the candidate becomes ready in time and stops on SIGTERM in time.
+    Boot,
+    /// That the candidate answers as recorded.
+    Golden,
+    /// That what failed on Active passes on the candidate; without a candidate, whether it fails on Active.
+    Reproduction,
+}
+
+/// One sandboxed check without its store paths, which Nix passes beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSpec {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// `boot`, `golden/NAME`, …
+    pub check: String,
+    /// What is done.
+    pub kind: Kind,
+    /// How the judged is started and known to be ready.
+    pub instance: InstanceSpec,
+    /// The bound of one request, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// The bound of the whole check, in milliseconds: its own word comes before Nix would kill it.
+    pub timeout_ms: u64,
+}
+
+/// How an instance is started in the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// The program inside the store path and its arguments.
+    pub command: Vec<String>,
+    /// Its variables, besides those of socket activation.
+    pub env: BTreeMap<String, String>,
+    /// Its sockets, in the order in which they are handed out.
+    pub listen: Vec<ListenSpec>,
+    /// All that must say so before it is ready; none: it is ready when it runs.
+    pub probes: Vec<Probe>,
+    /// The bound from start to ready, in milliseconds.
+    pub start_timeout_ms: u64,
+    /// The bound from SIGTERM to its end, in milliseconds.
+    pub stop_timeout_ms: u64,
+}
+
+/// A socket, by kind: inside the sandbox it is always on loopback, on a port that the kernel chooses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenSpec {
+    /// Its name in `LISTEN_FDNAMES`.
+    pub name: String,
+    /// What kind.
+    pub kind: ListenKind,
+}
+
+/// The kind of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenKind {
+    /// TCP on 127.0.0.1.
+    Tcp4,
+    /// TCP on ::1.
+    Tcp6,
+    /// UDP on 127.0.0.1.
+    Udp4,
+    /// UDP on ::1.
+    Udp6,
+    /// A Unix stream socket.
+    Unix,
+}
+
+/// How readiness is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Probe {
+    /// `GET path` answers 2xx or 3xx.
+    Http {
+        /// The listener that is asked.
+        listen: String,
+        /// The path.
+        path: String,
+        /// The bound of one probe, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// A connection is accepted.
+    Tcp {
+        /// The listener that is asked.
+        listen: String,
+        /// The bound of one probe, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// `READY=1` comes by `sd_notify`.
+    Notify,
+    /// The runtime's own health report does not say that it is failed or not ready.
+    Interface {
+        /// The bound of one probe, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl InstanceSpec {
+    /// As the operator configured it. A `health.command` is a program of this machine, which a sandbox does not have:
+    /// it is left to the canary.
+    pub fn of(config: &Config) -> Self {
+        let mut listen: Vec<ListenSpec> = config
+            .runtime
+            .listen
+            .iter()
+            .map(|listen| ListenSpec { name: listen.name.clone(), kind: ListenKind::of(&listen.address) })
+            .collect();
+        let health = &config.health;
+        let mut probes = Vec::new();
+        if let Some(probe) = &health.http {
+            let (listen, path) = (probe.listen.clone(), probe.path.clone());
+            probes.push(Probe::Http { listen, path, timeout_ms: ms(probe.timeout) });
+        }
+        if let Some(probe) = &health.tcp {
+            probes.push(Probe::Tcp { listen: probe.listen.clone(), timeout_ms: ms(probe.timeout) });
+        }
+        if health.notify.is_some() {
+            probes.push(Probe::Notify);
+        }
+        if let Some(probe) = &health.interface {
+            probes.push(Probe::Interface { timeout_ms: ms(probe.interval) });
+            if !listen.iter().any(|listen| listen.name == INTERFACE_LISTENER) {
+                listen.push(ListenSpec { name: INTERFACE_LISTENER.into(), kind: ListenKind::Unix });
+            }
+        }
+        Self {
+            command: config.runtime.command.clone(),
+            env: config.runtime.env.clone(),
+            listen,
+            probes,
+            start_timeout_ms: ms(config.runtime.start_timeout),
+            stop_timeout_ms: ms(config.runtime.stop_timeout),
+        }
+    }
+}
+
+impl ListenKind {
+    fn of(address: &ListenAddress) -> Self {
+        match address {
+            ListenAddress::Tcp(to) if to.is_ipv6() => Self::Tcp6,
+            ListenAddress::Tcp(_) => Self::Tcp4,
+            ListenAddress::Udp(to) if to.is_ipv6() => Self::Udp6,
+            ListenAddress::Udp(_) => Self::Udp4,
+            ListenAddress::Unix(_) => Self::Unix,
+        }
+    }
+
+    /// Whether requests can be sent to it.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp4 | Self::Tcp6 | Self::Unix)
+    }
+}
+
+impl CheckSpec {
+    /// A check of this kind under this configuration.
+    pub fn new(check: impl Into<String>, kind: Kind, config: &Config) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            check: check.into(),
+            kind,
+            instance: InstanceSpec::of(config),
+            request_timeout_ms: ms(REQUEST_TIMEOUT),
+            timeout_ms: ms(config.validation.timeout) / 10 * 9,
+        }
+    }
+}
+
+/// Whether a command's program is a path inside the store path and not out of it.
+pub(crate) fn stays_inside(program: &str) -> bool {
+    let path = Path::new(program);
+    !program.is_empty() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}

@@ -1,0 +1,98 @@
+//! Plan and findings to a [`ValidationReport`]. Pure.
+
+use super::execute::Finding;
+use super::plan::{CONTROL, Plan, Step, Work};
+use super::verdict::VerdictFile;
+use crate::interface::types::{CandidateId, CheckResult, ReportId, SCHEMA, ValidationReport, Verdict};
+use crate::time::Timestamp;
+
+/// What a report says besides its verdicts.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// The report's id.
+    pub id: ReportId,
+    /// The candidate's.
+    pub candidate_id: CandidateId,
+    /// When the judge began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// Makes the report: one result for each step of the plan, whatever was found.
+pub fn report(plan: &Plan, findings: &[Finding], meta: Meta) -> ValidationReport {
+    let control = plan.steps.iter().zip(findings).find(|(step, _)| step.name == CONTROL);
+    let could_judge = control.is_some_and(|(step, finding)| judge(step, Some(finding), true).verdict == Verdict::Pass);
+    let results = plan.steps.iter().enumerate().map(|(index, step)| judge(step, findings.get(index), could_judge));
+    let checks: Vec<CheckResult> = results.collect();
+    ValidationReport {
+        schema: SCHEMA.into(),
+        id: meta.id,
+        candidate_id: meta.candidate_id,
+        store_path: plan.store_path.clone(),
+        active_store_path: plan.active_store_path.clone(),
+        validator: "supervisor".into(),
+        verdict: whole(&checks),
+        checks,
+        started_at: meta.started_at,
+        finished_at: meta.finished_at,
+    }
+}
+
+/// One failure fails; else one doubt leaves it open; nothing checked is a doubt.
+fn whole(checks: &[CheckResult]) -> Verdict {
+    let any = |verdict| checks.iter().any(|check| check.verdict == verdict);
+    if any(Verdict::Fail) {
+        Verdict::Fail
+    } else if any(Verdict::Inconclusive) || checks.is_empty() {
+        Verdict::Inconclusive
+    } else {
+        Verdict::Pass
+    }
+}
+
+fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResult {
+    let mut result = CheckResult {
+        name: step.name.clone(),
+        verdict: Verdict::Inconclusive,
+        summary: String::new(),
+        details: Vec::new(),
+        drv: None,
+        duration_ms: None,
+    };
+    match (&step.work, finding) {
+        (Work::Decided { verdict, summary, details }, _) => {
+            (result.verdict, result.summary, result.details) = (*verdict, summary.clone(), details.clone());
+        }
+        (Work::Build(built), Some(Finding::Built { .. })) => {
+            (result.verdict, result.summary) = (Verdict::Pass, "it builds".into());
+            result.drv = Some(built.drv.clone());
+        }
+        (Work::Build(built), Some(Finding::Failed { log, .. })) => {
+            // Where not even the control was built, a failed build says nothing about the candidate.
+            (result.verdict, result.summary) = if could_judge {
+                (Verdict::Fail, "it does not build".into())
+            } else {
+                (Verdict::Inconclusive, "it was not built, and neither was the control".into())
+            };
+            (result.drv, result.details) = (Some(built.drv.clone()), log.clone());
+        }
+        (Work::Sandboxed { .. }, Some(Finding::Built { drv, verdict, reused })) => {
+            result.drv = Some(drv.clone());
+            let bytes = verdict.as_deref().ok_or_else(|| "the output holds no verdict".to_owned());
+            match bytes.and_then(|bytes| VerdictFile::parse(bytes, &step.name)) {
+                Ok(file) => {
+                    (result.verdict, result.summary, result.details) = (file.verdict, file.summary, file.details);
+                    result.duration_ms = (!reused).then_some(file.duration_ms);
+                }
+                Err(reason) => result.summary = reason,
+            }
+        }
+        (Work::Sandboxed { .. }, Some(Finding::Failed { drv, log })) => {
+            result.summary = "there is no verdict: the check itself could not be run".into();
+            (result.drv, result.details) = (Some(drv.clone()), log.clone());
+        }
+        (_, Some(Finding::None) | None) => result.summary = "nothing was found out".into(),
+    }
+    result
+}

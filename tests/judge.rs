@@ -1,0 +1,367 @@
+//! The judge against real sandboxed Nix builds: an honest candidate passes, a hostile one is refused.
+//!
+//! Each test has a Nix store of its own below a temporary directory. Needs Nix and user namespaces; says so and skips
+//! where they are missing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rei::config;
+use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
+use rei::http::Request;
+use rei::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, Version};
+use rei::time::Timestamp;
+use rei::validation::{
+    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Meta, NixPrograms, Plan, TreeFile, Work, execute, plan,
+    report, reproduce,
+};
+use sha2::{Digest, Sha256};
+
+/// A store, the judged program in it, and the configuration of its runtime.
+struct Lab {
+    dir: tempfile::TempDir,
+    nix: NixPrograms,
+    program: String,
+    config: config::Config,
+}
+
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+impl Lab {
+    /// `None` where this machine has no Nix or no user namespaces.
+    fn open() -> Option<Self> {
+        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
+            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+            return None;
+        }
+        // Named, so that what a killed test leaves behind is known for whose it is.
+        let dir = tempfile::Builder::new().prefix("rei-judge-").tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        std::fs::write(root.join("etc/nix.conf"), "sandbox = true\nbuild-users-group =\nsubstituters =\n").unwrap();
+        let at = |path: &str| root.join(path).display().to_string();
+        let env = [
+            ("NIX_STORE_DIR", at("store")),
+            ("NIX_STATE_DIR", at("var/nix")),
+            ("NIX_LOG_DIR", at("var/log/nix")),
+            ("NIX_CONF_DIR", at("etc")),
+            ("HOME", at("home")),
+            ("NIX_REMOTE", String::new()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let nix = NixPrograms { scratch: root.join("scratch"), env, jobs: 2 };
+        let program = String::new();
+        let mut lab = Self { dir, nix, program, config: configuration() };
+        lab.program = lab.ask("nix-store", &["--add", example().to_str().unwrap()]);
+        Some(lab)
+    }
+
+    fn ask(&self, program: &str, args: &[&str]) -> String {
+        let output = Command::new(program).args(args).envs(self.nix.env.iter().cloned()).output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A derivation of the judged program.
+    fn derive(&self, name: &str, does: &str) -> Built {
+        let system = format!("{}-linux", std::env::consts::ARCH);
+        let expression = format!(
+            "let program = builtins.storePath \"{0}\"; d = derivation {{ name = \"judged-{name}\"; system = \"{system}\"; \
+             builder = program; inherit program; args = [ \"{does}\" ]; behaviour = \"{name}\"; }}; \
+             in {{ drv = d.drvPath; out = d.outPath; }}",
+            self.program
+        );
+        let text =
+            self.ask("nix-instantiate", &["--eval", "--strict", "--json", "--read-write-mode", "-E", &expression]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A version that behaves so.
+    fn version(&self, behaviour: &str) -> Version {
+        let Built { drv, out } = self.derive(behaviour, "make");
+        assert_eq!(self.ask("nix-store", &["--realise", &drv]), out);
+        Version { store_path: out, rev: behaviour.into(), tree: behaviour.into(), drv }
+    }
+
+    /// A golden run of these requests, each with its good answer.
+    fn golden(&self, name: &str, asked: &[(&str, Option<&str>)]) -> GoldenFact {
+        let path = self.dir.path().join(format!("{name}.golden.jsonl"));
+        let mut header = Header::new(name, "http", Timestamp::from_unix_ms(0));
+        header.normalisers = vec![Normaliser::Ignore { pointer: "/pid".into() }];
+        let mut writer = Writer::create(&path, &header).unwrap();
+        for (ask, good) in asked {
+            let good = good.map(|body| Expected { status: 200, headers: vec![], body: Some(body.as_bytes().to_vec()) });
+            writer.push(Exchange { request: Request::get(*ask), response: good, after_ms: 0 }).unwrap();
+        }
+        writer.finish().unwrap();
+        let sha256 = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+        GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
+    }
+
+    fn greeting(&self) -> GoldenFact {
+        self.golden("greeting", &[("/healthz", Some("yes")), ("/greet", Some(r#"{"id":"1","hello":"world","pid":0}"#))])
+    }
+
+    fn facts(&self, candidate: &Version, active: &Version) -> Facts {
+        Facts {
+            candidate: candidate.clone(),
+            active: active.clone(),
+            active_checks: Ok(FlakeChecks::new()),
+            candidate_checks: Ok(FlakeChecks::new()),
+            active_files: vec![],
+            candidate_files: vec![],
+            golden: vec![],
+            reproduction: None,
+            rei: self.program.clone().into(),
+            nonce: String::new(),
+        }
+    }
+
+    async fn judge(&self, facts: &Facts) -> ValidationReport {
+        let mut plan = plan(&self.config, facts);
+        quicken(&mut plan);
+        let findings = execute(&plan, &bound(facts), &self.nix).await.unwrap();
+        report(&plan, &findings, meta())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // A store is read-only, and a plain user could not remove it.
+        let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).output();
+    }
+}
+
+fn bound(facts: &Facts) -> Bound {
+    Bound { store_path: facts.candidate.store_path.clone(), active_store_path: facts.active.store_path.clone() }
+}
+
+fn meta() -> Meta {
+    let at = Timestamp::from_unix_ms(0);
+    Meta { id: ReportId::numbered(1), candidate_id: CandidateId::numbered(1), started_at: at, finished_at: at }
+}
+
+/// Short bounds for what the tests make late on purpose; the honest need a small part of them.
+fn quicken(plan: &mut Plan) {
+    for step in &mut plan.steps {
+        if let Work::Sandboxed { spec, .. } = &mut step.work {
+            spec.request_timeout_ms = 2_000;
+        }
+    }
+}
+
+/// The example program, built by cargo beside this test.
+fn example() -> PathBuf {
+    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "judged"]).status().unwrap();
+    assert!(build.success(), "cargo build --example judged");
+    let here = std::env::current_exe().unwrap();
+    let directory = here.ancestors().find(|path| path.join("examples/judged").exists());
+    directory.expect("target directory").join("examples/judged")
+}
+
+fn configuration() -> config::Config {
+    use config::*;
+    let probe = HttpProbe {
+        listen: "http".into(),
+        path: "/healthz".into(),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+    };
+    Config {
+        runtime: Runtime {
+            name: "judged".into(),
+            source: "/nowhere".into(),
+            r#ref: "main".into(),
+            dir: String::new(),
+            package: "default".into(),
+            command: vec!["bin/judged".into()],
+            env: BTreeMap::new(),
+            listen: vec![Listen { name: "http".into(), address: ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()) }],
+            strategy: Strategy::Overlap,
+            standby: Standby::Keep,
+            start_timeout: Duration::from_secs(4),
+            stop_timeout: Duration::from_secs(3),
+            poll: Duration::from_secs(10),
+        },
+        health: Health { http: Some(probe), ..Health::default() },
+        incidents: Incidents {
+            crash: CrashBound { restarts: 3, within: Duration::from_secs(60) },
+            latency: None,
+            errors: None,
+            memory: None,
+            fds: None,
+            repeats: 2,
+        },
+        promotion: Promotion {
+            mode: PromotionMode::Automatic,
+            canary: vec![],
+            observe: Duration::from_secs(300),
+            on_inconclusive: OnInconclusive::Ask,
+            hold: Duration::from_secs(300),
+            keep_generations: 5,
+        },
+        evolution: Evolution { per_incident: 3, per_hour: 6 },
+        validation: Validation {
+            golden: vec![],
+            protected: vec!["flake.nix".into(), "tests/**".into()],
+            timeout: Duration::from_secs(300),
+            allow_import_from_derivation: false,
+        },
+        blueprints: Blueprints {
+            directory: None,
+            incident: None,
+            by_class: BTreeMap::new(),
+            upgrade: "upgrade".into(),
+            timeout: Duration::from_secs(60),
+        },
+        agents: BTreeMap::new(),
+        commands: BTreeMap::new(),
+        isolation: Isolation {
+            read: vec![],
+            write: vec![],
+            user: None,
+            memory_bytes: None,
+            processes: 100,
+            fds: 1000,
+            connect: None,
+            enabled: true,
+        },
+        state: State { directory: "/nowhere".into(), sockets: None, log_bytes: 1 << 20 },
+    }
+}
+
+fn verdict_of(report: &ValidationReport, check: &str) -> Verdict {
+    report.checks.iter().find(|result| result.name == check).map(|result| result.verdict).expect(check)
+}
+
+fn word(report: &ValidationReport, check: &str) -> String {
+    let result = report.checks.iter().find(|result| result.name == check).expect(check);
+    format!("{}\n{}", result.summary, result.details.join("\n"))
+}
+
+#[tokio::test]
+async fn an_honest_repair_passes_every_check_and_a_repeat_costs_nothing() {
+    let Some(lab) = Lab::open() else { return };
+    let (active, repaired) = (lab.version("ok"), lab.version("fixed"));
+    let mut facts = lab.facts(&repaired, &active);
+    let check = lab.derive("check", "make");
+    facts.active_checks = Ok([("tests".to_owned(), Some(check.clone()))].into());
+    facts.candidate_checks = Ok([("tests".to_owned(), Some(check))].into());
+    facts.golden = vec![lab.greeting()];
+    facts.reproduction = Some(lab.golden("incident", &[("/greet", None), ("/crash", None)]));
+    let file = |object: &str| TreeFile { path: "flake.nix".into(), object: object.into() };
+    (facts.active_files, facts.candidate_files) = (vec![file("a")], vec![file("a")]);
+    let report = lab.judge(&facts).await;
+    assert_eq!(report.verdict, Verdict::Pass, "{report:#?}");
+    let names: Vec<&str> = report.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(names, ["sandbox", "protected", "unit/tests", "boot", "golden/greeting", "reproduction"]);
+    assert!(
+        report.checks.iter().filter(|check| check.name.contains("golden")).all(|check| check.duration_ms.is_some())
+    );
+    let again = lab.judge(&facts).await;
+    assert_eq!(again.verdict, Verdict::Pass);
+    assert!(again.checks.iter().all(|check| check.duration_ms.is_none()), "{again:#?}");
+
+    let run = facts.reproduction.clone().unwrap();
+    let told = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", &lab.nix).await.unwrap();
+    assert_eq!((told.tries, told.failures, told.reproduces), (3, 3, Some(true)), "{}", told.detail);
+    let told = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", &lab.nix).await.unwrap();
+    assert_eq!(told.reproduces, Some(false), "{}", told.detail);
+}
+
+#[tokio::test]
+async fn what_is_late_wrong_or_gone_fails_and_is_named() {
+    let Some(lab) = Lab::open() else { return };
+    let active = lab.version("ok");
+    let cases = [
+        ("wrong", "golden/greeting", r#"body/hello: recorded "world", answered "wurld""#),
+        ("slow", "golden/greeting", "no complete answer"),
+        ("dies_after", "golden/greeting", "ended with exit code 0"),
+        ("never_ready", "boot", "it was not ready within 4000 ms: GET /healthz answers 503"),
+        ("ignores_term", "boot", "it did not stop within 3000 ms of SIGTERM"),
+        ("says_passed", "boot", "it ended with exit code 0 before it was ready\nit printed: all 12 checks passed"),
+    ];
+    for (behaviour, check, reason) in cases {
+        let mut facts = lab.facts(&lab.version(behaviour), &active);
+        facts.golden = vec![GoldenFact { path: lab.dir.path().join("greeting.golden.jsonl"), ..golden_once(&lab) }];
+        let report = lab.judge(&facts).await;
+        assert_eq!(
+            (report.verdict, verdict_of(&report, check)),
+            (Verdict::Fail, Verdict::Fail),
+            "{behaviour}: {report:#?}"
+        );
+        assert!(word(&report, check).contains(reason), "{behaviour}: {report:#?}");
+    }
+    // An incident that is not repaired, one that Active does not have, and a check that fails or is gone.
+    let mut facts = lab.facts(&lab.version("wrong"), &active);
+    facts.reproduction = Some(lab.golden("crash", &[("/crash", None)]));
+    let failing = lab.derive("failing", "fail");
+    facts.active_checks = Ok([("gone".to_owned(), None)].into());
+    facts.candidate_checks = Ok([("failing".to_owned(), Some(failing))].into());
+    let report = lab.judge(&facts).await;
+    assert_eq!(verdict_of(&report, "reproduction"), Verdict::Fail, "{report:#?}");
+    assert!(word(&report, "reproduction").contains("SIGABRT"), "{report:#?}");
+    assert_eq!(verdict_of(&report, "unit/gone"), Verdict::Fail);
+    assert_eq!(verdict_of(&report, "unit/failing"), Verdict::Fail);
+    assert!(word(&report, "unit/failing").contains("one test failed"), "{report:#?}");
+    facts.reproduction = Some(lab.golden("harmless", &[("/greet", None)]));
+    assert_eq!(verdict_of(&lab.judge(&facts).await, "reproduction"), Verdict::Inconclusive);
+}
+
+/// The golden run of the table, written once.
+fn golden_once(lab: &Lab) -> GoldenFact {
+    let path = lab.dir.path().join("greeting.golden.jsonl");
+    if !path.exists() {
+        return lab.greeting();
+    }
+    let sha256 = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    GoldenFact { name: "greeting".into(), listener: "http".into(), path, sha256 }
+}
+
+#[tokio::test]
+async fn a_hostile_candidate_gains_nothing() {
+    let Some(lab) = Lab::open() else { return };
+    let active = lab.version("ok");
+    let golden = lab.greeting();
+    for behaviour in ["writes_verdict", "reads_answers", "kills_judge"] {
+        let mut facts = lab.facts(&lab.version(behaviour), &active);
+        facts.golden = vec![golden.clone()];
+        let report = lab.judge(&facts).await;
+        assert_eq!(verdict_of(&report, "golden/greeting"), Verdict::Fail, "{behaviour}: {report:#?}");
+        let said = word(&report, "golden/greeting");
+        assert!(said.contains(": refused, "), "{behaviour} must have tried: {said}");
+        assert!(!said.contains("SUCCEEDED"), "{behaviour}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_sandbox_nothing_is_judged() {
+    let Some(lab) = Lab::open() else { return };
+    let active = lab.version("ok");
+    let facts = lab.facts(&active, &active);
+    // A Nix that ignores what it is asked: the builder itself sees that it is not process 1 of a sandbox.
+    let unsandboxed =
+        Command::new(&lab.program).arg("builder").env_clear().env("out", lab.dir.path().join("out")).output().unwrap();
+    assert_eq!(unsandboxed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unsandboxed.stderr).contains("this is no Nix sandbox"));
+    assert!(!lab.dir.path().join("out").exists());
+    // A plan for another moment is refused, and so is a golden run that has changed since.
+    let plan_now = plan(&lab.config, &facts);
+    let elsewhere = Bound { active_store_path: "/nix/store/other".into(), ..bound(&facts) };
+    assert!(matches!(execute(&plan_now, &elsewhere, &lab.nix).await, Err(Error::Stale { .. })));
+    let mut changed = facts.clone();
+    changed.golden = vec![lab.greeting()];
+    std::fs::write(&changed.golden[0].path, "another").unwrap();
+    let error = execute(&plan(&lab.config, &changed), &bound(&changed), &lab.nix).await.unwrap_err();
+    assert!(matches!(error, Error::Nix(_)) && error.hint().is_some(), "{error}");
+    // A builder that cannot judge leaves the question open, also for the flake's own checks.
+    let mut broken = facts.clone();
+    broken.rei = lab.dir.path().join("etc/nix.conf");
+    broken.candidate_checks = Ok([("failing".to_owned(), Some(lab.derive("failing", "fail")))].into());
+    let report = lab.judge(&broken).await;
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{report:#?}");
+}
