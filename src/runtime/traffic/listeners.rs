@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Alarm;
@@ -11,6 +12,7 @@ use super::error::{OpenError, RouteError};
 use super::exchange::{Exchange, INTERFACE, Private};
 use super::group::{Group, Wanted};
 use super::label::Label;
+use super::program::service_field;
 use super::rejoin::Kept;
 use super::slot::{Routing, Slot};
 use crate::config::types::{Listen, ListenAddress};
@@ -270,6 +272,15 @@ impl Traffic {
         self.interface.as_ref().map(|private| private.path(slot))
     }
 
+    /// How the supervisor connects to the listener of this name in a slot, whether the slot has traffic or not.
+    pub fn way(&self, name: &str, slot: Slot) -> Option<Way> {
+        let listener = self.listeners.iter().find(|listener| listener.name() == name)?;
+        Some(match listener {
+            Listener::Group(group) => Way::Tcp { address: reachable(group.address), field: service_field(slot) },
+            Listener::Exchange(exchange) => Way::Unix(exchange.way(slot)),
+        })
+    }
+
     /// What tells of tampering. To be made anew after [`Traffic::repair`], which replaces sockets.
     ///
     /// # Errors
@@ -329,6 +340,29 @@ impl Traffic {
     }
 }
 
+/// How to connect to one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// With this differentiated-services field.
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The field.
+        field: u8,
+    },
+    /// By the slot's own path.
+    Unix(PathBuf),
+}
+
+/// An address that can be connected to: that of this machine itself where the listener takes any.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
+}
+
 impl Listener {
     fn open(
         listen: &Listen,
@@ -346,8 +380,11 @@ impl Listener {
         };
         let wanted = Wanted { name: listen.name.clone(), listen: listen.address.clone(), address, sticky };
         let kept = Kept::take(&wanted, ours);
-        let group =
-            if kept.is_empty() { Group::open(&wanted, routing)? } else { Group::adopt(&wanted, kept, routing, store, adoption)? };
+        let group = if kept.is_empty() {
+            Group::open(&wanted, routing)?
+        } else {
+            Group::adopt(&wanted, kept, routing, store, adoption)?
+        };
         Ok(Self::Group(Box::new(group)))
     }
 
