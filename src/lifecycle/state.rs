@@ -95,6 +95,8 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Approval {
+    /// To go on after a stage of the blueprint.
+    Stage,
     /// To try a candidate that passed.
     Promotion,
     /// To go on after a canary step that had too little data.
@@ -422,7 +424,7 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => None,
         }
     }
