@@ -15,7 +15,8 @@ use super::normalise::{Normaliser, Normalisers};
 use crate::http::{Request, Response};
 use crate::time::Timestamp;
 
-/// The version that is written, `major.minor` after the name. A reader takes every minor of its major.
+/// The version that is written, `major.minor` after the name. A reader takes every minor of its major, line by line: a
+/// field of an exchange that it does not know is refused, as a misspelt `response` must not turn into "anything is good".
 pub const SCHEMA: &str = "rei-golden/1.0";
 
 /// How the file of a run is called after its name.
