@@ -105,6 +105,16 @@ pub struct Exchange {
     pub after_ms: u64,
 }
 
+impl Exchange {
+    /// Reads one line of a golden file.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
+    }
+}
+
 /// The part of an answer that must come again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {

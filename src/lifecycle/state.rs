@@ -405,6 +405,20 @@ impl Lifecycle {
         (reason, deadline.map(|armed| armed.at))
     }
 
+    /// When the evolutions of the last hour began, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = Timestamp> {
+        self.recent.iter().copied()
+    }
+
+    /// Fingerprints of open incidents whose budget is spent.
+    pub fn spent_fingerprints(&self) -> Vec<String> {
+        let per_incident = self.policy.as_ref().map_or(u64::MAX, |policy| policy.per_incident);
+        let spent = self.attempts.iter().filter(|(print, count)| {
+            *count >= per_incident && self.incidents.contains_key(print)
+        });
+        spent.map(|(fingerprint, _)| fingerprint.clone()).collect()
+    }
+
     /// Whether content is in quarantine, by tree or by store path.
     pub fn is_quarantined(&self, content: &str) -> bool {
         !content.is_empty() && self.quarantine.iter().any(|entry| entry.tree == content || entry.store_path == content)

@@ -17,8 +17,8 @@ impl Shell {
                 let facts = self.diagnosis_facts(incident);
                 self.begin_work(&evolution.clone(), work::diagnose(self.tools.clone(), evolution, facts));
             }
-            Effect::Build { evolution, candidate, blueprint, rev, checkpoint } => {
-                let order = self.build_order(evolution.clone(), candidate, blueprint, rev, checkpoint);
+            Effect::Build { evolution, candidate, blueprint, rev, checkpoint, approved } => {
+                let order = self.build_order(evolution.clone(), candidate, blueprint, rev, checkpoint, approved);
                 self.begin_work(&evolution, work::build(self.tools.clone(), order, self.inputs.clone()));
             }
             Effect::Install { evolution } => {
@@ -159,6 +159,7 @@ impl Shell {
             return;
         }
         self.occupants.remove(slot, &self.store);
+        self.last_exit = Some(exit.to_string());
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }
 

@@ -32,15 +32,18 @@ pub struct Occupants {
     trees: Trees,
     table: InstanceTable,
     slots: [Option<Occupant>; 2],
+    /// Instances whose slot has a fresh one.
+    leaving: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
-    started: u64,
 }
 
 /// The instance in a slot.
 pub struct Occupant {
     /// Its id.
     pub id: String,
+    /// Its slot.
+    pub slot: Slot,
     /// Its main process.
     pub pid: u32,
     /// Its store path.
@@ -84,7 +87,7 @@ pub struct Wanted<'a> {
 impl Occupants {
     /// Nothing runs yet.
     pub fn new(trees: Trees, table: InstanceTable) -> Self {
-        Self { trees, table, slots: [None, None], logs: [None, None], sandbox: None, started: 0 }
+        Self { trees, table, slots: [None, None], leaving: Vec::new(), logs: [None, None], sandbox: None }
     }
 
     /// The id of the instance in a slot.
@@ -100,13 +103,36 @@ impl Occupants {
     /// Takes an instance out of its slot: it has ended.
     pub fn remove(&mut self, slot: Slot, store: &Arc<Mutex<dyn FdStore + Send>>) -> Option<Occupant> {
         let occupant = self.slots[slot.index()].take()?;
+        self.release(&occupant, store);
+        Some(occupant)
+    }
+
+    /// Asks the instance of a slot to end and frees the slot for a fresh one.
+    pub fn retire(&mut self, slot: Slot) {
+        self.stop(slot, false);
+        self.leaving.extend(self.slots[slot.index()].take());
+    }
+
+    /// Forgets a retired instance that has ended; `false` when there is none of this id.
+    pub fn dismiss(&mut self, id: &str, store: &Arc<Mutex<dyn FdStore + Send>>) -> bool {
+        let Some(at) = self.leaving.iter().position(|occupant| occupant.id == id) else { return false };
+        let occupant = self.leaving.swap_remove(at);
+        self.release(&occupant, store);
+        true
+    }
+
+    fn release(&self, occupant: &Occupant, store: &Arc<Mutex<dyn FdStore + Send>>) {
         self.table.clear(&occupant.id);
         for name in [format!("{INSTANCE_PREFIX}{}", occupant.id), format!("{LOG_PREFIX}{}", occupant.id)] {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
             }
         }
-        Some(occupant)
+    }
+
+    /// The log of the last instance in a slot.
+    pub fn last_log(&self, slot: Slot) -> Option<Arc<Log>> {
+        self.logs[slot.index()].clone()
     }
 
     /// Reaps processes that instances left behind.
@@ -179,7 +205,10 @@ impl Occupants {
         let cell = self.table.reserve(id).map_err(|error| chain(&error))?;
         let mut traffic = lock(wanted.traffic);
         let slot = wanted.slot.into();
-        traffic.prepare(slot).map_err(|error| chain(&error))?;
+        if !self.leaving.iter().any(|occupant| occupant.slot == wanted.slot) {
+            // What an instance did to the sockets is undone, unless one that lives uses them.
+            traffic.prepare(slot).map_err(|error| chain(&error))?;
+        }
         let fds = traffic.slot_fds(slot);
         let spawned = spawn::spawn(&SpawnSpec {
             id,
@@ -264,7 +293,7 @@ impl Occupants {
             orders: received,
         }));
         let store_path = wanted.store_path.to_owned();
-        self.slots[wanted.slot.index()] = Some(Occupant { id, pid, store_path, since, tree, log, orders, task });
+        self.slots[wanted.slot.index()] = Some(Occupant { id, slot: wanted.slot, pid, store_path, since, tree, log, orders, task });
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
@@ -280,12 +309,6 @@ impl Occupants {
     /// Forgets an instance that is not there any more.
     pub fn forget(&self, id: &str) {
         self.table.clear(id);
-    }
-
-    /// The number of the next instance, for its id.
-    pub fn next_number(&mut self) -> u64 {
-        self.started += 1;
-        self.started
     }
 
     /// How whole trees are killed here.
