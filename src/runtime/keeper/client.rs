@@ -24,6 +24,7 @@ const MESSAGE_BYTES_MAX: u64 = 4096;
 #[derive(Debug)]
 pub struct Keeper {
     connection: OwnedFd,
+    pid: i32,
 }
 
 impl Keeper {
@@ -77,13 +78,14 @@ impl Keeper {
     /// When none answers.
     pub fn connect(path: &Path) -> Result<Self, StoreError> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
+        let connection =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
         let bound = TimeVal::seconds(ANSWER_SECS_MAX);
         setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
         setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path).map_err(invalid)?).map_err(io::Error::from)?;
-        let keeper = Self { connection };
-        keeper.ping()?;
+        let mut keeper = Self { connection, pid: 0 };
+        keeper.pid = keeper.ask(wire::PING, "", &[])?.parse().map_err(|_| StoreError::Confused)?;
         Ok(keeper)
     }
 
@@ -92,7 +94,12 @@ impl Keeper {
     /// # Errors
     /// When it does not.
     pub fn ping(&self) -> Result<(), StoreError> {
-        self.ask(wire::PING, "", &[])
+        self.ask(wire::PING, "", &[]).map(drop)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Tells the keeper to let go of everything and end: the service is over.
@@ -100,14 +107,14 @@ impl Keeper {
     /// # Errors
     /// When it does not answer.
     pub fn quit(self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[])
+        self.ask(wire::QUIT, "", &[]).map(drop)
     }
 
-    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
         wire::send(&self.connection, kind, text, fds, MsgFlags::empty())?;
         let answer = self.receive()?;
         match answer.kind {
-            wire::OK => Ok(()),
+            wire::OK => Ok(answer.text),
             wire::NO => Err(StoreError::Refused { name: text.to_owned(), why: answer.text }),
             _ => Err(StoreError::Confused),
         }
@@ -128,12 +135,12 @@ impl AsFd for Keeper {
 impl FdStore for Keeper {
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::STORE, name, &[fd])
+        self.ask(wire::STORE, name, &[fd]).map(drop)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::REMOVE, name, &[])
+        self.ask(wire::REMOVE, name, &[]).map(drop)
     }
 
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {

@@ -19,7 +19,7 @@ pub(super) const STORE: u8 = b'S';
 pub(super) const REMOVE: u8 = b'R';
 /// Send everything.
 pub(super) const FETCH: u8 = b'F';
-/// Are you there?
+/// Are you there? The answer's text is the process id.
 pub(super) const PING: u8 = b'P';
 /// Let go of everything and end.
 pub(super) const QUIT: u8 = b'Q';
@@ -52,8 +52,7 @@ pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];
-    let message =
-        recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
     for rights in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = rights {
