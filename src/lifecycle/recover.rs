@@ -21,7 +21,7 @@ impl Lifecycle {
             Phase::Installing => self.install_again(out),
             Phase::Steady | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion } => {
                 self.serve_again(out);
-            },
+            }
             Phase::Diagnosing => {
                 self.serve_again(out);
                 if let Some(current) = &self.evolution {

@@ -413,9 +413,8 @@ impl Lifecycle {
     /// Fingerprints of open incidents whose budget is spent.
     pub fn spent_fingerprints(&self) -> Vec<String> {
         let per_incident = self.policy.as_ref().map_or(u64::MAX, |policy| policy.per_incident);
-        let spent = self.attempts.iter().filter(|(print, count)| {
-            *count >= per_incident && self.incidents.contains_key(print)
-        });
+        let spent =
+            self.attempts.iter().filter(|(print, count)| *count >= per_incident && self.incidents.contains_key(print));
         spent.map(|(fingerprint, _)| fingerprint.clone()).collect()
     }
 
