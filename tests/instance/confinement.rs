@@ -12,6 +12,7 @@ use std::path::Path;
 
 use rei::config::Isolation;
 use rei::runtime::isolation::{InstancePaths, Sandbox, User};
+use rei::runtime::table::InstanceTable;
 
 use crate::lab::{Lab, Start, is_root};
 
@@ -186,6 +187,29 @@ async fn without_isolation_the_same_attempts_succeed() {
         assert_eq!(results[name], ALLOWED, "{name}");
     }
     assert_ne!((results["clone3"], results["fast open"]), (libc::ENOSYS, libc::EPERM));
+}
+
+#[tokio::test]
+async fn many_listeners_do_not_push_the_rules_aside() {
+    // The numbers that the listeners get are those that the rules, and the lock of the table, have in the supervisor.
+    const LISTENERS: usize = 200;
+    let lab = Lab::new();
+    let table = InstanceTable::open(&lab.path("instances")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = Sandbox::builder().system().write(lab.dir.path()).build().unwrap();
+    let fds = (0..LISTENERS).map(|n| (format!("l{n}"), listener.as_fd())).collect();
+    let cell = Some(table.reserve("crowd").unwrap());
+    let start = Start { fds, cell, sandbox: Some(&sandbox), env: crate::lab::path_variable(), ..Start::default() };
+    let text = lab
+        .output(
+            "crowd",
+            Path::new("/bin/sh"),
+            &["-c", "echo $LISTEN_FDS; ls / >/dev/null 2>&1 || echo confined"],
+            start,
+        )
+        .await;
+    let confined = if sandbox.missing().iter().any(|line| line.contains("Landlock: ")) { "" } else { "confined\n" };
+    assert_eq!(text, format!("{LISTENERS}\n{confined}"));
 }
 
 #[tokio::test]

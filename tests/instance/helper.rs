@@ -1,5 +1,6 @@
 //! What the tests let a process do. Each act prints what came of it.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -36,11 +37,12 @@ fn notify() {
     std::thread::sleep(std::time::Duration::from_secs(1000));
 }
 
-fn start(id: &str, script: &str, table: &InstanceTable) -> Spawned {
-    let (null, args) = (std::fs::File::options().write(true).open("/dev/null").unwrap(), ["-c".into(), script.into()]);
+fn start(id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawned {
+    let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let spawned = spawn(&SpawnSpec {
         id,
-        program: Path::new("/bin/sh"),
+        program: Path::new(program),
         args: &args,
         env: &crate::lab::path_variable(),
         dir: None,
@@ -61,7 +63,7 @@ fn start_instances_for_ever() {
     let table = InstanceTable::open(&PathBuf::from(variable("REI_TEST_TABLE"))).unwrap();
     for n in 0.. {
         let id = format!("{}{n}", variable("REI_TEST_PREFIX"));
-        let spawned = start(&id, "exec sleep 1000", &table);
+        let spawned = start(&id, "/bin/sleep", &["1000"], &table);
         if n == 0 {
             std::fs::write(variable("REI_TEST_READY"), "").unwrap();
         }
@@ -75,7 +77,7 @@ fn supervise_one() {
     let path = PathBuf::from(variable("REI_TEST_TABLE"));
     let (table, ready) = (InstanceTable::open(&path).unwrap(), path.with_extension("ready"));
     let script = format!("trap 'exit 3' USR1; touch {}; while :; do sleep 0.01; done", ready.display());
-    let spawned = start(&format!("{}one", variable("REI_TEST_PREFIX")), &script, &table);
+    let spawned = start(&format!("{}one", variable("REI_TEST_PREFIX")), "/bin/sh", &["-c", &script], &table);
     until("the trap", || ready.exists().then_some(()));
     println!("\ninstance {}", spawned.pid);
     let _ = io::stdin().lock().read_line(&mut String::new());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rei::runtime::process::{self, Tag};
 use rei::runtime::spawn::{SpawnError, Step};
 use rei::runtime::table::InstanceTable;
 
@@ -27,7 +28,7 @@ async fn a_process_has_what_it_was_given_and_nothing_else() {
     // Ignored by every Rust program, and so by the supervisor; a service must not inherit it.
     let script = "echo pid=$$; env; echo cwd=$(pwd); umask; cd /proc/$$/fd; echo fds; ls; echo end; \
                   for n in 3 4; do echo $n=$(readlink $n); done; echo stdin=$(readlink 0); \
-                  grep -E '^(SigBlk|SigIgn|NoNewPrivs|NSsid):' ../status";
+                  grep -E '^(SigBlk|SigIgn|NoNewPrivs|NSsid):' /proc/self/status";
     let text = lab.output("a", Path::new("/bin/sh"), &["-c", script], start).await;
     let value = |name: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(['=', ':']));
@@ -111,6 +112,12 @@ fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
         supervisor.wait().unwrap();
         let table = InstanceTable::open(&table).unwrap();
         let entries = table.entries();
+        // The lock goes a moment before the new program's environment can be read.
+        for entry in &entries {
+            let named = |pid| process::tag(pid) == Tag::Instance(entry.id.clone());
+            let gone = |pid| process::stat(pid).is_none_or(|stat| stat.is_zombie());
+            until("the program", || entry.pid.is_none_or(|pid| gone(pid) || named(pid)).then_some(()));
+        }
         for pid in lab.alive() {
             caught += 1;
             assert!(entries.iter().any(|entry| entry.pid == Some(pid)), "{pid} is in no entry of {entries:?}");
