@@ -33,6 +33,9 @@ const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_mill
 /// How long a dead child in the supervisor's own session is left to whoever started it.
 const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
 
+/// Scans without a find that end a kill: a process inside exec has no environment to be told by for a moment.
+const EMPTY_SCANS: u32 = 2;
+
 /// Members of a tree that are remembered by pid, so that they are known when they have lost their parents.
 const SEEN_MAX: usize = 1024;
 
@@ -282,7 +285,7 @@ impl Tree {
     fn kill_scanned(&self) -> Killed {
         let tree = &self.0;
         let Some(main) = *lock(&tree.main) else { return Killed::default() };
-        let (mut killed, mut pauses) = (BTreeSet::new(), Pauses::new());
+        let (mut killed, mut empty_scans, mut pauses) = (BTreeSet::new(), 0, Pauses::new());
         loop {
             let found = self.scan(&main);
             for stat in &found.members {
@@ -292,7 +295,8 @@ impl Tree {
                 pidfd::signal_exactly(stat.pid, stat.start_ticks, Signal::SIGKILL);
             }
             let survivors = found.members.len();
-            if survivors == 0 || !pauses.pause() {
+            empty_scans = if survivors == 0 { empty_scans + 1 } else { 0 };
+            if empty_scans == EMPTY_SCANS || !pauses.pause() {
                 return Killed { leftovers: killed.len(), survivors, unattributed: found.unattributed };
             }
         }
