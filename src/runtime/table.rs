@@ -119,6 +119,7 @@ pub struct Entry {
 pub struct InstanceTable {
     map: NonNull<Map>,
     lock: File,
+    new_boot: bool,
 }
 
 // SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
@@ -151,15 +152,21 @@ impl InstanceTable {
         let map = map(&file).map_err(failed)?;
         // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
-        let table = Self { map, lock: file };
+        let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
+        let table = Self { map, lock: file, new_boot };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
-        if boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]) {
+        if new_boot {
             table.slots().iter().for_each(Slot::free);
             initialise(&table.lock, &boot_id).map_err(failed)?;
         }
         Ok(table)
+    }
+
+    /// Whether the machine was started anew since the table was used last: then no instance can have survived.
+    pub fn is_of_new_boot(&self) -> bool {
+        self.new_boot
     }
 
     /// Takes a slot for an instance that is about to be started. The cell goes to the new process, which writes its

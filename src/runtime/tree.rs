@@ -20,7 +20,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
 
-use super::cgroup::{Base, Cgroup, TreeLimits};
+pub use super::cgroup::TreeLimits;
+use super::cgroup::{Base, Cgroup};
 use super::pidfd;
 use super::process::{self, Stat, Tag};
 
@@ -137,6 +138,17 @@ impl Trees {
         lock(&self.0.live).insert(id.to_owned(), None);
         let id = id.to_owned();
         Tree(Arc::new(Member { shared: self.0.clone(), id, cgroup, main: Mutex::new(None), seen: Mutex::default() }))
+    }
+
+    /// Whether a process is the main one of a live instance, or in the cgroup of one. Other processes of an instance are
+    /// told by their ancestors.
+    pub fn contains(&self, pid: u32) -> bool {
+        let live = lock(&self.0.live);
+        let in_cgroup = || match &self.0.method {
+            TreeMethod::Cgroup(base) => live.keys().any(|id| base.open(id).is_ok_and(|cgroup| cgroup.contains(pid))),
+            TreeMethod::Scan { .. } => false,
+        };
+        live.values().flatten().any(|main| *main == pid) || in_cgroup()
     }
 
     /// Reaps what instances have left behind. To be called after SIGCHLD and now and then; returns how many were

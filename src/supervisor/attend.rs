@@ -68,7 +68,8 @@ pub async fn attend(mut it: Attend) {
     let dial = Arc::new(SlotDial::new(it.traffic.clone()));
     let target = Target { slot: it.slot.index(), pid: it.instance.pid(), store_path: it.store_path.clone() };
     let _probes = Probes::start(health, &target, &dial, &results);
-    let _notes = it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
+    let _notes =
+        it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
     let reports = AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), {
         Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() }
     })));
@@ -76,7 +77,7 @@ pub async fn attend(mut it: Attend) {
     let mut readiness = Readiness { probed: !asks, notified: health.notify.is_none(), told: it.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
     let mut usage = tokio::time::interval(USAGE_PAUSE);
-    let mut meter = UsageMeter::default();
+    let meter = UsageMeter::default();
     readiness.tell(&teller).await;
     loop {
         tokio::select! {
@@ -223,12 +224,15 @@ async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>
         let late = probe.interval * 3;
         let signal = match client.stream_runtime_health(probe.interval).await {
             Ok(mut reports) => loop {
-                match tokio::time::timeout(late, reports.next()).await {
-                    Ok(Some(Ok(report))) => {
+                match reports.next(late).await {
+                    Some(Ok(report)) => {
                         teller.tell(News::Signal(Signal::NativeReport(Box::new(report)))).await;
                     }
-                    Ok(Some(Err(ClientError::Garbage { detail }))) => break Signal::ReportGarbage { detail },
-                    Ok(Some(Err(_)) | None) | Err(_) => break Signal::ReportMissed,
+                    Some(Err(ClientError::Garbage { detail, .. })) => break Signal::ReportGarbage { detail },
+                    Some(Err(error @ ClientError::TooLarge { .. })) => {
+                        break Signal::ReportGarbage { detail: chain(&error) };
+                    }
+                    Some(Err(_)) | None => break Signal::ReportMissed,
                 }
             },
             Err(error) => {

@@ -26,7 +26,10 @@ impl Shell {
             }
             Effect::Validate { evolution, candidate, version, report } => {
                 let order = self.validation_order(candidate, version, report);
-                self.begin_work(&evolution.clone(), work::validate(self.tools.clone(), evolution, order, self.inputs.clone()));
+                self.begin_work(
+                    &evolution.clone(),
+                    work::validate(self.tools.clone(), evolution, order, self.inputs.clone()),
+                );
             }
             Effect::Cancel { evolution } => self.working.retain(|(of, handle)| {
                 if *of == evolution {

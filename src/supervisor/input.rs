@@ -3,9 +3,9 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::health::Signal;
-use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
+use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use crate::lifecycle::{Event, Request, Slot};
 use crate::runtime::exit::Exit;
 

@@ -35,9 +35,10 @@ impl Shell {
 
     fn refused(&self, refusal: &Refusal) -> OperationsError {
         match refusal {
-            Refusal::WrongPhase { what, hint, .. } => {
-                OperationsError::WrongPhase { phase: self.core.phase().into(), hint: format!("cannot {what} now: {hint}") }
-            }
+            Refusal::WrongPhase { what, hint, .. } => OperationsError::WrongPhase {
+                phase: self.core.phase().into(),
+                hint: format!("cannot {what} now: {hint}"),
+            },
             Refusal::NotFound { name, .. } => OperationsError::NotFound { id: name.clone() },
             Refusal::Quarantined { content } => OperationsError::Invalid {
                 field: "rev".to_owned(),

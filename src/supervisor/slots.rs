@@ -22,7 +22,7 @@ use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, SpawnSpec};
 use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::Traffic;
-use crate::runtime::tree::{Tree, TreeLimits, TreeMethod, Trees};
+use crate::runtime::tree::{TreeLimits, TreeMethod, Trees};
 
 /// Names the read end of an instance's log pipe in the descriptor store.
 const LOG_PREFIX: &str = "log/";
@@ -46,14 +46,8 @@ pub struct Occupant {
     pub slot: Slot,
     /// Its main process.
     pub pid: u32,
-    /// Its store path.
-    pub store_path: String,
     /// When it was started.
     pub since: Instant,
-    /// Its processes.
-    pub tree: Tree,
-    /// Its log.
-    pub log: Arc<Log>,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
 }
@@ -200,7 +194,8 @@ impl Occupants {
         let sandbox = self.sandbox.insert(sandbox);
         let notify = bind_notify(wanted, id, sandbox)?;
         let watchdog = config.health.notify.as_ref().and_then(|notify| notify.watchdog);
-        let limits = TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: config.isolation.processes };
+        let limits =
+            TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: Some(config.isolation.processes) };
         let tree = self.trees.create(id, limits).map_err(|error| format!("cannot make its cgroup: {error}"))?;
         let cell = self.table.reserve(id).map_err(|error| chain(&error))?;
         let mut traffic = lock(wanted.traffic);
@@ -231,7 +226,8 @@ impl Occupants {
         if let Err(error) = lock(wanted.store).store(&format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd()) {
             tracing::warn!(error = %chain(&error), "the keeper does not know of the instance");
         }
-        let instance = Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
+        let instance =
+            Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
     }
 
@@ -277,14 +273,14 @@ impl Occupants {
         ready: bool,
     ) {
         let (orders, received) = mpsc::channel(4);
-        let (id, pid, tree) = (instance.id().to_owned(), instance.pid(), instance.tree().clone());
+        let (id, pid) = (instance.id().to_owned(), instance.pid());
         let since = Instant::now();
         let task = tokio::spawn(attend(Attend {
             slot: wanted.slot,
             store_path: wanted.store_path.to_owned(),
             instance,
             since,
-            log: log.clone(),
+            log,
             notify,
             ready,
             tools: wanted.tools.clone(),
@@ -292,8 +288,7 @@ impl Occupants {
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        let store_path = wanted.store_path.to_owned();
-        self.slots[wanted.slot.index()] = Some(Occupant { id, slot: wanted.slot, pid, store_path, since, tree, log, orders, task });
+        self.slots[wanted.slot.index()] = Some(Occupant { id, slot: wanted.slot, pid, since, orders, task });
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
@@ -306,14 +301,29 @@ impl Occupants {
         self.table.entries()
     }
 
+    /// Whether the machine was started anew since an instance was last recorded.
+    pub fn rebooted(&self) -> bool {
+        self.table.is_of_new_boot()
+    }
+
+    /// Ends an instance of an earlier supervisor that no slot knows of.
+    pub fn end_stray(&self, entry: &crate::runtime::table::Entry) {
+        let id = entry.id.clone();
+        if let Some(pid) = entry.pid {
+            match Instance::adopt(&id, pid, entry.start_ticks, &self.trees) {
+                Ok(mut instance) => {
+                    tracing::warn!(id, pid, "an instance that was begun and never recorded is ended");
+                    tokio::spawn(async move { instance.end().await });
+                }
+                Err(error) => tracing::debug!(error = %chain(&error), "an instance is gone"),
+            }
+        }
+        self.table.clear(&id);
+    }
+
     /// Forgets an instance that is not there any more.
     pub fn forget(&self, id: &str) {
         self.table.clear(id);
-    }
-
-    /// How whole trees are killed here.
-    pub fn tree_method(&self) -> &TreeMethod {
-        self.trees.method()
     }
 
     /// Forgets the prepared rules: the configuration has changed.
@@ -329,14 +339,17 @@ impl Drop for Occupant {
 }
 
 fn sandbox(tools: &Tools, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
-    let cgroup = matches!(trees.method(), TreeMethod::Cgroup(_));
+    let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
+        TreeMethod::Cgroup(base) => (base.memory, base.pids),
+        TreeMethod::Scan { .. } => (false, false),
+    };
     let paths = InstancePaths {
         user: &tools.config.runtime.name,
         closure: &[tools.nix.store_dir()],
         state,
         temporary,
-        memory_by_cgroup: cgroup && trees.bounds_memory(),
-        processes_by_cgroup: cgroup && trees.bounds_processes(),
+        memory_by_cgroup,
+        processes_by_cgroup,
     };
     let sandbox = Sandbox::instance(&tools.config.isolation, &paths).map_err(|error| chain(&error))?;
     for missing in sandbox.missing() {
@@ -383,10 +396,9 @@ impl From<lifecycle::Routing> for crate::runtime::traffic::Routing {
         let main = routing.main.into();
         match routing.other_ppm {
             0 => Self::All(main),
-            ppm => Self::Share {
-                to: routing.main.other().into(),
-                share: f64::from(ppm) / f64::from(lifecycle::WHOLE_PPM),
-            },
+            ppm => {
+                Self::Share { to: routing.main.other().into(), share: f64::from(ppm) / f64::from(lifecycle::WHOLE_PPM) }
+            }
         }
     }
 }

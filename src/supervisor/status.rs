@@ -51,7 +51,9 @@ impl Shell {
             candidate: candidate.map(|version| {
                 self.version_status(&version, Role::Candidate, None, core.trial_slot().or(active_slot.map(Slot::other)))
             }),
-            previous: core.previous().map(|deployed| self.deployed(deployed, Role::Previous, active_slot.map(Slot::other))),
+            previous: core
+                .previous()
+                .map(|deployed| self.deployed(deployed, Role::Previous, active_slot.map(Slot::other))),
             health,
             open_incidents: core.incidents().values().map(|open| open.to_incident(runtime)).collect(),
             evolution: core.evolution().map(|evolution| EvolutionStatus {

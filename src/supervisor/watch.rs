@@ -50,6 +50,13 @@ impl Watch {
         }
     }
 
+    /// Takes the bounds of a configuration that was read again; monitors that watch keep theirs.
+    pub fn configure(&mut self, config: &Config) {
+        self.incidents = config.incidents.clone();
+        self.sources = Sources::of(&config.health);
+        self.bounds = Bounds::of(&config.incidents);
+    }
+
     /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it.
     pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp) {
         let watched = &mut self.slots[slot.index()];

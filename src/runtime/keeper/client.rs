@@ -125,6 +125,10 @@ impl AsFd for Keeper {
 }
 
 impl FdStore for Keeper {
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.ask(wire::QUIT, "", &[]).map(drop)
+    }
+
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
         self.ask(wire::STORE, name, &[fd]).map(drop)

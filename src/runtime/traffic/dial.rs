@@ -37,7 +37,7 @@ impl Dial for SlotDial {
 async fn connect(address: SocketAddr, field: u8) -> io::Result<tokio::net::TcpStream> {
     let socket = if address.is_ipv4() {
         let socket = TcpSocket::new_v4()?;
-        setsockopt(&socket, sockopt::IpTos, &i32::from(field))?;
+        setsockopt(&socket, sockopt::Ipv4Tos, &i32::from(field))?;
         socket
     } else {
         let socket = TcpSocket::new_v6()?;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{build_version, reason};
-use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Library, Outcome, StageEvent, StageEventKind};
+use crate::blueprint::library::Library;
+use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Outcome, StageEvent, StageEventKind};
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
 use crate::lifecycle::Event;
 use crate::nix::{Derivation, RealiseOptions};
@@ -65,7 +66,9 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
         None => None,
     };
     let mut checkpoint: Option<Checkpoint> = match &order.checkpoint {
-        Some(text) => Some(serde_json::from_str(text).map_err(|error| format!("the checkpoint is unreadable: {error}"))?),
+        Some(text) => {
+            Some(serde_json::from_str(text).map_err(|error| format!("the checkpoint is unreadable: {error}"))?)
+        }
         None => None,
     };
     if let Some(checkpoint) = checkpoint.as_mut().filter(|_| order.approved) {
@@ -205,11 +208,11 @@ impl Bench<'_> {
             return Ok(());
         }
         let timeout = self.tools.config.validation.timeout;
-        let options =
-            RealiseOptions { jobs: Tools::jobs(), timeout, silence: timeout, total: timeout, root: None };
+        let options = RealiseOptions { jobs: Tools::jobs(), timeout, silence: timeout, total: timeout, root: None };
         let all: Vec<Derivation> = drvs.iter().map(|(_, derivation)| derivation.clone()).collect();
         let progress = Some(super::progress(self.inputs));
-        let realised = self.tools.nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
+        let realised =
+            self.tools.nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
         for ((name, derivation), outcome) in drvs.iter().zip(&realised.outcomes) {
             if let Some(failure) = &outcome.failure {
                 let log = self.tools.nix.log(&derivation.drv, LOG_BYTES).await.ok().flatten().unwrap_or_default();
@@ -245,4 +248,3 @@ impl blueprint::Workbench for Bench<'_> {
         self.checks(commit, |name| ["lint", "clippy", "fmt", "format"].iter().any(|word| name.contains(word))).await
     }
 }
-

@@ -65,9 +65,9 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
     let incident_id = facts.incident.as_ref().map(|incident| incident.id.clone());
     let ask = facts.interface.clone().zip(incident_id).map(|(path, incident)| async move {
         let context = EvolutionClient::new(path).collect_evolution_context(incident, RUNTIME_CONTEXT).await;
-        context.map_err(|error| chain(&error)).and_then(|context| {
-            serde_json::to_value(context).map_err(|error| error.to_string())
-        })
+        context
+            .map_err(|error| chain(&error))
+            .and_then(|context| serde_json::to_value(context).map_err(|error| error.to_string()))
     });
     let request = Request {
         state: tools.paths.state().to_owned(),

@@ -34,7 +34,10 @@ pub async fn drop_candidates(tools: &Tools, current: Option<&str>) {
     for name in roots.into_keys() {
         let candidate = name.starts_with("cand_") || name.starts_with("first");
         let needed = current.is_some_and(|current| name.starts_with(current));
-        if candidate && !needed && let Err(error) = tools.roots.remove(&name) {
+        if candidate
+            && !needed
+            && let Err(error) = tools.roots.remove(&name)
+        {
             tracing::warn!(error = crate::report::chain(&error), name, "cannot remove a root");
         }
     }

@@ -61,17 +61,16 @@ pub async fn validate(
 /// Judges, and keeps the report. What cannot be judged is inconclusive.
 pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> ValidationReport {
     let started_at = Clock::starting(Timestamp::default()).now();
-    let meta = |finished_at| Meta { id: order.report.clone(), candidate_id: order.candidate.clone(), started_at, finished_at };
+    let meta =
+        |finished_at| Meta { id: order.report.clone(), candidate_id: order.candidate.clone(), started_at, finished_at };
     let facts = facts(tools, order).await;
     let judged = async {
         let facts = facts?;
         let plan = validation::plan(&tools.config, &facts);
         let text = format!("{} checks in sandboxes", plan.steps.len());
         let _ = inputs.send(Input::Progress { text, done: None }).await;
-        let now = Bound {
-            store_path: order.version.store_path.clone(),
-            active_store_path: order.active.store_path.clone(),
-        };
+        let now =
+            Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
         let findings = validation::execute(&plan, &now, &judge_programs(tools)).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
@@ -86,7 +85,12 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
     report
 }
 
-fn inconclusive(order: &ValidationOrder, why: String, started_at: Timestamp, finished_at: Timestamp) -> ValidationReport {
+fn inconclusive(
+    order: &ValidationOrder,
+    why: String,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+) -> ValidationReport {
     ValidationReport {
         schema: SCHEMA.to_owned(),
         id: order.report.clone(),
@@ -124,7 +128,12 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let mut golden = Vec::new();
     for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
         let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
-        golden.push(GoldenFact { name: listed.header.name, listener: listed.header.listener, path: listed.path, sha256 });
+        golden.push(GoldenFact {
+            name: listed.header.name,
+            listener: listed.header.listener,
+            path: listed.path,
+            sha256,
+        });
     }
     Ok(Facts {
         candidate: order.version.clone(),
@@ -154,7 +163,7 @@ async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String
     let files = tools.mirror.files(commit).await.map_err(|error| reason(&error, error.hint()))?;
     let plain = |file: crate::source::TreeFile| TreeFile {
         path: file.path.display().to_string(),
-        object: format!("{:o} {}", file.mode, file.object),
+        object: format!("{:o} {}", file.mode, file.blob),
     };
     Ok(files.into_iter().map(plain).collect())
 }

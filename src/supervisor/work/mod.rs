@@ -67,7 +67,8 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
         total: tools.config.blueprints.timeout,
         root: Some(tools.roots.path(root).map_err(nix)?),
     };
-    let realised = tools.nix.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
+    let realised =
+        tools.nix.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = tools.nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let log = String::from_utf8_lossy(&log).into_owned();
@@ -89,7 +90,9 @@ fn progress(inputs: &Inputs) -> tokio::sync::mpsc::Sender<Progress> {
             let (text, done) = match &progress {
                 Progress::Started { drv } => (format!("building {}", name(drv)), None),
                 Progress::Ended { drv } => (format!("built {}", name(drv)), None),
-                Progress::Counts { done, expected, .. } => (format!("{done} of {expected} builds"), Some((*done, *expected))),
+                Progress::Counts { done, expected, .. } => {
+                    (format!("{done} of {expected} builds"), Some((*done, *expected)))
+                }
                 Progress::Line { .. } | Progress::Phase { .. } => continue,
             };
             if inputs.send(Input::Progress { text, done }).await.is_err() {
