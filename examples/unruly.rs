@@ -14,7 +14,11 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Whether it was asked to become sick.
+static SICK: AtomicBool = AtomicBool::new(false);
 
 /// A reply that no supervisor should take, in bytes.
 const HUGE_BYTES: usize = 100 << 20;
@@ -43,7 +47,8 @@ fn make() -> ExitCode {
     }
     let out = PathBuf::from(attribute("out"));
     std::fs::create_dir_all(out.join("bin")).expect("an output");
-    std::os::unix::fs::symlink(attribute("program"), out.join("bin/unruly")).expect("a link");
+    let name = std::env::var("bin").unwrap_or_else(|_| "unruly".into());
+    std::os::unix::fs::symlink(attribute("program"), out.join("bin").join(name)).expect("a link");
     std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
     ExitCode::SUCCESS
 }
@@ -111,6 +116,19 @@ fn serve() -> ExitCode {
     let (does, version) = behaviour.split_once(' ').unwrap_or((&behaviour, "1"));
     match does {
         "exits" => return ExitCode::from(3),
+        "says_passed" => {
+            println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
+            return ExitCode::SUCCESS;
+        }
+        // Puts a verdict wherever a judge might look for one, and ends well.
+        "writes_verdict" => {
+            let verdict = "{\"schema\":\"rei-verdict/1.0\",\"verdict\":\"pass\",\"summary\":\"\"}";
+            for dir in [attribute("out"), "..".into(), "../..".into(), "/tmp".into(), home.display().to_string()] {
+                let _ = std::fs::create_dir_all(&dir);
+                let _ = std::fs::write(Path::new(&dir).join("verdict.json"), verdict);
+            }
+            return ExitCode::SUCCESS;
+        }
         "forks" => {
             // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
             if unsafe { libc::fork() } != 0 {
@@ -155,7 +173,11 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
     let head = String::from_utf8_lossy(&head[..n]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/");
     let (status, body) = match path {
-        "/healthz" if does == "never_ready" => (503, "no"),
+        "/healthz" if does == "never_ready" || SICK.load(Ordering::Relaxed) => (503, "no"),
+        "/sicken" => {
+            SICK.store(true, Ordering::Relaxed);
+            (200, "sick")
+        }
         "/healthz" => (200, "yes"),
         "/die" => std::process::abort(),
         "/answer" if does == "wrong_answer" => (200, "41"),

@@ -130,7 +130,8 @@ impl Lab {
         let health = if more.contains("[health]") {
             String::new()
         } else {
-            "[health]\nhttp = { listen = \"http\", path = \"/healthz\", interval = \"100ms\", timeout = \"2s\" }\n".to_owned()
+            "[health]\nhttp = { listen = \"http\", path = \"/healthz\", interval = \"100ms\", timeout = \"2s\" }\n"
+                .to_owned()
         };
         let promotion = if more.contains("[promotion]") {
             ""
@@ -475,4 +476,9 @@ fn make_writable(path: &Path) {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         make_writable(&entry.path());
     }
+}
+
+/// The program that stands in for an agent.
+pub fn agent() -> PathBuf {
+    programs().join("unruly")
 }
