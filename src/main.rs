@@ -16,7 +16,21 @@ fn main() -> std::process::ExitCode {
             let end = rt.block_on(rei::supervisor::supervise(args[2].as_ref(), &exe, || eprintln!("ready")));
             match end {
                 Ok(end) => eprintln!("{end:?}"),
-                Err(error) => eprintln!("error: {} hint: {:?}", rei::report::chain(&error), error.hint()),
+                Err(error) => {
+                    eprintln!("error: {}", rei::report::chain(&error));
+                    if let rei::supervisor::StartError::Config(rei::config::LoadError::Invalid {
+                        path,
+                        text,
+                        problems,
+                    }) = &error
+                    {
+                        eprintln!("{}", rei::config::render(problems, &path.display().to_string(), text));
+                    }
+                    if let Some(hint) = error.hint() {
+                        eprintln!("hint: {hint}");
+                    }
+                    return std::process::ExitCode::FAILURE;
+                }
             }
             return std::process::ExitCode::SUCCESS;
         }

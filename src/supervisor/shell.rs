@@ -40,8 +40,13 @@ pub enum End {
     Asked,
     /// The program is replaced in place.
     Reexec,
-    /// There is nothing to supervise, and why.
-    GaveUp(String),
+    /// There is nothing to supervise.
+    GaveUp {
+        /// Why.
+        reason: String,
+        /// The next step.
+        hint: String,
+    },
 }
 
 /// The supervisor.
@@ -68,6 +73,8 @@ pub struct Shell {
     pub(super) end: Option<End>,
     pub(super) since_snapshot: u64,
     pub(super) started_at: Timestamp,
+    /// What the last probe of an instance that is not ready said.
+    pub(super) not_yet: [Option<String>; 2],
     /// How the last instance of Active ended.
     pub(super) last_exit: Option<String>,
     /// Builds and validations that were asked for from outside.
@@ -131,6 +138,10 @@ impl Shell {
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
         if next == self.core && effects.is_empty() {
+            // That a commit is not taken is news for a person.
+            if matches!(event, Event::Followed { .. }) {
+                self.tell_story(&event, &effects);
+            }
             return Ok(());
         }
         let entry = Entry { event, effects };
@@ -180,6 +191,7 @@ impl Shell {
                 self.saw(slot, crate::health::Signal::Ready(true));
                 self.pending.push_back(Event::Ready { slot });
             }
+            News::NotYet(detail) => self.not_yet[slot.index()] = Some(detail),
             News::Exited(exit, ran_ms) => self.on_exited(slot, exit, ran_ms),
             News::Stopped => self.on_stopped(slot),
         }

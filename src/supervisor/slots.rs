@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::tools::Tools;
+use super::work::reason;
 use crate::lifecycle::{self, Slot};
 use crate::report::chain;
 use crate::runtime::instance::Instance;
@@ -226,7 +227,7 @@ impl Occupants {
             notify: notify.as_ref().map(|notify| (notify.path(), watchdog)),
             pid_cell: Some(cell),
         })
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| reason(&error, error.hint()))?;
         drop(fds);
         drop(traffic);
         self.table.started(id, spawned.start_ticks);
