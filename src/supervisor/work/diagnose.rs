@@ -110,8 +110,12 @@ async fn reproduce(
     };
     let programs = judge_programs(tools);
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
-    let tried = validation::reproduce(&tools.config, active, &fact, &tools.builder, &nonce, &programs).await;
-    vec![tried.unwrap_or_else(|error| ReproductionRun { detail: chain(&error), ..ReproductionRun::default() })]
+    let tried = async {
+        let builder = tools.builder().await.map_err(|refusal| chain(&refusal))?;
+        let tried = validation::reproduce(&tools.config, active, &fact, builder, &nonce, &programs).await;
+        tried.map_err(|error| chain(&error))
+    };
+    vec![tried.await.unwrap_or_else(|detail| ReproductionRun { detail, ..ReproductionRun::default() })]
 }
 
 /// Writes the run anew and says its digest.

@@ -144,14 +144,15 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
         candidate_files: files(tools, &candidate).await?,
         golden,
         reproduction: reproduction(tools, order.incident.as_ref()),
-        rei: tools.builder.clone(),
+        rei: tools.builder().await.map_err(|refusal| reason(&refusal, refusal.hint()))?.to_owned(),
         nonce: order.report.0.clone(),
     })
 }
 
 async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
     let root = tools.roots.path(root).map_err(|error| chain(&error))?;
-    let found = tools.nix.evaluate_checks(flake, Some(&root)).await.map_err(|error| reason(&error, error.hint()))?;
+    let told = |error: crate::nix::Error| reason(&error, error.hint());
+    let found = tools.nix().await.map_err(told)?.evaluate_checks(flake, Some(&root)).await.map_err(told)?;
     let built = |derivation: Derivation| Built {
         drv: derivation.drv.display().to_string(),
         out: derivation.out.display().to_string(),
