@@ -435,6 +435,9 @@ impl Drop for Lab {
         for pid in self.processes().into_iter().map(|process| process.pid).chain(self.keeper()) {
             let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
         }
+        if std::env::var_os("REI_TELL").is_some() {
+            eprintln!("{}", self.ledger().tell());
+        }
         // Store paths are read-only, and only root may remove files from a read-only directory.
         make_writable(self.dir.path());
     }

@@ -43,6 +43,17 @@ impl Ledger {
         Self { records, states }
     }
 
+    /// A line for each record, for who looks why a test takes long.
+    pub fn tell(&self) -> String {
+        let mut told = String::new();
+        for (record, state) in self.records.iter().zip(&self.states) {
+            let event = serde_json::to_value(&record.body.event).expect("JSON").to_string();
+            let event: String = event.chars().take(220).collect();
+            told.push_str(&format!("{} {} {} {event}\n", record.seq, record.at, state.phase().name()));
+        }
+        told
+    }
+
     /// The phases in which supervisors were lost, with the phase after each recovery.
     pub fn recoveries(&self) -> Vec<(&'static str, &'static str)> {
         let recovered = |(at, record): (usize, &Record<Entry>)| {
