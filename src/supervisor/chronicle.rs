@@ -18,7 +18,7 @@ pub use self::trip::{EvolutionStep, EvolutionView, STEPS_MAX};
 use super::record::Entry;
 use crate::interface::operations::{HistoryEntry, Phase, ShowKind, ShowReply};
 use crate::interface::types::{
-    EvolutionContext, EvolutionId, Evidence, MaintenanceAction, RecordId, RuntimeIncident, RuntimeMaintenanceRecord,
+    Evidence, EvolutionContext, EvolutionId, MaintenanceAction, RecordId, RuntimeIncident, RuntimeMaintenanceRecord,
     SCHEMA, Verdict, Version,
 };
 use crate::journal::Record;
