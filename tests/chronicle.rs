@@ -138,3 +138,117 @@ fn the_chronicle_knows_what_the_core_knows() {
         assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
     }
 }
+
+/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
+mod story {
+    use std::path::Path;
+    use std::process::Command;
+
+    use rei::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
+    use rei::journal::{Journal, Meta};
+    use rei::lifecycle::{Event, Finding, Instance, Lifecycle, Plan, ReportDigest, Slot, Standby, Timer};
+    use rei::supervisor::record::Entry;
+    use rei::time::Timestamp;
+
+    use super::world::{path, policy};
+
+    struct Teller {
+        core: Lifecycle,
+        journal: Journal<Entry>,
+        seconds: u64,
+    }
+
+    impl Teller {
+        /// One event a second.
+        fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
+            self.seconds += 1;
+            let at = Timestamp::from_unix_ms(1_795_359_670_250 + self.seconds * 1000);
+            let effects = self.core.step(at, event.clone());
+            self.journal.append(at, &Entry { event, effects: effects.clone() }).unwrap();
+            effects
+        }
+
+        fn built(&mut self, evolution: u64, tree: &str, files_changed: &[&str]) {
+            let version =
+                Version { store_path: path(tree), rev: format!("r-{tree}"), tree: tree.into(), drv: String::new() };
+            let files_changed = files_changed.iter().map(|path| (*path).to_owned()).collect();
+            let evolution = EvolutionId::numbered(evolution);
+            self.tell(Event::Built { evolution, version, base_rev: "r-t1".into(), files_changed });
+        }
+
+        fn serves(&mut self, slot: Slot) {
+            self.tell(Event::Started { slot, instance: Instance::default() });
+            self.tell(Event::Ready { slot });
+        }
+    }
+
+    fn write(state: &Path) {
+        let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
+        let (journal, _) = Journal::open(&state.join("journal"), &meta).unwrap();
+        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
+        it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
+        it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
+        it.built(1, "t1", &[]);
+        it.tell(Event::GenerationPrepared { store_path: path("t1"), generation: 1 });
+        it.serves(Slot::A);
+        it.tell(Event::Exited { slot: Slot::A, exit: "exit code 2".into(), ran_ms: 5 });
+        it.serves(Slot::A);
+        it.tell(Event::Found(Finding {
+            class: IncidentClass::RuntimeFailure,
+            cause: "crash".into(),
+            severity: Severity::Critical,
+            fingerprint: "sha256:f".into(),
+            summary: "exit code 2: index out of bounds".into(),
+            evolve: true,
+        }));
+        let evolution = EvolutionId::numbered(2);
+        it.tell(Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() });
+        it.tell(Event::StageReached { evolution: evolution.clone(), stage: "edit".into(), checkpoint: "{}".into() });
+        it.built(2, "t2", &["src/main.rs"]);
+        let (id, summary) = (ReportId::numbered(1), String::new());
+        let report = ReportDigest { id, store_path: path("t2"), verdict: Verdict::Pass, summary };
+        it.tell(Event::Validated { evolution, report });
+        it.tell(Event::GenerationPrepared { store_path: path("t2"), generation: 2 });
+        it.serves(Slot::B);
+        it.tell(Event::Due(Timer::Window));
+        let effects = it.tell(Event::Judged { verdict: Verdict::Pass, reason: "as good as Active".into() });
+        let carried = effects.iter().find_map(|effect| match effect {
+            rei::lifecycle::Effect::Carry(Plan { number, .. }) => Some(*number),
+            _ => None,
+        });
+        it.tell(Event::Carried { plan: carried.expect("a promotion"), took_us: 12 });
+        it.tell(Event::Due(Timer::Window));
+        it.tell(Event::Judged { verdict: Verdict::Pass, reason: "60 probes, none failed".into() });
+    }
+
+    fn rei(directory: &Path, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_rei"))
+            .current_dir(directory)
+            .args(args)
+            .env("COLUMNS", "110")
+            .output()
+            .unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    #[test]
+    fn the_memory_outlives_the_supervisor() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        std::fs::create_dir_all(state.join("objects")).unwrap();
+        let text = format!(
+            "[runtime]\nname = \"greeter\"\nsource = \"/nonexistent\"\ncommand = [\"bin/x\"]\n[state]\ndirectory = \"{}\"\n",
+            state.display()
+        );
+        std::fs::write(directory.path().join("rei.toml"), text).unwrap();
+        write(&state);
+        std::fs::write(state.join("objects/ctx_0001.json"), r#"{ "id": "ctx_0001", "digest": "sha256:c" }"#).unwrap();
+        let asked = ["history", "show evo_0001", "show evo_0002", "show inc_0001", "show cand_0001", "show rec_0002"];
+        let asked = asked.into_iter().chain(["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"]);
+        let pages = asked.map(|line| {
+            let args: Vec<&str> = line.split(' ').collect();
+            format!("$ rei {line}\n{}\n", rei(directory.path(), &args))
+        });
+        insta::assert_snapshot!(pages.collect::<Vec<_>>().join("\n"));
+    }
+}

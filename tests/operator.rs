@@ -135,20 +135,21 @@ async fn watching_without_a_terminal_tells_each_event_on_a_line() {
 async fn waited(action: MaintenanceAction) -> Output {
     let served = serve();
     let entry = |action, finished_at| HistoryEntry { action, finished_at, ..shapes::history_entry() };
-    let reply = |entry: HistoryEntry| ShowReply {
-        kind: rei::interface::operations::ShowKind::Evolution,
-        id: "evo_0001".to_owned(),
-        object: json!(entry),
-        ..shapes::show_reply()
+    let reply = |entry: HistoryEntry, step: &str| {
+        let mut object = json!(entry);
+        object["steps"] = json!([{ "name": "building" }, { "name": step }]);
+        let kind = rei::interface::operations::ShowKind::Evolution;
+        ShowReply { kind, id: "evo_0001".to_owned(), object, ..shapes::show_reply() }
     };
-    served.owner.show(reply(entry(None, None)));
+    let show = |reply: ShowReply| *served.owner.shown.lock().unwrap() = Some(reply);
+    show(reply(entry(None, None), "awaiting approval"));
     let child = command(&served, &["evolve", "--wait", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap();
     let progress = json!({ "done": 1, "total": 3 });
-    send(&served, MonitorEvent { kind: "progress".into(), data: progress, ..shapes::monitor_event() }).await;
+    send(&served, MonitorEvent { seq: 0, kind: "progress".into(), data: progress, ..shapes::monitor_event() }).await;
     send(&served, shapes::monitor_event()).await;
     until("it is looked at", || served.owner.calls().iter().any(|call| call == "show evo_0001")).await;
-    served.owner.show(reply(entry(Some(action), shapes::history_entry().finished_at)));
+    show(reply(entry(Some(action), shapes::history_entry().finished_at), "observing"));
     send(&served, MonitorEvent { kind: "decision".into(), text: "it ended".into(), ..shapes::monitor_event() }).await;
     tokio::time::timeout(fakes::PATIENCE, child.wait_with_output()).await.expect("it waits for ever").unwrap()
 }
@@ -165,9 +166,10 @@ async fn waiting_ends_with_the_evolution_and_tells_how() {
         ),
     ] {
         let output = waited(action).await;
+        let begun = "evo_0001 begins\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(stderr.starts_with("evo_0001 begins\nsteady → diagnosing\n") && stderr.ends_with(told), "{stderr}");
+        assert!(stderr.starts_with(begun) && stderr.ends_with(told), "{stderr}");
         let shown: ShowReply = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(shown.id, "evo_0001");
     }
@@ -178,4 +180,43 @@ async fn waiting_is_bounded_where_a_bound_is_given() {
     let served = serve();
     let output = rei(&served, &["evolve", "--wait", "--timeout", "1ms"]).await;
     assert_eq!(output.status.code(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `--watch` on a terminal: a page on a screen of its own, drawn anew; Ctrl-C leaves the last one behind.
+#[tokio::test]
+async fn watching_on_a_terminal_draws_a_page() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    if which::which("script").is_err() {
+        fakes::skip("no `script` here that gives a terminal");
+        return;
+    }
+    let served = serve();
+    let line = format!("stty cols 100; exec {} status --watch", env!("CARGO_BIN_EXE_rei"));
+    let mut child = tokio::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(served.path.parent().unwrap())
+        .env("TERM", "xterm")
+        .env_remove("COLUMNS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut drawn = Vec::new();
+    let pages = |drawn: &[u8]| String::from_utf8_lossy(drawn).matches("\x1b[H").count();
+    let both = async {
+        // A page at once, and another one as time goes on.
+        while pages(&drawn) < 2 {
+            assert_ne!(screen.read_buf(&mut drawn).await.unwrap(), 0, "{}", String::from_utf8_lossy(&drawn));
+        }
+        keys.write_all(b"\x03").await.unwrap();
+        screen.read_to_end(&mut drawn).await.unwrap();
+    };
+    tokio::time::timeout(fakes::PATIENCE, both).await.expect("nothing is drawn, or it does not end");
+    let drawn = String::from_utf8_lossy(&drawn);
+    let (inside, after) = drawn.split_once("\x1b[?1049l").expect("the screen is left");
+    assert!(inside.contains("\x1b[?1049h") && inside.contains("greeter"), "{drawn}");
+    assert!(after.contains("\x1b[1;33m● greeter\x1b[0m"), "{drawn}");
+    assert!(child.wait().await.unwrap().success());
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::args::{Global, runtime};
 use super::connect::{ask, look, paths};
 use super::error::{CommandError, Kind};
@@ -90,48 +92,57 @@ async fn watch(args: &Args, client: &OperationsClient, ui: &mut Ui) -> Result<Sh
             match tokio::time::timeout(LOOK_PAUSE, &mut coming).await {
                 Ok(news) => break news?,
                 Err(_) => {
-                    if let Some(shown) = ended(client, &id).await? {
+                    if let Some(shown) = ended(client, &id, &mut progress).await? {
                         return Ok(shown);
                     }
                 }
             }
         };
-        if let Next::Event(event) = &news {
-            tell(&mut progress, &id, event);
-            if matches!(event.kind.as_str(), "progress" | "log") {
-                continue;
+        match &news {
+            // What is not journalled changes nothing.
+            Next::Event(event) if event.seq == 0 => count(&mut progress, event),
+            Next::Event(_) | Next::Missed(_) | Next::Again => {
+                if let Some(shown) = ended(client, &id, &mut progress).await? {
+                    return Ok(shown);
+                }
             }
-        }
-        if let Some(shown) = ended(client, &id).await? {
-            return Ok(shown);
         }
     }
 }
 
-fn tell(progress: &mut Progress<'_>, id: &EvolutionId, event: &MonitorEvent) {
-    match event.kind.as_str() {
-        "log" => {}
-        "progress" => {
-            let number = |name: &str| event.data.get(name).and_then(serde_json::Value::as_u64);
-            if let (Some(done), Some(total)) = (number("done"), number("total")) {
-                progress.count(done, total);
-            }
-        }
-        "phase" if event.data.get("phase") == Some(&serde_json::json!(Phase::AwaitingApproval)) => {
-            progress.stage(&format!("{}: rei approve {id}, or rei reject {id}", event.text));
-        }
-        _ => progress.stage(&event.text),
+fn count(progress: &mut Progress<'_>, event: &MonitorEvent) {
+    let number = |name: &str| event.data.get(name).and_then(Value::as_u64);
+    if let (Some(done), Some(total)) = (number("done"), number("total")) {
+        progress.count(done, total);
     }
 }
 
-/// The evolution, once it has ended.
-async fn ended(client: &OperationsClient, id: &EvolutionId) -> Result<Option<ShowReply>, CommandError> {
+/// The evolution, once it has ended; until then the step that it is at is told.
+async fn ended(
+    client: &OperationsClient,
+    id: &EvolutionId,
+    progress: &mut Progress<'_>,
+) -> Result<Option<ShowReply>, CommandError> {
     match client.show(id.0.clone()).await {
         Ok(shown) if entry(&shown)?.finished_at.is_some() => Ok(Some(shown)),
+        Ok(shown) => {
+            let steps = shown.object.get("steps").and_then(Value::as_array);
+            let step = steps.and_then(|steps| steps.last()?.get("name")?.as_str());
+            match step {
+                Some(step) if step == Phase::AwaitingApproval.to_string() => {
+                    progress.stage(&format!("{step}: rei approve {id}, or rei reject {id}"));
+                }
+                Some(step) => progress.stage(step),
+                None => {}
+            }
+            Ok(None)
+        }
         // It begins with the next turn of the supervisor's loop; a restart answers again soon.
-        Ok(_)
-        | Err(ClientError::Answered(OperationsError::NotFound { .. } | OperationsError::Busy { .. }))
-        | Err(ClientError::NotRunning { .. } | ClientError::Closed { .. }) => Ok(None),
+        Err(
+            ClientError::Answered(OperationsError::NotFound { .. } | OperationsError::Busy { .. })
+            | ClientError::NotRunning { .. }
+            | ClientError::Closed { .. },
+        ) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -271,6 +271,11 @@ impl Ui {
         self.out.terminal
     }
 
+    /// Whether standard error takes colour, for a log that is written there.
+    pub fn log_color(&self) -> bool {
+        self.err.color
+    }
+
     /// Shows how far something long is: a bar on a terminal, after a while; elsewhere a line for each stage.
     pub fn progress(&mut self) -> Progress<'_> {
         let bar = self.err.terminal && !self.quiet;

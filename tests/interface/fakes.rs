@@ -44,11 +44,6 @@ impl Owner {
         self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
-    /// What `Show` answers from now on.
-    pub fn show(&self, reply: ShowReply) {
-        *self.shown.lock().unwrap() = Some(reply);
-    }
-
     pub fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }

@@ -136,6 +136,7 @@ fn incident(page: &mut Page, it: &RuntimeIncident) {
 fn context(page: &mut Page, it: &EvolutionContext) {
     let whole = match it.complete {
         true => word(Role::Good, "complete"),
+        false if it.missing.is_empty() => word(Role::Warning, "incomplete"),
         false => word(Role::Warning, format!("without {}", it.missing.join(", "))),
     };
     page.head(&[word(Role::Heading, it.id.0.clone()), whole]);
@@ -185,7 +186,9 @@ fn candidate(page: &mut Page, it: &CandidateRuntime) {
     page.row("Commit", &[text(it.version.rev.clone())]);
     page.row("Base", &[text(it.base_rev.clone())]);
     page.row("Store path", &[text(it.version.store_path.clone())]);
-    page.row("Derivation", &[word(Role::Faint, it.version.drv.clone())]);
+    if !it.version.drv.is_empty() {
+        page.row("Derivation", &[word(Role::Faint, it.version.drv.clone())]);
+    }
     page.row("Active then", &[text(it.parent.clone())]);
     paths(page, &it.files_changed);
 }
