@@ -57,6 +57,8 @@ async fn each_command_asks_what_it_says() {
         (vec!["rollback", "--to", "7", "--json"], "rollback Some(7)", "{\n  \"generation\": 41\n}\n"),
         (vec!["pause"], "pause", "no evolution begins until `rei resume`; the runtime is kept alive\n"),
         (vec!["resume"], "resume", "evolutions may begin again\n"),
+        (vec!["reexec"], "reexec", "the supervisor goes on as the program that is installed now\n"),
+        (vec!["stop"], "stop", "the runtime and its supervisor end\n"),
         (vec!["lift", path], "lift /nix/store/abc-x", "/nix/store/abc-x is out of quarantine\n"),
     ] {
         assert_eq!(out(&rei(&served, &args).await), said, "{args:?}");

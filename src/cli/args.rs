@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
 use super::{
-    approve, builder, check, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reject, resume,
-    rollback, show, status,
+    approve, builder, check, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reexec, reject,
+    resume, rollback, show, status, stop,
 };
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
@@ -68,6 +68,10 @@ pub enum Command {
     Resume(resume::Args),
     /// Take content out of quarantine
     Lift(lift::Args),
+    /// Replace the supervisor's program in place
+    Reexec(reexec::Args),
+    /// End the runtime, then the supervisor
+    Stop(stop::Args),
     /// Recorded exchanges with known-good answers
     #[command(subcommand)]
     Golden(golden::Command),
@@ -119,6 +123,8 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
         Command::Pause(args) => pause::run(args, &cli.global, ui),
         Command::Resume(args) => resume::run(args, &cli.global, ui),
         Command::Lift(args) => lift::run(args, &cli.global, ui),
+        Command::Reexec(args) => reexec::run(args, &cli.global, ui),
+        Command::Stop(args) => stop::run(args, &cli.global, ui),
         Command::Golden(command) => golden::run(command, &cli.global, ui),
         Command::Journal(command) => journal::run(command, &cli.global, ui),
         Command::Keeper(args) => return Ok(keeper::run(args)),
