@@ -77,7 +77,7 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
         matches!(cause, Cause::Due(Timer::Phase) | Cause::Answer(_, false) | Cause::Exit(_) | Cause::Degrades)
             || matches!(cause, Cause::Verdict(_, Verdict::Fail) | Cause::Carried(false) | Cause::Ask(_))
     };
-    let calm = draw % 5 != 0 || world.core.active().is_none();
+    let calm = !draw.is_multiple_of(5) || world.core.active().is_none();
     if calm && causes.iter().any(|cause| !is_fault(cause)) {
         causes.retain(|cause| !is_fault(cause));
     }

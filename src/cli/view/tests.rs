@@ -234,7 +234,7 @@ fn the_quarantine_is_listed() {
         at: at(9),
     };
     let entries = [QuarantineEntry { store_path: None, ..entry.clone() }, entry];
-    insta::assert_snapshot!(quarantine(&entries, look()), @"");
+    insta::assert_snapshot!(quarantine(&entries, look()));
 }
 
 fn shown(kind: ShowKind, id: &str, object: serde_json::Value) -> ShowReply {
