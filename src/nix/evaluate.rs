@@ -53,7 +53,7 @@ impl Nix {
     /// # Errors
     /// When the flake does not evaluate, has no such package (names those it has), or it is no derivation.
     pub async fn evaluate_package(&self, flake: &FlakeRef, package: &str, root: Option<&Path>) -> Result<Derivation> {
-        let what = format!("evaluation of {package} in {flake}");
+        let what = format!("package {package} of {} does not evaluate", flake.brief());
         let expression = package_expression(flake, &self.system_string(), package);
         let rooted = |derivation: &Package| match derivation {
             Package::Found(derivation) => vec![derivation.drv.clone()],
@@ -62,12 +62,12 @@ impl Nix {
         match self.evaluate_rooted(flake, &what, &expression, root, rooted).await? {
             Package::Found(derivation) => Ok(derivation),
             Package::Odd(found) => Err(Error::NotADerivation {
-                flake: flake.to_string(),
+                flake: flake.brief(),
                 attribute: format!("packages.{}.{package}", self.system()),
                 found,
             }),
             Package::Absent(available) => Err(Error::NoPackage {
-                flake: flake.to_string(),
+                flake: flake.brief(),
                 package: package.to_owned(),
                 system: self.system().to_owned(),
                 available,
@@ -85,7 +85,7 @@ impl Nix {
         flake: &FlakeRef,
         root: Option<&Path>,
     ) -> Result<BTreeMap<String, Option<Derivation>>> {
-        let what = format!("evaluation of the checks in {flake}");
+        let what = format!("the checks of {} do not evaluate", flake.brief());
         let checks = format!("((builtins.getFlake {}).checks.{} or {{ }})", quoted(flake), self.system_string());
         let drvs = |found: &BTreeMap<String, Option<Derivation>>| {
             found.values().flatten().map(|derivation| derivation.drv.clone()).collect()
@@ -100,7 +100,7 @@ impl Nix {
         tracing::debug!(error = %refused, "checks are evaluated one by one");
         let names: Vec<String> = self.evaluate(&what, &format!("builtins.attrNames {checks}")).await?;
         if names.len() > CHECKS_MAX {
-            return Err(Error::TooManyChecks { flake: flake.to_string(), count: names.len(), max: CHECKS_MAX });
+            return Err(Error::TooManyChecks { flake: flake.brief(), count: names.len(), max: CHECKS_MAX });
         }
         let (mut found, deadline) = (BTreeMap::new(), Instant::now() + EVALUATION_TIMEOUT);
         for name in names {
