@@ -134,7 +134,7 @@ impl Shell {
     /// instance of Active before the slot is given up.
     pub(super) fn on_stopped(&mut self, slot: Slot) {
         let was_drainer = self.draining == Some(slot);
-        self.occupants.remove(slot, &self.store);
+        self.occupants.remove(slot);
         self.draining = None;
         let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
         let waiting = overlap
@@ -180,7 +180,7 @@ impl Shell {
             self.on_stopped(slot);
             return;
         }
-        self.occupants.remove(slot, &self.store);
+        self.occupants.remove(slot);
         self.last_exit = Some(exit.to_string());
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }

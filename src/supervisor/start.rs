@@ -276,6 +276,7 @@ async fn begin(
         draining: None,
         working: Vec::new(),
         signals: Signals::listen().map_err(io("take signals for"))?,
+        reap_at: None,
         end: None,
         since_snapshot: 0,
         started_at: clock.now(),
@@ -535,7 +536,7 @@ impl Shell {
                     input
                     && self.occupants.id(slot) == Some(&*id)
                 {
-                    self.occupants.remove(slot, &self.store);
+                    self.occupants.remove(slot);
                 }
             }
         };
