@@ -77,7 +77,8 @@ impl Keeper {
     /// When none answers.
     pub fn connect(path: &Path) -> Result<Self, StoreError> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
+        let connection =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
         let bound = TimeVal::seconds(ANSWER_SECS_MAX);
         setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
         setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;

@@ -87,9 +87,9 @@ impl StoreError {
     /// The operator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Lost(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Some("the state directory's path is too long for a socket: take a shorter one in `state.directory`".into())
-            }
+            Self::Lost(error) if error.kind() == io::ErrorKind::InvalidInput => Some(
+                "the state directory's path is too long for a socket: take a shorter one in `state.directory`".into(),
+            ),
             Self::Lost(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Some("another user's keeper has the state directory: run rei as that user".into())
             }

@@ -38,7 +38,8 @@ impl SystemdStore {
         let notify = variable("NOTIFY_SOCKET")?;
         let mut inherited = Vec::new();
         if number("LISTEN_PID") == Some(i64::from(std::process::id())) {
-            let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).clamp(0, LISTEN_FDS_MAX);
+            let count =
+                number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).clamp(0, LISTEN_FDS_MAX);
             let names = variable("LISTEN_FDNAMES").unwrap_or_default();
             for (number, name) in (LISTEN_FDS_START..LISTEN_FDS_START + count).zip(names.split(':')) {
                 // SAFETY: systemd gave us this descriptor, and by the contract nobody else took it.

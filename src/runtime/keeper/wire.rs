@@ -52,8 +52,7 @@ pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];
-    let message =
-        recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
     for rights in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = rights {

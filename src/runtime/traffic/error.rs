@@ -177,9 +177,10 @@ impl RouteError {
     /// The operator's next step.
     pub fn hint(&self) -> Option<String> {
         match self.source.kind() {
-            io::ErrorKind::NotFound => {
-                Some("the socket's file was removed: let nothing but rei touch it, then `rei rollback` or restart rei".into())
-            }
+            io::ErrorKind::NotFound => Some(
+                "the socket's file was removed: let nothing but rei touch it, then `rei rollback` or restart rei"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -158,7 +158,8 @@ impl Exchange {
             if hung_up(self.slot(slot)) {
                 let at = if slot == self.public { self.path.clone() } else { spare(&self.path) };
                 unused(&self.name, &fresh(&self.path))?;
-                let bound = publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
+                let bound =
+                    publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
                 self.sockets[usize::from(slot == Slot::B)] = bound;
             }
         }
@@ -258,7 +259,9 @@ fn failed(name: &str, path: &Path, source: io::Error) -> OpenError {
 /// Takes the live socket of a slot that was made for this path, and whose file is still there, out of `all`.
 fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, OwnedFd)>) -> Option<Bound> {
     let there = |inode| {
-        [path.to_owned(), spare(path)].iter().any(|path| fs::symlink_metadata(path).is_ok_and(|file| file.ino() == inode))
+        [path.to_owned(), spare(path)]
+            .iter()
+            .any(|path| fs::symlink_metadata(path).is_ok_and(|file| file.ino() == inode))
     };
     let at = all.iter().position(|(label, fd)| {
         label.role == Role::Slot(slot)

@@ -47,7 +47,8 @@ impl Search<'_> {
     pub fn order(&self, expected: Order, whole: bool) -> io::Result<Option<Order>> {
         let last = expected.index(Role::Guard);
         if !self.stream || whole {
-            let found = if self.stream { self.member(last)? == Some(Role::Guard) } else { self.datagram_to_guard(last)? };
+            let found =
+                if self.stream { self.member(last)? == Some(Role::Guard) } else { self.datagram_to_guard(last)? };
             if found || !self.stream {
                 return Ok((found && expected.guarded()).then_some(expected));
             }

@@ -346,8 +346,11 @@ impl Listener {
         };
         let wanted = Wanted { name: listen.name.clone(), listen: listen.address.clone(), address, sticky };
         let kept = Kept::take(&wanted, ours);
-        let group =
-            if kept.is_empty() { Group::open(&wanted, routing)? } else { Group::adopt(&wanted, kept, routing, store, adoption)? };
+        let group = if kept.is_empty() {
+            Group::open(&wanted, routing)?
+        } else {
+            Group::adopt(&wanted, kept, routing, store, adoption)?
+        };
         Ok(Self::Group(Box::new(group)))
     }
 

@@ -78,11 +78,7 @@ pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32, draw: Draw) -
             op(MUL, SPREAD),
         ],
     };
-    program.extend([
-        jump(JGE, Routing::threshold(share), 1, 0),
-        op(RET, index(to)),
-        op(RET, index(to.other())),
-    ]);
+    program.extend([jump(JGE, Routing::threshold(share), 1, 0), op(RET, index(to)), op(RET, index(to.other()))]);
     program
 }
 
@@ -179,7 +175,11 @@ mod tests {
             assert!((700..1300).contains(&count), "{count} of 20000");
         }
         for n in 0..1000 {
-            assert_eq!(run(&v4_only, &four(n), 0), run(&both, &four(n), u32::MAX), "dual stack agrees, chance has no say");
+            assert_eq!(
+                run(&v4_only, &four(n), 0),
+                run(&both, &four(n), u32::MAX),
+                "dual stack agrees, chance has no say"
+            );
         }
     }
 

@@ -138,10 +138,8 @@ impl Group {
             Some(order) => order,
             None => {
                 self.new_guard(store)?;
-                self.search(expected, false)?.ok_or_else(|| OpenError::Strangers {
-                    name: self.wanted.name.clone(),
-                    address: self.bound(),
-                })?
+                self.search(expected, false)?
+                    .ok_or_else(|| OpenError::Strangers { name: self.wanted.name.clone(), address: self.bound() })?
             }
         };
         self.order = found;

@@ -10,7 +10,8 @@ use libc::{c_int, c_void, socklen_t};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt, socket,
+    sockopt,
 };
 
 use super::slot::{Role, Slot};
@@ -114,8 +115,9 @@ fn get<T: Plain>(fd: &impl AsRawFd, level: c_int, option: c_int) -> io::Result<T
     let mut value = MaybeUninit::<T>::zeroed();
     let mut length = size_of::<T>() as socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to `value`, which has that many.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast::<c_void>(), &raw mut length) };
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast::<c_void>(), &raw mut length)
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
