@@ -33,6 +33,7 @@ fn make() -> ExitCode {
     std::fs::create_dir_all(out.join("bin")).expect("an output");
     std::os::unix::fs::symlink(attribute("program"), out.join("bin/judged")).expect("a link");
     std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
+    std::fs::write(out.join("knows"), attribute("knows")).expect("a file");
     ExitCode::SUCCESS
 }
 
@@ -58,7 +59,7 @@ fn serve() -> ExitCode {
     // SAFETY: socket activation promises a listener there, and nothing else here uses it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     for stream in listener.incoming().flatten() {
-        answer(stream, &behaviour, answers.as_deref());
+        answer(stream, &behaviour, answers);
     }
     ExitCode::SUCCESS
 }
@@ -129,15 +130,19 @@ fn read_answers(home: &Path) -> Option<&'static str> {
     tried("list the store", std::fs::read_dir(store(home)));
     tried("list the build directory", std::fs::read_dir("../.."));
     tried("open the judge's memory", std::fs::File::open("/proc/1/mem"));
-    tried("list the judge's descriptors", std::fs::read_dir("/proc/1/fd").and_then(|mut fds| fds.next().transpose()));
-    tried("enter the judge's root", std::fs::read_dir("/proc/1/root/"));
-    for line in std::fs::read_to_string("/proc/1/mountinfo").unwrap_or_default().lines() {
-        let Some(path) = line.split(' ').nth(4).filter(|path| path.ends_with(".golden.jsonl")) else { continue };
-        if let Some(text) = tried("read the golden run", std::fs::read_to_string(path)) {
-            return text.contains("world").then_some("world");
+    // Their numbers can be listed wherever /proc can be read, and say nothing; what is behind them must stay closed.
+    for fd in 0..64 {
+        let link = format!("/proc/1/fd/{fd}");
+        if std::fs::symlink_metadata(&link).is_ok() {
+            tried("resolve a descriptor of the judge", std::fs::read_link(&link));
+            tried("open a descriptor of the judge", std::fs::File::open(&link));
         }
     }
-    None
+    tried("enter the judge's root", std::fs::read_dir("/proc/1/root/"));
+    // The strongest attacker knows where the answers are; the test has told it.
+    let path = std::fs::read_to_string(home.join("knows")).unwrap_or_default();
+    let text = tried("read the golden run", std::fs::read_to_string(path))?;
+    text.contains("world").then_some("world")
 }
 
 fn kill_judge() {

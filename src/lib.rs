@@ -36,6 +36,7 @@ pub mod interface;
 pub mod journal;
 pub mod lifecycle;
 pub mod nix;
+pub mod report;
 pub mod runtime;
 pub mod source;
 pub mod supervisor;

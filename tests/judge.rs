@@ -68,10 +68,15 @@ impl Lab {
 
     /// A derivation of the judged program.
     fn derive(&self, name: &str, does: &str) -> Built {
+        self.derive_knowing(name, does, "")
+    }
+
+    /// The same, with a text that it knows.
+    fn derive_knowing(&self, name: &str, does: &str, knows: &str) -> Built {
         let system = format!("{}-linux", std::env::consts::ARCH);
         let expression = format!(
             "let program = builtins.storePath \"{0}\"; d = derivation {{ name = \"judged-{name}\"; system = \"{system}\"; \
-             builder = program; inherit program; args = [ \"{does}\" ]; behaviour = \"{name}\"; }}; \
+             builder = program; inherit program; args = [ \"{does}\" ]; behaviour = \"{name}\"; knows = \"{knows}\"; }}; \
              in {{ drv = d.drvPath; out = d.outPath; }}",
             self.program
         );
@@ -82,7 +87,11 @@ impl Lab {
 
     /// A version that behaves so.
     fn version(&self, behaviour: &str) -> Version {
-        let Built { drv, out } = self.derive(behaviour, "make");
+        self.version_knowing(behaviour, "")
+    }
+
+    fn version_knowing(&self, behaviour: &str, knows: &str) -> Version {
+        let Built { drv, out } = self.derive_knowing(behaviour, "make", knows);
         assert_eq!(self.ask("nix-store", &["--realise", &drv]), out);
         Version { store_path: out, rev: behaviour.into(), tree: behaviour.into(), drv }
     }
@@ -100,6 +109,17 @@ impl Lab {
         writer.finish().unwrap();
         let sha256 = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
         GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
+    }
+
+    /// Where the judge will read a golden run: a store path that anyone can compute who has the file.
+    fn place(&self, run: &GoldenFact) -> String {
+        let expression = format!(
+            "builtins.unsafeDiscardStringContext (builtins.path {{ path = \"{}\"; name = \"{}.golden.jsonl\"; recursive = false; }})",
+            run.path.display(),
+            run.name
+        );
+        let text = self.ask("nix-instantiate", &["--eval", "--json", "--read-write-mode", "-E", &expression]);
+        serde_json::from_str(&text).unwrap()
     }
 
     fn greeting(&self) -> GoldenFact {
@@ -327,14 +347,30 @@ async fn a_hostile_candidate_gains_nothing() {
     let Some(lab) = Lab::open() else { return };
     let active = lab.version("ok");
     let golden = lab.greeting();
-    for behaviour in ["writes_verdict", "reads_answers", "kills_judge"] {
-        let mut facts = lab.facts(&lab.version(behaviour), &active);
+    let place = lab.place(&golden);
+    let cases: [(&str, &[&str]); 3] = [
+        ("writes_verdict", &["make a path in the store", "write outside its directory", "write into /tmp"]),
+        ("reads_answers", &["read the golden run", "open the judge's memory", "open a descriptor of the judge"]),
+        ("kills_judge", &["kill the judge", "stop the judge", "trace the judge"]),
+    ];
+    for (behaviour, attempts) in cases {
+        let mut facts = lab.facts(&lab.version_knowing(behaviour, &place), &active);
         facts.golden = vec![golden.clone()];
         let report = lab.judge(&facts).await;
         assert_eq!(verdict_of(&report, "golden/greeting"), Verdict::Fail, "{behaviour}: {report:#?}");
-        let said = word(&report, "golden/greeting");
-        assert!(said.contains(": refused, "), "{behaviour} must have tried: {said}");
-        assert!(!said.contains("SUCCEEDED"), "{behaviour}: {said}");
+        // The whole log, as a verdict quotes only its end.
+        let drv =
+            report.checks.iter().find(|check| check.name == "golden/greeting").and_then(|check| check.drv.clone());
+        let log = lab.ask("nix-store", &["--read-log", &drv.unwrap()]);
+        for attempt in attempts {
+            // For want of a right, not because it looked in the wrong place.
+            let refused = ["Permission denied", "Operation not permitted", "EPERM", "EACCES"];
+            let tried = |line: &&str| line.starts_with(&format!("{attempt}: "));
+            let lines: Vec<&str> = log.lines().filter(tried).collect();
+            assert!(!lines.is_empty(), "{behaviour} must have tried to {attempt}: {log}");
+            assert!(lines.iter().all(|line| refused.iter().any(|word| line.contains(word))), "{lines:?}");
+        }
+        assert!(!log.contains("SUCCEEDED"), "{behaviour}: {log}");
     }
 }
 

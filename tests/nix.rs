@@ -163,6 +163,11 @@ async fn checks_that_do_not_evaluate_are_none_and_spare_the_others() {
     }
     assert_eq!(caught["good"], found["good"]);
     assert_eq!(std::fs::read_link(root).unwrap(), found["good"].as_ref().unwrap().drv);
+    let many = r#"many = abort "x"; } // builtins.listToAttrs (map (n: { name = "n${toString n}"; value = 1; })
+                  (builtins.genList (n: n) 1000)) // { "#;
+    flake.write("flake.nix", &text(many));
+    let refused = store.nix.evaluate_checks(&flake.at(&flake.commit("many")), None).await.unwrap_err();
+    assert!(matches!(refused, Error::TooManyChecks { count: 1006, .. }), "{refused}");
     flake.write("flake.nix", "{ outputs = { self }: { }; }");
     assert_eq!(store.nix.evaluate_checks(&flake.at(&flake.commit("none")), None).await.unwrap(), BTreeMap::new());
 }

@@ -208,12 +208,12 @@ fn read_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work> {
         fields.require("action", &format!("one of: {}", Action::NAMES.join(", ")), problems)?;
         Work::Action(read_action(fields, problems)?)
     };
-    let belongs = |key: &str| match (&work, key) {
-        (Work::Agent { .. }, "agent")
-        | (Work::Action(Action::Run { .. }), "command")
-        | (Work::Action(Action::UpdateInputs { .. }), "flake_inputs")
-        | (Work::Action(Action::Checkout { .. }), "rev") => true,
-        _ => false,
+    let owned = match &work {
+        Work::Agent { .. } => Some("agent"),
+        Work::Action(Action::Run { .. }) => Some("command"),
+        Work::Action(Action::UpdateInputs { .. }) => Some("flake_inputs"),
+        Work::Action(Action::Checkout { .. }) => Some("rev"),
+        Work::Action(_) => None,
     };
     for (key, owner) in [
         ("agent", "stages of type agent"),
@@ -221,7 +221,7 @@ fn read_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work> {
         ("flake_inputs", "the action update_inputs"),
         ("rev", "the action checkout"),
     ] {
-        if let Some(node) = fields.get(key).filter(|_| !belongs(key)) {
+        if let Some(node) = fields.get(key).filter(|_| owned != Some(key)) {
             problems.push(problem(node.place, format!("{key:?} belongs to {owner}"), format!("remove {key}")));
         }
     }

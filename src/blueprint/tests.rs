@@ -262,14 +262,18 @@ fn operators_decide_about_results() {
     )))
     .unwrap();
     let (ok, yes, no) = (Event::Succeeded, Event::Approved, Event::Rejected { reason: "not so".into() });
-    assert!(matches!(after(&blueprint, &[ok.clone()]), Position::Paused { stage: 0, .. }));
+    assert!(matches!(after(&blueprint, std::slice::from_ref(&ok)), Position::Paused { stage: 0, .. }));
     assert_eq!(after(&blueprint, &[ok.clone(), yes.clone()]), run(1));
     assert_eq!(after(&blueprint, &[ok.clone(), no.clone()]), run(2));
     assert_eq!(after(&blueprint, &[ok.clone(), yes.clone(), ok.clone(), yes.clone()]), run(2));
     assert_eq!(after(&blueprint, &[ok.clone(), yes.clone(), failed(), yes.clone()]), run(1), "the same stage again");
     let rejected = after(&blueprint, &[ok.clone(), yes.clone(), failed(), no]);
     assert_eq!(rejected, Position::Failed { stage: 1, reason: "not so".into() });
-    assert_eq!(after(&blueprint, &[yes.clone()]), run(0), "an answer that nobody asked for changes nothing");
+    assert_eq!(
+        after(&blueprint, std::slice::from_ref(&yes)),
+        run(0),
+        "an answer that nobody asked for changes nothing"
+    );
     assert_eq!(
         after(&blueprint, &[ok.clone(), yes, ok.clone(), ok]),
         after(&blueprint, &[Event::Succeeded, Event::Approved, Event::Succeeded])

@@ -7,9 +7,11 @@
 mod collect;
 mod crash;
 mod evidence;
+mod exchanges;
 pub mod redact;
 pub mod traces;
 
 pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUNTIME_CONTEXT_MAX, Request, collect};
 pub use crash::{CRASH_LOG_BYTES_MAX, exit};
 pub use evidence::{canonical_json, digest_of};
+pub use exchanges::exchanges_of;

@@ -85,7 +85,7 @@ impl Facets {
 
     fn add_body(&mut self, body: &[u8], normalisers: &Normalisers) {
         let root = vec!["body".to_owned()];
-        if let Some(value @ (Value::Object(_) | Value::Array(_))) = serde_json::from_slice(body).ok() {
+        if let Ok(value @ (Value::Object(_) | Value::Array(_))) = serde_json::from_slice(body) {
             return self.add_tree(root, Tree::of(value, &mut Vec::new(), normalisers));
         }
         let Ok(text) = std::str::from_utf8(body) else {

@@ -15,7 +15,8 @@ use super::normalise::{Normaliser, Normalisers};
 use crate::http::{Request, Response};
 use crate::time::Timestamp;
 
-/// The version that is written, `major.minor` after the name. A reader takes every minor of its major.
+/// The version that is written, `major.minor` after the name. A reader takes every minor of its major, line by line: a
+/// field of an exchange that it does not know is refused, as a misspelt `response` must not turn into "anything is good".
 pub const SCHEMA: &str = "rei-golden/1.0";
 
 /// How the file of a run is called after its name.
@@ -102,6 +103,16 @@ pub struct Exchange {
     pub response: Option<Expected>,
     /// The pause before the request, in milliseconds; at most [`AFTER_MS_MAX`].
     pub after_ms: u64,
+}
+
+impl Exchange {
+    /// Reads one line of a golden file.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
+    }
 }
 
 /// The part of an answer that must come again.

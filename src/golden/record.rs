@@ -25,7 +25,7 @@ pub enum RecordError {
         path: String,
         /// Why there was no answer.
         #[source]
-        source: http::Error,
+        source: Box<http::Error>,
     },
     /// The archive is not what it should be.
     #[error("entry {entry} of the archive: {reason}")]
@@ -98,7 +98,7 @@ pub async fn record(
         let response = http::send(address, &request, timeout).await.map_err(|source| RecordError::Ask {
             method: request.method.clone(),
             path: request.path.clone(),
-            source,
+            source: Box::new(source),
         })?;
         exchanges.push(Exchange { request, response: Some(Expected::from(response)), after_ms: 0 });
     }

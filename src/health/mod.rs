@@ -16,6 +16,7 @@
 //! - a monitor keeps less than [`MONITOR_BYTES_MAX`], whatever it is told.
 
 mod condition;
+mod detect;
 mod finding;
 mod fingerprint;
 mod growth;
@@ -35,5 +36,7 @@ pub use judge::{Analysis, Bounds, Learned, Reference, judge};
 pub use monitor::{MONITOR_BYTES_MAX, Monitor};
 pub use signal::{Exit, Outcome, Probe, Signal, Sources};
 
+#[cfg(test)]
+mod judge_tests;
 #[cfg(test)]
 mod tests;

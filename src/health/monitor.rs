@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::{ErrorBound, Incidents};
-use crate::interface::types::{PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
+use crate::interface::types::{PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef};
 use crate::time::Timestamp;
 
-use super::condition::{Condition, Detection, Sustained};
+use super::condition::{Condition, Sustained};
 use super::finding::{Cause, Finding};
 use super::fingerprint::{fingerprint, normalise, truncate};
 use super::growth::Growth;
@@ -27,8 +27,8 @@ const ERRORS_DEFAULT: ErrorBound = ErrorBound { ratio: 0.5, r#for: Duration::fro
 /// The share of latencies that may exceed the bound of a 99th percentile.
 pub(super) const P99_RATIO: f64 = 0.01;
 /// Healthy probes from which the latency of this version is learned; the first [`LEARN_SKIP`] (cold caches) left out.
-const LEARN: usize = 200;
-const LEARN_SKIP: u64 = 10;
+pub(super) const LEARN: usize = 200;
+pub(super) const LEARN_SKIP: u64 = 10;
 /// Without a configured bound, latency is bad over this many times the learned p99, and at least so much above it, in
 /// microseconds: a p99 of 200 µs that becomes 800 µs is seldom worth waking anyone.
 const LEARNED_FACTOR: u64 = 3;
@@ -44,7 +44,7 @@ const ANOMALIES_PER_REPORT: usize = 32;
 /// Time going back further than this is a clock that was set: windows begin anew. Less is taken as the time before.
 const REWIND_MS: u64 = 5_000;
 /// Restart times that are kept for the crash loop, whatever the configured number.
-const RESTARTS_MAX: usize = 256;
+pub(super) const RESTARTS_MAX: usize = 256;
 
 /// Watches one version: takes signals, tells findings. Restarts of the same version stay with the same monitor.
 #[derive(Clone, Debug)]
@@ -61,11 +61,11 @@ pub struct Monitor {
     pub(super) own: Option<Own>,
     pub(super) last_good_probe: Option<Timestamp>,
     pub(super) failed_in_a_row: u32,
-    timed_out_in_a_row: u32,
-    reports_missed: u32,
-    watchdog_missed: bool,
+    pub(super) timed_out_in_a_row: u32,
+    pub(super) reports_missed: u32,
+    pub(super) watchdog_missed: bool,
     pub(super) restarts: u64,
-    restarted_at: VecDeque<Timestamp>,
+    pub(super) restarted_at: VecDeque<Timestamp>,
     /// When each cause was last found, and how often.
     pub(super) seen: [(Option<Timestamp>, u64); CAUSES],
     last_crash: Option<(String, u64)>,
@@ -77,7 +77,7 @@ pub struct Monitor {
     pub(super) alive: Tally,
     /// The bound in microseconds and those over it.
     pub(super) slow: Option<(u64, Sustained)>,
-    healthy_probes: u64,
+    pub(super) healthy_probes: u64,
     pub(super) memory: (Growth, Condition),
     pub(super) fds: (Growth, Condition),
     pub(super) hang: Condition,
@@ -196,22 +196,6 @@ impl Monitor {
             + self.restarted_at.capacity() * size_of::<Timestamp>()
             + self.anomalies.iter().map(anomaly).sum::<usize>()
             + self.anomaly_fingerprints.iter().map(String::capacity).sum::<usize>()
-    }
-
-    /// The detectors, each with its word.
-    pub fn detections(&self) -> Vec<(Cause, Detection)> {
-        let worse = |a: Detection, b: Detection| if rank(&b) > rank(&a) { b } else { a };
-        let errors =
-            worse(self.probes.detect(self.now, "probes failed"), self.traffic.detect(self.now, "exchanges failed"));
-        vec![
-            (Cause::Crash, self.detect_crash()),
-            (Cause::CrashLoop, self.detect_crash_loop()),
-            (Cause::Hang, self.detect_hang()),
-            (Cause::Latency, self.detect_latency()),
-            (Cause::Errors, errors),
-            (Cause::MemoryGrowth, self.memory.0.detect()),
-            (Cause::FdGrowth, self.fds.0.detect()),
-        ]
     }
 
     /// The clock never goes back by a little; a big step back begins the windows anew.
@@ -447,64 +431,5 @@ impl Monitor {
         *time = Some(self.now);
         *count = count.saturating_add(1);
         Finding { class: cause.class(), cause, severity: cause.severity(), fingerprint, summary, occurrence, evolve }
-    }
-
-    fn detect_crash(&self) -> Detection {
-        match &self.down {
-            Some(status) => Detection::fail(format!("ended with {status}, not started again yet")),
-            None => Detection::pass(format!("{} crashes", self.seen[Cause::Crash as usize].1)),
-        }
-    }
-
-    fn detect_crash_loop(&self) -> Detection {
-        let bound = &self.incidents.crash;
-        let within_ms = u64::try_from(bound.within.as_millis()).unwrap_or(u64::MAX);
-        let recent = self.restarted_at.iter().filter(|when| self.now.ms_since(**when) < within_ms).count() as u64;
-        let figure = format!("{recent} restarts in {:?}, bound {}", bound.within, bound.restarts);
-        if recent >= bound.restarts.clamp(1, RESTARTS_MAX as u64) {
-            Detection::fail(figure)
-        } else {
-            Detection::pass(figure)
-        }
-    }
-
-    fn detect_hang(&self) -> Detection {
-        let Sources { probe_ms, watchdog, interface_ms } = self.sources;
-        if self.watchdog_missed {
-            Detection::fail("the watchdog was not fed in its time")
-        } else if self.timed_out_in_a_row >= MISSES_MAX {
-            Detection::fail(format!("{} probes in a row missed their deadline", self.timed_out_in_a_row))
-        } else if self.reports_missed >= MISSES_MAX {
-            Detection::fail(format!("{} own reports in a row did not come", self.reports_missed))
-        } else if probe_ms.is_none() && !watchdog && interface_ms.is_none() {
-            Detection::inconclusive("nobody looks", "a probe, a watchdog or the interface in [health]")
-        } else {
-            Detection::pass("answers")
-        }
-    }
-
-    fn detect_latency(&self) -> Detection {
-        match &self.slow {
-            Some((bound_us, slow)) => slow.detect(self.now, &format!("probes over {} ms", *bound_us as f64 / 1_000.0)),
-            None if self.sources.probe_ms.is_none() => {
-                Detection::inconclusive("nobody measures", "a probe in [health]")
-            }
-            None => {
-                let missing = (LEARN as u64 + LEARN_SKIP).saturating_sub(self.healthy_probes);
-                Detection::inconclusive(
-                    "no bound configured, none learned yet",
-                    format!("{missing} more healthy probes"),
-                )
-            }
-        }
-    }
-}
-
-/// Fail over pass over inconclusive: of two measures of one cause, the one without data must not hide the other.
-fn rank(detection: &Detection) -> u8 {
-    match detection.verdict {
-        Verdict::Fail => 2,
-        Verdict::Pass => 1,
-        Verdict::Inconclusive => 0,
     }
 }

@@ -40,7 +40,8 @@ impl Monitor {
     /// The supervisor's own word. Ok needs fresh evidence: a good probe, or, where no probe is configured, a live
     /// process that did not say it is unready.
     pub(super) fn evidence(&self) -> HealthStatus {
-        if self.down.is_some() || self.hang.is_open() || self.failed_in_a_row >= MISSES_MAX {
+        let hangs = self.detect_hang().verdict == Verdict::Fail;
+        if self.down.is_some() || hangs || self.failed_in_a_row >= MISSES_MAX {
             return HealthStatus::Failed;
         }
         let slow = self.slow.as_ref().is_some_and(|(_, slow)| slow.is_open());

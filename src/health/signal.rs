@@ -9,7 +9,7 @@ use crate::interface::types::{ErrorCount, PolicyAnomaly, ProcessUsage, RuntimeHe
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
-    /// A probe of the supervisor ended.
+    /// A probe of the supervisor ended. Probes that wait for the first readiness of a process are not told.
     Probe(Probe),
     /// The instance ended and nobody had asked it to.
     Exited(Exit),

@@ -14,11 +14,11 @@ use crate::time::Timestamp;
 
 const PROBED: Sources = Sources { probe_ms: Some(1_000), watchdog: false, interface_ms: None };
 
-fn at(second: u64) -> Timestamp {
+pub(super) fn at(second: u64) -> Timestamp {
     Timestamp::from_unix_ms(1_790_000_000_000 + second * 1_000)
 }
 
-fn incidents() -> Incidents {
+pub(super) fn incidents() -> Incidents {
     Incidents {
         crash: CrashBound { restarts: 3, within: Duration::from_secs(60) },
         latency: Some(LatencyBound { p99: Duration::from_millis(250), r#for: Duration::from_secs(10) }),
@@ -29,25 +29,29 @@ fn incidents() -> Incidents {
     }
 }
 
-fn monitor() -> Monitor {
+pub(super) fn monitor() -> Monitor {
     Monitor::new(RuntimeRef::default(), &incidents(), PROBED, at(0))
 }
 
-fn probe(outcome: Outcome, latency_ms: u64) -> Signal {
+pub(super) fn probe(outcome: Outcome, latency_ms: u64) -> Signal {
     Signal::Probe(Probe { outcome, latency_us: latency_ms * 1_000, detail: String::new() })
 }
 
-fn ok(latency_ms: u64) -> Signal {
+pub(super) fn ok(latency_ms: u64) -> Signal {
     probe(Outcome::Ok, latency_ms)
 }
 
-fn crash(reason: &str) -> Signal {
+pub(super) fn crash(reason: &str) -> Signal {
     let frames = vec!["svc::store::lookup (src/store.rs:4)".into(), "svc::handle (src/main.rs:9)".into()];
     Signal::Exited(Exit { code: Some(101), ran_ms: 3_200, reason: Some(reason.into()), frames, ..Exit::default() })
 }
 
 /// Feeds one signal a second from `first` and returns the findings with their seconds.
-fn feed(monitor: &mut Monitor, seconds: std::ops::Range<u64>, signal: impl Fn(u64) -> Signal) -> Vec<(u64, Finding)> {
+pub(super) fn feed(
+    monitor: &mut Monitor,
+    seconds: std::ops::Range<u64>,
+    signal: impl Fn(u64) -> Signal,
+) -> Vec<(u64, Finding)> {
     let one = |monitor: &mut Monitor, second| monitor.observe(at(second), signal(second));
     seconds.flat_map(|second| one(monitor, second).into_iter().map(move |found| (second, found))).collect()
 }
@@ -285,152 +289,6 @@ fn a_clock_that_was_set_back_does_not_stop_the_watch() {
     assert_eq!(found.len(), 1);
     monitor.observe(Timestamp::from_unix_ms(at(60).as_unix_ms() - 1_500), ok(5));
     assert_eq!(monitor.report(at(60)).errors["probe"].total, 61, "a small step back loses nothing");
-}
-
-// The judge.
-
-fn bounds() -> Bounds {
-    Bounds { latency: None, errors: None, samples_min: 10 }
-}
-
-fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
-    let mut monitor = monitor();
-    for (second, signal) in signals.into_iter().enumerate() {
-        monitor.observe(at(second as u64), signal);
-    }
-    monitor
-}
-
-fn judged(candidate: &Monitor, baseline: Option<&Monitor>, bounds: &Bounds) -> Analysis {
-    judge(candidate, baseline.map(Reference::Beside), at(0), candidate.now, bounds)
-}
-
-#[test]
-fn no_data_is_inconclusive_and_says_what_it_waits_for() {
-    let none = judged(&monitor(), Some(&watched((0..60).map(|_| ok(5)))), &bounds());
-    assert_eq!(none.verdict, Verdict::Inconclusive);
-    assert_eq!(none.waits_for.as_deref(), Some("10 more probes"));
-    let few = judged(&watched((0..7).map(|_| ok(5))), None, &bounds());
-    assert_eq!((few.verdict, few.waits_for.as_deref()), (Verdict::Inconclusive, Some("3 more probes")));
-    let stale = watched((0..60).map(|_| ok(5)));
-    assert_eq!(judge(&stale, None, at(500), at(600), &bounds()).verdict, Verdict::Inconclusive);
-}
-
-#[test]
-fn a_healthy_candidate_passes_with_and_without_a_baseline() {
-    let candidate = watched((0..30).map(|i| ok(5 + i % 4)));
-    let active = watched((0..30).map(|i| ok(5 + (i + 1) % 4)));
-    for baseline in [None, Some(&active)] {
-        let analysis = judged(&candidate, baseline, &Bounds::of(&incidents()));
-        assert_eq!((analysis.verdict, analysis.waits_for), (Verdict::Pass, None), "{:?}", analysis.reasons);
-    }
-}
-
-#[test]
-fn seven_of_ten_samples_a_hundred_times_slower_fail() {
-    let candidate = watched((0..10).map(|i| ok(if i < 3 { 5 } else { 200 })));
-    let active = watched((0..10).map(|_| ok(2)));
-    let analysis = judged(&candidate, Some(&active), &bounds());
-    assert_eq!(analysis.verdict, Verdict::Fail);
-    assert!(analysis.reasons.iter().any(|it| it.contains("higher than the baseline")), "{:?}", analysis.reasons);
-}
-
-#[test]
-fn a_slow_tail_fails_where_the_bulk_is_alike() {
-    let candidate = watched((0..60).map(|i| ok(if i % 20 == 0 { 150 } else { 5 })));
-    let active = watched((0..60).map(|_| ok(5)));
-    assert_eq!(judged(&candidate, Some(&active), &bounds()).verdict, Verdict::Fail);
-    assert_eq!(judged(&candidate, None, &bounds()).verdict, Verdict::Pass, "without a bound and a baseline");
-    let bound = LatencyBound { p99: Duration::from_millis(100), r#for: Duration::from_secs(10) };
-    let bounded = Bounds { latency: Some(bound), ..bounds() };
-    assert_eq!(judged(&candidate, None, &bounded).verdict, Verdict::Fail);
-    let one = watched((0..30).map(|i| ok(if i == 20 { 150 } else { 5 })));
-    assert_eq!(judged(&one, None, &bounded).verdict, Verdict::Inconclusive, "one slow probe waits for more");
-    let more = watched((0..60).map(|i| ok(if i == 20 { 150 } else { 5 })));
-    assert_eq!(judged(&more, None, &bounded).verdict, Verdict::Pass, "and passes when more are fine");
-}
-
-#[test]
-fn small_shifts_are_no_regression() {
-    let active = watched((0..120).map(|i| ok(10 + i % 5)));
-    let candidate = watched((0..120).map(|i| ok(11 + i % 5)));
-    assert_eq!(judged(&candidate, Some(&active), &bounds()).verdict, Verdict::Pass, "10 % is inside the band");
-}
-
-#[test]
-fn sparse_failures_fail_against_a_clean_baseline() {
-    let sparse = |i: u64| if i % 100 == 50 { probe(Outcome::Failed, 1) } else { ok(5) };
-    let candidate = watched((0..300).map(sparse));
-    let clean = watched((0..300).map(|_| ok(5)));
-    let bounded = Bounds::of(&incidents());
-    assert_eq!(judged(&candidate, Some(&clean), &bounded).verdict, Verdict::Fail, "1 % of 300 against none of 300");
-    assert_eq!(judged(&candidate, None, &bounded).verdict, Verdict::Pass, "the operator allows 5 %");
-    assert_eq!(judged(&candidate, None, &bounds()).verdict, Verdict::Fail, "nothing excuses them");
-    let alike = watched((0..300).map(sparse));
-    assert_eq!(judged(&candidate, Some(&alike), &bounds()).verdict, Verdict::Pass, "Active fails as often");
-}
-
-#[test]
-fn a_baseline_without_data_does_not_excuse_the_candidate() {
-    let candidate = watched((0..30).map(|i| if i % 5 == 0 { probe(Outcome::Failed, 1) } else { ok(5) }));
-    assert_eq!(judged(&candidate, Some(&monitor()), &bounds()).verdict, Verdict::Fail);
-}
-
-#[test]
-fn one_crash_hang_or_anomaly_fails_at_once() {
-    let anomaly = PolicyAnomaly { kind: "unexpected_network".into(), detail: "10.0.0.1".into() };
-    for event in [crash("boom"), Signal::WatchdogMissed, Signal::PolicyAnomaly(anomaly)] {
-        let mut candidate = watched((0..30).map(|_| ok(5)));
-        candidate.observe(at(30), event.clone());
-        candidate.observe(at(31), Signal::Watchdog);
-        candidate.observe(at(31), Signal::Restarted);
-        feed(&mut candidate, 31..80, |_| ok(5));
-        let analysis = judge(&candidate, None, at(0), at(80), &bounds());
-        assert_eq!(analysis.verdict, Verdict::Fail, "{event:?}: recovery does not undo it");
-        let later = judge(&candidate, None, at(60), at(80), &bounds());
-        assert_eq!(later.verdict, Verdict::Pass, "{event:?} was before this window: {:?}", later.reasons);
-    }
-}
-
-#[test]
-fn the_candidates_own_word_can_hold_and_fail_but_not_pass_it() {
-    for (word, verdict) in [
-        (HealthStatus::Failed, Verdict::Fail),
-        (HealthStatus::Degraded, Verdict::Inconclusive),
-        (HealthStatus::Ok, Verdict::Pass),
-    ] {
-        let mut candidate = watched((0..30).map(|_| ok(5)));
-        let own = RuntimeHealthReport { status: word, ..RuntimeHealthReport::default() };
-        candidate.observe(at(30), Signal::NativeReport(Box::new(own.clone())));
-        assert_eq!(judged(&candidate, None, &bounds()).verdict, verdict);
-        let mut silent = monitor();
-        silent.observe(at(1), Signal::NativeReport(Box::new(own)));
-        assert_ne!(judged(&silent, None, &bounds()).verdict, Verdict::Pass);
-    }
-}
-
-#[test]
-fn a_learned_baseline_judges_as_the_one_beside() {
-    let active = watched((0..120).map(|_| ok(5)));
-    let learned = active.learned().unwrap();
-    let json = serde_json::to_string(&learned).unwrap();
-    let learned: Learned = serde_json::from_str(&json).unwrap();
-    let slow = watched((0..30).map(|_| ok(60)));
-    let analysis = judge(&slow, Some(Reference::Learned(&learned)), at(0), at(30), &bounds());
-    assert_eq!(analysis.verdict, Verdict::Fail);
-    assert_eq!(monitor().learned(), None, "nothing known, nothing learned");
-}
-
-#[test]
-fn without_a_probe_signs_of_life_must_suffice_and_are_named() {
-    let alive = ProcessUsage { pid: Some(9), ..ProcessUsage::default() };
-    let mut candidate = Monitor::new(RuntimeRef::default(), &incidents(), Sources::default(), at(0));
-    candidate.observe(at(0), Signal::Ready(true));
-    assert_eq!(judge(&candidate, None, at(0), at(1), &bounds()).verdict, Verdict::Inconclusive);
-    feed(&mut candidate, 0..20, |_| Signal::Usage(alive));
-    let analysis = judge(&candidate, None, at(0), at(20), &bounds());
-    assert_eq!(analysis.verdict, Verdict::Pass);
-    assert!(analysis.reasons.iter().any(|it| it.contains("no probe is configured")));
 }
 
 // Properties.

@@ -126,7 +126,7 @@ impl Step {
     }
 }
 
-/// A fixed list of steps that are carried out in order, all or none.
+/// A fixed list of steps that are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Plan {
     /// Its number; an answer that names another is stale.
@@ -135,6 +135,9 @@ pub struct Plan {
     pub store_path: String,
     /// The report that allows it; `None` for the first version and for a rollback.
     pub report: Option<ReportId>,
+    /// Whether a step that fails takes back those before it. A rollback takes nothing back: each of its steps is better
+    /// than none.
+    pub undo: bool,
     /// What is done.
     pub steps: Vec<Step>,
 }
@@ -173,7 +176,8 @@ pub enum Effect {
         /// And this incident.
         incident: Option<IncidentId>,
     },
-    /// Run the blueprint and build its commit; answered by `StageReached`, then `Built` or `BuildFailed`.
+    /// Run the blueprint and build its commit; answered by `StageReached`, then `Built`, `BuildPaused` or
+    /// `BuildFailed`.
     Build {
         /// For this evolution.
         evolution: EvolutionId,
@@ -185,6 +189,8 @@ pub enum Effect {
         rev: Option<String>,
         /// Where to go on.
         checkpoint: Option<String>,
+        /// Whether an operator has approved what the checkpoint waits for.
+        approved: bool,
     },
     /// Build the first version, without a blueprint; answered by `Built` or `BuildFailed`.
     Install {

@@ -65,6 +65,15 @@ pub enum Event {
         /// Paths that differ from it.
         files_changed: Vec<String>,
     },
+    /// The blueprint came to a stage that an operator decides.
+    BuildPaused {
+        /// Of this evolution.
+        evolution: EvolutionId,
+        /// The name of the stage, for a person.
+        stage: String,
+        /// The engine's own state, opaque here.
+        checkpoint: String,
+    },
     /// There is no candidate.
     BuildFailed {
         /// Of this evolution.
@@ -133,7 +142,7 @@ pub enum Event {
         /// How long the steps took, in microseconds.
         took_us: u64,
     },
-    /// A step of a plan failed; the steps before it are undone.
+    /// A step of a plan failed; where the plan says so, the steps before it are undone.
     PlanFailed {
         /// The plan's number.
         plan: u64,

@@ -189,10 +189,10 @@ impl Lifecycle {
         self.enter(out, Phase::Building);
         let bound = self.rules().bounds.build_ms;
         self.arm(out, Timer::Phase, bound, "gives up the build");
-        self.ask_for_build(out);
+        self.ask_for_build(out, false);
     }
 
-    pub(super) fn ask_for_build(&self, out: &mut Out) {
+    pub(super) fn ask_for_build(&self, out: &mut Out, approved: bool) {
         let Some(current) = &self.evolution else { return };
         out.push(Effect::Build {
             evolution: current.id.clone(),
@@ -200,7 +200,26 @@ impl Lifecycle {
             blueprint: current.blueprint.clone(),
             rev: current.rev.clone(),
             checkpoint: current.checkpoint.as_ref().map(|(_, checkpoint)| checkpoint.clone()),
+            approved,
         });
+    }
+
+    pub(super) fn on_build_paused(&mut self, out: &mut Out, id: &EvolutionId, stage: String, checkpoint: String) {
+        if self.phase != Phase::Building || !self.works_on(id) {
+            return;
+        }
+        self.enter(out, Phase::AwaitingApproval { of: Approval::Stage });
+        self.wait(format!("an operator's `rei approve` after the blueprint's stage {stage}"));
+        let current = self.evolution.as_mut().expect("works_on found it");
+        current.checkpoint = Some((stage, checkpoint));
+    }
+
+    /// An operator lets the blueprint go on.
+    pub(super) fn go_on_building(&mut self, out: &mut Out) {
+        self.enter(out, Phase::Building);
+        let bound = self.rules().bounds.build_ms;
+        self.arm(out, Timer::Phase, bound, "gives up the build");
+        self.ask_for_build(out, true);
     }
 
     pub(super) fn on_stage(&mut self, evolution: &EvolutionId, stage: String, checkpoint: String) {

@@ -126,7 +126,7 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => Some(Refusal::WrongPhase {
                 what: "roll back",
                 phase: self.phase.name(),
@@ -181,6 +181,7 @@ impl Lifecycle {
     fn approve(&mut self, out: &mut Out, by: &str) {
         let Phase::AwaitingApproval { of } = self.phase else { return };
         match of {
+            Approval::Stage => self.go_on_building(out),
             Approval::Promotion => self.begin_canary(out),
             Approval::Canary { .. } => self.go_on(out, format!("approved by {by}")),
             Approval::Observation => self.confirm(out, by, "approved with too little data".to_owned()),
@@ -196,7 +197,7 @@ impl Lifecycle {
             Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion } => {
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion } => {
                 self.quarantine_candidate(out, &reason);
                 self.end_rejected(out, by, reason);
             }

@@ -145,6 +145,7 @@ impl Lifecycle {
             number: self.counters.plan,
             store_path: self.candidate_version().store_path,
             report,
+            undo: true,
             steps: vec![
                 Step::SwitchProfile { from: Some(active.generation), to: generation },
                 Step::Route { from, to: Routing::all(slot) },
@@ -240,7 +241,7 @@ impl Lifecycle {
             Phase::RollingBack { stage: Back::Switching, .. } => self.carry_rollback(out),
             Phase::Canary { .. }
             | Phase::Observing { .. }
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. }
             | Phase::Empty
             | Phase::Installing
@@ -275,7 +276,7 @@ impl Lifecycle {
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => Some(true),
             Phase::Canary { .. }
             | Phase::Observing { .. }
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::Empty
             | Phase::Installing
             | Phase::Steady
@@ -296,7 +297,7 @@ impl Lifecycle {
                 self.confirm(out, SUPERVISOR, reason);
             }
             Phase::Canary { .. }
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::Empty
             | Phase::Installing
             | Phase::Steady
@@ -409,7 +410,7 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => None,
         };
         let Some(target) = target else { return };
@@ -452,6 +453,7 @@ impl Lifecycle {
             number: plan,
             store_path: active.version.store_path,
             report: None,
+            undo: false,
             steps: vec![Step::Route { from, to }, Step::SwitchProfile { from: None, to: active.generation }],
         }));
     }

@@ -19,7 +19,9 @@ impl Lifecycle {
         match self.phase {
             Phase::Empty => {}
             Phase::Installing => self.install_again(out),
-            Phase::Steady | Phase::AwaitingApproval { of: Approval::Promotion } => self.serve_again(out),
+            Phase::Steady | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion } => {
+                self.serve_again(out);
+            }
             Phase::Diagnosing => {
                 self.serve_again(out);
                 if let Some(current) = &self.evolution {
@@ -29,7 +31,7 @@ impl Lifecycle {
             }
             Phase::Building => {
                 self.serve_again(out);
-                self.ask_for_build(out);
+                self.ask_for_build(out, false);
             }
             Phase::Validating => {
                 self.serve_again(out);

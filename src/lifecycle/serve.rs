@@ -41,7 +41,7 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => Duty::Free,
         }
     }

@@ -95,6 +95,8 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Approval {
+    /// To go on after a stage of the blueprint.
+    Stage,
     /// To try a candidate that passed.
     Promotion,
     /// To go on after a canary step that had too little data.
@@ -403,6 +405,19 @@ impl Lifecycle {
         (reason, deadline.map(|armed| armed.at))
     }
 
+    /// When the evolutions of the last hour began, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = Timestamp> {
+        self.recent.iter().copied()
+    }
+
+    /// Fingerprints of open incidents whose budget is spent.
+    pub fn spent_fingerprints(&self) -> Vec<String> {
+        let per_incident = self.policy.as_ref().map_or(u64::MAX, |policy| policy.per_incident);
+        let spent =
+            self.attempts.iter().filter(|(print, count)| *count >= per_incident && self.incidents.contains_key(print));
+        spent.map(|(fingerprint, _)| fingerprint.clone()).collect()
+    }
+
     /// Whether content is in quarantine, by tree or by store path.
     pub fn is_quarantined(&self, content: &str) -> bool {
         !content.is_empty() && self.quarantine.iter().any(|entry| entry.tree == content || entry.store_path == content)
@@ -422,7 +437,7 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { of: Approval::Promotion }
+            | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => None,
         }
     }

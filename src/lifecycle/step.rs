@@ -36,6 +36,9 @@ impl Lifecycle {
             Event::Built { evolution, version, base_rev, files_changed } => {
                 self.on_built(&mut out, &evolution, version, base_rev, files_changed);
             }
+            Event::BuildPaused { evolution, stage, checkpoint } => {
+                self.on_build_paused(&mut out, &evolution, stage, checkpoint);
+            }
             Event::BuildFailed { evolution, reason } => self.on_build_failed(&mut out, &evolution, reason),
             Event::Validated { evolution, report } => self.on_validated(&mut out, &evolution, report),
             Event::GenerationPrepared { store_path, generation } => {

@@ -83,6 +83,16 @@ pub enum Error {
         /// Its type in Nix's words.
         found: String,
     },
+    /// A flake has more checks than are evaluated one by one.
+    #[error("{flake} has {count} checks, of which some do not evaluate; at most {max} are tried one by one")]
+    TooManyChecks {
+        /// The flake.
+        flake: String,
+        /// How many it has.
+        count: usize,
+        /// How many are tried.
+        max: usize,
+    },
     /// A flake reference cannot be made of this.
     #[error("{given:?} is no {wanted}")]
     BadReference {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ use crate::command::Command;
 
 /// The bound of one evaluation, fetching its inputs included: large flakes take a minute, with a cold cache several.
 pub const EVALUATION_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Checks that are evaluated one by one: a flake of the largest projects has some hundreds.
+const CHECKS_MAX: usize = 1000;
 
 /// How often an evaluation is repeated because the garbage collector took what it had just written.
 const TRIES_MAX: usize = 3;
@@ -96,10 +99,14 @@ impl Nix {
         // with it. Their names force no value.
         tracing::debug!(error = %refused, "checks are evaluated one by one");
         let names: Vec<String> = self.evaluate(&what, &format!("builtins.attrNames {checks}")).await?;
-        let mut found = BTreeMap::new();
+        if names.len() > CHECKS_MAX {
+            return Err(Error::TooManyChecks { flake: flake.to_string(), count: names.len(), max: CHECKS_MAX });
+        }
+        let (mut found, deadline) = (BTreeMap::new(), Instant::now() + EVALUATION_TIMEOUT);
         for name in names {
             let one = format!("{{ {name} = {checks}.{name}; }}", name = quoted(&name));
-            let result = self.evaluate(&what, &checks_expression(&one)).await;
+            let call = self.pure(&checks_expression(&one)).timeout(deadline.saturating_duration_since(Instant::now()));
+            let result = self.answer(&what, &call).await;
             let derivation = match result {
                 Ok(one) => BTreeMap::<String, Option<Derivation>>::into_values(one).next().flatten(),
                 Err(error) if is_of_one_value(&error) => None,

@@ -42,6 +42,7 @@ const INHERITED: &[&str] = &[
     "SSL_CERT_FILE",
     "GIT_SSL_CAINFO",
     "SSH_AUTH_SOCK",
+    "GIT_SSH_COMMAND",
     "http_proxy",
     "https_proxy",
     "ftp_proxy",
@@ -277,7 +278,11 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
         env.push((name.into(), home.join(below).into()));
     }
     env.push(("LC_ALL".into(), "C.UTF-8".into()));
+    // Nobody is there to answer a question.
     env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
+    if value(vars, "GIT_SSH_COMMAND").is_none() {
+        env.push(("GIT_SSH_COMMAND".into(), "ssh -o BatchMode=yes".into()));
+    }
     env.push(("NIX_CONFIG".into(), "extra-experimental-features = nix-command flakes".into()));
     env
 }

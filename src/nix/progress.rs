@@ -23,7 +23,7 @@ const ACTIVITY_BUILD: u64 = 105;
 const RESULT_LOG_LINE: u64 = 101;
 const RESULT_PHASE: u64 = 104;
 const RESULT_PROGRESS: u64 = 105;
-/// The level of an error; 1 is a warning.
+/// The level of an error; what is above is only told.
 const LEVEL_ERROR: u64 = 0;
 
 /// Something that happens during a realisation.
@@ -134,11 +134,6 @@ impl Parser {
             }
             Message::Stop { id } => self.builds.remove(&id).map(|drv| Progress::Ended { drv }),
             Message::Msg { level: LEVEL_ERROR, msg } => {
-                self.keep(&strip_colours(&msg));
-                None
-            }
-            // That the sandbox was not granted comes as a warning.
-            Message::Msg { level, msg } if level == LEVEL_ERROR + 1 && msg.contains("restricted setting") => {
                 self.keep(&strip_colours(&msg));
                 None
             }

@@ -44,7 +44,7 @@ pub struct Builder {
 /// That the sandbox held when it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// The builder in the store, for the checks that follow.
+    /// The builder in the store, for the checks that follow. Give it a root: the garbage collector may take it.
     pub builder: PathBuf,
     /// The derivation that proved it.
     pub derivation: Derivation,

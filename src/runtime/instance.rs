@@ -20,6 +20,10 @@ use super::tree::{KILL_MAX, Killed, Tree, Trees};
 const FOREIGN_EXIT_TRIES: u32 = 20;
 const FOREIGN_EXIT_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often, and how far apart, a process's environment is read: it is empty for a moment inside exec.
+const TAG_TRIES: u32 = 20;
+const TAG_PAUSE: Duration = Duration::from_millis(5);
+
 /// A running process tree.
 pub struct Instance {
     id: String,
@@ -86,6 +90,16 @@ pub enum AdoptError {
     },
 }
 
+fn is_tagged(pid: u32, id: &str) -> bool {
+    for _ in 0..TAG_TRIES {
+        match process::tag(pid) {
+            Tag::Instance(found) => return found == id,
+            Tag::None | Tag::Unreadable => std::thread::sleep(TAG_PAUSE),
+        }
+    }
+    false
+}
+
 impl Instance {
     /// Watches a process that was just made in `tree`.
     ///
@@ -98,7 +112,8 @@ impl Instance {
     }
 
     /// Takes over a process that an earlier supervisor started. Its descriptor is opened first, so what is compared
-    /// then is of this process: its start, or, where none was recorded, the instance in its environment.
+    /// then is of this process: its start, or, where none was recorded, the instance in its environment. For the start
+    /// of the supervisor: it may wait a tenth of a second.
     ///
     /// # Errors
     /// When the process has ended or is another one.
@@ -114,10 +129,8 @@ impl Instance {
         match start_ticks {
             Some(start) if start != stat.start_ticks => return Err(other("it was started at another time")),
             Some(_) => {}
-            None if process::tag(pid) != Tag::Instance(id.to_owned()) => {
-                return Err(other("its environment names no such instance"));
-            }
-            None => {}
+            None if is_tagged(pid, id) => {}
+            None => return Err(other("its environment names no such instance")),
         }
         let tree = trees.adopt(id);
         tree.set_main(pid);

@@ -130,6 +130,11 @@ impl Log {
         lock(&self.sink).stats.clone()
     }
 
+    /// Whether all writers are gone and all they wrote is read.
+    pub fn is_finished(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Reads what is in the pipe and ends. For after the last process has ended.
     pub async fn finish(mut self) -> LogStats {
         let _ = self.finish.write(1);

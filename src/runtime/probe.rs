@@ -53,6 +53,8 @@ pub struct ProbeResult {
     pub at: Timestamp,
     /// Whether it answered as it should.
     pub ok: bool,
+    /// Whether nothing came in time.
+    pub timed_out: bool,
     /// From the question to the answer, in microseconds; for no answer, until it was given up.
     pub latency_us: u64,
     /// What came back, for a person.
@@ -164,11 +166,13 @@ impl Probe {
             }
         };
         let answer = timeout(self.timeout(), answer).await;
+        let timed_out = answer.is_err();
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout())));
         ProbeResult {
             probe: self.name(),
             at,
             ok: answer.is_ok(),
+            timed_out,
             latency_us: u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX),
             detail: cut(&answer.unwrap_or_else(|why| why)),
         }

@@ -13,7 +13,7 @@ mod child;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -163,7 +163,6 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
     let args: Result<Vec<CString>, _> = spec.args.iter().map(|arg| c_string(arg)).collect();
     let args = args.map_err(nul("an argument"))?;
     let mut env = Environment::of(spec).map_err(nul("a variable"))?;
-    let stdin = File::open("/dev/null").map_err(clone_failed)?;
     let moved = out_of_the_way(spec).map_err(clone_failed)?;
     let argv: Vec<*const libc::c_char> =
         std::iter::once(&path).chain(&args).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
@@ -178,11 +177,11 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
         dir: dir.as_ptr(),
         listen_pid: env.listen_pid(),
         pid_cell: spec.pid_cell.map_or(std::ptr::null(), PidCell::as_ptr),
-        standard: [stdin.as_raw_fd(), moved.stdout.as_raw_fd(), moved.stderr.as_raw_fd()],
+        standard: [moved.stdin.as_raw_fd(), moved.stdout.as_raw_fd(), moved.stderr.as_raw_fd()],
         fds: &fds,
         limits: &limits,
         user: spec.sandbox.and_then(Sandbox::user),
-        ruleset: spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref()).map_or(-1, AsRawFd::as_raw_fd),
+        ruleset: moved.ruleset.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
         failure: child::Failure::default(),
     };
@@ -199,7 +198,6 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
 }
 
 fn reap(pidfd: &OwnedFd) {
-    use std::os::fd::AsFd;
     // It has called _exit; there is nothing else to learn.
     let _ = nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
 }
@@ -212,11 +210,15 @@ fn child_limits(sandbox: &Sandbox) -> Vec<(u32, libc::rlimit64)> {
     sandbox.limits.iter().map(|(what, max)| (*what as u32, libc::rlimit64 { rlim_cur: *max, rlim_max: *max })).collect()
 }
 
-/// Copies of the descriptors above all numbers that the child will fill, so that no copy overwrites a source.
+/// Copies of all descriptors that the child needs, above the numbers that it will fill, so that none is overwritten.
 struct Moved {
     fds: Vec<OwnedFd>,
+    stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    ruleset: Option<OwnedFd>,
+    /// Only held: whoever gets the lock knows that no process is between clone and exec.
+    _lock: Option<OwnedFd>,
 }
 
 fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
@@ -227,7 +229,15 @@ fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
         Ok(unsafe { OwnedFd::from_raw_fd(copy) })
     };
     let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<io::Result<_>>()?;
-    Ok(Moved { fds, stdout: above(spec.stdout)?, stderr: above(spec.stderr)? })
+    let ruleset = spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
+    Ok(Moved {
+        fds,
+        stdin: above(File::open("/dev/null")?.as_fd())?,
+        stdout: above(spec.stdout)?,
+        stderr: above(spec.stderr)?,
+        ruleset: ruleset.map(|fd| above(fd.as_fd())).transpose()?,
+        _lock: spec.pid_cell.map(|cell| above(cell.lock())).transpose()?,
+    })
 }
 
 /// The environment block. The pid of a process is known only to itself, so room is kept for it.

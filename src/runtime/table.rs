@@ -11,6 +11,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -117,7 +118,8 @@ pub struct Entry {
 /// The table, locked and mapped.
 pub struct InstanceTable {
     map: NonNull<Map>,
-    _lock: File,
+    lock: File,
+    new_boot: bool,
 }
 
 // SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
@@ -150,15 +152,21 @@ impl InstanceTable {
         let map = map(&file).map_err(failed)?;
         // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
-        let table = Self { map, _lock: file };
+        let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
+        let table = Self { map, lock: file, new_boot };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
-        if boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]) {
+        if new_boot {
             table.slots().iter().for_each(Slot::free);
-            initialise(&table._lock, &boot_id).map_err(failed)?;
+            initialise(&table.lock, &boot_id).map_err(failed)?;
         }
         Ok(table)
+    }
+
+    /// Whether the machine was started anew since the table was used last: then no instance can have survived.
+    pub fn is_of_new_boot(&self) -> bool {
+        self.new_boot
     }
 
     /// Takes a slot for an instance that is about to be started. The cell goes to the new process, which writes its
@@ -174,7 +182,7 @@ impl InstanceTable {
         let slot = slot.ok_or(TableError::Full)?;
         slot.set_id(id);
         slot.state.store(RESERVED, Ordering::Release);
-        Ok(PidCell(&slot.pid))
+        Ok(PidCell { pid: &slot.pid, lock: self.lock.as_fd() })
     }
 
     /// Records when an instance's process was started.
@@ -215,12 +223,20 @@ impl Drop for InstanceTable {
 
 /// Where a new process writes its pid.
 #[derive(Clone, Copy)]
-pub struct PidCell<'a>(&'a AtomicU32);
+pub struct PidCell<'a> {
+    pid: &'a AtomicU32,
+    lock: BorrowedFd<'a>,
+}
 
-impl PidCell<'_> {
+impl<'a> PidCell<'a> {
     /// The address of the cell, for the process between clone and exec.
     pub fn as_ptr(self) -> *const AtomicU32 {
-        self.0
+        self.pid
+    }
+
+    /// What the new process must hold until it has run its program.
+    pub fn lock(self) -> BorrowedFd<'a> {
+        self.lock
     }
 }
 

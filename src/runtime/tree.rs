@@ -20,7 +20,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
 
-use super::cgroup::{Base, Cgroup, TreeLimits};
+pub use super::cgroup::TreeLimits;
+use super::cgroup::{Base, Cgroup};
 use super::pidfd;
 use super::process::{self, Stat, Tag};
 
@@ -32,6 +33,9 @@ const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_mill
 
 /// How long a dead child in the supervisor's own session is left to whoever started it.
 const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
+
+/// Scans without a find that end a kill: a process inside exec has no environment to be told by for a moment.
+const EMPTY_SCANS: u32 = 2;
 
 /// Members of a tree that are remembered by pid, so that they are known when they have lost their parents.
 const SEEN_MAX: usize = 1024;
@@ -134,6 +138,17 @@ impl Trees {
         lock(&self.0.live).insert(id.to_owned(), None);
         let id = id.to_owned();
         Tree(Arc::new(Member { shared: self.0.clone(), id, cgroup, main: Mutex::new(None), seen: Mutex::default() }))
+    }
+
+    /// Whether a process is the main one of a live instance, or in the cgroup of one. Other processes of an instance are
+    /// told by their ancestors.
+    pub fn contains(&self, pid: u32) -> bool {
+        let live = lock(&self.0.live);
+        let in_cgroup = || match &self.0.method {
+            TreeMethod::Cgroup(base) => live.keys().any(|id| base.open(id).is_ok_and(|cgroup| cgroup.contains(pid))),
+            TreeMethod::Scan { .. } => false,
+        };
+        live.values().flatten().any(|main| *main == pid) || in_cgroup()
     }
 
     /// Reaps what instances have left behind. To be called after SIGCHLD and now and then; returns how many were
@@ -282,7 +297,7 @@ impl Tree {
     fn kill_scanned(&self) -> Killed {
         let tree = &self.0;
         let Some(main) = *lock(&tree.main) else { return Killed::default() };
-        let (mut killed, mut pauses) = (BTreeSet::new(), Pauses::new());
+        let (mut killed, mut empty_scans, mut pauses) = (BTreeSet::new(), 0, Pauses::new());
         loop {
             let found = self.scan(&main);
             for stat in &found.members {
@@ -292,7 +307,8 @@ impl Tree {
                 pidfd::signal_exactly(stat.pid, stat.start_ticks, Signal::SIGKILL);
             }
             let survivors = found.members.len();
-            if survivors == 0 || !pauses.pause() {
+            empty_scans = if survivors == 0 { empty_scans + 1 } else { 0 };
+            if empty_scans == EMPTY_SCANS || !pauses.pause() {
                 return Killed { leftovers: killed.len(), survivors, unattributed: found.unattributed };
             }
         }

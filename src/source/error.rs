@@ -155,16 +155,4 @@ impl Error {
             Self::Run { .. } | Self::Git { .. } | Self::Answer { .. } | Self::Io { .. } => return None,
         })
     }
-
-    /// Whether what the workspace holds, and not the machine, is the cause.
-    pub fn is_of_workspace(&self) -> bool {
-        matches!(
-            self,
-            Self::Nested { .. }
-                | Self::Special { .. }
-                | Self::LinkOut { .. }
-                | Self::TooMany { .. }
-                | Self::TooBig { .. }
-        )
-    }
 }

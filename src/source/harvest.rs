@@ -20,8 +20,39 @@ use super::error::Error;
 
 /// Files of a candidate at most: above it, a build directory was not ignored.
 pub(super) const FILES_MAX: usize = 100_000;
+/// Entries of a workspace at most, ignored ones too: a large `node_modules` has a tenth of that.
+const ENTRIES_MAX: usize = 1_000_000;
 /// Bytes of a candidate at most, for the same reason.
 pub(super) const BYTES_MAX: u64 = 1 << 30;
+
+/// Refuses a workspace in which git would wait for ever: it opens every `.gitignore` and `.gitattributes`, and a FIFO of
+/// that name has no end.
+///
+/// Blocks on the disk.
+///
+/// # Errors
+/// For such a file, a workspace with more than a million entries, or a failing disk.
+pub(super) fn check_readable(workspace: &Path) -> Result<(), Error> {
+    let (mut open, mut entries) = (vec![workspace.to_owned()], 0);
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(io("read", &dir))? {
+            let entry = entry.map_err(io("read", &dir))?;
+            let kind = entry.file_type().map_err(io("look at", &dir))?;
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                return Err(Error::TooMany { max: ENTRIES_MAX });
+            }
+            let name = entry.file_name();
+            if kind.is_dir() && !is_dot_git(&name) {
+                open.push(entry.path());
+            } else if (name == ".gitignore" || name == ".gitattributes") && !kind.is_file() && !kind.is_symlink() {
+                let path = entry.path();
+                return Err(Error::Special { path: path.strip_prefix(workspace).unwrap_or(&path).to_owned() });
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Copies `paths` of `workspace` into the empty directory `into`. A path that is not there (any more) is left out. Gives
 /// the symbolic links that lead out of the tree, with their targets.

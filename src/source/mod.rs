@@ -28,6 +28,7 @@ mod tests;
 pub use error::Error;
 pub use follow::Follower;
 pub use git::GIT_VERSION_MIN;
+pub(crate) use harvest::read_bounded;
 pub use mirror::{Mirror, Subject, TreeFile};
 pub use parse::ObjectId;
 pub use workspace::{Applied, Author, Taken, Workspace};

@@ -171,7 +171,6 @@ async fn links_out_of_the_tree_are_refused_and_never_followed() {
     symlink("/etc", world.path("d")).unwrap();
     let error = world.take().await.unwrap_err();
     assert!(matches!(&error, Error::LinkOut { path, .. } if path == Path::new("d")), "{error}");
-    assert!(error.is_of_workspace());
     std::fs::remove_file(world.path("d")).unwrap();
     assert_eq!(world.changed().await, ["d/f"]);
 }

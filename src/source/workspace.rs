@@ -165,6 +165,8 @@ impl Workspace {
     /// Copies what git would commit, and gives the symbolic links that lead out of the tree.
     async fn copy_files(&self, git: &Git, into: PathBuf) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
         let doing = "list a workspace";
+        let dir = self.dir.clone();
+        self.blocking(move || harvest::check_readable(&dir)).await?;
         let args = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"];
         let listed = git.clone().work_tree(&self.dir).try_run(doing, LOCAL_TIMEOUT, args).await?;
         expect_success(doing, &listed)?;
@@ -173,8 +175,16 @@ impl Workspace {
         }
         std::fs::create_dir(&into).map_err(|source| io("make", &into, source))?;
         let (from, paths) = (self.dir.clone(), parse_paths(&listed.stdout));
-        let copied = tokio::task::spawn_blocking(move || harvest::copy(&from, &paths, &into)).await;
-        copied.map_err(|lost| io("copy", &self.dir, std::io::Error::other(lost)))?
+        self.blocking(move || harvest::copy(&from, &paths, &into)).await
+    }
+
+    /// Work on the disk, off the event loop.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|lost| io("read", &self.dir, std::io::Error::other(lost)))?
     }
 
     /// Applies the patch in `file` to the workspace, all of it or nothing, never outside and never to `.git`.

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::dial::SlotDial;
 use super::input::{Input, Inputs, News};
 use super::slots::{DRAIN_MAX, Order, lock};
 use super::tools::Tools;
-use crate::diagnosis::last_words;
-use crate::health::{Exit, Outcome, Probe, Signal};
+use crate::diagnosis;
+use crate::health::{Outcome, Probe, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
 use crate::lifecycle::Slot;
 use crate::report::chain;
@@ -18,7 +17,7 @@ use crate::runtime::instance::Instance;
 use crate::runtime::logs::Log;
 use crate::runtime::notify::{Notification, NotifySocket};
 use crate::runtime::probe::{ProbeResult, Probes, Target};
-use crate::runtime::traffic::Traffic;
+use crate::runtime::traffic::{SlotDial, Traffic};
 use crate::runtime::usage::UsageMeter;
 
 /// The pause between looks at a queue that drains.
@@ -27,10 +26,9 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 const USAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Results of probes that may wait.
 const RESULTS_MAX: usize = 64;
-/// The end of the log that is searched for a panic, in bytes.
-const LAST_WORDS_BYTES: usize = 64 << 10;
-/// How long the last words of a dead instance may take through the pipe.
-const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
+/// How long the last words of a dead instance may take through the pipe, and the pause between looks.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
 /// An instance and what its task needs.
 pub struct Attend {
@@ -70,7 +68,8 @@ pub async fn attend(mut it: Attend) {
     let dial = Arc::new(SlotDial::new(it.traffic.clone()));
     let target = Target { slot: it.slot.index(), pid: it.instance.pid(), store_path: it.store_path.clone() };
     let _probes = Probes::start(health, &target, &dial, &results);
-    let _notes = it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
+    let _notes =
+        it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
     let reports = AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), {
         Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() }
     })));
@@ -78,7 +77,7 @@ pub async fn attend(mut it: Attend) {
     let mut readiness = Readiness { probed: !asks, notified: health.notify.is_none(), told: it.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
     let mut usage = tokio::time::interval(USAGE_PAUSE);
-    let mut meter = UsageMeter::default();
+    let meter = UsageMeter::default();
     readiness.tell(&teller).await;
     loop {
         tokio::select! {
@@ -140,9 +139,13 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
     let ran_ms = u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX);
     teller.tell(News::Exited(exit, ran_ms)).await;
     it.instance.end().await;
-    tokio::time::sleep(LAST_WORDS_WAIT).await;
-    let words = last_words(&it.log.tail(LAST_WORDS_BYTES).await);
-    let exit = Exit { code: exit.code, signal: exit.signal, ran_ms, reason: words.0, frames: words.1 };
+    let asked = Instant::now();
+    while !it.log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
+        tokio::time::sleep(LAST_WORDS_PAUSE).await;
+    }
+    let log = it.log.recent();
+    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log));
+    let Ok(exit) = read.await else { return };
     teller.tell(News::Crashed { store_path: it.store_path.clone(), exit }).await;
 }
 
@@ -221,12 +224,15 @@ async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>
         let late = probe.interval * 3;
         let signal = match client.stream_runtime_health(probe.interval).await {
             Ok(mut reports) => loop {
-                match tokio::time::timeout(late, reports.next()).await {
-                    Ok(Some(Ok(report))) => {
+                match reports.next(late).await {
+                    Some(Ok(report)) => {
                         teller.tell(News::Signal(Signal::NativeReport(Box::new(report)))).await;
                     }
-                    Ok(Some(Err(ClientError::Garbage { detail }))) => break Signal::ReportGarbage { detail },
-                    Ok(Some(Err(_)) | None) | Err(_) => break Signal::ReportMissed,
+                    Some(Err(ClientError::Garbage { detail, .. })) => break Signal::ReportGarbage { detail },
+                    Some(Err(error @ ClientError::TooLarge { .. })) => {
+                        break Signal::ReportGarbage { detail: chain(&error) };
+                    }
+                    Some(Err(_)) | None => break Signal::ReportMissed,
                 }
             },
             Err(error) => {

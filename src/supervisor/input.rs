@@ -3,8 +3,9 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::health::Signal;
+use crate::interface::evolution::EvolutionError;
+use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::interface::{EvolutionError, HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::lifecycle::{Event, Request, Slot};
 use crate::runtime::exit::Exit;
 
@@ -34,8 +35,6 @@ pub enum Input {
     },
     /// Somebody on a socket wants something.
     Ask(Ask),
-    /// An instance touched its listener.
-    Tampering(String),
     /// A process of an instance called the control socket.
     Intruder(String),
 }
@@ -47,12 +46,17 @@ pub enum News {
     Signal(Signal),
     /// It serves.
     Ready,
-    /// Its main process ended without being asked.
-    Exited(Exit),
-    /// It ended as it was asked, with all its processes, and its queue is empty.
+    /// Its main process ended without being asked, after so many milliseconds.
+    Exited(Exit, u64),
+    /// It ended as it was asked, with all its processes.
     Stopped,
-    /// A fresh process of the same version took its place.
-    Refreshed,
+    /// How it had ended, once its last words were read. The slot may have another instance by now.
+    Crashed {
+        /// The version that crashed.
+        store_path: String,
+        /// How.
+        exit: crate::health::Exit,
+    },
 }
 
 /// What the sockets ask. The answer goes back by the channel; a caller who is gone is no matter.

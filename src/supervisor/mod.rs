@@ -1,1 +1,37 @@
-//! The event loop that carries out what the lifecycle decides.
+//! The shell: the event loop that carries out what the lifecycle decides.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `shell` | the loop: one input, one decision, all its effects |
+//! | `input` | what the loop can be told |
+//! | `carry` | effects, carried out |
+//! | `slots`, `attend` | instances: started, adopted, ended; the task that attends each |
+//! | `watch` | monitors and the judgement of the version under trial |
+//! | `work` | slow work: diagnosis, build, validation, generations |
+//! | `operate`, `status` | what operators ask, and what they see |
+//! | `sockets` | the two interfaces, as messages to the loop |
+//! | `chronicle`, `record` | the journal's body, and history read from it |
+//! | `start` | from rei.toml to a running loop; recovery |
+//! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
+
+mod attend;
+mod carry;
+pub mod chronicle;
+mod clock;
+mod input;
+mod operate;
+pub mod paths;
+mod policy;
+pub mod record;
+mod shell;
+mod slots;
+mod sockets;
+mod start;
+mod status;
+mod tools;
+mod watch;
+mod work;
+
+pub use paths::Paths;
+pub use shell::End;
+pub use start::{StartError, supervise};

@@ -14,12 +14,14 @@ use super::slots::Occupants;
 use super::start::Signals;
 use super::tools::Tools;
 use super::watch::Watch;
+use crate::interface::operations::MonitorEvent;
 use crate::interface::types::EvolutionId;
-use crate::interface::{MonitorEvent, OperationsError};
 use crate::journal::Journal;
 use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
+use crate::report::chain;
 use crate::runtime::keeper::FdStore;
 use crate::runtime::traffic::{Alarm, Traffic};
+use crate::time::Timestamp;
 
 /// The pause between looks at usage and windows.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,10 +56,17 @@ pub struct Shell {
     pub(super) alarm: Alarm,
     pub(super) occupants: Occupants,
     pub(super) watch: Watch,
+    /// The slot whose queue an instance of Active empties.
+    pub(super) draining: Option<Slot>,
     pub(super) working: Vec<(EvolutionId, AbortHandle)>,
     pub(super) signals: Signals,
     pub(super) end: Option<End>,
     pub(super) since_snapshot: u64,
+    pub(super) started_at: Timestamp,
+    /// How the last instance of Active ended.
+    pub(super) last_exit: Option<String>,
+    /// Builds and validations that were asked for from outside.
+    pub(super) asides: u64,
 }
 
 impl Shell {
@@ -107,7 +116,7 @@ impl Shell {
 
     /// Decides about one event, writes it down, and carries out what follows. Gives the event back when it could not be
     /// written: the state is as before then, and Active goes on serving.
-    fn take(&mut self, event: Event) -> Result<(), Event> {
+    pub(super) fn take(&mut self, event: Event) -> Result<(), Event> {
         let at = self.clock.now();
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
@@ -118,11 +127,14 @@ impl Shell {
         let seq = match self.journal.append(at, &entry) {
             Ok(record) => record.seq,
             Err(error) => {
-                tracing::error!(error = %crate::cli::chain(&error), "cannot write the journal; trying again");
+                tracing::error!(error = %chain(&error), "cannot write the journal; trying again");
                 return Err(entry.event);
             }
         };
         self.core = next;
+        if self.core.trial_slot().is_none() {
+            self.watch.end_trial();
+        }
         self.tell(seq, at, &entry);
         for effect in entry.effects {
             self.carry_out(effect);
@@ -131,7 +143,7 @@ impl Shell {
         if self.since_snapshot >= SNAPSHOT_EVERY {
             self.since_snapshot = 0;
             if let Err(error) = self.journal.snapshot(&self.core) {
-                tracing::warn!(error = %crate::cli::chain(&error), "cannot write a snapshot; a restart takes longer");
+                tracing::warn!(error = %chain(&error), "cannot write a snapshot; a restart takes longer");
             }
         }
         Ok(())
@@ -150,13 +162,14 @@ impl Shell {
     fn on_news(&mut self, slot: Slot, id: &str, news: News) {
         match news {
             News::Crashed { store_path, exit } => self.saw_crash(slot, &store_path, exit),
+            News::Stopped | News::Exited(..) if self.occupants.dismiss(id, &self.store) => {}
             news if self.occupants.id(slot) != Some(id) => tracing::debug!(%slot, id, ?news, "stale news"),
             News::Signal(signal) => self.saw(slot, signal),
             News::Ready => {
                 self.saw(slot, crate::health::Signal::Ready(true));
                 self.pending.push_back(Event::Ready { slot });
             }
-            News::Exited(exit) => self.on_exited(slot, exit),
+            News::Exited(exit, ran_ms) => self.on_exited(slot, exit, ran_ms),
             News::Stopped => self.on_stopped(slot),
         }
     }
@@ -172,13 +185,8 @@ impl Shell {
     }
 
     fn on_tick(&mut self) {
-        for slot in Slot::ALL {
-            if let Some(usage) = self.occupants.usage(slot) {
-                self.saw(slot, crate::health::Signal::Usage(usage));
-            }
-        }
         self.watch_tick();
-        super::notify::watchdog();
+        self.signals.feed_watchdog();
     }
 
     fn on_ask(&mut self, ask: Ask) {
@@ -223,19 +231,5 @@ async fn sleep_until(at: Option<std::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The refusal of an operator's request, as it travels.
-impl From<&crate::lifecycle::Refusal> for OperationsError {
-    fn from(refusal: &crate::lifecycle::Refusal) -> Self {
-        use crate::lifecycle::Refusal;
-        match refusal {
-            Refusal::WrongPhase { hint, .. } => Self::WrongPhase { phase: Default::default(), hint: (*hint).to_owned() },
-            Refusal::NotFound { name, .. } => Self::NotFound { id: name.clone() },
-            Refusal::Quarantined { content } => {
-                Self::Invalid { field: "rev".to_owned(), reason: format!("{content} is in quarantine; {}", refusal.hint()) }
-            }
-        }
     }
 }

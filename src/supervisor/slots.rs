@@ -22,7 +22,7 @@ use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, SpawnSpec};
 use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::Traffic;
-use crate::runtime::tree::{Tree, TreeLimits, TreeMethod, Trees};
+use crate::runtime::tree::{TreeLimits, TreeMethod, Trees};
 
 /// Names the read end of an instance's log pipe in the descriptor store.
 const LOG_PREFIX: &str = "log/";
@@ -32,25 +32,22 @@ pub struct Occupants {
     trees: Trees,
     table: InstanceTable,
     slots: [Option<Occupant>; 2],
+    /// Instances whose slot has a fresh one.
+    leaving: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
-    started: u64,
 }
 
 /// The instance in a slot.
 pub struct Occupant {
     /// Its id.
     pub id: String,
+    /// Its slot.
+    pub slot: Slot,
     /// Its main process.
     pub pid: u32,
-    /// Its store path.
-    pub store_path: String,
     /// When it was started.
     pub since: Instant,
-    /// Its processes.
-    pub tree: Tree,
-    /// Its log.
-    pub log: Arc<Log>,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
 }
@@ -84,7 +81,7 @@ pub struct Wanted<'a> {
 impl Occupants {
     /// Nothing runs yet.
     pub fn new(trees: Trees, table: InstanceTable) -> Self {
-        Self { trees, table, slots: [None, None], logs: [None, None], sandbox: None, started: 0 }
+        Self { trees, table, slots: [None, None], leaving: Vec::new(), logs: [None, None], sandbox: None }
     }
 
     /// The id of the instance in a slot.
@@ -100,13 +97,36 @@ impl Occupants {
     /// Takes an instance out of its slot: it has ended.
     pub fn remove(&mut self, slot: Slot, store: &Arc<Mutex<dyn FdStore + Send>>) -> Option<Occupant> {
         let occupant = self.slots[slot.index()].take()?;
+        self.release(&occupant, store);
+        Some(occupant)
+    }
+
+    /// Asks the instance of a slot to end and frees the slot for a fresh one.
+    pub fn retire(&mut self, slot: Slot) {
+        self.stop(slot, false);
+        self.leaving.extend(self.slots[slot.index()].take());
+    }
+
+    /// Forgets a retired instance that has ended; `false` when there is none of this id.
+    pub fn dismiss(&mut self, id: &str, store: &Arc<Mutex<dyn FdStore + Send>>) -> bool {
+        let Some(at) = self.leaving.iter().position(|occupant| occupant.id == id) else { return false };
+        let occupant = self.leaving.swap_remove(at);
+        self.release(&occupant, store);
+        true
+    }
+
+    fn release(&self, occupant: &Occupant, store: &Arc<Mutex<dyn FdStore + Send>>) {
         self.table.clear(&occupant.id);
         for name in [format!("{INSTANCE_PREFIX}{}", occupant.id), format!("{LOG_PREFIX}{}", occupant.id)] {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
             }
         }
-        Some(occupant)
+    }
+
+    /// The log of the last instance in a slot.
+    pub fn last_log(&self, slot: Slot) -> Option<Arc<Log>> {
+        self.logs[slot.index()].clone()
     }
 
     /// Reaps processes that instances left behind.
@@ -174,12 +194,16 @@ impl Occupants {
         let sandbox = self.sandbox.insert(sandbox);
         let notify = bind_notify(wanted, id, sandbox)?;
         let watchdog = config.health.notify.as_ref().and_then(|notify| notify.watchdog);
-        let limits = TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: config.isolation.processes };
+        let limits =
+            TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: Some(config.isolation.processes) };
         let tree = self.trees.create(id, limits).map_err(|error| format!("cannot make its cgroup: {error}"))?;
         let cell = self.table.reserve(id).map_err(|error| chain(&error))?;
         let mut traffic = lock(wanted.traffic);
         let slot = wanted.slot.into();
-        traffic.prepare(slot).map_err(|error| chain(&error))?;
+        if !self.leaving.iter().any(|occupant| occupant.slot == wanted.slot) {
+            // What an instance did to the sockets is undone, unless one that lives uses them.
+            traffic.prepare(slot).map_err(|error| chain(&error))?;
+        }
         let fds = traffic.slot_fds(slot);
         let spawned = spawn::spawn(&SpawnSpec {
             id,
@@ -202,7 +226,8 @@ impl Occupants {
         if let Err(error) = lock(wanted.store).store(&format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd()) {
             tracing::warn!(error = %chain(&error), "the keeper does not know of the instance");
         }
-        let instance = Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
+        let instance =
+            Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
     }
 
@@ -248,14 +273,14 @@ impl Occupants {
         ready: bool,
     ) {
         let (orders, received) = mpsc::channel(4);
-        let (id, pid, tree) = (instance.id().to_owned(), instance.pid(), instance.tree().clone());
+        let (id, pid) = (instance.id().to_owned(), instance.pid());
         let since = Instant::now();
         let task = tokio::spawn(attend(Attend {
             slot: wanted.slot,
             store_path: wanted.store_path.to_owned(),
             instance,
             since,
-            log: log.clone(),
+            log,
             notify,
             ready,
             tools: wanted.tools.clone(),
@@ -263,8 +288,7 @@ impl Occupants {
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        let store_path = wanted.store_path.to_owned();
-        self.slots[wanted.slot.index()] = Some(Occupant { id, pid, store_path, since, tree, log, orders, task });
+        self.slots[wanted.slot.index()] = Some(Occupant { id, slot: wanted.slot, pid, since, orders, task });
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
@@ -277,20 +301,29 @@ impl Occupants {
         self.table.entries()
     }
 
+    /// Whether the machine was started anew since an instance was last recorded.
+    pub fn rebooted(&self) -> bool {
+        self.table.is_of_new_boot()
+    }
+
+    /// Ends an instance of an earlier supervisor that no slot knows of.
+    pub fn end_stray(&self, entry: &crate::runtime::table::Entry) {
+        let id = entry.id.clone();
+        if let Some(pid) = entry.pid {
+            match Instance::adopt(&id, pid, entry.start_ticks, &self.trees) {
+                Ok(mut instance) => {
+                    tracing::warn!(id, pid, "an instance that was begun and never recorded is ended");
+                    tokio::spawn(async move { instance.end().await });
+                }
+                Err(error) => tracing::debug!(error = %chain(&error), "an instance is gone"),
+            }
+        }
+        self.table.clear(&id);
+    }
+
     /// Forgets an instance that is not there any more.
     pub fn forget(&self, id: &str) {
         self.table.clear(id);
-    }
-
-    /// The number of the next instance, for its id.
-    pub fn next_number(&mut self) -> u64 {
-        self.started += 1;
-        self.started
-    }
-
-    /// How whole trees are killed here.
-    pub fn tree_method(&self) -> &TreeMethod {
-        self.trees.method()
     }
 
     /// Forgets the prepared rules: the configuration has changed.
@@ -306,14 +339,17 @@ impl Drop for Occupant {
 }
 
 fn sandbox(tools: &Tools, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
-    let cgroup = matches!(trees.method(), TreeMethod::Cgroup(_));
+    let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
+        TreeMethod::Cgroup(base) => (base.memory, base.pids),
+        TreeMethod::Scan { .. } => (false, false),
+    };
     let paths = InstancePaths {
         user: &tools.config.runtime.name,
         closure: &[tools.nix.store_dir()],
         state,
         temporary,
-        memory_by_cgroup: cgroup && trees.bounds_memory(),
-        processes_by_cgroup: cgroup && trees.bounds_processes(),
+        memory_by_cgroup,
+        processes_by_cgroup,
     };
     let sandbox = Sandbox::instance(&tools.config.isolation, &paths).map_err(|error| chain(&error))?;
     for missing in sandbox.missing() {
@@ -360,10 +396,9 @@ impl From<lifecycle::Routing> for crate::runtime::traffic::Routing {
         let main = routing.main.into();
         match routing.other_ppm {
             0 => Self::All(main),
-            ppm => Self::Share {
-                to: routing.main.other().into(),
-                share: f64::from(ppm) / f64::from(lifecycle::WHOLE_PPM),
-            },
+            ppm => {
+                Self::Share { to: routing.main.other().into(), share: f64::from(ppm) / f64::from(lifecycle::WHOLE_PPM) }
+            }
         }
     }
 }

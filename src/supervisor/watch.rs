@@ -3,8 +3,8 @@
 use super::shell::Shell;
 use crate::config::{Config, Incidents};
 use crate::health::{self, Analysis, Bounds, Exit, Learned, Monitor, Reference, Signal, Sources};
-use crate::interface::EvolutionError;
-use crate::interface::types::{PolicyAnomaly, Role, RuntimeHealthReport, RuntimeRef, Verdict};
+use crate::interface::evolution::EvolutionError;
+use crate::interface::types::{PolicyAnomaly, ProcessUsage, Role, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{self, Event, Slot};
 use crate::time::Timestamp;
 
@@ -18,6 +18,7 @@ pub struct Watch {
     bounds: Bounds,
     slots: [Option<Watched>; 2],
     trial: Option<Trial>,
+    usage: [Option<ProcessUsage>; 2],
     series: std::collections::VecDeque<RuntimeHealthReport>,
 }
 
@@ -44,8 +45,16 @@ impl Watch {
             bounds: Bounds::of(&config.incidents),
             slots: [None, None],
             trial: None,
+            usage: [None, None],
             series: std::collections::VecDeque::new(),
         }
+    }
+
+    /// Takes the bounds of a configuration that was read again; monitors that watch keep theirs.
+    pub fn configure(&mut self, config: &Config) {
+        self.incidents = config.incidents.clone();
+        self.sources = Sources::of(&config.health);
+        self.bounds = Bounds::of(&config.incidents);
     }
 
     /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it.
@@ -89,6 +98,11 @@ impl Watch {
         Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
     }
 
+    /// What the instance in a slot used at the last look.
+    pub fn usage(&self, slot: Slot) -> Option<ProcessUsage> {
+        self.usage[slot.index()]
+    }
+
     /// The last reports of Active, oldest first.
     pub fn series(&self) -> Vec<RuntimeHealthReport> {
         self.series.iter().cloned().collect()
@@ -99,6 +113,9 @@ impl Shell {
     /// A health signal of the instance in a slot.
     pub(super) fn saw(&mut self, slot: Slot, signal: Signal) {
         let at = self.clock.now();
+        if let Signal::Usage(usage) = &signal {
+            self.watch.usage[slot.index()] = Some(*usage);
+        }
         let found = self.watch.monitor(slot).map(|monitor| monitor.observe(at, signal)).unwrap_or_default();
         self.found(slot, found);
     }

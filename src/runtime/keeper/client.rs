@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
@@ -17,6 +18,9 @@ use super::wire::{self, FDS_MAX, Packet};
 const ANSWER_SECS_MAX: i64 = 2;
 /// How long a new keeper may take to listen, in milliseconds; it takes a few.
 const START_MS_MAX: u16 = 10_000;
+/// Tries to get a keeper while another one is starting or ending, each after a pause: two seconds together.
+const START_TRIES_MAX: usize = 100;
+const START_PAUSE: Duration = Duration::from_millis(20);
 /// What is kept of a failed keeper's message, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 4096;
 
@@ -24,6 +28,7 @@ const MESSAGE_BYTES_MAX: u64 = 4096;
 #[derive(Debug)]
 pub struct Keeper {
     connection: OwnedFd,
+    pid: i32,
 }
 
 impl Keeper {
@@ -43,32 +48,20 @@ impl Keeper {
     /// # Errors
     /// When none answers and none can be started.
     pub fn start_with_or_connect(path: &Path, mut command: Command) -> Result<Self, StoreError> {
-        let absent = |error: &StoreError| {
-            matches!(error, StoreError::Lost(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
-        };
-        match Self::connect(path) {
-            Err(error) if absent(&error) => {}
-            result => return result,
+        let mut connected = Self::connect(path);
+        // Another one may be about to listen, or about to end: then neither it nor ours answers for a moment.
+        for _ in 0..START_TRIES_MAX {
+            match connected {
+                Err(StoreError::Lost(error)) if is_absent(&error) => {}
+                result => return result,
+            }
+            start(&mut command)?;
+            connected = Self::connect(path);
+            if connected.is_err() {
+                std::thread::sleep(START_PAUSE);
+            }
         }
-        let program = command.get_program().to_string_lossy().into_owned();
-        let failed = |why: String| StoreError::NotStarted { program: program.clone(), why };
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut message = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            // It ends when the starter has exited and the keeper has turned its streams away.
-            message = read_bounded(stderr).map_err(|error| failed(error.to_string()))?;
-        }
-        let status = child.wait().map_err(|error| failed(error.to_string()))?;
-        if !status.success() {
-            return Err(failed(format!("{status}, {}", message.trim())));
-        }
-        Self::connect(path)
+        connected
     }
 
     /// Connects to a keeper that is there.
@@ -83,8 +76,8 @@ impl Keeper {
         setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
         setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path).map_err(invalid)?).map_err(io::Error::from)?;
-        let keeper = Self { connection };
-        keeper.ping()?;
+        let mut keeper = Self { connection, pid: 0 };
+        keeper.pid = keeper.ask(wire::PING, "", &[])?.parse().map_err(|_| StoreError::Confused)?;
         Ok(keeper)
     }
 
@@ -93,7 +86,12 @@ impl Keeper {
     /// # Errors
     /// When it does not.
     pub fn ping(&self) -> Result<(), StoreError> {
-        self.ask(wire::PING, "", &[])
+        self.ask(wire::PING, "", &[]).map(drop)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Tells the keeper to let go of everything and end: the service is over.
@@ -101,14 +99,14 @@ impl Keeper {
     /// # Errors
     /// When it does not answer.
     pub fn quit(self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[])
+        self.ask(wire::QUIT, "", &[]).map(drop)
     }
 
-    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
         wire::send(&self.connection, kind, text, fds, MsgFlags::empty())?;
         let answer = self.receive()?;
         match answer.kind {
-            wire::OK => Ok(()),
+            wire::OK => Ok(answer.text),
             wire::NO => Err(StoreError::Refused { name: text.to_owned(), why: answer.text }),
             _ => Err(StoreError::Confused),
         }
@@ -127,14 +125,18 @@ impl AsFd for Keeper {
 }
 
 impl FdStore for Keeper {
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.ask(wire::QUIT, "", &[]).map(drop)
+    }
+
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::STORE, name, &[fd])
+        self.ask(wire::STORE, name, &[fd]).map(drop)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::REMOVE, name, &[])
+        self.ask(wire::REMOVE, name, &[]).map(drop)
     }
 
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
@@ -157,12 +159,39 @@ impl FdStore for Keeper {
     }
 }
 
+/// Whether nobody answers, which a new keeper would change.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
+}
+
+/// Starts a keeper, and waits until it listens or has found another.
+fn start(command: &mut Command) -> Result<(), StoreError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |why: String| StoreError::NotStarted { program: program.clone(), why };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    // It ends when the starter has exited and the keeper has turned its streams away.
+    let message = child.stderr.take().map_or(Ok(String::new()), read_bounded);
+    if message.is_err() {
+        // Whatever it does, it is too late. It may have ended meanwhile.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    let message = message.map_err(|error| failed(error.to_string()))?;
+    if status.success() { Ok(()) } else { Err(failed(format!("{status}, {}", message.trim()))) }
+}
+
 /// Reads to the end, or to the bounds of time and size.
 fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(START_MS_MAX.into());
+    let deadline = Instant::now() + Duration::from_millis(START_MS_MAX.into());
     let (mut stream, mut text) = (stream.take(MESSAGE_BYTES_MAX), Vec::new());
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(stream.get_ref().as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, timeout)? == 0 {

@@ -1,6 +1,6 @@
 //! The keeper's process: one loop, no runtime, a bounded number of descriptors.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -74,12 +73,13 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     let mut lock = path.clone().into_os_string();
     lock.push(".lock");
     let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(lock)?;
-    // Two supervisors may start one each: the lock decides, and lives as long as the keeper, through fork.
-    let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-        Err((_, error)) => return Err(error.into()),
-    };
+    // Two supervisors may start one each: the lock decides. It belongs to the open file, so it lives on in the forked child, and
+    // nobody may unlock it: it goes when the last process that has the file closes it.
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -120,7 +120,7 @@ fn detach() -> io::Result<()> {
 
 struct Server {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
     listener: OwnedFd,
     alone: Duration,
     clients: Vec<OwnedFd>,
@@ -215,20 +215,22 @@ impl Server {
         };
         let quit = packet.kind == wire::QUIT;
         let answer = match packet.kind {
-            wire::STORE => self.store(packet),
+            wire::STORE => self.store(packet).map(|()| String::new()),
             wire::REMOVE => {
                 self.entries.retain(|entry| entry.name != packet.text);
-                Ok(())
+                Ok(String::new())
             }
             wire::FETCH => match self.send_all(index) {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(String::new()),
                 Err(_) => return Next::Drop,
             },
-            wire::PING | wire::QUIT => Ok(()),
+            // The system would name the process that made the socket, which has long gone.
+            wire::PING => Ok(std::process::id().to_string()),
+            wire::QUIT => Ok(String::new()),
             _ => Err("an unknown request"),
         };
-        let (kind, text) = answer.map_or_else(|why| (wire::NO, why), |()| (wire::OK, ""));
-        let sent = wire::send(&self.clients[index], kind, text, &[], MsgFlags::empty());
+        let (kind, text) = answer.map_or_else(|why| (wire::NO, why.to_owned()), |text| (wire::OK, text));
+        let sent = wire::send(&self.clients[index], kind, &text, &[], MsgFlags::empty());
         match (sent, quit) {
             (_, true) => Next::Quit,
             (Ok(()), false) => Next::Serve,

@@ -30,6 +30,17 @@ pub trait FdStore {
     /// # Errors
     /// When the store is gone.
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError>;
+
+    /// Lets go of everything: the service is over.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    fn finish(&mut self) -> Result<(), StoreError> {
+        for (name, _) in self.fetch_all()? {
+            self.remove(&name)?;
+        }
+        Ok(())
+    }
 }
 
 /// Keeps nothing: for a supervisor whose end may be the end of the service.

@@ -19,7 +19,7 @@ pub(super) const STORE: u8 = b'S';
 pub(super) const REMOVE: u8 = b'R';
 /// Send everything.
 pub(super) const FETCH: u8 = b'F';
-/// Are you there?
+/// Are you there? The answer's text is the process id.
 pub(super) const PING: u8 = b'P';
 /// Let go of everything and end.
 pub(super) const QUIT: u8 = b'Q';

@@ -353,18 +353,12 @@ unsafe fn default_signals() {
 }
 
 unsafe fn pass_descriptors(plan: &Plan) -> Result<(), (Step, c_int)> {
-    // The sources are all above the last target, but for standard input, which nothing overwrites before its turn.
+    // The sources are all above the last target.
     let standard = plan.standard.iter().zip(0..);
     let inherited = plan.fds.iter().zip(LISTEN_FDS_START..);
     for (source, target) in standard.chain(inherited) {
         // SAFETY: plain numbers.
-        unsafe {
-            if *source == target {
-                check(Step::Descriptors, libc::syscall(libc::SYS_fcntl, target, libc::F_SETFD, 0))?;
-            } else {
-                check(Step::Descriptors, libc::syscall(libc::SYS_dup3, *source, target, 0))?;
-            }
-        }
+        check(Step::Descriptors, unsafe { libc::syscall(libc::SYS_dup3, *source, target, 0) })?;
     }
     let first = LISTEN_FDS_START + plan.fds.len() as c_int;
     // Marks, not closes: the lock of the instance table is held until exec, and the rules are still needed.

@@ -123,6 +123,11 @@ impl Exchange {
         Ok(shared)
     }
 
+    /// Where the supervisor connects to a slot, now.
+    pub fn way(&self, slot: Slot) -> PathBuf {
+        if slot == self.public { self.path.clone() } else { spare(&self.path) }
+    }
+
     /// A slot's socket.
     pub fn slot(&self, slot: Slot) -> &OwnedFd {
         &self.at(slot).fd

@@ -153,7 +153,8 @@ impl Group {
     /// The program for a routing where the members are in this order.
     pub fn program(&self, routing: Routing, order: Order) -> Program {
         let draw = if self.wanted.sticky { Draw::Source { v6: self.address.is_ipv6() } } else { Draw::Chance };
-        program::route(routing, |slot| order.slot(slot), draw)
+        let route = program::route(routing, |slot| order.slot(slot), draw);
+        if self.is_stream() { program::choose(self.address.is_ipv6(), |slot| order.slot(slot), route) } else { route }
     }
 
     /// The guard.

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Alarm;
@@ -11,6 +12,7 @@ use super::error::{OpenError, RouteError};
 use super::exchange::{Exchange, INTERFACE, Private};
 use super::group::{Group, Wanted};
 use super::label::Label;
+use super::program::service_field;
 use super::rejoin::Kept;
 use super::slot::{Routing, Slot};
 use crate::config::types::{Listen, ListenAddress};
@@ -270,6 +272,15 @@ impl Traffic {
         self.interface.as_ref().map(|private| private.path(slot))
     }
 
+    /// How the supervisor connects to the listener of this name in a slot, whether the slot has traffic or not.
+    pub fn way(&self, name: &str, slot: Slot) -> Option<Way> {
+        let listener = self.listeners.iter().find(|listener| listener.name() == name)?;
+        Some(match listener {
+            Listener::Group(group) => Way::Tcp { address: reachable(group.address), field: service_field(slot) },
+            Listener::Exchange(exchange) => Way::Unix(exchange.way(slot)),
+        })
+    }
+
     /// What tells of tampering. To be made anew after [`Traffic::repair`], which replaces sockets.
     ///
     /// # Errors
@@ -326,6 +337,29 @@ impl Traffic {
         }
         let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
         labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
+    }
+}
+
+/// How to connect to one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// With this differentiated-services field.
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The field.
+        field: u8,
+    },
+    /// By the slot's own path.
+    Unix(PathBuf),
+}
+
+/// An address that can be connected to: that of this machine itself where the listener takes any.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
     }
 }
 

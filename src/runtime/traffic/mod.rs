@@ -9,6 +9,7 @@
 //! | `order`, `find` | who is where in the kernel's array: deduced, and looked up |
 //! | `program` | the programs (pure) |
 //! | `exchange` | a unix listener: two sockets change places; the Interface's private ones |
+//! | `dial` | connections of the supervisor to one slot |
 //! | `alarm` | tells when an instance tampers with a listener |
 //! | `takeback` | listeners back from running instances |
 //! | `label` | names of sockets in a store |
@@ -20,6 +21,7 @@
 
 mod alarm;
 mod diag;
+mod dial;
 mod error;
 mod exchange;
 mod find;
@@ -34,7 +36,8 @@ mod socket;
 mod takeback;
 
 pub use alarm::{Alarm, Tampering};
+pub use dial::SlotDial;
 pub use error::{OpenError, RouteError};
-pub use listeners::{Adoption, Routed, Setup, Traffic};
+pub use listeners::{Adoption, Routed, Setup, Traffic, Way};
 pub use slot::{Routing, Slot};
 pub use takeback::take_back;

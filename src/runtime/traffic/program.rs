@@ -39,6 +39,7 @@ const JGE: u16 = (libc::BPF_JMP | libc::BPF_JGE) as u16;
 const JA: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const MUL: u16 = (libc::BPF_ALU | libc::BPF_MUL) as u16;
 const RSH: u16 = (libc::BPF_ALU | libc::BPF_RSH) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND) as u16;
 const XOR_X: u16 = (libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X) as u16;
 const TAX: u16 = (libc::BPF_MISC | libc::BPF_TAX) as u16;
 
@@ -82,6 +83,47 @@ pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32, draw: Draw) -
     program
 }
 
+/// The differentiated-services field by which the supervisor's own connections name the slot they want: code points 7 and 11,
+/// of the pool for local use (RFC 2474, section 6).
+pub(super) const fn service_field(slot: Slot) -> u8 {
+    match slot {
+        Slot::A => 7 << 2,
+        Slot::B => 11 << 2,
+    }
+}
+
+/// The program that lets this machine's own connections choose a slot by their service field, and sends all others through
+/// `rest`. A connection is this machine's own when it comes from the address that it goes to, which no other host can have.
+pub(super) fn choose(v6: bool, index: impl Fn(Slot) -> u32, rest: Program) -> Program {
+    let (first, last) = (Slot::A, Slot::B);
+    let (field_a, field_b) = (u32::from(service_field(first)), u32::from(service_field(last)));
+    let same =
+        |source: u32, destination: u32| [op(LD_W, NET + source), op(TAX, 0), op(LD_W, NET + destination), op(XOR_X, 0)];
+    let mut program = Program::new();
+    if v6 {
+        // Version, then the field, then the halves of the addresses that tell hosts apart and networks apart.
+        program.extend([op(LD_B, NET), op(RSH, 4), jump(JEQ, 6, 0, 17)]);
+        program.extend(same(20, 36));
+        program.push(jump(JEQ, 0, 0, 12));
+        program.extend(same(8, 24));
+        program.push(jump(JEQ, 0, 0, 7));
+        program.extend([op(LD_H, NET), op(RSH, 4)]);
+    } else {
+        program.extend(same(12, 16));
+        program.push(jump(JEQ, 0, 0, 6));
+        program.push(op(LD_B, NET + 1));
+    }
+    program.extend([
+        op(AND, 0xfc),
+        jump(JEQ, field_a, 0, 1),
+        op(RET, index(first)),
+        jump(JEQ, field_b, 0, 1),
+        op(RET, index(last)),
+    ]);
+    program.extend(rest);
+    program
+}
+
 /// The program that sends the connections of one source port to one index and all others through `rest`.
 pub(super) fn probe(v6: bool, source_port: u16, index: u32, rest: Program) -> Program {
     let port = u32::from(source_port);
@@ -120,6 +162,7 @@ mod tests {
                 LD_B => a = byte(k, 0),
                 MUL => a = a.wrapping_mul(k),
                 RSH => a >>= k,
+                AND => a &= k,
                 XOR_X => a ^= x,
                 TAX => x = a,
                 JA => at += k as usize,
@@ -181,6 +224,33 @@ mod tests {
                 "dual stack agrees, chance has no say"
             );
         }
+    }
+
+    #[test]
+    fn own_connections_choose_and_others_do_not() {
+        let rest = || route(Routing::All(Slot::A), |slot| index(slot) + 100, Draw::Chance);
+        let four = |field: u8, source: u32, destination: u32| {
+            let mut header = v4(source, 1);
+            header[1] = field;
+            header[16..20].copy_from_slice(&destination.to_be_bytes());
+            run(&choose(false, index, rest()), &header, 0)
+        };
+        let six = |field: u8, source: u128, destination: u128| {
+            let mut header = v6(source, 1);
+            header[0] = 0x60 | field >> 4;
+            header[1] = field << 4;
+            header[24..40].copy_from_slice(&destination.to_be_bytes());
+            run(&choose(true, index, rest()), &header, 0)
+        };
+        let (a, b) = (service_field(Slot::A), service_field(Slot::B));
+        assert_eq!([four(a, 9, 9), four(b, 9, 9), four(b | 3, 9, 9)], [7, 9, 9], "the two lowest bits are not ours");
+        assert_eq!([four(0, 9, 9), four(a, 8, 9), four(b, 8, 9)], [107; 3]);
+        assert_eq!([six(a, 1, 1), six(b, 1, 1)], [7, 9]);
+        assert_eq!([six(0, 1, 1), six(b, 2, 1), six(b, 1 << 100 | 1, 1)], [107; 3]);
+        let mut mapped = v4(9, 1);
+        mapped.resize(44, 0);
+        mapped[1] = b;
+        assert_eq!(run(&choose(true, index, rest()), &mapped, 0), 107, "a version 4 client of a dual-stack listener");
     }
 
     #[test]

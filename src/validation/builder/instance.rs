@@ -30,6 +30,10 @@ const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// The end of an instance's output that a verdict quotes, in bytes.
 const TAIL_BYTES_MAX: usize = 2048;
 
+/// How long the output of an ended instance may take to come to its end: it is in the pipe already, but a process that
+/// outlived the first one may hold the pipe open.
+const OUTPUT_END: Duration = Duration::from_millis(200);
+
 /// A process tree in its Landlock domain. Dropping it ends every process but the judge.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -39,6 +43,8 @@ pub(crate) struct Instance {
     /// Where `sd_notify` messages come.
     pub notify: Option<UnixDatagram>,
     tail: Arc<Mutex<Vec<u8>>>,
+    /// Ends with the output.
+    collector: tokio::task::JoinHandle<()>,
     /// When it was started.
     pub started: Instant,
     /// The bound from SIGTERM to its end.
@@ -112,9 +118,9 @@ impl Instance {
         let tail = Arc::new(Mutex::new(Vec::new()));
         let reader =
             pipe::Receiver::from_owned_fd(reader).map_err(Infrastructure::system("read the judged's output"))?;
-        tokio::spawn(collect(reader, Arc::clone(&tail)));
+        let collector = tokio::spawn(collect(reader, Arc::clone(&tail)));
         let stop_timeout = Duration::from_millis(spec.stop_timeout_ms);
-        Ok(Ok(Self { main, ended: None, listeners, notify, tail, started: Instant::now(), stop_timeout }))
+        Ok(Ok(Self { main, ended: None, listeners, notify, tail, collector, started: Instant::now(), stop_timeout }))
     }
 
     /// A socket by its name.
@@ -159,7 +165,11 @@ impl Instance {
     }
 
     /// The end of what it printed, for a person.
-    pub(crate) fn tail(&self) -> Vec<String> {
+    pub(crate) async fn tail(&mut self) -> Vec<String> {
+        // The end of a process is seen before its last words are read.
+        if self.ended().is_some() && !self.collector.is_finished() {
+            let _ = tokio::time::timeout(OUTPUT_END, &mut self.collector).await;
+        }
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&tail).lines().map(|line| format!("it printed: {line}")).collect()
     }

@@ -86,7 +86,7 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
     };
     let took = match ready(&mut instance, spec).await {
         Ok(took) => took,
-        Err(reason) => return Ok(Word::new(Verdict::Fail, reason).details(instance.tail())),
+        Err(reason) => return Ok(Word::new(Verdict::Fail, reason).details(instance.tail().await)),
     };
     let word = match instance.stop().await {
         None => Word::new(Verdict::Fail, format!("it did not stop within {} ms of SIGTERM", spec.stop_timeout_ms)),
@@ -98,7 +98,7 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
             Word::new(Verdict::Pass, summary).figure("stop_ms", ms(stopped))
         }
     };
-    let details = if word.verdict == Verdict::Pass { Vec::new() } else { instance.tail() };
+    let details = if word.verdict == Verdict::Pass { Vec::new() } else { instance.tail().await };
     Ok(word.details(details).figure("ready_ms", ms(took)))
 }
 
@@ -138,7 +138,7 @@ async fn round(subject: &Subject, run: &GoldenRun, bounds: &Bounds<'_>) -> Resul
             }
         };
         if let Err(reason) = ready(&mut instance, &spec.instance).await {
-            (told.cut, told.tail) = (Some(reason), instance.tail());
+            (told.cut, told.tail) = (Some(reason), instance.tail().await);
             return Ok(told);
         }
         while let Some(exchange) = run.exchanges.get(told.answers.len()) {
@@ -150,7 +150,7 @@ async fn round(subject: &Subject, run: &GoldenRun, bounds: &Bounds<'_>) -> Resul
             bad += usize::from((bounds.bad)(told.answers.len(), &answer));
             told.answers.push(answer);
             if let Some(how) = instance.ended().map(str::to_owned) {
-                told.tail = instance.tail();
+                told.tail = instance.tail().await;
                 told.deaths.push(how.clone());
                 if told.deaths.len() as u64 > bounds.restarts_max {
                     told.cut = Some(format!("it {how}"));
@@ -168,7 +168,7 @@ async fn round(subject: &Subject, run: &GoldenRun, bounds: &Bounds<'_>) -> Resul
         {
             told.cut = Some(format!("it {how}"));
         }
-        told.tail = instance.tail();
+        told.tail = instance.tail().await;
         return Ok(told);
     }
 }

@@ -1,0 +1,252 @@
+//! Agent stages: a program of the operator's is told a goal and changes the workspace.
+//!
+//! It gets, on standard input and in every argument that is `{goal}`: the goal, where the context and the inputs are, and
+//! what failed before. In its environment: `REI_GOAL`, `REI_WORKSPACE` (also its working directory), `REI_CONTEXT` (the
+//! `context.json`, with its evidence files beside it; absent for an upgrade), `REI_INPUTS` (a directory with a file for each
+//! input), `REI_OUTPUTS` (a directory for named outputs), `REI_FAILURE` (a file with what failed before; absent at first),
+//! `REI_STAGE`, `REI_ATTEMPT`, and `HOME` and `TMPDIR`, which are its own and new for every attempt.
+//!
+//! Exit code 0 is success. Of its declared outputs, `patch` is the difference that it made, unless it wrote a file
+//! `$REI_OUTPUTS/patch`; any other is the file of that name there, or what it printed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::context::context_file;
+use super::{Failure, Made, Stand, command};
+use crate::blueprint::confine::{self, Confined, give_to_agent};
+use crate::blueprint::job::choose_agent;
+use crate::blueprint::schema::Sandbox;
+use crate::config::types::Agent;
+
+/// The output that an agent makes by changing files.
+pub(in crate::blueprint) const PATCH: &str = "patch";
+
+/// Evidence that is copied for the agent at most: files, bytes, and directories inside each other.
+const EVIDENCE_FILES_MAX: usize = 1000;
+const EVIDENCE_BYTES_MAX: u64 = 64 << 20;
+const EVIDENCE_DEPTH_MAX: usize = 4;
+
+pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
+    let (name, agent) = choose_agent(name, &stand.job.agents).map_err(|(message, _)| Failure::new(message))?;
+    let (name, agent) = (name.to_owned(), agent.clone());
+    let private = Private::prepare(stand).await?;
+    let prompt = private.prompt(stand, goal);
+    let confined = confined(stand, &private, &agent, &prompt);
+    let ended = confined.run().await?;
+    let log = command::log(&ended);
+    let reason = match ended.code {
+        Some(0) => {
+            let artifacts = private.outputs(stand, &ended.stdout).await?;
+            return Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts });
+        }
+        Some(code) => format!("agent {name:?} exited with {code}"),
+        None => format!("agent {name:?} did not end within {:?} and was killed", confined.timeout),
+    };
+    Err(Failure { reason, log: Some(log) })
+}
+
+fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {
+    let usual = [("PATH", confine::PATH), ("LC_ALL", "C.UTF-8"), ("REI_GOAL", prompt), ("REI_STAGE", &stand.stage.id)];
+    let usual = usual.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let own = agent.env.iter().map(|(name, value)| (name.into(), value.into()));
+    let word = |word: &String| OsString::from(if word == "{goal}" { prompt } else { word });
+    Confined {
+        program: agent.command.first().map(PathBuf::from).unwrap_or_default(),
+        args: agent.command.iter().skip(1).map(word).collect(),
+        env: BTreeMap::from_iter(usual.into_iter().chain(private.env()).chain(own)),
+        dir: stand.workspace.dir().to_owned(),
+        write: private.write(stand),
+        read: [private.read(), agent.read.clone()].concat(),
+        hide: stand.job.state_dir.clone(),
+        network: agent.network,
+        memory_bytes: agent.memory_bytes,
+        timeout: stand.stage.timeout.map_or(agent.timeout, |timeout| timeout.min(agent.timeout)),
+        output_bytes: usize::try_from(agent.output_bytes).unwrap_or(usize::MAX),
+        stdin: prompt.as_bytes().to_vec(),
+    }
+}
+
+/// An agent's directories besides the workspace, made anew for every attempt.
+pub(super) struct Private {
+    dir: PathBuf,
+    workspace: PathBuf,
+    context: bool,
+    failure: bool,
+    attempt: u32,
+}
+
+impl Private {
+    /// Makes the directories, copies what the agent is given, and gives it what it may write.
+    pub async fn prepare<W>(stand: &mut Stand<'_, W>) -> Result<Self, Failure> {
+        let dir = stand.store.agent();
+        let job = stand.job;
+        let index = job.blueprint.stages.iter().position(|stage| stage.id == stand.stage.id).unwrap_or(0);
+        let private = Self {
+            dir: dir.clone(),
+            workspace: stand.workspace.dir().to_owned(),
+            context: job.context.is_some(),
+            failure: stand.checkpoint.failure.is_some(),
+            attempt: stand.checkpoint.machine.failures_of(index) + 1,
+        };
+        let inputs: Vec<(String, PathBuf)> =
+            stand.inputs.iter().map(|(name, artifact)| (name.clone(), stand.store.path(artifact))).collect();
+        let failure = match &stand.checkpoint.failure {
+            None => None,
+            Some(failure) => {
+                let log = failure.log.as_ref().map(|log| stand.store.read(log)).transpose()?.unwrap_or_default();
+                Some([format!("stage {} failed: {}\n\n", failure.stage, failure.reason).into_bytes(), log].concat())
+            }
+        };
+        let (context, workspace) = (job.context.clone(), private.workspace.clone());
+        // Copying and changing owners takes as long as the workspace is large: off the event loop.
+        let prepared = tokio::task::spawn_blocking(move || {
+            make(&dir, context.as_deref(), &inputs, failure.as_deref())?;
+            give_to_agent(&dir.join("home"))?;
+            give_to_agent(&dir.join("outputs"))?;
+            give_to_agent(&workspace)
+        });
+        prepared.await.unwrap_or_else(|lost| Err(std::io::Error::other(lost)))?;
+        Ok(private)
+    }
+
+    pub fn write<W>(&self, stand: &Stand<'_, W>) -> Vec<PathBuf> {
+        let mut write = vec![self.dir.join("home"), self.dir.join("outputs")];
+        if stand.stage.sandbox == Sandbox::WorkspaceWrite {
+            write.push(self.workspace.clone());
+        }
+        write
+    }
+
+    pub fn read(&self) -> Vec<PathBuf> {
+        vec![self.dir.join("given")]
+    }
+
+    pub fn env(&self) -> impl Iterator<Item = (OsString, OsString)> + use<> {
+        let home = self.dir.join("home");
+        let given = self.dir.join("given");
+        let paths = [
+            ("HOME", Some(home.clone())),
+            ("TMPDIR", Some(home.join("tmp"))),
+            ("REI_WORKSPACE", Some(self.workspace.clone())),
+            ("REI_INPUTS", Some(given.join("inputs"))),
+            ("REI_OUTPUTS", Some(self.dir.join("outputs"))),
+            ("REI_CONTEXT", self.context.then(|| given.join("context/context.json"))),
+            ("REI_FAILURE", self.failure.then(|| given.join("failure.txt"))),
+        ];
+        let paths = paths.into_iter().filter_map(|(name, path)| Some((name.into(), path?.into_os_string())));
+        paths.chain([("REI_ATTEMPT".into(), self.attempt.to_string().into())])
+    }
+
+    /// The goal, and where everything is.
+    fn prompt<W>(&self, stand: &Stand<'_, W>, goal: &str) -> String {
+        let mut text =
+            format!("{}\n\nThe source is in the current directory, {}.", goal.trim(), self.workspace.display());
+        text.push_str(match stand.stage.sandbox {
+            Sandbox::WorkspaceWrite => " Change the files there; there is no need to commit.\n",
+            Sandbox::ReadOnly => " It cannot be changed in this stage.\n",
+        });
+        let given = self.dir.join("given");
+        let mut tell = |what: &str, path: PathBuf| {
+            let _ = writeln!(text, "{what}: {}", path.display()); // cannot fail for a String
+        };
+        if self.context {
+            tell("Context of the incident", given.join("context/context.json"));
+        }
+        for (name, _) in &stand.inputs {
+            tell(&format!("Input {name}"), given.join("inputs").join(name));
+        }
+        if let Some(failure) = &stand.checkpoint.failure {
+            tell(
+                &format!("The stage {} failed before ({}). Its log", failure.stage, failure.reason),
+                given.join("failure.txt"),
+            );
+        }
+        text
+    }
+
+    /// Each declared output: the file of that name, or else what was printed. A patch that is not a file is the
+    /// difference that was made, which is known later.
+    async fn outputs<W>(&self, stand: &Stand<'_, W>, answer: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let mut artifacts = Vec::new();
+        for name in &stand.stage.outputs {
+            match self.output(name).await? {
+                Some(bytes) => artifacts.push((name.clone(), bytes)),
+                None if name == PATCH => {}
+                None => artifacts.push((name.clone(), answer.to_vec())),
+            }
+        }
+        Ok(artifacts)
+    }
+
+    async fn output(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        const OUTPUT_BYTES_MAX: u64 = crate::blueprint::store::ARTIFACT_BYTES_MAX as u64;
+        let (dir, name) = (self.dir.join("outputs"), PathBuf::from(name));
+        let read = tokio::task::spawn_blocking(move || crate::source::read_bounded(&dir, &name, OUTPUT_BYTES_MAX));
+        let read = read.await.map_err(|lost| Failure::of(&lost, None))??;
+        Ok(read.map(|(bytes, _)| bytes))
+    }
+}
+
+/// Makes the directories and fills `given`, which is rei's and readable to all: only the agent sees it.
+fn make(
+    dir: &Path,
+    context: Option<&Path>,
+    inputs: &[(String, PathBuf)],
+    failure: Option<&[u8]>,
+) -> std::io::Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    let open = |dir: PathBuf| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    for name in ["home/tmp", "outputs", "given/inputs", "given/context"] {
+        open(dir.join(name))?;
+    }
+    let given = dir.join("given");
+    match context {
+        Some(folder) if folder.is_dir() => copy_evidence(folder, &given.join("context"))?,
+        Some(file) => copy_readable(file, &given.join("context/context.json")).map(drop)?,
+        None => {}
+    }
+    for (name, path) in inputs {
+        copy_readable(path, &given.join("inputs").join(name))?;
+    }
+    if let Some(failure) = failure {
+        std::fs::write(given.join("failure.txt"), failure)?;
+    }
+    Ok(())
+}
+
+/// Copies an evidence folder, `context.json` first, as far as the bounds go. Links are not followed.
+fn copy_evidence(from: &Path, to: &Path) -> std::io::Result<()> {
+    let first = context_file(from);
+    let (mut files, mut bytes) = (1, copy_readable(&first, &to.join("context.json"))?);
+    let mut open = vec![(from.to_owned(), to.to_owned(), 0)];
+    while let Some((from, to, depth)) = open.pop() {
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let (path, target, meta) = (entry.path(), to.join(entry.file_name()), entry.metadata()?);
+            if meta.is_dir() && depth < EVIDENCE_DEPTH_MAX {
+                std::fs::DirBuilder::new().mode(0o755).create(&target)?;
+                open.push((path, target, depth + 1));
+            } else if meta.is_file()
+                && path != first
+                && files < EVIDENCE_FILES_MAX
+                && bytes + meta.len() <= EVIDENCE_BYTES_MAX
+            {
+                files += 1;
+                bytes += copy_readable(&path, &target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy_readable(from: &Path, to: &Path) -> std::io::Result<u64> {
+    let bytes = std::fs::copy(from, to)?;
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o644))?;
+    Ok(bytes)
+}

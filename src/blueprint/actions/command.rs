@@ -1,0 +1,55 @@
+//! `run`: a command of the operator's in the workspace, in the same fence as an agent, since it handles an agent's files.
+
+use std::collections::BTreeMap;
+
+use super::{ACTION_TIMEOUT, Failure, Made, Stand, agent};
+use crate::blueprint::confine::{self, Confined, Ended};
+
+/// Memory of each process of a command, in bytes: what a compiler or formatter needs at most.
+const MEMORY_BYTES: u64 = 4 << 30;
+/// What is kept of each output stream of a command, in bytes.
+const OUTPUT_BYTES: usize = 1 << 20;
+
+pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made, Failure> {
+    let words = stand.job.commands.get(name).filter(|words| !words.is_empty());
+    let Some([program, args @ ..]) = words.map(Vec::as_slice) else {
+        return Err(Failure::new(format!("rei.toml has no command {name:?}")));
+    };
+    let private = agent::Private::prepare(stand).await?;
+    let env = [("PATH", confine::PATH), ("LC_ALL", "C.UTF-8")].map(|(name, value)| (name.into(), value.into()));
+    let confined = Confined {
+        program: program.into(),
+        args: args.iter().map(Into::into).collect(),
+        env: BTreeMap::from_iter(env.into_iter().chain(private.env())),
+        dir: stand.workspace.dir().to_owned(),
+        write: private.write(stand),
+        read: private.read(),
+        hide: stand.job.state_dir.clone(),
+        network: false,
+        memory_bytes: MEMORY_BYTES,
+        timeout: stand.stage.timeout.unwrap_or(ACTION_TIMEOUT),
+        output_bytes: OUTPUT_BYTES,
+        stdin: Vec::new(),
+    };
+    let ended = confined.run().await?;
+    let log = log(&ended);
+    let reason = match ended.code {
+        Some(0) => {
+            let summary = format!("command {name:?} exited with 0");
+            return Ok(Made::one(summary, "output", log));
+        }
+        Some(code) => format!("command {name:?} exited with {code}"),
+        None => format!("command {name:?} did not end within {:?} and was killed", confined.timeout),
+    };
+    Err(Failure { reason, log: Some(log) })
+}
+
+/// Both streams, the second under a heading.
+pub(super) fn log(ended: &Ended) -> Vec<u8> {
+    let mut log = ended.stdout.clone();
+    if !ended.stderr.is_empty() {
+        log.extend_from_slice(b"\n--- standard error ---\n");
+        log.extend_from_slice(&ended.stderr);
+    }
+    log
+}

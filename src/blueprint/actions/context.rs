@@ -1,0 +1,57 @@
+//! `build_context_pack`: what is known about the incident and the source, in one JSON object.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Failure, Made, Stand};
+use crate::interface::types::SCHEMA;
+
+/// Paths of the source that are listed; a larger tree is named as such.
+const FILES_MAX: usize = 5000;
+/// The evolution context at most, in bytes.
+const CONTEXT_BYTES_MAX: u64 = 16 << 20;
+
+pub(super) async fn build_context_pack<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
+    let context = match &stand.job.context {
+        Some(path) => read_context(path)?,
+        None => Value::Null,
+    };
+    let commit = stand.checkpoint.commit().clone();
+    let files = stand.job.mirror.files(&commit).await?;
+    let listed: Vec<String> = files.iter().take(FILES_MAX).map(|file| file.path.display().to_string()).collect();
+    let pack = json!({
+        "schema": SCHEMA,
+        "kind": "ContextPack",
+        "run_id": stand.job.run_id,
+        "blueprint": stand.job.blueprint.name,
+        "source": {
+            "commit": commit,
+            "tree": stand.job.mirror.tree(&commit).await?,
+            "files": listed,
+            "files_total": files.len(),
+        },
+        "context": context,
+    });
+    let bytes = serde_json::to_vec_pretty(&pack).map_err(|error| Failure::of(&error, None))?;
+    stand.store.write_context_pack(&bytes);
+    let known = if pack["context"].is_null() { "no incident" } else { "the incident's context" };
+    let summary = format!("{known}, {} files of {commit}", files.len());
+    Ok(Made::one(summary, "context_pack", bytes))
+}
+
+/// The file of the context: itself, or the one in its folder.
+pub(super) fn context_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("context.json") } else { path.to_owned() }
+}
+
+fn read_context(path: &Path) -> Result<Value, Failure> {
+    let file = context_file(path);
+    let told = |what: String| Failure::new(format!("cannot read the context {}: {what}", file.display()));
+    let meta = file.metadata().map_err(|error| told(error.to_string()))?;
+    if meta.len() > CONTEXT_BYTES_MAX {
+        return Err(told(format!("{} bytes are more than {CONTEXT_BYTES_MAX}", meta.len())));
+    }
+    let bytes = std::fs::read(&file).map_err(|error| told(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| told(error.to_string()))
+}

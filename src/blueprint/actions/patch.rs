@@ -1,0 +1,46 @@
+//! `apply_patch`, `commit`, `generate_diff_report`: changes as patches and as a commit.
+
+use super::{Failure, Made, Stand};
+use crate::blueprint::store::ARTIFACT_BYTES_MAX;
+use crate::source::Applied;
+
+/// Applies the first input, all of it or nothing. A patch that the workspace has already, because the agent that wrote it
+/// also made the change, is applied.
+pub(super) async fn apply_patch<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
+    let file = stand.first_input().ok_or_else(|| Failure::new("there is no patch to apply"))?;
+    if file.metadata()?.len() == 0 {
+        return Err(Failure::new("the patch is empty: nothing was changed"));
+    }
+    let summary = match stand.workspace.apply(&stand.job.mirror, &file).await? {
+        Applied::Now => "applied",
+        Applied::Before => "the workspace has it already",
+        Applied::Refused(why) => return Err(Failure::new(format!("the patch does not fit: {why}"))),
+    };
+    Ok(Made::one(summary.into(), "patch_applied", summary.as_bytes().to_vec()))
+}
+
+/// Names the commit of the workspace's files. It was made when the stage before ended; here it must be a change.
+pub(super) async fn commit<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
+    let (commit, active) = (stand.checkpoint.commit(), &stand.job.active);
+    let mirror = &stand.job.mirror;
+    if mirror.tree(commit).await? == mirror.tree(active).await? {
+        return Err(Failure::new("nothing was changed: the files are those of Active"));
+    }
+    let files = mirror.changed(active, commit).await?.len();
+    let summary = format!("{commit} changes {files} file{}", if files == 1 { "" } else { "s" });
+    Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
+}
+
+/// The difference to Active: the names first, then the patch.
+pub(super) async fn generate_diff_report<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
+    let (commit, active) = (stand.checkpoint.commit(), &stand.job.active);
+    let changed = stand.job.mirror.changed(active, commit).await?;
+    let mut report = format!("{} files differ between {active} and {commit}\n", changed.len()).into_bytes();
+    for path in &changed {
+        report.extend_from_slice(format!("  {}\n", path.display()).as_bytes());
+    }
+    report.push(b'\n');
+    report.extend(stand.job.mirror.patch(active, commit, ARTIFACT_BYTES_MAX).await?);
+    let summary = format!("{} files differ from Active", changed.len());
+    Ok(Made::one(summary, "diff_report", report))
+}

@@ -1,0 +1,135 @@
+//! `checkout`, `update_inputs`: another commit, and newer inputs of the flake.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Failure, Made, Stand};
+use crate::command::Command;
+use crate::source::{Author, Mirror, ObjectId, Taken, Workspace};
+
+/// The bound of an update of inputs: they may be far away and large.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(300);
+/// The first Nix in which `nix flake update` takes names of inputs; before it, `nix flake lock` does.
+const NIX_UPDATE_TAKES_NAMES: (u32, u32) = (2, 19);
+
+/// Sets the workspace to the commit of a branch, a tag or the followed ref, and takes it as the base of the work.
+pub(super) async fn checkout<W>(stand: &mut Stand<'_, W>, rev: Option<&str>) -> Result<Made, Failure> {
+    let mirror = &stand.job.mirror;
+    let commit = match (rev, &stand.job.followed) {
+        (Some(rev), _) => mirror.resolve(rev).await?,
+        (None, Some(followed)) => followed.clone(),
+        (None, None) => return Err(Failure::new("there is no followed commit to check out")),
+    };
+    replace(stand, &commit, None).await?;
+    stand.job.mirror.keep_candidate(&stand.job.candidate, &commit).await?;
+    let summary = format!("the files of {commit}");
+    Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
+}
+
+/// Updates inputs of the flake's lock in a copy of the workspace that no agent has seen, and brings the result back.
+pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String]) -> Result<Made, Failure> {
+    let (job, before) = (stand.job, stand.checkpoint.commit().clone());
+    let dir = stand.store.workspace().with_file_name("lock");
+    remove(&dir)?;
+    let copy = Workspace::create(&job.mirror, &before, &dir).await?;
+    let flake = if job.flake_dir.is_empty() { dir.clone() } else { dir.join(&job.flake_dir) };
+    let updated = update(&flake, names).await;
+    let author = Author { parent: &stand.checkpoint.base, message: &job.message, at: job.at };
+    let taken = match updated {
+        Ok(()) => copy.take(&job.mirror, &job.candidate, author).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    copy.remove().await?;
+    let Taken::Commit(commit) = taken? else { return Err(unchanged(names)) };
+    if job.mirror.tree(&commit).await? == job.mirror.tree(&before).await? {
+        return Err(unchanged(names));
+    }
+    let base = stand.checkpoint.base.clone();
+    replace(stand, &base, Some(&commit)).await?;
+    let summary = format!("updated {}", names.join(", "));
+    Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
+}
+
+fn unchanged(names: &[String]) -> Failure {
+    Failure::new(format!("{} had no newer version: flake.lock is unchanged", names.join(", ")))
+}
+
+/// Makes the workspace anew from `base`, with the files of `head` where there is one.
+async fn replace<W>(stand: &mut Stand<'_, W>, base: &ObjectId, head: Option<&ObjectId>) -> Result<(), Failure> {
+    *stand.workspace = fresh(&stand.job.mirror, stand.workspace.dir(), base, head).await?;
+    stand.checkpoint.base = base.clone();
+    stand.checkpoint.head = head.cloned();
+    Ok(())
+}
+
+/// A new workspace in the place of whatever is in `dir`.
+pub(in crate::blueprint) async fn fresh(
+    mirror: &Mirror,
+    dir: &Path,
+    base: &ObjectId,
+    head: Option<&ObjectId>,
+) -> Result<Workspace, crate::source::Error> {
+    Workspace::reopen(base, dir).remove().await?;
+    let workspace = Workspace::create(mirror, base, dir).await?;
+    if let Some(head) = head {
+        workspace.advance(mirror, head).await?;
+    }
+    Ok(workspace)
+}
+
+async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
+    let run = |args: Vec<String>| async move {
+        let command = Command::new("nix", UPDATE_TIMEOUT).args(args);
+        command.run().await.map_err(|error| Failure::of(&error, Some("install Nix, or look at the network".into())))
+    };
+    let version = parse_nix_version(&run(vec!["--version".into()]).await?.stdout_text())
+        .ok_or_else(|| Failure::new("cannot read the version of nix"))?;
+    let output = run(update_args(version, flake, names)).await?;
+    if output.success() {
+        return Ok(());
+    }
+    let stderr = output.stderr_text();
+    let told = stderr.lines().find(|line| line.contains("error:")).unwrap_or("nix failed").trim();
+    Err(Failure { reason: format!("cannot update {}: {told}", names.join(", ")), log: Some(output.stderr) })
+}
+
+fn update_args(version: (u32, u32), flake: &Path, names: &[String]) -> Vec<String> {
+    let common = ["--extra-experimental-features", "nix-command flakes", "--option", "accept-flake-config", "false"];
+    let flake = format!("path:{}", flake.display());
+    let mut args: Vec<String> = common.map(str::to_owned).to_vec();
+    if version >= NIX_UPDATE_TAKES_NAMES {
+        args.extend(["flake".into(), "update".into(), "--flake".into(), flake]);
+        args.extend(names.iter().cloned());
+    } else {
+        args.extend(["flake".into(), "lock".into(), flake]);
+        args.extend(names.iter().flat_map(|name| ["--update-input".to_owned(), name.clone()]));
+    }
+    args
+}
+
+/// `nix (Nix) 2.8.0`, also from the makers who put more words in.
+fn parse_nix_version(stdout: &str) -> Option<(u32, u32)> {
+    let mut numbers = stdout.split_whitespace().last()?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    if dir.exists() { std::fs::remove_dir_all(dir) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_nix_is_asked_in_its_own_words() {
+        assert_eq!(parse_nix_version("nix (Nix) 2.8.0\n"), Some((2, 8)));
+        assert_eq!(parse_nix_version("nix (Nix) 2.34.8\n"), Some((2, 34)));
+        assert_eq!(parse_nix_version("nix (Lix, like Nix) 2.91.1\n"), Some((2, 91)));
+        assert_eq!(parse_nix_version("zsh: not found"), None);
+        let names = ["a".to_owned(), "b".to_owned()];
+        let tail = |version| update_args(version, Path::new("/f"), &names)[5..].join(" ");
+        assert_eq!(tail((2, 8)), "flake lock path:/f --update-input a --update-input b");
+        assert_eq!(tail((2, 26)), "flake update --flake path:/f a b");
+    }
+}

@@ -1,0 +1,332 @@
+//! The runner: asks the machine what is next, does it, writes down how it ended.
+//!
+//! The law: an event is journalled before the next stage begins, and each event carries the checkpoint from which a
+//! restarted supervisor goes on. A stage that was cut short is done again from the files of its beginning.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::actions::agent::PATCH;
+use super::actions::revise::fresh;
+use super::actions::{Failure, Made, Stand};
+use super::fields::is_name;
+use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind, Workbench, missing};
+use super::machine::{Event, Position};
+use super::parse::Problems;
+use super::schema::{Stage, Work};
+use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store};
+use crate::source::{self, Author, Taken, Workspace};
+use crate::time::Timestamp;
+
+/// Why a run could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name of a run that cannot be a directory's.
+    #[error("{run_id:?} cannot name a run")]
+    RunId {
+        /// The name.
+        run_id: String,
+    },
+    /// The blueprint names what rei.toml does not have.
+    #[error("the blueprint {name:?} cannot run here")]
+    Missing {
+        /// The blueprint.
+        name: String,
+        /// What is missing.
+        #[source]
+        problems: Problems,
+    },
+    /// The blueprint was changed since the run began.
+    #[error("the blueprint {name:?} is not the one that this run began with")]
+    OtherBlueprint {
+        /// The blueprint.
+        name: String,
+    },
+    /// The repository or the workspace failed.
+    #[error("cannot prepare the workspace of run {run_id}")]
+    Source {
+        /// The run.
+        run_id: String,
+        /// Why.
+        #[source]
+        source: source::Error,
+    },
+    /// The run's directory failed.
+    #[error("cannot write the directory of run {run_id}")]
+    Store {
+        /// The run.
+        run_id: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The operator's next step, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { problems, .. } => problems.0.first().map(|problem| problem.hint.clone()),
+            Self::OtherBlueprint { .. } => Some("begin a new evolution: rei evolve".into()),
+            Self::Source { source, .. } => source.hint(),
+            Self::RunId { .. } | Self::Store { .. } => None,
+        }
+    }
+}
+
+/// Runs a blueprint to its end, or to the next decision of an operator, from `checkpoint` where there is one.
+///
+/// Dropping the future cancels the run: every process of it is killed, and the last journalled checkpoint holds.
+///
+/// # Errors
+/// When the run cannot begin. What fails in a stage is the blueprint's own business, and an [`Outcome`].
+pub async fn run<W: Workbench, J: Journal>(
+    job: &Job,
+    checkpoint: Option<Checkpoint>,
+    workbench: &W,
+    journal: &mut J,
+) -> Result<Outcome, Error> {
+    let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
+    let event = if runner.resumed { "run_resumed" } else { "run_started" };
+    runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
+    loop {
+        let index = match runner.checkpoint.machine.next().clone() {
+            Position::Run { stage } => stage,
+            position => return runner.end(position).await,
+        };
+        let Some(stage) = job.blueprint.stage(index) else {
+            return runner.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
+        };
+        if runner.left().is_zero() {
+            return runner.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
+        }
+        runner.stage(index, stage).await;
+    }
+}
+
+struct Runner<'a, W, J> {
+    job: &'a Job,
+    workbench: &'a W,
+    journal: &'a mut J,
+    store: Store,
+    workspace: Workspace,
+    checkpoint: Checkpoint,
+    resumed: bool,
+    /// Time spent before this call, and since when it runs.
+    earlier: Duration,
+    began: Instant,
+}
+
+impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
+    async fn begin(
+        job: &'a Job,
+        checkpoint: Option<Checkpoint>,
+        workbench: &'a W,
+        journal: &'a mut J,
+    ) -> Result<Self, Error> {
+        let (run_id, name) = (job.run_id.clone(), job.blueprint.name.clone());
+        if !is_name(&run_id) {
+            return Err(Error::RunId { run_id });
+        }
+        let problems = missing(&job.blueprint, &job.agents, &job.commands);
+        if !problems.is_empty() {
+            return Err(Error::Missing { name, problems: Problems(problems) });
+        }
+        let resumed = checkpoint.is_some();
+        let checkpoint = checkpoint.unwrap_or_else(|| Checkpoint::start(job));
+        if checkpoint.blueprint_digest != job.blueprint.digest {
+            return Err(Error::OtherBlueprint { name });
+        }
+        let store =
+            Store::open(&job.state_dir, &run_id).map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
+        let failed = |source| Error::Source { run_id: run_id.clone(), source };
+        let (base, head) = (&checkpoint.base, checkpoint.head.as_ref());
+        let workspace = fresh(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
+        job.mirror.keep_candidate(&job.candidate, checkpoint.commit()).await.map_err(failed)?;
+        let earlier = Duration::from_millis(checkpoint.elapsed_ms);
+        let began = Instant::now();
+        Ok(Self { job, workbench, journal, store, workspace, checkpoint, resumed, earlier, began })
+    }
+
+    fn left(&self) -> Duration {
+        self.job.timeout.saturating_sub(self.earlier + self.began.elapsed())
+    }
+
+    /// Does one stage, and writes down how it began and ended.
+    async fn stage(&mut self, index: usize, stage: &Stage) {
+        let attempt = self.checkpoint.machine.failures_of(index) + 1;
+        self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
+        let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
+        let ended = match self.inputs(stage) {
+            Ok(inputs) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
+            Err(failure) => Ok(Err(failure)),
+        };
+        let late = ended.is_err();
+        let done = ended.unwrap_or_else(|_| Err(Failure::new(format!("took longer than {timeout:?}"))));
+        let (event, kind, summary) = match self.settle(stage, done).await {
+            Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
+            Err(Failure { reason, log }) => {
+                let log = log.and_then(|log| self.store.keep(&log).ok());
+                self.checkpoint.failure = Some(LastFailure { stage: stage.id.clone(), reason: reason.clone(), log });
+                let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
+                (event, StageEventKind::Failed, reason)
+            }
+        };
+        self.checkpoint.machine.step(&self.job.blueprint, event);
+        self.record(stage, attempt, kind, summary).await;
+    }
+
+    async fn work(&mut self, stage: &Stage, inputs: Vec<(String, Artifact)>) -> Result<Made, Failure> {
+        let mut stand = Stand {
+            job: self.job,
+            workbench: self.workbench,
+            store: &mut self.store,
+            checkpoint: &mut self.checkpoint,
+            workspace: &mut self.workspace,
+            stage,
+            inputs,
+        };
+        let envelope = stand.envelope();
+        stand.store.note("action_called", now(), json!({"stage": stage.id, "envelope": envelope}));
+        stand.work().await
+    }
+
+    /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
+    async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
+        let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
+        let mut made = done?;
+        taken?;
+        let is_agent = matches!(stage.work, Work::Agent { .. });
+        let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
+        if is_agent && stage.outputs.iter().any(|output| output == PATCH) && !has(PATCH) {
+            let (base, commit) = (&self.checkpoint.base, self.checkpoint.commit());
+            let patch = self.job.mirror.patch(base, commit, ARTIFACT_BYTES_MAX).await?;
+            made.artifacts.push((PATCH.to_owned(), patch));
+        }
+        for (name, bytes) in name_outputs(&stage.outputs, &made) {
+            let artifact = self.store.keep(&bytes)?;
+            let fields =
+                json!({"stage": stage.id, "name": name, "artifact_id": artifact.artifact_id, "bytes": artifact.bytes});
+            self.store.note("artifact_created", now(), fields);
+            self.checkpoint.artifacts.insert(name, artifact);
+        }
+        Ok(made.summary)
+    }
+
+    /// Commits the workspace's files in the mirror.
+    async fn take(&mut self) -> Result<(), source::Error> {
+        let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
+        let author = Author { parent: &self.checkpoint.base, message: &self.job.message, at: self.job.at };
+        self.checkpoint.head = match self.workspace.take(mirror, candidate, author).await? {
+            Taken::Commit(commit) => Some(commit),
+            Taken::Unchanged => {
+                mirror.keep_candidate(candidate, &self.checkpoint.base).await?;
+                None
+            }
+        };
+        Ok(())
+    }
+
+    fn inputs(&self, stage: &Stage) -> Result<Vec<(String, Artifact)>, Failure> {
+        let find = |name: &String| match self.checkpoint.artifacts.get(name) {
+            Some(artifact) => Ok((name.clone(), artifact.clone())),
+            None if name == "context" => self.context().map(|artifact| (name.clone(), artifact)),
+            None => Err(Failure::new(format!("the input {name:?} was not made on the way that led here"))),
+        };
+        stage.inputs.iter().map(find).collect()
+    }
+
+    fn context(&self) -> Result<Artifact, Failure> {
+        let path = self.job.context.as_ref().ok_or_else(|| Failure::new("there is no evolution context"))?;
+        let file = if path.is_dir() { path.join("context.json") } else { path.clone() };
+        Ok(self.store.keep(&std::fs::read(file)?)?)
+    }
+
+    async fn record(&mut self, stage: &Stage, attempt: u32, kind: StageEventKind, summary: String) {
+        let elapsed = self.earlier + self.began.elapsed();
+        self.checkpoint.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let at = now();
+        let name = match kind {
+            StageEventKind::Started => "stage_started",
+            StageEventKind::Completed => "stage_completed",
+            StageEventKind::Failed => "stage_failed",
+        };
+        self.store.note(name, at, json!({"stage": stage.id, "attempt": attempt, "summary": summary}));
+        let (run_id, stage) = (self.job.run_id.clone(), stage.id.clone());
+        let checkpoint = self.checkpoint.clone();
+        self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, checkpoint }).await;
+    }
+
+    async fn end(mut self, position: Position) -> Result<Outcome, Error> {
+        let id = |index: usize| {
+            self.job.blueprint.stage(index).map_or_else(|| format!("stage {index}"), |stage| stage.id.clone())
+        };
+        match position {
+            Position::Failed { stage, reason } => {
+                let stage = id(stage);
+                self.failed(stage, reason)
+            }
+            Position::Paused { stage, .. } => {
+                let stage = id(stage);
+                self.store.note("run_paused", now(), json!({"stage": stage}));
+                Ok(Outcome::Paused { stage, checkpoint: Box::new(self.checkpoint) })
+            }
+            Position::Run { .. } | Position::Done => self.done().await,
+        }
+    }
+
+    async fn done(mut self) -> Result<Outcome, Error> {
+        let (mirror, commit) = (&self.job.mirror, self.checkpoint.commit().clone());
+        let source = |source| Error::Source { run_id: self.job.run_id.clone(), source };
+        let tree = mirror.tree(&commit).await.map_err(source)?;
+        if tree == mirror.tree(&self.job.active).await.map_err(source)? {
+            let last = self.job.blueprint.stages.last().map(|stage| stage.id.clone()).unwrap_or_default();
+            return self.failed(last, "the blueprint ended without a change: the files are those of Active".into());
+        }
+        self.store.note("run_completed", now(), json!({"commit": commit}));
+        Ok(Outcome::Done { commit })
+    }
+
+    fn failed(&mut self, stage: String, reason: String) -> Result<Outcome, Error> {
+        self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason}));
+        Ok(Outcome::Failed { stage, reason })
+    }
+}
+
+/// What each declared output is: the artifact of that name, else the one in its position, else the summary.
+fn name_outputs(outputs: &[String], made: &Made) -> Vec<(String, Vec<u8>)> {
+    let content = |(position, name): (usize, &String)| {
+        let named = made.artifacts.iter().find(|(known, _)| known == name);
+        let placed = || made.artifacts.get(position).filter(|(known, _)| !outputs.contains(known));
+        let bytes = named.or_else(placed).map_or_else(|| made.summary.clone().into_bytes(), |(_, bytes)| bytes.clone());
+        (name.clone(), bytes)
+    };
+    outputs.iter().enumerate().map(content).collect()
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_named_by_name_then_by_position() {
+        let made = Made {
+            summary: "s".into(),
+            artifacts: vec![("candidate".into(), b"c".to_vec()), ("build_log".into(), b"l".to_vec())],
+        };
+        let named = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let named = name_outputs(&names, &made).into_iter();
+            named.map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect::<String>()
+        };
+        assert_eq!(named(&["build_log", "candidate"]), "lc");
+        assert_eq!(named(&["mine", "log", "more"]), "cls");
+        assert_eq!(named(&["x", "candidate"]), "sc", "the first is taken by its own name");
+    }
+}

@@ -1,0 +1,225 @@
+//! The judge, by table and by simulation: what it must see, what it must let pass, and how often it errs.
+
+use std::time::Duration;
+
+use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
+use super::*;
+use crate::config::LatencyBound;
+use crate::interface::types::{HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
+
+fn bounds() -> Bounds {
+    Bounds { latency: None, errors: None, samples_min: 10 }
+}
+
+fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
+    let mut monitor = monitor();
+    for (second, signal) in signals.into_iter().enumerate() {
+        monitor.observe(at(second as u64), signal);
+    }
+    monitor
+}
+
+fn judged(candidate: &Monitor, baseline: Option<&Monitor>, bounds: &Bounds) -> Analysis {
+    judge(candidate, baseline.map(Reference::Beside), at(0), candidate.now, bounds)
+}
+
+#[test]
+fn no_data_is_inconclusive_and_says_what_it_waits_for() {
+    let none = judged(&monitor(), Some(&watched((0..60).map(|_| ok(5)))), &bounds());
+    assert_eq!(none.verdict, Verdict::Inconclusive);
+    assert_eq!(none.waits_for.as_deref(), Some("10 more probes"));
+    let few = judged(&watched((0..7).map(|_| ok(5))), None, &bounds());
+    assert_eq!((few.verdict, few.waits_for.as_deref()), (Verdict::Inconclusive, Some("3 more probes")));
+    let stale = watched((0..60).map(|_| ok(5)));
+    assert_eq!(judge(&stale, None, at(500), at(600), &bounds()).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn a_healthy_candidate_passes_with_and_without_a_baseline() {
+    let candidate = watched((0..30).map(|i| ok(5 + i % 4)));
+    let active = watched((0..30).map(|i| ok(5 + (i + 1) % 4)));
+    for baseline in [None, Some(&active)] {
+        let analysis = judged(&candidate, baseline, &Bounds::of(&incidents()));
+        assert_eq!((analysis.verdict, analysis.waits_for), (Verdict::Pass, None), "{:?}", analysis.reasons);
+    }
+}
+
+#[test]
+fn seven_of_ten_samples_a_hundred_times_slower_fail() {
+    let candidate = watched((0..10).map(|i| ok(if i < 3 { 5 } else { 200 })));
+    let active = watched((0..10).map(|_| ok(2)));
+    let analysis = judged(&candidate, Some(&active), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Fail);
+    assert!(analysis.reasons.iter().any(|it| it.contains("higher than the baseline")), "{:?}", analysis.reasons);
+}
+
+#[test]
+fn a_slow_tail_fails_where_the_bulk_is_alike() {
+    let tail = |seconds| watched((0..seconds).map(|i| ok(if i % 20 == 0 { 150 } else { 5 })));
+    let flat = |seconds| watched((0..seconds).map(|_| ok(5)));
+    assert_eq!(judged(&tail(120), Some(&flat(120)), &bounds()).verdict, Verdict::Fail, "6 of 120");
+    assert_eq!(judged(&tail(60), Some(&flat(60)), &bounds()).verdict, Verdict::Inconclusive, "3 of 60 ask for more");
+    let candidate = tail(60);
+    assert_eq!(judged(&candidate, None, &bounds()).verdict, Verdict::Pass, "without a bound and a baseline");
+    let bound = LatencyBound { p99: Duration::from_millis(100), r#for: Duration::from_secs(10) };
+    let bounded = Bounds { latency: Some(bound), ..bounds() };
+    assert_eq!(judged(&candidate, None, &bounded).verdict, Verdict::Fail);
+    let one = watched((0..30).map(|i| ok(if i == 20 { 150 } else { 5 })));
+    assert_eq!(judged(&one, None, &bounded).verdict, Verdict::Inconclusive, "one slow probe waits for more");
+    let more = watched((0..60).map(|i| ok(if i == 20 { 150 } else { 5 })));
+    assert_eq!(judged(&more, None, &bounded).verdict, Verdict::Pass, "and passes when more are fine");
+}
+
+#[test]
+fn small_shifts_are_no_regression() {
+    let active = watched((0..120).map(|i| ok(10 + i % 5)));
+    let candidate = watched((0..120).map(|i| ok(11 + i % 5)));
+    assert_eq!(judged(&candidate, Some(&active), &bounds()).verdict, Verdict::Pass, "10 % is inside the band");
+}
+
+#[test]
+fn sparse_failures_fail_against_a_clean_baseline() {
+    let sparse = |i: u64| if i % 100 == 50 { probe(Outcome::Failed, 1) } else { ok(5) };
+    let candidate = watched((0..300).map(sparse));
+    let clean = watched((0..300).map(|_| ok(5)));
+    let bounded = Bounds::of(&incidents());
+    assert_eq!(judged(&candidate, Some(&clean), &bounded).verdict, Verdict::Fail, "1 % of 300 against none of 300");
+    assert_eq!(judged(&candidate, None, &bounded).verdict, Verdict::Pass, "the operator allows 5 %");
+    assert_eq!(judged(&candidate, None, &bounds()).verdict, Verdict::Fail, "nothing excuses them");
+    let alike = watched((0..300).map(sparse));
+    assert_eq!(judged(&candidate, Some(&alike), &bounds()).verdict, Verdict::Pass, "Active fails as often");
+}
+
+#[test]
+fn a_baseline_without_data_does_not_excuse_the_candidate() {
+    let candidate = watched((0..30).map(|i| if i % 5 == 0 { probe(Outcome::Failed, 1) } else { ok(5) }));
+    assert_eq!(judged(&candidate, Some(&monitor()), &bounds()).verdict, Verdict::Fail);
+}
+
+#[test]
+fn one_crash_hang_or_anomaly_fails_at_once() {
+    let anomaly = PolicyAnomaly { kind: "unexpected_network".into(), detail: "10.0.0.1".into() };
+    for event in [crash("boom"), Signal::WatchdogMissed, Signal::PolicyAnomaly(anomaly)] {
+        let mut candidate = watched((0..30).map(|_| ok(5)));
+        candidate.observe(at(30), event.clone());
+        candidate.observe(at(31), Signal::Watchdog);
+        candidate.observe(at(31), Signal::Restarted);
+        feed(&mut candidate, 31..80, |_| ok(5));
+        let analysis = judge(&candidate, None, at(0), at(80), &bounds());
+        assert_eq!(analysis.verdict, Verdict::Fail, "{event:?}: recovery does not undo it");
+        let later = judge(&candidate, None, at(60), at(80), &bounds());
+        assert_eq!(later.verdict, Verdict::Pass, "{event:?} was before this window: {:?}", later.reasons);
+    }
+}
+
+#[test]
+fn the_candidates_own_word_can_hold_and_fail_but_not_pass_it() {
+    for (word, verdict) in [
+        (HealthStatus::Failed, Verdict::Fail),
+        (HealthStatus::Degraded, Verdict::Inconclusive),
+        (HealthStatus::Ok, Verdict::Pass),
+    ] {
+        let mut candidate = watched((0..30).map(|_| ok(5)));
+        let own = RuntimeHealthReport { status: word, ..RuntimeHealthReport::default() };
+        candidate.observe(at(30), Signal::NativeReport(Box::new(own.clone())));
+        assert_eq!(judged(&candidate, None, &bounds()).verdict, verdict);
+        let mut silent = monitor();
+        silent.observe(at(1), Signal::NativeReport(Box::new(own)));
+        assert_ne!(judged(&silent, None, &bounds()).verdict, Verdict::Pass);
+    }
+}
+
+#[test]
+fn a_learned_baseline_judges_as_the_one_beside() {
+    let active = watched((0..120).map(|_| ok(5)));
+    let learned = active.learned().unwrap();
+    let json = serde_json::to_string(&learned).unwrap();
+    let learned: Learned = serde_json::from_str(&json).unwrap();
+    let slow = watched((0..30).map(|_| ok(60)));
+    let analysis = judge(&slow, Some(Reference::Learned(&learned)), at(0), at(30), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Fail);
+    assert_eq!(monitor().learned(), None, "nothing known, nothing learned");
+}
+
+#[test]
+fn without_a_probe_signs_of_life_must_suffice_and_are_named() {
+    let alive = ProcessUsage { pid: Some(9), ..ProcessUsage::default() };
+    let mut candidate = Monitor::new(RuntimeRef::default(), &incidents(), Sources::default(), at(0));
+    candidate.observe(at(0), Signal::Ready(true));
+    assert_eq!(judge(&candidate, None, at(0), at(1), &bounds()).verdict, Verdict::Inconclusive);
+    feed(&mut candidate, 0..20, |_| Signal::Usage(alive));
+    let analysis = judge(&candidate, None, at(0), at(20), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Pass);
+    assert!(analysis.reasons.iter().any(|it| it.contains("no probe is configured")));
+}
+
+// How often it errs. The supervisor asks every second, and one fail reverts: what counts is whether any answer in a
+// window of five minutes is wrong, not whether the last one is.
+
+/// Numbers that look random and are the same each time (Knuth's MMIX constants).
+struct Dice(u64);
+
+impl Dice {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    }
+
+    /// Log-normal around `median_us`: the usual shape of latencies.
+    fn latency_us(&mut self, median_us: f64, sigma: f64) -> u64 {
+        let normal = (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos();
+        (median_us * (sigma * normal).exp()) as u64
+    }
+}
+
+/// The share of worlds in which some answer of a window is a fail.
+fn failing(
+    worlds: u64,
+    seconds: u64,
+    candidate: impl Fn(&mut Dice) -> Signal,
+    active: impl Fn(&mut Dice) -> Signal,
+) -> f64 {
+    let mut failed = 0;
+    for world in 0..worlds {
+        let mut dice = Dice(world.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut one, mut other) = (monitor(), monitor());
+        let fails = (0..seconds).any(|second| {
+            one.observe(at(second), candidate(&mut dice));
+            other.observe(at(second), active(&mut dice));
+            second % 5 == 0
+                && judge(&one, Some(Reference::Beside(&other)), at(0), at(second), &bounds()).verdict == Verdict::Fail
+        });
+        failed += u64::from(fails);
+    }
+    failed as f64 / worlds as f64
+}
+
+fn answered(latency_us: u64) -> Signal {
+    Signal::Probe(Probe { outcome: Outcome::Ok, latency_us, detail: String::new() })
+}
+
+#[test]
+fn alike_versions_are_seldom_told_apart() {
+    for (sigma, most) in [(0.3, 0.02), (0.7, 0.05)] {
+        let same = |dice: &mut Dice| answered(dice.latency_us(8_000.0, sigma));
+        let wrong = failing(60, 300, same, same);
+        assert!(wrong <= most, "sigma {sigma}: {wrong}");
+    }
+    let flaky = |dice: &mut Dice| if dice.unit() < 0.005 { probe(Outcome::Failed, 1) } else { ok(5) };
+    let wrong = failing(60, 300, flaky, flaky);
+    assert!(wrong <= 0.10, "failures: {wrong}");
+}
+
+#[test]
+fn worse_versions_are_nearly_always_seen() {
+    let good = |dice: &mut Dice| answered(dice.latency_us(8_000.0, 0.4));
+    let slower = |dice: &mut Dice| answered(dice.latency_us(14_000.0, 0.4));
+    let seen = failing(60, 120, slower, good);
+    assert!(seen >= 0.98, "slower: {seen}");
+    let stalls = |dice: &mut Dice| answered(if dice.unit() < 0.06 { 400_000 } else { dice.latency_us(8_000.0, 0.4) });
+    let seen = failing(60, 120, stalls, good);
+    assert!(seen >= 0.95, "stalls: {seen}");
+    let fails = |dice: &mut Dice| if dice.unit() < 0.08 { probe(Outcome::Failed, 1) } else { good(dice) };
+    let seen = failing(60, 120, fails, good);
+    assert!(seen >= 0.95, "failures: {seen}");
+}

@@ -1,0 +1,48 @@
+//! Connections to the instance of one slot, whether it has traffic or not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpSocket, UnixStream};
+
+use super::listeners::{Traffic, Way};
+use super::slot::Slot;
+use crate::runtime::probe::{Dial, Stream};
+
+/// Dials the slots of shared listeners.
+#[derive(Clone)]
+pub struct SlotDial(Arc<Mutex<Traffic>>);
+
+impl SlotDial {
+    /// For these listeners.
+    pub fn new(traffic: Arc<Mutex<Traffic>>) -> Self {
+        Self(traffic)
+    }
+}
+
+impl Dial for SlotDial {
+    async fn dial(&self, listener: &str, slot: usize) -> io::Result<Box<dyn Stream>> {
+        let slot = if slot == 0 { Slot::A } else { Slot::B };
+        let way = self.0.lock().unwrap_or_else(PoisonError::into_inner).way(listener, slot);
+        match way {
+            Some(Way::Tcp { address, field }) => Ok(Box::new(connect(address, field).await?)),
+            Some(Way::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no listener {listener}"))),
+        }
+    }
+}
+
+async fn connect(address: SocketAddr, field: u8) -> io::Result<tokio::net::TcpStream> {
+    let socket = if address.is_ipv4() {
+        let socket = TcpSocket::new_v4()?;
+        setsockopt(&socket, sockopt::Ipv4Tos, &i32::from(field))?;
+        socket
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        setsockopt(&socket, sockopt::Ipv6TClass, &i32::from(field))?;
+        socket
+    };
+    socket.connect(address).await
+}

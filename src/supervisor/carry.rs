@@ -1,0 +1,238 @@
+//! Carries out what the lifecycle wants. Nothing is decided here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::shell::{End, Shell};
+use super::slots::{Wanted, lock};
+use super::work;
+use crate::interface::types::{Role, Version};
+use crate::lifecycle::{Effect, Event, Plan, Routing, Slot, Step};
+use crate::report::chain;
+
+impl Shell {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Diagnose { evolution, incident } => {
+                let facts = self.diagnosis_facts(incident);
+                self.begin_work(&evolution.clone(), work::diagnose(self.tools.clone(), evolution, facts));
+            }
+            Effect::Build { evolution, candidate, blueprint, rev, checkpoint, approved } => {
+                let order = self.build_order(evolution.clone(), candidate, blueprint, rev, checkpoint, approved);
+                self.begin_work(&evolution, work::build(self.tools.clone(), order, self.inputs.clone()));
+            }
+            Effect::Install { evolution } => {
+                self.begin_work(&evolution.clone(), work::install(self.tools.clone(), evolution, self.inputs.clone()));
+            }
+            Effect::Validate { evolution, candidate, version, report } => {
+                let order = self.validation_order(candidate, version, report);
+                self.begin_work(
+                    &evolution.clone(),
+                    work::validate(self.tools.clone(), evolution, order, self.inputs.clone()),
+                );
+            }
+            Effect::Cancel { evolution } => self.working.retain(|(of, handle)| {
+                if *of == evolution {
+                    handle.abort();
+                }
+                *of != evolution
+            }),
+            Effect::PrepareGeneration { store_path } => {
+                let current = self.core.active().map(|active| active.generation);
+                let id = self.core.evolution().map(|evolution| evolution.id.clone()).unwrap_or_default();
+                self.begin_work(&id, work::prepare_generation(self.tools.clone(), store_path, current));
+            }
+            Effect::Start { slot, version, role } => self.start(slot, &version, role),
+            Effect::Stop { slot } => self.stop(slot),
+            Effect::Refresh { slot, version } => self.refresh(slot, &version),
+            Effect::Carry(plan) => self.carry_plan(&plan),
+            Effect::Restore { routing, generation } => self.restore(routing, generation),
+            Effect::Observe { slot, baseline } => {
+                let now = self.clock.now();
+                self.watch.observe(slot, baseline, now);
+            }
+            Effect::Judge => self.judge_now(),
+            Effect::Prune { keep, in_use } => self.prune(keep, &in_use),
+            Effect::GiveUp { reason } => self.end = Some(End::GaveUp(reason)),
+            // The loop looks at the lifecycle's own timers; a record is in the journal by now.
+            Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => {}
+        }
+    }
+
+    /// Starts slow work; its answer comes as an input.
+    fn begin_work(
+        &mut self,
+        evolution: &crate::interface::types::EvolutionId,
+        work: impl Future<Output = Option<Event>> + 'static + Send,
+    ) {
+        let inputs = self.inputs.clone();
+        let task = tokio::spawn(async move {
+            if let Some(event) = work.await {
+                // The loop is gone only when everything ends.
+                let _ = inputs.send(super::input::Input::Event(event)).await;
+            }
+        });
+        self.working.retain(|(_, handle)| !handle.is_finished());
+        self.working.push((evolution.clone(), task.abort_handle()));
+    }
+
+    fn start(&mut self, slot: Slot, version: &Version, role: Role) {
+        let id = format!("{}-{}", self.journal.last_seq(), slot.to_string().to_lowercase());
+        let wanted = Wanted {
+            slot,
+            store_path: &version.store_path,
+            tools: &self.tools,
+            traffic: &self.traffic,
+            store: &self.store,
+            inputs: &self.inputs,
+        };
+        match self.occupants.start(&wanted, id.clone()) {
+            Ok(instance) => self.pending.push_back(Event::Started { slot, instance }),
+            Err(reason) => {
+                tracing::error!(%slot, reason, "cannot start an instance");
+                self.pending.push_back(Event::StartFailed { slot, reason });
+                return;
+            }
+        }
+        let runtime = self.runtime_ref(slot, role, &id);
+        let now = self.clock.now();
+        self.watch.begin(slot, &version.store_path, runtime, now);
+    }
+
+    /// Whether new connections still come to a slot: then there is no end to its queue.
+    fn has_traffic(&self, slot: Slot) -> bool {
+        self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0)
+    }
+
+    pub(super) fn stop(&mut self, slot: Slot) {
+        let drain = !self.has_traffic(slot);
+        if !self.occupants.stop(slot, drain) {
+            self.on_stopped(slot);
+        }
+    }
+
+    /// An instance ended as it was asked, or there was none. What still waits in the slot's queue is served by an
+    /// instance of Active before the slot is given up.
+    pub(super) fn on_stopped(&mut self, slot: Slot) {
+        let was_drainer = self.draining == Some(slot);
+        self.occupants.remove(slot, &self.store);
+        self.draining = None;
+        let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
+        let waiting = overlap
+            && !was_drainer
+            && !self.has_traffic(slot)
+            && lock(&self.traffic).backlog(slot.into()).unwrap_or_default() > 0;
+        match self.core.active().map(|active| active.version.store_path.clone()).filter(|_| waiting) {
+            Some(store_path) => self.drain_by(slot, &store_path),
+            None => self.pending.push_back(Event::Stopped { slot }),
+        }
+    }
+
+    fn drain_by(&mut self, slot: Slot, store_path: &str) {
+        let id = format!("{}-{}-drain", self.journal.last_seq(), slot.to_string().to_lowercase());
+        let wanted = Wanted {
+            slot,
+            store_path,
+            tools: &self.tools,
+            traffic: &self.traffic,
+            store: &self.store,
+            inputs: &self.inputs,
+        };
+        match self.occupants.start(&wanted, id) {
+            Ok(_) => {
+                self.draining = Some(slot);
+                self.occupants.stop(slot, true);
+            }
+            Err(reason) => {
+                tracing::error!(%slot, reason, "connections wait in a queue and cannot be served");
+                self.pending.push_back(Event::Stopped { slot });
+            }
+        }
+    }
+
+    /// A second, idle instance of the same version takes the place of the first, which drains.
+    fn refresh(&mut self, slot: Slot, version: &Version) {
+        self.occupants.retire(slot);
+        self.start(slot, version, Role::Previous);
+    }
+
+    pub(super) fn on_exited(&mut self, slot: Slot, exit: crate::runtime::exit::Exit, ran_ms: u64) {
+        if self.draining == Some(slot) {
+            self.on_stopped(slot);
+            return;
+        }
+        self.occupants.remove(slot, &self.store);
+        self.last_exit = Some(exit.to_string());
+        self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
+    }
+
+    /// Every step in order. Where the plan says so, a failure takes back what was done.
+    fn carry_plan(&mut self, plan: &Plan) {
+        let begun = Instant::now();
+        let mut done: Vec<Step> = Vec::new();
+        let mut failure = None;
+        for step in &plan.steps {
+            match self.carry_step(*step) {
+                Ok(()) => done.push(*step),
+                Err(reason) => {
+                    failure.get_or_insert(reason);
+                    if plan.undo {
+                        break;
+                    }
+                }
+            }
+        }
+        let event = match failure {
+            None => {
+                let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Event::Carried { plan: plan.number, took_us }
+            }
+            Some(reason) => {
+                for undo in done.iter().rev().filter(|_| plan.undo).filter_map(|step| step.undo()) {
+                    if let Err(reason) = self.carry_step(undo) {
+                        tracing::error!(reason, ?undo, "cannot take a step back");
+                    }
+                }
+                Event::PlanFailed { plan: plan.number, reason }
+            }
+        };
+        self.pending.push_front(event);
+    }
+
+    fn carry_step(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::SwitchProfile { to, .. } => self.tools.profile.switch(to).map_err(|error| chain(&error)),
+            Step::Route { to, .. } => self.route(to),
+        }
+    }
+
+    fn route(&mut self, routing: Routing) -> Result<(), String> {
+        let routed = lock(&self.traffic).route(routing.into()).map_err(|error| chain(&error))?;
+        for name in routed.unshared {
+            tracing::info!(name, "a unix socket cannot share: Active keeps all of it until the switch");
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, routing: Routing, generation: Option<u64>) {
+        if let Err(reason) = self.route(routing) {
+            tracing::error!(reason, "cannot restore the routing");
+        }
+        let current = self.tools.profile.current().ok().flatten().map(|generation| generation.number);
+        if let Some(generation) = generation.filter(|generation| Some(*generation) != current)
+            && let Err(error) = self.tools.profile.switch(generation)
+        {
+            tracing::error!(error = chain(&error), generation, "cannot restore the profile");
+        }
+    }
+
+    fn prune(&mut self, keep: u64, in_use: &[u64]) {
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        if let Err(error) = self.tools.profile.prune(keep, in_use) {
+            tracing::warn!(error = chain(&error), "cannot delete old generations");
+        }
+        let tools = Arc::clone(&self.tools);
+        let current = self.core.evolution().map(|evolution| evolution.candidate.0.clone());
+        tokio::spawn(async move { work::drop_candidates(&tools, current.as_deref()).await });
+    }
+}

@@ -1,0 +1,315 @@
+//! What callers ask of the loop, and what people are told.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+
+use super::chronicle::Chronicle;
+use super::record::Entry;
+use super::shell::Shell;
+use super::work::{self, BuildOrder, DiagnosisFacts, ValidationOrder};
+use crate::interface::evolution::EvolutionError;
+use crate::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, ShowReply};
+use crate::interface::types::{
+    CandidateId, CandidateRuntime, ContextId, EvolutionContext, EvolutionId, IncidentId, ReportId, SCHEMA,
+    ValidationReport, Version,
+};
+use crate::journal::{Reader, Record};
+use crate::lifecycle::{Event, Refusal, Request};
+use crate::report::chain;
+use crate::time::Timestamp;
+
+impl Shell {
+    /// An operator's request: refused with a reason, or taken.
+    pub(super) fn operator(&mut self, who: String, request: Request) -> Result<(String, u64), OperationsError> {
+        if let Some(refusal) = self.core.refusal(&request) {
+            return Err(self.refused(&refusal));
+        }
+        let event = Event::Operator { who, request };
+        // Decided at once, so that the answer names what came of it.
+        self.take(event).map_err(|_| OperationsError::Busy { reason: "the journal cannot be written".to_owned() })?;
+        let evolution = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        Ok((evolution, self.core.active().map_or(0, |active| active.generation)))
+    }
+
+    fn refused(&self, refusal: &Refusal) -> OperationsError {
+        match refusal {
+            Refusal::WrongPhase { what, hint, .. } => OperationsError::WrongPhase {
+                phase: self.core.phase().into(),
+                hint: format!("cannot {what} now: {hint}"),
+            },
+            Refusal::NotFound { name, .. } => OperationsError::NotFound { id: name.clone() },
+            Refusal::Quarantined { content } => OperationsError::Invalid {
+                field: "rev".to_owned(),
+                reason: format!("{content} is in quarantine; {}", refusal.hint()),
+            },
+        }
+    }
+
+    /// The last entries, read from the journal.
+    pub(super) fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(self.chronicle(Chronicle::last(limit))?.history())
+    }
+
+    /// One object, read from the journal and the files beside it.
+    pub(super) fn show(&self, id: &str) -> Result<ShowReply, OperationsError> {
+        let paths = &self.tools.paths;
+        let file = |id: &str| serde_json::from_slice(&std::fs::read(paths.object(id)).ok()?).ok();
+        let shown = self.chronicle(Chronicle::of(id))?.show(file);
+        shown.ok_or_else(|| OperationsError::NotFound { id: id.to_owned() })
+    }
+
+    fn chronicle(&self, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
+        let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: chain(&error) };
+        let reader = Reader::open(&self.tools.paths.journal()).map_err(unreadable)?;
+        let take = |record: Record<Entry>| {
+            chronicle.take(&record);
+            ControlFlow::Continue(())
+        };
+        reader.records(1, take).map_err(unreadable)?;
+        Ok(chronicle)
+    }
+
+    /// Tells everyone who listens what was decided.
+    pub(super) fn tell(&self, seq: u64, at: Timestamp, entry: &Entry) {
+        let (kind, text) = super::status::describe(&entry.event, &self.core);
+        match kind {
+            "decision" | "incident" | "phase" | "verdict" => tracing::info!(seq, kind, "{text}"),
+            _ => tracing::debug!(seq, kind, "{text}"),
+        }
+        self.send(seq, at, kind, text, serde_json::to_value(entry).unwrap_or_default());
+        self.signals.status(&super::status::line(&self.core));
+    }
+
+    /// Progress is told and forgotten.
+    pub(super) fn tell_progress(&self, text: String, done: Option<(u64, u64)>) {
+        let data = match done {
+            Some((done, total)) => serde_json::json!({ "done": done, "total": total }),
+            None => serde_json::json!({}),
+        };
+        tracing::debug!("{text}");
+        self.send(0, self.clock.now(), "progress", text, data);
+    }
+
+    fn send(&self, seq: u64, at: Timestamp, kind: &str, text: String, data: serde_json::Value) {
+        let event = MonitorEvent { schema: SCHEMA.to_owned(), seq, at, kind: kind.to_owned(), text, data };
+        // Nobody listens more often than not.
+        let _ = self.listeners.send(event);
+    }
+
+    /// A process of an instance reached for the operator's socket.
+    pub(super) fn on_intruder(&mut self, detail: String) {
+        tracing::warn!(detail, "a process of the runtime called the control socket");
+        if let Some(slot) = self.core.active_slot() {
+            self.anomaly(slot, "control_socket", detail);
+        }
+    }
+
+    /// Somebody touched a listener.
+    pub(super) fn on_alarm(&mut self, tampering: std::io::Result<crate::runtime::traffic::Tampering>) {
+        let detail = match tampering {
+            Ok(tampering) => format!("{tampering:?}"),
+            Err(error) => format!("the alarm failed: {error}"),
+        };
+        tracing::error!(detail, "a listener was tampered with; it is put in order");
+        let mut traffic = super::slots::lock(&self.traffic);
+        let repaired = traffic.repair(&mut *super::slots::lock(&self.store));
+        let alarm = traffic.alarm();
+        drop(traffic);
+        if let Err(error) = repaired {
+            tracing::error!(error = chain(&error), "a listener could not be put in order");
+        }
+        match alarm {
+            Ok(alarm) => self.alarm = alarm,
+            Err(error) => tracing::error!(%error, "listeners are not watched any more"),
+        }
+        let slot = self.core.trial_slot().or(self.core.active_slot());
+        if let Some(slot) = slot {
+            self.anomaly(slot, "listener_tampering", detail);
+        }
+    }
+
+    /// What a diagnosis begins with.
+    pub(super) fn diagnosis_facts(&self, incident: Option<IncidentId>) -> DiagnosisFacts {
+        let slot = self.core.active_slot();
+        let found = incident.as_ref().and_then(|id| self.core.incidents().values().find(|open| open.id == *id));
+        let interface = slot.filter(|_| self.tools.config.health.interface.is_some());
+        let interface = interface.and_then(|slot| {
+            super::slots::lock(&self.traffic).interface_path(slot.into()).map(std::path::Path::to_owned)
+        });
+        let number = self.core.evolution().map(|evolution| evolution.id.0.replacen("evo", "ctx", 1));
+        DiagnosisFacts {
+            id: ContextId(number.unwrap_or_else(|| format!("ctx_{}", self.journal.last_seq()))),
+            incident: found.map(|open| open.to_incident(&self.tools.config.runtime.name)),
+            log: slot.and_then(|slot| self.occupants.last_log(slot)),
+            exit_status: self.last_exit.clone(),
+            health: self.watch.series(),
+            active: self.core.active().map(|active| active.version.clone()),
+            interface,
+            memory: Vec::new(),
+            at: self.clock.now(),
+        }
+    }
+
+    /// What a build begins with.
+    pub(super) fn build_order(
+        &self,
+        evolution: EvolutionId,
+        candidate: CandidateId,
+        blueprint: String,
+        rev: Option<String>,
+        checkpoint: Option<String>,
+        approved: bool,
+    ) -> BuildOrder {
+        let current = self.core.evolution();
+        let incident = current.and_then(|current| current.incident.clone());
+        let summary = incident.as_ref().and_then(|id| {
+            self.core.incidents().values().find(|open| open.id == *id).map(|open| open.finding.summary.clone())
+        });
+        let message = match (&incident, summary) {
+            (Some(id), Some(summary)) => format!("Repair {id}: {summary}"),
+            _ => format!("Candidate {candidate}"),
+        };
+        BuildOrder {
+            context: Some(self.context_folder(incident.as_ref(), &evolution)),
+            evolution,
+            candidate,
+            blueprint,
+            rev,
+            checkpoint,
+            approved,
+            active: self.active_version(),
+            incident,
+            context_digest: current.and_then(|current| current.context.clone()),
+            at: current.map_or(Timestamp::default(), |current| current.since),
+            message,
+        }
+    }
+
+    fn context_folder(&self, incident: Option<&IncidentId>, evolution: &EvolutionId) -> PathBuf {
+        match incident {
+            Some(incident) => self.tools.paths.incidents().join(&incident.0),
+            None => self.tools.paths.object(&evolution.0.replacen("evo", "ctx", 1)),
+        }
+    }
+
+    fn active_version(&self) -> Version {
+        self.core.active().map(|active| active.version.clone()).unwrap_or_default()
+    }
+
+    /// What a validation begins with.
+    pub(super) fn validation_order(
+        &self,
+        candidate: CandidateId,
+        version: Version,
+        report: ReportId,
+    ) -> ValidationOrder {
+        let incident = self.core.evolution().and_then(|current| current.incident.clone());
+        ValidationOrder { candidate, version, report, active: self.active_version(), incident }
+    }
+
+    /// `CollectEvolutionContext` of the facade.
+    pub(super) fn ask_context(
+        &self,
+        incident: IncidentId,
+        reply: oneshot::Sender<Result<EvolutionContext, EvolutionError>>,
+    ) {
+        if !self.core.incidents().values().any(|open| open.id == incident) {
+            let _ = reply.send(Err(EvolutionError::UnknownIncident { incident_id: incident.0 }));
+            return;
+        }
+        let (tools, facts) = (self.tools.clone(), self.diagnosis_facts(Some(incident)));
+        tokio::spawn(async move {
+            let collected = work::diagnose_now(&tools, facts).await;
+            let _ = reply.send(Ok(collected.context));
+        });
+    }
+
+    /// Why nobody from outside may build or judge now.
+    fn busy(&self) -> Option<EvolutionError> {
+        if self.core.active().is_none() {
+            return Some(EvolutionError::NotAvailable { reason: "nothing is Active yet".to_owned() });
+        }
+        self.core.evolution().map(|current| EvolutionError::Busy { evolution_id: current.id.0.clone() })
+    }
+
+    /// `BuildCandidateRuntime` of the facade: a candidate beside the lifecycle. It is never promoted: only an evolution
+    /// of the supervisor's own is.
+    pub(super) fn ask_build(
+        &mut self,
+        context: EvolutionContext,
+        reply: oneshot::Sender<Result<CandidateRuntime, EvolutionError>>,
+    ) {
+        if let Some(error) = self.busy() {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        self.asides += 1;
+        let (seq, aside) = (self.journal.last_seq(), self.asides);
+        let candidate = CandidateId(format!("cand_x{seq}-{aside}"));
+        let incident = context.incident_id.clone();
+        let config = &self.tools.config.blueprints;
+        let blueprint = match &incident {
+            Some(_) => config.incident.clone().unwrap_or_else(|| config.upgrade.clone()),
+            None => config.upgrade.clone(),
+        };
+        let evolution = EvolutionId(format!("evo_x{seq}-{aside}"));
+        let mut order = self.build_order(evolution, candidate.clone(), blueprint, None, None, false);
+        order.context = Some(self.context_folder(incident.as_ref(), &order.evolution));
+        order.incident = incident;
+        order.context_digest = Some(context.digest);
+        order.at = self.clock.now();
+        let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let made = work::build(tools.clone(), order, inputs).await;
+            let file = std::fs::read(tools.paths.object(&candidate.0)).ok();
+            let answer = match made {
+                Some(Event::Built { .. }) => file
+                    .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                    .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
+                Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
+                    stage,
+                    reason: "the blueprint asks an operator, and nobody is there to ask".to_owned(),
+                    log: String::new(),
+                }),
+                Some(Event::BuildFailed { reason, .. }) => {
+                    Err(EvolutionError::BuildFailed { stage: "blueprint".to_owned(), reason, log: String::new() })
+                }
+                _ => Err(EvolutionError::NotAvailable { reason: "the build gave no answer".to_owned() }),
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// `ValidateCandidate` of the facade.
+    pub(super) fn ask_validate(
+        &mut self,
+        candidate: CandidateRuntime,
+        reply: oneshot::Sender<Result<ValidationReport, EvolutionError>>,
+    ) {
+        if let Some(error) = self.busy() {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let known = std::fs::read(self.tools.paths.object(&candidate.id.0)).ok();
+        let known: Option<CandidateRuntime> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if known.is_none_or(|known| known.version != candidate.version) {
+            let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
+            return;
+        }
+        self.asides += 1;
+        let order = ValidationOrder {
+            report: ReportId(format!("val_x{}-{}", self.journal.last_seq(), self.asides)),
+            candidate: candidate.id,
+            version: candidate.version,
+            active: self.active_version(),
+            incident: candidate.incident_id,
+        };
+        let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let _ = reply.send(Ok(work::judge(&tools, &order, &inputs).await));
+        });
+    }
+}

@@ -1,0 +1,146 @@
+//! The two interfaces of the supervisor, as messages to its loop.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, oneshot};
+
+use super::input::{Ask, Input, Inputs};
+use crate::interface::access::Caller;
+use crate::interface::evolution::{EvolutionError, RuntimeEvolution};
+use crate::interface::operations::{
+    HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status,
+};
+use crate::interface::types::{
+    CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
+};
+use crate::lifecycle::Request;
+
+/// The bound of the loop's answer to a question of state: it never works longer than milliseconds at a time.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// `control.sock`.
+pub struct Control {
+    /// The loop.
+    pub inputs: Inputs,
+    /// What `Monitor` listens to.
+    pub listeners: broadcast::Sender<MonitorEvent>,
+}
+
+fn busy() -> OperationsError {
+    OperationsError::Busy { reason: "the supervisor starts or ends".to_owned() }
+}
+
+impl Control {
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, OperationsError> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Ask(ask(reply))).await.map_err(|_| busy())?;
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
+    async fn request(&self, caller: &Caller, request: Request) -> Result<(EvolutionId, u64), OperationsError> {
+        let operator = caller.operator();
+        let who = operator.strip_prefix("operator:").unwrap_or(&operator).to_owned();
+        let (id, generation) = self.ask(|reply| Ask::Operator { who, request, reply }).await??;
+        Ok((EvolutionId(id), generation))
+    }
+}
+
+impl Operations for Control {
+    async fn status(&self) -> Result<Status, OperationsError> {
+        self.ask(Ask::Status).await
+    }
+
+    async fn monitor(&self) -> Result<broadcast::Receiver<MonitorEvent>, OperationsError> {
+        Ok(self.listeners.subscribe())
+    }
+
+    async fn evolve(
+        &self,
+        caller: &Caller,
+        rev: Option<String>,
+        blueprint: Option<String>,
+    ) -> Result<EvolutionId, OperationsError> {
+        Ok(self.request(caller, Request::Evolve { rev, blueprint }).await?.0)
+    }
+
+    async fn approve(&self, caller: &Caller, id: String) -> Result<EvolutionId, OperationsError> {
+        Ok(self.request(caller, Request::Approve { id }).await?.0)
+    }
+
+    async fn reject(&self, caller: &Caller, id: String, reason: String) -> Result<EvolutionId, OperationsError> {
+        Ok(self.request(caller, Request::Reject { id, reason }).await?.0)
+    }
+
+    async fn rollback(&self, caller: &Caller, to_generation: Option<u64>) -> Result<u64, OperationsError> {
+        Ok(self.request(caller, Request::Rollback { to: to_generation }).await?.1)
+    }
+
+    async fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
+        self.ask(|reply| Ask::History(limit, reply)).await?
+    }
+
+    async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
+        self.ask(|reply| Ask::Show(id, reply)).await?
+    }
+
+    async fn pause(&self, caller: &Caller) -> Result<(), OperationsError> {
+        self.request(caller, Request::Pause).await.map(|_| ())
+    }
+
+    async fn resume(&self, caller: &Caller) -> Result<(), OperationsError> {
+        self.request(caller, Request::Resume).await.map(|_| ())
+    }
+
+    async fn quarantine(&self) -> Result<Vec<QuarantineEntry>, OperationsError> {
+        self.ask(Ask::Quarantine).await
+    }
+
+    async fn lift_quarantine(&self, caller: &Caller, id: String) -> Result<(), OperationsError> {
+        self.request(caller, Request::Lift { content: id }).await.map(|_| ())
+    }
+
+    async fn reexec(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.ask(Ask::Reexec).await?
+    }
+
+    async fn stop(&self, _: &Caller) -> Result<(), OperationsError> {
+        self.inputs.send(Input::Ask(Ask::Stop)).await.map_err(|_| busy())
+    }
+}
+
+/// `rei.sock`.
+pub struct Facade {
+    /// The loop.
+    pub inputs: Inputs,
+}
+
+impl Facade {
+    /// No bound of its own: builds and validations have theirs.
+    async fn ask<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<T, EvolutionError>>) -> Ask,
+    ) -> Result<T, EvolutionError> {
+        let gone = || EvolutionError::NotAvailable { reason: "the supervisor starts or ends".to_owned() };
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Ask(ask(reply))).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl RuntimeEvolution for Facade {
+    async fn report_runtime_health(&self) -> Result<RuntimeHealthReport, EvolutionError> {
+        self.ask(Ask::Health).await
+    }
+
+    async fn collect_evolution_context(&self, incident_id: IncidentId) -> Result<EvolutionContext, EvolutionError> {
+        self.ask(|reply| Ask::Context(incident_id, reply)).await
+    }
+
+    async fn build_candidate_runtime(&self, context: EvolutionContext) -> Result<CandidateRuntime, EvolutionError> {
+        self.ask(|reply| Ask::Build(Box::new(context), reply)).await
+    }
+
+    async fn validate_candidate(&self, candidate: CandidateRuntime) -> Result<ValidationReport, EvolutionError> {
+        self.ask(|reply| Ask::Validate(Box::new(candidate), reply)).await
+    }
+}

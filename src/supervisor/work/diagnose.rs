@@ -1,0 +1,133 @@
+//! Collects the context of an evolution.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::judge::judge_programs;
+use super::keep_object;
+use crate::diagnosis::{self, Collected, Request, exchanges_of};
+use crate::golden::{GoldenRun, Header, Writer};
+use crate::interface::client::EvolutionClient;
+use crate::interface::types::{
+    ContextId, EvolutionId, IncidentId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
+};
+use crate::lifecycle::Event;
+use crate::report::chain;
+use crate::runtime::logs::Log;
+use crate::supervisor::tools::Tools;
+use crate::time::Timestamp;
+use crate::validation::{self, GoldenFact};
+
+/// The bound of the runtime's own answer.
+const RUNTIME_CONTEXT: Duration = Duration::from_secs(5);
+/// Of the log, so much from its end is looked at.
+const LOG_BYTES: usize = 256 << 10;
+
+/// What the loop knows when a diagnosis begins.
+pub struct DiagnosisFacts {
+    /// The context's id.
+    pub id: ContextId,
+    /// The incident.
+    pub incident: Option<RuntimeIncident>,
+    /// Active's log.
+    pub log: Option<Arc<Log>>,
+    /// How Active ended last, if it did.
+    pub exit_status: Option<String>,
+    /// Health reports, oldest first.
+    pub health: Vec<RuntimeHealthReport>,
+    /// Active.
+    pub active: Option<Version>,
+    /// Where the runtime serves the Interface.
+    pub interface: Option<PathBuf>,
+    /// Maintenance records of the same fingerprint.
+    pub memory: Vec<RecordId>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Answers `Effect::Diagnose`.
+pub async fn diagnose(tools: Arc<Tools>, evolution: EvolutionId, facts: DiagnosisFacts) -> Option<Event> {
+    let collected = diagnose_now(&tools, facts).await;
+    Some(Event::Diagnosed { evolution, context: collected.context.digest })
+}
+
+/// Collects the evidence, replays what led to the incident against Active in a sandbox, and writes it all down.
+pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
+    let log_tail = match &facts.log {
+        Some(log) => Some(log.tail(LOG_BYTES).await),
+        None => None,
+    };
+    let reproduction_runs = match (&facts.incident, &facts.active, &log_tail) {
+        (Some(incident), Some(active), Some(log)) => reproduce(tools, incident, active, log, facts.at).await,
+        _ => Vec::new(),
+    };
+    let incident_id = facts.incident.as_ref().map(|incident| incident.id.clone());
+    let ask = facts.interface.clone().zip(incident_id).map(|(path, incident)| async move {
+        let context = EvolutionClient::new(path).collect_evolution_context(incident, RUNTIME_CONTEXT).await;
+        context
+            .map_err(|error| chain(&error))
+            .and_then(|context| serde_json::to_value(context).map_err(|error| error.to_string()))
+    });
+    let request = Request {
+        state: tools.paths.state().to_owned(),
+        id: facts.id.clone(),
+        incident: facts.incident,
+        log_tail,
+        exit_status: facts.exit_status,
+        health: facts.health,
+        source: facts.active,
+        memory: facts.memory,
+        reproduction_runs,
+    };
+    let collected = diagnosis::collect(request, ask).await;
+    keep_object(tools, &facts.id.0, &collected.context).await;
+    collected
+}
+
+/// The golden run of an incident: the exchanges that led to it.
+pub fn reproduction_path(tools: &Tools, incident: &IncidentId) -> PathBuf {
+    tools.paths.incidents().join(&incident.0).join("reproduction.golden.jsonl")
+}
+
+async fn reproduce(
+    tools: &Tools,
+    incident: &RuntimeIncident,
+    active: &Version,
+    log: &[u8],
+    at: Timestamp,
+) -> Vec<ReproductionRun> {
+    let Some(listener) = tools.config.health.http.as_ref().map(|http| http.listen.clone()) else { return Vec::new() };
+    let exchanges = exchanges_of(log);
+    if exchanges.is_empty() {
+        return Vec::new();
+    }
+    let path = reproduction_path(tools, &incident.id);
+    let run = GoldenRun { header: Header::new(incident.id.0.clone(), listener.clone(), at), exchanges };
+    let fact = match write(&path, run) {
+        Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256 },
+        Err(why) => return vec![ReproductionRun { detail: why, ..ReproductionRun::default() }],
+    };
+    let programs = judge_programs(tools);
+    let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
+    let tried = validation::reproduce(&tools.config, active, &fact, &tools.builder, &nonce, &programs).await;
+    vec![tried.unwrap_or_else(|error| ReproductionRun { detail: chain(&error), ..ReproductionRun::default() })]
+}
+
+/// Writes the run anew and says its digest.
+fn write(path: &std::path::Path, run: GoldenRun) -> Result<String, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+        _ => {}
+    }
+    let mut writer = Writer::create(path, &run.header).map_err(|error| chain(&error))?;
+    for exchange in run.exchanges {
+        writer.push(exchange).map_err(|error| chain(&error))?;
+    }
+    writer.finish().map_err(|error| chain(&error))?;
+    super::judge::sha256(path).map_err(|error| failed(&error))
+}

@@ -1,0 +1,184 @@
+//! Judges a candidate: facts, plan, sandboxed checks, report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::diagnose::reproduction_path;
+use super::{keep_object, reason};
+use crate::golden;
+use crate::interface::types::{
+    CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
+};
+use crate::lifecycle::{Event, ReportDigest};
+use crate::nix::{Derivation, FlakeRef};
+use crate::report::chain;
+use crate::source::{Mirror, ObjectId};
+use crate::supervisor::clock::Clock;
+use crate::supervisor::input::{Input, Inputs};
+use crate::supervisor::tools::Tools;
+use crate::time::Timestamp;
+use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Meta, NixPrograms, TreeFile};
+
+/// What is to be judged.
+pub struct ValidationOrder {
+    /// The candidate.
+    pub candidate: CandidateId,
+    /// What it is.
+    pub version: Version,
+    /// The report's id.
+    pub report: ReportId,
+    /// What it is held against.
+    pub active: Version,
+    /// The incident that it is to repair.
+    pub incident: Option<IncidentId>,
+}
+
+/// Answers `Effect::Validate`.
+pub async fn validate(
+    tools: Arc<Tools>,
+    evolution: EvolutionId,
+    order: ValidationOrder,
+    inputs: Inputs,
+) -> Option<Event> {
+    let report = judge(&tools, &order, &inputs).await;
+    let told = report.checks.iter().filter(|check| check.verdict != Verdict::Pass);
+    let mut told: Vec<String> = told.map(|check| format!("{}: {}", check.name, check.summary)).collect();
+    if told.is_empty() {
+        told.push(format!("{} checks passed", report.checks.len()));
+    }
+    let digest = ReportDigest {
+        id: report.id.clone(),
+        store_path: report.store_path.clone(),
+        verdict: report.verdict,
+        summary: told.join("; "),
+    };
+    Some(Event::Validated { evolution, report: digest })
+}
+
+/// Judges, and keeps the report. What cannot be judged is inconclusive.
+pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> ValidationReport {
+    let started_at = Clock::starting(Timestamp::default()).now();
+    let meta =
+        |finished_at| Meta { id: order.report.clone(), candidate_id: order.candidate.clone(), started_at, finished_at };
+    let facts = facts(tools, order).await;
+    let judged = async {
+        let facts = facts?;
+        let plan = validation::plan(&tools.config, &facts);
+        let text = format!("{} checks in sandboxes", plan.steps.len());
+        let _ = inputs.send(Input::Progress { text, done: None }).await;
+        let now =
+            Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
+        let findings = validation::execute(&plan, &now, &judge_programs(tools)).await;
+        let findings = findings.map_err(|error| reason(&error, error.hint()))?;
+        Ok::<_, String>((plan, findings))
+    };
+    let judged = judged.await;
+    let finished_at = Clock::starting(started_at).now();
+    let report = match judged {
+        Ok((plan, findings)) => validation::report(&plan, &findings, meta(finished_at)),
+        Err(why) => inconclusive(order, why, started_at, finished_at),
+    };
+    keep_object(tools, &order.report.0, &report).await;
+    report
+}
+
+fn inconclusive(
+    order: &ValidationOrder,
+    why: String,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+) -> ValidationReport {
+    ValidationReport {
+        schema: SCHEMA.to_owned(),
+        id: order.report.clone(),
+        candidate_id: order.candidate.clone(),
+        store_path: order.version.store_path.clone(),
+        active_store_path: order.active.store_path.clone(),
+        validator: "supervisor".to_owned(),
+        verdict: Verdict::Inconclusive,
+        checks: vec![crate::interface::types::CheckResult {
+            name: "plan".to_owned(),
+            verdict: Verdict::Inconclusive,
+            summary: why,
+            details: Vec::new(),
+            drv: None,
+            duration_ms: None,
+        }],
+        started_at,
+        finished_at,
+    }
+}
+
+/// The judge's way to Nix.
+pub fn judge_programs(tools: &Tools) -> NixPrograms {
+    NixPrograms { scratch: tools.paths.private().join("judge"), env: Vec::new(), jobs: Tools::jobs() }
+}
+
+async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> {
+    let source = |error: crate::source::Error| reason(&error, error.hint());
+    let commit = |rev: &str| ObjectId::parse(rev).ok_or_else(|| format!("{rev} is no commit"));
+    let (candidate, active) = (commit(&order.version.rev)?, commit(&order.active.rev)?);
+    tools.mirror.keep_active(&active).await.map_err(source)?;
+    let candidate_ref = Mirror::candidate_ref(&order.candidate);
+    let candidate_flake = tools.flake(&candidate, &candidate_ref).map_err(|error| chain(&error))?;
+    let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
+    let mut golden = Vec::new();
+    for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
+        let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
+        golden.push(GoldenFact {
+            name: listed.header.name,
+            listener: listed.header.listener,
+            path: listed.path,
+            sha256,
+        });
+    }
+    Ok(Facts {
+        candidate: order.version.clone(),
+        active: order.active.clone(),
+        active_checks: checks(tools, &active_flake, "active-checks").await,
+        candidate_checks: checks(tools, &candidate_flake, &format!("{}-checks", order.candidate)).await,
+        active_files: files(tools, &active).await?,
+        candidate_files: files(tools, &candidate).await?,
+        golden,
+        reproduction: reproduction(tools, order.incident.as_ref()),
+        rei: tools.builder.clone(),
+        nonce: order.report.0.clone(),
+    })
+}
+
+async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
+    let root = tools.roots.path(root).map_err(|error| chain(&error))?;
+    let found = tools.nix.evaluate_checks(flake, Some(&root)).await.map_err(|error| reason(&error, error.hint()))?;
+    let built = |derivation: Derivation| Built {
+        drv: derivation.drv.display().to_string(),
+        out: derivation.out.display().to_string(),
+    };
+    Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(built))).collect::<BTreeMap<_, _>>())
+}
+
+async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String> {
+    let files = tools.mirror.files(commit).await.map_err(|error| reason(&error, error.hint()))?;
+    let plain = |file: crate::source::TreeFile| TreeFile {
+        path: file.path.display().to_string(),
+        object: format!("{:o} {}", file.mode, file.blob),
+    };
+    Ok(files.into_iter().map(plain).collect())
+}
+
+/// The incident's run, where its diagnosis wrote one.
+fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFact> {
+    let incident = incident?;
+    let path: PathBuf = reproduction_path(tools, incident);
+    let sha256 = sha256(&path).ok()?;
+    let listener = tools.config.health.http.as_ref()?.listen.clone();
+    Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })
+}
+
+/// SHA-256 of a file, in hex.
+pub fn sha256(path: &Path) -> std::io::Result<String> {
+    let digest = Sha256::digest(std::fs::read(path)?);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,159 @@
+//! Ends: by itself, by SIGTERM, by SIGKILL, always with everything that was started.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rei::runtime::instance::EndedBy;
+use rei::runtime::logs::{self, Log};
+use rei::runtime::process;
+use rei::runtime::usage::UsageMeter;
+
+use crate::lab::{LONG, Lab, NONE, Start, path_variable, until};
+
+/// Daemons of every kind: in the group, in a session of their own, orphaned, and with an empty environment.
+const DAEMONS: &str = "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000 & wait' &) ; \
+                       (setsid env -i sleep 1000 &) ; touch ready; sleep 1000";
+
+async fn tree_ends_whole(lab: &Lab) {
+    let script = format!("cd {}; {DAEMONS}", lab.dir.path().display());
+    let mut instance = lab.shell("daemons", &script);
+    until("all daemons", || (lab.path("ready").exists() && lab.alive().len() >= 6).then_some(()));
+    // The one without environment is an orphan of ours, and no more.
+    let own = std::process::id();
+    let nameless = until("the nameless one", || {
+        process::all().into_iter().find(|stat| {
+            stat.parent == own
+                && stat.pid != instance.pid()
+                && process::tag(stat.pid) == process::Tag::None
+                && stat.session == stat.pid
+        })
+    });
+    let ended = instance.end().await;
+    assert_eq!((ended.by, ended.exit.signal), (EndedBy::Kill, Some(libc::SIGKILL)));
+    assert!(ended.tree.leftovers >= 6 && ended.tree.survivors == 0, "{ended:?}");
+    assert_eq!(lab.alive(), NONE);
+    assert!(
+        process::stat(nameless.pid).is_none_or(|stat| stat.start_ticks != nameless.start_ticks || stat.is_zombie())
+    );
+    until("all orphans to be reaped", || {
+        lab.trees.reap_orphans();
+        let left = process::children(own).unwrap_or_default();
+        left.into_iter().filter_map(process::stat).all(|stat| !stat.is_zombie()).then_some(())
+    });
+}
+
+#[tokio::test]
+async fn a_tree_ends_whole_by_scan() {
+    tree_ends_whole(&Lab::new()).await;
+}
+
+#[tokio::test]
+async fn a_tree_ends_whole_by_cgroup() {
+    let Some(lab) = Lab::with_cgroup() else { return };
+    tree_ends_whole(&lab).await;
+}
+
+#[tokio::test]
+async fn nothing_forks_away_from_a_cgroup() {
+    let Some(lab) = Lab::with_cgroup() else { return };
+    let hopper = lab.path("hopper");
+    std::fs::write(&hopper, "#!/bin/sh\n\"$0\" & exit 0\n").unwrap();
+    std::fs::set_permissions(&hopper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut instance = lab.shell("hopper", &format!("{} & sleep 1000", hopper.display()));
+    until("the first hop", || (instance.tree().members().len() >= 2).then_some(()));
+    let ended = instance.end().await;
+    assert_eq!((ended.tree.survivors, lab.alive()), (0, NONE.to_vec()));
+}
+
+#[tokio::test]
+async fn one_tree_ends_and_the_other_runs_on() {
+    let lab = Lab::new();
+    let mut one = lab.shell("one", "(setsid sleep 1000 &); sleep 1000");
+    let mut other = lab.shell("other", "(setsid sleep 1000 &); sleep 1000");
+    until("both trees", || (lab.alive().len() == 6 || lab.alive().len() == 4).then_some(()));
+    one.end().await;
+    let mut alive = lab.alive();
+    alive.retain(|pid| process::tag(*pid) == process::Tag::Instance(lab.id("one")));
+    assert_eq!(alive, NONE);
+    assert!(process::stat(other.pid()).is_some_and(|stat| !stat.is_zombie()));
+    assert_eq!(other.end().await.by, EndedBy::Kill);
+    assert_eq!(lab.alive(), NONE);
+}
+
+#[tokio::test]
+async fn sigterm_is_enough_for_the_willing() {
+    let lab = Lab::new();
+    let ready = lab.path("ready");
+    let mut instance =
+        lab.shell("willing", &format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.01; done", ready.display()));
+    until("the trap", || ready.exists().then_some(()));
+    let ended = instance.stop(LONG).await;
+    assert_eq!((ended.by, ended.exit.to_string()), (EndedBy::Term, "exit code 7".into()));
+}
+
+#[tokio::test]
+async fn sigkill_takes_the_unwilling_at_the_deadline() {
+    let lab = Lab::new();
+    let ready = lab.path("ready");
+    let mut instance =
+        lab.shell("unwilling", &format!("trap '' TERM; touch {}; sleep 1000; sleep 1000", ready.display()));
+    until("the trap", || ready.exists().then_some(()));
+    let ended = instance.stop(Duration::from_millis(50)).await;
+    assert_eq!((ended.by, ended.exit.to_string()), (EndedBy::Kill, "signal 9 (SIGKILL)".into()));
+    assert_eq!(lab.alive(), NONE);
+}
+
+#[tokio::test]
+async fn a_service_that_forks_and_exits_has_ended() {
+    let lab = Lab::new();
+    let mut instance = lab.shell("forker", "sleep 1000 & exit 3");
+    let exit = tokio::time::timeout(LONG, instance.wait()).await.unwrap();
+    assert_eq!(exit.to_string(), "exit code 3");
+    let ended = instance.end().await;
+    assert_eq!((ended.by, ended.exit, ended.tree.leftovers), (EndedBy::Itself, exit, 1));
+    assert_eq!(lab.alive(), NONE);
+}
+
+#[tokio::test]
+async fn a_crash_is_told_by_its_signal() {
+    let lab = Lab::new();
+    let mut instance = lab.shell("crash", "kill -SEGV $$");
+    assert_eq!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().signal, Some(libc::SIGSEGV));
+    assert_eq!(instance.stop(LONG).await.by, EndedBy::Itself);
+}
+
+#[tokio::test]
+async fn usage_counts_the_tree() {
+    for lab in [Some(Lab::new())].into_iter().chain(std::iter::once_with(Lab::with_cgroup)).flatten() {
+        let mut instance = lab.shell("usage", "sleep 1000 & sleep 1000 & wait");
+        until("three processes", || {
+            let usage = UsageMeter::default().read(&instance);
+            let whole = usage.processes == Some(3) && usage.rss_bytes > Some(100_000) && usage.fds >= Some(9);
+            (whole && usage.pid == Some(instance.pid()) && usage.uptime_ms.is_some() && usage.cpu_ms.is_some())
+                .then_some(())
+        });
+        instance.end().await;
+        assert_eq!(UsageMeter::default().read(&instance).processes, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
+    let lab = Lab::new();
+    let (read, write) = logs::pipe().unwrap();
+    let log = Log::start(read, &lab.path("log"), 1 << 20).unwrap();
+    let start = Start { env: path_variable(), output: Some(write.as_fd()), ..Start::default() };
+    let script = "yes flood | head -c 60000000; echo; echo the end";
+    let mut instance = lab.start("flood", Path::new("/bin/sh"), &["-c", script], &start);
+    drop(start);
+    drop(write);
+    assert!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().success());
+    instance.end().await;
+    let size = |name| std::fs::metadata(lab.path(name)).unwrap().len();
+    let stats = log.finish().await;
+    assert_eq!(stats.read_bytes, 60_000_000 + 9);
+    assert!(stats.dropped_bytes > 0, "{stats:?}");
+    assert!(size("log") + size("log.1") <= 1 << 20);
+}

@@ -1,0 +1,86 @@
+//! What the tests let a process do. Each act prints what came of it.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use rei::runtime::spawn::{SpawnSpec, Spawned, spawn};
+use rei::runtime::table::InstanceTable;
+
+use crate::confinement::hostile;
+use crate::lab::until;
+
+pub fn act() {
+    let Ok(act) = std::env::var("REI_TEST_ACT") else { return };
+    match act.as_str() {
+        "notify" => notify(),
+        "start_instances_for_ever" => start_instances_for_ever(),
+        "supervise_one" => supervise_one(),
+        "hostile" => hostile(),
+        _ => panic!("no such act: {act}"),
+    }
+    std::process::exit(0);
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap()
+}
+
+fn notify() {
+    let socket = UnixDatagram::unbound().unwrap();
+    for message in ["READY=1\nSTATUS=serving", "WATCHDOG=1", &format!("STATUS={}", "x".repeat(5000)), "nonsense"] {
+        socket.send_to(message.as_bytes(), variable("NOTIFY_SOCKET")).unwrap();
+    }
+    // Who has gone when its message is read cannot be told from a stranger.
+    std::thread::sleep(std::time::Duration::from_secs(1000));
+}
+
+fn start(id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawned {
+    let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    let spawned = spawn(&SpawnSpec {
+        id,
+        program: Path::new(program),
+        args: &args,
+        env: &crate::lab::path_variable(),
+        dir: None,
+        fds: &[],
+        stdout: null.as_fd(),
+        stderr: null.as_fd(),
+        sandbox: None,
+        cgroup: None,
+        notify: None,
+        pid_cell: Some(table.reserve(id).unwrap()),
+    })
+    .unwrap();
+    table.started(id, spawned.start_ticks);
+    spawned
+}
+
+fn start_instances_for_ever() {
+    let table = InstanceTable::open(&PathBuf::from(variable("REI_TEST_TABLE"))).unwrap();
+    for n in 0.. {
+        let id = format!("{}{n}", variable("REI_TEST_PREFIX"));
+        let spawned = start(&id, "/bin/sleep", &["1000"], &table);
+        if n == 0 {
+            std::fs::write(variable("REI_TEST_READY"), "").unwrap();
+        }
+        rei::runtime::pidfd::signal(&spawned.pidfd, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid.cast_signed()), None).unwrap();
+        table.clear(&id);
+    }
+}
+
+fn supervise_one() {
+    let path = PathBuf::from(variable("REI_TEST_TABLE"));
+    let (table, ready) = (InstanceTable::open(&path).unwrap(), path.with_extension("ready"));
+    let script = format!("trap 'exit 3' USR1; touch {}; while :; do sleep 0.01; done", ready.display());
+    let spawned = start(&format!("{}one", variable("REI_TEST_PREFIX")), "/bin/sh", &["-c", &script], &table);
+    until("the trap", || ready.exists().then_some(()));
+    println!("\ninstance {}", spawned.pid);
+    let _ = io::stdin().lock().read_line(&mut String::new());
+    rei::runtime::pidfd::signal(&spawned.pidfd, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid.cast_signed()), None).unwrap();
+}

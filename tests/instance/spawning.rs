@@ -1,0 +1,133 @@
+//! What a new process has, what is said when there is none, and that none is lost.
+
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rei::runtime::process::{self, Tag};
+use rei::runtime::spawn::{SpawnError, Step};
+use rei::runtime::table::InstanceTable;
+
+use crate::lab::{HELPER_ARGS, Lab, Start, path_variable, until};
+
+#[tokio::test]
+async fn a_process_has_what_it_was_given_and_nothing_else() {
+    let lab = Lab::new();
+    let (http, admin) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut env = path_variable();
+    env.extend([("GREETING".into(), "hello world".into()), ("LISTEN_FDS".into(), "99".into())]);
+    let start = Start {
+        env,
+        fds: vec![("http".into(), http.as_fd()), ("admin".into(), admin.as_fd())],
+        notify: Some((Path::new("/run/rei/x.notify"), Some(Duration::from_secs(3)))),
+        dir: Some(Path::new("/usr")),
+        ..Start::default()
+    };
+    // Ignored by every Rust program, and so by the supervisor; a service must not inherit it.
+    let script = "echo pid=$$; env; echo cwd=$(pwd); umask; cd /proc/$$/fd; echo fds; ls; echo end; \
+                  for n in 3 4; do echo $n=$(readlink $n); done; echo stdin=$(readlink 0); \
+                  grep -E '^(SigBlk|SigIgn|NoNewPrivs|NSsid):' /proc/self/status";
+    let text = lab.output("a", Path::new("/bin/sh"), &["-c", script], start).await;
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(['=', ':']));
+        found.unwrap_or_else(|| panic!("{name} is not in:\n{text}")).trim().to_owned()
+    };
+    let pid = value("pid");
+    assert_eq!(value("LISTEN_PID"), pid);
+    assert_eq!((value("LISTEN_FDS"), value("LISTEN_FDNAMES")), ("2".into(), "http:admin".into()));
+    assert_eq!(value("REI_INSTANCE"), lab.id("a"));
+    assert_eq!((value("NOTIFY_SOCKET"), value("WATCHDOG_USEC")), ("/run/rei/x.notify".into(), "3000000".into()));
+    assert_eq!(
+        (value("GREETING"), value("cwd"), value("stdin")),
+        ("hello world".into(), "/usr".into(), "/dev/null".into())
+    );
+    assert!(text.contains("fds\n0\n1\n2\n3\n4\nend\n"), "{text}");
+    for (n, listener) in [("3", &http), ("4", &admin)] {
+        let inode = nix::sys::stat::fstat(listener).unwrap().st_ino;
+        assert_eq!(value(n), format!("socket:[{inode}]"));
+    }
+    assert_eq!((value("SigBlk"), value("SigIgn")), ("0".repeat(16), "0".repeat(16)));
+    assert_eq!((value("NoNewPrivs"), value("NSsid")), ("1".into(), pid));
+    assert!(text.lines().any(|line| line == "0022"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_started_is_an_exact_error_and_leaves_no_process() {
+    let lab = Lab::new();
+    let file = |name: &str, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(lab.path(name), text).unwrap();
+        std::fs::set_permissions(lab.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        lab.path(name)
+    };
+    let cases = [
+        (lab.path("absent"), None, Step::Exec, libc::ENOENT, "names a program that the package does not have"),
+        (file("plain", "#!/bin/sh\n", 0o644), None, Step::Exec, libc::EACCES, "it must be executable"),
+        (file("noise", "\u{1}\u{2}\u{3}", 0o755), None, Step::Exec, libc::ENOEXEC, "#!/bin/sh"),
+        (
+            file("orphan", "#!/no/such/interpreter\n", 0o755),
+            None,
+            Step::Exec,
+            libc::ENOENT,
+            "its interpreter is not there",
+        ),
+        ("/bin/true".into(), Some(Path::new("/no/such/dir")), Step::Directory, libc::ENOENT, "enter the directory"),
+    ];
+    for (program, dir, step, errno, hint) in cases {
+        let error = lab.spawn("x", &program, &[], &Start { dir, ..Start::default() }, None).unwrap_err();
+        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+        assert_eq!(error.to_string(), format!("cannot start {}: {step} failed", program.display()));
+        let SpawnError::Child { step: failed, source, .. } = error else { panic!("{error:?}") };
+        assert_eq!((failed, source.raw_os_error()), (step, Some(errno)), "{}", program.display());
+    }
+    let nul = lab.spawn("x", Path::new("/bin/true"), &["a\0b"], &Start::default(), None).unwrap_err();
+    assert_eq!(nul.to_string(), "an argument of /bin/true contains a NUL byte");
+    assert_eq!(lab.trees.reap_orphans(), 0);
+}
+
+/// A supervisor starts and ends instances as fast as it can, and is killed at some instruction. Whatever lives then must
+/// be in its table.
+#[test]
+fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
+    const ROUNDS: u32 = 60;
+    let lab = Lab::new();
+    let (table, mut caught) = (lab.path("instances"), 0);
+    for round in 0..ROUNDS {
+        let ready = lab.path(&format!("ready-{round}"));
+        let mut supervisor = Command::new(std::env::current_exe().unwrap())
+            .args(HELPER_ARGS)
+            .env("REI_TEST_ACT", "start_instances_for_ever")
+            .env("REI_TEST_TABLE", &table)
+            .env("REI_TEST_READY", &ready)
+            .env("REI_TEST_PREFIX", lab.id(&format!("{round}-")))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the supervisor's first instance", || ready.exists().then_some(()));
+        // Over a few cycles of about a millisecond, in steps that do not divide one.
+        std::thread::sleep(Duration::from_micros(u64::from(round) * 137));
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        let table = InstanceTable::open(&table).unwrap();
+        let entries = table.entries();
+        // The lock goes a moment before the new program's environment can be read.
+        for entry in &entries {
+            let named = |pid| process::tag(pid) == Tag::Instance(entry.id.clone());
+            let gone = |pid| process::stat(pid).is_none_or(|stat| stat.is_zombie());
+            until("the program", || entry.pid.is_none_or(|pid| gone(pid) || named(pid)).then_some(()));
+        }
+        for pid in lab.alive() {
+            caught += 1;
+            assert!(entries.iter().any(|entry| entry.pid == Some(pid)), "{pid} is in no entry of {entries:?}");
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
+                .unwrap();
+        }
+        until("the instances' end", || lab.alive().is_empty().then_some(()));
+        entries.iter().for_each(|entry| table.clear(&entry.id));
+    }
+    lab.trees.reap_orphans();
+    assert!(caught > 0, "no round left an instance, so nothing was shown");
+    println!("{caught} instances outlived {ROUNDS} supervisors, all recorded");
+}

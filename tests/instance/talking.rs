@@ -1,0 +1,80 @@
+//! What an instance says by `sd_notify`, and who is believed.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use rei::runtime::isolation::{Sandbox, User};
+use rei::runtime::notify::{Notification, NotifySocket};
+use tokio::sync::mpsc;
+
+use crate::lab::{LONG, Lab, Start, is_root};
+
+async fn next(heard: &mut mpsc::Receiver<Notification>) -> Notification {
+    tokio::time::timeout(LONG, heard.recv()).await.expect("a notification comes").expect("the socket is open")
+}
+
+fn helper_start<'a>(path: &'a Path, sandbox: Option<&'a Sandbox>) -> Start<'a> {
+    let env = vec![("REI_TEST_ACT".into(), "notify".into())];
+    Start { env, notify: Some((path, Some(Duration::from_secs(1)))), sandbox, ..Start::default() }
+}
+
+#[tokio::test]
+async fn the_tree_is_heard_and_strangers_are_not() {
+    let lab = Lab::new();
+    let path = lab.path("notify");
+    let socket = NotifySocket::bind(&path, None).unwrap();
+    let mut instance = lab.start("talker", &lab.helper(), &crate::lab::HELPER_ARGS, &helper_start(&path, None));
+    let (to, mut heard) = mpsc::channel(16);
+    let task = socket.forward(instance.tree().clone(), to);
+    assert_eq!(next(&mut heard).await, Notification::Ready);
+    assert_eq!(next(&mut heard).await, Notification::Status("serving".into()));
+    assert_eq!(next(&mut heard).await, Notification::Watchdog);
+    assert!(matches!(next(&mut heard).await, Notification::Garbage(_)), "5000 bytes are too many");
+    assert!(matches!(next(&mut heard).await, Notification::Garbage(_)), "no assignment");
+    UnixDatagram::unbound().unwrap().send_to(b"READY=1", &path).unwrap();
+    assert_eq!(next(&mut heard).await, Notification::Stranger(std::process::id().cast_signed()));
+    instance.end().await;
+    task.abort();
+    let _ = task.await;
+    assert!(!path.exists(), "the socket goes with its task");
+}
+
+#[tokio::test]
+async fn descriptors_in_a_message_are_closed() {
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+    use std::os::fd::AsRawFd;
+    let lab = Lab::new();
+    let path = lab.path("notify");
+    let socket = NotifySocket::bind(&path, None).unwrap();
+    let tree = lab.trees.adopt(&lab.id("nobody"));
+    let (mut read, write) = std::io::pipe().unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    let address = UnixAddr::new(&path).unwrap();
+    let rights = [write.as_raw_fd()];
+    let parts = [std::io::IoSlice::new(b"BARRIER=1")];
+    sendmsg(sender.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&rights)], MsgFlags::empty(), Some(&address))
+        .unwrap();
+    drop(write);
+    socket.receive(&tree).await.unwrap();
+    // The pipe is at its end only when no copy of the writing end is left.
+    let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut read, &mut [0]).unwrap());
+    assert_eq!(tokio::time::timeout(LONG, end).await.expect("the descriptor is closed").unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_confined_instance_of_its_own_user_is_heard() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let path = lab.path("notify");
+    let user = User::derived("talker");
+    let sandbox = Sandbox::builder().essentials().execute(lab.helper()).user(Some(user.clone())).build().unwrap();
+    let socket = NotifySocket::bind(&path, Some(&user)).unwrap();
+    let mut instance =
+        lab.start("talker", &lab.helper(), &crate::lab::HELPER_ARGS, &helper_start(&path, Some(&sandbox)));
+    let heard = tokio::time::timeout(LONG, socket.receive(instance.tree())).await.unwrap().unwrap();
+    assert_eq!(heard[0], Notification::Ready);
+    instance.end().await;
+}

@@ -1,0 +1,275 @@
+//! The next supervisor takes the listeners over: whatever was lost, and whatever an instance did meanwhile.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rei::config::types::{Listen, ListenAddress};
+use rei::runtime::keeper::NoStore;
+use rei::runtime::traffic::{Adoption, OpenError, Routing, Setup, Slot, Traffic, take_back};
+
+use crate::support::*;
+
+/// Every way in which sockets can be lost, for either Active.
+#[test]
+fn adoption_finds_the_members_whatever_was_lost() {
+    let losses: [&[&str]; 7] = [&[], &["a"], &["b"], &["k"], &["a", "b"], &["a", "k"], &["b", "k"]];
+    for (active, lost) in [Slot::A, Slot::B].into_iter().flat_map(|active| losses.map(|lost| (active, lost))) {
+        for listens in [[tcp("l")], [udp("l")]] {
+            let mut shelf = Shelf::default();
+            let traffic = Traffic::open(setup(&listens), Routing::All(active), &mut shelf).unwrap();
+            let before = traffic.addresses();
+            drop(traffic);
+            shelf.0.retain(|(name, _)| !lost.iter().any(|role| name.contains(&format!("/{role}/"))));
+            let what = format!("{:?}, active {active}, lost {lost:?}", listens[0].address);
+            let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
+            assert_eq!(traffic.addresses(), before, "{what}");
+            assert_eq!(sorted(adoption.lost.clone()), lost.iter().map(|role| format!("l/{role}")).collect::<Vec<_>>());
+            assert!(!adoption.moved, "{what}: what leaves moves others in a way that is known");
+            assert_eq!(shelf.names(), sorted(traffic.labels().unwrap()), "{what}");
+            for slot in [active, active.other(), active] {
+                let _ = traffic.route(Routing::All(slot)).unwrap();
+                assert!(goes_to(&traffic, slot), "{what}: {slot}");
+            }
+            // Once more, from what this supervisor has left.
+            drop(traffic);
+            let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
+            assert_eq!(adoption, Adoption::default(), "{what}");
+            for slot in Slot::ALL {
+                let _ = traffic.route(Routing::All(slot)).unwrap();
+                assert!(goes_to(&traffic, slot), "{what}: {slot}, second adoption");
+            }
+        }
+    }
+}
+
+#[test]
+fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
+    let listens = [tcp("http")];
+    let mut shelf = Shelf::default();
+    let routing = Routing::All(Slot::B);
+    let traffic = Traffic::open(setup(&listens), routing, &mut shelf).unwrap();
+    let server = local(&traffic);
+    let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(server).unwrap()).collect();
+    drop(traffic);
+    // New clients come all the time while the next supervisor looks around, with the guard lost.
+    shelf.0.retain(|(name, _)| !name.contains("/k/"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let coming = {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            let mut clients = Vec::new();
+            while !stop.load(Ordering::Relaxed) && clients.len() < 2000 {
+                clients.push(TcpStream::connect(server).unwrap());
+            }
+            clients
+        })
+    };
+    let (traffic, adoption) = adopt(&listens, routing, &mut shelf);
+    stop.store(true, Ordering::Relaxed);
+    let more = coming.join().unwrap();
+    assert_eq!(adoption.lost, ["http/k"]);
+    // The search itself connects to each member; it leaves connections that have ended.
+    let probes = traffic.backlog(Slot::A).unwrap();
+    assert!(probes <= 3, "{probes} in the queue of the slot without traffic");
+    assert!(traffic.backlog(Slot::B).unwrap() >= (clients.len() + more.len()) as u64);
+}
+
+#[test]
+fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved() {
+    for active in Slot::ALL {
+        let listens = [tcp("http")];
+        let mut shelf = Shelf::default();
+        let mut traffic = Traffic::open(setup(&listens), Routing::All(active.other()), &mut shelf).unwrap();
+        let _ = traffic.route(Routing::All(active)).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let instances: Vec<_> = Slot::ALL
+            .map(|slot| {
+                let listener = TcpListener::from(copy(&traffic, slot, "http"));
+                listener.set_nonblocking(true).unwrap();
+                let stop = stop.clone();
+                thread::spawn(move || serve(&listener, if slot == Slot::A { b'a' } else { b'b' }, &stop))
+            })
+            .into();
+        let server = local(&traffic);
+        let tamperer = copy(&traffic, active.other(), "http");
+        drop(traffic);
+        // Nobody watches, and the guard is gone: the group is renumbered without a trace.
+        shelf.0.retain(|(name, _)| !name.contains("/k/"));
+        shut_down(&tamperer);
+        listen_again(&tamperer);
+        let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
+        assert!(adoption.moved, "the first of the group went to its end");
+        for slot in [active, active.other()] {
+            let _ = traffic.route(Routing::All(slot)).unwrap();
+            for _ in 0..50 {
+                let mut byte = [0];
+                TcpStream::connect(server).unwrap().read_exact(&mut byte).unwrap();
+                assert_eq!(byte, if slot == Slot::A { *b"a" } else { *b"b" }, "active {active}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        instances.into_iter().for_each(|instance| instance.join().unwrap());
+    }
+}
+
+#[test]
+fn adoption_puts_a_guard_that_was_moved_back_to_the_end() {
+    for active in Slot::ALL {
+        let listens = [tcp("http")];
+        let mut shelf = Shelf::default();
+        let traffic = Traffic::open(setup(&listens), Routing::All(active), &mut shelf).unwrap();
+        let tamperer = copy(&traffic, active.other(), "http");
+        drop(traffic);
+        shut_down(&tamperer);
+        listen_again(&tamperer);
+        let (mut traffic, _) = adopt(&listens, Routing::All(active), &mut shelf);
+        for slot in [active, active.other()] {
+            let _ = traffic.route(Routing::All(slot)).unwrap();
+            assert!(goes_to(&traffic, slot), "active {active}, {slot}");
+        }
+        // The guard is last again: the same trick rings.
+        let _ = traffic.route(Routing::All(active)).unwrap();
+        shut_down(&tamperer);
+        listen_again(&tamperer);
+        assert!(goes_to(&traffic, active));
+    }
+}
+
+#[test]
+fn adoption_follows_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, gone) = (dir.path().join("kept.sock"), dir.path().join("gone.sock"));
+    let mut shelf = Shelf::default();
+    let before = [unix("kept", &kept), unix("gone", &gone), tcp("http")];
+    let traffic = Traffic::open(setup(&before), Routing::All(Slot::B), &mut shelf).unwrap();
+    let _waiting = UnixStream::connect(&kept).unwrap();
+    let http = Listen { name: "web".into(), address: traffic.addresses()[2].address.clone() };
+    drop(traffic);
+    shelf.0.push(("log/a".into(), std::fs::File::open("/dev/null").unwrap().into()));
+    let after = [http, unix("kept", &kept)];
+    let mut all = shelf.fetch();
+    let (traffic, adoption) = Traffic::adopt(setup(&after), Routing::All(Slot::B), &mut all, &mut shelf).unwrap();
+    assert_eq!(
+        all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["log/a"],
+        "others' things are left alone"
+    );
+    assert_eq!((adoption.lost.len(), adoption.dropped.len()), (0, 2), "{adoption:?}");
+    assert_eq!(traffic.backlog(Slot::B).unwrap(), 1, "the queue of the unix socket is kept");
+    let mut names = traffic.labels().unwrap();
+    names.push("log/a".into());
+    assert_eq!(shelf.names(), sorted(names), "renamed and dropped sockets are so in the store too");
+}
+
+#[test]
+fn unix_sockets_are_adopted_with_the_path_where_it_was() {
+    for (active, lost) in
+        [(Slot::A, ""), (Slot::B, ""), (Slot::A, "/b/"), (Slot::B, "/b/"), (Slot::A, "/a/"), (Slot::B, "/a/")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let listens = [unix("s", &path)];
+        let setup = Setup { interface: Some(dir.path()), ..setup(&listens) };
+        let mut shelf = Shelf::default();
+        let mut traffic = Traffic::open(setup, Routing::All(Slot::A), &mut shelf).unwrap();
+        let _ = traffic.route(Routing::All(active)).unwrap();
+        let _waiting = UnixStream::connect(&path).unwrap();
+        drop(traffic);
+        shelf.0.retain(|(name, _)| lost.is_empty() || !name.contains(lost));
+        let mut all = shelf.fetch();
+        let (mut traffic, adoption) = Traffic::adopt(setup, Routing::All(active), &mut all, &mut shelf).unwrap();
+        assert_eq!(adoption.lost.len(), if lost.is_empty() { 0 } else { 2 }, "{adoption:?}");
+        let survived = lost != format!("/{active}/");
+        assert_eq!(traffic.backlog(active).unwrap(), u64::from(survived), "active {active}, lost {lost}");
+        for slot in [active, active.other(), active] {
+            let _ = traffic.route(Routing::All(slot)).unwrap();
+            let before = traffic.backlog(slot).unwrap();
+            let _client = UnixStream::connect(&path).unwrap();
+            assert_eq!(traffic.backlog(slot).unwrap(), before + 1, "active {active}, lost {lost}, {slot}");
+        }
+        for slot in Slot::ALL {
+            UnixStream::connect(traffic.interface_path(slot).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn strangers_in_the_group_are_refused() {
+    let listens = [tcp("http")];
+    let mut shelf = Shelf::default();
+    let traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut shelf).unwrap();
+    let listens = [Listen { name: "http".into(), address: traffic.addresses()[0].address.clone() }];
+    // Members that only an old instance has, while the store lost their names.
+    let _strangers = Slot::ALL.map(|slot| copy(&traffic, slot, "http"));
+    drop(traffic);
+    shelf.0.retain(|(name, _)| name.contains("/k/"));
+    let mut all = shelf.fetch();
+    let error = Traffic::adopt(setup(&listens), Routing::All(Slot::A), &mut all, &mut shelf).err().unwrap();
+    assert!(matches!(error, OpenError::Strangers { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("ss -lntup"));
+}
+
+#[test]
+fn listeners_come_back_from_a_running_instance() {
+    let listens = [tcp("http")];
+    let traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut NoStore).unwrap();
+    let (labels, server) = (traffic.labels().unwrap(), local(&traffic));
+    let mut instances: Vec<_> = Slot::ALL
+        .map(|slot| Command::new("sleep").arg("1000").stdin(copy(&traffic, slot, "http")).spawn().unwrap())
+        .into();
+    let _client = TcpStream::connect(server).unwrap();
+    drop(traffic);
+    let pids: Vec<i32> = instances.iter().map(|child| i32::try_from(child.id()).unwrap()).chain([i32::MAX]).collect();
+    // A child that has not reached its program yet has more than it will have; what we look for is there in any case.
+    let mut back = take_back(&pids, &labels);
+    assert_eq!(back.len(), 2, "both slots, not the guard");
+    let (mut traffic, adoption) =
+        Traffic::adopt(setup(&listens), Routing::All(Slot::B), &mut back, &mut NoStore).unwrap();
+    assert_eq!(adoption.lost, ["http/k"]);
+    assert_eq!(local(&traffic), server);
+    assert!(traffic.backlog(Slot::B).unwrap() >= 1);
+    for slot in Slot::ALL {
+        let _ = traffic.route(Routing::All(slot)).unwrap();
+        assert!(goes_to(&traffic, slot));
+    }
+    for instance in &mut instances {
+        instance.kill().unwrap();
+        instance.wait().unwrap();
+    }
+}
+
+fn adopt(listens: &[Listen], routing: Routing, shelf: &mut Shelf) -> (Traffic, Adoption) {
+    let mut all = shelf.fetch();
+    // The store's copies are copies: what was fetched is what the new supervisor holds.
+    Traffic::adopt(setup(listens), routing, &mut all, shelf).unwrap()
+}
+
+/// Whether everything new goes to this slot; what it sends is taken off the queue again.
+fn goes_to(traffic: &Traffic, slot: Slot) -> bool {
+    let listen = &traffic.addresses()[0];
+    if matches!(listen.address, ListenAddress::Udp(_)) {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for slot in Slot::ALL {
+            drain_udp(&copy(traffic, slot, &listen.name));
+        }
+        (0..20).for_each(|_| assert_eq!(client.send_to(b"x", local(traffic)).unwrap(), 1));
+        return drain_udp(&copy(traffic, slot, &listen.name)) == 20;
+    }
+    let before = traffic.backlog(slot).unwrap();
+    let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(local(traffic)).unwrap()).collect();
+    traffic.backlog(slot).unwrap() - before == clients.len() as u64
+}
+
+fn drain_udp(fd: &OwnedFd) -> usize {
+    let socket = UdpSocket::from(fd.try_clone().unwrap());
+    socket.set_nonblocking(true).unwrap();
+    let n = std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count();
+    socket.set_nonblocking(false).unwrap();
+    n
+}

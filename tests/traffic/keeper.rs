@@ -1,0 +1,360 @@
+//! The keeper as a process: it outlives who started it, gives back what it got, and goes when nobody needs it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
+use rei::runtime::keeper::{
+    ALONE_MAX, FDS_MAX, FdStore, INSTANCE_PREFIX, Keeper, StoreError, SystemdStore, keeper_main,
+};
+use rei::runtime::traffic::{Adoption, Routing, Slot, Traffic};
+
+use crate::support::*;
+
+const ROLE: &str = "REI_TEST_ROLE";
+const SOCKET: &str = "REI_TEST_SOCKET";
+const ALONE_MS: &str = "REI_TEST_ALONE_MS";
+
+/// No test: this program started again by a test, as a keeper or as a supervisor that is going to be killed.
+#[test]
+fn other_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let path = PathBuf::from(std::env::var(SOCKET).unwrap());
+    if role == "keeper" {
+        let alone = std::env::var(ALONE_MS).map_or(ALONE_MAX, |ms| Duration::from_millis(ms.parse().unwrap()));
+        let code = keeper_main(&path, alone);
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+    let mut keeper = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
+    let listens = [tcp("http")];
+    let traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut keeper).unwrap();
+    println!("\nlistens {}", local(&traffic));
+    // Until it is killed.
+    loop {
+        thread::park();
+    }
+}
+
+fn again(role: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "keeper::other_process", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, role).env(SOCKET, path);
+    command
+}
+
+/// A keeper that ends with the test.
+struct Kept {
+    dir: tempfile::TempDir,
+    keeper: Option<Keeper>,
+}
+
+impl Kept {
+    fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(change: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keeper.sock");
+        let mut command = again("keeper", &path);
+        change(&mut command);
+        let keeper = Keeper::start_with_or_connect(&path, command).unwrap();
+        Self { dir, keeper: Some(keeper) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("keeper.sock")
+    }
+
+    fn keeper(&mut self) -> &mut Keeper {
+        self.keeper.as_mut().unwrap()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Ok(keeper) = Keeper::connect(&self.path()) {
+            keeper.quit().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_killed_supervisor_loses_no_listener_and_no_queue() {
+    let kept = Kept::start();
+    let mut supervisor = again("supervisor", &kept.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let server = announced(&mut supervisor);
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(server).unwrap()).collect();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    // Nobody is there, and nobody is refused.
+    clients.extend((0..20).map(|_| TcpStream::connect(server).unwrap()));
+
+    let begin = Instant::now();
+    let mut keeper = Keeper::connect(&kept.path()).unwrap();
+    let mut all = keeper.fetch_all().unwrap();
+    println!("connected, and fetched {} descriptors, in {:?}", all.len(), begin.elapsed());
+    let listens = [tcp("http")];
+    let (traffic, adoption) = Traffic::adopt(setup(&listens), Routing::All(Slot::B), &mut all, &mut keeper).unwrap();
+    println!("adopted in {:?}", begin.elapsed());
+    assert_eq!(adoption, Adoption::default());
+    assert_eq!((local(&traffic), traffic.backlog(Slot::B).unwrap()), (server, 40));
+    let instance = TcpListener::from(copy(&traffic, Slot::B, "http"));
+    for client in &mut clients {
+        let (mut served, from) = instance.accept().unwrap();
+        assert_eq!(from, client.local_addr().unwrap());
+        served.write_all(b"x").unwrap();
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+    }
+    traffic.close(&mut keeper).unwrap();
+    assert!(keeper.fetch_all().unwrap().is_empty());
+    drop(instance);
+    assert!(TcpStream::connect(server).is_err(), "the service is over");
+}
+
+#[test]
+fn the_keeper_survives_its_starter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keeper.sock");
+    // Here the supervisor itself starts the keeper.
+    let mut supervisor = again("supervisor", &path).stdout(Stdio::piped()).spawn().unwrap();
+    let server = announced(&mut supervisor);
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let mut keeper = Keeper::connect(&path).unwrap();
+    let names: Vec<String> = keeper.fetch_all().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    TcpStream::connect(server).unwrap();
+    keeper.quit().unwrap();
+    assert!(Keeper::connect(&path).is_err());
+    wait_for(|| !path.exists(), || {});
+}
+
+#[test]
+fn names_are_kept_replaced_and_forgotten() {
+    let mut kept = Kept::start();
+    let files: Vec<tempfile::NamedTempFile> = (0..3).map(|_| tempfile::NamedTempFile::new().unwrap()).collect();
+    let keeper = kept.keeper();
+    for (name, file) in ["log/a", "log/b", "notify"].iter().zip(&files) {
+        keeper.store(name, file.as_fd()).unwrap();
+    }
+    keeper.store("log/a", files[2].as_fd()).unwrap();
+    keeper.remove("log/b").unwrap();
+    keeper.remove("never-there").unwrap();
+    let all = keeper.fetch_all().unwrap();
+    let found: Vec<_> = all.iter().map(|(name, fd)| (name.as_str(), inode(fd))).collect();
+    assert_eq!(found, [("log/a", inode(files[2].as_file())), ("notify", inode(files[2].as_file()))]);
+    for bad in ["", "a b", "a:b", "ä", "a\nb", &"x".repeat(256)] {
+        assert!(matches!(keeper.store(bad, files[0].as_fd()), Err(StoreError::BadName { .. })), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_keeper_has_a_bound() {
+    let mut kept = Kept::start();
+    let null = fs::File::open("/dev/null").unwrap();
+    let keeper = kept.keeper();
+    for n in 0..FDS_MAX {
+        // The longest names, so that the answer is the largest that there can be.
+        keeper.store(&format!("{n:0>255}"), null.as_fd()).unwrap();
+    }
+    let refused = keeper.store("one-more", null.as_fd()).unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    keeper.store(&format!("{:0>255}", 0), null.as_fd()).expect("to replace is no growth");
+    assert_eq!(keeper.fetch_all().unwrap().len(), FDS_MAX);
+}
+
+#[test]
+fn two_supervisors_at_once_get_one_keeper() {
+    let kept = Kept::start_with(|_| {});
+    kept_quit(&kept);
+    let path = kept.path();
+    let starters: Vec<_> = (0..4)
+        .map(|n| {
+            let path = path.clone();
+            thread::spawn(move || {
+                let mut keeper = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
+                let null = fs::File::open("/dev/null").unwrap();
+                keeper.store(&format!("from/{n}"), null.as_fd()).unwrap();
+            })
+        })
+        .collect();
+    starters.into_iter().for_each(|starter| starter.join().unwrap());
+    let all = Keeper::connect(&path).unwrap().fetch_all().unwrap();
+    assert_eq!(sorted(all.into_iter().map(|(name, _)| name).collect()), ["from/0", "from/1", "from/2", "from/3"]);
+}
+
+#[test]
+fn the_keeper_is_a_process_of_its_own() {
+    let stray = fs::File::open("/dev/null").unwrap();
+    // A descriptor that the starter leaks into it.
+    nix::fcntl::fcntl(&stray, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let mut kept = Kept::start();
+    let pid = kept.keeper().pid();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let (session, terminal) = (fields[3], fields[4]);
+    assert_eq!((session, terminal), (pid.to_string().as_str(), "0"), "its own session, no terminal");
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+    kept.keeper().ping().unwrap();
+    match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(fds) => {
+            let targets: Vec<String> =
+                fds.flatten().filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string())).collect();
+            let own = |target: &String| target.starts_with("socket:") || target.ends_with("keeper.sock.lock");
+            // Three standard streams and the file that they were opened from.
+            let null = targets.iter().filter(|target| *target == "/dev/null").count();
+            assert!(null <= 4 && targets.iter().all(|target| own(target) || target == "/dev/null"), "{targets:?}");
+        }
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            // That we may not look is what not dumpable means.
+            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let owner = fs::metadata(format!("/proc/{pid}/environ")).map(|file| std::os::unix::fs::MetadataExt::uid(&file));
+    assert_eq!(owner.unwrap_or(0), 0, "not dumpable: its files in /proc are root's");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    println!(
+        "{}",
+        status
+            .lines()
+            .filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+}
+
+#[test]
+fn a_keeper_that_nobody_needs_ends() {
+    let mut kept = Kept::start_with(|command| {
+        command.env(ALONE_MS, "50");
+    });
+    let mut instance = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pidfd = pidfd(&instance);
+    kept.keeper().store(&format!("{INSTANCE_PREFIX}1"), pidfd.as_fd()).unwrap();
+    let path = kept.path();
+    kept.keeper = None;
+    // Its bound is long over, but an instance lives.
+    thread::sleep(Duration::from_millis(200));
+    let all = Keeper::connect(&path).unwrap().fetch_all().unwrap();
+    assert_eq!(all.len(), 1, "it is still there, with the pidfd by which the next supervisor knows the instance");
+    drop(all);
+    instance.kill().unwrap();
+    instance.wait().unwrap();
+    wait_for(|| !path.exists(), || {});
+}
+
+#[test]
+fn a_keeper_that_cannot_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("no/such/directory/keeper.sock");
+    let error = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap_err();
+    assert!(matches!(&error, StoreError::NotStarted { why, .. } if why.contains("No such file")), "{error}");
+    let missing = Keeper::start_or_connect(&dir.path().join("k"), Path::new("/nonexistent/rei")).unwrap_err();
+    assert!(matches!(missing, StoreError::NotStarted { .. }), "{missing}");
+    let long = dir.path().join("x".repeat(200));
+    let error = Keeper::start_or_connect(&long, Path::new("/nonexistent/rei")).unwrap_err();
+    assert!(error.hint().unwrap().contains("too long"), "{error}");
+}
+
+#[test]
+fn the_socket_of_a_killed_keeper_is_taken_over() {
+    let mut kept = Kept::start();
+    let null = fs::File::open("/dev/null").unwrap();
+    kept.keeper().store("x", null.as_fd()).unwrap();
+    kill(Pid::from_raw(kept.keeper().pid()), Signal::SIGKILL).unwrap();
+    wait_for(|| kept.keeper().ping().is_err(), || {});
+    let path = kept.path();
+    assert!(path.exists(), "nobody removed it");
+    let mut next = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
+    assert!(next.fetch_all().unwrap().is_empty());
+}
+
+#[test]
+fn a_client_that_talks_nonsense_is_refused_and_disturbs_nobody() {
+    let mut kept = Kept::start();
+    let null = fs::File::open("/dev/null").unwrap();
+    kept.keeper().store("x", null.as_fd()).unwrap();
+    for packet in [&b"?"[..], b"S", b"Sname", b"R\xff\xfe", &[b'S'; 60_000]] {
+        let rude = Keeper::connect(&kept.path()).unwrap();
+        nix::sys::socket::send(rude.as_fd().as_raw_fd(), packet, MsgFlags::empty()).unwrap();
+        let mut answer = [0; 100];
+        let n = nix::sys::socket::recv(rude.as_fd().as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap_or(0);
+        assert!(n == 0 || answer[0] == b'e', "{:?}", &answer[..n]);
+    }
+    assert_eq!(kept.keeper().fetch_all().unwrap().len(), 1);
+}
+
+#[test]
+fn systemd_is_told_in_its_own_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    let null = fs::File::open("/dev/null").unwrap();
+    let mut store =
+        SystemdStore::new(path.to_str().unwrap().into(), vec![("log/a".into(), null.try_clone().unwrap().into())], 16);
+    let given: Vec<String> = store.fetch_all().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(given, ["log/a"]);
+    assert!(store.fetch_all().unwrap().is_empty(), "what was inherited is given once");
+    store.store("traffic/http/a/0/1f", null.as_fd()).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let mut text = [0; 200];
+        let mut control = nix::cmsg_space!([i32; 4]);
+        let mut bytes = [std::io::IoSliceMut::new(&mut text)];
+        let message = recvmsg::<()>(systemd.as_raw_fd(), &mut bytes, Some(&mut control), MsgFlags::empty()).unwrap();
+        let mut fds = Vec::new();
+        for part in message.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                // SAFETY: the kernel has just made these descriptors for us.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        let n = message.bytes;
+        told.push((String::from_utf8_lossy(&text[..n]).into_owned(), fds.len()));
+    }
+    assert_eq!(
+        told,
+        [
+            ("FDSTOREREMOVE=1\nFDNAME=traffic/http/a/0/1f".to_owned(), 0),
+            ("FDSTORE=1\nFDNAME=traffic/http/a/0/1f\nFDPOLL=0".to_owned(), 1)
+        ]
+    );
+}
+
+fn kept_quit(kept: &Kept) {
+    Keeper::connect(&kept.path()).unwrap().quit().unwrap();
+    wait_for(|| !kept.path().exists(), || {});
+}
+
+fn announced(supervisor: &mut Child) -> SocketAddr {
+    let lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+    let line = lines.map(Result::unwrap).find(|line| line.starts_with("listens ")).expect("it listens");
+    line["listens ".len()..].parse().unwrap()
+}
+
+fn inode(fd: &impl AsFd) -> u64 {
+    nix::sys::stat::fstat(fd).unwrap().st_ino
+}
+
+fn pidfd(child: &Child) -> OwnedFd {
+    // SAFETY: takes two integers, and gives a descriptor that nobody else knows of.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, child.id(), 0);
+        assert!(fd >= 0);
+        OwnedFd::from_raw_fd(fd as i32)
+    }
+}

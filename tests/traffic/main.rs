@@ -1,0 +1,6 @@
+//! The traffic of a runtime and the keeper of its descriptors, on the real kernel.
+
+mod adoption;
+mod keeper;
+mod listeners;
+mod support;

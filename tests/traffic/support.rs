@@ -1,0 +1,179 @@
+//! What the tests of traffic and keeper share.
+
+use std::io::{self, Write};
+use std::mem::size_of;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rei::config::types::{Listen, ListenAddress};
+use rei::runtime::keeper::{FdStore, StoreError};
+use rei::runtime::traffic::{Setup, Slot, Traffic};
+
+pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
+
+/// How long a fact may take to come true on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A store in memory.
+#[derive(Default)]
+pub struct Shelf(pub Vec<(String, OwnedFd)>);
+
+impl Shelf {
+    pub fn names(&self) -> Vec<String> {
+        sorted(self.0.iter().map(|(name, _)| name.clone()).collect())
+    }
+
+    pub fn fetch(&mut self) -> Vec<(String, OwnedFd)> {
+        self.fetch_all().unwrap()
+    }
+}
+
+impl FdStore for Shelf {
+    fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
+        self.remove(name)?;
+        self.0.push((name.to_owned(), fd.try_clone_to_owned()?));
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+        self.0.retain(|(known, _)| known != name);
+        Ok(())
+    }
+
+    fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
+        self.0.iter().map(|(name, fd)| Ok((name.clone(), fd.try_clone()?))).collect()
+    }
+}
+
+pub fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+pub fn tcp(name: &str) -> Listen {
+    tcp_at(name, "127.0.0.1:0")
+}
+
+pub fn tcp_at(name: &str, address: &str) -> Listen {
+    Listen { name: name.into(), address: ListenAddress::Tcp(address.parse().unwrap()) }
+}
+
+pub fn udp(name: &str) -> Listen {
+    Listen { name: name.into(), address: ListenAddress::Udp("127.0.0.1:0".parse().unwrap()) }
+}
+
+pub fn unix(name: &str, path: &Path) -> Listen {
+    Listen { name: name.into(), address: ListenAddress::Unix(path.into()) }
+}
+
+pub fn setup(listens: &[Listen]) -> Setup<'_> {
+    Setup { listens, interface: None, sticky: false }
+}
+
+/// Where the first listener is reached from this machine.
+pub fn local(traffic: &Traffic) -> SocketAddr {
+    match traffic.addresses()[0].address {
+        ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().is_unspecified() => {
+            SocketAddr::new(if at.is_ipv6() { "::1".parse().unwrap() } else { "127.0.0.1".parse().unwrap() }, at.port())
+        }
+        ListenAddress::Tcp(at) | ListenAddress::Udp(at) => at,
+        ListenAddress::Unix(_) => panic!("the first listener is a unix socket"),
+    }
+}
+
+/// A copy of a slot's socket, as an instance inherits it.
+pub fn copy(traffic: &Traffic, slot: Slot, name: &str) -> OwnedFd {
+    let fds = traffic.slot_fds(slot);
+    fds.iter().find(|(known, _)| known == name).unwrap().1.try_clone_to_owned().unwrap()
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+pub fn flags(fd: &impl AsFd, what: i32) -> i32 {
+    // SAFETY: reads flags of an open descriptor.
+    unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), what) }
+}
+
+fn set(fd: &impl AsRawFd, level: i32, option: i32, value: *const libc::c_void, length: usize) -> io::Result<()> {
+    // SAFETY: the callers give a pointer to that many bytes.
+    match unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, length as u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+pub fn set_int(fd: &impl AsRawFd, option: i32, value: i32) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), size_of::<i32>())
+}
+
+pub fn set_tcp_int(fd: &impl AsRawFd, option: i32, value: i32) {
+    set(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), size_of::<i32>()).unwrap();
+}
+
+/// Attaches the program `ret index` to the group.
+pub fn attach_ret(fd: &impl AsRawFd, index: u32) -> io::Result<()> {
+    let mut program = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: index }];
+    let program = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    set(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        (&raw const program).cast(),
+        size_of::<libc::sock_fprog>(),
+    )
+}
+
+pub fn shut_down(fd: &impl AsRawFd) {
+    // SAFETY: two integers; the descriptor is open.
+    assert_eq!(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) }, 0);
+}
+
+pub fn listen_again(fd: &impl AsRawFd) {
+    // SAFETY: two integers; the descriptor is open.
+    assert_eq!(unsafe { libc::listen(fd.as_raw_fd(), 100) }, 0);
+}
+
+/// A connection that leaves no trace when it is dropped, so that thousands do not use up the ports.
+pub fn connect_brief(server: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(server).expect("nobody is refused");
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    set(&client, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size_of::<libc::linger>()).unwrap();
+    client
+}
+
+/// A connection from a certain address of this machine.
+pub fn connect_from(source: std::net::Ipv4Addr, server: SocketAddr) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(client.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((source, 0)))).unwrap();
+    connect(client.as_raw_fd(), &SockaddrStorage::from(server)).unwrap();
+    client.into()
+}
+
+/// Answers every connection with one byte until it is told to stop and nobody waits any more.
+pub fn serve(listener: &TcpListener, byte: u8, stop: &AtomicBool) {
+    loop {
+        match listener.accept() {
+            // A client that only looked is gone by now; that is its own affair.
+            Ok((mut client, _)) => drop(client.write_all(&[byte])),
+            Err(_) if stop.load(Ordering::Relaxed) => return,
+            Err(_) => thread::sleep(Duration::from_micros(50)),
+        }
+    }
+}
+
+/// Waits for a fact.
+pub fn wait_for(mut fact: impl FnMut() -> bool, mut meanwhile: impl FnMut()) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fact() {
+        assert!(Instant::now() < deadline, "it did not come true");
+        meanwhile();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
