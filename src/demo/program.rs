@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{script, serve};
+use super::{agent, script, serve};
 
 /// A small HTTP runtime that interprets source code: the service of `rei demo`.
 #[derive(Debug, Parser)]
@@ -35,6 +35,11 @@ pub enum Program {
         /// The script with the tests
         tests: PathBuf,
     },
+    /// Repair the tree in the current directory: stands in for an AI coding agent
+    Repair {
+        /// The context of the incident; without it the one that REI_CONTEXT names
+        context: Option<PathBuf>,
+    },
 }
 
 /// Runs it with the arguments of this process.
@@ -46,6 +51,14 @@ pub fn main() -> ExitCode {
         }),
         Program::Package { file, to } => package(&file, &to),
         Program::Test { service, tests } => test(&service, &tests),
+        Program::Repair { context } => {
+            let named = context.or_else(|| std::env::var_os("REI_CONTEXT").map(PathBuf::from));
+            let done = match named {
+                Some(context) => agent::run(&context, Path::new(".")).map_err(|error| told(&error, None)),
+                None => Err("no context is named".to_owned()),
+            };
+            done.map(|summary| println!("{summary}"))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -149,12 +149,12 @@ pub fn serve(file: &Path, listen: Option<SocketAddr>) -> Result<(), Error> {
     if listeners.is_empty() {
         return Err(Error::NoSocket);
     }
-    let record = Arc::new(Record::new(std::env::var_os("STATE_DIRECTORY").map(Into::into)));
+    let record = Arc::new(Record::default());
     panic_with_the_scripts_stack();
     let reported = Arc::clone(&record);
-    let told = Arc::clone(&record);
+    let about = serde_json::json!({ "interpreter": concat!("rei-demo-runtime ", env!("CARGO_PKG_VERSION")) });
     // Without a supervisor nobody asks.
-    let _serving = runtime::spawn((move || reported.health(), move |_: &_| told.context()));
+    let _serving = runtime::spawn((move || reported.health(), move |_: &_| about.clone()));
     let (stop, stopped) = watch::channel(false);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut workers = Vec::new();
@@ -235,20 +235,23 @@ fn panic_with_the_scripts_stack() {
 /// A fault, and what met it.
 struct Crash {
     fault: Fault,
-    request: String,
+    method: String,
+    target: String,
 }
 
 impl std::fmt::Display for Crash {
-    /// As Rust's own panics are printed, but with the frames of the script.
+    /// The request as a line that rei replays, then what Rust prints of a panic, but with the frames of the script.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("<unnamed>");
         let place = self.fault.frames.first().map(ToString::to_string).unwrap_or_default();
+        let request = serde_json::json!({ "request": { "method": self.method, "path": self.target } });
+        writeln!(f, "rei-exchange: {request}")?;
         writeln!(f, "thread '{name}' panicked at {place}:\n{}\nstack backtrace:", self.fault.message)?;
         for (index, frame) in self.fault.frames.iter().enumerate() {
             writeln!(f, "{index:4}: {}\n             at {frame}", frame.function)?;
         }
-        writeln!(f, "note: the request was {}", self.request)
+        Ok(())
     }
 }
 
@@ -327,8 +330,7 @@ impl Worker {
         let read = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
         let answer = match read {
             Ok(_) => self.script.handle(&Request::new(&method, &target)).unwrap_or_else(|fault| {
-                self.record.crash(&method, &target);
-                std::panic::panic_any(Crash { fault, request: format!("{method} {target}") })
+                std::panic::panic_any(Crash { fault, method: method.clone(), target: target.clone() })
             }),
             Err(_) => Answer { status: 413, headers: Default::default(), body: "the body is too large".into() },
         };
@@ -360,10 +362,12 @@ mod tests {
     fn a_crash_is_read_back_by_the_diagnosis() {
         let frame = |function: &str, line| Frame { function: function.into(), file: "bin/x".into(), line, column: 5 };
         let fault = Fault { message: "Array index 3".into(), frames: vec![frame("inner", 9), frame("handle", 2)] };
-        let told = Crash { fault, request: "GET /x".into() }.to_string();
+        let told = Crash { fault, method: "GET".into(), target: "/x?y".into() }.to_string();
         let traces = crate::diagnosis::traces::parse(told.as_bytes());
         assert_eq!(traces.len(), 1, "{told}");
         assert_eq!((traces[0].language.as_str(), traces[0].reason.as_str()), ("rust", "Array index 3"));
+        let exchanges = crate::diagnosis::exchanges_of(told.as_bytes());
+        assert_eq!(exchanges.iter().map(|it| it.request.path.as_str()).collect::<Vec<_>>(), ["/x?y"]);
         assert_eq!(traces[0].frames, ["inner (bin/x:9:5)", "handle (bin/x:2:5)"]);
     }
 
