@@ -25,8 +25,6 @@ pub struct Machine {
     attempts: BTreeMap<usize, u32>,
     /// Failures of all stages in this run.
     failures: u32,
-    /// Stages begun.
-    steps: u32,
 }
 
 /// What is to be done.
@@ -81,7 +79,7 @@ pub enum Event {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { position: Position::Run { stage: 0 }, attempts: BTreeMap::new(), failures: 0, steps: 0 }
+        Self { position: Position::Run { stage: 0 }, attempts: BTreeMap::new(), failures: 0 }
     }
 }
 
@@ -123,7 +121,6 @@ impl Machine {
                 Event::Succeeded | Event::Failed { .. } | Event::TimedOut | Event::Approved | Event::Rejected { .. },
             ) => position,
         };
-        self.steps += 1;
     }
 
     fn succeeded(&self, blueprint: &Blueprint, index: usize, stage: &Stage) -> Position {

@@ -3,7 +3,7 @@
 //! The law: an event is journalled before the next stage begins, and each event carries the checkpoint from which a
 //! restarted supervisor goes on. A stage that was cut short is done again from the files of its beginning.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -15,9 +15,8 @@ use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, Sta
 use super::machine::{Event, Position};
 use super::parse::Problems;
 use super::schema::{Stage, Work};
-use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store};
+use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, now};
 use crate::source::{self, Author, Taken, Workspace};
-use crate::time::Timestamp;
 
 /// Why a run could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -303,11 +302,6 @@ fn name_outputs(outputs: &[String], made: &Made) -> Vec<(String, Vec<u8>)> {
         (name.clone(), bytes)
     };
     outputs.iter().enumerate().map(content).collect()
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

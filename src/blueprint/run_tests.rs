@@ -425,3 +425,55 @@ async fn patches_that_reach_out_are_refused() {
     let world = World::new(blueprint, "true").await;
     assert!(world.run().await.1.summary("apply").contains("the patch is empty"));
 }
+
+/// Whether this machine has a Nix that this user can evaluate with.
+fn nix_works() -> bool {
+    let mut nix = std::process::Command::new("nix");
+    nix.args(["--extra-experimental-features", "nix-command flakes", "eval", "--expr", "1"]);
+    let works = nix.output().is_ok_and(|output| output.status.success());
+    if !works {
+        eprintln!("skipped: no Nix that this user can evaluate with");
+    }
+    works
+}
+
+#[tokio::test]
+async fn inputs_of_the_flake_are_updated() {
+    if !nix_works() {
+        return;
+    }
+    let blueprint = "version: 1\nname: u\nstages:
+  - {id: write, type: agent, goal: Write, outputs: [patch]}
+  - {id: update, type: deterministic, action: update_inputs, flake_inputs: [dep], outputs: [commit], retry_limit: 0}
+  - {id: more, type: agent, goal: More, outputs: [patch]}\n";
+    // The agent's own repository settings and links must not reach the Nix that rei runs.
+    let script = r#"[ $REI_STAGE = more ] && { grep -q "$NEWER" flake.lock; exit; }
+        echo new > file; git config core.fsmonitor "touch $HOME/ran"; ln -s /etc/hostname .git/flake.lock; exit 0"#;
+    let mut world = World::new(blueprint, script).await;
+    let dep = Repository::new();
+    let older = dep.commit(&[("flake.nix", "{ outputs = _: { x = 1; }; }")], "dep");
+    let flake =
+        format!("{{ inputs.dep.url = \"git+file://{}\"; outputs = {{ dep, ... }}: {{ x = dep.x; }}; }}", dep.path());
+    let lock = format!(
+        r#"{{"nodes": {{"dep": {{"locked": {{"narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "lastModified": 1700000000,
+        "ref": "refs/heads/main", "rev": "{older}", "revCount": 1, "type": "git", "url": "file://{0}"}},
+        "original": {{"type": "git", "url": "file://{0}"}}}}, "root": {{"inputs": {{"dep": "dep"}}}}}}, "root": "root", "version": 7}}"#,
+        dep.path()
+    );
+    world.repository.commit(&[("flake.nix", &flake), ("flake.lock", &lock)], "a flake");
+    world.job.active = world.job.mirror.fetch().await.unwrap();
+    let newer = dep.commit(&[("flake.nix", "{ outputs = _: { x = 2; }; }")], "dep 2");
+    world.job.agents.get_mut("fixer").unwrap().env.insert("NEWER".into(), newer);
+    let (outcome, events) = world.run().await;
+    assert_eq!(events.told(), ["+write", "+update", "+more"], "{outcome:?}");
+    assert_eq!(world.changed(&outcome).await, ["file", "flake.lock"]);
+    let mut again = world.job.clone();
+    again.active = match outcome {
+        Outcome::Done { commit } => commit,
+        other => panic!("{other:?}"),
+    };
+    again.run_id = "run_0002".into();
+    world.job = again;
+    let (outcome, _) = world.run().await;
+    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("no newer version")), "{outcome:?}");
+}

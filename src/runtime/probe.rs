@@ -111,7 +111,7 @@ async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Se
             return;
         }
         let pause = if has_answered { probe.interval() } else { start_pause.min(probe.interval()) };
-        start_pause *= 2;
+        start_pause = (start_pause * 2).min(probe.interval());
         // From question to question, so that slow answers do not thin out the series.
         sleep(pause.saturating_sub(asked.elapsed()).max(START_PAUSE)).await;
     }

@@ -299,6 +299,24 @@ fn a_client_that_talks_nonsense_is_refused_and_disturbs_nobody() {
 }
 
 #[test]
+fn without_the_key_nothing_is_answered() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+    let mut kept = Kept::start();
+    let null = fs::File::open("/dev/null").unwrap();
+    kept.keeper().store("x", null.as_fd()).unwrap();
+    for packet in ["F", "Q", "P", "H", "Hwrong"] {
+        let stranger = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(stranger.as_raw_fd(), &UnixAddr::new(&kept.path()).unwrap()).unwrap();
+        send(stranger.as_raw_fd(), packet.as_bytes(), MsgFlags::empty()).unwrap();
+        let answer = recv(stranger.as_raw_fd(), &mut [0; 100], MsgFlags::empty());
+        assert!(matches!(answer, Ok(0) | Err(nix::errno::Errno::ECONNRESET)), "{packet}: {answer:?}");
+    }
+    let lock = fs::metadata(kept.dir.path().join("keeper.sock.lock")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&lock.permissions()) & 0o777, 0o600);
+    assert_eq!(kept.keeper().fetch_all().unwrap().len(), 1);
+}
+
+#[test]
 fn systemd_is_told_in_its_own_words() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");

@@ -73,6 +73,23 @@ fn all_means_all_and_the_guard_gets_nothing() {
 }
 
 #[test]
+fn both_ip_versions_may_have_a_listener_of_one_port() {
+    // A port that is free in both versions: whoever takes it between is not in this test.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listens = [tcp_at("six", &format!("[::]:{free}")), tcp_at("four", &format!("0.0.0.0:{free}"))];
+    let traffic = match Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore) {
+        Err(OpenError::NoSuchAddress { .. } | OpenError::System { .. }) => {
+            return eprintln!("skipped: this machine has no IP version 6");
+        }
+        result => result.unwrap(),
+    };
+    for (name, at) in [("six", format!("[::1]:{free}")), ("four", format!("127.0.0.1:{free}"))] {
+        let _client = TcpStream::connect(at).unwrap();
+        TcpListener::from(copy(&traffic, Slot::A, name)).accept().unwrap();
+    }
+}
+
+#[test]
 fn a_share_is_what_it_says() {
     let listens = [tcp("http")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
@@ -125,13 +142,17 @@ fn no_connection_is_lost_while_traffic_switches() {
     let listens = [tcp("http")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
     let server = local(&traffic);
-    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let alarm = traffic.alarm().unwrap();
+    // The servers go on until the last client has gone.
+    let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let acceptors: Vec<_> = Slot::ALL
         .map(|slot| {
             let listener = TcpListener::from(copy(&traffic, slot, "http"));
             listener.set_nonblocking(true).unwrap();
-            let stop = stop.clone();
-            thread::spawn(move || serve(&listener, if slot == Slot::A { b'a' } else { b'b' }, &stop))
+            let over = over.clone();
+            thread::spawn(move || serve(&listener, if slot == Slot::A { b'a' } else { b'b' }, &over))
         })
         .into();
     let served = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
@@ -141,6 +162,7 @@ fn no_connection_is_lost_while_traffic_switches() {
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let mut client = connect_brief(server);
+                    client.set_read_timeout(Some(PATIENCE)).unwrap();
                     let mut byte = [0];
                     client.read_exact(&mut byte).expect("every connection is served");
                     served[usize::from(byte == *b"b")].fetch_add(1, Ordering::Relaxed);
@@ -165,7 +187,9 @@ fn no_connection_is_lost_while_traffic_switches() {
     );
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
+    over.store(true, Ordering::Relaxed);
     acceptors.into_iter().for_each(|acceptor| acceptor.join().unwrap());
+    assert_eq!(alarm.look().unwrap(), None, "the guard was never chosen");
 }
 
 #[test]
@@ -337,17 +361,17 @@ fn unix_sockets_change_places_and_lose_nothing() {
     let path = dir.path().join("s.sock");
     let listens = [unix("s", &path)];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let acceptors: Vec<_> = Slot::ALL
         .map(|slot| {
             let listener = UnixListener::from(copy(&traffic, slot, "s"));
             listener.set_nonblocking(true).unwrap();
-            let stop = stop.clone();
+            let over = over.clone();
             thread::spawn(move || {
                 loop {
                     match listener.accept() {
                         Ok((mut client, _)) => client.write_all(if slot == Slot::A { b"a" } else { b"b" }).unwrap(),
-                        Err(_) if stop.load(Ordering::Relaxed) => return,
+                        Err(_) if over.load(Ordering::Relaxed) => return,
                         Err(_) => thread::yield_now(),
                     }
                 }
@@ -360,7 +384,9 @@ fn unix_sockets_change_places_and_lose_nothing() {
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let mut byte = [0];
-                UnixStream::connect(&path).unwrap().read_exact(&mut byte).unwrap();
+                let mut client = UnixStream::connect(&path).unwrap();
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.read_exact(&mut byte).unwrap();
                 served[usize::from(byte == *b"b")].fetch_add(1, Ordering::Relaxed);
             }
         })
@@ -378,6 +404,7 @@ fn unix_sockets_change_places_and_lose_nothing() {
     );
     stop.store(true, Ordering::Relaxed);
     client.join().unwrap();
+    over.store(true, Ordering::Relaxed);
     acceptors.into_iter().for_each(|acceptor| acceptor.join().unwrap());
 
     let routed = traffic.route(Routing::Share { to: Slot::B, share: 0.9 }).unwrap();
@@ -449,6 +476,12 @@ fn what_cannot_be_opened_is_said_once_and_clearly() {
     assert!(matches!(open(&[tcp("a:b")]), OpenError::BadName { .. }));
     let twice = [unix("a", &path), unix("b", &path)];
     assert!(matches!(open(&twice), OpenError::SameAddress { .. }));
+    let within = [tcp_at("a", "127.0.0.1:65000"), tcp_at("b", "0.0.0.0:65000")];
+    assert!(matches!(open(&within), OpenError::SameAddress { .. }));
+
+    let first = dir.path().join("first.sock");
+    let _ = open(&[unix("first", &first), tcp_at("http", &taken.local_addr().unwrap().to_string())]);
+    assert!(!first.exists(), "all or nothing");
 }
 
 /// What comes to a slot's queue beyond what is in it now.

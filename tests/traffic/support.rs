@@ -16,7 +16,7 @@ use rei::runtime::traffic::{Setup, Slot, Traffic};
 pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
 
 /// How long a fact may take to come true on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A store in memory.
 #[derive(Default)]
@@ -72,6 +72,10 @@ pub fn unix(name: &str, path: &Path) -> Listen {
 
 pub fn setup(listens: &[Listen]) -> Setup<'_> {
     Setup { listens, interface: None, sticky: false }
+}
+
+pub fn has_v6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
 }
 
 /// Where the first listener is reached from this machine.

@@ -15,11 +15,14 @@ use std::fmt::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::context::context_file;
 use super::{Failure, Made, Stand, command};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
 use crate::blueprint::job::choose_agent;
 use crate::blueprint::schema::Sandbox;
+use crate::blueprint::store::now;
 use crate::config::types::Agent;
 
 /// The output that an agent makes by changing files.
@@ -37,6 +40,8 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
     let prompt = private.prompt(stand, goal);
     let confined = confined(stand, &private, &agent, &prompt);
     let ended = confined.run().await?;
+    let fields = json!({"stage": stand.stage.id, "agent": name, "code": ended.code, "fences": ended.fences});
+    stand.store.note("agent_ended", now(), fields);
     let log = command::log(&ended);
     let reason = match ended.code {
         Some(0) => {

@@ -5,7 +5,8 @@
 //!      └── init      pid 1 of the namespace: when it ends, the kernel kills all that is left
 //!           └─ agent user, limits, Landlock, exec
 //! ```
-//! Without namespaces there is no init, and the guard's child is the agent.
+//! Without namespaces there is no init: the guard's child is the agent, and the guard inherits what the agent leaves
+//! behind, and kills it.
 
 use std::ffi::CString;
 use std::io;
@@ -50,6 +51,9 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const FILES_MAX: u64 = 4096;
 /// How far an agent stands back behind the runtime for the processor: half way down.
 const NICENESS: libc::c_int = 10;
+/// How often a guard looks for children that are left: each round kills all that are known, so that only something that
+/// forks faster than it dies gets so far.
+const SWEEPS_MAX: usize = 100_000;
 /// The exit code of a guard or init that lost its child; a shell's code for a program that cannot be run.
 const EXIT_LOST: libc::c_int = 126;
 /// Added to a signal to make an exit code, as shells do.
@@ -78,12 +82,17 @@ pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
         make_namespaces(namespaces)?;
     }
     // SAFETY: prctl with these arguments touches no memory.
-    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
+    unsafe {
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+        check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
+    }
     match fork()? {
         0 => {}
         child => guard(child, lifeline.as_raw_fd()),
     }
     die_with_parent()?;
+    // SAFETY: touches no memory. A group without the guard: a signal to the agent's own group must not end it.
+    check(unsafe { libc::setpgid(0, 0) })?;
     if let Some(namespaces) = &plan.namespaces {
         mount_proc(plan, namespaces);
         match fork()? {
@@ -246,7 +255,7 @@ fn drop_user(user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the child or for the end of rei, and never returns.
+/// Waits for the child or for the end of rei, kills what is left, and never returns.
 fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
     // SAFETY: system calls on values and on arrays of this frame.
     unsafe {
@@ -259,7 +268,6 @@ fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
         while pidfd >= 0 && libc::poll(fds.as_mut_ptr(), 2, -1) < 0 {}
         if fds[1].revents != 0 {
             libc::kill(child, libc::SIGKILL);
-            libc::kill(0, libc::SIGKILL); // the whole group, itself too
         }
         let mut status = 0;
         while libc::waitpid(child, &mut status, 0) < 0 {
@@ -267,7 +275,37 @@ fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
                 libc::_exit(EXIT_LOST);
             }
         }
+        sweep();
         libc::_exit(exit_code(status))
+    }
+}
+
+/// Kills what has become the guard's child because its own parent ended, and what comes to light by that.
+fn sweep() {
+    let mut text = [0_u8; 4096];
+    for _ in 0..SWEEPS_MAX {
+        // SAFETY: the path is a C string, the buffer as long as it says, and the rest are values.
+        let length = unsafe {
+            let fd = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            let length = libc::read(fd, text.as_mut_ptr().cast(), text.len());
+            libc::close(fd);
+            length
+        };
+        let mut pid: libc::pid_t = 0;
+        for byte in text.iter().take(usize::try_from(length).unwrap_or(0)) {
+            if byte.is_ascii_digit() {
+                pid = pid.wrapping_mul(10).wrapping_add(libc::pid_t::from(byte - b'0'));
+            } else if pid > 1 {
+                // Each number is followed by a blank; one that was cut off at the end is read again.
+                // SAFETY: touches no memory.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                pid = 0;
+            }
+        }
+        // SAFETY: a null status is not written.
+        if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
+            return; // no child is left
+        }
     }
 }
 

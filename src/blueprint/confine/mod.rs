@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Landlock | writing outside its workspace and private directories, reading more than the system's programs and what it was given | refused to run |
 //! | own user | rei's files and processes, where rei is root | rei's own user, as a plain user |
-//! | PID namespace | outliving its stage, seeing or signalling other processes | its process group is killed; what left the group is not found |
+//! | PID namespace | outliving its stage, seeing or signalling other processes | its guard inherits what it leaves behind and kills that; it can see other processes' names |
 //! | mount namespace | seeing the state directory at all | Landlock alone |
 //! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP; UDP and local sockets stay open |
 //! | limits | memory (each process), processes, file size, time, output | |
@@ -24,12 +24,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 pub use fence::{Fences, agent_user};
 
+/// How long a killed tree may take to be gone: longer than any but a process that hangs in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the output of a program that has ended is still read: what a killed process had written is there at once.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -156,15 +156,11 @@ impl Confined {
         // SAFETY: between fork and exec the closure makes system calls only, on memory that was prepared before.
         unsafe { command.pre_exec(move || child::enter(&plan, &held)) };
         let mut command = tokio::process::Command::from(command);
-        command.kill_on_drop(true);
         // Making namespaces takes milliseconds: off the event loop.
         let spawned = tokio::task::spawn_blocking(move || command.spawn()).await;
         let spawned = spawned.map_err(|lost_task| lost(std::io::Error::other(lost_task)))?;
         let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
         drop(hangup);
-        let tree =
-            Tree { group: child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw), _lifeline: lifeline };
-
         let (mut stdout, mut stderr) = (Tail::new(self.output_bytes), Tail::new(self.output_bytes));
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {
@@ -178,11 +174,17 @@ impl Confined {
                     _ = &mut read => (child.wait().await, true),
                 }
             };
-            let (code, done) = match tokio::time::timeout(self.timeout, ended).await {
+            let ended = tokio::time::timeout(self.timeout, ended).await;
+            // The guard ends when all else has, and ends all else when the lifeline goes.
+            drop(lifeline);
+            let (code, done) = match ended {
                 Ok((status, done)) => (status.map_err(lost)?.code(), done),
-                Err(_) => (None, false),
+                Err(_) => {
+                    let killed = tokio::time::timeout(KILL_TIMEOUT, child.wait()).await;
+                    killed.map_err(|late| lost(late.into()))?.map_err(lost)?;
+                    (None, false)
+                }
             };
-            drop(tree); // from here on, nobody writes
             (code, done || tokio::time::timeout(DRAIN_TIMEOUT, read).await.is_ok())
         };
         let truncated = stdout.cut || stderr.cut || !drained;
@@ -200,21 +202,6 @@ impl Confined {
             return Err(Error::OwnProgram { program });
         }
         Ok(program)
-    }
-}
-
-/// Ends the tree when it is dropped: the process that holds the other end of the lifeline kills the rest.
-struct Tree {
-    group: Option<Pid>,
-    _lifeline: std::io::PipeWriter,
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        if let Some(group) = self.group {
-            // The group may be gone already; there is nobody to tell.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
     }
 }
 

@@ -11,6 +11,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use super::dispatch::{self, Answer};
+
 /// What the process may do on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -105,28 +107,31 @@ const SOCK_TYPE_MASK: u64 = 0xf;
 const SOCK_SEQPACKET: u64 = 5;
 const SOCK_DCCP: u64 = 6;
 
-/// System call numbers from here up are those of the x32 ABI, which a list of x86-64 numbers does not know.
-const X32_FIRST: u32 = 0x4000_0000;
-
 impl Filter {
     /// The filter as a program for the kernel.
     ///
     /// # Errors
     /// When there is none for this machine's architecture.
     pub fn program(self) -> Result<Vec<sock_filter>, seccompiler::Error> {
+        let rules = self.rules()?;
+        let number = |call: &i64| u32::try_from(*call).unwrap_or(u32::MAX);
+        let mut answers: BTreeMap<u32, Answer> = REFUSED.iter().map(|call| (number(call), Answer::Refused)).collect();
+        answers.extend(rules.keys().map(|call| (number(call), Answer::ByArguments)));
         let filter = SeccompFilter::new(
-            self.rules()?,
+            rules,
             SeccompAction::Allow,
             SeccompAction::Errno(libc::EPERM.unsigned_abs()),
             std::env::consts::ARCH.try_into()?,
         )?;
-        let program: BpfProgram = filter.try_into()?;
-        let rest = program.into_iter().map(|step| sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k });
-        Ok(unknown_to_the_rules().into_iter().chain(rest).collect())
+        let arguments: BpfProgram = filter.try_into()?;
+        let step =
+            |step: seccompiler::sock_filter| sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k };
+        Ok(dispatch::program(&answers, arguments.into_iter().map(step).collect()))
     }
 
+    /// The calls whose arguments decide.
     fn rules(self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
         let mut refuse = |call: i64, conditions: Vec<SeccompCondition>| -> Result<(), seccompiler::Error> {
             rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
             Ok(())
@@ -168,20 +173,6 @@ impl Filter {
         }
         Ok(rules)
     }
-}
-
-/// Before all rules: clone3 hides its flags behind a pointer, and x32 numbers are in no list. Both answer ENOSYS, at
-/// which the C library falls back to clone.
-fn unknown_to_the_rules() -> Vec<sock_filter> {
-    let load_number = sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: 0 };
-    let jump = |test: u32, k, jt, jf| sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k };
-    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
-    vec![
-        load_number,
-        jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 1, 0),
-        jump(libc::BPF_JGE, X32_FIRST, 0, 1),
-        sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: no_such_call },
-    ]
 }
 
 // The kernel reads these arguments as 32 bits, so the upper half must not decide.

@@ -1,6 +1,7 @@
 //! A supervisor's side of the keeper.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -76,7 +77,10 @@ impl Keeper {
         setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
         setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path).map_err(invalid)?).map_err(io::Error::from)?;
+        // Only now: whoever listens has written its key before.
+        let key = fs::read_to_string(wire::lock_path(path))?;
         let mut keeper = Self { connection, pid: 0 };
+        keeper.ask(wire::HELLO, &key, &[])?;
         keeper.pid = keeper.ask(wire::PING, "", &[])?.parse().map_err(|_| StoreError::Confused)?;
         Ok(keeper)
     }

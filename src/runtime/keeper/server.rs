@@ -1,7 +1,7 @@
 //! The keeper's process: one loop, no runtime, a bounded number of descriptors.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -70,9 +70,7 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     close_inherited()?;
     umask(Mode::from_bits_truncate(0o077));
     let path = std::path::absolute(path)?;
-    let mut lock = path.clone().into_os_string();
-    lock.push(".lock");
-    let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(lock)?;
+    let mut lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(wire::lock_path(&path))?;
     // Two supervisors may start one each: the lock decides. It belongs to the open file, so it lives on in the forked child, and
     // nobody may unlock it: it goes when the last process that has the file closes it.
     match lock.try_lock() {
@@ -80,6 +78,9 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
+    let key = new_key()?;
+    lock.set_len(0)?;
+    lock.write_all(key.as_bytes())?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -89,7 +90,14 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     let address = UnixAddr::new(&path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     bind(listener.as_raw_fd(), &address)?;
     listen(&listener, Backlog::new(16)?)?;
-    Ok(Some(Server { path, _lock: lock, listener, alone, clients: Vec::new(), entries: Vec::new() }))
+    Ok(Some(Server { path, _lock: lock, key, listener, alone, clients: Vec::new(), entries: Vec::new() }))
+}
+
+/// 256 random bits as text.
+fn new_key() -> io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Closes all descriptors but the standard three.
@@ -121,10 +129,17 @@ fn detach() -> io::Result<()> {
 struct Server {
     path: PathBuf,
     _lock: File,
+    key: String,
     listener: OwnedFd,
     alone: Duration,
-    clients: Vec<OwnedFd>,
+    clients: Vec<Client>,
     entries: Vec<Entry>,
+}
+
+struct Client {
+    connection: OwnedFd,
+    /// It has shown the key.
+    known: bool,
 }
 
 struct Entry {
@@ -180,7 +195,7 @@ impl Server {
         };
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.listener.as_fd())];
-        fds.extend(self.clients.iter().map(|client| watch(client.as_fd())));
+        fds.extend(self.clients.iter().map(|client| watch(client.connection.as_fd())));
         fds.extend(living().map(|entry| watch(entry.fd.as_fd())));
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => return Ok((false, Vec::new(), Vec::new())),
@@ -202,17 +217,20 @@ impl Server {
             .is_ok_and(|peer| peer.uid() == Uid::effective().as_raw() || peer.uid() == 0);
         let bounded = setsockopt(&client, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECS_MAX)).is_ok();
         if ours && bounded && self.clients.len() < CLIENTS_MAX {
-            self.clients.push(client);
+            self.clients.push(Client { connection: client, known: false });
         }
     }
 
     /// Answers one packet.
     fn serve(&mut self, index: usize) -> Next {
-        let packet = match wire::receive(&self.clients[index], MsgFlags::MSG_DONTWAIT) {
+        let packet = match wire::receive(&self.clients[index].connection, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(packet)) => packet,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Serve,
             Ok(None) | Err(_) => return Next::Drop,
         };
+        if !self.clients[index].known && (packet.kind != wire::HELLO || packet.text != self.key) {
+            return Next::Drop;
+        }
         let quit = packet.kind == wire::QUIT;
         let answer = match packet.kind {
             wire::STORE => self.store(packet).map(|()| String::new()),
@@ -224,13 +242,17 @@ impl Server {
                 Ok(()) => Ok(String::new()),
                 Err(_) => return Next::Drop,
             },
+            wire::HELLO => {
+                self.clients[index].known = true;
+                Ok(String::new())
+            }
             // The system would name the process that made the socket, which has long gone.
             wire::PING => Ok(std::process::id().to_string()),
             wire::QUIT => Ok(String::new()),
             _ => Err("an unknown request"),
         };
         let (kind, text) = answer.map_or_else(|why| (wire::NO, why.to_owned()), |text| (wire::OK, text));
-        let sent = wire::send(&self.clients[index], kind, &text, &[], MsgFlags::empty());
+        let sent = wire::send(&self.clients[index].connection, kind, &text, &[], MsgFlags::empty());
         match (sent, quit) {
             (_, true) => Next::Quit,
             (Ok(()), false) => Next::Serve,
@@ -256,7 +278,7 @@ impl Server {
         for part in self.entries.chunks(PACKET_FDS_MAX) {
             let names: Vec<&str> = part.iter().map(|entry| entry.name.as_str()).collect();
             let fds: Vec<BorrowedFd<'_>> = part.iter().map(|entry| entry.fd.as_fd()).collect();
-            wire::send(&self.clients[index], wire::PART, &names.join("\n"), &fds, MsgFlags::empty())?;
+            wire::send(&self.clients[index].connection, wire::PART, &names.join("\n"), &fds, MsgFlags::empty())?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -13,6 +14,8 @@ pub(super) const PACKET_FDS_MAX: usize = 64;
 /// The longest packet, in bytes: the names of [`PACKET_FDS_MAX`] descriptors at their longest.
 pub(super) const PACKET_BYTES_MAX: usize = 1 + PACKET_FDS_MAX * 256;
 
+/// The first packet of a client: the key that follows. Nothing else is answered before.
+pub(super) const HELLO: u8 = b'H';
 /// Store the descriptor under the name that follows.
 pub(super) const STORE: u8 = b'S';
 /// Forget the name that follows.
@@ -67,4 +70,12 @@ pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option
     let Some((&kind, text)) = buffer[..n].split_first() else { return Ok(None) };
     let text = std::str::from_utf8(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?.to_owned();
     Ok(Some(Packet { kind, text, fds }))
+}
+
+/// The file beside the socket that is the keeper's lock and has its key. A confined instance of the same user may reach the
+/// socket, for nothing keeps it from connecting; but it cannot read this file.
+pub(super) fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
 }

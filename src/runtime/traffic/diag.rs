@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-use super::slot::Role;
+use super::slot::Slot;
 use super::socket::Mark;
 
 /// One read of the answer: the kernel fills at most this much at once.
@@ -30,27 +30,27 @@ const SHOW_QUEUE: u32 = 0x10;
 /// `TCPF_SYN_RECV`.
 const STATE_HANDSHAKE: u32 = 1 << 3;
 
-/// The member to which the connection from `client` to `server` came, wherever it is now: queued, or with an instance.
+/// The slot to whose member the connection from `client` to `server` came, wherever it is now: queued, or with an instance.
 /// `None` when there is no such connection or its socket has no mark.
-pub(super) fn member_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Role>> {
+pub(super) fn slot_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Slot>> {
     let mut request = inet_request(server.is_ipv6(), u32::MAX);
     request[8..10].copy_from_slice(&server.port().to_be_bytes());
     request[10..12].copy_from_slice(&client.port().to_be_bytes());
     put_ip(&mut request[12..28], server.ip());
     put_ip(&mut request[28..44], client.ip());
-    let mut role = None;
+    let mut slot = None;
     ask(&request, 0, |answer| {
         // The kernel answers with the listener when there is no such connection.
         if answer.len() >= INET_ANSWER_BYTES && answer[6..8] == client.port().to_be_bytes() {
-            role = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
+            slot = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
                 // Bit fields of a C struct, counted from the low end on every machine with little-endian bytes.
                 let mark = Mark { multicast_all: flags.first()? & 0x40 != 0, no_port: flags.get(1)? & 1 != 0 };
-                mark.role()
+                mark.slot()
             });
         }
         true
     })?;
-    Ok(role)
+    Ok(slot)
 }
 
 /// The clients whose handshake with a listener of this address is not complete. The kernel does not tell with which member.
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_accepted_connection_tells_its_member() {
+    fn an_accepted_connection_tells_its_slot() {
         for host in ["127.0.0.1", "::1"] {
             let Ok(listener) = TcpListener::bind((host, 0)) else {
                 eprintln!("skipped: this machine has no {host}");
@@ -197,17 +197,17 @@ mod tests {
             };
             let server = listener.local_addr().unwrap();
             let fd = OwnedFd::from(listener.try_clone().unwrap());
-            for role in [None, Some(Role::ALL[0]), Some(Role::ALL[1]), Some(Role::ALL[2])] {
-                if let Some(role) = role {
-                    Mark::of(role).put(&fd).unwrap();
+            for slot in [None, Some(Slot::A), Some(Slot::B), Some(Slot::A)] {
+                if let Some(slot) = slot {
+                    Mark::of(slot).put(&fd).unwrap();
                 }
                 let client = TcpStream::connect(server).unwrap();
-                assert_eq!(member_of(server, client.local_addr().unwrap()).unwrap(), role, "{host}, queued");
+                assert_eq!(slot_of(server, client.local_addr().unwrap()).unwrap(), slot, "{host}, queued");
                 let _accepted = listener.accept().unwrap();
-                assert_eq!(member_of(server, client.local_addr().unwrap()).unwrap(), role, "{host}, accepted");
+                assert_eq!(slot_of(server, client.local_addr().unwrap()).unwrap(), slot, "{host}, accepted");
             }
             let nobody = SocketAddr::new(server.ip(), 1);
-            assert_eq!(member_of(server, nobody).unwrap(), None);
+            assert_eq!(slot_of(server, nobody).unwrap(), None);
         }
     }
 

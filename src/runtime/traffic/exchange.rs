@@ -31,6 +31,8 @@ pub(super) struct Exchange {
     path: PathBuf,
     sockets: [Bound; 2],
     public: Slot,
+    /// Neither socket was taken over.
+    new: bool,
 }
 
 /// A listening socket and the inode of its file, which stays as the file changes its name.
@@ -76,7 +78,8 @@ impl Exchange {
             [Some(_), None] => Slot::B,
             _ => routing.main(),
         };
-        if kept.iter().all(Option::is_none) {
+        let new = kept.iter().all(Option::is_none);
+        if new {
             unused(name, path)?;
         } else {
             let lost = Slot::ALL.into_iter().zip(&kept).filter(|(_, bound)| bound.is_none());
@@ -95,9 +98,14 @@ impl Exchange {
         let (first, second) = (open(public.other(), if public == Slot::A { b.take() } else { a.take() })?, public);
         let last = open(second, if public == Slot::A { a.take() } else { b.take() })?;
         let sockets = if public == Slot::A { [last, first] } else { [first, last] };
-        let mut exchange = Self { name: name.to_owned(), path: path.to_owned(), sockets, public };
+        let mut exchange = Self { name: name.to_owned(), path: path.to_owned(), sockets, public, new };
         exchange.route(routing).map_err(error)?;
         Ok(exchange)
+    }
+
+    /// Whether both sockets were opened by this supervisor.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// The listener's name.

@@ -1,8 +1,8 @@
 //! Finds who is where in a group by asking the kernel, without touching other clients.
 //!
 //! A program can send the connections of one source port to one index and leave all others as they were. A connection from that
-//! port shows in `sock_diag` with the mark of the member that it came to, even where an instance accepts it at once. The
-//! instance sees a connection that ends without a byte, as from a TCP health check.
+//! port comes to the guard's queue, or shows in `sock_diag` with the mark of the slot that it came to, even where an instance
+//! accepts it at once. The instance sees a connection that ends without a byte, as from a TCP health check.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -75,11 +75,11 @@ impl Search<'_> {
             self.steer(from.port(), index)?;
             setsockopt(&client, sockopt::SendTimeout, &TimeVal::milliseconds(CONNECT_MS_MAX.into()))?;
             let connected = connect(client.as_raw_fd(), &SockaddrStorage::from(server));
-            let role = connected.ok().map(|()| diag::member_of(server, from)).transpose()?.flatten();
-            drop(client);
-            self.empty_guard();
-            if role.is_some() {
-                return Ok(role);
+            if self.empty_guard(from) {
+                return Ok(Some(Role::Guard));
+            }
+            if let Some(slot) = connected.ok().map(|()| diag::slot_of(server, from)).transpose()?.flatten() {
+                return Ok(Some(Role::Slot(slot)));
             }
         }
         Ok(None)
@@ -112,16 +112,22 @@ impl Search<'_> {
         socket::attach(self.guard, &mut program::probe(self.address.is_ipv6(), source_port, index, (self.rest)()))
     }
 
-    /// Takes what came to the guard off its queue, so that its alarm is quiet again. No instance could ever serve it.
-    fn empty_guard(&self) {
+    /// Takes what came to the guard off its queue, so that its alarm is quiet again, and says whether this client was among it.
+    /// No instance could ever serve the others.
+    fn empty_guard(&self, client: SocketAddr) -> bool {
+        let mut found = false;
         for _ in 0..STRAYS_MAX {
             match accept4(self.guard.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-                // SAFETY: `accept4` has just made this descriptor, and nobody else knows of it.
-                Ok(fd) => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
+                Ok(fd) => {
+                    // SAFETY: `accept4` has just made this descriptor, and nobody else knows of it.
+                    let stray = unsafe { OwnedFd::from_raw_fd(fd) };
+                    found |= socket::peer(&stray) == Some(client);
+                }
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        found
     }
 }
 

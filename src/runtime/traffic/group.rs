@@ -32,6 +32,8 @@ pub(super) struct Wanted {
     pub address: SocketAddr,
     /// A client's address decides its share, not chance.
     pub sticky: bool,
+    /// Not for version 4 clients: another listener has them.
+    pub v6_only: bool,
 }
 
 impl Wanted {
@@ -43,12 +45,21 @@ impl Wanted {
         OpenError::of(&self.name, act, &self.listen, source)
     }
 
+    /// A socket that may be bound.
+    fn socket(&self) -> io::Result<OwnedFd> {
+        let fd = socket::inet(self.address, self.kind())?;
+        // Connections of an earlier run that linger must not keep the port.
+        setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
+        if self.v6_only {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+        }
+        Ok(fd)
+    }
+
     /// Opens a member and makes it join. `program` is for the first alone, so that not even the first connection goes astray.
     pub fn member(&self, at: SocketAddr, role: Role, program: Option<Program>) -> Result<OwnedFd, OpenError> {
         let open = || {
-            let fd = socket::inet(at, self.kind())?;
-            // Connections of an earlier run that linger must not keep the port.
-            setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
+            let fd = self.socket()?;
             setsockopt(&fd, sockopt::ReusePort, &true)?;
             if let Some(mut program) = program {
                 socket::attach(&fd, &mut program)?;
@@ -66,8 +77,7 @@ impl Wanted {
     /// Binds alone, which fails where anybody has the address, even somebody who would share it.
     fn reserve(&self) -> Result<OwnedFd, OpenError> {
         let reserve = || {
-            let fd = socket::inet(self.address, self.kind())?;
-            setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
+            let fd = self.socket()?;
             socket::bind_inet(&fd, self.address)?;
             // From here on the members may join.
             setsockopt(&fd, sockopt::ReusePort, &true)?;
@@ -79,10 +89,16 @@ impl Wanted {
 
 /// Gives a socket the mark and the flags of its role.
 pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
-    Mark::of(role).put(fd)?;
-    // An instance expects what socket activation gives: calls wait. The guard is looked at in passing.
-    socket::set_nonblocking(fd, role == Role::Guard)?;
-    if role == Role::Guard { Ok(()) } else { socket::lock_filter(fd) }
+    match role {
+        // It is looked at in passing.
+        Role::Guard => socket::set_nonblocking(fd, true),
+        Role::Slot(slot) => {
+            Mark::of(slot).put(fd)?;
+            // An instance expects what socket activation gives: calls wait.
+            socket::set_nonblocking(fd, false)?;
+            socket::lock_filter(fd)
+        }
+    }
 }
 
 /// The three sockets of one internet listener.

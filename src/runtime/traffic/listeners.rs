@@ -24,7 +24,8 @@ const NAME_BYTES_MAX: usize = 200;
 /// What is to be listened on.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
-    /// The listeners, in the order in which instances inherit them.
+    /// The listeners, in the order in which instances inherit them. One at an IP version 6 address is not for version 4 clients
+    /// where another listener has the same port at a version 4 address.
     pub listens: &'a [Listen],
     /// The directory of the Interface's private sockets, which the supervisor alone may enter; `None` where the runtime does not
     /// serve the Interface.
@@ -105,16 +106,32 @@ impl Traffic {
             }
             stored.insert(name);
         }
-        let mut adoption = Adoption::default();
-        let mut listeners = Vec::with_capacity(setup.listens.len());
-        for listen in setup.listens {
-            listeners.push(Listener::open(listen, setup.sticky, routing, &mut ours, store, &mut adoption)?);
+        let mut traffic = Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing };
+        match traffic.fill(setup, &mut ours, &stored, store) {
+            Ok(adoption) => Ok((traffic, adoption)),
+            Err(error) => {
+                // All or nothing: no file is left of what was opened just now. What others had is theirs still.
+                traffic.listeners.iter().for_each(Listener::unlink_new);
+                Err(error)
+            }
         }
-        let interface = setup.interface.map(|dir| Private::open(dir, &mut ours, &mut adoption)).transpose()?;
+    }
+
+    fn fill(
+        &mut self,
+        setup: Setup<'_>,
+        ours: &mut Vec<(Label, OwnedFd)>,
+        stored: &HashSet<String>,
+        store: &mut dyn FdStore,
+    ) -> Result<Adoption, OpenError> {
+        let mut adoption = Adoption::default();
+        for listen in setup.listens {
+            self.listeners.push(Listener::open(listen, setup, self.routing, ours, store, &mut adoption)?);
+        }
+        self.interface = setup.interface.map(|dir| Private::open(dir, ours, &mut adoption)).transpose()?;
         adoption.dropped = ours.iter().map(|(label, _)| label.to_string()).collect();
-        let traffic = Self { listeners, interface, routing };
-        traffic.keep(&stored, store)?;
-        Ok((traffic, adoption))
+        self.keep(stored, store)?;
+        Ok(adoption)
     }
 
     /// Gives all sockets to a store, for example to a new keeper after the old one was lost.
@@ -284,7 +301,10 @@ impl Traffic {
     /// What tells of tampering. To be made anew after [`Traffic::repair`], which replaces sockets.
     ///
     /// # Errors
-    /// When the system refuses, or outside of a tokio runtime with I/O.
+    /// When the system refuses.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O.
     pub fn alarm(&self) -> io::Result<Alarm> {
         let mut alarm = Alarm::new()?;
         for listener in &self.listeners {
@@ -366,7 +386,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 impl Listener {
     fn open(
         listen: &Listen,
-        sticky: bool,
+        setup: Setup<'_>,
         routing: Routing,
         ours: &mut Vec<(Label, OwnedFd)>,
         store: &mut dyn FdStore,
@@ -378,7 +398,13 @@ impl Listener {
             }
             ListenAddress::Tcp(address) | ListenAddress::Udp(address) => *address,
         };
-        let wanted = Wanted { name: listen.name.clone(), listen: listen.address.clone(), address, sticky };
+        let wanted = Wanted {
+            name: listen.name.clone(),
+            listen: listen.address.clone(),
+            address,
+            sticky: setup.sticky,
+            v6_only: address.is_ipv6() && setup.listens.iter().any(|other| has_v4_of(&other.address, &listen.address)),
+        };
         let kept = Kept::take(&wanted, ours);
         let group = if kept.is_empty() {
             Group::open(&wanted, routing)?
@@ -386,6 +412,15 @@ impl Listener {
             Group::adopt(&wanted, kept, routing, store, adoption)?
         };
         Ok(Self::Group(Box::new(group)))
+    }
+
+    /// Removes the files of sockets that did not exist before.
+    fn unlink_new(&self) {
+        if let Self::Exchange(exchange) = self
+            && exchange.is_new()
+        {
+            exchange.unlink();
+        }
     }
 
     fn name(&self) -> &str {
@@ -423,11 +458,34 @@ fn check(setup: Setup<'_>) -> Result<(), OpenError> {
         if name == INTERFACE || before.iter().any(|other| other.name == *name) {
             return Err(OpenError::NameTaken { name: name.clone() });
         }
-        let any_port = matches!(&listen.address, ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.port() == 0);
-        if let Some(other) = before.iter().find(|other| !any_port && other.address == listen.address) {
+        if let Some(other) = before.iter().find(|other| overlap(&other.address, &listen.address)) {
             let (first, second) = (other.name.clone(), name.clone());
             return Err(OpenError::SameAddress { first, second, address: listen.address.clone() });
         }
     }
     Ok(())
+}
+
+/// Whether both would get the same connections. The system allows an address beside "all addresses", but then who asks for which
+/// decides by details that nobody has in mind.
+fn overlap(one: &ListenAddress, two: &ListenAddress) -> bool {
+    let (one, two) = match (one, two) {
+        (ListenAddress::Unix(one), ListenAddress::Unix(two)) => return one == two,
+        (ListenAddress::Tcp(one), ListenAddress::Tcp(two)) | (ListenAddress::Udp(one), ListenAddress::Udp(two)) => {
+            (one, two)
+        }
+        _ => return false,
+    };
+    let same_ip = one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified();
+    one.port() != 0 && one.port() == two.port() && one.is_ipv4() == two.is_ipv4() && same_ip
+}
+
+/// Whether `one` is of IP version 4 and has the port and kind of `other`.
+fn has_v4_of(one: &ListenAddress, other: &ListenAddress) -> bool {
+    match (one, other) {
+        (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) | (ListenAddress::Udp(one), ListenAddress::Udp(other)) => {
+            one.is_ipv4() && one.port() != 0 && one.port() == other.port()
+        }
+        _ => false,
+    }
 }

@@ -10,11 +10,11 @@ use libc::{c_int, c_void, socklen_t};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getpeername, getsockname, getsockopt,
+    socket, sockopt,
 };
 
-use super::slot::{Role, Slot};
+use super::slot::Slot;
 
 /// The longest path of a unix socket, in bytes: `sun_path` without its final NUL.
 pub(super) const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -65,7 +65,15 @@ pub(super) fn listen(fd: &OwnedFd) -> io::Result<()> {
 
 /// The bound internet address.
 pub(super) fn address(fd: &impl AsRawFd) -> Option<SocketAddr> {
-    let storage: SockaddrStorage = getsockname(fd.as_raw_fd()).ok()?;
+    inet_address(&getsockname(fd.as_raw_fd()).ok()?)
+}
+
+/// The internet address of the other side.
+pub(super) fn peer(fd: &impl AsRawFd) -> Option<SocketAddr> {
+    inet_address(&getpeername(fd.as_raw_fd()).ok()?)
+}
+
+fn inet_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
@@ -147,29 +155,25 @@ pub(super) fn set_nonblocking(fd: &impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// What a group's member looks like from outside: two options without a meaning for TCP listeners and connections, which
+/// What a slot's member looks like from outside: two options without a meaning for TCP listeners and connections, which
 /// accepted connections inherit and `sock_diag` shows. So a connection tells which member it came to, whoever accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// `IP_BIND_ADDRESS_NO_PORT`; off by default.
+    /// `IP_BIND_ADDRESS_NO_PORT`: off unless somebody sets it, so a socket that is not ours has no slot's mark.
     pub no_port: bool,
-    /// `IP_MULTICAST_ALL`; on by default.
+    /// `IP_MULTICAST_ALL`; its default depends on the IP version.
     pub multicast_all: bool,
 }
 
 impl Mark {
-    /// The mark of a member; the default of the system means none of them.
-    pub const fn of(role: Role) -> Self {
-        match role {
-            Role::Slot(Slot::A) => Self { no_port: true, multicast_all: true },
-            Role::Slot(Slot::B) => Self { no_port: true, multicast_all: false },
-            Role::Guard => Self { no_port: false, multicast_all: false },
-        }
+    /// The mark of a slot's member.
+    pub const fn of(slot: Slot) -> Self {
+        Self { no_port: true, multicast_all: matches!(slot, Slot::A) }
     }
 
-    /// The member that has this mark.
-    pub fn role(self) -> Option<Role> {
-        Role::ALL.into_iter().find(|&role| Self::of(role) == self)
+    /// The slot that has this mark.
+    pub fn slot(self) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|&slot| Self::of(slot) == self)
     }
 
     /// Marks a socket.
