@@ -18,6 +18,7 @@ use crate::support::*;
 /// Every way in which sockets can be lost, for either Active.
 #[test]
 fn adoption_finds_the_members_whatever_was_lost() {
+    let _losing = losing();
     let losses: [&[&str]; 7] = [&[], &["a"], &["b"], &["k"], &["a", "b"], &["a", "k"], &["b", "k"]];
     for (active, lost) in [Slot::A, Slot::B].into_iter().flat_map(|active| losses.map(|lost| (active, lost))) {
         for listens in [[tcp("l")], [udp("l")], [tcp_at("l", "[::]:0")]] {
@@ -54,6 +55,7 @@ fn adoption_finds_the_members_whatever_was_lost() {
 
 #[test]
 fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
+    let _losing = losing();
     let listens = [tcp("http")];
     let mut shelf = Shelf::default();
     let routing = Routing::All(Slot::B);
@@ -86,6 +88,7 @@ fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
 
 #[test]
 fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved() {
+    let _losing = losing();
     for active in Slot::ALL {
         let listens = [tcp("http")];
         let mut shelf = Shelf::default();
@@ -124,6 +127,7 @@ fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved()
 
 #[test]
 fn adoption_puts_a_guard_that_was_moved_back_to_the_end() {
+    let _losing = losing();
     for active in Slot::ALL {
         let listens = [tcp("http")];
         let mut shelf = Shelf::default();
@@ -205,6 +209,7 @@ fn unix_sockets_are_adopted_with_the_path_where_it_was() {
 
 #[test]
 fn strangers_in_the_group_are_refused() {
+    let _losing = losing();
     let listens = [tcp("http")];
     let mut shelf = Shelf::default();
     let traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut shelf).unwrap();
@@ -224,10 +229,13 @@ fn listeners_come_back_from_a_running_instance() {
     let listens = [tcp("http")];
     let traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut NoStore).unwrap();
     let (labels, server) = (traffic.labels().unwrap(), local(&traffic));
+    let starting = starting();
     let mut instances: Vec<_> = Slot::ALL
         .map(|slot| Command::new("sleep").arg("1000").stdin(copy(&traffic, slot, "http")).spawn().unwrap())
         .into();
     let _client = TcpStream::connect(server).unwrap();
+    drop(starting);
+    let _losing = losing();
     drop(traffic);
     let pids: Vec<i32> = instances.iter().map(|child| i32::try_from(child.id()).unwrap()).chain([i32::MAX]).collect();
     // A child that has not reached its program yet has more than it will have; what we look for is there in any case.

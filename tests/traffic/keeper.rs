@@ -67,6 +67,7 @@ impl Kept {
         let path = dir.path().join("keeper.sock");
         let mut command = again("keeper", &path);
         change(&mut command);
+        let _starting = starting();
         let keeper = Keeper::start_with_or_connect(&path, command).unwrap();
         Self { dir, keeper: Some(keeper) }
     }
@@ -91,7 +92,7 @@ impl Drop for Kept {
 #[test]
 fn a_killed_supervisor_loses_no_listener_and_no_queue() {
     let kept = Kept::start();
-    let mut supervisor = again("supervisor", &kept.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut supervisor = start(again("supervisor", &kept.path()).stdout(Stdio::piped()));
     let server = announced(&mut supervisor);
     let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(server).unwrap()).collect();
     supervisor.kill().unwrap();
@@ -119,6 +120,7 @@ fn a_killed_supervisor_loses_no_listener_and_no_queue() {
     traffic.close(&mut keeper).unwrap();
     assert!(keeper.fetch_all().unwrap().is_empty());
     drop(instance);
+    let _losing = losing();
     assert!(TcpStream::connect(server).is_err(), "the service is over");
 }
 
@@ -127,7 +129,7 @@ fn the_keeper_survives_its_starter() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keeper.sock");
     // Here the supervisor itself starts the keeper.
-    let mut supervisor = again("supervisor", &path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut supervisor = start(again("supervisor", &path).stdout(Stdio::piped()));
     let server = announced(&mut supervisor);
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
@@ -183,6 +185,7 @@ fn two_supervisors_at_once_get_one_keeper() {
         .map(|n| {
             let path = path.clone();
             thread::spawn(move || {
+                let _starting = starting();
                 let mut keeper = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
                 let null = fs::File::open("/dev/null").unwrap();
                 keeper.store(&format!("from/{n}"), null.as_fd()).unwrap();
@@ -242,7 +245,7 @@ fn a_keeper_that_nobody_needs_ends() {
     let mut kept = Kept::start_with(|command| {
         command.env(ALONE_MS, "50");
     });
-    let mut instance = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut instance = start(Command::new("sleep").arg("1000"));
     let pidfd = pidfd(&instance);
     kept.keeper().store(&format!("{INSTANCE_PREFIX}1"), pidfd.as_fd()).unwrap();
     let path = kept.path();
@@ -261,6 +264,7 @@ fn a_keeper_that_nobody_needs_ends() {
 fn a_keeper_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("no/such/directory/keeper.sock");
+    let _starting = starting();
     let error = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap_err();
     assert!(matches!(&error, StoreError::NotStarted { why, .. } if why.contains("No such file")), "{error}");
     let missing = Keeper::start_or_connect(&dir.path().join("k"), Path::new("/nonexistent/rei")).unwrap_err();
@@ -279,6 +283,7 @@ fn the_socket_of_a_killed_keeper_is_taken_over() {
     wait_for(|| kept.keeper().ping().is_err(), || {});
     let path = kept.path();
     assert!(path.exists(), "nobody removed it");
+    let _starting = starting();
     let mut next = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
     assert!(next.fetch_all().unwrap().is_empty());
 }
@@ -351,6 +356,11 @@ fn systemd_is_told_in_its_own_words() {
             ("FDSTORE=1\nFDNAME=traffic/http/a/0/1f\nFDPOLL=0".to_owned(), 1)
         ]
     );
+}
+
+fn start(command: &mut Command) -> Child {
+    let _starting = starting();
+    command.spawn().unwrap()
 }
 
 fn kept_quit(kept: &Kept) {

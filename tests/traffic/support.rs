@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,20 @@ pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
 
 /// How long a fact may take to come true on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between its birth and its program, a child of any test has copies of all sockets of this process. So tests that lose a
+/// socket and look at what the kernel does then exclude those that start a child.
+static CHILDREN: RwLock<()> = RwLock::new(());
+
+/// Held while a child starts.
+pub fn starting() -> RwLockReadGuard<'static, ()> {
+    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held while sockets are lost: nobody has a copy.
+pub fn losing() -> RwLockWriteGuard<'static, ()> {
+    CHILDREN.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A store in memory.
 #[derive(Default)]
