@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
-use super::{check, exit_code, init, journal};
+use super::{check, demo, exit_code, init, journal};
 
 /// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
 #[derive(Debug, Parser)]
@@ -46,6 +46,8 @@ pub enum Command {
     /// The record of all that happened
     #[command(subcommand)]
     Journal(journal::Command),
+    /// Watch a service break, be repaired and upgraded: a story in five acts, in two minutes
+    Demo(demo::Args),
 }
 
 /// Runs the command that `arguments` name and gives the code to end with.
@@ -73,6 +75,7 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<(), CommandError> {
         Command::Init(args) => init::run(args, ui),
         Command::Check(args) => check::run(args, &cli.global, ui),
         Command::Journal(command) => journal::run(command, &cli.global, ui),
+        Command::Demo(args) => demo::run(args, ui),
     }
 }
 

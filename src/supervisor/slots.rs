@@ -34,6 +34,8 @@ pub struct Occupants {
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
+    /// Instances that ended by themselves, until their last words are read.
+    ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
 }
@@ -81,7 +83,15 @@ pub struct Wanted<'a> {
 impl Occupants {
     /// Nothing runs yet.
     pub fn new(trees: Trees, table: InstanceTable) -> Self {
-        Self { trees, table, slots: [None, None], leaving: Vec::new(), logs: [None, None], sandbox: None }
+        Self {
+            trees,
+            table,
+            slots: [None, None],
+            leaving: Vec::new(),
+            ended: Vec::new(),
+            logs: [None, None],
+            sandbox: None,
+        }
     }
 
     /// The id of the instance in a slot.
@@ -99,6 +109,13 @@ impl Occupants {
         let occupant = self.slots[slot.index()].take()?;
         self.release(&occupant, store);
         Some(occupant)
+    }
+
+    /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
+    pub fn bury(&mut self, slot: Slot, store: &Arc<Mutex<dyn FdStore + Send>>) {
+        self.ended.retain(|occupant| !occupant.task.is_finished());
+        let occupant = self.remove(slot, store);
+        self.ended.extend(occupant);
     }
 
     /// Asks the instance of a slot to end and frees the slot for a fresh one.
