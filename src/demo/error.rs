@@ -58,8 +58,8 @@ pub enum Error {
         /// The end of its log.
         log: String,
     },
-    /// The supervisor does not answer.
-    #[error("the supervisor does not answer")]
+    /// The supervisor did not answer, or with an error.
+    #[error("the supervisor did not do what it was asked")]
     Silent(#[from] crate::interface::client::ClientError<crate::interface::operations::OperationsError>),
     /// Something did not happen in time.
     #[error("{what} did not come within {bound:?} ({stand})")]

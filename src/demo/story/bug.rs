@@ -40,6 +40,7 @@ impl Story<'_, '_> {
         self.teller.good(&tally.to_string())?;
         let first = self.crash("a client asks for style 3, and the greeter has three, from 0").await?;
         self.after_requests(REQUESTS).await?;
+        self.opened = self.watch.mark();
         let second = self.crash("the same again").await?;
         self.fact("back after a crash", format!("{} and {}", Latency(first), Latency(second)));
         let incident = self.state("an incident", SOON_MAX, |status| {

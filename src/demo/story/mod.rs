@@ -110,6 +110,8 @@ struct Story<'s, 'u> {
     teller: &'s mut Teller<'u>,
     watch: Watch,
     load: Load,
+    /// Where what follows from the second crash begins in what was told.
+    opened: usize,
     facts: Vec<(String, String)>,
 }
 
@@ -130,7 +132,7 @@ impl<'s, 'u> Story<'s, 'u> {
         let recorded = bug::record(stage).await?;
         teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
         let load = Load::start(stage.address).map_err(Error::Output)?;
-        Ok(Self { play, stage, teller, watch, load, facts: Vec::new() })
+        Ok(Self { play, stage, teller, watch, load, opened: 0, facts: Vec::new() })
     }
 
     async fn acts(&mut self) -> Result<Vec<(String, String)>, Error> {
@@ -208,10 +210,13 @@ impl<'s, 'u> Story<'s, 'u> {
     async fn promoted(&mut self, mark: usize) -> Result<u64, Error> {
         let canary = self.state("the canary", TRIAL_MAX, |status| {
             let share = status.candidate.as_ref().map(|candidate| candidate.share).filter(|share| *share > 0.0);
-            matches!(status.phase, Phase::Canary | Phase::Promoting | Phase::Observing).then_some(share)
+            // A step may be over before it is looked at.
+            let over = matches!(status.phase, Phase::Promoting | Phase::Observing | Phase::RollingBack);
+            (share.is_some() || over).then_some(share)
         });
-        let share = canary.await?.unwrap_or(1.0);
-        self.teller.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
+        if let Some(share) = canary.await? {
+            self.teller.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
+        }
         self.event("the promotion", TRIAL_MAX, mark, |told| match &told.event {
             Event::Carried { took_us, .. } => Some(Ok(*took_us)),
             Event::Judged { verdict: Verdict::Fail, reason } => {

@@ -9,9 +9,10 @@ use crate::lifecycle::Event;
 impl Story<'_, '_> {
     pub(super) async fn a_repair(&mut self) -> Result<(), Error> {
         self.teller.head("2 · A repair")?;
-        self.the_context().await?;
-        let version = self.the_candidate().await?;
-        let report = self.report(0).await?;
+        let mark = self.opened;
+        self.the_context(mark).await?;
+        let version = self.the_candidate(mark).await?;
+        let report = self.report(mark).await?;
         if report.verdict != Verdict::Pass {
             let failed = [names(&report.checks, Verdict::Fail), names(&report.checks, Verdict::Inconclusive)].concat();
             return Err(Error::unexpected(format!("the repair was not passed by: {failed}")));
@@ -25,7 +26,6 @@ impl Story<'_, '_> {
             self.teller.quote(&format!("reproduction: {}", check.summary))?;
         }
         let before = self.load.tally();
-        let mark = self.watch.mark();
         let took = self.promoted(mark).await?;
         self.teller.good(&format!("promoted: all new connections go to the repair, switched in {}", Latency(took)))?;
         self.teller.say("Previous stays warm while the window is observed")?;
@@ -44,10 +44,13 @@ impl Story<'_, '_> {
         Ok(())
     }
 
-    async fn the_context(&mut self) -> Result<(), Error> {
-        self.event("the context", WORK_MAX, 0, |told| matches!(told.event, Event::Diagnosed { .. }).then_some(()))
-            .await?;
-        let shown = self.watch.operator.show("ctx_0001".to_owned()).await?;
+    async fn the_context(&mut self, mark: usize) -> Result<(), Error> {
+        let evolution = self.event("the context", WORK_MAX, mark, |told| match &told.event {
+            Event::Diagnosed { evolution, .. } => Some(evolution.0.clone()),
+            _ => None,
+        });
+        let id = evolution.await?.replacen("evo", "ctx", 1);
+        let shown = self.watch.operator.show(id).await?;
         let context: EvolutionContext = serde_json::from_value(shown.object)
             .map_err(|error| Error::unexpected(format!("the context cannot be read: {error}")))?;
         let trace = context.stack_traces.last().ok_or_else(|| Error::unexpected("the context has no stack trace"))?;
@@ -66,14 +69,14 @@ impl Story<'_, '_> {
     }
 
     /// The blueprint's stages as they come, and what they make.
-    async fn the_candidate(&mut self) -> Result<Version, Error> {
-        let built = self.event("the candidate", WORK_MAX, 0, |told| match &told.event {
+    async fn the_candidate(&mut self, mark: usize) -> Result<Version, Error> {
+        let built = self.event("the candidate", WORK_MAX, mark, |told| match &told.event {
             Event::Built { version, files_changed, .. } => Some(Ok((version.clone(), files_changed.clone()))),
             Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no repair: {reason}")))),
             _ => None,
         });
         let (version, files) = built.await??;
-        let stages = self.watch.since(0).iter().filter_map(|told| match &told.event {
+        let stages = self.watch.since(mark).iter().filter_map(|told| match &told.event {
             Event::StageReached { stage, .. } => Some(stage.as_str()),
             _ => None,
         });
