@@ -199,8 +199,9 @@ mod tests {
                 std::fs::write(dir.path().join(name), text).unwrap();
             }
             std::fs::write(dir.path().join("change.patch"), patch).unwrap();
-            let applied = std::process::Command::new("git").args(["apply", "change.patch"]).current_dir(dir.path());
-            let Ok(status) = { applied }.status() else { return eprintln!("SKIPPED: no git") };
+            let mut apply = std::process::Command::new("git");
+            let applied = apply.args(["apply", "change.patch"]).current_dir(dir.path()).status();
+            let Ok(status) = applied else { return eprintln!("SKIPPED: no git") };
             assert!(status.success());
             let greeter = std::fs::read_to_string(dir.path().join("bin/greeter")).unwrap();
             let passes = |test: &str| {

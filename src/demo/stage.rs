@@ -1,18 +1,19 @@
 //! What the story is played on: a directory with the repositories, rei.toml and a supervisor, all gone afterwards.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::error::Error;
 use super::repository::Repository;
 use crate::command::{Command, Output};
 use crate::interface::client::OperationsClient;
-use crate::nix::{Nix, Roots};
+use crate::nix::{Error as NixError, Nix, Roots};
 
 /// The bound from SIGTERM to the supervisor's end: its instances' own bounds, and its own.
 const END_MAX: Duration = Duration::from_secs(40);
@@ -20,6 +21,8 @@ const END_MAX: Duration = Duration::from_secs(40);
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// What is told of the supervisor's log when something fails, in lines.
 const LOG_LINES: usize = 20;
+/// What the operator calls slow: the 99th percentile, for a second.
+pub const LATENCY_BOUND: Duration = Duration::from_millis(100);
 /// The name of the interpreter's program.
 const RUNTIME: &str = "rei-demo-runtime";
 
@@ -32,6 +35,7 @@ pub struct Stage {
     pub repository: Repository,
     /// Where the greeter listens.
     pub address: SocketAddr,
+    env: Vec<(OsString, OsString)>,
     supervisor: Option<tokio::process::Child>,
 }
 
@@ -44,13 +48,13 @@ impl Stage {
         // Instances and the agent have users of their own, which pass through.
         let open = std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755));
         open.map_err(|source| Error::File { act: "open", path: home.to_owned(), source })?;
-        let nix = Nix::locate(&home.join("nix-home")).await?;
+        let (nix, env) = locate(home).await?;
         let interpreter = add_interpreter(&nix, home, runtime).await?;
         let hash = nix.nar_hash(&interpreter).await?;
         let repository = Repository::create(home, (&interpreter, &hash)).await?;
         let address =
             free_address().map_err(|source| Error::File { act: "find a free port in", path: home.into(), source })?;
-        let stage = Self { home: home.to_owned(), nix, repository, address, supervisor: None };
+        let stage = Self { home: home.to_owned(), nix, repository, address, env, supervisor: None };
         let toml = rei_toml(&stage.repository.origin(), address, &interpreter, &stage.state());
         write(&stage.config(), &toml)?;
         std::fs::create_dir_all(stage.golden()).map_err(|source| Error::File {
@@ -59,6 +63,11 @@ impl Stage {
             source,
         })?;
         Ok(stage)
+    }
+
+    /// Whether the demo has a store of its own, as this user cannot use the machine's.
+    pub fn has_own_store(&self) -> bool {
+        !self.env.is_empty()
     }
 
     /// Its rei.toml.
@@ -97,6 +106,7 @@ impl Stage {
         let failed = |source| Error::File { act: "start", path: rei.to_owned(), source };
         let log = std::fs::File::create(self.log()).map_err(failed)?;
         let mut command = tokio::process::Command::new(rei);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(self.config()).arg("run").current_dir(&self.home);
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
         // Ctrl-C is for the demo, which then ends the supervisor in order.
@@ -139,6 +149,7 @@ impl Stage {
     /// When it cannot be run or fails.
     pub async fn type_command(&self, program: &Path, args: &[&str]) -> Result<Output, Error> {
         let command = Command::new(program, COMMAND_MAX).args(args).dir(&self.home).env("HOME", &self.home);
+        let command = self.env.iter().fold(command, |command, (name, value)| command.env(name, value));
         let output = command.env("NO_COLOR", "1").run().await.map_err(|source| Error::Command { source })?;
         if output.success() {
             return Ok(output);
@@ -208,6 +219,37 @@ impl Drop for Stage {
     }
 }
 
+/// The machine's Nix; for a user who may not use its store, the same programs on a store in the demo's own directory.
+async fn locate(home: &Path) -> Result<(Nix, Vec<(OsString, OsString)>), Error> {
+    let own_home = home.join("nix-home");
+    let refused = match Nix::locate(&own_home).await {
+        Ok(nix) if usable(&nix) => return Ok((nix, Vec::new())),
+        Ok(_) => None,
+        Err(error @ (NixError::Missing { .. } | NixError::Old { .. })) => return Err(error.into()),
+        Err(error) => Some(error),
+    };
+    let (store, conf) = (home.join("nix"), home.join("nix/etc"));
+    let made = std::fs::create_dir_all(&conf);
+    made.map_err(|source| Error::File { act: "make", path: conf.clone(), source })?;
+    write(&conf.join("nix.conf"), "build-users-group =\nsubstituters =\nrequire-sigs = false\n")?;
+    let places = [("STORE", "store"), ("STATE", "var/nix"), ("LOG", "var/log/nix"), ("CONF", "etc")];
+    let mut env: Vec<(OsString, OsString)> =
+        places.iter().map(|(name, at)| (format!("NIX_{name}_DIR").into(), store.join(at).into())).collect();
+    env.extend(["NIX_REMOTE", "NIX_USER_CONF_FILES"].map(|name| (name.into(), OsString::new())));
+    let others = std::env::vars_os().filter(|(name, _)| env.iter().all(|(own, _)| own != name));
+    match Nix::locate_in(&own_home, others.chain(env.iter().cloned())).await {
+        Ok(nix) => Ok((nix, env)),
+        // What the machine's own store said is what an operator can put right.
+        Err(error) => Err(refused.unwrap_or(error).into()),
+    }
+}
+
+/// Whether this user can build: as root, through a daemon, or in a store that it may write.
+fn usable(nix: &Nix) -> bool {
+    let daemon = Path::new("/nix/var/nix/daemon-socket/socket");
+    access(nix.store_dir(), AccessFlags::W_OK).is_ok() || access(daemon, AccessFlags::W_OK).is_ok()
+}
+
 /// Puts the interpreter into the store, as a tree with `bin/`, and roots it for as long as the stage stands.
 async fn add_interpreter(nix: &Nix, home: &Path, runtime: &Path) -> Result<PathBuf, Error> {
     let path = runtime.to_owned();
@@ -253,6 +295,7 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 
 /// The file that an operator would write, with short times, so that the story is.
 fn rei_toml(source: &Path, address: SocketAddr, interpreter: &Path, state: &Path) -> String {
+    let bound = LATENCY_BOUND.as_millis();
     let (source, interpreter, state) = (source.display(), interpreter.display(), state.display());
     format!(
         r#"[runtime]
@@ -266,7 +309,7 @@ http      = {{ listen = "http", path = "/healthz", interval = "50ms", timeout = 
 interface = {{ interval = "500ms" }}
 [incidents]
 crash   = {{ restarts = 10, within = "60s" }}
-latency = {{ p99 = "100ms", for = "1s" }}
+latency = {{ p99 = "{bound}ms", for = "1s" }}
 [promotion]
 canary  = [{{ share = 0.2, for = "2s" }}]
 observe = "5s"

@@ -92,7 +92,8 @@ impl Tally {
 impl fmt::Display for Tally {
     /// `1200 requests, 0 lost, p99 2.1 ms`; of lost ones the way.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests, {} lost", self.total(), self.lost())?;
+        let word = if self.total() == 1 { "request" } else { "requests" };
+        write!(f, "{} {word}, {} lost", self.total(), self.lost())?;
         let ways = [
             (Outcome::Refused, "refused"),
             (Outcome::Broken, "broken off"),
@@ -149,7 +150,7 @@ mod tests {
     fn it_is_told_in_one_line() {
         let mut tally = Tally::default();
         tally.count(Outcome::Ok, Duration::from_micros(87));
-        assert_eq!(tally.to_string(), "1 requests, 0 lost, p99 87 µs");
+        assert_eq!(tally.to_string(), "1 request, 0 lost, p99 87 µs");
         tally.count(Outcome::Broken, Duration::ZERO);
         assert_eq!(tally.to_string(), "2 requests, 1 lost (1 broken off), p99 87 µs");
         let told: Vec<String> =

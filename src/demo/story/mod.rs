@@ -13,7 +13,7 @@ use nix::unistd::mkdtemp;
 
 use super::error::Error;
 use super::load::Load;
-use super::stage::Stage;
+use super::stage::{LATENCY_BOUND, Stage};
 use super::tally::{Outcome, Tally};
 use super::tell::Teller;
 use super::watch::{Told, Watch};
@@ -84,6 +84,9 @@ async fn on_stage(
         stage.nix.version(),
         home.display()
     ))?;
+    if stage.has_own_store() {
+        teller.text("This user cannot use the machine's Nix store, so the demo has one of its own there.")?;
+    }
     let acts = async {
         let mut story = Story::begin(play, &mut stage, teller).await?;
         let facts = story.acts().await?;
@@ -152,6 +155,20 @@ impl<'s, 'u> Story<'s, 'u> {
     async fn ask(&self, target: &str) -> Option<u16> {
         let answer = http::send(&Address::Tcp(self.stage.address), &Request::get(target), REQUEST_MAX).await;
         answer.ok().map(|answer| answer.status)
+    }
+
+    /// Waits until so many requests in a row are as quick as the operator wants them, and gives what became of them.
+    async fn quick_again(&mut self, more: u64) -> Result<Tally, Error> {
+        let deadline = std::time::Instant::now() + SOON_MAX;
+        loop {
+            let tally = self.after_requests(more).await?;
+            if Duration::from_micros(tally.latency_us(0.99)) < LATENCY_BOUND {
+                return Ok(tally);
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(Error::unexpected(format!("the service is still slow after {SOON_MAX:?}: {tally}")));
+            }
+        }
     }
 
     /// Waits until the load has sent so many requests more, and gives what became of them.

@@ -32,13 +32,17 @@ impl Story<'_, '_> {
         let took = self.promoted(mark).await?;
         self.teller.good(&format!("promoted, switched in {}", Latency(took)))?;
         let switched = self.watch.mark();
+        let begun = std::time::Instant::now();
         let judged = self.event("the judgement", TRIAL_MAX, switched, |told| match &told.event {
             Event::Judged { verdict: Verdict::Fail, reason } => Some((reason.clone(), told.at)),
             _ => None,
         });
-        let (reason, _) = judged.await?;
+        let (reason, at) = judged.await?;
         let slow = self.load.tally().since(&before);
-        self.teller.bad(&format!("degraded in the window: {reason}"))?;
+        self.teller.bad(&format!(
+            "degraded, {:.1} s into the window: {reason}",
+            at.saturating_duration_since(begun).as_secs_f64()
+        ))?;
         self.teller.quote(&format!(
             "seen from outside: p50 {}, p99 {}",
             Latency(slow.latency_us(0.5)),
@@ -53,8 +57,8 @@ impl Story<'_, '_> {
         let generation = self.steady_on(&good).await?;
         let tally = self.load.tally().since(&before);
         self.teller.good(&format!("generation {generation} is current again. Since the canary: {tally}"))?;
-        let quick = self.after_requests(REQUESTS).await?;
-        self.teller.good(&format!("as quick as before: p99 {}", Latency(quick.latency_us(0.99))))?;
+        let quick = self.quick_again(REQUESTS).await?;
+        self.teller.good(&format!("quick again: p99 {}", Latency(quick.latency_us(0.99))))?;
         let Some(candidate) = self.quarantined(&store_path).await? else {
             return Err(Error::unexpected("the slow upgrade is not in quarantine"));
         };
