@@ -68,6 +68,7 @@ fn the_story_comes_true_and_leaves_nothing() {
         "$ nix-env --list-generations",
         "(current)",
         "requests lost to the promotion   0 of ",
+        "died in the crashes, 0 lost otherwise",
         "All of it held",
     ] {
         assert!(story.contains(fact), "the story lacks {fact:?}:\n{story}");

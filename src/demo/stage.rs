@@ -19,6 +19,8 @@ use crate::nix::{Error as NixError, Nix, Roots};
 const END_MAX: Duration = Duration::from_secs(40);
 /// The bound of a command of act 5.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
+/// The width of what commands print: a page that fits where the story is read.
+const COLUMNS: &str = "98";
 /// What is told of the supervisor's log when something fails, in lines.
 const LOG_LINES: usize = 20;
 /// What the operator calls slow: the 99th percentile, for a second.
@@ -150,7 +152,12 @@ impl Stage {
     pub async fn type_command(&self, program: &Path, args: &[&str]) -> Result<Output, Error> {
         let command = Command::new(program, COMMAND_MAX).args(args).dir(&self.home).env("HOME", &self.home);
         let command = self.env.iter().fold(command, |command, (name, value)| command.env(name, value));
-        let output = command.env("NO_COLOR", "1").run().await.map_err(|source| Error::Command { source })?;
+        let output = command
+            .env("NO_COLOR", "1")
+            .env("COLUMNS", COLUMNS)
+            .run()
+            .await
+            .map_err(|source| Error::Command { source })?;
         if output.success() {
             return Ok(output);
         }

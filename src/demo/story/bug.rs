@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story};
+use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story, count};
 use crate::demo::load::{CONNECTIONS_PER_SECOND, KEPT_OPEN};
 use crate::demo::tally::{Latency, Outcome};
 use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
@@ -49,7 +49,9 @@ impl Story<'_, '_> {
         });
         let incident = incident.await?;
         self.teller.bad(&format!("twice the same: {} opens, and asks for an evolution", incident.id))?;
-        self.teller.quote(&incident.summary).map_err(Error::Output)
+        self.teller.quote(&incident.summary)?;
+        self.died = self.load.tally().lost();
+        Ok(())
     }
 
     /// Sends the request that the service dies of, and says how long it took until another one was answered.
@@ -73,11 +75,8 @@ impl Story<'_, '_> {
         let exit = exit.await?;
         let lost = self.load.tally().since(&before);
         let (broken, refused) = (lost.of(Outcome::Broken), lost.of(Outcome::Refused));
-        self.teller.good(&format!(
-            "the process died ({exit}); another one answers {} after that. {broken} other requests died with it, \
-             {refused} were refused",
-            Latency(back)
-        ))?;
+        self.teller.good(&format!("the process died ({exit}); the next one answers {} later", Latency(back)))?;
+        self.teller.quote(&format!("{} died with it, {refused} were refused", count(broken, "other request")))?;
         if refused > 0 {
             return Err(Error::unexpected(format!("{refused} connections were refused during the restart")));
         }

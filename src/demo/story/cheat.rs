@@ -26,7 +26,7 @@ impl Story<'_, '_> {
             return Err(Error::unexpected("the improvement passed, but it deletes a test"));
         }
         let caught: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
-        self.teller.bad(&format!("rejected: caught by {}", count(caught.len(), "check")))?;
+        self.teller.bad(&format!("rejected: caught by {}", count(caught.len() as u64, "check")))?;
         for check in &caught {
             self.teller.quote(&format!("{}: {}", check.name, check.summary))?;
         }

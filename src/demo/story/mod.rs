@@ -6,6 +6,7 @@ mod repair;
 mod slow;
 mod view;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,9 +64,27 @@ pub async fn play(play: &Play, teller: &mut Teller<'_>, interrupted: impl Future
         teller.text(&format!("\nEverything is in {}", home.display()))?;
         return played;
     }
-    let removed = std::fs::remove_dir_all(&home);
+    let removed = remove(&home);
     played?;
     removed.map_err(|source| Error::File { act: "remove", path: home, source })
+}
+
+/// Removes a directory with the store paths in it, which are read-only.
+fn remove(home: &Path) -> std::io::Result<()> {
+    fn open(dir: &Path) -> std::io::Result<()> {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+    if home.join("nix/store").is_dir() {
+        open(home)?;
+    }
+    std::fs::remove_dir_all(home)
 }
 
 async fn on_stage(
@@ -115,6 +134,8 @@ struct Story<'s, 'u> {
     load: Load,
     /// Where what follows from the second crash begins in what was told.
     opened: usize,
+    /// Requests of the load that died in the crashes.
+    died: u64,
     facts: Vec<(String, String)>,
 }
 
@@ -135,7 +156,7 @@ impl<'s, 'u> Story<'s, 'u> {
         let recorded = bug::record(stage).await?;
         teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
         let load = Load::start(stage.address).map_err(Error::Output)?;
-        Ok(Self { play, stage, teller, watch, load, opened: 0, facts: Vec::new() })
+        Ok(Self { play, stage, teller, watch, load, opened: 0, died: 0, facts: Vec::new() })
     }
 
     async fn acts(&mut self) -> Result<Vec<(String, String)>, Error> {
@@ -269,7 +290,7 @@ fn short(rev: &str) -> &str {
 }
 
 /// `1 check`, `2 checks`.
-fn count(number: usize, word: &str) -> String {
+fn count(number: u64, word: &str) -> String {
     if number == 1 { format!("{number} {word}") } else { format!("{number} {word}s") }
 }
 

@@ -19,7 +19,7 @@ impl Story<'_, '_> {
         }
         self.teller.good(&format!(
             "{} pass: {}",
-            count(report.checks.len(), "check"),
+            count(report.checks.len() as u64, "check"),
             names(&report.checks, Verdict::Pass)
         ))?;
         if let Some(check) = report.checks.iter().find(|check| check.name == "reproduction") {

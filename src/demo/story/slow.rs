@@ -27,7 +27,7 @@ impl Story<'_, '_> {
         if report.verdict != Verdict::Pass {
             return Err(Error::unexpected(format!("the upgrade should pass its checks: {:?}", report.checks)));
         }
-        self.teller.good(&format!("it is built, and {} pass", count(report.checks.len(), "check")))?;
+        self.teller.good(&format!("it is built, and {} pass", count(report.checks.len() as u64, "check")))?;
         let before = self.load.tally();
         let took = self.promoted(mark).await?;
         self.teller.good(&format!("promoted, switched in {}", Latency(took)))?;
@@ -39,15 +39,11 @@ impl Story<'_, '_> {
         });
         let (reason, at) = judged.await?;
         let slow = self.load.tally().since(&before);
-        self.teller.bad(&format!(
-            "degraded, {:.1} s into the window: {reason}",
-            at.saturating_duration_since(begun).as_secs_f64()
-        ))?;
-        self.teller.quote(&format!(
-            "seen from outside: p50 {}, p99 {}",
-            Latency(slow.latency_us(0.5)),
-            Latency(slow.latency_us(0.99))
-        ))?;
+        let after = at.saturating_duration_since(begun).as_secs_f64();
+        self.teller.bad(&format!("degraded, {after:.1} s into the window"))?;
+        self.teller.quote(&reason.replace("; ", "\n"))?;
+        let (half, most) = (Latency(slow.latency_us(0.5)), Latency(slow.latency_us(0.99)));
+        self.teller.quote(&format!("seen from outside: p50 {half}, p99 {most}"))?;
         let restored = self.event("the rollback", TRIAL_MAX, switched, |told| match &told.event {
             Event::Carried { took_us, .. } => Some(*took_us),
             _ => None,

@@ -13,9 +13,17 @@ impl Story<'_, '_> {
         self.show(&rei, "rei", &["history"]).await?;
         self.show(Path::new("nix-env"), "nix-env", &["--list-generations", "--profile", &profile]).await?;
         let verified = self.show(&rei, "rei", &["journal", "verify"]).await?;
+        let journal = verified.lines().next().unwrap_or_default();
+        self.fact("journal", journal.split_once(" is ").map_or(journal, |(_, is)| is).to_owned());
         let total = self.load.tally();
-        self.fact("requests in all", total.to_string());
-        self.fact("journal", verified.lines().last().unwrap_or_default().to_owned());
+        let lost = total.lost().saturating_sub(self.died);
+        self.fact(
+            "requests in all",
+            format!("{}; {} died in the crashes, {lost} lost otherwise", total.total(), self.died),
+        );
+        if lost > 0 {
+            return Err(Error::unexpected(format!("requests were lost that nothing explains: {total}")));
+        }
         Ok(())
     }
 
