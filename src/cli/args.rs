@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
 use super::{
-    approve, builder, check, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reexec, reject,
-    resume, rollback, run, show, status, stop,
+    approve, builder, check, demo, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reexec,
+    reject, resume, rollback, run, show, status, stop,
 };
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
@@ -80,6 +80,8 @@ pub enum Command {
     /// The record of all that happened
     #[command(subcommand)]
     Journal(journal::Command),
+    /// Watch a service break, be repaired and upgraded: a story in five acts, in two minutes
+    Demo(demo::Args),
     /// Hold the listeners while no supervisor runs
     #[command(hide = true)]
     Keeper(keeper::Args),
@@ -130,6 +132,7 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
         Command::Stop(args) => stop::run(args, &cli.global, ui),
         Command::Golden(command) => golden::run(command, &cli.global, ui),
         Command::Journal(command) => journal::run(command, &cli.global, ui),
+        Command::Demo(args) => demo::run(args, ui),
         Command::Keeper(args) => return Ok(keeper::run(args)),
         Command::Builder(_) => return Ok(builder_main()),
         Command::BuilderProbe(_) => return Ok(probe_builder_main()),

@@ -148,7 +148,7 @@ impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
         let hint = error.hint();
         match error {
-            StartError::Config { source, .. } => source.into(),
+            StartError::Config(source) => source.into(),
             StartError::Journal(source) => source.into(),
             StartError::Table(TableError::Busy { .. }) => Self::of(Kind::Busy, &error, hint),
             _ => Self::of(Kind::Failed, &error, hint),

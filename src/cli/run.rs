@@ -38,7 +38,7 @@ pub fn run(args: &Args, global: &Global, ui: &Ui) -> Result<(), CommandError> {
             let error = std::process::Command::new(&exe).args(std::env::args_os().skip(1)).exec();
             Err(CommandError::new(Kind::Failed, format!("cannot become {}", exe.display())).because(error))
         }
-        End::Asked | End::GaveUp(_) => Ok(()),
+        End::Asked | End::GaveUp { .. } => Ok(()),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Occupants {
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
+    /// Instances that ended by themselves, until their last words are read.
+    ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
@@ -89,6 +91,7 @@ impl Occupants {
             table,
             slots: [None, None],
             leaving: Vec::new(),
+            ended: Vec::new(),
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
@@ -110,6 +113,13 @@ impl Occupants {
         let occupant = self.slots[slot.index()].take()?;
         self.release(&occupant.id);
         Some(occupant)
+    }
+
+    /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
+    pub fn bury(&mut self, slot: Slot) {
+        self.ended.retain(|occupant| !occupant.task.is_finished());
+        let occupant = self.remove(slot);
+        self.ended.extend(occupant);
     }
 
     /// Asks the instance of a slot to end and frees the slot for a fresh one.

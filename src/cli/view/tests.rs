@@ -187,7 +187,8 @@ fn a_narrow_page_is_wrapped_and_colour_changes_no_word() {
 fn anstrip(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default().to_owned();
-    first + &parts.filter_map(|part| part.split_once('m')).map(|(_, rest)| rest).collect::<String>()
+    let rest: String = parts.filter_map(|part| part.split_once('m')).map(|(_, rest)| rest).collect();
+    first + rest.as_str()
 }
 
 fn entry(number: u64, action: Option<MaintenanceAction>, summary: &str, by: Option<&str>) -> HistoryEntry {
