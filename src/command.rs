@@ -26,6 +26,7 @@ pub struct Command {
     dir: Option<PathBuf>,
     timeout: Duration,
     grace: Option<Duration>,
+    ends_with_rei: bool,
     output_bytes_max: usize,
     keep: Keep,
     stdin: Option<Vec<u8>>,
@@ -114,6 +115,7 @@ impl Command {
             dir: None,
             timeout,
             grace: None,
+            ends_with_rei: false,
             output_bytes_max: OUTPUT_BYTES_MAX,
             keep: Keep::Head,
             stdin: None,
@@ -182,6 +184,13 @@ impl Command {
         self
     }
 
+    /// Ends the command with SIGTERM when rei itself ends without a word: for programs that would be in the way of the
+    /// next one. To be run on the main thread: the kernel counts the end of the thread that starts it.
+    pub fn ends_with_rei(mut self) -> Self {
+        self.ends_with_rei = true;
+        self
+    }
+
     /// The program and its arguments, for tests and messages.
     pub fn argv(&self) -> Vec<String> {
         std::iter::once(self.program.as_os_str())
@@ -219,6 +228,11 @@ impl Command {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
+        if self.ends_with_rei {
+            let rei = std::process::id();
+            // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+            unsafe { command.pre_exec(move || die_with(rei)) };
+        }
         let start = |source| Error::Start { program: self.program.clone(), source };
         let lost = |source| Error::Lost { program: self.program.clone(), source };
         let mut child = command.spawn().map_err(start)?;
@@ -243,6 +257,15 @@ impl Command {
             }),
         }
     }
+}
+
+/// Has this process ended with its parent, which may be gone already.
+fn die_with(parent: u32) -> std::io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if nix::unistd::getppid().as_raw().unsigned_abs() == parent {
+        return Ok(());
+    }
+    Err(std::io::ErrorKind::BrokenPipe.into())
 }
 
 /// Ends a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.

@@ -8,6 +8,7 @@ use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntr
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use crate::lifecycle::{Event, Request, Slot};
 use crate::runtime::exit::Exit;
+use crate::runtime::keeper::{Keeper, StoreError};
 
 /// Inputs that may wait: a probe result each 50 ms for a minute, with room. A full queue makes senders wait.
 pub const INPUTS_MAX: usize = 1024;
@@ -35,6 +36,8 @@ pub enum Input {
     },
     /// Somebody on a socket wants something.
     Ask(Ask),
+    /// A keeper in place of one that had ended, or why there is none.
+    Keeper(Result<Keeper, StoreError>),
     /// A process of an instance called the control socket.
     Intruder(String),
 }

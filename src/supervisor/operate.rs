@@ -123,7 +123,7 @@ impl Shell {
         };
         tracing::error!(detail, "a listener was tampered with; it is put in order");
         let mut traffic = super::slots::lock(&self.traffic);
-        let repaired = traffic.repair(&mut *super::slots::lock(&self.store));
+        let repaired = traffic.repair(&mut **super::slots::lock(&self.store));
         let alarm = traffic.alarm();
         drop(traffic);
         if let Err(error) = repaired {

@@ -1,6 +1,7 @@
 //! The loop: one input, one decision, all its effects, the next input.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
+use super::keep::{Lifeline, Store};
 use super::record::Entry;
 use super::slots::Occupants;
 use super::start::Signals;
@@ -19,7 +21,6 @@ use crate::interface::types::EvolutionId;
 use crate::journal::Journal;
 use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
 use crate::report::chain;
-use crate::runtime::keeper::FdStore;
 use crate::runtime::traffic::{Alarm, Traffic};
 use crate::time::Timestamp;
 
@@ -60,7 +61,10 @@ pub struct Shell {
     pub(super) received: mpsc::Receiver<Input>,
     pub(super) listeners: broadcast::Sender<MonitorEvent>,
     pub(super) traffic: Arc<Mutex<Traffic>>,
-    pub(super) store: Arc<Mutex<dyn FdStore + Send>>,
+    pub(super) store: Store,
+    pub(super) lifeline: Lifeline,
+    /// The program, as it was found at the start: a newer one may be in its place.
+    pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
     pub(super) occupants: Occupants,
     pub(super) watch: Watch,
@@ -109,6 +113,7 @@ impl Shell {
                     self.reap_at = None;
                     self.occupants.reap_orphans();
                 }
+                () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
                 tampering = self.alarm.next() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
             }
@@ -177,6 +182,7 @@ impl Shell {
             Input::Instance { slot, id, news } => self.on_news(slot, &id, news),
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),
+            Input::Keeper(started) => self.on_keeper(started),
             Input::Intruder(detail) => self.on_intruder(detail),
         }
     }

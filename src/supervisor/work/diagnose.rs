@@ -109,8 +109,13 @@ async fn reproduce(
         Err(why) => return vec![ReproductionRun { detail: why, ..ReproductionRun::default() }],
     };
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
-    let tried = validation::reproduce(&tools.config, active, &fact, &tools.builder, &nonce, means(tools, None)).await;
-    vec![tried.unwrap_or_else(|error| ReproductionRun { detail: chain(&error), ..ReproductionRun::default() })]
+    let tried = async {
+        let builder = tools.builder().await.map_err(|refusal| chain(&refusal))?;
+        let means = means(tools, None).await.map_err(|error| chain(&error))?;
+        let tried = validation::reproduce(&tools.config, active, &fact, builder, &nonce, means).await;
+        tried.map_err(|error| chain(&error))
+    };
+    vec![tried.await.unwrap_or_else(|detail: String| ReproductionRun { detail, ..ReproductionRun::default() })]
 }
 
 /// Writes the run anew and says its digest.

@@ -10,7 +10,7 @@ use crate::supervisor::tools::Tools;
 /// Makes a generation for a store path, and the link that a rollback to `current` needs, while there is time.
 pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: Option<u64>) -> Option<Event> {
     let prepared = async {
-        let generation = tools.profile.create_generation(&tools.nix, Path::new(&store_path)).await?;
+        let generation = tools.profile.create_generation(tools.nix().await?, Path::new(&store_path)).await?;
         if let Some(current) = current {
             tools.profile.prepare_rollback(current)?;
         }

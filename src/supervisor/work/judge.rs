@@ -72,7 +72,8 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         let _ = inputs.send(Input::Progress { text, done: None }).await;
         let now =
             Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
-        let findings = validation::execute(&plan, &now, means(tools, Some(progress(inputs)))).await;
+        let means = means(tools, Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
+        let findings = validation::execute(&plan, &now, means).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
     };
@@ -114,8 +115,8 @@ fn inconclusive(
 }
 
 /// What the judge works with.
-pub fn means(tools: &Tools, progress: Option<mpsc::Sender<Progress>>) -> Means<'_> {
-    Means { nix: &tools.nix, jobs: Tools::jobs(), progress }
+pub async fn means(tools: &Tools, progress: Option<mpsc::Sender<Progress>>) -> crate::nix::Result<Means<'_>> {
+    Ok(Means { nix: tools.nix().await?, jobs: Tools::jobs(), progress })
 }
 
 async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> {
@@ -145,14 +146,15 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
         candidate_files: files(tools, &candidate).await?,
         golden,
         reproduction: reproduction(tools, order.incident.as_ref()),
-        rei: tools.builder.clone(),
+        rei: tools.builder().await.map_err(|refusal| reason(&refusal, refusal.hint()))?.to_owned(),
         nonce: order.report.0.clone(),
     })
 }
 
 async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
     let root = tools.roots.path(root).map_err(|error| chain(&error))?;
-    let found = tools.nix.evaluate_checks(flake, Some(&root)).await.map_err(|error| reason(&error, error.hint()))?;
+    let told = |error: crate::nix::Error| reason(&error, error.hint());
+    let found = tools.nix().await.map_err(told)?.evaluate_checks(flake, Some(&root)).await.map_err(told)?;
     Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(Built::from))).collect::<BTreeMap<_, _>>())
 }
 
