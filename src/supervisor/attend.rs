@@ -70,9 +70,7 @@ pub async fn attend(mut it: Attend) {
     let _probes = Probes::start(health, &target, &dial, &results);
     let _notes =
         it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
-    let reports = AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), {
-        Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() }
-    })));
+    let mut reports: Option<AbortOnDrop<()>> = None;
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let mut readiness = Readiness { probed: !asks, notified: health.notify.is_none(), told: it.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
@@ -80,6 +78,12 @@ pub async fn attend(mut it: Attend) {
     let meter = UsageMeter::default();
     readiness.tell(&teller).await;
     loop {
+        // As with probes: what an instance that starts says of itself is no news of Active's health.
+        if readiness.told && reports.is_none() {
+            let teller = Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() };
+            reports =
+                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), teller))));
+        }
         tokio::select! {
             biased;
             exit = it.instance.wait() => {

@@ -120,7 +120,12 @@ fn a_repository_that_goes_away_and_comes_back() {
     assert!(line.contains("/repo"), "{line}");
     let before = load.count();
     supervisor.until("requests meanwhile", |_| load.count() > before + 50);
-    assert_eq!(supervisor.output().matches("cannot follow the source").count(), 1, "told once:\n{}", supervisor.output());
+    assert_eq!(
+        supervisor.output().matches("cannot follow the source").count(),
+        1,
+        "told once:\n{}",
+        supervisor.output()
+    );
     std::fs::rename(lab.path("away"), lab.path("repo")).unwrap();
     let rev = lab.commit("well 2");
     assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
