@@ -39,8 +39,6 @@ pub struct Occupants {
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
-    /// Instances that ended by themselves, until their last words are read.
-    ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
@@ -100,7 +98,6 @@ impl Occupants {
             table: Arc::new(table),
             slots: [None, None],
             leaving: Vec::new(),
-            ended: Vec::new(),
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
@@ -127,13 +124,6 @@ impl Occupants {
         let occupant = self.slots[slot.index()].take()?;
         self.release(&occupant.id);
         Some(occupant)
-    }
-
-    /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
-    pub fn bury(&mut self, slot: Slot) {
-        self.ended.retain(|occupant| !occupant.task.is_finished());
-        let occupant = self.remove(slot);
-        self.ended.extend(occupant);
     }
 
     /// Asks the instance of a slot to end and frees the slot for a fresh one.
@@ -460,9 +450,13 @@ impl Occupant {
     }
 }
 
-impl Drop for Occupant {
+impl Drop for Occupants {
+    /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
+    /// of the instance are killed and its last words are told.
     fn drop(&mut self) {
-        self.task.abort();
+        for occupant in self.slots.iter().flatten().chain(&self.leaving) {
+            occupant.task.abort();
+        }
     }
 }
 
