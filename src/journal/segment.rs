@@ -24,6 +24,17 @@ pub struct Cut {
     pub bytes: u64,
 }
 
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, offset, bytes } = self;
+        write!(
+            f,
+            "the last record of {} (byte {offset}) was cut short by a crash: {bytes} bytes are taken off",
+            path.display()
+        )
+    }
+}
+
 /// A segment file by its first sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 
+/// Characters of a commit that tell it from others.
+const REV_CHARS: usize = 12;
+
 /// A flake at one exact state, so that it can be evaluated purely.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FlakeRef {
@@ -64,6 +67,15 @@ impl FlakeRef {
     pub fn in_dir(mut self, dir: &str) -> Self {
         self.dir = dir.trim_matches('/').to_owned();
         self
+    }
+
+    /// The exact state in few words, for a person who knows the source.
+    pub fn brief(&self) -> String {
+        let place = match &self.place {
+            Place::Git { rev, .. } => format!("commit {}", rev.get(..REV_CHARS).unwrap_or(rev)),
+            Place::Tree { path, .. } => path.display().to_string(),
+        };
+        if self.dir.is_empty() { place } else { format!("{} of {place}", self.dir) }
     }
 
     /// What Nix 2.8 says when the flake's directory is not in the tree.
@@ -141,6 +153,14 @@ mod tests {
         assert_eq!(flake.to_string(), url);
         let flake = FlakeRef::tree("/nix/store/x", "sha256-a+b/c=").unwrap();
         assert_eq!(flake.to_string(), "path:/nix/store/x?narHash=sha256-a%2Bb/c%3D");
+    }
+
+    #[test]
+    fn a_person_is_told_the_commit() {
+        let flake = FlakeRef::git("/srv/x", REV).unwrap().on_ref("refs/rei/active");
+        assert_eq!(flake.brief(), "commit 0123456789ab");
+        assert_eq!(flake.in_dir("sub").brief(), "sub of commit 0123456789ab");
+        assert_eq!(FlakeRef::tree("/nix/store/x", "sha256-a").unwrap().brief(), "/nix/store/x");
     }
 
     #[test]

@@ -108,15 +108,16 @@ impl Realised {
 
 impl Failure {
     /// The operator's next step, where there is one.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self, drv: &Path) -> Option<String> {
+        let drv = drv.display();
         match self.kind {
             FailureKind::HashMismatch => Problem::HashMismatch.hint(),
             FailureKind::DiskFull => Problem::DiskFull.hint(),
             FailureKind::NoNamespaces => Problem::NoNamespaces.hint(),
             FailureKind::TimedOut | FailureKind::Silent => {
-                Some("see how far it came: nix-store --read-log DRV; or raise validation.timeout".to_owned())
+                Some(format!("see how far it came: nix-store --read-log {drv}; or raise the timeout in rei.toml"))
             }
-            FailureKind::Builder | FailureKind::NoOutput => Some("see its log: nix-store --read-log DRV".to_owned()),
+            FailureKind::Builder | FailureKind::NoOutput => Some(format!("see its log: nix-store --read-log {drv}")),
             _ => None,
         }
     }

@@ -116,7 +116,7 @@ impl Refusal {
             Self::NotSandboxed { daemon: false, .. } => {
                 Some("look what overrules it: nix --extra-experimental-features nix-command show-config".to_owned())
             }
-            Self::NotBuilt { kind, message } => Failure { kind: *kind, message: message.clone() }.hint(),
+            Self::NotBuilt { kind, message } => Problem::find(message).hint().filter(|_| *kind != FailureKind::Builder),
         }
     }
 }

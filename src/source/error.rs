@@ -145,7 +145,7 @@ impl Error {
                 format!("try it by hand: git ls-remote {source_at} (keys and a credential-free URL must suffice)")
             }
             Self::NoSuchRef { known, .. } if known.is_empty() => "the repository has no branch: commit first".into(),
-            Self::NoSuchRef { known, .. } => format!("its branches: {}", known.join(", ")),
+            Self::NoSuchRef { known, .. } => format!("set runtime.ref to one of its branches: {}", known.join(", ")),
             Self::ObjectFormat { .. } => "make it anew with: git init --object-format=sha1".into(),
             Self::NotEmpty { path } => format!("rm -r {}", path.display()),
             Self::Nested { path } => format!("ignore it in .gitignore, or remove {}/.git", path.display()),

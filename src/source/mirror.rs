@@ -537,7 +537,7 @@ mod tests {
             async move { Mirror::open(&state, &source, name).await.unwrap().fetch().await.unwrap_err() }
         };
         let error = open(repository.path().to_owned(), "nope").await;
-        assert_eq!(error.hint().as_deref(), Some("its branches: main"));
+        assert_eq!(error.hint().as_deref(), Some("set runtime.ref to one of its branches: main"));
         let empty = tempfile::tempdir().unwrap();
         let error = open(empty.path().display().to_string(), "main").await;
         assert!(matches!(error, Error::NotARepository { .. }), "{error}");

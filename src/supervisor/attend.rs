@@ -98,6 +98,8 @@ pub async fn attend(mut it: Attend) {
                 // An instance that starts is not failing because it does not answer yet.
                 if readiness.told {
                     teller.tell(News::Signal(Signal::Probe(result.into()))).await;
+                } else if !result.ok {
+                    teller.tell(News::NotYet(result.detail)).await;
                 }
             }
             Some(note) = notes.recv() => {

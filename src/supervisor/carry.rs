@@ -53,10 +53,29 @@ impl Shell {
             }
             Effect::Judge => self.judge_now(),
             Effect::Prune { keep, in_use } => self.prune(keep, &in_use),
-            Effect::GiveUp { reason } => self.end = Some(End::GaveUp(reason)),
+            Effect::GiveUp { reason } => self.end = Some(self.give_up(&reason)),
             // The loop looks at the lifecycle's own timers; a record is in the journal by now.
             Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => {}
         }
+    }
+
+    /// Why there is no first version, and what to do about it.
+    fn give_up(&self, reason: &str) -> End {
+        let slot = Slot::A;
+        if let Some((reason, hint)) = reason.split_once(work::HINT) {
+            return End::GaveUp { reason: reason.to_owned(), hint: hint.to_owned() };
+        }
+        let log = self.tools.paths.log(slot);
+        let (detail, next) = match &self.not_yet[slot.index()] {
+            Some(probe) => {
+                (format!(" (the last probe: {probe})"), "see what it says, or raise runtime.start_timeout".to_owned())
+            }
+            None if reason.ends_with("exit code 0") => {
+                (String::new(), "the command must stay in the foreground, without a daemon mode; see".to_owned())
+            }
+            None => (String::new(), "see what it says".to_owned()),
+        };
+        End::GaveUp { reason: format!("{reason}{detail}"), hint: format!("{next}: tail {}", log.display()) }
     }
 
     /// Starts slow work; its answer comes as an input.
@@ -77,7 +96,8 @@ impl Shell {
     }
 
     fn start(&mut self, slot: Slot, version: &Version, role: Role) {
-        let id = format!("{}-{}", self.journal.last_seq(), slot.to_string().to_lowercase());
+        let id = self.tools.paths.instance_id(self.journal.last_seq(), slot);
+        self.not_yet[slot.index()] = None;
         let wanted = Wanted {
             slot,
             store_path: &version.store_path,
@@ -89,7 +109,6 @@ impl Shell {
         match self.occupants.start(&wanted, id.clone()) {
             Ok(instance) => self.pending.push_back(Event::Started { slot, instance }),
             Err(reason) => {
-                tracing::error!(%slot, reason, "cannot start an instance");
                 self.pending.push_back(Event::StartFailed { slot, reason });
                 return;
             }
@@ -115,7 +134,7 @@ impl Shell {
     /// instance of Active before the slot is given up.
     pub(super) fn on_stopped(&mut self, slot: Slot) {
         let was_drainer = self.draining == Some(slot);
-        self.occupants.remove(slot, &self.store);
+        self.occupants.remove(slot);
         self.draining = None;
         let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
         let waiting = overlap
@@ -129,7 +148,7 @@ impl Shell {
     }
 
     fn drain_by(&mut self, slot: Slot, store_path: &str) {
-        let id = format!("{}-{}-drain", self.journal.last_seq(), slot.to_string().to_lowercase());
+        let id = format!("{}-drain", self.tools.paths.instance_id(self.journal.last_seq(), slot));
         let wanted = Wanted {
             slot,
             store_path,
@@ -161,7 +180,7 @@ impl Shell {
             self.on_stopped(slot);
             return;
         }
-        self.occupants.bury(slot, &self.store);
+        self.occupants.bury(slot);
         self.last_exit = Some(exit.to_string());
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }

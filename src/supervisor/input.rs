@@ -44,6 +44,8 @@ pub enum Input {
 pub enum News {
     /// Health.
     Signal(Signal),
+    /// It does not serve yet: what the probe said.
+    NotYet(String),
     /// It serves.
     Ready,
     /// Its main process ended without being asked, after so many milliseconds.

@@ -9,6 +9,7 @@
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
+//! | `story` | the log, for a person |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `start` | from rei.toml to a running loop; recovery |
@@ -28,6 +29,7 @@ mod slots;
 mod sockets;
 mod start;
 mod status;
+mod story;
 mod tools;
 mod watch;
 mod work;

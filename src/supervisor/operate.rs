@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::chronicle::Chronicle;
 use super::record::Entry;
 use super::shell::Shell;
+use super::story::Weight;
 use super::work::{self, BuildOrder, DiagnosisFacts, ValidationOrder};
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, ShowReply};
@@ -16,7 +17,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Event, Refusal, Request};
+use crate::lifecycle::{Effect, Event, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -75,12 +76,19 @@ impl Shell {
     /// Tells everyone who listens what was decided.
     pub(super) fn tell(&self, seq: u64, at: Timestamp, entry: &Entry) {
         let (kind, text) = super::status::describe(&entry.event, &self.core);
-        match kind {
-            "decision" | "incident" | "phase" | "verdict" => tracing::info!(seq, kind, "{text}"),
-            _ => tracing::debug!(seq, kind, "{text}"),
-        }
+        tracing::debug!(seq, kind, "{text}");
+        self.tell_story(&entry.event, &entry.effects);
         self.send(seq, at, kind, text, serde_json::to_value(entry).unwrap_or_default());
         self.signals.status(&super::status::line(&self.core));
+    }
+
+    pub(super) fn tell_story(&self, event: &Event, effects: &[Effect]) {
+        for (weight, line) in super::story::lines(event, effects, &self.core) {
+            match weight {
+                Weight::Warning => tracing::warn!("{line}"),
+                Weight::Step => tracing::info!("{line}"),
+            }
+        }
     }
 
     /// Progress is told and forgotten.

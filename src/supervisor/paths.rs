@@ -4,7 +4,13 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::config::Config;
+use crate::lifecycle::Slot;
+
+/// Bytes of the digest in an instance's id: among a thousand supervisors two are alike once in eight thousand machines.
+const INSTANCE_DIGEST_BYTES: usize = 4;
 
 /// The files and directories of one runtime.
 #[derive(Clone, Debug)]
@@ -45,6 +51,15 @@ impl Paths {
         self.state.join("journal")
     }
 
+    /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory:
+    /// processes are told by it, and another supervisor on this machine counts its own records from 1 too.
+    pub fn instance_id(&self, seq: u64, slot: Slot) -> String {
+        let state = self.state.canonicalize().unwrap_or_else(|_| self.state.clone());
+        let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
+        let ours: String = digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        format!("{ours}-{seq}-{}", slot.to_string().to_lowercase())
+    }
+
     /// The table of running instances.
     pub fn table(&self) -> PathBuf {
         self.state.join("instances")
@@ -56,7 +71,7 @@ impl Paths {
     }
 
     /// The log of the instances in a slot.
-    pub fn log(&self, slot: crate::lifecycle::Slot) -> PathBuf {
+    pub fn log(&self, slot: Slot) -> PathBuf {
         self.logs().join(format!("{}.log", slot.to_string().to_lowercase()))
     }
 
@@ -118,5 +133,19 @@ impl Paths {
     /// The facade's socket.
     pub fn facade(&self) -> PathBuf {
         self.sockets.join("rei.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_supervisors_never_give_the_same_id() {
+        let paths = |state: &str| Paths { state: state.into(), sockets: state.into() };
+        let (one, other) = (paths("/var/lib/rei/one"), paths("/var/lib/rei/other"));
+        assert_ne!(one.instance_id(4, Slot::A), other.instance_id(4, Slot::A));
+        assert_eq!(one.instance_id(4, Slot::A), one.instance_id(4, Slot::A));
+        assert!(one.instance_id(4, Slot::A).ends_with("-4-a"));
     }
 }

@@ -10,8 +10,9 @@ const DIAGNOSE: Duration = Duration::from_secs(300);
 /// The first pause before a second restart, and the longest: as quick as a person would be, and no storm.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// An instance that ran this long did start.
-const STABLE: Duration = Duration::from_secs(10);
+/// An instance that ran this long did start, and is started again at once when it ends: as with runit, s6 and
+/// supervisord. That it ends too often is for the incidents to say.
+const STABLE: Duration = Duration::from_secs(1);
 /// The pause between looks while a step or the window holds for want of data.
 const RECHECK: Duration = Duration::from_secs(1);
 /// What is added to a bound that another part keeps, so that its own message comes first.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Records between snapshots of the state: a restart reads at most so many.
 const SNAPSHOT_EVERY: u64 = 256;
 
+/// From a child's end to the look for orphans: an instance's successor is started before it.
+const REAP_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the supervisor ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -37,8 +40,13 @@ pub enum End {
     Asked,
     /// The program is replaced in place.
     Reexec,
-    /// There is nothing to supervise, and why.
-    GaveUp(String),
+    /// There is nothing to supervise.
+    GaveUp {
+        /// Why.
+        reason: String,
+        /// The next step.
+        hint: String,
+    },
 }
 
 /// The supervisor.
@@ -60,9 +68,13 @@ pub struct Shell {
     pub(super) draining: Option<Slot>,
     pub(super) working: Vec<(EvolutionId, AbortHandle)>,
     pub(super) signals: Signals,
+    /// When orphans are looked for.
+    pub(super) reap_at: Option<Instant>,
     pub(super) end: Option<End>,
     pub(super) since_snapshot: u64,
     pub(super) started_at: Timestamp,
+    /// What the last probe of an instance that is not ready said.
+    pub(super) not_yet: [Option<String>; 2],
     /// How the last instance of Active ended.
     pub(super) last_exit: Option<String>,
     /// Builds and validations that were asked for from outside.
@@ -76,10 +88,11 @@ impl Shell {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.drain().await;
+            self.occupants.let_go(&self.store);
             if let Some(end) = self.end.take() {
                 return end;
             }
-            let due = self.next_timer();
+            let (due, reap_at) = (self.next_timer(), self.reap_at);
             tokio::select! {
                 biased;
                 signal = self.signals.next() => self.on_signal(signal),
@@ -92,6 +105,10 @@ impl Shell {
                         self.pending.push_back(Event::Due(timer));
                     }
                 }
+                () = sleep_until(reap_at) => {
+                    self.reap_at = None;
+                    self.occupants.reap_orphans();
+                }
                 tampering = self.alarm.next() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
             }
@@ -99,7 +116,7 @@ impl Shell {
     }
 
     /// The timer that is due first, and when.
-    fn next_timer(&self) -> Option<(Timer, std::time::Instant)> {
+    fn next_timer(&self) -> Option<(Timer, Instant)> {
         let first = self.core.timers().iter().min_by_key(|(_, armed)| armed.at)?;
         Some((*first.0, self.clock.instant(first.1.at)))
     }
@@ -121,6 +138,10 @@ impl Shell {
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
         if next == self.core && effects.is_empty() {
+            // That a commit is not taken is news for a person.
+            if matches!(event, Event::Followed { .. }) {
+                self.tell_story(&event, &effects);
+            }
             return Ok(());
         }
         let entry = Entry { event, effects };
@@ -135,10 +156,11 @@ impl Shell {
         if self.core.trial_slot().is_none() {
             self.watch.end_trial();
         }
-        self.tell(seq, at, &entry);
-        for effect in entry.effects {
+        // Nobody's service waits for what is told.
+        for effect in entry.effects.clone() {
             self.carry_out(effect);
         }
+        self.tell(seq, at, &entry);
         self.since_snapshot += 1;
         if self.since_snapshot >= SNAPSHOT_EVERY {
             self.since_snapshot = 0;
@@ -162,13 +184,14 @@ impl Shell {
     fn on_news(&mut self, slot: Slot, id: &str, news: News) {
         match news {
             News::Crashed { store_path, exit } => self.saw_crash(slot, &store_path, exit),
-            News::Stopped | News::Exited(..) if self.occupants.dismiss(id, &self.store) => {}
+            News::Stopped | News::Exited(..) if self.occupants.dismiss(id) => {}
             news if self.occupants.id(slot) != Some(id) => tracing::debug!(%slot, id, ?news, "stale news"),
             News::Signal(signal) => self.saw(slot, signal),
             News::Ready => {
                 self.saw(slot, crate::health::Signal::Ready(true));
                 self.pending.push_back(Event::Ready { slot });
             }
+            News::NotYet(detail) => self.not_yet[slot.index()] = Some(detail),
             News::Exited(exit, ran_ms) => self.on_exited(slot, exit, ran_ms),
             News::Stopped => self.on_stopped(slot),
         }
@@ -179,7 +202,7 @@ impl Shell {
             super::start::Signal::Terminate => self.end = Some(End::Asked),
             super::start::Signal::Reload => self.reload(),
             super::start::Signal::Child => {
-                self.occupants.reap_orphans();
+                self.reap_at.get_or_insert_with(|| Instant::now() + REAP_PAUSE);
             }
         }
     }
@@ -227,7 +250,7 @@ impl Shell {
     }
 }
 
-async fn sleep_until(at: Option<std::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

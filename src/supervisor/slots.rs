@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::tools::Tools;
+use super::work::reason;
 use crate::lifecycle::{self, Slot};
 use crate::report::chain;
 use crate::runtime::instance::Instance;
@@ -38,6 +39,8 @@ pub struct Occupants {
     ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
+    /// What the descriptor store need not keep any more.
+    released: Vec<String>,
 }
 
 /// The instance in a slot.
@@ -91,6 +94,7 @@ impl Occupants {
             ended: Vec::new(),
             logs: [None, None],
             sandbox: None,
+            released: Vec::new(),
         }
     }
 
@@ -105,16 +109,16 @@ impl Occupants {
     }
 
     /// Takes an instance out of its slot: it has ended.
-    pub fn remove(&mut self, slot: Slot, store: &Arc<Mutex<dyn FdStore + Send>>) -> Option<Occupant> {
+    pub fn remove(&mut self, slot: Slot) -> Option<Occupant> {
         let occupant = self.slots[slot.index()].take()?;
-        self.release(&occupant, store);
+        self.release(&occupant.id);
         Some(occupant)
     }
 
     /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
-    pub fn bury(&mut self, slot: Slot, store: &Arc<Mutex<dyn FdStore + Send>>) {
+    pub fn bury(&mut self, slot: Slot) {
         self.ended.retain(|occupant| !occupant.task.is_finished());
-        let occupant = self.remove(slot, store);
+        let occupant = self.remove(slot);
         self.ended.extend(occupant);
     }
 
@@ -125,16 +129,21 @@ impl Occupants {
     }
 
     /// Forgets a retired instance that has ended; `false` when there is none of this id.
-    pub fn dismiss(&mut self, id: &str, store: &Arc<Mutex<dyn FdStore + Send>>) -> bool {
+    pub fn dismiss(&mut self, id: &str) -> bool {
         let Some(at) = self.leaving.iter().position(|occupant| occupant.id == id) else { return false };
         let occupant = self.leaving.swap_remove(at);
-        self.release(&occupant, store);
+        self.release(&occupant.id);
         true
     }
 
-    fn release(&self, occupant: &Occupant, store: &Arc<Mutex<dyn FdStore + Send>>) {
-        self.table.clear(&occupant.id);
-        for name in [format!("{INSTANCE_PREFIX}{}", occupant.id), format!("{LOG_PREFIX}{}", occupant.id)] {
+    fn release(&mut self, id: &str) {
+        self.table.clear(id);
+        self.released.extend([format!("{INSTANCE_PREFIX}{id}"), format!("{LOG_PREFIX}{id}")]);
+    }
+
+    /// Lets the store forget instances that have ended. Their successors were started first: it takes a while to ask it.
+    pub fn let_go(&mut self, store: &Arc<Mutex<dyn FdStore + Send>>) {
+        for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
             }
@@ -161,28 +170,20 @@ impl Occupants {
     /// # Errors
     /// In one line, for a person: which step failed and why.
     pub fn start(&mut self, wanted: &Wanted<'_>, id: String) -> Result<lifecycle::Instance, String> {
-        let log = self.log(wanted, &id)?;
-        let spawned = self.spawn(wanted, &id, &log.1);
-        let (instance, notify) = match spawned {
-            Ok(spawned) => spawned,
+        let (read, write) = log_pipe(wanted, &id)?;
+        let (instance, notify) = self.spawn(wanted, &id, &write).inspect_err(|_| self.release(&id))?;
+        // The process runs already: what it prints meanwhile waits in the pipe.
+        let log = match self.read_log(wanted, read) {
+            Ok(log) => log,
             Err(why) => {
-                self.table.clear(&id);
-                let _ = lock(wanted.store).remove(&format!("{LOG_PREFIX}{id}"));
+                self.release(&id);
+                end(instance);
                 return Err(why);
             }
         };
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
-        self.occupy(wanted, instance, log.0, notify, false);
+        self.occupy(wanted, instance, log, notify, false);
         Ok(started)
-    }
-
-    /// Opens the pipe of a new instance's log; its read end goes to the store, so that it outlives the supervisor.
-    fn log(&mut self, wanted: &Wanted<'_>, id: &str) -> Result<(Arc<Log>, OwnedFd), String> {
-        let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
-        if let Err(error) = lock(wanted.store).store(&format!("{LOG_PREFIX}{id}"), read.as_fd()) {
-            tracing::warn!(error = %chain(&error), "the log will not outlive the supervisor");
-        }
-        Ok((self.read_log(wanted, read)?, write))
     }
 
     fn read_log(&mut self, wanted: &Wanted<'_>, read: OwnedFd) -> Result<Arc<Log>, String> {
@@ -236,7 +237,7 @@ impl Occupants {
             notify: notify.as_ref().map(|notify| (notify.path(), watchdog)),
             pid_cell: Some(cell),
         })
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| reason(&error, error.hint()))?;
         drop(fds);
         drop(traffic);
         self.table.started(id, spawned.start_ticks);
@@ -272,7 +273,7 @@ impl Occupants {
         let log = match kept.iter().position(|(kept, _)| *kept == name) {
             Some(at) => self.read_log(wanted, kept.swap_remove(at).1)?,
             // Its output goes nowhere any more; an empty pipe stands for it.
-            None => self.log(wanted, id)?.0,
+            None => self.read_log(wanted, log_pipe(wanted, id)?.0)?,
         };
         let sandbox_user = None;
         let notify = wanted.tools.config.health.notify.as_ref();
@@ -328,9 +329,9 @@ impl Occupants {
         let id = entry.id.clone();
         if let Some(pid) = entry.pid {
             match Instance::adopt(&id, pid, entry.start_ticks, &self.trees) {
-                Ok(mut instance) => {
+                Ok(instance) => {
                     tracing::warn!(id, pid, "an instance that was begun and never recorded is ended");
-                    tokio::spawn(async move { instance.end().await });
+                    end(instance);
                 }
                 Err(error) => tracing::debug!(error = %chain(&error), "an instance is gone"),
             }
@@ -353,6 +354,20 @@ impl Drop for Occupant {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Opens the pipe of an instance's log; its read end goes to the store, so that it outlives the supervisor.
+fn log_pipe(wanted: &Wanted<'_>, id: &str) -> Result<(OwnedFd, OwnedFd), String> {
+    let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
+    if let Err(error) = lock(wanted.store).store(&format!("{LOG_PREFIX}{id}"), read.as_fd()) {
+        tracing::warn!(error = %chain(&error), "the log will not outlive the supervisor");
+    }
+    Ok((read, write))
+}
+
+/// Ends an instance that no slot has.
+fn end(mut instance: Instance) {
+    tokio::spawn(async move { instance.end().await });
 }
 
 fn sandbox(tools: &Tools, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {

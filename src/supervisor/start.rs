@@ -20,6 +20,7 @@ use super::slots::{Occupants, Wanted, lock};
 use super::sockets::{Control, Facade};
 use super::tools::Tools;
 use super::watch::Watch;
+use super::work::reason;
 use crate::config::{self, Config, LoadError};
 use crate::interface::access::Access;
 use crate::interface::evolution::serve_evolution;
@@ -48,14 +49,8 @@ const END_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// rei.toml is not right.
-    #[error("cannot use {}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: LoadError,
-    },
+    #[error(transparent)]
+    Config(#[from] LoadError),
     /// A directory or file of the state directory failed.
     #[error("cannot {act} {}", path.display())]
     File {
@@ -108,6 +103,8 @@ pub enum StartError {
     GaveUp {
         /// Why.
         reason: String,
+        /// What to do.
+        hint: String,
     },
 }
 
@@ -115,7 +112,7 @@ impl StartError {
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Config { source, .. } => source.hint(),
+            Self::Config(error) => error.hint(),
             Self::File { .. } => Some("set [state] directory in rei.toml to one that you can write".to_owned()),
             Self::Journal(error) => error.hint(),
             Self::Divergence(error) => Some(error.hint()),
@@ -129,7 +126,7 @@ impl StartError {
             Self::Listen(error) => error.hint(),
             Self::Keeper(error) => error.hint(),
             Self::Socket { source, .. } => source.hint(),
-            Self::GaveUp { .. } => Some("repair the source and run `rei run` again".to_owned()),
+            Self::GaveUp { hint, .. } => Some(hint.clone()),
         }
     }
 }
@@ -204,6 +201,10 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let mut shell = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
+    if shell.core.active().is_none() {
+        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
+        shell.tools.mirror.look().await?;
+    }
     let _sockets = serve(&shell)?;
     shell.signals.notify("READY=1");
     ready();
@@ -211,16 +212,16 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     let end = shell.run().await;
     match &end {
         End::Reexec => {}
-        End::Asked | End::GaveUp(_) => shell.end_all().await,
+        End::Asked | End::GaveUp { .. } => shell.end_all().await,
     }
-    if let End::GaveUp(reason) = end {
-        return Err(StartError::GaveUp { reason });
+    if let End::GaveUp { reason, hint } = end {
+        return Err(StartError::GaveUp { reason, hint });
     }
     Ok(end)
 }
 
 fn load(path: &Path) -> Result<Config, StartError> {
-    Config::load(path).map_err(|source| StartError::Config { path: path.to_owned(), source })
+    Ok(Config::load(path)?)
 }
 
 async fn begin(
@@ -236,6 +237,9 @@ async fn begin(
     let (journal, opened) = Journal::<Entry>::open(&paths.journal(), &meta)?;
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(cut) = &opened.cut {
+        tracing::warn!("{cut}");
     }
     let state: Lifecycle = match opened.snapshot {
         Some((_, state)) => serde_json::from_value(state).map_err(StartError::Snapshot)?,
@@ -272,9 +276,11 @@ async fn begin(
         draining: None,
         working: Vec::new(),
         signals: Signals::listen().map_err(io("take signals for"))?,
+        reap_at: None,
         end: None,
         since_snapshot: 0,
         started_at: clock.now(),
+        not_yet: [None, None],
         last_exit: None,
         asides: 0,
         tools,
@@ -355,6 +361,8 @@ fn followed(core: &Lifecycle) -> Option<ObjectId> {
 fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnDrop<()> {
     AbortOnDrop(tokio::spawn(async move {
         let mut follower = Follower::new(tools.mirror.clone(), tools.config.runtime.poll, seen);
+        // A source that is away for a day is told once.
+        let mut told_of: Option<String> = None;
         loop {
             let told = async {
                 let commit = follower.next().await?;
@@ -364,13 +372,19 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
             };
             match told.await {
                 Ok(event) => {
+                    if told_of.take().is_some() {
+                        tracing::info!("the source can be read again");
+                    }
                     if inputs.send(Input::Event(event)).await.is_err() {
                         return;
                     }
                 }
                 Err(error) => {
-                    let hint = error.hint().unwrap_or_default();
-                    tracing::warn!(error = chain(&error), hint, "cannot look at the followed ref");
+                    let why = reason(&error, error.hint());
+                    if told_of.as_ref() != Some(&why) {
+                        tracing::warn!("cannot follow the source, Active goes on: {why}");
+                        told_of = Some(why);
+                    }
                     tokio::time::sleep(FOLLOW_RETRY).await;
                 }
             }
@@ -522,7 +536,7 @@ impl Shell {
                     input
                     && self.occupants.id(slot) == Some(&*id)
                 {
-                    self.occupants.remove(slot, &self.store);
+                    self.occupants.remove(slot);
                 }
             }
         };

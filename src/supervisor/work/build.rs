@@ -17,6 +17,9 @@ use crate::time::Timestamp;
 /// The end of a log that an agent is told.
 const LOG_BYTES: usize = 16 << 10;
 
+/// Checks that fail and are named in one line.
+const CHECKS_TOLD: usize = 5;
+
 /// What is to be made.
 pub struct BuildOrder {
     /// For this evolution.
@@ -95,7 +98,9 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
     let outcome = blueprint::run(&job, checkpoint, &bench, &mut journal).await;
     match outcome.map_err(|error| reason(&error, error.hint()))? {
         Outcome::Done { commit } => built(tools, order, &job, &commit, inputs).await,
-        Outcome::Failed { stage, reason } => Err(format!("stage {stage} of {}: {reason}", order.blueprint)),
+        Outcome::Failed { stage, reason } => {
+            Err(format!("stage {stage} of the blueprint {}: {reason}", order.blueprint))
+        }
         Outcome::Paused { stage, checkpoint } => Ok(Event::BuildPaused {
             evolution: order.evolution.clone(),
             stage,
@@ -190,8 +195,12 @@ impl Bench<'_> {
                 Finding { ok: true, summary: format!("{count} checks pass"), ..Finding::default() }
             }
             Ok((count, failed)) => {
-                let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
-                let summary = format!("{} of {count} checks fail: {}", failed.len(), names.join(", "));
+                let told = failed.iter().take(CHECKS_TOLD);
+                let told: Vec<String> =
+                    told.map(|(name, log)| format!("{name}{}", super::last_words(log.as_bytes()))).collect();
+                let more = failed.len().saturating_sub(CHECKS_TOLD);
+                let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+                let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), told.join(", "));
                 let logs = failed.iter().map(|(name, log)| format!("== {name}\n{log}\n"));
                 Finding { ok: false, summary, log: logs.collect(), product: None }
             }

@@ -22,6 +22,9 @@ pub async fn install(tools: Arc<Tools>, evolution: EvolutionId, inputs: Inputs) 
     };
     Some(match built.await {
         Ok(version) => Event::Built { evolution, base_rev: version.rev.clone(), version, files_changed: Vec::new() },
-        Err(reason) => Event::BuildFailed { evolution, reason },
+        Err(reason) => {
+            let reason = reason.lines().next().unwrap_or_default().to_owned();
+            Event::BuildFailed { evolution, reason }
+        }
     })
 }

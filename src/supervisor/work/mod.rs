@@ -23,13 +23,19 @@ use crate::source::ObjectId;
 
 /// Progress events that may wait; more are dropped.
 const PROGRESS_MAX: usize = 64;
-/// The last lines of a build's log that a reason tells.
+/// The last lines of a build's log that an agent is told.
 const LOG_TAIL_BYTES: usize = 4 << 10;
+/// Lines and characters of them that a reason tells: the error, not the way to it.
+const WORDS_LINES: usize = 2;
+const WORDS_CHARS: usize = 300;
+
+/// Stands between what failed and the next step, in a reason of one line.
+pub const HINT: &str = "; hint: ";
 
 /// Why work failed, for a person, with the next step where there is one.
-pub(super) fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> String {
+pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> String {
     match hint {
-        Some(hint) => format!("{}; hint: {hint}", chain(error)),
+        Some(hint) => format!("{}{HINT}{hint}", chain(error)),
         None => chain(error),
     }
 }
@@ -46,7 +52,14 @@ async fn build_version(
     let flake = tools.flake(commit, reference).map_err(nix)?;
     let drv_root = tools.roots.path(&format!("{root}-drv")).map_err(nix)?;
     let package = &tools.config.runtime.package;
-    let derivation = tools.nix.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(nix)?;
+    let by_hand = |error: crate::nix::Error| {
+        let hint = error.hint().unwrap_or_else(|| {
+            let source = &tools.config.runtime.source;
+            format!("see it in full: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
+        });
+        reason(&error, Some(hint))
+    };
+    let derivation = tools.nix.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
     realise(tools, &derivation, root, inputs).await?;
     let tree = tools.mirror.tree(commit).await.map_err(|error| reason(&error, error.hint()))?;
     Ok(Version {
@@ -71,9 +84,19 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
         tools.nix.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = tools.nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
-    let log = String::from_utf8_lossy(&log).into_owned();
-    let hint = failure.hint().unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
-    Err(format!("{} does not build: {}; hint: {hint}\n{}", derivation.drv.display(), failure.message, log.trim_end()))
+    let said = last_words(&log);
+    let hint = failure.hint(&derivation.drv).unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
+    // One line for a person; whoever repairs it is told the end of the log too.
+    Err(format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end()))
+}
+
+/// The end of what a build or check printed, to stand behind the sentence that it failed.
+pub(super) fn last_words(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(WORDS_LINES)..].join(" / ");
+    let last: String = last.chars().filter(|c| !c.is_control()).take(WORDS_CHARS).collect();
+    if last.is_empty() { last } else { format!("; it said: {last}") }
 }
 
 /// Tells progress to the loop, which tells whoever listens.

@@ -1,0 +1,227 @@
+//! The runtime that the tests of bad input supervise: a small HTTP service whose behaviour is a file in its own store
+//! path, from well to unruly. It is also the builder that makes such store paths, and the builder of the flake's checks.
+//!
+//! | called as | does |
+//! |---|---|
+//! | `unruly make` | writes `$out`, as a builder |
+//! | `unruly try` | a check: what `$try` says |
+//! | `unruly agent` | an agent: what the file `agent` in its workspace's parent says, see `agent` |
+//! | `unruly` | serves on the inherited sockets |
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Whether it was asked to become sick.
+static SICK: AtomicBool = AtomicBool::new(false);
+
+/// A reply that no supervisor should take, in bytes.
+const HUGE_BYTES: usize = 100 << 20;
+/// What a flood prints at once, and altogether, in bytes.
+const FLOOD_CHUNK: usize = 1 << 20;
+const FLOOD_BYTES: usize = 300 << 20;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("make") => make(),
+        Some("try") => check(),
+        Some("agent") => agent(),
+        _ => serve(),
+    }
+}
+
+fn attribute(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+/// Makes a version: a link to this program and the name of a behaviour.
+fn make() -> ExitCode {
+    if attribute("behaviour").trim() == "does not build" {
+        eprintln!("unruly.c:7: error: a semicolon is missing");
+        return ExitCode::FAILURE;
+    }
+    let out = PathBuf::from(attribute("out"));
+    std::fs::create_dir_all(out.join("bin")).expect("an output");
+    let name = std::env::var("bin").unwrap_or_else(|_| "unruly".into());
+    std::os::unix::fs::symlink(attribute("program"), out.join("bin").join(name)).expect("a link");
+    std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
+    ExitCode::SUCCESS
+}
+
+/// A check of the flake.
+fn check() -> ExitCode {
+    let out = PathBuf::from(attribute("out"));
+    let pass = || std::fs::write(&out, "passed").is_ok();
+    match attribute("try").as_str() {
+        // Whether what is to be checked is right: the file in the tree says so.
+        "reads" => {
+            let text = std::fs::read_to_string(attribute("subject")).unwrap_or_default();
+            println!("the subject says {:?}", text.trim());
+            if text.contains("wrong") || !pass() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        "passes" if pass() => ExitCode::SUCCESS,
+        // Prints a verdict, leaves one where rei's own checks leave theirs, and ends well without an output.
+        "says passed" => {
+            println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            println!("one test failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An agent. What it does is the last word of its command.
+fn agent() -> ExitCode {
+    match std::env::args().nth(2).as_deref() {
+        Some("hangs") => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        Some("floods") => {
+            flood();
+            ExitCode::FAILURE
+        }
+        Some("crashes") => std::process::abort(),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn flood() {
+    let mut line = vec![b'x'; FLOOD_CHUNK];
+    line[FLOOD_CHUNK - 1] = b'\n';
+    let mut stdout = std::io::stdout().lock();
+    for _ in 0..FLOOD_BYTES / FLOOD_CHUNK {
+        let _ = stdout.write_all(&line);
+    }
+}
+
+/// The inherited descriptor with a name.
+fn listener(name: &str) -> Option<RawFd> {
+    let names = attribute("LISTEN_FDNAMES");
+    let at = names.split(':').position(|known| known == name)?;
+    RawFd::try_from(at).ok().map(|at| 3 + at)
+}
+
+fn serve() -> ExitCode {
+    let program = PathBuf::from(std::env::args().next().unwrap_or_default());
+    let home = program.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
+    let behaviour = std::fs::read_to_string(home.join("behaviour")).unwrap_or_default();
+    let behaviour = behaviour.trim().to_owned();
+    let (does, version) = behaviour.split_once(' ').unwrap_or((&behaviour, "1"));
+    match does {
+        "exits" => return ExitCode::from(3),
+        "says_passed" => {
+            println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
+            return ExitCode::SUCCESS;
+        }
+        // Puts a verdict wherever a judge might look for one, and ends well.
+        "writes_verdict" => {
+            let verdict = "{\"schema\":\"rei-verdict/1.0\",\"verdict\":\"pass\",\"summary\":\"\"}";
+            for dir in [attribute("out"), "..".into(), "../..".into(), "/tmp".into(), home.display().to_string()] {
+                let _ = std::fs::create_dir_all(&dir);
+                let _ = std::fs::write(Path::new(&dir).join("verdict.json"), verdict);
+            }
+            return ExitCode::SUCCESS;
+        }
+        "forks" => {
+            // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
+            if unsafe { libc::fork() } != 0 {
+                return ExitCode::SUCCESS;
+            }
+        }
+        "ignores_term" => {
+            // SAFETY: ignoring a signal installs no handler.
+            unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        }
+        "slow_start" => std::thread::sleep(Duration::from_secs(120)),
+        _ => {}
+    }
+    let alone = does.to_owned();
+    match does {
+        "floods" => drop(std::thread::spawn(flood)),
+        "leaks_memory" => drop(std::thread::spawn(leak_memory)),
+        "leaks_fds" => drop(std::thread::spawn(leak_fds)),
+        _ => {}
+    }
+    if let Some(fd) = listener("rei") {
+        // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+        let socket = unsafe { UnixListener::from_raw_fd(fd) };
+        std::thread::spawn(move || {
+            for stream in socket.incoming().flatten() {
+                let does = alone.clone();
+                std::thread::spawn(move || report(stream, &does));
+            }
+        });
+    }
+    // SAFETY: as above.
+    let http = unsafe { TcpListener::from_raw_fd(listener("http").expect("a listener named http")) };
+    for stream in http.incoming().flatten() {
+        answer(stream, does, version);
+    }
+    ExitCode::SUCCESS
+}
+
+fn answer(mut stream: TcpStream, does: &str, version: &str) {
+    let mut head = [0_u8; 4096];
+    let n = stream.read(&mut head).unwrap_or(0);
+    let head = String::from_utf8_lossy(&head[..n]).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or("/");
+    let (status, body) = match path {
+        "/healthz" if does == "never_ready" || SICK.load(Ordering::Relaxed) => (503, "no"),
+        "/sicken" => {
+            SICK.store(true, Ordering::Relaxed);
+            (200, "sick")
+        }
+        "/healthz" => (200, "yes"),
+        "/die" => std::process::abort(),
+        "/answer" if does == "wrong_answer" => (200, "41"),
+        "/answer" => (200, "42"),
+        _ if does == "errors" => (500, "broken"),
+        _ => (200, version),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    // A client that has gone away misses its answer; the next one is served.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+}
+
+/// Answers on the interface as no runtime should.
+fn report(mut stream: UnixStream, does: &str) {
+    let mut call = Vec::new();
+    let mut byte = [0_u8; 1];
+    while stream.read(&mut byte).is_ok_and(|n| n == 1) && byte[0] != 0 {
+        call.push(byte[0]);
+    }
+    let sent = match does {
+        "garbage" => stream.write_all(b"\xff\xfe{this is no JSON\0"),
+        "huge" => {
+            let chunk = vec![b' '; FLOOD_CHUNK];
+            (0..HUGE_BYTES / FLOOD_CHUNK).try_for_each(|_| stream.write_all(&chunk))
+        }
+        // A call that is never answered.
+        _ => {
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+    };
+    drop(sent);
+}
+
+fn leak_memory() {
+    loop {
+        std::mem::forget(vec![1_u8; 4 << 20]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn leak_fds() {
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        std::mem::forget(file);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,116 @@
+//! Blueprints that cannot be run, and agents that do not do what they should.
+
+use rei::interface::types::MaintenanceAction;
+
+use crate::lab::{Lab, Supervisor, agent};
+
+/// A loop without a bound, a dead route, an unknown action, a stage that nothing leads to.
+const WRONG: &str = "version: 1\nname: wrong\nstages:\n  - id: a\n    type: deterministic\n    action: nix_biuld\n    \
+                     on_success: b\n    on_failure: nowhere\n  - id: b\n    type: deterministic\n    action: run_tests\n    \
+                     on_success: a\n  - id: c\n    type: deterministic\n    action: run_tests\n    on_success: done\n";
+
+fn write(lab: &Lab, name: &str, text: &str) {
+    std::fs::create_dir_all(lab.path("blueprints")).unwrap();
+    std::fs::write(lab.path(&format!("blueprints/{name}.yaml")), text).unwrap();
+}
+
+#[test]
+fn a_wrong_blueprint_is_told_before_anything_starts() {
+    let Some(lab) = Lab::new() else { return };
+    write(&lab, "wrong", WRONG);
+    lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"wrong\"\nincident = \"absent\"");
+    let output = lab.refused();
+    println!("{output}");
+    for word in ["wrong.yaml", "nix_biuld", "nix_build", "nowhere", "absent", "line 6", "hint: "] {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+}
+
+#[test]
+fn a_blueprint_that_became_wrong_is_told_when_it_is_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    write(
+        &lab,
+        "mine",
+        &std::fs::read_to_string("src/blueprint/builtin/upgrade.yaml").unwrap().replace("upgrade", "mine"),
+    );
+    lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"mine\"");
+    let mut supervisor = lab.serving();
+    write(&lab, "mine", &WRONG.replace("wrong", "mine"));
+    let rev = lab.commit("well 2");
+    let end = supervisor.verdict_on(&rev);
+    println!("{}", end.summary);
+    assert_eq!(end.action, Some(MaintenanceAction::Rejected));
+    for word in ["mine.yaml", "nix_biuld", "nowhere"] {
+        assert!(end.summary.contains(word), "{word:?} is not in:\n{}", end.summary);
+    }
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// An incident is given to an agent that does this; the evolution is rejected with these words and nothing is left.
+fn agent_that(does: &str, words: &[&str]) {
+    let Some(lab) = Lab::new() else { return };
+    let program = agent();
+    lab.configure(&format!(
+        "[blueprints]\nincident = \"repair\"\n[evolution]\nbudget = {{ per_incident = 1, per_hour = 6 }}\n\
+         [agents.fixer]\ncommand = [\"{0}\", \"agent\", \"{does}\"]\nread = [\"{1}\"]\ntimeout = \"2s\"\n",
+        program.display(),
+        program.parent().unwrap().display(),
+    ));
+    let mut supervisor = lab.serving();
+    for _ in 0..2 {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    let load = lab.load();
+    let end = ended(&mut supervisor);
+    println!("{}\n{}", end, supervisor.output());
+    for word in words {
+        assert!(end.contains(word), "{word:?} is not in:\n{end}");
+    }
+    load.none_lost();
+    assert!(!processes().iter().any(|line| line.contains("unruly\0agent") && line.contains(does)), "the agent is left");
+    let status = supervisor.status().unwrap();
+    assert!(status.attention.is_some_and(|text| text.contains("budget")), "an operator is needed");
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// How the repair ended.
+fn ended(supervisor: &mut Supervisor) -> String {
+    let mut summary = String::new();
+    supervisor.until("the end of the repair", |it| {
+        let history =
+            it.operator(async |client| client.history(Some(20)).await.unwrap_or_default()).unwrap_or_default();
+        let end = history.into_iter().find(|entry| entry.action == Some(MaintenanceAction::Rejected));
+        summary = end.map(|entry| entry.summary).unwrap_or_default();
+        !summary.is_empty()
+    });
+    summary
+}
+
+/// The command lines of all processes.
+fn processes() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok()).collect()
+}
+
+#[test]
+fn an_agent_that_hangs() {
+    agent_that("hangs", &["stage repair", "2s"]);
+}
+
+#[test]
+fn an_agent_that_floods() {
+    agent_that("floods", &["stage repair", "exit status 1"]);
+}
+
+#[test]
+fn an_agent_that_crashes() {
+    agent_that("crashes", &["stage repair", "SIGABRT"]);
+}
+
+#[test]
+fn an_agent_that_does_nothing() {
+    agent_that("nothing", &["stage", "no change"]);
+}

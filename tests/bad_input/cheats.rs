@@ -1,0 +1,134 @@
+//! A commit that wants to pass without being right: rejected by the check that caught it, put into quarantine, and
+//! Active is untouched.
+
+use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
+use crate::upgrade::rejects;
+
+/// A service with two checks and a golden run.
+fn guarded(protected: &str) -> Option<(Lab, Supervisor)> {
+    let lab = Lab::new()?;
+    lab.write(
+        "checks/default.nix",
+        "{ check, self }: {\n  right = check { name = \"right\"; try = \"reads\"; subject = \"${../behaviour}\"; };\n  \
+         also = check { name = \"also\"; try = \"passes\"; };\n}\n",
+    );
+    lab.commit_tree("two checks");
+    std::fs::create_dir(lab.path("golden")).unwrap();
+    let mut header = rei::golden::Header::new("answers", "http", rei::time::Timestamp::from_unix_ms(0));
+    header.normalisers = Vec::new();
+    let path = lab.path("golden/answers.golden.jsonl");
+    let mut writer = rei::golden::Writer::create(&path, &header).unwrap();
+    let response = Some(rei::golden::Expected { status: 200, headers: vec![], body: Some(b"42".to_vec()) });
+    writer.push(rei::golden::Exchange { request: rei::http::Request::get("/answer"), response, after_ms: 0 }).unwrap();
+    writer.finish().unwrap();
+    // The shipped blueprint runs the flake's checks itself; here the judge alone is asked.
+    std::fs::create_dir(lab.path("blueprints")).unwrap();
+    let follow = "version: 1\nname: follow\nstages:\n  - id: follow\n    type: deterministic\n    action: checkout\n    \
+                  outputs: [commit]\n    on_success: done\n";
+    std::fs::write(lab.path("blueprints/follow.yaml"), follow).unwrap();
+    lab.configure(&format!(
+        "[validation]\ngolden = [\"golden\"]\nprotected = [{protected}]\n[blueprints]\ndirectory = \"blueprints\"\n\
+         upgrade = \"follow\"\n[evolution]\nbudget = {{ per_incident = 3, per_hour = 60 }}"
+    ));
+    let supervisor = lab.serving();
+    Some((lab, supervisor))
+}
+
+/// The commit is rejected with these words and is in quarantine.
+fn caught(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) {
+    let summary = rejects(lab, supervisor, rev, words);
+    let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
+    let tree = lab.git(&["rev-parse", &format!("{rev}^{{tree}}")]);
+    assert!(quarantine.iter().any(|entry| entry.tree == tree.trim()), "not in quarantine: {summary}\n{quarantine:#?}");
+}
+
+#[test]
+fn a_protected_file_is_edited() {
+    let Some((lab, mut supervisor)) = guarded("\"checks/**\", \"flake.nix\", \"golden/**\"") else { return };
+    // A check that reads something else.
+    lab.write("checks/default.nix", &CHECKS.replace("../behaviour", "../flake.nix"));
+    let rev = lab.commit("wrong 2");
+    caught(&lab, &mut supervisor, &rev, &["unit", "checks/default.nix"]);
+    // The flake's checks become `true`.
+    lab.git(&["checkout", "--quiet", "HEAD~1", "--", "checks"]);
+    let flake = FLAKE.replace("check = attributes: make", "check = attributes: let try = \"passes\"; in make");
+    lab.write(
+        "flake.nix",
+        &flake
+            .replace("// attributes); in", "// attributes // { try = \"passes\"; }); in")
+            .replace("SYSTEM", &system()),
+    );
+    let rev = lab.commit("wrong 3");
+    caught(&lab, &mut supervisor, &rev, &["unit", "flake.nix"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_check_is_deleted_where_nothing_is_protected() {
+    let Some((lab, mut supervisor)) = guarded("") else { return };
+    lab.write("checks/default.nix", "{ check, self }: { also = check { name = \"also\"; try = \"passes\"; }; }");
+    let rev = lab.commit("wrong 2");
+    caught(&lab, &mut supervisor, &rev, &["unit", "right"]);
+    lab.write("checks/default.nix", "{ check, self }: { }");
+    let rev = lab.commit("wrong 3");
+    caught(&lab, &mut supervisor, &rev, &["unit", "right"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_check_lies() {
+    let Some((lab, mut supervisor)) = guarded("") else { return };
+    // It prints that it passed, and ends well without an output.
+    lab.write("checks/default.nix", &CHECKS.replace("\"reads\"", "\"says passed\""));
+    let rev = lab.commit("wrong 2");
+    rejects(&lab, &mut supervisor, &rev, &["right"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn checks_are_patched_to_true_where_nothing_is_protected() {
+    let Some((lab, mut supervisor)) = guarded("") else { return };
+    lab.write(
+        "checks/default.nix",
+        "{ check, self }: { right = check { name = \"right\"; try = \"passes\"; }; also = check { name = \"also\"; try = \"passes\"; }; }",
+    );
+    let rev = lab.commit("wrong_answer 2");
+    // What the operator asks remains.
+    caught(&lab, &mut supervisor, &rev, &["golden/answers", "41"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_golden_run_in_the_tree_is_no_question() {
+    let Some((lab, mut supervisor)) = guarded("\"checks/**\"") else { return };
+    std::fs::create_dir(lab.path("repo/golden")).unwrap();
+    let golden = std::fs::read_to_string(lab.path("golden/answers.golden.jsonl")).unwrap();
+    lab.write("golden/answers.golden.jsonl", &golden.replace("42", "41"));
+    let rev = lab.commit("wrong_answer 2");
+    caught(&lab, &mut supervisor, &rev, &["golden/answers", "42", "41"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
+    let Some((lab, mut supervisor)) = guarded("\"checks/**\"") else { return };
+    for (behaviour, words) in [
+        ("says_passed 2", ["boot", "ended"]),
+        ("writes_verdict 2", ["boot", "ended"]),
+        ("wrong_answer 2", ["golden/answers", "41"]),
+    ] {
+        println!("== {behaviour}");
+        let rev = lab.commit(behaviour);
+        caught(&lab, &mut supervisor, &rev, &words);
+    }
+    // The same content by another commit is not even built.
+    let status = supervisor.status().unwrap();
+    lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
+    let rev = lab.git(&["rev-parse", "HEAD"]);
+    let line = supervisor.says(&format!("{} ", &rev[..12]));
+    println!("{line}");
+    assert!(line.contains("quarantine"), "{line}");
+    let after = supervisor.status().unwrap();
+    assert_eq!(status.active.map(|it| it.version), after.active.map(|it| it.version));
+    assert_eq!(supervisor.stop(), Some(0));
+}

@@ -1,0 +1,138 @@
+//! A disk that is full: Active serves, is started again when it dies, and a rollback needs no byte.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rei::interface::types::MaintenanceAction;
+
+use crate::lab::Lab;
+
+/// A small file system of its own, mounted as the lab's state directory.
+struct Disk {
+    at: PathBuf,
+    filler: PathBuf,
+}
+
+impl Disk {
+    /// `None`, with a word why, where this user may not mount.
+    fn mount(lab: &Lab) -> Option<Self> {
+        let at = lab.path("state");
+        std::fs::create_dir_all(&at).unwrap();
+        let image = lab.path("disk.img");
+        std::fs::File::create(&image).unwrap().set_len(48 << 20).unwrap();
+        let ran = |program: &str, args: &[&str]| {
+            Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+        };
+        let (image, dir) = (image.to_str().unwrap(), at.to_str().unwrap());
+        // Without a share for root: what is full is full.
+        let mounted = ran("mkfs.ext4", &["-q", "-m", "0", image]) && ran("mount", &["-o", "loop", image, dir])
+            || ran("mount", &["-t", "tmpfs", "-o", "size=48m,mode=0711", "tmpfs", dir]);
+        if !mounted {
+            eprintln!("SKIPPED: this test needs to mount a file system");
+            return None;
+        }
+        eprintln!("{}", kind(&at));
+        Some(Self { filler: at.join("filler"), at })
+    }
+
+    /// Leaves no byte.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.filler).unwrap();
+        for size in [1 << 20, 4096, 512, 1] {
+            let block = vec![0x78_u8; size];
+            while file.write_all(&block).is_ok() {}
+        }
+        let _ = file.sync_all();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(&self.filler).unwrap();
+    }
+}
+
+fn kind(at: &Path) -> String {
+    let output = Command::new("stat").args(["-f", "-c", "file system: %T"]).arg(at).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
+    }
+}
+
+#[test]
+fn full_while_it_serves() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    let mut supervisor = lab.serving();
+    let load = lab.load();
+    disk.fill();
+    // An upgrade cannot be had, and that is said.
+    let rev = lab.commit("well 2");
+    let line = supervisor.says("No space left");
+    println!("{line}");
+    load.none_lost();
+    // It dies, and is started again.
+    for _ in 0..5 {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    assert!(supervisor.status().is_some(), "it answers");
+    println!("{}", supervisor.output());
+    disk.free();
+    // What could not be done is done once there is room.
+    let again = lab.commit("well 3");
+    let _ = rev;
+    let end = supervisor.verdict_on(&again);
+    println!("{}", supervisor.output());
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn full_in_the_canary() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    lab.configure("[promotion]\ncanary = [{ share = 0.5, for = \"30s\" }]\nobserve = \"30s\"");
+    let mut supervisor = lab.serving();
+    let rev = lab.commit("well 2");
+    supervisor.until("the canary", |_| lab.ask("/").as_deref() == Ok("2"));
+    disk.fill();
+    supervisor.until("the candidate's share", |_| lab.ask("/die").is_err() && lab.ask("/").as_deref() == Ok("1"));
+    let end = supervisor.verdict_on(&rev);
+    println!("{}\n{}", end.summary, supervisor.output());
+    assert_ne!(end.action, Some(MaintenanceAction::Promoted));
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    disk.free();
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_rollback_on_a_full_disk() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    lab.configure("[promotion]\ncanary = []\nobserve = \"60s\"\n[incidents]\nerrors = { ratio = 0.1, for = \"1s\" }");
+    let mut supervisor = lab.serving();
+    let before = supervisor.status().and_then(|it| it.active).unwrap();
+    let rev = lab.commit("well 2");
+    supervisor.until("the promotion", |it| {
+        lab.ask("/").as_deref() == Ok("2")
+            && it.status().is_some_and(|status| status.phase == rei::interface::operations::Phase::Observing)
+    });
+    disk.fill();
+    let load = lab.load();
+    assert_eq!(lab.ask("/sicken"), Ok("sick".to_owned()));
+    supervisor.until("Previous", |_| lab.ask("/").as_deref() == Ok("1"));
+    let end = supervisor.verdict_on(&rev);
+    println!("{}\n{}", end.summary, supervisor.output());
+    assert_eq!(end.action, Some(MaintenanceAction::RolledBack), "{}", end.summary);
+    let after = supervisor.status().and_then(|it| it.active).unwrap();
+    assert_eq!((after.version, after.generation), (before.version, before.generation));
+    let current = std::fs::read_link(lab.path("state/profiles/service")).unwrap();
+    assert_eq!(current.to_str(), Some("service-1-link"), "the profile went back too");
+    load.none_lost();
+    disk.free();
+    assert_eq!(supervisor.stop(), Some(0));
+}

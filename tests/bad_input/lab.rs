@@ -1,0 +1,484 @@
+//! A real supervisor on a real service in a directory of its own: store, repository, state, port.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rei::interface::client::OperationsClient;
+use rei::interface::operations::Status;
+
+/// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
+const FACT: Duration = Duration::from_secs(120);
+/// The pause between looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// The bound of one request: a supervisor that switches, restarts or is killed makes nobody wait longer.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// The flake of the service. What it is and what its checks are is told by two files beside it.
+pub const FLAKE: &str = r#"{
+  outputs = { self }: let
+    make = attributes: derivation ({
+      system = "SYSTEM"; builder = "${./unruly}"; args = [ "make" ]; program = "${./unruly}";
+    } // attributes);
+    check = attributes: make ({ args = [ "try" ]; } // attributes);
+  in {
+    packages.SYSTEM.default = make { name = "service"; behaviour = builtins.readFile ./behaviour; };
+    checks.SYSTEM = import ./checks/default.nix { inherit check self; };
+  };
+}
+"#;
+
+/// One check, which reads the behaviour.
+pub const CHECKS: &str = r#"{ check, self }: {
+  right = check { name = "right"; try = "reads"; subject = "${../behaviour}"; };
+}
+"#;
+
+/// A directory with everything that one supervisor needs.
+pub struct Lab {
+    dir: tempfile::TempDir,
+    port: TcpListenerPort,
+}
+
+/// A port that was free a moment ago, on an address that no other test of this machine has.
+struct TcpListenerPort(SocketAddr);
+
+impl TcpListenerPort {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let host = NEXT.fetch_add(1, Ordering::Relaxed) % 250 + 1;
+        let pid = std::process::id() % 250 + 1;
+        let listener = TcpListener::bind(format!("127.77.{pid}.{host}:0")).expect("a free port");
+        Self(listener.local_addr().expect("an address"))
+    }
+}
+
+/// Programs that cannot be had here end a test with a word.
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+/// The two programs without their symbols: what is not there need not be copied and hashed.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    PROGRAMS
+        .get_or_init(|| {
+            let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
+            let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "unruly"]).status().unwrap();
+            assert!(build.success(), "cargo build --example unruly");
+            let rei = Path::new(env!("CARGO_BIN_EXE_rei"));
+            let unruly = rei.parent().expect("a target directory").join("examples/unruly");
+            for (from, name) in [(rei, "rei"), (&unruly, "unruly")] {
+                let to = dir.path().join(name);
+                std::fs::copy(from, &to).unwrap();
+                // Without `strip` it is only slower.
+                let _ = Command::new("strip").arg(&to).output();
+            }
+            passable(dir.path());
+            dir
+        })
+        .path()
+}
+
+/// Lets other users through: instances have users of their own where the supervisor is root.
+fn passable(dir: &Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
+}
+
+impl Lab {
+    /// A service that is well; `None`, with a word why, where the machine has no Nix or no user namespaces.
+    pub fn new() -> Option<Self> {
+        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
+            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("rei-bad-").tempdir().unwrap();
+        passable(dir.path());
+        let lab = Self { dir, port: TcpListenerPort::new() };
+        std::fs::create_dir_all(lab.path("etc")).unwrap();
+        std::fs::write(lab.path("etc/nix.conf"), "build-users-group =\nsubstituters =\nsandbox-paths =\n").unwrap();
+        lab.git_init();
+        std::fs::copy(programs().join("unruly"), lab.path("repo/unruly")).unwrap();
+        lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
+        lab.write("checks/default.nix", CHECKS);
+        lab.commit("well 1");
+        lab.configure("");
+        Some(lab)
+    }
+
+    /// A path below the lab's directory.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Writes rei.toml: the usual one, with lines added at its end.
+    pub fn configure(&self, more: &str) {
+        self.configure_with("", more);
+    }
+
+    /// The same, with lines added to `[runtime]` too.
+    pub fn configure_with(&self, runtime: &str, more: &str) {
+        let health = if more.contains("[health]") {
+            String::new()
+        } else {
+            "[health]\nhttp = { listen = \"http\", path = \"/healthz\", interval = \"100ms\", timeout = \"2s\" }\n"
+                .to_owned()
+        };
+        let promotion = if more.contains("[promotion]") {
+            ""
+        } else {
+            "[promotion]\ncanary = [{ share = 0.5, for = \"1s\" }]\nobserve = \"2s\"\n"
+        };
+        let start = if runtime.contains("start_timeout") { "" } else { "start_timeout = \"20s\"\n" };
+        let text = format!(
+            "[runtime]\nname = \"service\"\nsource = \"{repo}\"\ncommand = [\"bin/unruly\"]\nlisten = [\"http={port}\"]\n\
+             poll = \"1s\"\nstop_timeout = \"2s\"\n{start}{runtime}\n{health}{promotion}\
+             [state]\ndirectory = \"{state}\"\n{more}\n",
+            repo = self.path("repo").display(),
+            port = self.port.0,
+            state = self.path("state").display(),
+        );
+        std::fs::write(self.path("rei.toml"), text).unwrap();
+    }
+
+    /// Replaces words of rei.toml, which must be there.
+    pub fn reword(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("rei.toml")).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        std::fs::write(self.path("rei.toml"), text.replace(from, to)).unwrap();
+    }
+
+    /// Where the service listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.0
+    }
+
+    fn git_init(&self) {
+        std::fs::create_dir_all(self.path("repo")).unwrap();
+        self.git(&["init", "--quiet", "--initial-branch=main"]);
+    }
+
+    /// Runs git in the repository.
+    pub fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.path("repo"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path("repo"))
+            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
+            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
+            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
+            .args(args)
+            .output()
+            .expect("git is needed");
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Writes a file of the repository.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path("repo").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Commits the tree with this behaviour, `DOES VERSION`; gives the commit.
+    pub fn commit(&self, behaviour: &str) -> String {
+        self.write("behaviour", &format!("{behaviour}\n"));
+        self.commit_tree(behaviour)
+    }
+
+    /// Commits the tree as it is.
+    pub fn commit_tree(&self, message: &str) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// A command that runs rei with the lab's store.
+    pub fn rei(&self) -> Command {
+        let mut command = Command::new(programs().join("rei"));
+        self.environment(&mut command);
+        command
+    }
+
+    /// Gives a command the lab's store and nothing else of the machine but its PATH.
+    pub fn environment(&self, command: &mut Command) {
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        for (name, path) in [
+            ("NIX_STORE_DIR", "store"),
+            ("NIX_STATE_DIR", "var/nix"),
+            ("NIX_LOG_DIR", "var/log/nix"),
+            ("NIX_CONF_DIR", "etc"),
+            ("HOME", "home"),
+        ] {
+            command.env(name, self.path(path));
+        }
+        command.env("NIX_REMOTE", "").env("RUST_BACKTRACE", "1").env("RUST_LOG", "info");
+        command.stdin(Stdio::null());
+    }
+
+    /// `rei run`, begun.
+    pub fn run(&self) -> Supervisor {
+        self.run_by(self.rei())
+    }
+
+    /// `rei run` by a command of one's own.
+    pub fn run_by(&self, mut command: Command) -> Supervisor {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let output = self.path(&format!("output-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let file = std::fs::File::create(&output).unwrap();
+        command.arg("run").args(config_args(&self.path("rei.toml")));
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Supervisor { child, output, control: self.path("state/control.sock"), ended: None }
+    }
+
+    /// `rei run` that must refuse: what it said. Nothing may serve, nothing may be left.
+    pub fn refused(&self) -> String {
+        let mut supervisor = self.run();
+        let code = supervisor.wait();
+        let output = supervisor.output();
+        assert_ne!(code, Some(0), "rei run should have refused: {output}");
+        output
+    }
+
+    /// `rei run` on the first version that serves it.
+    pub fn serving(&self) -> Supervisor {
+        let mut supervisor = self.run();
+        supervisor.until("the first version to serve", |it| it.status().is_some_and(|it| it.active.is_some()));
+        assert_eq!(self.ask("/"), Ok("1".to_owned()));
+        supervisor
+    }
+
+    /// One request: the body of the answer.
+    pub fn ask(&self, path: &str) -> Result<String, String> {
+        ask(self.address(), path)
+    }
+
+    /// Requests in the background, one after another, until it is dropped.
+    pub fn load(&self) -> Load {
+        Load::on(self.address())
+    }
+}
+
+/// How `rei run` is told where its file is.
+fn config_args(path: &Path) -> Vec<std::ffi::OsString> {
+    vec![path.into()]
+}
+
+/// Nix's name of this machine.
+pub fn system() -> String {
+    format!("{}-linux", std::env::consts::ARCH)
+}
+
+/// One request over a connection of its own: the body of the answer.
+pub fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
+    let answer = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, REQUEST)?;
+        stream.set_read_timeout(Some(REQUEST))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = answer().map_err(|error| error.to_string())?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("no answer: {text:?}"))?;
+    if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
+}
+
+/// Requests without a pause.
+pub struct Load {
+    end: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    failures: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr) -> Self {
+        let (end, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let thread = std::thread::spawn({
+            let (end, count, failures) = (end.clone(), count.clone(), failures.clone());
+            move || {
+                while !end.load(Ordering::Relaxed) {
+                    if let Err(error) = ask(address, "/") {
+                        failures.lock().unwrap().push(error);
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        Self { end, count, failures, thread: Some(thread) }
+    }
+
+    /// Requests so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Ends it. Every request must have been answered, and there must have been some.
+    pub fn none_lost(mut self) {
+        self.stop();
+        let failures = self.failures.lock().unwrap();
+        assert!(failures.is_empty(), "{} of {} requests failed: {:?}", failures.len(), self.count(), failures.first());
+        assert!(self.count() > 0);
+    }
+
+    fn stop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A supervisor that runs.
+pub struct Supervisor {
+    child: Child,
+    output: PathBuf,
+    control: PathBuf,
+    ended: Option<Option<i32>>,
+}
+
+impl Supervisor {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said, without colours.
+    pub fn output(&self) -> String {
+        let text = String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned();
+        let mut plain = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find('\u{1b}') {
+            plain.push_str(&rest[..at]);
+            rest = rest[at..].split_once('m').map_or("", |(_, rest)| rest);
+        }
+        plain + rest
+    }
+
+    /// What an operator sees; `None` before it can be asked.
+    pub fn status(&self) -> Option<Status> {
+        self.operator(async |client| client.status().await.ok()).flatten()
+    }
+
+    /// Asks something on the control socket; `None` when nobody answers there.
+    pub fn operator<T>(&self, ask: impl AsyncFnOnce(OperationsClient) -> T) -> Option<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = OperationsClient::connect(&self.control).await.ok()?;
+            Some(ask(client).await)
+        })
+    }
+
+    /// Waits for a fact.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let since = Instant::now();
+        while !holds(self) {
+            assert!(self.is_running(), "rei ended while waiting for {what}:\n{}", self.output());
+            assert!(since.elapsed() < FACT, "no {what}; status {:#?}\n{}", self.status(), self.output());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits for words in what it says; gives the line.
+    pub fn says(&mut self, words: &str) -> String {
+        self.until(words, |it| it.output().contains(words));
+        self.output().lines().find(|line| line.contains(words)).unwrap_or_default().to_owned()
+    }
+
+    /// Waits for the end of the evolution about a commit: how it ended, and why.
+    pub fn verdict_on(&mut self, rev: &str) -> rei::interface::operations::HistoryEntry {
+        let mut found = None;
+        self.until(&format!("the end of the evolution to {rev}"), |it| {
+            let history = it.operator(async |client| client.history(Some(50)).await.unwrap_or_default());
+            let wanted = &rev[..12];
+            found = history.unwrap_or_default().into_iter().find(|entry| {
+                entry.finished_at.is_some() && (entry.summary.contains(wanted) || entry.summary.contains(rev))
+            });
+            found.is_some()
+        });
+        found.expect("found just now")
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it has ended; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.ended = Some(status.code());
+                return status.code();
+            }
+            assert!(since.elapsed() < FACT, "rei does not end:\n{}", self.output());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) -> Option<i32> {
+        let _ = kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), Signal::SIGTERM);
+        self.wait()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), Signal::SIGTERM);
+            let since = Instant::now();
+            while self.is_running() && since.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(LOOK);
+            }
+            let _ = self.child.kill();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what rei said ---\n{}", self.output());
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Store paths are read-only, and only root may remove files from a read-only directory.
+        make_writable(self.dir.path());
+    }
+}
+
+fn make_writable(path: &Path) {
+    let Ok(about) = path.symlink_metadata() else { return };
+    if !about.is_dir() {
+        return;
+    }
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        make_writable(&entry.path());
+    }
+}
+
+/// The program that stands in for an agent.
+pub fn agent() -> PathBuf {
+    programs().join("unruly")
+}

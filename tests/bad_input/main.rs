@@ -1,0 +1,21 @@
+//! Bad input, on a real `rei run`: each case gives one clear error that names the thing and the next step, changes
+//! nothing else, and Active keeps serving.
+//!
+//! | file | what is bad |
+//! |---|---|
+//! | `start` | what makes a start impossible |
+//! | `upgrade` | a commit that cannot become a version |
+//! | `cheats` | a commit that wants to pass without being right |
+//! | `runtime` | a runtime that misbehaves while it serves |
+//! | `agents` | blueprints and agents |
+//! | `disk` | a disk that is full |
+//!
+//! Needs Nix and user namespaces; says so and skips where they are missing.
+
+mod agents;
+mod cheats;
+mod disk;
+mod lab;
+mod runtime;
+mod start;
+mod upgrade;

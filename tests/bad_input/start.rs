@@ -1,0 +1,255 @@
+//! What makes a start impossible: one error, and nothing is changed.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::lab::{FLAKE, Lab, system};
+
+/// `rei run` refuses with all these words, and says what to do next.
+fn refuses(lab: &Lab, words: &[&str]) -> String {
+    refuses_by(lab, lab.rei(), words)
+}
+
+fn refuses_by(lab: &Lab, command: Command, words: &[&str]) -> String {
+    let mut supervisor = lab.run_by(command);
+    let code = supervisor.wait();
+    let output = supervisor.output();
+    println!("{output}");
+    assert_ne!(code, Some(0), "{output}");
+    for word in words {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+    assert_eq!(output.lines().filter(|line| line.starts_with("error: ")).count(), 1, "one error:\n{output}");
+    assert_eq!(output.matches("hint: ").count(), 1, "one next step:\n{output}");
+    assert!(!output.contains("panicked"), "{output}");
+    assert!(lab.ask("/").is_err(), "something serves");
+    output
+}
+
+#[test]
+fn a_first_version_that_does_not_evaluate() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write("flake.nix", "{ outputs = { self }: { packages = nonsense; }; }");
+    let rev = lab.commit_tree("nonsense");
+    refuses(&lab, &["undefined variable 'nonsense'", "flake.nix:1:", &rev[..12]]);
+}
+
+#[test]
+fn a_first_version_that_does_not_build() {
+    let Some(lab) = Lab::new() else { return };
+    lab.commit("does not build");
+    refuses(&lab, &["service", "a semicolon is missing", "nix-store --read-log /"]);
+}
+
+#[test]
+fn a_package_that_the_flake_does_not_have() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write("flake.nix", &FLAKE.replace("SYSTEM.default", "SYSTEM.other").replace("SYSTEM", &system()));
+    lab.commit_tree("other");
+    refuses(&lab, &["no package default", "it has: other", "runtime.package = \"other\""]);
+}
+
+#[test]
+fn a_command_that_the_first_version_does_not_have() {
+    let Some(lab) = Lab::new() else { return };
+    lab.reword("bin/unruly", "bin/absent");
+    refuses(&lab, &["bin/absent", "runtime.command", "ls /"]);
+}
+
+#[test]
+fn a_first_version_that_never_becomes_ready() {
+    let Some(lab) = Lab::new() else { return };
+    lab.commit("never_ready 1");
+    lab.configure_with("start_timeout = \"3s\"\n", "");
+    refuses(&lab, &["did not serve in time", "503", "runtime.start_timeout", "a.log"]);
+}
+
+#[test]
+fn a_first_version_that_ends_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    lab.commit("exits 1");
+    refuses(&lab, &["does not stay up", "exit code 3", "a.log"]);
+}
+
+#[test]
+fn a_first_version_that_forks_and_ends() {
+    let Some(lab) = Lab::new() else { return };
+    lab.commit("forks 1");
+    refuses(&lab, &["does not stay up", "foreground"]);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let Some(lab) = Lab::new() else { return };
+    let taken = TcpListener::bind(lab.address()).unwrap();
+    let mut supervisor = lab.run();
+    assert_ne!(supervisor.wait(), Some(0));
+    let output = supervisor.output();
+    println!("{output}");
+    for word in [&lab.address().to_string(), "hint: ", "ss -"] {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+    drop(taken);
+}
+
+#[test]
+fn a_source_that_is_no_repository() {
+    let Some(lab) = Lab::new() else { return };
+    std::fs::remove_dir_all(lab.path("repo/.git")).unwrap();
+    refuses(&lab, &["/repo", "repository", "runtime.source"]);
+}
+
+#[test]
+fn a_source_that_is_not_there() {
+    let Some(lab) = Lab::new() else { return };
+    lab.reword("/repo\"", "/nowhere\"");
+    refuses(&lab, &["/nowhere", "runtime.source"]);
+}
+
+#[test]
+fn a_ref_that_does_not_exist() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure_with("ref = \"release\"\n", "");
+    refuses(&lab, &["release", "main", "runtime.ref"]);
+}
+
+#[test]
+fn a_machine_without_nix() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = lab.rei();
+    let git = lab.path("tools");
+    std::fs::create_dir(&git).unwrap();
+    std::os::unix::fs::symlink(which::which("git").unwrap(), git.join("git")).unwrap();
+    command.env("PATH", &git).env("REI_NIX_PATH", "");
+    // The usual places are looked at too; where Nix is in one of them there is nothing to see.
+    if ["/usr/bin/nix-store", "/usr/local/bin/nix-store", "/nix/var/nix/profiles/default/bin/nix-store"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
+    {
+        let mut hidden = Command::new("unshare");
+        lab.environment(&mut hidden);
+        hidden.args(["--mount", "--", "/bin/sh", "-c"]);
+        hidden.arg("for p in /usr/bin/nix-store /usr/local/bin/nix-store /nix/var/nix/profiles/default/bin/nix-store; do test ! -e $p || mount --bind /dev/null $p || exit 9; done; exec \"$0\" \"$@\"");
+        hidden.arg(lab.rei().get_program());
+        refuses_by(&lab, hidden, &["nix-store", "PATH", "install"]);
+        return;
+    }
+    refuses_by(&lab, command, &["nix-store", "PATH", "install"]);
+}
+
+#[test]
+fn a_daemon_that_cannot_be_reached() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = lab.rei();
+    command.env("NIX_REMOTE", "daemon").env("NIX_DAEMON_SOCKET_PATH", lab.path("no-daemon"));
+    refuses_by(&lab, command, &["daemon", "no-daemon", "systemctl start nix-daemon"]);
+}
+
+#[test]
+fn a_machine_without_user_namespaces() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = Command::new("unshare");
+    lab.environment(&mut command);
+    command.args(["--user", "--map-root-user", "--", "/bin/sh", "-c"]);
+    command.arg("echo 0 > /proc/sys/user/max_user_namespaces || exit 9; exec \"$0\" \"$@\"");
+    command.arg(lab.rei().get_program());
+    refuses_by(&lab, command, &["sandbox", "user namespaces", "max_user_namespaces"]);
+}
+
+#[test]
+fn a_file_with_every_kind_of_mistake_tells_them_all() {
+    let Some(lab) = Lab::new() else { return };
+    lab.reword("poll = \"1s\"", "pol = \"1s\"\nstrategy = \"overlapp\"\nstandby = 5");
+    lab.reword("share = 0.5", "share = 1.5");
+    let mut supervisor = lab.run();
+    assert_ne!(supervisor.wait(), Some(0));
+    let output = supervisor.output();
+    println!("{output}");
+    for word in ["`pol`", "`poll`", "strategy", "standby", "share", "rei.toml:6:", "4 mistakes"] {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+    assert!(!lab.path("state").exists(), "nothing is made before the file is right");
+}
+
+#[test]
+fn two_supervisors_on_one_state_directory() {
+    let Some(lab) = Lab::new() else { return };
+    let mut first = lab.serving();
+    let load = lab.load();
+    let mut second = lab.run();
+    assert_ne!(second.wait(), Some(0));
+    let output = second.output();
+    println!("{output}");
+    for word in ["another rei", &first.pid().to_string(), "rei status", "hint: "] {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+    load.none_lost();
+    assert!(first.is_running());
+    let rev = lab.commit("well 2");
+    assert!(first.verdict_on(&rev).summary.contains("upgrade"));
+    assert_eq!(first.stop(), Some(0));
+}
+
+/// Ends a supervisor and spoils its journal: the next one must refuse and leave it as it is.
+fn spoiled(spoil: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    assert_eq!(supervisor.stop(), Some(0));
+    // Without its snapshots the whole of it is read.
+    let _ = std::fs::remove_dir_all(lab.path("state/journal/snapshots"));
+    let segment = std::fs::read_dir(lab.path("state/journal")).unwrap().flatten().map(|entry| entry.path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    spoil(&mut bytes);
+    std::fs::write(&segment, &bytes).unwrap();
+    let output = refuses(&lab, words);
+    assert!(output.contains(segment.to_str().unwrap()), "{output}");
+    assert!(std::fs::read(&segment).unwrap().starts_with(&bytes), "the journal was touched");
+}
+
+#[test]
+fn a_journal_with_a_flipped_bit() {
+    spoiled(|bytes| bytes[600] ^= 1, &["the journal is damaged", "line 2", "rei journal verify"]);
+}
+
+#[test]
+fn a_journal_with_lost_lines() {
+    let cut = |bytes: &mut Vec<u8>| {
+        let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+        bytes.drain(ends[1] + 1..=ends[2]);
+    };
+    spoiled(cut, &["the journal is damaged", "line 3", "rei journal verify"]);
+}
+
+#[test]
+fn a_journal_of_a_newer_format() {
+    let newer = |bytes: &mut Vec<u8>| {
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+        let header = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let newer = header.replacen("\"1.0\"", "\"7.0\"", 1);
+        assert_ne!(header, newer);
+        bytes.splice(..end, newer.into_bytes());
+    };
+    spoiled(newer, &["7.0", "newer rei"]);
+}
+
+#[test]
+fn a_journal_whose_last_line_was_cut_short_goes_on() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let _ = nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(supervisor.pid()).unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    );
+    supervisor.wait();
+    let segment = std::fs::read_dir(lab.path("state/journal")).unwrap().flatten().map(|entry| entry.path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).max().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes.extend_from_slice(b"{\"seq\":99,\"at\":\"2026-");
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()), "the instance outlives its supervisor");
+    let mut next = lab.serving();
+    println!("{}", next.output());
+    assert!(next.output().contains("cut short"), "{}", next.output());
+    assert_eq!(next.stop(), Some(0));
+}

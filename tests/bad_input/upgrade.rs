@@ -1,0 +1,158 @@
+//! A commit that cannot become a version: it is rejected with a reason, and Active is as it was.
+
+use std::os::unix::fs::symlink;
+
+use rei::interface::types::MaintenanceAction;
+
+use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
+
+/// A bad commit is rejected with these words, and no request is lost.
+pub fn rejects(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) -> String {
+    let before = supervisor.status().and_then(|it| it.active).map(|it| it.version);
+    let load = lab.load();
+    let end = supervisor.verdict_on(rev);
+    println!("{}", end.summary);
+    assert_eq!(end.action, Some(MaintenanceAction::Rejected), "{}", end.summary);
+    for word in words {
+        assert!(end.summary.contains(word), "{word:?} is not in:\n{}", end.summary);
+    }
+    let status = supervisor.status().expect("a status");
+    assert_eq!(status.active.map(|it| it.version), before);
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    load.none_lost();
+    end.summary
+}
+
+/// The same on a service of its own; what is good is taken afterwards as if nothing had been.
+fn alone(commit: impl FnOnce(&Lab) -> String, words: &[&str]) {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let rev = commit(&lab);
+    rejects(&lab, &mut supervisor, &rev, words);
+    lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
+    lab.write("checks/default.nix", CHECKS);
+    let good = lab.commit("well 2");
+    let end = supervisor.verdict_on(&good);
+    println!("{}", supervisor.output());
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_commit_that_does_not_evaluate() {
+    let commit = |lab: &Lab| {
+        lab.write("flake.nix", "{ outputs = { self }: { packages = nonsense; }; }");
+        lab.commit_tree("nonsense")
+    };
+    alone(commit, &["undefined variable 'nonsense'", "flake.nix:1:"]);
+}
+
+#[test]
+fn a_commit_that_does_not_build() {
+    alone(|lab| lab.commit("does not build"), &["a semicolon is missing", "nix-store --read-log /"]);
+}
+
+#[test]
+fn a_commit_without_the_package() {
+    let commit = |lab: &Lab| {
+        lab.write("flake.nix", &FLAKE.replace("SYSTEM.default", "SYSTEM.other").replace("SYSTEM", &system()));
+        lab.commit_tree("other")
+    };
+    alone(commit, &["no package default", "it has: other"]);
+}
+
+#[test]
+fn a_commit_without_a_flake() {
+    let commit = |lab: &Lab| {
+        lab.git(&["rm", "--quiet", "flake.nix"]);
+        lab.commit_tree("no flake")
+    };
+    alone(commit, &["flake.nix"]);
+}
+
+/// With `protected = []` the flake itself may change, so that what it says is judged.
+fn unprotected() -> Option<(Lab, Supervisor)> {
+    let lab = Lab::new()?;
+    lab.configure("[validation]\nprotected = []");
+    let supervisor = lab.serving();
+    Some((lab, supervisor))
+}
+
+#[test]
+fn a_commit_without_the_command() {
+    let Some((lab, mut supervisor)) = unprotected() else { return };
+    let flake = FLAKE.replace("name = \"service\"; behaviour", "name = \"service\"; bin = \"other\"; behaviour");
+    lab.write("flake.nix", &flake.replace("SYSTEM", &system()));
+    let rev = lab.commit("well 2");
+    rejects(&lab, &mut supervisor, &rev, &["boot", "bin/unruly"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn candidates_that_do_not_serve_or_do_not_end() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure_with("start_timeout = \"4s\"\n", "");
+    let mut supervisor = lab.serving();
+    for (behaviour, words) in [
+        ("never_ready 2", ["boot", "not ready within 4000 ms"]),
+        ("exits 2", ["boot", "exit code 3"]),
+        ("forks 2", ["boot", "ended"]),
+        ("slow_start 2", ["boot", "ready"]),
+        ("ignores_term 2", ["boot", "SIGTERM"]),
+    ] {
+        let rev = lab.commit(behaviour);
+        println!("== {behaviour}");
+        rejects(&lab, &mut supervisor, &rev, &words);
+    }
+    let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
+    assert_eq!(quarantine.len(), 5, "{quarantine:#?}");
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_repository_that_goes_away_and_comes_back() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let load = lab.load();
+    std::fs::rename(lab.path("repo"), lab.path("away")).unwrap();
+    let line = supervisor.says("cannot follow the source");
+    println!("{line}");
+    assert!(line.contains("/repo"), "{line}");
+    let before = load.count();
+    supervisor.until("requests meanwhile", |_| load.count() > before + 50);
+    assert_eq!(
+        supervisor.output().matches("cannot follow the source").count(),
+        1,
+        "told once:\n{}",
+        supervisor.output()
+    );
+    std::fs::rename(lab.path("away"), lab.path("repo")).unwrap();
+    let rev = lab.commit("well 2");
+    assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+    load.none_lost();
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_golden_run_with_a_broken_line() {
+    let Some(lab) = Lab::new() else { return };
+    std::fs::create_dir(lab.path("golden")).unwrap();
+    let good = "{\"schema\":\"rei-golden/1.0\",\"name\":\"answers\",\"listener\":\"http\",\"created\":\"2026-01-01T00:00:00Z\"}\n{\"request\":nonsense}\n";
+    std::fs::write(lab.path("golden/answers.golden.jsonl"), good).unwrap();
+    lab.configure("[validation]\ngolden = [\"golden\"]");
+    let mut supervisor = lab.serving();
+    let rev = lab.commit("well 2");
+    rejects(&lab, &mut supervisor, &rev, &["answers.golden.jsonl:2:"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn a_tree_with_what_no_tree_should_have() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    std::fs::remove_file(lab.path("repo/behaviour")).unwrap();
+    symlink("/etc/shadow", lab.path("repo/behaviour")).unwrap();
+    let rev = lab.commit_tree("a link to the outside");
+    rejects(&lab, &mut supervisor, &rev, &["/etc/shadow"]);
+    assert_eq!(supervisor.stop(), Some(0));
+}
