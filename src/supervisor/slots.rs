@@ -423,9 +423,15 @@ impl Occupants {
         self.table.entries()
     }
 
-    /// Whether the machine was started anew since an instance was last recorded.
-    pub fn rebooted(&self) -> bool {
-        self.table.is_of_new_boot()
+    /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
+    /// that one ended them all.
+    pub fn nothing_to_find(&self) -> bool {
+        self.table.is_of_new_boot() || self.table.is_of_clean_end()
+    }
+
+    /// Notes for the next supervisor that every instance was ended on purpose.
+    pub fn all_ended(&self) {
+        self.table.all_ended();
     }
 
     /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.
