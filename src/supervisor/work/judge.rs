@@ -129,6 +129,8 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
     let mut golden = Vec::new();
     for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
+        // A line that cannot be read is told here, with its place; in the sandbox it would be one more crash.
+        golden::read(&listed.path).map_err(|error| reason(&error, error.hint()))?;
         let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
         golden.push(GoldenFact {
             name: listed.header.name,
