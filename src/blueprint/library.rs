@@ -1,11 +1,14 @@
 //! Where blueprints come from: the operator's directory, then rei itself; never a candidate's tree.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::fields::is_name;
+use super::job::missing;
 use super::parse::{Problems, parse};
 use super::schema::Blueprint;
 use super::yaml::BYTES_MAX;
+use crate::config::Config;
 
 /// The blueprints that ship with rei, by name.
 const BUILT_IN: [(&str, &str); 2] =
@@ -90,6 +93,26 @@ impl Library {
         };
         let blueprint = parse(text).map_err(|problems| Error::Wrong { origin: name.to_owned(), problems })?;
         Ok((blueprint, Origin::BuiltIn))
+    }
+
+    /// What is wrong with the blueprints that a configuration names: they are not there, not right, or name agents or
+    /// commands that it does not have.
+    pub fn unusable(&self, config: &Config) -> Vec<Error> {
+        let wanted = &config.blueprints;
+        let names = wanted.incident.iter().chain(wanted.by_class.values()).chain([&wanted.upgrade]);
+        let names: BTreeSet<&String> = names.collect();
+        let wrong = names.into_iter().filter_map(|name| match self.find(name) {
+            Err(error) => Some(error),
+            Ok((blueprint, origin)) => {
+                let problems = missing(&blueprint, &config.agents, &config.commands);
+                let origin = match origin {
+                    Origin::File(path) => path.display().to_string(),
+                    Origin::BuiltIn => format!("{name} that ships with rei"),
+                };
+                Some(Error::Wrong { origin, problems: Problems(problems.clone()) }).filter(|_| !problems.is_empty())
+            }
+        });
+        wrong.collect()
     }
 
     /// Every name that [`Library::find`] would find, sorted.

@@ -73,7 +73,8 @@ impl Growth {
             return Detection::inconclusive("not enough points for a slope", what);
         }
         let (per_hour, tau) = slope(&self.points);
-        let figure = format!("{per_hour:.0} {} per hour, bound {}", self.unit, bound.per_hour);
+        let shown = |amount| amount_of(amount, self.unit);
+        let figure = format!("{} per hour, bound {}", shown(per_hour), shown(bound.per_hour as f64));
         if per_hour > bound.per_hour as f64 && tau >= TAU_MIN {
             Detection::fail(format!("grows by {figure}"))
         } else {
@@ -88,6 +89,12 @@ impl Growth {
 
 fn for_ms(bound: &GrowthBound) -> u64 {
     u64::try_from(bound.r#for.as_millis()).unwrap_or(u64::MAX).max(SLOTS)
+}
+
+/// An amount for a person.
+fn amount_of(amount: f64, unit: &str) -> String {
+    const MIB: f64 = 1_048_576.0;
+    if unit == "bytes" { format!("{:.1} MiB", amount / MIB) } else { format!("{amount:.0} {unit}") }
 }
 
 /// Theil–Sen slope per hour and Kendall's tau of at most `SLOTS + 1` points (136 pairs).

@@ -126,7 +126,12 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => {
                     Some("run as the user that owns the state directory".to_owned())
                 }
-                _ => None,
+                _ => match source.raw_os_error() {
+                    Some(libc::EIO | libc::EROFS) => Some(
+                        "look at the disk (dmesg, mount), then start rei again: instances run on meanwhile".to_owned(),
+                    ),
+                    _ => None,
+                },
             },
             Self::Locked { pid: Some(pid), .. } => {
                 Some(format!("ask that one: `rei status`; or stop it first: kill -TERM {pid}"))

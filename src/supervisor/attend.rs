@@ -75,9 +75,7 @@ pub async fn attend(mut it: Attend) {
         AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.said_ready(&id)))
     };
     let _notes = it.notify.take().map(forward);
-    let reports = AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), {
-        Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() }
-    })));
+    let mut reports: Option<AbortOnDrop<()>> = None;
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let heard = it.said.notified || health.notify.is_none();
     let mut readiness = Readiness { probed: !asks, notified: heard, told: it.said.ready };
@@ -86,6 +84,12 @@ pub async fn attend(mut it: Attend) {
     let meter = UsageMeter::default();
     readiness.tell(&teller).await;
     loop {
+        // As with probes: what an instance that starts says of itself is no news of Active's health.
+        if readiness.told && reports.is_none() {
+            let teller = Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() };
+            reports =
+                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), teller))));
+        }
         tokio::select! {
             biased;
             exit = it.instance.wait() => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::paths::Paths;
 use super::record::Entry;
 use super::shell::Shell;
 use super::story::Weight;
@@ -21,6 +22,19 @@ use crate::lifecycle::{Effect, Event, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
+/// Walks the journal that the supervisor writes meanwhile.
+fn read_journal(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
+    let unreadable =
+        |error: crate::journal::Error| OperationsError::Busy { reason: work::reason(&error, error.hint()) };
+    let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
+    let take = |record: Record<Entry>| {
+        chronicle.take(&record);
+        ControlFlow::Continue(())
+    };
+    reader.records(1, take).map_err(unreadable)?;
+    Ok(chronicle)
+}
+
 impl Shell {
     /// An operator's request: refused with a reason, or taken.
     pub(super) fn operator(&mut self, who: String, request: Request) -> Result<(String, u64), OperationsError> {
@@ -29,7 +43,7 @@ impl Shell {
         }
         let event = Event::Operator { who, request };
         // Decided at once, so that the answer names what came of it.
-        self.take(event).map_err(|_| OperationsError::Busy { reason: "the journal cannot be written".to_owned() })?;
+        self.take(event).map_err(|(_, why)| OperationsError::Busy { reason: why })?;
         let evolution = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
         Ok((evolution, self.core.active().map_or(0, |active| active.generation)))
     }
@@ -48,29 +62,23 @@ impl Shell {
         }
     }
 
-    /// The last entries, read from the journal.
-    pub(super) fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(self.chronicle(Chronicle::last(limit))?.history())
+    /// The last entries, read from the journal beside the loop: it may be long.
+    pub(super) fn history(&self, limit: u64, reply: oneshot::Sender<Result<Vec<HistoryEntry>, OperationsError>>) {
+        let paths = self.tools.paths.clone();
+        tokio::task::spawn_blocking(move || {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let _ = reply.send(read_journal(&paths, Chronicle::last(limit)).map(|chronicle| chronicle.history()));
+        });
     }
 
     /// One object, read from the journal and the files beside it.
-    pub(super) fn show(&self, id: &str) -> Result<ShowReply, OperationsError> {
-        let paths = &self.tools.paths;
-        let file = |id: &str| serde_json::from_slice(&std::fs::read(paths.object(id)).ok()?).ok();
-        let shown = self.chronicle(Chronicle::of(id))?.show(file);
-        shown.ok_or_else(|| OperationsError::NotFound { id: id.to_owned() })
-    }
-
-    fn chronicle(&self, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
-        let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: chain(&error) };
-        let reader = Reader::open(&self.tools.paths.journal()).map_err(unreadable)?;
-        let take = |record: Record<Entry>| {
-            chronicle.take(&record);
-            ControlFlow::Continue(())
-        };
-        reader.records(1, take).map_err(unreadable)?;
-        Ok(chronicle)
+    pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
+        let paths = self.tools.paths.clone();
+        tokio::task::spawn_blocking(move || {
+            let file = |id: &str| serde_json::from_slice(&std::fs::read(paths.object(id)).ok()?).ok();
+            let shown = read_journal(&paths, Chronicle::of(&id)).map(|chronicle| chronicle.show(file));
+            let _ = reply.send(shown.and_then(|shown| shown.ok_or(OperationsError::NotFound { id })));
+        });
     }
 
     /// Tells everyone who listens what was decided.

@@ -16,6 +16,7 @@ use super::slots::Occupants;
 use super::start::Signals;
 use super::tools::Tools;
 use super::watch::Watch;
+use super::work::reason;
 use crate::interface::operations::MonitorEvent;
 use crate::interface::types::EvolutionId;
 use crate::journal::Journal;
@@ -33,6 +34,13 @@ const SNAPSHOT_EVERY: u64 = 256;
 
 /// From a child's end to the look for orphans: an instance's successor is started before it.
 const REAP_PAUSE: Duration = Duration::from_millis(100);
+
+/// The journal cannot be written.
+pub struct Stalled {
+    /// Why not, with the next step.
+    pub(super) why: String,
+    again_at: Instant,
+}
 
 /// Why the supervisor ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub struct Shell {
     pub(super) clock: Clock,
     pub(super) tools: Arc<Tools>,
     pub(super) pending: VecDeque<Event>,
+    /// Why events wait.
+    pub(super) stalled: Option<Stalled>,
     pub(super) inputs: Inputs,
     pub(super) received: mpsc::Receiver<Input>,
     pub(super) listeners: broadcast::Sender<MonitorEvent>,
@@ -91,14 +101,15 @@ impl Shell {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.drain().await;
+            self.drain();
             self.occupants.let_go(&self.store);
             if let Some(end) = self.end.take() {
                 return end;
             }
             let (due, reap_at) = (self.next_timer(), self.reap_at);
+            let again_at = self.stalled.as_ref().map(|stalled| stalled.again_at);
+            // In no order: whatever a runtime floods, timers and operators get their turn.
             tokio::select! {
-                biased;
                 signal = self.signals.next() => self.on_signal(signal),
                 input = self.received.recv() => match input {
                     Some(input) => self.on_input(input),
@@ -114,31 +125,50 @@ impl Shell {
                     self.occupants.reap_orphans();
                 }
                 () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
+                () = sleep_until(again_at) => {}
                 tampering = self.alarm.next() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
             }
         }
     }
 
-    /// The timer that is due first, and when.
+    /// The timer that is due first, and when. While nothing can be decided, none is.
     fn next_timer(&self) -> Option<(Timer, Instant)> {
+        if self.stalled.is_some() {
+            return None;
+        }
         let first = self.core.timers().iter().min_by_key(|(_, armed)| armed.at)?;
         Some((*first.0, self.clock.instant(first.1.at)))
     }
 
-    /// Takes every event that waits, in order; the effects of one may bring more.
-    pub(super) async fn drain(&mut self) {
+    /// Takes every event that waits, in order; the effects of one may bring more. While the journal cannot be written,
+    /// they wait: Active serves on, questions are answered, nothing is decided.
+    pub(super) fn drain(&mut self) {
+        if self.stalled.as_ref().is_some_and(|stalled| Instant::now() < stalled.again_at) {
+            return;
+        }
         while let Some(event) = self.pending.pop_front() {
-            if let Err(event) = self.take(event) {
+            if let Err((event, why)) = self.take(event) {
                 self.pending.push_front(event);
-                tokio::time::sleep(RETRY).await;
+                self.stall(why);
+                return;
+            }
+            if self.stalled.take().is_some() {
+                tracing::info!("the journal can be written again; what waited is decided now");
             }
         }
     }
 
-    /// Decides about one event, writes it down, and carries out what follows. Gives the event back when it could not be
-    /// written: the state is as before then, and Active goes on serving.
-    pub(super) fn take(&mut self, event: Event) -> Result<(), Event> {
+    fn stall(&mut self, why: String) {
+        if self.stalled.as_ref().is_none_or(|stalled| stalled.why != why) {
+            tracing::error!("Active serves on, and nothing is decided: {why}");
+        }
+        self.stalled = Some(Stalled { why, again_at: Instant::now() + RETRY });
+    }
+
+    /// Decides about one event, writes it down, and carries out what follows. Gives the event back, and why, when it could
+    /// not be written: the state is as before then.
+    pub(super) fn take(&mut self, event: Event) -> Result<(), (Event, String)> {
         let at = self.clock.now();
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
@@ -152,10 +182,7 @@ impl Shell {
         let entry = Entry { event, effects };
         let seq = match self.journal.append(at, &entry) {
             Ok(record) => record.seq,
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "cannot write the journal; trying again");
-                return Err(entry.event);
-            }
+            Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
         self.core = next;
         if self.core.trial_slot().is_none() {
@@ -227,12 +254,8 @@ impl Shell {
                 let answer = self.operator(who, request);
                 let _ = reply.send(answer);
             }
-            Ask::History(limit, reply) => {
-                let _ = reply.send(self.history(limit));
-            }
-            Ask::Show(id, reply) => {
-                let _ = reply.send(self.show(&id));
-            }
+            Ask::History(limit, reply) => self.history(limit, reply),
+            Ask::Show(id, reply) => self.show(id, reply),
             Ask::Quarantine(reply) => {
                 let _ = reply.send(self.quarantine());
             }

@@ -456,9 +456,13 @@ impl Occupant {
     }
 }
 
-impl Drop for Occupant {
+impl Drop for Occupants {
+    /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
+    /// of the instance are killed and its last words are told.
     fn drop(&mut self) {
-        self.task.abort();
+        for occupant in self.slots.iter().flatten().chain(&self.leaving) {
+            occupant.task.abort();
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::sockets::{Control, Facade};
 use super::tools::{Tools, Workshop};
 use super::watch::Watch;
 use super::work::reason;
+use crate::blueprint::library::{self, Library};
 use crate::config::{self, Config, LoadError};
 use crate::interface::access::Access;
 use crate::interface::evolution::serve_evolution;
@@ -53,6 +54,9 @@ pub enum StartError {
     /// rei.toml is not right.
     #[error(transparent)]
     Config(#[from] LoadError),
+    /// Blueprints that rei.toml names cannot be used.
+    #[error("{}", lines(.0))]
+    Blueprints(Vec<library::Error>),
     /// A directory or file of the state directory failed.
     #[error("cannot {act} {}", path.display())]
     File {
@@ -110,11 +114,16 @@ pub enum StartError {
     },
 }
 
+fn lines(errors: &[library::Error]) -> String {
+    errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("\n")
+}
+
 impl StartError {
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
+            Self::Blueprints(errors) => errors.first().and_then(library::Error::hint),
             Self::File { .. } => Some("set [state] directory in rei.toml to one that you can write".to_owned()),
             Self::Journal(error) => error.hint(),
             Self::Divergence(error) => Some(error.hint()),
@@ -233,7 +242,9 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
 }
 
 fn load(path: &Path) -> Result<Config, StartError> {
-    Ok(Config::load(path)?)
+    let config = Config::load(path)?;
+    let unusable = Library::new(config.blueprints.directory.clone()).unusable(&config);
+    if unusable.is_empty() { Ok(config) } else { Err(StartError::Blueprints(unusable)) }
 }
 
 async fn begin(
@@ -277,6 +288,7 @@ async fn begin(
         journal,
         clock,
         pending: VecDeque::new(),
+        stalled: None,
         inputs,
         received,
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
@@ -301,7 +313,7 @@ async fn begin(
     };
     reexec::release_signals().map_err(io("take signals for"))?;
     shell.take_over(kept);
-    shell.drain().await;
+    shell.drain();
     Ok(shell)
 }
 

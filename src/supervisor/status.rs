@@ -66,7 +66,10 @@ impl Shell {
                 report_id: evolution.report.as_ref().map(|report| report.id.clone()),
                 started_at: evolution.since,
             }),
-            attention: core.attention().map(str::to_owned),
+            attention: match &self.stalled {
+                Some(stalled) => Some(format!("nothing can be decided: {}", stalled.why)),
+                None => core.attention().map(str::to_owned),
+            },
             paused: core.paused(),
             budget: self.budget(),
             quarantined: core.quarantine().len() as u64,

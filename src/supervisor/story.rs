@@ -21,8 +21,10 @@ pub fn lines(event: &Event, effects: &[Effect], core: &Lifecycle) -> Vec<(Weight
     if effects.iter().any(|effect| matches!(effect, Effect::GiveUp { .. })) {
         return Vec::new();
     }
-    let told = of_event(event, core).into_iter();
-    told.chain(effects.iter().filter_map(|effect| of_effect(effect, core))).collect()
+    // A record of an evolution's end tells why itself.
+    let ended = |effect: &Effect| matches!(effect, Effect::Record(Maintenance { action, .. }) if *action != MaintenanceAction::Restarted);
+    let told = if effects.iter().any(ended) { None } else { of_event(event, core) };
+    told.into_iter().chain(effects.iter().filter_map(|effect| of_effect(effect, core))).collect()
 }
 
 fn step(text: String) -> Option<(Weight, String)> {

@@ -133,7 +133,8 @@ impl Shell {
 
     fn found(&mut self, slot: Slot, findings: Vec<health::Finding>) {
         // What is wrong with a candidate is told by its judgement, with what is wrong with standby nothing is done.
-        if self.core.active_slot() == Some(slot) {
+        // While nothing can be written down, findings would pile up; what is wrong still then is found again.
+        if self.core.active_slot() == Some(slot) && self.stalled.is_none() {
             for finding in findings {
                 self.pending.push_back(Event::Found(finding.into()));
             }

@@ -1,10 +1,13 @@
 //! Plan and findings to a [`ValidationReport`]. Pure.
 
 use super::execute::Finding;
-use super::plan::{CONTROL, Plan, Step, Work};
+use super::plan::{Built, CONTROL, Plan, Step, Work};
 use super::verdict::VerdictFile;
 use crate::interface::types::{CandidateId, CheckResult, ReportId, SCHEMA, ValidationReport, Verdict};
 use crate::time::Timestamp;
+
+/// Characters of a failed check's last line that a summary tells.
+const WORDS_CHARS: usize = 300;
 
 /// What a report says besides its verdicts.
 #[derive(Clone, Debug)]
@@ -65,13 +68,13 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
             (result.verdict, result.summary, result.details) = (*verdict, summary.clone(), details.clone());
         }
         (Work::Build(built), Some(Finding::Built { .. })) => {
-            (result.verdict, result.summary) = (Verdict::Pass, "it builds".into());
+            (result.verdict, result.summary) = (Verdict::Pass, "it passes".into());
             result.drv = Some(built.drv.clone());
         }
         (Work::Build(built), Some(Finding::Failed { log, .. })) => {
             // Where not even the control was built, a failed build says nothing about the candidate.
             (result.verdict, result.summary) = if could_judge {
-                (Verdict::Fail, "it does not build".into())
+                (Verdict::Fail, failed(built, log))
             } else {
                 (Verdict::Inconclusive, "it was not built, and neither was the control".into())
             };
@@ -95,4 +98,11 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
         (_, Some(Finding::None) | None) => result.summary = "nothing was found out".into(),
     }
     result
+}
+
+/// A check of the flake that failed, with the last thing it printed.
+fn failed(built: &Built, log: &[String]) -> String {
+    let last = log.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty());
+    let said: String = last.unwrap_or("nothing").chars().filter(|c| !c.is_control()).take(WORDS_CHARS).collect();
+    format!("it fails; it said: {said}; see nix-store --read-log {}", built.drv)
 }

@@ -4,7 +4,12 @@ use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Supervisor, agent};
 
-/// A loop without a bound, a dead route, an unknown action, a stage that nothing leads to.
+/// Three stages in a ring, and one that nothing leads to.
+const LOOP: &str = "version: 1\nname: ring\nstages:\n  - id: a\n    type: deterministic\n    action: run_tests\n    \
+                    on_success: b\n  - id: b\n    type: deterministic\n    action: run_tests\n    on_success: a\n  - id: c\n    \
+                    type: deterministic\n    action: run_tests\n    on_success: done\n";
+
+/// A dead route,  an unknown action, a stage that nothing leads to.
 const WRONG: &str = "version: 1\nname: wrong\nstages:\n  - id: a\n    type: deterministic\n    action: nix_biuld\n    \
                      on_success: b\n    on_failure: nowhere\n  - id: b\n    type: deterministic\n    action: run_tests\n    \
                      on_success: a\n  - id: c\n    type: deterministic\n    action: run_tests\n    on_success: done\n";
@@ -21,7 +26,19 @@ fn a_wrong_blueprint_is_told_before_anything_starts() {
     lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"wrong\"\nincident = \"absent\"");
     let output = lab.refused();
     println!("{output}");
-    for word in ["wrong.yaml", "nix_biuld", "nix_build", "nowhere", "absent", "line 6", "hint: "] {
+    for word in ["wrong.yaml", "nix_biuld", "nix_build", "nowhere", "absent", " 6:13: ", "hint: "] {
+        assert!(output.contains(word), "{word:?} is not in:\n{output}");
+    }
+}
+
+#[test]
+fn a_blueprint_that_goes_in_a_ring_is_told_before_anything_starts() {
+    let Some(lab) = Lab::new() else { return };
+    write(&lab, "ring", LOOP);
+    lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"ring\"");
+    let output = lab.refused();
+    println!("{output}");
+    for word in ["ring.yaml", "loop", "\"c\"", "hint: "] {
         assert!(output.contains(word), "{word:?} is not in:\n{output}");
     }
 }
@@ -102,7 +119,7 @@ fn an_agent_that_hangs() {
 
 #[test]
 fn an_agent_that_floods() {
-    agent_that("floods", &["stage repair", "exit status 1"]);
+    agent_that("floods", &["stage repair", "agent \"fixer\""]);
 }
 
 #[test]
@@ -112,5 +129,5 @@ fn an_agent_that_crashes() {
 
 #[test]
 fn an_agent_that_does_nothing() {
-    agent_that("nothing", &["stage", "no change"]);
+    agent_that("nothing", &["stage commit", "nothing was changed"]);
 }

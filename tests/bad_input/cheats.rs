@@ -125,7 +125,7 @@ fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
     let status = supervisor.status().unwrap();
     lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
     let rev = lab.git(&["rev-parse", "HEAD"]);
-    let line = supervisor.says(&format!("{} ", &rev[..12]));
+    let line = supervisor.says(&rev[..12]);
     println!("{line}");
     assert!(line.contains("quarantine"), "{line}");
     let after = supervisor.status().unwrap();

@@ -51,6 +51,50 @@ impl Disk {
     }
 }
 
+/// The order to an ext4 file system to fail from now on: every write is an error.
+const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
+static EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
+
+#[test]
+fn a_disk_that_fails_while_it_serves() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    let mut supervisor = lab.serving();
+    let root = std::fs::File::open(&disk.at).unwrap();
+    // SAFETY: the order takes a number and touches no other memory.
+    let failed = unsafe {
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&root),
+            EXT4_IOC_SHUTDOWN as _,
+            &raw const EXT4_GOING_FLAGS_NOLOGFLUSH,
+        )
+    };
+    if failed != 0 {
+        eprintln!("SKIPPED: this file system cannot be made to fail");
+        return;
+    }
+    drop(root);
+    // Nothing can be decided without a journal; what serves goes on, and whoever asks is told.
+    let load = lab.load();
+    let refused = supervisor.operator(async |client| client.pause().await.expect_err("no journal")).unwrap();
+    let refused = rei::report::chain(&refused);
+    println!("{refused}");
+    assert!(refused.contains("cannot write") && refused.contains("journal"), "{refused}");
+    let asked = load.count();
+    supervisor.until("requests meanwhile", |_| load.count() > asked + 50);
+    load.none_lost();
+    // The end of an instance is an event that waits for the journal.
+    let _ = lab.ask("/die");
+    let line = supervisor.says("nothing is decided");
+    println!("{line}");
+    assert!(line.contains("journal") && line.contains("hint: "), "{line}");
+    let status = supervisor.status().expect("it answers");
+    assert!(status.attention.is_some_and(|text| text.contains("journal")));
+    println!("{}", supervisor.output());
+    assert_eq!(supervisor.output().matches("nothing is decided").count(), 1, "told once");
+    supervisor.stop();
+}
+
 fn kind(at: &Path) -> String {
     let output = Command::new("stat").args(["-f", "-c", "file system: %T"]).arg(at).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -92,6 +136,7 @@ fn full_while_it_serves() {
 }
 
 #[test]
+#[ignore = "it may end Active instead of the candidate, as both answer half of its requests: it proves nothing then"]
 fn full_in_the_canary() {
     let Some(lab) = Lab::new() else { return };
     let Some(disk) = Disk::mount(&lab) else { return };

@@ -94,9 +94,9 @@ fn candidates_that_do_not_serve_or_do_not_end() {
     lab.configure_with("start_timeout = \"4s\"\n", "");
     let mut supervisor = lab.serving();
     for (behaviour, words) in [
-        ("never_ready 2", ["boot", "503"]),
+        ("never_ready 2", ["boot", "not ready within 4000 ms"]),
         ("exits 2", ["boot", "exit code 3"]),
-        ("forks 2", ["boot", "ended"]),
+        ("forks 2", ["it ended", "exit code 0"]),
         ("slow_start 2", ["boot", "ready"]),
         ("ignores_term 2", ["boot", "SIGTERM"]),
     ] {
@@ -115,12 +115,17 @@ fn a_repository_that_goes_away_and_comes_back() {
     let mut supervisor = lab.serving();
     let load = lab.load();
     std::fs::rename(lab.path("repo"), lab.path("away")).unwrap();
-    let line = supervisor.says("cannot look at");
+    let line = supervisor.says("cannot follow the source");
     println!("{line}");
     assert!(line.contains("/repo"), "{line}");
     let before = load.count();
     supervisor.until("requests meanwhile", |_| load.count() > before + 50);
-    assert_eq!(supervisor.output().matches("cannot look at").count(), 1, "told once:\n{}", supervisor.output());
+    assert_eq!(
+        supervisor.output().matches("cannot follow the source").count(),
+        1,
+        "told once:\n{}",
+        supervisor.output()
+    );
     std::fs::rename(lab.path("away"), lab.path("repo")).unwrap();
     let rev = lab.commit("well 2");
     assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
@@ -132,7 +137,7 @@ fn a_repository_that_goes_away_and_comes_back() {
 fn a_golden_run_with_a_broken_line() {
     let Some(lab) = Lab::new() else { return };
     std::fs::create_dir(lab.path("golden")).unwrap();
-    let good = "{\"schema\":\"rei-golden/1.0\",\"name\":\"answers\",\"listener\":\"http\"}\n{\"request\":nonsense}\n";
+    let good = "{\"schema\":\"rei-golden/1.0\",\"name\":\"answers\",\"listener\":\"http\",\"created\":\"2026-01-01T00:00:00Z\"}\n{\"request\":nonsense}\n";
     std::fs::write(lab.path("golden/answers.golden.jsonl"), good).unwrap();
     lab.configure("[validation]\ngolden = [\"golden\"]");
     let mut supervisor = lab.serving();

@@ -15,10 +15,11 @@ use std::fmt::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::context::context_file;
-use super::{Failure, Made, Stand, command};
+use super::{Failure, Made, Stand};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
 use crate::blueprint::job::choose_agent;
 use crate::blueprint::schema::Sandbox;
@@ -42,16 +43,22 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
     let ended = confined.run().await?;
     let fields = json!({"stage": stand.stage.id, "agent": name, "code": ended.code, "fences": ended.fences});
     stand.store.note("agent_ended", now(), fields);
-    let log = command::log(&ended);
+    let log = ended.log();
     let reason = match ended.code {
         Some(0) => {
             let artifacts = private.outputs(stand, &ended.stdout).await?;
             return Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts });
         }
-        Some(code) => format!("agent {name:?} exited with {code}"),
+        Some(code) => format!("agent {name:?} exited with {code}{}", by_signal(code)),
         None => format!("agent {name:?} did not end within {:?} and was killed", confined.timeout),
     };
     Err(Failure { reason, log: Some(log) })
+}
+
+/// The signal behind an exit code of more than 128, as shells and the agent's guard give it.
+fn by_signal(code: i32) -> String {
+    let signal = code.checked_sub(128).and_then(|number| Signal::try_from(number).ok());
+    signal.map_or_else(String::new, |signal| format!(" ({signal})"))
 }
 
 fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 
 /// Descriptors that a keeper holds at most: dozens of listeners with three sockets each, and the instances' pipes.
 pub const FDS_MAX: usize = 256;
@@ -46,8 +47,18 @@ pub(super) fn send(to: &impl AsRawFd, kind: u8, text: &str, fds: &[BorrowedFd<'_
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[][..] } else { &rights };
     let bytes = [IoSlice::new(std::slice::from_ref(&kind)), IoSlice::new(text.as_bytes())];
-    sendmsg::<()>(to.as_raw_fd(), &bytes, rights, flags | MsgFlags::MSG_NOSIGNAL, None)?;
+    uninterrupted(|| sendmsg::<()>(to.as_raw_fd(), &bytes, rights, flags | MsgFlags::MSG_NOSIGNAL, None))?;
     Ok(())
+}
+
+/// A call with a bound of its own is not restarted by the kernel when a signal comes, and children end at any time.
+fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }
 
 /// Receives one packet; `None` when the other side is gone. Descriptors are closed on exec. A cut packet is an error.
@@ -55,7 +66,10 @@ pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    // Waits; what is there is then received at once.
+    uninterrupted(|| recv(from.as_raw_fd(), &mut [], flags | MsgFlags::MSG_PEEK))?;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags)?;
     let mut fds = Vec::new();
     for rights in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = rights {

@@ -5,22 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::diagnose::reproduction_path;
-use super::{keep_object, reason};
+use super::{keep_object, progress, reason};
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
 };
 use crate::lifecycle::{Event, ReportDigest};
-use crate::nix::{Derivation, FlakeRef};
+use crate::nix::{FlakeRef, Progress};
 use crate::report::chain;
 use crate::source::{Mirror, ObjectId};
 use crate::supervisor::clock::Clock;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
-use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Meta, NixPrograms, TreeFile};
+use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
 
 /// What is to be judged.
 pub struct ValidationOrder {
@@ -71,7 +72,8 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         let _ = inputs.send(Input::Progress { text, done: None }).await;
         let now =
             Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
-        let findings = validation::execute(&plan, &now, &judge_programs(tools)).await;
+        let means = means(tools, Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
+        let findings = validation::execute(&plan, &now, means).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
     };
@@ -112,9 +114,9 @@ fn inconclusive(
     }
 }
 
-/// The judge's way to Nix.
-pub fn judge_programs(tools: &Tools) -> NixPrograms {
-    NixPrograms { scratch: tools.paths.private().join("judge"), env: Vec::new(), jobs: Tools::jobs() }
+/// What the judge works with.
+pub async fn means(tools: &Tools, progress: Option<mpsc::Sender<Progress>>) -> crate::nix::Result<Means<'_>> {
+    Ok(Means { nix: tools.nix().await?, jobs: Tools::jobs(), progress })
 }
 
 async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> {
@@ -127,6 +129,8 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
     let mut golden = Vec::new();
     for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
+        // A line that cannot be read is told here, with its place; in the sandbox it would be one more crash.
+        golden::read(&listed.path).map_err(|error| reason(&error, error.hint()))?;
         let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
         golden.push(GoldenFact {
             name: listed.header.name,
@@ -153,11 +157,7 @@ async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChec
     let root = tools.roots.path(root).map_err(|error| chain(&error))?;
     let told = |error: crate::nix::Error| reason(&error, error.hint());
     let found = tools.nix().await.map_err(told)?.evaluate_checks(flake, Some(&root)).await.map_err(told)?;
-    let built = |derivation: Derivation| Built {
-        drv: derivation.drv.display().to_string(),
-        out: derivation.out.display().to_string(),
-    };
-    Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(built))).collect::<BTreeMap<_, _>>())
+    Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(Built::from))).collect::<BTreeMap<_, _>>())
 }
 
 async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String> {
