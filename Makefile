@@ -1,5 +1,5 @@
 # What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
-.PHONY: demo test lint fmt bench
+.PHONY: demo test lint fmt
 
 demo: ## watch a service break, be repaired and upgraded
 	@scripts/setup.sh nix git
@@ -16,7 +16,3 @@ lint: ## what CI wants besides the tests
 
 fmt: ## put the source in order
 	cargo fmt
-
-bench: ## the figures of the README, side by side with other supervisors
-	@scripts/setup.sh nix git python runit s6 wrk
-	cargo bench
