@@ -1,5 +1,5 @@
 # What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
-.PHONY: demo test lint fmt
+.PHONY: demo test lint fmt bench
 
 demo: ## watch a service break, be repaired and upgraded
 	@scripts/setup.sh nix git
@@ -16,3 +16,7 @@ lint: ## what CI wants besides the tests
 
 fmt: ## put the source in order
 	cargo fmt
+
+bench: ## rei and others side by side, in one run; see benches/README.md
+	@scripts/setup.sh nix git python runit s6 wrk
+	scripts/bench.sh
