@@ -192,7 +192,8 @@ impl Run {
     }
 
     /// Kills, starts anew, and waits until the same instances are cared for as before.
-    fn kill(&mut self, aimed_at: &'static str) {
+    /// `served` says whether the service goes on without a supervisor.
+    fn kill(&mut self, aimed_at: &'static str, served: bool) {
         let before = self.lab.processes();
         let keeper = self.lab.keeper();
         self.lab.kill();
@@ -202,7 +203,7 @@ impl Run {
             *count = count.saturating_sub(1);
         }
         // Sometimes nobody is there for a while.
-        if self.random.below(4) == 0 {
+        if self.random.below(4) == 0 && served {
             self.load.wait_for_more(60);
         }
         self.lab.start();
@@ -214,7 +215,8 @@ impl Run {
         let there = self.lab.processes();
         // Who serves was not touched.
         for instance in status.active.iter().flat_map(|active| &active.instances) {
-            let pid = instance.usage.pid.expect("a process");
+            // It may wait for the end of its backoff.
+            let Some(pid) = instance.usage.pid else { continue };
             assert!(
                 before.iter().chain(&there).any(|process| process.pid == pid && process.instance == instance.id),
                 "{instance:?} is none of {before:?} and {there:?}"
@@ -240,7 +242,7 @@ impl Run {
             if let Some(at) = due
                 && Instant::now() >= at
             {
-                self.kill(entered.0);
+                self.kill(entered.0, true);
                 // The same phase may be hit again, later.
                 entered.0 = "";
                 continue;
@@ -268,19 +270,20 @@ impl Run {
     /// Kills while nothing goes on but that an instance ends and is started again.
     fn in_steady(&mut self) {
         let status = self.lab.until("Steady", |status| status.phase == operations::Phase::Steady);
-        if self.random.below(2) == 0 {
+        let ends = self.random.below(2) == 0;
+        if ends {
             // It finishes what it has; clients wait for the next one.
             let pid = status.active.and_then(|active| active.instances.first().and_then(|it| it.usage.pid));
             let _ = kill(Pid::from_raw(i32::try_from(pid.expect("a process")).unwrap()), Signal::SIGTERM);
         }
         std::thread::sleep(Duration::from_micros(self.random.below(30_000)));
-        self.kill("Steady");
+        self.kill("Steady", !ends);
         self.lab.until_settled();
     }
 }
 
 #[test]
-#[ignore = "not yet: in some runs the load stands still after a kill; REI_SEED repeats one"]
+#[ignore = "repaired, and not run since: it waited for load on an instance that it had itself ended"]
 fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let seed = variable("REI_SEED").unwrap_or_else(crate::load::now_ms);
     let kills = variable("REI_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rei::interface::client::{Operation, OperationsClient};
-use rei::interface::operations::{HistoryEntry, Phase, Status};
+use rei::interface::operations::{HistoryEntry, InstanceState, Phase, Status};
 
 use crate::ledger::Ledger;
 
@@ -357,17 +357,18 @@ impl Lab {
         processes(&of)
     }
 
-    /// Waits until exactly those instances run that an operator sees, one in a slot.
+    /// Waits until exactly those instances run that an operator sees, and none of them is on its way in or out.
     pub fn until_settled(&mut self) -> BTreeMap<String, u32> {
         self.wait_for("instances to be those of the status", |lab| {
             let status = lab.status()?;
             let versions = [&status.active, &status.candidate, &status.previous];
-            let seen: BTreeMap<String, u32> = versions
-                .into_iter()
-                .flatten()
-                .flat_map(|version| &version.instances)
-                .filter_map(|instance| Some((instance.id.clone(), instance.usage.pid?)))
-                .collect();
+            let instances: Vec<_> = versions.into_iter().flatten().flat_map(|version| &version.instances).collect();
+            let rests = |state| matches!(state, InstanceState::Serving | InstanceState::Standby);
+            if !instances.iter().all(|instance| rests(instance.state)) {
+                return None;
+            }
+            let seen: BTreeMap<String, u32> =
+                instances.into_iter().filter_map(|instance| Some((instance.id.clone(), instance.usage.pid?))).collect();
             let there: BTreeMap<String, u32> =
                 lab.processes().into_iter().map(|process| (process.instance, process.pid)).collect();
             (seen == there && !seen.is_empty()).then_some(seen)

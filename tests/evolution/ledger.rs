@@ -83,10 +83,11 @@ impl Ledger {
         ends
     }
 
-    /// Commits that evolutions were begun for, in order.
+    /// Commits that evolutions were begun for, in order; the first version came without one.
     pub fn commits(&self) -> Vec<String> {
         let mut commits: BTreeMap<&str, &str> = BTreeMap::new();
-        for evolution in self.states.iter().filter_map(Lifecycle::evolution) {
+        let installed = |state: &&Lifecycle| state.phase() != Phase::Installing;
+        for evolution in self.states.iter().filter(installed).filter_map(Lifecycle::evolution) {
             if let Some(rev) = &evolution.rev {
                 commits.insert(&evolution.id.0, rev);
             }
