@@ -1,29 +1,32 @@
-# All sandboxed checks of one plan, in one evaluation: from a request in JSON to derivations, in its order.
-{ request }:
+# All sandboxed checks of one plan, in one evaluation: from `checks`, the expressions beside this file, and a request to
+# derivations, each under its number.
+checks: asked:
 let
-  asked = builtins.fromJSON (builtins.readFile request);
+  inherit (asked) system nonce;
   inStore = path: builtins.substring 0 (builtins.stringLength builtins.storeDir) path == builtins.storeDir;
-  checks = import ./default.nix {
-    inherit (asked) system nonce;
-    rei = if inStore asked.rei then builtins.storePath asked.rei else builtins.path { path = asked.rei; name = "rei"; };
-  };
+  rei = if inStore asked.rei then builtins.storePath asked.rei else builtins.path { path = asked.rei; name = "rei"; };
+  makers = checks { inherit rei system nonce; };
   # A golden run that has changed since the plan was made is refused by its hash.
-  run = fact: builtins.path {
-    inherit (fact) path sha256;
-    name = "${fact.name}.golden.jsonl";
-    recursive = false;
+  run =
+    fact:
+    builtins.path {
+      inherit (fact) path sha256;
+      name = "${fact.name}.golden.jsonl";
+      recursive = false;
+    };
+  # What a check has no use for is not given to it.
+  given = name: make: value: if value == null then { } else { ${name} = make value; };
+  check =
+    { spec, inputs }:
+    makers.${spec.kind} (
+      { inherit spec; }
+      // given "candidate" builtins.storePath inputs.candidate
+      // given "active" builtins.storePath inputs.active
+      // given "golden" run inputs.golden
+    );
+  numbered = n: {
+    name = toString n;
+    value = check (builtins.elemAt asked.checks n);
   };
-  given = path: if path == null then null else builtins.storePath path;
-  check = { spec, inputs }: checks.${spec.kind} (
-    { inherit spec; }
-    // (if inputs.candidate == null then { } else { candidate = given inputs.candidate; })
-    // (if inputs.active == null then { } else { active = given inputs.active; })
-    // (if inputs.golden == null then { } else { golden = run inputs.golden; })
-  );
 in
-map (step:
-  let drv = check step; in {
-    drv = builtins.unsafeDiscardStringContext drv.drvPath;
-    out = builtins.unsafeDiscardStringContext drv.outPath;
-  }
-) asked.checks
+builtins.listToAttrs (builtins.genList numbered (builtins.length asked.checks))

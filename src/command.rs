@@ -1,7 +1,7 @@
 //! External programs, each run with a bound on time and on output.
 //!
-//! One spawn for `git`, `nix` and the operator's commands: its own process group, no standard input, a fixed locale,
-//! killed as a whole when its time is up or its caller goes away.
+//! One spawn for `git`, `nix` and the operator's commands: its own process group, no standard input but what it is
+//! given, a fixed locale, killed as a whole when its time is up or its caller goes away.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// What a command may print on each stream before the rest is dropped: enough for the evaluation of a large flake.
@@ -26,8 +26,10 @@ pub struct Command {
     dir: Option<PathBuf>,
     timeout: Duration,
     grace: Option<Duration>,
+    ends_with_rei: bool,
     output_bytes_max: usize,
     keep: Keep,
+    stdin: Option<Vec<u8>>,
 }
 
 /// Which end of an output that is too long is kept.
@@ -113,8 +115,10 @@ impl Command {
             dir: None,
             timeout,
             grace: None,
+            ends_with_rei: false,
             output_bytes_max: OUTPUT_BYTES_MAX,
             keep: Keep::Head,
+            stdin: None,
         }
     }
 
@@ -174,6 +178,19 @@ impl Command {
         self
     }
 
+    /// Writes this to its standard input. What is too long for an argument (128 KiB on Linux) goes here.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Ends the command with SIGTERM when rei itself ends without a word: for programs that would be in the way of the
+    /// next one. To be run on the main thread: the kernel counts the end of the thread that starts it.
+    pub fn ends_with_rei(mut self) -> Self {
+        self.ends_with_rei = true;
+        self
+    }
+
     /// The program and its arguments, for tests and messages.
     pub fn argv(&self) -> Vec<String> {
         std::iter::once(self.program.as_os_str())
@@ -204,22 +221,28 @@ impl Command {
         command
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
+        if self.ends_with_rei {
+            let rei = std::process::id();
+            // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+            unsafe { command.pre_exec(move || die_with(rei)) };
+        }
         let start = |source| Error::Start { program: self.program.clone(), source };
         let lost = |source| Error::Lost { program: self.program.clone(), source };
         let mut child = command.spawn().map_err(start)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut group = Group::of(child, self.grace);
         let (max, keep) = (self.output_bytes_max, self.keep);
         let work = async {
-            let (out, err) =
-                tokio::join!(read_bounded(stdout, max, keep, None), read_bounded(stderr, max, keep, lines));
+            let feed = feed(stdin, self.stdin.as_deref().unwrap_or_default());
+            let (out, err) = (read_bounded(stdout, max, keep, None), read_bounded(stderr, max, keep, lines));
+            let ((), out, err) = tokio::join!(feed, out, err);
             let status = group.wait().await.map_err(lost)?;
             let ((stdout, cut_out), (stderr, cut_err)) = (out.map_err(lost)?, err.map_err(lost)?);
             use std::os::unix::process::ExitStatusExt;
@@ -234,6 +257,15 @@ impl Command {
             }),
         }
     }
+}
+
+/// Has this process ended with its parent, which may be gone already.
+fn die_with(parent: u32) -> std::io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if nix::unistd::getppid().as_raw().unsigned_abs() == parent {
+        return Ok(());
+    }
+    Err(std::io::ErrorKind::BrokenPipe.into())
 }
 
 /// Ends a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.
@@ -273,6 +305,13 @@ impl Drop for Group {
         } else {
             let _ = killpg(group, Signal::SIGKILL);
         }
+    }
+}
+
+async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {
+    if let Some(mut stdin) = stdin {
+        // A program need not read its input.
+        let _ = stdin.write_all(bytes).await;
     }
 }
 
@@ -353,6 +392,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn input_longer_than_a_pipe_arrives_and_may_be_left_unread() {
+        let input = vec![b'x'; 1 << 20];
+        let count = Command::new("wc", Duration::from_secs(10)).arg("-c").stdin(input.clone());
+        assert_eq!(count.run().await.unwrap().stdout_text().trim(), "1048576");
+        let deaf = Command::new("true", Duration::from_secs(10)).stdin(input);
+        assert!(deaf.run().await.unwrap().success());
+    }
+
+    #[tokio::test]
     async fn the_tail_can_be_kept() {
         let command = Command::new("seq", Duration::from_secs(10)).arg("100000").keep_tail();
         let output = command.output_bytes_max(10).run().await.unwrap();
@@ -364,8 +412,9 @@ mod tests {
     #[tokio::test]
     async fn a_command_may_be_asked_to_end_before_it_is_killed() {
         let dir = tempfile::tempdir().unwrap();
+        // A shell tells of a sleep that was killed with it, and nobody reads that any more: SIGPIPE would end it first.
         let script = format!(
-            "trap 'echo asked > {0}/asked; exit 0' TERM; echo > {0}/up; while :; do sleep 0.01; done",
+            "exec 2>/dev/null; trap 'echo asked > {0}/asked; exit 0' TERM; echo > {0}/up; while :; do sleep 0.01; done",
             dir.path().display()
         );
         let command = Command::new("sh", Duration::from_secs(60)).args(["-c", &script]);

@@ -161,18 +161,6 @@ impl Error {
             _ => None,
         }
     }
-
-    /// This error and its causes in one line, for a report.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Sends a request and reads the whole answer, at most [`BODY_BYTES_MAX`] of body, within `timeout`.
@@ -296,6 +284,7 @@ async fn read_body(mut body: Incoming, max: usize) -> Result<Option<Vec<u8>>, hy
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::chain;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UnixListener};
 
@@ -368,7 +357,7 @@ mod tests {
         drop(listener);
         let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
         assert!(matches!(error, Error::Connect { .. }), "{error}");
-        assert!(error.chain().contains("refused"), "{}", error.chain());
+        assert!(chain(&error).contains("refused"), "{}", chain(&error));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
 //! | [`cli`] | one file a command |
 //! | [`config`] | `rei.toml` |
+//! | [`demo`] | shows: a small runtime that interprets source code, and the story of `rei demo` |
 //!
 //! Imports run one way: `cli` over `supervisor` over the rest; `lifecycle`, `health` and the types of `interface` at the
 //! bottom import nothing of the house but each other's types and [`time`].
@@ -26,6 +27,7 @@ pub mod blueprint;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod demo;
 pub mod diagnosis;
 pub mod golden;
 pub mod health;

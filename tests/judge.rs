@@ -3,26 +3,27 @@
 //! Each test has a Nix store of its own below a temporary directory. Needs Nix and user namespaces; says so and skips
 //! where they are missing.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rei::config;
 use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
 use rei::http::Request;
 use rei::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, Version};
+use rei::nix::Nix;
 use rei::time::Timestamp;
 use rei::validation::{
-    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Meta, NixPrograms, Plan, TreeFile, Work, execute, plan,
-    report, reproduce,
+    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Means, Meta, Plan, TreeFile, Work, execute, plan, report,
+    reproduce,
 };
 use sha2::{Digest, Sha256};
 
 /// A store, the judged program in it, and the configuration of its runtime.
 struct Lab {
     dir: tempfile::TempDir,
-    nix: NixPrograms,
+    nix: Nix,
+    env: Vec<(OsString, OsString)>,
     program: String,
     config: config::Config,
 }
@@ -33,7 +34,7 @@ fn works(program: &str, args: &[&str]) -> bool {
 
 impl Lab {
     /// `None` where this machine has no Nix or no user namespaces.
-    fn open() -> Option<Self> {
+    async fn open() -> Option<Self> {
         if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
             eprintln!("SKIPPED: this test needs nix-store and user namespaces");
             return None;
@@ -51,17 +52,23 @@ impl Lab {
             ("NIX_CONF_DIR", at("etc")),
             ("HOME", at("home")),
             ("NIX_REMOTE", String::new()),
+            ("NIX_USER_CONF_FILES", String::new()),
+            ("PATH", std::env::var("PATH").unwrap()),
         ];
-        let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let nix = NixPrograms { scratch: root.join("scratch"), env, jobs: 2 };
+        let env: Vec<(OsString, OsString)> = env.map(|(name, value)| (name.into(), value.into())).into();
+        let nix = Nix::locate_in(&root.join("nix-home"), env.clone()).await.unwrap();
         let program = String::new();
-        let mut lab = Self { dir, nix, program, config: configuration() };
+        let mut lab = Self { dir, nix, env, program, config: configuration() };
         lab.program = lab.ask("nix-store", &["--add", example().to_str().unwrap()]);
         Some(lab)
     }
 
+    fn means(&self) -> Means<'_> {
+        Means { nix: &self.nix, jobs: 2, progress: None }
+    }
+
     fn ask(&self, program: &str, args: &[&str]) -> String {
-        let output = Command::new(program).args(args).envs(self.nix.env.iter().cloned()).output().unwrap();
+        let output = Command::new(program).args(args).envs(self.env.iter().cloned()).output().unwrap();
         assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -144,7 +151,7 @@ impl Lab {
     async fn judge(&self, facts: &Facts) -> ValidationReport {
         let mut plan = plan(&self.config, facts);
         quicken(&mut plan);
-        let findings = execute(&plan, &bound(facts), &self.nix).await.unwrap();
+        let findings = execute(&plan, &bound(facts), self.means()).await.unwrap();
         report(&plan, &findings, meta())
     }
 }
@@ -184,74 +191,24 @@ fn example() -> PathBuf {
 }
 
 fn configuration() -> config::Config {
-    use config::*;
-    let probe = HttpProbe {
-        listen: "http".into(),
-        path: "/healthz".into(),
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-    };
-    Config {
-        runtime: Runtime {
-            name: "judged".into(),
-            source: "/nowhere".into(),
-            r#ref: "main".into(),
-            dir: String::new(),
-            package: "default".into(),
-            command: vec!["bin/judged".into()],
-            env: BTreeMap::new(),
-            listen: vec![Listen { name: "http".into(), address: ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()) }],
-            strategy: Strategy::Overlap,
-            standby: Standby::Keep,
-            start_timeout: Duration::from_secs(4),
-            stop_timeout: Duration::from_secs(3),
-            poll: Duration::from_secs(10),
-        },
-        health: Health { http: Some(probe), ..Health::default() },
-        incidents: Incidents {
-            crash: CrashBound { restarts: 3, within: Duration::from_secs(60) },
-            latency: None,
-            errors: None,
-            memory: None,
-            fds: None,
-            repeats: 2,
-        },
-        promotion: Promotion {
-            mode: PromotionMode::Automatic,
-            canary: vec![],
-            observe: Duration::from_secs(300),
-            on_inconclusive: OnInconclusive::Ask,
-            hold: Duration::from_secs(300),
-            keep_generations: 5,
-        },
-        evolution: Evolution { per_incident: 3, per_hour: 6 },
-        validation: Validation {
-            golden: vec![],
-            protected: vec!["flake.nix".into(), "tests/**".into()],
-            timeout: Duration::from_secs(300),
-            allow_import_from_derivation: false,
-        },
-        blueprints: Blueprints {
-            directory: None,
-            incident: None,
-            by_class: BTreeMap::new(),
-            upgrade: "upgrade".into(),
-            timeout: Duration::from_secs(60),
-        },
-        agents: BTreeMap::new(),
-        commands: BTreeMap::new(),
-        isolation: Isolation {
-            read: vec![],
-            write: vec![],
-            user: None,
-            memory_bytes: None,
-            processes: 100,
-            fds: 1000,
-            connect: None,
-            enabled: true,
-        },
-        state: State { directory: "/nowhere".into(), sockets: None, log_bytes: 1 << 20 },
-    }
+    let text = r#"
+        [runtime]
+        name = "judged"
+        source = "/nowhere"
+        command = ["bin/judged"]
+        listen = ["http=127.0.0.1:8080"]
+        start_timeout = "4s"
+        stop_timeout = "3s"
+        [health]
+        http = { path = "/healthz", timeout = "1s" }
+        [promotion]
+        canary = []
+        [validation]
+        protected = ["flake.nix", "tests/**"]
+        timeout = "5m"
+    "#;
+    let place = config::Place { directory: "/nowhere".into(), root: true, state_home: None };
+    config::Config::from_toml(text, &place).unwrap()
 }
 
 fn verdict_of(report: &ValidationReport, check: &str) -> Verdict {
@@ -265,7 +222,7 @@ fn word(report: &ValidationReport, check: &str) -> String {
 
 #[tokio::test]
 async fn an_honest_repair_passes_every_check_and_a_repeat_costs_nothing() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(lab) = Lab::open().await else { return };
     let (active, repaired) = (lab.version("ok"), lab.version("fixed"));
     let mut facts = lab.facts(&repaired, &active);
     let check = lab.derive("check", "make");
@@ -287,15 +244,15 @@ async fn an_honest_repair_passes_every_check_and_a_repeat_costs_nothing() {
     assert!(again.checks.iter().all(|check| check.duration_ms.is_none()), "{again:#?}");
 
     let run = facts.reproduction.clone().unwrap();
-    let told = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", &lab.nix).await.unwrap();
+    let told = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
     assert_eq!((told.tries, told.failures, told.reproduces), (3, 3, Some(true)), "{}", told.detail);
-    let told = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", &lab.nix).await.unwrap();
+    let told = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
     assert_eq!(told.reproduces, Some(false), "{}", told.detail);
 }
 
 #[tokio::test]
 async fn what_is_late_wrong_or_gone_fails_and_is_named() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let cases = [
         ("wrong", "golden/greeting", r#"body/hello: recorded "world", answered "wurld""#),
@@ -344,7 +301,7 @@ fn golden_once(lab: &Lab) -> GoldenFact {
 
 #[tokio::test]
 async fn a_hostile_candidate_gains_nothing() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let golden = lab.greeting();
     let place = lab.place(&golden);
@@ -376,7 +333,7 @@ async fn a_hostile_candidate_gains_nothing() {
 
 #[tokio::test]
 async fn without_a_sandbox_nothing_is_judged() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let facts = lab.facts(&active, &active);
     // A Nix that ignores what it is asked: the builder itself sees that it is not process 1 of a sandbox.
@@ -388,11 +345,11 @@ async fn without_a_sandbox_nothing_is_judged() {
     // A plan for another moment is refused, and so is a golden run that has changed since.
     let plan_now = plan(&lab.config, &facts);
     let elsewhere = Bound { active_store_path: "/nix/store/other".into(), ..bound(&facts) };
-    assert!(matches!(execute(&plan_now, &elsewhere, &lab.nix).await, Err(Error::Stale { .. })));
+    assert!(matches!(execute(&plan_now, &elsewhere, lab.means()).await, Err(Error::Stale { .. })));
     let mut changed = facts.clone();
     changed.golden = vec![lab.greeting()];
     std::fs::write(&changed.golden[0].path, "another").unwrap();
-    let error = execute(&plan(&lab.config, &changed), &bound(&changed), &lab.nix).await.unwrap_err();
+    let error = execute(&plan(&lab.config, &changed), &bound(&changed), lab.means()).await.unwrap_err();
     assert!(matches!(error, Error::Nix(_)) && error.hint().is_some(), "{error}");
     // A builder that cannot judge leaves the question open, also for the flake's own checks.
     let mut broken = facts.clone();

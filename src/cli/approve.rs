@@ -1,12 +1,31 @@
 //! `rei approve`.
 
+use super::args::Global;
+use super::connect::ask;
+use super::error::CommandError;
+use super::ui::Ui;
+
 /// `rei approve ID`: let a candidate that waits for it go on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The evolution, as in `rei status`: evo_0001
+    /// The evolution, or its candidate or report, as in `rei status`: evo_0001
     #[arg(value_name = "ID")]
-    pub id: String,
-    /// Why, for the record
-    #[arg(short, long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    id: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers or nothing of that name waits.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let evolution_id = ask(global, async |it| it.approve(args.id.clone()).await)?;
+    if args.json {
+        return Ok(ui.shape(&serde_json::json!({ "evolution_id": evolution_id }))?);
+    }
+    ui.result(&format!("{evolution_id} goes on"))?;
+    ui.hint("rei status --watch");
+    Ok(())
 }

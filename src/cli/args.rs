@@ -8,7 +8,12 @@ use clap::{Args, Parser, Subcommand};
 
 use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
-use super::{check, exit_code, init, journal};
+use super::{
+    approve, builder, check, demo, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reexec,
+    reject, resume, rollback, run, show, status, stop,
+};
+use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
+use crate::validation::builder_main;
 
 /// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
 #[derive(Debug, Parser)]
@@ -43,9 +48,49 @@ pub enum Command {
     Init(init::Args),
     /// Check the file and the machine; each line is ok, or what to do
     Check(check::Args),
+    /// Supervise the runtime in the foreground; SIGHUP reads the file again
+    Run(run::Args),
+    /// What serves, how well, what goes on and what it waits for
+    Status(status::Args),
+    /// What happened, newest first
+    History(history::Args),
+    /// One object with its evidence: an evolution, incident, candidate, report; or the quarantine
+    Show(show::Args),
+    /// Ask for an evolution
+    Evolve(evolve::Args),
+    /// Say yes to a candidate that waits for it
+    Approve(approve::Args),
+    /// Say no: end an evolution or close an incident
+    Reject(reject::Args),
+    /// Go back to Previous, or to a generation, at once
+    Rollback(rollback::Args),
+    /// Begin no evolution until `rei resume`
+    Pause(pause::Args),
+    /// Begin evolutions again
+    Resume(resume::Args),
+    /// Take content out of quarantine
+    Lift(lift::Args),
+    /// Replace the supervisor's program in place
+    Reexec(reexec::Args),
+    /// End the runtime, then the supervisor
+    Stop(stop::Args),
+    /// Recorded exchanges with known-good answers
+    #[command(subcommand)]
+    Golden(golden::Command),
     /// The record of all that happened
     #[command(subcommand)]
     Journal(journal::Command),
+    /// Watch a service break, be repaired and upgraded: a story in five acts, in two minutes
+    Demo(demo::Args),
+    /// Hold the listeners while no supervisor runs
+    #[command(hide = true)]
+    Keeper(keeper::Args),
+    /// Judge inside a Nix sandbox
+    #[command(hide = true)]
+    Builder(builder::Args),
+    /// Look whether this is a Nix sandbox
+    #[command(hide = true, name = PROBE_ARGUMENT)]
+    BuilderProbe(builder::Args),
 }
 
 /// Runs the command that `arguments` name and gives the code to end with.
@@ -60,7 +105,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let mut ui = Ui::new(cli.global.color, cli.global.quiet, &Environment::read());
     match dispatch(&cli, &mut ui) {
-        Ok(()) => ExitCode::from(exit_code::SUCCESS),
+        Ok(code) => code,
         Err(error) => {
             ui.failure(&error);
             ExitCode::from(error.kind.exit_code())
@@ -68,12 +113,31 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<(), CommandError> {
-    match &cli.command {
+fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
+    let done = match &cli.command {
         Command::Init(args) => init::run(args, ui),
         Command::Check(args) => check::run(args, &cli.global, ui),
+        Command::Run(args) => run::run(args, &cli.global, ui),
+        Command::Status(args) => status::run(args, &cli.global, ui),
+        Command::History(args) => history::run(args, &cli.global, ui),
+        Command::Show(args) => show::run(args, &cli.global, ui),
+        Command::Evolve(args) => evolve::run(args, &cli.global, ui),
+        Command::Approve(args) => approve::run(args, &cli.global, ui),
+        Command::Reject(args) => reject::run(args, &cli.global, ui),
+        Command::Rollback(args) => rollback::run(args, &cli.global, ui),
+        Command::Pause(args) => pause::run(args, &cli.global, ui),
+        Command::Resume(args) => resume::run(args, &cli.global, ui),
+        Command::Lift(args) => lift::run(args, &cli.global, ui),
+        Command::Reexec(args) => reexec::run(args, &cli.global, ui),
+        Command::Stop(args) => stop::run(args, &cli.global, ui),
+        Command::Golden(command) => golden::run(command, &cli.global, ui),
         Command::Journal(command) => journal::run(command, &cli.global, ui),
-    }
+        Command::Demo(args) => demo::run(args, ui),
+        Command::Keeper(args) => return Ok(keeper::run(args)),
+        Command::Builder(_) => return Ok(builder_main()),
+        Command::BuilderProbe(_) => return Ok(probe_builder_main()),
+    };
+    done.map(|()| ExitCode::from(exit_code::SUCCESS))
 }
 
 fn after_help() -> String {

@@ -4,6 +4,7 @@
 //! has a question of its own adds a probe to [`PROBES`].
 
 mod machine;
+mod proof;
 mod source;
 
 use std::path::Path;
@@ -21,12 +22,15 @@ const PROBES: &[Probe] = &[
     Probe { name: "git", run: source::git },
     Probe { name: "source", run: source::source },
     Probe { name: "nix", run: source::nix },
+    Probe { name: "sandbox", run: proof::sandbox },
     Probe { name: "programs", run: source::programs },
     Probe { name: "state", run: machine::state },
     Probe { name: "listen", run: machine::listen },
+    Probe { name: "switch", run: proof::switch },
     Probe { name: "user", run: machine::user },
     Probe { name: "namespaces", run: machine::namespaces },
     Probe { name: "cgroup", run: machine::cgroup },
+    Probe { name: "pidfd", run: proof::pidfds },
     Probe { name: "landlock", run: machine::landlock },
 ];
 

@@ -1,11 +1,46 @@
 //! `rei demo`.
 
-use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::runtime;
+use super::error::{CommandError, Kind};
+use super::ui::Ui;
+use crate::demo::story::{self, Play};
+use crate::demo::tell::Teller;
+use crate::demo::{self};
 
 /// `rei demo`: a whole story on a runtime of its own.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to play it; kept afterwards. Without it, a temporary directory that is removed
-    #[arg(long, value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    /// Use no colour
+    #[arg(long)]
+    pub plain: bool,
+    /// Keep the directory with the repositories, the log and the state
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Plays the demo.
+///
+/// # Errors
+/// When the machine cannot play it, or a fact of the story does not come true.
+pub fn run(args: &Args, ui: &mut Ui) -> Result<(), CommandError> {
+    let this = std::env::current_exe()?;
+    let play = Play { runtime: this.with_file_name("rei-demo-runtime"), rei: this, keep: args.keep };
+    let mut teller = Teller::new(ui, args.plain);
+    let played = runtime()?.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let interrupted = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        story::play(&play, &mut teller, interrupted).await
+    });
+    played.map_err(|error: demo::Error| {
+        let mut failure = CommandError::of(Kind::Failed, &error, error.hint());
+        failure.page = error.log().map(|log| format!("The end of the supervisor's log:\n{log}"));
+        failure
+    })
 }

@@ -5,7 +5,11 @@ use std::io;
 
 use super::exit_code;
 use crate::config::{LoadError, render};
+use crate::interface::client::ClientError;
+use crate::interface::operations::OperationsError;
 use crate::journal;
+use crate::runtime::table::TableError;
+use crate::supervisor::StartError;
 
 /// What sort of failure it is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub enum Kind {
     Busy,
     /// What was waited for did not come in time.
     TimedOut,
+    /// The candidate was rejected.
+    Rejected,
+    /// Previous was restored.
+    RolledBack,
     /// A mistake in rei itself.
     Internal,
     /// Nobody reads the output any more: no failure of ours, and nobody to tell.
@@ -36,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for the table in the tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Failed,
         Self::Usage,
         Self::Config,
@@ -46,6 +54,8 @@ impl Kind {
         Self::Damaged,
         Self::Busy,
         Self::TimedOut,
+        Self::Rejected,
+        Self::RolledBack,
         Self::Internal,
         Self::BrokenPipe,
     ];
@@ -63,6 +73,8 @@ impl Kind {
             Self::Damaged => exit_code::DAMAGED,
             Self::Busy => exit_code::BUSY,
             Self::TimedOut => exit_code::TIMED_OUT,
+            Self::Rejected => exit_code::REJECTED,
+            Self::RolledBack => exit_code::ROLLED_BACK,
             Self::Internal => exit_code::INTERNAL,
         }
     }
@@ -132,6 +144,18 @@ fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (d
     std::iter::successors(Some(error), |error: &&'e (dyn StdError + 'static)| (*error).source())
 }
 
+impl From<StartError> for CommandError {
+    fn from(error: StartError) -> Self {
+        let hint = error.hint();
+        match error {
+            StartError::Config(source) => source.into(),
+            StartError::Journal(source) => source.into(),
+            StartError::Table(TableError::Busy { .. }) => Self::of(Kind::Busy, &error, hint),
+            _ => Self::of(Kind::Failed, &error, hint),
+        }
+    }
+}
+
 impl From<LoadError> for CommandError {
     fn from(error: LoadError) -> Self {
         let page = match &error {
@@ -150,6 +174,31 @@ impl From<journal::Error> for CommandError {
             journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Kind::BrokenPipe,
             error if error.is_damage() => Kind::Damaged,
             _ => Kind::Failed,
+        };
+        let hint = error.hint();
+        Self::of(kind, &error, hint)
+    }
+}
+
+impl From<ClientError<OperationsError>> for CommandError {
+    fn from(error: ClientError<OperationsError>) -> Self {
+        let kind = match &error {
+            ClientError::NotRunning { .. } => Kind::NotRunning,
+            ClientError::Answered(OperationsError::TooLarge { .. } | OperationsError::Lagged { .. })
+            | ClientError::Connect { .. }
+            | ClientError::NotServed { .. }
+            | ClientError::Garbage { .. }
+            | ClientError::TooLarge { .. }
+            | ClientError::Closed { .. }
+            | ClientError::Wire { .. } => Kind::Failed,
+            ClientError::Answered(
+                OperationsError::NotAllowed { .. }
+                | OperationsError::NotFound { .. }
+                | OperationsError::WrongPhase { .. }
+                | OperationsError::Invalid { .. }
+                | OperationsError::Busy { .. },
+            ) => Kind::Refused,
+            ClientError::Timeout { .. } => Kind::TimedOut,
         };
         let hint = error.hint();
         Self::of(kind, &error, hint)
@@ -187,10 +236,12 @@ mod tests {
           3 rei.toml is wrong or cannot be read (Config)
           4 no supervisor answers (NotRunning)
           5 the supervisor refuses (Refused)
-          6 `check` found something that must be put right (Findings)
+          6 `check` or `golden replay` found something to put right (Findings)
           7 the journal is damaged (Damaged)
           8 another supervisor has the state directory (Busy)
           9 what was waited for did not come in time (TimedOut)
+         10 `evolve --wait`: the candidate was rejected (Rejected)
+         11 `evolve --wait`: Previous was restored (RolledBack)
          70 a mistake in rei itself (Internal)
         ");
     }

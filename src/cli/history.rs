@@ -1,12 +1,43 @@
 //! `rei history`.
 
-/// `rei history`: evolutions and incidents, newest first.
+use super::args::Global;
+use super::connect::{ask_or_remember, look, walk};
+use super::error::CommandError;
+use super::ui::Ui;
+use super::view;
+use crate::interface::operations::{HISTORY_LIMIT, HISTORY_LIMIT_MAX};
+use crate::supervisor::chronicle::Chronicle;
+
+/// `rei history`: evolutions and maintenance acts, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many to show
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
-    pub limit: u64,
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = HISTORY_LIMIT,
+          value_parser = clap::value_parser!(u64).range(1..=HISTORY_LIMIT_MAX))]
+    limit: u64,
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When neither a supervisor nor a journal answers.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let entries = ask_or_remember(
+        global,
+        ui,
+        async |it| it.history(Some(args.limit)).await,
+        |paths| Ok(walk(paths, Chronicle::last(limit))?.history()),
+    )?;
+    if args.json {
+        ui.shape(&serde_json::json!({ "entries": entries }))?;
+    } else if entries.is_empty() {
+        ui.status("nothing happened yet");
+    } else {
+        ui.result(&view::history(&entries, look(ui)))?;
+    }
+    Ok(())
 }

@@ -1,12 +1,33 @@
 //! `rei reject`.
 
-/// `rei reject ID`: end an evolution; its candidate is quarantined.
+use super::args::Global;
+use super::connect::ask;
+use super::error::CommandError;
+use super::ui::Ui;
+
+/// `rei reject ID`: end an evolution, whose candidate is quarantined, or close an incident.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The evolution, as in `rei status`: evo_0001
+    /// The evolution, or its candidate or report, or an open incident, as in `rei status`: evo_0001
     #[arg(value_name = "ID")]
-    pub id: String,
+    id: String,
     /// Why, for the record
-    #[arg(short, long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    #[arg(short, long, value_name = "TEXT", default_value = "an operator rejected it")]
+    reason: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers or nothing of that name can be rejected.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let evolution_id = ask(global, async |it| it.reject(args.id.clone(), args.reason.clone()).await)?;
+    if args.json {
+        return Ok(ui.shape(&serde_json::json!({ "evolution_id": evolution_id }))?);
+    }
+    ui.result(&format!("{} is rejected", args.id))?;
+    Ok(())
 }

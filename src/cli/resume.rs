@@ -1,9 +1,20 @@
 //! `rei resume`.
 
-/// `rei resume`: begin evolutions again.
+use super::args::Global;
+use super::connect::ask;
+use super::error::CommandError;
+use super::ui::Ui;
+
+/// `rei resume`: begin evolutions again, and forget spent budgets.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Why, for the record
-    #[arg(short, long, value_name = "TEXT")]
-    pub reason: Option<String>,
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers.
+pub fn run(_: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    ask(global, async |it| it.resume().await)?;
+    ui.result("evolutions may begin again")?;
+    Ok(())
 }

@@ -1,12 +1,31 @@
 //! `rei rollback`.
 
+use super::args::Global;
+use super::connect::ask;
+use super::error::CommandError;
+use super::ui::Ui;
+
 /// `rei rollback`: go back to Previous, or to a generation, at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The profile generation to go back to; without it, the recorded Previous
     #[arg(long, value_name = "GEN")]
-    pub to: Option<u64>,
-    /// Why, for the record
-    #[arg(short, long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    to: Option<u64>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers or there is nothing to go back to.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let generation = ask(global, async |it| it.rollback(args.to).await)?;
+    if args.json {
+        return Ok(ui.shape(&serde_json::json!({ "generation": generation }))?);
+    }
+    ui.result(&format!("generation {generation} is current"))?;
+    ui.hint("rei status");
+    Ok(())
 }

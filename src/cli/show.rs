@@ -1,12 +1,63 @@
 //! `rei show`.
 
-/// `rei show ID`: an evolution, incident, candidate or report, with its evidence.
+use super::args::Global;
+use super::connect::{ask, ask_or_remember, look, stored, walk};
+use super::error::CommandError;
+use super::ui::Ui;
+use super::{Kind, view};
+use crate::interface::operations::OperationsError;
+use crate::supervisor::chronicle::Chronicle;
+
+/// `rei show ID`: an evolution, incident, context, candidate, report or record, with its evidence.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// As in `rei history`: evo_0001, inc_0001, cand_0001, val_0001
+    /// As in `rei history`: evo_0001, inc_0001, ctx_0001, cand_0001, val_0001, rec_0001; or `quarantine`
     #[arg(value_name = "ID")]
-    pub id: String,
+    id: String,
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
+}
+
+/// What `ID` can be besides an id.
+const QUARANTINE: &str = "quarantine";
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers or nothing has that id.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    if args.id == QUARANTINE {
+        return quarantine(args, global, ui);
+    }
+    let shown = ask_or_remember(
+        global,
+        ui,
+        async |it| it.show(args.id.clone()).await,
+        |paths| {
+            let chronicle = walk(paths, Chronicle::of(&args.id))?;
+            let absent = OperationsError::NotFound { id: args.id.clone() };
+            let not_found = || CommandError::of(Kind::Refused, &absent, absent.hint());
+            chronicle.show(|id| stored(paths, id)).ok_or_else(not_found)
+        },
+    )?;
+    if args.json {
+        ui.shape(&shown)?;
+    } else {
+        ui.result(&view::show(&shown, look(ui)))?;
+    }
+    Ok(())
+}
+
+fn quarantine(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let entries = ask(global, async |it| it.quarantine().await)?;
+    if args.json {
+        ui.shape(&serde_json::json!({ "entries": entries }))?;
+    } else if entries.is_empty() {
+        ui.status("nothing is in quarantine");
+    } else {
+        ui.result(&view::quarantine(&entries, look(ui)))?;
+        ui.hint("rei lift CONTENT takes one out: a candidate, tree or store path");
+    }
+    Ok(())
 }

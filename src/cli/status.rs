@@ -1,12 +1,188 @@
 //! `rei status`.
 
+use std::time::Duration;
+
+use super::args::{Global, runtime};
+use super::connect::{ask, look, paths};
+use super::error::CommandError;
+use super::ui::Ui;
+use super::{Kind, view};
+use crate::interface::client::{ClientError, Events, OperationsClient};
+use crate::interface::operations::{MonitorEvent, OperationsError};
+
+/// The pause between two pages where nothing happens: uptimes and countdowns go on.
+const REDRAW: Duration = Duration::from_secs(1);
+/// How long events are gathered before a page is drawn for them.
+const GATHER: Duration = Duration::from_millis(100);
+/// The pause before a supervisor that went away is looked for again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// How long it is looked for: a restart or `rei reexec` takes less than a second.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
 /// `rei status`: Active, Candidate, Previous, the phase and what it waits for, health, open incidents.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Go on showing it as it changes
+    /// Go on showing it as it changes: a page on a terminal, a line for each event elsewhere
     #[arg(short, long)]
-    pub watch: bool,
-    /// Print the result as JSON; with --watch, one object a line
+    watch: bool,
+    /// Print the state as JSON; with --watch, each event on a line
     #[arg(long)]
-    pub json: bool,
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nobody answers.
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    match (args.watch, args.json) {
+        (false, json) => {
+            let status = ask(global, async |it| it.status().await)?;
+            match json {
+                true => ui.shape(&status)?,
+                false => ui.result(&view::status(&status, look(ui)))?,
+            }
+            Ok(())
+        }
+        (true, false) if ui.is_terminal() => redraw(global, ui),
+        (true, json) => follow(global, ui, json),
+    }
+}
+
+/// A line for each event, until the reader or the supervisor goes away.
+fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> {
+    let control = paths(global)?.control();
+    runtime()?.block_on(async {
+        let client = OperationsClient::connect(control).await?;
+        let mut events = client.monitor().await?;
+        loop {
+            match next(&client, &mut events).await? {
+                Next::Event(event) if json => ui.shape_line(&event)?,
+                Next::Event(event) => {
+                    ui.result(&view::event_line(&event, look(ui)))?;
+                    ui.out().flush()?;
+                }
+                Next::Missed(events) => ui.warning(&format!("{events} events were missed")),
+                Next::Again => ui.status("the supervisor was started again"),
+            }
+        }
+    })
+}
+
+/// What a reader of events has to know.
+pub(super) enum Next {
+    /// Something happened.
+    Event(Box<MonitorEvent>),
+    /// So much happened that some of it was not told; what follows is.
+    Missed(u64),
+    /// The supervisor went away and another one answers.
+    Again,
+}
+
+/// The next event; a supervisor that is started anew is found again.
+///
+/// # Errors
+/// When the supervisor is gone for longer than a restart takes, or refuses.
+pub(super) async fn next(client: &OperationsClient, events: &mut Events) -> Result<Next, CommandError> {
+    let error = match events.next().await {
+        Some(Ok(event)) => return Ok(Next::Event(Box::new(event))),
+        Some(Err(ClientError::Answered(OperationsError::Lagged { missed }))) => {
+            *events = client.monitor().await?;
+            return Ok(Next::Missed(missed));
+        }
+        Some(Err(error @ ClientError::Answered(OperationsError::NotAllowed { .. }))) => return Err(error.into()),
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    *events = tokio::time::timeout(RETRY_MAX, again(client)).await.map_err(|_| {
+        let gone = CommandError::new(Kind::NotRunning, "the supervisor went away").hint("rei run");
+        error.map_or(gone, CommandError::from)
+    })?;
+    Ok(Next::Again)
+}
+
+/// The events of the next supervisor that answers.
+async fn again(client: &OperationsClient) -> Events {
+    loop {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        // A socket that accepts is not yet a supervisor that answers.
+        if client.status().await.is_ok()
+            && let Ok(events) = client.monitor().await
+        {
+            return events;
+        }
+    }
+}
+
+/// One page, drawn anew as things change, on a screen of its own; the last one stays.
+fn redraw(global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let control = paths(global)?.control();
+    let page = runtime()?.block_on(async {
+        let client = OperationsClient::connect(control).await?;
+        let mut events = client.monitor().await?;
+        let mut page = view::status(&client.status().await?, look(ui));
+        let mut screen = Screen::enter(ui)?;
+        loop {
+            screen.draw(&page)?;
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => return Ok::<_, CommandError>(page),
+                () = changed(&mut events) => {}
+            }
+            page = match client.status().await {
+                Ok(status) => view::status(&status, look(screen.ui)),
+                Err(error) => {
+                    screen.draw(&format!("{page}\n\n{error}; it is looked for"))?;
+                    tokio::select! {
+                        _ = tokio::signal::ctrl_c() => return Ok(page),
+                        found = tokio::time::timeout(RETRY_MAX, again(&client)) => {
+                            events = found.map_err(|_| error)?;
+                        }
+                    }
+                    view::status(&client.status().await?, look(screen.ui))
+                }
+            };
+        }
+    })?;
+    ui.result(&page)?;
+    Ok(())
+}
+
+/// Something happened, or it is time for another page.
+async fn changed(events: &mut Events) {
+    let first = tokio::time::timeout(REDRAW, events.next()).await;
+    if matches!(first, Ok(None | Some(Err(_)))) {
+        // There are no more events; the next question says why.
+        tokio::time::sleep(REDRAW).await;
+        return;
+    }
+    let until = tokio::time::Instant::now() + GATHER;
+    while let Ok(Some(Ok(_))) = tokio::time::timeout_at(until, events.next()).await {}
+}
+
+/// The terminal's other screen, left when this value goes.
+struct Screen<'u> {
+    ui: &'u mut Ui,
+}
+
+impl<'u> Screen<'u> {
+    fn enter(ui: &'u mut Ui) -> std::io::Result<Self> {
+        write!(ui.out(), "\x1b[?1049h\x1b[?25l")?;
+        Ok(Self { ui })
+    }
+
+    fn draw(&mut self, page: &str) -> std::io::Result<()> {
+        // Each line is wiped where it ends, not before it is written: nothing flickers.
+        let page = page.replace('\n', "\x1b[K\r\n");
+        let out = self.ui.out();
+        write!(out, "\x1b[H{page}\x1b[K\x1b[J")?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no cleaning.
+        let _ = write!(self.ui.out(), "\x1b[?25h\x1b[?1049l");
+        let _ = self.ui.out().flush();
+    }
 }

@@ -91,6 +91,20 @@ impl Environment {
     }
 }
 
+/// Paints words of a page, or leaves them plain.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint {
+    /// Whether there is colour.
+    pub color: bool,
+}
+
+impl Paint {
+    /// The text in the look of its role.
+    pub fn paint(self, role: Role, text: &str) -> String {
+        if self.color { format!("\x1b[{}m{text}\x1b[0m", role.look()) } else { text.to_owned() }
+    }
+}
+
 /// One of the two streams.
 struct Stream {
     sink: Box<dyn Write>,
@@ -100,7 +114,7 @@ struct Stream {
 
 impl Stream {
     fn paint(&self, role: Role, text: &str) -> String {
-        if self.color { format!("\x1b[{}m{text}\x1b[0m", role.look()) } else { text.to_owned() }
+        Paint { color: self.color }.paint(role, text)
     }
 }
 
@@ -154,6 +168,25 @@ impl Ui {
         }
         serde_json::to_writer_pretty(&mut self.out.sink, &whole)?;
         writeln!(self.out.sink)
+    }
+
+    /// Prints an object of the interface as JSON, exactly as it travels.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn shape(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut self.out.sink, value)?;
+        writeln!(self.out.sink)
+    }
+
+    /// The same on one line, for streams; written at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn shape_line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out.sink, value)?;
+        writeln!(self.out.sink)?;
+        self.out.sink.flush()
     }
 
     /// Prints a table.
@@ -226,6 +259,21 @@ impl Ui {
     /// A word of a result in its look.
     pub fn paint(&self, role: Role, text: &str) -> String {
         self.out.paint(role, text)
+    }
+
+    /// Paints words of a page that is a result.
+    pub fn painter(&self) -> Paint {
+        Paint { color: self.out.color }
+    }
+
+    /// Whether a person watches the results.
+    pub fn is_terminal(&self) -> bool {
+        self.out.terminal
+    }
+
+    /// Whether standard error takes colour, for a log that is written there.
+    pub fn log_color(&self) -> bool {
+        self.err.color
     }
 
     /// Shows how far something long is: a bar on a terminal, after a while; elsewhere a line for each stage.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::format::Exchange;
 use crate::http::{self, Address, Response};
+use crate::report::chain;
 
 /// The bound of one exchange, from connecting to the end of the answer. Streams that do not end are no golden answers.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +22,6 @@ pub struct Answer {
 pub async fn replay(address: &Address, exchange: &Exchange, timeout: Duration) -> Answer {
     tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
     let begun = Instant::now();
-    let response = http::send(address, &exchange.request, timeout).await.map_err(|error| error.chain());
+    let response = http::send(address, &exchange.request, timeout).await.map_err(|error| chain(&error));
     Answer { response, took: begun.elapsed() }
 }

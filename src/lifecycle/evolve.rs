@@ -25,6 +25,7 @@ struct Cause {
 
 impl Lifecycle {
     pub(super) fn on_followed(&mut self, out: &mut Out, rev: String, tree: String) {
+        self.followed = Some(rev.clone());
         if self.phase == Phase::Empty {
             self.begin_install(out, rev);
             return;

@@ -115,7 +115,7 @@ impl Lifecycle {
         }
     }
 
-    fn begin_share(&mut self, out: &mut Out, index: usize) {
+    pub(super) fn begin_share(&mut self, out: &mut Out, index: usize) {
         let rules = self.rules();
         let Some(step) = rules.canary.get(index).copied() else {
             self.begin_promotion(out);
@@ -432,6 +432,8 @@ impl Lifecycle {
         self.enter(out, Phase::RollingBack { plan, stage: Back::Switching });
         self.arm(out, Timer::Phase, PLAN_MS, "goes on with what is restored");
         self.carry_rollback(out);
+        // Decided is decided: a supervisor that takes over in the middle must not give the traffic back.
+        self.routing = self.active_slot.map(Routing::all);
     }
 
     /// Fixes what is restored: Active and its slot are the target's from now on.

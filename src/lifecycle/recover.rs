@@ -135,10 +135,13 @@ impl Lifecycle {
             }
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
-                if self.slots[active.other().index()].run == Run::Ready {
-                    out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
-                } else {
+                if self.slots[active.other().index()].run != Run::Ready {
                     self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+                } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase {
+                    // What the earlier supervisor saw is gone, so the step begins anew.
+                    self.begin_share(out, index);
+                } else {
+                    out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
                 }
             }
         }
@@ -174,10 +177,11 @@ impl Lifecycle {
         if let Some(previous) = self.previous.clone().filter(|_| warm && self.slots[other.index()].run == Run::Down) {
             self.start(out, other, previous.version, Role::Previous);
         }
-        if starting && self.slots[active.index()].run == Run::Ready {
-            self.begin_window(out);
-        } else if !starting {
-            out.push(Effect::Observe { slot: active, baseline: None });
+        match self.phase {
+            Phase::Observing { stage: Watch::Starting } if self.slots[active.index()].run != Run::Ready => {}
+            // What the earlier supervisor saw is gone, so the window begins anew: nothing is confirmed by its absence.
+            Phase::Observing { .. } => self.begin_window(out),
+            _ => out.push(Effect::Observe { slot: active, baseline: None }),
         }
     }
 

@@ -33,6 +33,7 @@ pub struct Lifecycle {
     pub(super) routing: Option<Routing>,
     pub(super) evolution: Option<Evolution>,
     pub(super) incidents: BTreeMap<String, OpenIncident>,
+    pub(super) followed: Option<String>,
     pub(super) upgrade: Option<Commit>,
     pub(super) asked: Option<Asked>,
     pub(super) quarantine: Vec<Quarantined>,
@@ -375,6 +376,11 @@ impl Lifecycle {
     /// Why an operator is needed.
     pub fn attention(&self) -> Option<&str> {
         self.attention.as_deref()
+    }
+
+    /// The commit that the followed ref named last: what became of it is decided, and no restart asks again.
+    pub fn followed(&self) -> Option<&str> {
+        self.followed.as_deref()
     }
 
     /// Whether evolutions may begin.

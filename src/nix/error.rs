@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::locate::{LEAST_VERSION, Version};
+use super::version::{LEAST_VERSION, Version};
 use crate::command;
 
 /// What the calls of this room give.

@@ -1,7 +1,6 @@
 //! Which Nix is here, and how it is called: programs, version, environment, the options that every call gets.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::{Error, Result};
+use super::version::{LEAST_VERSION, Version};
 use crate::command::{Command, Output};
-
-/// The oldest Nix that rei works with: the first with the `packages.<system>.default` of today's flakes.
-pub const LEAST_VERSION: Version = Version { major: 2, minor: 8 };
 
 /// The bound of a question that Nix answers from its database: thousands of times what it takes, so that a store under
 /// garbage collection or a slow disk is no error.
@@ -57,33 +54,6 @@ const INHERITED: &[&str] = &[
 /// Options of every call. The sandbox is on and nothing is built without it; nothing is built on another machine, whose
 /// sandbox rei has not seen.
 const OPTIONS: &[(&str, &str)] = &[("sandbox", "true"), ("sandbox-fallback", "false"), ("builders", "")];
-
-/// A Nix version, as far as it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// The 2 of 2.8.
-    pub major: u32,
-    /// The 8 of 2.8.
-    pub minor: u32,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-impl Version {
-    /// Reads `nix-store (Nix) 2.26.3` and the names of forks and snapshots alike.
-    fn parse(output: &str) -> Option<Self> {
-        let word = output.lines().next()?.split_whitespace().next_back()?;
-        let mut numbers = word.split('.').map(|part| {
-            let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            part[..digits].parse().ok()
-        });
-        Some(Self { major: numbers.next()??, minor: numbers.next()?? })
-    }
-}
 
 /// The Nix of this machine: its programs, where its store is, and how it is called.
 #[derive(Clone, Debug)]
@@ -307,28 +277,6 @@ impl Nix {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_and_compared() {
-        for (printed, expected) in [
-            ("nix-store (Nix) 2.8.0\n", (2, 8)),
-            ("nix (Nix) 2.26.3\n", (2, 26)),
-            ("nix-store (Nix) 2.34.8\n", (2, 34)),
-            ("nix-store (Nix) 2.35pre20260102_abc\n", (2, 35)),
-            ("nix (Lix, like Nix) 2.93.0\nSystem type: x86_64-linux\n", (2, 93)),
-        ] {
-            let version = Version::parse(printed).unwrap();
-            assert_eq!((version.major, version.minor), expected);
-            assert!(version >= LEAST_VERSION);
-        }
-        assert!(Version { major: 2, minor: 7 } < LEAST_VERSION);
-        assert!(Version { major: 1, minor: 99 } < LEAST_VERSION);
-        for garbage in ["", "\n", "nix", "nix (Nix) x.y", "2"] {
-            assert_eq!(Version::parse(garbage), None, "{garbage:?}");
-        }
-        let shown = Error::Old { found: Version { major: 2, minor: 3 } }.to_string();
-        assert_eq!(shown, "Nix 2.3 is older than 2.8, the oldest that rei works with");
-    }
 
     #[test]
     fn little_is_inherited_and_the_home_is_ours() {

@@ -3,6 +3,7 @@
 //! | file | its question |
 //! |---|---|
 //! | `locate` | which Nix is here, and how is it called |
+//! | `version` | is it new enough |
 //! | `flake_ref` | how is a commit named to Nix |
 //! | `evaluate` | which derivations does a flake have (`nix-instantiate --eval`) |
 //! | `realise` | build them (`nix-store --realise`) |
@@ -32,14 +33,16 @@ mod roots;
 mod samples;
 mod sandbox;
 mod store;
+mod version;
 
 pub use error::{Error, Problem, Result};
 pub use evaluate::{Derivation, EVALUATION_TIMEOUT};
 pub use flake_ref::FlakeRef;
-pub use locate::{LEAST_VERSION, Nix, Version};
+pub use locate::Nix;
 pub use probe::{PROBE_ARGUMENT, probe_builder_main};
 pub use profile::{Generation, Profile};
 pub use progress::{Parser, Progress};
 pub use realise::{Failure, FailureKind, Outcome, RealiseOptions, Realised};
 pub use roots::Roots;
 pub use sandbox::{Builder, Proof, Refusal, prove};
+pub use version::{LEAST_VERSION, Version};

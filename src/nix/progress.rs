@@ -1,6 +1,6 @@
 //! What is being built, from `--log-format internal-json`: one line in, at most one event out. Pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -69,7 +69,7 @@ pub enum Progress {
 /// Follows the lines of one realisation.
 #[derive(Debug, Default)]
 pub struct Parser {
-    builds: HashMap<u64, PathBuf>,
+    builds: BTreeMap<u64, PathBuf>,
     whole: Option<u64>,
     counts: Option<Progress>,
     messages: Vec<String>,

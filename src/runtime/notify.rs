@@ -4,7 +4,7 @@
 //! instance's tree, and garbage is a signal like any other.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram as StdUnixDatagram;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,17 @@ impl NotifySocket {
         Ok(Self { path: path.to_owned(), socket: UnixDatagram::from_std(socket)? })
     }
 
+    /// The socket that an earlier supervisor bound at `path` and that a store has kept: what was said meanwhile waits in
+    /// it.
+    ///
+    /// # Errors
+    /// When the event loop cannot take it.
+    pub fn adopt(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+        let socket = StdUnixDatagram::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self { path: path.to_owned(), socket: UnixDatagram::from_std(socket)? })
+    }
+
     /// The path for `NOTIFY_SOCKET`.
     pub fn path(&self) -> &Path {
         &self.path
@@ -138,10 +149,19 @@ impl NotifySocket {
     }
 
     /// Receives until the task is aborted, and sends on what it hears. When nobody listens fast enough, messages are
-    /// dropped: they say how it is now, and the next one says so again.
-    pub fn forward(self, tree: Tree, to: mpsc::Sender<Notification>) -> JoinHandle<()> {
+    /// dropped: they say how it is now, and the next one says so again. `READY=1` is said once, so `on_ready` is called
+    /// before anything else: a supervisor that dies before it has dealt with it leaves a note to the next.
+    pub fn forward(
+        self,
+        tree: Tree,
+        to: mpsc::Sender<Notification>,
+        on_ready: impl Fn() + Send + 'static,
+    ) -> JoinHandle<()> {
         tokio::spawn(async move {
             while let Ok(notifications) = self.receive(&tree).await {
+                if notifications.contains(&Notification::Ready) {
+                    on_ready();
+                }
                 for notification in notifications {
                     // READY and STOPPING are said once, so they wait for room.
                     match notification {
@@ -157,6 +177,12 @@ impl NotifySocket {
                 }
             }
         })
+    }
+}
+
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::command::Command;
 use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
+use crate::report::chain;
 use crate::time::Timestamp;
 
 /// What is read of a probe's answer, in bytes; a health page is small.
@@ -181,7 +182,7 @@ impl Probe {
 
 async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
     let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("not connected: {error}"))?;
-    let said = |error: hyper::Error| format!("no HTTP answer: {}", with_cause(&error));
+    let said = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
     let request = Request::get(&probe.path)
         .header(header::HOST, "localhost")
@@ -226,17 +227,13 @@ async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, St
         .output_bytes_max(BODY_BYTES_MAX)
         .run()
         .await
-        .map_err(|error| with_cause(&error))?;
+        .map_err(|error| chain(&error))?;
     let last = |text: String| text.trim_end().lines().last().unwrap_or_default().to_owned();
     match (output.code, output.signal) {
         (Some(0), _) => Ok(last(output.stdout_text())),
         (Some(code), _) => Err(format!("exit code {code}: {}", last(output.stderr_text()))),
         (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
     }
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn cut(text: &str) -> String {

@@ -66,6 +66,16 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
+/// How long ago a process was started that has this start.
+pub fn age(start_ticks: u64) -> std::time::Duration {
+    use nix::time::{ClockId, clock_gettime};
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    let per_second = per_second.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100);
+    let started = std::time::Duration::from_millis(start_ticks.saturating_mul(1000) / per_second);
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
+    now.saturating_sub(started)
+}
+
 /// Every process that this one can see, in no order.
 pub fn all() -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -153,6 +163,12 @@ mod tests {
         assert_eq!(i64::from(me.parent), i64::from(nix::unistd::getppid().as_raw()));
         assert!(all().contains(&Stat { ..stat(1).unwrap() }));
         assert_eq!(stat(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_age_counts_from_the_start() {
+        let start = stat(std::process::id()).unwrap().start_ticks;
+        assert!(age(start) < age(start.saturating_sub(100)) && age(u64::MAX).is_zero());
     }
 
     #[test]

@@ -52,7 +52,8 @@ struct Slot {
     pid: AtomicU32,
     start_ticks: AtomicU64,
     id_bytes: AtomicU32,
-    padding: AtomicU32,
+    /// 1 once the instance has said that it is ready.
+    said_ready: AtomicU32,
     id: [AtomicU64; ID_BYTES_MAX / 8],
 }
 
@@ -113,6 +114,8 @@ pub struct Entry {
     pub pid: Option<u32>,
     /// When that was started, in clock ticks since boot; `None` when the supervisor died before it could look.
     pub start_ticks: Option<u64>,
+    /// Whether it has said that it is ready, which it says once.
+    pub said_ready: bool,
 }
 
 /// The table, locked and mapped.
@@ -192,6 +195,13 @@ impl InstanceTable {
         }
     }
 
+    /// Records that an instance has said that it is ready.
+    pub fn said_ready(&self, id: &str) {
+        if let Some(slot) = self.find(id) {
+            slot.said_ready.store(1, Ordering::Release);
+        }
+    }
+
     /// Gives the slot of an instance back; nothing happens when it has none.
     pub fn clear(&self, id: &str) {
         if let Some(slot) = self.find(id) {
@@ -252,6 +262,7 @@ impl Slot {
             id: String::from_utf8_lossy(&bytes).into_owned(),
             pid: (pid != 0).then_some(pid),
             start_ticks: (start_ticks != 0).then_some(start_ticks),
+            said_ready: self.said_ready.load(Ordering::Acquire) != 0,
         })
     }
 
@@ -270,6 +281,7 @@ impl Slot {
         self.state.store(FREE, Ordering::Release);
         self.pid.store(0, Ordering::Release);
         self.start_ticks.store(0, Ordering::Release);
+        self.said_ready.store(0, Ordering::Release);
     }
 }
 
@@ -309,7 +321,7 @@ mod tests {
     use super::*;
 
     fn entry(id: &str, pid: Option<u32>, start_ticks: Option<u64>) -> Entry {
-        Entry { id: id.into(), pid, start_ticks }
+        Entry { id: id.into(), pid, start_ticks, said_ready: false }
     }
 
     #[test]
@@ -325,6 +337,10 @@ mod tests {
         drop(table);
         let table = InstanceTable::open(&path).unwrap();
         assert_eq!(table.entries(), [entry("inst_0001", Some(4711), Some(99)), entry("inst_0002", None, None)]);
+        table.said_ready("inst_0001");
+        drop(table);
+        let table = InstanceTable::open(&path).unwrap();
+        assert_eq!(table.entries()[0], Entry { said_ready: true, ..entry("inst_0001", Some(4711), Some(99)) });
         table.clear("inst_0001");
         table.clear("inst_9999");
         assert_eq!(table.entries(), [entry("inst_0002", None, None)]);
@@ -339,6 +355,7 @@ mod tests {
         }
         assert!(matches!(table.reserve("one"), Err(TableError::Full)));
         table.started("a-rather-long-instance-name-3", 5);
+        table.said_ready("a-rather-long-instance-name-3");
         table.clear("a-rather-long-instance-name-3");
         table.reserve("one").unwrap();
         assert!(table.entries().contains(&entry("one", None, None)));

@@ -87,6 +87,8 @@ struct Shared {
     live: Mutex<BTreeMap<String, Option<u32>>>,
     /// Dead children that somebody else should reap, by pid and start, and since when they are seen.
     zombies: Mutex<HashMap<(u32, u64), Instant>>,
+    /// Orphans that are no instance's: the keeper, when it was started anew.
+    spared: Mutex<BTreeSet<u32>>,
 }
 
 impl Trees {
@@ -105,7 +107,18 @@ impl Trees {
     pub fn with(method: TreeMethod) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let own = (std::process::id(), getsid(None)?.as_raw().unsigned_abs());
-        Ok(Self(Arc::new(Shared { method, own, live: Mutex::default(), zombies: Mutex::default() })))
+        Ok(Self(Arc::new(Shared {
+            method,
+            own,
+            live: Mutex::default(),
+            zombies: Mutex::default(),
+            spared: Mutex::default(),
+        })))
+    }
+
+    /// Says that a process is no instance's, though this process inherits it: it is not killed as an orphan.
+    pub fn spare(&self, pid: u32) {
+        lock(&self.0.spared).insert(pid);
     }
 
     /// The method in use.
@@ -318,6 +331,7 @@ impl Tree {
         let tree = &self.0;
         let all = process::all();
         let (live, seen) = (lock(&tree.shared.live).clone(), lock(&tree.seen).clone());
+        let spared = lock(&tree.shared.spared).clone();
         let alone = live.keys().all(|id| *id == tree.id);
         let foreign_mains: BTreeSet<u32> =
             live.iter().filter(|(id, _)| **id != tree.id).filter_map(|(_, pid)| *pid).collect();
@@ -325,7 +339,8 @@ impl Tree {
         let mut found = Found::default();
         let mut ours: BTreeSet<u32> = BTreeSet::new();
         let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
-        for stat in all.iter().filter(later).filter(|stat| !foreign_mains.contains(&stat.pid)) {
+        let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !spared.contains(&stat.pid);
+        for stat in all.iter().filter(later).filter(others) {
             let told = stat.pid == main.pid
                 || stat.session == main.pid
                 || stat.group == main.pid

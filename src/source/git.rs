@@ -22,6 +22,9 @@ pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The bound of a transfer from the followed repository: the first one brings all of its history.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// From SIGTERM to SIGKILL: git removes its lock files in between.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Configuration that comes before any file: what could run a program or change bytes is off.
 const CONFIG: [&str; 22] = [
     "core.hooksPath=/dev/null",
@@ -115,6 +118,9 @@ impl Git {
     /// The command with these arguments.
     pub fn command<S: AsRef<OsStr>>(&self, timeout: Duration, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("git", timeout)
+            // git takes its lock files away when it is asked to end, and leaves them when it is killed.
+            .terminate_first(GRACE)
+            .ends_with_rei()
             .env_clear()
             .env("LC_ALL", "C")
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))

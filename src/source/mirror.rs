@@ -60,10 +60,19 @@ impl Mirror {
     /// # Errors
     /// When git is missing or too old, the ref cannot be one, or the directory cannot be written.
     pub async fn open(state_dir: &Path, source: &str, followed: &str) -> Result<Self, Error> {
+        let mirror = Self::at(state_dir, source, followed)?;
+        mirror.prepare().await?;
+        Ok(mirror)
+    }
+
+    /// The mirror under `state_dir`, which [`Mirror::prepare`] has prepared, now or before.
+    ///
+    /// # Errors
+    /// When the ref cannot be one, or there is no current directory.
+    pub fn at(state_dir: &Path, source: &str, followed: &str) -> Result<Self, Error> {
         if !is_ref_name(followed) {
             return Err(Error::RefName { name: followed.to_owned() });
         }
-        check_version().await?;
         let dir = std::path::absolute(state_dir.join("source")).map_err(|source| Error::Io {
             doing: "resolve",
             path: state_dir.to_owned(),
@@ -76,9 +85,7 @@ impl Mirror {
                 .into_owned(),
             None => source.to_owned(),
         };
-        let mirror = Self { dir, source, followed: followed.to_owned() };
-        mirror.prepare().await?;
-        Ok(mirror)
+        Ok(Self { dir, source, followed: followed.to_owned() })
     }
 
     /// The bare repository, which Nix fetches from (`git+file://PATH?ref=REF&rev=COMMIT`).
@@ -316,7 +323,12 @@ impl Mirror {
     }
 
     /// Makes what is missing. Attributes are off in the mirror: the bytes of a file are the bytes of its blob.
-    async fn prepare(&self) -> Result<(), Error> {
+    /// Makes it where it is not there, and brings its configuration up to date.
+    ///
+    /// # Errors
+    /// When git is missing or too old, or the directory cannot be written.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        check_version().await?;
         let io = |doing, path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { doing, path, source }

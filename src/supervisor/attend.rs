@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::input::{Input, Inputs, News};
-use super::slots::{DRAIN_MAX, Order, lock};
+use super::slots::{DRAIN_MAX, Order, Said, lock};
 use super::tools::Tools;
 use crate::diagnosis;
 use crate::health::{Outcome, Probe, Signal};
@@ -17,6 +17,7 @@ use crate::runtime::instance::Instance;
 use crate::runtime::logs::Log;
 use crate::runtime::notify::{Notification, NotifySocket};
 use crate::runtime::probe::{ProbeResult, Probes, Target};
+use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::{SlotDial, Traffic};
 use crate::runtime::usage::UsageMeter;
 
@@ -38,7 +39,8 @@ pub struct Attend {
     pub since: Instant,
     pub log: Arc<Log>,
     pub notify: Option<NotifySocket>,
-    pub ready: bool,
+    pub said: Said,
+    pub table: Arc<InstanceTable>,
     pub tools: Arc<Tools>,
     pub traffic: Arc<Mutex<Traffic>>,
     pub inputs: Inputs,
@@ -68,11 +70,15 @@ pub async fn attend(mut it: Attend) {
     let dial = Arc::new(SlotDial::new(it.traffic.clone()));
     let target = Target { slot: it.slot.index(), pid: it.instance.pid(), store_path: it.store_path.clone() };
     let _probes = Probes::start(health, &target, &dial, &results);
-    let _notes =
-        it.notify.take().map(|socket| AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone())));
+    let (table, id) = (it.table.clone(), teller.id.clone());
+    let forward = |socket: NotifySocket| {
+        AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.said_ready(&id)))
+    };
+    let _notes = it.notify.take().map(forward);
     let mut reports: Option<AbortOnDrop<()>> = None;
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
-    let mut readiness = Readiness { probed: !asks, notified: health.notify.is_none(), told: it.ready };
+    let heard = it.said.notified || health.notify.is_none();
+    let mut readiness = Readiness { probed: !asks, notified: heard, told: it.said.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
     let mut usage = tokio::time::interval(USAGE_PAUSE);
     let meter = UsageMeter::default();

@@ -265,6 +265,7 @@ impl Chronicle {
                     && report.verdict == Verdict::Pass
                     && trip.candidate.as_ref().is_some_and(|it| it.version.store_path == report.store_path)
             }
+            Event::BuildPaused { evolution, .. } => before == Phase::Building && trip.id == *evolution,
             Event::Due(Timer::Phase) => {
                 matches!(before, Phase::Canary | Phase::Observing)
                     && entry.effects.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Recheck, .. }))

@@ -6,8 +6,9 @@ use crate::health::Signal;
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::lifecycle::{Event, Request, Slot};
+use crate::lifecycle::{Event, Plan, Request, Slot};
 use crate::runtime::exit::Exit;
+use crate::runtime::keeper::{Keeper, StoreError};
 
 /// Inputs that may wait: a probe result each 50 ms for a minute, with room. A full queue makes senders wait.
 pub const INPUTS_MAX: usize = 1024;
@@ -17,6 +18,13 @@ pub const INPUTS_MAX: usize = 1024;
 pub enum Input {
     /// A slow effect has its answer.
     Event(Event),
+    /// A plan that waited for another program's lock.
+    Again {
+        /// The plan.
+        plan: Plan,
+        /// How often it was tried.
+        tries: u32,
+    },
     /// Something about the instance of a slot; stale when the slot has another instance by now.
     Instance {
         /// The slot.
@@ -35,6 +43,8 @@ pub enum Input {
     },
     /// Somebody on a socket wants something.
     Ask(Ask),
+    /// A keeper in place of one that had ended, or why there is none.
+    Keeper(Result<Keeper, StoreError>),
     /// A process of an instance called the control socket.
     Intruder(String),
 }

@@ -12,7 +12,9 @@
 //! | `story` | the log, for a person |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
-//! | `start` | from rei.toml to a running loop; recovery |
+//! | `start` | from rei.toml to a running loop, and its end |
+//! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
+//! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
 
 mod attend;
@@ -20,10 +22,13 @@ mod carry;
 pub mod chronicle;
 mod clock;
 mod input;
+mod keep;
 mod operate;
 pub mod paths;
 mod policy;
 pub mod record;
+mod recover;
+mod reexec;
 mod shell;
 mod slots;
 mod sockets;

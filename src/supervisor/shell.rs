@@ -1,6 +1,7 @@
 //! The loop: one input, one decision, all its effects, the next input.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
+use super::keep::{Lifeline, Store};
 use super::record::Entry;
 use super::slots::Occupants;
 use super::start::Signals;
@@ -20,7 +22,6 @@ use crate::interface::types::EvolutionId;
 use crate::journal::Journal;
 use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
 use crate::report::chain;
-use crate::runtime::keeper::FdStore;
 use crate::runtime::traffic::{Alarm, Traffic};
 use crate::time::Timestamp;
 
@@ -64,13 +65,18 @@ pub struct Shell {
     pub(super) clock: Clock,
     pub(super) tools: Arc<Tools>,
     pub(super) pending: VecDeque<Event>,
+    /// Until when alarms wait.
+    pub(super) alarm_at: Option<Instant>,
     /// Why events wait.
     pub(super) stalled: Option<Stalled>,
     pub(super) inputs: Inputs,
     pub(super) received: mpsc::Receiver<Input>,
     pub(super) listeners: broadcast::Sender<MonitorEvent>,
     pub(super) traffic: Arc<Mutex<Traffic>>,
-    pub(super) store: Arc<Mutex<dyn FdStore + Send>>,
+    pub(super) store: Store,
+    pub(super) lifeline: Lifeline,
+    /// The program, as it was found at the start: a newer one may be in its place.
+    pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
     pub(super) occupants: Occupants,
     pub(super) watch: Watch,
@@ -121,7 +127,9 @@ impl Shell {
                     self.occupants.reap_orphans();
                 }
                 () = sleep_until(again_at) => {}
-                tampering = self.alarm.next() => self.on_alarm(tampering),
+                () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
+                () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
+                tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
             }
         }
@@ -201,9 +209,11 @@ impl Shell {
     fn on_input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.pending.push_back(event),
+            Input::Again { plan, tries } => self.carry_again(plan, tries),
             Input::Instance { slot, id, news } => self.on_news(slot, &id, news),
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),
+            Input::Keeper(started) => self.on_keeper(started),
             Input::Intruder(detail) => self.on_intruder(detail),
         }
     }

@@ -1,7 +1,8 @@
 //! The instances in the two slots: started, adopted, listened to, ended.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,30 +12,35 @@ use tokio::task::JoinHandle;
 
 use super::attend::{Attend, attend};
 use super::input::Inputs;
+use super::keep::Store;
 use super::tools::Tools;
 use super::work::reason;
 use crate::lifecycle::{self, Slot};
 use crate::report::chain;
 use crate::runtime::instance::Instance;
 use crate::runtime::isolation::{InstancePaths, Sandbox};
-use crate::runtime::keeper::{FdStore, INSTANCE_PREFIX};
+use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::logs::{self, Log};
 use crate::runtime::notify::NotifySocket;
+use crate::runtime::process;
 use crate::runtime::spawn::{self, SpawnSpec};
-use crate::runtime::table::InstanceTable;
+use crate::runtime::table::{self, InstanceTable};
 use crate::runtime::traffic::Traffic;
 use crate::runtime::tree::{TreeLimits, TreeMethod, Trees};
 
-/// Names the read end of an instance's log pipe in the descriptor store.
+/// Name the read end of an instance's log pipe, and its notify socket, in the descriptor store.
 const LOG_PREFIX: &str = "log/";
+const NOTIFY_PREFIX: &str = "notify/";
 
 /// All that runs.
 pub struct Occupants {
     trees: Trees,
-    table: InstanceTable,
+    table: Arc<InstanceTable>,
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
+    /// Instances that ended by themselves, until their last words are read.
+    ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
@@ -53,7 +59,12 @@ pub struct Occupant {
     pub since: Instant,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
+    /// Copies of what the descriptor store keeps for it, should the store be lost.
+    kept: Vec<(String, OwnedFd)>,
 }
+
+/// Descriptors from a store, by name.
+pub type Kept = Vec<(String, OwnedFd)>;
 
 /// What an occupant's task is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +87,7 @@ pub struct Wanted<'a> {
     /// The listening sockets.
     pub traffic: &'a Arc<Mutex<Traffic>>,
     /// Where descriptors outlive the supervisor.
-    pub store: &'a Arc<Mutex<dyn FdStore + Send>>,
+    pub store: &'a Store,
     /// Where news go.
     pub inputs: &'a Inputs,
 }
@@ -86,13 +97,19 @@ impl Occupants {
     pub fn new(trees: Trees, table: InstanceTable) -> Self {
         Self {
             trees,
-            table,
+            table: Arc::new(table),
             slots: [None, None],
             leaving: Vec::new(),
+            ended: Vec::new(),
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
         }
+    }
+
+    /// Whether nothing runs any more.
+    pub fn is_empty(&self) -> bool {
+        self.leaving.is_empty() && self.slots.iter().all(Option::is_none)
     }
 
     /// The id of the instance in a slot.
@@ -112,6 +129,13 @@ impl Occupants {
         Some(occupant)
     }
 
+    /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
+    pub fn bury(&mut self, slot: Slot) {
+        self.ended.retain(|occupant| !occupant.task.is_finished());
+        let occupant = self.remove(slot);
+        self.ended.extend(occupant);
+    }
+
     /// Asks the instance of a slot to end and frees the slot for a fresh one.
     pub fn retire(&mut self, slot: Slot) {
         self.stop(slot, false);
@@ -128,11 +152,11 @@ impl Occupants {
 
     fn release(&mut self, id: &str) {
         self.table.clear(id);
-        self.released.extend([format!("{INSTANCE_PREFIX}{id}"), format!("{LOG_PREFIX}{id}")]);
+        self.released.extend([INSTANCE_PREFIX, LOG_PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
     }
 
     /// Lets the store forget instances that have ended. Their successors were started first: it takes a while to ask it.
-    pub fn let_go(&mut self, store: &Arc<Mutex<dyn FdStore + Send>>) {
+    pub fn let_go(&mut self, store: &Store) {
         for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
@@ -160,8 +184,10 @@ impl Occupants {
     /// # Errors
     /// In one line, for a person: which step failed and why.
     pub fn start(&mut self, wanted: &Wanted<'_>, id: String) -> Result<lifecycle::Instance, String> {
-        let (read, write) = log_pipe(wanted, &id)?;
-        let (instance, notify) = self.spawn(wanted, &id, &write).inspect_err(|_| self.release(&id))?;
+        let mut kept = Kept::new();
+        let (read, write) = log_pipe(wanted, &id, &mut kept)?;
+        let spawned = self.spawn(wanted, &id, &write, &mut kept);
+        let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
         let log = match self.read_log(wanted, read) {
             Ok(log) => log,
@@ -172,7 +198,8 @@ impl Occupants {
             }
         };
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
-        self.occupy(wanted, instance, log, notify, false);
+        let occupant = self.occupy(wanted, instance, log, notify, Said::default(), kept);
+        self.slots[wanted.slot.index()] = Some(occupant);
         Ok(started)
     }
 
@@ -189,18 +216,18 @@ impl Occupants {
         wanted: &Wanted<'_>,
         id: &str,
         output: &OwnedFd,
+        kept: &mut Kept,
     ) -> Result<(Instance, Option<NotifySocket>), String> {
         let config = &wanted.tools.config;
         let (state, temporary) = self.directories(wanted)?;
         let store_path = Path::new(wanted.store_path);
         let (program, args) = command(store_path, &config.runtime.command);
         let env = spawn::environment(&config.runtime.env, &state, &temporary);
-        let sandbox = match self.sandbox.take() {
-            Some(sandbox) => sandbox,
-            None => sandbox(wanted.tools, &state, &temporary, &self.trees)?,
-        };
-        let sandbox = self.sandbox.insert(sandbox);
+        let sandbox = prepared(&mut self.sandbox, wanted, &state, &temporary, &self.trees)?;
         let notify = bind_notify(wanted, id, sandbox)?;
+        if let Some(notify) = &notify {
+            keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
+        }
         let watchdog = config.health.notify.as_ref().and_then(|notify| notify.watchdog);
         let limits =
             TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: Some(config.isolation.processes) };
@@ -231,9 +258,7 @@ impl Occupants {
         drop(fds);
         drop(traffic);
         self.table.started(id, spawned.start_ticks);
-        if let Err(error) = lock(wanted.store).store(&format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd()) {
-            tracing::warn!(error = %chain(&error), "the keeper does not know of the instance");
-        }
+        keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd(), kept);
         let instance =
             Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
@@ -245,44 +270,142 @@ impl Occupants {
         Ok((paths.instance_state(), temporary))
     }
 
-    /// Takes over an instance that an earlier supervisor started in a slot.
+    /// Takes over an instance that an earlier supervisor started in a slot. `ready` says whether that one knew it to be.
     ///
     /// # Errors
-    /// When it has ended or cannot be watched.
+    /// When it has ended or cannot be watched; what it printed last goes to the log.
     pub fn adopt(
         &mut self,
         wanted: &Wanted<'_>,
-        id: &str,
-        pid: u32,
-        start_ticks: Option<u64>,
-        kept: &mut Vec<(String, OwnedFd)>,
+        entry: &table::Entry,
+        from: &mut Kept,
         ready: bool,
-    ) -> Result<(), String> {
-        let instance = Instance::adopt(id, pid, start_ticks, &self.trees).map_err(|error| chain(&error))?;
-        let name = format!("{LOG_PREFIX}{id}");
-        let log = match kept.iter().position(|(kept, _)| *kept == name) {
-            Some(at) => self.read_log(wanted, kept.swap_remove(at).1)?,
-            // Its output goes nowhere any more; an empty pipe stands for it.
-            None => self.read_log(wanted, log_pipe(wanted, id)?.0)?,
-        };
-        let sandbox_user = None;
-        let notify = wanted.tools.config.health.notify.as_ref();
-        let notify = notify.and_then(|_| NotifySocket::bind(&notify_path(wanted, id), sandbox_user).ok());
-        self.occupy(wanted, instance, log, notify, ready);
+    ) -> Result<(), Gone> {
+        let occupant = self.take_over(wanted, entry, from, ready)?;
+        self.slots[wanted.slot.index()] = Some(occupant);
         Ok(())
     }
 
-    fn occupy(
+    /// Asks an instance of an earlier supervisor to end that no slot knows of: one that was begun and never recorded, one
+    /// that drained, or one whose place another had taken. It may finish what it has.
+    pub fn end_stray(&mut self, wanted: &Wanted<'_>, entry: &table::Entry, from: &mut Kept) {
+        match self.take_over(wanted, entry, from, true) {
+            Ok(occupant) => {
+                tracing::warn!(id = occupant.id, pid = occupant.pid, "an instance that no slot has is asked to end");
+                occupant.stop(false);
+                self.leaving.push(occupant);
+            }
+            Err(Gone { why, .. }) => tracing::debug!(id = entry.id, why, "an instance is gone"),
+        }
+    }
+
+    fn take_over(
         &mut self,
+        wanted: &Wanted<'_>,
+        entry: &table::Entry,
+        from: &mut Kept,
+        ready: bool,
+    ) -> Result<Occupant, Gone> {
+        let id = &*entry.id;
+        let mut kept = Kept::new();
+        let mut take = |prefix: &str| {
+            let name = format!("{prefix}{id}");
+            let (_, fd) = from.swap_remove(from.iter().position(|(kept, _)| *kept == name)?);
+            match fd.try_clone() {
+                Ok(copy) => kept.push((name, copy)),
+                Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
+            }
+            Some(fd)
+        };
+        let (pipe, notify, pidfd) = (take(LOG_PREFIX), take(NOTIFY_PREFIX), take(INSTANCE_PREFIX));
+        let adopted = match entry.pid {
+            Some(pid) => Instance::adopt(id, pid, entry.start_ticks, &self.trees).map_err(|error| chain(&error)),
+            None => Err("it was not made".to_owned()),
+        };
+        let instance = match adopted {
+            Ok(instance) => instance,
+            Err(why) => {
+                let log = pipe.and_then(|pipe| self.read_log(wanted, pipe).ok());
+                let _ = std::fs::remove_file(notify_path(wanted, id));
+                self.release(id);
+                return Err(Gone { why, log });
+            }
+        };
+        if pidfd.is_none()
+            && let Ok(pidfd) = crate::runtime::pidfd::open(instance.pid())
+        {
+            keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
+        }
+        let log = self.adopt_log(wanted, id, pipe, &mut kept).map_err(|why| Gone { why, log: None })?;
+        let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
+            Ok(notify) => notify,
+            Err(why) => {
+                tracing::error!(id, why, "the instance cannot be heard any more");
+                None
+            }
+        };
+        Ok(self.occupy(wanted, instance, log, notify, Said { ready, notified: ready || entry.said_ready }, kept))
+    }
+
+    fn adopt_log(
+        &mut self,
+        wanted: &Wanted<'_>,
+        id: &str,
+        pipe: Option<OwnedFd>,
+        kept: &mut Kept,
+    ) -> Result<Arc<Log>, String> {
+        match pipe {
+            Some(pipe) => self.read_log(wanted, pipe),
+            // Its output goes nowhere any more; an empty pipe stands for it.
+            None => {
+                let (read, _) = log_pipe(wanted, id, kept)?;
+                self.read_log(wanted, read)
+            }
+        }
+    }
+
+    fn adopt_notify(
+        &mut self,
+        wanted: &Wanted<'_>,
+        id: &str,
+        socket: Option<OwnedFd>,
+        kept: &mut Kept,
+    ) -> Result<Option<NotifySocket>, String> {
+        if let Some(socket) = socket {
+            let adopted = NotifySocket::adopt(&notify_path(wanted, id), socket);
+            return adopted.map(Some).map_err(|error| error.to_string());
+        }
+        let (state, temporary) = self.directories(wanted)?;
+        let sandbox = prepared(&mut self.sandbox, wanted, &state, &temporary, &self.trees)?;
+        let notify = bind_notify(wanted, id, sandbox)?;
+        if let Some(notify) = &notify {
+            keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
+        }
+        Ok(notify)
+    }
+
+    /// What a new descriptor store must be given for the instances.
+    pub fn store_all(&self, store: &Store) {
+        for (name, fd) in self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept) {
+            if let Err(error) = lock(store).store(name, fd.as_fd()) {
+                tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
+            }
+        }
+    }
+
+    fn occupy(
+        &self,
         wanted: &Wanted<'_>,
         instance: Instance,
         log: Arc<Log>,
         notify: Option<NotifySocket>,
-        ready: bool,
-    ) {
+        said: Said,
+        kept: Kept,
+    ) -> Occupant {
         let (orders, received) = mpsc::channel(4);
         let (id, pid) = (instance.id().to_owned(), instance.pid());
-        let since = Instant::now();
+        let now = Instant::now();
+        let since = now.checked_sub(process::age(instance.start_ticks())).unwrap_or(now);
         let task = tokio::spawn(attend(Attend {
             slot: wanted.slot,
             store_path: wanted.store_path.to_owned(),
@@ -290,18 +413,19 @@ impl Occupants {
             since,
             log,
             notify,
-            ready,
+            said,
+            table: self.table.clone(),
             tools: wanted.tools.clone(),
             traffic: wanted.traffic.clone(),
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        self.slots[wanted.slot.index()] = Some(Occupant { id, slot: wanted.slot, pid, since, orders, task });
+        Occupant { id, slot: wanted.slot, pid, since, orders, task, kept }
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
     pub fn stop(&self, slot: Slot, drain: bool) -> bool {
-        self.get(slot).is_some_and(|occupant| occupant.orders.try_send(Order::Stop { drain }).is_ok())
+        self.get(slot).is_some_and(|occupant| occupant.stop(drain))
     }
 
     /// The processes that the table knows of, from an earlier supervisor.
@@ -314,29 +438,25 @@ impl Occupants {
         self.table.is_of_new_boot()
     }
 
-    /// Ends an instance of an earlier supervisor that no slot knows of.
-    pub fn end_stray(&self, entry: &crate::runtime::table::Entry) {
-        let id = entry.id.clone();
-        if let Some(pid) = entry.pid {
-            match Instance::adopt(&id, pid, entry.start_ticks, &self.trees) {
-                Ok(instance) => {
-                    tracing::warn!(id, pid, "an instance that was begun and never recorded is ended");
-                    end(instance);
-                }
-                Err(error) => tracing::debug!(error = %chain(&error), "an instance is gone"),
-            }
-        }
-        self.table.clear(&id);
-    }
-
-    /// Forgets an instance that is not there any more.
-    pub fn forget(&self, id: &str) {
-        self.table.clear(id);
+    /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.
+    pub fn forget(&mut self, left: Kept) {
+        let all = self.slots.iter().flatten().chain(&self.leaving);
+        let ours: BTreeSet<&String> = all.flat_map(|occupant| &occupant.kept).map(|(name, _)| name).collect();
+        let prefixes = [INSTANCE_PREFIX, LOG_PREFIX, NOTIFY_PREFIX];
+        let is_instances = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let names = left.into_iter().map(|(name, _)| name);
+        self.released.extend(names.filter(|name| is_instances(name) && !ours.contains(name)));
     }
 
     /// Forgets the prepared rules: the configuration has changed.
     pub fn configure(&mut self) {
         self.sandbox = None;
+    }
+}
+
+impl Occupant {
+    fn stop(&self, drain: bool) -> bool {
+        self.orders.try_send(Order::Stop { drain }).is_ok()
     }
 }
 
@@ -350,12 +470,38 @@ impl Drop for Occupants {
     }
 }
 
-/// Opens the pipe of an instance's log; its read end goes to the store, so that it outlives the supervisor.
-fn log_pipe(wanted: &Wanted<'_>, id: &str) -> Result<(OwnedFd, OwnedFd), String> {
-    let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
-    if let Err(error) = lock(wanted.store).store(&format!("{LOG_PREFIX}{id}"), read.as_fd()) {
-        tracing::warn!(error = %chain(&error), "the log will not outlive the supervisor");
+/// Why an instance cannot be taken over.
+pub struct Gone {
+    /// For a person.
+    pub why: String,
+    /// What is read of its last words.
+    pub log: Option<Arc<Log>>,
+}
+
+/// What is known of the readiness of an instance.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    /// The lifecycle knows that it is ready.
+    pub ready: bool,
+    /// It has said so itself.
+    pub notified: bool,
+}
+
+/// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
+fn keep(store: &Store, name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
+    if let Err(error) = lock(store).store(&name, fd) {
+        tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
     }
+    match fd.try_clone_to_owned() {
+        Ok(copy) => kept.push((name, copy)),
+        Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
+    }
+}
+
+/// Opens the pipe of an instance's log; its read end goes to the store.
+fn log_pipe(wanted: &Wanted<'_>, id: &str, kept: &mut Kept) -> Result<(OwnedFd, OwnedFd), String> {
+    let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
+    keep(wanted.store, format!("{LOG_PREFIX}{id}"), read.as_fd(), kept);
     Ok((read, write))
 }
 
@@ -364,14 +510,32 @@ fn end(mut instance: Instance) {
     tokio::spawn(async move { instance.end().await });
 }
 
-fn sandbox(tools: &Tools, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
+/// The rules of instances, made once.
+fn prepared<'a>(
+    made: &'a mut Option<Sandbox>,
+    wanted: &Wanted<'_>,
+    state: &Path,
+    temporary: &Path,
+    trees: &Trees,
+) -> Result<&'a Sandbox, String> {
+    let rules = match made.take() {
+        Some(rules) => rules,
+        None => sandbox(wanted, state, temporary, trees)?,
+    };
+    Ok(made.insert(rules))
+}
+
+fn sandbox(wanted: &Wanted<'_>, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
+    let tools = wanted.tools;
+    // No need to ask Nix: a version is a path in its store.
+    let store_dir = Path::new(wanted.store_path).parent().unwrap_or(Path::new("/nix/store"));
     let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
         TreeMethod::Cgroup(base) => (base.memory, base.pids),
         TreeMethod::Scan { .. } => (false, false),
     };
     let paths = InstancePaths {
         user: &tools.config.runtime.name,
-        closure: &[tools.nix.store_dir()],
+        closure: &[store_dir],
         state,
         temporary,
         memory_by_cgroup,

@@ -1,24 +1,25 @@
 //! From rei.toml to a running loop, and back: start, recovery, reload, end.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use super::attend::AbortOnDrop;
 use super::clock::Clock;
-use super::input::{INPUTS_MAX, Input, Inputs};
+use super::input::{INPUTS_MAX, Input, Inputs, News};
+use super::keep::{self, Store};
 use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
+use super::reexec;
 use super::shell::{End, Shell};
-use super::slots::{Occupants, Wanted, lock};
+use super::slots::{Kept, Occupants, lock};
 use super::sockets::{Control, Facade};
-use super::tools::Tools;
+use super::tools::{Tools, Workshop};
 use super::watch::Watch;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
@@ -27,13 +28,14 @@ use crate::interface::access::Access;
 use crate::interface::evolution::serve_evolution;
 use crate::interface::operations::{EVENTS_BEHIND_MAX, serve_operations};
 use crate::interface::socket::{Socket, SocketError};
-use crate::journal::{self, Journal, Meta};
-use crate::lifecycle::{Event, Lifecycle, Run, Running, Slot};
-use crate::nix::{self, Builder, Nix, Profile, Roots};
+use crate::journal::{self, Journal, Meta, Opened};
+use crate::lifecycle::{Event, Lifecycle, Slot};
+use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::report::chain;
-use crate::runtime::keeper::{FdStore, Keeper, StoreError, SystemdStore};
+use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
-use crate::runtime::table::{InstanceTable, TableError};
+use crate::runtime::process;
+use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
 use crate::runtime::traffic::{OpenError, Routing, Setup, Traffic};
 use crate::runtime::tree::Trees;
 use crate::source::{Follower, Mirror, ObjectId};
@@ -41,8 +43,8 @@ use crate::time::Timestamp;
 
 /// The pause after the followed ref could not be looked at.
 const FOLLOW_RETRY: Duration = Duration::from_secs(5);
-/// The root that keeps the builder of sandboxed checks.
-const BUILDER_ROOT: &str = "builder";
+/// The pause between two tries of the journal's lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// The bound of the end of everything, beyond the instances' own.
 const END_GRACE: Duration = Duration::from_secs(10);
 
@@ -80,10 +82,10 @@ pub enum StartError {
     Table(#[from] TableError),
     /// Nix cannot be used.
     #[error("cannot use Nix")]
-    Nix(#[from] nix::Error),
+    Nix(#[from] nix_driver::Error),
     /// No sandbox can be had, so nothing could be judged.
     #[error("sandboxed builds do not work here, so no candidate could be judged")]
-    Sandbox(#[source] nix::Refusal),
+    Sandbox(#[source] nix_driver::Refusal),
     /// The runtime's repository cannot be used.
     #[error("cannot use the source")]
     Source(#[from] crate::source::Error),
@@ -205,6 +207,12 @@ impl Signals {
 /// # Errors
 /// When there is nothing to begin with; what fails later is told and survived.
 pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> Result<End, StartError> {
+    // Before anything secret is read: nothing of the same user may look into this process.
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| StartError::File {
+        act: "hide the memory of",
+        path: exe.to_owned(),
+        source: errno.into(),
+    })?;
     let config = load(config_path)?;
     let paths = Paths::of(&config);
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
@@ -218,11 +226,15 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
-    let end = shell.run().await;
-    match &end {
-        End::Reexec => {}
-        End::Asked | End::GaveUp { .. } => shell.end_all().await,
-    }
+    let _warm_up = warm_up(shell.tools.clone());
+    let end = loop {
+        match shell.run().await {
+            // It comes back only where that failed.
+            End::Reexec => shell.reexec().await,
+            end => break end,
+        }
+    };
+    shell.end_all().await;
     if let End::GaveUp { reason, hint } = end {
         return Err(StartError::GaveUp { reason, hint });
     }
@@ -245,7 +257,7 @@ async fn begin(
 ) -> Result<Shell, StartError> {
     // Locks first: a second supervisor must touch nothing.
     let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
-    let (journal, opened) = Journal::<Entry>::open(&paths.journal(), &meta)?;
+    let (journal, opened) = open_journal(&paths, &meta)?;
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
@@ -265,9 +277,9 @@ async fn begin(
         path: paths.state().to_owned(),
         source,
     })?;
-    let (store, mut kept) = descriptor_store(&paths, exe)?;
+    let (store, mut kept) = keep::open(&paths, exe)?;
     let traffic = listen(&config, &paths, &core, &mut kept, &store)?;
-    let tools = Arc::new(tools(config, config_path, paths).await?);
+    let tools = Arc::new(tools(config, config_path, paths, core.active().is_none()).await?);
     let traffic = Arc::new(Mutex::new(traffic));
     let alarm = lock(&traffic).alarm();
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
@@ -276,12 +288,15 @@ async fn begin(
         journal,
         clock,
         pending: VecDeque::new(),
+        alarm_at: None,
         stalled: None,
         inputs,
         received,
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
         traffic,
+        lifeline: keep::Lifeline::of(&store),
         store,
+        exe: exe.to_owned(),
         alarm: alarm.map_err(io("watch"))?,
         occupants: Occupants::new(trees, table),
         watch: Watch::new(&tools.config),
@@ -297,34 +312,36 @@ async fn begin(
         asides: 0,
         tools,
     };
+    reexec::release_signals().map_err(io("take signals for"))?;
     shell.take_over(kept);
     shell.drain();
     Ok(shell)
 }
 
-/// Where descriptors outlive the supervisor, and what is there.
-#[expect(clippy::type_complexity, reason = "a store and what it kept, used once")]
-fn descriptor_store(
-    paths: &Paths,
-    exe: &Path,
-) -> Result<(Arc<Mutex<dyn FdStore + Send>>, Vec<(String, OwnedFd)>), StartError> {
-    // SAFETY: called once, before anything else looks at inherited descriptors.
-    let systemd = unsafe { SystemdStore::from_env() };
-    if let Some(mut systemd) = systemd {
-        let kept = systemd.fetch_all()?;
-        return Ok((Arc::new(Mutex::new(systemd)), kept));
+/// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
+fn open_journal(paths: &Paths, meta: &Meta) -> Result<(Journal<Entry>, Opened<Entry>), journal::Error> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match Journal::open(&paths.journal(), meta) {
+            Err(journal::Error::Locked { pid: Some(pid), .. }) if !lives(pid) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
     }
-    let mut keeper = Keeper::start_or_connect(&paths.keeper(), exe)?;
-    let kept = keeper.fetch_all()?;
-    Ok((Arc::new(Mutex::new(keeper)), kept))
+}
+
+/// Whether another process than this one has the pid.
+fn lives(pid: u32) -> bool {
+    pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
 fn listen(
     config: &Config,
     paths: &Paths,
     core: &Lifecycle,
-    kept: &mut Vec<(String, OwnedFd)>,
-    store: &Arc<Mutex<dyn FdStore + Send>>,
+    kept: &mut Kept,
+    store: &Store,
 ) -> Result<Traffic, StartError> {
     let private = paths.private();
     let setup = Setup {
@@ -333,7 +350,7 @@ fn listen(
         sticky: false,
     };
     let routing = core.routing().map_or(Routing::All(Slot::A.into()), Into::into);
-    let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut *lock(store))?;
+    let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut **lock(store))?;
     for lost in &adoption.lost {
         tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
     }
@@ -343,30 +360,36 @@ fn listen(
     Ok(traffic)
 }
 
-async fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, StartError> {
-    let nix = Nix::locate(&paths.nix_home()).await?;
-    let nix = nix.allow_import_from_derivation(config.validation.allow_import_from_derivation);
-    let builder = Builder::this_program().map_err(StartError::Sandbox)?;
-    let proof = nix::prove(&nix, &builder, &paths.private()).await.map_err(StartError::Sandbox)?;
+/// What the parts work with. With nothing to serve, all of it must be right; else the runtime comes first, and what is
+/// not there is told and asked for again when it is needed.
+async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves: bool) -> Result<Tools, StartError> {
     let roots = Roots::open(&paths.roots())?;
-    roots.add(&nix, BUILDER_ROOT, &proof.builder).await?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
-    let mirror = Mirror::open(paths.state(), &config.runtime.source, &config.runtime.r#ref).await?;
-    Ok(Tools {
-        config,
-        config_path: config_path.to_owned(),
-        paths,
-        nix,
-        builder: proof.builder,
-        mirror,
-        profile,
-        roots,
-    })
+    let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
+    let workshop = Workshop::default();
+    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots };
+    if nothing_serves {
+        tools.mirror.prepare().await?;
+        tools.nix().await?;
+        tools.builder().await.map_err(StartError::Sandbox)?;
+    }
+    Ok(tools)
 }
 
-/// The commit that needs no telling: Active's.
+/// Looks beside the loop whether candidates could be made and judged, and says so where they could not.
+fn warm_up(tools: Arc<Tools>) -> AbortOnDrop<()> {
+    AbortOnDrop(tokio::spawn(async move {
+        if let Err(refusal) = tools.builder().await {
+            let why = reason(&refusal, refusal.hint());
+            tracing::error!("no candidate can be made or judged now, Active goes on: {why}");
+        }
+    }))
+}
+
+/// The commit that needs no telling: the last that was told, or else Active's.
 fn followed(core: &Lifecycle) -> Option<ObjectId> {
-    core.active().and_then(|active| ObjectId::parse(&active.version.rev))
+    let active = || core.active().map(|active| &*active.version.rev);
+    ObjectId::parse(core.followed().or_else(active)?)
 }
 
 /// Looks after the followed ref and tells each new commit.
@@ -375,8 +398,13 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
         let mut follower = Follower::new(tools.mirror.clone(), tools.config.runtime.poll, seen);
         // A source that is away for a day is told once.
         let mut told_of: Option<String> = None;
+        let mut prepared = false;
         loop {
             let told = async {
+                if !prepared {
+                    tools.mirror.prepare().await?;
+                    prepared = true;
+                }
                 let commit = follower.next().await?;
                 tools.mirror.fetch().await?;
                 let tree = tools.mirror.tree(&commit).await?;
@@ -430,76 +458,6 @@ fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
 }
 
 impl Shell {
-    /// Finds what an earlier supervisor left running, and goes on in the same phase.
-    fn take_over(&mut self, mut kept: Vec<(String, OwnedFd)>) {
-        let fresh = self.core.policy().is_none();
-        self.pending.push_back(Event::Configured { policy: policy(&self.tools.config) });
-        if fresh {
-            return;
-        }
-        let recorded = self.occupants.recorded();
-        let mut running = [None, None];
-        for slot in Slot::ALL {
-            running[slot.index()] = self.adopt(slot, &recorded, &mut kept);
-        }
-        // An instance that no slot knows of would be a second copy: it ends.
-        for entry in recorded {
-            let known = Slot::ALL.iter().any(|slot| self.occupants.id(*slot) == Some(&*entry.id));
-            if !known {
-                self.occupants.end_stray(&entry);
-            }
-        }
-        let rebooted = self.occupants.rebooted();
-        self.pending.push_back(Event::Recovered { running, rebooted });
-    }
-
-    /// The instance that the journal, or the table, has for a slot.
-    fn adopt(
-        &mut self,
-        slot: Slot,
-        recorded: &[crate::runtime::table::Entry],
-        kept: &mut Vec<(String, OwnedFd)>,
-    ) -> Option<Running> {
-        let state = self.core.slot(slot).clone();
-        let version = state.version.clone()?;
-        let suffix = format!("-{}", slot.to_string().to_lowercase());
-        let entry = recorded.iter().find(|entry| match &state.instance {
-            Some(instance) => entry.id == instance.id,
-            // It was made, and the record of it was not written any more.
-            None => entry.id.ends_with(&suffix),
-        })?;
-        let pid = entry.pid?;
-        let ready = state.run == Run::Ready || state.run == Run::Stopping;
-        let (tools, traffic, store, inputs) =
-            (self.tools.clone(), self.traffic.clone(), self.store.clone(), self.inputs.clone());
-        let wanted = Wanted {
-            slot,
-            store_path: &version.store_path,
-            tools: &tools,
-            traffic: &traffic,
-            store: &store,
-            inputs: &inputs,
-        };
-        match self.occupants.adopt(&wanted, &entry.id, pid, entry.start_ticks, kept, ready) {
-            Ok(()) => {
-                let role = if self.core.active_slot() == Some(slot) {
-                    crate::interface::types::Role::Active
-                } else {
-                    crate::interface::types::Role::Candidate
-                };
-                let runtime = self.runtime_ref(slot, role, &entry.id);
-                let now = self.clock.now();
-                self.watch.begin(slot, &version.store_path, runtime, now);
-                Some(Running { store_path: version.store_path, ready })
-            }
-            Err(reason) => {
-                tracing::warn!(%slot, reason, "an instance did not outlive the supervisor");
-                self.occupants.forget(&entry.id);
-                None
-            }
-        }
-    }
-
     /// Reads rei.toml again. What cannot be changed while it runs is named.
     pub(super) fn reload(&mut self) {
         let config = match load(&self.tools.config_path) {
@@ -519,8 +477,7 @@ impl Shell {
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),
-            nix: old.nix.clone(),
-            builder: old.builder.clone(),
+            workshop: old.workshop.clone(),
             mirror: old.mirror.clone(),
             profile: old.profile.clone(),
             roots: old.roots.clone(),
@@ -542,10 +499,10 @@ impl Shell {
             self.occupants.stop(slot, false);
         }
         let ended = async {
-            while Slot::ALL.iter().any(|slot| self.occupants.id(*slot).is_some()) {
+            while !self.occupants.is_empty() {
                 let Some(input) = self.received.recv().await else { return };
-                if let Input::Instance { slot, id, news: super::input::News::Stopped | super::input::News::Exited(..) } =
-                    input
+                if let Input::Instance { slot, id, news: News::Stopped | News::Exited(..) } = input
+                    && !self.occupants.dismiss(&id)
                     && self.occupants.id(slot) == Some(&*id)
                 {
                     self.occupants.remove(slot);

@@ -1,11 +1,17 @@
 //! What the supervisor's parts work with. Shared, and replaced as a whole when the configuration is read again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
 
 use super::paths::Paths;
 use crate::config::Config;
-use crate::nix::{FlakeRef, Nix, Profile, Roots};
+use crate::nix::{self, Builder, FlakeRef, Nix, Profile, Refusal, Roots};
 use crate::source::{Mirror, ObjectId};
+
+/// The root that keeps the builder of sandboxed checks.
+const BUILDER_ROOT: &str = "builder";
 
 /// Everything that slow work needs.
 pub struct Tools {
@@ -15,10 +21,8 @@ pub struct Tools {
     pub config_path: PathBuf,
     /// The state directory's map.
     pub paths: Paths,
-    /// Nix.
-    pub nix: Nix,
-    /// The rei program in the store: the builder of sandboxed checks. The sandbox was proved with it.
-    pub builder: PathBuf,
+    /// Nix and the builder, asked for when they are needed.
+    pub workshop: Workshop,
     /// The runtime's source.
     pub mirror: Mirror,
     /// The profile.
@@ -27,7 +31,42 @@ pub struct Tools {
     pub roots: Roots,
 }
 
+/// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be
+/// taken over and perhaps rolled back, so nothing but work that builds waits for it. Clones share what was found.
+#[derive(Clone, Default)]
+pub struct Workshop {
+    nix: Arc<OnceCell<Nix>>,
+    builder: Arc<OnceCell<PathBuf>>,
+}
+
 impl Tools {
+    /// Nix.
+    ///
+    /// # Errors
+    /// When it is not there or does not answer; the next call asks again.
+    pub async fn nix(&self) -> crate::nix::Result<&Nix> {
+        let locate = async {
+            let variables: Vec<_> = std::env::vars_os().collect();
+            let nix = Nix::locate_in(&self.paths.nix_home(), variables).await?;
+            Ok(nix.allow_import_from_derivation(self.config.validation.allow_import_from_derivation))
+        };
+        self.workshop.nix.get_or_try_init(|| locate).await
+    }
+
+    /// The rei program in the store: the builder of sandboxed checks. The first call proves the sandbox with it.
+    ///
+    /// # Errors
+    /// When no sandbox can be had: then nothing may be judged. The next call tries again.
+    pub async fn builder(&self) -> Result<&Path, Refusal> {
+        let prove = async {
+            let nix = self.nix().await.map_err(Refusal::Nix)?;
+            let proof = nix::prove(nix, &Builder::this_program()?, &self.paths.private()).await?;
+            self.roots.add(nix, BUILDER_ROOT, &proof.builder).await.map_err(Refusal::Nix)?;
+            Ok(proof.builder)
+        };
+        self.workshop.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
+    }
+
     /// The flake at a commit that `reference` holds in the mirror.
     ///
     /// # Errors

@@ -3,11 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::nix::{Nix, NixError};
+use tokio::sync::mpsc::Sender;
+
+use super::derive::derive;
 use super::plan::{Built, GoldenFact, Plan, Work, plan_reproduction};
 use super::verdict::{FILE, VERDICT_BYTES_MAX, VerdictFile};
 use crate::config::Config;
 use crate::interface::types::{ReproductionRun, Version};
+use crate::nix::{self, Derivation, Failure, Nix, Progress, RealiseOptions};
+use crate::report::chain;
+
+/// What Nix gets beyond the bound of the checks, to end them itself and to say so.
+const REALISE_GRACE: Duration = Duration::from_secs(30);
+
+/// The lines of a log that are kept, and the bytes that they are looked for in.
+const LOG_LINES_MAX: usize = 30;
+const LOG_BYTES_MAX: usize = 16 << 10;
 
 /// The versions that are Active and candidate at this moment: a plan for others is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +65,7 @@ pub enum Error {
     },
     /// Nix could not be asked.
     #[error("the checks could not be run")]
-    Nix(#[source] NixError),
+    Nix(#[source] nix::Error),
 }
 
 impl Error {
@@ -62,46 +73,71 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Stale { .. } => Some("ask for a new evolution: rei evolve".into()),
-            Self::Nix(error) => error.hint(),
+            Self::Nix(error) => error.hint().or_else(|| Some("look at the machine: rei check".into())),
         }
     }
+}
+
+/// What a plan is carried out with.
+pub struct Means<'a> {
+    /// Nix.
+    pub nix: &'a Nix,
+    /// Builds at once.
+    pub jobs: usize,
+    /// Who is told what is being built.
+    pub progress: Option<Sender<Progress>>,
 }
 
 /// Carries the plan out; the findings are in the order of its steps.
 ///
 /// # Errors
 /// When the plan is stale or Nix cannot be asked. A check that fails is a finding.
-pub async fn execute(plan: &Plan, now: &Bound, nix: &impl Nix) -> Result<Vec<Finding>, Error> {
+pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<Finding>, Error> {
     let planned = Bound { store_path: plan.store_path.clone(), active_store_path: plan.active_store_path.clone() };
     if planned != *now {
         return Err(Error::Stale { planned, now: now.clone() });
     }
-    let mut sandboxed = nix.instantiate(plan).await.map_err(Error::Nix)?.into_iter();
+    let nix = means.nix;
+    let mut sandboxed = derive(plan, nix).await.map_err(Error::Nix)?.into_iter();
     let builds = plan.steps.iter().map(|step| match &step.work {
         Work::Decided { .. } => None,
         Work::Build(built) => Some(built.clone()),
         Work::Sandboxed { .. } => sandboxed.next(),
     });
     let builds: Vec<Option<Built>> = builds.collect();
-    let outs: Vec<String> = builds.iter().flatten().map(|built| built.out.clone()).collect();
-    let drvs: Vec<String> = builds.iter().flatten().map(|built| built.drv.clone()).collect();
-    let missing = nix.invalid(&outs).await.map_err(Error::Nix)?;
-    nix.realise(&drvs, Duration::from_millis(plan.timeout_ms)).await.map_err(Error::Nix)?;
-    let invalid = nix.invalid(&outs).await.map_err(Error::Nix)?;
+    let all: Vec<Derivation> = builds.iter().flatten().map(Derivation::from).collect();
+    let missing = nix.invalid(all.iter().map(|one| &one.out)).await.map_err(Error::Nix)?;
+    let timeout = Duration::from_millis(plan.timeout_ms);
+    let options =
+        RealiseOptions { jobs: means.jobs, timeout, silence: timeout, total: timeout + REALISE_GRACE, root: None };
+    let realised = nix.realise(&all, &options, means.progress).await.map_err(Error::Nix)?;
+    let mut outcomes = realised.outcomes.into_iter();
     let mut findings = Vec::with_capacity(builds.len());
     for built in builds {
-        findings.push(match built {
-            None => Finding::None,
-            Some(Built { drv, out }) if invalid.contains(&out) => {
-                Finding::Failed { log: nix.log_tail(&drv).await, drv }
-            }
-            Some(Built { drv, out }) => {
+        let Some((Built { drv, out }, outcome)) = built.and_then(|built| Some((built, outcomes.next()?))) else {
+            findings.push(Finding::None);
+            continue;
+        };
+        findings.push(match outcome.failure {
+            Some(failure) => Finding::Failed { log: log_tail(nix, &drv, failure).await, drv },
+            None => {
                 let verdict = read_bounded(&Path::new(&out).join(FILE));
-                Finding::Built { drv, verdict, reused: !missing.contains(&out) }
+                Finding::Built { drv, verdict, reused: !missing.contains(Path::new(&out)) }
             }
         });
     }
     Ok(findings)
+}
+
+/// The end of a failed derivation's log; where there is none, what Nix said of the failure.
+async fn log_tail(nix: &Nix, drv: &str, failure: Failure) -> Vec<String> {
+    let log = match nix.log(Path::new(drv), LOG_BYTES_MAX).await {
+        Ok(Some(log)) => String::from_utf8_lossy(&log).into_owned(),
+        Ok(None) => failure.message,
+        Err(error) => format!("{}; {}", failure.message, chain(&error)),
+    };
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES_MAX)..].iter().map(|&line| line.to_owned()).collect()
 }
 
 /// A small file of the store; what is larger than a verdict can be is cut, and then no verdict.
@@ -123,12 +159,12 @@ pub async fn reproduce(
     run: &GoldenFact,
     rei: &Path,
     nonce: &str,
-    nix: &impl Nix,
+    means: Means<'_>,
 ) -> Result<ReproductionRun, Error> {
     let plan = plan_reproduction(config, active, run, rei.to_owned(), nonce.to_owned());
     let now = Bound { store_path: active.store_path.clone(), active_store_path: active.store_path.clone() };
     let mut told = ReproductionRun { path: run.path.display().to_string(), ..ReproductionRun::default() };
-    let found = match execute(&plan, &now, nix).await?.into_iter().next() {
+    let found = match execute(&plan, &now, means).await?.into_iter().next() {
         Some(Finding::Built { verdict: Some(bytes), .. }) => VerdictFile::parse(&bytes, "reproduction"),
         Some(Finding::Failed { log, .. }) => Err(log.join("\n")),
         _ => Err("the run cannot be replayed: see its listener".to_owned()),

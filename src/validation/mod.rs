@@ -5,9 +5,9 @@
 //! | `checks` | a check as data: what the Nix expression passes to its builder |
 //! | `verdict` | `verdict.json`, the output of every sandboxed check |
 //! | `plan` | every decision: from configuration and facts to an immutable plan for one store path. Pure |
+//! | `derive` | a plan's sandboxed steps as derivations |
 //! | `execute` | carries a plan out; decides nothing |
 //! | `report` | plan and findings to a ValidationReport. Pure |
-//! | `nix` | what the judge needs of Nix, as a trait, and its programs |
 //! | `builder` | the other side of the sandbox: rei as the builder of a check |
 //!
 //! The judged never speaks to the judge but by answering requests: what it prints, writes and exits with is no verdict.
@@ -15,8 +15,8 @@
 
 mod builder;
 mod checks;
+mod derive;
 mod execute;
-mod nix;
 mod plan;
 mod report;
 #[cfg(test)]
@@ -25,8 +25,7 @@ mod verdict;
 
 pub use builder::builder_main;
 pub use checks::{CheckSpec, InstanceSpec, Kind, ListenKind, ListenSpec, Probe};
-pub use execute::{Bound, Error, Finding, execute, reproduce};
-pub use nix::{Nix, NixError, NixPrograms};
+pub use execute::{Bound, Error, Finding, Means, execute, reproduce};
 pub use plan::{Built, Facts, FlakeChecks, GoldenFact, Inputs, MadeFrom, Plan, Step, TreeFile, Work, plan};
 pub use report::{Meta, report};
 pub use verdict::{VERDICT_BYTES_MAX, VerdictFile};

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::*;
 use crate::config::{self, Config};
@@ -8,72 +7,19 @@ use crate::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, 
 use crate::time::Timestamp;
 
 fn config() -> Config {
-    use config::*;
-    let listen = |name: &str, address| Listen { name: name.into(), address };
-    Config {
-        runtime: Runtime {
-            name: "greeter".into(),
-            source: "/srv/greeter".into(),
-            r#ref: "main".into(),
-            dir: String::new(),
-            package: "default".into(),
-            command: vec!["bin/greeter".into()],
-            env: BTreeMap::new(),
-            listen: vec![
-                listen("http", ListenAddress::Tcp(([127, 0, 0, 1], 8080).into())),
-                listen("dns", ListenAddress::Udp(([127, 0, 0, 1], 53).into())),
-            ],
-            strategy: Strategy::Overlap,
-            standby: Standby::Keep,
-            start_timeout: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(10),
-            poll: Duration::from_secs(10),
-        },
-        health: Health::default(),
-        incidents: Incidents {
-            crash: CrashBound { restarts: 3, within: Duration::from_secs(60) },
-            latency: None,
-            errors: None,
-            memory: None,
-            fds: None,
-            repeats: 2,
-        },
-        promotion: Promotion {
-            mode: PromotionMode::Automatic,
-            canary: vec![],
-            observe: Duration::from_secs(300),
-            on_inconclusive: OnInconclusive::Ask,
-            hold: Duration::from_secs(300),
-            keep_generations: 5,
-        },
-        evolution: Evolution { per_incident: 3, per_hour: 6 },
-        validation: Validation {
-            golden: vec![],
-            protected: vec!["flake.nix".into(), "tests/**".into()],
-            timeout: Duration::from_secs(900),
-            allow_import_from_derivation: false,
-        },
-        blueprints: Blueprints {
-            directory: None,
-            incident: None,
-            by_class: BTreeMap::new(),
-            upgrade: "upgrade".into(),
-            timeout: Duration::from_secs(60),
-        },
-        agents: BTreeMap::new(),
-        commands: BTreeMap::new(),
-        isolation: Isolation {
-            read: vec![],
-            write: vec![],
-            user: None,
-            memory_bytes: None,
-            processes: 100,
-            fds: 1000,
-            connect: None,
-            enabled: true,
-        },
-        state: State { directory: "/var/lib/rei".into(), sockets: None, log_bytes: 1 << 20 },
-    }
+    let text = r#"
+        [runtime]
+        name = "greeter"
+        source = "/srv/greeter"
+        command = ["bin/greeter"]
+        listen = ["http=127.0.0.1:8080", "dns=udp:127.0.0.1:53"]
+        [promotion]
+        canary = []
+        [validation]
+        protected = ["flake.nix", "tests/**"]
+    "#;
+    let place = config::Place { directory: "/etc/rei".into(), root: true, state_home: None };
+    Config::from_toml(text, &place).unwrap()
 }
 
 fn version(name: &str) -> Version {

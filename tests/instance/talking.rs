@@ -26,7 +26,7 @@ async fn the_tree_is_heard_and_strangers_are_not() {
     let socket = NotifySocket::bind(&path, None).unwrap();
     let mut instance = lab.start("talker", &lab.helper(), &crate::lab::HELPER_ARGS, &helper_start(&path, None));
     let (to, mut heard) = mpsc::channel(16);
-    let task = socket.forward(instance.tree().clone(), to);
+    let task = socket.forward(instance.tree().clone(), to, || ());
     assert_eq!(next(&mut heard).await, Notification::Ready);
     assert_eq!(next(&mut heard).await, Notification::Status("serving".into()));
     assert_eq!(next(&mut heard).await, Notification::Watchdog);

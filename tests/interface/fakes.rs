@@ -24,6 +24,7 @@ pub struct Owner {
     pub calls: Mutex<Vec<String>>,
     pub failure: Mutex<Option<OperationsError>>,
     pub history_summary: Mutex<String>,
+    pub shown: Mutex<Option<ShowReply>>,
     pub events: broadcast::Sender<MonitorEvent>,
 }
 
@@ -33,6 +34,7 @@ impl Owner {
             calls: Mutex::default(),
             failure: Mutex::default(),
             history_summary: Mutex::default(),
+            shown: Mutex::default(),
             events: broadcast::channel(EVENTS_BEHIND_MAX).0,
         })
     }
@@ -83,7 +85,8 @@ impl Operations for Owner {
     }
 
     async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
-        self.did(format!("show {id}")).map(|()| shapes::show_reply())
+        let shown = self.shown.lock().unwrap().clone().unwrap_or_else(shapes::show_reply);
+        self.did(format!("show {id}")).map(|()| shown)
     }
 
     async fn pause(&self, _: &Caller) -> Result<(), OperationsError> {

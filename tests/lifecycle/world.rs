@@ -373,8 +373,6 @@ impl World {
     /// The supervisor is gone, with all it was doing; another one takes over.
     pub fn crash(&mut self, reboot: bool) {
         self.left.crashes -= 1;
-        // A share that is in the journal is one that it had: the record comes before the effect.
-        let before = self.candidate_share(self.routing).max(self.candidate_share(self.core.routing()));
         let phase = self.core.phase();
         self.recovered_in = Some(phase);
         self.tasks.clear();
@@ -385,6 +383,13 @@ impl World {
                 self.carry_plan(&half);
             }
         }
+        let had = self.candidate_share(self.routing);
+        // A share that is in the journal is one that it had: the record comes before the effect. In a rollback only what
+        // it really had left counts.
+        let before = match phase {
+            Phase::RollingBack { .. } => had,
+            _ => had.max(self.candidate_share(self.core.routing())),
+        };
         if reboot {
             self.processes = [None, None];
         }
@@ -394,7 +399,7 @@ impl World {
         };
         let running = [running(&self.processes[0]), running(&self.processes[1])];
         self.take(Event::Recovered { running, rebooted: reboot }, usize::MAX);
-        let trial = matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. });
+        let trial = matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. });
         if trial && self.candidate_share(self.routing) > before {
             self.broken.push("I5: a candidate has more traffic after a crash");
         }
@@ -402,7 +407,7 @@ impl World {
 
     fn candidate_share(&self, routing: Option<Routing>) -> u32 {
         match (self.core.phase(), self.core.active_slot(), routing) {
-            (Phase::Canary { .. } | Phase::Promoting { .. }, Some(slot), Some(routing)) => {
+            (Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. }, Some(slot), Some(routing)) => {
                 routing.share_ppm(slot.other())
             }
             _ => 0,

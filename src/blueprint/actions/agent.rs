@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::context::context_file;
-use super::{Failure, Made, Stand, command};
+use super::{Failure, Made, Stand};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
 use crate::blueprint::job::choose_agent;
 use crate::blueprint::schema::Sandbox;
@@ -43,7 +43,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
     let ended = confined.run().await?;
     let fields = json!({"stage": stand.stage.id, "agent": name, "code": ended.code, "fences": ended.fences});
     stand.store.note("agent_ended", now(), fields);
-    let log = command::log(&ended);
+    let log = ended.log();
     let reason = match ended.code {
         Some(0) => {
             let artifacts = private.outputs(stand, &ended.stdout).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{ACTION_TIMEOUT, Failure, Made, Stand, agent};
-use crate::blueprint::confine::{self, Confined, Ended};
+use crate::blueprint::confine::{self, Confined};
 
 /// Memory of each process of a command, in bytes: what a compiler or formatter needs at most.
 const MEMORY_BYTES: u64 = 4 << 30;
@@ -32,7 +32,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
         stdin: Vec::new(),
     };
     let ended = confined.run().await?;
-    let log = log(&ended);
+    let log = ended.log();
     let reason = match ended.code {
         Some(0) => {
             let summary = format!("command {name:?} exited with 0");
@@ -42,14 +42,4 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
         None => format!("command {name:?} did not end within {:?} and was killed", confined.timeout),
     };
     Err(Failure { reason, log: Some(log) })
-}
-
-/// Both streams, the second under a heading.
-pub(super) fn log(ended: &Ended) -> Vec<u8> {
-    let mut log = ended.stdout.clone();
-    if !ended.stderr.is_empty() {
-        log.extend_from_slice(b"\n--- standard error ---\n");
-        log.extend_from_slice(&ended.stderr);
-    }
-    log
 }

@@ -77,6 +77,18 @@ pub struct Ended {
     pub fences: Fences,
 }
 
+impl Ended {
+    /// Both streams, the second under a heading.
+    pub fn log(&self) -> Vec<u8> {
+        let mut log = self.stdout.clone();
+        if !self.stderr.is_empty() {
+            log.extend_from_slice(b"\n--- standard error ---\n");
+            log.extend_from_slice(&self.stderr);
+        }
+        log
+    }
+}
+
 /// Why a program was not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

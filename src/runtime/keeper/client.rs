@@ -129,6 +129,10 @@ impl AsFd for Keeper {
 }
 
 impl FdStore for Keeper {
+    fn lifeline(&self) -> Option<OwnedFd> {
+        self.connection.try_clone().ok()
+    }
+
     fn finish(&mut self) -> Result<(), StoreError> {
         self.ask(wire::QUIT, "", &[]).map(drop)
     }

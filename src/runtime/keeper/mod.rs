@@ -11,8 +11,10 @@
 //! | `server` | the keeper's process |
 //! | `client` | a supervisor's side, which starts the keeper where there is none |
 //! | `systemd` | systemd's descriptor store |
+//! | `handed` | from one program to the next in the same process |
 
 mod client;
+pub mod handed;
 mod server;
 mod store;
 mod systemd;

@@ -31,6 +31,17 @@ pub trait FdStore {
     /// When the store is gone.
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError>;
 
+    /// What hangs up when the store is gone, where it can go while this process lives.
+    fn lifeline(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// What the next program in this same process must be given across `execve`, because the store gives nothing back to
+    /// a process that has not ended.
+    fn across_exec(&self) -> Vec<(String, OwnedFd)> {
+        Vec::new()
+    }
+
     /// Lets go of everything: the service is over.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::handed;
 use super::store::{FdStore, StoreError, check_name};
 
 /// The first descriptor of socket activation.
@@ -23,6 +24,9 @@ pub struct SystemdStore {
     notify: String,
     inherited: Vec<(String, OwnedFd)>,
     room: u64,
+    /// Copies of what it keeps: systemd gives it back to a new process alone, so a new program in this one has them from
+    /// us.
+    copies: Vec<(String, OwnedFd)>,
 }
 
 impl SystemdStore {
@@ -37,7 +41,10 @@ impl SystemdStore {
         let room = number("FDSTORE").and_then(|room| u64::try_from(room).ok()).filter(|room| *room > 0)?;
         let notify = variable("NOTIFY_SOCKET")?;
         let mut inherited = Vec::new();
-        if number("LISTEN_PID") == Some(i64::from(std::process::id())) {
+        // SAFETY: what an earlier program in this process has announced is ours, and by the contract nobody else took it.
+        if let Some(handed) = unsafe { handed::take() } {
+            inherited = handed;
+        } else if number("LISTEN_PID") == Some(i64::from(std::process::id())) {
             let count =
                 number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).clamp(0, LISTEN_FDS_MAX);
             let names = variable("LISTEN_FDNAMES").unwrap_or_default();
@@ -57,7 +64,9 @@ impl SystemdStore {
     /// A store whose notify socket is at `notify` (a path, or `@` and an abstract name), which gave `inherited` back, and has
     /// room for that many descriptors.
     pub fn new(notify: String, inherited: Vec<(String, OwnedFd)>, room: u64) -> Self {
-        Self { notify, inherited, room }
+        let copy = |(name, fd): &(String, OwnedFd)| Some((name.clone(), fd.try_clone().ok()?));
+        let copies = inherited.iter().filter_map(copy).collect();
+        Self { notify, inherited, room, copies }
     }
 
     /// Descriptors that systemd keeps at most (`FileDescriptorStoreMax=`).
@@ -88,12 +97,24 @@ impl FdStore for SystemdStore {
         check_name(name)?;
         // systemd adds a second descriptor of the same name; and without FDPOLL=0 it drops a pipe whose writer is gone.
         self.remove(name)?;
-        self.tell(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])
+        self.tell(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])?;
+        self.copies.push((name.to_owned(), fd.try_clone_to_owned()?));
+        Ok(())
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
+        self.copies.retain(|(known, _)| known != name);
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
+    fn across_exec(&self) -> Vec<(String, OwnedFd)> {
+        self.copies.iter().filter_map(|(name, fd)| Some((name.clone(), fd.try_clone().ok()?))).collect()
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
+        let names: Vec<String> = self.copies.iter().map(|(name, _)| name.clone()).collect();
+        names.iter().try_for_each(|name| self.remove(name))
     }
 
     /// What systemd gave back at the start of this process; once.

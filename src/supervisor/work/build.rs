@@ -178,7 +178,8 @@ impl Bench<'_> {
             let nix = |error: crate::nix::Error| reason(&error, error.hint());
             let flake = self.tools.flake(commit, &Mirror::candidate_ref(self.candidate)).map_err(nix)?;
             let root = self.tools.roots.path(&format!("{}-tests", self.candidate)).map_err(nix)?;
-            let all = self.tools.nix.evaluate_checks(&flake, Some(&root)).await.map_err(nix)?;
+            let found = self.tools.nix().await.map_err(nix)?.evaluate_checks(&flake, Some(&root)).await;
+            let all = found.map_err(nix)?;
             let mut failed = Vec::new();
             let mut drvs = Vec::new();
             for (name, derivation) in all.into_iter().filter(|(name, _)| wanted(name)) {
@@ -220,11 +221,11 @@ impl Bench<'_> {
         let options = RealiseOptions { jobs: Tools::jobs(), timeout, silence: timeout, total: timeout, root: None };
         let all: Vec<Derivation> = drvs.iter().map(|(_, derivation)| derivation.clone()).collect();
         let progress = Some(super::progress(self.inputs));
-        let realised =
-            self.tools.nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
+        let nix = self.tools.nix().await.map_err(|error| reason(&error, error.hint()))?;
+        let realised = nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
         for ((name, derivation), outcome) in drvs.iter().zip(&realised.outcomes) {
             if let Some(failure) = &outcome.failure {
-                let log = self.tools.nix.log(&derivation.drv, LOG_BYTES).await.ok().flatten().unwrap_or_default();
+                let log = nix.log(&derivation.drv, LOG_BYTES).await.ok().flatten().unwrap_or_default();
                 failed.push((name.clone(), format!("{}\n{}", failure.message, String::from_utf8_lossy(&log))));
             }
         }

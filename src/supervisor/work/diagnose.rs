@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::judge::judge_programs;
+use super::judge::means;
 use super::keep_object;
 use crate::diagnosis::{self, Collected, Request, exchanges_of};
 use crate::golden::{GoldenRun, Header, Writer};
@@ -108,10 +108,14 @@ async fn reproduce(
         Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256 },
         Err(why) => return vec![ReproductionRun { detail: why, ..ReproductionRun::default() }],
     };
-    let programs = judge_programs(tools);
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
-    let tried = validation::reproduce(&tools.config, active, &fact, &tools.builder, &nonce, &programs).await;
-    vec![tried.unwrap_or_else(|error| ReproductionRun { detail: chain(&error), ..ReproductionRun::default() })]
+    let tried = async {
+        let builder = tools.builder().await.map_err(|refusal| chain(&refusal))?;
+        let means = means(tools, None).await.map_err(|error| chain(&error))?;
+        let tried = validation::reproduce(&tools.config, active, &fact, builder, &nonce, means).await;
+        tried.map_err(|error| chain(&error))
+    };
+    vec![tried.await.unwrap_or_else(|detail: String| ReproductionRun { detail, ..ReproductionRun::default() })]
 }
 
 /// Writes the run anew and says its digest.

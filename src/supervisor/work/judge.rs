@@ -1,26 +1,31 @@
 //! Judges a candidate: facts, plan, sandboxed checks, report.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::diagnose::reproduction_path;
-use super::{keep_object, reason};
+use super::{keep_object, progress, reason};
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
 };
 use crate::lifecycle::{Event, ReportDigest};
-use crate::nix::{Derivation, FlakeRef};
+use crate::nix::{FlakeRef, Progress};
 use crate::report::chain;
 use crate::source::{Mirror, ObjectId};
 use crate::supervisor::clock::Clock;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
-use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Meta, NixPrograms, TreeFile};
+use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
+
+/// What of a file is read at once, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to be judged.
 pub struct ValidationOrder {
@@ -71,7 +76,8 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         let _ = inputs.send(Input::Progress { text, done: None }).await;
         let now =
             Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
-        let findings = validation::execute(&plan, &now, &judge_programs(tools)).await;
+        let means = means(tools, Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
+        let findings = validation::execute(&plan, &now, means).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
     };
@@ -112,9 +118,9 @@ fn inconclusive(
     }
 }
 
-/// The judge's way to Nix.
-pub fn judge_programs(tools: &Tools) -> NixPrograms {
-    NixPrograms { scratch: tools.paths.private().join("judge"), env: Vec::new(), jobs: Tools::jobs() }
+/// What the judge works with.
+pub async fn means(tools: &Tools, progress: Option<mpsc::Sender<Progress>>) -> crate::nix::Result<Means<'_>> {
+    Ok(Means { nix: tools.nix().await?, jobs: Tools::jobs(), progress })
 }
 
 async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> {
@@ -125,16 +131,9 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let candidate_ref = Mirror::candidate_ref(&order.candidate);
     let candidate_flake = tools.flake(&candidate, &candidate_ref).map_err(|error| chain(&error))?;
     let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
-    let mut golden = Vec::new();
-    for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
-        let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
-        golden.push(GoldenFact {
-            name: listed.header.name,
-            listener: listed.header.listener,
-            path: listed.path,
-            sha256,
-        });
-    }
+    let directories = tools.config.validation.golden.clone();
+    let golden = tokio::task::spawn_blocking(move || golden_facts(&directories));
+    let golden = golden.await.map_err(|error| format!("the golden runs were not read: {error}"))??;
     Ok(Facts {
         candidate: order.version.clone(),
         active: order.active.clone(),
@@ -144,19 +143,28 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
         candidate_files: files(tools, &candidate).await?,
         golden,
         reproduction: reproduction(tools, order.incident.as_ref()),
-        rei: tools.builder.clone(),
+        rei: tools.builder().await.map_err(|refusal| reason(&refusal, refusal.hint()))?.to_owned(),
         nonce: order.report.0.clone(),
     })
 }
 
+/// The golden runs, each read through: a line that is wrong is the operator's to put right, and no fault of a candidate.
+fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
+    let wrong = |error: golden::Error| reason(&error, error.hint());
+    let fact = |listed: golden::Listed| {
+        let golden::Listed { path, header, .. } = listed;
+        golden::verify(&path).map_err(wrong)?;
+        let sha256 = sha256(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
+    };
+    golden::list(directories).map_err(wrong)?.into_iter().map(fact).collect()
+}
+
 async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
     let root = tools.roots.path(root).map_err(|error| chain(&error))?;
-    let found = tools.nix.evaluate_checks(flake, Some(&root)).await.map_err(|error| reason(&error, error.hint()))?;
-    let built = |derivation: Derivation| Built {
-        drv: derivation.drv.display().to_string(),
-        out: derivation.out.display().to_string(),
-    };
-    Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(built))).collect::<BTreeMap<_, _>>())
+    let told = |error: crate::nix::Error| reason(&error, error.hint());
+    let found = tools.nix().await.map_err(told)?.evaluate_checks(flake, Some(&root)).await.map_err(told)?;
+    Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(Built::from))).collect::<BTreeMap<_, _>>())
 }
 
 async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String> {
@@ -177,8 +185,14 @@ fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFa
     Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })
 }
 
-/// SHA-256 of a file, in hex.
+/// SHA-256 of a file, in hex; it is not held in memory.
 pub fn sha256(path: &Path) -> std::io::Result<String> {
-    let digest = Sha256::digest(std::fs::read(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let (mut file, mut hasher) = (std::fs::File::open(path)?, Sha256::new());
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            n => hasher.update(&chunk[..n]),
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod judge;
 
 pub use build::{BuildOrder, build};
 pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
-pub use generation::{drop_candidates, prepare_generation};
+pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
 
@@ -59,7 +59,8 @@ async fn build_version(
         });
         reason(&error, Some(hint))
     };
-    let derivation = tools.nix.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
+    let driver = tools.nix().await.map_err(nix)?;
+    let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
     realise(tools, &derivation, root, inputs).await?;
     let tree = tools.mirror.tree(commit).await.map_err(|error| reason(&error, error.hint()))?;
     Ok(Version {
@@ -80,10 +81,11 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
         total: tools.config.blueprints.timeout,
         root: Some(tools.roots.path(root).map_err(nix)?),
     };
+    let driver = tools.nix().await.map_err(nix)?;
     let realised =
-        tools.nix.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
+        driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
-    let log = tools.nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
+    let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let said = last_words(&log);
     let hint = failure.hint(&derivation.drv).unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
     // One line for a person; whoever repairs it is told the end of the log too.

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::instance::{Instance, LOOK};
 use crate::http::{self, Address, Request};
 use crate::interface::types::MESSAGE_BYTES_MAX;
+use crate::report::chain;
 use crate::validation::checks::{INTERFACE_LISTENER, InstanceSpec, Probe};
 
 /// How long an instance without any probe must have run to count as ready.
@@ -55,7 +56,7 @@ async fn probe_all(instance: &Instance, probes: &[Probe], notified: bool) -> Res
             Probe::Http { listen, path, timeout_ms } => {
                 let address = address(instance, listen)?;
                 let answer = http::send(address, &Request::get(path), Duration::from_millis(*timeout_ms)).await;
-                let status = answer.map_err(|error| error.chain())?.status;
+                let status = answer.map_err(|error| chain(&error))?.status;
                 if !(200..400).contains(&status) {
                     return Err(format!("GET {path} answers {status}"));
                 }

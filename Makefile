@@ -1,0 +1,22 @@
+# What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
+.PHONY: demo test lint fmt bench
+
+demo: ## watch a service break, be repaired and upgraded
+	@scripts/setup.sh nix git
+	cargo build --release --bins
+	@cargo run --release --quiet --bin rei -- demo
+
+test: ## the whole suite
+	@scripts/setup.sh nix git python
+	cargo test
+
+lint: ## what CI wants besides the tests
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+fmt: ## put the source in order
+	cargo fmt
+
+bench: ## the figures of the README, side by side with other supervisors
+	@scripts/setup.sh nix git python runit s6 wrk
+	cargo bench

@@ -1,0 +1,202 @@
+//! The runtime of the end-to-end tests: an HTTP server that does what a file in its own store path says, as a careful
+//! service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without cutting anybody off.
+//!
+//! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
+//! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, each takes MS),
+//! `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (it is
+//! ready when it says so), and any other word, by which versions differ.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{SockFlag, accept4};
+
+/// The first descriptor of socket activation.
+const LISTEN_FDS_START: i32 = 3;
+/// How often an idle thread looks whether the end has come.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long an idle connection is kept once the end has come: a client that has one sends its next request meanwhile, and
+/// is told that it was the last.
+const LINGER: Duration = Duration::from_secs(2);
+
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn end(_: i32) {
+    ENDS.store(true, Ordering::Relaxed);
+}
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("make") => make(),
+        Some("check") => check(),
+        _ => serve(),
+    }
+}
+
+fn attribute(name: &str) -> String {
+    std::env::var(name).expect("an attribute of the derivation")
+}
+
+fn make() -> ExitCode {
+    let out = PathBuf::from(attribute("out"));
+    std::fs::create_dir_all(out.join("bin")).expect("an output");
+    std::os::unix::fs::symlink(attribute("program"), out.join("bin/served")).expect("a link");
+    std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
+    ExitCode::SUCCESS
+}
+
+fn check() -> ExitCode {
+    if attribute("behaviour").split_whitespace().any(|word| word == "fails-check") {
+        println!("1 of 1 tests failed");
+        return ExitCode::FAILURE;
+    }
+    std::fs::write(attribute("out"), "1 of 1 tests passed\n").expect("an output");
+    ExitCode::SUCCESS
+}
+
+/// What a version does.
+struct Version {
+    text: String,
+    slow: Option<(u64, Duration)>,
+    greeted: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl Version {
+    fn of(program: &Path) -> Self {
+        let home = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let text = std::fs::read_to_string(home.join("behaviour")).unwrap_or_else(|_| "ok".into()).trim().to_owned();
+        let slow = text.split_whitespace().find_map(|word| word.strip_prefix("slow=")?.split_once(':'));
+        let slow = slow.map(|(after, ms)| {
+            let number = |text: &str| text.parse().expect("slow=N:MS");
+            (number(after), Duration::from_millis(number(ms)))
+        });
+        Self { text, slow, greeted: AtomicU64::new(0), open: AtomicUsize::new(0) }
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.text.split_whitespace().any(|known| known == word)
+    }
+}
+
+fn serve() -> ExitCode {
+    let version = Arc::new(Version::of(Path::new(&std::env::args().next().unwrap_or_default())));
+    assert_eq!(std::env::var("LISTEN_PID").ok(), Some(std::process::id().to_string()), "LISTEN_PID");
+    let count: i32 = std::env::var("LISTEN_FDS").expect("LISTEN_FDS").parse().expect("a number");
+    // SAFETY: the handler stores into an atomic; a broken connection is an error where it is written to.
+    unsafe {
+        signal(Signal::SIGTERM, SigHandler::Handler(end)).expect("a handler");
+        signal(Signal::SIGPIPE, SigHandler::SigIgn).expect("a handler");
+    }
+    println!("serving {}", version.text);
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+        let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
+        println!("told to be ready: {told:?}");
+    }
+    let accepting: Vec<_> = (LISTEN_FDS_START..LISTEN_FDS_START + count)
+        .map(|fd| {
+            let version = version.clone();
+            std::thread::spawn(move || accept(fd, &version))
+        })
+        .collect();
+    for thread in accepting {
+        thread.join().expect("no panic");
+    }
+    let asked = Instant::now();
+    while version.open.load(Ordering::SeqCst) > 0 && asked.elapsed() < 2 * LINGER {
+        std::thread::sleep(LOOK);
+    }
+    ExitCode::SUCCESS
+}
+
+fn accept(listener: i32, version: &Arc<Version>) {
+    // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+    let owned = unsafe { OwnedFd::from_raw_fd(listener) };
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(&owned, flags).expect("a socket");
+    while !ENDS.load(Ordering::Relaxed) {
+        let timeout = PollTimeout::try_from(LOOK).expect("short");
+        let waiting = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&owned), PollFlags::POLLIN)], timeout);
+        if waiting != Ok(0) {
+            match accept4(listener, SockFlag::SOCK_CLOEXEC) {
+                // SAFETY: accept4 has just made it. Reading and writing are alike for all stream sockets.
+                Ok(fd) => converse(unsafe { TcpStream::from_raw_fd(fd) }, version),
+                // Another process on the same listener was quicker, or a client has gone.
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+                Err(errno) => panic!("accept: {errno}"),
+            }
+        }
+    }
+}
+
+fn converse(mut stream: TcpStream, version: &Arc<Version>) {
+    let version = version.clone();
+    version.open.fetch_add(1, Ordering::SeqCst);
+    std::thread::spawn(move || {
+        // A client that has gone misses its answer; that is its own affair.
+        let _ = answer_all(&mut stream, &version);
+        version.open.fetch_sub(1, Ordering::SeqCst);
+    });
+}
+
+fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
+    stream.set_read_timeout(Some(LOOK))?;
+    let (mut head, mut chunk, mut asked) = (Vec::new(), [0_u8; 4096], None::<Instant>);
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => head.extend_from_slice(&chunk[..n]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error),
+        }
+        while let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            let request = String::from_utf8_lossy(&head[..end]).into_owned();
+            head.drain(..end + 4);
+            if !answer(stream, &request, version)? {
+                return Ok(());
+            }
+        }
+        if ENDS.load(Ordering::Relaxed) && asked.get_or_insert_with(Instant::now).elapsed() > LINGER && head.is_empty()
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers one request; says whether the connection stays.
+fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
+    let path = request.split(' ').nth(1).unwrap_or("/");
+    let (status, body) = match path {
+        "/healthz" if version.has("never-ready") => (503, "no".to_owned()),
+        "/healthz" => (200, "yes".to_owned()),
+        "/crash" if version.has("bug") => {
+            eprintln!("thread 'main' panicked at src/greet.rs:7:5:\na real bug");
+            std::process::abort();
+        }
+        "/crash" => (200, "repaired".to_owned()),
+        _ => {
+            let greeted = version.greeted.fetch_add(1, Ordering::Relaxed);
+            if let Some((_, pause)) = version.slow.filter(|(after, _)| greeted >= *after) {
+                std::thread::sleep(pause);
+            }
+            let word = if version.has("wrong") { "hallo" } else { "hello" };
+            (200, format!("{word} from {} of {}", std::process::id(), version.text))
+        }
+    };
+    let stays = !ENDS.load(Ordering::Relaxed) && !request.to_ascii_lowercase().contains("connection: close");
+    let connection = if stays { "keep-alive" } else { "close" };
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes())?;
+    Ok(stays)
+}

@@ -1,0 +1,38 @@
+//! What a person sees: pages made of the interface's objects. Pure: the time, the width and the colour are arguments.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `page` | rows of a label and painted words, wrapped to a width |
+//! | `words` | durations, sizes, times, versions as a person reads them |
+//! | `status` | `rei status` |
+//! | `event` | one line for one event |
+//! | `history` | rows of `rei history` and of the quarantine |
+//! | `show` | `rei show`: a page for each kind of object |
+
+mod event;
+mod history;
+mod page;
+mod show;
+mod status;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub(super) use event::line as event_line;
+pub(super) use history::{history, quarantine};
+pub(super) use show::show;
+pub(super) use status::status;
+
+use super::ui::Paint;
+use crate::time::Timestamp;
+
+/// What a page is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Whether there is colour.
+    pub(super) paint: Paint,
+    /// Columns.
+    pub(super) width: usize,
+    /// Now.
+    pub(super) now: Timestamp,
+}

@@ -1,0 +1,291 @@
+//! A steady load from outside: new connections at a fixed pace, and a few that are kept open. Every request is counted.
+//!
+//! It runs on a thread of its own, so that what the story does does not show in the figures.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+
+use super::tally::{Outcome, Tally};
+
+/// New connections in a second.
+pub const CONNECTIONS_PER_SECOND: u32 = 120;
+/// Connections that are kept open.
+pub const KEPT_OPEN: usize = 4;
+
+/// The pause between two requests on a connection that is kept open.
+const KEPT_OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// No request waits longer for its answer.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Requests under way at once: beyond, the load waits as real clients would, and the machine stays usable.
+const UNDER_WAY_MAX: usize = 32;
+/// Styles that the greeter really has.
+const STYLES: u64 = 3;
+
+/// The load, until it is finished or dropped.
+pub struct Load {
+    address: SocketAddr,
+    tally: Arc<Mutex<Tally>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    /// Begins to ask the greeter on `address`.
+    ///
+    /// # Errors
+    /// When no thread or event queue can be had.
+    pub fn start(address: SocketAddr) -> std::io::Result<Self> {
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let (stop, stopped) = oneshot::channel();
+        let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = Client { address, tally: Arc::clone(&tally) };
+        let work = move || {
+            reactor.block_on(async {
+                tokio::select! {
+                    () = client.run() => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("load".into()).spawn(work)?;
+        Ok(Self { address, tally, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What was counted so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends one request more, on a connection of its own, and counts nothing.
+    pub async fn ask(&self, target: &str) -> (Outcome, Duration) {
+        let begun = Instant::now();
+        let asked = tokio::time::timeout(ANSWER_MAX, ask_once(self.address, target));
+        (asked.await.unwrap_or(Outcome::Late), begun.elapsed())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Client {
+    address: SocketAddr,
+    tally: Arc<Mutex<Tally>>,
+}
+
+impl Client {
+    async fn run(self) {
+        let mut tasks = JoinSet::new();
+        for index in 0..KEPT_OPEN {
+            tasks.spawn(self.clone().keep_open(index));
+        }
+        let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / CONNECTIONS_PER_SECOND);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        for guest in 0_u64.. {
+            pace.tick().await;
+            while tasks.try_join_next().is_some() {}
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                self.counted(|tally| tally.held_back += 1);
+                continue;
+            };
+            let client = self.clone();
+            tasks.spawn(async move {
+                let begun = Instant::now();
+                let target = format!("/greet?name=guest-{guest}&style={}", guest % STYLES);
+                let asked = tokio::time::timeout(ANSWER_MAX, ask_once(client.address, &target)).await;
+                client.count(asked.unwrap_or(Outcome::Late), begun);
+                drop(place);
+            });
+        }
+    }
+
+    fn counted(&self, change: impl FnOnce(&mut Tally)) {
+        change(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn count(&self, outcome: Outcome, begun: Instant) {
+        self.counted(|tally| tally.count(outcome, begun.elapsed()));
+    }
+
+    /// Sends request after request on one connection, and opens another when the server closed it between two requests.
+    async fn keep_open(self, index: usize) {
+        let target = format!("/farewell?name=regular-{index}");
+        let mut open: Option<SendRequest<Empty<Bytes>>> = None;
+        loop {
+            tokio::time::sleep(KEPT_OPEN_PAUSE).await;
+            let begun = Instant::now();
+            let sender = match open.take() {
+                Some(sender) if !sender.is_closed() => sender,
+                _ => match connect(self.address).await {
+                    Ok(sender) => sender,
+                    Err(outcome) => {
+                        self.count(outcome, begun);
+                        continue;
+                    }
+                },
+            };
+            match tokio::time::timeout(ANSWER_MAX, exchange(sender, self.address, &target)).await {
+                Ok(Exchange::Done(outcome, sender)) => {
+                    self.count(outcome, begun);
+                    open = sender;
+                }
+                // Closed before the request was sent: no request, and none lost.
+                Ok(Exchange::NotSent) => {}
+                Err(_) => self.count(Outcome::Late, begun),
+            }
+        }
+    }
+}
+
+enum Exchange {
+    /// How it went, and the connection where it can be used again.
+    Done(Outcome, Option<SendRequest<Empty<Bytes>>>),
+    /// The connection was closed before anything was sent.
+    NotSent,
+}
+
+async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Outcome> {
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => Outcome::Refused,
+        _ => Outcome::Broken,
+    })?;
+    // A request is one small packet; nobody knows better when to send it.
+    let _ = stream.set_nodelay(true);
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Outcome::Broken)?;
+    // Ends with the connection; what it ends with is seen by whoever waits for an answer.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+async fn exchange(mut sender: SendRequest<Empty<Bytes>>, address: SocketAddr, target: &str) -> Exchange {
+    let request = hyper::Request::builder().uri(target).header("host", address.to_string()).body(Empty::new());
+    let Ok(request) = request else { return Exchange::Done(Outcome::Failed, None) };
+    let response = match sender.send_request(request).await {
+        Ok(response) => response,
+        Err(error) if error.is_canceled() => return Exchange::NotSent,
+        Err(_) => return Exchange::Done(Outcome::Broken, None),
+    };
+    let (status, closes) = (response.status(), response.headers().get("connection").is_some_and(|it| it == "close"));
+    match response.into_body().collect().await {
+        Err(_) => Exchange::Done(Outcome::Broken, None),
+        Ok(_) if !status.is_success() => Exchange::Done(Outcome::Failed, None),
+        Ok(_) => {
+            // The connection is free again when its task has seen the end of the answer.
+            let open = !closes && sender.ready().await.is_ok();
+            Exchange::Done(Outcome::Ok, open.then_some(sender))
+        }
+    }
+}
+
+async fn ask_once(address: SocketAddr, target: &str) -> Outcome {
+    match connect(address).await {
+        Err(outcome) => outcome,
+        Ok(sender) => match exchange(sender, address, target).await {
+            Exchange::Done(outcome, _) => outcome,
+            Exchange::NotSent => Outcome::Broken,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// A server that does with each connection what the number of it says, until the load is gone.
+    fn serve(act: impl Fn(usize, &mut std::net::TcpStream) + Send + Sync + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let act = Arc::new(act);
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (mut stream, act) = (stream.unwrap(), Arc::clone(&act));
+                std::thread::spawn(move || act(number, &mut stream));
+            }
+        });
+        address
+    }
+
+    /// Answers a request with these bytes; `None` when there is none, or nobody hears it.
+    fn answer(stream: &mut std::net::TcpStream, text: &[u8]) -> Option<()> {
+        stream.read(&mut [0; 1024]).ok().filter(|n| *n > 0)?;
+        stream.write_all(text).ok()
+    }
+
+    fn until(load: &Load, what: impl Fn(&Tally) -> bool) -> Tally {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let tally = load.tally();
+            if what(&tally) {
+                return tally;
+            }
+            assert!(Instant::now() < deadline, "{tally}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    #[test]
+    fn good_answers_are_good_on_new_and_kept_connections() {
+        let address = serve(|_, stream| while answer(stream, GOOD).is_some() {});
+        let load = Load::start(address).unwrap();
+        let tally = until(&load, |tally| tally.total() > 60);
+        assert_eq!(tally.lost(), 0, "{tally}");
+    }
+
+    #[test]
+    fn a_kept_connection_that_is_closed_between_requests_loses_none() {
+        let closes = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        let address = serve(move |_, stream| {
+            answer(stream, closes);
+        });
+        let load = Load::start(address).unwrap();
+        let tally = until(&load, |tally| tally.total() > 60);
+        assert_eq!(tally.lost(), 0, "{tally}");
+    }
+
+    #[test]
+    fn each_way_to_lose_a_request_is_told() {
+        let address = serve(|number, stream| {
+            let text: &[u8] = match number % 3 {
+                0 => b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
+                1 => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+                _ => b"",
+            };
+            answer(stream, text);
+        });
+        let load = Load::start(address).unwrap();
+        let tally = until(&load, |tally| tally.of(Outcome::Failed) > 3 && tally.of(Outcome::Broken) > 6);
+        assert_eq!(tally.of(Outcome::Ok), 0);
+        drop(load);
+
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let load = Load::start(gone).unwrap();
+        let tally = until(&load, |tally| tally.of(Outcome::Refused) > 10);
+        assert_eq!(tally.total(), tally.of(Outcome::Refused));
+    }
+}

@@ -1,0 +1,85 @@
+//! Act 1: the service dies of a real bug, twice.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story, count};
+use crate::demo::load::{CONNECTIONS_PER_SECOND, KEPT_OPEN};
+use crate::demo::tally::{Latency, Outcome};
+use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
+use crate::http::{Address, Request};
+use crate::lifecycle::Event;
+use crate::time::Timestamp;
+
+/// What is recorded of v1 while it serves.
+const RECORDED: [&str; 6] =
+    ["/greet?name=Ada", "/greet?name=Ada&style=1", GOOD, "/greet?style=loud", "/healthz", "/admin"];
+/// Requests before and between the crashes, so that figures mean something.
+const REQUESTS: u64 = 200;
+
+/// Records a golden run from the live service.
+pub(super) async fn record(stage: &Stage) -> Result<usize, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let header = Header::new("greeter", "http", Timestamp::from_unix_ms(u64::try_from(now.as_millis()).unwrap_or(0)));
+    let requests = RECORDED.iter().map(|target| Request::get(*target)).collect();
+    let run = record_golden(&Address::Tcp(stage.address), header, requests, REQUEST_MAX).await?;
+    let recorded = run.exchanges.len();
+    let mut writer = Writer::create(&stage.golden().join(format!("greeter{SUFFIX}")), &run.header)?;
+    for exchange in run.exchanges {
+        writer.push(exchange)?;
+    }
+    writer.finish()?;
+    Ok(recorded)
+}
+
+impl Story<'_, '_> {
+    pub(super) async fn a_bug(&mut self) -> Result<(), Error> {
+        self.teller.say(&format!(
+            "load from outside: {CONNECTIONS_PER_SECOND} new connections a second, {KEPT_OPEN} kept open"
+        ))?;
+        let tally = self.after_requests(REQUESTS).await?;
+        self.teller.good(&tally.to_string())?;
+        let first = self.crash("a client asks for style 3, and the greeter has three, from 0").await?;
+        self.after_requests(REQUESTS).await?;
+        self.opened = self.watch.mark();
+        let second = self.crash("the same again").await?;
+        self.fact("back after a crash", format!("{} and {}", Latency(first), Latency(second)));
+        let incident = self.state("an incident", SOON_MAX, |status| {
+            let worked_on = status.evolution.as_ref()?.incident_id.clone()?;
+            status.open_incidents.iter().find(|open| open.id == worked_on).cloned()
+        });
+        let incident = incident.await?;
+        self.teller.bad(&format!("twice the same: {} opens, and asks for an evolution", incident.id))?;
+        self.teller.quote(&incident.summary)?;
+        self.died = self.load.tally().lost();
+        Ok(())
+    }
+
+    /// Sends the request that the service dies of, and says how long it took until another one was answered.
+    async fn crash(&mut self, why: &str) -> Result<u64, Error> {
+        let (mark, before) = (self.watch.mark(), self.load.tally());
+        if let Some(status) = self.ask(BUG).await {
+            return Err(Error::unexpected(format!(
+                "GET {BUG} was answered with {status}, but the bug should be there"
+            )));
+        }
+        let broke = Instant::now();
+        if self.ask(GOOD).await != Some(200) {
+            return Err(Error::unexpected("the service did not come back"));
+        }
+        let back = u64::try_from(broke.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.teller.bad(&format!("GET {BUG} breaks off: {why}"))?;
+        let exit = self.event("the end of the process", SOON_MAX, mark, |told| match &told.event {
+            Event::Exited { exit, .. } => Some(exit.clone()),
+            _ => None,
+        });
+        let exit = exit.await?;
+        let lost = self.load.tally().since(&before);
+        let (broken, refused) = (lost.of(Outcome::Broken), lost.of(Outcome::Refused));
+        self.teller.good(&format!("the process died ({exit}); the next one answers {} later", Latency(back)))?;
+        self.teller.quote(&format!("{} died with it, {refused} were refused", count(broken, "other request")))?;
+        if refused > 0 {
+            return Err(Error::unexpected(format!("{refused} connections were refused during the restart")));
+        }
+        Ok(back)
+    }
+}

@@ -1,0 +1,301 @@
+//! The story of `rei demo`, in five acts. Every figure in it was measured in this run; every wait is for a fact.
+
+mod bug;
+mod cheat;
+mod repair;
+mod slow;
+mod view;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::mkdtemp;
+
+use super::error::Error;
+use super::load::Load;
+use super::stage::{LATENCY_BOUND, Stage};
+use super::tally::{Outcome, Tally};
+use super::tell::Teller;
+use super::watch::{Told, Watch};
+use crate::http::{self, Address, Request};
+use crate::interface::operations::{Phase, Status};
+use crate::interface::types::{CandidateId, CheckResult, ValidationReport, Verdict};
+use crate::lifecycle::Event;
+
+/// From the supervisor's start to the first version's, with its build and the proof of the sandbox.
+const SERVE_MAX: Duration = Duration::from_secs(60);
+/// A context is collected, or a candidate built, or judged: each takes a second or two.
+const WORK_MAX: Duration = Duration::from_secs(60);
+/// A canary step or the window: its own length, and as much again for a slow machine.
+const TRIAL_MAX: Duration = Duration::from_secs(40);
+/// A look at something that is there or comes at once.
+const SOON_MAX: Duration = Duration::from_secs(20);
+/// The bound of one request of the story's own.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Where the bug is: a style that the greeter does not have.
+const BUG: &str = "/greet?name=Ada&style=3";
+/// Any other request.
+const GOOD: &str = "/greet?name=Ada&style=2";
+
+/// What is played, and where.
+#[derive(Clone, Debug)]
+pub struct Play {
+    /// The rei program.
+    pub rei: PathBuf,
+    /// The demo's runtime.
+    pub runtime: PathBuf,
+    /// Whether the directory stays.
+    pub keep: bool,
+}
+
+/// Plays the whole story, or ends it in order when `interrupted` comes.
+///
+/// # Errors
+/// When a fact of the story does not come true, or the machine cannot play it.
+pub async fn play(play: &Play, teller: &mut Teller<'_>, interrupted: impl Future<Output = ()>) -> Result<(), Error> {
+    let home = mkdtemp(&std::env::temp_dir().join("rei-demo-XXXXXX")).map_err(|errno| Error::File {
+        act: "make a directory in",
+        path: std::env::temp_dir(),
+        source: errno.into(),
+    })?;
+    let played = on_stage(play, &home, teller, interrupted).await;
+    if play.keep {
+        teller.text(&format!("\nEverything is in {}", home.display()))?;
+        return played;
+    }
+    let removed = remove(&home);
+    played?;
+    removed.map_err(|source| Error::File { act: "remove", path: home, source })
+}
+
+/// Removes a directory with the store paths in it, which are read-only.
+fn remove(home: &Path) -> std::io::Result<()> {
+    fn open(dir: &Path) -> std::io::Result<()> {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+    if home.join("nix/store").is_dir() {
+        open(home)?;
+    }
+    std::fs::remove_dir_all(home)
+}
+
+async fn on_stage(
+    play: &Play,
+    home: &Path,
+    teller: &mut Teller<'_>,
+    interrupted: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let mut stage = Stage::set(home, &play.runtime).await?;
+    teller.head("rei demo")?;
+    teller.text(&format!(
+        "A small web service is kept alive, repaired and upgraded while clients use it.\n\
+         Nix {}, no network, no nixpkgs; everything is below {}.\n\
+         The service is source code in a git tree: scripts, which a small runtime of rei's interprets.\n\
+         The agent that repairs it stands in for an AI: a program that reads the incident's context.",
+        stage.nix.version(),
+        home.display()
+    ))?;
+    if stage.has_own_store() {
+        teller.text("This user cannot use the machine's Nix store, so the demo has one of its own there.")?;
+    }
+    let acts = async {
+        let mut story = Story::begin(play, &mut stage, teller).await?;
+        let facts = story.acts().await?;
+        drop(story.load);
+        story.teller.head("In short")?;
+        story.teller.facts(&facts)?;
+        Ok(())
+    };
+    let played = tokio::select! {
+        played = acts => played,
+        () = interrupted => Err(Error::Interrupted),
+    };
+    let cleared = stage.clear().await;
+    played?;
+    cleared?;
+    teller.text(&format!("\nAll of it held, in {:.0} seconds. Nothing runs any more.", teller.seconds()))?;
+    Ok(())
+}
+
+/// What the acts share.
+struct Story<'s, 'u> {
+    play: &'s Play,
+    stage: &'s mut Stage,
+    teller: &'s mut Teller<'u>,
+    watch: Watch,
+    load: Load,
+    /// Where what follows from the second crash begins in what was told.
+    opened: usize,
+    /// Requests of the load that died in the crashes.
+    died: u64,
+    facts: Vec<(String, String)>,
+}
+
+impl<'s, 'u> Story<'s, 'u> {
+    /// The supervisor, the first version, the golden run and the load.
+    async fn begin(play: &'s Play, stage: &'s mut Stage, teller: &'s mut Teller<'u>) -> Result<Self, Error> {
+        teller.head("1 · A bug")?;
+        stage.start(&play.rei)?;
+        let mut watch = Watch::begin(stage, SERVE_MAX).await?;
+        let active = watch.until(stage, ("the first version", SERVE_MAX), 0, |_, status| {
+            let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
+            let serves = !active.instances.is_empty();
+            serves.then(|| (active.version.rev.clone(), active.version.store_path.clone()))
+        });
+        let (rev, path) = active.await?;
+        teller.good(&format!("v1 (commit {}) is built and serves on {}", short(&rev), stage.address))?;
+        teller.quote(&path)?;
+        let recorded = bug::record(stage).await?;
+        teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
+        let load = Load::start(stage.address).map_err(Error::Output)?;
+        Ok(Self { play, stage, teller, watch, load, opened: 0, died: 0, facts: Vec::new() })
+    }
+
+    async fn acts(&mut self) -> Result<Vec<(String, String)>, Error> {
+        self.a_bug().await?;
+        self.a_repair().await?;
+        self.a_slow_upgrade().await?;
+        self.a_cheat().await?;
+        self.the_operators_view().await?;
+        Ok(std::mem::take(&mut self.facts))
+    }
+
+    fn fact(&mut self, name: &str, value: impl Into<String>) {
+        self.facts.push((name.to_owned(), value.into()));
+    }
+
+    /// Asks the greeter once, on a connection of its own: the status, or `None` where the connection broke.
+    async fn ask(&self, target: &str) -> Option<u16> {
+        let answer = http::send(&Address::Tcp(self.stage.address), &Request::get(target), REQUEST_MAX).await;
+        answer.ok().map(|answer| answer.status)
+    }
+
+    /// Waits until so many requests in a row are as quick as the operator wants them, and gives what became of them.
+    async fn quick_again(&mut self, more: u64) -> Result<Tally, Error> {
+        let deadline = std::time::Instant::now() + SOON_MAX;
+        loop {
+            let tally = self.after_requests(more).await?;
+            if Duration::from_micros(tally.latency_us(0.99)) < LATENCY_BOUND {
+                return Ok(tally);
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(Error::unexpected(format!("the service is still slow after {SOON_MAX:?}: {tally}")));
+            }
+        }
+    }
+
+    /// Waits until the load has sent so many requests more, and gives what became of them.
+    async fn after_requests(&mut self, more: u64) -> Result<Tally, Error> {
+        let before = self.load.tally();
+        let deadline = std::time::Instant::now() + SOON_MAX;
+        loop {
+            let since = self.load.tally().since(&before);
+            if since.of(Outcome::Ok) >= more {
+                return Ok(since);
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(Error::unexpected(format!("the load got too few answers in {SOON_MAX:?}: {since}")));
+            }
+            self.stage.alive()?;
+            // The load counts on a thread of its own and tells nobody.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for an event that was told since `mark`.
+    async fn event<T>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mark: usize,
+        find: impl FnMut(&Told) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.watch.event(self.stage, (what, bound), mark, find).await
+    }
+
+    /// Waits for a state.
+    async fn state<T>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mut look: impl FnMut(&Status) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.watch.until(self.stage, (what, bound), 0, |_, status| look(status)).await
+    }
+
+    /// The report on a candidate, whatever it says.
+    async fn report(&mut self, mark: usize) -> Result<ValidationReport, Error> {
+        let id = self.event("the verdict", WORK_MAX, mark, |told| match &told.event {
+            Event::Validated { report, .. } => Some(Ok(report.id.clone())),
+            Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no candidate: {reason}")))),
+            _ => None,
+        });
+        let id = id.await??;
+        let shown = self.watch.operator.show(id.0.clone()).await?;
+        serde_json::from_value(shown.object)
+            .map_err(|error| Error::unexpected(format!("the report {id} cannot be read: {error}")))
+    }
+
+    /// Waits until the version under trial has all new connections, and gives how long the switch took.
+    async fn promoted(&mut self, mark: usize) -> Result<u64, Error> {
+        let canary = self.state("the canary", TRIAL_MAX, |status| {
+            let share = status.candidate.as_ref().map(|candidate| candidate.share).filter(|share| *share > 0.0);
+            // A step may be over before it is looked at.
+            let over = matches!(status.phase, Phase::Promoting | Phase::Observing | Phase::RollingBack);
+            (share.is_some() || over).then_some(share)
+        });
+        if let Some(share) = canary.await? {
+            self.teller.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
+        }
+        self.event("the promotion", TRIAL_MAX, mark, |told| match &told.event {
+            Event::Carried { took_us, .. } => Some(Ok(*took_us)),
+            Event::Judged { verdict: Verdict::Fail, reason } => {
+                Some(Err(Error::unexpected(format!("the canary failed: {reason}"))))
+            }
+            _ => None,
+        })
+        .await?
+    }
+
+    /// Waits until nothing is under way and a version of this commit is Active.
+    async fn steady_on(&mut self, rev: &str) -> Result<u64, Error> {
+        let rev = rev.to_owned();
+        let what = format!("rest with {} as Active", short(&rev));
+        self.state(&what, TRIAL_MAX, |status| {
+            let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
+            (active.version.rev == rev).then(|| active.generation.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Whether a candidate with this store path is in quarantine.
+    async fn quarantined(&mut self, store_path: &str) -> Result<Option<CandidateId>, Error> {
+        let entries = self.watch.operator.quarantine().await?;
+        let entry = entries.into_iter().find(|entry| entry.store_path.as_deref() == Some(store_path));
+        Ok(entry.map(|entry| entry.candidate_id))
+    }
+}
+
+/// Enough of a commit for a person.
+fn short(rev: &str) -> &str {
+    rev.get(..7).unwrap_or(rev)
+}
+
+/// `1 check`, `2 checks`.
+fn count(number: u64, word: &str) -> String {
+    if number == 1 { format!("{number} {word}") } else { format!("{number} {word}s") }
+}
+
+/// Names of checks in one line.
+fn names(checks: &[CheckResult], verdict: Verdict) -> String {
+    let names = checks.iter().filter(|check| check.verdict == verdict).map(|check| check.name.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}

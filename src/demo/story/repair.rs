@@ -1,0 +1,98 @@
+//! Act 2: from the incident to a repaired Active.
+
+use super::{BUG, Error, Story, WORK_MAX, count, names, short};
+use crate::demo::repository::changed_lines;
+use crate::demo::tally::Latency;
+use crate::interface::types::{EvolutionContext, Verdict, Version};
+use crate::lifecycle::Event;
+
+impl Story<'_, '_> {
+    pub(super) async fn a_repair(&mut self) -> Result<(), Error> {
+        self.teller.head("2 · A repair")?;
+        let mark = self.opened;
+        self.the_context(mark).await?;
+        let version = self.the_candidate(mark).await?;
+        let report = self.report(mark).await?;
+        if report.verdict != Verdict::Pass {
+            let failed = [names(&report.checks, Verdict::Fail), names(&report.checks, Verdict::Inconclusive)].concat();
+            return Err(Error::unexpected(format!("the repair was not passed by: {failed}")));
+        }
+        self.teller.good(&format!(
+            "{} pass: {}",
+            count(report.checks.len() as u64, "check"),
+            names(&report.checks, Verdict::Pass)
+        ))?;
+        if let Some(check) = report.checks.iter().find(|check| check.name == "reproduction") {
+            self.teller.quote(&format!("reproduction: {}", check.summary))?;
+        }
+        let before = self.load.tally();
+        let took = self.promoted(mark).await?;
+        self.teller.good(&format!("promoted: all new connections go to the repair, switched in {}", Latency(took)))?;
+        self.teller.say("Previous stays warm while the window is observed")?;
+        let generation = self.steady_on(&version.rev).await?;
+        let tally = self.load.tally().since(&before);
+        self.teller.good(&format!("the window is confirmed: generation {generation}. Since the canary: {tally}"))?;
+        if tally.lost() > 0 {
+            return Err(Error::unexpected(format!("the promotion lost requests: {tally}")));
+        }
+        match self.ask(BUG).await {
+            Some(404) => self.teller.good(&format!("GET {BUG} is answered with 404 now"))?,
+            other => return Err(Error::unexpected(format!("GET {BUG} is answered with {other:?} after the repair"))),
+        }
+        self.fact("repair", format!("{} checks passed, switched in {}", report.checks.len(), Latency(took)));
+        self.fact("requests lost to the promotion", format!("{} of {}", tally.lost(), tally.total()));
+        Ok(())
+    }
+
+    async fn the_context(&mut self, mark: usize) -> Result<(), Error> {
+        let evolution = self.event("the context", WORK_MAX, mark, |told| match &told.event {
+            Event::Diagnosed { evolution, .. } => Some(evolution.0.clone()),
+            _ => None,
+        });
+        let id = evolution.await?.replacen("evo", "ctx", 1);
+        let shown = self.watch.operator.show(id).await?;
+        let context: EvolutionContext = serde_json::from_value(shown.object)
+            .map_err(|error| Error::unexpected(format!("the context cannot be read: {error}")))?;
+        let trace = context.stack_traces.last().ok_or_else(|| Error::unexpected("the context has no stack trace"))?;
+        self.teller.good("the context is collected: log, stack trace, health, source, what the runtime says")?;
+        let frames: Vec<String> = trace.frames.iter().map(|frame| format!("  {frame}")).collect();
+        self.teller.quote(&format!("{}\n{}", trace.reason, frames.join("\n")))?;
+        let run = context.reproduction_runs.first().ok_or_else(|| Error::unexpected("nothing was reproduced"))?;
+        if run.reproduces != Some(true) {
+            return Err(Error::unexpected(format!("the crash was not reproduced: {}", run.detail)));
+        }
+        self.teller.bad(&format!(
+            "reproduced: the request that led to it stops Active in a sandbox, too, {} of {} times",
+            run.failures, run.tries
+        ))?;
+        Ok(())
+    }
+
+    /// The blueprint's stages as they come, and what they make.
+    async fn the_candidate(&mut self, mark: usize) -> Result<Version, Error> {
+        let built = self.event("the candidate", WORK_MAX, mark, |told| match &told.event {
+            Event::Built { version, files_changed, .. } => Some(Ok((version.clone(), files_changed.clone()))),
+            Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no repair: {reason}")))),
+            _ => None,
+        });
+        let (version, files) = built.await??;
+        let stages = self.watch.since(mark).iter().filter_map(|told| match &told.event {
+            Event::StageReached { stage, .. } => Some(stage.as_str()),
+            _ => None,
+        });
+        let mut stages: Vec<&str> = stages.collect();
+        stages.dedup();
+        let stages = stages.join(" → ");
+        self.teller.say(&format!("blueprint repair: {stages}"))?;
+        self.teller.good(&format!(
+            "the agent changed {}; rei committed it as {}",
+            files.join(", "),
+            short(&version.rev)
+        ))?;
+        let lines = changed_lines(&self.stage.mirror(), &version.rev).await?;
+        self.teller.quote(&lines.join("\n"))?;
+        self.teller.good("Nix built it, in a sandbox")?;
+        self.teller.quote(&version.store_path)?;
+        Ok(version)
+    }
+}

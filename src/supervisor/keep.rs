@@ -1,0 +1,112 @@
+//! Where descriptors outlive the supervisor: found at the start, watched, and begun anew when it is lost.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::input::Input;
+use super::paths::Paths;
+use super::shell::Shell;
+use super::slots::{Kept, lock};
+use crate::report::chain;
+use crate::runtime::keeper::{FdStore, Keeper, StoreError, SystemdStore};
+
+/// The pause before a keeper is started again that could not be started.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A store of descriptors that can be replaced by another.
+pub type Store = Arc<Mutex<Box<dyn FdStore + Send>>>;
+
+/// The store of this machine, and what it has kept.
+///
+/// # Errors
+/// When there is none and none can be started.
+pub fn open(paths: &Paths, exe: &Path) -> Result<(Store, Kept), StoreError> {
+    // SAFETY: called once, before anything else looks at inherited descriptors.
+    let systemd = unsafe { SystemdStore::from_env() };
+    let mut store: Box<dyn FdStore + Send> = match systemd {
+        Some(systemd) => Box::new(systemd),
+        None => Box::new(Keeper::start_or_connect(&paths.keeper(), exe)?),
+    };
+    let kept = store.fetch_all()?;
+    Ok((Arc::new(Mutex::new(store)), kept))
+}
+
+/// Tells when the store is gone.
+pub struct Lifeline(Option<AsyncFd<OwnedFd>>);
+
+impl Lifeline {
+    /// Of a store; one that cannot go, or cannot be watched, never is.
+    pub fn of(store: &Store) -> Self {
+        let watch = |fd| {
+            // SAFETY: the descriptor is open, owned by what is made here, and closed by nobody else.
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+        };
+        Self(lock(store).lifeline().and_then(|fd| watch(fd).ok()))
+    }
+
+    /// Waits for its end. May be cancelled.
+    pub async fn cut(&self) {
+        let Some(fd) = &self.0 else { return std::future::pending().await };
+        while let Ok(mut ready) = fd.readable().await {
+            if hung_up(fd.get_ref()) {
+                return;
+            }
+            // An answer of the store, read by who asked.
+            ready.clear_ready();
+        }
+        std::future::pending().await
+    }
+}
+
+fn hung_up(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    // Hang-ups are told unasked.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+impl Shell {
+    /// The keeper is gone. What it held is held here as well: a new one gets it, off the loop.
+    pub(super) fn renew_keeper(&mut self, after: Duration) {
+        if after.is_zero() {
+            tracing::error!("the keeper has ended; it is started again");
+        }
+        self.lifeline = Lifeline(None);
+        let (inputs, paths, exe): (_, _, PathBuf) = (self.inputs.clone(), self.tools.paths.clone(), self.exe.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let started = tokio::task::spawn_blocking(move || Keeper::start_or_connect(&paths.keeper(), &exe)).await;
+            // A panic would have been told; the loop is gone only when everything ends.
+            if let Ok(started) = started {
+                let _ = inputs.send(Input::Keeper(started)).await;
+            }
+        });
+    }
+
+    /// A new keeper is there, or is not.
+    pub(super) fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
+        let keeper = match started {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "no keeper: the listeners would not outlive the supervisor");
+                self.renew_keeper(RETRY);
+                return;
+            }
+        };
+        if let Ok(pid) = u32::try_from(keeper.pid()) {
+            self.occupants.trees().spare(pid);
+        }
+        *lock(&self.store) = Box::new(keeper);
+        self.lifeline = Lifeline::of(&self.store);
+        if let Err(error) = lock(&self.traffic).store_all(&mut **lock(&self.store)) {
+            tracing::error!(error = chain(&error), "the keeper does not have all listeners");
+        }
+        self.occupants.store_all(&self.store);
+        tracing::info!("a new keeper has the listeners");
+    }
+}

@@ -1,0 +1,145 @@
+//! Takes over what an earlier supervisor left running.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::input::{Input, News};
+use super::shell::Shell;
+use super::slots::{Gone, Kept, Occupants, Wanted};
+use crate::diagnosis;
+use crate::interface::types::Role;
+use crate::lifecycle::{Event, Phase, Run, Running, Slot};
+use crate::runtime::logs::Log;
+use crate::runtime::table::Entry;
+
+/// How long the last words of an instance that ended while nobody watched may take through its pipe, and the pause
+/// between looks: nothing writes there any more.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
+
+impl Shell {
+    /// Goes on in the same phase, with the same instances.
+    pub(super) fn take_over(&mut self, mut kept: Kept) {
+        let fresh = self.core.policy().is_none();
+        self.pending.push_back(Event::Configured { policy: super::policy::policy(&self.tools.config) });
+        if fresh {
+            return;
+        }
+        let recorded = self.occupants.recorded();
+        let owners = Slot::ALL.map(|slot| self.owner(slot, &recorded));
+        for entry in &recorded {
+            if !owners.iter().flatten().any(|(owner, _)| owner.id == entry.id) {
+                let slot = if of_slot(&entry.id, Slot::B) { Slot::B } else { Slot::A };
+                self.with(slot, "", |occupants, wanted| occupants.end_stray(wanted, entry, &mut kept));
+            }
+        }
+        let mut running = [None, None];
+        for (slot, owner) in Slot::ALL.into_iter().zip(owners) {
+            running[slot.index()] =
+                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut kept));
+        }
+        self.occupants.forget(kept);
+        let rebooted = self.occupants.rebooted();
+        self.pending.push_back(Event::Recovered { running, rebooted });
+    }
+
+    /// The instance that the journal, or the table, has for a slot, and its version.
+    fn owner<'a>(&self, slot: Slot, recorded: &'a [Entry]) -> Option<(&'a Entry, String)> {
+        let state = self.core.slot(slot);
+        let store_path = state.version.as_ref()?.store_path.clone();
+        let entry = match &state.instance {
+            Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
+            // It was made, and the record of it was not written any more. Others of the slot are older.
+            None if state.run == Run::Starting => {
+                let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
+                made.max_by_key(|entry| seq(&entry.id, slot))
+            }
+            None => None,
+        };
+        Some((entry?, store_path))
+    }
+
+    fn with<T>(&mut self, slot: Slot, store_path: &str, act: impl FnOnce(&mut Occupants, &Wanted<'_>) -> T) -> T {
+        let wanted = Wanted {
+            slot,
+            store_path,
+            tools: &self.tools,
+            traffic: &self.traffic,
+            store: &self.store,
+            inputs: &self.inputs,
+        };
+        act(&mut self.occupants, &wanted)
+    }
+
+    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut Kept) -> Option<Running> {
+        let run = self.core.slot(slot).run;
+        let ready = run == Run::Ready || run == Run::Stopping;
+        match self.with(slot, &store_path, |occupants, wanted| occupants.adopt(wanted, entry, kept, ready)) {
+            Ok(()) => {
+                let runtime = self.runtime_ref(slot, self.role_in(slot), &entry.id);
+                let now = self.clock.now();
+                self.watch.begin(slot, &store_path, runtime, now);
+                Some(Running { store_path, ready })
+            }
+            Err(Gone { why, log }) => {
+                tracing::warn!(%slot, why, "an instance did not outlive the supervisor");
+                if let Some(log) = log.filter(|_| matches!(run, Run::Ready | Run::Starting)) {
+                    self.tell_last_words(slot, entry, store_path, log);
+                }
+                None
+            }
+        }
+    }
+
+    fn role_in(&self, slot: Slot) -> Role {
+        match self.core.phase() {
+            _ if self.core.active_slot() == Some(slot) => Role::Active,
+            Phase::Observing { .. } | Phase::RollingBack { .. } => Role::Previous,
+            _ => Role::Candidate,
+        }
+    }
+
+    /// An instance ended and nobody saw how; what it said at last is a signal all the same.
+    fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
+        let (inputs, id) = (self.inputs.clone(), entry.id.clone());
+        let ran_ms = entry.start_ticks.map_or(0, |start| crate::runtime::process::age(start).as_millis());
+        let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
+        tokio::spawn(async move {
+            let asked = Instant::now();
+            while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
+                tokio::time::sleep(LAST_WORDS_PAUSE).await;
+            }
+            let words = log.recent();
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words));
+            if let Ok(exit) = read.await {
+                let news = News::Crashed { store_path, exit };
+                // The loop is gone only when everything ends.
+                let _ = inputs.send(Input::Instance { slot, id, news }).await;
+            }
+        });
+    }
+}
+
+fn of_slot(id: &str, slot: Slot) -> bool {
+    seq(id.trim_end_matches("-drain"), slot).is_some()
+}
+
+/// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.
+fn seq(id: &str, slot: Slot) -> Option<u64> {
+    let (rest, suffix) = id.rsplit_once('-')?;
+    (suffix == slot.to_string().to_lowercase()).then(|| rest.rsplit('-').next()?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_its_slot_and_its_age() {
+        assert_eq!(seq("0a1b2c3d-17-a", Slot::A), Some(17));
+        assert_eq!(seq("0a1b2c3d-17-a", Slot::B), None);
+        assert_eq!(seq("0a1b2c3d-17-a-drain", Slot::A), None);
+        assert_eq!(seq("", Slot::A), None);
+        assert!(of_slot("0a1b2c3d-17-a-drain", Slot::A) && !of_slot("0a1b2c3d-17-a-drain", Slot::B));
+    }
+}

@@ -1,0 +1,143 @@
+//! The whole of `rei demo`, on this machine's Nix; and the example that users copy.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rei::golden;
+
+/// Whether Nix and git are there; says so where they are not.
+fn can_play() -> bool {
+    let runs = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    let missing: Vec<&str> = ["nix-store", "git"].into_iter().filter(|program| !runs(program)).collect();
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: no {} here", missing.join(" and no "));
+    }
+    missing.is_empty()
+}
+
+/// The directory that the demo names in its first lines.
+fn home_of(story: &str) -> &str {
+    let (_, rest) = story.split_once("everything is below ").expect("the story says where it is played");
+    rest.lines().next().unwrap().trim_end_matches('.')
+}
+
+/// Processes that name `home` in their command line or environment.
+fn processes_of(home: &str) -> Vec<String> {
+    let names = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(home.len()).any(|window| window == home.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let found = entries.filter(|path| names(&path.join("cmdline")) || names(&path.join("environ")));
+    found.map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn the_story_comes_true_and_leaves_nothing() {
+    if !can_play() {
+        return;
+    }
+    // The runtime lies beside rei, as where both are installed.
+    assert!(Path::new(env!("CARGO_BIN_EXE_rei-demo-runtime")).is_file());
+    let output = Command::new(env!("CARGO_BIN_EXE_rei")).args(["demo", "--plain"]).output().unwrap();
+    let (story, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{story}\n{said}");
+    assert!(!story.contains('\x1b'));
+    for fact in [
+        "1 · A bug",
+        "0 were refused",
+        "inc_0001 opens",
+        "2 · A repair",
+        "salutation (bin/greeter:",
+        "stops Active in a sandbox, too, 3 of 3 times",
+        "the agent changed bin/greeter",
+        "reproduction: what failed on Active 3 of 3 times passes 3 times",
+        "is answered with 404 now",
+        "3 · A slow upgrade",
+        "degraded, ",
+        "Previous is restored in ",
+        "4 · A test deleted",
+        "protected: 1 of the protected files are not as in Active (removed: tests/farewell.rhai)",
+        "unit/farewell: Active's flake has the check \"farewell\", and the candidate's has not",
+        "5 · The operator's view",
+        "$ nix-env --list-generations",
+        "(current)",
+        "requests lost to the promotion   0 of ",
+        "died in the crashes, 0 lost otherwise",
+        "All of it held",
+    ] {
+        assert!(story.contains(fact), "the story lacks {fact:?}:\n{story}");
+    }
+    let home = home_of(&story);
+    assert!(!Path::new(home).exists(), "{home} is still there");
+    assert_eq!(processes_of(home), [""; 0]);
+}
+
+#[test]
+fn an_interrupted_story_leaves_nothing_either() {
+    if !can_play() {
+        return;
+    }
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_rei"))
+        .args(["demo", "--plain"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut story = String::new();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    while !story.contains("kept open") {
+        assert_ne!(lines.read_line(&mut story).unwrap(), 0, "the demo ended early:\n{story}");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(demo.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = demo.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert!(!Path::new(home_of(&story)).exists());
+    assert_eq!(processes_of(home_of(&story)), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_example_is_right_and_answers_as_its_golden_run_says() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/notes");
+    let config = rei::config::Config::load(&example.join("rei.toml")).unwrap_or_else(|error| panic!("{error:?}"));
+    let runs = golden::list(&config.validation.golden).unwrap();
+    assert_eq!(runs.len(), 1);
+    let run = golden::read(&runs[0].path).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, fd) = (listener.local_addr().unwrap(), listener.as_raw_fd());
+    let mut command = Command::new("sh");
+    // The shell puts the descriptor in its place and names itself, as socket activation does.
+    command.args(["-c", &format!("exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec python3 notes.py")]);
+    command.current_dir(&example).env("PYTHONDONTWRITEBYTECODE", "1").stderr(Stdio::null());
+    // SAFETY: fcntl is a plain system call, and touches no memory.
+    unsafe {
+        command.pre_exec(move || {
+            nix::libc::fcntl(fd, nix::libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    if Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return eprintln!("SKIPPED: no python3 here");
+    }
+    let mut server = command.spawn().unwrap();
+    for exchange in &run.exchanges {
+        let answer = golden::replay(&rei::http::Address::Tcp(address), exchange, Duration::from_secs(20)).await;
+        let (answered, expected) = (answer.response.unwrap(), exchange.response.clone().unwrap());
+        assert_eq!((answered.status, Some(answered.body)), (expected.status, expected.body), "{exchange:?}");
+        for header in &expected.headers {
+            assert!(answered.headers.contains(header), "{header:?} is not in {:?}", answered.headers);
+        }
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success(), "it ends in order on SIGTERM");
+}
