@@ -2,7 +2,7 @@
 //! service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without cutting anybody off.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
-//! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, each takes MS),
+//! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
 //! `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (it is
 //! ready when it says so), and any other word, by which versions differ.
 
@@ -176,6 +176,10 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
 /// Answers one request; says whether the connection stays.
 fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
     let path = request.split(' ').nth(1).unwrap_or("/");
+    let greeted = version.greeted.load(Ordering::Relaxed);
+    if let Some((_, pause)) = version.slow.filter(|(after, _)| greeted >= *after) {
+        std::thread::sleep(pause);
+    }
     let (status, body) = match path {
         "/healthz" if version.has("never-ready") => (503, "no".to_owned()),
         "/healthz" => (200, "yes".to_owned()),
@@ -185,10 +189,7 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
         }
         "/crash" => (200, "repaired".to_owned()),
         _ => {
-            let greeted = version.greeted.fetch_add(1, Ordering::Relaxed);
-            if let Some((_, pause)) = version.slow.filter(|(after, _)| greeted >= *after) {
-                std::thread::sleep(pause);
-            }
+            version.greeted.fetch_add(1, Ordering::Relaxed);
             let word = if version.has("wrong") { "hallo" } else { "hello" };
             (200, format!("{word} from {} of {}", std::process::id(), version.text))
         }

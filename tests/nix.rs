@@ -200,7 +200,7 @@ async fn each_evaluation_that_fails_says_what_to_do() {
         let error = nix.evaluate_package(&flake, "default", None).await.unwrap_err();
         let shown = error.to_string();
         assert_eq!(error.problem(), Some(&problem), "{error:?}");
-        assert!(shown.starts_with("package default of commit ") && !shown.contains('\n'), "{shown}");
+        assert!(shown.starts_with("package default of ") && !shown.contains('\n'), "{shown}");
         assert_eq!(error.hint().is_some(), problem != Problem::Other, "{error:?}");
     }
     let shown = nix.evaluate_package(&commit(&package("throw \"broken on purpose\"")), "default", None).await;

@@ -19,7 +19,8 @@ pub enum Event {
     Recovered {
         /// The store path that runs in slot A and in slot B, and whether it was ready.
         running: [Option<Running>; 2],
-        /// Whether the machine was started anew since: nothing can have survived, and nothing is to blame for it.
+        /// Whether the machine was started anew since, or the earlier supervisor ended them all: nothing can have
+        /// survived, and nothing is to blame for it.
         rebooted: bool,
     },
     /// The followed ref names this commit.

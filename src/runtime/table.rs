@@ -42,7 +42,9 @@ const RESERVED: u32 = 1;
 struct Map {
     magic: [u8; 8],
     boot_id: [u8; BOOT_ID_BYTES],
-    padding: [u8; 20],
+    /// 1 when the last supervisor ended every instance itself.
+    ended: AtomicU32,
+    padding: [u8; 16],
     slots: [Slot; SLOTS],
 }
 
@@ -123,6 +125,7 @@ pub struct InstanceTable {
     map: NonNull<Map>,
     lock: File,
     new_boot: bool,
+    all_ended: bool,
 }
 
 // SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
@@ -156,10 +159,11 @@ impl InstanceTable {
         // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
         let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
-        let table = Self { map, lock: file, new_boot };
+        let mut table = Self { map, lock: file, new_boot, all_ended: false };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
+        table.all_ended = table.ended().swap(0, Ordering::AcqRel) == 1;
         if new_boot {
             table.slots().iter().for_each(Slot::free);
             initialise(&table.lock, &boot_id).map_err(failed)?;
@@ -170,6 +174,21 @@ impl InstanceTable {
     /// Whether the machine was started anew since the table was used last: then no instance can have survived.
     pub fn is_of_new_boot(&self) -> bool {
         self.new_boot
+    }
+
+    /// Whether the last supervisor ended every instance itself: then nobody is to blame that none is there.
+    pub fn is_of_clean_end(&self) -> bool {
+        self.all_ended
+    }
+
+    /// Notes that every instance was ended on purpose.
+    pub fn all_ended(&self) {
+        self.ended().store(1, Ordering::Release);
+    }
+
+    fn ended(&self) -> &AtomicU32 {
+        // SAFETY: mapped until drop; every bit pattern of an atomic is a value.
+        unsafe { &(*self.map.as_ptr()).ended }
     }
 
     /// Takes a slot for an instance that is about to be started. The cell goes to the new process, which writes its
@@ -362,6 +381,15 @@ mod tests {
         for id in ["one", "", &"x".repeat(ID_BYTES_MAX + 1)] {
             assert!(matches!(table.reserve(id), Err(TableError::Id { .. })), "{id}");
         }
+    }
+
+    #[test]
+    fn a_clean_end_is_known_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("instances");
+        InstanceTable::open(&path).unwrap().all_ended();
+        assert!(InstanceTable::open(&path).unwrap().is_of_clean_end());
+        assert!(!InstanceTable::open(&path).unwrap().is_of_clean_end());
     }
 
     #[test]

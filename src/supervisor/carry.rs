@@ -196,7 +196,7 @@ impl Shell {
             self.on_stopped(slot);
             return;
         }
-        self.occupants.bury(slot);
+        self.occupants.remove(slot);
         self.last_exit = Some(exit.to_string());
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }

@@ -39,7 +39,7 @@ impl Shell {
                 owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut kept));
         }
         self.occupants.forget(kept);
-        let rebooted = self.occupants.rebooted();
+        let rebooted = self.occupants.nothing_to_find();
         self.pending.push_back(Event::Recovered { running, rebooted });
     }
 

@@ -39,8 +39,6 @@ pub struct Occupants {
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
-    /// Instances that ended by themselves, until their last words are read.
-    ended: Vec<Occupant>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
@@ -100,7 +98,6 @@ impl Occupants {
             table: Arc::new(table),
             slots: [None, None],
             leaving: Vec::new(),
-            ended: Vec::new(),
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
@@ -127,13 +124,6 @@ impl Occupants {
         let occupant = self.slots[slot.index()].take()?;
         self.release(&occupant.id);
         Some(occupant)
-    }
-
-    /// Takes an instance out of its slot that ended by itself: its attendant still reads its last words.
-    pub fn bury(&mut self, slot: Slot) {
-        self.ended.retain(|occupant| !occupant.task.is_finished());
-        let occupant = self.remove(slot);
-        self.ended.extend(occupant);
     }
 
     /// Asks the instance of a slot to end and frees the slot for a fresh one.
@@ -433,9 +423,15 @@ impl Occupants {
         self.table.entries()
     }
 
-    /// Whether the machine was started anew since an instance was last recorded.
-    pub fn rebooted(&self) -> bool {
-        self.table.is_of_new_boot()
+    /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
+    /// that one ended them all.
+    pub fn nothing_to_find(&self) -> bool {
+        self.table.is_of_new_boot() || self.table.is_of_clean_end()
+    }
+
+    /// Notes for the next supervisor that every instance was ended on purpose.
+    pub fn all_ended(&self) {
+        self.table.all_ended();
     }
 
     /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.

@@ -509,8 +509,9 @@ impl Shell {
                 }
             }
         };
-        if tokio::time::timeout(grace, ended).await.is_err() {
-            tracing::error!("instances did not end in time");
+        match tokio::time::timeout(grace, ended).await {
+            Ok(()) => self.occupants.all_ended(),
+            Err(_) => tracing::error!("instances did not end in time"),
         }
         if let Err(error) = self.journal.snapshot(&self.core) {
             tracing::warn!(error = chain(&error), "cannot write a snapshot");

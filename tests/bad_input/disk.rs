@@ -136,6 +136,7 @@ fn full_while_it_serves() {
 }
 
 #[test]
+#[ignore = "it may end Active instead of the candidate, as both answer half of its requests: it proves nothing then"]
 fn full_in_the_canary() {
     let Some(lab) = Lab::new() else { return };
     let Some(disk) = Disk::mount(&lab) else { return };

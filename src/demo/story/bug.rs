@@ -2,11 +2,12 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story, count};
+use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story, WORK_MAX, count};
 use crate::demo::load::{CONNECTIONS_PER_SECOND, KEPT_OPEN};
 use crate::demo::tally::{Latency, Outcome};
 use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
 use crate::http::{Address, Request};
+use crate::interface::types::RuntimeIncident;
 use crate::lifecycle::Event;
 use crate::time::Timestamp;
 
@@ -43,11 +44,14 @@ impl Story<'_, '_> {
         self.opened = self.watch.mark();
         let second = self.crash("the same again").await?;
         self.fact("back after a crash", format!("{} and {}", Latency(first), Latency(second)));
-        let incident = self.state("an incident", SOON_MAX, |status| {
-            let worked_on = status.evolution.as_ref()?.incident_id.clone()?;
-            status.open_incidents.iter().find(|open| open.id == worked_on).cloned()
+        let opened = self.state("an incident", WORK_MAX, |status| {
+            let evolution = status.evolution.as_ref()?;
+            let crash =
+                |open: &&RuntimeIncident| Some(&open.id) == evolution.incident_id.as_ref() && open.cause == "crash";
+            Some((status.open_incidents.iter().find(crash)?.clone(), evolution.id.clone()))
         });
-        let incident = incident.await?;
+        let (incident, evolution) = opened.await?;
+        self.repair = evolution;
         self.teller.bad(&format!("twice the same: {} opens, and asks for an evolution", incident.id))?;
         self.teller.quote(&incident.summary)?;
         self.died = self.load.tally().lost();

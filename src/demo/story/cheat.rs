@@ -1,9 +1,8 @@
 //! Act 4: an "improvement" that fails a test, and deletes it.
 
-use super::{Error, Story, WORK_MAX, count, short};
+use super::{Error, Story, count, short};
 use crate::demo::repository::SHORTER;
 use crate::interface::types::Verdict;
-use crate::lifecycle::Event;
 
 impl Story<'_, '_> {
     pub(super) async fn a_cheat(&mut self) -> Result<(), Error> {
@@ -16,12 +15,8 @@ impl Story<'_, '_> {
             "{} takes the feature back and shortens farewells. A test fails then: it deletes the test",
             short(&rev)
         ))?;
-        let store_path = self.event("the improvement", WORK_MAX, mark, |told| match &told.event {
-            Event::Built { version, .. } => Some(version.store_path.clone()),
-            _ => None,
-        });
-        let store_path = store_path.await?;
-        let report = self.report(mark).await?;
+        let store_path = self.built(&rev, mark).await?;
+        let report = self.report(&store_path, mark).await?;
         if report.verdict == Verdict::Pass {
             return Err(Error::unexpected("the improvement passed, but it deletes a test"));
         }

@@ -20,7 +20,7 @@ use super::tell::Teller;
 use super::watch::{Told, Watch};
 use crate::http::{self, Address, Request};
 use crate::interface::operations::{Phase, Status};
-use crate::interface::types::{CandidateId, CheckResult, ValidationReport, Verdict};
+use crate::interface::types::{CandidateId, CheckResult, EvolutionId, ValidationReport, Verdict};
 use crate::lifecycle::Event;
 
 /// From the supervisor's start to the first version's, with its build and the proof of the sandbox.
@@ -134,6 +134,8 @@ struct Story<'s, 'u> {
     load: Load,
     /// Where what follows from the second crash begins in what was told.
     opened: usize,
+    /// The evolution that repairs the bug.
+    repair: EvolutionId,
     /// Requests of the load that died in the crashes.
     died: u64,
     facts: Vec<(String, String)>,
@@ -156,7 +158,17 @@ impl<'s, 'u> Story<'s, 'u> {
         let recorded = bug::record(stage).await?;
         teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
         let load = Load::start(stage.address).map_err(Error::Output)?;
-        Ok(Self { play, stage, teller, watch, load, opened: 0, died: 0, facts: Vec::new() })
+        Ok(Self {
+            play,
+            stage,
+            teller,
+            watch,
+            load,
+            opened: 0,
+            repair: EvolutionId::default(),
+            died: 0,
+            facts: Vec::new(),
+        })
     }
 
     async fn acts(&mut self) -> Result<Vec<(String, String)>, Error> {
@@ -231,14 +243,25 @@ impl<'s, 'u> Story<'s, 'u> {
         self.watch.until(self.stage, (what, bound), 0, |_, status| look(status)).await
     }
 
-    /// The report on a candidate, whatever it says.
-    async fn report(&mut self, mark: usize) -> Result<ValidationReport, Error> {
-        let id = self.event("the verdict", WORK_MAX, mark, |told| match &told.event {
-            Event::Validated { report, .. } => Some(Ok(report.id.clone())),
+    /// The store path that is built from a commit.
+    async fn built(&mut self, rev: &str, mark: usize) -> Result<String, Error> {
+        let rev = rev.to_owned();
+        self.event("the build", WORK_MAX, mark, |told| match &told.event {
+            Event::Built { version, .. } if version.rev == rev => Some(Ok(version.store_path.clone())),
             Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no candidate: {reason}")))),
             _ => None,
+        })
+        .await?
+    }
+
+    /// The report on a candidate, whatever it says.
+    async fn report(&mut self, store_path: &str, mark: usize) -> Result<ValidationReport, Error> {
+        let store_path = store_path.to_owned();
+        let id = self.event("the verdict", WORK_MAX, mark, |told| match &told.event {
+            Event::Validated { report, .. } if report.store_path == store_path => Some(report.id.clone()),
+            _ => None,
         });
-        let id = id.await??;
+        let id = id.await?;
         let shown = self.watch.operator.show(id.0.clone()).await?;
         serde_json::from_value(shown.object)
             .map_err(|error| Error::unexpected(format!("the report {id} cannot be read: {error}")))

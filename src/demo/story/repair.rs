@@ -12,7 +12,7 @@ impl Story<'_, '_> {
         let mark = self.opened;
         self.the_context(mark).await?;
         let version = self.the_candidate(mark).await?;
-        let report = self.report(mark).await?;
+        let report = self.report(&version.store_path, mark).await?;
         if report.verdict != Verdict::Pass {
             let failed = [names(&report.checks, Verdict::Fail), names(&report.checks, Verdict::Inconclusive)].concat();
             return Err(Error::unexpected(format!("the repair was not passed by: {failed}")));
@@ -45,11 +45,13 @@ impl Story<'_, '_> {
     }
 
     async fn the_context(&mut self, mark: usize) -> Result<(), Error> {
-        let evolution = self.event("the context", WORK_MAX, mark, |told| match &told.event {
-            Event::Diagnosed { evolution, .. } => Some(evolution.0.clone()),
+        let repair = self.repair.clone();
+        let diagnosed = self.event("the context", WORK_MAX, mark, |told| match &told.event {
+            Event::Diagnosed { evolution, .. } if *evolution == repair => Some(()),
             _ => None,
         });
-        let id = evolution.await?.replacen("evo", "ctx", 1);
+        diagnosed.await?;
+        let id = self.repair.0.replacen("evo", "ctx", 1);
         let shown = self.watch.operator.show(id).await?;
         let context: EvolutionContext = serde_json::from_value(shown.object)
             .map_err(|error| Error::unexpected(format!("the context cannot be read: {error}")))?;
@@ -70,14 +72,19 @@ impl Story<'_, '_> {
 
     /// The blueprint's stages as they come, and what they make.
     async fn the_candidate(&mut self, mark: usize) -> Result<Version, Error> {
+        let repair = self.repair.clone();
         let built = self.event("the candidate", WORK_MAX, mark, |told| match &told.event {
-            Event::Built { version, files_changed, .. } => Some(Ok((version.clone(), files_changed.clone()))),
-            Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no repair: {reason}")))),
+            Event::Built { evolution, version, files_changed, .. } if *evolution == repair => {
+                Some(Ok((version.clone(), files_changed.clone())))
+            }
+            Event::BuildFailed { evolution, reason } if *evolution == repair => {
+                Some(Err(Error::unexpected(format!("no repair: {reason}"))))
+            }
             _ => None,
         });
         let (version, files) = built.await??;
         let stages = self.watch.since(mark).iter().filter_map(|told| match &told.event {
-            Event::StageReached { stage, .. } => Some(stage.as_str()),
+            Event::StageReached { evolution, stage, .. } if *evolution == self.repair => Some(stage.as_str()),
             _ => None,
         });
         let mut stages: Vec<&str> = stages.collect();

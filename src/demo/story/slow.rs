@@ -1,6 +1,6 @@
 //! Act 3: an upgrade that every check passes, and that real load turns slow.
 
-use super::{Error, Story, TRIAL_MAX, WORK_MAX, count, short};
+use super::{Error, Story, TRIAL_MAX, count, short};
 use crate::demo::repository::FAVOURITE;
 use crate::demo::tally::Latency;
 use crate::interface::types::Verdict;
@@ -18,12 +18,8 @@ impl Story<'_, '_> {
         let rev = self.stage.repository.change(FAVOURITE, "Name the guest who was here most often").await?;
         self.stage.repository.push().await?;
         self.teller.say(&format!("a developer takes the repair over and pushes {}: a new feature", short(&rev)))?;
-        let store_path = self.event("the upgrade", WORK_MAX, mark, |told| match &told.event {
-            Event::Built { version, .. } => Some(version.store_path.clone()),
-            _ => None,
-        });
-        let store_path = store_path.await?;
-        let report = self.report(mark).await?;
+        let store_path = self.built(&rev, mark).await?;
+        let report = self.report(&store_path, mark).await?;
         if report.verdict != Verdict::Pass {
             return Err(Error::unexpected(format!("the upgrade should pass its checks: {:?}", report.checks)));
         }

@@ -1,0 +1,137 @@
+//! One fault at a time, under load.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rei::interface::operations::Phase;
+use rei::interface::types::MaintenanceAction;
+
+use crate::lab::{Lab, Setup, is_alive};
+use crate::load::{Load, ask};
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Waits until Active's instance is one that was not there before.
+fn until_replaced(lab: &mut Lab, before: &std::collections::BTreeMap<String, u32>) {
+    lab.wait_for("another instance", |lab| {
+        let instance = lab.status()?.active?.instances.into_iter().next()?;
+        (!before.contains_key(&instance.id) && instance.usage.pid.is_some_and(is_alive)).then_some(())
+    });
+}
+
+#[test]
+fn an_instance_that_is_killed_loses_what_it_had_accepted_and_no_more() {
+    const MANY: &str = "[incidents]\ncrash = { restarts = 60, within = \"60s\" }";
+    let Some(mut lab) = Lab::serving(Setup { more: MANY, ..Setup::default() }) else { return };
+    let load = Load::on(lab.address());
+    for _ in 0..5 {
+        load.wait_for_more(40);
+        let before = lab.until_settled();
+        before.values().for_each(|pid| send(*pid, Signal::SIGKILL));
+        until_replaced(&mut lab, &before);
+    }
+    load.wait_for_more(40);
+    let tally = load.finish();
+    // A client that was being served may lose its request, once each time. Nobody is refused.
+    let refused = tally.failures.iter().filter(|(_, what)| what.contains("refused") || what.starts_with("connecting"));
+    assert_eq!(refused.count(), 0, "{:?}", tally.failures);
+    assert!(tally.failures.len() <= 5 * 5, "{:?}", tally.failures);
+    println!("{} requests, {} lost with 5 kills: {:?}", tally.answers.len(), tally.failures.len(), tally.failures);
+}
+
+#[test]
+fn an_instance_that_ends_while_nobody_watches_is_started_again_and_its_last_words_are_heard() {
+    let Some(mut lab) = Lab::serving(Setup { first: "ok bug 1", ..Setup::default() }) else { return };
+    let before = lab.until_settled();
+    lab.kill();
+    assert!(ask(lab.address(), "/crash").is_err(), "it crashes");
+    lab.start();
+    until_replaced(&mut lab, &before);
+    // Once the kernel has taken the connection nobody is refused.
+    assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok bug 1"));
+    let log = std::fs::read_to_string(lab.path("state/logs/a.log")).unwrap();
+    assert!(log.contains("a real bug"), "{log}");
+    lab.until("the crash to be known", |status| {
+        let crashes = status.health.as_ref().and_then(|health| serde_json::to_value(health).ok());
+        crashes.is_some_and(|health| health.to_string().contains("a real bug"))
+            || status.open_incidents.iter().any(|incident| incident.summary.contains("bug"))
+    });
+    lab.until_settled();
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_the_new_one_has_everything() {
+    let Some(mut lab) = Lab::serving(Setup::default()) else { return };
+    let load = Load::on(lab.address());
+    let before = lab.until_settled();
+    for _ in 0..2 {
+        let keeper = lab.keeper().expect("a keeper");
+        send(keeper, Signal::SIGKILL);
+        lab.wait_for("another keeper", |lab| lab.keeper().filter(|pid| *pid != keeper));
+        lab.wait_for("the keeper to have the listeners", |lab| {
+            let said = lab.output();
+            said.rsplit_once("the keeper has ended")
+                .is_some_and(|(_, after)| after.contains("has the listeners"))
+                .then_some(())
+        });
+        load.wait_for_more(40);
+        lab.kill();
+        load.wait_for_more(40);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "the same instance");
+    }
+    // An instance that ends takes no keeper with it.
+    let keeper = lab.keeper();
+    let good = lab.commit("ok 2");
+    assert_eq!(lab.verdict_on(&good).action, Some(MaintenanceAction::Promoted));
+    lab.until("Steady", |status| status.phase == Phase::Steady);
+    lab.until_settled();
+    assert_eq!(lab.keeper(), keeper);
+    load.none_lost();
+    assert!(!lab.output().contains("opened anew"), "{}", lab.output());
+}
+
+#[test]
+fn what_an_instance_says_while_nobody_listens_is_heard() {
+    let health =
+        "http = { listen = \"http\", path = \"/healthz\", interval = \"50ms\", timeout = \"5s\" }\nnotify = {}";
+    let Some(mut lab) = Lab::serving(Setup { health, ..Setup::default() }) else { return };
+    let load = Load::on(lab.address());
+    // The candidate is started and says READY=1 at some moment around the kill.
+    for version in 2..6 {
+        let rev = lab.commit(&format!("ok {version}"));
+        lab.wait_for("the candidate's process", |lab| (lab.processes().len() == 2).then_some(()));
+        lab.kill();
+        load.wait_for_more(10);
+        lab.start();
+        assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+        lab.until("Steady", |status| status.phase == Phase::Steady);
+    }
+    load.none_lost();
+}
+
+#[test]
+fn previous_is_restored_without_nix_git_and_source() {
+    let promotion = "canary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"1h\"";
+    let Some(mut lab) = Lab::serving(Setup { promotion, ..Setup::default() }) else { return };
+    let load = Load::on(lab.address());
+    lab.commit("ok 2");
+    lab.until("Observing", |status| status.phase == Phase::Observing);
+    lab.kill();
+    std::fs::rename(lab.path("repo"), lab.path("repo-away")).unwrap();
+    std::fs::rename(lab.path("var"), lab.path("var-away")).unwrap();
+    std::fs::write(lab.path("var"), "no directory").unwrap();
+    let mut command = lab.rei();
+    command.env("PATH", "/nonexistent");
+    lab.start_by(command);
+    lab.until("Observing", |status| status.phase == Phase::Observing);
+    let restored = lab.ask(async |client| client.rollback(None).await).unwrap();
+    assert_eq!(restored, 1);
+    lab.until("Steady", |status| {
+        status.phase == Phase::Steady && status.active.as_ref().is_some_and(|active| active.generation == Some(1))
+    });
+    assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
+    lab.until_settled();
+    load.none_lost();
+}

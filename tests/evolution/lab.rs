@@ -1,0 +1,452 @@
+//! A real supervisor on a real service in a directory of its own: store, repository, state, address.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rei::interface::client::{Operation, OperationsClient};
+use rei::interface::operations::{HistoryEntry, Phase, Status};
+
+use crate::ledger::Ledger;
+
+/// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
+const FACT: Duration = Duration::from_secs(120);
+/// The pause between looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The flake of the service: what a version does is told by a file beside it.
+const FLAKE: &str = r#"{
+  outputs = { self }: let
+    run = verb: derivation {
+      name = "served"; system = "SYSTEM"; builder = "${./served}"; args = [ verb ]; program = "${./served}";
+      behaviour = builtins.readFile ./behaviour;
+    };
+  in {
+    packages.SYSTEM.default = run "make";
+    checks.SYSTEM.tests = run "check";
+  };
+}
+"#;
+
+/// What differs from the usual rei.toml.
+#[derive(Clone, Copy, Default)]
+pub struct Setup {
+    /// Lines of `[runtime]`.
+    pub runtime: &'static str,
+    /// `[health]` in place of the usual probe.
+    pub health: &'static str,
+    /// `[promotion]` in place of the usual one.
+    pub promotion: &'static str,
+    /// More tables.
+    pub more: &'static str,
+    /// Whether it listens on a unix socket, `service.sock` in the lab.
+    pub unix: bool,
+    /// What the first version does; `ok 1` if empty.
+    pub first: &'static str,
+}
+
+/// Where the service listens.
+#[derive(Clone, Debug)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A directory with everything that one supervisor needs, and the supervisor.
+pub struct Lab {
+    dir: tempfile::TempDir,
+    address: Address,
+    supervisor: Option<Child>,
+    runtime: tokio::runtime::Runtime,
+    /// Whether processes of the service may be left: a test has taken their supervisor away.
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// One lab at a time: what is slow because others build beside it is no finding.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+/// The two programs without their symbols: what is not there need not be copied and hashed.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    PROGRAMS
+        .get_or_init(|| {
+            let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
+            let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "served"]).status().unwrap();
+            assert!(build.success(), "cargo build --example served");
+            let rei = Path::new(env!("CARGO_BIN_EXE_rei"));
+            let served = rei.parent().expect("a target directory").join("examples/served");
+            for (from, name) in [(rei, "rei"), (&served, "served")] {
+                let to = dir.path().join(name);
+                std::fs::copy(from, &to).unwrap();
+                // Without `strip` it is only slower.
+                let _ = Command::new("strip").arg(&to).output();
+            }
+            passable(dir.path());
+            dir
+        })
+        .path()
+}
+
+/// Lets other users through: instances have users of their own where the supervisor is root.
+fn passable(dir: &Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
+}
+
+/// A process of the service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// `REI_INSTANCE`.
+    pub instance: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Process {
+    /// `a` or `b`; `None` for one that only empties a queue.
+    pub fn slot(&self) -> Option<&str> {
+        self.instance.rsplit_once('-').map(|(_, slot)| slot).filter(|slot| *slot != "drain")
+    }
+}
+
+impl Lab {
+    /// A service that is well, and nothing that supervises it yet; `None`, with a word why, where the machine has no Nix
+    /// or no user namespaces.
+    pub fn new(setup: Setup) -> Option<Self> {
+        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
+            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+            return None;
+        }
+        let alone = alone();
+        let dir = tempfile::Builder::new().prefix("rei-lab-").tempdir().unwrap();
+        passable(dir.path());
+        let address = if setup.unix {
+            Address::Unix(dir.path().join("service.sock"))
+        } else {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            Address::Tcp(listener.local_addr().expect("an address"))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let lab = Self { dir, address, supervisor: None, runtime, _alone: alone };
+        std::fs::create_dir_all(lab.path("etc")).unwrap();
+        std::fs::write(lab.path("etc/nix.conf"), "build-users-group =\nsubstituters =\nsandbox-paths =\n").unwrap();
+        std::fs::create_dir_all(lab.path("repo")).unwrap();
+        lab.git(&["init", "--quiet", "--initial-branch=main"]);
+        std::fs::copy(programs().join("served"), lab.path("repo/served")).unwrap();
+        let system = format!("{}-linux", std::env::consts::ARCH);
+        std::fs::write(lab.path("repo/flake.nix"), FLAKE.replace("SYSTEM", &system)).unwrap();
+        lab.commit(if setup.first.is_empty() { "ok 1" } else { setup.first });
+        lab.configure(setup);
+        Some(lab)
+    }
+
+    /// Such a service, served by its first version.
+    pub fn serving(setup: Setup) -> Option<Self> {
+        let mut lab = Self::new(setup)?;
+        lab.start();
+        lab.until("the first version to serve", |status| status.phase == Phase::Steady && status.active.is_some());
+        Some(lab)
+    }
+
+    /// A path below the lab's directory.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Where the service listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Writes rei.toml.
+    pub fn configure(&self, setup: Setup) {
+        let listen = match &self.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let or = |given: &str, usual: &str| if given.is_empty() { usual.to_owned() } else { given.to_owned() };
+        let health =
+            or(setup.health, r#"http = { listen = "http", path = "/healthz", interval = "50ms", timeout = "5s" }"#);
+        let promotion = or(setup.promotion, "canary = [{ share = 0.3, for = \"1500ms\" }]\nobserve = \"3s\"");
+        let text = format!(
+            "[runtime]\nname = \"served\"\nsource = \"{repo}\"\ncommand = [\"bin/served\"]\nlisten = [\"http={listen}\"]\n\
+             poll = \"1s\"\nstart_timeout = \"30s\"\nstop_timeout = \"10s\"\n{runtime}\n[health]\n{health}\n\
+             [promotion]\n{promotion}\n[evolution]\nbudget = {{ per_incident = 3, per_hour = 1000 }}\n\
+             [state]\ndirectory = \"{state}\"\n{more}\n",
+            repo = self.path("repo").display(),
+            runtime = setup.runtime,
+            state = self.path("state").display(),
+            more = setup.more,
+        );
+        std::fs::write(self.path("rei.toml"), text.replace("LAB", &self.dir.path().to_string_lossy())).unwrap();
+    }
+
+    /// Runs git in the repository.
+    pub fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.path("repo"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path("repo"))
+            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
+            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
+            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
+            .args(args)
+            .output()
+            .expect("git is needed");
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Commits a version that does this; gives the commit.
+    pub fn commit(&self, behaviour: &str) -> String {
+        std::fs::write(self.path("repo/behaviour"), format!("{behaviour}\n")).unwrap();
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", behaviour]);
+        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// A command that works on the lab's store and sees nothing else of the machine but its PATH.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+        for (name, path) in [
+            ("NIX_STORE_DIR", "store"),
+            ("NIX_STATE_DIR", "var/nix"),
+            ("NIX_LOG_DIR", "var/log/nix"),
+            ("NIX_CONF_DIR", "etc"),
+            ("HOME", "home"),
+        ] {
+            command.env(name, self.path(path));
+        }
+        command.env("NIX_REMOTE", "").env("RUST_BACKTRACE", "1").env("RUST_LOG", "info");
+        command
+    }
+
+    /// `rei run`, not begun yet. What it says is added to `output`.
+    pub fn rei(&self) -> Command {
+        let output = std::fs::File::options().create(true).append(true).open(self.path("output")).unwrap();
+        let mut command = self.command(programs().join("rei"));
+        command.arg("run").arg(self.path("rei.toml"));
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        command
+    }
+
+    /// The program that supervises.
+    pub fn program() -> PathBuf {
+        programs().join("rei")
+    }
+
+    /// Starts the supervisor.
+    pub fn start(&mut self) {
+        let command = self.rei();
+        self.start_by(command);
+    }
+
+    /// Starts the supervisor by a command of one's own.
+    pub fn start_by(&mut self, mut command: Command) {
+        assert!(self.supervisor.is_none(), "one at a time");
+        self.supervisor = Some(command.spawn().unwrap());
+    }
+
+    /// The supervisor's process.
+    pub fn pid(&self) -> u32 {
+        self.supervisor.as_ref().expect("it was started").id()
+    }
+
+    /// Kills the supervisor, and nothing else.
+    pub fn kill(&mut self) {
+        let mut supervisor = self.supervisor.take().expect("it was started");
+        let ended = supervisor.try_wait().unwrap();
+        assert!(ended.is_none(), "rei had ended by itself: {ended:?}\n{}", self.output());
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+    }
+
+    /// Sends the supervisor a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the supervisor has ended by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.supervisor.as_mut().expect("it was started").try_wait().unwrap() {
+                self.supervisor = None;
+                return status.code();
+            }
+            assert!(since.elapsed() < FACT, "rei does not end\n{}", self.output());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The end of what supervisors have said.
+    pub fn output(&self) -> String {
+        const TAIL: usize = 12_000;
+        let said = std::fs::read(self.path("output")).unwrap_or_default();
+        String::from_utf8_lossy(&said[said.len().saturating_sub(TAIL)..]).into_owned()
+    }
+
+    /// Asks something on the control socket.
+    pub fn ask<T>(&self, ask: impl AsyncFnOnce(OperationsClient) -> Operation<T>) -> Operation<T> {
+        let path = self.path("state/control.sock");
+        self.runtime.block_on(async { ask(OperationsClient::connect(path).await?).await })
+    }
+
+    /// What an operator sees; `None` when nobody answers.
+    pub fn status(&self) -> Option<Status> {
+        self.ask(async |client| client.status().await).ok()
+    }
+
+    /// Waits until what an operator sees is as wanted; gives it.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Status) -> bool) -> Status {
+        let mut last = None;
+        self.wait_for(what, |lab| {
+            last = lab.status().or(last.take());
+            last.clone().filter(&mut holds)
+        })
+    }
+
+    /// Waits for a fact.
+    pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            if let Some(found) = find(self) {
+                return found;
+            }
+            if let Some(supervisor) = &mut self.supervisor
+                && let Some(status) = supervisor.try_wait().unwrap()
+            {
+                panic!("rei ended ({status}) while waiting for {what}\n{}", self.output());
+            }
+            assert!(since.elapsed() < FACT, "no {what}; {:#?}\n{}", self.status(), self.output());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits for the end of the evolution to a commit.
+    pub fn verdict_on(&mut self, rev: &str) -> HistoryEntry {
+        let rev = rev[..12].to_owned();
+        self.wait_for(&format!("end of the evolution to {rev}"), |lab| {
+            let history = lab.ask(async |client| client.history(Some(50)).await).ok()?;
+            history.into_iter().find(|entry| entry.finished_at.is_some() && entry.summary.contains(&rev))
+        })
+    }
+
+    /// What the journal has.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::read(&self.path("state/journal"))
+    }
+
+    /// The live processes of the service.
+    pub fn processes(&self) -> Vec<Process> {
+        let of = format!("STATE_DIRECTORY={}", self.path("state/runtime").display());
+        processes(&of)
+    }
+
+    /// Waits until exactly those instances run that an operator sees, one in a slot.
+    pub fn until_settled(&mut self) -> BTreeMap<String, u32> {
+        self.wait_for("instances to be those of the status", |lab| {
+            let status = lab.status()?;
+            let versions = [&status.active, &status.candidate, &status.previous];
+            let seen: BTreeMap<String, u32> = versions
+                .into_iter()
+                .flatten()
+                .flat_map(|version| &version.instances)
+                .filter_map(|instance| Some((instance.id.clone(), instance.usage.pid?)))
+                .collect();
+            let there: BTreeMap<String, u32> =
+                lab.processes().into_iter().map(|process| (process.instance, process.pid)).collect();
+            (seen == there && !seen.is_empty()).then_some(seen)
+        })
+    }
+
+    /// The keeper's process.
+    pub fn keeper(&self) -> Option<u32> {
+        let socket = self.path("state/private/keeper.sock");
+        let socket = socket.as_os_str().as_encoded_bytes();
+        pids().find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.any(|word| word == b"keeper") && words.any(|word| word == socket) && is_alive(*pid)
+        })
+    }
+}
+
+/// All processes.
+fn pids() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: u32) -> bool {
+    rei::runtime::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
+}
+
+/// The live processes whose environment has the word `of`.
+pub fn processes(of: &str) -> Vec<Process> {
+    let process = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut words = environment.split(|byte| *byte == 0);
+        let instance = words.find_map(|word| word.strip_prefix(b"REI_INSTANCE="))?;
+        let instance = String::from_utf8_lossy(instance).into_owned();
+        words.any(|word| word == of.as_bytes()).then_some(Process { instance, pid })
+    };
+    let mut found: Vec<Process> = pids().filter_map(process).collect();
+    found.sort();
+    found
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what rei said ---\n{}", self.output());
+        }
+        let until = |mut over: Box<dyn FnMut() -> bool + '_>| {
+            let since = Instant::now();
+            while !over() && since.elapsed() < Duration::from_secs(30) {
+                std::thread::sleep(LOOK);
+            }
+        };
+        if let Some(mut supervisor) = self.supervisor.take() {
+            let _ = kill(Pid::from_raw(i32::try_from(supervisor.id()).unwrap()), Signal::SIGTERM);
+            until(Box::new(|| supervisor.try_wait().is_ok_and(|ended| ended.is_some())));
+            let _ = supervisor.kill();
+            let _ = supervisor.wait();
+        }
+        // What a test has left is this test's own.
+        for pid in self.processes().into_iter().map(|process| process.pid).chain(self.keeper()) {
+            let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+        }
+        // Store paths are read-only, and only root may remove files from a read-only directory.
+        make_writable(self.dir.path());
+    }
+}
+
+fn make_writable(path: &Path) {
+    let Ok(about) = path.symlink_metadata() else { return };
+    if !about.is_dir() {
+        return;
+    }
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        make_writable(&entry.path());
+    }
+}

@@ -1,0 +1,10 @@
+//! End to end, on real Nix: a supervisor, a service, its commits, its clients, and everything that can go wrong between
+//! them. See `lab` for what a test has.
+
+mod faults;
+mod kills;
+mod lab;
+mod ledger;
+mod load;
+mod reexec;
+mod stories;
