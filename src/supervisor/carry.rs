@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::input::Input;
 use super::shell::{End, Shell};
 use super::slots::{Wanted, lock};
 use super::work;

@@ -155,7 +155,7 @@ fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
         let golden::Listed { path, header, .. } = listed;
         golden::verify(&path).map_err(wrong)?;
         let sha256 = sha256(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Ok(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
+        Ok::<_, String>(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
     };
     golden::list(directories).map_err(wrong)?.into_iter().map(fact).collect()
 }
