@@ -17,6 +17,6 @@ lint: ## what CI wants besides the tests
 fmt: ## put the source in order
 	cargo fmt
 
-bench: ## the figures of the README, side by side with other supervisors
+bench: ## rei and others side by side, in one run; see benches/README.md
 	@scripts/setup.sh nix git python runit s6 wrk
-	cargo bench
+	scripts/bench.sh

@@ -129,12 +129,8 @@ fn serve() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        "forks" => {
-            // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
-            if unsafe { libc::fork() } != 0 {
-                return ExitCode::SUCCESS;
-            }
-        }
+        // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
+        "forks" if unsafe { libc::fork() } != 0 => return ExitCode::SUCCESS,
         "ignores_term" => {
             // SAFETY: ignoring a signal installs no handler.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };

@@ -171,6 +171,10 @@ impl Shell {
 
     /// Decides about one event, writes it down, and carries out what follows. Gives the event back, and why, when it could
     /// not be written: the state is as before then.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the event goes back to the queue it came from; boxing it would copy it too"
+    )]
     pub(super) fn take(&mut self, event: Event) -> Result<(), (Event, String)> {
         let at = self.clock.now();
         let mut next = self.core.clone();

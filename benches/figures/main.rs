@@ -1,0 +1,63 @@
+//! The figures of rei, measured side by side in one run. `make bench` runs it; see benches/README.md.
+//!
+//! Arguments name chapters (`crash`, `rollback`, `steady`, `evolution`); without any, all of them are measured.
+
+mod evolution;
+mod peers;
+mod report;
+mod restart;
+mod rig;
+mod steady;
+mod switches;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use report::Report;
+use rig::Result;
+
+type Chapter = fn(&mut Report, &Path, &Path) -> Result<()>;
+
+const CHAPTERS: &[(&str, Chapter)] = &[
+    ("crash", restart::measure),
+    ("rollback", switches::measure),
+    ("steady", steady::measure),
+    ("evolution", evolution::measure),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --all-targets` runs it too.
+    if !args.iter().any(|arg| arg == "--bench") {
+        println!("measures only when asked: `make bench`");
+        return ExitCode::SUCCESS;
+    }
+    let wanted = |name: &str| args.iter().all(|arg| arg.starts_with('-')) || args.iter().any(|arg| arg == name);
+    match measure(wanted) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures chapter by chapter; says whether all could be.
+fn measure(wanted: impl Fn(&str) -> bool) -> Result<bool> {
+    let target = Path::new(env!("CARGO_BIN_EXE_rei")).ancestors().find(|dir| dir.ends_with("target"));
+    let target = target.ok_or("the program is not below target")?;
+    let mut report = Report::new();
+    let mut whole = true;
+    for (name, chapter) in CHAPTERS.iter().filter(|(name, _)| wanted(name)) {
+        let dir = tempfile::Builder::new().prefix("rei-bench-").tempdir()?;
+        // Instances run as users of their own and must get through.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        if let Err(error) = chapter(&mut report, dir.path(), target) {
+            whole = false;
+            report.note(format!("{name} is not measured to its end: {error}"));
+        }
+    }
+    report.finish(&target.join("bench.json"))?;
+    Ok(whole)
+}

@@ -1,0 +1,148 @@
+//! Supervisors side by side: each keeps one `bench-child stamp` alive.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::rig::{Rei, Repo, Result, child, run};
+
+/// The bound of a start or restart: the slowest peer pauses for seconds.
+const START_MAX: Duration = Duration::from_secs(30);
+/// The pause between looks at the file of stamps: the supervisor needs the processor more than we do.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of a stamp: process id, then nanoseconds.
+const STAMP_BYTES: usize = 16;
+
+/// A supervisor and its child.
+pub struct Peer {
+    pub name: &'static str,
+    stamps: PathBuf,
+    read: usize,
+    running: Running,
+    /// The child, and when it was first seen.
+    pub pid: i32,
+    pub since: Instant,
+}
+
+#[expect(dead_code, reason = "held until it is dropped, which ends it")]
+enum Running {
+    Rei(Rei),
+    Process(Process),
+}
+
+/// A process that is asked to end and then awaited.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+        let begun = Instant::now();
+        while begun.elapsed() < START_MAX && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // A supervisor that is asked to end may leave its child: then it ends with us.
+        if let Running::Process(process) = &mut self.running {
+            let _ = kill(Pid::from_raw(process.0.id().cast_signed()), Signal::SIGTERM);
+            let _ = process.0.wait();
+            // There may be none; 0 would mean ourselves.
+            if self.pid > 0 {
+                let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Starts rei on a flake whose program is the child.
+    pub fn rei(dir: &Path) -> Result<Self> {
+        let (repo, _) = Repo::begin(dir.join("repo"), "stamp")?;
+        let source = repo.path().display();
+        // The incident of so many crashes is not what is measured, so there are more of them before one opens.
+        let toml = format!(
+            "[runtime]\nname = \"bench-stamp\"\nsource = \"{source}\"\ncommand = [\"bin/child\", \"stamp\"]\nlisten = []\n\
+             [incidents]\ncrash = {{ restarts = 100000, within = \"60s\" }}\nrepeats = 100000\n"
+        );
+        let rei = Rei::start(dir.join("rei"), &toml, &[])?;
+        let stamps = rei.state().join("runtime/stamps");
+        Self::begun("rei", stamps, Running::Rei(rei))
+    }
+
+    /// Starts runit's runsv.
+    pub fn runit(dir: &Path) -> Result<Self> {
+        Self::service("runit runsv", dir, "runsv")
+    }
+
+    /// Starts s6-supervise.
+    pub fn s6(dir: &Path) -> Result<Self> {
+        Self::service("s6-supervise", dir, "s6-supervise")
+    }
+
+    /// Both take a directory with a program `run`: here the child itself, the fastest that they can start.
+    fn service(name: &'static str, dir: &Path, program: &str) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        symlink(child(), dir.join("run"))?;
+        let process = Self::spawn(dir, Command::new(program).arg(dir))?;
+        Self::begun(name, dir.join("stamps"), Running::Process(process))
+    }
+
+    /// Starts supervisord from PyPI, in an environment below `target`.
+    pub fn supervisord(dir: &Path, target: &Path) -> Result<Self> {
+        let venv = target.join("bench-supervisord");
+        let program = venv.join("bin/supervisord");
+        if !program.exists() {
+            run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+            run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "supervisor==4.3.0"]))?;
+        }
+        fs::create_dir_all(dir)?;
+        let (child, here) = (child(), dir.display());
+        let config = format!(
+            "[supervisord]\nnodaemon=true\nlogfile={here}/log\npidfile={here}/pid\nchildlogdir={here}\n\
+             [program:stamp]\ncommand={} stamp\ndirectory={here}\nautorestart=true\nstartsecs=1\nstartretries=1000\n",
+            child.display()
+        );
+        fs::write(dir.join("supervisord.conf"), config)?;
+        let process = Self::spawn(dir, Command::new(program).arg("-c").arg(dir.join("supervisord.conf")))?;
+        Self::begun("supervisord", dir.join("stamps"), Running::Process(process))
+    }
+
+    fn spawn(dir: &Path, command: &mut Command) -> Result<Process> {
+        let log = File::create(dir.join("peer.log"))?;
+        command.current_dir(dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Process(command.spawn().map_err(|error| format!("{command:?}: {error}"))?))
+    }
+
+    fn begun(name: &'static str, stamps: PathBuf, running: Running) -> Result<Self> {
+        let mut peer = Self { name, stamps, read: 0, running, pid: 0, since: Instant::now() };
+        peer.next()?;
+        Ok(peer)
+    }
+
+    /// Waits for the next child and gives the time of its first act, in nanoseconds of the monotonic clock.
+    pub fn next(&mut self) -> Result<u64> {
+        let begun = Instant::now();
+        while begun.elapsed() < START_MAX {
+            let bytes = fs::read(&self.stamps).unwrap_or_default();
+            if let Some(stamp) = bytes.get(self.read * STAMP_BYTES..(self.read + 1) * STAMP_BYTES) {
+                let (pid, at_ns) = stamp.split_at(8);
+                self.pid = i32::try_from(u64::from_le_bytes(pid.try_into()?))?;
+                self.since = Instant::now();
+                self.read += 1;
+                return Ok(u64::from_le_bytes(at_ns.try_into()?));
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        Err(format!("{} does not start its child", self.name).into())
+    }
+}
