@@ -359,8 +359,15 @@ fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
 /// # Errors
 /// At the first line that is wrong.
 pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error> {
-    let mut header = None;
     let mut exchanges = Vec::new();
+    let header = walk(path, input, |exchange| exchanges.push(exchange))?;
+    Ok(GoldenRun { header, exchanges })
+}
+
+/// Gives each exchange of a run, in order, and then its header.
+fn walk(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
+    let mut header = None;
+    let mut count = 0;
     for (index, line) in input.lines().enumerate() {
         let line = line.map_err(|source| Error::Io { what: "read", path: path.to_owned(), source })?;
         if line.trim().is_empty() {
@@ -370,15 +377,16 @@ pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error
             header = Some(parse_header(path, &line)?);
             continue;
         }
-        if exchanges.len() == EXCHANGES_MAX {
+        if count == EXCHANGES_MAX {
             return Err(Error::TooLarge { path: path.to_owned(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
         }
         let exchange =
             serde_json::from_str::<Line>(&line).map_err(|error| error.to_string()).and_then(Exchange::try_from);
-        exchanges.push(exchange.map_err(|reason| Error::Line { path: path.to_owned(), line: index + 1, reason })?);
+        each(exchange.map_err(|reason| Error::Line { path: path.to_owned(), line: index + 1, reason })?);
+        count += 1;
     }
     let empty = || Error::Line { path: path.to_owned(), line: 1, reason: "the file is empty".into() };
-    Ok(GoldenRun { header: header.ok_or_else(empty)?, exchanges })
+    header.ok_or_else(empty)
 }
 
 /// Opens a golden file for reading, bounded.
@@ -397,6 +405,14 @@ fn open(path: &Path) -> Result<BufReader<impl Read>, Error> {
 /// When it cannot be read, is too large, newer than this program, or wrong at some line.
 pub fn read(path: &Path) -> Result<GoldenRun, Error> {
     parse(path, open(path)?)
+}
+
+/// Reads a run line by line and holds none of it: whether all of it is as it should be.
+///
+/// # Errors
+/// As [`read`].
+pub fn verify(path: &Path) -> Result<(), Error> {
+    walk(path, open(path)?, drop).map(drop)
 }
 
 /// Reads the header alone and counts the exchanges, without holding them.

@@ -26,7 +26,7 @@ pub use compare::{Divergence, Noise, compare, diff};
 pub use facets::Facets;
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, SUFFIX, Writer, list,
-    read,
+    read, verify,
 };
 pub use har::from_har;
 pub use normalise::{Normaliser, Normalisers};

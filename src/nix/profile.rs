@@ -116,7 +116,7 @@ impl Profile {
         // `nix-env --set` takes no lock, so rei's own programs need one of their own as well.
         let (profile, own) = (self.clone(), self.dir.join(format!(".{}-generations.lock", self.name)));
         let locked = tokio::task::spawn_blocking(move || {
-            let own = profile.lock_file(&own)?;
+            let own = profile.lock_file(&own, LOCK_WAIT)?;
             let nixs = profile.lock()?;
             Ok((own, nixs, profile.generations()?))
         });
@@ -151,7 +151,18 @@ impl Profile {
     /// # Errors
     /// When there is no such generation or its path is gone; then the profile is as it was.
     pub fn switch(&self, number: u64) -> Result<()> {
-        let _lock = self.lock()?;
+        self.switch_locked(number, self.lock()?)
+    }
+
+    /// As [`Profile::switch`], without waiting: for a loop that must go round.
+    ///
+    /// # Errors
+    /// As [`Profile::switch`]; [`Error::ProfileBusy`] at once while another program holds the lock.
+    pub fn switch_now(&self, number: u64) -> Result<()> {
+        self.switch_locked(number, self.lock_within(Duration::ZERO)?)
+    }
+
+    fn switch_locked(&self, number: u64, _lock: Option<Flock<File>>) -> Result<()> {
         self.require_alive(number)?;
         if self.current_number()? == Some(number) {
             return Ok(());
@@ -237,7 +248,11 @@ impl Profile {
     /// `None` where no lock file can be made for want of space: then Nix cannot make one either, and going back must not
     /// fail for it.
     fn lock(&self) -> Result<Option<Flock<File>>> {
-        match self.lock_file(&self.dir.join(format!("{}.lock", self.name))) {
+        self.lock_within(LOCK_WAIT)
+    }
+
+    fn lock_within(&self, wait: Duration) -> Result<Option<Flock<File>>> {
+        match self.lock_file(&self.dir.join(format!("{}.lock", self.name)), wait) {
             Ok(lock) => Ok(Some(lock)),
             Err(Error::File { source, .. })
                 if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
@@ -248,8 +263,8 @@ impl Profile {
         }
     }
 
-    fn lock_file(&self, path: &Path) -> Result<Flock<File>> {
-        let until = Instant::now() + LOCK_WAIT;
+    fn lock_file(&self, path: &Path, wait: Duration) -> Result<Flock<File>> {
+        let until = Instant::now() + wait;
         loop {
             let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             match Flock::lock(open.map_err(file("open", path))?, FlockArg::LockExclusiveNonblock) {

@@ -1,14 +1,31 @@
 //! Carries out what the lifecycle wants. Nothing is decided here.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::input::Input;
 use super::shell::{End, Shell};
 use super::slots::{Wanted, lock};
 use super::work;
 use crate::interface::types::{Role, Version};
-use crate::lifecycle::{Effect, Event, Plan, Routing, Slot, Step};
+use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
+use crate::nix;
 use crate::report::chain;
+
+/// Tries for the profile's lock, and the pause between them: two seconds, where `nix-env` needs milliseconds.
+const LOCK_TRIES_MAX: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a step is not done.
+#[derive(Debug, thiserror::Error)]
+enum NotCarried {
+    /// Another program holds the profile's lock.
+    #[error("another program holds the lock of the profile")]
+    Busy,
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
 
 impl Shell {
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -45,7 +62,7 @@ impl Shell {
             Effect::Start { slot, version, role } => self.start(slot, &version, role),
             Effect::Stop { slot } => self.stop(slot),
             Effect::Refresh { slot, version } => self.refresh(slot, &version),
-            Effect::Carry(plan) => self.carry_plan(&plan),
+            Effect::Carry(plan) => self.carry_plan(plan, 0),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => {
                 let now = self.clock.now();
@@ -185,16 +202,21 @@ impl Shell {
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }
 
-    /// Every step in order. Where the plan says so, a failure takes back what was done.
-    fn carry_plan(&mut self, plan: &Plan) {
+    /// Every step in order. Where the plan says so, a failure takes back what was done. While another program holds the
+    /// profile's lock the loop goes round: the steps are carried again a little later, which what is done bears.
+    pub(super) fn carry_plan(&mut self, plan: Plan, tries: u32) {
         let begun = Instant::now();
         let mut done: Vec<Step> = Vec::new();
         let mut failure = None;
         for step in &plan.steps {
             match self.carry_step(*step) {
                 Ok(()) => done.push(*step),
-                Err(reason) => {
-                    failure.get_or_insert(reason);
+                Err(NotCarried::Busy) if tries < LOCK_TRIES_MAX => {
+                    self.carry_later(plan, tries + 1);
+                    return;
+                }
+                Err(error) => {
+                    failure.get_or_insert(error.to_string());
                     if plan.undo {
                         break;
                     }
@@ -208,8 +230,8 @@ impl Shell {
             }
             Some(reason) => {
                 for undo in done.iter().rev().filter(|_| plan.undo).filter_map(|step| step.undo()) {
-                    if let Err(reason) = self.carry_step(undo) {
-                        tracing::error!(reason, ?undo, "cannot take a step back");
+                    if let Err(error) = self.carry_step(undo) {
+                        tracing::error!(?undo, "cannot take a step back: {error}");
                     }
                 }
                 Event::PlanFailed { plan: plan.number, reason }
@@ -218,10 +240,33 @@ impl Shell {
         self.pending.push_front(event);
     }
 
-    fn carry_step(&mut self, step: Step) -> Result<(), String> {
+    fn carry_later(&self, plan: Plan, tries: u32) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LOCK_PAUSE).await;
+            // The loop is gone only when everything ends.
+            let _ = inputs.send(Input::Again { plan, tries }).await;
+        });
+    }
+
+    /// Carries a plan again, unless the lifecycle has left it meanwhile.
+    pub(super) fn carry_again(&mut self, plan: Plan, tries: u32) {
+        let wanted = match self.core.phase() {
+            Phase::Promoting { plan } | Phase::RollingBack { plan, .. } => Some(plan),
+            _ => None,
+        };
+        if wanted == Some(plan.number) {
+            self.carry_plan(plan, tries);
+        }
+    }
+
+    fn carry_step(&mut self, step: Step) -> Result<(), NotCarried> {
         match step {
-            Step::SwitchProfile { to, .. } => self.tools.profile.switch(to).map_err(|error| chain(&error)),
-            Step::Route { to, .. } => self.route(to),
+            Step::SwitchProfile { to, .. } => match self.tools.profile.switch_now(to) {
+                Err(nix::Error::ProfileBusy { .. }) => Err(NotCarried::Busy),
+                switched => switched.map_err(|error| NotCarried::Failed(chain(&error))),
+            },
+            Step::Route { to, .. } => self.route(to).map_err(NotCarried::Failed),
         }
     }
 
@@ -247,11 +292,8 @@ impl Shell {
 
     fn prune(&mut self, keep: u64, in_use: &[u64]) {
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-        if let Err(error) = self.tools.profile.prune(keep, in_use) {
-            tracing::warn!(error = chain(&error), "cannot delete old generations");
-        }
-        let tools = Arc::clone(&self.tools);
+        let (tools, in_use) = (Arc::clone(&self.tools), in_use.to_vec());
         let current = self.core.evolution().map(|evolution| evolution.candidate.0.clone());
-        tokio::spawn(async move { work::drop_candidates(&tools, current.as_deref()).await });
+        tokio::spawn(async move { work::prune(&tools, keep, in_use, current.as_deref()).await });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -21,6 +22,9 @@ use crate::journal::{Reader, Record};
 use crate::lifecycle::{Effect, Event, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
+
+/// The pause after an alarm before the next is heard.
+const ALARM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Walks the journal that the supervisor writes meanwhile.
 fn read_journal(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
@@ -129,7 +133,9 @@ impl Shell {
             Ok(tampering) => format!("{tampering:?}"),
             Err(error) => format!("the alarm failed: {error}"),
         };
-        tracing::error!(detail, "a listener was tampered with; it is put in order");
+        // One that tampers all the time, or cannot be mended, must not keep the loop from all else.
+        self.alarm_at = Some(Instant::now() + ALARM_PAUSE);
+        tracing::error!("a listener was tampered with and is put in order: {detail}");
         let mut traffic = super::slots::lock(&self.traffic);
         let repaired = traffic.repair(&mut **super::slots::lock(&self.store));
         let alarm = traffic.alarm();

@@ -65,6 +65,8 @@ pub struct Shell {
     pub(super) clock: Clock,
     pub(super) tools: Arc<Tools>,
     pub(super) pending: VecDeque<Event>,
+    /// Until when alarms wait.
+    pub(super) alarm_at: Option<Instant>,
     /// Why events wait.
     pub(super) stalled: Option<Stalled>,
     pub(super) inputs: Inputs,
@@ -124,9 +126,10 @@ impl Shell {
                     self.reap_at = None;
                     self.occupants.reap_orphans();
                 }
-                () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
                 () = sleep_until(again_at) => {}
-                tampering = self.alarm.next() => self.on_alarm(tampering),
+                () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
+                () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
+                tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
             }
         }
@@ -210,6 +213,7 @@ impl Shell {
     fn on_input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.pending.push_back(event),
+            Input::Again { plan, tries } => self.carry_again(plan, tries),
             Input::Instance { slot, id, news } => self.on_news(slot, &id, news),
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),

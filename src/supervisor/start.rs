@@ -288,6 +288,7 @@ async fn begin(
         journal,
         clock,
         pending: VecDeque::new(),
+        alarm_at: None,
         stalled: None,
         inputs,
         received,

@@ -156,3 +156,25 @@ fn a_tree_with_what_no_tree_should_have() {
     rejects(&lab, &mut supervisor, &rev, &["/etc/shadow"]);
     assert_eq!(supervisor.stop(), Some(0));
 }
+
+#[test]
+fn a_profile_that_another_program_holds_delays_the_switch_alone() {
+    use rei::interface::operations::Phase;
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let load = lab.load();
+    let rev = lab.commit("well 2");
+    let line = supervisor.says("of new connections");
+    println!("{line}");
+    // As `nix-env --profile … --switch-generation` would, and much longer.
+    let held = std::fs::File::create(lab.path("state/profiles/service.lock")).unwrap();
+    let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+    supervisor.until("the switch to wait", |it| it.status().is_some_and(|status| status.phase == Phase::Promoting));
+    let asked = load.count();
+    supervisor.until("requests meanwhile", |it| it.status().is_some() && load.count() > asked + 20);
+    drop(held);
+    let end = supervisor.verdict_on(&rev);
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
+    load.none_lost();
+    assert_eq!(supervisor.stop(), Some(0));
+}

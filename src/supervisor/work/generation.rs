@@ -12,7 +12,10 @@ pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: 
     let prepared = async {
         let generation = tools.profile.create_generation(tools.nix().await?, Path::new(&store_path)).await?;
         if let Some(current) = current {
-            tools.profile.prepare_rollback(current)?;
+            let profile = tools.profile.clone();
+            // It may wait for another program's lock.
+            let prepared = tokio::task::spawn_blocking(move || profile.prepare_rollback(current));
+            prepared.await.map_err(|_| crate::nix::Error::ProfileBusy { profile: tools.profile.path() })??;
         }
         Ok::<u64, crate::nix::Error>(generation)
     };
@@ -22,8 +25,20 @@ pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: 
     })
 }
 
+/// Deletes old generations, and lets go of what only they needed.
+pub async fn prune(tools: &Tools, keep: usize, in_use: Vec<u64>, current: Option<&str>) {
+    let profile = tools.profile.clone();
+    // It may wait for another program's lock.
+    match tokio::task::spawn_blocking(move || profile.prune(keep, &in_use)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!("old generations are kept: {}", crate::report::chain(&error)),
+        Err(error) => tracing::warn!("old generations are kept: {error}"),
+    }
+    drop_candidates(tools, current).await;
+}
+
 /// Lets go of the roots of candidates other than `current`: what was promoted has a generation.
-pub async fn drop_candidates(tools: &Tools, current: Option<&str>) {
+async fn drop_candidates(tools: &Tools, current: Option<&str>) {
     let roots = match tools.roots.list() {
         Ok(roots) => roots,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Judges a candidate: facts, plan, sandboxed checks, report.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
+
+/// What of a file is read at once, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to be judged.
 pub struct ValidationOrder {
@@ -127,18 +131,9 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let candidate_ref = Mirror::candidate_ref(&order.candidate);
     let candidate_flake = tools.flake(&candidate, &candidate_ref).map_err(|error| chain(&error))?;
     let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
-    let mut golden = Vec::new();
-    for listed in golden::list(&tools.config.validation.golden).map_err(|error| reason(&error, error.hint()))? {
-        // A line that cannot be read is told here, with its place; in the sandbox it would be one more crash.
-        golden::read(&listed.path).map_err(|error| reason(&error, error.hint()))?;
-        let sha256 = sha256(&listed.path).map_err(|error| format!("cannot read {}: {error}", listed.path.display()))?;
-        golden.push(GoldenFact {
-            name: listed.header.name,
-            listener: listed.header.listener,
-            path: listed.path,
-            sha256,
-        });
-    }
+    let directories = tools.config.validation.golden.clone();
+    let golden = tokio::task::spawn_blocking(move || golden_facts(&directories));
+    let golden = golden.await.map_err(|error| format!("the golden runs were not read: {error}"))??;
     Ok(Facts {
         candidate: order.version.clone(),
         active: order.active.clone(),
@@ -151,6 +146,18 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
         rei: tools.builder().await.map_err(|refusal| reason(&refusal, refusal.hint()))?.to_owned(),
         nonce: order.report.0.clone(),
     })
+}
+
+/// The golden runs, each read through: a line that is wrong is the operator's to put right, and no fault of a candidate.
+fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
+    let wrong = |error: golden::Error| reason(&error, error.hint());
+    let fact = |listed: golden::Listed| {
+        let golden::Listed { path, header, .. } = listed;
+        golden::verify(&path).map_err(wrong)?;
+        let sha256 = sha256(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok::<_, String>(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
+    };
+    golden::list(directories).map_err(wrong)?.into_iter().map(fact).collect()
 }
 
 async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
@@ -178,8 +185,14 @@ fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFa
     Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })
 }
 
-/// SHA-256 of a file, in hex.
+/// SHA-256 of a file, in hex; it is not held in memory.
 pub fn sha256(path: &Path) -> std::io::Result<String> {
-    let digest = Sha256::digest(std::fs::read(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let (mut file, mut hasher) = (std::fs::File::open(path)?, Sha256::new());
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            n => hasher.update(&chunk[..n]),
+        }
+    }
 }

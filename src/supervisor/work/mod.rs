@@ -10,7 +10,7 @@ mod judge;
 
 pub use build::{BuildOrder, build};
 pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
-pub use generation::{drop_candidates, prepare_generation};
+pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
 
