@@ -5,7 +5,7 @@
 //! | `shell` | the loop: one input, one decision, all its effects |
 //! | `input` | what the loop can be told |
 //! | `carry` | effects, carried out |
-//! | `slots`, `attend` | instances: started, adopted, ended; the task that attends each |
+//! | `slots`, `attend`, `logpipe` | instances: started, adopted, ended; the task that attends each; where they print |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
@@ -23,6 +23,7 @@ pub mod chronicle;
 mod clock;
 mod input;
 mod keep;
+mod logpipe;
 mod operate;
 pub mod paths;
 mod policy;
