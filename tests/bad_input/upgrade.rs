@@ -96,7 +96,7 @@ fn candidates_that_do_not_serve_or_do_not_end() {
     for (behaviour, words) in [
         ("never_ready 2", ["boot", "not ready within 4000 ms"]),
         ("exits 2", ["boot", "exit code 3"]),
-        ("forks 2", ["it ended", "exit code 0"]),
+        ("forks 2", ["boot", "foreground"]),
         ("slow_start 2", ["boot", "ready"]),
         ("ignores_term 2", ["boot", "SIGTERM"]),
     ] {
