@@ -42,7 +42,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         },
     )?;
     if args.json {
-        ui.shape(&shown)?;
+        ui.json(&shown)?;
     } else {
         ui.result(&view::show(&shown, look(ui)))?;
     }
@@ -52,7 +52,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
 fn quarantine(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let entries = ask(global, async |it| it.quarantine().await)?;
     if args.json {
-        ui.shape(&serde_json::json!({ "entries": entries }))?;
+        ui.json(&serde_json::json!({ "entries": entries }))?;
     } else if entries.is_empty() {
         ui.status("nothing is in quarantine");
     } else {
