@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::objects;
 use super::paths::Paths;
 use super::record::Entry;
 use super::shell::Shell;
@@ -79,8 +80,8 @@ impl Shell {
     pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
         let paths = self.tools.paths.clone();
         tokio::task::spawn_blocking(move || {
-            let file = |id: &str| serde_json::from_slice(&std::fs::read(paths.object(id)).ok()?).ok();
-            let shown = read_journal(&paths, Chronicle::of(&id)).map(|chronicle| chronicle.show(file));
+            let shown = read_journal(&paths, Chronicle::of(&id));
+            let shown = shown.map(|chronicle| chronicle.show(|id| objects::read(&paths, id)));
             let _ = reply.send(shown.and_then(|shown| shown.ok_or(OperationsError::NotFound { id })));
         });
     }
@@ -286,10 +287,8 @@ impl Shell {
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
             let made = work::build(tools.clone(), order, inputs).await;
-            let file = std::fs::read(tools.paths.object(&candidate.0)).ok();
             let answer = match made {
-                Some(Event::Built { .. }) => file
-                    .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
                     .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
                 Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
                     stage,
@@ -315,8 +314,7 @@ impl Shell {
             let _ = reply.send(Err(error));
             return;
         }
-        let known = std::fs::read(self.tools.paths.object(&candidate.id.0)).ok();
-        let known: Option<CandidateRuntime> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known: Option<CandidateRuntime> = objects::read(&self.tools.paths, &candidate.id.0);
         if known.is_none_or(|known| known.version != candidate.version) {
             let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
             return;

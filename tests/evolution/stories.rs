@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 use rei::interface::client::ClientError;
 use rei::interface::operations::{OperationsError, Phase};
 use rei::interface::types::MaintenanceAction;
+use sha2::{Digest, Sha256};
 
 use crate::lab::{Lab, Setup, is_alive};
 use crate::load::{Load, ask};
@@ -100,6 +101,16 @@ fn an_incident_is_repaired_by_an_agent() {
     let history = lab.ask(async |client| client.history(Some(10)).await).unwrap();
     let repair = history.iter().find(|entry| entry.incident_id.is_some()).unwrap();
     assert_eq!(repair.action, Some(MaintenanceAction::Promoted));
+    let id = repair.incident_id.clone().unwrap().0;
+    let shown = lab.ask(async |client| client.show(id).await).unwrap();
+    let names: Vec<&str> = shown.evidence.iter().filter_map(|it| it.path.rsplit('/').next()).collect();
+    assert!(["log.txt", "context.json"].iter().all(|name| names.contains(name)), "{names:?}");
+    for file in &shown.evidence {
+        let bytes = std::fs::read(lab.path("state").join(&file.path)).unwrap();
+        let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((&sha256, bytes.len() as u64), (&file.sha256, file.bytes), "{}", file.path);
+    }
+    assert_eq!(shown.object["evidence"], serde_json::to_value(&shown.evidence).unwrap());
     lab.until_settled();
 }
 

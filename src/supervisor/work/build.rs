@@ -11,6 +11,7 @@ use crate::lifecycle::Event;
 use crate::nix::{Derivation, RealiseOptions};
 use crate::source::{Mirror, ObjectId};
 use crate::supervisor::input::{Input, Inputs};
+use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 
@@ -133,7 +134,7 @@ async fn built(
         blueprint: order.blueprint.clone(),
         created_at: order.at,
     };
-    super::keep_object(tools, &order.candidate.0, &candidate).await;
+    objects::keep(&tools.paths, &order.candidate.0, &candidate).await;
     let (evolution, base_rev) = (order.evolution.clone(), order.active.rev.clone());
     Ok(Event::Built { evolution, version, base_rev, files_changed })
 }

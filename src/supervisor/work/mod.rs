@@ -127,20 +127,3 @@ fn progress(inputs: &Inputs) -> tokio::sync::mpsc::Sender<Progress> {
     });
     sender
 }
-
-/// Writes an object of the Interface to the state directory, where `rei show` finds it. A failure to write evidence
-/// changes nothing but is told.
-async fn keep_object(tools: &Tools, id: &str, object: &impl serde::Serialize) {
-    let path = tools.paths.object(id);
-    let write = || -> std::io::Result<()> {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let fresh = path.with_extension("new");
-        std::fs::write(&fresh, serde_json::to_vec_pretty(object)?)?;
-        std::fs::rename(&fresh, &path)
-    };
-    if let Err(error) = write() {
-        tracing::warn!(%error, path = %path.display(), "cannot keep a report");
-    }
-}
