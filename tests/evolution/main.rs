@@ -1,6 +1,7 @@
 //! End to end, on real Nix: a supervisor, a service, its commits, its clients, and everything that can go wrong between
 //! them. See `lab` for what a test has.
 
+mod datagrams;
 mod faults;
 mod kills;
 mod lab;

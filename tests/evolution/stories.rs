@@ -163,6 +163,7 @@ fn an_exclusive_runtime_makes_clients_wait_and_refuses_none() {
         more: LATENCY,
         health: "",
         unix: false,
+        udp: false,
         first: "",
     };
     let Some(mut lab) = Lab::serving(ALONE) else { return };
