@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::diagnose::reproduction_path;
-use super::{progress, reason};
+use super::version::progress;
+use super::words::reason;
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
