@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -27,14 +28,21 @@ use crate::time::Timestamp;
 /// The pause after an alarm before the next is heard.
 const ALARM_PAUSE: Duration = Duration::from_millis(20);
 
-/// Walks the journal that the supervisor writes meanwhile.
-fn read_journal(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
+/// Walks through the journal at once: each takes a thread, and the service needs the processors more.
+pub(super) const JOURNAL_READERS_MAX: usize = 2;
+
+/// Walks the journal that the supervisor writes meanwhile, as long as somebody waits for what is found.
+fn read_journal(
+    paths: &Paths,
+    mut chronicle: Chronicle,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Chronicle, OperationsError> {
     let unreadable =
         |error: crate::journal::Error| OperationsError::Busy { reason: work::reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
         chronicle.take(&record);
-        ControlFlow::Continue(())
+        if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     reader.records(1, take).map_err(unreadable)?;
     Ok(chronicle)
@@ -67,22 +75,36 @@ impl Shell {
         }
     }
 
-    /// The last entries, read from the journal beside the loop: it may be long.
+    /// The last entries.
     pub(super) fn history(&self, limit: u64, reply: oneshot::Sender<Result<Vec<HistoryEntry>, OperationsError>>) {
-        let paths = self.tools.paths.clone();
-        tokio::task::spawn_blocking(move || {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let _ = reply.send(read_journal(&paths, Chronicle::last(limit)).map(|chronicle| chronicle.history()));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.recall(Chronicle::last(limit), reply, |chronicle, _| Ok(chronicle.history()));
+    }
+
+    /// One object, of the journal and the files beside it.
+    pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
+        self.recall(Chronicle::of(&id), reply, |chronicle, paths| {
+            let shown = chronicle.show(|id| objects::read(paths, id));
+            shown.ok_or(OperationsError::NotFound { id })
         });
     }
 
-    /// One object, read from the journal and the files beside it.
-    pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
-        let paths = self.tools.paths.clone();
-        tokio::task::spawn_blocking(move || {
-            let shown = read_journal(&paths, Chronicle::of(&id));
-            let shown = shown.map(|chronicle| chronicle.show(|id| objects::read(&paths, id)));
-            let _ = reply.send(shown.and_then(|shown| shown.ok_or(OperationsError::NotFound { id })));
+    /// Reads the journal beside the loop, for it may be long, and tells what was found in it.
+    fn recall<T: Send + 'static>(
+        &self,
+        chronicle: Chronicle,
+        reply: oneshot::Sender<Result<T, OperationsError>>,
+        tell: impl FnOnce(Chronicle, &Paths) -> Result<T, OperationsError> + Send + 'static,
+    ) {
+        let (paths, readers) = (self.tools.paths.clone(), Arc::clone(&self.journal_readers));
+        tokio::spawn(async move {
+            // Nobody closes it.
+            let Ok(turn) = readers.acquire_owned().await else { return };
+            tokio::task::spawn_blocking(move || {
+                let read = read_journal(&paths, chronicle, || !reply.is_closed());
+                let _ = reply.send(read.and_then(|chronicle| tell(chronicle, &paths)));
+                drop(turn);
+            });
         });
     }
 

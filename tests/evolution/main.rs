@@ -7,5 +7,6 @@ mod kills;
 mod lab;
 mod ledger;
 mod load;
+mod recall;
 mod reexec;
 mod stories;
