@@ -33,7 +33,7 @@ pub struct Args {
     /// How long to wait: 90s, 10m, 2h; the evolution goes on after it
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Print the result as JSON: the evolution's id, or with --wait the evolution
+    /// Print the evolution's id as JSON, or with --wait the evolution
     #[arg(long)]
     json: bool,
 }

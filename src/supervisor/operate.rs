@@ -21,7 +21,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Effect, Event, Refusal, Request};
+use crate::lifecycle::{Effect, Event, Lifecycle, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -54,10 +54,23 @@ impl Shell {
         if let Some(refusal) = self.core.refusal(&request) {
             return Err(self.refused(&refusal));
         }
+        let current = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        let about = match &request {
+            Request::Reject { id, .. } if self.core.incidents().values().any(|open| open.id.0 == *id) => {
+                Some(String::new())
+            }
+            // It may be over at once.
+            Request::Approve { .. } | Request::Reject { .. } => Some(current(&self.core)),
+            Request::Evolve { .. }
+            | Request::Rollback { .. }
+            | Request::Pause
+            | Request::Resume
+            | Request::Lift { .. } => None,
+        };
         let event = Event::Operator { who, request };
         // Decided at once, so that the answer names what came of it.
         self.take(event).map_err(|(_, why)| OperationsError::Busy { reason: why })?;
-        let evolution = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        let evolution = about.unwrap_or_else(|| current(&self.core));
         Ok((evolution, self.core.active().map_or(0, |active| active.generation)))
     }
 

@@ -119,6 +119,12 @@ fn an_operator_approves_pauses_and_writes_the_file_anew() {
     const ASK: &str = "mode = \"approve\"\ncanary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"2s\"";
     let Some(mut lab) = Lab::serving(Setup { promotion: ASK, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
+    let rejected = lab.commit("ok not");
+    let status = lab.until("AwaitingApproval", |status| status.phase == Phase::AwaitingApproval);
+    let (id, candidate) = status.evolution.map(|it| (it.id, it.candidate_id.unwrap().0)).unwrap();
+    let said = lab.ask(async |client| client.reject(candidate, "not this one".to_owned()).await).unwrap();
+    assert_eq!((said, lab.verdict_on(&rejected).action), (id, Some(MaintenanceAction::Rejected)));
+
     let approved = lab.commit("ok 2");
     let status = lab.until("AwaitingApproval", |status| status.phase == Phase::AwaitingApproval);
     let id = status.evolution.unwrap().id.0;
