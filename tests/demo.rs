@@ -114,9 +114,12 @@ async fn the_example_is_right_and_answers_as_its_golden_run_says() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, fd) = (listener.local_addr().unwrap(), listener.as_raw_fd());
-    let mut command = Command::new("sh");
-    // The shell puts the descriptor in its place and names itself, as socket activation does.
-    command.args(["-c", &format!("exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec python3 notes.py")]);
+    // It puts the descriptor in its place and names itself, as socket activation does. A shell could not: `3<&10` is an
+    // error in some.
+    const ACTIVATE: &str = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), \
+                            LISTEN_FDS='1'); os.execvp('python3', ['python3', 'notes.py'])";
+    let mut command = Command::new("python3");
+    command.args(["-c", ACTIVATE, &fd.to_string()]);
     command.current_dir(&example).env("PYTHONDONTWRITEBYTECODE", "1").stderr(Stdio::null());
     // SAFETY: fcntl is a plain system call, and touches no memory.
     unsafe {

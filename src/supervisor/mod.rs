@@ -12,6 +12,7 @@
 //! | `story` | the log, for a person |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
+//! | `objects` | contexts, candidates, reports and incidents as files |
 //! | `start` | from rei.toml to a running loop, and its end |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
@@ -24,6 +25,7 @@ mod clock;
 mod input;
 mod keep;
 mod logpipe;
+pub mod objects;
 mod operate;
 pub mod paths;
 mod policy;
