@@ -55,7 +55,13 @@ fn log(filter: EnvFilter, ui: &Ui) {
     drop(begun);
 }
 
+/// The program that follows this one at `rei reexec`: what stands at the path by which this one was started, so that an
+/// upgrade can put another there. Only where it was started by its name alone, it is this very file.
 fn program() -> Result<PathBuf, CommandError> {
+    let started_as = std::env::args_os().next().map(PathBuf::from);
+    if let Some(path) = started_as.filter(|path| path.is_absolute()) {
+        return Ok(path);
+    }
     std::env::current_exe()
         .map_err(|error| CommandError::new(Kind::Failed, "cannot find rei's own program").because(error))
 }

@@ -221,6 +221,7 @@ fn every_rule_has_its_word() {
         "[state]\ndirectory = \"/nix/store/x\"\n",
         "[isolation]\nwrite = [\"/\"]\n",
         "[isolation]\nuser = \"-x\"\n",
+        "[state]\noperators = \"a b\"\n",
         "[evolution]\nbudget = { per_hour = 0 }\n",
         "[evolution]\nbudget = { per_hour = -1 }\n",
         "[health]\nnotify = 3\n",

@@ -32,6 +32,7 @@ use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::report::chain;
+use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::process;
@@ -104,6 +105,15 @@ pub enum StartError {
         #[source]
         source: SocketError,
     },
+    /// The operators' group has no number.
+    #[error("cannot find the operators' group {name:?}")]
+    Operators {
+        /// `state.operators`.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The first version does not serve, so there is nothing to supervise.
     #[error("there is nothing to supervise: {reason}")]
     GaveUp {
@@ -137,6 +147,9 @@ impl StartError {
             Self::Listen(error) => error.hint(),
             Self::Keeper(error) => error.hint(),
             Self::Socket { source, .. } => source.hint(),
+            Self::Operators { name, .. } => {
+                Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
+            }
             Self::GaveUp { hint, .. } => Some(hint.clone()),
         }
     }
@@ -441,11 +454,15 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
     }))
 }
 
-/// Opens both sockets.
+/// Opens both sockets: the operators' group may use the one that is theirs.
 fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let paths = &shell.tools.paths;
-    let bind = |path: PathBuf| Socket::bind(&path, None).map_err(|source| StartError::Socket { path, source });
-    let (control, facade) = (bind(paths.control())?, bind(paths.facade())?);
+    let operators = match &shell.tools.config.state.operators {
+        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
+        None => None,
+    };
+    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
+    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
     let trees = shell.occupants.trees();
     let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
     let access = Access::own_user()
@@ -460,8 +477,9 @@ fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let operations = Arc::new(Control { inputs: inputs.clone(), listeners: shell.listeners.clone() });
     let evolution = Arc::new(Facade { inputs });
     let own = access.clone();
+    let theirs = operators.into_iter().fold(access, Access::group);
     Ok([
-        AbortOnDrop(tokio::spawn(serve_operations(control, operations, access))),
+        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
         AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
     ])
 }
