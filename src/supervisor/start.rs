@@ -158,8 +158,10 @@ impl StartError {
 /// What the operating system asks of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT.
+    /// SIGTERM, SIGINT: the runtime ends, then the supervisor.
     Terminate,
+    /// SIGUSR2: the supervisor alone ends. The next one takes the runtime over.
+    Leave,
     /// SIGHUP.
     Reload,
     /// SIGCHLD.
@@ -170,6 +172,7 @@ pub enum Signal {
 pub struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
+    usr2: tokio::signal::unix::Signal,
     hup: tokio::signal::unix::Signal,
     child: tokio::signal::unix::Signal,
     manager: bool,
@@ -180,6 +183,7 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            usr2: signal(SignalKind::user_defined2())?,
             hup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
             manager: std::env::var_os("NOTIFY_SOCKET").is_some(),
@@ -191,6 +195,7 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => Signal::Terminate,
             _ = self.int.recv() => Signal::Terminate,
+            _ = self.usr2.recv() => Signal::Leave,
             _ = self.hup.recv() => Signal::Reload,
             _ = self.child.recv() => Signal::Child,
         }
@@ -244,6 +249,10 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
         match shell.run().await {
             // It comes back only where that failed.
             End::Reexec => shell.reexec().await,
+            End::Left => {
+                shell.leave().await;
+                return Ok(End::Left);
+            }
             end => break end,
         }
     };
@@ -504,6 +513,12 @@ impl Shell {
         self.watch.configure(&self.tools.config);
         self.pending.push_back(Event::Configured { policy: policy(&self.tools.config) });
         tracing::info!(changes = changes.len(), "rei.toml was read again");
+    }
+
+    /// Ends without the runtime: it serves on, and the next supervisor takes it over as after a crash.
+    async fn leave(&mut self) {
+        self.signals.notify("STOPPING=1\nSTATUS=the runtime serves on");
+        self.end_work().await;
     }
 
     /// Ends the runtime: instances are asked to finish, listeners are closed, the keeper ends.
