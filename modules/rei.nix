@@ -92,7 +92,6 @@ let
     in
     unit
     // {
-      wantedBy = [ "multi-user.target" ];
       # The Nix of the machine fits its daemon.
       path = [
         config.nix.package

@@ -31,5 +31,6 @@ in
   wants = lib.toList unit.Unit.Wants;
   unitConfig = removeAttrs unit.Unit options;
   # An administrator's word counts more.
+  wantedBy = lib.toList unit.Install.WantedBy;
   serviceConfig = lib.mapAttrs (_: lib.mkDefault) unit.Service;
 }

@@ -19,7 +19,9 @@ let
     ../Cargo.toml
     ../Cargo.lock
     ../src
-    ../checks
+    ../checks/default.nix
+    ../checks/plan.nix
+    ../modules/unit.toml
     ../interface
     ../examples
     ../tests
