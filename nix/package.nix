@@ -24,6 +24,7 @@ let
     ../modules/unit.toml
     ../interface
     ../examples
+    ../templates
     ../tests
     (lib.fileset.maybeMissing ../benches)
   ];
