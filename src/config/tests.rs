@@ -146,16 +146,22 @@ fn a_filled_template_is_right() {
         dir: Some("nix".to_owned()),
         package: Some("web".to_owned()),
         command: "bin/web".to_owned(),
+        systemd: false,
     };
     let text = template::fill(&answers);
     let hints = hints(&text);
     assert_eq!(hints.len(), 1, "{hints:?}");
     assert!(hints[0].contains("no name of a branch"), "{hints:?}");
-    let config = parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers })).unwrap();
+    let config = parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers.clone() })).unwrap();
     let runtime = &config.runtime;
     assert_eq!((runtime.name.as_str(), runtime.source.as_str(), runtime.dir.as_str()), ("web", "/etc", "nix"));
     assert_eq!((runtime.r#ref.as_str(), runtime.package.as_str()), ("release/1", "web"));
     assert_eq!(runtime.command, ["bin/web"]);
+    assert_eq!(config.state.operators, None);
+    let config = parse(&template::fill(&template::Answers { r#ref: None, systemd: true, ..answers })).unwrap();
+    assert_eq!(config.state.directory, Path::new("/var/lib/rei/web"));
+    assert_eq!(config.state.sockets.as_deref(), Some(Path::new("/run/rei/web")));
+    assert_eq!(config.state.operators.as_deref(), Some("rei-operators"));
 }
 
 #[test]

@@ -39,7 +39,7 @@ for program in rei examples/served; do
     strip -o "$work/share/${program##*/}" "$programs/$program" || die "build first: cargo build --bins --example served"
 done
 echo "$only" >"$work/share/only"
-qemu-img create -q -f qcow2 -F raw -b "$image/disk" "$work/disk"
+cp --sparse=always "$image/disk" "$work/disk"
 
 # KVM where a machine boots under it; that /dev/kvm is there does not mean that.
 accel=(-accel tcg,thread=multi -cpu max)
@@ -54,7 +54,7 @@ boot() {
     # shellcheck disable=SC2054 # commas are qemu's
     local qemu=(qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -machine pc "${accel[@]}"
         -smp 2 -m "$MEMORY_MIB" -kernel "$image/kernel" -initrd "$image/initrd" -append "$append"
-        -drive "file=$work/disk,format=qcow2,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk
+        -drive "file=$work/disk,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk
         -serial "file:$work/console" -device virtio-serial-pci
         -chardev "file,id=out,path=$work/out" -device virtserialport,chardev=out,name=test.out
         -chardev "file,id=status,path=$work/status" -device virtserialport,chardev=status,name=test.status

@@ -127,8 +127,9 @@ fn render(place: &Place<'_>) -> String {
 /// A directive stands once for each of its values.
 fn values(item: &Item) -> Vec<String> {
     let word = |value: &toml_edit::Value| match value {
-        toml_edit::Value::String(text) => text.value().clone(),
-        other => other.to_string().trim().to_owned(),
+        toml_edit::Value::Boolean(value) => value.value().to_string(),
+        toml_edit::Value::Integer(value) => value.value().to_string(),
+        other => other.as_str().unwrap_or_default().to_owned(),
     };
     match item.as_value() {
         Some(toml_edit::Value::Array(values)) => values.iter().map(word).collect(),
@@ -151,7 +152,7 @@ mod tests {
             name: "greeter",
             config: Path::new("/srv/greeter/rei.toml"),
             rei: Path::new("/bin/sh"),
-            user: "nobody".to_owned(),
+            user: "daemon".to_owned(),
             operators: "daemon",
         };
         render(&place)
@@ -163,7 +164,7 @@ mod tests {
         let directives: Vec<&str> = unit.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         assert!(directives.iter().all(|line| line.starts_with('[') || line.contains('=')), "{unit}");
         assert!(!directives.iter().any(|line| line.contains('@') && !line.starts_with("SystemCall")), "{unit}");
-        for line in ["[Install]", "User=nobody", "ExecStart=/bin/sh run --config /srv/greeter/rei.toml"] {
+        for line in ["[Install]", "User=daemon", "ExecStart=/bin/sh run --config /srv/greeter/rei.toml"] {
             assert!(directives.contains(&line), "{unit}");
         }
     }
