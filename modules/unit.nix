@@ -20,13 +20,11 @@ let
   options = [
     "After"
     "Description"
-    "Documentation"
     "Wants"
   ];
 in
 {
   description = unit.Unit.Description;
-  documentation = lib.toList unit.Unit.Documentation;
   after = lib.toList unit.Unit.After;
   wants = lib.toList unit.Unit.Wants;
   unitConfig = removeAttrs unit.Unit options;
