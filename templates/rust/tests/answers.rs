@@ -1,3 +1,5 @@
+//! What the greeter answers, page by page.
+
 use greeter::answer;
 
 #[test]
