@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
@@ -246,6 +246,17 @@ fn every_rule_has_its_word() {
     said.push(page_of(""));
     assert!(said.iter().all(|page| page != "no problem"), "{said:#?}");
     insta::assert_snapshot!(said.join("---\n"));
+}
+
+#[test]
+fn steps_may_be_tables_of_their_own() {
+    // As programs write arrays of tables.
+    let steps = "[[promotion.canary]]\nshare = 0.05\nfor = \"30s\"\n[[promotion.canary]]\nshare = 0.5\nfor = \"1m\"\n";
+    let inline = "[promotion]\ncanary = [{ share = 0.05, for = \"30s\" }, { share = 0.5, for = \"1m\" }]\n";
+    let read = |more: &str| parse(&format!("{FIVE_LINES}{more}")).unwrap().promotion;
+    assert_eq!(read(steps), read(inline));
+    let wrong = parse(&format!("{FIVE_LINES}[[promotion.canary]]\nshare = 2\nfor = \"1s\"\n")).unwrap_err();
+    assert_eq!((wrong.len(), wrong[0].line), (1, 7));
 }
 
 #[test]
