@@ -290,7 +290,7 @@ impl Process {
     }
 
     /// This process and its ancestors. An ancestor that ends meanwhile changes the line, so the walk begins again.
-    fn lineage(self) -> Result<Vec<u32>, RefusalReason> {
+    fn lineage(&self) -> Result<Vec<u32>, RefusalReason> {
         for _ in 0..WALKS_MAX {
             if let Some(lineage) = self.walk()? {
                 return Ok(lineage);
