@@ -63,7 +63,10 @@ pub fn write(file: &Path, ui: &mut Ui) -> Result<(), CommandError> {
     written.map_err(|error| failed(format!("cannot write {}", unit.display())).because(error))?;
     ui.status(&format!("wrote {}", unit.display()));
     if let Some(lines) = missing(&config, &place) {
-        ui.warning(&format!("{} needs these lines, for the unit's directories and group:\n\n{lines}\n", file.display()));
+        ui.warning(&format!(
+            "{} needs these lines, for the unit's directories and group:\n\n{lines}\n",
+            file.display()
+        ));
     }
     ui.hint(&format!("to install and enable it:\n\n{}\n", steps(&place, &unit)));
     Ok(())
