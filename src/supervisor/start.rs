@@ -32,6 +32,7 @@ use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::report::chain;
+use crate::runtime::cgroup::is_an_instances;
 use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
@@ -467,6 +468,7 @@ fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
     let access = Access::own_user()
         .refuse_instances(move |pid| trees.contains(pid))
+        .refuse_instance_cgroups(is_an_instances)
         .refuse_descendants_of(std::process::id())
         .on_refusal(move |refusal| {
             if refusal.reason.is_policy_anomaly() {
