@@ -169,7 +169,6 @@ fn an_exclusive_runtime_makes_clients_wait_and_refuses_none() {
 }
 
 #[test]
-#[ignore = "repaired, and not run since: it took an instance on its way out for one that stays"]
 fn a_unix_socket_is_switched_and_taken_over() {
     let Some(mut lab) =
         Lab::serving(Setup { unix: true, promotion: "canary = []\nobserve = \"3s\"", ..Setup::default() })
