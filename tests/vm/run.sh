@@ -5,7 +5,7 @@
 #   run.sh [--suite SUITE] [--only WORD] [--profile debug|release]
 #
 # SUITE is Debian's: trixie (systemd 257, the default) or bookworm (252, which has no descriptor store to count on).
-# WORD chooses scenarios by a part of their names. Images are kept in ~/.cache/rei-vm.
+# WORD, a regular expression, chooses scenarios by their names. Images are kept in ~/.cache/rei-vm.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
