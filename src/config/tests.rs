@@ -152,7 +152,8 @@ fn a_filled_template_is_right() {
     let hints = hints(&text);
     assert_eq!(hints.len(), 1, "{hints:?}");
     assert!(hints[0].contains("no name of a branch"), "{hints:?}");
-    let config = parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers.clone() })).unwrap();
+    let config =
+        parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers.clone() })).unwrap();
     let runtime = &config.runtime;
     assert_eq!((runtime.name.as_str(), runtime.source.as_str(), runtime.dir.as_str()), ("web", "/etc", "nix"));
     assert_eq!((runtime.r#ref.as_str(), runtime.package.as_str()), ("release/1", "web"));

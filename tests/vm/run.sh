@@ -10,7 +10,7 @@ set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
 HERE=$(dirname "$(realpath "$0")")
-BOOT_MAX=900  # seconds that one boot may last, emulated and on busy processors
+BOOT_MAX=2400  # seconds that one boot may last, emulated and on busy processors
 BOOTS_MAX=40  # more than the scenarios have
 MEMORY_MIB=1536
 suite=trixie only='' profile=debug
