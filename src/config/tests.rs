@@ -160,8 +160,8 @@ fn a_filled_template_is_right() {
     assert_eq!(runtime.command, ["bin/web"]);
     assert_eq!(config.state.operators, None);
     let config = parse(&template::fill(&template::Answers { r#ref: None, systemd: true, ..answers })).unwrap();
-    assert_eq!(config.state.directory, Path::new("/var/lib/rei/web"));
-    assert_eq!(config.state.sockets.as_deref(), Some(Path::new("/run/rei/web")));
+    assert_eq!(config.state.directory, std::path::Path::new("/var/lib/rei/web"));
+    assert_eq!(config.state.sockets.as_deref(), Some(std::path::Path::new("/run/rei/web")));
     assert_eq!(config.state.operators.as_deref(), Some("rei-operators"));
 }
 

@@ -492,7 +492,9 @@ impl Shell {
         let config = match load(&self.tools.config_path) {
             Ok(config) => config,
             Err(error) => {
-                tracing::error!(error = chain(&error), "rei.toml is not taken; the old one holds");
+                let mistakes = if let StartError::Config(error) = &error { error.mistakes() } else { Vec::new() };
+                let why: Vec<String> = std::iter::once(chain(&error)).chain(mistakes).collect();
+                tracing::error!(why = why.join("; "), "rei.toml is not taken; the old one holds");
                 return;
             }
         };

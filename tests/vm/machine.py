@@ -9,7 +9,7 @@ import threading
 import time
 
 # How long a fact may take to come about, in seconds: the processor is emulated, and shared.
-FACT = 240
+FACT = 600
 # The pause between looks.
 LOOK = 0.05
 

@@ -5,12 +5,12 @@
 #   run.sh [--suite SUITE] [--only WORD] [--profile debug|release]
 #
 # SUITE is Debian's: trixie (systemd 257, the default) or bookworm (252, which has no descriptor store to count on).
-# WORD chooses scenarios by a part of their names. Images are kept in ~/.cache/rei-vm.
+# WORD, a regular expression, chooses scenarios by their names. Images are kept in ~/.cache/rei-vm.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
 HERE=$(dirname "$(realpath "$0")")
-BOOT_MAX=900  # seconds that one boot may last, emulated and on busy processors
+BOOT_MAX=2400  # seconds that one boot may last, emulated and on busy processors
 BOOTS_MAX=40  # more than the scenarios have
 MEMORY_MIB=1536
 suite=trixie only='' profile=debug
