@@ -1,5 +1,5 @@
 # What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
-.PHONY: demo test lint fmt bench
+.PHONY: demo test lint fmt bench flake-check vm-test
 
 demo: ## watch a service break, be repaired and upgraded
 	@scripts/setup.sh nix git
@@ -13,6 +13,15 @@ test: ## the whole suite
 lint: ## what CI wants besides the tests
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+flake-check: ## the flake and its checks, with a stand-in for nixpkgs; with nixpkgs in reach: nix flake check
+	@scripts/setup.sh nix git
+	scripts/flake-check.sh
+
+vm-test: ## rei under a real systemd, in a small machine: ONLY=power chooses scenarios, SUITE=bookworm an older systemd
+	@scripts/setup.sh qemu mmdebstrap
+	cargo build --bins --example served
+	tests/vm/run.sh --suite $(or $(SUITE),trixie) --only '$(ONLY)'
 
 fmt: ## put the source in order
 	cargo fmt
