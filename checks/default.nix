@@ -33,7 +33,7 @@ in
 {
   # A sandboxed build works here and now.
   control = { spec }: check { inherit spec; };
-  # The candidate becomes ready in time and stops on SIGTERM in time.
+  # The candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
   boot = { spec, candidate }: check { inherit spec candidate; };
   # The candidate answers a golden run as recorded, but for what differs between two runs of Active.
   golden =

@@ -47,6 +47,11 @@ fn serve() -> ExitCode {
     match behaviour.as_str() {
         // SAFETY: ignoring a signal installs no handler.
         "ignores_term" => drop(unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }),
+        // Ends a little late, so that its child has answered before. SAFETY: this process has one thread.
+        "forks" if unsafe { libc::fork() } != 0 => {
+            std::thread::sleep(Duration::from_millis(100));
+            return ExitCode::SUCCESS;
+        }
         "says_passed" => {
             println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
             return ExitCode::SUCCESS;

@@ -1,4 +1,4 @@
-//! The runtime of the end-to-end tests: an HTTP server that does what a file in its own store path says, as a careful
+//! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path says, as a careful
 //! service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without cutting anybody off.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
@@ -7,7 +7,7 @@
 //! ready when it says so), and any other word, by which versions differ.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{SockFlag, SockType, accept4};
 
 /// The first descriptor of socket activation.
 const LISTEN_FDS_START: i32 = 3;
@@ -124,6 +124,9 @@ fn accept(listener: i32, version: &Arc<Version>) {
     let owned = unsafe { OwnedFd::from_raw_fd(listener) };
     let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
     nix::fcntl::fcntl(&owned, flags).expect("a socket");
+    if nix::sys::socket::getsockopt(&owned, nix::sys::socket::sockopt::SockType) == Ok(SockType::Datagram) {
+        return echo(&UdpSocket::from(owned), version);
+    }
     while !ENDS.load(Ordering::Relaxed) {
         let timeout = PollTimeout::try_from(LOOK).expect("short");
         let waiting = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&owned), PollFlags::POLLIN)], timeout);
@@ -135,6 +138,24 @@ fn accept(listener: i32, version: &Arc<Version>) {
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(errno) => panic!("accept: {errno}"),
             }
+        }
+    }
+}
+
+/// Answers each datagram with itself and the version, also those that wait when the end comes.
+fn echo(socket: &UdpSocket, version: &Version) {
+    let mut datagram = [0_u8; 1024];
+    loop {
+        let ends = ENDS.load(Ordering::Relaxed);
+        let timeout = PollTimeout::try_from(LOOK).expect("short");
+        let _ = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)], timeout);
+        while let Ok((n, from)) = socket.recv_from(&mut datagram) {
+            let answer = [&datagram[..n], b" ", version.text.as_bytes()].concat();
+            // A client that has gone misses its answer.
+            let _ = socket.send_to(&answer, from);
+        }
+        if ends {
+            return;
         }
     }
 }

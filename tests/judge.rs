@@ -260,6 +260,7 @@ async fn what_is_late_wrong_or_gone_fails_and_is_named() {
         ("dies_after", "golden/greeting", "ended with exit code 0"),
         ("never_ready", "boot", "it was not ready within 4000 ms: GET /healthz answers 503"),
         ("ignores_term", "boot", "it did not stop within 3000 ms of SIGTERM"),
+        ("forks", "boot", "ended with exit code 0 (a child of it goes on: it must stay in the foreground)"),
         ("says_passed", "boot", "it ended with exit code 0 before it was ready\nit printed: all 12 checks passed"),
     ];
     for (behaviour, check, reason) in cases {

@@ -4,7 +4,7 @@
 mod world;
 
 use proptest::prelude::*;
-use rei::lifecycle::{Approval, Back, Lifecycle, Phase, Policy, Standby};
+use rei::lifecycle::{Approval, Back, Lifecycle, Phase, Policy, Quarantined, Standby};
 use stateright::{Checker, Model, Property};
 use world::{Action, Cause, Left, World, policy};
 
@@ -98,6 +98,16 @@ fn prove(policy: Policy, left: Left) -> usize {
     let checker = Bounded { policy, left }.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     checker.unique_state_count()
+}
+
+#[test]
+fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
+    let old =
+        r#"{"tree":"t","store_path":"/s","evolution":"evo_0002","reason":"slow","at":"2026-01-01T00:00:00.000Z"}"#;
+    let entry: Quarantined = serde_json::from_str(old).unwrap();
+    assert!(["evo_0002", "t", "/s"].iter().all(|name| entry.answers_to(name)) && !entry.answers_to(""));
+    let now = serde_json::to_string(&entry).unwrap();
+    assert!(now.contains(r#""candidate":"evo_0002""#), "{now}");
 }
 
 // The counts are pinned: a change that shrinks the space proves less, one that grows it may have opened a door.

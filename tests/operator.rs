@@ -3,6 +3,8 @@
 #[expect(dead_code, reason = "shared with the tests of the interface, which use all of it")]
 #[path = "interface/fakes.rs"]
 mod fakes;
+#[path = "operator/page.rs"]
+mod page;
 #[path = "interface/shapes.rs"]
 mod shapes;
 
@@ -12,7 +14,7 @@ use std::process::{Output, Stdio};
 use fakes::{Served, operations, until};
 use rei::interface::access::Access;
 use rei::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, Phase, ShowReply, Status};
-use rei::interface::types::MaintenanceAction;
+use rei::interface::types::{MaintenanceAction, SCHEMA};
 use serde_json::{Value, json};
 
 /// A served socket and a `rei.toml` beside it.
@@ -54,7 +56,11 @@ async fn each_command_asks_what_it_says() {
         (vec!["reject", "evo_0003", "-r", "no"], "reject evo_0003 no", "evo_0003 is rejected\n"),
         (vec!["reject", "inc_1"], "reject inc_1 an operator rejected it", "inc_1 is rejected\n"),
         (vec!["rollback"], "rollback None", "generation 41 is current\n"),
-        (vec!["rollback", "--to", "7", "--json"], "rollback Some(7)", "{\n  \"generation\": 41\n}\n"),
+        (
+            vec!["rollback", "--to", "7", "--json"],
+            "rollback Some(7)",
+            "{\n  \"schema\": \"rei/v0.1\",\n  \"generation\": 41\n}\n",
+        ),
         (vec!["pause"], "pause", "no evolution begins until `rei resume`; the runtime is kept alive\n"),
         (vec!["resume"], "resume", "evolutions may begin again\n"),
         (vec!["reexec"], "reexec", "the supervisor goes on as the program that is installed now\n"),
@@ -65,7 +71,7 @@ async fn each_command_asks_what_it_says() {
         assert_eq!(served.owner.calls().last().unwrap(), call, "{args:?}");
     }
     let output = rei(&served, &["evolve", "--rev", "v2", "--blueprint", "b", "--json"]).await;
-    assert_eq!(out(&output), "{\n  \"evolution_id\": \"evo_0001\"\n}\n");
+    assert_eq!(out(&output), "{\n  \"schema\": \"rei/v0.1\",\n  \"evolution_id\": \"evo_0001\"\n}\n");
     assert!(served.owner.calls().last().unwrap().ends_with("Some(\"v2\") Some(\"b\")"));
 }
 
@@ -77,11 +83,14 @@ async fn json_is_exactly_what_travels() {
     assert_eq!(serde_json::from_str::<Value>(&status).unwrap(), json!(shapes::status()));
     let history: Value = serde_json::from_str(&out(&rei(&served, &["history", "-n", "3", "--json"]).await)).unwrap();
     assert_eq!(served.owner.calls().last().unwrap(), "history 3");
-    assert_eq!(history, json!({ "entries": [HistoryEntry { summary: String::new(), ..shapes::history_entry() }] }));
+    assert_eq!(
+        history,
+        json!({ "schema": SCHEMA, "entries": [HistoryEntry { summary: String::new(), ..shapes::history_entry() }] })
+    );
     let shown = out(&rei(&served, &["show", "rec_0001", "--json"]).await);
     assert_eq!(serde_json::from_str::<ShowReply>(&shown).unwrap(), shapes::show_reply());
     let held: Value = serde_json::from_str(&out(&rei(&served, &["show", "quarantine", "--json"]).await)).unwrap();
-    assert_eq!(held, json!({ "entries": [shapes::quarantine_entry()] }));
+    assert_eq!(held, json!({ "schema": SCHEMA, "entries": [shapes::quarantine_entry()] }));
 }
 
 #[tokio::test]

@@ -33,10 +33,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", ANY_LOWER),
 ];
 
-/// Imports against the order, each with its reason.
-const CIRCLES: &[(&str, &str, &str)] =
-    &[("demo", "cli", "the demo is one command, and tells its story through the one `Ui`")];
-
 /// The rooms on top may use all that stands above them in [`ROOMS`].
 const ANY_LOWER: &[&str] = &["*"];
 
@@ -124,9 +120,6 @@ const HOSTS: &[&str] =
 
 /// Where build machines keep checkouts: a path below these is one that no reader has.
 const CHECKOUTS: &[&str] = &["/work/", "/workspace/", "/Users/", "/home/runner/"];
-
-/// Dependencies whose users are still on their way here, and who they are.
-const AWAITED: &[(&str, &str)] = &[("hdrhistogram", "the load of the demo")];
 
 /// A file of the project, by its path below the root.
 struct File {
@@ -261,9 +254,7 @@ fn imports_run_one_way() {
     let mut findings = Vec::new();
     for (room, used) in &found {
         let allowed = may_use(room);
-        let circle = |other: &str| CIRCLES.iter().any(|(from, to, _)| from == room && *to == other);
-        let forbidden = |other: &str| !allowed.contains(other) && !circle(other);
-        for (other, place) in used.iter().filter(|(other, _)| forbidden(other)) {
+        for (other, place) in used.iter().filter(|(other, _)| !allowed.contains(other.as_str())) {
             findings.push(format!("{place}: {room} must not use {other}"));
         }
         let named = ROOMS.iter().find(|(name, _)| name == room).map_or(&[][..], |(_, named)| named);
@@ -338,6 +329,24 @@ fn every_file_says_what_it_is_for_and_fits_in_a_head() {
         }
     }
     none("a reader finds the way", findings);
+}
+
+#[test]
+fn a_mod_file_is_a_map_and_holds_no_code() {
+    let map = Regex::new(r"^(#\[cfg\(test\)\]|(pub(\([^)]*\))? )?(use|mod) )").unwrap();
+    let mut findings = Vec::new();
+    for file in files().iter().filter(|file| file.path.starts_with("src/") && file.path.ends_with("/mod.rs")) {
+        let mut names = false;
+        for (n, line) in file.code().iter().filter(|(_, line)| !line.trim().is_empty()) {
+            let begins = map.is_match(line);
+            if !begins && !names {
+                findings.push(format!("{}:{n}: {line}", file.path));
+            }
+            // A list of names goes over lines.
+            names = (begins || names) && !line.ends_with(';');
+        }
+    }
+    none("mod.rs documents and re-exports, and nothing else", findings);
 }
 
 fn directories(dir: &Path) -> Vec<PathBuf> {
@@ -429,8 +438,7 @@ fn every_dependency_has_a_reason_and_a_user() {
         if rest.split_once(" # ").is_none_or(|(_, reason)| reason.len() <= 3) {
             findings.push(format!("{name}: no reason after it"));
         }
-        let awaited = AWAITED.iter().any(|(awaited, _)| *awaited == name);
-        if !has_word(&rust, &name.replace('-', "_")) && !awaited {
+        if !has_word(&rust, &name.replace('-', "_")) {
             findings.push(format!("{name}: nobody uses it"));
         }
     }

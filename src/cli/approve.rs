@@ -23,7 +23,7 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let evolution_id = ask(global, async |it| it.approve(args.id.clone()).await)?;
     if args.json {
-        return Ok(ui.shape(&serde_json::json!({ "evolution_id": evolution_id }))?);
+        return Ok(ui.json(&serde_json::json!({ "evolution_id": evolution_id }))?);
     }
     ui.result(&format!("{evolution_id} goes on"))?;
     ui.hint("rei status --watch");

@@ -15,9 +15,12 @@ use super::{
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
 
+/// The file of a runtime, where no other is named.
+pub(super) const CONFIG: &str = "rei.toml";
+
 /// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
 #[derive(Debug, Parser)]
-#[command(name = "rei", version, after_help = after_help(), propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "rei", version, after_help = after_help(), disable_help_subcommand = true)]
 pub struct Cli {
     /// For every command.
     #[command(flatten)]
@@ -29,15 +32,16 @@ pub struct Cli {
 
 /// Arguments of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "For every command")]
 pub struct Global {
     /// The file that describes the runtime
-    #[arg(short, long, value_name = "FILE", default_value = "rei.toml", global = true)]
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG, global = true)]
     pub config: PathBuf,
     /// Say only results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// When to use colour; NO_COLOR and CLICOLOR are honoured
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true)]
+    /// When to use colour: auto, always or never; NO_COLOR, CLICOLOR and CLICOLOR_FORCE are honoured
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, hide_possible_values = true)]
     pub color: Color,
 }
 
@@ -56,9 +60,9 @@ pub enum Command {
     History(history::Args),
     /// One object with its evidence: an evolution, incident, candidate, report; or the quarantine
     Show(show::Args),
-    /// Ask for an evolution
+    /// Ask for an evolution: to a new commit, or by a blueprint
     Evolve(evolve::Args),
-    /// Say yes to a candidate that waits for it
+    /// Say yes to what waits for an operator, as `rei status` tells
     Approve(approve::Args),
     /// Say no: end an evolution or close an incident
     Reject(reject::Args),
@@ -70,7 +74,7 @@ pub enum Command {
     Resume(resume::Args),
     /// Take content out of quarantine
     Lift(lift::Args),
-    /// Replace the supervisor's program in place
+    /// Replace the supervisor's program in place, by the one that is installed now
     Reexec(reexec::Args),
     /// End the runtime, then the supervisor
     Stop(stop::Args),
@@ -115,7 +119,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
     let done = match &cli.command {
-        Command::Init(args) => init::run(args, ui),
+        Command::Init(args) => init::run(args, &cli.global, ui),
         Command::Check(args) => check::run(args, &cli.global, ui),
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Status(args) => status::run(args, &cli.global, ui),
@@ -140,9 +144,15 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
     done.map(|()| ExitCode::from(exit_code::SUCCESS))
 }
 
+/// The way in.
+const BEGIN: &str = "\
+Begin with:
+  rei demo                          to see it work; it needs no file
+  rei init, rei check, rei run      in the directory of a flake, to run its service";
+
 fn after_help() -> String {
     let lines: Vec<String> = exit_code::TABLE.iter().map(|(code, meaning)| format!("  {code:2}  {meaning}")).collect();
-    format!("Exit codes:\n{}", lines.join("\n"))
+    format!("{BEGIN}\n\nExit codes:\n{}", lines.join("\n"))
 }
 
 /// A runtime for commands that run other programs or talk to a socket.

@@ -150,7 +150,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
             _ => &[],
         };
         let ok = loaded.is_ok() && failed == 0;
-        ui.json("check", &serde_json::json!({ "ok": ok, "answers": answers, "problems": problems }))?;
+        ui.json(&serde_json::json!({ "ok": ok, "answers": answers, "problems": problems }))?;
     }
     let _ = loaded?;
     match failed {

@@ -1,11 +1,7 @@
 //! How a command reaches the supervisor of `rei.toml`, and the memory of one that does not run.
 
-use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::args::{Global, runtime};
 use super::error::CommandError;
@@ -18,9 +14,6 @@ use crate::supervisor::chronicle::Chronicle;
 use crate::supervisor::paths::Paths;
 use crate::supervisor::record::Entry;
 use crate::time::Timestamp;
-
-/// The largest stored object that is read, in bytes: what fits one message of the interface.
-const OBJECT_BYTES_MAX: u64 = 1 << 20;
 
 /// Where the supervisor of `rei.toml` has its things.
 ///
@@ -77,24 +70,6 @@ pub(super) fn walk(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle,
         ControlFlow::Continue(())
     })?;
     Ok(chronicle)
-}
-
-/// The stored object of this id, where there is one.
-pub(super) fn stored(paths: &Paths, id: &str) -> Option<Value> {
-    // An id is a name, never a path.
-    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return None;
-    }
-    read_bounded(&paths.object(id)).ok()
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Value> {
-    let mut text = Vec::new();
-    std::fs::File::open(path)?.take(OBJECT_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > OBJECT_BYTES_MAX {
-        return Err(std::io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(serde_json::from_slice(&text)?)
 }
 
 /// How pages look now.

@@ -33,7 +33,7 @@ pub struct Args {
     /// How long to wait: 90s, 10m, 2h; the evolution goes on after it
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Print the result as JSON: the evolution's id, or with --wait the evolution
+    /// Print the evolution's id as JSON, or with --wait the evolution
     #[arg(long)]
     json: bool,
 }
@@ -52,7 +52,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     }
     let evolution_id = ask(global, async |it| it.evolve(args.rev.clone(), args.blueprint.clone()).await)?;
     if args.json {
-        return Ok(ui.shape(&serde_json::json!({ "evolution_id": evolution_id }))?);
+        return Ok(ui.json(&serde_json::json!({ "evolution_id": evolution_id }))?);
     }
     ui.result(&format!("{evolution_id} begins"))?;
     ui.hint("rei status --watch");
@@ -73,7 +73,7 @@ fn wait(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
         }
     })?;
     match args.json {
-        true => ui.shape(&shown)?,
+        true => ui.json(&shown)?,
         false => ui.result(&view::show(&shown, look(ui)))?,
     }
     outcome(&entry(&shown)?)

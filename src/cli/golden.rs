@@ -103,7 +103,7 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
 fn list(args: &ListArgs, config: &Config, ui: &mut Ui) -> Result<(), CommandError> {
     let runs = golden::list(&config.validation.golden)?;
     if args.json {
-        ui.json("golden_runs", &runs)?;
+        ui.json(&serde_json::json!({ "runs": runs }))?;
     } else if runs.is_empty() {
         ui.status("there are no golden runs");
         ui.hint("make one: rei golden import FILE");
@@ -137,7 +137,7 @@ fn replay(args: &ReplayArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     }
     drop(progress);
     if args.json {
-        ui.json("golden_replayed", &results)?;
+        ui.json(&serde_json::json!({ "runs": results }))?;
     } else {
         results.iter().try_for_each(|result| tell(result, ui))?;
     }

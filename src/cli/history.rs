@@ -33,7 +33,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         |paths| Ok(walk(paths, Chronicle::last(limit))?.history()),
     )?;
     if args.json {
-        ui.shape(&serde_json::json!({ "entries": entries }))?;
+        ui.json(&serde_json::json!({ "entries": entries }))?;
     } else if entries.is_empty() {
         ui.status("nothing happened yet");
     } else {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::runtime;
+use super::args::{CONFIG, Global, runtime};
 use super::error::{CommandError, Kind};
 use super::ui::Ui;
 use crate::command::Command;
@@ -40,18 +40,25 @@ struct Repository {
 ///
 /// # Errors
 /// When there is no flake, a rei.toml is there already, or it cannot be written.
-pub fn run(args: &Args, ui: &mut Ui) -> Result<(), CommandError> {
+pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    if global.config != Path::new(CONFIG) {
+        // What it says begins where it lies.
+        let elsewhere = CommandError::new(Kind::Usage, format!("{CONFIG} is written beside the flake, nowhere else"));
+        return Err(elsewhere.hint("name the directory instead of a file: `rei init DIR`"));
+    }
     let shown = &args.directory;
     let failed = |what: String| CommandError::new(Kind::Failed, what);
-    let directory = shown.canonicalize();
-    let directory = directory.map_err(|error| failed(format!("cannot enter {}", shown.display())).because(error))?;
-    let file = shown.join("rei.toml");
+    let directory = shown.canonicalize().map_err(|error| {
+        failed(format!("cannot enter {}", shown.display())).because(error).hint("name the directory of a flake")
+    })?;
+    let here = shown.as_path() == Path::new(".");
+    let file = if here { PathBuf::from(CONFIG) } else { shown.join(CONFIG) };
     if file.symlink_metadata().is_ok() {
         if args.systemd {
             return unit::write(&file, ui);
         }
         let error = failed(format!("{} is there already", file.display()));
-        return Err(error.hint(format!("`rei check --config {}` tells whether it is right", file.display())));
+        return Err(error.hint(format!("`{}` tells whether it is right", check(&file))));
     }
     if !directory.join("flake.nix").is_file() {
         let error = failed(format!("{} has no flake.nix", shown.display()));
@@ -79,7 +86,12 @@ fn tell(file: &Path, answers: &Answers, repository: Option<&Repository>, package
         let names = packages.join(", ");
         ui.warning(&format!("the flake has no package `default`: set `runtime.package` to one of {names}"));
     }
-    ui.hint(&format!("look at `command` and `listen`, then `rei check --config {}`", file.display()));
+    ui.hint(&format!("look at `command` and `listen`, then `{}`", check(file)));
+}
+
+/// The command that checks this file.
+fn check(file: &Path) -> String {
+    if file == Path::new(CONFIG) { "rei check".to_owned() } else { format!("rei check --config {}", file.display()) }
 }
 
 async fn answers(directory: &Path, repository: Option<&Repository>, packages: &[String]) -> Answers {

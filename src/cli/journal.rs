@@ -82,7 +82,7 @@ fn verify(args: &VerifyArgs, global: &Global, ui: &mut Ui) -> Result<(), Command
     let reader = args.which.reader(global)?;
     let verified = reader.verify()?;
     if args.json {
-        ui.json("journal_verified", &verified)?;
+        ui.json(&verified)?;
     } else {
         let span = match (verified.first_at, verified.last_at) {
             (Some(first), Some(last)) => format!(", from {first} to {last}"),

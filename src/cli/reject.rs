@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let evolution_id = ask(global, async |it| it.reject(args.id.clone(), args.reason.clone()).await)?;
     if args.json {
-        return Ok(ui.shape(&serde_json::json!({ "evolution_id": evolution_id }))?);
+        return Ok(ui.json(&serde_json::json!({ "evolution_id": evolution_id }))?);
     }
     ui.result(&format!("{} is rejected", args.id))?;
     Ok(())

@@ -23,7 +23,7 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let generation = ask(global, async |it| it.rollback(args.to).await)?;
     if args.json {
-        return Ok(ui.shape(&serde_json::json!({ "generation": generation }))?);
+        return Ok(ui.json(&serde_json::json!({ "generation": generation }))?);
     }
     ui.result(&format!("generation {generation} is current"))?;
     ui.hint("rei status");

@@ -1,12 +1,13 @@
 //! `rei show`.
 
 use super::args::Global;
-use super::connect::{ask, ask_or_remember, look, stored, walk};
+use super::connect::{ask, ask_or_remember, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::{Kind, view};
 use crate::interface::operations::OperationsError;
 use crate::supervisor::chronicle::Chronicle;
+use crate::supervisor::objects;
 
 /// `rei show ID`: an evolution, incident, context, candidate, report or record, with its evidence.
 #[derive(Debug, clap::Args)]
@@ -38,11 +39,11 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
             let chronicle = walk(paths, Chronicle::of(&args.id))?;
             let absent = OperationsError::NotFound { id: args.id.clone() };
             let not_found = || CommandError::of(Kind::Refused, &absent, absent.hint());
-            chronicle.show(|id| stored(paths, id)).ok_or_else(not_found)
+            chronicle.show(|id| objects::read(paths, id)).ok_or_else(not_found)
         },
     )?;
     if args.json {
-        ui.shape(&shown)?;
+        ui.json(&shown)?;
     } else {
         ui.result(&view::show(&shown, look(ui)))?;
     }
@@ -52,7 +53,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
 fn quarantine(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let entries = ask(global, async |it| it.quarantine().await)?;
     if args.json {
-        ui.shape(&serde_json::json!({ "entries": entries }))?;
+        ui.json(&serde_json::json!({ "entries": entries }))?;
     } else if entries.is_empty() {
         ui.status("nothing is in quarantine");
     } else {

@@ -39,7 +39,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         (false, json) => {
             let status = ask(global, async |it| it.status().await)?;
             match json {
-                true => ui.shape(&status)?,
+                true => ui.json(&status)?,
                 false => ui.result(&view::status(&status, look(ui)))?,
             }
             Ok(())
@@ -57,7 +57,7 @@ fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> 
         let mut events = client.monitor().await?;
         loop {
             match next(&client, &mut events).await? {
-                Next::Event(event) if json => ui.shape_line(&event)?,
+                Next::Event(event) if json => ui.json_line(&event)?,
                 Next::Event(event) => {
                     ui.result(&view::event_line(&event, look(ui)))?;
                     ui.out().flush()?;

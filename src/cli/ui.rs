@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::error::CommandError;
 use super::journald::{self, Priority};
@@ -159,27 +159,12 @@ impl Ui {
         writeln!(self.out.sink, "{text}")
     }
 
-    /// Prints the result as JSON: `kind` and the version of the shape first, then the fields of `value`.
+    /// Prints the result as JSON: one object with the version of its shape. docs/cli.md has them all.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn json(&mut self, kind: &str, value: &impl Serialize) -> io::Result<()> {
-        let mut whole = json!({ "schema": SCHEMA, "kind": kind });
-        match (whole.as_object_mut(), serde_json::to_value(value)?) {
-            (Some(fields), Value::Object(more)) => fields.extend(more),
-            (Some(fields), other) => drop(fields.insert("items".to_owned(), other)),
-            (None, _) => {}
-        }
-        serde_json::to_writer_pretty(&mut self.out.sink, &whole)?;
-        writeln!(self.out.sink)
-    }
-
-    /// Prints an object of the interface as JSON, exactly as it travels.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn shape(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.out.sink, value)?;
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut self.out.sink, &versioned(value)?)?;
         writeln!(self.out.sink)
     }
 
@@ -187,8 +172,8 @@ impl Ui {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn shape_line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out.sink, value)?;
+    pub fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out.sink, &versioned(value)?)?;
         writeln!(self.out.sink)?;
         self.out.sink.flush()
     }
@@ -300,6 +285,16 @@ impl Ui {
     }
 }
 
+/// An object with its `schema` first, as the objects of the interface have it.
+fn versioned(value: &impl Serialize) -> io::Result<Value> {
+    let Value::Object(fields) = serde_json::to_value(value)? else {
+        return Err(io::Error::other("a result in JSON is an object"));
+    };
+    let mut whole = Map::from_iter([("schema".to_owned(), SCHEMA.into())]);
+    whole.extend(fields);
+    Ok(Value::Object(whole))
+}
+
 /// The columns of the terminal on standard output.
 fn terminal_width() -> Option<u16> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
@@ -312,6 +307,8 @@ fn terminal_width() -> Option<u16> {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
+
+    use serde_json::json;
 
     use super::super::Kind;
     use super::*;
@@ -406,16 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn json_says_what_it_is() {
+    fn json_has_its_version_first() {
         let (out, _) = said(false, false, |ui| {
-            ui.json("example", &json!({ "a": 1 })).unwrap();
-            ui.json("list", &[1, 2]).unwrap();
+            ui.json_line(&json!({ "a": 1 })).unwrap();
+            ui.json_line(&json!({ "schema": "rei/v0.1", "a": 1 })).unwrap();
+            assert!(ui.json(&[1, 2]).is_err(), "a list has no place for a version");
         });
-        let compact: String = out.split_whitespace().collect();
-        assert_eq!(
-            compact,
-            r#"{"schema":"rei/v0.1","kind":"example","a":1}{"schema":"rei/v0.1","kind":"list","items":[1,2]}"#
-        );
+        assert_eq!(out, "{\"schema\":\"rei/v0.1\",\"a\":1}\n".repeat(2));
     }
 
     #[test]

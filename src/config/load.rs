@@ -93,6 +93,12 @@ impl LoadError {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("`rei init` writes one for the flake in this directory, or name one by --config FILE".to_owned())
             }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::IsADirectory => {
+                Some("name the file in it by --config FILE".to_owned())
+            }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("it must be readable by whoever runs rei".to_owned())
+            }
             Self::Read { .. } | Self::Invalid { .. } => None,
             Self::TooLarge { .. } | Self::NotText { .. } => Some("name a rei.toml by --config FILE".to_owned()),
         }

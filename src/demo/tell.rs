@@ -3,26 +3,50 @@
 use std::io;
 use std::time::Instant;
 
-use crate::cli::{Role, Ui};
+/// What a part of a line is, which decides how it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The head of an act.
+    Heading,
+    /// Of less weight.
+    Faint,
+    /// The mark of what went as it should.
+    Good,
+    /// The mark of what is bad.
+    Bad,
+    /// What an operator types.
+    Typed,
+}
+
+/// Where the story is written.
+pub trait Page {
+    /// Writes one line, or several.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn line(&mut self, text: &str) -> io::Result<()>;
+
+    /// A part of a line in its look.
+    fn paint(&self, part: Part, text: &str) -> String;
+}
 
 /// Columns of a rule across the page.
 const RULE: usize = 78;
 
 /// Tells the story on a terminal or in a log, line by line.
-pub struct Teller<'u> {
-    ui: &'u mut Ui,
-    plain: bool,
+pub struct Teller<'p> {
+    page: &'p mut dyn Page,
     begun: Instant,
 }
 
-impl<'u> Teller<'u> {
-    /// Begins now; `plain` uses no colour whatever the terminal.
-    pub fn new(ui: &'u mut Ui, plain: bool) -> Self {
-        Self { ui, plain, begun: Instant::now() }
+impl<'p> Teller<'p> {
+    /// Begins now.
+    pub fn new(page: &'p mut dyn Page) -> Self {
+        Self { page, begun: Instant::now() }
     }
 
-    fn paint(&self, role: Role, text: &str) -> String {
-        if self.plain { text.to_owned() } else { self.ui.paint(role, text) }
+    fn paint(&self, part: Part, text: &str) -> String {
+        self.page.paint(part, text)
     }
 
     /// The head of an act, or of the whole.
@@ -31,8 +55,8 @@ impl<'u> Teller<'u> {
     /// When the output cannot be written; so with every other method.
     pub fn head(&mut self, title: &str) -> io::Result<()> {
         let rule = "─".repeat(RULE.saturating_sub(title.chars().count() + 1));
-        let line = format!("\n{} {}", self.paint(Role::Heading, title), self.paint(Role::Faint, &rule));
-        self.ui.result(&line)
+        let line = format!("\n{} {}", self.paint(Part::Heading, title), self.paint(Part::Faint, &rule));
+        self.page.line(&line)
     }
 
     /// A paragraph without a time.
@@ -40,7 +64,7 @@ impl<'u> Teller<'u> {
     /// # Errors
     /// As [`Teller::head`].
     pub fn text(&mut self, text: &str) -> io::Result<()> {
-        self.ui.result(text)
+        self.page.line(text)
     }
 
     /// Something that happened.
@@ -48,7 +72,7 @@ impl<'u> Teller<'u> {
     /// # Errors
     /// As [`Teller::head`].
     pub fn say(&mut self, text: &str) -> io::Result<()> {
-        self.line(' ', Role::Faint, text)
+        self.line(' ', Part::Faint, text)
     }
 
     /// Something that went as it should.
@@ -56,7 +80,7 @@ impl<'u> Teller<'u> {
     /// # Errors
     /// As [`Teller::head`].
     pub fn good(&mut self, text: &str) -> io::Result<()> {
-        self.line('✓', Role::Good, text)
+        self.line('✓', Part::Good, text)
     }
 
     /// Something bad, which the story needs.
@@ -64,7 +88,7 @@ impl<'u> Teller<'u> {
     /// # Errors
     /// As [`Teller::head`].
     pub fn bad(&mut self, text: &str) -> io::Result<()> {
-        self.line('✗', Role::Bad, text)
+        self.line('✗', Part::Bad, text)
     }
 
     /// What belongs to the line above: source, output.
@@ -73,8 +97,8 @@ impl<'u> Teller<'u> {
     /// As [`Teller::head`].
     pub fn quote(&mut self, text: &str) -> io::Result<()> {
         for line in text.trim_end().lines() {
-            let line = self.paint(Role::Faint, &format!("{:13}{line}", "")).trim_end().to_owned();
-            self.ui.result(&line)?;
+            let line = self.paint(Part::Faint, &format!("{:13}{line}", "")).trim_end().to_owned();
+            self.page.line(&line)?;
         }
         Ok(())
     }
@@ -84,8 +108,8 @@ impl<'u> Teller<'u> {
     /// # Errors
     /// As [`Teller::head`].
     pub fn typed(&mut self, command: &str) -> io::Result<()> {
-        let line = format!("\n{}", self.paint(Role::Hint, &format!("  $ {command}")));
-        self.ui.result(&line)
+        let line = format!("\n{}", self.paint(Part::Typed, &format!("  $ {command}")));
+        self.page.line(&line)
     }
 
     /// What it printed.
@@ -94,7 +118,7 @@ impl<'u> Teller<'u> {
     /// As [`Teller::head`].
     pub fn printed(&mut self, text: &str) -> io::Result<()> {
         for line in text.trim_end().lines() {
-            self.ui.result(format!("  {line}").trim_end())?;
+            self.page.line(format!("  {line}").trim_end())?;
         }
         Ok(())
     }
@@ -107,8 +131,8 @@ impl<'u> Teller<'u> {
         let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, value) in facts {
             let pad = " ".repeat(width - name.chars().count());
-            let line = format!("  {}{pad}   {value}", self.paint(Role::Faint, name));
-            self.ui.result(&line)?;
+            let line = format!("  {}{pad}   {value}", self.paint(Part::Faint, name));
+            self.page.line(&line)?;
         }
         Ok(())
     }
@@ -118,44 +142,42 @@ impl<'u> Teller<'u> {
         self.begun.elapsed().as_secs_f64()
     }
 
-    fn line(&mut self, mark: char, role: Role, text: &str) -> io::Result<()> {
-        let time = self.paint(Role::Faint, &format!("{:7.1} s", self.seconds()));
-        let mark = self.paint(role, &mark.to_string());
-        self.ui.result(&format!("{time}  {mark} {text}"))
+    fn line(&mut self, mark: char, part: Part, text: &str) -> io::Result<()> {
+        let time = self.paint(Part::Faint, &format!("{:7.1} s", self.seconds()));
+        let mark = self.paint(part, &mark.to_string());
+        self.page.line(&format!("{time}  {mark} {text}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
-    use std::rc::Rc;
 
-    #[derive(Clone, Default)]
-    struct Page(Rc<RefCell<Vec<u8>>>);
+    #[derive(Default)]
+    struct Text(String);
 
-    impl io::Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.borrow_mut().extend_from_slice(bytes);
-            Ok(bytes.len())
+    impl Page for Text {
+        fn line(&mut self, text: &str) -> io::Result<()> {
+            self.0.push_str(text);
+            self.0.push('\n');
+            Ok(())
         }
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+        fn paint(&self, _: Part, text: &str) -> String {
+            text.to_owned()
         }
     }
 
     #[test]
-    fn a_plain_story_has_no_colour_and_no_blanks_at_line_ends() {
-        let page = Page::default();
-        let mut ui = Ui::to(Box::new(page.clone()), Box::new(io::sink()), true, false);
-        let mut teller = Teller::new(&mut ui, true);
+    fn a_plain_story_is_aligned_and_has_no_blanks_at_line_ends() {
+        let mut page = Text::default();
+        let mut teller = Teller::new(&mut page);
         teller.head("1 · One").unwrap();
         teller.good("it works").unwrap();
         teller.quote("fn a() {\n\n}").unwrap();
         teller.facts(&[("short".into(), "1".into()), ("much longer".into(), "2".into())]).unwrap();
-        let text = String::from_utf8(page.0.borrow().clone()).unwrap();
-        assert!(!text.contains('\x1b') && text.lines().all(|line| line == line.trim_end()), "{text:?}");
+        let text = page.0;
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
         assert!(text.contains("  short         1\n  much longer   2\n"), "{text}");
     }
 }

@@ -23,6 +23,8 @@ use super::wire::{Reader, WireError, Writer, encode};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The bound of an operator's call: the supervisor answers from memory, or after one write to its journal.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// The bound of a call that is answered from the journal, which may be long, and where other readers may come first.
+const RECALL_TIMEOUT: Duration = Duration::from_secs(125);
 /// What of an odd reply is quoted, in characters.
 const QUOTE_CHARS: usize = 120;
 
@@ -262,7 +264,11 @@ impl OperationsClient {
     }
 
     async fn call<M: Method>(&self, call: M) -> Operation<M::Reply> {
-        Conversation::connect(&self.path).await?.call(&call, OPERATION_TIMEOUT).await
+        self.call_within(call, OPERATION_TIMEOUT).await
+    }
+
+    async fn call_within<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
+        Conversation::connect(&self.path).await?.call(&call, after).await
     }
 
     /// The whole state in one view.
@@ -320,7 +326,7 @@ impl OperationsClient {
     /// # Errors
     /// As [`ClientError`] says.
     pub async fn history(&self, limit: Option<u64>) -> Operation<Vec<HistoryEntry>> {
-        self.call(operations::History { limit }).await.map(|reply| reply.entries)
+        self.call_within(operations::History { limit }, RECALL_TIMEOUT).await.map(|reply| reply.entries)
     }
 
     /// One object by its id.
@@ -328,7 +334,7 @@ impl OperationsClient {
     /// # Errors
     /// As [`ClientError`] says.
     pub async fn show(&self, id: String) -> Operation<ShowReply> {
-        self.call(operations::Show { id }).await.map(|reply| reply.shown)
+        self.call_within(operations::Show { id }, RECALL_TIMEOUT).await.map(|reply| reply.shown)
     }
 
     /// Starts no evolution until [`OperationsClient::resume`].

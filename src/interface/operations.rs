@@ -68,7 +68,7 @@ pub trait Operations: Send + Sync + 'static {
     fn approve(&self, caller: &Caller, id: String)
     -> impl Future<Output = Result<EvolutionId, OperationsError>> + Send;
 
-    /// Says no: ends the evolution and quarantines its candidate.
+    /// Says no: ends the evolution and quarantines its candidate, or closes an incident, for which the id is empty.
     ///
     /// # Errors
     /// [`OperationsError::NotFound`], [`OperationsError::WrongPhase`].
@@ -236,7 +236,8 @@ pub mod call {
         /// Says yes to what waits for an operator; `id` is an evolution or its candidate. Errors: NotFound, WrongPhase.
         Approve(id: String) -> ApproveReply(evolution_id: EvolutionId);
 
-        /// Says no: ends the evolution and quarantines its candidate. Errors: NotFound, WrongPhase.
+        /// Says no: ends the evolution and quarantines its candidate, or closes the incident `id`; `evolution_id` is empty
+        /// then. Errors: NotFound, WrongPhase.
         Reject(id: String, reason: String) -> RejectReply(evolution_id: EvolutionId);
 
         /// Restores Previous, or the version of the profile generation `to_generation`, at once. Returns the generation that

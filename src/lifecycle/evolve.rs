@@ -374,7 +374,7 @@ impl Lifecycle {
         let entry = Quarantined {
             tree: version.tree.clone(),
             store_path: version.store_path.clone(),
-            evolution: current.id.clone(),
+            candidate: current.candidate.clone(),
             reason: reason.to_owned(),
             at: out.at,
         };

@@ -56,7 +56,7 @@ impl Lifecycle {
             Request::Reject { id, .. } => self.refuse_reject(id),
             Request::Rollback { to } => self.refuse_rollback(*to),
             Request::Pause | Request::Resume => None,
-            Request::Lift { content } if self.is_quarantined(content) => None,
+            Request::Lift { content } if self.quarantine.iter().any(|entry| entry.answers_to(content)) => None,
             Request::Lift { content } => Some(Refusal::NotFound {
                 what: "quarantined content",
                 name: content.clone(),
@@ -173,7 +173,7 @@ impl Lifecycle {
                 self.recent.clear();
             }
             Request::Lift { content } => {
-                self.quarantine.retain(|entry| entry.tree != content && entry.store_path != content);
+                self.quarantine.retain(|entry| !entry.answers_to(&content));
             }
         }
     }

@@ -295,12 +295,20 @@ pub struct Quarantined {
     pub tree: String,
     /// The store path; empty where it was never built.
     pub store_path: String,
-    /// The evolution that ended with it.
-    pub evolution: EvolutionId,
+    /// The candidate that it was; from a snapshot that named its evolution instead, that.
+    #[serde(alias = "evolution")]
+    pub candidate: CandidateId,
     /// Why.
     pub reason: String,
     /// Since when.
     pub at: Timestamp,
+}
+
+impl Quarantined {
+    /// Whether a name is one of this content: the candidate, its tree or its store path.
+    pub fn answers_to(&self, name: &str) -> bool {
+        !name.is_empty() && [&self.candidate.0, &self.tree, &self.store_path].into_iter().any(|known| known == name)
+    }
 }
 
 /// A timer that is set.

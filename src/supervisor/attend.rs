@@ -150,6 +150,8 @@ pub async fn attend(mut it: Attend) {
 async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exit) {
     let ran_ms = u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX);
     teller.tell(News::Exited(exit, ran_ms)).await;
+    // The loop has its turn now, and starts the successor; the kernel makes one cgroup, or removes one, at a time.
+    tokio::task::yield_now().await;
     it.instance.end().await;
     let asked = Instant::now();
     while !it.log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {

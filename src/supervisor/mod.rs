@@ -5,13 +5,14 @@
 //! | `shell` | the loop: one input, one decision, all its effects |
 //! | `input` | what the loop can be told |
 //! | `carry` | effects, carried out |
-//! | `slots`, `attend` | instances: started, adopted, ended; the task that attends each |
+//! | `slots`, `attend`, `logpipe` | instances: started, adopted, ended; the task that attends each; where they print |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
 //! | `story` | the log, for a person |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
+//! | `objects` | contexts, candidates, reports and incidents as files |
 //! | `start` | from rei.toml to a running loop, and its end |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
@@ -23,6 +24,8 @@ pub mod chronicle;
 mod clock;
 mod input;
 mod keep;
+mod logpipe;
+pub mod objects;
 mod operate;
 pub mod paths;
 mod policy;

@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::objects;
 use super::paths::Paths;
 use super::record::Entry;
 use super::shell::Shell;
@@ -19,21 +21,28 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Effect, Event, Refusal, Request};
+use crate::lifecycle::{Effect, Event, Lifecycle, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
 /// The pause after an alarm before the next is heard.
 const ALARM_PAUSE: Duration = Duration::from_millis(20);
 
-/// Walks the journal that the supervisor writes meanwhile.
-fn read_journal(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, OperationsError> {
+/// Walks through the journal at once: each takes a thread, and the service needs the processors more.
+pub(super) const JOURNAL_READERS_MAX: usize = 2;
+
+/// Walks the journal that the supervisor writes meanwhile, as long as somebody waits for what is found.
+fn read_journal(
+    paths: &Paths,
+    mut chronicle: Chronicle,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Chronicle, OperationsError> {
     let unreadable =
         |error: crate::journal::Error| OperationsError::Busy { reason: work::reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
         chronicle.take(&record);
-        ControlFlow::Continue(())
+        if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     reader.records(1, take).map_err(unreadable)?;
     Ok(chronicle)
@@ -45,10 +54,23 @@ impl Shell {
         if let Some(refusal) = self.core.refusal(&request) {
             return Err(self.refused(&refusal));
         }
+        let current = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        let about = match &request {
+            Request::Reject { id, .. } if self.core.incidents().values().any(|open| open.id.0 == *id) => {
+                Some(String::new())
+            }
+            // It may be over at once.
+            Request::Approve { .. } | Request::Reject { .. } => Some(current(&self.core)),
+            Request::Evolve { .. }
+            | Request::Rollback { .. }
+            | Request::Pause
+            | Request::Resume
+            | Request::Lift { .. } => None,
+        };
         let event = Event::Operator { who, request };
         // Decided at once, so that the answer names what came of it.
         self.take(event).map_err(|(_, why)| OperationsError::Busy { reason: why })?;
-        let evolution = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        let evolution = about.unwrap_or_else(|| current(&self.core));
         Ok((evolution, self.core.active().map_or(0, |active| active.generation)))
     }
 
@@ -66,22 +88,36 @@ impl Shell {
         }
     }
 
-    /// The last entries, read from the journal beside the loop: it may be long.
+    /// The last entries.
     pub(super) fn history(&self, limit: u64, reply: oneshot::Sender<Result<Vec<HistoryEntry>, OperationsError>>) {
-        let paths = self.tools.paths.clone();
-        tokio::task::spawn_blocking(move || {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let _ = reply.send(read_journal(&paths, Chronicle::last(limit)).map(|chronicle| chronicle.history()));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.recall(Chronicle::last(limit), reply, |chronicle, _| Ok(chronicle.history()));
+    }
+
+    /// One object, of the journal and the files beside it.
+    pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
+        self.recall(Chronicle::of(&id), reply, |chronicle, paths| {
+            let shown = chronicle.show(|id| objects::read(paths, id));
+            shown.ok_or(OperationsError::NotFound { id })
         });
     }
 
-    /// One object, read from the journal and the files beside it.
-    pub(super) fn show(&self, id: String, reply: oneshot::Sender<Result<ShowReply, OperationsError>>) {
-        let paths = self.tools.paths.clone();
-        tokio::task::spawn_blocking(move || {
-            let file = |id: &str| serde_json::from_slice(&std::fs::read(paths.object(id)).ok()?).ok();
-            let shown = read_journal(&paths, Chronicle::of(&id)).map(|chronicle| chronicle.show(file));
-            let _ = reply.send(shown.and_then(|shown| shown.ok_or(OperationsError::NotFound { id })));
+    /// Reads the journal beside the loop, for it may be long, and tells what was found in it.
+    fn recall<T: Send + 'static>(
+        &self,
+        chronicle: Chronicle,
+        reply: oneshot::Sender<Result<T, OperationsError>>,
+        tell: impl FnOnce(Chronicle, &Paths) -> Result<T, OperationsError> + Send + 'static,
+    ) {
+        let (paths, readers) = (self.tools.paths.clone(), Arc::clone(&self.journal_readers));
+        tokio::spawn(async move {
+            // Nobody closes it.
+            let Ok(turn) = readers.acquire_owned().await else { return };
+            tokio::task::spawn_blocking(move || {
+                let read = read_journal(&paths, chronicle, || !reply.is_closed());
+                let _ = reply.send(read.and_then(|chronicle| tell(chronicle, &paths)));
+                drop(turn);
+            });
         });
     }
 
@@ -286,10 +322,8 @@ impl Shell {
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
             let made = work::build(tools.clone(), order, inputs).await;
-            let file = std::fs::read(tools.paths.object(&candidate.0)).ok();
             let answer = match made {
-                Some(Event::Built { .. }) => file
-                    .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
                     .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
                 Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
                     stage,
@@ -315,8 +349,7 @@ impl Shell {
             let _ = reply.send(Err(error));
             return;
         }
-        let known = std::fs::read(self.tools.paths.object(&candidate.id.0)).ok();
-        let known: Option<CandidateRuntime> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known: Option<CandidateRuntime> = objects::read(&self.tools.paths, &candidate.id.0);
         if known.is_none_or(|known| known.version != candidate.version) {
             let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
             return;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::task::AbortHandle;
 
 use super::clock::Clock;
@@ -95,6 +95,8 @@ pub struct Shell {
     pub(super) not_yet: [Option<String>; 2],
     /// How the last instance of Active ended.
     pub(super) last_exit: Option<String>,
+    /// Who reads the journal for an operator takes one.
+    pub(super) journal_readers: Arc<Semaphore>,
     /// Builds and validations that were asked for from outside.
     pub(super) asides: u64,
 }

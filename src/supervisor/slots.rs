@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::keep::Store;
+use super::logpipe::{self, Ahead};
 use super::tools::Tools;
 use super::work::reason;
 use crate::lifecycle::{self, Slot};
@@ -20,7 +21,7 @@ use crate::report::chain;
 use crate::runtime::instance::Instance;
 use crate::runtime::isolation::{InstancePaths, Sandbox};
 use crate::runtime::keeper::INSTANCE_PREFIX;
-use crate::runtime::logs::{self, Log};
+use crate::runtime::logs::Log;
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::process;
 use crate::runtime::spawn::{self, SpawnSpec};
@@ -28,8 +29,7 @@ use crate::runtime::table::{self, InstanceTable};
 use crate::runtime::traffic::Traffic;
 use crate::runtime::tree::{TreeLimits, TreeMethod, Trees};
 
-/// Name the read end of an instance's log pipe, and its notify socket, in the descriptor store.
-const LOG_PREFIX: &str = "log/";
+/// Names the notify socket of an instance in the descriptor store.
 const NOTIFY_PREFIX: &str = "notify/";
 
 /// All that runs.
@@ -43,6 +43,7 @@ pub struct Occupants {
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
+    ahead: Ahead,
 }
 
 /// The instance in a slot.
@@ -101,6 +102,7 @@ impl Occupants {
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -142,16 +144,18 @@ impl Occupants {
 
     fn release(&mut self, id: &str) {
         self.table.clear(id);
-        self.released.extend([INSTANCE_PREFIX, LOG_PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
+        self.released.extend([INSTANCE_PREFIX, logpipe::PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
     }
 
-    /// Lets the store forget instances that have ended. Their successors were started first: it takes a while to ask it.
+    /// Lets the store forget instances that have ended, and prepares the next start. Their successors were started first:
+    /// it takes a while to ask the store.
     pub fn let_go(&mut self, store: &Store) {
         for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
             }
         }
+        self.ahead.prepare(store);
     }
 
     /// The log of the last instance in a slot.
@@ -175,10 +179,12 @@ impl Occupants {
     /// In one line, for a person: which step failed and why.
     pub fn start(&mut self, wanted: &Wanted<'_>, id: String) -> Result<lifecycle::Instance, String> {
         let mut kept = Kept::new();
-        let (read, write) = log_pipe(wanted, &id, &mut kept)?;
-        let spawned = self.spawn(wanted, &id, &write, &mut kept);
+        let pipe = self.ahead.take(&id, wanted.store)?;
+        let spawned = self.spawn(wanted, &id, &pipe.write, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
+        let (read, of_pipe) = pipe.belongs_to(&id, wanted.store);
+        kept.extend(of_pipe);
         let log = match self.read_log(wanted, read) {
             Ok(log) => log,
             Err(why) => {
@@ -301,13 +307,14 @@ impl Occupants {
         let mut take = |prefix: &str| {
             let name = format!("{prefix}{id}");
             let (_, fd) = from.swap_remove(from.iter().position(|(kept, _)| *kept == name)?);
-            match fd.try_clone() {
-                Ok(copy) => kept.push((name, copy)),
-                Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
-            }
+            keep_copy(name, fd.as_fd(), &mut kept);
             Some(fd)
         };
-        let (pipe, notify, pidfd) = (take(LOG_PREFIX), take(NOTIFY_PREFIX), take(INSTANCE_PREFIX));
+        let (notify, pidfd) = (take(NOTIFY_PREFIX), take(INSTANCE_PREFIX));
+        let pipe = logpipe::kept(id, from, wanted.store).map(|(pipe, of_pipe)| {
+            kept.extend(of_pipe);
+            pipe
+        });
         let adopted = match entry.pid {
             Some(pid) => Instance::adopt(id, pid, entry.start_ticks, &self.trees).map_err(|error| chain(&error)),
             None => Err("it was not made".to_owned()),
@@ -348,7 +355,8 @@ impl Occupants {
             Some(pipe) => self.read_log(wanted, pipe),
             // Its output goes nowhere any more; an empty pipe stands for it.
             None => {
-                let (read, _) = log_pipe(wanted, id, kept)?;
+                let (read, of_pipe) = self.ahead.take(id, wanted.store)?.belongs_to(id, wanted.store);
+                kept.extend(of_pipe);
                 self.read_log(wanted, read)
             }
         }
@@ -376,7 +384,8 @@ impl Occupants {
 
     /// What a new descriptor store must be given for the instances.
     pub fn store_all(&self, store: &Store) {
-        for (name, fd) in self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept) {
+        let instances = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
+        for (name, fd) in instances.chain(self.ahead.kept()) {
             if let Err(error) = lock(store).store(name, fd.as_fd()) {
                 tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
             }
@@ -436,9 +445,9 @@ impl Occupants {
 
     /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.
     pub fn forget(&mut self, left: Kept) {
-        let all = self.slots.iter().flatten().chain(&self.leaving);
-        let ours: BTreeSet<&String> = all.flat_map(|occupant| &occupant.kept).map(|(name, _)| name).collect();
-        let prefixes = [INSTANCE_PREFIX, LOG_PREFIX, NOTIFY_PREFIX];
+        let all = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
+        let ours: BTreeSet<&String> = all.chain(self.ahead.kept()).map(|(name, _)| name).collect();
+        let prefixes = [INSTANCE_PREFIX, logpipe::PREFIX, NOTIFY_PREFIX];
         let is_instances = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let names = left.into_iter().map(|(name, _)| name);
         self.released.extend(names.filter(|name| is_instances(name) && !ours.contains(name)));
@@ -484,21 +493,19 @@ pub struct Said {
 }
 
 /// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
-fn keep(store: &Store, name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
+pub fn keep(store: &Store, name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
     if let Err(error) = lock(store).store(&name, fd) {
         tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
     }
+    keep_copy(name, fd, kept);
+}
+
+/// Keeps a copy of what the store has.
+pub fn keep_copy(name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
     match fd.try_clone_to_owned() {
         Ok(copy) => kept.push((name, copy)),
         Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
     }
-}
-
-/// Opens the pipe of an instance's log; its read end goes to the store.
-fn log_pipe(wanted: &Wanted<'_>, id: &str, kept: &mut Kept) -> Result<(OwnedFd, OwnedFd), String> {
-    let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
-    keep(wanted.store, format!("{LOG_PREFIX}{id}"), read.as_fd(), kept);
-    Ok((read, write))
 }
 
 /// Ends an instance that no slot has.

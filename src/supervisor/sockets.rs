@@ -18,6 +18,9 @@ use crate::lifecycle::Request;
 /// The bound of the loop's answer to a question of state: it never works longer than milliseconds at a time.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// The bound of an answer that is read from the journal: a hundred thousand records take seconds, and readers queue.
+const RECALL: Duration = Duration::from_secs(120);
+
 /// `control.sock`.
 pub struct Control {
     /// The loop.
@@ -32,9 +35,17 @@ fn busy() -> OperationsError {
 
 impl Control {
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, OperationsError> {
+        self.ask_within(ANSWER, ask).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        bound: Duration,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, OperationsError> {
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Ask(ask(reply))).await.map_err(|_| busy())?;
-        tokio::time::timeout(ANSWER, answer).await.map_err(|_| busy())?.map_err(|_| busy())
+        tokio::time::timeout(bound, answer).await.map_err(|_| busy())?.map_err(|_| busy())
     }
 
     async fn request(&self, caller: &Caller, request: Request) -> Result<(EvolutionId, u64), OperationsError> {
@@ -76,11 +87,11 @@ impl Operations for Control {
     }
 
     async fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
-        self.ask(|reply| Ask::History(limit, reply)).await?
+        self.ask_within(RECALL, |reply| Ask::History(limit, reply)).await?
     }
 
     async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
-        self.ask(|reply| Ask::Show(id, reply)).await?
+        self.ask_within(RECALL, |reply| Ask::Show(id, reply)).await?
     }
 
     async fn pause(&self, caller: &Caller) -> Result<(), OperationsError> {

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep::{self, Store};
+use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
@@ -332,6 +333,7 @@ async fn begin(
         started_at: clock.now(),
         not_yet: [None, None],
         last_exit: None,
+        journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
         tools,
     };

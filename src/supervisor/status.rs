@@ -5,7 +5,7 @@ use crate::interface::operations::{
     self as seen, BudgetStatus, EvolutionStatus, InstanceState, InstanceStatus, ListenStatus, QuarantineEntry, Status,
     SupervisorStatus, VersionStatus,
 };
-use crate::interface::types::{CandidateId, ProcessUsage, Role, SCHEMA, Version};
+use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
 use crate::lifecycle::{Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
 
 /// An hour, in milliseconds.
@@ -156,7 +156,7 @@ impl Shell {
     /// What is in quarantine, newest first.
     pub(super) fn quarantine(&self) -> Vec<QuarantineEntry> {
         let entry = |entry: &crate::lifecycle::Quarantined| QuarantineEntry {
-            candidate_id: CandidateId(entry.evolution.0.clone()),
+            candidate_id: entry.candidate.clone(),
             tree: entry.tree.clone(),
             store_path: Some(entry.store_path.clone()).filter(|path| !path.is_empty()),
             reason: entry.reason.clone(),

@@ -47,9 +47,9 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         }
         Event::Followed { rev, tree } => match core.quarantine().iter().find(|entry| entry.tree == *tree) {
             Some(entry) => warning(format!(
-                "the source is at commit {}, which is in quarantine since {} ({}); lift it to try it again",
+                "the source is at commit {}, which is in quarantine as {} ({}); lift it to try it again",
                 short(rev),
-                entry.evolution,
+                entry.candidate,
                 entry.reason
             )),
             None => step(format!("the source is at commit {}", short(rev))),

@@ -25,7 +25,7 @@ pub const INTERFACE_LISTENER: &str = "rei";
 pub enum Kind {
     /// That a sandboxed build works here and now, and is sandboxed.
     Control,
-    /// That the candidate becomes ready in time and stops on SIGTERM in time.
+    /// That the candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
     Boot,
     /// That the candidate answers as recorded.
     Golden,

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rei::interface::operations::VersionStatus;
 use rei::interface::types::MaintenanceAction;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Supervisor};
 
 /// A small file system of its own, mounted as the lab's state directory.
 struct Disk {
@@ -136,19 +139,31 @@ fn full_while_it_serves() {
 }
 
 #[test]
-#[ignore = "it may end Active instead of the candidate, as both answer half of its requests: it proves nothing then"]
 fn full_in_the_canary() {
     let Some(lab) = Lab::new() else { return };
     let Some(disk) = Disk::mount(&lab) else { return };
-    lab.configure("[promotion]\ncanary = [{ share = 0.5, for = \"30s\" }]\nobserve = \"30s\"");
+    lab.configure("[promotion]\ncanary = [{ share = 0.5, for = \"10m\" }]\nobserve = \"30s\"");
     let mut supervisor = lab.serving();
+    let active = |it: &Supervisor| it.status().and_then(|status| status.active).expect("an Active");
+    let before = active(&supervisor);
     let rev = lab.commit("well 2");
-    supervisor.until("the canary", |_| lab.ask("/").as_deref() == Ok("2"));
+    let mut candidate = None;
+    supervisor.until("the candidate's share", |it| {
+        let trial = it.status().and_then(|status| status.candidate).filter(|trial| trial.share > 0.0);
+        candidate = trial.and_then(|trial| trial.instances.first()?.usage.pid);
+        candidate.is_some()
+    });
     disk.fill();
-    supervisor.until("the candidate's share", |_| lab.ask("/die").is_err() && lab.ask("/").as_deref() == Ok("1"));
+    // It, not Active, dies: both answer half of the requests, so no request would tell them apart.
+    kill(Pid::from_raw(candidate.unwrap().cast_signed()), Signal::SIGKILL).unwrap();
     let end = supervisor.verdict_on(&rev);
     println!("{}\n{}", end.summary, supervisor.output());
-    assert_ne!(end.action, Some(MaintenanceAction::Promoted));
+    assert_eq!(end.action, Some(MaintenanceAction::RolledBack), "{}", end.summary);
+    assert!(end.summary.contains("SIGKILL"), "{}", end.summary);
+    let after = active(&supervisor);
+    assert_eq!((&after.version, after.share), (&before.version, 1.0));
+    let pid = |it: &VersionStatus| it.instances.first().and_then(|instance| instance.usage.pid);
+    assert_eq!(pid(&after), pid(&before), "Active was never touched");
     assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     disk.free();
     assert_eq!(supervisor.stop(), Some(0));

@@ -283,7 +283,6 @@ impl Run {
 }
 
 #[test]
-#[ignore = "repaired, and not run since: it waited for load on an instance that it had itself ended"]
 fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let seed = variable("REI_SEED").unwrap_or_else(crate::load::now_ms);
     let kills = variable("REI_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap());

@@ -1,7 +1,7 @@
 //! A real supervisor on a real service in a directory of its own: store, repository, state, address.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,6 +47,8 @@ pub struct Setup {
     pub more: &'static str,
     /// Whether it listens on a unix socket, `service.sock` in the lab.
     pub unix: bool,
+    /// Whether it listens for datagrams as well.
+    pub udp: bool,
     /// What the first version does; `ok 1` if empty.
     pub first: &'static str,
 }
@@ -62,6 +64,7 @@ pub enum Address {
 pub struct Lab {
     dir: tempfile::TempDir,
     address: Address,
+    udp: Option<SocketAddr>,
     supervisor: Option<Child>,
     runtime: tokio::runtime::Runtime,
     /// Whether processes of the service may be left: a test has taken their supervisor away.
@@ -138,8 +141,9 @@ impl Lab {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             Address::Tcp(listener.local_addr().expect("an address"))
         };
+        let udp = setup.udp.then(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let lab = Self { dir, address, supervisor: None, runtime, _alone: alone };
+        let lab = Self { dir, address, udp, supervisor: None, runtime, _alone: alone };
         std::fs::create_dir_all(lab.path("etc")).unwrap();
         std::fs::write(lab.path("etc/nix.conf"), "build-users-group =\nsubstituters =\nsandbox-paths =\n").unwrap();
         std::fs::create_dir_all(lab.path("repo")).unwrap();
@@ -170,18 +174,24 @@ impl Lab {
         &self.address
     }
 
+    /// Where it listens for datagrams.
+    pub fn udp(&self) -> SocketAddr {
+        self.udp.expect("a setup with `udp`")
+    }
+
     /// Writes rei.toml.
     pub fn configure(&self, setup: Setup) {
         let listen = match &self.address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(path) => format!("unix:{}", path.display()),
         };
+        let datagrams = self.udp.map(|address| format!(", \"echo=udp:{address}\"")).unwrap_or_default();
         let or = |given: &str, usual: &str| if given.is_empty() { usual.to_owned() } else { given.to_owned() };
         let health =
             or(setup.health, r#"http = { listen = "http", path = "/healthz", interval = "50ms", timeout = "5s" }"#);
         let promotion = or(setup.promotion, "canary = [{ share = 0.3, for = \"1500ms\" }]\nobserve = \"3s\"");
         let text = format!(
-            "[runtime]\nname = \"served\"\nsource = \"{repo}\"\ncommand = [\"bin/served\"]\nlisten = [\"http={listen}\"]\n\
+            "[runtime]\nname = \"served\"\nsource = \"{repo}\"\ncommand = [\"bin/served\"]\nlisten = [\"http={listen}\"{datagrams}]\n\
              poll = \"1s\"\nstart_timeout = \"30s\"\nstop_timeout = \"10s\"\n{runtime}\n[health]\n{health}\n\
              [promotion]\n{promotion}\n[evolution]\nbudget = {{ per_incident = 3, per_hour = 1000 }}\n\
              [state]\ndirectory = \"{state}\"\n{more}\n",

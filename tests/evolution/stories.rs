@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 use rei::interface::client::ClientError;
 use rei::interface::operations::{OperationsError, Phase};
 use rei::interface::types::MaintenanceAction;
+use sha2::{Digest, Sha256};
 
 use crate::lab::{Lab, Setup, is_alive};
 use crate::load::{Load, ask};
@@ -100,6 +101,16 @@ fn an_incident_is_repaired_by_an_agent() {
     let history = lab.ask(async |client| client.history(Some(10)).await).unwrap();
     let repair = history.iter().find(|entry| entry.incident_id.is_some()).unwrap();
     assert_eq!(repair.action, Some(MaintenanceAction::Promoted));
+    let id = repair.incident_id.clone().unwrap().0;
+    let shown = lab.ask(async |client| client.show(id).await).unwrap();
+    let names: Vec<&str> = shown.evidence.iter().filter_map(|it| it.path.rsplit('/').next()).collect();
+    assert!(["log.txt", "context.json"].iter().all(|name| names.contains(name)), "{names:?}");
+    for file in &shown.evidence {
+        let bytes = std::fs::read(lab.path("state").join(&file.path)).unwrap();
+        let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((&sha256, bytes.len() as u64), (&file.sha256, file.bytes), "{}", file.path);
+    }
+    assert_eq!(shown.object["evidence"], serde_json::to_value(&shown.evidence).unwrap());
     lab.until_settled();
 }
 
@@ -108,6 +119,12 @@ fn an_operator_approves_pauses_and_writes_the_file_anew() {
     const ASK: &str = "mode = \"approve\"\ncanary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"2s\"";
     let Some(mut lab) = Lab::serving(Setup { promotion: ASK, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
+    let rejected = lab.commit("ok not");
+    let status = lab.until("AwaitingApproval", |status| status.phase == Phase::AwaitingApproval);
+    let (id, candidate) = status.evolution.map(|it| (it.id, it.candidate_id.unwrap().0)).unwrap();
+    let said = lab.ask(async |client| client.reject(candidate, "not this one".to_owned()).await).unwrap();
+    assert_eq!((said, lab.verdict_on(&rejected).action), (id, Some(MaintenanceAction::Rejected)));
+
     let approved = lab.commit("ok 2");
     let status = lab.until("AwaitingApproval", |status| status.phase == Phase::AwaitingApproval);
     let id = status.evolution.unwrap().id.0;
@@ -152,6 +169,7 @@ fn an_exclusive_runtime_makes_clients_wait_and_refuses_none() {
         more: LATENCY,
         health: "",
         unix: false,
+        udp: false,
         first: "",
     };
     let Some(mut lab) = Lab::serving(ALONE) else { return };
@@ -169,7 +187,6 @@ fn an_exclusive_runtime_makes_clients_wait_and_refuses_none() {
 }
 
 #[test]
-#[ignore = "repaired, and not run since: it took an instance on its way out for one that stays"]
 fn a_unix_socket_is_switched_and_taken_over() {
     let Some(mut lab) =
         Lab::serving(Setup { unix: true, promotion: "canary = []\nobserve = \"3s\"", ..Setup::default() })

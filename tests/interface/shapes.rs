@@ -81,7 +81,7 @@ pub fn health_report() -> RuntimeHealthReport {
     }
 }
 
-fn incident() -> RuntimeIncident {
+pub fn incident() -> RuntimeIncident {
     RuntimeIncident {
         schema: SCHEMA.into(),
         id: IncidentId::numbered(1),

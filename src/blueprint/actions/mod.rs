@@ -2,6 +2,12 @@
 //!
 //! The envelope is that of OpenExec's action contract: in goes `{action, run_id, inputs, context}`, out comes
 //! `{status, artifacts, summary}`; both are in the timeline.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `stand` | the state of a run as an action sees it, what it made, and which function an action is |
+//! | `agent`, `command` | a program in a fence |
+//! | `check`, `patch`, `revise`, `context`, `report` | rei's own actions |
 
 pub(super) mod agent;
 mod check;
@@ -10,162 +16,6 @@ mod context;
 mod patch;
 mod report;
 pub(super) mod revise;
+mod stand;
 
-use std::fmt::Write;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use serde_json::{Value, json};
-
-use super::job::{Checkpoint, Job, Workbench};
-use super::schema::{Action, Stage, Work};
-use super::store::{Artifact, Store};
-use crate::source::Workspace;
-
-/// The bound of an action or command that says nothing about time.
-pub(super) const ACTION_TIMEOUT: Duration = Duration::from_secs(600);
-/// The bound of a build or test that says nothing about time: large packages take most of an hour.
-pub(super) const BUILD_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// The state of a run, as an action sees it.
-pub(super) struct Stand<'a, W> {
-    pub job: &'a Job,
-    pub workbench: &'a W,
-    pub store: &'a mut Store,
-    pub checkpoint: &'a mut Checkpoint,
-    pub workspace: &'a mut Workspace,
-    pub stage: &'a Stage,
-    /// The stage's inputs, in its order.
-    pub inputs: Vec<(String, Artifact)>,
-}
-
-/// What a stage made: named where a name is usual, in the order in which a stage's outputs take them.
-#[derive(Debug, Default)]
-pub(super) struct Made {
-    pub summary: String,
-    pub artifacts: Vec<(String, Vec<u8>)>,
-}
-
-impl Made {
-    /// One artifact and a line about it.
-    fn one(summary: String, name: &str, bytes: Vec<u8>) -> Self {
-        Self { summary, artifacts: vec![(name.to_owned(), bytes)] }
-    }
-}
-
-/// Why a stage made nothing, and what may help the next one.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub reason: String,
-    pub log: Option<Vec<u8>>,
-}
-
-impl Failure {
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), log: None }
-    }
-
-    /// An error with its causes, and its hint.
-    pub fn of(error: &dyn std::error::Error, hint: Option<String>) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let _ = write!(reason, ": {error}"); // writing to a String cannot fail
-            cause = error.source();
-        }
-        if let Some(hint) = hint {
-            let _ = write!(reason, " (hint: {hint})");
-        }
-        Self::new(reason)
-    }
-}
-
-impl From<crate::source::Error> for Failure {
-    fn from(error: crate::source::Error) -> Self {
-        let hint = error.hint();
-        Self::of(&error, hint)
-    }
-}
-
-impl From<super::confine::Error> for Failure {
-    fn from(error: super::confine::Error) -> Self {
-        let hint = error.hint();
-        Self::of(&error, hint)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::of(&error, None)
-    }
-}
-
-impl Work {
-    /// The bound of one attempt, where the stage itself has none.
-    pub(super) fn timeout(&self) -> Duration {
-        match self {
-            Self::Agent { .. } => Duration::MAX, // the agent's own bound holds
-            Self::Action(Action::NixBuild | Action::RunTests | Action::RunLinters) => BUILD_TIMEOUT,
-            Self::Action(_) => ACTION_TIMEOUT,
-        }
-    }
-
-    /// Whether it may leave the workspace's files other than they were.
-    pub(super) fn may_change_files(&self) -> bool {
-        match self {
-            Self::Agent { .. } => true,
-            Self::Action(action) => {
-                matches!(action, Action::ApplyPatch | Action::Run { .. } | Action::UpdateInputs { .. })
-            }
-        }
-    }
-
-    /// The name of what is done, for the timeline.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Agent { .. } => "agent",
-            Self::Action(action) => action.name(),
-        }
-    }
-}
-
-impl<W: Workbench> Stand<'_, W> {
-    /// Does the stage's work.
-    pub async fn work(&mut self) -> Result<Made, Failure> {
-        match &self.stage.work {
-            Work::Agent { goal, agent } => agent::run(self, goal, agent.as_deref()).await,
-            Work::Action(action) => match action {
-                Action::BuildContextPack => context::build_context_pack(self).await,
-                Action::ApplyPatch => patch::apply_patch(self).await,
-                Action::Checkout { rev } => revise::checkout(self, rev.as_deref()).await,
-                Action::UpdateInputs { names } => revise::update_inputs(self, names).await,
-                Action::Run { command } => command::run(self, command).await,
-                Action::NixBuild => check::nix_build(self).await,
-                Action::RunTests => check::run_tests(self).await,
-                Action::RunLinters => check::run_linters(self).await,
-                Action::Commit => patch::commit(self).await,
-                Action::GenerateDiffReport => patch::generate_diff_report(self).await,
-                Action::PrepareReviewBundle => report::prepare_review_bundle(self).await,
-                Action::SummarizeRun => report::summarize_run(self).await,
-            },
-        }
-    }
-}
-
-impl<W> Stand<'_, W> {
-    /// The envelope of the call, for the timeline.
-    pub fn envelope(&self) -> Value {
-        let inputs: serde_json::Map<String, Value> =
-            self.inputs.iter().map(|(name, artifact)| (name.clone(), json!(artifact.artifact_id))).collect();
-        json!({
-            "action": self.stage.work.name(),
-            "inputs": inputs,
-            "context": {"toolset": self.stage.toolset, "sandbox": self.stage.sandbox},
-        })
-    }
-
-    /// The file of the first input.
-    pub fn first_input(&self) -> Option<PathBuf> {
-        self.inputs.first().map(|(_, artifact)| self.store.path(artifact))
-    }
-}
+pub(super) use stand::{ACTION_TIMEOUT, Failure, Made, Stand};

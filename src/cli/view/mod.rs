@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `page` | rows of a label and painted words, wrapped to a width |
 //! | `words` | durations, sizes, times, versions as a person reads them |
+//! | `look` | colour, width and time of a page |
 //! | `status` | `rei status` |
 //! | `event` | one line for one event |
 //! | `history` | rows of `rei history` and of the quarantine |
@@ -11,6 +12,7 @@
 
 mod event;
 mod history;
+mod look;
 mod page;
 mod show;
 mod status;
@@ -20,19 +22,6 @@ mod words;
 
 pub(super) use event::line as event_line;
 pub(super) use history::{history, quarantine};
+pub(super) use look::Look;
 pub(super) use show::show;
 pub(super) use status::status;
-
-use super::ui::Paint;
-use crate::time::Timestamp;
-
-/// What a page is made for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    /// Whether there is colour.
-    pub(super) paint: Paint,
-    /// Columns.
-    pub(super) width: usize,
-    /// Now.
-    pub(super) now: Timestamp,
-}

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
+use crate::cli::ui::Paint;
 use crate::interface::operations::*;
 use crate::interface::types::*;
 use crate::supervisor::chronicle::{EvolutionStep, EvolutionView};
+use crate::time::Timestamp;
 
 const WIDTH: usize = 100;
 

@@ -2,8 +2,10 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{BUG, Error, GOOD, REQUEST_MAX, SOON_MAX, Stage, Story, WORK_MAX, count};
+use super::acts::{BUG, GOOD, REQUEST_MAX, SOON_MAX, Story, WORK_MAX, count};
+use crate::demo::error::Error;
 use crate::demo::load::{CONNECTIONS_PER_SECOND, KEPT_OPEN};
+use crate::demo::stage::Stage;
 use crate::demo::tally::{Latency, Outcome};
 use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
 use crate::http::{Address, Request};

@@ -1,6 +1,7 @@
 //! Act 4: an "improvement" that fails a test, and deletes it.
 
-use super::{Error, Story, count, short};
+use super::acts::{Story, count, short};
+use crate::demo::error::Error;
 use crate::demo::repository::SHORTER;
 use crate::interface::types::Verdict;
 

@@ -1,6 +1,7 @@
 //! Act 2: from the incident to a repaired Active.
 
-use super::{BUG, Error, Story, WORK_MAX, count, names, short};
+use super::acts::{BUG, Story, WORK_MAX, count, names, short};
+use crate::demo::error::Error;
 use crate::demo::repository::changed_lines;
 use crate::demo::tally::Latency;
 use crate::interface::types::{EvolutionContext, Verdict, Version};

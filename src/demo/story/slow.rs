@@ -1,6 +1,7 @@
 //! Act 3: an upgrade that every check passes, and that real load turns slow.
 
-use super::{Error, Story, TRIAL_MAX, count, short};
+use super::acts::{Story, TRIAL_MAX, count, short};
+use crate::demo::error::Error;
 use crate::demo::repository::FAVOURITE;
 use crate::demo::tally::Latency;
 use crate::interface::types::Verdict;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Error, Story};
+use super::acts::Story;
+use crate::demo::error::Error;
 
 impl Story<'_, '_> {
     pub(super) async fn the_operators_view(&mut self) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 
 use crate::interface::types::StackTrace;
 
-use super::{Taken, frame};
+use super::find::{Taken, frame};
 
 /// Lines between the reason and the first goroutine: the signal, re-panics, the runtime's own stack.
 const HEAD_LINES_MAX: usize = 64;

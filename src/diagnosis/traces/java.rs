@@ -3,7 +3,7 @@
 
 use crate::interface::types::StackTrace;
 
-use super::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, Taken, frame};
 
 pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
     let (thread, reason) = head(lines[i])?;

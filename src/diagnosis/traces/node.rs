@@ -3,7 +3,7 @@
 
 use crate::interface::types::StackTrace;
 
-use super::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, Taken, frame};
 
 /// Lines of properties between an error's frames and its cause.
 const PROPERTIES_MAX: usize = 16;

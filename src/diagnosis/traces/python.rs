@@ -4,7 +4,7 @@
 
 use crate::interface::types::StackTrace;
 
-use super::{Taken, frame};
+use super::find::{Taken, frame};
 
 pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
     match lines[i].strip_prefix("Fatal Python error: ") {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{build_version, reason};
+use super::version::{build_version, progress};
+use super::words::{last_words, reason};
 use crate::blueprint::library::Library;
 use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Outcome, StageEvent, StageEventKind};
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
@@ -11,6 +12,7 @@ use crate::lifecycle::Event;
 use crate::nix::{Derivation, RealiseOptions};
 use crate::source::{Mirror, ObjectId};
 use crate::supervisor::input::{Input, Inputs};
+use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 
@@ -133,7 +135,7 @@ async fn built(
         blueprint: order.blueprint.clone(),
         created_at: order.at,
     };
-    super::keep_object(tools, &order.candidate.0, &candidate).await;
+    objects::keep(&tools.paths, &order.candidate.0, &candidate).await;
     let (evolution, base_rev) = (order.evolution.clone(), order.active.rev.clone());
     Ok(Event::Built { evolution, version, base_rev, files_changed })
 }
@@ -198,7 +200,7 @@ impl Bench<'_> {
             Ok((count, failed)) => {
                 let told = failed.iter().take(CHECKS_TOLD);
                 let told: Vec<String> =
-                    told.map(|(name, log)| format!("{name}{}", super::last_words(log.as_bytes()))).collect();
+                    told.map(|(name, log)| format!("{name}{}", last_words(log.as_bytes()))).collect();
                 let more = failed.len().saturating_sub(CHECKS_TOLD);
                 let more = if more > 0 { format!(", and {more} more") } else { String::new() };
                 let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), told.join(", "));
@@ -220,7 +222,7 @@ impl Bench<'_> {
         let timeout = self.tools.config.validation.timeout;
         let options = RealiseOptions { jobs: Tools::jobs(), timeout, silence: timeout, total: timeout, root: None };
         let all: Vec<Derivation> = drvs.iter().map(|(_, derivation)| derivation.clone()).collect();
-        let progress = Some(super::progress(self.inputs));
+        let progress = Some(progress(self.inputs));
         let nix = self.tools.nix().await.map_err(|error| reason(&error, error.hint()))?;
         let realised = nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
         for ((name, derivation), outcome) in drvs.iter().zip(&realised.outcomes) {

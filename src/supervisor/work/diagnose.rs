@@ -1,20 +1,21 @@
 //! Collects the context of an evolution.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::judge::means;
-use super::keep_object;
 use crate::diagnosis::{self, Collected, Request, exchanges_of};
 use crate::golden::{GoldenRun, Header, Writer};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
-    ContextId, EvolutionId, IncidentId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
+    ContextId, Evidence, EvolutionId, IncidentId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident,
+    Version,
 };
 use crate::lifecycle::Event;
 use crate::report::chain;
 use crate::runtime::logs::Log;
+use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 use crate::validation::{self, GoldenFact};
@@ -23,6 +24,9 @@ use crate::validation::{self, GoldenFact};
 const RUNTIME_CONTEXT: Duration = Duration::from_secs(5);
 /// Of the log, so much from its end is looked at.
 const LOG_BYTES: usize = 256 << 10;
+
+/// Files that an incident names, newest last: those of some twenty collections. The folder has them all.
+const EVIDENCE_MAX: usize = 128;
 
 /// What the loop knows when a diagnosis begins.
 pub struct DiagnosisFacts {
@@ -62,7 +66,8 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
         (Some(incident), Some(active), Some(log)) => reproduce(tools, incident, active, log, facts.at).await,
         _ => Vec::new(),
     };
-    let incident_id = facts.incident.as_ref().map(|incident| incident.id.clone());
+    let incident = facts.incident.clone();
+    let incident_id = incident.as_ref().map(|incident| incident.id.clone());
     let ask = facts.interface.clone().zip(incident_id).map(|(path, incident)| async move {
         let context = EvolutionClient::new(path).collect_evolution_context(incident, RUNTIME_CONTEXT).await;
         context
@@ -81,8 +86,36 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
         reproduction_runs,
     };
     let collected = diagnosis::collect(request, ask).await;
-    keep_object(tools, &facts.id.0, &collected.context).await;
+    objects::keep(&tools.paths, &facts.id.0, &collected.context).await;
+    if let Some(incident) = incident {
+        keep_incident(tools, incident, &collected.evidence).await;
+    }
     collected
+}
+
+/// Keeps an incident with all its evidence, so that `rei show` names it: what was collected now, what earlier
+/// evolutions collected, and the exchanges that led to it.
+async fn keep_incident(tools: &Tools, mut incident: RuntimeIncident, collected: &[Evidence]) {
+    let paths = tools.paths.clone();
+    let (id, reproduction) = (incident.id.clone(), reproduction_path(tools, &incident.id));
+    let on_disk = tokio::task::spawn_blocking(move || {
+        let earlier = objects::read::<RuntimeIncident>(&paths, &id.0).map(|earlier| earlier.evidence);
+        (earlier.unwrap_or_default(), evidence(paths.state(), &reproduction))
+    });
+    let (mut all, reproduction) = on_disk.await.unwrap_or_default();
+    for new in collected.iter().cloned().chain(reproduction) {
+        // Only the reproduction is ever written anew.
+        all.retain(|known: &Evidence| known.path != new.path);
+        all.push(new);
+    }
+    incident.evidence = all.split_off(all.len().saturating_sub(EVIDENCE_MAX));
+    objects::keep(&tools.paths, &incident.id.0, &incident).await;
+}
+
+/// A file as evidence, where there is one.
+fn evidence(state: &Path, file: &Path) -> Option<Evidence> {
+    let path = file.strip_prefix(state).ok()?.to_string_lossy().into_owned();
+    Some(Evidence { path, sha256: super::judge::sha256(file).ok()?, bytes: file.metadata().ok()?.len() })
 }
 
 /// The golden run of an incident: the exchanges that led to it.
@@ -119,7 +152,7 @@ async fn reproduce(
 }
 
 /// Writes the run anew and says its digest.
-fn write(path: &std::path::Path, run: GoldenRun) -> Result<String, String> {
+fn write(path: &Path, run: GoldenRun) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::reason;
+use super::words::reason;
 use crate::lifecycle::Event;
 use crate::supervisor::tools::Tools;
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{build_version, reason};
+use super::version::build_version;
+use super::words::reason;
 use crate::interface::types::EvolutionId;
 use crate::lifecycle::Event;
 use crate::source::Mirror;

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::diagnose::reproduction_path;
-use super::{keep_object, progress, reason};
+use super::version::progress;
+use super::words::reason;
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
@@ -20,6 +21,7 @@ use crate::report::chain;
 use crate::source::{Mirror, ObjectId};
 use crate::supervisor::clock::Clock;
 use crate::supervisor::input::{Input, Inputs};
+use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
@@ -87,7 +89,7 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         Ok((plan, findings)) => validation::report(&plan, &findings, meta(finished_at)),
         Err(why) => inconclusive(order, why, started_at, finished_at),
     };
-    keep_object(tools, &order.report.0, &report).await;
+    objects::keep(&tools.paths, &order.report.0, &report).await;
     report
 }
 

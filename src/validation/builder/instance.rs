@@ -39,6 +39,8 @@ const OUTPUT_END: Duration = Duration::from_millis(200);
 pub(crate) struct Instance {
     main: Pid,
     ended: Option<String>,
+    /// Whether it was asked to finish.
+    asked: bool,
     listeners: Vec<Listener>,
     /// Where `sd_notify` messages come.
     pub notify: Option<UnixDatagram>,
@@ -120,7 +122,17 @@ impl Instance {
             pipe::Receiver::from_owned_fd(reader).map_err(Infrastructure::system("read the judged's output"))?;
         let collector = tokio::spawn(collect(reader, Arc::clone(&tail)));
         let stop_timeout = Duration::from_millis(spec.stop_timeout_ms);
-        Ok(Ok(Self { main, ended: None, listeners, notify, tail, collector, started: Instant::now(), stop_timeout }))
+        Ok(Ok(Self {
+            main,
+            ended: None,
+            asked: false,
+            listeners,
+            notify,
+            tail,
+            collector,
+            started: Instant::now(),
+            stop_timeout,
+        }))
     }
 
     /// A socket by its name.
@@ -131,16 +143,21 @@ impl Instance {
     /// How its first process ended, once it has: `ended with exit code 0`.
     pub(crate) fn ended(&mut self) -> Option<&str> {
         // Process 1 inherits every orphan; all are reaped, one of them is the instance itself.
-        loop {
+        let others = loop {
             let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, format!("ended with exit code {code}")),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was ended by signal {signal}")),
                 Err(Errno::EINTR) => continue,
-                _ => break,
+                still => break still.is_ok(),
             };
             if pid == self.main {
                 self.ended = Some(how);
             }
+        };
+        // It went into the background, where nobody would watch it.
+        let by_itself = self.ended.as_mut().filter(|how| !self.asked && how.ends_with("exit code 0"));
+        if others && let Some(how) = by_itself {
+            how.push_str(" (a child of it goes on: it must stay in the foreground)");
         }
         self.ended.as_deref()
     }
@@ -158,6 +175,7 @@ impl Instance {
     /// Asks it to finish. How it ended and how long that took, or `None` when it did not in time.
     pub(crate) async fn stop(&mut self) -> Option<(String, Duration)> {
         let asked = Instant::now();
+        self.asked = true;
         // It may have ended by itself just now: then there is nothing to ask.
         let _ = killpg(self.main, Signal::SIGTERM);
         let bound = self.stop_timeout;

@@ -22,7 +22,8 @@ const DIVERGENT_MAX: usize = 5;
 /// How long an answer may still come from a process that has ended: what it wrote before is on its way.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// How long after the last answer the instance must still run: a crash may come after the answer.
+/// How long after the last answer the instance must still run: a crash may come after the answer, and so may the end of
+/// a process that has left a child to serve.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// What a check found.
@@ -88,6 +89,10 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
         Ok(took) => took,
         Err(reason) => return Ok(Word::new(Verdict::Fail, reason).details(instance.tail().await)),
     };
+    if let Ok(how) = tokio::time::timeout(AFTERMATH, instance.end()).await {
+        let word = Word::new(Verdict::Fail, format!("ready after {} ms, it {how}", ms(took)));
+        return Ok(word.details(instance.tail().await).figure("ready_ms", ms(took)));
+    }
     let word = match instance.stop().await {
         None => Word::new(Verdict::Fail, format!("it did not stop within {} ms of SIGTERM", spec.stop_timeout_ms)),
         Some((how, _)) if how.contains("by signal") && !how.contains("SIGTERM") => {

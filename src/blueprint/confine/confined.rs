@@ -1,0 +1,267 @@
+//! A program and what it may, run to its end.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::child;
+use super::fence::{self, Fences, agent_user};
+
+/// How long a killed tree may take to be gone: longer than any but a process that hangs in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the output of a program that has ended is still read: what a killed process had written is there at once.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A program and what it may.
+#[derive(Clone, Debug)]
+pub struct Confined {
+    /// The program: a path, or a name that is looked up in `PATH` of `env`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// All of its variables.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Where it starts.
+    pub dir: PathBuf,
+    /// Directories it may write, all that is below them.
+    pub write: Vec<PathBuf>,
+    /// Paths it may read, besides the system's programs.
+    pub read: Vec<PathBuf>,
+    /// A directory of which it may see only what is in `write` and `read`.
+    pub hide: PathBuf,
+    /// Whether it may use the network.
+    pub network: bool,
+    /// Memory of each of its processes, in bytes.
+    pub memory_bytes: u64,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// What is kept of each output stream, in bytes: the end, as that is where an answer is.
+    pub output_bytes: usize,
+    /// Its standard input.
+    pub stdin: Vec<u8>,
+}
+
+/// How a confined program ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The exit code; 128 and the signal for a program that a signal ended; `None` when its time was up.
+    pub code: Option<i32>,
+    /// The end of its standard output.
+    pub stdout: Vec<u8>,
+    /// The end of its standard error.
+    pub stderr: Vec<u8>,
+    /// Whether output was dropped.
+    pub truncated: bool,
+    /// What held it.
+    pub fences: Fences,
+}
+
+impl Ended {
+    /// Both streams, the second under a heading.
+    pub fn log(&self) -> Vec<u8> {
+        let mut log = self.stdout.clone();
+        if !self.stderr.is_empty() {
+            log.extend_from_slice(b"\n--- standard error ---\n");
+            log.extend_from_slice(&self.stderr);
+        }
+        log
+    }
+}
+
+/// Why a program was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel cannot confine it.
+    #[error("this kernel has no Landlock, without which no agent is run")]
+    NoLandlock,
+    /// There is no such program.
+    #[error("there is no program {}", program.display())]
+    NoProgram {
+        /// The program.
+        program: PathBuf,
+    },
+    /// It is one of the files that it is to change.
+    #[error("{} belongs to the workspace", program.display())]
+    OwnProgram {
+        /// The program.
+        program: PathBuf,
+    },
+    /// The fence could not be made.
+    #[error("cannot make the fence for {}: {what}", program.display())]
+    Fence {
+        /// The program.
+        program: PathBuf,
+        /// Which part.
+        what: String,
+    },
+    /// It could not be started inside the fence.
+    #[error("cannot start {} inside its fence", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its end could not be awaited.
+    #[error("lost {} while it ran", program.display())]
+    Lost {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The operator's next step, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoLandlock => "boot with lsm=landlock,... (Linux 5.13 or newer): cat /sys/kernel/security/lsm".into(),
+            Self::NoProgram { program } => format!("install {} or give its full path in rei.toml", program.display()),
+            Self::OwnProgram { .. } => "agents and commands belong to the operator: install it outside the tree".into(),
+            Self::Start { program, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                format!("the agent's own user must be able to run it: chmod -R o+rX {}", program.display())
+            }
+            Self::Fence { .. } | Self::Start { .. } | Self::Lost { .. } => return None,
+        })
+    }
+}
+
+impl Confined {
+    /// Runs the program to its end and kills whatever it started. Dropping the future kills it, too.
+    ///
+    /// # Errors
+    /// When it cannot be confined or started. A failing exit code is not an error here.
+    pub async fn run(&self) -> Result<Ended, Error> {
+        let program = self.resolve()?;
+        let lost = |source| Error::Lost { program: program.clone(), source };
+        let (plan, fences) = fence::plan(self, &program)?;
+        let (hangup, lifeline) = std::io::pipe().map_err(lost)?;
+        let hangup = OwnedFd::from(hangup);
+        let mut command = std::process::Command::new(&program);
+        command.args(&self.args).env_clear().envs(&self.env).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let held = hangup.try_clone().map_err(lost)?;
+        // SAFETY: between fork and exec the closure makes system calls only, on memory that was prepared before.
+        unsafe { command.pre_exec(move || child::enter(&plan, &held)) };
+        let mut command = tokio::process::Command::from(command);
+        // Making namespaces takes milliseconds: off the event loop.
+        let spawned = tokio::task::spawn_blocking(move || command.spawn()).await;
+        let spawned = spawned.map_err(|lost_task| lost(std::io::Error::other(lost_task)))?;
+        let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
+        drop(hangup);
+        let (mut stdout, mut stderr) = (Tail::new(self.output_bytes), Tail::new(self.output_bytes));
+        let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (code, drained) = {
+            let feed = feed(stdin, &self.stdin);
+            let read = async { tokio::join!(feed, stdout.fill(out), stderr.fill(err)) };
+            tokio::pin!(read);
+            let ended = async {
+                tokio::select! {
+                    status = child.wait() => (status, false),
+                    // It closed its output and goes on: wait for its end all the same.
+                    _ = &mut read => (child.wait().await, true),
+                }
+            };
+            let ended = tokio::time::timeout(self.timeout, ended).await;
+            // The guard ends when all else has, and ends all else when the lifeline goes.
+            drop(lifeline);
+            let (code, done) = match ended {
+                Ok((status, done)) => (status.map_err(lost)?.code(), done),
+                Err(_) => {
+                    let killed = tokio::time::timeout(KILL_TIMEOUT, child.wait()).await;
+                    killed.map_err(|late| lost(late.into()))?.map_err(lost)?;
+                    (None, false)
+                }
+            };
+            (code, done || tokio::time::timeout(DRAIN_TIMEOUT, read).await.is_ok())
+        };
+        let truncated = stdout.cut || stderr.cut || !drained;
+        Ok(Ended { code, stdout: stdout.bytes, stderr: stderr.bytes, truncated, fences })
+    }
+
+    /// The program's real file, which must not be one that the agent can write.
+    fn resolve(&self) -> Result<PathBuf, Error> {
+        let missing = || Error::NoProgram { program: self.program.clone() };
+        let path = self.env.get(std::ffi::OsStr::new("PATH"));
+        let program = which::which_in(&self.program, path, "/").map_err(|_| missing())?;
+        let real = program.canonicalize().map_err(|_| missing())?;
+        let inside = |dir: &PathBuf| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir));
+        if self.write.iter().any(inside) {
+            return Err(Error::OwnProgram { program });
+        }
+        Ok(program)
+    }
+}
+
+async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {
+    if let Some(mut stdin) = stdin {
+        // A program need not read its input.
+        let _ = stdin.write_all(bytes).await;
+    }
+}
+
+/// The end of a stream.
+struct Tail {
+    bytes: Vec<u8>,
+    max: usize,
+    cut: bool,
+}
+
+impl Tail {
+    fn new(max: usize) -> Self {
+        Self { bytes: Vec::new(), max, cut: false }
+    }
+
+    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut chunk = [0_u8; 8192];
+        // A stream that cannot be read any more has ended.
+        while let Ok(n @ 1..) = stream.read(&mut chunk).await {
+            self.bytes.extend_from_slice(&chunk[..n]);
+            // Cut at twice the bound, so that a flood is moved once for each bound's worth and not for each chunk.
+            if self.bytes.len() > 2 * self.max + chunk.len() {
+                self.trim();
+            }
+        }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        if let Some(over @ 1..) = self.bytes.len().checked_sub(self.max) {
+            self.bytes.drain(..over);
+            self.cut = true;
+        }
+    }
+}
+
+/// A usual search path: Debian's, NixOS's, and Nix's own profile.
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// Gives `dir` and all below it to the user that agents run as. Nothing is done where rei is not root.
+///
+/// Blocks on the disk. No process that writes below `dir` may be alive.
+///
+/// # Errors
+/// When the owner cannot be changed.
+pub fn give_to_agent(dir: &Path) -> std::io::Result<()> {
+    let Some(user) = agent_user() else { return Ok(()) };
+    let mut open = vec![dir.to_owned()];
+    while let Some(path) = open.pop() {
+        std::os::unix::fs::lchown(&path, Some(user), Some(user))?;
+        if path.symlink_metadata()?.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}

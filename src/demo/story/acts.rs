@@ -1,0 +1,228 @@
+//! What the acts share: the service under load, waits for facts, figures for the end.
+
+use std::time::Duration;
+
+use super::play::Play;
+use crate::demo::error::Error;
+use crate::demo::load::Load;
+use crate::demo::stage::{LATENCY_BOUND, Stage};
+use crate::demo::tally::{Outcome, Tally};
+use crate::demo::tell::Teller;
+use crate::demo::watch::{Told, Watch};
+use crate::http::{self, Address, Request};
+use crate::interface::operations::{Phase, Status};
+use crate::interface::types::{CandidateId, CheckResult, EvolutionId, ValidationReport, Verdict};
+use crate::lifecycle::Event;
+
+/// From the supervisor's start to the first version's, with its build and the proof of the sandbox.
+pub(super) const SERVE_MAX: Duration = Duration::from_secs(60);
+/// A context is collected, or a candidate built, or judged: each takes a second or two.
+pub(super) const WORK_MAX: Duration = Duration::from_secs(60);
+/// A canary step or the window: its own length, and as much again for a slow machine.
+pub(super) const TRIAL_MAX: Duration = Duration::from_secs(40);
+/// A look at something that is there or comes at once.
+pub(super) const SOON_MAX: Duration = Duration::from_secs(20);
+/// The bound of one request of the story's own.
+pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Where the bug is: a style that the greeter does not have.
+pub(super) const BUG: &str = "/greet?name=Ada&style=3";
+/// Any other request.
+pub(super) const GOOD: &str = "/greet?name=Ada&style=2";
+
+/// What the acts share.
+pub(super) struct Story<'s, 'u> {
+    pub(super) play: &'s Play,
+    pub(super) stage: &'s mut Stage,
+    pub(super) teller: &'s mut Teller<'u>,
+    pub(super) watch: Watch,
+    pub(super) load: Load,
+    /// Where what follows from the second crash begins in what was told.
+    pub(super) opened: usize,
+    /// The evolution that repairs the bug.
+    pub(super) repair: EvolutionId,
+    /// Requests of the load that died in the crashes.
+    pub(super) died: u64,
+    pub(super) facts: Vec<(String, String)>,
+}
+
+impl<'s, 'u> Story<'s, 'u> {
+    /// The supervisor, the first version, the golden run and the load.
+    pub(super) async fn begin(play: &'s Play, stage: &'s mut Stage, teller: &'s mut Teller<'u>) -> Result<Self, Error> {
+        teller.head("1 · A bug")?;
+        stage.start(&play.rei)?;
+        let mut watch = Watch::begin(stage, SERVE_MAX).await?;
+        let active = watch.until(stage, ("the first version", SERVE_MAX), 0, |_, status| {
+            let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
+            let serves = !active.instances.is_empty();
+            serves.then(|| (active.version.rev.clone(), active.version.store_path.clone()))
+        });
+        let (rev, path) = active.await?;
+        teller.good(&format!("v1 (commit {}) is built and serves on {}", short(&rev), stage.address))?;
+        teller.quote(&path)?;
+        let recorded = super::bug::record(stage).await?;
+        teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
+        let load = Load::start(stage.address).map_err(Error::Output)?;
+        Ok(Self {
+            play,
+            stage,
+            teller,
+            watch,
+            load,
+            opened: 0,
+            repair: EvolutionId::default(),
+            died: 0,
+            facts: Vec::new(),
+        })
+    }
+
+    pub(super) async fn acts(&mut self) -> Result<Vec<(String, String)>, Error> {
+        self.a_bug().await?;
+        self.a_repair().await?;
+        self.a_slow_upgrade().await?;
+        self.a_cheat().await?;
+        self.the_operators_view().await?;
+        Ok(std::mem::take(&mut self.facts))
+    }
+
+    pub(super) fn fact(&mut self, name: &str, value: impl Into<String>) {
+        self.facts.push((name.to_owned(), value.into()));
+    }
+
+    /// Asks the greeter once, on a connection of its own: the status, or `None` where the connection broke.
+    pub(super) async fn ask(&self, target: &str) -> Option<u16> {
+        let answer = http::send(&Address::Tcp(self.stage.address), &Request::get(target), REQUEST_MAX).await;
+        answer.ok().map(|answer| answer.status)
+    }
+
+    /// Waits until so many requests in a row are as quick as the operator wants them, and gives what became of them.
+    pub(super) async fn quick_again(&mut self, more: u64) -> Result<Tally, Error> {
+        let deadline = std::time::Instant::now() + SOON_MAX;
+        loop {
+            let tally = self.after_requests(more).await?;
+            if Duration::from_micros(tally.latency_us(0.99)) < LATENCY_BOUND {
+                return Ok(tally);
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(Error::unexpected(format!("the service is still slow after {SOON_MAX:?}: {tally}")));
+            }
+        }
+    }
+
+    /// Waits until the load has sent so many requests more, and gives what became of them.
+    pub(super) async fn after_requests(&mut self, more: u64) -> Result<Tally, Error> {
+        let before = self.load.tally();
+        let deadline = std::time::Instant::now() + SOON_MAX;
+        loop {
+            let since = self.load.tally().since(&before);
+            if since.of(Outcome::Ok) >= more {
+                return Ok(since);
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(Error::unexpected(format!("the load got too few answers in {SOON_MAX:?}: {since}")));
+            }
+            self.stage.alive()?;
+            // The load counts on a thread of its own and tells nobody.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for an event that was told since `mark`.
+    pub(super) async fn event<T>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mark: usize,
+        find: impl FnMut(&Told) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.watch.event(self.stage, (what, bound), mark, find).await
+    }
+
+    /// Waits for a state.
+    pub(super) async fn state<T>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mut look: impl FnMut(&Status) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.watch.until(self.stage, (what, bound), 0, |_, status| look(status)).await
+    }
+
+    /// The store path that is built from a commit.
+    pub(super) async fn built(&mut self, rev: &str, mark: usize) -> Result<String, Error> {
+        let rev = rev.to_owned();
+        self.event("the build", WORK_MAX, mark, |told| match &told.event {
+            Event::Built { version, .. } if version.rev == rev => Some(Ok(version.store_path.clone())),
+            Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no candidate: {reason}")))),
+            _ => None,
+        })
+        .await?
+    }
+
+    /// The report on a candidate, whatever it says.
+    pub(super) async fn report(&mut self, store_path: &str, mark: usize) -> Result<ValidationReport, Error> {
+        let store_path = store_path.to_owned();
+        let id = self.event("the verdict", WORK_MAX, mark, |told| match &told.event {
+            Event::Validated { report, .. } if report.store_path == store_path => Some(report.id.clone()),
+            _ => None,
+        });
+        let id = id.await?;
+        let shown = self.watch.operator.show(id.0.clone()).await?;
+        serde_json::from_value(shown.object)
+            .map_err(|error| Error::unexpected(format!("the report {id} cannot be read: {error}")))
+    }
+
+    /// Waits until the version under trial has all new connections, and gives how long the switch took.
+    pub(super) async fn promoted(&mut self, mark: usize) -> Result<u64, Error> {
+        let canary = self.state("the canary", TRIAL_MAX, |status| {
+            let share = status.candidate.as_ref().map(|candidate| candidate.share).filter(|share| *share > 0.0);
+            // A step may be over before it is looked at.
+            let over = matches!(status.phase, Phase::Promoting | Phase::Observing | Phase::RollingBack);
+            (share.is_some() || over).then_some(share)
+        });
+        if let Some(share) = canary.await? {
+            self.teller.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
+        }
+        self.event("the promotion", TRIAL_MAX, mark, |told| match &told.event {
+            Event::Carried { took_us, .. } => Some(Ok(*took_us)),
+            Event::Judged { verdict: Verdict::Fail, reason } => {
+                Some(Err(Error::unexpected(format!("the canary failed: {reason}"))))
+            }
+            _ => None,
+        })
+        .await?
+    }
+
+    /// Waits until nothing is under way and a version of this commit is Active.
+    pub(super) async fn steady_on(&mut self, rev: &str) -> Result<u64, Error> {
+        let rev = rev.to_owned();
+        let what = format!("rest with {} as Active", short(&rev));
+        self.state(&what, TRIAL_MAX, |status| {
+            let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
+            (active.version.rev == rev).then(|| active.generation.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Whether a candidate with this store path is in quarantine.
+    pub(super) async fn quarantined(&mut self, store_path: &str) -> Result<Option<CandidateId>, Error> {
+        let entries = self.watch.operator.quarantine().await?;
+        let entry = entries.into_iter().find(|entry| entry.store_path.as_deref() == Some(store_path));
+        Ok(entry.map(|entry| entry.candidate_id))
+    }
+}
+
+/// Enough of a commit for a person.
+pub(super) fn short(rev: &str) -> &str {
+    rev.get(..7).unwrap_or(rev)
+}
+
+/// `1 check`, `2 checks`.
+pub(super) fn count(number: u64, word: &str) -> String {
+    if number == 1 { format!("{number} {word}") } else { format!("{number} {word}s") }
+}
+
+/// Names of checks in one line.
+pub(super) fn names(checks: &[CheckResult], verdict: Verdict) -> String {
+    let names = checks.iter().filter(|check| check.verdict == verdict).map(|check| check.name.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,170 @@
+//! The pipes of instances' logs. Their read ends are in the descriptor store too, so that an instance can print while the
+//! supervisor restarts; one pipe is made ahead, so that a crashed instance's successor waits for no answer of the store.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::keep::Store;
+use super::slots::{Kept, keep, keep_copy};
+use crate::runtime::logs;
+
+/// Names pipes in the store.
+pub const PREFIX: &str = "log/";
+
+/// The name of the pipe that is made ahead.
+pub const NEXT: &str = "log/next";
+
+/// The name of an instance's pipe.
+pub fn name(id: &str) -> String {
+    format!("{PREFIX}{id}")
+}
+
+/// A pipe for a new instance.
+pub struct LogPipe {
+    /// What the supervisor reads.
+    pub read: OwnedFd,
+    /// Where the instance writes.
+    pub write: OwnedFd,
+    /// What the store has of it.
+    kept: Kept,
+}
+
+/// Makes a pipe that the store has under `name`.
+fn make(store: &Store, name: String) -> Result<LogPipe, String> {
+    let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
+    let mut kept = Kept::new();
+    keep(store, name, read.as_fd(), &mut kept);
+    Ok(LogPipe { read, write, kept })
+}
+
+/// The pipe that is made ahead.
+#[derive(Default)]
+pub struct Ahead(Option<LogPipe>);
+
+impl Ahead {
+    /// Makes the next pipe, unless it is there.
+    pub fn prepare(&mut self, store: &Store) {
+        if self.0.is_none() {
+            // Without it the next start makes its own, and says why if it cannot.
+            self.0 = make(store, NEXT.to_owned()).ok();
+        }
+    }
+
+    /// A pipe for an instance.
+    ///
+    /// # Errors
+    /// When none can be made, in one line.
+    pub fn take(&mut self, id: &str, store: &Store) -> Result<LogPipe, String> {
+        self.0.take().map_or_else(|| make(store, name(id)), Ok)
+    }
+
+    /// What a new store must be given.
+    pub fn kept(&self) -> &[(String, OwnedFd)] {
+        self.0.as_ref().map_or(&[], |pipe| &pipe.kept)
+    }
+}
+
+impl LogPipe {
+    /// Gives it its instance's name in the store, once that runs, and its ends. The name [`NEXT`] is free for another then.
+    pub fn belongs_to(self, id: &str, store: &Store) -> (OwnedFd, Kept) {
+        let mut kept = self.kept;
+        if kept.iter().any(|(kept, _)| kept == NEXT) {
+            kept.clear();
+            keep(store, name(id), self.read.as_fd(), &mut kept);
+        }
+        (self.read, kept)
+    }
+}
+
+/// The pipe of an instance among what the store kept: under its name, or as the next one, where the supervisor ended
+/// right after the instance began: then it gets its name.
+pub fn kept(id: &str, from: &mut Kept, store: &Store) -> Option<(OwnedFd, Kept)> {
+    let mut take = |name: &str| Some(from.swap_remove(from.iter().position(|(kept, _)| kept == name)?).1);
+    let mut kept = Kept::new();
+    if let Some(read) = take(&name(id)) {
+        keep_copy(name(id), read.as_fd(), &mut kept);
+        return Some((read, kept));
+    }
+    let read = take(NEXT)?;
+    keep(store, name(id), read.as_fd(), &mut kept);
+    Some((read, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slots::lock;
+    use super::*;
+    use crate::runtime::keeper::{FdStore, StoreError};
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::BorrowedFd;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<BTreeMap<String, OwnedFd>>>);
+
+    impl Memory {
+        fn store(&self) -> Store {
+            Arc::new(Mutex::new(Box::new(self.clone())))
+        }
+
+        fn all(&self) -> Kept {
+            std::mem::take(&mut *lock(&self.0)).into_iter().collect()
+        }
+    }
+
+    impl FdStore for Memory {
+        fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
+            lock(&self.0).insert(name.to_owned(), fd.try_clone_to_owned()?);
+            Ok(())
+        }
+
+        fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+            lock(&self.0).remove(name);
+            Ok(())
+        }
+
+        fn fetch_all(&mut self) -> Result<Kept, StoreError> {
+            Ok(self.all())
+        }
+    }
+
+    /// What an instance printed can be read by the next supervisor, whenever the first one ended.
+    #[test]
+    fn a_log_outlives_the_supervisor_at_every_step() {
+        for (prepared, named) in [(false, false), (true, false), (true, true)] {
+            let memory = Memory::default();
+            let store = memory.store();
+            let mut ahead = Ahead::default();
+            if prepared {
+                ahead.prepare(&store);
+            }
+            let pipe = ahead.take("7-a", &store).unwrap();
+            File::from(pipe.write.try_clone().unwrap()).write_all(b"last words").unwrap();
+            drop(if named { pipe.belongs_to("7-a", &store).0 } else { pipe.read });
+            let mut text = String::new();
+            let (read, kept) = kept("7-a", &mut memory.all(), &store).unwrap();
+            File::from(read).read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), &*kept[0].0), ("last words", "log/7-a"), "prepared: {prepared}, named: {named}");
+            // One that was found as the next one has its instance's name now.
+            assert_eq!(lock(&memory.0).contains_key("log/7-a"), prepared && !named);
+        }
+    }
+
+    #[test]
+    fn its_own_pipe_comes_before_the_next_ones() {
+        let memory = Memory::default();
+        let store = memory.store();
+        let mut ahead = Ahead::default();
+        ahead.prepare(&store);
+        let first = ahead.take("1-a", &store).unwrap();
+        let mut write = File::from(first.write.try_clone().unwrap());
+        drop(first.belongs_to("1-a", &store));
+        ahead.prepare(&store);
+        write.write_all(b"first").unwrap();
+        drop(write);
+        let (mut stored, mut text) = (memory.all(), String::new());
+        File::from(kept("1-a", &mut stored, &store).unwrap().0).read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), stored[0].0.as_str()), ("first", NEXT));
+    }
+}

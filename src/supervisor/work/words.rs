@@ -1,0 +1,27 @@
+//! Why work failed, in one line for a person.
+
+use crate::report::chain;
+
+/// Lines and characters of them that a reason tells: the error, not the way to it.
+const WORDS_LINES: usize = 2;
+const WORDS_CHARS: usize = 300;
+
+/// Stands between what failed and the next step, in a reason of one line.
+pub const HINT: &str = "; hint: ";
+
+/// Why work failed, for a person, with the next step where there is one.
+pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> String {
+    match hint {
+        Some(hint) => format!("{}{HINT}{hint}", chain(error)),
+        None => chain(error),
+    }
+}
+
+/// The end of what a build or check printed, to stand behind the sentence that it failed.
+pub(super) fn last_words(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(WORDS_LINES)..].join(" / ");
+    let last: String = last.chars().filter(|c| !c.is_control()).take(WORDS_CHARS).collect();
+    if last.is_empty() { last } else { format!("; it said: {last}") }
+}

@@ -1,0 +1,102 @@
+//! The builder as a program: its job is read, judged, and its word written.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::job::Job;
+use super::{instance, judge};
+use crate::validation::verdict::{FILE, SCHEMA, VerdictFile};
+
+/// Why a check could not be run at all. The build then fails, and Nix keeps nothing of it: it can be asked again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Infrastructure {
+    /// It is not process 1, so it is in no sandbox.
+    #[error("this is no Nix sandbox: the builder is process {pid}, not 1")]
+    NoSandbox {
+        /// Its process id.
+        pid: i32,
+    },
+    /// The sandbox has a network.
+    #[error("this is no Nix sandbox: it reaches a network")]
+    Network,
+    /// An attribute of the derivation is missing or wrong.
+    #[error("the derivation's {name}: {reason}")]
+    Attribute {
+        /// The attribute.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The golden run cannot be read.
+    #[error("the golden run")]
+    Golden(#[source] crate::golden::Error),
+    /// A system call failed.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel cannot confine the judged.
+    #[error("the judged cannot be confined: {reason}")]
+    Confine {
+        /// Why.
+        reason: String,
+    },
+    /// Active, not the candidate, took all the time.
+    #[error("Active did not finish the run in time")]
+    ActiveTooSlow,
+}
+
+impl Infrastructure {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// Runs one check as the builder of its derivation, with everything in environment attributes: `out`, `spec`,
+/// `candidate`, `active`, `golden`. Exits with 0 and `$out/verdict.json`, or otherwise where the check could not be run.
+pub fn builder_main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rei: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Infrastructure> {
+    let begun = Instant::now();
+    let pid = std::process::id().cast_signed();
+    if pid != 1 {
+        return Err(Infrastructure::NoSandbox { pid });
+    }
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| Infrastructure::system("become undumpable")(errno.into()))?;
+    let job = Job::from_environment(begun)?;
+    // One thread: the child between fork and exec relies on it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Infrastructure::system("start the runtime"))?;
+    let word = runtime.block_on(judge::judge(&job))?;
+    instance::end_all_others();
+    let file = VerdictFile {
+        schema: SCHEMA.into(),
+        check: job.spec.check.clone(),
+        verdict: word.verdict,
+        summary: word.summary,
+        details: word.details,
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        figures: word.figures,
+    };
+    let text =
+        serde_json::to_vec_pretty(&file).map_err(|error| Infrastructure::system("write the verdict")(error.into()))?;
+    std::fs::create_dir(&job.out).map_err(Infrastructure::system("make the output"))?;
+    std::fs::write(job.out.join(FILE), text).map_err(Infrastructure::system("write the verdict"))
+}
