@@ -125,7 +125,8 @@ class Rei:
         """A new version of the service; gives the commit."""
         with open(f"{self.home}/behaviour", "w") as file:
             file.write(behaviour + "\n")
-        git = ["git", "-C", self.home, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+        # The source is not what is tried here: it is on disk before the power fails.
+        git = ["git", "-C", self.home, "-c", "core.fsync=all", "-c", "user.name=test", "-c", "user.email=test@example.org"]
         run(*git, "add", "--all")
         run(*git, "commit", "--quiet", "--message", behaviour)
         return run(*git, "rev-parse", "HEAD").strip()

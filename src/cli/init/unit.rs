@@ -62,7 +62,7 @@ pub fn write(file: &Path, ui: &mut Ui) -> Result<(), CommandError> {
     let written = created.and_then(|mut new| std::io::Write::write_all(&mut new, render(&place).as_bytes()));
     written.map_err(|error| failed(format!("cannot write {}", unit.display())).because(error))?;
     ui.status(&format!("wrote {}", unit.display()));
-    if let Some(lines) = missing(&config, &place) {
+    if let Some(lines) = missing(&config, &place, says_where(&path)) {
         ui.warning(&format!(
             "{} needs these lines, for the unit's directories and group:\n\n{lines}\n",
             file.display()
@@ -91,13 +91,20 @@ fn steps(place: &Place<'_>, unit: &Path) -> String {
     .join("\n")
 }
 
+/// Whether rei.toml names the state directory: without that it is another one for each user, and the unit's is not ours.
+fn says_where(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let named = |document: Document<String>| document.get("state")?.get("directory").map(drop);
+    Document::parse(text).ok().and_then(named).is_some()
+}
+
 /// The lines of `[state]` that the unit counts on and that rei.toml has not.
-fn missing(config: &Config, place: &Place<'_>) -> Option<String> {
+fn missing(config: &Config, place: &Place<'_>, says_where: bool) -> Option<String> {
     let (name, operators) = (place.name, place.operators);
     let (state, sockets) = (format!("/var/lib/rei/{name}"), format!("/run/rei/{name}"));
     let there = &config.state;
     let lines = [
-        (there.directory != Path::new(&state)).then(|| format!("directory = \"{state}\"")),
+        (!says_where || there.directory != Path::new(&state)).then(|| format!("directory = \"{state}\"")),
         (there.sockets.as_deref() != Some(Path::new(&sockets))).then(|| format!("sockets = \"{sockets}\"")),
         there.operators.is_none().then(|| format!("operators = \"{operators}\"")),
     ];
