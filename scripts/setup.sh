@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing of: nix git python runit s6 wrk. From Debian's packages, as root or with sudo; elsewhere it says
-# what to install. What is there already costs nothing.
+# Installs what is missing of: nix git python runit s6 wrk mmdebstrap. From Debian's packages, as root or with sudo;
+# elsewhere it says what to install. What is there already costs nothing.
 set -eu
 
 # The programs that show that a thing is there, and the Debian packages that bring it.
@@ -12,6 +12,7 @@ programs() {
         runit) echo runsv ;;
         s6) echo s6-supervise ;;
         wrk) echo wrk ;;
+        mmdebstrap) echo mmdebstrap ;;
         *) echo "setup.sh: unknown: $1" >&2; exit 2 ;;
     esac
 }
