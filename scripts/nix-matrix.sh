@@ -19,7 +19,8 @@ LOGS=target/nix-matrix
 programs() {
     local wanted=() name
     for name in $TESTS; do wanted+=(--test "$name"); done
-    cargo test --no-run --message-format=json --bins --examples "${wanted[@]}" |
+    cargo build --examples
+    cargo test --no-run --message-format=json "${wanted[@]}" |
         sed -n 's/.*"kind":\["test"\].*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p'
 }
 

@@ -23,7 +23,7 @@ mirror() {
 
 make_root() {
     local suite=$1 root=$2 number keep=() line
-    while IFS= read -r line; do keep+=(--aptopt="$line"); done < <(apt-config dump | grep -E '^Acquire::https?::Proxy ' || true)
+    while IFS= read -r line; do keep+=(--aptopt="$line"); done < <(apt-config dump | grep -E '^Acquire::(https?::Proxy|Check-Valid-Until) ' || true)
     echo "making the root of $suite" >&2
     rm -rf --one-file-system "$root.new"
     mmdebstrap --mode=root --variant=essential --format=directory --include="$PACKAGES" "${keep[@]}" \
