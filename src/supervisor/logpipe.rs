@@ -141,7 +141,12 @@ mod tests {
             }
             let pipe = ahead.take("7-a", &store).unwrap();
             File::from(pipe.write.try_clone().unwrap()).write_all(b"last words").unwrap();
-            drop(if named { pipe.belongs_to("7-a", &store).0 } else { pipe.read });
+            // The supervisor ends.
+            if named {
+                drop(pipe.belongs_to("7-a", &store));
+            } else {
+                drop(pipe);
+            }
             let mut text = String::new();
             let (read, kept) = kept("7-a", &mut memory.all(), &store).unwrap();
             File::from(read).read_to_string(&mut text).unwrap();
