@@ -29,6 +29,19 @@
         default = rei;
       }) self.packages;
 
+      # `services.rei.instances.<name>`. The module needs no flake; this sets the package.
+      nixosModules = rec {
+        rei =
+          { lib, pkgs, ... }:
+          {
+            imports = [ ./modules/rei.nix ];
+            services.rei.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.rei;
+          };
+        default = rei;
+      };
+
+      templates = import ./templates;
+
       overlays.default = final: _: {
         rei-unwrapped = final.callPackage ./nix/package.nix { };
         rei = final.callPackage ./nix/wrapper.nix { };
@@ -49,8 +62,10 @@
       checks = forEach (
         pkgs:
         import ./nix/checks.nix {
-          inherit pkgs;
+          inherit nixpkgs pkgs;
           inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) rei rei-unwrapped;
+          module = self.nixosModules.rei;
+          sandboxed = self.lib.checksFor pkgs.stdenv.hostPlatform.system;
         }
       );
 

@@ -1,18 +1,23 @@
-# What `nix flake check` builds.
+# What `nix flake check` builds. Each is a file of its own where it is more than a few lines.
 {
+  nixpkgs,
   pkgs,
   rei,
   rei-unwrapped,
+  module,
+  sandboxed, # the expressions of checks/, with rei as their builder
 }:
 let
-  # The same build with another end.
+  # The same source with another end, compiled without what only a release needs.
   instead =
     name: change:
     rei-unwrapped.overrideAttrs (
       old:
       {
         pname = "rei-${name}";
+        cargoCheckType = "debug";
         doInstallCheck = false;
+        installPhase = "mkdir $out";
       }
       // change old
     );
@@ -20,15 +25,19 @@ in
 {
   inherit rei;
 
-  # The pure parts and the model of the lifecycle. What needs a kernel, a Nix store or a network of its own is in
-  # `make test`: inside a build sandbox it would only skip.
+  # The model of the lifecycle: every reachable state of its worlds, and random histories.
+  lifecycle = instead "lifecycle" (_: {
+    dontCargoBuild = true;
+    doCheck = true;
+    cargoTestFlags = [ "--test=lifecycle" ];
+  });
+
+  # The pure parts. What needs a kernel, a Nix store or a network of its own is in `make test`: inside a build sandbox it
+  # would only skip.
   tests = instead "tests" (_: {
     dontCargoBuild = true;
     doCheck = true;
-    cargoTestFlags = [
-      "--lib"
-      "--test=lifecycle"
-    ];
+    cargoTestFlags = [ "--lib" ];
     checkFlags = [
       "lifecycle::"
       "health::"
@@ -37,7 +46,6 @@ in
       "journal::"
       "golden::"
     ];
-    installPhase = "mkdir $out";
   });
 
   lint = instead "lint" (old: {
@@ -49,6 +57,13 @@ in
       cargo fmt --check
       cargo clippy --offline --all-targets --target ${pkgs.stdenv.hostPlatform.rust.rustcTarget} -- --deny warnings
     '';
-    installPhase = "mkdir $out";
   });
+
+  # A build, its tests and the judge's verdicts, one trip without a supervisor.
+  judged = import ./tests/judged.nix { inherit pkgs rei-unwrapped sandboxed; };
+}
+# checks/offline stands in for nixpkgs and has no NixOS.
+// nixpkgs.lib.optionalAttrs (nixpkgs.lib ? nixosSystem) {
+  module = import ./tests/module.nix { inherit nixpkgs pkgs module; };
+  vm = import ./tests/vm.nix { inherit pkgs module; };
 }

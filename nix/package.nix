@@ -19,9 +19,12 @@ let
     ../Cargo.toml
     ../Cargo.lock
     ../src
-    ../checks
+    ../checks/default.nix
+    ../checks/plan.nix
+    ../modules/unit.toml
     ../interface
     ../examples
+    ../templates
     ../tests
     (lib.fileset.maybeMissing ../benches)
   ];

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing of: nix git python runit s6 wrk mmdebstrap. From Debian's packages, as root or with sudo;
+# Installs what is missing of: nix git python runit s6 wrk qemu mmdebstrap. From Debian's packages, as root or with sudo;
 # elsewhere it says what to install. What is there already costs nothing.
 set -eu
 
@@ -12,7 +12,8 @@ programs() {
         runit) echo runsv ;;
         s6) echo s6-supervise ;;
         wrk) echo wrk ;;
-        mmdebstrap) echo mmdebstrap ;;
+        qemu) echo qemu-system-x86_64 ;;
+        mmdebstrap) echo mmdebstrap xz zstd ;;
         *) echo "setup.sh: unknown: $1" >&2; exit 2 ;;
     esac
 }
@@ -21,6 +22,8 @@ packages() {
     case $1 in
         nix) echo nix-bin nix-setup-systemd ;; # the second has the users that builds run as
         python) echo python3 python3-venv ;;
+        qemu) echo qemu-system-x86 ;;
+        mmdebstrap) echo mmdebstrap xz-utils zstd ;;
         *) echo "$1" ;;
     esac
 }

@@ -88,6 +88,32 @@ fn init_reads_the_repository_and_the_flake() {
     assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
 }
 
+#[test]
+fn init_writes_a_unit_for_the_file_that_is_there() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().canonicalize().unwrap().join("web");
+    std::fs::create_dir(&directory).unwrap();
+    rei_toml(&directory, "");
+    let output = rei(&directory, &["init", "--systemd"]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for line in ["directory = \"/var/lib/rei/x\"", "operators = \"rei-operators\"", "systemctl enable --now rei-x"] {
+        assert!(said.contains(line), "{said}");
+    }
+    let unit = std::fs::read_to_string(directory.join("rei-x.service")).unwrap();
+    assert!(unit.contains(&format!("--config {}/rei.toml\n", directory.display())), "{unit}");
+    assert!(unit.contains("\nUser=rei-x\n") && unit.contains("\nStateDirectory=rei/x\n"), "{unit}");
+    let again = rei(&directory, &["init", "--systemd"]);
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
+    // A path that a unit cannot say.
+    let odd = parent.path().join("a b");
+    std::fs::create_dir(&odd).unwrap();
+    rei_toml(&odd, "");
+    let refused = rei(&odd, &["init", "--systemd"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("cannot stand in a unit"), "{}", text(&refused.stderr));
+}
+
 /// What `rei check --json` says about `name`: the level and the line.
 fn answer(directory: &Path, name: &str) -> (String, String) {
     let output = rei(directory, &["check", "--json"]);

@@ -1,14 +1,8 @@
-//! The whole of `rei demo`, on this machine's Nix; and the example that users copy.
+//! The whole of `rei demo`, on this machine's Nix.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use rei::golden;
 
 /// Whether Nix and git are there; says so where they are not.
 fn can_play() -> bool {
@@ -102,45 +96,4 @@ fn an_interrupted_story_leaves_nothing_either() {
     assert!(said.contains("interrupted"), "{said}");
     assert!(!Path::new(home_of(&story)).exists());
     assert_eq!(processes_of(home_of(&story)), [""; 0]);
-}
-
-#[tokio::test]
-async fn the_example_is_right_and_answers_as_its_golden_run_says() {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/notes");
-    let config = rei::config::Config::load(&example.join("rei.toml")).unwrap_or_else(|error| panic!("{error:?}"));
-    let runs = golden::list(&config.validation.golden).unwrap();
-    assert_eq!(runs.len(), 1);
-    let run = golden::read(&runs[0].path).unwrap();
-
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, fd) = (listener.local_addr().unwrap(), listener.as_raw_fd());
-    // It puts the descriptor in its place and names itself, as socket activation does. A shell could not: `3<&10` is an
-    // error in some.
-    const ACTIVATE: &str = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), \
-                            LISTEN_FDS='1'); os.execvp('python3', ['python3', 'notes.py'])";
-    let mut command = Command::new("python3");
-    command.args(["-c", ACTIVATE, &fd.to_string()]);
-    command.current_dir(&example).env("PYTHONDONTWRITEBYTECODE", "1").stderr(Stdio::null());
-    // SAFETY: fcntl is a plain system call, and touches no memory.
-    unsafe {
-        command.pre_exec(move || {
-            nix::libc::fcntl(fd, nix::libc::F_SETFD, 0);
-            Ok(())
-        });
-    }
-    if Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return eprintln!("SKIPPED: no python3 here");
-    }
-    let mut server = command.spawn().unwrap();
-    for exchange in &run.exchanges {
-        let answer = golden::replay(&rei::http::Address::Tcp(address), exchange, Duration::from_secs(20)).await;
-        let (answered, expected) = (answer.response.unwrap(), exchange.response.clone().unwrap());
-        assert_eq!((answered.status, Some(answered.body)), (expected.status, expected.body), "{exchange:?}");
-        for header in &expected.headers {
-            assert!(answered.headers.contains(header), "{header:?} is not in {:?}", answered.headers);
-        }
-    }
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    assert!(server.wait().unwrap().success(), "it ends in order on SIGTERM");
 }

@@ -1,9 +1,10 @@
 //! `rei check`: is the file right, and can the machine do what it asks for?
 //!
 //! Each question is a [`Probe`]: a name and a function from the [`Context`] to a [`Finding`]. A part of the house that
-//! has a question of its own adds a probe to [`PROBES`].
+//! has a question of its own adds a probe to [`PROBES`], or to [`FILE_PROBES`] if the machine does not matter.
 
 mod machine;
+mod named;
 mod proof;
 mod source;
 
@@ -17,7 +18,11 @@ use super::ui::{Role, Ui};
 use crate::command::{Command, Error, Output};
 use crate::config::{Config, LoadError, Problem};
 
-/// The questions, in the order in which they are asked.
+/// The questions about the file.
+const FILE_PROBES: &[Probe] =
+    &[Probe { name: "blueprints", run: named::blueprints }, Probe { name: "golden", run: named::golden }];
+
+/// The questions about the machine, in the order in which they are asked.
 const PROBES: &[Probe] = &[
     Probe { name: "git", run: source::git },
     Probe { name: "source", run: source::source },
@@ -37,7 +42,7 @@ const PROBES: &[Probe] = &[
 /// `rei check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Look at the file alone, not at the machine
+    /// Look at the file and what it names, not at the machine
     #[arg(long)]
     file_only: bool,
     /// Print the result as JSON
@@ -129,14 +134,13 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     if !args.json {
         print(&answers[0], ui)?;
     }
-    if !args.file_only {
-        let context = Context { config: loaded.as_ref().ok(), runtime: runtime()? };
-        for probe in PROBES {
-            let Some(finding) = (probe.run)(&context) else { continue };
-            answers.push(Answer { name: probe.name, finding });
-            if let Some(answer) = answers.last().filter(|_| !args.json) {
-                print(answer, ui)?;
-            }
+    let context = Context { config: loaded.as_ref().ok(), runtime: runtime()? };
+    let of_machine: &[Probe] = if args.file_only { &[] } else { PROBES };
+    for probe in FILE_PROBES.iter().chain(of_machine) {
+        let Some(finding) = (probe.run)(&context) else { continue };
+        answers.push(Answer { name: probe.name, finding });
+        if let Some(answer) = answers.last().filter(|_| !args.json) {
+            print(answer, ui)?;
         }
     }
     let failed = answers.iter().filter(|answer| answer.finding.level == Level::Fail).count();

@@ -1,4 +1,6 @@
-//! `rei init`: a commented rei.toml for the flake in a directory.
+//! `rei init`: a commented rei.toml for the flake in a directory, and a systemd unit for it.
+
+mod unit;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,9 @@ pub struct Args {
     /// The directory with the flake
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
+    /// Write a systemd unit as well, for the rei.toml that is there or for the new one, and say how it is installed
+    #[arg(long)]
+    systemd: bool,
 }
 
 /// What git says about a directory.
@@ -49,6 +54,9 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     let here = shown.as_path() == Path::new(".");
     let file = if here { PathBuf::from(CONFIG) } else { shown.join(CONFIG) };
     if file.symlink_metadata().is_ok() {
+        if args.systemd {
+            return unit::write(&file, ui);
+        }
         let error = failed(format!("{} is there already", file.display()));
         return Err(error.hint(format!("`{}` tells whether it is right", check(&file))));
     }
@@ -59,13 +67,14 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     let runtime = runtime()?;
     let repository = runtime.block_on(repository(&directory));
     let packages = runtime.block_on(packages(&directory, repository.as_ref()));
-    let answers = runtime.block_on(answers(&directory, repository.as_ref(), &packages));
+    let mut answers = runtime.block_on(answers(&directory, repository.as_ref(), &packages));
+    answers.systemd = args.systemd;
     // Not one that has come meanwhile, either.
     let created = std::fs::OpenOptions::new().write(true).create_new(true).open(&file);
     let written = created.and_then(|mut new| new.write_all(template::fill(&answers).as_bytes()));
     written.map_err(|error| failed(format!("cannot write {}", file.display())).because(error))?;
     tell(&file, &answers, repository.as_ref(), &packages, ui);
-    Ok(())
+    if args.systemd { unit::write(&file, ui) } else { Ok(()) }
 }
 
 fn tell(file: &Path, answers: &Answers, repository: Option<&Repository>, packages: &[String], ui: &mut Ui) {
@@ -104,6 +113,7 @@ async fn answers(directory: &Path, repository: Option<&Repository>, packages: &[
         dir: inner.map(|inner| inner.to_string_lossy().into_owned()),
         package,
         name,
+        systemd: false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args` | the whole command line as clap types, and which function a command is |
 //! | `ui` | the one way to say something: results on standard output, the rest on standard error |
+//! | `journald` | the same where systemd's journal reads it |
 //! | `error`, `exit_code` | why a command failed, and the number that it ends with |
 //! | `connect` | how a command reaches the supervisor, and the memory of one that does not run |
 //! | `view` | what a person sees: pages made of the interface's objects |
@@ -24,6 +25,7 @@ pub mod golden;
 pub mod history;
 pub mod init;
 pub mod journal;
+mod journald;
 pub mod keeper;
 pub mod lift;
 pub mod pause;

@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{Global, runtime};
 use super::error::{CommandError, Kind};
+use super::journald::{self, Lines};
 use super::ui::Ui;
 use crate::supervisor::{End, supervise};
 
@@ -38,15 +39,15 @@ pub fn run(args: &Args, global: &Global, ui: &Ui) -> Result<(), CommandError> {
             let error = std::process::Command::new(&exe).args(std::env::args_os().skip(1)).exec();
             Err(CommandError::new(Kind::Failed, format!("cannot become {}", exe.display())).because(error))
         }
-        End::Asked | End::GaveUp { .. } => Ok(()),
+        End::Asked | End::Left | End::GaveUp { .. } => Ok(()),
     }
 }
 
-/// The log goes to standard error. Where a service manager reads it, the manager knows the time.
+/// The log goes to standard error.
 fn log(filter: EnvFilter, ui: &Ui) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ui.log_color());
-    let begun = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        tracing::subscriber::set_global_default(log.without_time().finish())
+    let begun = if journald::reads_stderr() {
+        tracing::subscriber::set_global_default(log.event_format(Lines::new()).finish())
     } else {
         tracing::subscriber::set_global_default(log.finish())
     };
@@ -54,7 +55,13 @@ fn log(filter: EnvFilter, ui: &Ui) {
     drop(begun);
 }
 
+/// The program that follows this one at `rei reexec`: what stands at the path by which this one was started, so that an
+/// upgrade can put another there. Only where it was started by its name alone, it is this very file.
 fn program() -> Result<PathBuf, CommandError> {
+    let started_as = std::env::args_os().next().map(PathBuf::from);
+    if let Some(path) = started_as.filter(|path| path.is_absolute()) {
+        return Ok(path);
+    }
     std::env::current_exe()
         .map_err(|error| CommandError::new(Kind::Failed, "cannot find rei's own program").because(error))
 }

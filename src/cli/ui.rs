@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::CommandError;
+use super::journald::{self, Priority};
 use super::progress::Progress;
 use crate::interface::types::SCHEMA;
 
@@ -122,6 +123,8 @@ impl Stream {
 pub struct Ui {
     out: Stream,
     err: Stream,
+    /// Whether systemd's journal reads standard error.
+    journald: bool,
     quiet: bool,
     width: u16,
 }
@@ -136,6 +139,7 @@ impl Ui {
         Self {
             out: stream(Box::new(out), out_terminal),
             err: stream(Box::new(err), err_terminal),
+            journald: journald::reads_stderr(),
             quiet,
             width: width.unwrap_or(WIDTH).max(WIDTH_MIN),
         }
@@ -144,7 +148,7 @@ impl Ui {
     /// Other streams, no terminals: for tests and for pages that are kept.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>, color: bool, quiet: bool) -> Self {
         let stream = |sink| Stream { sink, color, terminal: false };
-        Self { out: stream(out), err: stream(err), quiet, width: WIDTH }
+        Self { out: stream(out), err: stream(err), journald: false, quiet, width: WIDTH }
     }
 
     /// Prints a part of the result.
@@ -193,7 +197,7 @@ impl Ui {
     /// Says what goes on. Silent with `--quiet`.
     pub fn status(&mut self, text: &str) {
         if !self.quiet {
-            self.say(text);
+            self.say(Priority::Info, text);
         }
     }
 
@@ -201,14 +205,14 @@ impl Ui {
     pub fn hint(&mut self, text: &str) {
         if !self.quiet {
             let label = self.err.paint(Role::Hint, "hint:");
-            self.say(&format!("{label} {text}"));
+            self.say(Priority::Info, &format!("{label} {text}"));
         }
     }
 
     /// Says what is not as it should be. Never silent.
     pub fn warning(&mut self, text: &str) {
         let label = self.err.paint(Role::Warning, "warning:");
-        self.say(&format!("{label} {text}"));
+        self.say(Priority::Warning, &format!("{label} {text}"));
     }
 
     /// Says why the command failed, with causes and next steps.
@@ -218,16 +222,16 @@ impl Ui {
         }
         if let Some(page) = &error.page {
             let page: Vec<String> = page.trim_end().lines().map(|line| self.labelled(line)).collect();
-            self.say(&format!("{}\n", page.join("\n")));
+            self.say(Priority::Error, &format!("{}\n", page.join("\n")));
         }
         let label = self.err.paint(Role::Bad, "error:");
-        self.say(&format!("{label} {error}"));
+        self.say(Priority::Error, &format!("{label} {error}"));
         for cause in error.causes() {
-            self.say(&format!("caused by: {cause}"));
+            self.say(Priority::Error, &format!("caused by: {cause}"));
         }
         for hint in &error.hints {
             let label = self.err.paint(Role::Hint, "hint:");
-            self.say(&format!("{label} {hint}"));
+            self.say(Priority::Error, &format!("{label} {hint}"));
         }
     }
 
@@ -273,8 +277,11 @@ impl Ui {
     }
 
     /// Nobody can be told that standard error is gone.
-    fn say(&mut self, text: &str) {
-        let _ = writeln!(self.err.sink, "{text}");
+    fn say(&mut self, priority: Priority, text: &str) {
+        let _ = match self.journald {
+            true => writeln!(self.err.sink, "{}", journald::prefixed(priority, text)),
+            false => writeln!(self.err.sink, "{text}"),
+        };
     }
 }
 

@@ -77,6 +77,16 @@ fn count(problems: usize) -> String {
 }
 
 impl LoadError {
+    /// The mistakes in it, each in one line with its place, for a log.
+    pub fn mistakes(&self) -> Vec<String> {
+        match self {
+            Self::Invalid { problems, .. } => {
+                problems.iter().map(|problem| format!("line {}: {}", problem.line, problem.message)).collect()
+            }
+            Self::Read { .. } | Self::TooLarge { .. } | Self::NotText { .. } => Vec::new(),
+        }
+    }
+
     /// The next step.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -4,6 +4,8 @@ use toml_edit::{Document, Table};
 
 /// The file as it is shipped.
 pub const TEXT: &str = include_str!("rei.toml");
+/// The group whose members may use the control socket, where there is a unit and nobody names another.
+pub const OPERATORS: &str = "rei-operators";
 
 /// What `rei init` knows about a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,28 +22,34 @@ pub struct Answers {
     pub package: Option<String>,
     /// `runtime.command`.
     pub command: String,
+    /// Whether `[state]` is what the systemd unit counts on.
+    pub systemd: bool,
 }
 
 /// The shipped file with these answers in the place of its examples.
 pub fn fill(answers: &Answers) -> String {
     let command = format!("[{}]", quote(&answers.command));
+    let by_systemd = |text: String| answers.systemd.then(|| quote(&text));
     let replaced = [
-        ("name", Some(quote(&answers.name))),
-        ("source", Some(quote(&answers.source))),
-        ("command", Some(command)),
-        ("#ref", answers.r#ref.as_deref().map(quote)),
-        ("#dir", answers.dir.as_deref().map(quote)),
-        ("#package", answers.package.as_deref().map(quote)),
+        ("[runtime]", "name", Some(quote(&answers.name))),
+        ("[runtime]", "source", Some(quote(&answers.source))),
+        ("[runtime]", "command", Some(command)),
+        ("[runtime]", "#ref", answers.r#ref.as_deref().map(quote)),
+        ("[runtime]", "#dir", answers.dir.as_deref().map(quote)),
+        ("[runtime]", "#package", answers.package.as_deref().map(quote)),
+        ("[state]", "#?directory", by_systemd(format!("/var/lib/rei/{}", answers.name))),
+        ("[state]", "#?sockets", by_systemd(format!("/run/rei/{}", answers.name))),
+        ("[state]", "#?operators", by_systemd(OPERATORS.to_owned())),
     ];
-    let (mut page, mut in_runtime) = (String::with_capacity(TEXT.len()), false);
+    let (mut page, mut section) = (String::with_capacity(TEXT.len()), "");
     for line in TEXT.lines() {
         if line.starts_with('[') {
-            in_runtime = line == "[runtime]";
+            section = line;
         }
         let key = line.split('=').next().unwrap_or_default().trim();
-        let new = replaced.iter().find(|(name, value)| in_runtime && *name == key && value.is_some());
+        let new = replaced.iter().find(|(at, name, value)| (*at, *name) == (section, key) && value.is_some());
         match new {
-            Some((_, Some(value))) => page.push_str(&with_value(line, value)),
+            Some((.., Some(value))) => page.push_str(&with_value(line, value)),
             _ => page.push_str(line),
         }
         page.push('\n');
@@ -52,7 +60,7 @@ pub fn fill(answers: &Answers) -> String {
 /// The line with another value, written as set, its remark kept where it was if there is room.
 fn with_value(line: &str, value: &str) -> String {
     let (assignment, remark) = line.split_once(" # ").unwrap_or((line, ""));
-    let key = assignment.split('=').next().unwrap_or_default().trim_start_matches('#');
+    let key = assignment.split('=').next().unwrap_or_default().trim_start_matches(['#', '?']);
     let set = format!("{key}= {value}");
     if remark.is_empty() { set } else { format!("{set:<width$} # {remark}", width = assignment.len()) }
 }

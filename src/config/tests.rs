@@ -146,16 +146,23 @@ fn a_filled_template_is_right() {
         dir: Some("nix".to_owned()),
         package: Some("web".to_owned()),
         command: "bin/web".to_owned(),
+        systemd: false,
     };
     let text = template::fill(&answers);
     let hints = hints(&text);
     assert_eq!(hints.len(), 1, "{hints:?}");
     assert!(hints[0].contains("no name of a branch"), "{hints:?}");
-    let config = parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers })).unwrap();
+    let config =
+        parse(&template::fill(&template::Answers { r#ref: Some("release/1".to_owned()), ..answers.clone() })).unwrap();
     let runtime = &config.runtime;
     assert_eq!((runtime.name.as_str(), runtime.source.as_str(), runtime.dir.as_str()), ("web", "/etc", "nix"));
     assert_eq!((runtime.r#ref.as_str(), runtime.package.as_str()), ("release/1", "web"));
     assert_eq!(runtime.command, ["bin/web"]);
+    assert_eq!(config.state.operators, None);
+    let config = parse(&template::fill(&template::Answers { r#ref: None, systemd: true, ..answers })).unwrap();
+    assert_eq!(config.state.directory, std::path::Path::new("/var/lib/rei/web"));
+    assert_eq!(config.state.sockets.as_deref(), Some(std::path::Path::new("/run/rei/web")));
+    assert_eq!(config.state.operators.as_deref(), Some("rei-operators"));
 }
 
 #[test]
@@ -221,6 +228,7 @@ fn every_rule_has_its_word() {
         "[state]\ndirectory = \"/nix/store/x\"\n",
         "[isolation]\nwrite = [\"/\"]\n",
         "[isolation]\nuser = \"-x\"\n",
+        "[state]\noperators = \"a b\"\n",
         "[evolution]\nbudget = { per_hour = 0 }\n",
         "[evolution]\nbudget = { per_hour = -1 }\n",
         "[health]\nnotify = 3\n",
@@ -239,6 +247,17 @@ fn every_rule_has_its_word() {
     said.push(page_of(""));
     assert!(said.iter().all(|page| page != "no problem"), "{said:#?}");
     insta::assert_snapshot!(said.join("---\n"));
+}
+
+#[test]
+fn steps_may_be_tables_of_their_own() {
+    // As programs write arrays of tables.
+    let steps = "[[promotion.canary]]\nshare = 0.05\nfor = \"30s\"\n[[promotion.canary]]\nshare = 0.5\nfor = \"1m\"\n";
+    let inline = "[promotion]\ncanary = [{ share = 0.05, for = \"30s\" }, { share = 0.5, for = \"1m\" }]\n";
+    let read = |more: &str| parse(&format!("{FIVE_LINES}{more}")).unwrap().promotion;
+    assert_eq!(read(steps), read(inline));
+    let wrong = parse(&format!("{FIVE_LINES}[[promotion.canary]]\nshare = 2\nfor = \"1s\"\n")).unwrap_err();
+    assert_eq!((wrong.len(), wrong[0].line), (1, 7));
 }
 
 #[test]

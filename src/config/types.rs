@@ -369,6 +369,8 @@ pub struct State {
     pub directory: PathBuf,
     /// Where `control.sock` and `rei.sock` are; `None` for `directory`.
     pub sockets: Option<PathBuf>,
+    /// The group whose members may use `control.sock`, besides rei's own user and root.
+    pub operators: Option<String>,
     /// What is kept of an instance's log, in bytes.
     pub log_bytes: u64,
 }

@@ -72,6 +72,8 @@ pub enum RefusalReason {
     User,
     /// It is a process of an instance, or descends from one: a policy anomaly. The process that was found.
     Instance(u32),
+    /// It is in a control group of another supervisor's instance: no news of ours.
+    Foreign(u32),
     /// It descends from the supervisor, as everything does that escapes from an instance: a policy anomaly.
     Descendant,
     /// It has ended, so nothing is known about it.
@@ -94,6 +96,7 @@ impl fmt::Display for Refusal {
             RefusalReason::User => write!(f, "uid {uid} may not call"),
             RefusalReason::Instance(instance) if *instance == pid => write!(f, "process {pid} is an instance's"),
             RefusalReason::Instance(instance) => write!(f, "process {pid} descends from instance process {instance}"),
+            RefusalReason::Foreign(_) => write!(f, "process {pid} is another supervisor's instance's"),
             RefusalReason::Descendant => write!(f, "process {pid} descends from the supervisor"),
             RefusalReason::Gone => write!(f, "process {pid} has ended"),
             RefusalReason::Unknown(what) => write!(f, "nothing is known about process {pid}: {what}"),
@@ -153,7 +156,8 @@ impl Access {
         Self { is_instance: Some(Arc::new(is_instance)), ..self }
     }
 
-    /// Not for instances: `is_instance` is asked for the caller's control group, as `/proc/PID/cgroup` names it.
+    /// Not for instances of any supervisor: `is_instance` is asked for the caller's control group, as `/proc/PID/cgroup`
+    /// names it. Two supervisors on one machine may have users of one group, and their instances with them.
     pub fn refuse_instance_cgroups(self, is_instance: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self { is_instance_cgroup: Some(Arc::new(is_instance)), ..self }
     }
@@ -212,19 +216,19 @@ impl Access {
     }
 
     fn refuse_by_process(&self, process: Process) -> Result<(), RefusalReason> {
-        if let Some(is_instance_cgroup) = &self.is_instance_cgroup {
-            let cgroups = process.read("cgroup")?;
-            // Lines are ID:CONTROLLERS:PATH.
-            if cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| is_instance_cgroup(path)) {
-                return Err(RefusalReason::Instance(process.pid));
-            }
-        }
         for (index, pid) in process.lineage()?.into_iter().enumerate() {
             if self.is_instance.as_ref().is_some_and(|is_instance| is_instance(pid)) {
                 return Err(RefusalReason::Instance(pid));
             }
             if index > 0 && Some(pid) == self.supervisor {
                 return Err(RefusalReason::Descendant);
+            }
+        }
+        if let Some(is_instance_cgroup) = &self.is_instance_cgroup {
+            let cgroups = process.read("cgroup")?;
+            // Lines are ID:CONTROLLERS:PATH.
+            if cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| is_instance_cgroup(path)) {
+                return Err(RefusalReason::Foreign(process.pid));
             }
         }
         Ok(())
@@ -286,7 +290,7 @@ impl Process {
     }
 
     /// This process and its ancestors. An ancestor that ends meanwhile changes the line, so the walk begins again.
-    fn lineage(self) -> Result<Vec<u32>, RefusalReason> {
+    fn lineage(&self) -> Result<Vec<u32>, RefusalReason> {
         for _ in 0..WALKS_MAX {
             if let Some(lineage) = self.walk()? {
                 return Ok(lineage);

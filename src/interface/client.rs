@@ -107,7 +107,7 @@ impl ClientError<OperationsError> {
         match self {
             Self::NotRunning { .. } => Some("start the supervisor: `rei run`".into()),
             Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Some("call as the user who runs the supervisor, or as root".into())
+                Some("call as the user who runs the supervisor, one of the group `state.operators`, or root".into())
             }
             Self::NotServed { .. } => Some("the supervisor is of another version: `rei status` says which".into()),
             Self::Answered(error) => error.hint(),

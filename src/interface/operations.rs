@@ -204,7 +204,9 @@ impl OperationsError {
     /// The next step of an operator, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotAllowed { .. } => Some("call as the user who runs the supervisor, or as root".into()),
+            Self::NotAllowed { .. } => {
+                Some("call as the user who runs the supervisor, one of the group `state.operators`, or root".into())
+            }
             Self::NotFound { .. } => Some("`rei history` lists the ids".into()),
             Self::WrongPhase { hint, .. } => Some(hint.clone()),
             Self::TooLarge { .. } => Some("ask for less: `rei history --limit 20`".into()),

@@ -11,6 +11,9 @@ use super::process;
 /// siblings can have controllers.
 const OWN_SUBGROUP: &str = "supervisor";
 
+/// Characters of the digest that an instance's id begins with.
+const DIGEST_CHARS: usize = 8;
+
 /// How deep a tree of directories is removed; instances cannot make any, so more is somebody else's.
 const DEPTH_MAX: usize = 8;
 
@@ -175,6 +178,19 @@ fn directory_of(id: &str) -> String {
     format!("rei-{id}")
 }
 
+/// Whether a control group, as `/proc/PID/cgroup` names it, is that of an instance of any supervisor on this machine, or
+/// below it. Their ids begin with the digest of a state directory.
+pub fn is_an_instances(path: &str) -> bool {
+    let is_instance = |name: &str| {
+        let mut words = name.split('-');
+        let is_digest = |word: &str| word.len() == DIGEST_CHARS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        words.next() == Some("rei")
+            && words.next().is_some_and(is_digest)
+            && words.next().is_some_and(|seq| seq.parse::<u64>().is_ok())
+    };
+    path.split('/').any(is_instance)
+}
+
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
@@ -198,6 +214,17 @@ fn is_delegated(dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_of_whatever_supervisor_is_told_by_its_group() {
+        let unit = "/system.slice/rei-served.service";
+        for inside in ["rei-0a1b2c3d-17-a", "rei-0a1b2c3d-17-b-drain", "rei-0a1b2c3d-17-a/below"] {
+            assert!(is_an_instances(&format!("{unit}/{inside}")), "{inside}");
+        }
+        for outside in ["", "/supervisor", "/rei-operators-1-a", "/rei-0a1b2c3d", "/xrei-0a1b2c3d-17-a"] {
+            assert!(!is_an_instances(&format!("{unit}{outside}")), "{outside}");
+        }
+    }
 
     #[test]
     fn the_unified_hierarchy_is_found_among_others() {

@@ -1,4 +1,4 @@
-//! Makes a process: clone3 with VFORK, VM and PIDFD, confinement, exec. No helper program, no copy of page tables.
+//! Makes a process: clone3 (or clone) with VFORK, VM and PIDFD, confinement, exec. No helper program, no copy of page tables.
 //!
 //! Everything that takes memory or can fail without a system call is prepared here; the child ([`child`]) then makes
 //! raw system calls only, on a stack of its own, with all signals blocked. It shares the supervisor's memory until it
@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -183,6 +184,7 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
         user: spec.sandbox.and_then(Sandbox::user),
         ruleset: moved.ruleset.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
+        enter: AtomicI32::new(-1),
         failure: child::Failure::default(),
     };
     let born = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;

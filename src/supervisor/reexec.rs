@@ -18,7 +18,7 @@ use crate::runtime::keeper::handed;
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// What would end the process while it has no handlers: it waits until the new program has some.
-const HELD: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+const HELD: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
 
 fn held() -> SigSet {
     HELD.into_iter().collect()
@@ -35,17 +35,22 @@ pub fn release_signals() -> std::io::Result<()> {
 impl Shell {
     /// Replaces the program. Returns only when that failed, and then everything goes on as before, with work begun anew.
     pub(super) async fn reexec(&mut self) {
-        for (_, handle) in self.working.drain(..) {
-            handle.abort();
-        }
-        tokio::time::sleep(LAST_WORDS).await;
-        self.occupants.let_go(&self.store);
+        self.end_work().await;
         let handed = lock(&self.store).across_exec();
         let Err(why) = self.exec(&handed);
         tracing::error!(%why, exe = %self.exe.display(), "cannot become the new program; the old one goes on");
         // Taken over from itself: what was aborted is asked for again.
         let running = Slot::ALL.map(|slot| self.running(slot));
         self.pending.push_back(Event::Recovered { running, rebooted: false });
+    }
+
+    /// Before another supervisor begins: nothing is under way any more, and the store has what lives and no more.
+    pub(super) async fn end_work(&mut self) {
+        for (_, handle) in self.working.drain(..) {
+            handle.abort();
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+        self.occupants.let_go(&self.store);
     }
 
     fn exec(&self, handed: &[(String, OwnedFd)]) -> Result<Infallible, std::io::Error> {

@@ -49,6 +49,8 @@ pub enum End {
     Asked,
     /// The program is replaced in place.
     Reexec,
+    /// It was asked to leave the runtime to the next supervisor.
+    Left,
     /// There is nothing to supervise.
     GaveUp {
         /// Why.
@@ -189,8 +191,12 @@ impl Shell {
             return Ok(());
         }
         let entry = Entry { event, effects };
-        let seq = match self.journal.append(at, &entry) {
-            Ok(record) => record.seq,
+        let written = self.journal.write(at, &entry).map(|record| record.seq).and_then(|seq| {
+            self.route_back(&entry.effects);
+            self.journal.sync().map(|()| seq)
+        });
+        let seq = match written {
+            Ok(seq) => seq,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
         self.core = next;
@@ -243,6 +249,7 @@ impl Shell {
     fn on_signal(&mut self, signal: super::start::Signal) {
         match signal {
             super::start::Signal::Terminate => self.end = Some(End::Asked),
+            super::start::Signal::Leave => self.end = Some(End::Left),
             super::start::Signal::Reload => self.reload(),
             super::start::Signal::Child => {
                 self.reap_at.get_or_insert_with(|| Instant::now() + REAP_PAUSE);

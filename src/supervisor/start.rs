@@ -33,6 +33,8 @@ use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::report::chain;
+use crate::runtime::cgroup::is_an_instances;
+use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::process;
@@ -105,6 +107,15 @@ pub enum StartError {
         #[source]
         source: SocketError,
     },
+    /// The operators' group has no number.
+    #[error("cannot find the operators' group {name:?}")]
+    Operators {
+        /// `state.operators`.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The first version does not serve, so there is nothing to supervise.
     #[error("there is nothing to supervise: {reason}")]
     GaveUp {
@@ -138,6 +149,9 @@ impl StartError {
             Self::Listen(error) => error.hint(),
             Self::Keeper(error) => error.hint(),
             Self::Socket { source, .. } => source.hint(),
+            Self::Operators { name, .. } => {
+                Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
+            }
             Self::GaveUp { hint, .. } => Some(hint.clone()),
         }
     }
@@ -146,8 +160,10 @@ impl StartError {
 /// What the operating system asks of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT.
+    /// SIGTERM, SIGINT: the runtime ends, then the supervisor.
     Terminate,
+    /// SIGUSR2: the supervisor alone ends. The next one takes the runtime over.
+    Leave,
     /// SIGHUP.
     Reload,
     /// SIGCHLD.
@@ -158,6 +174,7 @@ pub enum Signal {
 pub struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
+    usr2: tokio::signal::unix::Signal,
     hup: tokio::signal::unix::Signal,
     child: tokio::signal::unix::Signal,
     manager: bool,
@@ -168,6 +185,7 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            usr2: signal(SignalKind::user_defined2())?,
             hup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
             manager: std::env::var_os("NOTIFY_SOCKET").is_some(),
@@ -179,6 +197,7 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => Signal::Terminate,
             _ = self.int.recv() => Signal::Terminate,
+            _ = self.usr2.recv() => Signal::Leave,
             _ = self.hup.recv() => Signal::Reload,
             _ = self.child.recv() => Signal::Child,
         }
@@ -232,6 +251,10 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
         match shell.run().await {
             // It comes back only where that failed.
             End::Reexec => shell.reexec().await,
+            End::Left => {
+                shell.leave().await;
+                return Ok(End::Left);
+            }
             end => break end,
         }
     };
@@ -434,15 +457,20 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
     }))
 }
 
-/// Opens both sockets.
+/// Opens both sockets: the operators' group may use the one that is theirs.
 fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let paths = &shell.tools.paths;
-    let bind = |path: PathBuf| Socket::bind(&path, None).map_err(|source| StartError::Socket { path, source });
-    let (control, facade) = (bind(paths.control())?, bind(paths.facade())?);
+    let operators = match &shell.tools.config.state.operators {
+        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
+        None => None,
+    };
+    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
+    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
     let trees = shell.occupants.trees();
     let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
     let access = Access::own_user()
         .refuse_instances(move |pid| trees.contains(pid))
+        .refuse_instance_cgroups(is_an_instances)
         .refuse_descendants_of(std::process::id())
         .on_refusal(move |refusal| {
             if refusal.reason.is_policy_anomaly() {
@@ -453,8 +481,9 @@ fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let operations = Arc::new(Control { inputs: inputs.clone(), listeners: shell.listeners.clone() });
     let evolution = Arc::new(Facade { inputs });
     let own = access.clone();
+    let theirs = operators.into_iter().fold(access, Access::group);
     Ok([
-        AbortOnDrop(tokio::spawn(serve_operations(control, operations, access))),
+        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
         AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
     ])
 }
@@ -465,7 +494,9 @@ impl Shell {
         let config = match load(&self.tools.config_path) {
             Ok(config) => config,
             Err(error) => {
-                tracing::error!(error = chain(&error), "rei.toml is not taken; the old one holds");
+                let mistakes = if let StartError::Config(error) = &error { error.mistakes() } else { Vec::new() };
+                let why: Vec<String> = std::iter::once(chain(&error)).chain(mistakes).collect();
+                tracing::error!(why = why.join("; "), "rei.toml is not taken; the old one holds");
                 return;
             }
         };
@@ -488,6 +519,12 @@ impl Shell {
         self.watch.configure(&self.tools.config);
         self.pending.push_back(Event::Configured { policy: policy(&self.tools.config) });
         tracing::info!(changes = changes.len(), "rei.toml was read again");
+    }
+
+    /// Ends without the runtime: it serves on, and the next supervisor takes it over as after a crash.
+    async fn leave(&mut self) {
+        self.signals.notify("STOPPING=1\nSTATUS=the runtime serves on");
+        self.end_work().await;
     }
 
     /// Ends the runtime: instances are asked to finish, listeners are closed, the keeper ends.

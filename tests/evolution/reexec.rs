@@ -71,6 +71,23 @@ fn a_new_program_in_the_same_process_loses_nothing() {
 }
 
 #[test]
+fn a_supervisor_that_leaves_takes_nothing_with_it() {
+    let Some(mut lab) = Lab::serving(Setup::default()) else { return };
+    let load = Load::on(lab.address());
+    load.wait_for_more(50);
+    let (before, keeper) = (lab.until_settled(), lab.keeper());
+    // As `systemctl restart` does; `stop` sends SIGTERM.
+    lab.signal(nix::sys::signal::Signal::SIGUSR2);
+    assert_eq!(lab.wait(), Some(0));
+    assert_eq!(lab.keeper(), keeper);
+    load.wait_for_more(50);
+    lab.start();
+    lab.until("an answer", |_| true);
+    assert_eq!(lab.until_settled(), before);
+    load.none_lost();
+}
+
+#[test]
 fn a_program_that_cannot_be_run_changes_nothing() {
     let Some(mut lab) = Lab::new(Setup::default()) else { return };
     let program = lab.path("rei");

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rei::runtime::process::{self, Tag};
 use rei::runtime::spawn::{SpawnError, Step};
 use rei::runtime::table::InstanceTable;
+use rei::runtime::tree::TreeLimits;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::lab::{HELPER_ARGS, Lab, Start, path_variable, until};
 
@@ -130,4 +132,36 @@ fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
     lab.trees.reap_orphans();
     assert!(caught > 0, "no round left an instance, so nothing was shown");
     println!("{caught} instances outlived {ROUNDS} supervisors, all recorded");
+}
+
+/// Takes clone3 away from the calling thread, as systemd's `RestrictNamespaces=` and Docker do.
+fn without_clone3() {
+    let rules = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
+    let (pass, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()));
+    let filter = SeccompFilter::new(rules, pass, refuse, std::env::consts::ARCH.try_into().unwrap()).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+#[test]
+fn where_clone3_is_refused_a_process_is_made_all_the_same() {
+    let lab = Lab::new();
+    let tree = lab.trees.create(&lab.id("a"), TreeLimits::default()).unwrap();
+    let output = std::fs::File::create(lab.path("output")).unwrap();
+    let start = Start { env: path_variable(), output: Some(output.as_fd()), ..Start::default() };
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            without_clone3();
+            let script = ["-c", "echo pid=$$ listen=$LISTEN_PID; cat /proc/self/cgroup"];
+            lab.spawn("a", Path::new("/bin/sh"), &script, &start, Some(&tree)).unwrap()
+        });
+        let spawned = made.join().unwrap();
+        let text = until("its end", || {
+            let text = std::fs::read_to_string(lab.path("output")).unwrap();
+            text.contains("0::").then_some(text)
+        });
+        assert!(text.contains(&format!("pid={}", spawned.pid)), "{text}");
+        let inside = text.lines().any(|line| line.ends_with(&format!("/rei-{}", lab.id("a"))));
+        assert_eq!(inside, tree.cgroup().is_some(), "{text}");
+    });
 }

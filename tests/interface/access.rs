@@ -111,7 +111,7 @@ async fn a_control_group_of_an_instance_is_refused() {
     let served = operations(refusals.told(Access::own_user().refuse_instance_cgroups(move |group| group == own)));
     let reply = reply_to(&served, None, |_| {}).await;
     assert_eq!(reply["error"], "io.openexec.Supervisor.NotAllowed", "{reply}");
-    assert!(matches!(refusals.reasons()[..], [RefusalReason::Instance(_)]));
+    assert!(matches!(refusals.reasons()[..], [RefusalReason::Foreign(_)]));
 }
 
 #[tokio::test]

@@ -68,6 +68,10 @@ pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>
     let given = section.optional::<String>("directory");
     let written = section.has("directory");
     let sockets = section.optional::<String>("sockets");
+    let operators = section.optional::<String>("operators");
+    if let Some(at) = operators.as_ref().filter(|at| !paths::is_name(&at.value, 32)) {
+        section.impossible("operators", &at.span, format!("`{}` is no name of a group", at.value), "as in /etc/group");
+    }
     let log = section.value::<Bytes>("log");
     let whole = |key: &'static str, at: &Option<At<String>>| {
         let at = at.as_ref()?;
@@ -107,7 +111,12 @@ pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>
         section.impossible(key, &at, message, "set `state.sockets` to a short path, as in /run/rei/NAME");
     }
     section.close();
-    Some(State { directory: directory?, sockets: sockets_directory, log_bytes: log?.value.0 })
+    Some(State {
+        directory: directory?,
+        sockets: sockets_directory,
+        operators: operators.map(|at| at.value),
+        log_bytes: log?.value.0,
+    })
 }
 
 fn by_default(section: &Section<'_>, name: &str, place: &Place) -> Option<PathBuf> {

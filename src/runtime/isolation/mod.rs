@@ -18,4 +18,4 @@ pub mod user;
 
 pub use instance::InstancePaths;
 pub use sandbox::{Sandbox, SandboxBuilder, SandboxError};
-pub use user::{User, UserError};
+pub use user::{User, UserError, group_named};

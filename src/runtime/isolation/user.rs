@@ -112,6 +112,20 @@ fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
     Some(User { uid, gid, groups })
 }
 
+/// The number of a group, from `/etc/group`.
+///
+/// # Errors
+/// When the file cannot be read; [`std::io::ErrorKind::NotFound`] when it has no such group.
+pub fn group_named(name: &str) -> std::io::Result<u32> {
+    let text = fs::read_to_string("/etc/group")?;
+    find_group(name, &text).ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "not in /etc/group"))
+}
+
+fn find_group(name: &str, text: &str) -> Option<u32> {
+    let mut groups = text.lines().map(|line| line.split(':'));
+    groups.find_map(|mut fields| if fields.next() == Some(name) { fields.nth(1)?.parse().ok() } else { None })
+}
+
 /// Whether this process can become another user.
 pub fn can_switch_user() -> bool {
     Uid::effective().is_root()
@@ -162,6 +176,13 @@ mod tests {
         assert_eq!(find("www", passwd, group), Some(User { uid: 33, gid: 33, groups: vec![33, 101] }));
         assert_eq!(find("root", passwd, group), Some(User { uid: 0, gid: 0, groups: vec![0] }));
         assert_eq!((find("ww", passwd, group), find("broken", passwd, group)), (None, None));
+    }
+
+    #[test]
+    fn a_group_has_its_number() {
+        let text = "root:x:0:\nrei-operators:x:990:ada,bo\nrei:x:991:\nbroken\n";
+        assert_eq!((find_group("rei-operators", text), find_group("rei", text)), (Some(990), Some(991)));
+        assert_eq!((find_group("operators", text), find_group("broken", text)), (None, None));
     }
 
     #[test]

@@ -31,8 +31,10 @@ const SIGNAL_SET_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
+    /// Enters its control group, where it was not made inside.
+    Group = 1,
     /// Leaves the supervisor's session.
-    Session = 1,
+    Session,
     /// Puts its descriptors in place and marks all others to be closed.
     Descriptors,
     /// Bounds its resources.
@@ -52,7 +54,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
+        Self::Group,
         Self::Session,
         Self::Descriptors,
         Self::Limits,
@@ -68,6 +71,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Group => "entering its control group",
             Self::Session => "setsid",
             Self::Descriptors => "passing its descriptors",
             Self::Limits => "setting its limits",
@@ -100,6 +104,8 @@ pub(super) struct Plan<'a> {
     /// -1 without one.
     pub ruleset: c_int,
     pub filter: Option<libc::sock_fprog>,
+    /// The control group's directory, where the child has to enter it by itself, else -1.
+    pub enter: AtomicI32,
     pub failure: Failure,
 }
 
@@ -161,9 +167,19 @@ pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<B
         args.cgroup = fd as u64;
     }
     let before = block_signals();
+    let call = [&raw const args as u64, size_of::<CloneArgs>() as u64, 0];
     // SAFETY: the arguments are those of clone3; the child runs `child_main` on its own stack and never returns from
     // it, and with VFORK this thread sleeps, and so keeps `plan` and `stack`, until the child needs them no more.
-    let result = unsafe { clone3(&args, child_main, plan) };
+    let mut result = unsafe { clone(libc::SYS_clone3, call, child_main, plan) };
+    if result == -c_long::from(libc::ENOSYS) {
+        // A filter that looks at arguments (systemd's RestrictNamespaces, a container's) cannot look into clone3's, and
+        // refuses it. The older call takes no group, so the child enters it itself.
+        plan.enter.store(cgroup.unwrap_or(-1), Ordering::Relaxed);
+        let flags = args.flags & !CLONE_INTO_CGROUP | args.exit_signal;
+        let call = [flags, args.stack + args.stack_size, args.pidfd];
+        // SAFETY: as above, with the arguments of clone.
+        result = unsafe { clone(libc::SYS_clone, call, child_main, plan) };
+    }
     restore_signals(before);
     if result < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EINVAL)));
@@ -174,9 +190,9 @@ pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<B
 /// A 64-bit flag, beyond the type that libc gives it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// clone3 as a plain call would return on the wrong stack in the child, so the child's jump is part of it.
+/// clone or clone3. As a plain call it would return on the wrong stack in the child, so the child's jump is part of it.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &CloneArgs, main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
+unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
     let result: c_long;
     // SAFETY: the caller upholds what clone3 needs; the child leaves this code at once and for good.
     unsafe {
@@ -191,9 +207,10 @@ unsafe fn clone3(args: &CloneArgs, main: extern "C" fn(&Plan) -> !, plan: &Plan)
             "2:",
             plan = in(reg) plan,
             main = in(reg) main,
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") args,
-            in("rsi") size_of::<CloneArgs>(),
+            inlateout("rax") number => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
             out("rcx") _,
             out("r11") _,
         );
@@ -202,7 +219,7 @@ unsafe fn clone3(args: &CloneArgs, main: extern "C" fn(&Plan) -> !, plan: &Plan)
 }
 
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &CloneArgs, main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
+unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
     let result: c_long;
     // SAFETY: the caller upholds what clone3 needs; the child leaves this code at once and for good.
     unsafe {
@@ -217,9 +234,10 @@ unsafe fn clone3(args: &CloneArgs, main: extern "C" fn(&Plan) -> !, plan: &Plan)
             "2:",
             plan = in(reg) plan,
             main = in(reg) main,
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args => result,
-            in("x1") size_of::<CloneArgs>(),
+            in("x8") number,
+            inlateout("x0") args[0] => result,
+            in("x1") args[1],
+            in("x2") args[2],
         );
     }
     result
@@ -276,6 +294,7 @@ unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
     // SAFETY: as in `become_program`.
     unsafe {
         write_pid(plan);
+        enter_cgroup(plan)?;
         default_signals();
         check(Step::Session, libc::syscall(libc::SYS_setsid))?;
         libc::syscall(libc::SYS_umask, 0o022);
@@ -316,6 +335,21 @@ unsafe fn write_pid(plan: &Plan) {
         if !plan.listen_pid.is_null() {
             write_digits(plan.listen_pid, pid);
         }
+    }
+}
+
+/// Before any program runs: nothing of the instance is ever outside.
+unsafe fn enter_cgroup(plan: &Plan) -> Result<(), (Step, c_int)> {
+    let dir = plan.enter.load(Ordering::Relaxed);
+    if dir < 0 {
+        return Ok(());
+    }
+    // SAFETY: the text is a constant; the descriptor is closed by exec.
+    unsafe {
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let procs = libc::syscall(libc::SYS_openat, dir, c"cgroup.procs".as_ptr(), flags);
+        check(Step::Group, procs)?;
+        check(Step::Group, libc::syscall(libc::SYS_write, procs, c"0".as_ptr(), 1))
     }
 }
 

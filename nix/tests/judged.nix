@@ -1,0 +1,88 @@
+# One trip through the gate inside Nix's own sandboxes: a version is built, its flake's checks run, and the judge, which is
+# rei as the builder of a derivation, starts it and holds it against recorded answers. Then the same with a candidate that
+# answers differently, which must not pass.
+#
+# A supervisor's whole life does not fit in here: its candidates are judged in sandboxes, and Nix makes none inside another.
+# `make test` has that, and the VM test.
+{
+  pkgs,
+  rei-unwrapped,
+  sandboxed,
+}:
+let
+  inherit (pkgs.stdenv.hostPlatform) system;
+
+  # The demo's service: scripts, which a static program interprets.
+  tree = ../../src/demo/tree;
+  interpreted =
+    name: args:
+    derivation {
+      inherit name system args;
+      builder = "${rei-unwrapped}/bin/rei-demo-runtime";
+    };
+  package = script: interpreted "greeter" [ "package" "${script}" "bin/greeter" ];
+  source = tree + "/bin/greeter";
+  active = package source;
+  other = package (
+    builtins.toFile "greeter" (
+      builtins.replaceStrings [ "Come back soon" ] [ "Do not come back" ] (builtins.readFile source)
+    )
+  );
+  tests = map (file: interpreted "test-${file}" [ "test" "${source}" "${tree}/tests/${file}" ]) (
+    builtins.attrNames (builtins.readDir (tree + "/tests"))
+  );
+
+  spec = check: kind: {
+    schema = "rei-check/1.0";
+    inherit check kind;
+    instance = {
+      command = [ "bin/greeter" ];
+      env = { };
+      listen = [
+        {
+          name = "http";
+          kind = "tcp4";
+        }
+      ];
+      probes = [
+        {
+          kind = "http";
+          listen = "http";
+          path = "/healthz";
+          timeout_ms = 1000;
+        }
+      ];
+      start_timeout_ms = 60000;
+      stop_timeout_ms = 10000;
+    };
+    request_timeout_ms = 20000;
+    timeout_ms = 300000;
+  };
+  golden = candidate: sandboxed.golden {
+    spec = spec "golden/greeter" "golden";
+    inherit candidate active;
+    golden = ./greeter.golden.jsonl;
+  };
+in
+pkgs.runCommand "rei-judged"
+  {
+    tests = map toString tests;
+    control = sandboxed.control { spec = spec "control" "control"; };
+    boot = sandboxed.boot {
+      spec = spec "boot" "boot";
+      candidate = active;
+    };
+    same = golden active;
+    different = golden other;
+  }
+  ''
+    says() {
+      cat "$2/verdict.json"
+      grep -q "\"verdict\": *\"$1\"" "$2/verdict.json" || { echo "$2: this should be $1" >&2; exit 1; }
+    }
+    says pass "$control"
+    says pass "$boot"
+    says pass "$same"
+    says fail "$different"
+    touch "$out"
+  ''

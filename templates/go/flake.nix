@@ -1,0 +1,29 @@
+{
+  description = "A small service in Go, for rei";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      systems = [ "x86_64-linux" "aarch64-linux" ];
+      each = f: nixpkgs.lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+    in
+    {
+      packages = each (pkgs: {
+        default = pkgs.buildGoModule {
+          pname = "greeter";
+          version = "0.1.0";
+          src = ./.;
+          vendorHash = null; # no dependencies; with some, Nix says what to write here
+          meta.mainProgram = "greeter";
+        };
+      });
+
+      # rei wants every check of Active's flake to pass on a candidate, too, and none to be gone.
+      checks = each (pkgs: {
+        # The build runs `go test`.
+        unit = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+      });
+    };
+}
