@@ -129,8 +129,17 @@ fn serve() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
-        "forks" if unsafe { libc::fork() } != 0 => return ExitCode::SUCCESS,
+        "forks" => {
+            let first = std::process::id();
+            // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
+            if unsafe { libc::fork() } != 0 {
+                return ExitCode::SUCCESS;
+            }
+            // Nobody sees it serve before the first one has ended.
+            while std::os::unix::process::parent_id() == first {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         "ignores_term" => {
             // SAFETY: ignoring a signal installs no handler.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
