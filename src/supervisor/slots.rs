@@ -39,6 +39,8 @@ pub struct Occupants {
     slots: [Option<Occupant>; 2],
     /// Instances whose slot has a fresh one.
     leaving: Vec<Occupant>,
+    /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
+    ending: Vec<JoinHandle<()>>,
     logs: [Option<Arc<Log>>; 2],
     sandbox: Option<Sandbox>,
     /// What the descriptor store need not keep any more.
@@ -99,6 +101,7 @@ impl Occupants {
             table: Arc::new(table),
             slots: [None, None],
             leaving: Vec::new(),
+            ending: Vec::new(),
             logs: [None, None],
             sandbox: None,
             released: Vec::new(),
@@ -122,10 +125,24 @@ impl Occupants {
     }
 
     /// Takes an instance out of its slot: it has ended.
-    pub fn remove(&mut self, slot: Slot) -> Option<Occupant> {
-        let occupant = self.slots[slot.index()].take()?;
+    pub fn remove(&mut self, slot: Slot) {
+        if let Some(occupant) = self.slots[slot.index()].take() {
+            self.let_end(occupant);
+        }
+    }
+
+    fn let_end(&mut self, occupant: Occupant) {
         self.release(&occupant.id);
-        Some(occupant)
+        self.ending.retain(|task| !task.is_finished());
+        self.ending.push(occupant.task);
+    }
+
+    /// Waits until nothing is left of instances that have ended.
+    pub async fn leftovers_gone(&mut self) {
+        for task in self.ending.drain(..) {
+            // One that panicked was told.
+            let _ = task.await;
+        }
     }
 
     /// Asks the instance of a slot to end and frees the slot for a fresh one.
@@ -138,7 +155,7 @@ impl Occupants {
     pub fn dismiss(&mut self, id: &str) -> bool {
         let Some(at) = self.leaving.iter().position(|occupant| occupant.id == id) else { return false };
         let occupant = self.leaving.swap_remove(at);
-        self.release(&occupant.id);
+        self.let_end(occupant);
         true
     }
 

@@ -547,6 +547,7 @@ impl Shell {
                     self.occupants.remove(slot);
                 }
             }
+            self.occupants.leftovers_gone().await;
         };
         match tokio::time::timeout(grace, ended).await {
             Ok(()) => self.occupants.all_ended(),

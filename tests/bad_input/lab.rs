@@ -114,6 +114,11 @@ impl Lab {
         Some(lab)
     }
 
+    /// Takes a store of its own, also where tests share one.
+    pub fn take_own_store(&mut self) {
+        self.store = store::own(self.dir.path(), "sandbox-paths =");
+    }
+
     /// A path below the lab's directory.
     pub fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)

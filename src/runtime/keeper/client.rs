@@ -202,13 +202,18 @@ fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(stream.get_ref().as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, timeout)? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         let mut chunk = [0; 256];
-        match stream.read(&mut chunk)? {
-            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-            n => text.extend_from_slice(&chunk[..n]),
+        let read = match poll(&mut fds, timeout) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => stream.read(&mut chunk),
+            Err(error) => Err(error.into()),
+        };
+        match read {
+            Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            Ok(n) => text.extend_from_slice(&chunk[..n]),
+            // The signal is about a child that has ended: as a rule, the starter itself.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
