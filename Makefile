@@ -1,5 +1,5 @@
 # What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
-.PHONY: demo test lint fmt bench flake-check vm-test
+.PHONY: demo test nix-matrix vm-test flake-check lint fmt bench
 
 demo: ## watch a service break, be repaired and upgraded
 	@scripts/setup.sh nix git
@@ -9,6 +9,10 @@ demo: ## watch a service break, be repaired and upgraded
 test: ## the whole suite
 	@scripts/setup.sh nix git python
 	cargo test
+
+nix-matrix: ## the end-to-end tests beside each Nix that Debian has, as root and as a plain user; SUITES, USERS, TESTS choose
+	@scripts/setup.sh git mmdebstrap
+	@scripts/nix-matrix.sh
 
 lint: ## what CI wants besides the tests
 	cargo fmt --check

@@ -135,10 +135,12 @@ fn read_answers(home: &Path) -> Option<&'static str> {
     tried("list the store", std::fs::read_dir(store(home)));
     tried("list the build directory", std::fs::read_dir("../.."));
     tried("open the judge's memory", std::fs::File::open("/proc/1/mem"));
-    // Their numbers can be listed wherever /proc can be read, and say nothing; what is behind them must stay closed.
+    // Their numbers can be listed where builds have no users of their own, and say nothing; what is behind them must stay
+    // closed.
     for fd in 0..64 {
         let link = format!("/proc/1/fd/{fd}");
-        if std::fs::symlink_metadata(&link).is_ok() {
+        let absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if !std::fs::symlink_metadata(&link).is_err_and(|error| absent(&error)) {
             tried("resolve a descriptor of the judge", std::fs::read_link(&link));
             tried("open a descriptor of the judge", std::fs::File::open(&link));
         }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing of: nix git python runit s6 wrk qemu mmdebstrap. From Debian's packages, as root or with sudo; elsewhere it says
-# what to install. What is there already costs nothing.
+# Installs what is missing of: nix git python runit s6 wrk qemu mmdebstrap. From Debian's packages, as root or with sudo;
+# elsewhere it says what to install. What is there already costs nothing.
 set -eu
 
 # The programs that show that a thing is there, and the Debian packages that bring it.

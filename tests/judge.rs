@@ -1,12 +1,15 @@
 //! The judge against real sandboxed Nix builds: an honest candidate passes, a hostile one is refused.
 //!
-//! Each test has a Nix store of its own below a temporary directory. Needs Nix and user namespaces; says so and skips
-//! where they are missing.
+//! Needs Nix and user namespaces; says so and skips where they are missing.
+
+#[expect(dead_code, reason = "uses a part of it")]
+mod common;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use common::{example::example, store};
 use rei::config;
 use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
 use rei::http::Request;
@@ -42,24 +45,11 @@ impl Lab {
         // Named, so that what a killed test leaves behind is known for whose it is.
         let dir = tempfile::Builder::new().prefix("rei-judge-").tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("etc")).unwrap();
-        std::fs::write(root.join("etc/nix.conf"), "sandbox = true\nbuild-users-group =\nsubstituters =\n").unwrap();
-        let at = |path: &str| root.join(path).display().to_string();
-        let env = [
-            ("NIX_STORE_DIR", at("store")),
-            ("NIX_STATE_DIR", at("var/nix")),
-            ("NIX_LOG_DIR", at("var/log/nix")),
-            ("NIX_CONF_DIR", at("etc")),
-            ("HOME", at("home")),
-            ("NIX_REMOTE", String::new()),
-            ("NIX_USER_CONF_FILES", String::new()),
-            ("PATH", std::env::var("PATH").unwrap()),
-        ];
-        let env: Vec<(OsString, OsString)> = env.map(|(name, value)| (name.into(), value.into())).into();
+        let env = store::environment(&root, "sandbox = true");
         let nix = Nix::locate_in(&root.join("nix-home"), env.clone()).await.unwrap();
         let program = String::new();
         let mut lab = Self { dir, nix, env, program, config: configuration() };
-        lab.program = lab.ask("nix-store", &["--add", example().to_str().unwrap()]);
+        lab.program = lab.ask("nix-store", &["--add", example("judged").to_str().unwrap()]);
         Some(lab)
     }
 
@@ -179,15 +169,6 @@ fn quicken(plan: &mut Plan) {
             spec.request_timeout_ms = 2_000;
         }
     }
-}
-
-/// The example program, built by cargo beside this test.
-fn example() -> PathBuf {
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "judged"]).status().unwrap();
-    assert!(build.success(), "cargo build --example judged");
-    let here = std::env::current_exe().unwrap();
-    let directory = here.ancestors().find(|path| path.join("examples/judged").exists());
-    directory.expect("target directory").join("examples/judged")
 }
 
 fn configuration() -> config::Config {
@@ -348,13 +329,15 @@ async fn without_a_sandbox_nothing_is_judged() {
     let elsewhere = Bound { active_store_path: "/nix/store/other".into(), ..bound(&facts) };
     assert!(matches!(execute(&plan_now, &elsewhere, lab.means()).await, Err(Error::Stale { .. })));
     let mut changed = facts.clone();
-    changed.golden = vec![lab.greeting()];
+    // What a store has by its hash already is not read again.
+    changed.golden = vec![lab.golden("changing", &[("/greet", None)])];
     std::fs::write(&changed.golden[0].path, "another").unwrap();
     let error = execute(&plan(&lab.config, &changed), &bound(&changed), lab.means()).await.unwrap_err();
     assert!(matches!(error, Error::Nix(_)) && error.hint().is_some(), "{error}");
     // A builder that cannot judge leaves the question open, also for the flake's own checks.
     let mut broken = facts.clone();
-    broken.rei = lab.dir.path().join("etc/nix.conf");
+    broken.rei = lab.dir.path().join("no-program");
+    std::fs::write(&broken.rei, "not executable").unwrap();
     broken.candidate_checks = Ok([("failing".to_owned(), Some(lab.derive("failing", "fail")))].into());
     let report = lab.judge(&broken).await;
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report:#?}");

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use toml_edit::{ArrayOfTables, Item, TableLike, Value};
+use toml_edit::{ArrayOfTables, Item, Table, TableLike, Value};
 
 use super::problem::Problems;
 
@@ -30,7 +30,7 @@ pub(super) struct Node<'a, 'k> {
 #[derive(Clone, Copy)]
 pub(super) enum Content<'a> {
     Value(&'a Value),
-    Table(&'a dyn TableLike, &'a Item),
+    Table(&'a Table),
     Tables(&'a ArrayOfTables),
 }
 
@@ -47,7 +47,7 @@ impl<'a, 'k> Node<'a, 'k> {
         let content = match item {
             Item::None => return None,
             Item::Value(value) => Content::Value(value),
-            Item::Table(table) => Content::Table(table, item),
+            Item::Table(table) => Content::Table(table),
             Item::ArrayOfTables(tables) => Content::Tables(tables),
         };
         Some(Self { content, key, problems })
@@ -57,7 +57,7 @@ impl<'a, 'k> Node<'a, 'k> {
     pub(super) fn span(&self) -> Range<usize> {
         match self.content {
             Content::Value(value) => value.span(),
-            Content::Table(_, item) => item.span(),
+            Content::Table(table) => table.span(),
             Content::Tables(tables) => tables.span(),
         }
         .unwrap_or_default()
@@ -89,7 +89,7 @@ impl<'a, 'k> Node<'a, 'k> {
     pub(super) fn table(&self) -> Option<&'a dyn TableLike> {
         match self.content {
             Content::Value(Value::InlineTable(table)) => Some(table),
-            Content::Table(table, _) => Some(table),
+            Content::Table(table) => Some(table),
             _ => None,
         }
     }
@@ -99,6 +99,7 @@ impl<'a, 'k> Node<'a, 'k> {
         let node = |content| Node { content, ..*self };
         match self.content {
             Content::Value(Value::Array(array)) => Some(array.iter().map(|v| node(Content::Value(v))).collect()),
+            Content::Tables(tables) => Some(tables.iter().map(|table| node(Content::Table(table))).collect()),
             _ => None,
         }
     }

@@ -250,6 +250,17 @@ fn every_rule_has_its_word() {
 }
 
 #[test]
+fn steps_may_be_tables_of_their_own() {
+    // As programs write arrays of tables.
+    let steps = "[[promotion.canary]]\nshare = 0.05\nfor = \"30s\"\n[[promotion.canary]]\nshare = 0.5\nfor = \"1m\"\n";
+    let inline = "[promotion]\ncanary = [{ share = 0.05, for = \"30s\" }, { share = 0.5, for = \"1m\" }]\n";
+    let read = |more: &str| parse(&format!("{FIVE_LINES}{more}")).unwrap().promotion;
+    assert_eq!(read(steps), read(inline));
+    let wrong = parse(&format!("{FIVE_LINES}[[promotion.canary]]\nshare = 2\nfor = \"1s\"\n")).unwrap_err();
+    assert_eq!((wrong.len(), wrong[0].line), (1, 7));
+}
+
+#[test]
 fn what_is_left_out_follows_the_listeners() {
     let unix = FIVE_LINES.replace("127.0.0.1:8080", "unix:/run/x.sock");
     assert!(parse(&unix).unwrap().promotion.canary.is_empty(), "a unix socket cannot be shared");

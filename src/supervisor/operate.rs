@@ -1,7 +1,6 @@
 //! What callers ask of the loop, and what people are told.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -231,7 +230,7 @@ impl Shell {
             _ => format!("Candidate {candidate}"),
         };
         BuildOrder {
-            context: Some(self.context_folder(incident.as_ref(), &evolution)),
+            context: Some(self.tools.paths.context(incident.as_ref(), &evolution.0.replacen("evo", "ctx", 1))),
             evolution,
             candidate,
             blueprint,
@@ -243,13 +242,6 @@ impl Shell {
             context_digest: current.and_then(|current| current.context.clone()),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
-        }
-    }
-
-    fn context_folder(&self, incident: Option<&IncidentId>, evolution: &EvolutionId) -> PathBuf {
-        match incident {
-            Some(incident) => self.tools.paths.incidents().join(&incident.0),
-            None => self.tools.paths.object(&evolution.0.replacen("evo", "ctx", 1)),
         }
     }
 
@@ -315,7 +307,7 @@ impl Shell {
         };
         let evolution = EvolutionId(format!("evo_x{seq}-{aside}"));
         let mut order = self.build_order(evolution, candidate.clone(), blueprint, None, None, false);
-        order.context = Some(self.context_folder(incident.as_ref(), &order.evolution));
+        order.context = Some(self.tools.paths.context(incident.as_ref(), &context.id.0));
         order.incident = incident;
         order.context_digest = Some(context.digest);
         order.at = self.clock.now();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::interface::types::IncidentId;
 use crate::lifecycle::Slot;
 
 /// Bytes of the digest in an instance's id: among a thousand supervisors two are alike once in eight thousand machines.
@@ -85,6 +86,14 @@ impl Paths {
         self.state.join("objects").join(format!("{id}.json"))
     }
 
+    /// The context of this id. The first of an incident lies in the incident's folder itself, later ones inside.
+    pub fn context(&self, incident: Option<&IncidentId>, context: &str) -> PathBuf {
+        let Some(incident) = incident else { return self.object(context) };
+        let folder = self.incidents().join(&incident.0);
+        let later = folder.join(context);
+        if later.is_dir() { later } else { folder }
+    }
+
     /// Workspaces of candidates.
     pub fn workspace(&self, id: &str) -> PathBuf {
         self.state.join("workspaces").join(id)
@@ -139,6 +148,18 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_is_given_the_context_of_its_own_evolution() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths { state: state.path().into(), sockets: state.path().into() };
+        let incident = IncidentId("inc_0001".into());
+        let folder = state.path().join("incidents/inc_0001");
+        assert_eq!(paths.context(Some(&incident), "ctx_0002"), folder);
+        std::fs::create_dir_all(folder.join("ctx_0005")).unwrap();
+        assert_eq!(paths.context(Some(&incident), "ctx_0005"), folder.join("ctx_0005"));
+        assert_eq!(paths.context(None, "ctx_0003"), state.path().join("objects/ctx_0003.json"));
+    }
 
     #[test]
     fn two_supervisors_never_give_the_same_id() {

@@ -1,5 +1,6 @@
 //! A real supervisor on a real service in a directory of its own: store, repository, state, port.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::Status;
+
+use crate::common::{example::example, store};
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
 const FACT: Duration = Duration::from_secs(120);
@@ -46,6 +49,7 @@ pub const CHECKS: &str = r#"{ check, self }: {
 /// A directory with everything that one supervisor needs.
 pub struct Lab {
     dir: tempfile::TempDir,
+    store: Vec<(OsString, OsString)>,
     port: TcpListenerPort,
 }
 
@@ -73,11 +77,7 @@ fn programs() -> &'static Path {
     PROGRAMS
         .get_or_init(|| {
             let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
-            let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "unruly"]).status().unwrap();
-            assert!(build.success(), "cargo build --example unruly");
-            let rei = Path::new(env!("CARGO_BIN_EXE_rei"));
-            let unruly = rei.parent().expect("a target directory").join("examples/unruly");
-            for (from, name) in [(rei, "rei"), (&unruly, "unruly")] {
+            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example("unruly"), "unruly")] {
                 let to = dir.path().join(name);
                 std::fs::copy(from, &to).unwrap();
                 // Without `strip` it is only slower.
@@ -103,9 +103,8 @@ impl Lab {
         }
         let dir = tempfile::Builder::new().prefix("rei-bad-").tempdir().unwrap();
         passable(dir.path());
-        let lab = Self { dir, port: TcpListenerPort::new() };
-        std::fs::create_dir_all(lab.path("etc")).unwrap();
-        std::fs::write(lab.path("etc/nix.conf"), "build-users-group =\nsubstituters =\nsandbox-paths =\n").unwrap();
+        let store = store::environment(dir.path(), "sandbox-paths =");
+        let lab = Self { dir, store, port: TcpListenerPort::new() };
         lab.git_init();
         std::fs::copy(programs().join("unruly"), lab.path("repo/unruly")).unwrap();
         lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
@@ -213,18 +212,8 @@ impl Lab {
 
     /// Gives a command the lab's store and nothing else of the machine but its PATH.
     pub fn environment(&self, command: &mut Command) {
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        for (name, path) in [
-            ("NIX_STORE_DIR", "store"),
-            ("NIX_STATE_DIR", "var/nix"),
-            ("NIX_LOG_DIR", "var/log/nix"),
-            ("NIX_CONF_DIR", "etc"),
-            ("HOME", "home"),
-        ] {
-            command.env(name, self.path(path));
-        }
-        command.env("NIX_REMOTE", "").env("RUST_BACKTRACE", "1").env("RUST_LOG", "info");
-        command.stdin(Stdio::null());
+        command.env_clear().envs(self.store.iter().map(|(name, value)| (name, value)));
+        command.env("RUST_BACKTRACE", "1").env("RUST_LOG", "info").stdin(Stdio::null());
     }
 
     /// `rei run`, begun.

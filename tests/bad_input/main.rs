@@ -14,6 +14,9 @@
 
 mod agents;
 mod cheats;
+#[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "uses a part of it")]
+mod common;
 mod disk;
 mod lab;
 mod runtime;

@@ -2,4 +2,6 @@
 //!
 //! A test that uses only some of it says `#[expect(dead_code, reason = "uses a part of it")] mod common;`.
 
+pub mod example;
 pub mod nix;
+pub mod store;

@@ -3,13 +3,14 @@
 //! [`Store::relocated`] is a whole store in a temporary directory, with its own database, configuration, profiles and
 //! garbage collector: the machine's own Nix is left alone, and everything is gone with the value. Builds in it are
 //! sandboxed. Its `sandbox-paths` show the machine's shell and tools to builders, so that a build is a few lines of
-//! shell; that is the tests' convenience alone, no flake of a user gets it.
+//! shell; that is the tests' convenience alone, no flake of a user gets it. [`Store::open`] is the same, or the machine's
+//! where tests are told to share it.
 //!
 //! [`Flake::new`] is a real git repository with a flake. Each file `packages/NAME.sh` and `checks/NAME.sh` in it is a
 //! derivation, built by that script with `$out` and `$src` (the committed tree).
 //!
 //! ```ignore
-//! let Some(store) = Store::relocated().await else { return };
+//! let Some(store) = Store::open().await else { return };
 //! let flake = Flake::new();
 //! flake.write("packages/default.sh", "mkdir -p $out/bin; cp $src/app $out/bin/app");
 //! let rev = flake.commit("one");
@@ -23,6 +24,8 @@ use std::process::Command;
 
 use rei::nix::{FlakeRef, Nix};
 use tempfile::TempDir;
+
+use super::store;
 
 /// What builders see of the machine, where it is there.
 const SANDBOX_PATHS: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/usr"];
@@ -63,41 +66,33 @@ pub struct Store {
 }
 
 impl Store {
-    /// A new, empty store; `None`, with a word why, where there is no Nix.
-    pub async fn relocated() -> Option<Self> {
-        Self::configured("").await
+    /// The store that tests work on; `None`, with a word why, where there is no Nix.
+    pub async fn open() -> Option<Self> {
+        Self::with(store::environment, "").await
     }
 
-    /// As [`Store::relocated`], with lines added to its nix.conf.
-    pub async fn configured(lines: &str) -> Option<Self> {
+    /// As [`Store::open`], where builders see nothing of the machine.
+    pub async fn bare() -> Option<Self> {
+        Self::with(store::environment, "sandbox-paths =").await
+    }
+
+    /// A new, empty store of its own: for tests that spoil it, or that name the Nix they want.
+    pub async fn relocated() -> Option<Self> {
+        Self::with(store::own, "").await
+    }
+
+    async fn with(environment: fn(&Path, &str) -> Vec<(OsString, OsString)>, lines: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let at = |path: &str| dir.path().join(path);
-        std::fs::create_dir_all(at("etc")).unwrap();
         let shown: Vec<_> = SANDBOX_PATHS.into_iter().filter(|path| Path::new(path).exists()).collect();
-        let conf = format!(
-            "build-users-group =\nsubstituters =\nsandbox-paths = {}\nrequire-sigs = false\n{lines}\n",
-            shown.join(" ")
-        );
-        std::fs::write(at("etc/nix.conf"), conf).unwrap();
-        let mut env: Vec<(OsString, OsString)> = vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())];
-        for (name, path) in [
-            ("NIX_STORE_DIR", "store"),
-            ("NIX_STATE_DIR", "var/nix"),
-            ("NIX_LOG_DIR", "var/log/nix"),
-            ("NIX_CONF_DIR", "etc"),
-            ("HOME", "home"),
-        ] {
-            env.push((name.into(), at(path).into()));
-        }
-        env.push(("NIX_REMOTE".into(), "".into()));
-        env.push(("NIX_USER_CONF_FILES".into(), "".into()));
-        match Nix::locate_in(&at("nix-home"), env.clone()).await {
+        let lines = format!("sandbox-paths = {}\nrequire-sigs = false\n{lines}", shown.join(" "));
+        let env = environment(dir.path(), &lines);
+        match Nix::locate_in(&dir.path().join("nix-home"), env.clone()).await {
             Ok(nix) => Some(Self { nix, env, dir }),
             Err(error @ rei::nix::Error::Missing { .. }) => {
                 eprintln!("SKIPPED: {error}; {}", error.hint().unwrap_or_default());
                 None
             }
-            Err(error) => panic!("the relocated store does not work: {error:?}"),
+            Err(error) => panic!("the store does not work: {error:?}"),
         }
     }
 

@@ -120,10 +120,13 @@ fn previous_is_restored_without_nix_git_and_source() {
     lab.until("Observing", |status| status.phase == Phase::Observing);
     lab.kill();
     std::fs::rename(lab.path("repo"), lab.path("repo-away")).unwrap();
-    std::fs::rename(lab.path("var"), lab.path("var-away")).unwrap();
-    std::fs::write(lab.path("var"), "no directory").unwrap();
+    std::fs::write(lab.path("no-directory"), "").unwrap();
     let mut command = lab.rei();
     command.env("PATH", "/nonexistent");
+    // Nix lies in a usual place too, and would be found: it has no database then, and no daemon.
+    for name in ["NIX_STATE_DIR", "NIX_DAEMON_SOCKET_PATH"] {
+        command.env(name, lab.path("no-directory"));
+    }
     lab.start_by(command);
     lab.until("Observing", |status| status.phase == Phase::Observing);
     let restored = lab.ask(async |client| client.rollback(None).await).unwrap();

@@ -1,6 +1,7 @@
 //! A real supervisor on a real service in a directory of its own: store, repository, state, address.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use rei::interface::client::{Operation, OperationsClient};
 use rei::interface::operations::{HistoryEntry, InstanceState, Phase, Status};
 
+use crate::common::{example::example, store};
 use crate::ledger::Ledger;
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
@@ -24,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const FLAKE: &str = r#"{
   outputs = { self }: let
     run = verb: derivation {
-      name = "served"; system = "SYSTEM"; builder = "${./served}"; args = [ verb ]; program = "${./served}";
+      name = "served"; lab = "LAB"; system = "SYSTEM"; builder = "${./served}"; args = [ verb ]; program = "${./served}";
       behaviour = builtins.readFile ./behaviour;
     };
   in {
@@ -63,6 +65,7 @@ pub enum Address {
 /// A directory with everything that one supervisor needs, and the supervisor.
 pub struct Lab {
     dir: tempfile::TempDir,
+    store: Vec<(OsString, OsString)>,
     address: Address,
     udp: Option<SocketAddr>,
     supervisor: Option<Child>,
@@ -87,11 +90,7 @@ fn programs() -> &'static Path {
     PROGRAMS
         .get_or_init(|| {
             let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
-            let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "served"]).status().unwrap();
-            assert!(build.success(), "cargo build --example served");
-            let rei = Path::new(env!("CARGO_BIN_EXE_rei"));
-            let served = rei.parent().expect("a target directory").join("examples/served");
-            for (from, name) in [(rei, "rei"), (&served, "served")] {
+            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example("served"), "served")] {
                 let to = dir.path().join(name);
                 std::fs::copy(from, &to).unwrap();
                 // Without `strip` it is only slower.
@@ -143,14 +142,13 @@ impl Lab {
         };
         let udp = setup.udp.then(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let lab = Self { dir, address, udp, supervisor: None, runtime, _alone: alone };
-        std::fs::create_dir_all(lab.path("etc")).unwrap();
-        std::fs::write(lab.path("etc/nix.conf"), "build-users-group =\nsubstituters =\nsandbox-paths =\n").unwrap();
+        let store = store::environment(dir.path(), "sandbox-paths =");
+        let lab = Self { dir, store, address, udp, supervisor: None, runtime, _alone: alone };
         std::fs::create_dir_all(lab.path("repo")).unwrap();
         lab.git(&["init", "--quiet", "--initial-branch=main"]);
         std::fs::copy(programs().join("served"), lab.path("repo/served")).unwrap();
         let system = format!("{}-linux", std::env::consts::ARCH);
-        std::fs::write(lab.path("repo/flake.nix"), FLAKE.replace("SYSTEM", &system)).unwrap();
+        std::fs::write(lab.path("repo/flake.nix"), lab.filled(&FLAKE.replace("SYSTEM", &system))).unwrap();
         lab.commit(if setup.first.is_empty() { "ok 1" } else { setup.first });
         lab.configure(setup);
         Some(lab)
@@ -200,7 +198,12 @@ impl Lab {
             state = self.path("state").display(),
             more = setup.more,
         );
-        std::fs::write(self.path("rei.toml"), text.replace("LAB", &self.dir.path().to_string_lossy())).unwrap();
+        std::fs::write(self.path("rei.toml"), self.filled(&text)).unwrap();
+    }
+
+    /// A text in which `LAB` stands for the directory. In the flake it makes each lab build for itself, in one store too.
+    fn filled(&self, text: &str) -> String {
+        text.replace("LAB", &self.dir.path().to_string_lossy())
     }
 
     /// Runs git in the repository.
@@ -231,17 +234,8 @@ impl Lab {
     /// A command that works on the lab's store and sees nothing else of the machine but its PATH.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
-        for (name, path) in [
-            ("NIX_STORE_DIR", "store"),
-            ("NIX_STATE_DIR", "var/nix"),
-            ("NIX_LOG_DIR", "var/log/nix"),
-            ("NIX_CONF_DIR", "etc"),
-            ("HOME", "home"),
-        ] {
-            command.env(name, self.path(path));
-        }
-        command.env("NIX_REMOTE", "").env("RUST_BACKTRACE", "1").env("RUST_LOG", "info");
+        command.env_clear().envs(self.store.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command.env("RUST_BACKTRACE", "1").env("RUST_LOG", "info");
         command
     }
 
