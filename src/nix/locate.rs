@@ -250,6 +250,13 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
     env.push(("LC_ALL".into(), "C.UTF-8".into()));
     // Nobody is there to answer a question.
     env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
+    // Nix keeps a clone of each source, and git would leave its objects in memory: when the power fails, one of them is
+    // empty, and no commit can be evaluated any more.
+    for (name, setting) in
+        [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "core.fsync"), ("GIT_CONFIG_VALUE_0", "committed")]
+    {
+        env.push((name.into(), setting.into()));
+    }
     if value(vars, "GIT_SSH_COMMAND").is_none() {
         env.push(("GIT_SSH_COMMAND".into(), "ssh -o BatchMode=yes".into()));
     }
@@ -297,6 +304,7 @@ mod tests {
         assert_eq!(of("NIX_REMOTE").unwrap(), "daemon");
         assert_eq!(of("NIX_USER_CONF_FILES").unwrap(), "/home/user/.config/nix/nix.conf");
         assert_eq!(of("NIX_CONFIG").unwrap(), "extra-experimental-features = nix-command flakes");
+        assert_eq!(of("GIT_CONFIG_KEY_0").unwrap(), "core.fsync");
         assert!(of("PATH").unwrap().starts_with("/a:/nix/var"));
         assert_eq!((of("SECRET"), of("NIX_PATH")), (None, None));
     }

@@ -1,6 +1,7 @@
 //! What is in the store: `nix-store --check-validity`, `--query`, `--add`, `--verify-path`, `--read-log`.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use super::locate::Nix;
 
 /// The bound of adding a tree or hashing a path: gigabytes on a slow disk.
 const HASH_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// The bound of writing to disk what a build has left in memory: gigabytes on a slow one.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Nix's own alphabet for hashes: no letters that make words.
 const BASE32: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
@@ -27,6 +31,22 @@ impl Nix {
         }
         let printed = self.run("asking which paths are valid", &call).await?.stdout_text();
         Ok(paths_in(&printed).collect())
+    }
+
+    /// Writes to disk what the store and Nix's caches have in memory. Nix does so for its databases alone: when the power
+    /// fails, a path can be valid and its files empty.
+    ///
+    /// # Errors
+    /// When the disk refuses it or takes too long.
+    pub async fn sync(&self) -> Result<()> {
+        let failed = |source| Error::File { act: "write to disk", path: self.store_dir().to_owned(), source };
+        let dirs = [self.store_dir(), self.home()].map(Path::to_owned);
+        let synced = tokio::task::spawn_blocking(move || {
+            dirs.iter().try_for_each(|dir| Ok(nix::unistd::syncfs(std::fs::File::open(dir)?)?))
+        });
+        let synced =
+            tokio::time::timeout(SYNC_TIMEOUT, synced).await.map_err(|_| failed(ErrorKind::TimedOut.into()))?;
+        synced.map_err(|panic| failed(panic.into()))?.map_err(failed)
     }
 
     /// Copies a file or tree into the store, under its own name, and gives its path there. A program stays executable.

@@ -33,6 +33,8 @@ pub(super) async fn build_version(
     let driver = tools.nix().await.map_err(nix)?;
     let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
     realise(tools, &derivation, root, inputs).await?;
+    // The record that names it is on disk at once, and what it names must be.
+    driver.sync().await.map_err(nix)?;
     let tree = tools.mirror.tree(commit).await.map_err(|error| reason(&error, error.hint()))?;
     Ok(Version {
         store_path: derivation.out.display().to_string(),
