@@ -213,8 +213,8 @@ impl Run {
         self.spy.again();
         let status = self.lab.status().expect("it answered");
         let there = self.lab.processes();
-        // Who serves was not touched.
-        for instance in status.active.iter().flat_map(|active| &active.instances) {
+        // Who serves was not touched, unless it was asked to end: then its end may not be known yet.
+        for instance in status.active.iter().filter(|_| served).flat_map(|active| &active.instances) {
             // It may wait for the end of its backoff.
             let Some(pid) = instance.usage.pid else { continue };
             assert!(
