@@ -110,7 +110,7 @@ fn listener(name: &str) -> Option<RawFd> {
 
 /// What a probe takes: a machine that is busy with other things adds little to it, so that no version is found slower than
 /// another for their sake.
-const PROBE: Duration = Duration::from_millis(120);
+const PROBE: Duration = Duration::from_millis(80);
 
 fn serve() -> ExitCode {
     let program = PathBuf::from(std::env::args().next().unwrap_or_default());
