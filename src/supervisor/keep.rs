@@ -1,6 +1,6 @@
 //! Where descriptors outlive the supervisor: found at the start, watched, and begun anew when it is lost.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use super::input::Input;
 use super::paths::Paths;
 use super::shell::Shell;
-use super::slots::{Kept, lock};
+use super::slots::lock;
 use crate::report::chain;
 use crate::runtime::keeper::{FdStore, Keeper, StoreError, SystemdStore};
 
@@ -21,6 +21,25 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// A store of descriptors that can be replaced by another.
 pub type Store = Arc<Mutex<Box<dyn FdStore + Send>>>;
+
+/// Descriptors from a store, by name.
+pub type Kept = Vec<(String, OwnedFd)>;
+
+/// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
+pub fn keep(store: &Store, name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
+    if let Err(error) = lock(store).store(&name, fd) {
+        tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
+    }
+    keep_copy(name, fd, kept);
+}
+
+/// Keeps a copy of what the store has.
+pub fn keep_copy(name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
+    match fd.try_clone_to_owned() {
+        Ok(copy) => kept.push((name, copy)),
+        Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
+    }
+}
 
 /// The store of this machine, and what it has kept.
 ///

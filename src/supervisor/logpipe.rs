@@ -3,8 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::keep::Store;
-use super::slots::{Kept, keep, keep_copy};
+use super::keep::{Kept, Store, keep, keep_copy};
 use crate::runtime::logs;
 
 /// Names pipes in the store.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::input::{Input, News};
+use super::keep::Kept;
 use super::shell::Shell;
-use super::slots::{Gone, Kept, Occupants, Wanted};
+use super::slots::{Gone, Occupants, Wanted};
 use crate::diagnosis;
 use crate::interface::types::Role;
 use crate::lifecycle::{Event, Phase, Run, Running, Slot};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::attend::{Attend, attend};
 use super::input::Inputs;
-use super::keep::Store;
+use super::keep::{Kept, Store, keep, keep_copy};
 use super::logpipe::{self, Ahead};
 use super::tools::Tools;
 use super::work::reason;
@@ -63,9 +63,6 @@ pub struct Occupant {
     /// Copies of what the descriptor store keeps for it, should the store be lost.
     kept: Vec<(String, OwnedFd)>,
 }
-
-/// Descriptors from a store, by name.
-pub type Kept = Vec<(String, OwnedFd)>;
 
 /// What an occupant's task is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -507,22 +504,6 @@ pub struct Said {
     pub ready: bool,
     /// It has said so itself.
     pub notified: bool,
-}
-
-/// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
-pub fn keep(store: &Store, name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
-    if let Err(error) = lock(store).store(&name, fd) {
-        tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
-    }
-    keep_copy(name, fd, kept);
-}
-
-/// Keeps a copy of what the store has.
-pub fn keep_copy(name: String, fd: BorrowedFd<'_>, kept: &mut Kept) {
-    match fd.try_clone_to_owned() {
-        Ok(copy) => kept.push((name, copy)),
-        Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
-    }
 }
 
 /// Ends an instance that no slot has.
