@@ -136,19 +136,9 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     /// Adds a record; when this returns, it is on disk. Blocks for about 0.2 ms.
     ///
     /// # Errors
-    /// As [`Journal::write`] and [`Journal::sync`].
+    /// When the record is too large (nothing is written), or when it cannot be brought to disk. After a failed write
+    /// the journal still ends with the record before; after a failed sync nobody knows, and every later call fails.
     pub fn append<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<Record<&'b B>, Error> {
-        let record = self.write(at, body)?;
-        self.sync()?;
-        Ok(record)
-    }
-
-    /// Adds a record that outlives this process, and the machine only once [`Journal::sync`] returned.
-    ///
-    /// # Errors
-    /// When the record is too large (nothing is written), or cannot be written: the journal still ends with the record
-    /// before.
-    pub fn write<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<Record<&'b B>, Error> {
         if self.poisoned {
             return Err(Error::Poisoned { directory: self.directory.clone() });
         }
@@ -159,23 +149,15 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         let line = line::seal(&record)?;
         // Written at our own offset: what a failed write leaves behind is written over by the next one.
         self.file.write_all_at(&line, self.length).map_err(Error::io("write", &self.path))?;
-        self.length += line.len() as u64;
-        self.position.prev = line::hash(&line[..line.len() - 1]);
-        self.position.seq += 1;
-        Ok(record)
-    }
-
-    /// Brings what was written to disk.
-    ///
-    /// # Errors
-    /// When the disk refuses: nobody knows what it has then, and every later call fails.
-    pub fn sync(&mut self) -> Result<(), Error> {
         if let Err(error) = self.file.sync_data() {
             self.poisoned = true;
             return Err(Error::io("sync", &self.path)(error));
         }
+        self.length += line.len() as u64;
+        self.position.prev = line::hash(&line[..line.len() - 1]);
+        self.position.seq += 1;
         self.space.renew(&self.file, self.length);
-        Ok(())
+        Ok(record)
     }
 
     /// Stores the state after the last record, so that the next start reads only what follows. Blocks.

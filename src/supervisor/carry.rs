@@ -278,23 +278,6 @@ impl Shell {
         Ok(())
     }
 
-    /// Routes to Previous what a rollback is about to: its record is written, and the disk need not have it yet. Routing
-    /// ends with the machine, so no machine ever remembers more than its journal does; and a version that is known to be
-    /// bad serves no connection longer for a slow disk. The plan does the same once more, and tells of errors.
-    pub(super) fn route_back(&mut self, effects: &[Effect]) {
-        let rollbacks = effects.iter().filter_map(|effect| match effect {
-            Effect::Carry(plan) if !plan.undo => Some(&plan.steps),
-            _ => None,
-        });
-        for step in rollbacks.flatten() {
-            if let Step::Route { to, .. } = step
-                && let Err(reason) = self.route(*to)
-            {
-                tracing::debug!(reason, "not routed before the disk has the record");
-            }
-        }
-    }
-
     fn restore(&mut self, routing: Routing, generation: Option<u64>) {
         if let Err(reason) = self.route(routing) {
             tracing::error!(reason, "cannot restore the routing");

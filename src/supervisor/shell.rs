@@ -191,12 +191,8 @@ impl Shell {
             return Ok(());
         }
         let entry = Entry { event, effects };
-        let written = self.journal.write(at, &entry).map(|record| record.seq).and_then(|seq| {
-            self.route_back(&entry.effects);
-            self.journal.sync().map(|()| seq)
-        });
-        let seq = match written {
-            Ok(seq) => seq,
+        let seq = match self.journal.append(at, &entry) {
+            Ok(record) => record.seq,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
         self.core = next;
