@@ -1,5 +1,6 @@
-//! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path says, as a careful
-//! service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without cutting anybody off.
+//! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path
+//! says, as a careful service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without
+//! cutting anybody off.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
@@ -194,10 +195,6 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
     }
 }
 
-/// What a probe takes: a machine that is busy with other things adds little to it, so that no version is found slower than
-/// another for their sake.
-const PROBE: Duration = Duration::from_millis(30);
-
 /// Answers one request; says whether the connection stays.
 fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
     let path = request.split(' ').nth(1).unwrap_or("/");
@@ -207,10 +204,7 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
     }
     let (status, body) = match path {
         "/healthz" if version.has("never-ready") => (503, "no".to_owned()),
-        "/healthz" => {
-            std::thread::sleep(PROBE);
-            (200, "yes".to_owned())
-        }
+        "/healthz" => (200, "yes".to_owned()),
         "/crash" if version.has("bug") => {
             eprintln!("thread 'main' panicked at src/greet.rs:7:5:\na real bug");
             std::process::abort();

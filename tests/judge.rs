@@ -9,7 +9,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use common::{example::example, store};
+use common::programs::{can_build, example};
+use common::store;
 use rei::config;
 use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
 use rei::http::Request;
@@ -31,15 +32,10 @@ struct Lab {
     config: config::Config,
 }
 
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
 impl Lab {
     /// `None` where this machine has no Nix or no user namespaces.
     async fn open() -> Option<Self> {
-        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
-            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+        if !can_build() {
             return None;
         }
         // Named, so that what a killed test leaves behind is known for whose it is.

@@ -3,21 +3,20 @@
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::Status;
 
-use crate::common::{example::example, store};
+use crate::common::git::{commit, git, init};
+use crate::common::programs::{can_build, passable, stripped};
+use crate::common::{process, store};
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
 const FACT: Duration = Duration::from_secs(120);
@@ -66,47 +65,18 @@ impl TcpListenerPort {
     }
 }
 
-/// Programs that cannot be had here end a test with a word.
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-/// The two programs without their symbols: what is not there need not be copied and hashed.
-fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    PROGRAMS
-        .get_or_init(|| {
-            let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
-            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example("unruly"), "unruly")] {
-                let to = dir.path().join(name);
-                std::fs::copy(from, &to).unwrap();
-                // Without `strip` it is only slower.
-                let _ = Command::new("strip").arg(&to).output();
-            }
-            passable(dir.path());
-            dir
-        })
-        .path()
-}
-
-/// Lets other users through: instances have users of their own where the supervisor is root.
-fn passable(dir: &Path) {
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
-}
-
 impl Lab {
     /// A service that is well; `None`, with a word why, where the machine has no Nix or no user namespaces.
     pub fn new() -> Option<Self> {
-        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
-            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+        if !can_build() {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("rei-bad-").tempdir().unwrap();
         passable(dir.path());
         let store = store::environment(dir.path(), "sandbox-paths =");
         let lab = Self { dir, store, port: TcpListenerPort::new() };
-        lab.git_init();
-        std::fs::copy(programs().join("unruly"), lab.path("repo/unruly")).unwrap();
+        init(&lab.path("repo"));
+        std::fs::copy(stripped("unruly").join("unruly"), lab.path("repo/unruly")).unwrap();
         lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
         lab.write("checks/default.nix", CHECKS);
         lab.commit("well 1");
@@ -166,26 +136,9 @@ impl Lab {
         self.port.0
     }
 
-    fn git_init(&self) {
-        std::fs::create_dir_all(self.path("repo")).unwrap();
-        self.git(&["init", "--quiet", "--initial-branch=main"]);
-    }
-
     /// Runs git in the repository.
     pub fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
-            .current_dir(self.path("repo"))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path("repo"))
-            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
-            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
-            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
-            .args(args)
-            .output()
-            .expect("git is needed");
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        git(&self.path("repo"), args)
     }
 
     /// Writes a file of the repository.
@@ -203,14 +156,12 @@ impl Lab {
 
     /// Commits the tree as it is.
     pub fn commit_tree(&self, message: &str) -> String {
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
-        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+        commit(&self.path("repo"), message)
     }
 
     /// A command that runs rei with the lab's store.
     pub fn rei(&self) -> Command {
-        let mut command = Command::new(programs().join("rei"));
+        let mut command = Command::new(stripped("unruly").join("rei"));
         self.environment(&mut command);
         command
     }
@@ -433,7 +384,7 @@ impl Supervisor {
 
     /// Asks it to end, and waits.
     pub fn stop(&mut self) -> Option<i32> {
-        let _ = kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), Signal::SIGTERM);
+        process::send(self.pid(), Signal::SIGTERM);
         self.wait()
     }
 }
@@ -441,7 +392,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if self.is_running() {
-            let _ = kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), Signal::SIGTERM);
+            process::send(self.pid(), Signal::SIGTERM);
             let since = Instant::now();
             while self.is_running() && since.elapsed() < Duration::from_secs(20) {
                 std::thread::sleep(LOOK);
@@ -456,23 +407,13 @@ impl Drop for Supervisor {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Store paths are read-only, and only root may remove files from a read-only directory.
-        make_writable(self.dir.path());
-    }
-}
-
-fn make_writable(path: &Path) {
-    let Ok(about) = path.symlink_metadata() else { return };
-    if !about.is_dir() {
-        return;
-    }
-    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        make_writable(&entry.path());
+        // What a test has left is this test's own.
+        process::end_all(&self.path("state"));
+        store::make_writable(self.dir.path());
     }
 }
 
 /// The program that stands in for an agent.
 pub fn agent() -> PathBuf {
-    programs().join("unruly")
+    stripped("unruly").join("unruly")
 }

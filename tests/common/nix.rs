@@ -18,14 +18,13 @@
 //! ```
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rei::nix::{FlakeRef, Nix};
 use tempfile::TempDir;
 
-use super::store;
+use super::{git, store};
 
 /// What builders see of the machine, where it is there.
 const SANDBOX_PATHS: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/usr"];
@@ -118,19 +117,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // Store paths are read-only, and only root may remove files from a read-only directory.
-        make_writable(self.dir.path());
-    }
-}
-
-fn make_writable(path: &Path) {
-    let Ok(about) = path.symlink_metadata() else { return };
-    if !about.is_dir() {
-        return;
-    }
-    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        make_writable(&entry.path());
+        store::make_writable(self.dir.path());
     }
 }
 
@@ -143,7 +130,7 @@ impl Flake {
     /// A repository without a commit, with a flake.nix.
     pub fn new() -> Self {
         let flake = Self { dir: tempfile::tempdir().unwrap() };
-        flake.git(&["init", "--quiet", "--initial-branch=main"]);
+        git::init(flake.dir());
         flake.write("flake.nix", FLAKE);
         flake
     }
@@ -162,9 +149,7 @@ impl Flake {
 
     /// Commits the whole tree and gives the commit.
     pub fn commit(&self, message: &str) -> String {
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
-        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+        git::commit(self.dir(), message)
     }
 
     /// The flake at a commit.
@@ -174,18 +159,6 @@ impl Flake {
 
     /// Runs git in the repository, without the user's configuration.
     pub fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
-            .current_dir(self.dir.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.dir.path())
-            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
-            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
-            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
-            .args(args)
-            .output()
-            .expect("git is needed");
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        git::git(self.dir.path(), args)
     }
 }

@@ -5,6 +5,7 @@
 //! for machines that are thrown away, as those of `make nix-matrix`.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Whether the tests share the machine's store.
@@ -41,4 +42,16 @@ fn seeing(dir: &Path, remote: OsString) -> Vec<(OsString, OsString)> {
         ("NIX_REMOTE".into(), remote),
         ("NIX_USER_CONF_FILES".into(), OsString::new()),
     ]
+}
+
+/// Makes a store removable: its paths are read-only, and only root may remove files from a read-only directory.
+pub fn make_writable(path: &Path) {
+    let Ok(about) = path.symlink_metadata() else { return };
+    if !about.is_dir() {
+        return;
+    }
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        make_writable(&entry.path());
+    }
 }

@@ -5,7 +5,8 @@ use nix::unistd::Pid;
 use rei::interface::operations::Phase;
 use rei::interface::types::MaintenanceAction;
 
-use crate::lab::{Lab, Setup, is_alive};
+use crate::common::process::is_alive;
+use crate::lab::{Lab, Setup};
 use crate::load::{Load, ask};
 
 fn send(pid: u32, signal: Signal) {

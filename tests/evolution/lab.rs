@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +13,10 @@ use nix::unistd::Pid;
 use rei::interface::client::{Operation, OperationsClient};
 use rei::interface::operations::{HistoryEntry, InstanceState, Phase, Status};
 
-use crate::common::{example::example, store};
+use crate::common::git::{commit, git, init};
+use crate::common::process::{self, Process};
+use crate::common::programs::{can_build, passable, stripped};
+use crate::common::store;
 use crate::ledger::Ledger;
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
@@ -80,55 +82,11 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-/// The two programs without their symbols: what is not there need not be copied and hashed.
-fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    PROGRAMS
-        .get_or_init(|| {
-            let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
-            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example("served"), "served")] {
-                let to = dir.path().join(name);
-                std::fs::copy(from, &to).unwrap();
-                // Without `strip` it is only slower.
-                let _ = Command::new("strip").arg(&to).output();
-            }
-            passable(dir.path());
-            dir
-        })
-        .path()
-}
-
-/// Lets other users through: instances have users of their own where the supervisor is root.
-fn passable(dir: &Path) {
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
-}
-
-/// A process of the service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Process {
-    /// `REI_INSTANCE`.
-    pub instance: String,
-    /// Its process.
-    pub pid: u32,
-}
-
-impl Process {
-    /// `a` or `b`; `None` for one that only empties a queue.
-    pub fn slot(&self) -> Option<&str> {
-        self.instance.rsplit_once('-').map(|(_, slot)| slot).filter(|slot| *slot != "drain")
-    }
-}
-
 impl Lab {
     /// A service that is well, and nothing that supervises it yet; `None`, with a word why, where the machine has no Nix
     /// or no user namespaces.
     pub fn new(setup: Setup) -> Option<Self> {
-        if !works("nix-store", &["--version"]) || !works("unshare", &["--user", "--map-root-user", "true"]) {
-            eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+        if !can_build() {
             return None;
         }
         let alone = alone();
@@ -144,9 +102,8 @@ impl Lab {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let store = store::environment(dir.path(), "sandbox-paths =");
         let lab = Self { dir, store, address, udp, supervisor: None, runtime, _alone: alone };
-        std::fs::create_dir_all(lab.path("repo")).unwrap();
-        lab.git(&["init", "--quiet", "--initial-branch=main"]);
-        std::fs::copy(programs().join("served"), lab.path("repo/served")).unwrap();
+        init(&lab.path("repo"));
+        std::fs::copy(stripped("served").join("served"), lab.path("repo/served")).unwrap();
         let system = format!("{}-linux", std::env::consts::ARCH);
         std::fs::write(lab.path("repo/flake.nix"), lab.filled(&FLAKE.replace("SYSTEM", &system))).unwrap();
         lab.commit(if setup.first.is_empty() { "ok 1" } else { setup.first });
@@ -208,27 +165,13 @@ impl Lab {
 
     /// Runs git in the repository.
     pub fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
-            .current_dir(self.path("repo"))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path("repo"))
-            .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
-            .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
-            .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
-            .args(args)
-            .output()
-            .expect("git is needed");
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        git(&self.path("repo"), args)
     }
 
     /// Commits a version that does this; gives the commit.
     pub fn commit(&self, behaviour: &str) -> String {
         std::fs::write(self.path("repo/behaviour"), format!("{behaviour}\n")).unwrap();
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--message", behaviour]);
-        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+        commit(&self.path("repo"), behaviour)
     }
 
     /// A command that works on the lab's store and sees nothing else of the machine but its PATH.
@@ -241,8 +184,13 @@ impl Lab {
 
     /// `rei run`, not begun yet. What it says is added to `output`.
     pub fn rei(&self) -> Command {
+        self.rei_at(&Self::program())
+    }
+
+    /// The same by a copy of rei.
+    pub fn rei_at(&self, program: &Path) -> Command {
         let output = std::fs::File::options().create(true).append(true).open(self.path("output")).unwrap();
-        let mut command = self.command(programs().join("rei"));
+        let mut command = self.command(program);
         command.arg("run").arg(self.path("rei.toml"));
         command.stdout(output.try_clone().unwrap()).stderr(output);
         command
@@ -250,7 +198,7 @@ impl Lab {
 
     /// The program that supervises.
     pub fn program() -> PathBuf {
-        programs().join("rei")
+        stripped("served").join("rei")
     }
 
     /// Starts the supervisor.
@@ -357,8 +305,7 @@ impl Lab {
 
     /// The live processes of the service.
     pub fn processes(&self) -> Vec<Process> {
-        let of = format!("STATE_DIRECTORY={}", self.path("state/runtime").display());
-        processes(&of)
+        process::of_service(&self.path("state"))
     }
 
     /// Waits until exactly those instances run that an operator sees, and none of them is on its way in or out.
@@ -381,42 +328,8 @@ impl Lab {
 
     /// The keeper's process.
     pub fn keeper(&self) -> Option<u32> {
-        let socket = self.path("state/private/keeper.sock");
-        let socket = socket.as_os_str().as_encoded_bytes();
-        pids().find(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = line.split(|byte| *byte == 0);
-            words.any(|word| word == b"keeper") && words.any(|word| word == socket) && is_alive(*pid)
-        })
+        process::keeper(&self.path("state"))
     }
-}
-
-/// All processes.
-fn pids() -> impl Iterator<Item = u32> {
-    std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Whether a process is there and no zombie.
-pub fn is_alive(pid: u32) -> bool {
-    rei::runtime::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
-}
-
-/// The live processes whose environment has the word `of`.
-pub fn processes(of: &str) -> Vec<Process> {
-    let process = |pid: u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let mut words = environment.split(|byte| *byte == 0);
-        let instance = words.find_map(|word| word.strip_prefix(b"REI_INSTANCE="))?;
-        let instance = String::from_utf8_lossy(instance).into_owned();
-        words.any(|word| word == of.as_bytes()).then_some(Process { instance, pid })
-    };
-    let mut found: Vec<Process> = pids().filter_map(process).collect();
-    found.sort();
-    found
 }
 
 impl Drop for Lab {
@@ -431,30 +344,16 @@ impl Drop for Lab {
             }
         };
         if let Some(mut supervisor) = self.supervisor.take() {
-            let _ = kill(Pid::from_raw(i32::try_from(supervisor.id()).unwrap()), Signal::SIGTERM);
+            process::send(supervisor.id(), Signal::SIGTERM);
             until(Box::new(|| supervisor.try_wait().is_ok_and(|ended| ended.is_some())));
             let _ = supervisor.kill();
             let _ = supervisor.wait();
         }
         // What a test has left is this test's own.
-        for pid in self.processes().into_iter().map(|process| process.pid).chain(self.keeper()) {
-            let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
-        }
+        process::end_all(&self.path("state"));
         if std::env::var_os("REI_TELL").is_some() {
             eprintln!("{}", self.ledger().tell());
         }
-        // Store paths are read-only, and only root may remove files from a read-only directory.
-        make_writable(self.dir.path());
-    }
-}
-
-fn make_writable(path: &Path) {
-    let Ok(about) = path.symlink_metadata() else { return };
-    if !about.is_dir() {
-        return;
-    }
-    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        make_writable(&entry.path());
+        store::make_writable(self.dir.path());
     }
 }

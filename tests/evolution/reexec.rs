@@ -1,6 +1,7 @@
 //! Another program in the same process.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 
 use rei::interface::operations::Phase;
 use rei::interface::types::MaintenanceAction;
@@ -8,30 +9,31 @@ use rei::interface::types::MaintenanceAction;
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
-/// When the process that has this pid began to run the program that it runs: the start of its memory's mapping changes.
-fn dumpable_owner(pid: u32) -> u32 {
-    use std::os::unix::fs::MetadataExt;
+/// Who owns what `/proc` shows of the process: root for one that is not dumpable, whoever runs it.
+fn owner_of_environment(pid: u32) -> u32 {
     std::fs::metadata(format!("/proc/{pid}/environ")).map_or(u32::MAX, |about| about.uid())
+}
+
+/// A supervisor whose program is a file of the lab, and that file: an upgrade of rei replaces it.
+fn by_a_program_of_its_own() -> Option<(Lab, PathBuf)> {
+    let mut lab = Lab::new(Setup::default())?;
+    let program = lab.path("rei");
+    std::fs::copy(Lab::program(), &program).unwrap();
+    lab.start_by(lab.rei_at(&program));
+    lab.until("the first version to serve", |status| status.phase == Phase::Steady);
+    Some((lab, program))
 }
 
 #[test]
 fn a_new_program_in_the_same_process_loses_nothing() {
-    let Some(mut lab) = Lab::new(Setup::default()) else { return };
-    // The program is replaced on disk, as an upgrade of rei does it.
-    let program = lab.path("rei");
-    std::fs::copy(Lab::program(), &program).unwrap();
-    let output = std::fs::File::create(lab.path("output")).unwrap();
-    let mut command = lab.command(&program);
-    command.arg("run").arg(lab.path("rei.toml")).stdout(output.try_clone().unwrap()).stderr(output);
-    lab.start_by(command);
-    lab.until("the first version to serve", |status| status.phase == Phase::Steady);
+    let Some((mut lab, program)) = by_a_program_of_its_own() else { return };
     let (pid, keeper) = (lab.pid(), lab.keeper());
     let load = Load::on(lab.address());
     let replace = |lab: &mut Lab, started: rei::time::Timestamp| {
         let next = lab.path("rei-next");
         std::fs::copy(Lab::program(), &next).unwrap();
         std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::rename(&next, lab.path("rei")).unwrap();
+        std::fs::rename(&next, &program).unwrap();
         lab.ask(async |client| client.reexec().await).unwrap();
         lab.until("the new program", |status| status.supervisor.started_at > started)
     };
@@ -62,7 +64,7 @@ fn a_new_program_in_the_same_process_loses_nothing() {
     assert_eq!(ledger.recoveries().len(), 5);
 
     // Nothing of the same user may look into the process: it is root's, whoever runs it.
-    assert_eq!(dumpable_owner(pid), 0);
+    assert_eq!(owner_of_environment(pid), 0);
     // Children of the process are its children still: how they end is known.
     let active = lab.until_settled();
     for pid in active.values() {
@@ -89,14 +91,7 @@ fn a_supervisor_that_leaves_takes_nothing_with_it() {
 
 #[test]
 fn a_program_that_cannot_be_run_changes_nothing() {
-    let Some(mut lab) = Lab::new(Setup::default()) else { return };
-    let program = lab.path("rei");
-    std::fs::copy(Lab::program(), &program).unwrap();
-    let output = std::fs::File::create(lab.path("output")).unwrap();
-    let mut command = lab.command(&program);
-    command.arg("run").arg(lab.path("rei.toml")).stdout(output.try_clone().unwrap()).stderr(output);
-    lab.start_by(command);
-    lab.until("the first version to serve", |status| status.phase == Phase::Steady);
+    let Some((mut lab, program)) = by_a_program_of_its_own() else { return };
     let load = Load::on(lab.address());
     let before = lab.until_settled();
     std::fs::remove_file(&program).unwrap();

@@ -6,7 +6,8 @@ use rei::interface::operations::{OperationsError, Phase};
 use rei::interface::types::MaintenanceAction;
 use sha2::{Digest, Sha256};
 
-use crate::lab::{Lab, Setup, is_alive};
+use crate::common::process::is_alive;
+use crate::lab::{Lab, Setup};
 use crate::load::{Load, ask};
 
 /// A version that is well for its checks and its first clients, and then is not.

@@ -16,13 +16,13 @@ struct World {
 impl World {
     fn new() -> Self {
         let world = Self { state: tempfile::tempdir().unwrap(), outside: tempfile::tempdir().unwrap() };
-        for dir in ["runs/1/work", "runs/1/home", "runs/1/given", "mirror"] {
+        for dir in ["runs/1/tree", "runs/1/home", "runs/1/given", "mirror"] {
             std::fs::create_dir_all(world.state.path().join(dir)).unwrap();
         }
         std::fs::write(world.path("mirror/secret"), "the fix").unwrap();
         std::fs::write(world.path("runs/1/given/context.json"), "{}").unwrap();
-        std::fs::write(world.path("runs/1/work/file"), "old").unwrap();
-        for dir in ["runs/1/work", "runs/1/home"] {
+        std::fs::write(world.path("runs/1/tree/file"), "old").unwrap();
+        for dir in ["runs/1/tree", "runs/1/home"] {
             give_to_agent(&world.path(dir)).unwrap();
         }
         world
@@ -42,8 +42,8 @@ impl World {
                 ("OUTSIDE".into(), self.outside.path().into()),
                 ("PARENT".into(), std::process::id().to_string().into()),
             ]),
-            dir: self.path("runs/1/work"),
-            write: vec![self.path("runs/1/work"), self.path("runs/1/home")],
+            dir: self.path("runs/1/tree"),
+            write: vec![self.path("runs/1/tree"), self.path("runs/1/home")],
             read: vec![self.path("runs/1/given")],
             hide: self.state.path().to_owned(),
             network: false,
@@ -95,13 +95,13 @@ async fn works_in_its_workspace() {
     let ended = sh.run().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "goal;old{}", "{}", String::from_utf8_lossy(&ended.stderr));
     assert_eq!(ended.code, Some(7));
-    assert_eq!(std::fs::read_to_string(world.path("runs/1/work/d/file")).unwrap(), "new\n");
+    assert_eq!(std::fs::read_to_string(world.path("runs/1/tree/d/file")).unwrap(), "new\n");
     assert!(world.path("runs/1/home/y").exists());
     assert!(ended.fences.landlock);
     eprintln!("fences here: {:?}", ended.fences);
     if let Some(user) = agent_user() {
         use std::os::unix::fs::MetadataExt;
-        assert_eq!(world.path("runs/1/work/d/file").metadata().unwrap().uid(), user);
+        assert_eq!(world.path("runs/1/tree/d/file").metadata().unwrap().uid(), user);
     }
 }
 
@@ -183,7 +183,7 @@ async fn ends_when_its_time_is_up_or_its_caller_goes() {
     assert_eq!((ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()), (None, "begun\n"));
     gone("86422").await;
     let sleeper = world.sh("echo > here; setsid sleep 86423 & sleep 86424");
-    let here = world.path("runs/1/work/here");
+    let here = world.path("runs/1/tree/here");
     let there = async {
         while !here.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -274,7 +274,7 @@ async fn programs_that_are_missing_or_the_agents_own_are_refused() {
     let mut sh = world.sh("true");
     sh.program = "no-such-agent".into();
     assert!(matches!(sh.run().await, Err(Error::NoProgram { .. })));
-    sh.program = world.path("runs/1/work/agent");
+    sh.program = world.path("runs/1/tree/agent");
     std::fs::write(&sh.program, "#!/bin/sh\ntrue\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&sh.program, mode).unwrap();

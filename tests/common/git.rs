@@ -1,0 +1,34 @@
+//! Real git, without the user's configuration.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs git in a repository; it must succeed, and what it printed is given.
+pub fn git(repository: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(repository)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", repository)
+        .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
+        .envs([("GIT_AUTHOR_NAME", "test"), ("GIT_AUTHOR_EMAIL", "test@example.org")])
+        .envs([("GIT_COMMITTER_NAME", "test"), ("GIT_COMMITTER_EMAIL", "test@example.org")])
+        .args(args)
+        .output()
+        .expect("git is needed");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes a repository with the branch that rei follows by default, and nothing in it.
+pub fn init(repository: &Path) {
+    std::fs::create_dir_all(repository).unwrap();
+    git(repository, &["init", "--quiet", "--initial-branch=main"]);
+}
+
+/// Commits the whole tree, also if it is as before; gives the commit.
+pub fn commit(repository: &Path, message: &str) -> String {
+    git(repository, &["add", "--all"]);
+    git(repository, &["commit", "--quiet", "--allow-empty", "--message", message]);
+    git(repository, &["rev-parse", "HEAD"]).trim().to_owned()
+}

@@ -1,0 +1,74 @@
+//! The processes of a service and its keeper, found from outside: what is there, whatever rei says.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A process of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// `REI_INSTANCE`.
+    pub instance: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Process {
+    /// `a` or `b`; `None` for one that only empties a queue.
+    pub fn slot(&self) -> Option<&str> {
+        self.instance.rsplit_once('-').map(|(_, slot)| slot).filter(|slot| *slot != "drain")
+    }
+}
+
+/// All processes.
+fn pids() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: u32) -> bool {
+    rei::runtime::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
+}
+
+/// The live processes of the service whose state directory is this.
+pub fn of_service(state: &Path) -> Vec<Process> {
+    let of = format!("STATE_DIRECTORY={}", state.join("runtime").display());
+    let process = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut words = environment.split(|byte| *byte == 0);
+        let instance = words.find_map(|word| word.strip_prefix(b"REI_INSTANCE="))?;
+        let instance = String::from_utf8_lossy(instance).into_owned();
+        words.any(|word| word == of.as_bytes()).then_some(Process { instance, pid })
+    };
+    let mut found: Vec<Process> = pids().filter_map(process).collect();
+    found.sort();
+    found
+}
+
+/// The keeper of the service whose state directory is this.
+pub fn keeper(state: &Path) -> Option<u32> {
+    let socket = state.join("private/keeper.sock");
+    let socket = socket.as_os_str().as_encoded_bytes();
+    pids().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.any(|word| word == b"keeper") && words.any(|word| word == socket) && is_alive(*pid)
+    })
+}
+
+/// Kills what a test has left of its service.
+pub fn end_all(state: &Path) {
+    for pid in of_service(state).into_iter().map(|process| process.pid).chain(keeper(state)) {
+        send(pid, Signal::SIGKILL);
+    }
+}
+
+/// Sends a process a signal, if it is still there.
+pub fn send(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}

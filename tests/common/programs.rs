@@ -1,0 +1,52 @@
+//! The programs that tests run.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// An example, built. Where there is no cargo, whoever brought this test brought its examples.
+pub fn example(name: &str) -> PathBuf {
+    let cargo = Path::new(env!("CARGO"));
+    if cargo.exists() {
+        let build = Command::new(cargo).args(["build", "--quiet", "--example", name]).status().unwrap();
+        assert!(build.success(), "cargo build --example {name}");
+    }
+    let rei = Path::new(env!("CARGO_BIN_EXE_rei"));
+    rei.parent().expect("a target directory").join("examples").join(name)
+}
+
+/// A directory with rei and this example, without their symbols: what is not there need not be copied and hashed. One
+/// example in a test program.
+pub fn stripped(name: &str) -> &'static Path {
+    static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    PROGRAMS
+        .get_or_init(|| {
+            let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
+            for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example(name), name)] {
+                let to = dir.path().join(name);
+                std::fs::copy(from, &to).unwrap();
+                // Without `strip` it is only slower.
+                let _ = Command::new("strip").arg(&to).output();
+            }
+            passable(dir.path());
+            dir
+        })
+        .path()
+}
+
+/// Lets other users through: instances have users of their own where the supervisor is root.
+pub fn passable(dir: &Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
+}
+
+/// Whether this machine has Nix and user namespaces; if not, a word about it is printed, and the test that asks is over.
+pub fn can_build() -> bool {
+    let works =
+        |program: &str, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|it| it.status.success());
+    let can = works("nix-store", &["--version"]) && works("unshare", &["--user", "--map-root-user", "true"]);
+    if !can {
+        eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+    }
+    can
+}
