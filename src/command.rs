@@ -191,6 +191,12 @@ impl Command {
         self
     }
 
+    /// Takes [`Command::ends_with_rei`] back.
+    pub fn outlives_rei(mut self) -> Self {
+        self.ends_with_rei = false;
+        self
+    }
+
     /// The program and its arguments, for tests and messages.
     pub fn argv(&self) -> Vec<String> {
         std::iter::once(self.program.as_os_str())

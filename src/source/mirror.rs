@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Error;
-use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::locks;
 use super::parse::{
     ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_paths, parse_remote_failure, parse_remote_refs,
     parse_subjects, parse_tree, telling_lines,
@@ -292,11 +293,29 @@ impl Mirror {
     }
 
     pub(super) async fn set_ref(&self, name: &str, commit: &ObjectId) -> Result<(), Error> {
-        self.git().run("keep a commit", ["update-ref", "--no-deref", name, commit.as_str()]).await.map(drop)
+        self.update_ref("keep a commit", &["update-ref", "--no-deref", name, commit.as_str()]).await
     }
 
     pub(super) async fn drop_ref(&self, name: &str) -> Result<(), Error> {
-        self.git().run("forget a commit", ["update-ref", "--no-deref", "-d", name]).await.map(drop)
+        self.update_ref("forget a commit", &["update-ref", "--no-deref", "-d", name]).await
+    }
+
+    async fn update_ref(&self, doing: &'static str, args: &[&str]) -> Result<(), Error> {
+        let git = self.git();
+        let mut output = git.finish(doing, args).await?;
+        if self.has_cleared(&output).await? {
+            output = git.finish(doing, args).await?;
+        }
+        expect_success(doing, &output)
+    }
+
+    /// Whether this failed for a lock that nobody holds, and such locks are gone now: then it is to be done again.
+    async fn has_cleared(&self, output: &Output) -> Result<bool, Error> {
+        let blamed = !output.success() && locks::is_blamed(&output.stderr_text());
+        if blamed {
+            locks::clear(&self.git_dir(), GRACE).await?;
+        }
+        Ok(blamed)
     }
 
     /// The commit that a name of the mirror's own means.
@@ -322,8 +341,8 @@ impl Mirror {
         self.dir.join("gitconfig")
     }
 
-    /// Makes what is missing. Attributes are off in the mirror: the bytes of a file are the bytes of its blob.
-    /// Makes it where it is not there, and brings its configuration up to date.
+    /// Makes it where it is not there, brings its configuration up to date, and removes the locks that a git has left which
+    /// was killed. Attributes are off in the mirror: the bytes of a file are the bytes of its blob.
     ///
     /// # Errors
     /// When git is missing or too old, or the directory cannot be written.
@@ -343,6 +362,7 @@ impl Mirror {
             let args = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=none"];
             self.git().run("make the mirror", args).await?;
         }
+        locks::clear(&git_dir, GRACE).await?;
         write_raw_attributes(&git_dir)
     }
 
@@ -380,8 +400,13 @@ impl Mirror {
     async fn fetch_refs(&self, refspecs: &[String]) -> Result<(), Error> {
         let flags = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
         let more = ["--no-auto-maintenance", "--update-shallow", "--", &self.source];
-        let args = flags.into_iter().chain(more).chain(refspecs.iter().map(String::as_str));
-        let output = self.git().network().try_run("fetch from the source", FETCH_TIMEOUT, args).await?;
+        let args: Vec<&str> = flags.into_iter().chain(more).chain(refspecs.iter().map(String::as_str)).collect();
+        let git = self.git().network();
+        let doing = "fetch from the source";
+        let mut output = git.try_run(doing, FETCH_TIMEOUT, &args).await?;
+        if self.has_cleared(&output).await? {
+            output = git.try_run(doing, FETCH_TIMEOUT, &args).await?;
+        }
         self.reached(&output)
     }
 

@@ -5,6 +5,7 @@
 //! | `git.rs` | one builder and one spawn for every git command |
 //! | `parse.rs` | what git prints, read by pure functions |
 //! | `mirror.rs` | the private bare copy: followed ref, kept commits, questions about them |
+//! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
 //! | `harvest.rs` | the files of a workspace, copied out of an agent's reach |
@@ -16,6 +17,7 @@ mod error;
 mod follow;
 mod git;
 mod harvest;
+mod locks;
 mod mirror;
 mod parse;
 mod workspace;
