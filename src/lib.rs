@@ -13,6 +13,7 @@
 //! | [`blueprint`] | makes: the staged recipe from a context to a commit |
 //! | [`validation`] | judges: the plan, the sandboxed checks, the report |
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
+//! | [`poll`] | asks: whether descriptors are ready |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
@@ -36,6 +37,7 @@ pub mod interface;
 pub mod journal;
 pub mod lifecycle;
 pub mod nix;
+pub mod poll;
 pub mod report;
 pub mod runtime;
 pub mod source;

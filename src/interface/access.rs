@@ -8,12 +8,14 @@
 //! groups names these too. Best of all is that an instance cannot reach the socket: see [`super::socket`].
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::poll::is_ready;
 
 /// Ancestors that are looked at; a deeper caller is refused. No login is that deep.
 const ANCESTORS_MAX: usize = 64;
@@ -264,8 +266,7 @@ impl Process {
     }
 
     fn has_ended(&self) -> bool {
-        let mut polled = [PollFd::new(self.pidfd.as_fd() as BorrowedFd<'_>, PollFlags::POLLIN)];
-        poll(&mut polled, PollTimeout::ZERO) != Ok(0)
+        is_ready(self.pidfd.as_fd(), PollFlags::POLLIN) != Ok(false)
     }
 
     /// A file of /proc/PID, known to be this process's.

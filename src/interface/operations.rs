@@ -50,7 +50,8 @@ pub trait Operations: Send + Sync + 'static {
     /// As [`Operations::status`].
     fn monitor(&self) -> impl Future<Output = Result<broadcast::Receiver<MonitorEvent>, OperationsError>> + Send;
 
-    /// Asks for an evolution: to `rev`, or to where the followed ref is; by `blueprint`, or by the configured one.
+    /// Asks for an evolution: to `rev`, or to where the followed ref is; by `blueprint`, or by the configured one. Gives
+    /// the one that goes there already, if there is one.
     ///
     /// # Errors
     /// [`OperationsError::WrongPhase`], [`OperationsError::Invalid`].
@@ -230,7 +231,7 @@ pub mod call {
         Monitor() -> MonitorReply(event: MonitorEvent);
 
         /// Asks for an evolution: to the git revision `rev` (default: where the followed ref is), by `blueprint` (default:
-        /// the configured one). Errors: WrongPhase, Invalid.
+        /// the configured one). Gives the one that goes there already, if there is one. Errors: WrongPhase, Invalid.
         Evolve(rev: Option<String>, blueprint: Option<String>) -> EvolveReply(evolution_id: EvolutionId);
 
         /// Says yes to what waits for an operator; `id` is an evolution or its candidate. Errors: NotFound, WrongPhase.

@@ -65,6 +65,19 @@ impl Lifecycle {
         }
     }
 
+    /// The evolution that does already what is asked: rei follows a ref, and may have begun before the operator asks.
+    pub fn under_way(&self, request: &Request) -> Option<&EvolutionId> {
+        const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        let Request::Evolve { rev: Some(asked), blueprint } = request else { return None };
+        let evolution = self.evolution.as_ref().filter(|_| !matches!(self.phase, Phase::RollingBack { .. }))?;
+        let same_rev = evolution
+            .rev
+            .as_deref()
+            .is_some_and(|rev| asked.len() >= ABBREVIATION_MIN && rev.starts_with(asked.as_str()));
+        let same_blueprint = blueprint.as_ref().is_none_or(|asked| *asked == evolution.blueprint);
+        (same_rev && same_blueprint).then_some(&evolution.id)
+    }
+
     fn refuse_evolve(&self, rev: Option<&str>) -> Option<Refusal> {
         if let Some(rev) = rev.filter(|rev| self.is_quarantined(rev)) {
             return Some(Refusal::Quarantined { content: rev.to_owned() });

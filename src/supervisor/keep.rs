@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -13,6 +13,7 @@ use super::input::Input;
 use super::paths::Paths;
 use super::shell::Shell;
 use super::slots::lock;
+use crate::poll::is_ready;
 use crate::report::chain;
 use crate::runtime::keeper::{FdStore, Keeper, StoreError, SystemdStore};
 
@@ -84,9 +85,7 @@ impl Lifeline {
 }
 
 fn hung_up(fd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
-    // Hang-ups are told unasked.
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    is_ready(fd.as_fd(), PollFlags::empty()) == Ok(true)
 }
 
 impl Shell {

@@ -50,6 +50,10 @@ fn read_journal(
 impl Shell {
     /// An operator's request: refused with a reason, or taken.
     pub(super) fn operator(&mut self, who: String, request: Request) -> Result<(String, u64), OperationsError> {
+        let generation = |core: &Lifecycle| core.active().map_or(0, |active| active.generation);
+        if let Some(evolution) = self.core.under_way(&request) {
+            return Ok((evolution.0.clone(), generation(&self.core)));
+        }
         if let Some(refusal) = self.core.refusal(&request) {
             return Err(self.refused(&refusal));
         }
@@ -70,7 +74,7 @@ impl Shell {
         // Decided at once, so that the answer names what came of it.
         self.take(event).map_err(|(_, why)| OperationsError::Busy { reason: why })?;
         let evolution = about.unwrap_or_else(|| current(&self.core));
-        Ok((evolution, self.core.active().map_or(0, |active| active.generation)))
+        Ok((evolution, generation(&self.core)))
     }
 
     fn refused(&self, refusal: &Refusal) -> OperationsError {

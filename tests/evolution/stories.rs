@@ -21,7 +21,11 @@ fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_bac
     load.wait_for_more(20);
 
     let good = lab.commit("ok 2");
-    assert_eq!(lab.verdict_on(&good).action, Some(MaintenanceAction::Promoted));
+    // An operator who asks for what goes on already is told so.
+    lab.until("an evolution", |status| status.phase != Phase::Steady);
+    let asked = lab.ask(async |client| client.evolve(Some(good[..12].to_owned()), None).await).unwrap();
+    let verdict = lab.verdict_on(&good);
+    assert_eq!((verdict.action, verdict.id), (Some(MaintenanceAction::Promoted), asked.0));
     let status = lab.until("Steady", |status| status.phase == Phase::Steady);
     let (active, previous) = (status.active.unwrap(), status.previous.unwrap());
     assert_eq!((active.version.rev.as_str(), active.generation), (good.as_str(), Some(2)));

@@ -5,11 +5,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 
 use super::{Context, Finding};
 use crate::config::{Listen, ListenAddress};
 use crate::nix::{Builder, Nix, prove};
+use crate::poll::wait;
 use crate::report::chain;
 use crate::runtime::keeper::NoStore;
 use crate::runtime::pidfd;
@@ -18,7 +19,7 @@ use crate::runtime::traffic::{Routing, Setup, Slot, Traffic};
 /// How long a connection to this machine may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may take to be in its slot's queue, in milliseconds; it takes microseconds.
-const QUEUE_MS_MAX: u16 = 5000;
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does a Nix sandbox hold here? One derivation is built, whose builder looks around from inside.
 pub(super) fn sandbox(context: &Context<'_>) -> Option<Finding> {
@@ -95,7 +96,7 @@ fn arrives(traffic: &Traffic, address: SocketAddr, slot: Slot) -> Result<(), Str
     let _connection = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
     let fds = traffic.slot_fds(slot);
     let mut fds: Vec<PollFd<'_>> = fds.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    match poll(&mut fds, PollTimeout::from(QUEUE_MS_MAX)) {
+    match wait(&mut fds, QUEUE_TIMEOUT) {
         Ok(1) => Ok(()),
         _ => Err(format!("a connection did not come to slot {slot:?}")),
     }

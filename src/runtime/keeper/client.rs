@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::store::{FdStore, StoreError, check_name};
 use super::wire::{self, FDS_MAX, Packet};
+use crate::poll::wait;
 
 /// How long the keeper may take to answer, in seconds; it takes microseconds.
 const ANSWER_SECS_MAX: i64 = 2;
@@ -200,18 +201,15 @@ fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
     let (mut stream, mut text) = (stream.take(MESSAGE_BYTES_MAX), Vec::new());
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(stream.get_ref().as_fd(), PollFlags::POLLIN)];
+        if wait(&mut fds, left)? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let mut chunk = [0; 256];
-        let read = match poll(&mut fds, timeout) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => stream.read(&mut chunk),
-            Err(error) => Err(error.into()),
-        };
-        match read {
+        match stream.read(&mut chunk) {
             Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
             Ok(n) => text.extend_from_slice(&chunk[..n]),
-            // The signal is about a child that has ended: as a rule, the starter itself.
+            // A signal about a child that has ended: as a rule, the starter itself.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::poll::PollFlags;
 use nix::sys::socket::SockType;
 
 use super::Adoption;
@@ -19,6 +20,7 @@ use super::label::Label;
 use super::slot::{Role, Routing, Slot};
 use super::socket::{self, UNIX_PATH_BYTES_MAX};
 use crate::config::types::ListenAddress;
+use crate::poll::is_ready;
 
 /// The mode of a public path, as socket activation has it: who may connect is the directory's affair.
 const PUBLIC_MODE: u32 = 0o666;
@@ -290,10 +292,7 @@ fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, Owned
 
 /// Whether somebody shut the socket down.
 fn hung_up(fd: &OwnedFd) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    is_ready(fd.as_fd(), PollFlags::empty()) == Ok(true)
 }
 
 /// Binds beside the path and moves the file to `at`, so that whoever finds it finds a socket that listens.

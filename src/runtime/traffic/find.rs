@@ -7,9 +7,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{SockFlag, SockType, SockaddrStorage, accept4, connect, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -18,6 +19,7 @@ use super::order::Order;
 use super::program::{self, Program};
 use super::slot::{Role, Slot};
 use super::socket;
+use crate::poll::wait;
 
 /// How long one connection of the machine to itself may take, in milliseconds. It takes microseconds; a full queue never answers.
 const CONNECT_MS_MAX: u16 = 100;
@@ -95,7 +97,7 @@ impl Search<'_> {
         let guard = UdpSocket::from(self.guard.try_clone()?);
         for _ in 0..STRAYS_MAX {
             let mut fds = [PollFd::new(guard.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::from(CONNECT_MS_MAX))? == 0 {
+            if wait(&mut fds, Duration::from_millis(CONNECT_MS_MAX.into()))? == 0 {
                 return Ok(false);
             }
             match guard.recv_from(&mut [0]) {

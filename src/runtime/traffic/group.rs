@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{SockType, setsockopt, sockopt};
 
 use super::diag;
@@ -20,6 +20,7 @@ use super::program::{self, Draw, Program};
 use super::slot::{Role, Routing, Slot};
 use super::socket::{self, Mark};
 use crate::config::types::ListenAddress;
+use crate::poll::is_ready;
 
 /// What is asked of a group.
 #[derive(Clone, Debug)]
@@ -206,8 +207,7 @@ impl Group {
         if self.is_stream() {
             return Ok(socket::tcp_queue(fd)?.unwrap_or(0));
         }
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        Ok(u64::from(poll(&mut fds, PollTimeout::ZERO)? > 0))
+        Ok(is_ready(fd.as_fd(), PollFlags::POLLIN)?.into())
     }
 
     /// Handshakes with any member that are under way.

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::instance::{Instance, LOOK};
 use crate::http::{self, Address, Request};
 use crate::interface::types::MESSAGE_BYTES_MAX;
+use crate::poll::is_ready;
 use crate::report::chain;
 use crate::validation::checks::{INTERFACE_LISTENER, InstanceSpec, Probe};
 
@@ -88,10 +89,7 @@ async fn accepted(instance: &Instance, listen: &str, timeout: Duration) -> Resul
         Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
     };
     let Some(listener) = instance.listener(listen) else { return Err(format!("there is no listener {listen:?}")) };
-    let waiting = || {
-        let mut fds = [PollFd::new(listener.fd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-    };
+    let waiting = || is_ready(listener.fd.as_fd(), PollFlags::POLLIN) == Ok(true);
     let until_taken = async {
         while waiting() {
             tokio::time::sleep(LOOK).await;

@@ -1,0 +1,78 @@
+//! Whether descriptors are ready. The system's `poll` fails with EINTR when a signal comes, and even when it was not to wait
+//! at all; that says nothing about any descriptor, and is never an answer here.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Whether one of these events, or a hang-up or an error, which are told unasked, is there now.
+///
+/// # Errors
+/// When the system has no memory for the question.
+pub fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> nix::Result<bool> {
+    wait(&mut [PollFd::new(fd, events)], Duration::ZERO).map(|ready| ready > 0)
+}
+
+/// Waits until one of them is ready; says how many are, which is 0 when the time is up.
+///
+/// # Errors
+/// When the system has no memory for the question.
+pub fn wait(fds: &mut [PollFd<'_>], timeout: Duration) -> nix::Result<usize> {
+    let begun = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(begun.elapsed());
+        // Whole milliseconds, rounded up: 24 days are the most.
+        let left = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+        match poll(fds, left) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(|ready| usize::try_from(ready).unwrap_or(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+    use super::*;
+
+    extern "C" fn heard(_: i32) {}
+
+    #[test]
+    fn a_signal_is_no_answer() {
+        let action = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, and nothing else here asks for this signal.
+        unsafe { sigaction(Signal::SIGWINCH, &action) }.unwrap();
+        let (reading, writing) = nix::unistd::pipe().unwrap();
+        // SAFETY: it takes nothing and cannot fail.
+        let here = unsafe { libc::pthread_self() };
+        let (done, mut interrupted) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // SAFETY: that thread waits for this one before it ends.
+                    unsafe { libc::pthread_kill(here, libc::SIGWINCH) };
+                }
+            });
+            let asked = || poll(&mut [PollFd::new(reading.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+            let since = Instant::now();
+            while interrupted < 100 {
+                interrupted += u32::from(asked() == Err(Errno::EINTR));
+                let ready = is_ready(reading.as_fd(), PollFlags::POLLIN);
+                if ready != Ok(false) || since.elapsed() > Duration::from_secs(60) {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{ready:?}, after {interrupted} interruptions");
+                }
+            }
+            nix::unistd::write(&writing, b"x").unwrap();
+            let ready = is_ready(reading.as_fd(), PollFlags::POLLIN);
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(ready, Ok(true));
+        });
+    }
+}
