@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `git.rs` | one builder and one spawn for every git command |
 //! | `parse.rs` | what git prints, read by pure functions |
-//! | `mirror.rs` | the private bare copy: followed ref, kept commits, questions about them |
+//! | `mirror.rs` | the private bare copy: followed ref, kept commits |
+//! | `commits.rs` | questions about its commits |
 //! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
@@ -13,6 +14,7 @@
 //! Nothing here writes to the operator's own repository, and no git command of rei ever runs with a `.git` that an
 //! agent could have touched.
 
+mod commits;
 mod error;
 mod follow;
 mod git;
@@ -27,10 +29,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use commits::{Subject, TreeFile};
 pub use error::Error;
 pub use follow::Follower;
 pub use git::GIT_VERSION_MIN;
 pub(crate) use harvest::read_bounded;
-pub use mirror::{Mirror, Subject, TreeFile};
+pub use mirror::Mirror;
 pub use parse::ObjectId;
 pub use workspace::{Applied, Author, Taken, Workspace};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::mirror::{Subject, TreeFile};
+use super::commits::{Subject, TreeFile};
 
 /// The name of a commit, tree or blob: 40 lower-case hexadecimal digits.
 ///

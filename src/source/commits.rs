@@ -1,0 +1,93 @@
+//! Questions about the commits that the mirror has.
+
+use std::path::PathBuf;
+
+use super::error::Error;
+use super::git::{LOCAL_TIMEOUT, answer};
+use super::mirror::Mirror;
+use super::parse::{ObjectId, parse_paths, parse_subjects, parse_tree, telling_lines};
+
+/// One file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Relative to the repository's root.
+    pub path: PathBuf,
+    /// As git has it: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
+    pub mode: u32,
+    /// The object that holds its content.
+    pub blob: ObjectId,
+}
+
+/// A commit with the first line of its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The commit.
+    pub commit: ObjectId,
+    /// The first line.
+    pub subject: String,
+}
+
+impl Mirror {
+    /// Whether the mirror has this commit.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub async fn has_commit(&self, commit: &ObjectId) -> Result<bool, Error> {
+        let args = ["cat-file", "-e", &format!("{commit}^{{commit}}")];
+        Ok(self.git().try_run("look for a commit", LOCAL_TIMEOUT, args).await?.success())
+    }
+
+    /// The tree of a commit: equal trees are equal sources.
+    ///
+    /// # Errors
+    /// When the mirror has no such commit.
+    pub async fn tree(&self, commit: &ObjectId) -> Result<ObjectId, Error> {
+        self.git().object("name the tree of a commit", ["rev-parse", "--verify", &format!("{commit}^{{tree}}")]).await
+    }
+
+    /// Every file of a commit.
+    ///
+    /// # Errors
+    /// When the mirror has no such commit.
+    pub async fn files(&self, commit: &ObjectId) -> Result<Vec<TreeFile>, Error> {
+        let doing = "list the files of a commit";
+        let stdout = self.git().run(doing, ["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).await?;
+        parse_tree(&stdout).ok_or_else(|| answer(doing, &stdout))
+    }
+
+    /// Paths that differ between two commits.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn changed(&self, old: &ObjectId, new: &ObjectId) -> Result<Vec<PathBuf>, Error> {
+        let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", old.as_str(), new.as_str()];
+        Ok(parse_paths(&self.git().run("compare two commits", args).await?))
+    }
+
+    /// The difference of two commits as a patch that `git apply` takes, at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn patch(&self, old: &ObjectId, new: &ObjectId, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        let doing = "write a patch";
+        let flags = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"];
+        let args = flags.into_iter().chain(["--no-renames", old.as_str(), new.as_str()]);
+        let command = self.git().command(LOCAL_TIMEOUT, args).output_bytes_max(bytes_max);
+        let output = command.run().await.map_err(|source| Error::Run { doing, source })?;
+        if !output.success() {
+            return Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) });
+        }
+        Ok(output.stdout)
+    }
+
+    /// First lines of the commits that `new` has and `old` has not, newest first, at most `max`.
+    ///
+    /// # Errors
+    /// When the mirror lacks one of them.
+    pub async fn subjects(&self, old: &ObjectId, new: &ObjectId, max: usize) -> Result<Vec<Subject>, Error> {
+        let doing = "list commits";
+        let (count, range) = (format!("--max-count={max}"), format!("{old}..{new}"));
+        let stdout = self.git().run(doing, ["log", "-z", "--format=%H%x09%s", &count, &range, "--"]).await?;
+        parse_subjects(&stdout).ok_or_else(|| answer(doing, &stdout))
+    }
+}
