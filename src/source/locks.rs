@@ -74,15 +74,21 @@ mod tests {
     use super::*;
     use crate::interface::types::CandidateId;
     use crate::source::mirror::Mirror;
+    use crate::source::parse::ObjectId;
     use crate::source::testing::Repository;
+
+    /// A mirror with one commit, and what they live in.
+    async fn mirrored() -> (Mirror, ObjectId, (Repository, tempfile::TempDir)) {
+        let (repository, state) = (Repository::new(), tempfile::tempdir().unwrap());
+        repository.commit(&[("a", "1")], "first");
+        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        let commit = mirror.fetch().await.unwrap();
+        (mirror, commit, (repository, state))
+    }
 
     #[tokio::test]
     async fn a_lock_that_nobody_holds_is_removed_and_one_that_goes_by_itself_is_waited_for() {
-        let repository = Repository::new();
-        repository.commit(&[("a", "1")], "first");
-        let state = tempfile::tempdir().unwrap();
-        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
-        let commit = mirror.fetch().await.unwrap();
+        let (mirror, commit, _dirs) = mirrored().await;
         mirror.keep_active(&commit).await.unwrap();
         let stale = ["refs/rei/active.lock", "packed-refs.lock", "objects/info/commit-graph.lock"];
         for name in stale {
@@ -106,11 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stale_lock_is_in_the_way_of_nothing_that_rei_writes() {
-        let repository = Repository::new();
-        repository.commit(&[("a", "1")], "first");
-        let state = tempfile::tempdir().unwrap();
-        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
-        let commit = mirror.fetch().await.unwrap();
+        let (mirror, commit, _dirs) = mirrored().await;
         for name in ["active.lock", "followed.lock"] {
             std::fs::write(mirror.git_dir().join("refs/rei").join(name), "").unwrap();
         }
@@ -122,11 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ref_is_written_to_the_end_whoever_asked_for_it() {
-        let repository = Repository::new();
-        repository.commit(&[("a", "1")], "first");
-        let state = tempfile::tempdir().unwrap();
-        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
-        let commit = mirror.fetch().await.unwrap();
+        let (mirror, commit, _dirs) = mirrored().await;
         // Long enough for git to be there, too short for it to be done.
         let cut = tokio::time::timeout(Duration::from_millis(1), mirror.keep_active(&commit)).await;
         assert!(cut.is_err(), "git was quicker than a millisecond");
