@@ -328,7 +328,8 @@ def down_in(phase, how="cut"):
         ONE.commit(f"ok {phase} {time.time_ns()}")
         lock = None
         if phase == "promoting":
-            ONE.until_phase("canary")
+            # Before it has a share, its generation is made: a profile that is locked then is an evolution rejected.
+            ONE.until("a share for the candidate", lambda it: it["candidate"] and it["candidate"]["share"] > 0)
             lock = held(ONE)
         if phase == "rolling_back":
             ONE.until_phase("observing")
