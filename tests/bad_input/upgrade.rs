@@ -166,7 +166,8 @@ fn a_tree_with_what_no_tree_should_have() {
     std::fs::remove_file(lab.path("repo/behaviour")).unwrap();
     symlink("/etc/shadow", lab.path("repo/behaviour")).unwrap();
     let rev = lab.commit_tree("a link to the outside");
-    rejects(&lab, &mut supervisor, &rev, &["/etc/shadow"]);
+    // Nix 2.26 names the directory alone.
+    rejects(&lab, &mut supervisor, &rev, &["path '/etc", "is forbidden in"]);
     assert_eq!(supervisor.stop(), Some(0));
 }
 
