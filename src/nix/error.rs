@@ -233,6 +233,7 @@ impl Problem {
             ("max-call-depth exceeded", Problem::Recursion),
             ("in pure eval mode", Problem::Impure),
             ("in pure evaluation mode", Problem::Impure),
+            ("is forbidden in restricted mode", Problem::Impure), // as 2.8 says of a path outside
             ("hash mismatch", Problem::HashMismatch),
             ("unable to download", Problem::Network),
             ("don't know how to build these paths", Problem::Gone),
