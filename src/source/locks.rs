@@ -23,7 +23,9 @@ struct Lock {
 /// When a lock cannot be removed.
 pub(super) async fn clear(git_dir: &Path, grace: Duration) -> Result<(), Error> {
     let since = Instant::now();
-    let mut left = find(git_dir);
+    // Beside the loop: a mirror may have thousands of refs.
+    let dir = git_dir.to_owned();
+    let mut left = tokio::task::spawn_blocking(move || find(&dir)).await.unwrap_or_default();
     while !left.is_empty() && since.elapsed() < grace {
         tokio::time::sleep(LOOK).await;
         left.retain(|lock| at(&lock.path).as_ref() == Some(lock));
@@ -40,7 +42,7 @@ pub(super) async fn clear(git_dir: &Path, grace: Duration) -> Result<(), Error> 
     Ok(())
 }
 
-/// Whether a git failed for such a lock, by what it said. git 2.39 to 2.51 say "Unable to create '….lock': File exists.".
+/// Whether a git failed for such a lock, by what it said: git 2.39 says "Unable to create '….lock': File exists.".
 pub(super) fn is_blamed(stderr: &str) -> bool {
     stderr.contains(".lock': File exists")
 }

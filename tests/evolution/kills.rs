@@ -353,7 +353,7 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let recoveries = ledger.recoveries();
     let mut hit: BTreeMap<&str, usize> = BTreeMap::new();
     recoveries.iter().for_each(|(phase, _)| *hit.entry(phase).or_default() += 1);
-    let versions = versions(&lab, &ledger.states);
+    let versions = versions(&ledger.states);
     println!(
         "{killed} kills in {:?}: {hit:?}; {} evolutions; {} requests, {} failed; longest without a supervisor {longest_away:?}; \
          {looks} counts of instances; the slowest answer {} ms",
@@ -385,7 +385,7 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
 }
 
 /// What each store path answers.
-fn versions(lab: &Lab, states: &[Lifecycle]) -> BTreeMap<String, String> {
+fn versions(states: &[Lifecycle]) -> BTreeMap<String, String> {
     let slots = states.iter().flat_map(|state| rei::lifecycle::Slot::ALL.map(|slot| state.slot(slot).version.clone()));
     let trial = states.iter().filter(|state| !matches!(state.phase(), Phase::Steady));
     let trial = trial.map(|state| state.evolution().and_then(|evolution| evolution.version.clone()));
@@ -394,6 +394,5 @@ fn versions(lab: &Lab, states: &[Lifecycle]) -> BTreeMap<String, String> {
         let behaviour = std::fs::read_to_string(Path::new(&path).join("behaviour")).unwrap_or_default();
         (path, behaviour.trim().to_owned())
     };
-    let _ = lab;
     paths.map(text).collect()
 }

@@ -18,7 +18,7 @@ use crate::runtime::traffic::{Routing, Setup, Slot, Traffic};
 
 /// How long a connection to this machine may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may take to be in its slot's queue, in milliseconds; it takes microseconds.
+/// How long a connection may take to be in its slot's queue; it takes microseconds.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does a Nix sandbox hold here? One derivation is built, whose builder looks around from inside.
