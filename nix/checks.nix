@@ -54,7 +54,7 @@ in
       pkgs.rustfmt
     ];
     buildPhase = ''
-      cargo fmt --check
+      cargo fmt --check -- --config-path ${../rustfmt.toml}
       cargo clippy --offline --all-targets --target ${pkgs.stdenv.hostPlatform.rust.rustcTarget} -- --deny warnings
     '';
   });
