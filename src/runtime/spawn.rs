@@ -2,13 +2,14 @@
 //!
 //! Everything that takes memory or can fail without a system call is prepared here; the child ([`child`]) then makes
 //! raw system calls only, on a stack of its own, with all signals blocked. It shares the supervisor's memory until it
-//! runs its program, so it can say exactly which step failed. The calling thread sleeps until then: about half a
-//! millisecond.
+//! runs its program, so it can say exactly which step failed. The calling thread sleeps until then: about a
+//! millisecond, and as long as the [`Gate`] is closed, where there is one.
 //!
 //! The new process has a session of its own, `/dev/null` as standard input, the listeners from descriptor 3 on, and
 //! nothing else open. It outlives the supervisor on purpose.
 
 mod child;
+mod gate;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -22,6 +23,9 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 
 pub use child::Step;
+pub use gate::Gate;
+
+use gate::Behind;
 
 use super::isolation::Sandbox;
 use super::process::{self, INSTANCE_VARIABLE};
@@ -54,6 +58,8 @@ pub struct SpawnSpec<'a> {
     pub notify: Option<(&'a Path, Option<Duration>)>,
     /// Where it writes its pid before it runs the program.
     pub pid_cell: Option<PidCell<'a>>,
+    /// What it waits at, all else done, before it runs the program. It ends with the calling thread while it waits.
+    pub gate: Option<&'a Gate>,
 }
 
 /// A process that runs its program.
@@ -185,6 +191,7 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
         ruleset: moved.ruleset.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
         enter: AtomicI32::new(-1),
+        behind: spec.gate.map(|gate| Behind { gate, parent: std::process::id().cast_signed() }),
         failure: child::Failure::default(),
     };
     let born = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::input::Input;
 use super::shell::{End, Shell};
-use super::slots::{Wanted, lock};
+use super::slots::lock;
 use super::work;
 use crate::interface::types::{Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
@@ -112,29 +112,6 @@ impl Shell {
         self.working.push((evolution.clone(), task.abort_handle()));
     }
 
-    fn start(&mut self, slot: Slot, version: &Version, role: Role) {
-        let id = self.tools.paths.instance_id(self.journal.last_seq(), slot);
-        self.not_yet[slot.index()] = None;
-        let wanted = Wanted {
-            slot,
-            store_path: &version.store_path,
-            tools: &self.tools,
-            traffic: &self.traffic,
-            store: &self.store,
-            inputs: &self.inputs,
-        };
-        match self.occupants.start(&wanted, id.clone()) {
-            Ok(instance) => self.pending.push_back(Event::Started { slot, instance }),
-            Err(reason) => {
-                self.pending.push_back(Event::StartFailed { slot, reason });
-                return;
-            }
-        }
-        let runtime = self.runtime_ref(slot, role, &id);
-        let now = self.clock.now();
-        self.watch.begin(slot, &version.store_path, runtime, now);
-    }
-
     /// Whether new connections still come to a slot: then there is no end to its queue.
     fn has_traffic(&self, slot: Slot) -> bool {
         self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0)
@@ -166,15 +143,7 @@ impl Shell {
 
     fn drain_by(&mut self, slot: Slot, store_path: &str) {
         let id = format!("{}-drain", self.tools.paths.instance_id(self.journal.last_seq(), slot));
-        let wanted = Wanted {
-            slot,
-            store_path,
-            tools: &self.tools,
-            traffic: &self.traffic,
-            store: &self.store,
-            inputs: &self.inputs,
-        };
-        match self.occupants.start(&wanted, id) {
+        match self.with(slot, store_path, |occupants, wanted| occupants.start(wanted, id, None)) {
             Ok(_) => {
                 self.draining = Some(slot);
                 self.occupants.stop(slot, true);

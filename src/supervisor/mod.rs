@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `shell` | the loop: one input, one decision, all its effects |
 //! | `input` | what the loop can be told |
-//! | `carry` | effects, carried out |
-//! | `slots`, `attend`, `logpipe` | instances: started, adopted, ended; the task that attends each; where they print |
+//! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
+//! | `slots`, `attend`, `logpipe`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
@@ -19,6 +19,7 @@
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
 
 mod attend;
+mod begin;
 mod carry;
 pub mod chronicle;
 mod clock;
@@ -32,6 +33,7 @@ mod policy;
 pub mod record;
 mod recover;
 mod reexec;
+mod rules;
 mod shell;
 mod slots;
 mod sockets;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::input::{Input, News};
 use super::keep::Kept;
 use super::shell::Shell;
-use super::slots::{Gone, Occupants, Wanted};
+use super::slots::Gone;
 use crate::diagnosis;
 use crate::interface::types::Role;
 use crate::lifecycle::{Event, Phase, Run, Running, Slot};
@@ -58,18 +58,6 @@ impl Shell {
             None => None,
         };
         Some((entry?, store_path))
-    }
-
-    fn with<T>(&mut self, slot: Slot, store_path: &str, act: impl FnOnce(&mut Occupants, &Wanted<'_>) -> T) -> T {
-        let wanted = Wanted {
-            slot,
-            store_path,
-            tools: &self.tools,
-            traffic: &self.traffic,
-            store: &self.store,
-            inputs: &self.inputs,
-        };
-        act(&mut self.occupants, &wanted)
     }
 
     fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut Kept) -> Option<Running> {

@@ -183,7 +183,7 @@ impl Shell {
         let at = self.clock.now();
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
-        if next == self.core && effects.is_empty() {
+        if effects.is_empty() && next == self.core {
             // That a commit is not taken is news for a person.
             if matches!(event, Event::Followed { .. }) {
                 self.tell_story(&event, &effects);
@@ -191,8 +191,8 @@ impl Shell {
             return Ok(());
         }
         let entry = Entry { event, effects };
-        let seq = match self.journal.append(at, &entry) {
-            Ok(record) => record.seq,
+        let (seq, begun) = match self.record(at, &entry) {
+            Ok(recorded) => recorded,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
         self.core = next;
@@ -200,9 +200,7 @@ impl Shell {
             self.watch.end_trial();
         }
         // Nobody's service waits for what is told.
-        for effect in entry.effects.clone() {
-            self.carry_out(effect);
-        }
+        self.carry_out_all(entry.effects.clone(), begun);
         self.tell(seq, at, &entry);
         self.since_snapshot += 1;
         if self.since_snapshot >= SNAPSHOT_EVERY {

@@ -14,20 +14,21 @@ use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::keep::{Kept, Store, keep, keep_copy};
 use super::logpipe::{self, Ahead};
+use super::rules::Rules;
 use super::tools::Tools;
 use super::work::reason;
 use crate::lifecycle::{self, Slot};
 use crate::report::chain;
 use crate::runtime::instance::Instance;
-use crate::runtime::isolation::{InstancePaths, Sandbox};
+use crate::runtime::isolation::Sandbox;
 use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::logs::Log;
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::process;
-use crate::runtime::spawn::{self, SpawnSpec};
+use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
 use crate::runtime::traffic::Traffic;
-use crate::runtime::tree::{TreeLimits, TreeMethod, Trees};
+use crate::runtime::tree::{TreeLimits, Trees};
 
 /// Names the notify socket of an instance in the descriptor store.
 const NOTIFY_PREFIX: &str = "notify/";
@@ -42,7 +43,7 @@ pub struct Occupants {
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
     logs: [Option<Arc<Log>>; 2],
-    sandbox: Option<Sandbox>,
+    rules: Rules,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
     ahead: Ahead,
@@ -100,7 +101,7 @@ impl Occupants {
             leaving: Vec::new(),
             ending: Vec::new(),
             logs: [None, None],
-            sandbox: None,
+            rules: Rules::default(),
             released: Vec::new(),
             ahead: Ahead::default(),
         }
@@ -187,14 +188,19 @@ impl Occupants {
         self.trees.clone()
     }
 
-    /// Starts an instance in a slot that has none.
+    /// Starts an instance in a slot that has none. Behind a gate it is made ready, and this waits until that is decided.
     ///
     /// # Errors
     /// In one line, for a person: which step failed and why.
-    pub fn start(&mut self, wanted: &Wanted<'_>, id: String) -> Result<lifecycle::Instance, String> {
+    pub fn start(
+        &mut self,
+        wanted: &Wanted<'_>,
+        id: String,
+        gate: Option<&Gate>,
+    ) -> Result<lifecycle::Instance, String> {
         let mut kept = Kept::new();
         let pipe = self.ahead.take(&id, wanted.store)?;
-        let spawned = self.spawn(wanted, &id, &pipe.write, &mut kept);
+        let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
         let (read, of_pipe) = pipe.belongs_to(&id, wanted.store);
@@ -226,6 +232,7 @@ impl Occupants {
         wanted: &Wanted<'_>,
         id: &str,
         output: &OwnedFd,
+        gate: Option<&Gate>,
         kept: &mut Kept,
     ) -> Result<(Instance, Option<NotifySocket>), String> {
         let config = &wanted.tools.config;
@@ -233,7 +240,7 @@ impl Occupants {
         let store_path = Path::new(wanted.store_path);
         let (program, args) = command(store_path, &config.runtime.command);
         let env = spawn::environment(&config.runtime.env, &state, &temporary);
-        let sandbox = prepared(&mut self.sandbox, wanted, &state, &temporary, &self.trees)?;
+        let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
         let notify = bind_notify(wanted, id, sandbox)?;
         if let Some(notify) = &notify {
             keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
@@ -263,6 +270,7 @@ impl Occupants {
             cgroup: tree.cgroup(),
             notify: notify.as_ref().map(|notify| (notify.path(), watchdog)),
             pid_cell: Some(cell),
+            gate,
         })
         .map_err(|error| reason(&error, error.hint()))?;
         drop(fds);
@@ -388,7 +396,7 @@ impl Occupants {
             return adopted.map(Some).map_err(|error| error.to_string());
         }
         let (state, temporary) = self.directories(wanted)?;
-        let sandbox = prepared(&mut self.sandbox, wanted, &state, &temporary, &self.trees)?;
+        let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
         let notify = bind_notify(wanted, id, sandbox)?;
         if let Some(notify) = &notify {
             keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
@@ -469,7 +477,7 @@ impl Occupants {
 
     /// Forgets the prepared rules: the configuration has changed.
     pub fn configure(&mut self) {
-        self.sandbox = None;
+        self.rules = Rules::default();
     }
 }
 
@@ -509,44 +517,6 @@ pub struct Said {
 /// Ends an instance that no slot has.
 fn end(mut instance: Instance) {
     tokio::spawn(async move { instance.end().await });
-}
-
-/// The rules of instances, made once.
-fn prepared<'a>(
-    made: &'a mut Option<Sandbox>,
-    wanted: &Wanted<'_>,
-    state: &Path,
-    temporary: &Path,
-    trees: &Trees,
-) -> Result<&'a Sandbox, String> {
-    let rules = match made.take() {
-        Some(rules) => rules,
-        None => sandbox(wanted, state, temporary, trees)?,
-    };
-    Ok(made.insert(rules))
-}
-
-fn sandbox(wanted: &Wanted<'_>, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
-    let tools = wanted.tools;
-    // No need to ask Nix: a version is a path in its store.
-    let store_dir = Path::new(wanted.store_path).parent().unwrap_or(Path::new("/nix/store"));
-    let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
-        TreeMethod::Cgroup(base) => (base.memory, base.pids),
-        TreeMethod::Scan { .. } => (false, false),
-    };
-    let paths = InstancePaths {
-        user: &tools.config.runtime.name,
-        closure: &[store_dir],
-        state,
-        temporary,
-        memory_by_cgroup,
-        processes_by_cgroup,
-    };
-    let sandbox = Sandbox::instance(&tools.config.isolation, &paths).map_err(|error| chain(&error))?;
-    for missing in sandbox.missing() {
-        tracing::warn!(missing, "this machine cannot isolate instances fully");
-    }
-    Ok(sandbox)
 }
 
 fn notify_path(wanted: &Wanted<'_>, id: &str) -> PathBuf {

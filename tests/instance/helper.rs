@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use rei::runtime::spawn::{SpawnSpec, Spawned, spawn};
+use rei::runtime::spawn::{Gate, SpawnSpec, Spawned, spawn};
 use rei::runtime::table::InstanceTable;
 
 use crate::confinement::hostile;
@@ -18,6 +18,7 @@ pub fn act() {
         "notify" => notify(),
         "start_instances_for_ever" => start_instances_for_ever(),
         "supervise_one" => supervise_one(),
+        "wait_at_a_gate" => wait_at_a_gate(),
         "hostile" => hostile(),
         _ => panic!("no such act: {act}"),
     }
@@ -37,7 +38,16 @@ fn notify() {
     std::thread::sleep(std::time::Duration::from_secs(1000));
 }
 
+/// As the supervisor does: what comes first is done by another thread, which then opens the gate.
 fn start(id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawned {
+    let gate = Gate::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| gate.decide(true));
+        start_behind(&gate, id, program, args, table)
+    })
+}
+
+fn start_behind(gate: &Gate, id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawned {
     let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let spawned = spawn(&SpawnSpec {
@@ -53,6 +63,7 @@ fn start(id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawn
         cgroup: None,
         notify: None,
         pid_cell: Some(table.reserve(id).unwrap()),
+        gate: Some(gate),
     })
     .unwrap();
     table.started(id, spawned.start_ticks);
@@ -71,6 +82,11 @@ fn start_instances_for_ever() {
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid.cast_signed()), None).unwrap();
         table.clear(&id);
     }
+}
+
+fn wait_at_a_gate() {
+    let table = InstanceTable::open(&PathBuf::from(variable("REI_TEST_TABLE"))).unwrap();
+    start_behind(&Gate::default(), &variable("REI_TEST_PREFIX"), "/bin/touch", &[&variable("REI_TEST_MARK")], &table);
 }
 
 fn supervise_one() {

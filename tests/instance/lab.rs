@@ -12,7 +12,7 @@ use rei::runtime::cgroup::{Base, TreeLimits};
 use rei::runtime::instance::Instance;
 use rei::runtime::isolation::Sandbox;
 use rei::runtime::process::{self, Tag};
-use rei::runtime::spawn::{SpawnError, SpawnSpec, Spawned, spawn};
+use rei::runtime::spawn::{Gate, SpawnError, SpawnSpec, Spawned, spawn};
 use rei::runtime::table::PidCell;
 use rei::runtime::tree::{Tree, TreeMethod, Trees};
 use tempfile::TempDir;
@@ -40,6 +40,7 @@ pub struct Start<'a> {
     pub notify: Option<(&'a Path, Option<Duration>)>,
     pub cell: Option<PidCell<'a>>,
     pub output: Option<BorrowedFd<'a>>,
+    pub gate: Option<&'a Gate>,
 }
 
 impl Lab {
@@ -109,6 +110,7 @@ impl Lab {
             cgroup: tree.and_then(Tree::cgroup),
             notify: start.notify,
             pid_cell: start.cell,
+            gate: start.gate,
         })
     }
 

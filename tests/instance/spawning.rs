@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rei::runtime::process::{self, Tag};
-use rei::runtime::spawn::{SpawnError, Step};
+use rei::runtime::spawn::{Gate, SpawnError, Step};
 use rei::runtime::table::InstanceTable;
 use rei::runtime::tree::TreeLimits;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -164,4 +164,67 @@ fn where_clone3_is_refused_a_process_is_made_all_the_same() {
         let inside = text.lines().any(|line| line.ends_with(&format!("/rei-{}", lab.id("a"))));
         assert_eq!(inside, tree.cgroup().is_some(), "{text}");
     });
+}
+
+/// A process that sleeps between clone and exec: the one child of the process `of`.
+fn child_at_its_gate(of: u32) -> u32 {
+    until("a child at its gate", || {
+        let tasks = std::fs::read_dir(format!("/proc/{of}/task")).ok()?.flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let child = children.filter_map(|pids| pids.trim().parse().ok()).next()?;
+        (process::stat(child)?.state == 'S').then_some(child)
+    })
+}
+
+#[test]
+fn a_program_runs_once_its_gate_is_open_and_not_at_all_when_it_is_refused() {
+    for open in [true, false] {
+        let (lab, gate) = (Lab::new(), Gate::default());
+        let (mark, cells) = (lab.path("mark"), InstanceTable::open(&lab.path("instances")).unwrap());
+        let cell = cells.reserve("a").unwrap();
+        let start = Start { gate: Some(&gate), cell: Some(cell), ..Start::default() };
+        let spawned = std::thread::scope(|scope| {
+            let made = scope.spawn(|| lab.spawn("a", Path::new("/bin/touch"), &[mark.to_str().unwrap()], &start, None));
+            let waiting = until("its pid in the table", || cells.entries()[0].pid);
+            until("its sleep", || (process::stat(waiting)?.state == 'S').then_some(()));
+            assert!(!mark.exists() && !made.is_finished(), "it is past a gate that is closed");
+            gate.decide(open);
+            made.join().unwrap()
+        });
+        match spawned {
+            Ok(spawned) => {
+                assert!(open);
+                nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid.cast_signed()), None).unwrap();
+            }
+            Err(SpawnError::Child { step: Step::Gate, source, .. }) => {
+                assert_eq!((open, source.raw_os_error()), (false, Some(libc::ECANCELED)));
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        assert_eq!((mark.exists(), lab.trees.reap_orphans()), (open, 0));
+    }
+}
+
+#[test]
+fn a_process_at_its_gate_ends_with_its_supervisor_and_its_program_never_runs() {
+    let lab = Lab::new();
+    let (table, mark) = (lab.path("instances"), lab.path("mark"));
+    let mut supervisor = Command::new(std::env::current_exe().unwrap())
+        .args(HELPER_ARGS)
+        .env("REI_TEST_ACT", "wait_at_a_gate")
+        .env("REI_TEST_TABLE", &table)
+        .env("REI_TEST_MARK", &mark)
+        .env("REI_TEST_PREFIX", lab.id("a"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = child_at_its_gate(supervisor.id());
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    until("its end", || process::stat(child).is_none_or(|stat| stat.is_zombie()).then_some(()));
+    // The lock that it held is free, and the entry says who it was.
+    let table = InstanceTable::open(&table).unwrap();
+    assert_eq!(table.entries()[0].pid, Some(child));
+    assert!(!mark.exists());
+    lab.trees.reap_orphans();
 }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use super::gate::Behind;
 use crate::runtime::isolation::User;
 
 /// The first descriptor of socket activation.
@@ -49,12 +50,14 @@ pub enum Step {
     Landlock,
     /// Puts on its system call filter.
     Seccomp,
+    /// Waits until its program may run.
+    Gate,
     /// Becomes the program.
     Exec,
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Group,
         Self::Session,
         Self::Descriptors,
@@ -64,6 +67,7 @@ impl Step {
         Self::NoNewPrivileges,
         Self::Landlock,
         Self::Seccomp,
+        Self::Gate,
         Self::Exec,
     ];
 }
@@ -80,6 +84,7 @@ impl fmt::Display for Step {
             Self::NoNewPrivileges => "giving up new privileges",
             Self::Landlock => "entering its Landlock domain",
             Self::Seccomp => "setting its system call filter",
+            Self::Gate => "waiting until its program may run",
             Self::Exec => "exec",
         })
     }
@@ -106,6 +111,8 @@ pub(super) struct Plan<'a> {
     pub filter: Option<libc::sock_fprog>,
     /// The control group's directory, where the child has to enter it by itself, else -1.
     pub enter: AtomicI32,
+    /// What it waits at before it runs the program.
+    pub behind: Option<Behind<'a>>,
     pub failure: Failure,
 }
 
@@ -321,7 +328,24 @@ unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
             check(Step::Seccomp, libc::syscall(libc::SYS_seccomp, set, 0, filter as *const libc::sock_fprog))?;
         }
     }
-    Ok(())
+    plan.behind.map_or(Ok(()), |behind| wait(&behind))
+}
+
+/// Waits at the gate. Who could open it may be killed meanwhile, and a process that nobody lets go must not stay.
+fn wait(behind: &Behind) -> Result<(), (Step, c_int)> {
+    let end_with_parent = |signal: c_int| {
+        // SAFETY: plain numbers.
+        check(Step::Gate, unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })
+    };
+    end_with_parent(libc::SIGKILL)?;
+    // One that ended before that sends nothing.
+    // SAFETY: no arguments.
+    let orphan = unsafe { libc::syscall(libc::SYS_getppid) } != c_long::from(behind.parent);
+    if orphan || !behind.gate.is_passed() {
+        return Err((Step::Gate, libc::ECANCELED));
+    }
+    // From here on it outlives its parent.
+    end_with_parent(0)
 }
 
 /// The first act: from here on the supervisor's successor knows of this process.

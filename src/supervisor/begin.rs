@@ -1,0 +1,98 @@
+//! Begins what an event demands: its record first, and beside that the preparation of the instance that it starts.
+
+use super::record::Entry;
+use super::shell::Shell;
+use super::slots::{Occupants, Wanted};
+use crate::interface::types::{Role, Version};
+use crate::journal;
+use crate::lifecycle::{Effect, Event, Instance, Slot};
+use crate::runtime::spawn::Gate;
+use crate::time::Timestamp;
+
+/// An instance, or why there is none.
+type Begun = Result<Instance, String>;
+
+impl Shell {
+    /// Brings a record to disk. Where the first thing to do is to start an instance, that is made ready meanwhile, and
+    /// waits at its gate: no instruction of its program runs before the record is on disk, and none if it cannot be. Gives
+    /// the record's number, and that instance.
+    pub(super) fn record(&mut self, at: Timestamp, entry: &Entry) -> Result<(u64, Option<Begun>), journal::Error> {
+        let Some((slot, version)) = starts_first(&entry.effects) else {
+            return Ok((self.journal.append(at, entry)?.seq, None));
+        };
+        let (gate, occupants) = (Gate::default(), &mut self.occupants);
+        let id = self.tools.paths.instance_id(self.journal.last_seq() + 1, slot);
+        let wanted = Wanted {
+            slot,
+            store_path: &version.store_path,
+            tools: &self.tools,
+            traffic: &self.traffic,
+            store: &self.store,
+            inputs: &self.inputs,
+        };
+        let open = |on_disk| gate.decide(on_disk);
+        let begin = || occupants.start(&wanted, id, Some(&gate));
+        let (record, begun) = self.journal.append_beside(at, entry, open, begin)?;
+        Ok((record.seq, Some(begun)))
+    }
+
+    /// Carries out what follows from a record; `begun` is the instance that was made beside it.
+    pub(super) fn carry_out_all(&mut self, effects: Vec<Effect>, mut begun: Option<Begun>) {
+        for effect in effects {
+            match (effect, begun.take()) {
+                (Effect::Start { slot, version, role }, Some(begun)) => self.on_begun(slot, &version, role, begun),
+                (effect, waiting) => {
+                    begun = waiting;
+                    self.carry_out(effect);
+                }
+            }
+        }
+    }
+
+    /// Starts an instance, the record being on disk.
+    pub(super) fn start(&mut self, slot: Slot, version: &Version, role: Role) {
+        let id = self.tools.paths.instance_id(self.journal.last_seq(), slot);
+        let begun = self.with(slot, &version.store_path, |occupants, wanted| occupants.start(wanted, id, None));
+        self.on_begun(slot, version, role, begun);
+    }
+
+    /// Does something with the instances, in terms of a version and its slot.
+    pub(super) fn with<T>(&mut self, slot: Slot, store_path: &str, act: impl FnOnce(&mut Occupants, &Wanted<'_>) -> T) -> T {
+        let wanted = Wanted {
+            slot,
+            store_path,
+            tools: &self.tools,
+            traffic: &self.traffic,
+            store: &self.store,
+            inputs: &self.inputs,
+        };
+        act(&mut self.occupants, &wanted)
+    }
+
+    fn on_begun(&mut self, slot: Slot, version: &Version, role: Role, begun: Begun) {
+        self.not_yet[slot.index()] = None;
+        let instance = match begun {
+            Ok(instance) => instance,
+            Err(reason) => {
+                self.pending.push_back(Event::StartFailed { slot, reason });
+                return;
+            }
+        };
+        let runtime = self.runtime_ref(slot, role, &instance.id);
+        self.pending.push_back(Event::Started { slot, instance });
+        let now = self.clock.now();
+        self.watch.begin(slot, &version.store_path, runtime, now);
+    }
+}
+
+/// The instance that effects start before they do anything else.
+fn starts_first(effects: &[Effect]) -> Option<(Slot, &Version)> {
+    // The loop looks at the lifecycle's own timers; a maintenance record is in the journal.
+    let is_done = |effect: &&Effect| {
+        matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_))
+    };
+    match effects.iter().find(|effect| !is_done(effect))? {
+        Effect::Start { slot, version, .. } => Some((*slot, version)),
+        _ => None,
+    }
+}
