@@ -1,7 +1,6 @@
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -80,31 +79,11 @@ fn each_line_names_the_hash_of_the_one_before() {
     assert_eq!(Reader::open(directory.path()).unwrap().verify().unwrap().head, before);
 }
 
-#[test]
-fn what_is_done_beside_a_record_comes_after_its_writing_and_hears_of_its_sync() {
-    let directory = filled(1);
-    let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
-    let (told, hears) = std::sync::mpsc::channel();
-    let segment = segments(directory.path()).remove(0);
-    let beside = || {
-        // Waiting for the sync here shows that it is another thread's.
-        let on_disk = hears.recv_timeout(Duration::from_secs(30)).unwrap();
-        (on_disk, std::fs::read_to_string(&segment).unwrap().lines().count())
-    };
-    let body = body(2);
-    let (record, done) = journal.append_beside(at(2), &body, |on_disk| told.send(on_disk).unwrap(), beside).unwrap();
-    assert_eq!((record.seq, done), (2, (true, 3)));
-    let large = json!("x".repeat(RECORD_BYTES_MAX));
-    let refused = journal.append_beside(at(3), &large, |_| unreachable!(), || unreachable!());
-    assert!(matches!(refused, Err(Error::TooLarge { .. })));
-    assert_eq!(journal.append(at(3), &json!(3)).unwrap().seq, 3);
-}
-
 /// Puts a device under the descriptor of an open segment: it takes every write and refuses every sync.
 fn lose_the_disk_of(segment: &Path) {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let fd = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == segment)).next().unwrap();
+    let mut fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let fd = fds.find(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == segment)).unwrap();
     let fd = fd.file_name().to_str().unwrap().parse().unwrap();
     // SAFETY: the descriptor stays the journal's, with another file under it.
     assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
@@ -112,22 +91,12 @@ fn lose_the_disk_of(segment: &Path) {
 
 #[test]
 fn after_a_failed_sync_nothing_is_written_any_more() {
-    for beside in [false, true] {
-        let directory = filled(1);
-        let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
-        lose_the_disk_of(&segments(directory.path())[0]);
-        let error = if beside {
-            let (told, hears) = std::sync::mpsc::channel();
-            let body = body(2);
-            let done = journal.append_beside(at(2), &body, |on_disk| told.send(on_disk).unwrap(), || ());
-            assert!(!hears.recv().unwrap());
-            done.unwrap_err()
-        } else {
-            journal.append(at(2), &body(2)).unwrap_err()
-        };
-        assert!(matches!(&error, Error::Io { act: "sync", .. }), "{error:?}");
-        assert!(matches!(journal.append(at(2), &body(2)).unwrap_err(), Error::Poisoned { .. }));
-    }
+    let directory = filled(1);
+    let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
+    lose_the_disk_of(&segments(directory.path())[0]);
+    let error = journal.append(at(2), &body(2)).unwrap_err();
+    assert!(matches!(&error, Error::Io { act: "sync", .. }), "{error:?}");
+    assert!(matches!(journal.append(at(2), &body(2)).unwrap_err(), Error::Poisoned { .. }));
 }
 
 #[test]

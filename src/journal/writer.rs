@@ -17,9 +17,6 @@ use super::segment::{self, Cut, Position, Segment, Walk};
 use super::snapshot::{self, Snapshot};
 use crate::time::Timestamp;
 
-/// The stack of the thread that waits for the disk, in bytes: it makes one system call.
-const SYNC_STACK_BYTES: usize = 64 << 10;
-
 /// Whose journal it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -142,45 +139,6 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     /// When the record is too large (nothing is written), or when it cannot be brought to disk. After a failed write
     /// the journal still ends with the record before; after a failed sync nobody knows, and every later call fails.
     pub fn append<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<Record<&'b B>, Error> {
-        let (record, line) = self.write(at, body)?;
-        let synced = self.file.sync_data();
-        self.added(record, &line, synced)
-    }
-
-    /// [`Journal::append`] with work beside it: once the record is written, `beside` runs on this thread, and on another
-    /// one the record is brought to disk and `synced` is told whether it is there. So what must wait for the record can be
-    /// prepared meanwhile.
-    ///
-    /// # Errors
-    /// As [`Journal::append`]. Neither is called for a record that cannot be written.
-    pub fn append_beside<'b, T>(
-        &mut self,
-        at: Timestamp,
-        body: &'b B,
-        synced: impl Fn(bool) + Sync,
-        beside: impl FnOnce() -> T,
-    ) -> Result<(Record<&'b B>, T), Error> {
-        let (record, line) = self.write(at, body)?;
-        let sync = || {
-            let result = self.file.sync_data();
-            synced(result.is_ok());
-            result
-        };
-        let (result, done) = std::thread::scope(|scope| {
-            match std::thread::Builder::new().stack_size(SYNC_STACK_BYTES).spawn_scoped(scope, sync) {
-                Ok(syncing) => {
-                    let done = beside();
-                    (syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
-                }
-                // No thread can be had: one after the other.
-                Err(_) => (sync(), beside()),
-            }
-        });
-        Ok((self.added(record, &line, result)?, done))
-    }
-
-    /// Writes a record behind the last one, and gives it with its line; it is not on disk yet.
-    fn write<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<(Record<&'b B>, Vec<u8>), Error> {
         if self.poisoned {
             return Err(Error::Poisoned { directory: self.directory.clone() });
         }
@@ -191,17 +149,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         let line = line::seal(&record)?;
         // Written at our own offset: what a failed write leaves behind is written over by the next one.
         self.file.write_all_at(&line, self.length).map_err(Error::io("write", &self.path))?;
-        Ok((record, line))
-    }
-
-    /// Takes a record that was written for the last one, now that it is on disk, or for one of which nobody knows.
-    fn added<'b>(
-        &mut self,
-        record: Record<&'b B>,
-        line: &[u8],
-        synced: std::io::Result<()>,
-    ) -> Result<Record<&'b B>, Error> {
-        if let Err(error) = synced {
+        if let Err(error) = self.file.sync_data() {
             self.poisoned = true;
             return Err(Error::io("sync", &self.path)(error));
         }

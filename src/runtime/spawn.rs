@@ -130,6 +130,11 @@ impl SpawnError {
             }
             (Step::Exec, libc::ENOEXEC) => Some("it is no program: a script needs a first line like #!/bin/sh".into()),
             (Step::Exec | Step::User, libc::EAGAIN) => Some("its user runs isolation.processes already".into()),
+            (Step::Landlock | Step::Seccomp, libc::EPERM) => Some(
+                "a filter around rei refuses it: the unit's SystemCallFilter, or a container's profile, must have seccomp, \
+                 landlock_create_ruleset, landlock_add_rule and landlock_restrict_self"
+                    .into(),
+            ),
             (Step::Directory, _) => Some("its user must be able to enter the directory".into()),
             _ => None,
         }

@@ -1,5 +1,9 @@
 //! Begins what an event demands: its record first, and beside that the preparation of the instance that it starts.
 
+use std::panic::resume_unwind;
+
+use tokio::runtime::Handle;
+
 use super::record::Entry;
 use super::shell::Shell;
 use super::slots::{Occupants, Wanted};
@@ -13,14 +17,14 @@ use crate::time::Timestamp;
 type Begun = Result<Instance, String>;
 
 impl Shell {
-    /// Brings a record to disk. Where the first thing to do is to start an instance, that is made ready meanwhile, and
-    /// waits at its gate: no instruction of its program runs before the record is on disk, and none if it cannot be. Gives
-    /// the record's number, and that instance.
+    /// Brings a record to disk. Where the first thing to do is to start an instance, another thread makes it ready meanwhile,
+    /// and it waits at its gate: no instruction of its program runs before the record is on disk, and none if it cannot be.
+    /// Gives the record's number, and that instance.
     pub(super) fn record(&mut self, at: Timestamp, entry: &Entry) -> Result<(u64, Option<Begun>), journal::Error> {
         let Some((slot, version)) = starts_first(&entry.effects) else {
             return Ok((self.journal.append(at, entry)?.seq, None));
         };
-        let (gate, occupants) = (Gate::default(), &mut self.occupants);
+        let (gate, occupants, runtime) = (Gate::default(), &mut self.occupants, Handle::current());
         let id = self.tools.paths.instance_id(self.journal.last_seq() + 1, slot);
         let wanted = Wanted {
             slot,
@@ -30,10 +34,18 @@ impl Shell {
             store: &self.store,
             inputs: &self.inputs,
         };
-        let open = |on_disk| gate.decide(on_disk);
-        let begin = || occupants.start(&wanted, id, Some(&gate));
-        let (record, begun) = self.journal.append_beside(at, entry, open, begin)?;
-        Ok((record.seq, Some(begun)))
+        std::thread::scope(|scope| {
+            // The disk has this thread: it is asked at once, and the processor is free while it works. Where no other
+            // thread can be had, the instance is started afterwards.
+            let beside = std::thread::Builder::new().spawn_scoped(scope, || {
+                let _events = runtime.enter();
+                occupants.start(&wanted, id, Some(&gate))
+            });
+            let appended = self.journal.append(at, entry).map(|record| record.seq);
+            gate.decide(appended.is_ok());
+            let begun = beside.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            Ok((appended?, begun))
+        })
     }
 
     /// Carries out what follows from a record; `begun` is the instance that was made beside it.
@@ -57,7 +69,12 @@ impl Shell {
     }
 
     /// Does something with the instances, in terms of a version and its slot.
-    pub(super) fn with<T>(&mut self, slot: Slot, store_path: &str, act: impl FnOnce(&mut Occupants, &Wanted<'_>) -> T) -> T {
+    pub(super) fn with<T>(
+        &mut self,
+        slot: Slot,
+        store_path: &str,
+        act: impl FnOnce(&mut Occupants, &Wanted<'_>) -> T,
+    ) -> T {
         let wanted = Wanted {
             slot,
             store_path,
@@ -88,9 +105,8 @@ impl Shell {
 /// The instance that effects start before they do anything else.
 fn starts_first(effects: &[Effect]) -> Option<(Slot, &Version)> {
     // The loop looks at the lifecycle's own timers; a maintenance record is in the journal.
-    let is_done = |effect: &&Effect| {
-        matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_))
-    };
+    let is_done =
+        |effect: &&Effect| matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_));
     match effects.iter().find(|effect| !is_done(effect))? {
         Effect::Start { slot, version, .. } => Some((*slot, version)),
         _ => None,

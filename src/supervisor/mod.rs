@@ -17,6 +17,7 @@
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
+//! | `memory` | what the start and evolutions needed is given back |
 
 mod attend;
 mod begin;
@@ -26,6 +27,7 @@ mod clock;
 mod input;
 mod keep;
 mod logpipe;
+mod memory;
 pub mod objects;
 mod operate;
 pub mod paths;

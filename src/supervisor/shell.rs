@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
+use super::memory;
 use super::record::Entry;
 use super::slots::Occupants;
 use super::start::Signals;
@@ -29,6 +30,8 @@ use crate::time::Timestamp;
 const TICK: Duration = Duration::from_secs(1);
 /// The pause before an event is tried again that could not be journalled.
 const RETRY: Duration = Duration::from_secs(1);
+/// Looks without a record after which memory is given back: whatever happened is over then.
+const RESTS: u32 = 10;
 /// Records between snapshots of the state: a restart reads at most so many.
 const SNAPSHOT_EVERY: u64 = 256;
 
@@ -99,6 +102,8 @@ pub struct Shell {
     pub(super) journal_readers: Arc<Semaphore>,
     /// Builds and validations that were asked for from outside.
     pub(super) asides: u64,
+    /// How many looks there were since the last record.
+    pub(super) rests: u32,
 }
 
 impl Shell {
@@ -202,6 +207,7 @@ impl Shell {
         // Nobody's service waits for what is told.
         self.carry_out_all(entry.effects.clone(), begun);
         self.tell(seq, at, &entry);
+        self.rests = 0;
         self.since_snapshot += 1;
         if self.since_snapshot >= SNAPSHOT_EVERY {
             self.since_snapshot = 0;
@@ -254,6 +260,10 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        self.rests = self.rests.saturating_add(1);
+        if self.rests == RESTS {
+            memory::give_back();
+        }
     }
 
     fn on_ask(&mut self, ask: Ask) {

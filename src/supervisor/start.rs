@@ -12,6 +12,7 @@ use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep::{self, Kept, Store};
+use super::memory;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
@@ -233,6 +234,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
         path: exe.to_owned(),
         source: errno.into(),
     })?;
+    memory::share_one_heap();
     let config = load(config_path)?;
     let paths = Paths::of(&config);
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
@@ -335,6 +337,7 @@ async fn begin(
         last_exit: None,
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
+        rests: 0,
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rei::runtime::isolation::Sandbox;
 use rei::runtime::process::{self, Tag};
 use rei::runtime::spawn::{Gate, SpawnError, Step};
 use rei::runtime::table::InstanceTable;
@@ -134,10 +135,10 @@ fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
     println!("{caught} instances outlived {ROUNDS} supervisors, all recorded");
 }
 
-/// Takes clone3 away from the calling thread, as systemd's `RestrictNamespaces=` and Docker do.
-fn without_clone3() {
-    let rules = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
-    let (pass, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()));
+/// Takes a system call away from the calling thread.
+fn without(call: libc::c_long, errno: libc::c_int) {
+    let rules = [(call, Vec::new())].into_iter().collect();
+    let (pass, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()));
     let filter = SeccompFilter::new(rules, pass, refuse, std::env::consts::ARCH.try_into().unwrap()).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     seccompiler::apply_filter(&program).unwrap();
@@ -151,7 +152,8 @@ fn where_clone3_is_refused_a_process_is_made_all_the_same() {
     let start = Start { env: path_variable(), output: Some(output.as_fd()), ..Start::default() };
     std::thread::scope(|scope| {
         let made = scope.spawn(|| {
-            without_clone3();
+            // As systemd's `RestrictNamespaces=` and Docker do.
+            without(libc::SYS_clone3, libc::ENOSYS);
             let script = ["-c", "echo pid=$$ listen=$LISTEN_PID; cat /proc/self/cgroup"];
             lab.spawn("a", Path::new("/bin/sh"), &script, &start, Some(&tree)).unwrap()
         });
@@ -163,6 +165,24 @@ fn where_clone3_is_refused_a_process_is_made_all_the_same() {
         assert!(text.contains(&format!("pid={}", spawned.pid)), "{text}");
         let inside = text.lines().any(|line| line.ends_with(&format!("/rei-{}", lab.id("a"))));
         assert_eq!(inside, tree.cgroup().is_some(), "{text}");
+    });
+}
+
+#[test]
+fn a_filter_around_the_supervisor_that_refuses_what_fences_in_is_named() {
+    let lab = Lab::new();
+    let sandbox = Sandbox::builder().system().build().unwrap();
+    let start = Start { sandbox: Some(&sandbox), ..Start::default() };
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            // As the `SystemCallFilter=@system-service` of systemd 252 does.
+            without(libc::SYS_seccomp, libc::EPERM);
+            lab.spawn("a", Path::new("/bin/true"), &[], &start, None).unwrap_err()
+        });
+        let error = made.join().unwrap();
+        assert!(matches!(&error, SpawnError::Child { step: Step::Seccomp, .. }), "{error:?}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("the unit's SystemCallFilter") && hint.contains("must have seccomp"), "{hint}");
     });
 }
 

@@ -377,7 +377,7 @@ fn rule(path: &Path, access: BitFlags<AccessFs>, abi: ABI) -> Result<PathBeneath
 fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str> {
     let (files, version) = (abi == ABI::Unsupported, abi as i32);
     [
-        (files, "Landlock: this kernel has none (5.13 has, when `landlock` is among its security modules)"),
+        (files, "Landlock: this kernel has none (5.13 has, when `landlock` is among its security modules), or a filter around rei refuses it"),
         (!files && version < 2, "moves between directories: needs Landlock ABI 2 (Linux 5.19)"),
         (!files && version < 3, "truncation of files: needs Landlock ABI 3 (Linux 6.2)"),
         (connections && version < 4, "TCP by port: needs Landlock ABI 4 (Linux 6.7)"),
