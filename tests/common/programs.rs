@@ -20,6 +20,12 @@ pub fn example(name: &str) -> PathBuf {
 /// example in a test program.
 pub fn stripped(name: &str) -> &'static Path {
     static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    /// What is static is never dropped.
+    extern "C" fn remove() {
+        if let Some(dir) = PROGRAMS.get() {
+            let _ = std::fs::remove_dir_all(dir.path());
+        }
+    }
     PROGRAMS
         .get_or_init(|| {
             let dir = tempfile::Builder::new().prefix("rei-programs-").tempdir().unwrap();
@@ -30,6 +36,8 @@ pub fn stripped(name: &str) -> &'static Path {
                 let _ = Command::new("strip").arg(&to).output();
             }
             passable(dir.path());
+            // SAFETY: the function may run at any end of this process.
+            assert_eq!(unsafe { libc::atexit(remove) }, 0);
             dir
         })
         .path()
