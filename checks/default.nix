@@ -10,7 +10,15 @@
 }:
 let
   # The judged may read its own closure and nothing else: Nix writes down what that is.
-  closureOf = name: path: if path == null then [ ] else [ "closure-${name}" path ];
+  closureOf =
+    name: path:
+    if path == null then
+      [ ]
+    else
+      [
+        "closure-${name}"
+        path
+      ];
 
   check =
     {
@@ -21,7 +29,13 @@ let
     }:
     derivation {
       name = "rei-check-${builtins.replaceStrings [ "/" ] [ "-" ] spec.check}";
-      inherit system nonce candidate active golden;
+      inherit
+        system
+        nonce
+        candidate
+        active
+        golden
+        ;
       builder = "${rei}";
       args = [ "builder" ];
       spec = builtins.toJSON spec;
@@ -37,8 +51,34 @@ in
   boot = { spec, candidate }: check { inherit spec candidate; };
   # The candidate answers a golden run as recorded, but for what differs between two runs of Active.
   golden =
-    { spec, candidate, active, golden }: check { inherit spec candidate active golden; };
+    {
+      spec,
+      candidate,
+      active,
+      golden,
+    }:
+    check {
+      inherit
+        spec
+        candidate
+        active
+        golden
+        ;
+    };
   # What fails on Active passes on the candidate; without a candidate: whether it fails on Active.
   reproduction =
-    { spec, active, golden, candidate ? null }: check { inherit spec candidate active golden; };
+    {
+      spec,
+      active,
+      golden,
+      candidate ? null,
+    }:
+    check {
+      inherit
+        spec
+        candidate
+        active
+        golden
+        ;
+    };
 }

@@ -3,8 +3,16 @@
 checks: asked:
 let
   inherit (asked) system nonce;
-  inStore = path: builtins.substring 0 (builtins.stringLength builtins.storeDir) path == builtins.storeDir;
-  rei = if inStore asked.rei then builtins.storePath asked.rei else builtins.path { path = asked.rei; name = "rei"; };
+  inStore =
+    path: builtins.substring 0 (builtins.stringLength builtins.storeDir) path == builtins.storeDir;
+  rei =
+    if inStore asked.rei then
+      builtins.storePath asked.rei
+    else
+      builtins.path {
+        path = asked.rei;
+        name = "rei";
+      };
   makers = checks { inherit rei system nonce; };
   # A golden run that has changed since the plan was made is refused by its hash.
   run =
@@ -15,11 +23,15 @@ let
       recursive = false;
     };
   # What a check has no use for is not given to it.
-  given = name: make: value: if value == null then { } else { ${name} = make value; };
+  given =
+    name: make: value:
+    if value == null then { } else { ${name} = make value; };
   check =
     { spec, inputs }:
     makers.${spec.kind} (
-      { inherit spec; }
+      {
+        inherit spec;
+      }
       // given "candidate" builtins.storePath inputs.candidate
       // given "active" builtins.storePath inputs.active
       // given "golden" run inputs.golden

@@ -11,9 +11,9 @@ let
 
   # Each pair of instances once.
   pairs = lib.concatLists (
-    lib.imap0 (i: one: map (other: { inherit one other; }) (lib.drop (i + 1) (lib.attrsToList enabled))) (
-      lib.attrsToList enabled
-    )
+    lib.imap0 (
+      i: one: map (other: { inherit one other; }) (lib.drop (i + 1) (lib.attrsToList enabled))
+    ) (lib.attrsToList enabled)
   );
 
   together =
@@ -21,7 +21,9 @@ let
     let
       state = instance: instance.value.settings.state;
       inside = a: b: a == b || lib.hasPrefix "${a}/" b;
-      overlap = key: inside (state one).${key} (state other).${key} || inside (state other).${key} (state one).${key};
+      overlap =
+        key:
+        inside (state one).${key} (state other).${key} || inside (state other).${key} (state one).${key};
       collisions = lib.concatMap (
         mine: map (theirs: listen.show mine) (lib.filter (listen.collide mine) (listenersOf other.value))
       ) (listenersOf one.value);
@@ -50,30 +52,51 @@ let
       listeners = listenersOf instance;
       firstPort = config.boot.kernel.sysctl."net.ipv4.ip_unprivileged_port_start" or 1024;
       privileged = map listen.show (lib.filter (l: l.kind != "unix" && l.port < firstPort) listeners);
-      writable = [ settings.state.sockets settings.state.directory ] ++ lib.toList (service.ReadWritePaths or [ ]);
+      writable = [
+        settings.state.sockets
+        settings.state.directory
+      ]
+      ++ lib.toList (service.ReadWritePaths or [ ]);
       isBelow = path: directory: lib.hasPrefix "${directory}/" path;
       unreachable = lib.filter (l: l.kind == "unix" && !lib.any (isBelow l.path) writable) listeners;
       isUrl = lib.hasInfix ":" settings.runtime.source;
-      homes = [ "/home" "/root" "/run/user" ];
-      hidden = lib.any (isBelow settings.runtime.source) homes && lib.elem service.ProtectHome [ true "yes" "tmpfs" ];
+      homes = [
+        "/home"
+        "/root"
+        "/run/user"
+      ];
+      hidden =
+        lib.any (isBelow settings.runtime.source) homes
+        && lib.elem service.ProtectHome [
+          true
+          "yes"
+          "tmpfs"
+        ];
       inStore = lib.attrNames (
-        lib.filterAttrs (_: credential: !lib.hasPrefix "/" credential.file || lib.hasPrefix builtins.storeDir credential.file) instance.credentials
+        lib.filterAttrs (
+          _: credential: !lib.hasPrefix "/" credential.file || lib.hasPrefix builtins.storeDir credential.file
+        ) instance.credentials
       );
       readers = lib.concatMap (credential: credential.agents) (lib.attrValues instance.credentials);
       strangers = lib.filter (agent: (settings.agents.${agent}.command or [ ]) == [ ]) readers;
     in
     [
-      (claim (builtins.match "[A-Za-z_][A-Za-z0-9_-]*" name != null && lib.stringLength "rei-${name}" <= 31)
+      (claim
+        (builtins.match "[A-Za-z_][A-Za-z0-9_-]*" name != null && lib.stringLength "rei-${name}" <= 31)
         "${at name}: this is no name for a unit and a user: take letters, digits, - and _, at most 27 of them."
       )
       (claim (malformed == [ ])
-        "${at name}.settings.runtime.listen: ${lib.concatStringsSep ", " (map (text: ''"${text}"'') malformed)}: write name=address, as in \"http=127.0.0.1:8080\", \"dns=udp:[::]:53\" or \"ipc=unix:${settings.state.sockets}/ipc.sock\"."
+        "${at name}.settings.runtime.listen: ${
+          lib.concatStringsSep ", " (map (text: ''"${text}"'') malformed)
+        }: write name=address, as in \"http=127.0.0.1:8080\", \"dns=udp:[::]:53\" or \"ipc=unix:${settings.state.sockets}/ipc.sock\"."
       )
       (claim (privileged == [ ] || instance.privilegedPorts)
         "${at name} listens on ${lib.concatStringsSep ", " privileged}, which needs a capability: set ${at name}.privilegedPorts = true, or take a port from ${toString firstPort} up."
       )
       (claim (unreachable == [ ])
-        "${at name} cannot make ${lib.concatMapStringsSep ", " listen.show unreachable}: put it below ${settings.state.sockets}, or add its directory to systemd.services.rei-${name}.serviceConfig.ReadWritePaths."
+        "${at name} cannot make ${
+          lib.concatMapStringsSep ", " listen.show unreachable
+        }: put it below ${settings.state.sockets}, or add its directory to systemd.services.rei-${name}.serviceConfig.ReadWritePaths."
       )
       (claim (isUrl || lib.hasPrefix "/" settings.runtime.source)
         "${at name}.settings.runtime.source = \"${settings.runtime.source}\": there is no directory to begin at here, write an absolute path or a URL."
@@ -98,17 +121,21 @@ let
       allowed = settings.allowed-users or [ "*" ];
       isAllowed =
         instance:
-        lib.any (who: lib.elem who allowed) [ "*" instance.user "@${instance.group}" ];
+        lib.any (who: lib.elem who allowed) [
+          "*"
+          instance.user
+          "@${instance.group}"
+        ];
       refused = lib.attrNames (lib.filterAttrs (_: instance: !isAllowed instance) enabled);
     in
     [
-      (claim config.nix.enable
-        "services.rei asks Nix for every candidate: set nix.enable = true."
-      )
-      (claim (lib.versionAtLeast package.version "2.8")
-        "services.rei needs Nix 2.8 or newer, and nix.package is ${package.version}: leave nix.package out, or take a newer one."
-      )
-      (claim (lib.elem (settings.sandbox or true) [ true "relaxed" ])
+      (claim config.nix.enable "services.rei asks Nix for every candidate: set nix.enable = true.")
+      (claim (lib.versionAtLeast package.version "2.8") "services.rei needs Nix 2.8 or newer, and nix.package is ${package.version}: leave nix.package out, or take a newer one.")
+      (claim
+        (lib.elem (settings.sandbox or true) [
+          true
+          "relaxed"
+        ])
         "services.rei judges candidates in Nix's sandbox: leave nix.settings.sandbox out, or set it to true."
       )
       (claim (refused == [ ])

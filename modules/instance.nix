@@ -141,11 +141,9 @@ in
     };
     validation.golden = lib.mkIf (cfg.golden != [ ]) (map (directory: "${directory}") cfg.golden);
     blueprints.directory = lib.mkIf (cfg.blueprints != { }) (
-      mkDefault "${
-        pkgs.linkFarm "${unit}-blueprints" (
-          lib.mapAttrs' (blueprint: file: lib.nameValuePair "${blueprint}.yaml" "${file}") cfg.blueprints
-        )
-      }"
+      mkDefault "${pkgs.linkFarm "${unit}-blueprints" (
+        lib.mapAttrs' (blueprint: file: lib.nameValuePair "${blueprint}.yaml" "${file}") cfg.blueprints
+      )}"
     );
     isolation.read =
       let
@@ -154,10 +152,14 @@ in
       lib.mkIf (theirs != [ ]) (map (credential: "${credentials}/${credential}") theirs);
     agents =
       let
-        readers = lib.unique (lib.concatMap (credential: credential.agents) (lib.attrValues cfg.credentials));
+        readers = lib.unique (
+          lib.concatMap (credential: credential.agents) (lib.attrValues cfg.credentials)
+        );
       in
       lib.genAttrs readers (agent: {
-        read = map (credential: "${credentials}/${credential}") (pathsOf (credential: lib.elem agent credential.agents));
+        read = map (credential: "${credentials}/${credential}") (
+          pathsOf (credential: lib.elem agent credential.agents)
+        );
       });
   };
 }

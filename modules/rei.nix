@@ -114,10 +114,13 @@ let
           AmbientCapabilities = "CAP_NET_BIND_SERVICE";
         })
         (lib.mkIf (elsewhere != [ ] || settings.isolation.write != null) {
-          ReadWritePaths = elsewhere ++ lib.optionals (settings.isolation.write != null) settings.isolation.write;
+          ReadWritePaths =
+            elsewhere ++ lib.optionals (settings.isolation.write != null) settings.isolation.write;
         })
         (lib.mkIf (instance.credentials != { }) {
-          LoadCredential = lib.mapAttrsToList (credential: { file, ... }: "${credential}:${file}") instance.credentials;
+          LoadCredential = lib.mapAttrsToList (
+            credential: { file, ... }: "${credential}:${file}"
+          ) instance.credentials;
         })
       ];
     };
@@ -136,7 +139,12 @@ in
 
     instances = lib.mkOption {
       type = lib.types.attrsOf (
-        lib.types.submodule (import ./instance.nix { inherit lib pkgs format; inherit (cfg) package; })
+        lib.types.submodule (
+          import ./instance.nix {
+            inherit lib pkgs format;
+            inherit (cfg) package;
+          }
+        )
       );
       default = { };
       description = "The runtimes that are supervised, each by a rei of its own: the unit `rei-NAME`.";
@@ -160,7 +168,9 @@ in
   config = lib.mkMerge [
     (import ./assertions.nix { inherit lib config; })
     (lib.mkIf (enabled != { }) {
-      systemd.services = lib.mapAttrs' (name: instance: lib.nameValuePair "rei-${name}" (service name instance)) enabled;
+      systemd.services = lib.mapAttrs' (
+        name: instance: lib.nameValuePair "rei-${name}" (service name instance)
+      ) enabled;
 
       # Stable names for what changes: a re-exec finds the new program and the new file at the old place.
       environment.etc = forEach (
@@ -169,7 +179,9 @@ in
           "rei/${name}/rei".source = lib.getExe instance.package;
         }
       );
-      environment.systemPackages = lib.unique (lib.mapAttrsToList (_: instance: instance.package) enabled);
+      environment.systemPackages = lib.unique (
+        lib.mapAttrsToList (_: instance: instance.package) enabled
+      );
 
       users.users = forEach (
         name: instance: {

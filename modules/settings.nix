@@ -52,16 +52,24 @@ let
         "--print"
       ];
     };
-    env = key (types.attrsOf types.str) "Its variables, in place of rei's own. No secrets: they would be in the store." {
-      MODEL = "large";
-    };
+    env =
+      key (types.attrsOf types.str)
+        "Its variables, in place of rei's own. No secrets: they would be in the store."
+        {
+          MODEL = "large";
+        };
     timeout = key duration "The bound of one stage." "20m";
     memory = key size "The bound of memory of each of its processes." "4GiB";
     output = key size "What is kept of what it prints." "4MiB";
-    read = key (types.listOf types.str) "Absolute paths that it may read, besides its workspace and the system's programs." [
-      "/etc/some-agent"
-    ];
-    network = key types.bool "Whether it may use the network: an agent that calls a model needs it." true;
+    read =
+      key (types.listOf types.str)
+        "Absolute paths that it may read, besides its workspace and the system's programs."
+        [
+          "/etc/some-agent"
+        ];
+    network =
+      key types.bool "Whether it may use the network: an agent that calls a model needs it."
+        true;
   };
 in
 table {
@@ -76,7 +84,9 @@ table {
       description = "A git repository with a flake: an absolute path that the unit's user may read, or a URL.";
       example = "https://github.com/example/greeter";
     };
-    ref = key types.str "The branch or tag that rei follows: a new commit is an upgrade request." "main";
+    ref =
+      key types.str "The branch or tag that rei follows: a new commit is an upgrade request."
+        "main";
     dir = key types.str "The directory of the flake inside the repository." "nix";
     package = key types.str "Which of the flake's packages: `packages.<system>.NAME`." "default";
     command = mkOption {
@@ -84,9 +94,11 @@ table {
       description = "The program inside the store path, and its arguments.";
       example = [ "bin/greeter" ];
     };
-    env = key (types.attrsOf types.str) "Variables for the instances. No secrets: they would be in the store." {
-      LANG = "C.UTF-8";
-    };
+    env =
+      key (types.attrsOf types.str) "Variables for the instances. No secrets: they would be in the store."
+        {
+          LANG = "C.UTF-8";
+        };
     listen = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -106,25 +118,31 @@ table {
       "cold"
     ]) "What stays warm of Previous in the observation window." "keep";
     start_timeout = key duration "The bound from start to ready." "30s";
-    stop_timeout = key duration "The bound from SIGTERM to SIGKILL. The unit's TimeoutStopSec follows it." "10s";
+    stop_timeout =
+      key duration "The bound from SIGTERM to SIGKILL. The unit's TimeoutStopSec follows it."
+        "10s";
     poll = key duration "The pause between looks at the followed ref." "10s";
   };
 
-  health = section "How rei knows that an instance is well. Without any of these it is ready when it runs." {
-    http = part "A request that must be answered with 2xx or 3xx." { path = "/healthz"; } {
-      listen = key types.str "The listener that is asked; only needed where several could be meant." "http";
-      path = key types.str "The path of the request." "/healthz";
-      interval = key duration "The pause between requests." "1s";
-      timeout = key duration "The bound of one request." "500ms";
-    };
-    tcp = part "A connection that must be accepted." { } {
-      listen = key types.str "The listener that is asked; only needed where several could be meant." "http";
-      interval = key duration "The pause between connections." "1s";
-      timeout = key duration "The bound of one connection." "500ms";
-    };
-    command =
-      part "A command that must exit 0." { command = [ "/run/current-system/sw/bin/probe" ]; }
-        {
+  health =
+    section "How rei knows that an instance is well. Without any of these it is ready when it runs."
+      {
+        http = part "A request that must be answered with 2xx or 3xx." { path = "/healthz"; } {
+          listen =
+            key types.str "The listener that is asked; only needed where several could be meant."
+              "http";
+          path = key types.str "The path of the request." "/healthz";
+          interval = key duration "The pause between requests." "1s";
+          timeout = key duration "The bound of one request." "500ms";
+        };
+        tcp = part "A connection that must be accepted." { } {
+          listen =
+            key types.str "The listener that is asked; only needed where several could be meant."
+              "http";
+          interval = key duration "The pause between connections." "1s";
+          timeout = key duration "The bound of one connection." "500ms";
+        };
+        command = part "A command that must exit 0." { command = [ "/run/current-system/sw/bin/probe" ]; } {
           command = mkOption {
             type = command;
             description = "The program and its arguments; REI_SLOT_PID and REI_STORE_PATH say which instance.";
@@ -133,13 +151,14 @@ table {
           interval = key duration "The pause between runs." "10s";
           timeout = key duration "The bound of one run." "5s";
         };
-    notify = part "READY=1 by sd_notify." { watchdog = "10s"; } {
-      watchdog = key duration "WATCHDOG=1 must come at least this often." "10s";
-    };
-    interface =
-      part "The runtime serves io.openexec.RuntimeEvolution on the inherited socket named `rei`." { interval = "1s"; }
-        { interval = key duration "The pause between its reports." "1s"; };
-  };
+        notify = part "READY=1 by sd_notify." { watchdog = "10s"; } {
+          watchdog = key duration "WATCHDOG=1 must come at least this often." "10s";
+        };
+        interface =
+          part "The runtime serves io.openexec.RuntimeEvolution on the inherited socket named `rei`."
+            { interval = "1s"; }
+            { interval = key duration "The pause between its reports." "1s"; };
+      };
 
   incidents = section "What is an incident." {
     crash = part "A crash loop: this many restarts within this time." { restarts = 3; } {
@@ -202,7 +221,9 @@ table {
       "revert"
     ]) "What to do where the data do not suffice." "ask";
     hold = key duration "How long to wait for data before that." "10m";
-    keep_generations = key types.ints.unsigned "Generations of the profile that are kept, besides those in use." 10;
+    keep_generations =
+      key types.ints.unsigned "Generations of the profile that are kept, besides those in use."
+        10;
   };
 
   evolution = section "How often it may be tried." {
@@ -218,23 +239,33 @@ table {
         };
   };
 
-  validation = section "What a candidate must pass, besides the checks of its flake and a start in a sandbox." {
-    golden = key (types.listOf types.str) "Directories of golden runs. The option `golden` of the instance sets it." [
-      "/var/lib/golden"
-    ];
-    protected = key (types.listOf types.str) "Globs of files that must be as in Active." [
-      "flake.nix"
-      "tests/**"
-    ];
-    timeout = key duration "The bound of a whole validation." "15m";
-    allow_import_from_derivation = key types.bool "Whether evaluation may import from derivations." false;
-  };
+  validation =
+    section "What a candidate must pass, besides the checks of its flake and a start in a sandbox."
+      {
+        golden =
+          key (types.listOf types.str)
+            "Directories of golden runs. The option `golden` of the instance sets it."
+            [
+              "/var/lib/golden"
+            ];
+        protected = key (types.listOf types.str) "Globs of files that must be as in Active." [
+          "flake.nix"
+          "tests/**"
+        ];
+        timeout = key duration "The bound of a whole validation." "15m";
+        allow_import_from_derivation =
+          key types.bool "Whether evaluation may import from derivations."
+            false;
+      };
 
   blueprints = section "How candidates are made." {
-    directory = key types.str "A directory of blueprints. The option `blueprints` of the instance sets it." "/etc/rei/blueprints";
-    incident = key (types.either types.str (
-      types.attrsOf types.str
-    )) "The blueprint for all incidents, or for classes of them. Without it an operator is asked." "repair";
+    directory =
+      key types.str "A directory of blueprints. The option `blueprints` of the instance sets it."
+        "/etc/rei/blueprints";
+    incident =
+      key (types.either types.str (types.attrsOf types.str))
+        "The blueprint for all incidents, or for classes of them. Without it an operator is asked."
+        "repair";
     upgrade = key types.str "The blueprint for a new commit of the followed ref." "upgrade";
     timeout = key duration "The bound of a whole blueprint run." "30m";
   };
@@ -261,14 +292,18 @@ table {
   };
 
   isolation = section "What instances may do and use." {
-    read = key (types.listOf types.str) "Absolute paths that they may read, besides the store." [ "/etc/greeter" ];
+    read = key (types.listOf types.str) "Absolute paths that they may read, besides the store." [
+      "/etc/greeter"
+    ];
     write = key (types.listOf types.str) ''
       Absolute paths that they may write, besides directories of their own. The unit may write there, too.
     '' [ "/srv/greeter" ];
     memory = key size "The bound of memory of an instance." "1GiB";
     processes = key count "The bound of processes of an instance." 4096;
     fds = key count "The bound of open descriptors of each process." 65536;
-    connect = key (types.listOf types.port) "TCP ports that they may connect to; without it, all." [ 443 ];
+    connect = key (types.listOf types.port) "TCP ports that they may connect to; without it, all." [
+      443
+    ];
     enabled = key types.bool "Whether Landlock and seccomp are used." true;
   };
 
@@ -283,7 +318,9 @@ table {
       description = "Where `control.sock` and `rei.sock` are. The module sets it to {file}`/run/rei/NAME`.";
       example = "/run/rei/greeter";
     };
-    operators = key types.str "The group that may use `control.sock`. The module sets it to the unit's." "rei-greeter";
+    operators =
+      key types.str "The group that may use `control.sock`. The module sets it to the unit's."
+        "rei-greeter";
     log = key size "What is kept of an instance's log." "16MiB";
   };
 }

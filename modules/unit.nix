@@ -10,11 +10,17 @@
 }:
 let
   words = {
-    inherit name user operators rei config;
+    inherit
+      name
+      user
+      operators
+      rei
+      config
+      ;
   };
-  text = builtins.replaceStrings (map (word: "@${word}@") (lib.attrNames words)) (lib.attrValues words) (
-    builtins.readFile ./unit.toml
-  );
+  text = builtins.replaceStrings (map (word: "@${word}@") (
+    lib.attrNames words
+  )) (lib.attrValues words) (builtins.readFile ./unit.toml);
   unit = builtins.fromTOML text;
   # NixOS merges these with what other modules add to the unit.
   options = [

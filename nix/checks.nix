@@ -62,8 +62,22 @@ in
   # A build, its tests and the judge's verdicts, one trip without a supervisor.
   judged = import ./tests/judged.nix { inherit pkgs rei-unwrapped sandboxed; };
 }
-# checks/offline stands in for nixpkgs and has no NixOS.
+# checks/offline stands in for nixpkgs and has neither NixOS nor its formatter.
 // nixpkgs.lib.optionalAttrs (nixpkgs.lib ? nixosSystem) {
+  # As `nix fmt` leaves them.
+  format =
+    pkgs.runCommand "rei-nix-format"
+      {
+        nativeBuildInputs = [ pkgs.nixfmt ];
+        src = nixpkgs.lib.fileset.toSource {
+          root = ../.;
+          fileset = nixpkgs.lib.fileset.fileFilter (file: file.hasExt "nix") ../.;
+        };
+      }
+      ''
+        find "$src" -name '*.nix' -exec nixfmt --check {} +
+        touch "$out"
+      '';
   module = import ./tests/module.nix { inherit nixpkgs pkgs module; };
   vm = import ./tests/vm.nix { inherit pkgs module; };
 }

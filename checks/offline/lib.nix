@@ -1,10 +1,20 @@
 # The few functions of nixpkgs' library that the flake uses, with the same names and results.
 rec {
-  inherit (builtins) attrNames concatStringsSep elem mapAttrs;
+  inherit (builtins)
+    attrNames
+    concatStringsSep
+    elem
+    mapAttrs
+    ;
 
   genAttrs =
     names: make:
-    builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value = make name;
+      }) names
+    );
   optionalAttrs = condition: set: if condition then set else { };
   optional = condition: value: if condition then [ value ] else [ ];
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
@@ -17,8 +27,7 @@ rec {
   mapAttrs' = make: set: builtins.listToAttrs (map (name: make name set.${name}) (attrNames set));
   nameValuePair = name: value: { inherit name value; };
   filterAttrs =
-    keep: set:
-    removeAttrs set (builtins.filter (name: !keep name set.${name}) (attrNames set));
+    keep: set: removeAttrs set (builtins.filter (name: !keep name set.${name}) (attrNames set));
   removeSuffix =
     suffix: text:
     if hasSuffix suffix text then

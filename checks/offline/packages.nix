@@ -7,7 +7,13 @@ let
   mkDerivation =
     attrs:
     let
-      words = [ "env" "meta" "nativeBuildInputs" "passthru" "cargoLock" ];
+      words = [
+        "env"
+        "meta"
+        "nativeBuildInputs"
+        "passthru"
+        "cargoLock"
+      ];
       package = derivation (
         {
           name = attrs.name or "${attrs.pname}-${attrs.version}";
@@ -51,7 +57,14 @@ let
 
     rustPlatform.buildRustPackage = attrs: mkDerivation ({ buildType = "release"; } // attrs);
     writeText = name: text: runCommand name { inherit text; } ''printf %s "$text" > $out'';
-    mkShell = attrs: mkDerivation { name = "shell"; version = ""; buildCommand = "touch $out"; env = attrs.env or { }; };
+    mkShell =
+      attrs:
+      mkDerivation {
+        name = "shell";
+        version = "";
+        buildCommand = "touch $out";
+        env = attrs.env or { };
+      };
   }
   // lib.genAttrs [
     "cargo"

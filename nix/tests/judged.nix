@@ -20,7 +20,13 @@ let
       inherit name system args;
       builder = "${rei-unwrapped}/bin/rei-demo-runtime";
     };
-  package = script: interpreted "greeter" [ "package" "${script}" "bin/greeter" ];
+  package =
+    script:
+    interpreted "greeter" [
+      "package"
+      "${script}"
+      "bin/greeter"
+    ];
   source = tree + "/bin/greeter";
   active = package source;
   other = package (
@@ -28,9 +34,14 @@ let
       builtins.replaceStrings [ "Come back soon" ] [ "Do not come back" ] (builtins.readFile source)
     )
   );
-  tests = map (file: interpreted "test-${file}" [ "test" "${source}" "${tree}/tests/${file}" ]) (
-    builtins.attrNames (builtins.readDir (tree + "/tests"))
-  );
+  tests = map (
+    file:
+    interpreted "test-${file}" [
+      "test"
+      "${source}"
+      "${tree}/tests/${file}"
+    ]
+  ) (builtins.attrNames (builtins.readDir (tree + "/tests")));
 
   spec = check: kind: {
     schema = "rei-check/1.0";
@@ -58,11 +69,13 @@ let
     request_timeout_ms = 20000;
     timeout_ms = 300000;
   };
-  golden = candidate: sandboxed.golden {
-    spec = spec "golden/greeter" "golden";
-    inherit candidate active;
-    golden = ./greeter.golden.jsonl;
-  };
+  golden =
+    candidate:
+    sandboxed.golden {
+      spec = spec "golden/greeter" "golden";
+      inherit candidate active;
+      golden = ./greeter.golden.jsonl;
+    };
 in
 pkgs.runCommand "rei-judged"
   {

@@ -16,7 +16,10 @@ let
         more
         {
           services.rei.instances = instances;
-          nix.settings.experimental-features = [ "nix-command" "flakes" ];
+          nix.settings.experimental-features = [
+            "nix-command"
+            "flakes"
+          ];
           nixpkgs.hostPlatform = pkgs.stdenv.hostPlatform.system;
           boot.loader.grub.enable = false;
           fileSystems."/".fsType = "tmpfs";
@@ -34,24 +37,35 @@ let
   with' = change: { greeter = lib.recursiveUpdate (runtime 8080) change; };
   two = change: with' { } // { other = lib.recursiveUpdate (runtime 8081) change; };
 
-  full = (system (with' {
-    settings = {
-      runtime.stop_timeout = "30s";
-      health.http.path = "/healthz";
-      health.tcp = { };
-      incidents.latency.p99 = "250ms";
-      promotion.canary = [ { share = 0.05; for = "30s"; } ];
-      agents.fixer.command = [ "/run/current-system/sw/bin/true" ];
-    };
-    credentials.key = {
-      file = "/etc/secrets/key";
-      runtime = true;
-      agents = [ "fixer" ];
-    };
-    operators = [ "ada" ];
-    openFirewall = true;
-    privilegedPorts = true;
-  } // { other = runtime 8081; }) { users.users.ada.isNormalUser = true; }).config;
+  full =
+    (system (
+      with' {
+        settings = {
+          runtime.stop_timeout = "30s";
+          health.http.path = "/healthz";
+          health.tcp = { };
+          incidents.latency.p99 = "250ms";
+          promotion.canary = [
+            {
+              share = 0.05;
+              for = "30s";
+            }
+          ];
+          agents.fixer.command = [ "/run/current-system/sw/bin/true" ];
+        };
+        credentials.key = {
+          file = "/etc/secrets/key";
+          runtime = true;
+          agents = [ "fixer" ];
+        };
+        operators = [ "ada" ];
+        openFirewall = true;
+        privilegedPorts = true;
+      }
+      // {
+        other = runtime 8081;
+      }
+    ) { users.users.ada.isNormalUser = true; }).config;
   unit = full.systemd.services.rei-greeter.serviceConfig;
   facts = {
     "assertions hold" = lib.all (a: a.assertion) full.assertions;
@@ -60,8 +74,7 @@ let
     "the end is waited for" = unit.TimeoutStopSec == 80;
     "instances outlive rei" = unit.KillMode == "process" && unit.FileDescriptorStoreMax > 0;
     "a switch of the system is a reload" = full.systemd.services.rei-greeter.reloadIfChanged;
-    "ports are open where it was asked for" =
-      full.networking.firewall.allowedTCPPorts == [ 8080 ];
+    "ports are open where it was asked for" = full.networking.firewall.allowedTCPPorts == [ 8080 ];
     "operators are members of the group" = full.users.groups.rei-greeter.members == [ "ada" ];
     "a secret can be read by those who were named" =
       let
@@ -75,19 +88,65 @@ let
 
   # What cannot work, and a word of the refusal.
   refused = [
-    { given = two { settings.runtime.listen = [ "http=127.0.0.1:8080" ]; }; says = "both listen on 0.0.0.0:8080"; }
-    { given = two { settings.state.directory = "/var/lib/rei/greeter"; }; says = "share the state directory"; }
-    { given = two { user = "rei-greeter"; }; says = "run as the same user"; }
-    { given = with' { settings.runtime.listen = [ "8080" ]; }; says = "write name=address"; }
-    { given = with' { settings.runtime.listen = [ "http=0.0.0.0:80" ]; }; says = "privilegedPorts = true"; }
-    { given = with' { settings.runtime.listen = [ "ipc=unix:/run/x.sock" ]; }; says = "put it below /run/rei/greeter"; }
-    { given = with' { settings.runtime.source = "."; }; says = "write an absolute path or a URL"; }
-    { given = with' { settings.runtime.source = "/home/ada/greeter"; }; says = "ProtectHome"; }
-    { given = with' { settings.isolation.user = "www"; }; says = "rei is not root here"; }
-    { given = with' { credentials.key.file = "${builtins.storeDir}/key"; }; says = "outside the store"; }
-    { given = with' { credentials.key = { file = "/x"; agents = [ "nobody" ]; }; }; says = "no agent"; }
-    { given = with' { }; more.nix.settings.sandbox = lib.mkForce false; says = "Nix's sandbox"; }
-    { given = with' { }; more.nix.settings.allowed-users = lib.mkForce [ "root" ]; says = "nix.settings.allowed-users"; }
+    {
+      given = two { settings.runtime.listen = [ "http=127.0.0.1:8080" ]; };
+      says = "both listen on 0.0.0.0:8080";
+    }
+    {
+      given = two { settings.state.directory = "/var/lib/rei/greeter"; };
+      says = "share the state directory";
+    }
+    {
+      given = two { user = "rei-greeter"; };
+      says = "run as the same user";
+    }
+    {
+      given = with' { settings.runtime.listen = [ "8080" ]; };
+      says = "write name=address";
+    }
+    {
+      given = with' { settings.runtime.listen = [ "http=0.0.0.0:80" ]; };
+      says = "privilegedPorts = true";
+    }
+    {
+      given = with' { settings.runtime.listen = [ "ipc=unix:/run/x.sock" ]; };
+      says = "put it below /run/rei/greeter";
+    }
+    {
+      given = with' { settings.runtime.source = "."; };
+      says = "write an absolute path or a URL";
+    }
+    {
+      given = with' { settings.runtime.source = "/home/ada/greeter"; };
+      says = "ProtectHome";
+    }
+    {
+      given = with' { settings.isolation.user = "www"; };
+      says = "rei is not root here";
+    }
+    {
+      given = with' { credentials.key.file = "${builtins.storeDir}/key"; };
+      says = "outside the store";
+    }
+    {
+      given = with' {
+        credentials.key = {
+          file = "/x";
+          agents = [ "nobody" ];
+        };
+      };
+      says = "no agent";
+    }
+    {
+      given = with' { };
+      more.nix.settings.sandbox = lib.mkForce false;
+      says = "Nix's sandbox";
+    }
+    {
+      given = with' { };
+      more.nix.settings.allowed-users = lib.mkForce [ "root" ];
+      says = "nix.settings.allowed-users";
+    }
   ];
   missed = lib.filter (
     case:
@@ -99,15 +158,32 @@ let
   ) refused;
 
   # A value of the wrong type does not evaluate at all.
-  untyped = lib.filter (
-    settings: (builtins.tryEval (system (with' { inherit settings; }) { }).config.systemd.services.rei-greeter.serviceConfig.Type).success
-    && (builtins.tryEval (builtins.deepSeq (system (with' { inherit settings; }) { }).config.services.rei.instances.greeter.settings true)).success
-  ) [
-    { runtime.stop_timeout = 30; }
-    { promotion.mode = "sometimes"; }
-    { promotion.canary = [ { share = 2; for = "1s"; } ]; }
-    { runtime.listen = "http=127.0.0.1:80"; }
-  ];
+  untyped =
+    lib.filter
+      (
+        settings:
+        (builtins.tryEval
+          (system (with' { inherit settings; }) { }).config.systemd.services.rei-greeter.serviceConfig.Type
+        ).success
+        && (builtins.tryEval (
+          builtins.deepSeq
+            (system (with' { inherit settings; }) { }).config.services.rei.instances.greeter.settings
+            true
+        )).success
+      )
+      [
+        { runtime.stop_timeout = 30; }
+        { promotion.mode = "sometimes"; }
+        {
+          promotion.canary = [
+            {
+              share = 2;
+              for = "1s";
+            }
+          ];
+        }
+        { runtime.listen = "http=127.0.0.1:80"; }
+      ];
 
   problems =
     map (fact: "not so: ${fact}") wrong
@@ -118,8 +194,10 @@ if problems != [ ] then
   throw "the module: ${lib.concatStringsSep "; " problems}"
 else
   # The last unit of the system depends on rei.toml, which rei reads here.
-  pkgs.runCommand "rei-module" {
-    checked = full.environment.etc."rei/greeter/rei.toml".source;
-  } ''
-    cat "$checked" > "$out"
-  ''
+  pkgs.runCommand "rei-module"
+    {
+      checked = full.environment.etc."rei/greeter/rei.toml".source;
+    }
+    ''
+      cat "$checked" > "$out"
+    ''

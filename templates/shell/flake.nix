@@ -6,7 +6,10 @@
   outputs =
     { self, nixpkgs }:
     let
-      systems = [ "x86_64-linux" "aarch64-linux" ];
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
       each = f: nixpkgs.lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
     in
     {
@@ -21,7 +24,9 @@
       # rei wants every check of Active's flake to pass on a candidate, too, and none to be gone.
       checks = each (pkgs: {
         unit = pkgs.runCommand "greeter-unit" { } ''
-          ${pkgs.runtimeShell} ${./test.sh} ${pkgs.lib.getExe self.packages.${pkgs.stdenv.hostPlatform.system}.default}
+          ${pkgs.runtimeShell} ${./test.sh} ${
+            pkgs.lib.getExe self.packages.${pkgs.stdenv.hostPlatform.system}.default
+          }
           touch $out
         '';
       });

@@ -18,9 +18,20 @@
           builder = program;
         };
       # Each file is an own store path: what did not change is not built or tested again.
-      file = path: builtins.path { path = self + "/${path}"; name = builtins.baseNameOf path; };
+      file =
+        path:
+        builtins.path {
+          path = self + "/${path}";
+          name = builtins.baseNameOf path;
+        };
 
-      greeter = system: run system "greeter" [ "package" (file "bin/greeter") "bin/greeter" ];
+      greeter =
+        system:
+        run system "greeter" [
+          "package"
+          (file "bin/greeter")
+          "bin/greeter"
+        ];
 
       # Every file in tests/ is a check by its name.
       checks =
@@ -28,18 +39,32 @@
         builtins.listToAttrs (
           map (test: {
             name = builtins.replaceStrings [ ".rhai" ] [ "" ] test;
-            value = run system "test-${test}" [ "test" (file "bin/greeter") (file "tests/${test}") ];
+            value = run system "test-${test}" [
+              "test"
+              (file "bin/greeter")
+              (file "tests/${test}")
+            ];
           }) (builtins.attrNames (builtins.readDir (self + "/tests")))
         );
 
       systems =
         f:
         builtins.listToAttrs (
-          map (name: { inherit name; value = f name; }) [ "x86_64-linux" "aarch64-linux" ]
+          map
+            (name: {
+              inherit name;
+              value = f name;
+            })
+            [
+              "x86_64-linux"
+              "aarch64-linux"
+            ]
         );
     in
     {
-      packages = systems (system: { default = greeter system; });
+      packages = systems (system: {
+        default = greeter system;
+      });
       checks = systems checks;
     };
 }
