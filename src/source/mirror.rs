@@ -4,7 +4,10 @@
 //! the operator's repository is only ever read and may change or vanish without harm.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
@@ -30,6 +33,8 @@ pub struct Mirror {
     dir: PathBuf,
     source: String,
     followed: String,
+    /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
+    fetching: Arc<Mutex<()>>,
 }
 
 impl Mirror {
@@ -65,7 +70,7 @@ impl Mirror {
                 .into_owned(),
             None => source.to_owned(),
         };
-        Ok(Self { dir, source, followed: followed.to_owned() })
+        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default() })
     }
 
     /// The bare repository, which Nix fetches from (`git+file://PATH?ref=REF&rev=COMMIT`).
@@ -106,6 +111,7 @@ impl Mirror {
     /// # Errors
     /// As [`Mirror::look`], or when the transfer fails.
     pub async fn fetch(&self) -> Result<ObjectId, Error> {
+        let _alone = self.fetching.lock().await;
         let (_, name) = self.find_remote(&self.followed).await?;
         self.fetch_refs(&[format!("+{name}:{FOLLOWED}")]).await?;
         self.commit_of(FOLLOWED).await
@@ -125,6 +131,7 @@ impl Mirror {
         if !is_ref_name(rev) {
             return Err(Error::RefName { name: rev.to_owned() });
         }
+        let _alone = self.fetching.lock().await;
         let missing = match self.find_remote(rev).await {
             Ok((_, name)) => {
                 let kept = format!("refs/rei/source/{}", name.strip_prefix("refs/").unwrap_or(&name));
@@ -442,6 +449,24 @@ mod tests {
         let patch = mirror.patch(&first, &second, 1 << 20).await.unwrap();
         assert!(String::from_utf8_lossy(&patch).contains("\n-1\n"));
         assert_eq!(repository.fingerprint(), before, "the operator's repository changed");
+    }
+
+    /// As when an operator asks for an evolution while rei sees the new commit itself.
+    #[tokio::test]
+    async fn who_fetches_at_the_same_time_gets_the_same_commit() {
+        const ROUNDS: u32 = 5;
+        let repository = Repository::new();
+        let state = tempfile::tempdir().unwrap();
+        repository.commit(&[("a", "0")], "first");
+        let mirror = Mirror::open(state.path(), repository.path(), "main").await.unwrap();
+        for round in 1..=ROUNDS {
+            let commit = repository.commit(&[("a", &round.to_string())], "next");
+            let (one, two, same) = (mirror.clone(), mirror.clone(), mirror.clone());
+            let fetched = tokio::join!(one.fetch(), two.resolve("main"), same.fetch(), mirror.fetch());
+            for found in [fetched.0, fetched.1, fetched.2, fetched.3] {
+                assert_eq!(found.unwrap().as_str(), commit, "round {round}");
+            }
+        }
     }
 
     #[tokio::test]
