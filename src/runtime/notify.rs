@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recv, recvmsg, setsockopt};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
@@ -140,28 +140,34 @@ impl NotifySocket {
         &self.path
     }
 
-    /// Receives one message. May be cancelled.
+    /// Receives one message. `READY=1` is said once, so `on_ready` is called while the message is still in the socket: a
+    /// supervisor that dies at any moment leaves the message to the next one, or what `on_ready` has noted. May be cancelled.
     ///
     /// # Errors
     /// When the socket fails, which it does not as long as the system works.
-    pub async fn receive(&self, tree: &Tree) -> io::Result<Vec<Notification>> {
-        self.socket.async_io(Interest::READABLE, || receive_now(&self.socket, tree)).await
+    pub async fn receive(&self, tree: &Tree, on_ready: impl Fn()) -> io::Result<Vec<Notification>> {
+        let receive = || {
+            let heard = peek(&self.socket, tree)?;
+            if heard.contains(&Notification::Ready) {
+                on_ready();
+            }
+            // What is left of it goes with it: descriptors, too.
+            recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT)?;
+            Ok(heard)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
     }
 
     /// Receives until the task is aborted, and sends on what it hears. When nobody listens fast enough, messages are
-    /// dropped: they say how it is now, and the next one says so again. `READY=1` is said once, so `on_ready` is called
-    /// before anything else: a supervisor that dies before it has dealt with it leaves a note to the next.
+    /// dropped: they say how it is now, and the next one says so again. `on_ready` as in [`NotifySocket::receive`].
     pub fn forward(
         self,
         tree: Tree,
         to: mpsc::Sender<Notification>,
-        on_ready: impl Fn() + Send + 'static,
+        on_ready: impl Fn() + Send + Sync + 'static,
     ) -> JoinHandle<()> {
         tokio::spawn(async move {
-            while let Ok(notifications) = self.receive(&tree).await {
-                if notifications.contains(&Notification::Ready) {
-                    on_ready();
-                }
+            while let Ok(notifications) = self.receive(&tree, &on_ready).await {
                 for notification in notifications {
                     // READY and STOPPING are said once, so they wait for room.
                     match notification {
@@ -193,11 +199,12 @@ impl Drop for NotifySocket {
     }
 }
 
-fn receive_now(socket: &UnixDatagram, tree: &Tree) -> io::Result<Vec<Notification>> {
+/// Reads the next message and leaves it there.
+fn peek(socket: &UnixDatagram, tree: &Tree) -> io::Result<Vec<Notification>> {
     let mut buffer = [0; MESSAGE_BYTES_MAX];
     let mut control = nix::cmsg_space!(UnixCredentials, [std::os::fd::RawFd; DESCRIPTORS_MAX]);
     let mut parts = [IoSliceMut::new(&mut buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let (mut sender, mut descriptors) = (None, Vec::new());
     for part in message.cmsgs()? {

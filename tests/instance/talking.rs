@@ -1,9 +1,12 @@
 //! What an instance says by `sd_notify`, and who is believed.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use rei::runtime::isolation::{Sandbox, User};
 use rei::runtime::notify::{Notification, NotifySocket};
 use tokio::sync::mpsc;
@@ -42,8 +45,7 @@ async fn the_tree_is_heard_and_strangers_are_not() {
 
 #[tokio::test]
 async fn descriptors_in_a_message_are_closed() {
-    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-    use std::os::fd::AsRawFd;
+    use nix::sys::socket::{ControlMessage, UnixAddr, sendmsg};
     let lab = Lab::new();
     let path = lab.path("notify");
     let socket = NotifySocket::bind(&path, None).unwrap();
@@ -56,7 +58,7 @@ async fn descriptors_in_a_message_are_closed() {
     sendmsg(sender.as_raw_fd(), &parts, &[ControlMessage::ScmRights(&rights)], MsgFlags::empty(), Some(&address))
         .unwrap();
     drop(write);
-    socket.receive(&tree).await.unwrap();
+    socket.receive(&tree, || ()).await.unwrap();
     // The pipe is at its end only when no copy of the writing end is left.
     let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut read, &mut [0]).unwrap());
     assert_eq!(tokio::time::timeout(LONG, end).await.expect("the descriptor is closed").unwrap(), 0);
@@ -74,7 +76,16 @@ async fn a_confined_instance_of_its_own_user_is_heard() {
     let socket = NotifySocket::bind(&path, Some(&user)).unwrap();
     let mut instance =
         lab.start("talker", &lab.helper(), &crate::lab::HELPER_ARGS, &helper_start(&path, Some(&sandbox)));
-    let heard = tokio::time::timeout(LONG, socket.receive(instance.tree())).await.unwrap().unwrap();
-    assert_eq!(heard[0], Notification::Ready);
+    // A supervisor that dies while it takes note of it leaves it to the next one.
+    let next = socket.as_fd().try_clone_to_owned().unwrap();
+    let is_left = || {
+        let mut head = [0; 7];
+        let peeked = recv(next.as_raw_fd(), &mut head, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        peeked.is_ok() && head == *b"READY=1"
+    };
+    let noted = AtomicBool::new(false);
+    let receive = socket.receive(instance.tree(), || noted.store(is_left(), Ordering::Release));
+    let heard = tokio::time::timeout(LONG, receive).await.unwrap().unwrap();
+    assert_eq!((&heard[0], noted.load(Ordering::Acquire), is_left()), (&Notification::Ready, true, false));
     instance.end().await;
 }
