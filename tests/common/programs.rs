@@ -50,11 +50,21 @@ pub fn passable(dir: &Path) {
 
 /// Whether this machine has Nix and user namespaces; if not, a word about it is printed, and the test that asks is over.
 pub fn can_build() -> bool {
-    let works =
-        |program: &str, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|it| it.status.success());
-    let can = works("nix-store", &["--version"]) && works("unshare", &["--user", "--map-root-user", "true"]);
-    if !can {
-        eprintln!("SKIPPED: this test needs nix-store and user namespaces");
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    let fails = |program: &str, args: &[&str]| {
+        let why = match Command::new(program).args(args).output() {
+            Ok(output) if output.status.success() => return None,
+            Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
+            Err(error) => error.to_string(),
+        };
+        Some(format!("`{program}` says {why}"))
+    };
+    // Asked once, alone: all tests have one answer.
+    let missing = MISSING.get_or_init(|| {
+        fails("nix-store", &["--version"]).or_else(|| fails("unshare", &["--user", "--map-root-user", "true"]))
+    });
+    if let Some(why) = missing {
+        eprintln!("SKIPPED: this test needs nix-store and user namespaces: {why}");
     }
-    can
+    missing.is_none()
 }
