@@ -1,8 +1,9 @@
 //! What the figures measure with: the builder of its own store path, a process that tells when it began, and a server.
 //!
 //! `make` writes `$out`; `stamp` adds its process id and the time of its first act to the file `stamps` in its working
-//! directory and sleeps; `serve [ADDRESS]` answers HTTP on the inherited listener, or on its own, with the version that
-//! lies beside it. Under the name of a program of Nix it runs that one and tells when. It is as small and plain as can be, for what is measured is who starts it and who brings clients to it.
+//! directory and sleeps; `respawn` starts `stamp` again whenever it ends; `serve [ADDRESS]` answers HTTP on the inherited
+//! listener, or on its own, with the version that lies beside it. Under the name of a program of Nix it runs that one and
+//! tells when. It is as small and plain as can be, for what is measured is who starts it and who brings clients to it.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -44,6 +45,7 @@ pub extern "C" fn main() -> i32 {
     match role.as_deref() {
         Some("make") => make(),
         Some("stamp") => stamp(begun_ns),
+        Some("respawn") => respawn(&program),
         Some("serve") => serve(args.next().as_deref()),
         _ => return 2,
     }
@@ -80,6 +82,13 @@ fn stamp(begun_ns: u64) {
     stamps.write_all(&line).expect("room for it");
     loop {
         std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// The least that a supervisor can do: starts `stamp` again as soon as it has ended.
+fn respawn(program: &Path) {
+    loop {
+        let _ = Command::new(program).arg("stamp").status().expect("a process");
     }
 }
 

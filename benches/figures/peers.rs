@@ -15,6 +15,8 @@ use super::rig::{Rei, Repo, Result, child, run};
 const START_MAX: Duration = Duration::from_secs(30);
 /// The pause between looks at the file of stamps: the supervisor needs the processor more than we do.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// Names the peer that is no supervisor.
+pub const BARE: &str = "start and wait, nothing else";
 /// Bytes of a stamp: process id, then nanoseconds.
 const STAMP_BYTES: usize = 16;
 
@@ -77,6 +79,13 @@ impl Peer {
         let rei = Rei::start(dir.join("rei"), &toml, &[])?;
         let stamps = rei.state().join("runtime/stamps");
         Self::begun("rei", stamps, Running::Rei(rei))
+    }
+
+    /// Starts what does nothing but start and wait: nobody can be much faster.
+    pub fn bare(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let process = Self::spawn(dir, Command::new(child()).arg("respawn"))?;
+        Self::begun(BARE, dir.join("stamps"), Running::Process(process))
     }
 
     /// Starts runit's runsv.

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use super::peers::Peer;
+use super::peers::{BARE, Peer};
 use super::report::Report;
 use super::rig::Result;
 
@@ -24,6 +24,7 @@ pub fn measure(report: &mut Report, dir: &Path, target: &Path) -> Result<()> {
     let mut peers = Vec::new();
     for (name, peer) in [
         ("rei", Peer::rei(&dir.join("rei"))),
+        (BARE, Peer::bare(&dir.join("bare"))),
         ("runit runsv", Peer::runit(&dir.join("runit"))),
         ("s6-supervise", Peer::s6(&dir.join("s6"))),
         ("supervisord", Peer::supervisord(&dir.join("supervisord"), target)),
@@ -55,6 +56,9 @@ pub fn measure(report: &mut Report, dir: &Path, target: &Path) -> Result<()> {
     if let (Some(rei), Some(runit)) = (of("rei"), of("runit runsv")) {
         let ratio = rei / runit;
         report.goal(CHAPTER, "rei's p50 over runit's", "at most 0.5", format!("{ratio:.2}"), ratio <= 0.5);
+    }
+    if let (Some(bare), Some(runit)) = (of(BARE), of("runit runsv")) {
+        report.note(format!("crash: what nothing but starts and waits needs {:.2} of runit's p50", bare / runit));
     }
     for name in ["s6-supervise", "supervisord"] {
         if let (Some(rei), Some(peer)) = (of("rei"), of(name)) {

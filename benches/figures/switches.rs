@@ -1,6 +1,7 @@
 //! Promotions and rollbacks of a running service: how long the way back takes, and what clients lose.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -48,11 +49,14 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     let v2 = repo.commit("v2")?;
 
     println!("rollback: {TRIPS} evolutions, each promoted, then rolled back by an operator's request");
-    let mut trips = Trips::default();
+    let (mut trips, mut synced) = (Trips::default(), Vec::new());
+    let mut file = File::create(dir.join("record"))?;
     for _ in 0..TRIPS {
         trips.one(&mut rei, address, &v2)?;
+        synced.push(sync_one(&mut file)?);
     }
     trips.tell(report, CHAPTER);
+    report.row(CHAPTER, "beside it: 1 KiB appended to a file and synced, which a record is before its effect", "ms", synced);
     if let Some(p99) = report.p99(CHAPTER, ANSWERED) {
         report.goal(CHAPTER, ANSWERED, "p99 below 1 ms", format!("{p99:.3} ms"), p99 < 1.0);
     }
@@ -82,6 +86,14 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the disk takes for as much as a record, in milliseconds.
+fn sync_one(file: &mut File) -> Result<f64> {
+    let begun = Instant::now();
+    file.write_all(&[b'x'; 1024])?;
+    file.sync_data()?;
+    Ok(ms(begun.elapsed()))
 }
 
 const ANSWERED: &str = "request of the rollback to the first answer of the warm Previous, by a new connection";
