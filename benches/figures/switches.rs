@@ -56,7 +56,12 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
         synced.push(sync_one(&mut file)?);
     }
     trips.tell(report, CHAPTER);
-    report.row(CHAPTER, "beside it: 1 KiB appended to a file and synced, which a record is before its effect", "ms", synced);
+    report.row(
+        CHAPTER,
+        "beside it: 1 KiB appended to a file and synced, which a record is before its effect",
+        "ms",
+        synced,
+    );
     if let Some(p99) = report.p99(CHAPTER, ANSWERED) {
         report.goal(CHAPTER, ANSWERED, "p99 below 1 ms", format!("{p99:.3} ms"), p99 < 1.0);
     }
