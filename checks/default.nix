@@ -56,15 +56,8 @@ in
       candidate,
       active,
       golden,
-    }:
-    check {
-      inherit
-        spec
-        candidate
-        active
-        golden
-        ;
-    };
+    }@asked:
+    check asked;
   # What fails on Active passes on the candidate; without a candidate: whether it fails on Active.
   reproduction =
     {
@@ -72,13 +65,6 @@ in
       active,
       golden,
       candidate ? null,
-    }:
-    check {
-      inherit
-        spec
-        candidate
-        active
-        golden
-        ;
-    };
+    }@asked:
+    check asked;
 }

@@ -21,7 +21,8 @@ impl Shell {
     /// and it waits at its gate: no instruction of its program runs before the record is on disk, and none if it cannot be.
     /// Gives the record's number, and that instance.
     pub(super) fn record(&mut self, at: Timestamp, entry: &Entry) -> Result<(u64, Option<Begun>), journal::Error> {
-        let Some((slot, version)) = starts_first(&entry.effects) else {
+        // While the journal cannot be written, every try of it would make a process in vain.
+        let Some((slot, version)) = starts_first(&entry.effects).filter(|_| self.stalled.is_none()) else {
             return Ok((self.journal.append(at, entry)?.seq, None));
         };
         let (gate, occupants, runtime) = (Gate::default(), &mut self.occupants, Handle::current());

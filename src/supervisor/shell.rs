@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The pause before an event is tried again that could not be journalled.
 const RETRY: Duration = Duration::from_secs(1);
 /// Looks without a record after which memory is given back: whatever happened is over then.
-const RESTS: u32 = 10;
+const QUIET_LOOKS: u32 = 10;
 /// Records between snapshots of the state: a restart reads at most so many.
 const SNAPSHOT_EVERY: u64 = 256;
 
@@ -103,7 +103,7 @@ pub struct Shell {
     /// Builds and validations that were asked for from outside.
     pub(super) asides: u64,
     /// How many looks there were since the last record.
-    pub(super) rests: u32,
+    pub(super) looks_since_record: u32,
 }
 
 impl Shell {
@@ -207,7 +207,7 @@ impl Shell {
         // Nobody's service waits for what is told.
         self.carry_out_all(entry.effects.clone(), begun);
         self.tell(seq, at, &entry);
-        self.rests = 0;
+        self.looks_since_record = 0;
         self.since_snapshot += 1;
         if self.since_snapshot >= SNAPSHOT_EVERY {
             self.since_snapshot = 0;
@@ -260,8 +260,8 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
-        self.rests = self.rests.saturating_add(1);
-        if self.rests == RESTS {
+        self.looks_since_record = self.looks_since_record.saturating_add(1);
+        if self.looks_since_record == QUIET_LOOKS {
             memory::give_back();
         }
     }

@@ -337,7 +337,7 @@ async fn begin(
         last_exit: None,
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
-        rests: 0,
+        looks_since_record: 0,
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;
