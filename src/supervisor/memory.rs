@@ -66,7 +66,9 @@ mod tests {
         assert_eq!(sum(), 7 * CONSTANTS.len());
         assert!(mapped() > 250, "{} pages", mapped());
         give_back();
-        assert!(mapped() < 5, "{} pages", mapped());
+        // Not none of them: where another thread uses what lies beside them, the kernel maps their edges with it
+        // (`fault_around_bytes`, 64 KiB: 16 pages at either end).
+        assert!(mapped() <= 32, "{} pages", mapped());
         assert_eq!(sum(), 7 * CONSTANTS.len());
     }
 }
