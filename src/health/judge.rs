@@ -10,6 +10,10 @@
 //! - their tail: the binomial test of a quantile against twice the baseline's worst.
 //!
 //! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide.
+//!
+//! A baseline of the time before says nothing of the machine as it is now. Where Previous runs beside the candidate, it is
+//! the control: a candidate that is slower than the baseline and not slower than Previous, which has no traffic, is
+//! held and not failed, unless it takes the processors itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +45,13 @@ const TAIL_DOUBT: f64 = 0.3;
 /// The tail begins at this many times the baseline's p99, and so much above it, in microseconds.
 const TAIL_FACTOR: u64 = 2;
 const TAIL_FLOOR_US: u64 = 5_000;
+/// Samples from which Previous can be a control. Half of what a verdict needs: few samples make the tests against it
+/// unsure, and a candidate that is clearly slower fails all the same.
+const CONTROL_MIN: usize = (SAMPLES_MIN / 2) as usize;
+/// A candidate that takes so many processors more than Active did, and so many times as much, is no victim of others. Less
+/// than half a processor slows nobody.
+const TAKEN_MORE: f64 = 0.5;
+const TAKEN_FACTOR: f64 = 1.5;
 /// Latencies that a learned baseline keeps: 1 KiB, and a p99 with two values above it.
 const LEARNED_MAX: usize = 256;
 /// A learned baseline looks back at most this far, in milliseconds.
@@ -74,6 +85,8 @@ pub struct Learned {
     pub probes: ErrorCount,
     /// Work counted from outside, and what of it failed.
     pub traffic: ErrorCount,
+    /// Processors taken on average, in thousandths; `None` where nobody measured.
+    pub processors_milli: Option<u64>,
 }
 
 /// What a candidate is compared with.
@@ -81,8 +94,8 @@ pub struct Learned {
 pub enum Reference<'a> {
     /// Active, beside it in the same window.
     Beside(&'a Monitor),
-    /// Active, before it.
-    Learned(&'a Learned),
+    /// Active, before it; and where it runs on as Previous, itself in the same window, without traffic.
+    Learned(&'a Learned, Option<&'a Monitor>),
 }
 
 /// The word on a window.
@@ -107,6 +120,7 @@ impl Monitor {
             latencies_us: seen.latencies[newest..].to_vec(),
             probes: seen.probes,
             traffic: seen.traffic,
+            processors_milli: seen.processors_milli,
         })
     }
 }
@@ -117,6 +131,7 @@ struct Side {
     latencies: Vec<u32>,
     probes: ErrorCount,
     traffic: ErrorCount,
+    processors_milli: Option<u64>,
 }
 
 impl Side {
@@ -129,7 +144,14 @@ impl Side {
             latencies: monitor.samples.between(since, at),
             probes: count(monitor.probes.tally()),
             traffic: count(monitor.traffic.tally()),
+            processors_milli: monitor.processors_milli(since, at),
         }
+    }
+
+    fn takes_more_than(&self, reference: &Self) -> bool {
+        let (Some(own), Some(before)) = (self.processors_milli, reference.processors_milli) else { return false };
+        let (own, before) = (own as f64 / 1_000.0, before as f64 / 1_000.0);
+        own - before > TAKEN_MORE && own > before * TAKEN_FACTOR
     }
 }
 
@@ -147,14 +169,25 @@ pub fn judge(
     let seen = Side::of(candidate, since, at);
     let mut reference = match baseline {
         Some(Reference::Beside(active)) => Side::of(active, since, at),
-        Some(Reference::Learned(it)) => {
-            Side { latencies: it.latencies_us.clone(), probes: it.probes, traffic: it.traffic }
-        }
+        Some(Reference::Learned(it, _)) => Side {
+            latencies: it.latencies_us.clone(),
+            probes: it.probes,
+            traffic: it.traffic,
+            processors_milli: it.processors_milli,
+        },
         None => Side::default(),
+    };
+    let mut control = match baseline {
+        Some(Reference::Learned(_, Some(previous)))
+            if previous.evidence() != HealthStatus::Failed && !seen.takes_more_than(&reference) =>
+        {
+            previous.samples.between(since, at)
+        }
+        Some(Reference::Learned(..) | Reference::Beside(_)) | None => Vec::new(),
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
     case.failures("exchanges", seen.traffic, reference.traffic, bounds);
-    case.latency(&seen.latencies, &mut reference.latencies, bounds);
+    case.latency(&seen.latencies, &mut reference.latencies, &mut control, bounds);
     case.enough(candidate, &seen, since, at, bounds);
     case.close(&seen)
 }
@@ -240,7 +273,7 @@ impl Case {
         self.noted.push(figure);
     }
 
-    fn latency(&mut self, seen: &[u32], reference: &mut [u32], bounds: &Bounds) {
+    fn latency(&mut self, seen: &[u32], reference: &mut [u32], control: &mut [u32], bounds: &Bounds) {
         if let Some(bound) = &bounds.latency {
             let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
             self.tail(seen, bound_us, P99_RATIO, "the bound");
@@ -249,6 +282,25 @@ impl Case {
         if !enough(seen) || !enough(reference) {
             return;
         }
+        let mut case = Self::default();
+        case.slower(seen, reference);
+        if !case.failed.is_empty() && control.len() >= CONTROL_MIN {
+            let mut beside = Self::default();
+            beside.slower(seen, control);
+            if beside.failed.is_empty() {
+                for reason in std::mem::take(&mut case.failed) {
+                    let reason = format!("{reason}, and no higher than Previous's beside it, which has no traffic");
+                    case.want(reason, "the machine to be less busy: Previous answers as slowly as the candidate");
+                }
+            }
+        }
+        self.failed.append(&mut case.failed);
+        self.wanted.append(&mut case.wanted);
+        self.noted.append(&mut case.noted);
+    }
+
+    /// The tests against a baseline.
+    fn slower(&mut self, seen: &[u32], reference: &mut [u32]) {
         let shift_us = hodges_lehmann(seen, reference);
         reference.sort_unstable();
         let (median_us, p99_us) = (quantile(reference, 0.5), quantile(reference, 0.99));

@@ -136,9 +136,80 @@ fn a_learned_baseline_judges_as_the_one_beside() {
     let json = serde_json::to_string(&learned).unwrap();
     let learned: Learned = serde_json::from_str(&json).unwrap();
     let slow = watched((0..30).map(|_| ok(60)));
-    let analysis = judge(&slow, Some(Reference::Learned(&learned)), at(0), at(30), &bounds());
+    let analysis = judge(&slow, Some(Reference::Learned(&learned, None)), at(0), at(30), &bounds());
     assert_eq!(analysis.verdict, Verdict::Fail);
     assert_eq!(monitor().learned(), None, "nothing known, nothing learned");
+}
+
+/// A baseline of two minutes, and Previous and the candidate in the window after them.
+fn after(before: u64, previous: impl Fn(u64) -> u64, candidate: impl Fn(u64) -> u64, seconds: u64) -> Analysis {
+    let mut active = watched((0..120).map(|i| ok(before + i % 3)));
+    let learned = active.learned().unwrap();
+    feed(&mut active, 120..120 + seconds, |i| ok(previous(i)));
+    let mut under_trial = monitor();
+    feed(&mut under_trial, 120..120 + seconds, |i| ok(candidate(i)));
+    judge(&under_trial, Some(Reference::Learned(&learned, Some(&active))), at(120), at(120 + seconds), &bounds())
+}
+
+#[test]
+fn what_is_slow_beside_a_slow_previous_is_held() {
+    let busy = after(5, |i| 20 + i % 4, |i| 20 + i % 5, 60);
+    assert_eq!(busy.verdict, Verdict::Inconclusive, "{:?}", busy.reasons);
+    assert!(busy.waits_for.unwrap().contains("less busy"));
+    let stalls = |i: u64| if i.is_multiple_of(7) { 90 } else { 5 };
+    assert_eq!(after(5, |i| stalls(i + 3), stalls, 60).verdict, Verdict::Inconclusive, "stalls of both");
+    let slow = after(5, |i| 5 + i % 3, |i| 20 + i % 5, 10);
+    assert_eq!(slow.verdict, Verdict::Fail, "Previous is as fast as ever: {:?}", slow.reasons);
+    assert_eq!(after(5, |_| 5, stalls, 60).verdict, Verdict::Fail, "Previous has no stalls");
+    let worse = after(5, |i| 20 + i % 4, |i| 60 + i % 5, 20);
+    assert_eq!(worse.verdict, Verdict::Fail, "slower than the busy machine makes Previous");
+    let first = after(5, |i| if i == 121 { 40 } else { 5 }, |_| 60, 10);
+    assert_eq!(first.verdict, Verdict::Fail, "one stall of Previous excuses nothing");
+}
+
+#[test]
+fn a_previous_that_hangs_or_is_down_is_no_control() {
+    let learned = watched((0..60).map(|_| ok(5))).learned().unwrap();
+    let slow = watched((0..60).map(|_| ok(60)));
+    for end in [probe(Outcome::TimedOut, 60), crash("killed")] {
+        let mut previous = slow.clone();
+        feed(&mut previous, 57..60, |_| end.clone());
+        let reference = Some(Reference::Learned(&learned, Some(&previous)));
+        assert_eq!(judge(&slow, reference, at(0), at(60), &bounds()).verdict, Verdict::Fail, "{end:?}");
+    }
+}
+
+#[test]
+fn an_operators_bound_is_no_matter_of_comparison() {
+    let slow = watched((0..60).map(|_| ok(60)));
+    let learned = watched((0..60).map(|_| ok(5))).learned().unwrap();
+    let bound = LatencyBound { p99: Duration::from_millis(50), r#for: Duration::from_secs(10) };
+    let bounded = Bounds { latency: Some(bound), ..bounds() };
+    let reference = Some(Reference::Learned(&learned, Some(&slow)));
+    assert_eq!(judge(&slow, reference, at(0), at(60), &bounded).verdict, Verdict::Fail);
+    assert_eq!(judge(&slow, reference, at(0), at(60), &bounds()).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn who_takes_the_processors_is_not_excused_by_the_slowness_it_makes() {
+    let using = |per_second_ms: u64, latency: u64| {
+        let mut monitor = monitor();
+        for second in 0..60 {
+            let cpu_ms = Some(second * per_second_ms);
+            monitor.observe(at(second), Signal::Usage(ProcessUsage { pid: Some(9), cpu_ms, ..Default::default() }));
+            monitor.observe(at(second), ok(latency));
+        }
+        monitor
+    };
+    let learned = using(100, 5).learned().unwrap();
+    assert_eq!(learned.processors_milli, Some(100));
+    let previous = using(10, 40);
+    let word = |candidate: Monitor| {
+        judge(&candidate, Some(Reference::Learned(&learned, Some(&previous))), at(0), at(60), &bounds()).verdict
+    };
+    assert_eq!(word(using(1_900, 40)), Verdict::Fail, "takes two processors");
+    assert_eq!(word(using(150, 40)), Verdict::Inconclusive, "half as much again of next to nothing");
+    assert_eq!(word(using(0, 40)), Verdict::Inconclusive);
 }
 
 #[test]

@@ -75,6 +75,8 @@ pub struct Monitor {
     pub(super) traffic: Sustained,
     /// Signs of life.
     pub(super) alive: Tally,
+    /// Processor time between two looks, and of how much time, both in milliseconds.
+    processors: [Tally; 2],
     /// The bound in microseconds and those over it.
     pub(super) slow: Option<(u64, Sustained)>,
     pub(super) healthy_probes: u64,
@@ -122,6 +124,7 @@ impl Monitor {
             probes: Sustained::new(errors.ratio, errors.r#for),
             traffic: Sustained::new(errors.ratio, errors.r#for),
             alive: Tally::new(),
+            processors: [Tally::new(), Tally::new()],
             slow,
             healthy_probes: 0,
             memory: (Growth::new(incidents.memory.clone(), "bytes"), Condition::default()),
@@ -183,10 +186,11 @@ impl Monitor {
     /// What this monitor keeps, in bytes; below [`MONITOR_BYTES_MAX`].
     pub fn bytes(&self) -> usize {
         let slow = self.slow.as_ref().map_or(0, |(_, slow)| slow.tally().bytes());
-        let tallies = [self.probes.tally(), self.traffic.tally(), &self.alive].map(Tally::bytes).iter().sum::<usize>();
+        let [used, of] = &self.processors;
+        let tallies = [self.probes.tally(), self.traffic.tally(), &self.alive, used, of];
         let anomaly = |(_, it): &(Timestamp, PolicyAnomaly)| it.kind.len() + it.detail.len() + size_of_val(it);
         size_of::<Self>()
-            + tallies
+            + tallies.map(Tally::bytes).iter().sum::<usize>()
             + slow
             + self.samples.bytes()
             + self.memory.0.bytes()
@@ -198,12 +202,19 @@ impl Monitor {
             + self.anomaly_fingerprints.iter().map(String::capacity).sum::<usize>()
     }
 
+    /// Processors that its processes took on average, in thousandths; `None` where nobody measured.
+    pub(super) fn processors_milli(&self, since: Timestamp, at: Timestamp) -> Option<u64> {
+        let [used_ms, of_ms] = self.processors.each_ref().map(|tally| tally.between(since, at).total);
+        used_ms.saturating_mul(1_000).checked_div(of_ms)
+    }
+
     /// The clock never goes back by a little; a big step back begins the windows anew.
     fn advance(&mut self, at: Timestamp) {
         if self.now.ms_since(at) > REWIND_MS {
             self.probes.rewind();
             self.traffic.rewind();
             self.alive = Tally::new();
+            self.processors = [Tally::new(), Tally::new()];
             if let Some((_, slow)) = &mut self.slow {
                 slow.rewind();
             }
@@ -311,6 +322,13 @@ impl Monitor {
         }
         if let Some(fds) = usage.fds {
             self.fds.0.add(self.now, fds);
+        }
+        if let Some((before, Some(was))) = self.usage.map(|(when, usage)| (when, usage.cpu_ms))
+            && let Some(is) = usage.cpu_ms
+        {
+            let [used, of] = &mut self.processors;
+            used.add(self.now, is.saturating_sub(was), 0);
+            of.add(self.now, self.now.ms_since(before), 0);
         }
         if usage.pid.is_some() || usage.processes.is_some_and(|processes| processes > 0) {
             self.alive.add(self.now, 1, 0);

@@ -74,7 +74,7 @@ impl Watch {
     }
 
     /// Begins to look at the version under trial. Without a slot to compare with, what was learned of the version in
-    /// the other slot, while it served, is the baseline.
+    /// the other slot, while it served, is the baseline, and that version as it is now the control.
     pub fn observe(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
         let learned = self.monitor(slot.other()).and_then(|monitor| monitor.learned());
         self.trial = Some(Trial { slot, baseline, learned, since });
@@ -92,7 +92,10 @@ impl Watch {
         let beside = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
         let reference = match (beside, &trial.learned) {
             (Some(watched), _) => Some(Reference::Beside(&watched.monitor)),
-            (None, Some(learned)) => Some(Reference::Learned(learned)),
+            (None, Some(learned)) => {
+                let previous = self.slots[trial.slot.other().index()].as_ref();
+                Some(Reference::Learned(learned, previous.map(|watched| &watched.monitor)))
+            }
             (None, None) => None,
         };
         Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
