@@ -59,7 +59,7 @@ let
           MODEL = "large";
         };
     timeout = key duration "The bound of one stage." "20m";
-    memory = key size "The bound of memory of each of its processes." "4GiB";
+    memory = key size "The bound of memory of all its processes together." "4GiB";
     output = key size "What is kept of what it prints." "4MiB";
     read =
       key (types.listOf types.str)

@@ -14,6 +14,7 @@
 //! | [`validation`] | judges: the plan, the sandboxed checks, the report |
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
 //! | [`poll`] | asks: whether descriptors are ready |
+//! | [`process`] | asks: what `/proc` says about processes |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
@@ -38,6 +39,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod nix;
 pub mod poll;
+pub mod process;
 pub mod report;
 pub mod runtime;
 pub mod source;

@@ -331,7 +331,7 @@ pub struct Agent {
     pub env: BTreeMap<String, String>,
     /// The bound of one stage.
     pub timeout: Duration,
-    /// Memory of its processes, in bytes, each.
+    /// Memory of its processes together, in bytes.
     pub memory_bytes: u64,
     /// What is kept of its output, in bytes.
     pub output_bytes: u64,

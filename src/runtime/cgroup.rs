@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use super::process;
+use crate::process;
 
 /// The name of a directory below which systemd puts the supervisor alone (`DelegateSubgroup=supervisor`), so that its
 /// siblings can have controllers.

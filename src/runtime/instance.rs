@@ -12,9 +12,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::exit::Exit;
 use super::pidfd::{self, Waited};
-use super::process::{self, Tag};
 use super::spawn::Spawned;
 use super::tree::{KILL_MAX, Killed, Tree, Trees};
+use crate::process::{self, Tag};
 
 /// How often, and how far apart, the kernel is asked how a process ended that another one must reap first.
 const FOREIGN_EXIT_TRIES: u32 = 20;

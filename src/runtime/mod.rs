@@ -16,7 +16,6 @@
 //! | [`notify`] | `sd_notify`, both ends |
 //! | [`probe`] | whether an instance answers |
 //! | [`usage`] | what its processes use |
-//! | [`process`] | what `/proc` says |
 
 pub mod cgroup;
 pub mod exit;
@@ -27,7 +26,6 @@ pub mod logs;
 pub mod notify;
 pub mod pidfd;
 pub mod probe;
-pub mod process;
 pub mod spawn;
 pub mod table;
 pub mod traffic;

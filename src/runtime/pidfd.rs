@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::exit::Exit;
-use super::process;
+use crate::process;
 
 /// What waitid says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

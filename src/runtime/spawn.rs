@@ -28,8 +28,8 @@ pub use gate::Gate;
 use gate::Behind;
 
 use super::isolation::Sandbox;
-use super::process::{self, INSTANCE_VARIABLE};
 use super::table::PidCell;
+use crate::process::{self, INSTANCE_VARIABLE};
 
 /// What is to be started.
 pub struct SpawnSpec<'a> {

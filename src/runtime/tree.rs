@@ -23,7 +23,7 @@ use nix::unistd::{Pid, getsid};
 pub use super::cgroup::TreeLimits;
 use super::cgroup::{Base, Cgroup};
 use super::pidfd;
-use super::process::{self, Stat, Tag};
+use crate::process::{self, Stat, Tag};
 
 /// How long a tree may take to die after SIGKILL: longer means a process that hangs in the kernel.
 pub const KILL_MAX: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::interface::types::ProcessUsage;
 
 use super::instance::Instance;
-use super::process::Stat;
+use crate::process::{self, Stat};
 
 /// Measures one instance.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ impl Default for UsageMeter {
     fn default() -> Self {
         let system =
             |what, usual| sysconf(what).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(usual);
-        Self { page_bytes: system(SysconfVar::PAGE_SIZE, 4096), ticks_per_s: system(SysconfVar::CLK_TCK, 100).max(1) }
+        Self { page_bytes: process::page_bytes(), ticks_per_s: system(SysconfVar::CLK_TCK, 100).max(1) }
     }
 }
 
@@ -41,7 +41,7 @@ impl UsageMeter {
         // A count that can be had for a part of the tree only is no count.
         let fds = members.iter().try_fold(0, |sum, stat| match open_fds(stat.pid) {
             Some(fds) => Some(sum + fds),
-            None => super::process::stat(stat.pid).is_none_or(|now| now.is_zombie()).then_some(sum),
+            None => process::stat(stat.pid).is_none_or(|now| now.is_zombie()).then_some(sum),
         });
         let ticks: u64 = members.iter().map(|stat| stat.cpu_ticks).sum();
         let counted = !members.is_empty();
@@ -73,7 +73,7 @@ fn uptime_ms(start_ticks: u64, ticks_per_s: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::process;
+    use crate::process;
 
     #[test]
     fn this_process_is_measured() {

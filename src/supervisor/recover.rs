@@ -91,7 +91,7 @@ impl Shell {
     /// An instance ended and nobody saw how; what it said at last is a signal all the same.
     fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
         let (inputs, id) = (self.inputs.clone(), entry.id.clone());
-        let ran_ms = entry.start_ticks.map_or(0, |start| crate::runtime::process::age(start).as_millis());
+        let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
         let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
         tokio::spawn(async move {
             let asked = Instant::now();

@@ -32,7 +32,7 @@ fn pids() -> impl Iterator<Item = u32> {
 
 /// Whether a process is there and no zombie.
 pub fn is_alive(pid: u32) -> bool {
-    rei::runtime::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
+    rei::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
 /// The live processes of the service whose state directory is this.

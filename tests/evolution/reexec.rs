@@ -68,7 +68,7 @@ fn a_new_program_in_the_same_process_loses_nothing() {
     // Children of the process are its children still: how they end is known.
     let active = lab.until_settled();
     for pid in active.values() {
-        assert_eq!(rei::runtime::process::stat(*pid).map(|stat| stat.parent), Some(lab.pid()));
+        assert_eq!(rei::process::stat(*pid).map(|stat| stat.parent), Some(lab.pid()));
     }
 }
 

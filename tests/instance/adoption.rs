@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use rei::process;
 use rei::runtime::instance::{AdoptError, EndedBy, Instance};
-use rei::runtime::process;
 use rei::runtime::table::InstanceTable;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, until};

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rei::process;
 use rei::runtime::instance::EndedBy;
 use rei::runtime::logs::{self, Log};
-use rei::runtime::process;
 use rei::runtime::usage::UsageMeter;
 
 use crate::lab::{LONG, Lab, NONE, Start, path_variable, until};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rei::process::{self, Tag};
 use rei::runtime::cgroup::{Base, TreeLimits};
 use rei::runtime::instance::Instance;
 use rei::runtime::isolation::Sandbox;
-use rei::runtime::process::{self, Tag};
 use rei::runtime::spawn::{Gate, SpawnError, SpawnSpec, Spawned, spawn};
 use rei::runtime::table::PidCell;
 use rei::runtime::tree::{Tree, TreeMethod, Trees};

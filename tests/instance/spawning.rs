@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rei::process::{self, Tag};
 use rei::runtime::isolation::Sandbox;
-use rei::runtime::process::{self, Tag};
 use rei::runtime::spawn::{Gate, SpawnError, Step};
 use rei::runtime::table::InstanceTable;
 use rei::runtime::tree::TreeLimits;

@@ -15,7 +15,6 @@ use std::fmt::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::context::context_file;
@@ -41,24 +40,17 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
     let prompt = private.prompt(stand, goal);
     let confined = confined(stand, &private, &agent, &prompt);
     let ended = confined.run().await?;
-    let fields = json!({"stage": stand.stage.id, "agent": name, "code": ended.code, "fences": ended.fences});
+    let (code, failure) = (ended.code.as_ref().ok(), ended.failure());
+    let fields =
+        json!({"stage": stand.stage.id, "agent": name, "code": code, "failure": failure, "fences": ended.fences});
     stand.store.note("agent_ended", now(), fields);
-    let log = ended.log();
-    let reason = match ended.code {
-        Some(0) => {
+    match failure {
+        None => {
             let artifacts = private.outputs(stand, &ended.stdout).await?;
-            return Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts });
+            Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
-        Some(code) => format!("agent {name:?} exited with {code}{}", by_signal(code)),
-        None => format!("agent {name:?} did not end within {:?} and was killed", confined.timeout),
-    };
-    Err(Failure { reason, log: Some(log) })
-}
-
-/// The signal behind an exit code of more than 128, as shells and the agent's guard give it.
-fn by_signal(code: i32) -> String {
-    let signal = code.checked_sub(128).and_then(|number| Signal::try_from(number).ok());
-    signal.map_or_else(String::new, |signal| format!(" ({signal})"))
+        Some(failure) => Err(Failure { reason: format!("agent {name:?} {failure}"), log: Some(ended.log()) }),
+    }
 }
 
 fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ACTION_TIMEOUT, Failure, Made, Stand, agent};
 use crate::blueprint::confine::{self, Confined};
 
-/// Memory of each process of a command, in bytes: what a compiler or formatter needs at most.
+/// Memory of a command, in bytes: what a compiler or formatter needs at most.
 const MEMORY_BYTES: u64 = 4 << 30;
 /// What is kept of each output stream of a command, in bytes.
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -33,13 +33,8 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
     };
     let ended = confined.run().await?;
     let log = ended.log();
-    let reason = match ended.code {
-        Some(0) => {
-            let summary = format!("command {name:?} exited with 0");
-            return Ok(Made::one(summary, "output", log));
-        }
-        Some(code) => format!("command {name:?} exited with {code}"),
-        None => format!("command {name:?} did not end within {:?} and was killed", confined.timeout),
-    };
-    Err(Failure { reason, log: Some(log) })
+    match ended.failure() {
+        None => Ok(Made::one(format!("command {name:?} exited with 0"), "output", log)),
+        Some(failure) => Err(Failure { reason: format!("command {name:?} {failure}"), log: Some(log) }),
+    }
 }

@@ -2,21 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::child;
+use super::excess::{Excess, Watch};
 use super::fence::{self, Fences, agent_user};
 
 /// How long a killed tree may take to be gone: longer than any but a process that hangs in the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the output of a program that has ended is still read: what a killed process had written is there at once.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Added to a signal to make an exit code, as shells and the guard do.
+const SIGNALLED: i32 = 128;
+/// The exit code of a program of which only that it has ended is known.
+const GUARD_LOST: i32 = 126;
 
 /// A program and what it may.
 #[derive(Clone, Debug)]
@@ -37,7 +45,7 @@ pub struct Confined {
     pub hide: PathBuf,
     /// Whether it may use the network.
     pub network: bool,
-    /// Memory of each of its processes, in bytes.
+    /// Memory of its processes together, in bytes; none of them can have more.
     pub memory_bytes: u64,
     /// How long it may run.
     pub timeout: Duration,
@@ -47,11 +55,29 @@ pub struct Confined {
     pub stdin: Vec<u8>,
 }
 
+/// Why a program was killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Its time was up.
+    Late(Duration),
+    /// It took too much.
+    Excess(Excess),
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(timeout) => write!(f, "did not end within {timeout:?} and was killed"),
+            Self::Excess(excess) => write!(f, "{excess} and was killed"),
+        }
+    }
+}
+
 /// How a confined program ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// The exit code; 128 and the signal for a program that a signal ended; `None` when its time was up.
-    pub code: Option<i32>,
+    /// The exit code; 128 and the signal for a program that a signal ended.
+    pub code: Result<i32, Stopped>,
     /// The end of its standard output.
     pub stdout: Vec<u8>,
     /// The end of its standard error.
@@ -63,6 +89,15 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// How it failed, as the end of a sentence that begins with its name; `None` where it did not.
+    pub fn failure(&self) -> Option<String> {
+        match &self.code {
+            Ok(0) => None,
+            Ok(code) => Some(format!("exited with {code}{}", by_signal(*code))),
+            Err(stopped) => Some(stopped.to_string()),
+        }
+    }
+
     /// Both streams, the second under a heading.
     pub fn log(&self) -> Vec<u8> {
         let mut log = self.stdout.clone();
@@ -158,6 +193,8 @@ impl Confined {
         let spawned = spawned.map_err(|lost_task| lost(std::io::Error::other(lost_task)))?;
         let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
         drop(hangup);
+        let guard = child.id().ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
+        let watch = Watch::begin(guard, self.memory_bytes, &self.write);
         let (mut stdout, mut stderr) = (Tail::new(self.output_bytes), Tail::new(self.output_bytes));
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {
@@ -171,15 +208,25 @@ impl Confined {
                     _ = &mut read => (child.wait().await, true),
                 }
             };
-            let ended = tokio::time::timeout(self.timeout, ended).await;
+            let ended = tokio::select! {
+                ended = ended => Ok(ended),
+                excess = watch.exceeded() => Err(Stopped::Excess(excess)),
+                () = tokio::time::sleep(self.timeout) => Err(Stopped::Late(self.timeout)),
+            };
             // The guard ends when all else has, and ends all else when the lifeline goes.
             drop(lifeline);
             let (code, done) = match ended {
-                Ok((status, done)) => (status.map_err(lost)?.code(), done),
-                Err(_) => {
+                Ok((status, done)) => {
+                    use std::os::unix::process::ExitStatusExt;
+                    let status = status.map_err(lost)?;
+                    // The guard exits; only somebody else's SIGKILL ends it otherwise.
+                    let by_signal = status.signal().map_or(GUARD_LOST, |signal| SIGNALLED + signal);
+                    (Ok(status.code().unwrap_or(by_signal)), done)
+                }
+                Err(stopped) => {
                     let killed = tokio::time::timeout(KILL_TIMEOUT, child.wait()).await;
                     killed.map_err(|late| lost(late.into()))?.map_err(lost)?;
-                    (None, false)
+                    (Err(stopped), false)
                 }
             };
             (code, done || tokio::time::timeout(DRAIN_TIMEOUT, read).await.is_ok())
@@ -200,6 +247,12 @@ impl Confined {
         }
         Ok(program)
     }
+}
+
+/// The signal behind an exit code.
+fn by_signal(code: i32) -> String {
+    let signal = code.checked_sub(SIGNALLED).and_then(|number| Signal::try_from(number).ok());
+    signal.map_or_else(String::new, |signal| format!(" ({signal})"))
 }
 
 async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {

@@ -8,9 +8,10 @@
 //! | mount namespace | seeing the state directory at all | Landlock alone |
 //! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP; UDP and local sockets stay open |
 //! | limits | memory (each process), processes, file size, time, output | |
+//! | looks, four a second | memory (all processes), the last of the disk | |
 //!
-//! Not fenced: the sum of its memory over processes, the disk that its workspace takes (a bound is checked when its files are
-//! taken), and, with the network allowed, where it connects to. Local sockets with a path name can be connected to where
+//! Not fenced: memory in files that no process has mapped, the disk that its workspace takes while there is enough (a bound
+//! is checked when its files are taken), and, with the network allowed, where it connects to. Local sockets with a path name can be connected to where
 //! their permissions allow it; Linux 7.1 and later refuse that too.
 //!
 //! | file | its one job |
@@ -18,12 +19,15 @@
 //! | `confined` | the program, run to its end |
 //! | `fence` | what the machine can give, planned before the fork |
 //! | `child` | between fork and exec |
+//! | `excess` | what it takes of the machine all in all |
 
 mod child;
 mod confined;
+mod excess;
 mod fence;
 #[cfg(test)]
 mod tests;
 
-pub use confined::{Confined, Ended, Error, PATH, give_to_agent};
+pub use confined::{Confined, Ended, Error, PATH, Stopped, give_to_agent};
+pub use excess::Excess;
 pub use fence::{Fences, agent_user};

@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    async fn out(&self, script: &str) -> (Option<i32>, String) {
+    async fn out(&self, script: &str) -> (Result<i32, Stopped>, String) {
         let ended = self.sh(script).run().await.unwrap();
         let text = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
         (ended.code, text)
@@ -94,7 +94,7 @@ async fn works_in_its_workspace() {
     sh.stdin = b"goal;".to_vec();
     let ended = sh.run().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "goal;old{}", "{}", String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(ended.code, Some(7));
+    assert_eq!(ended.code, Ok(7));
     assert_eq!(std::fs::read_to_string(world.path("runs/1/tree/d/file")).unwrap(), "new\n");
     assert!(world.path("runs/1/home/y").exists());
     assert!(ended.fences.landlock);
@@ -119,7 +119,7 @@ async fn writes_nowhere_else() {
         "/dev/shm/rei-escape",
     ] {
         let (code, text) = world.out(&format!("echo x > {target}")).await;
-        assert_ne!(code, Some(0), "wrote {target}: {text}");
+        assert_ne!(code, Ok(0), "wrote {target}: {text}");
     }
     let (_, text) = world
         .out("ln -s $OUTSIDE out; echo x > out/y; ln -s /etc/passwd p; echo x >> p; chmod 4755 /bin/sh; echo end")
@@ -180,7 +180,10 @@ async fn ends_when_its_time_is_up_or_its_caller_goes() {
     let mut late = world.sh("trap '' TERM; echo begun; setsid sleep 86421 & sleep 86422; echo end");
     late.timeout = Duration::from_millis(300);
     let ended = late.run().await.unwrap();
-    assert_eq!((ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()), (None, "begun\n"));
+    assert_eq!(
+        (ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()),
+        (Err(Stopped::Late(late.timeout)), "begun\n")
+    );
     gone("86422").await;
     let sleeper = world.sh("echo > here; setsid sleep 86423 & sleep 86424");
     let here = world.path("runs/1/tree/here");
@@ -234,9 +237,9 @@ async fn floods_are_cut_and_their_end_is_kept() {
     assert!(String::from_utf8_lossy(&ended.stdout).ends_with("the answer\n"));
     let mut deaf = world.sh("exec <&-; exit 3");
     deaf.stdin = vec![b'x'; 1 << 20];
-    assert_eq!(deaf.run().await.unwrap().code, Some(3), "input that nobody reads is dropped");
+    assert_eq!(deaf.run().await.unwrap().code, Ok(3), "input that nobody reads is dropped");
     let closed = world.sh("exec >&- 2>&- <&-; sleep 0.2; exit 4").run().await.unwrap();
-    assert_eq!(closed.code, Some(4), "closed output is not the end");
+    assert_eq!(closed.code, Ok(4), "closed output is not the end");
 }
 
 #[tokio::test]
@@ -264,8 +267,51 @@ async fn memory_and_signals_are_told() {
     let mut sh = world.sh("head -c 200000000 /dev/zero | tail -c 200000000 | wc -c; kill -SEGV $$");
     sh.memory_bytes = 64 << 20;
     let ended = sh.run().await.unwrap();
-    assert_eq!(ended.code, Some(128 + libc::SIGSEGV));
+    assert_eq!(ended.code, Ok(128 + libc::SIGSEGV));
+    assert_eq!(ended.failure().as_deref(), Some("exited with 139 (SIGSEGV)"));
     assert!(!String::from_utf8_lossy(&ended.stdout).contains("200000000"), "tail held it all");
+}
+
+#[tokio::test]
+async fn many_processes_have_no_more_memory_than_one() {
+    let world = World::new();
+    // Eight that hold 12 MB each, and wait: none is over the limit of a single process.
+    let hold = |seconds: &str| format!("(head -c 12000000 /dev/zero; sleep {seconds}) | tail -c 12000000 > /dev/null");
+    let mut sh = world.sh(&format!("for i in 1 2 3 4 5 6 7 8; do {} & done; wait", hold("86441")));
+    sh.memory_bytes = 64 << 20;
+    let ended = sh.run().await.unwrap();
+    let Err(Stopped::Excess(Excess::Memory { bytes, bound })) = ended.code else { panic!("{ended:?}") };
+    assert!(bytes > bound && bound == 64 << 20);
+    assert!(ended.failure().unwrap().contains("of which it may have 64 MiB"));
+    gone("86441").await;
+    let mut few = world.sh(&hold("0.5"));
+    few.memory_bytes = 64 << 20;
+    assert_eq!(few.run().await.unwrap().code, Ok(0));
+}
+
+#[tokio::test]
+async fn the_last_of_a_disk_is_not_written() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can mount a small disk");
+        return;
+    }
+    let world = World::new();
+    let disk = world.path("runs/1/tree");
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "agent"]).arg(&disk).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no disk can be mounted here");
+        return;
+    }
+    give_to_agent(&disk).unwrap();
+    let script =
+        "i=0; while [ $i -lt 56 ]; do head -c 1048576 /dev/zero > f$i; i=$((i+1)); done; echo end; sleep 86451";
+    let ended = world.sh(script).run().await.unwrap();
+    let left = nix::sys::statvfs::statvfs(&disk).unwrap().blocks_available();
+    assert!(std::process::Command::new("umount").arg(&disk).status().unwrap().success());
+    let Err(Stopped::Excess(Excess::Disk { bound, .. })) = ended.code else { panic!("{ended:?}") };
+    assert_eq!(bound, 32 << 20, "half of what was free");
+    assert!(left > 0 && ended.failure().unwrap().contains("must stay free"));
 }
 
 #[tokio::test]

@@ -66,6 +66,12 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
+/// The size of a page of memory, in bytes.
+pub fn page_bytes() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 /// How long ago a process was started that has this start.
 pub fn age(start_ticks: u64) -> std::time::Duration {
     use nix::time::{ClockId, clock_gettime};
@@ -94,6 +100,30 @@ pub fn children(pid: u32) -> Option<Vec<u32>> {
         }
     }
     Some(children)
+}
+
+/// A process and all that descend from it, the first first, as far as `max` goes.
+pub fn below(pid: u32, max: usize) -> Vec<Stat> {
+    let mut found: Vec<Stat> = stat(pid).into_iter().collect();
+    let mut next = 0;
+    while next < found.len() && found.len() < max {
+        // One that went meanwhile has left its children to another.
+        let children = children(found[next].pid).unwrap_or_default();
+        found.extend(children.into_iter().filter_map(stat));
+        next += 1;
+    }
+    found
+}
+
+/// Memory of a process with its share of what others have too (proc_pid_smaps_rollup(5): `Pss`), in bytes; `None` where it
+/// cannot be read. Takes milliseconds where there is much of it.
+pub fn shared_out_bytes(pid: u32) -> Option<u64> {
+    parse_pss(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
+}
+
+fn parse_pss(rollup: &str) -> Option<u64> {
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?;
+    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What the environment of a process says about its instance.
@@ -146,6 +176,27 @@ mod tests {
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, 'S', 7, 42, 40));
         assert_eq!((stat.cpu_ticks, stat.start_ticks, stat.rss_pages), (26, 991, 33));
+    }
+
+    #[test]
+    fn a_process_stands_first_among_those_below_it() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let below = below(std::process::id(), 1000);
+        assert_eq!(below[0].pid, std::process::id());
+        assert!(below.iter().any(|stat| stat.pid == child.id()));
+        assert_eq!(super::below(std::process::id(), 1).len(), 1, "bounded");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(super::below(u32::MAX, 10).is_empty());
+    }
+
+    #[test]
+    fn memory_that_is_shared_out_is_at_most_what_is_resident() {
+        let own = shared_out_bytes(std::process::id()).unwrap();
+        assert!((1..1 << 40).contains(&own), "{own}");
+        let rollup = "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:   916 kB\nPss:   34 kB\nPss_Dirty: 9 kB\n";
+        assert_eq!(parse_pss(rollup), Some(34 << 10));
+        assert_eq!(parse_pss("Pss: much kB"), None);
     }
 
     #[test]
