@@ -15,6 +15,7 @@
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
 //! | [`poll`] | asks: whether descriptors are ready |
 //! | [`process`] | asks: what `/proc` says about processes |
+//! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
@@ -42,6 +43,7 @@ pub mod poll;
 pub mod process;
 pub mod report;
 pub mod runtime;
+pub mod seccomp;
 pub mod source;
 pub mod supervisor;
 pub mod time;

@@ -3,7 +3,7 @@
 //! ```text
 //! rei ─┬─ guard      waits for its child or for the end of rei (the lifeline), then ends all
 //!      └── init      pid 1 of the namespace: when it ends, the kernel kills all that is left
-//!           └─ agent user, limits, Landlock, exec
+//!           └─ agent user, limits, Landlock, seccomp, exec
 //! ```
 //! Without namespaces there is no init: the guard's child is the agent, and the guard inherits what the agent leaves
 //! behind, and kills it.
@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 pub(super) struct Plan {
     pub namespaces: Option<Namespaces>,
     pub landlock: OwnedFd,
+    pub filter: Vec<libc::sock_filter>,
     pub user: Option<u32>,
     pub memory_bytes: u64,
     pub processes: Option<u64>,
@@ -108,11 +109,14 @@ pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
     // Root of a container that has no other user must not get its capabilities back by exec. Others may not ask for this.
     // SAFETY: touches no memory.
     unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBITS_NO_ROOT, 0, 0, 0) };
-    // SAFETY: the fd is open and a rule set; prctl with these arguments touches no memory; `dir` is a C string.
+    // SAFETY: the fd is open and a rule set; prctl with these arguments touches no memory; `dir` is a C string; the
+    // filter is as long as it says.
     unsafe {
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         check(libc::chdir(plan.dir.as_ptr()))?;
         check(syscall(libc::syscall(libc::SYS_landlock_restrict_self, plan.landlock.as_raw_fd(), 0)))?;
+        let filter = libc::sock_fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr().cast_mut() };
+        check(syscall(libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)))?;
     }
     Ok(())
 }

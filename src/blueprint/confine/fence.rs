@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::child::{self, Hide, Keep, Namespaces, Plan};
 use super::{Confined, Error};
+use crate::seccomp::{Filter, Network};
 
 /// The user that agents run as where rei is root: "REI" and a number, far above the users that distributions, systemd,
 /// containers and Nix give out.
@@ -52,6 +53,8 @@ const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 pub struct Fences {
     /// Landlock; always.
     pub landlock: bool,
+    /// A filter of system calls; always.
+    pub seccomp: bool,
     /// A user of its own.
     pub user: bool,
     /// Namespaces of its own for processes, mounts and IPC.
@@ -107,7 +110,11 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     let user = agent_user();
     let landlock = ruleset(confined, program, namespaces).map_err(|error| fail(&error.to_string()))?;
     let landlock: OwnedFd = Option::from(landlock).ok_or(Error::NoLandlock)?;
-    let fences = Fences { landlock: true, user: user.is_some(), namespaces, network: !confined.network && namespaces };
+    let own_network = !confined.network && namespaces;
+    let network = if confined.network || namespaces { Network::Open } else { Network::None };
+    let filter = Filter { network, shares_user: user.is_none() && !own_network };
+    let filter = filter.program().map_err(|error| fail(&error.to_string()))?;
+    let fences = Fences { landlock: true, seccomp: true, user: user.is_some(), namespaces, network: own_network };
     let plan = Plan {
         namespaces: if namespaces {
             Some(plan_namespaces(confined).ok_or_else(|| fail("a path holds a NUL"))?)
@@ -115,6 +122,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
             None
         },
         landlock,
+        filter,
         user,
         memory_bytes: confined.memory_bytes,
         // Without either, the count would be that of all of rei's own user's processes.

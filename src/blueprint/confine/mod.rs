@@ -6,7 +6,8 @@
 //! | own user | rei's files and processes, where rei is root | rei's own user, as a plain user |
 //! | PID namespace | outliving its stage, seeing or signalling other processes | its guard inherits what it leaves behind and kills that; it can see other processes' names |
 //! | mount namespace | seeing the state directory at all | Landlock alone |
-//! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP; UDP and local sockets stay open |
+//! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP, and the filter every socket but local ones |
+//! | seccomp | a place among the service's listeners, and what no agent needs: modules, mounts, keys, io_uring, tracing | refused to run |
 //! | limits | memory (each process), processes, file size, time, output | |
 //! | looks, four a second | memory (all processes), the last of the disk | |
 //!

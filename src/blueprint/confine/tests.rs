@@ -160,6 +160,8 @@ async fn gains_no_power() {
     assert!(!text.contains("killed"), "{text}");
     let (_, text) = world.out("unshare -m true && echo unshared; mount -t tmpfs x . && echo mounted; mknod n c 1 1 && echo made; echo end").await;
     assert!(!text.contains("mounted") && !text.contains("made") && text.contains("end"), "{text}");
+    let (_, text) = world.out("unshare -U echo namespace; echo end").await;
+    assert!(!text.contains("namespace\n") && text.contains("end"), "the kernel's way to all of its powers: {text}");
 }
 
 #[tokio::test]
@@ -259,6 +261,32 @@ async fn the_network_is_off_unless_it_is_allowed() {
     sh.network = true;
     let text = String::from_utf8_lossy(&sh.run().await.unwrap().stdout).into_owned();
     assert!(text.contains("connected"), "{text}");
+}
+
+#[tokio::test]
+async fn no_place_among_the_services_listeners() {
+    use nix::sys::socket::*;
+    let world = World::new();
+    let group = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&group, sockopt::ReusePort, &true).unwrap();
+    use std::os::fd::AsRawFd;
+    bind(group.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let port = getsockname::<SockaddrIn>(group.as_raw_fd()).unwrap().port();
+    listen(&group, Backlog::new(8).unwrap()).unwrap();
+    let join = format!(
+        "exec 2>&1; /usr/bin/env python3 -c 'import socket as s; x = s.socket(); print(\"here\"); \
+         x.setsockopt(s.SOL_SOCKET, s.SO_REUSEPORT, 1); x.bind((\"127.0.0.1\", {port})); x.listen(); print(\"joined\")'"
+    );
+    let mut sh = world.sh(&join);
+    sh.network = true;
+    let text = String::from_utf8_lossy(&sh.run().await.unwrap().stdout).into_owned();
+    if !text.contains("here") {
+        eprintln!("skipped: no python3 that the agent's user can run");
+        return;
+    }
+    assert!(!text.contains("joined"), "{text}");
+    let refused = if agent_user().is_some() { "Address already in use" } else { "Operation not permitted" };
+    assert!(text.contains(refused), "{text}");
 }
 
 #[tokio::test]

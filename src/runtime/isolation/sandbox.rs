@@ -12,8 +12,8 @@ use libc::sock_filter;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{SFlag, fstat};
 
-use super::seccomp::{Filter, Network};
 use super::user::{User, can_switch_user};
+use crate::seccomp::{Filter, Network};
 
 /// What every program may read and execute where [`SandboxBuilder::system`] is asked for: programs and libraries.
 const SYSTEM_PROGRAMS: &[&str] = &[

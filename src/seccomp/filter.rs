@@ -1,6 +1,7 @@
 //! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
 //!
-//! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here. What
+//! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here, and any
+//! agent. What
 //! is refused reaches around the other rules (the group that the kernel picks a listener from, other processes of the
 //! same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
 
@@ -29,7 +30,7 @@ pub enum Network {
 pub struct Filter {
     /// The network.
     pub network: Network,
-    /// Whether the process has the supervisor's user: then it could join the group of listeners.
+    /// Whether the process has the supervisor's user and network: then it could join the group of listeners.
     pub shares_user: bool,
 }
 
