@@ -17,6 +17,8 @@ pub struct Watch {
     sources: Sources,
     bounds: Bounds,
     slots: [Option<Watched>; 2],
+    /// What was learned of the version that was in a slot before the one that is there now.
+    replaced: [Option<Learned>; 2],
     trial: Option<Trial>,
     usage: [Option<ProcessUsage>; 2],
     series: std::collections::VecDeque<RuntimeHealthReport>,
@@ -44,6 +46,7 @@ impl Watch {
             sources: Sources::of(&config.health),
             bounds: Bounds::of(&config.incidents),
             slots: [None, None],
+            replaced: [None, None],
             trial: None,
             usage: [None, None],
             series: std::collections::VecDeque::new(),
@@ -64,6 +67,7 @@ impl Watch {
             Some(watched) if watched.store_path == store_path => watched.monitor.set_runtime(runtime),
             _ => {
                 let monitor = Monitor::new(runtime, &self.incidents, self.sources, at);
+                self.replaced[slot.index()] = watched.as_ref().and_then(|watched| watched.monitor.learned());
                 *watched = Some(Watched { store_path: store_path.to_owned(), monitor });
             }
         }
@@ -73,11 +77,24 @@ impl Watch {
         self.slots[slot.index()].as_mut().map(|watched| &mut watched.monitor)
     }
 
-    /// Begins to look at the version under trial. Without a slot to compare with, what was learned of the version in
-    /// the other slot, while it served, is the baseline, and that version as it is now the control.
+    /// Begins to look at the version under trial. Without a slot to compare with, what was learned of the version that
+    /// served before the trial is the baseline, and that version as it is now, in the other slot, the control.
     pub fn observe(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
-        let learned = self.monitor(slot.other()).and_then(|monitor| monitor.learned());
+        let learned = match self.trial.take() {
+            // A later step of the same trial: the time before it is still the one without the candidate.
+            Some(trial) if trial.slot == slot => trial.learned,
+            _ => self.learned_beside(slot),
+        };
         self.trial = Some(Trial { slot, baseline, learned, since });
+    }
+
+    /// What was learned of the version that a candidate in `slot` is to follow: the one in the other slot, or with
+    /// strategy recreate, where there is none, the one that made place for it.
+    fn learned_beside(&self, slot: Slot) -> Option<Learned> {
+        match &self.slots[slot.other().index()] {
+            Some(active) => active.monitor.learned(),
+            None => self.replaced[slot.index()].clone(),
+        }
     }
 
     /// Nothing is under trial any more.
@@ -227,5 +244,68 @@ impl From<health::Finding> for lifecycle::Finding {
             summary: finding.summary,
             evolve: finding.evolve,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Place;
+    use crate::health::{Outcome, Probe};
+
+    const SLOW_US: u64 = 80_000;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000)
+    }
+
+    fn watch() -> Watch {
+        let text = "[runtime]\nname = \"a\"\nsource = \"/a\"\ncommand = [\"b\"]\nlisten = [\"http=127.0.0.1:1\"]\n\
+                    [health]\nhttp = { path = \"/\" }";
+        let place = Place { directory: "/etc/rei".into(), root: true, state_home: None };
+        Watch::new(&Config::from_toml(text, &place).unwrap())
+    }
+
+    fn probed(watch: &mut Watch, slot: Slot, seconds: std::ops::Range<u64>, latency_us: u64) {
+        for second in seconds {
+            let probe = Probe { outcome: Outcome::Ok, latency_us, detail: String::new() };
+            watch.monitor(slot).unwrap().observe(at(second), Signal::Probe(probe));
+        }
+    }
+
+    fn begun(watch: &mut Watch, slot: Slot, name: &str, second: u64) {
+        watch.begin(slot, &format!("/nix/store/{name}"), RuntimeRef::default(), at(second));
+    }
+
+    #[test]
+    fn a_window_is_compared_with_the_time_before_the_canary() {
+        let mut watch = watch();
+        begun(&mut watch, Slot::A, "active", 0);
+        probed(&mut watch, Slot::A, 0..60, 5_000);
+        begun(&mut watch, Slot::B, "candidate", 60);
+        watch.observe(Slot::B, Some(Slot::A), at(60));
+        // The candidate slows both down, and nobody can tell in the canary.
+        probed(&mut watch, Slot::A, 60..300, SLOW_US);
+        probed(&mut watch, Slot::B, 60..300, SLOW_US);
+        assert_eq!(watch.judge(at(300)).unwrap().verdict, Verdict::Pass);
+        watch.observe(Slot::B, None, at(300));
+        probed(&mut watch, Slot::B, 300..330, SLOW_US);
+        assert_eq!(watch.judge(at(330)).unwrap().verdict, Verdict::Fail);
+        watch.end_trial();
+        watch.observe(Slot::B, None, at(300));
+        assert_eq!(watch.judge(at(330)).unwrap().verdict, Verdict::Pass, "another trial has another time before it");
+    }
+
+    #[test]
+    fn a_runtime_that_is_recreated_is_compared_with_the_one_that_made_place() {
+        let mut watch = watch();
+        begun(&mut watch, Slot::A, "active", 0);
+        probed(&mut watch, Slot::A, 0..60, 5_000);
+        begun(&mut watch, Slot::A, "candidate", 61);
+        watch.observe(Slot::A, None, at(62));
+        probed(&mut watch, Slot::A, 62..92, SLOW_US);
+        assert_eq!(watch.judge(at(92)).unwrap().verdict, Verdict::Fail);
+        begun(&mut watch, Slot::A, "candidate", 93);
+        assert_eq!(watch.judge(at(93)).unwrap().verdict, Verdict::Fail, "a restart of the same is no other version");
     }
 }

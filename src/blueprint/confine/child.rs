@@ -56,9 +56,9 @@ const NICENESS: libc::c_int = 10;
 /// forks faster than it dies gets so far.
 const SWEEPS_MAX: usize = 100_000;
 /// The exit code of a guard or init that lost its child; a shell's code for a program that cannot be run.
-const EXIT_LOST: libc::c_int = 126;
+pub(super) const EXIT_LOST: libc::c_int = 126;
 /// Added to a signal to make an exit code, as shells do.
-const EXIT_SIGNAL: libc::c_int = 128;
+pub(super) const EXIT_SIGNAL: libc::c_int = 128;
 
 /// SECBIT_NOROOT and its lock.
 const SECBITS_NO_ROOT: libc::c_ulong = 0b11;

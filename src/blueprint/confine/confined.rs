@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::child;
+use super::child::{self, EXIT_LOST, EXIT_SIGNAL};
 use super::excess::{Excess, Watch};
 use super::fence::{self, Fences, agent_user};
 
@@ -20,11 +20,6 @@ use super::fence::{self, Fences, agent_user};
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the output of a program that has ended is still read: what a killed process had written is there at once.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Added to a signal to make an exit code, as shells and the guard do.
-const SIGNALLED: i32 = 128;
-/// The exit code of a program of which only that it has ended is known.
-const GUARD_LOST: i32 = 126;
 
 /// A program and what it may.
 #[derive(Clone, Debug)]
@@ -217,11 +212,8 @@ impl Confined {
             drop(lifeline);
             let (code, done) = match ended {
                 Ok((status, done)) => {
-                    use std::os::unix::process::ExitStatusExt;
-                    let status = status.map_err(lost)?;
                     // The guard exits; only somebody else's SIGKILL ends it otherwise.
-                    let by_signal = status.signal().map_or(GUARD_LOST, |signal| SIGNALLED + signal);
-                    (Ok(status.code().unwrap_or(by_signal)), done)
+                    (Ok(status.map_err(lost)?.code().unwrap_or(EXIT_LOST)), done)
                 }
                 Err(stopped) => {
                     let killed = tokio::time::timeout(KILL_TIMEOUT, child.wait()).await;
@@ -251,7 +243,7 @@ impl Confined {
 
 /// The signal behind an exit code.
 fn by_signal(code: i32) -> String {
-    let signal = code.checked_sub(SIGNALLED).and_then(|number| Signal::try_from(number).ok());
+    let signal = code.checked_sub(EXIT_SIGNAL).and_then(|number| Signal::try_from(number).ok());
     signal.map_or_else(String::new, |signal| format!(" ({signal})"))
 }
 
