@@ -4,7 +4,7 @@ use crate::interface::types::Verdict;
 
 use super::condition::Detection;
 use super::finding::Cause;
-use super::monitor::{LEARN, LEARN_SKIP, MISSES_MAX, Monitor, RESTARTS_MAX};
+use super::monitor::{COLD, LEARN, MISSES_MAX, Monitor, RESTARTS_MAX};
 use super::signal::Sources;
 
 impl Monitor {
@@ -65,7 +65,7 @@ impl Monitor {
                 Detection::inconclusive("nobody measures", "a probe in [health]")
             }
             None => {
-                let missing = (LEARN as u64 + LEARN_SKIP).saturating_sub(self.healthy_probes);
+                let missing = (LEARN as u64 + COLD).saturating_sub(self.healthy_probes);
                 Detection::inconclusive(
                     "no bound configured, none learned yet",
                     format!("{missing} more healthy probes"),

@@ -9,7 +9,8 @@
 //!   samples be a hundred times slower;
 //! - their tail: the binomial test of a quantile against twice the baseline's worst.
 //!
-//! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide.
+//! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide. The first latencies of its
+//! process are left out: everything is slow while it is cold.
 //!
 //! A baseline of the time before says nothing of the machine as it is now. Where Previous runs beside the candidate, it is
 //! the control: a candidate that is slower than the baseline and not slower than Previous, which has no traffic, is
@@ -166,7 +167,8 @@ pub fn judge(
     let mut case = Case::default();
     case.events(candidate, since);
     case.conditions(candidate);
-    let seen = Side::of(candidate, since, at);
+    let warm = candidate.warm_since.map(|warm| candidate.samples.between(warm.max(since), at));
+    let seen = Side { latencies: warm.unwrap_or_default(), ..Side::of(candidate, since, at) };
     let mut reference = match baseline {
         Some(Reference::Beside(active)) => Side::of(active, since, at),
         Some(Reference::Learned(it, _)) => Side {
@@ -279,8 +281,15 @@ impl Case {
             self.tail(seen, bound_us, P99_RATIO, "the bound");
         }
         let enough = |side: &[u32]| side.len() as u64 >= SAMPLES_MIN;
-        if !enough(seen) || !enough(reference) {
+        if !enough(reference) {
             return;
+        }
+        if !enough(seen) {
+            let missing = SAMPLES_MIN - seen.len() as u64;
+            return self.want(
+                "too few probes since the process is warm, to compare its latency",
+                format!("{missing} more probes of the warm process"),
+            );
         }
         let mut case = Self::default();
         case.slower(seen, reference);

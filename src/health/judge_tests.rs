@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::monitor::COLD;
 use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
 use super::*;
 use crate::config::LatencyBound;
@@ -11,8 +12,15 @@ fn bounds() -> Bounds {
     Bounds { latency: None, errors: None, samples_min: 10 }
 }
 
-fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
+/// A process that has answered before.
+fn warm() -> Monitor {
     let mut monitor = monitor();
+    monitor.measured = COLD;
+    monitor
+}
+
+fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
+    let mut monitor = warm();
     for (second, signal) in signals.into_iter().enumerate() {
         monitor.observe(at(second as u64), signal);
     }
@@ -68,6 +76,28 @@ fn a_slow_tail_fails_where_the_bulk_is_alike() {
     assert_eq!(judged(&one, None, &bounded).verdict, Verdict::Inconclusive, "one slow probe waits for more");
     let more = watched((0..60).map(|i| ok(if i == 20 { 150 } else { 5 })));
     assert_eq!(judged(&more, None, &bounded).verdict, Verdict::Pass, "and passes when more are fine");
+}
+
+#[test]
+fn a_cold_start_is_no_regression_and_passes_when_it_is_over() {
+    let starting = |slow: u64, seconds| {
+        let mut candidate = monitor();
+        feed(&mut candidate, 0..seconds, |i| ok(if i < slow { 200 } else { 5 }));
+        candidate
+    };
+    let active = watched((0..120).map(|_| ok(5)));
+    let early = judged(&starting(8, 15), Some(&active), &bounds());
+    assert_eq!(
+        (early.verdict, early.waits_for.unwrap().as_str()),
+        (Verdict::Inconclusive, "5 more probes of the warm process")
+    );
+    assert_eq!(judged(&starting(8, 30), Some(&active), &Bounds::of(&incidents())).verdict, Verdict::Pass);
+    assert_eq!(judged(&starting(30, 30), Some(&active), &bounds()).verdict, Verdict::Fail, "it stays slow");
+    let mut again = starting(8, 30);
+    again.observe(at(30), Signal::Restarted);
+    feed(&mut again, 31..38, |_| ok(200));
+    let analysis = judge(&again, Some(Reference::Beside(&active)), at(0), at(38), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Inconclusive, "another process is cold again: {:?}", analysis.reasons);
 }
 
 #[test]
@@ -146,7 +176,7 @@ fn after(before: u64, previous: impl Fn(u64) -> u64, candidate: impl Fn(u64) -> 
     let mut active = watched((0..120).map(|i| ok(before + i % 3)));
     let learned = active.learned().unwrap();
     feed(&mut active, 120..120 + seconds, |i| ok(previous(i)));
-    let mut under_trial = monitor();
+    let mut under_trial = warm();
     feed(&mut under_trial, 120..120 + seconds, |i| ok(candidate(i)));
     judge(&under_trial, Some(Reference::Learned(&learned, Some(&active))), at(120), at(120 + seconds), &bounds())
 }
@@ -193,7 +223,7 @@ fn an_operators_bound_is_no_matter_of_comparison() {
 #[test]
 fn who_takes_the_processors_is_not_excused_by_the_slowness_it_makes() {
     let using = |per_second_ms: u64, latency: u64| {
-        let mut monitor = monitor();
+        let mut monitor = warm();
         for second in 0..60 {
             let cpu_ms = Some(second * per_second_ms);
             monitor.observe(at(second), Signal::Usage(ProcessUsage { pid: Some(9), cpu_ms, ..Default::default() }));
@@ -253,7 +283,7 @@ fn failing(
     let mut failed = 0;
     for world in 0..worlds {
         let mut dice = Dice(world.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (mut one, mut other) = (monitor(), monitor());
+        let (mut one, mut other) = (warm(), warm());
         let fails = (0..seconds).any(|second| {
             one.observe(at(second), candidate(&mut dice));
             other.observe(at(second), active(&mut dice));

@@ -26,9 +26,10 @@ pub(super) const MISSES_MAX: u32 = 3;
 const ERRORS_DEFAULT: ErrorBound = ErrorBound { ratio: 0.5, r#for: Duration::from_secs(10) };
 /// The share of latencies that may exceed the bound of a 99th percentile.
 pub(super) const P99_RATIO: f64 = 0.01;
-/// Healthy probes from which the latency of this version is learned; the first [`LEARN_SKIP`] (cold caches) left out.
+/// Healthy probes from which the latency of this version is learned; the first [`COLD`] left out.
 pub(super) const LEARN: usize = 200;
-pub(super) const LEARN_SKIP: u64 = 10;
+/// The first probes of a process, whose latency says little: caches are empty, code is not compiled yet.
+pub(super) const COLD: u64 = 10;
 /// Without a configured bound, latency is bad over this many times the learned p99, and at least so much above it, in
 /// microseconds: a p99 of 200 µs that becomes 800 µs is seldom worth waking anyone.
 const LEARNED_FACTOR: u64 = 3;
@@ -71,6 +72,9 @@ pub struct Monitor {
     last_crash: Option<(String, u64)>,
 
     pub(super) samples: Samples,
+    /// Latencies of this process, and since when they count.
+    pub(super) measured: u64,
+    pub(super) warm_since: Option<Timestamp>,
     pub(super) probes: Sustained,
     pub(super) traffic: Sustained,
     /// Signs of life.
@@ -121,6 +125,8 @@ impl Monitor {
             seen: [(None, 0); CAUSES],
             last_crash: None,
             samples: Samples::default(),
+            measured: 0,
+            warm_since: None,
             probes: Sustained::new(errors.ratio, errors.r#for),
             traffic: Sustained::new(errors.ratio, errors.r#for),
             alive: Tally::new(),
@@ -228,6 +234,7 @@ impl Monitor {
             self.last_good_probe = None;
             self.usage = None;
             self.own = None;
+            self.warm_since = self.warm_since.map(|time| time.min(at));
             for time in self.restarted_at.iter_mut().chain(self.anomalies.iter_mut().map(|(time, _)| time)) {
                 *time = at.min(*time);
             }
@@ -250,6 +257,10 @@ impl Monitor {
             return;
         }
         self.samples.add(self.now, probe.latency_us);
+        self.measured = self.measured.saturating_add(1);
+        if self.measured == COLD + 1 {
+            self.warm_since = Some(self.now);
+        }
         if let Some((bound_us, slow)) = &mut self.slow {
             slow.add(self.now, 1, u64::from(late || probe.latency_us > *bound_us));
         }
@@ -263,7 +274,7 @@ impl Monitor {
     /// that followed the runtime would follow a slow decline as well.
     fn learn(&mut self) {
         self.healthy_probes = self.healthy_probes.saturating_add(1);
-        if self.slow.is_some() || self.healthy_probes < LEARN_SKIP + LEARN as u64 {
+        if self.slow.is_some() || self.healthy_probes < COLD + LEARN as u64 {
             return;
         }
         let all = self.samples.between(Timestamp::default(), self.now);
@@ -305,6 +316,8 @@ impl Monitor {
     /// Nothing that was known of the process before is true of the next.
     fn new_process(&mut self) {
         self.ready = None;
+        self.measured = 0;
+        self.warm_since = None;
         self.usage = None;
         self.own = None;
         self.last_good_probe = None;
