@@ -47,7 +47,8 @@ impl fmt::Display for Excess {
             }
             Self::Disk { dir, left, bound } => {
                 let dir = dir.display();
-                write!(f, "wrote until {} MiB were free at {dir}, where {} MiB must stay free,", mib(left), mib(bound))
+                // Others write there, too: it need not be to blame, and is what can be spared.
+                write!(f, "ran while only {} MiB were free at {dir}, where {} MiB must be,", mib(left), mib(bound))
             }
         }
     }

@@ -22,6 +22,9 @@ pub(super) const WORK_MAX: Duration = Duration::from_secs(60);
 pub(super) const TRIAL_MAX: Duration = Duration::from_secs(40);
 /// A look at something that is there or comes at once.
 pub(super) const SOON_MAX: Duration = Duration::from_secs(20);
+/// What counts as quick for a service that answers in a millisecond: a stall or two of the machine, and no requests that a
+/// slow version had still accepted.
+const QUICK: Duration = Duration::from_millis(20);
 /// The bound of one request of the story's own.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Where the bug is: a style that the greeter does not have.
@@ -94,15 +97,18 @@ impl<'s, 'u> Story<'s, 'u> {
         answer.ok().map(|answer| answer.status)
     }
 
-    /// Waits until so many requests in a row are as quick as the operator wants them, and gives what became of them.
+    /// Waits until so many requests in a row are quick, and gives what became of them.
     pub(super) async fn quick_again(&mut self, more: u64) -> Result<Tally, Error> {
         let deadline = std::time::Instant::now() + SOON_MAX;
         loop {
             let tally = self.after_requests(more).await?;
-            if Duration::from_micros(tally.latency_us(0.99)) < LATENCY_BOUND {
+            let p99 = Duration::from_micros(tally.latency_us(0.99));
+            let late = std::time::Instant::now() > deadline;
+            // On a busy machine it may never be as quick as that; under the operator's bound it must be.
+            if p99 < QUICK || (late && p99 < LATENCY_BOUND) {
                 return Ok(tally);
             }
-            if std::time::Instant::now() > deadline {
+            if late {
                 return Err(Error::unexpected(format!("the service is still slow after {SOON_MAX:?}: {tally}")));
             }
         }
