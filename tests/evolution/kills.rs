@@ -141,9 +141,14 @@ impl Census {
             move || {
                 let mut looks = 0;
                 while !end.load(Ordering::Relaxed) {
-                    let there = of_service(&state);
-                    let slots: Vec<&str> = there.iter().filter_map(Process::slot).collect();
-                    if ["a", "b"].iter().any(|slot| slots.iter().filter(|it| *it == slot).count() > 1) {
+                    let mut there = of_service(&state);
+                    if is_double(&there) {
+                        // Processes are looked at one after the other, and one that was there may have ended before its
+                        // successor was looked at. Two that are seen again were there at once.
+                        let again = of_service(&state);
+                        there.retain(|process| again.contains(process));
+                    }
+                    if is_double(&there) {
                         doubles.lock().unwrap().push(there);
                     }
                     looks += 1;
@@ -168,6 +173,12 @@ impl Drop for Census {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether a slot has more than one.
+fn is_double(there: &[Process]) -> bool {
+    let slots: Vec<&str> = there.iter().filter_map(Process::slot).collect();
+    ["a", "b"].iter().any(|slot| slots.iter().filter(|it| *it == slot).count() > 1)
 }
 
 struct Run {
