@@ -106,7 +106,7 @@ const LONG: &[(&str, &str)] = &[];
 const SLEEPS: &[(&str, usize, &str)] = &[
     ("tests/interface/peers.rs", 1, "that a stream has ended is seen by nothing coming any more"),
     ("tests/instance/spawning.rs", 1, "kills at moments spread over the cycle of a spawn"),
-    ("tests/instance/helper.rs", 1, "the program under test hangs on purpose"),
+    ("tests/instance/helper.rs", 2, "the program under test hangs on purpose, or takes its time for an answer"),
     ("tests/bad_input/lab.rs", 3, "looks at another process's answers and files until they are there"),
     ("tests/evolution/kills.rs", 2, "kills at random moments, and looks until processes are gone"),
     ("tests/evolution/load.rs", 2, "looks at the counts of its own threads until they have grown"),

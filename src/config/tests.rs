@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
 use super::*;
@@ -247,6 +248,23 @@ fn every_rule_has_its_word() {
     said.push(page_of(""));
     assert!(said.iter().all(|page| page != "no problem"), "{said:#?}");
     insta::assert_snapshot!(said.join("---\n"));
+}
+
+#[test]
+fn a_service_is_stopped_as_it_wants() {
+    let read = |more: &str| parse(&format!("{FIVE_LINES}{more}")).map(|config| config.runtime);
+    let usual = read("").unwrap();
+    assert_eq!((usual.stop_signal, usual.stop_mode), (Signal::SIGTERM, StopMode::ControlGroup));
+    let chosen = read("stop_signal = \"QUIT\"\nstop_mode = \"mixed\"\n").unwrap();
+    assert_eq!((chosen.stop_signal, chosen.stop_mode), (Signal::SIGQUIT, StopMode::Mixed));
+    for (wrong, word) in [
+        ("stop_signal = \"SIGKILL\"", "no process can act on it"),
+        ("stop_signal = \"sigquit\"", "no signal has this name"),
+        ("stop_mode = \"process\"", "cannot be \"process\""),
+    ] {
+        let problems = read(wrong).unwrap_err();
+        assert!(problems[0].message.contains(word) && problems[0].hint.is_some(), "{problems:?}");
+    }
 }
 
 #[test]
