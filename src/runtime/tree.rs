@@ -246,13 +246,7 @@ impl Tree {
         members.extend(lock(&tree.seen).iter().filter_map(|(pid, start)| {
             process::stat(*pid).filter(|stat| stat.start_ticks == *start && stat.pid != main.pid)
         }));
-        let mut known: BTreeSet<u32> = members.iter().map(|stat| stat.pid).collect();
-        let mut next = 0;
-        while next < members.len() && members.len() < SEEN_MAX {
-            let Some(children) = process::children(members[next].pid) else { break };
-            members.extend(children.into_iter().filter(|pid| known.insert(*pid)).filter_map(process::stat));
-            next += 1;
-        }
+        let mut members = process::below(members, SEEN_MAX);
         members.retain(|stat| !stat.is_zombie());
         let seen = members.iter().filter(|stat| stat.pid != main.pid).map(|stat| (stat.pid, stat.start_ticks));
         *lock(&tree.seen) = seen.take(SEEN_MAX).collect();
