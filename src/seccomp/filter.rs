@@ -1,9 +1,8 @@
 //! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
 //!
 //! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here, and any
-//! agent. What
-//! is refused reaches around the other rules (the group that the kernel picks a listener from, other processes of the
-//! same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
+//! agent. What is refused reaches around the other rules (the group that the kernel picks a listener from, other processes
+//! of the same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
 
 use std::collections::BTreeMap;
 

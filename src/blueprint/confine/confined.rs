@@ -157,8 +157,13 @@ impl Error {
             Self::NoLandlock => "boot with lsm=landlock,... (Linux 5.13 or newer): cat /sys/kernel/security/lsm".into(),
             Self::NoProgram { program } => format!("install {} or give its full path in rei.toml", program.display()),
             Self::OwnProgram { .. } => "agents and commands belong to the operator: install it outside the tree".into(),
-            Self::Start { program, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Self::Start { program, source } if source.raw_os_error() == Some(libc::EACCES) => {
                 format!("the agent's own user must be able to run it: chmod -R o+rX {}", program.display())
+            }
+            Self::Start { source, .. } if matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+                "a filter around rei refuses the fence: the unit's SystemCallFilter, or a container's profile, must have \
+                 seccomp, landlock_restrict_self, unshare and mount"
+                    .into()
             }
             Self::Fence { .. } | Self::Start { .. } | Self::Lost { .. } => return None,
         })
