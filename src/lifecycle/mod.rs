@@ -8,7 +8,7 @@
 //! ```text
 //! Empty ─▶ Installing ─▶ Steady ──incident, commit or operator──▶ Diagnosing ─▶ Building ─▶ Validating
 //!                          ▲                                          │            │            │
-//!                          ├──────────── failed, rejected ────────────┴────────────┴────────────┤
+//!                          ├────── failed, rejected, unchanged ───────┴────────────┴────────────┤
 //!                          │                                                            [AwaitingApproval]
 //!                          ├──◀ confirmed ── Observing ◀── Promoting ◀── Canary ◀───────────────┘
 //!                          │                     │             │            │
@@ -27,6 +27,7 @@ mod recover;
 mod serve;
 mod state;
 mod step;
+mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
 pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};

@@ -130,9 +130,13 @@ impl Lifecycle {
             }
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => None,
             Phase::Steady => {
-                let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
-                let known = self.steady_target(to).is_some();
-                (!known).then_some(Refusal::NotFound { what: "known-good version at", name, hint })
+                let Some(target) = self.steady_target(to) else {
+                    let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
+                    return Some(Refusal::NotFound { what: "known-good version at", name, hint });
+                };
+                // Another commit with the same build may have failed since.
+                let content = target.version.store_path;
+                self.is_quarantined(&content).then_some(Refusal::Quarantined { content })
             }
             Phase::Empty
             | Phase::Installing

@@ -31,6 +31,8 @@ impl Lifecycle {
             Phase::Installing => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } if active => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Duty::Standby,
+            // With strategy recreate the version that is left is in Active's slot until its end: it is not started again.
+            Phase::RollingBack { .. } if active && !self.holds_active(slot) => Duty::Free,
             _ if active => Duty::Active,
             Phase::Canary { .. }
             | Phase::Promoting { .. }
@@ -44,6 +46,11 @@ impl Lifecycle {
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. } => Duty::Free,
         }
+    }
+
+    fn holds_active(&self, slot: Slot) -> bool {
+        let active = self.active.as_ref().map(|active| &active.version.store_path);
+        self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
     }
 
     pub(super) fn start(&mut self, out: &mut Out, slot: Slot, version: Version, role: Role) {

@@ -16,6 +16,9 @@ pub const OPEN_INCIDENTS_MAX: usize = 64;
 /// Contents that can be in quarantine at once; the oldest leaves first.
 pub const QUARANTINE_MAX: usize = 4096;
 
+/// Trees whose commits are settled without a quarantine; the oldest leaves first, and would be built once more.
+pub const SETTLED_MAX: usize = 256;
+
 /// Fingerprints whose evolutions are counted; the oldest leaves first.
 pub const ATTEMPTS_MAX: usize = 1024;
 
@@ -37,6 +40,8 @@ pub struct Lifecycle {
     pub(super) upgrade: Option<Commit>,
     pub(super) asked: Option<Asked>,
     pub(super) quarantine: Vec<Quarantined>,
+    #[serde(default)]
+    pub(super) settled: VecDeque<Settled>,
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
     pub(super) known_good: BTreeMap<u64, Version>,
@@ -309,6 +314,15 @@ impl Quarantined {
     pub fn answers_to(&self, name: &str) -> bool {
         !name.is_empty() && [&self.candidate.0, &self.tree, &self.store_path].into_iter().any(|known| known == name)
     }
+}
+
+/// Files of a commit that is no news any more although no version came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Settled {
+    /// The git tree.
+    pub(super) tree: String,
+    /// The store path that it builds as: it is no news as long as that is Active's.
+    pub(super) same_as: String,
 }
 
 /// A timer that is set.

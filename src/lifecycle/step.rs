@@ -120,9 +120,10 @@ impl Lifecycle {
         let (from, to) = match action {
             MaintenanceAction::Promoted => (self.previous.as_ref().map(|previous| previous.version.clone()), active),
             MaintenanceAction::RolledBack => (evolution.and_then(|evolution| evolution.version.clone()), active),
-            MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => {
-                (active.clone(), active)
-            }
+            MaintenanceAction::Rejected
+            | MaintenanceAction::Unchanged
+            | MaintenanceAction::Restarted
+            | MaintenanceAction::Deferred => (active.clone(), active),
         };
         out.push(Effect::Record(Maintenance {
             action,

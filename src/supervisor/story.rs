@@ -144,6 +144,7 @@ fn record(maintenance: &Maintenance) -> (Weight, String) {
     match maintenance.action {
         MaintenanceAction::Promoted => (Weight::Step, format!("{evolution}promoted, Active is {active}: {reason}")),
         MaintenanceAction::Rejected => (Weight::Warning, format!("{evolution}rejected, Active stays: {reason}")),
+        MaintenanceAction::Unchanged => (Weight::Step, format!("{evolution}unchanged, Active stays: {reason}")),
         MaintenanceAction::RolledBack => {
             (Weight::Warning, format!("{evolution}rolled back, Active is {active} again: {reason}"))
         }

@@ -366,12 +366,12 @@ fn each_type_is_written_as_defined_and_read_back() {
 fn every_word_of_every_enum_is_defined() {
     let interface = Interface::try_from(operations::DEFINITION).unwrap();
     let conforms = |value: Value, ty: &str| conforms(&value, &Type::Custom(ty.try_into().unwrap()), &interface, ty);
-    use MaintenanceAction::{Deferred, Promoted, Rejected, Restarted, RolledBack};
+    use MaintenanceAction::{Deferred, Promoted, Rejected, Restarted, RolledBack, Unchanged};
     use Phase::{AwaitingApproval, Building, Canary, Diagnosing, Observing, RollingBack, Steady, Validating};
     for phase in [Steady, Diagnosing, Building, Validating, AwaitingApproval, Canary, Observing, RollingBack] {
         conforms(json!(phase), "Phase");
     }
-    for action in [Promoted, Rejected, RolledBack, Restarted, Deferred] {
+    for action in [Promoted, Rejected, Unchanged, RolledBack, Restarted, Deferred] {
         conforms(json!(action), "MaintenanceAction");
     }
     use IncidentClass::{BehavioralDegradation, ObservabilitySignal, PolicyViolation, RuntimeFailure, UpgradeRequest};

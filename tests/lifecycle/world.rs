@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use rei::interface::types::{EvolutionId, ReportId, Verdict, Version};
+use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy, ReportDigest, Request,
-    Routing, Run, Running, Slot, Standby, Step, Timer,
+    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, Maintenance, OnInconclusive, Phase, Plan, Policy,
+    ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer,
 };
 use rei::time::Timestamp;
 
@@ -33,9 +33,24 @@ pub enum Task {
     Install(EvolutionId),
     Diagnose(EvolutionId),
     Build(EvolutionId),
-    Validate(EvolutionId, String, ReportId),
+    Validate(EvolutionId, Judged, ReportId),
     Prepare(String),
     Judge,
+}
+
+/// What a report speaks of: the build, and the commit whose files and checks were held against Active's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Judged {
+    pub store_path: String,
+    pub rev: String,
+    pub tree: String,
+}
+
+impl Judged {
+    fn of(version: &Version) -> Self {
+        let Version { store_path, rev, tree, .. } = version.clone();
+        Self { store_path, rev, tree }
+    }
 }
 
 /// A process in a slot.
@@ -58,9 +73,11 @@ pub struct World {
     pub generations: Vec<(u64, String)>,
     pub tasks: BTreeSet<Task>,
     pub plan: Option<Plan>,
-    pub first: Option<String>,
-    pub passed: BTreeSet<String>,
+    pub first: Option<Judged>,
+    pub passed: BTreeSet<Judged>,
     pub built: u8,
+    /// Whether an evolution ended without a judgement, for the build was Active's.
+    pub unchanged: bool,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
     pub broken: Vec<&'static str>,
@@ -79,7 +96,7 @@ pub enum Action {
 /// What makes an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    Commit { same_as_quarantined: bool },
+    Commit(Files),
     Find,
     Answer(Task, bool),
     Verdict(Task, Verdict),
@@ -90,6 +107,17 @@ pub enum Cause {
     Due(Timer),
     Degrades,
     Ask(Request),
+}
+
+/// What a new commit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Files {
+    /// What was not there before.
+    New,
+    /// What was quarantined last.
+    Quarantined,
+    /// What was not there before, but makes no difference to Active's build.
+    SameBuild,
 }
 
 pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
@@ -121,8 +149,9 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
+/// What a tree is built as. `t1+2` is built as `t1` is: it differs in files that the package does not read.
 pub fn path(tree: &str) -> String {
-    format!("/nix/store/{tree}")
+    format!("/nix/store/{}", tree.split('+').next().expect("split gives one at least"))
 }
 
 impl World {
@@ -140,6 +169,7 @@ impl World {
             first: None,
             passed: BTreeSet::new(),
             built: 0,
+            unchanged: false,
             gave_up: false,
             recovered_in: None,
             broken: Vec::new(),
@@ -163,12 +193,13 @@ impl World {
     }
 
     fn check_active(&mut self) {
-        let path = &self.core.active().expect("checked").version.store_path;
-        let first = self.first.as_ref().is_none_or(|first| first == path);
-        if !first && !self.passed.contains(path) {
-            self.broken.push("I2: Active without a passing report");
+        // The commit counts as much as the build: its files and its checks are what the next candidate is held against.
+        let active = Judged::of(&self.core.active().expect("checked").version);
+        let first = self.first.as_ref().is_none_or(|first| *first == active);
+        if !first && !self.passed.contains(&active) {
+            self.broken.push("I2: Active without a passing report for exactly this version");
         }
-        self.first.get_or_insert_with(|| path.clone());
+        self.first.get_or_insert(active);
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -178,7 +209,7 @@ impl World {
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
             Effect::Validate { evolution, version, report, .. } => {
                 self.refuse_quarantined(&version.store_path);
-                self.tasks.insert(Task::Validate(evolution, version.store_path, report))
+                self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
             }
             Effect::Cancel { evolution } => {
                 self.tasks.retain(|task| {
@@ -215,6 +246,10 @@ impl World {
             }
             Effect::GiveUp { .. } => {
                 self.gave_up = true;
+                true
+            }
+            Effect::Record(Maintenance { action: MaintenanceAction::Unchanged, .. }) => {
+                self.unchanged = true;
                 true
             }
             Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => true,
@@ -257,13 +292,17 @@ impl World {
     /// The event that a cause makes, after the world has changed by it.
     pub fn event(&mut self, cause: Cause) -> Event {
         match cause {
-            Cause::Commit { same_as_quarantined } => {
+            Cause::Commit(files) => {
                 self.left.commits -= 1;
-                let known = self.core.quarantine().last().map(|entry| entry.tree.clone());
-                let tree = known.filter(|_| same_as_quarantined).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = match files {
+                    Files::New => self.new_tree(),
+                    Files::Quarantined => self.core.quarantine().last().expect("only with one").tree.clone(),
+                    Files::SameBuild => {
+                        let active = self.core.active().expect("only with one").version.tree.clone();
+                        let built_as = active.split('+').next().expect("split gives one at least").to_owned();
+                        format!("{built_as}+{}", self.new_tree())
+                    }
+                };
                 Event::Followed { rev: format!("r-{tree}"), tree }
             }
             Cause::Find => {
@@ -319,6 +358,11 @@ impl World {
         }
     }
 
+    fn new_tree(&mut self) -> String {
+        self.built += 1;
+        format!("t{}", self.built)
+    }
+
     fn answer(&mut self, task: Task, well: bool) -> Event {
         self.tasks.remove(&task);
         if !well {
@@ -331,10 +375,8 @@ impl World {
             }
             Task::Install(evolution) | Task::Build(evolution) => {
                 let rev = self.core.evolution().and_then(|it| it.rev.clone());
-                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned)).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
+                let tree = tree.unwrap_or_else(|| self.new_tree());
                 let version = Version { store_path: path(&tree), rev: format!("r-{tree}"), tree, drv: String::new() };
                 Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] }
             }
@@ -358,9 +400,10 @@ impl World {
             self.left.failures -= 1;
         }
         match task {
-            Task::Validate(evolution, store_path, id) => {
+            Task::Validate(evolution, judged, id) => {
+                let store_path = judged.store_path.clone();
                 if verdict == Verdict::Pass {
-                    self.passed.insert(store_path.clone());
+                    self.passed.insert(judged);
                 }
                 let report = ReportDigest { id, store_path, verdict, summary: "unit".into() };
                 Event::Validated { evolution, report }
@@ -422,9 +465,12 @@ impl World {
         }
         let fallible = self.left.failures > 0;
         if self.left.commits > 0 {
-            causes.push(Cause::Commit { same_as_quarantined: false });
+            causes.push(Cause::Commit(Files::New));
             if !self.core.quarantine().is_empty() {
-                causes.push(Cause::Commit { same_as_quarantined: true });
+                causes.push(Cause::Commit(Files::Quarantined));
+            }
+            if self.core.active().is_some() {
+                causes.push(Cause::Commit(Files::SameBuild));
             }
         }
         if self.left.findings > 0 && self.core.active().is_some() {
