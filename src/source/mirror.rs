@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify, RwLock, RwLockReadGuard};
 
 use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
@@ -24,7 +24,7 @@ const FOLLOWED: &str = "refs/rei/followed";
 const ACTIVE: &str = "refs/rei/active";
 /// Branches that are named when the followed ref does not exist.
 const KNOWN_REFS_MAX: usize = 10;
-/// The bound of a garbage collection: a large history takes minutes, and nothing waits for it.
+/// The bound of a step of packing: a large history takes minutes, and nothing waits for it.
 const TIDY_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// A private bare copy of one repository, of which one ref is followed.
@@ -35,6 +35,16 @@ pub struct Mirror {
     followed: String,
     /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
     fetching: Arc<Mutex<()>>,
+    turns: Arc<Turns>,
+}
+
+/// Who works with the mirror's objects, and who packs them.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Readers need objects; the writer packs them and drops those that nothing keeps.
+    lock: RwLock<()>,
+    /// Somebody needs objects now: who packs gives way.
+    wanted: Notify,
 }
 
 impl Mirror {
@@ -70,10 +80,10 @@ impl Mirror {
                 .into_owned(),
             None => source.to_owned(),
         };
-        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default() })
+        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default(), turns: Arc::default() })
     }
 
-    /// The bare repository, which Nix fetches from (`git+file://PATH?ref=REF&rev=COMMIT`).
+    /// The bare repository.
     pub fn git_dir(&self) -> PathBuf {
         self.dir.join("mirror.git")
     }
@@ -89,13 +99,8 @@ impl Mirror {
     }
 
     /// The ref under which a candidate's commit is kept.
-    pub fn candidate_ref(id: &CandidateId) -> String {
+    fn candidate_ref(id: &CandidateId) -> String {
         format!("refs/rei/candidates/{id}")
-    }
-
-    /// The ref under which Active's commit is kept.
-    pub fn active_ref() -> &'static str {
-        ACTIVE
     }
 
     /// The commit that the followed ref has now, asked of the source; nothing is transferred.
@@ -112,6 +117,7 @@ impl Mirror {
     /// As [`Mirror::look`], or when the transfer fails.
     pub async fn fetch(&self) -> Result<ObjectId, Error> {
         let _alone = self.fetching.lock().await;
+        let _using = self.in_use().await;
         let (_, name) = self.find_remote(&self.followed).await?;
         self.fetch_refs(&[format!("+{name}:{FOLLOWED}")]).await?;
         self.commit_of(FOLLOWED).await
@@ -132,6 +138,7 @@ impl Mirror {
             return Err(Error::RefName { name: rev.to_owned() });
         }
         let _alone = self.fetching.lock().await;
+        let _using = self.in_use().await;
         let missing = match self.find_remote(rev).await {
             Ok((_, name)) => {
                 let kept = format!("refs/rei/source/{}", name.strip_prefix("refs/").unwrap_or(&name));
@@ -190,14 +197,39 @@ impl Mirror {
         self.kept(ACTIVE).await
     }
 
-    /// Packs the mirror and drops objects that nothing kept has needed for two weeks.
+    /// Packs the mirror and drops objects that nothing kept has needed for two weeks. Gives way to whoever needs objects:
+    /// then `false` is given, and it is to be tried again.
     ///
     /// # Errors
     /// When git fails or takes longer than 15 minutes.
-    pub async fn tidy(&self) -> Result<(), Error> {
+    pub async fn tidy(&self) -> Result<bool, Error> {
+        let mut wanted = std::pin::pin!(self.turns.wanted.notified());
+        // From here on no call is missed.
+        wanted.as_mut().enable();
+        let Ok(_alone) = self.turns.lock.try_write() else { return Ok(false) };
+        // The only step that takes a lock of git's, and a short one: never left in the middle. So not `git gc`.
+        self.update_ref("pack the refs", &["pack-refs", "--all", "--prune"]).await?;
+        tokio::select! {
+            packed = self.pack() => packed.map(|()| true),
+            () = wanted => Ok(false),
+        }
+    }
+
+    async fn pack(&self) -> Result<(), Error> {
         let doing = "tidy the mirror";
-        let output = self.git().try_run(doing, TIDY_TIMEOUT, ["gc", "--quiet", "--prune=2.weeks.ago"]).await?;
-        expect_success(doing, &output)
+        // One thread: whoever serves has the other processors.
+        let repack =
+            ["-c", "pack.threads=1", "repack", "-A", "-d", "-l", "--quiet", "--unpack-unreachable=2.weeks.ago"];
+        for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {
+            expect_success(doing, &self.git().try_run(doing, TIDY_TIMEOUT, args).await?)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody packs the objects, and keeps them from being packed until the guard is dropped.
+    pub(super) async fn in_use(&self) -> RwLockReadGuard<'_, ()> {
+        self.turns.wanted.notify_waiters();
+        self.turns.lock.read().await
     }
 
     /// git on the mirror.
@@ -480,7 +512,7 @@ mod tests {
         mirror.keep_candidate(&CandidateId::numbered(1), &active).await.unwrap();
         repository.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
         assert_ne!(mirror.fetch().await.unwrap(), active);
-        mirror.tidy().await.unwrap();
+        assert!(mirror.tidy().await.unwrap(), "nobody needs objects");
         assert_eq!(mirror.active().await.unwrap(), Some(active.clone()));
         assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), Some(active.clone()));
         mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();

@@ -6,6 +6,7 @@
 //! | `parse.rs` | what git prints, read by pure functions |
 //! | `mirror.rs` | the private bare copy: followed ref, kept commits |
 //! | `commits.rs` | questions about its commits |
+//! | `export.rs` | the files of a commit, written byte for byte |
 //! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
@@ -16,6 +17,7 @@
 
 mod commits;
 mod error;
+mod export;
 mod follow;
 mod git;
 mod harvest;
@@ -25,12 +27,15 @@ mod parse;
 mod workspace;
 
 #[cfg(test)]
+mod export_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use commits::{Subject, TreeFile};
 pub use error::Error;
+pub use export::{Described, Exported};
 pub use follow::Follower;
 pub use git::GIT_VERSION_MIN;
 pub(crate) use harvest::read_bounded;

@@ -255,14 +255,23 @@ fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
 }
 
 /// A private directory beside the mirror. What a crash or a cancelled call left there goes with the next use of the name.
-struct Scratch(PathBuf);
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    async fn make(mirror: &Mirror, name: &str) -> Result<Self, Error> {
+    pub(super) async fn make(mirror: &Mirror, name: &str) -> Result<Self, Error> {
         let dir = mirror.scratch(name);
         remove_dir(&dir).await?;
         std::fs::create_dir_all(&dir).map_err(|source| io("make", &dir, source))?;
         Ok(Self(dir))
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) async fn remove(self) -> Result<(), Error> {
+        remove_dir(&self.0).await
     }
 
     fn index(&self) -> PathBuf {

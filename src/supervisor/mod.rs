@@ -7,6 +7,7 @@
 //! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
 //! | `slots`, `attend`, `logpipe`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
 //! | `watch` | monitors and the judgement of the version under trial |
+//! | `sources` | the files of commits in the store |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
 //! | `story` | the log, for a person |
@@ -39,6 +40,7 @@ mod rules;
 mod shell;
 mod slots;
 mod sockets;
+mod sources;
 mod start;
 mod status;
 mod story;

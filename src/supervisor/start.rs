@@ -21,6 +21,7 @@ use super::reexec;
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sockets::{Control, Facade};
+use super::sources::Sources;
 use super::tools::{Tools, Workshop};
 use super::watch::Watch;
 use super::work::reason;
@@ -395,7 +396,8 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots };
+    let sources = Sources::default();
+    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, sources, profile, roots };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -515,6 +517,7 @@ impl Shell {
             paths: old.paths.clone(),
             workshop: old.workshop.clone(),
             mirror: old.mirror.clone(),
+            sources: old.sources.clone(),
             profile: old.profile.clone(),
             roots: old.roots.clone(),
         });

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::paths::Paths;
+use super::sources::{Held, Sources};
 use crate::config::Config;
-use crate::nix::{self, Builder, FlakeRef, Nix, Profile, Refusal, Roots};
+use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
 use crate::source::{Mirror, ObjectId};
 
 /// The root that keeps the builder of sandboxed checks.
@@ -25,6 +26,8 @@ pub struct Tools {
     pub workshop: Workshop,
     /// The runtime's source.
     pub mirror: Mirror,
+    /// The files of commits in the store.
+    pub sources: Sources,
     /// The profile.
     pub profile: Profile,
     /// The garbage collector's roots.
@@ -67,13 +70,12 @@ impl Tools {
         self.workshop.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
     }
 
-    /// The flake at a commit that `reference` holds in the mirror.
+    /// The flake at a commit that the mirror has.
     ///
     /// # Errors
-    /// When it cannot be named.
-    pub fn flake(&self, commit: &ObjectId, reference: &str) -> crate::nix::Result<FlakeRef> {
-        let flake = FlakeRef::git(self.mirror.git_dir(), commit.as_str())?;
-        Ok(flake.on_ref(reference).in_dir(&self.config.runtime.dir))
+    /// Why its files cannot be in the store.
+    pub async fn flake(&self, commit: &ObjectId) -> Result<Held, String> {
+        self.sources.flake(self, commit).await
     }
 
     /// Builds at once: all processors but one, which the runtime keeps.

@@ -15,12 +15,11 @@ const LOG_TAIL_BYTES: usize = 4 << 10;
 pub(super) async fn build_version(
     tools: &Tools,
     commit: &ObjectId,
-    reference: &str,
     root: &str,
     inputs: &Inputs,
 ) -> Result<Version, String> {
     let nix = |error: crate::nix::Error| reason(&error, error.hint());
-    let flake = tools.flake(commit, reference).map_err(nix)?;
+    let flake = tools.flake(commit).await?;
     let drv_root = tools.roots.path(&format!("{root}-drv")).map_err(nix)?;
     let package = &tools.config.runtime.package;
     let by_hand = |error: crate::nix::Error| {
