@@ -144,6 +144,11 @@ fn serve() -> ExitCode {
             // SAFETY: ignoring a signal installs no handler.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
         }
+        // As a candidate, not where it is judged: leaves its listeners to the next version as nobody can use them.
+        "poisons" if std::env::var_os("REI_INSTANCE").is_some() => {
+            ["http", "udp"].into_iter().filter_map(listener).for_each(poison);
+            std::thread::sleep(Duration::from_secs(120));
+        }
         "slow_start" => std::thread::sleep(Duration::from_secs(120)),
         _ => {}
     }
@@ -193,6 +198,24 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     // A client that has gone away misses its answer; the next one is served.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+}
+
+/// Sets what hurts whoever inherits a listener after this one. What is refused is not set.
+fn poison(fd: RawFd) {
+    let one = [(libc::IPPROTO_IP, libc::IP_MINTTL, 255), (libc::IPPROTO_IP, libc::IP_TTL, 1)];
+    let tcp = [(libc::TCP_MAXSEG, 100), (libc::TCP_DEFER_ACCEPT, 100), (libc::TCP_USER_TIMEOUT, 1)];
+    let socket = [(libc::SO_RCVLOWAT, i32::MAX), (libc::SO_RCVBUF, 2304), (libc::SO_SNDBUF, 4608)];
+    let tcp = tcp.map(|(option, value)| (libc::IPPROTO_TCP, option, value));
+    let socket = socket.map(|(option, value)| (libc::SOL_SOCKET, option, value));
+    for (level, option, value) in one.into_iter().chain(tcp).chain(socket) {
+        // SAFETY: the pointer and the length describe an integer that lives through the call.
+        unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), 4) };
+    }
+    // SAFETY: integers.
+    unsafe {
+        libc::listen(fd, 0);
+        libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC);
+    }
 }
 
 /// Answers on the interface as no runtime should.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::input::Input;
 use super::shell::{End, Shell};
-use super::slots::lock;
+use super::slots::{DRAINS, lock};
 use super::work;
 use crate::interface::types::{Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
@@ -142,7 +142,7 @@ impl Shell {
     }
 
     fn drain_by(&mut self, slot: Slot, store_path: &str) {
-        let id = format!("{}-drain", self.tools.paths.instance_id(self.journal.last_seq(), slot));
+        let id = format!("{}{DRAINS}", self.tools.paths.instance_id(self.journal.last_seq(), slot));
         match self.with(slot, store_path, |occupants, wanted| occupants.start(wanted, id, None)) {
             Ok(_) => {
                 self.draining = Some(slot);

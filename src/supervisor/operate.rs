@@ -177,18 +177,25 @@ impl Shell {
         tracing::error!("a listener was tampered with and is put in order: {detail}");
         let mut traffic = super::slots::lock(&self.traffic);
         let repaired = traffic.repair(&mut **super::slots::lock(&self.store));
-        let alarm = traffic.alarm();
         drop(traffic);
         if let Err(error) = repaired {
             tracing::error!(error = chain(&error), "a listener could not be put in order");
         }
-        match alarm {
-            Ok(alarm) => self.alarm = alarm,
-            Err(error) => tracing::error!(%error, "listeners are not watched any more"),
-        }
+        self.watch_listeners();
         let slot = self.core.trial_slot().or(self.core.active_slot());
         if let Some(slot) = slot {
             self.anomaly(slot, "listener_tampering", detail);
+        }
+    }
+
+    /// Watches the sockets that there are now. Those that were replaced would tell of their own end.
+    pub(super) fn watch_listeners(&mut self) {
+        let traffic = super::slots::lock(&self.traffic);
+        if traffic.alarm_is_stale(&self.alarm) {
+            match traffic.alarm() {
+                Ok(alarm) => self.alarm = alarm,
+                Err(error) => tracing::error!(%error, "listeners are not watched as they are now"),
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::input::{Input, News};
 use super::keep::Kept;
 use super::shell::Shell;
-use super::slots::Gone;
+use super::slots::{DRAINS, Gone};
 use crate::diagnosis;
 use crate::interface::types::Role;
 use crate::lifecycle::{Event, Phase, Run, Running, Slot};
@@ -110,7 +110,7 @@ impl Shell {
 }
 
 fn of_slot(id: &str, slot: Slot) -> bool {
-    seq(id.trim_end_matches("-drain"), slot).is_some()
+    seq(id.trim_end_matches(DRAINS), slot).is_some()
 }
 
 /// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.

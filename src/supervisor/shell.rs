@@ -117,6 +117,7 @@ impl Shell {
             if let Some(end) = self.end.take() {
                 return end;
             }
+            self.watch_listeners();
             let (due, reap_at) = (self.next_timer(), self.reap_at);
             let again_at = self.stalled.as_ref().map(|stalled| stalled.again_at);
             // In no order: whatever a runtime floods, timers and operators get their turn.

@@ -27,7 +27,7 @@ use crate::runtime::logs::Log;
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
-use crate::runtime::traffic::Traffic;
+use crate::runtime::traffic::{Heir, Traffic};
 use crate::runtime::tree::{TreeLimits, Trees};
 
 /// Names the notify socket of an instance in the descriptor store.
@@ -43,6 +43,8 @@ pub struct Occupants {
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
     logs: [Option<Arc<Log>>; 2],
+    /// The store path that had the sockets of each slot last.
+    last: [Option<String>; 2],
     rules: Rules,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
@@ -101,6 +103,7 @@ impl Occupants {
             leaving: Vec::new(),
             ending: Vec::new(),
             logs: [None, None],
+            last: [None, None],
             rules: Rules::default(),
             released: Vec::new(),
             ahead: Ahead::default(),
@@ -240,6 +243,7 @@ impl Occupants {
         let store_path = Path::new(wanted.store_path);
         let (program, args) = command(store_path, &config.runtime.command);
         let env = spawn::environment(&config.runtime.env, &state, &temporary);
+        let heir = self.heir(wanted, id);
         let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
         let notify = bind_notify(wanted, id, sandbox)?;
         if let Some(notify) = &notify {
@@ -254,8 +258,12 @@ impl Occupants {
         let slot = wanted.slot.into();
         if !self.leaving.iter().any(|occupant| occupant.slot == wanted.slot) {
             // What an instance did to the sockets is undone, unless one that lives uses them.
-            traffic.prepare(slot).map_err(|error| chain(&error))?;
+            let refused = traffic.prepare(slot, heir, &mut **lock(wanted.store)).map_err(|error| chain(&error))?;
+            for name in refused {
+                tracing::error!(name, "another version left this listener unusable; what waited there was refused");
+            }
         }
+        self.last[wanted.slot.index()] = (!drains(id)).then(|| wanted.store_path.to_owned());
         let fds = traffic.slot_fds(slot);
         let spawned = spawn::spawn(&SpawnSpec {
             id,
@@ -280,6 +288,12 @@ impl Occupants {
         let instance =
             Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
+    }
+
+    /// Who inherits the sockets. An instance that only empties a queue takes it as it is.
+    fn heir(&self, wanted: &Wanted<'_>, id: &str) -> Heir {
+        let same = self.last[wanted.slot.index()].as_deref() == Some(wanted.store_path);
+        if same || drains(id) { Heir::Same } else { Heir::Other }
     }
 
     fn directories(&self, wanted: &Wanted<'_>) -> Result<(PathBuf, PathBuf), String> {
@@ -325,6 +339,7 @@ impl Occupants {
         ready: bool,
     ) -> Result<Occupant, Gone> {
         let id = &*entry.id;
+        self.last[wanted.slot.index()] = Some(wanted.store_path.to_owned());
         let mut kept = Kept::new();
         let mut take = |prefix: &str| {
             let name = format!("{prefix}{id}");
@@ -512,6 +527,13 @@ pub struct Said {
     pub ready: bool,
     /// It has said so itself.
     pub notified: bool,
+}
+
+/// What the id of an instance ends with that only empties a queue.
+pub const DRAINS: &str = "-drain";
+
+fn drains(id: &str) -> bool {
+    id.ends_with(DRAINS)
 }
 
 /// Ends an instance that no slot has.

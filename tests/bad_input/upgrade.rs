@@ -239,3 +239,47 @@ fn commits_with_actives_build_cost_nothing_and_open_no_way_around_the_judge() {
     assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
     assert_eq!(supervisor.stop(), Some(0));
 }
+
+/// A candidate that spoils what it inherits is rejected, and the next version, which is good, is not blamed for it.
+fn spoiled_listeners(runtime: &str, more: &str) {
+    let Some(lab) = Lab::new() else { return };
+    let one_slot = runtime.contains("recreate");
+    let promotion = if one_slot { "[promotion]\ncanary = []\nobserve = \"2s\"\n" } else { "" };
+    lab.configure_with(&format!("start_timeout = \"6s\"\n{runtime}"), &format!("{promotion}{more}"));
+    let mut supervisor = lab.serving();
+    for round in 0..2 {
+        let bad = lab.commit(&format!("poisons {round}"));
+        let load = lab.load();
+        let end = supervisor.verdict_on(&bad);
+        assert!(end.summary.contains("ready in time"), "{}", end.summary);
+        let wanted = if one_slot { MaintenanceAction::RolledBack } else { MaintenanceAction::Rejected };
+        assert_eq!(end.action, Some(wanted), "{}", end.summary);
+        load.none_lost();
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    let good = lab.commit("well 2");
+    let load = lab.load();
+    let end = supervisor.verdict_on(&good);
+    println!("{}", supervisor.output());
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
+    assert_eq!(lab.ask("/"), Ok("2".to_owned()));
+    load.none_lost();
+    assert!(!supervisor.output().contains("tampered"), "nobody did");
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn listeners_that_a_rejected_candidate_has_spoiled() {
+    spoiled_listeners("", "");
+}
+
+#[test]
+fn listeners_that_a_rejected_candidate_without_isolation_has_spoiled() {
+    spoiled_listeners("", "[isolation]\nenabled = false\n");
+}
+
+/// One slot for both versions: connections wait meanwhile, and the one before must serve again.
+#[test]
+fn listeners_that_a_rejected_candidate_has_spoiled_for_the_version_before() {
+    spoiled_listeners("strategy = \"recreate\"\n", "[isolation]\nenabled = false\n");
+}

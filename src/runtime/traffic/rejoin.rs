@@ -23,6 +23,8 @@ pub(super) struct Kept {
     labels: Vec<Label>,
     /// A socket came under two names: the last supervisor ended while it renamed it.
     doubt: bool,
+    /// Second sockets of a slot: the last supervisor ended while it replaced the first.
+    second: Vec<(Label, OwnedFd)>,
 }
 
 impl Kept {
@@ -47,7 +49,7 @@ impl Kept {
                 *place = Some(fd);
                 kept.labels.push(label);
             } else {
-                all.push((label, fd));
+                kept.second.push((label, fd));
             }
         }
         kept
@@ -80,7 +82,11 @@ impl Group {
         store: &mut dyn FdStore,
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
-        let Kept { slots, mut guard, labels, doubt } = kept;
+        let Kept { slots, mut guard, labels, doubt, second } = kept;
+        for (label, fd) in second {
+            // It joined after all that are kept, so as it leaves none of them moves.
+            leave(wanted, &label, fd, store)?;
+        }
         let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
         let has = |role: &Role| labels.iter().any(|label| label.role == *role);
         let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
@@ -133,7 +139,7 @@ impl Group {
     }
 
     /// Finds the members, with a new guard where the old one is not last, and routes. Says whether they were not where expected.
-    fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
+    pub(super) fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
         let found = match self.search(expected, whole)? {
             Some(order) => order,
             None => {
@@ -160,16 +166,32 @@ impl Group {
     /// Replaces the guard. When a single member has left and come back as the last, the old guard stands in its hole; as it goes,
     /// that member moves back where it was, so the program in force stays right all the time.
     fn new_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        if let Some(old) = self.guard.take() {
-            let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
-            // A copy there would keep the old guard in the group.
-            store.remove(&label.to_string()).map_err(OpenError::Store)?;
-            if self.is_stream() {
-                // Whoever else holds a copy, this takes it out of the group. It fails only where it is out already.
-                let _ = shutdown(old.as_raw_fd(), Shutdown::Both);
-            }
-        }
+        self.remove_guard(store)?;
+        self.add_guard()
+    }
+
+    /// Takes the guard out of the group.
+    pub(super) fn remove_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let Some(old) = self.guard.take() else { return Ok(()) };
+        let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
+        leave(&self.wanted, &label, old, store)
+    }
+
+    /// A guard joins as the last.
+    pub(super) fn add_guard(&mut self) -> Result<(), OpenError> {
         self.guard = Some(self.wanted.member(self.address, Role::Guard, None)?);
         Ok(())
     }
+}
+
+/// Takes a socket out of its group, whoever else has a copy. A datagram socket leaves only when all copies are closed.
+pub(super) fn leave(wanted: &Wanted, label: &Label, fd: OwnedFd, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    // A copy there would keep it in the group.
+    store.remove(&label.to_string()).map_err(OpenError::Store)?;
+    if wanted.kind() == SockType::Stream {
+        // It fails only where it is out already.
+        let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
+    }
+    drop(fd);
+    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
 }
