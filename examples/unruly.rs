@@ -26,6 +26,10 @@ const HUGE_BYTES: usize = 100 << 20;
 const FLOOD_CHUNK: usize = 1 << 20;
 const FLOOD_BYTES: usize = 300 << 20;
 
+/// The last words of a Go program.
+const PANIC: &str = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.put(...)\n\t/src/store.go:21\n\
+                     main.main()\n\t/src/main.go:9 +0x1d\nexit status 2\n";
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("make") => make(),
@@ -190,6 +194,16 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
         }
         "/healthz" => (200, "yes"),
         "/die" => std::process::abort(),
+        // Ends as a Go program that panics, with one plain word, or without a word.
+        "/panic" => {
+            eprint!("{PANIC}");
+            std::process::exit(2)
+        }
+        "/quit" => {
+            eprintln!("bye");
+            std::process::exit(1)
+        }
+        "/silent" => std::process::exit(7),
         "/answer" if does == "wrong_answer" => (200, "41"),
         "/answer" => (200, "42"),
         _ if does == "errors" => (500, "broken"),

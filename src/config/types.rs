@@ -392,7 +392,7 @@ pub struct State {
     pub sockets: Option<PathBuf>,
     /// The group whose members may use `control.sock`, besides rei's own user and root.
     pub operators: Option<String>,
-    /// What is kept of an instance's log, in bytes.
+    /// What is kept of an instance's log, and of the logs of all earlier ones in its slot, in bytes each.
     pub log_bytes: u64,
 }
 

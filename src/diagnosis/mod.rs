@@ -6,10 +6,13 @@
 
 mod collect;
 mod crash;
+#[cfg(test)]
+mod ends_tests;
 mod evidence;
 mod exchanges;
 pub mod redact;
 pub mod traces;
+mod words;
 
 pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUNTIME_CONTEXT_MAX, Request, collect};
 pub use crash::{CRASH_LOG_BYTES_MAX, exit};

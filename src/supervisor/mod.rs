@@ -5,7 +5,7 @@
 //! | `shell` | the loop: one input, one decision, all its effects |
 //! | `input` | what the loop can be told |
 //! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
-//! | `slots`, `attend`, `logpipe`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
+//! | `slots`, `attend`, `logpipe`, `logfiles`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `sources` | the files of commits in the store |
 //! | `work` | slow work: diagnosis, build, validation, generations |
@@ -27,6 +27,7 @@ pub mod chronicle;
 mod clock;
 mod input;
 mod keep;
+mod logfiles;
 mod logpipe;
 mod memory;
 pub mod objects;

@@ -71,7 +71,7 @@ impl Paths {
         self.state.join("logs")
     }
 
-    /// The log of the instances in a slot.
+    /// The log of the latest instance in a slot: a link to its file.
     pub fn log(&self, slot: Slot) -> PathBuf {
         self.logs().join(format!("{}.log", slot.to_string().to_lowercase()))
     }

@@ -413,6 +413,20 @@ impl Drop for Lab {
     }
 }
 
+/// The texts of all files below a directory, in no order; links are not followed.
+pub fn texts_below(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            text += &texts_below(&entry.path());
+        } else if kind.is_file() {
+            text += &String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap_or_default());
+        }
+    }
+    text
+}
+
 /// The program that stands in for an agent.
 pub fn agent() -> PathBuf {
     stripped("unruly").join("unruly")
