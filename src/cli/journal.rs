@@ -9,7 +9,7 @@ use super::args::Global;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::config::Config;
-use crate::journal::{Reader, Verified};
+use crate::journal::{Reader, Verified, head_beside};
 
 /// `rei journal`.
 #[derive(Debug, Subcommand)]
@@ -49,12 +49,11 @@ pub struct ExportArgs {
 }
 
 impl Which {
-    fn reader(&self, global: &Global) -> Result<Reader, CommandError> {
-        let directory = match &self.directory {
+    fn directory(&self, global: &Global) -> Result<PathBuf, CommandError> {
+        Ok(match &self.directory {
             Some(directory) => directory.clone(),
             None => Config::load(&global.config)?.state.journal(),
-        };
-        Ok(Reader::open(&directory)?)
+        })
     }
 }
 
@@ -67,7 +66,7 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
         Command::Verify(args) => verify(args, global, ui),
         Command::Export(args) => {
             let mut out = std::io::BufWriter::new(ui.out());
-            let exported = args.which.reader(global)?.export(&mut out, args.from);
+            let exported = Reader::open(&args.which.directory(global)?)?.export(&mut out, args.from);
             // What is sound is printed also where damage follows.
             out.flush()?;
             drop(out);
@@ -79,8 +78,9 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
 }
 
 fn verify(args: &VerifyArgs, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
-    let reader = args.which.reader(global)?;
-    let verified = reader.verify()?;
+    let directory = args.which.directory(global)?;
+    let reader = Reader::open(&directory)?;
+    let verified = reader.verify_against(&head_beside(&directory))?;
     if args.json {
         ui.json(&verified)?;
     } else {
