@@ -36,7 +36,7 @@ impl Lifecycle {
         self.upgrade = if known || under_way || self.is_quarantined(&tree) { None } else { Some(Commit { rev, tree }) };
     }
 
-    fn begin_install(&mut self, out: &mut Out, rev: String) {
+    pub(super) fn begin_install(&mut self, out: &mut Out, rev: String) {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let candidate = CandidateId::numbered(0);
@@ -282,7 +282,8 @@ impl Lifecycle {
             | Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -337,7 +338,7 @@ impl Lifecycle {
     /// The phase's bound is over.
     pub(super) fn on_deadline(&mut self, out: &mut Out) {
         match self.phase {
-            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } => {}
+            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
             Phase::Installing => {
                 out.push(Effect::GiveUp { reason: "the first version did not serve in time".to_owned() });
             }

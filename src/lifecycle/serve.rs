@@ -42,7 +42,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => Duty::Free,
+            | Phase::RollingBack { .. }
+            | Phase::Held => Duty::Free,
         }
     }
 
@@ -136,7 +137,8 @@ impl Lifecycle {
             | Phase::Steady
             | Phase::Diagnosing
             | Phase::Building
-            | Phase::Validating => self.degraded(out, SUPERVISOR, reason),
+            | Phase::Validating
+            | Phase::Held => self.degraded(out, SUPERVISOR, reason),
         }
     }
 
@@ -203,7 +205,8 @@ impl Lifecycle {
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => self.ensure_active_runs(out),
+            | Phase::RollingBack { .. }
+            | Phase::Held => self.ensure_active_runs(out),
         }
     }
 
