@@ -13,7 +13,7 @@ use super::evolution::EvolutionError;
 use super::evolution::call as evolution;
 use super::method::Method;
 use super::operations::call as operations;
-use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, ShowReply, Status};
+use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, ShowReply, Status, Trust};
 use super::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
@@ -335,6 +335,14 @@ impl OperationsClient {
     /// As [`ClientError`] says.
     pub async fn show(&self, id: String) -> Operation<ShowReply> {
         self.call_within(operations::Show { id }, RECALL_TIMEOUT).await.map(|reply| reply.shown)
+    }
+
+    /// Says what is Active, where the journal is behind reality; returns the generation of what serves then.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn settle(&self, trust: Trust, reason: Option<String>) -> Operation<u64> {
+        self.call(operations::Settle { trust, reason }).await.map(|reply| reply.generation)
     }
 
     /// Starts no evolution until [`OperationsClient::resume`].

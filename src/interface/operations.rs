@@ -16,7 +16,7 @@ use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -125,6 +125,18 @@ pub trait Operations: Send + Sync + 'static {
     /// # Errors
     /// [`OperationsError::NotFound`].
     fn lift_quarantine(&self, caller: &Caller, id: String) -> impl Future<Output = Result<(), OperationsError>> + Send;
+
+    /// Says what is Active, where the journal is behind reality; returns the generation of what serves then, 0 where nothing
+    /// does.
+    ///
+    /// # Errors
+    /// [`OperationsError::WrongPhase`].
+    fn settle(
+        &self,
+        caller: &Caller,
+        trust: Trust,
+        reason: Option<String>,
+    ) -> impl Future<Output = Result<u64, OperationsError>> + Send;
 
     /// Replaces the supervisor's own program in place; children and sockets stay.
     ///
@@ -263,6 +275,10 @@ pub mod call {
         /// Lifts the quarantine of a candidate, given by its id, git tree or store path. Errors: NotFound.
         LiftQuarantine(id: String) -> LiftQuarantineReply();
 
+        /// Says what is Active, where the journal is behind reality (phase held): what serves, or what the journal says, which
+        /// is then restored. Returns the generation of what serves now, 0 where nothing does. Errors: WrongPhase.
+        Settle(trust: super::Trust, reason: Option<String>) -> SettleReply(generation: u64);
+
         /// Replaces the supervisor's own program in place; the runtime and its sockets stay. Errors: WrongPhase.
         Reexec() -> ReexecReply();
 
@@ -305,6 +321,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         ShowReply,
         MonitorEvent,
         QuarantineEntry,
+        Trust,
     ];
     super::idl::interface(
         NAME,
@@ -390,6 +407,11 @@ impl<T: Operations> Answer for Service<T> {
             c::Call::LiftQuarantine(call) => {
                 let result = it.lift_quarantine(who, call.id).await.map(|()| c::LiftQuarantineReply {});
                 to.finish::<Self, c::LiftQuarantine>(result).await
+            }
+            c::Call::Settle(call) => {
+                let result = it.settle(who, call.trust, call.reason).await;
+                let result = result.map(|generation| c::SettleReply { generation });
+                to.finish::<Self, c::Settle>(result).await
             }
             c::Call::Reexec(_) => to.finish::<Self, c::Reexec>(it.reexec(who).await.map(|()| c::ReexecReply {})).await,
             c::Call::Stop(_) => to.finish::<Self, c::Stop>(it.stop(who).await.map(|()| c::StopReply {})).await,

@@ -38,6 +38,8 @@ pub enum Phase {
     Observing,
     /// Previous is being restored.
     RollingBack,
+    /// The journal is behind reality: what runs serves on, and an operator has to say what is Active.
+    Held,
 }
 
 impl std::fmt::Display for Phase {
@@ -54,6 +56,7 @@ impl std::fmt::Display for Phase {
             Self::Promoting => "promoting",
             Self::Observing => "observing",
             Self::RollingBack => "rolling back",
+            Self::Held => "held",
         })
     }
 }
@@ -203,6 +206,17 @@ pub struct Status {
     pub listen: Vec<ListenStatus>,
     /// The supervisor itself.
     pub supervisor: SupervisorStatus,
+}
+
+/// What an operator trusts where the journal is behind reality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Trust {
+    /// What serves is Active.
+    Reality,
+    /// What the journal says is Active.
+    Journal,
 }
 
 /// One evolution or maintenance act, newest first in `History`.

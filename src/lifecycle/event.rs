@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Slot, Timer};
+use super::held::{Reality, Trust};
 use super::policy::Policy;
 use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
 
@@ -23,6 +24,8 @@ pub enum Event {
         /// survived, and nothing is to blame for it.
         rebooted: bool,
     },
+    /// A supervisor found what the journal does not know: records are lost.
+    Held(Reality),
     /// The followed ref names this commit.
     Followed {
         /// The commit, in hex.
@@ -247,5 +250,12 @@ pub enum Request {
     Lift {
         /// The tree hash or store path.
         content: String,
+    },
+    /// Say what is Active, where the journal is behind reality.
+    Settle {
+        /// What is trusted.
+        trust: Trust,
+        /// Why, for the record.
+        reason: String,
     },
 }

@@ -34,7 +34,7 @@ impl Lifecycle {
         self.upgrade = if decided { None } else { Some(Commit { rev, tree }) };
     }
 
-    fn begin_install(&mut self, out: &mut Out, rev: String) {
+    pub(super) fn begin_install(&mut self, out: &mut Out, rev: String) {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let candidate = CandidateId::numbered(0);
@@ -277,7 +277,8 @@ impl Lifecycle {
             | Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -332,7 +333,7 @@ impl Lifecycle {
     /// The phase's bound is over.
     pub(super) fn on_deadline(&mut self, out: &mut Out) {
         match self.phase {
-            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } => {}
+            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
             Phase::Installing => {
                 out.push(Effect::GiveUp { reason: "the first version did not serve in time".to_owned() });
             }

@@ -56,6 +56,7 @@ impl Lifecycle {
             Request::Reject { id, .. } => self.refuse_reject(id),
             Request::Rollback { to } => self.refuse_rollback(*to),
             Request::Pause | Request::Resume => None,
+            Request::Settle { trust, .. } => self.refuse_settle(*trust),
             Request::Lift { content } if self.quarantine.iter().any(|entry| entry.answers_to(content)) => None,
             Request::Lift { content } => Some(Refusal::NotFound {
                 what: "quarantined content",
@@ -82,7 +83,10 @@ impl Lifecycle {
         if let Some(rev) = rev.filter(|rev| self.is_quarantined(rev)) {
             return Some(Refusal::Quarantined { content: rev.to_owned() });
         }
-        let hint = "wait for its end (`rei status --watch`), or end it (`rei reject ID`)";
+        let hint = match self.phase {
+            Phase::Held => Self::held_hint(),
+            _ => "wait for its end (`rei status --watch`), or end it (`rei reject ID`)",
+        };
         let busy = Refusal::WrongPhase { what: "begin an evolution", phase: self.phase.name(), hint };
         (self.phase != Phase::Steady || self.asked.is_some()).then_some(busy)
     }
@@ -149,6 +153,9 @@ impl Lifecycle {
                 phase: self.phase.name(),
                 hint: "Active serves; end the evolution first (`rei reject ID`)",
             }),
+            Phase::Held => {
+                Some(Refusal::WrongPhase { what: "roll back", phase: self.phase.name(), hint: Self::held_hint() })
+            }
         }
     }
 
@@ -192,6 +199,7 @@ impl Lifecycle {
             Request::Lift { content } => {
                 self.quarantine.retain(|entry| !entry.answers_to(&content));
             }
+            Request::Settle { trust, reason } => self.settle(out, by, trust, &reason),
         }
     }
 
@@ -224,7 +232,7 @@ impl Lifecycle {
             | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
                 self.degraded(out, by, reason);
             }
-            Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } => {}
+            Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } | Phase::Held => {}
         }
     }
 
@@ -237,15 +245,21 @@ impl Lifecycle {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let reason = "an operator asked for it".to_owned();
-        self.evolution = Some(Evolution {
+        let evolution = Evolution {
             id,
             asked_by: Some(by.clone()),
             since: out.at,
             version: Some(left.version),
-            target: Some(target.clone()),
+            target: Some(target),
             rollback: Some((by, reason)),
             ..Evolution::default()
-        });
+        };
+        self.begin_rollback(out, evolution);
+    }
+
+    /// Begins a rollback whose target may have to be started first.
+    pub(super) fn begin_rollback(&mut self, out: &mut Out, evolution: Evolution) {
+        self.evolution = Some(evolution);
         if !self.rules().overlap {
             self.target_is_ready(out);
             return;

@@ -68,7 +68,8 @@ impl Lifecycle {
             | Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -170,7 +171,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
-            | Phase::Observing { .. } => {}
+            | Phase::Observing { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -227,7 +229,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -249,7 +252,8 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::Promoting { .. } => {}
+            | Phase::Promoting { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -284,7 +288,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         }
     }
 
@@ -305,7 +310,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -363,7 +369,8 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { .. } => return,
+            | Phase::AwaitingApproval { .. }
+            | Phase::Held => return,
         };
         let missing = self.evolution.as_ref().and_then(|current| current.waits_for.clone());
         let missing = missing.unwrap_or_else(|| "too little data".to_owned());
@@ -411,7 +418,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         };
         let Some(target) = target else { return };
         self.quarantine_candidate(out, &reason);
@@ -507,7 +515,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
-            | Phase::Observing { .. } => {}
+            | Phase::Observing { .. }
+            | Phase::Held => {}
         }
     }
 

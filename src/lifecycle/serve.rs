@@ -44,7 +44,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => Duty::Free,
+            | Phase::RollingBack { .. }
+            | Phase::Held => Duty::Free,
         }
     }
 
@@ -143,7 +144,8 @@ impl Lifecycle {
             | Phase::Steady
             | Phase::Diagnosing
             | Phase::Building
-            | Phase::Validating => self.degraded(out, SUPERVISOR, reason),
+            | Phase::Validating
+            | Phase::Held => self.degraded(out, SUPERVISOR, reason),
         }
     }
 
@@ -210,7 +212,8 @@ impl Lifecycle {
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => self.ensure_active_runs(out),
+            | Phase::RollingBack { .. }
+            | Phase::Held => self.ensure_active_runs(out),
         }
     }
 

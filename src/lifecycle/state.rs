@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::{Routing, Slot, Timer};
 use super::event::{Instance, ReportDigest};
+use super::held::Held;
 use super::policy::Policy;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
@@ -49,6 +50,8 @@ pub struct Lifecycle {
     pub(super) attention: Option<String>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held: Option<Held>,
 }
 
 /// Where the lifecycle is.
@@ -95,6 +98,8 @@ pub enum Phase {
         /// How far.
         stage: Back,
     },
+    /// Reality is ahead of the journal: what runs serves on, and an operator is asked what is Active.
+    Held,
 }
 
 /// What an operator is asked for.
@@ -171,6 +176,7 @@ impl Phase {
             Self::Promoting { .. } => "Promoting",
             Self::Observing { .. } => "Observing",
             Self::RollingBack { .. } => "RollingBack",
+            Self::Held => "Held",
         }
     }
 }
@@ -397,7 +403,7 @@ impl Lifecycle {
 
     /// Why an operator is needed.
     pub fn attention(&self) -> Option<&str> {
-        self.attention.as_deref()
+        self.held.as_ref().map(|held| &*held.attention).or(self.attention.as_deref())
     }
 
     /// The commit that the followed ref named last: what became of it is decided, and no restart asks again.
@@ -466,7 +472,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         }
     }
 }

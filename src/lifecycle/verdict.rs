@@ -11,7 +11,7 @@ impl Lifecycle {
         self.settled.iter().any(|it| it.tree == tree && active == Some(&it.same_as))
     }
 
-    fn settle(&mut self, entry: Settled) {
+    fn add_settled(&mut self, entry: Settled) {
         self.settled.retain(|known| known.tree != entry.tree);
         if self.settled.len() >= SETTLED_MAX {
             self.settled.pop_front();
@@ -32,7 +32,7 @@ impl Lifecycle {
         if self.recent.back() == Some(&current.since) {
             self.recent.pop_back();
         }
-        self.settle(Settled { tree: version.tree, same_as: version.store_path });
+        self.add_settled(Settled { tree: version.tree, same_as: version.store_path });
         self.record(out, MaintenanceAction::Unchanged, SUPERVISOR, "the build is the same as Active's");
         self.end_evolution(out);
     }

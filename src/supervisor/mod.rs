@@ -15,6 +15,7 @@
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `objects` | contexts, candidates, reports and incidents as files |
 //! | `start` | from rei.toml to a running loop, and its end |
+//! | `witness`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
@@ -34,6 +35,7 @@ pub mod objects;
 mod operate;
 pub mod paths;
 mod policy;
+pub mod reconcile;
 pub mod record;
 mod recover;
 mod reexec;
@@ -46,7 +48,9 @@ mod start;
 mod status;
 mod story;
 mod tools;
+mod versions;
 mod watch;
+mod witness;
 mod work;
 
 pub use paths::Paths;

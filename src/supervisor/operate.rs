@@ -68,7 +68,8 @@ impl Shell {
             | Request::Rollback { .. }
             | Request::Pause
             | Request::Resume
-            | Request::Lift { .. } => None,
+            | Request::Lift { .. }
+            | Request::Settle { .. } => None,
         };
         let event = Event::Operator { who, request };
         // Decided at once, so that the answer names what came of it.
@@ -292,6 +293,10 @@ impl Shell {
     fn busy(&self) -> Option<EvolutionError> {
         if self.core.active().is_none() {
             return Some(EvolutionError::NotAvailable { reason: "nothing is Active yet".to_owned() });
+        }
+        if self.core.is_held() {
+            let reason = "the journal is behind reality, and an operator has to say what is Active".to_owned();
+            return Some(EvolutionError::NotAvailable { reason });
         }
         self.core.evolution().map(|current| EvolutionError::Busy { evolution_id: current.id.0.clone() })
     }

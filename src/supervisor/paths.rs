@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::interface::types::IncidentId;
+use crate::journal::head_beside;
 use crate::lifecycle::Slot;
 
 /// Bytes of the digest in an instance's id: among a thousand supervisors two are alike once in eight thousand machines.
@@ -55,10 +56,14 @@ impl Paths {
     /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory:
     /// processes are told by it, and another supervisor on this machine counts its own records from 1 too.
     pub fn instance_id(&self, seq: u64, slot: Slot) -> String {
+        format!("{}-{seq}-{}", self.instance_digest(), slot.to_string().to_lowercase())
+    }
+
+    /// What the ids of all instances of this state directory begin with.
+    pub fn instance_digest(&self) -> String {
         let state = self.state.canonicalize().unwrap_or_else(|_| self.state.clone());
         let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-        let ours: String = digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        format!("{ours}-{seq}-{}", slot.to_string().to_lowercase())
+        digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The table of running instances.
@@ -97,6 +102,16 @@ impl Paths {
     /// Workspaces of candidates.
     pub fn workspace(&self, id: &str) -> PathBuf {
         self.state.join("workspaces").join(id)
+    }
+
+    /// What is known of versions, by store path.
+    pub fn versions(&self) -> PathBuf {
+        self.state.join("versions")
+    }
+
+    /// How far the journal went: see [`crate::journal::head_beside`].
+    pub fn head(&self) -> PathBuf {
+        head_beside(&self.journal())
     }
 
     /// The garbage collector's roots.

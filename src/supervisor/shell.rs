@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// Looks without a record after which memory is given back: whatever happened is over then.
 const QUIET_LOOKS: u32 = 10;
+/// Looks without a record after which the journal's sealed head is synced: a burst of records is synced once. Without any
+/// pause between records the kernel writes it back, in half a minute.
+const SYNC_LOOKS: u32 = 1;
 /// Records between snapshots of the state: a restart reads at most so many.
 const SNAPSHOT_EVERY: u64 = 256;
 
@@ -262,8 +265,25 @@ impl Shell {
         self.watch_tick();
         self.signals.feed_watchdog();
         self.looks_since_record = self.looks_since_record.saturating_add(1);
+        if self.looks_since_record == SYNC_LOOKS {
+            self.sync_head();
+        }
         if self.looks_since_record == QUIET_LOOKS {
             memory::give_back();
+        }
+    }
+
+    /// Brings the journal's sealed head to disk, beside the loop: only a power cut asks for it.
+    fn sync_head(&mut self) {
+        if let Some(why) = self.journal.head_failure() {
+            tracing::warn!(why, "the journal's head is behind: lost records would not be noticed");
+        }
+        if let Some(head) = self.journal.head_to_sync() {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = head.sync_data() {
+                    tracing::warn!(%error, "cannot sync the journal's sealed head");
+                }
+            });
         }
     }
 

@@ -482,7 +482,7 @@ impl Occupants {
     /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
     /// that one ended them all.
     pub fn nothing_to_find(&self) -> bool {
-        self.table.is_of_new_boot() || self.table.is_of_clean_end()
+        (self.table.is_of_new_boot() || self.table.is_of_clean_end()) && self.is_empty()
     }
 
     /// Notes for the next supervisor that every instance was ended on purpose.

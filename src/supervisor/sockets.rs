@@ -8,12 +8,12 @@ use super::input::{Ask, Input, Inputs};
 use crate::interface::access::Caller;
 use crate::interface::evolution::{EvolutionError, RuntimeEvolution};
 use crate::interface::operations::{
-    HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status,
+    HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status, Trust,
 };
 use crate::interface::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
-use crate::lifecycle::Request;
+use crate::lifecycle::{self, Request};
 
 /// The bound of the loop's answer to a question of state: it never works longer than milliseconds at a time.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -108,6 +108,15 @@ impl Operations for Control {
 
     async fn lift_quarantine(&self, caller: &Caller, id: String) -> Result<(), OperationsError> {
         self.request(caller, Request::Lift { content: id }).await.map(|_| ())
+    }
+
+    async fn settle(&self, caller: &Caller, trust: Trust, reason: Option<String>) -> Result<u64, OperationsError> {
+        let trust = match trust {
+            Trust::Reality => lifecycle::Trust::Reality,
+            Trust::Journal => lifecycle::Trust::Journal,
+        };
+        let reason = reason.unwrap_or_else(|| "an operator said so".to_owned());
+        Ok(self.request(caller, Request::Settle { trust, reason }).await?.1)
     }
 
     async fn reexec(&self, _: &Caller) -> Result<(), OperationsError> {

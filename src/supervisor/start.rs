@@ -24,6 +24,7 @@ use super::sockets::{Control, Facade};
 use super::sources::Sources;
 use super::tools::{Tools, Workshop};
 use super::watch::Watch;
+use super::witness;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
 use crate::config::{self, Config, LoadError};
@@ -32,7 +33,7 @@ use crate::interface::evolution::serve_evolution;
 use crate::interface::operations::{EVENTS_BEHIND_MAX, serve_operations};
 use crate::interface::socket::{Socket, SocketError};
 use crate::journal::{self, Journal, Meta, Opened};
-use crate::lifecycle::{Event, Lifecycle, Slot};
+use crate::lifecycle::{self, Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::process;
 use crate::report::chain;
@@ -241,7 +242,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let mut shell = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
-    if shell.core.active().is_none() {
+    if shell.core.active().is_none() && !shell.core.is_held() {
         // With nothing to serve, a source that cannot be read is no bad day but a mistake.
         shell.tools.mirror.look().await?;
     }
@@ -284,7 +285,7 @@ async fn begin(
 ) -> Result<Shell, StartError> {
     // Locks first: a second supervisor must touch nothing.
     let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
-    let (journal, opened) = open_journal(&paths, &meta)?;
+    let (mut journal, opened) = open_journal(&paths, &meta)?;
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
@@ -305,8 +306,14 @@ async fn begin(
         source,
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
-    let traffic = listen(&config, &paths, &core, &mut kept, &store)?;
-    let tools = Arc::new(tools(config, config_path, paths, core.active().is_none()).await?);
+    let reality = witness::look(&config, &paths, &core, &mut journal, &table, &kept)?;
+    let routing = match &reality {
+        Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
+        None => core.routing(),
+    };
+    let traffic = listen(&config, &paths, routing, &mut kept, &store)?;
+    let nothing_serves = core.active().is_none() && reality.is_none();
+    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
     let traffic = Arc::new(Mutex::new(traffic));
     let alarm = lock(&traffic).alarm();
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
@@ -342,7 +349,7 @@ async fn begin(
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;
-    shell.take_over(kept);
+    shell.take_over(kept, reality);
     shell.drain();
     Ok(shell)
 }
@@ -368,7 +375,7 @@ fn lives(pid: u32) -> bool {
 fn listen(
     config: &Config,
     paths: &Paths,
-    core: &Lifecycle,
+    routing: Option<lifecycle::Routing>,
     kept: &mut Kept,
     store: &Store,
 ) -> Result<Traffic, StartError> {
@@ -378,7 +385,7 @@ fn listen(
         interface: config.health.interface.as_ref().map(|_| private.as_path()),
         sticky: false,
     };
-    let routing = core.routing().map_or(Routing::All(Slot::A.into()), Into::into);
+    let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
     let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut **lock(store))?;
     for lost in &adoption.lost {
         tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");

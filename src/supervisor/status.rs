@@ -25,6 +25,7 @@ impl From<Phase> for seen::Phase {
             Phase::Promoting { .. } => Self::Promoting,
             Phase::Observing { .. } => Self::Observing,
             Phase::RollingBack { .. } => Self::RollingBack,
+            Phase::Held => Self::Held,
         }
     }
 }
@@ -190,6 +191,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
     match event {
         Event::Configured { .. } => ("phase", "configured".to_owned()),
         Event::Recovered { .. } => ("phase", format!("taken over in phase {phase}")),
+        Event::Held(reality) => ("decision", format!("nothing is decided: {}", reality.facts.join("; "))),
         Event::Followed { rev, .. } => ("phase", format!("the followed ref names {rev}")),
         Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),

@@ -80,7 +80,8 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         }
         Event::PlanFailed { reason, .. } => warning(format!("{}the switch failed: {reason}", evolution())),
         Event::Operator { who, request } => step(format!("{who} asks: {request:?}")),
-        Event::Judged { verdict: Verdict::Inconclusive, .. }
+        Event::Held(_)
+        | Event::Judged { verdict: Verdict::Inconclusive, .. }
         | Event::Configured { .. }
         | Event::Diagnosed { .. }
         | Event::StageReached { .. }

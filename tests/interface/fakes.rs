@@ -75,6 +75,10 @@ impl Operations for Owner {
         self.did(format!("reject {id} {reason}")).map(|()| EvolutionId::numbered(3))
     }
 
+    async fn settle(&self, _: &Caller, trust: Trust, reason: Option<String>) -> Result<u64, OperationsError> {
+        self.did(format!("settle {trust:?} {reason:?}")).map(|()| 42)
+    }
+
     async fn rollback(&self, _: &Caller, to_generation: Option<u64>) -> Result<u64, OperationsError> {
         self.did(format!("rollback {to_generation:?}")).map(|()| 41)
     }

@@ -159,7 +159,7 @@ fn errors_part(failed: u64, total: u64) -> Part {
 fn phase_parts(status: &Status, look: Look) -> Vec<Part> {
     let role = match status.phase {
         Phase::Steady => Role::Good,
-        Phase::RollingBack | Phase::AwaitingApproval => Role::Warning,
+        Phase::RollingBack | Phase::AwaitingApproval | Phase::Held => Role::Warning,
         _ => Role::Heading,
     };
     let mut words = String::new();
@@ -255,6 +255,11 @@ fn next_steps(status: &Status) -> Vec<String> {
             }
             steps.push(format!("rei approve {id}"));
             steps.push(format!("rei reject {id}"));
+        }
+        (Phase::Held, _) => {
+            steps.extend(
+                ["rei journal verify", "rei journal accept reality", "rei journal accept journal"].map(String::from),
+            );
         }
         (Phase::Observing, _) => steps.push("rei rollback".to_owned()),
         _ => {}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::words::reason;
 use crate::lifecycle::Event;
 use crate::supervisor::tools::Tools;
+use crate::supervisor::versions;
 
 /// Makes a generation for a store path, and the link that a rollback to `current` needs, while there is time.
 pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: Option<u64>) -> Option<Event> {
@@ -33,6 +34,12 @@ pub async fn prune(tools: &Tools, keep: usize, in_use: Vec<u64>, current: Option
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!("old generations are kept: {}", crate::report::chain(&error)),
         Err(error) => tracing::warn!("old generations are kept: {error}"),
+    }
+    if current.is_none()
+        && let Ok(generations) = tools.profile.generations()
+    {
+        let kept: Vec<_> = generations.into_iter().map(|generation| generation.path).collect();
+        versions::prune(&tools.paths, &kept);
     }
     drop_candidates(tools, current).await;
 }
