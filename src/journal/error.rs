@@ -26,7 +26,7 @@ impl std::fmt::Display for Place {
 }
 
 /// What happens with a backup that lacks the last records.
-const AFTER_A_BACKUP: &str = "where it lacks records, `rei run` lets what runs serve on, decides nothing and asks you \
+const AFTER_A_BACKUP: &str = "where records are missing, `rei run` lets what runs serve on, decides nothing and asks you \
                               (`rei status`, `rei journal accept`)";
 
 /// Why a journal cannot be read or written.
@@ -161,13 +161,15 @@ impl Error {
             Self::Locked { pid: None, .. } => Some("ask that one: `rei status`; or stop it first".to_owned()),
             Self::Absent { .. } => Some("`rei run` begins one; is --config or the directory right?".to_owned()),
             Self::Damaged { place, .. } | Self::Body { place, .. } => Some(format!(
-                "keep a copy of {}, restore the journal's directory from a backup, then `rei journal verify`; rei does not \
-                 guess: {AFTER_A_BACKUP}",
+                "keep a copy of {}; restore the journal's directory from a backup (`rei journal verify`), or without one \
+                 move it away; rei does not guess: {AFTER_A_BACKUP}",
                 place.path.display()
             )),
             Self::Incomplete { directory, .. } => {
                 let path = directory.display();
-                Some(format!("restore {path} from a backup, then `rei journal verify`; {AFTER_A_BACKUP}"))
+                Some(format!(
+                    "restore {path} from a backup (`rei journal verify`), or without one move it away; {AFTER_A_BACKUP}"
+                ))
             }
             Self::Short { .. } | Self::Other { .. } => {
                 Some(format!("restore a newer backup of the journal's directory if there is one; {AFTER_A_BACKUP}"))

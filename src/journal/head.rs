@@ -164,7 +164,7 @@ impl Head {
     }
 
     /// A handle to be synced beside the work, if there is something to sync.
-    pub(super) fn to_sync(&mut self) -> Option<File> {
+    pub(super) fn take_unsynced(&mut self) -> Option<File> {
         let file = std::mem::take(&mut self.dirty).then(|| self.file.try_clone().ok());
         file.flatten()
     }

@@ -208,7 +208,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
 
     /// The file of the sealed head, where it has something to sync: for a thread beside the work.
     pub fn head_to_sync(&mut self) -> Option<File> {
-        self.head.as_mut().and_then(Head::to_sync)
+        self.head.as_mut().and_then(Head::take_unsynced)
     }
 
     /// Stores the state after the last record, so that the next start reads only what follows. Blocks.

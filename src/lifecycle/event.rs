@@ -25,7 +25,7 @@ pub enum Event {
         rebooted: bool,
     },
     /// A supervisor found what the journal does not know: records are lost.
-    Held(Reality),
+    Held(Box<Reality>),
     /// The followed ref names this commit.
     Followed {
         /// The commit, in hex.

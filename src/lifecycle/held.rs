@@ -151,11 +151,14 @@ impl Lifecycle {
         };
         self.previous = self.previous.take().filter(|it| it.version.store_path != version.store_path);
         self.upgrade = self.upgrade.take().filter(|it| it.rev != version.rev && it.tree != version.tree);
-        self.known_good.insert(generation, version);
         self.record(out, MaintenanceAction::Promoted, by, reason);
         self.attention = None;
-        if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation: Some(generation) });
+        if generation == 0 {
+            // It ran, and the profile was gone.
+            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+        } else {
+            self.known_good.insert(generation, version);
+            self.put_in_place(out);
         }
         if let Some(other) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down)
         {
@@ -163,6 +166,25 @@ impl Lifecycle {
         }
         self.end_evolution(out);
         self.ensure_active_runs(out);
+    }
+
+    /// Routing and profile are Active's.
+    fn put_in_place(&self, out: &mut Out) {
+        let generation = self.active.as_ref().map(|active| active.generation);
+        if let Some(routing) = self.routing {
+            out.push(Effect::Restore { routing, generation });
+        }
+    }
+
+    /// Active, which an operator has trusted, had no generation, and has one now; `false` when it is another's.
+    pub(super) fn active_has_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) -> bool {
+        let settled = self.phase == Phase::Steady;
+        let without = |it: &&mut Deployed| settled && it.generation == 0 && it.version.store_path == store_path;
+        let Some(active) = self.active.as_mut().filter(without) else { return false };
+        active.generation = generation;
+        self.known_good.insert(generation, active.version.clone());
+        self.put_in_place(out);
+        true
     }
 
     /// What the journal has as Active is started beside what serves, and takes its place. What is left is not quarantined:

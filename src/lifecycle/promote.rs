@@ -50,6 +50,9 @@ impl Lifecycle {
     }
 
     pub(super) fn on_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) {
+        if self.active_has_generation(out, store_path, generation) {
+            return;
+        }
         let expected = self
             .evolution
             .as_mut()

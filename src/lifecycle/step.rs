@@ -28,7 +28,7 @@ impl Lifecycle {
         match event {
             Event::Configured { policy } => self.on_configured(policy),
             Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
-            Event::Held(reality) => self.on_held(&mut out, reality),
+            Event::Held(reality) => self.on_held(&mut out, *reality),
             Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
             Event::Found(finding) => self.on_found(&mut out, finding),
             Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),

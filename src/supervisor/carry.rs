@@ -55,7 +55,7 @@ impl Shell {
                 *of != evolution
             }),
             Effect::PrepareGeneration { store_path } => {
-                let current = self.core.active().map(|active| active.generation);
+                let current = self.core.active().map(|active| active.generation).filter(|current| *current > 0);
                 let id = self.core.evolution().map(|evolution| evolution.id.clone()).unwrap_or_default();
                 self.begin_work(&id, work::prepare_generation(self.tools.clone(), store_path, current));
             }

@@ -82,7 +82,7 @@ impl Shell {
         }
         self.occupants.forget(kept);
         // Before all else: until this is on disk, the sealed head must show what is lost.
-        self.pending.push_back(Event::Held(reality));
+        self.pending.push_back(Event::Held(Box::new(reality)));
         self.pending.push_back(Event::Configured { policy: super::policy::policy(&self.tools.config) });
     }
 

@@ -5,15 +5,20 @@
 
 use std::collections::BTreeSet;
 
-use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
+use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Role, Verdict, Version};
+use rei::journal::Standing;
 use rei::lifecycle::{
-    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, Maintenance, OnInconclusive, Phase, Plan, Policy,
-    ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer,
+    Bounds, CanaryStep, Deployed, Effect, Event, Finding, Found, Instance, Lifecycle, Maintenance, OnInconclusive, Phase,
+    Plan, Policy, Reality, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
+use rei::supervisor::reconcile::{Facts, Generation, Living, Told, Verdict as Agreed, adopt, reconcile};
 use rei::time::Timestamp;
 
 /// Time stands still in the model: what time decides is chosen freely as an action, so every timing is covered.
 pub const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
+
+/// The highest number that is found where the journal has lost its end.
+pub const NUMBERED: u64 = 9;
 
 /// How much of everything the world may do, so that the space is finite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +30,7 @@ pub struct Left {
     pub requests: u8,
     pub failures: u8,
     pub rechecks: u8,
+    pub losses: u8,
 }
 
 /// A slow effect that waits for its answer.
@@ -80,6 +86,11 @@ pub struct World {
     pub unchanged: bool,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
+    /// The lifecycle as an old backup of the journal has it, where one can be restored.
+    pub backup: Option<Box<Lifecycle>>,
+    /// What an operator has said is Active, where the journal was behind.
+    pub adopted: BTreeSet<String>,
+    pub settled: Option<Trust>,
     pub broken: Vec<&'static str>,
 }
 
@@ -91,6 +102,8 @@ pub enum Action {
     /// An event comes, its first effects are carried out, the supervisor dies and another takes over; with the
     /// machine itself, if `reboot`.
     Crashes { cause: Cause, carried: usize, reboot: bool },
+    /// The supervisor dies, the journal is restored from an old backup or removed, and another takes over.
+    Loses { backup: bool },
 }
 
 /// What makes an event.
@@ -172,6 +185,9 @@ impl World {
             unchanged: false,
             gave_up: false,
             recovered_in: None,
+            backup: None,
+            adopted: BTreeSet::new(),
+            settled: None,
             broken: Vec::new(),
         };
         world.take(Event::Configured { policy }, usize::MAX);
@@ -181,9 +197,21 @@ impl World {
     /// Feeds one event and carries out the first `carried` of its effects. Says how many there were.
     pub fn take(&mut self, event: Event, carried: usize) -> usize {
         let active = self.core.active().cloned();
+        if let Event::Operator { request: Request::Settle { trust, .. }, .. } = &event {
+            self.settled = Some(*trust);
+            self.adopted.extend(self.core.active().map(|active| active.version.store_path.clone()));
+            self.adopted.extend(self.core.active_by_journal().map(|active| active.version.store_path.clone()));
+        }
+        let held = self.core.is_held();
         let effects = self.core.step(NOW, event);
-        if self.core.active() != active.as_ref() && self.core.active().is_some() {
+        if held && self.core.is_held() {
+            self.check_held(&effects);
+        }
+        if self.core.active() != active.as_ref() && self.core.active().is_some() && !self.core.is_held() {
             self.check_active();
+        }
+        if self.left.losses > 0 && self.backup.is_none() && self.core.phase() == Phase::Steady {
+            self.backup = Some(Box::new(self.core.clone()));
         }
         let count = effects.len();
         for effect in effects.into_iter().take(carried) {
@@ -196,10 +224,37 @@ impl World {
         // The commit counts as much as the build: its files and its checks are what the next candidate is held against.
         let active = Judged::of(&self.core.active().expect("checked").version);
         let first = self.first.as_ref().is_none_or(|first| *first == active);
-        if !first && !self.passed.contains(&active) {
+        if !first && !self.passed.contains(&active) && !self.adopted.contains(&active.store_path) {
             self.broken.push("I2: Active without a passing report for exactly this version");
         }
         self.first.get_or_insert(active);
+    }
+
+    /// While an operator is asked, nothing is decided but that Active is kept running.
+    fn check_held(&mut self, effects: &[Effect]) {
+        let idle = |effect: &Effect| match effect {
+            Effect::Restore { generation, .. } => generation.is_none(),
+            Effect::Start { role, .. } => *role == Role::Active,
+            Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
+            // That Active was started again.
+            Effect::Record(record) => record.action == MaintenanceAction::Restarted,
+            Effect::Diagnose { .. }
+            | Effect::Build { .. }
+            | Effect::Install { .. }
+            | Effect::Validate { .. }
+            | Effect::Cancel { .. }
+            | Effect::PrepareGeneration { .. }
+            | Effect::Stop { .. }
+            | Effect::Refresh { .. }
+            | Effect::Carry(_)
+            | Effect::Observe { .. }
+            | Effect::Judge
+            | Effect::Prune { .. }
+            | Effect::GiveUp { .. } => false,
+        };
+        if !effects.iter().all(idle) {
+            self.broken.push("Held: something was decided");
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -448,6 +503,68 @@ impl World {
         }
     }
 
+    /// The supervisor is gone, and so are the last records of the journal, or all of it; another supervisor takes over, and
+    /// adopts what runs.
+    pub fn lose(&mut self, backup: bool) {
+        self.left.losses -= 1;
+        let policy = self.core.policy().cloned().expect("configured");
+        let core = self.backup.as_deref().filter(|_| backup).cloned().unwrap_or_default();
+        let slot = core.active_slot();
+        let generation = |deployed: &Deployed| Generation {
+            number: deployed.generation,
+            store_path: deployed.version.store_path.clone(),
+        };
+        self.core = core;
+        self.tasks.clear();
+        self.plan = None;
+        self.stopping = [false; 2];
+        let generations: Vec<Generation> = self
+            .generations
+            .iter()
+            .map(|(number, store_path)| Generation { number: *number, store_path: store_path.clone() })
+            .collect();
+        let living = Slot::ALL.into_iter().filter_map(|slot| {
+            let process = self.processes[slot.index()].as_ref()?;
+            let store_path = Some(process.store_path.clone());
+            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
+        });
+        let facts = Facts {
+            told: Told {
+                active: slot.zip(self.core.active().map(generation)),
+                ..Told::by(&self.core, u64::from(backup))
+            },
+            head: Standing::Short { records: u64::from(backup), sealed: 9 },
+            current: generations.iter().find(|it| Some(it.number) == self.current).cloned(),
+            generations,
+            instances: living.collect(),
+            roots: vec![],
+            overlap: policy.overlap,
+        };
+        let Agreed::Ahead { facts: told } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
+        let adoption = adopt(&facts);
+        let version = |store_path: &str| {
+            let tree = store_path.rsplit('/').next().unwrap_or_default().to_owned();
+            Version { store_path: store_path.to_owned(), rev: format!("r-{tree}"), tree, drv: String::new() }
+        };
+        let running = Slot::ALL.map(|slot| {
+            let living = &facts.instances[adoption.occupants[slot.index()]?];
+            let instance = Instance { id: living.id.clone(), pid: 1, start_ticks: 1 };
+            let ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
+            Some(Found { version: version(living.store_path.as_deref()?), instance, ready })
+        });
+        let serves = adoption
+            .serves
+            .map(|(slot, it)| (slot, Deployed { version: version(&it.store_path), generation: it.number }));
+        let before = (self.current, self.processes.clone());
+        let reality = Reality { facts: told, running, serves, numbered: NUMBERED };
+        self.take(Event::Held(Box::new(reality)), usize::MAX);
+        self.take(Event::Configured { policy }, usize::MAX);
+        let kept = |(was, is): (&Option<Process>, &Option<Process>)| was.is_none() || was == is;
+        if self.current != before.0 || !before.1.iter().zip(&self.processes).all(kept) {
+            self.broken.push("Held: what was found was changed");
+        }
+    }
+
     fn candidate_share(&self, routing: Option<Routing>) -> u32 {
         match (self.core.phase(), self.core.active_slot(), routing) {
             (Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. }, Some(slot), Some(routing)) => {
@@ -534,12 +651,23 @@ impl World {
             Request::Reject { id, reason: "no".into() },
             Request::Rollback { to: None },
             Request::Evolve { rev: None, blueprint: None },
+            Request::Settle { trust: Trust::Reality, reason: String::new() },
+            Request::Settle { trust: Trust::Journal, reason: String::new() },
         ];
         for request in requests {
             if self.core.refusal(&request).is_none() {
                 causes.push(Cause::Ask(request));
             }
         }
+    }
+
+    /// How the journal can lose what it has.
+    pub fn losses(&self) -> Vec<Action> {
+        // Something must be there to be adopted, and a backup to be restored.
+        if self.left.losses == 0 || self.gave_up || self.current.is_none() || self.backup.is_none() {
+            return Vec::new();
+        }
+        vec![Action::Loses { backup: true }, Action::Loses { backup: false }]
     }
 
     /// Carries out one action.
@@ -554,6 +682,7 @@ impl World {
                 self.take(event, carried);
                 self.crash(reboot);
             }
+            Action::Loses { backup } => self.lose(backup),
         }
     }
 
@@ -582,13 +711,16 @@ impl World {
 
     /// I4: every phase but the resting ones has a deadline.
     pub fn has_deadline(&self) -> bool {
-        let rests = matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. });
+        let rests =
+            matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held);
         rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
     }
 
     /// Active's slot has a process, or one is on its way.
     pub fn active_is_cared_for(&self) -> bool {
-        let (Some(slot), Phase::Steady) = (self.core.active_slot(), self.core.phase()) else { return true };
+        let (Some(slot), Phase::Steady | Phase::Held) = (self.core.active_slot(), self.core.phase()) else {
+            return true;
+        };
         match self.core.slot(slot).run {
             Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
             Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),

@@ -257,9 +257,7 @@ fn next_steps(status: &Status) -> Vec<String> {
             steps.push(format!("rei reject {id}"));
         }
         (Phase::Held, _) => {
-            steps.extend(
-                ["rei journal verify", "rei journal accept reality", "rei journal accept journal"].map(String::from),
-            );
+            steps.extend(["rei journal accept reality", "rei journal accept journal"].map(String::from));
         }
         (Phase::Observing, _) => steps.push("rei rollback".to_owned()),
         _ => {}
