@@ -8,6 +8,8 @@
 //! | [`client`] | the callers' side of both |
 //! | [`runtime`] | for runtime authors: serves health and context on the inherited socket |
 //! | [`access`] | who may call: peer credentials and descent |
+//! | [`proof`], [`secret`] | `io.openexec.Access`, by which a caller proves its descent; the secret that proves it |
+//! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
 //! | `server`, `answer`, `method` | connections and their bounds; calls and replies; methods as data |
 //! | `wire` | messages on a connection, bounded |
@@ -24,6 +26,7 @@ mod answer;
 #[cfg(test)]
 mod idl;
 mod method;
+mod peer;
 mod server;
 mod wire;
 
@@ -31,7 +34,9 @@ pub mod access;
 pub mod client;
 pub mod evolution;
 pub mod operations;
+pub mod proof;
 pub mod runtime;
+pub mod secret;
 pub mod socket;
 pub mod types;
 mod views;

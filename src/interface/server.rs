@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use zlink::varlink_service;
 
-use super::access::{Access, Caller, Refusal};
+use super::access::{Access, Caller, Refusal, Standing};
 use super::answer::{Answer, ReplyTo};
+use super::proof::{self, AccessError};
 use super::socket::Socket;
 use super::wire::{Reader, WireError, Writer};
 
@@ -66,10 +67,10 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
         };
         match access.check(&stream) {
             Ok(caller) => {
-                let service = Arc::clone(&service);
+                let (service, access) = (Arc::clone(&service), access.clone());
                 connections.spawn(async move {
                     let pid = caller.pid;
-                    if let Err(error) = converse(stream, caller, &*service).await {
+                    if let Err(error) = converse(stream, caller, &access, &*service).await {
                         tracing::debug!(pid, interface = A::NAME, ?error, "dropped a connection");
                     }
                     drop(place);
@@ -91,7 +92,12 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
 }
 
 /// Answers one connection's calls in their order.
-async fn converse<A: Answer>(stream: UnixStream, caller: Caller, service: &A) -> Result<(), WireError> {
+async fn converse<A: Answer>(
+    stream: UnixStream,
+    mut caller: Caller,
+    access: &Access,
+    service: &A,
+) -> Result<(), WireError> {
     let (reading, writing) = stream.into_split();
     let (mut reader, mut to) = (Reader::new(reading), ReplyTo::new(Writer::new(writing)));
     let mut patience = HANDSHAKE_TIMEOUT;
@@ -104,38 +110,81 @@ async fn converse<A: Answer>(stream: UnixStream, caller: Caller, service: &A) ->
         let RawCall { method, parameters } = call.method();
         to.begin(method.clone(), call.more(), call.oneway());
         let parameters = if parameters.is_null() { Value::Object(Default::default()) } else { parameters.clone() };
-        let answer = answer(service, &caller, method, parameters, &mut to);
-        tokio::select! {
-            biased;
-            answered = answer => answered?,
-            () = reader.gone() => return Ok(()),
+        if let Some((proof::NAME, name)) = method.rsplit_once('.').filter(|_| access.may_ask_for_proof()) {
+            match prove(caller, access, name, parameters, &mut to).await? {
+                Some(proven) => caller = proven,
+                None => return Ok(()),
+            }
+        } else {
+            let answer = answer(service, &caller, access, method, parameters, &mut to);
+            tokio::select! {
+                biased;
+                answered = answer => answered?,
+                () = reader.gone() => return Ok(()),
+            }
         }
-        patience = IDLE_TIMEOUT;
+        if caller.standing == Standing::Operator {
+            patience = IDLE_TIMEOUT;
+        }
     }
 }
 
 async fn answer<A: Answer>(
     service: &A,
     caller: &Caller,
+    access: &Access,
     method: &str,
     parameters: Value,
     to: &mut ReplyTo,
 ) -> Result<(), WireError> {
-    match method.rsplit_once('.') {
-        Some((SERVICE_INTERFACE, name)) => about::<A>(name, &parameters, to).await,
-        Some((interface, name)) if interface == A::NAME => service.answer(caller, name, parameters, to).await,
-        Some((interface, _)) => {
+    match (method.rsplit_once('.'), caller.standing) {
+        (Some((SERVICE_INTERFACE, name)), _) => about::<A>(access, name, &parameters, to).await,
+        (_, Standing::Unproven) => to.error(&proof_needed(caller, access)).await,
+        (Some((interface, name)), Standing::Operator) if interface == A::NAME => {
+            service.answer(caller, name, parameters, to).await
+        }
+        (Some((interface, _)), Standing::Operator) => {
             to.error(&varlink_service::Error::InterfaceNotFound { interface: interface.into() }).await
         }
-        None => to.error(&varlink_service::Error::MethodNotFound { method: method.into() }).await,
+        (None, Standing::Operator) => to.error(&varlink_service::Error::MethodNotFound { method: method.into() }).await,
+    }
+}
+
+/// What a caller is told who could be a descendant of an instance.
+fn proof_needed(caller: &Caller, access: &Access) -> AccessError {
+    let reason = format!("process {} has no_new_privs, as each process of an instance has", caller.pid);
+    let file = access.secret_file().unwrap_or_default();
+    AccessError::ProofNeeded { reason, secret_file: file.display().to_string() }
+}
+
+/// `io.openexec.Access`: the caller as it stands now; `None` where it was refused, which ends the connection.
+async fn prove(
+    caller: Caller,
+    access: &Access,
+    name: &str,
+    parameters: Value,
+    to: &mut ReplyTo,
+) -> Result<Option<Caller>, WireError> {
+    let given = match proof::call::Call::read(name, parameters) {
+        Ok(proof::call::Call::Standing(_)) => {
+            let proven = caller.standing == Standing::Operator;
+            return to.plain(&proof::call::StandingReply { proven }).await.map(|()| Some(caller));
+        }
+        Ok(proof::call::Call::Prove(call)) => call.secret,
+        Err(bad) => return to.bad_call(bad).await.map(|()| Some(caller)),
+    };
+    match access.check_secret(caller, &given) {
+        Ok(proven) => to.plain(&proof::call::ProveReply {}).await.map(|()| Some(proven)),
+        Err(refusal) => to.error(&AccessError::NotAllowed { reason: refusal.to_string() }).await.map(|()| None),
     }
 }
 
 /// `org.varlink.service`: what this service is.
-async fn about<A: Answer>(name: &str, parameters: &Value, to: &mut ReplyTo) -> Result<(), WireError> {
+async fn about<A: Answer>(access: &Access, name: &str, parameters: &Value, to: &mut ReplyTo) -> Result<(), WireError> {
     match name {
         "GetInfo" => {
-            let interfaces = [SERVICE_INTERFACE, A::NAME];
+            let own = [SERVICE_INTERFACE, A::NAME];
+            let interfaces = own.into_iter().chain(access.may_ask_for_proof().then_some(proof::NAME));
             let info = varlink_service::Info::new("OpenExec", "rei", env!("CARGO_PKG_VERSION"), "", interfaces);
             match info {
                 Ok(info) => to.plain(&info).await,
@@ -148,6 +197,9 @@ async fn about<A: Answer>(name: &str, parameters: &Value, to: &mut ReplyTo) -> R
             }
             Some(interface) if interface == A::NAME => {
                 to.plain(&serde_json::json!({ "description": A::DEFINITION })).await
+            }
+            Some(proof::NAME) if access.may_ask_for_proof() => {
+                to.plain(&serde_json::json!({ "description": proof::DEFINITION })).await
             }
             Some(interface) => {
                 to.error(&varlink_service::Error::InterfaceNotFound { interface: interface.into() }).await

@@ -29,7 +29,7 @@ mod state;
 mod step;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use event::{Caller, Event, Finding, Instance, ReportDigest, Request, Running};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use state::{

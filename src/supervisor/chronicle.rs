@@ -22,7 +22,7 @@ use crate::interface::types::{
     SCHEMA, Verdict, Version,
 };
 use crate::journal::Record;
-use crate::lifecycle::{Effect, Event, Maintenance, Request, Timer};
+use crate::lifecycle::{Caller, Effect, Event, Maintenance, Request, Timer};
 use crate::time::Timestamp;
 
 /// What a chronicle keeps.
@@ -117,7 +117,10 @@ impl Chronicle {
 
     fn event(&mut self, seq: u64, at: Timestamp, event: &Event) {
         match event {
-            Event::Operator { who, request } => self.operator(seq, at, format!("operator:{who}"), request),
+            Event::Operator { who: Caller::Operator(who), request } => {
+                self.operator(seq, at, format!("operator:{who}"), request);
+            }
+            Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             // What is wrong with a version under observation is its judgement, not an incident.
             Event::Found(finding) if self.phase() == Phase::Observing && finding.evolve => {}
             Event::Found(finding) => self.incidents.found(at, finding, self.active.as_ref()),

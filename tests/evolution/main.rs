@@ -10,6 +10,7 @@ mod kills;
 mod lab;
 mod ledger;
 mod load;
+mod orphan;
 mod recall;
 mod reexec;
 mod stories;

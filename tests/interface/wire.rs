@@ -1,7 +1,7 @@
 //! What a well-behaved client would never send, and what every Varlink tool may ask.
 
 use rei::interface::access::Access;
-use rei::interface::{evolution, operations};
+use rei::interface::{evolution, operations, proof};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -49,6 +49,19 @@ async fn the_definition_files_are_handed_out_as_they_are() {
             assert!(zlink::idl::Interface::try_from(description.as_str()).is_ok());
         }
     }
+}
+
+#[tokio::test]
+async fn who_may_be_asked_for_a_proof_finds_out_how_by_introspection() {
+    let served = fakes::operations_by(|path| crate::access::rule(path, None));
+    let info = ask(&served, json!({ "method": "org.varlink.service.GetInfo" })).await;
+    let expected = json!(["org.varlink.service", operations::NAME, proof::NAME]);
+    assert_eq!(info["parameters"]["interfaces"], expected);
+    let parameters = json!({ "interface": proof::NAME });
+    let call = json!({ "method": "org.varlink.service.GetInterfaceDescription", "parameters": parameters });
+    assert_eq!(ask(&served, call).await["parameters"]["description"], proof::DEFINITION);
+    let standing = ask(&served, json!({ "method": "io.openexec.Access.Standing" })).await;
+    assert!(standing["parameters"]["proven"].is_boolean(), "{standing}");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use rei::interface::types::{EvolutionId, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy, ReportDigest, Request,
-    Routing, Run, Running, Slot, Standby, Step, Timer,
+    Approval, Bounds, Caller, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy,
+    ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer,
 };
 use rei::time::Timestamp;
 
@@ -121,6 +121,18 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
+/// Who may ask for anything.
+fn operator() -> Caller {
+    Caller::Operator("ada".into())
+}
+
+/// Whether a candidate has traffic in this phase, or had and is held.
+fn is_tried(phase: Phase) -> bool {
+    use Approval::{Canary, Observation};
+    matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
+        || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
+}
+
 pub fn path(tree: &str) -> String {
     format!("/nix/store/{tree}")
 }
@@ -151,7 +163,13 @@ impl World {
     /// Feeds one event and carries out the first `carried` of its effects. Says how many there were.
     pub fn take(&mut self, event: Event, carried: usize) -> usize {
         let active = self.core.active().cloned();
+        let tried = is_tried(self.core.phase());
+        let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let effects = self.core.step(NOW, event);
+        let needs_operator = self.core.policy().is_some_and(|policy| policy.approve);
+        if needs_operator && !tried && is_tried(self.core.phase()) && !is_operators {
+            self.broken.push("I6: a candidate got traffic without an operator's word");
+        }
         if self.core.active() != active.as_ref() && self.core.active().is_some() {
             self.check_active();
         }
@@ -314,7 +332,7 @@ impl World {
             }
             Cause::Ask(request) => {
                 self.left.requests -= 1;
-                Event::Operator { who: "ada".into(), request }
+                Event::Operator { who: operator(), request }
             }
         }
     }
@@ -476,24 +494,20 @@ impl World {
             causes.push(Cause::Degrades);
         }
         if self.left.requests > 0 {
-            self.requests(&mut causes);
+            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
+            causes.extend(asked.map(Cause::Ask));
         }
         causes
     }
 
-    fn requests(&self, causes: &mut Vec<Cause>) {
+    fn requests(&self) -> [Request; 4] {
         let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
-        let requests = [
+        [
             Request::Approve { id: id.clone() },
             Request::Reject { id, reason: "no".into() },
             Request::Rollback { to: None },
             Request::Evolve { rev: None, blueprint: None },
-        ];
-        for request in requests {
-            if self.core.refusal(&request).is_none() {
-                causes.push(Cause::Ask(request));
-            }
-        }
+        ]
     }
 
     /// Carries out one action.
@@ -532,6 +546,18 @@ impl World {
         };
         let Some(target) = target else { return false };
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
+    }
+
+    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
+    pub fn instance_asks_in_vain(&self) -> bool {
+        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
+        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
+        let mut core = self.core.clone();
+        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
+            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
+            core.step(NOW, event).is_empty()
+        });
+        did_nothing && core == self.core
     }
 
     /// I4: every phase but the resting ones has a deadline.
