@@ -234,6 +234,11 @@ impl Access {
         }
     }
 
+    /// Whether a caller is root or the owner, and not of a group that may call too.
+    pub(super) fn is_owner(&self, caller: &Caller) -> bool {
+        self.uids.as_ref().is_none_or(|uids| uids.contains(&caller.uid))
+    }
+
     /// Whether a caller may have to prove anything.
     pub(super) fn may_ask_for_proof(&self) -> bool {
         self.proof.is_some()

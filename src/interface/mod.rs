@@ -12,6 +12,7 @@
 //! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
 //! | `server`, `answer`, `method` | connections and their bounds; calls and replies; methods as data |
+//! | `crowd` | who has a place among the connections, and who has to make room |
 //! | `wire` | messages on a connection, bounded |
 //! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
 //!
@@ -23,6 +24,7 @@
 //! server lets one slow reader hold up all others. Here each connection is a task with a bound on everything.
 
 mod answer;
+mod crowd;
 #[cfg(test)]
 mod idl;
 mod method;

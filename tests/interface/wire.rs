@@ -155,21 +155,24 @@ async fn a_caller_that_sends_ahead_waits_and_is_answered() {
 }
 
 #[tokio::test]
-async fn more_connections_than_there_are_places_wait() {
+async fn who_has_waited_longest_for_its_own_next_call_makes_room() {
     let served = fakes::operations(Access::own_user());
     let mut held: Vec<_> = (0..32).map(|_| served.bare()).collect();
     for stream in &mut held {
         send(stream, br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
         receive(stream).await.unwrap();
     }
-    let mut waiting = served.bare();
-    send(&mut waiting, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
     send(&mut held[0], br#"{"method":"io.openexec.Supervisor.Resume"}"#).await;
     receive(&mut held[0]).await.unwrap();
-    assert!(!served.owner.calls().contains(&"stop".into()), "there is no place for it");
-    held.pop();
-    receive(&mut waiting).await.unwrap();
+    let mut late = served.bare();
+    send(&mut late, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
+    receive(&mut late).await.unwrap();
     assert!(served.owner.calls().contains(&"stop".into()));
+    assert_eq!(receive(&mut held[1]).await, None, "it had waited longest");
+    for stream in [0, 2] {
+        send(&mut held[stream], br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
+        receive(&mut held[stream]).await.unwrap();
+    }
 }
 
 #[tokio::test]
