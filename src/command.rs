@@ -29,6 +29,7 @@ pub struct Command {
     dir: Option<PathBuf>,
     timeout: Duration,
     grace: Option<Duration>,
+    no_new_privileges: bool,
     ends_with_rei: bool,
     output_bytes_max: usize,
     keep: Keep,
@@ -118,6 +119,7 @@ impl Command {
             dir: None,
             timeout,
             grace: None,
+            no_new_privileges: false,
             ends_with_rei: false,
             output_bytes_max: OUTPUT_BYTES_MAX,
             keep: Keep::Head,
@@ -184,6 +186,13 @@ impl Command {
     /// Writes this to its standard input. What is too long for an argument (128 KiB on Linux) goes here.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Keeps the command, and all that it starts, from new privileges: the mark by which rei's sockets know what may be a
+    /// descendant of an instance. For what may run a program of a version.
+    pub fn no_new_privileges(mut self) -> Self {
+        self.no_new_privileges = true;
         self
     }
 
@@ -270,6 +279,10 @@ impl Command {
             let rei = std::process::id();
             // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
             unsafe { command.pre_exec(move || die_with(rei)) };
+        }
+        if self.no_new_privileges {
+            // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+            unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
         }
         command.spawn().map_err(|source| Error::Start { program: self.program.clone(), source })
     }
@@ -412,6 +425,15 @@ async fn read_bounded(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_command_without_new_privileges_has_the_mark_and_another_has_it_not() {
+        let command = || Command::new("grep", Duration::from_secs(10)).args(["NoNewPrivs", "/proc/self/status"]);
+        let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let (plain, marked) = (command().run().await.unwrap(), command().no_new_privileges().run().await.unwrap());
+        assert!(own.contains(&plain.stdout_text()), "as this process: {}", plain.stdout_text());
+        assert_eq!(marked.stdout_text().trim(), "NoNewPrivs:\t1");
+    }
 
     #[tokio::test]
     async fn output_is_bounded_and_the_end_is_told() {

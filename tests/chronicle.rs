@@ -90,7 +90,7 @@ fn the_chronicle_knows_what_the_core_knows() {
     let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], draws)| {
-        let left = Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20 };
+        let left = Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 0 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let mut told = Told { world, chronicle: Chronicle::last(1000), seq: 0, begun: Vec::new() };

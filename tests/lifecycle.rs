@@ -8,7 +8,7 @@ mod verdicts;
 mod world;
 
 use proptest::prelude::*;
-use rei::lifecycle::{Approval, Back, Lifecycle, Phase, Policy, Quarantined, Standby, Trust};
+use rei::lifecycle::{Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Request, Standby, Trust};
 use stateright::{Checker, Model, Property};
 use world::{Action, Cause, Left, NUMBERED, World, policy};
 
@@ -52,10 +52,13 @@ impl Model for Bounded {
             Property::always("I1 one Active, and the profile and the routing are its", |_, world: &World| {
                 world.one_active()
             }),
-            Property::always("I2 I5 I8 nothing forbidden was asked for", |_, world: &World| world.broken.is_empty()),
+            Property::always("I2 I5 I6 I8 nothing forbidden was asked for or done", |_, world: &World| {
+                world.broken.is_empty()
+            }),
             Property::always("I3 what would be restored is there", |_, world: &World| world.previous_can_serve()),
             Property::always("I4 every phase has a deadline", |_, world: &World| world.has_deadline()),
             Property::always("I5 Active is cared for", |_, world: &World| world.active_is_cared_for()),
+            Property::always("I6 an instance asks in vain", |_, world: &World| world.instance_asks_in_vain()),
             Property::always("I7 the hourly budget holds", |model: &Self, world: &World| {
                 let operators = u64::from(model.left.requests - world.left.requests);
                 // Numbers go on behind all that is known; what lost records have spent is lost, and an operator was asked.
@@ -127,6 +130,18 @@ fn prove(policy: Policy, left: Left) -> usize {
 }
 
 #[test]
+fn a_record_from_before_there_were_other_callers_is_an_operators() {
+    let old = r#"{"event":"operator","who":"ada","request":{"request":"approve","id":"evo_0001"}}"#;
+    let event: Event = serde_json::from_str(old).unwrap();
+    let Event::Operator { who, .. } = &event else { panic!("{event:?}") };
+    assert_eq!(*who, Caller::Operator("ada".into()));
+    assert_eq!(serde_json::to_string(&event).unwrap(), old, "and it is written as it was");
+    let other = Event::Operator { who: Caller::Supervised { pid: 7 }, request: Request::Pause };
+    let text = serde_json::to_string(&other).unwrap();
+    assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), other);
+}
+
+#[test]
 fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
     let old =
         r#"{"tree":"t","store_path":"/s","evolution":"evo_0002","reason":"slow","at":"2026-01-01T00:00:00.000Z"}"#;
@@ -177,6 +192,9 @@ fn a_journal_that_loses_its_end() {
 /// Any walk through a larger world than the model checker's, by the numbers that proptest draws.
 fn walk(world: &mut World, draws: &[u16]) {
     for draw in draws {
+        if !world.instance_asks_in_vain() {
+            world.broken.push("I6: an instance's request did something");
+        }
         let losses = world.losses();
         if let Some(loss) = losses.get(usize::from(*draw) % losses.len().max(1)).filter(|_| draw % 37 == 0) {
             world.act(loss.clone());

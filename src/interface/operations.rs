@@ -239,7 +239,8 @@ pub mod call {
         Status() -> StatusReply(status: super::Status);
 
         /// Everything that happens from now on, one event a reply. Needs `more`. A reader that falls behind by more than
-        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped.
+        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped. There are 16 streams at most: the next one
+        /// ends the oldest, which gets Busy.
         Monitor() -> MonitorReply(event: MonitorEvent);
 
         /// Asks for an evolution: to the git revision `rev` (default: where the followed ref is), by `blueprint` (default:
@@ -349,6 +350,10 @@ impl<T> Interface for Service<T> {
 
     fn not_allowed(reason: String) -> OperationsError {
         OperationsError::NotAllowed { reason }
+    }
+
+    fn busy(reason: String) -> OperationsError {
+        OperationsError::Busy { reason }
     }
 
     fn too_large(limit_bytes: u64) -> OperationsError {

@@ -157,8 +157,8 @@ pub enum Event {
     Due(Timer),
     /// An operator wants something. Check it with `Lifecycle::refusal` first.
     Operator {
-        /// Who, for the record.
-        who: String,
+        /// Who. Only an operator's request does anything.
+        who: Caller,
         /// What.
         request: Request,
     },
@@ -212,6 +212,19 @@ pub struct ReportDigest {
     pub verdict: Verdict,
     /// The checks that did not pass, and why, for a person.
     pub summary: String,
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Caller {
+    /// An operator, by name. A record has the bare name, as when there were no other callers.
+    Operator(String),
+    /// A process that is an instance's or an agent's, or of which nobody knows that it is not.
+    Supervised {
+        /// Its id.
+        pid: u32,
+    },
 }
 
 /// What an operator can ask for.

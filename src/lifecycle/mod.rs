@@ -34,7 +34,7 @@ mod step;
 mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use event::{Caller, Event, Finding, Instance, ReportDigest, Request, Running};
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};

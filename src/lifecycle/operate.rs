@@ -1,7 +1,7 @@
 //! The operator's authority: what may be asked when, and what follows.
 
 use super::effect::{Slot, Timer};
-use super::event::Request;
+use super::event::{Caller, Request};
 use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
@@ -9,6 +9,12 @@ use crate::interface::types::{EvolutionId, Role};
 /// Why a request cannot be carried out now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// Who asks is no operator.
+    #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
+    NotAllowed {
+        /// The process.
+        pid: u32,
+    },
     /// It does not fit the phase.
     #[error("cannot {what} in phase {phase}")]
     WrongPhase {
@@ -41,6 +47,7 @@ impl Refusal {
     /// The next step for the operator.
     pub fn hint(&self) -> &str {
         match self {
+            Self::NotAllowed { .. } => "call from a process without no_new_privs",
             Self::WrongPhase { hint, .. } | Self::NotFound { hint, .. } => hint,
             Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` takes it out",
         }
@@ -49,7 +56,14 @@ impl Refusal {
 
 impl Lifecycle {
     /// Why a request would be refused now; `None` when [`super::Event::Operator`] with it would do something.
-    pub fn refusal(&self, request: &Request) -> Option<Refusal> {
+    pub fn refusal(&self, who: &Caller, request: &Request) -> Option<Refusal> {
+        match who {
+            Caller::Operator(_) => self.refuse(request),
+            Caller::Supervised { pid } => Some(Refusal::NotAllowed { pid: *pid }),
+        }
+    }
+
+    fn refuse(&self, request: &Request) -> Option<Refusal> {
         match request {
             Request::Evolve { rev, .. } => self.refuse_evolve(rev.as_deref()),
             Request::Approve { id } => self.refuse_approve(id),
@@ -67,8 +81,9 @@ impl Lifecycle {
     }
 
     /// The evolution that does already what is asked: rei follows a ref, and may have begun before the operator asks.
-    pub fn under_way(&self, request: &Request) -> Option<&EvolutionId> {
+    pub fn under_way(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        let Caller::Operator(_) = who else { return None };
         let Request::Evolve { rev: Some(asked), blueprint } = request else { return None };
         let evolution = self.evolution.as_ref().filter(|_| !matches!(self.phase, Phase::RollingBack { .. }))?;
         let same_rev = evolution
@@ -179,11 +194,12 @@ impl Lifecycle {
         (target.version.store_path != active.version.store_path).then_some(target)
     }
 
-    pub(super) fn on_operator(&mut self, out: &mut Out, who: String, request: Request) {
-        if self.refusal(&request).is_some() {
+    pub(super) fn on_operator(&mut self, out: &mut Out, who: Caller, request: Request) {
+        if self.refusal(&who, &request).is_some() {
             return;
         }
-        let by = format!("operator:{who}");
+        let Caller::Operator(name) = who else { return };
+        let by = format!("operator:{name}");
         match request {
             Request::Evolve { rev, blueprint } => self.asked = Some(Asked { who: by, rev, blueprint }),
             Request::Approve { .. } => self.approve(out, &by),

@@ -11,6 +11,7 @@
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
 //! | `story` | the log, for a person |
+//! | `serve` | the two sockets, opened, and who may use them |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `objects` | contexts, candidates, reports and incidents as files |
@@ -40,6 +41,7 @@ pub mod record;
 mod recover;
 mod reexec;
 mod rules;
+mod serve;
 mod shell;
 mod slots;
 mod sockets;

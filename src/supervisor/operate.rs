@@ -20,7 +20,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Effect, Event, Lifecycle, Refusal, Request};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -49,12 +49,12 @@ fn read_journal(
 
 impl Shell {
     /// An operator's request: refused with a reason, or taken.
-    pub(super) fn operator(&mut self, who: String, request: Request) -> Result<(String, u64), OperationsError> {
+    pub(super) fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         let generation = |core: &Lifecycle| core.active().map_or(0, |active| active.generation);
-        if let Some(evolution) = self.core.under_way(&request) {
+        if let Some(evolution) = self.core.under_way(&who, &request) {
             return Ok((evolution.0.clone(), generation(&self.core)));
         }
-        if let Some(refusal) = self.core.refusal(&request) {
+        if let Some(refusal) = self.core.refusal(&who, &request) {
             return Err(self.refused(&refusal));
         }
         let current = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
@@ -80,6 +80,7 @@ impl Shell {
 
     fn refused(&self, refusal: &Refusal) -> OperationsError {
         match refusal {
+            Refusal::NotAllowed { .. } => OperationsError::NotAllowed { reason: refusal.to_string() },
             Refusal::WrongPhase { what, hint, .. } => OperationsError::WrongPhase {
                 phase: self.core.phase().into(),
                 hint: format!("cannot {what} now: {hint}"),

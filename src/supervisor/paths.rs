@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::interface::secret::Secret;
 use crate::interface::types::IncidentId;
 use crate::journal::head_beside;
 use crate::lifecycle::Slot;
@@ -152,6 +153,11 @@ impl Paths {
     /// The operator's socket.
     pub fn control(&self) -> PathBuf {
         self.sockets.join("control.sock")
+    }
+
+    /// What a caller of the sockets proves itself by.
+    pub fn secret(&self) -> PathBuf {
+        Secret::file_beside(&self.control())
     }
 
     /// The facade's socket.

@@ -13,6 +13,7 @@ use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
 use super::memory;
 use super::record::Entry;
+use super::serve::Reach;
 use super::slots::Occupants;
 use super::start::Signals;
 use super::tools::Tools;
@@ -107,6 +108,8 @@ pub struct Shell {
     pub(super) asides: u64,
     /// How many looks there were since the last record.
     pub(super) looks_since_record: u32,
+    /// Whether instances can read what operators prove themselves by.
+    pub(super) reach: Reach,
 }
 
 impl Shell {

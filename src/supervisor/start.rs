@@ -18,9 +18,9 @@ use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
 use super::reexec;
+use super::serve::{Reach, serve};
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
-use super::sockets::{Control, Facade};
 use super::sources::Sources;
 use super::tools::{Tools, Workshop};
 use super::watch::Watch;
@@ -28,17 +28,13 @@ use super::witness;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
 use crate::config::{self, Config, LoadError};
-use crate::interface::access::Access;
-use crate::interface::evolution::serve_evolution;
-use crate::interface::operations::{EVENTS_BEHIND_MAX, serve_operations};
-use crate::interface::socket::{Socket, SocketError};
+use crate::interface::operations::EVENTS_BEHIND_MAX;
+use crate::interface::socket::SocketError;
 use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{self, Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::process;
 use crate::report::chain;
-use crate::runtime::cgroup::is_an_instances;
-use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
@@ -346,6 +342,7 @@ async fn begin(
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
         looks_since_record: 0,
+        reach: Reach::default(),
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;
@@ -469,37 +466,6 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
     }))
 }
 
-/// Opens both sockets: the operators' group may use the one that is theirs.
-fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
-    let paths = &shell.tools.paths;
-    let operators = match &shell.tools.config.state.operators {
-        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
-        None => None,
-    };
-    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
-    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
-    let trees = shell.occupants.trees();
-    let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
-    let access = Access::own_user()
-        .refuse_instances(move |pid| trees.contains(pid))
-        .refuse_instance_cgroups(is_an_instances)
-        .refuse_descendants_of(std::process::id())
-        .on_refusal(move |refusal| {
-            if refusal.reason.is_policy_anomaly() {
-                // A full queue has worse to tell.
-                let _ = told.try_send(Input::Intruder(refusal.to_string()));
-            }
-        });
-    let operations = Arc::new(Control { inputs: inputs.clone(), listeners: shell.listeners.clone() });
-    let evolution = Arc::new(Facade { inputs });
-    let own = access.clone();
-    let theirs = operators.into_iter().fold(access, Access::group);
-    Ok([
-        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
-        AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
-    ])
-}
-
 impl Shell {
     /// Reads rei.toml again. What cannot be changed while it runs is named.
     pub(super) fn reload(&mut self) {
@@ -528,6 +494,7 @@ impl Shell {
             profile: old.profile.clone(),
             roots: old.roots.clone(),
         });
+        self.reach.look(&self.tools);
         self.occupants.configure();
         self.watch.configure(&self.tools.config);
         self.pending.push_back(Event::Configured { policy: policy(&self.tools.config) });

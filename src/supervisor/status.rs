@@ -6,7 +6,7 @@ use crate::interface::operations::{
     SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
-use crate::lifecycle::{Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -213,6 +213,9 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
         Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
         Event::Due(timer) => ("phase", format!("{timer:?} is over")),
-        Event::Operator { who, request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Operator(who), request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Supervised { pid }, request } => {
+            ("decision", format!("process {pid}, refused: {request:?}"))
+        }
     }
 }

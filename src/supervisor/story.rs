@@ -1,7 +1,7 @@
 //! The log as a story: what a decision means, in lines for a person.
 
 use crate::interface::types::{MaintenanceAction, Verdict};
-use crate::lifecycle::{Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
 
 /// Characters of a commit that tell it from others.
 const REV_CHARS: usize = 12;
@@ -79,7 +79,10 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
             warning(format!("slot {slot}: {reason}")).filter(|_| core.active().is_some())
         }
         Event::PlanFailed { reason, .. } => warning(format!("{}the switch failed: {reason}", evolution())),
-        Event::Operator { who, request } => step(format!("{who} asks: {request:?}")),
+        Event::Operator { who: Caller::Operator(who), request } => step(format!("{who} asks: {request:?}")),
+        Event::Operator { who: Caller::Supervised { pid }, request } => {
+            warning(format!("process {pid} asked, and was refused: {request:?}"))
+        }
         Event::Held(_)
         | Event::Judged { verdict: Verdict::Inconclusive, .. }
         | Event::Configured { .. }

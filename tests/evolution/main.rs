@@ -11,6 +11,7 @@ mod lab;
 mod ledger;
 mod load;
 mod loss;
+mod orphan;
 mod recall;
 mod reexec;
 mod stories;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Role, Verdict, Version};
 use rei::journal::Standing;
 use rei::lifecycle::{
-    Bounds, CanaryStep, Deployed, Effect, Event, Finding, Found, Instance, Lifecycle, Maintenance, OnInconclusive, Phase,
-    Plan, Policy, Reality, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Approval, Bounds, Caller, CanaryStep, Deployed, Effect, Event, Finding, Found, Instance, Lifecycle, Maintenance,
+    OnInconclusive, Phase, Plan, Policy, Reality, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step,
+    Timer, Trust,
 };
 use rei::supervisor::reconcile::{Facts, Generation, Living, Told, Verdict as Agreed, adopt, reconcile};
 use rei::time::Timestamp;
@@ -162,6 +163,18 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
+/// Who may ask for anything.
+fn operator() -> Caller {
+    Caller::Operator("ada".into())
+}
+
+/// Whether a candidate has traffic in this phase, or had and is held.
+fn is_tried(phase: Phase) -> bool {
+    use Approval::{Canary, Observation};
+    matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
+        || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
+}
+
 /// What a tree is built as. `t1+2` is built as `t1` is: it differs in files that the package does not read.
 pub fn path(tree: &str) -> String {
     format!("/nix/store/{}", tree.split('+').next().expect("split gives one at least"))
@@ -202,10 +215,16 @@ impl World {
             self.adopted.extend(self.core.active().map(|active| active.version.store_path.clone()));
             self.adopted.extend(self.core.active_by_journal().map(|active| active.version.store_path.clone()));
         }
+        let tried = is_tried(self.core.phase());
+        let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let held = self.core.is_held();
         let effects = self.core.step(NOW, event);
         if held && self.core.is_held() {
             self.check_held(&effects);
+        }
+        let needs_operator = self.core.policy().is_some_and(|policy| policy.approve);
+        if needs_operator && !tried && is_tried(self.core.phase()) && !is_operators {
+            self.broken.push("I6: a candidate got traffic without an operator's word");
         }
         if self.core.active() != active.as_ref() && self.core.active().is_some() && !self.core.is_held() {
             self.check_active();
@@ -408,7 +427,7 @@ impl World {
             }
             Cause::Ask(request) => {
                 self.left.requests -= 1;
-                Event::Operator { who: "ada".into(), request }
+                Event::Operator { who: operator(), request }
             }
         }
     }
@@ -639,26 +658,22 @@ impl World {
             causes.push(Cause::Degrades);
         }
         if self.left.requests > 0 {
-            self.requests(&mut causes);
+            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
+            causes.extend(asked.map(Cause::Ask));
         }
         causes
     }
 
-    fn requests(&self, causes: &mut Vec<Cause>) {
+    fn requests(&self) -> [Request; 6] {
         let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
-        let requests = [
+        [
             Request::Approve { id: id.clone() },
             Request::Reject { id, reason: "no".into() },
             Request::Rollback { to: None },
             Request::Evolve { rev: None, blueprint: None },
             Request::Settle { trust: Trust::Reality, reason: String::new() },
             Request::Settle { trust: Trust::Journal, reason: String::new() },
-        ];
-        for request in requests {
-            if self.core.refusal(&request).is_none() {
-                causes.push(Cause::Ask(request));
-            }
-        }
+        ]
     }
 
     /// How the journal can lose what it has.
@@ -707,6 +722,18 @@ impl World {
         };
         let Some(target) = target else { return false };
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
+    }
+
+    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
+    pub fn instance_asks_in_vain(&self) -> bool {
+        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
+        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
+        let mut core = self.core.clone();
+        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
+            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
+            core.step(NOW, event).is_empty()
+        });
+        did_nothing && core == self.core
     }
 
     /// I4: every phase but the resting ones has a deadline.
