@@ -136,6 +136,7 @@ impl Chronicle {
             Event::Held(reality) => {
                 (self.held, self.begun) = (true, true);
                 self.evolutions = self.evolutions.max(reality.numbered);
+                self.incidents.number_behind(reality.numbered);
             }
             // What is wrong with a version under observation is its judgement, not an incident.
             Event::Found(finding) if self.phase() == Phase::Observing && finding.evolve => {}

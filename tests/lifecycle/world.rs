@@ -3,23 +3,20 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two
 //! effects. It checks while it acts: what must never be asked for is written down in `broken`.
 
+#[path = "loss.rs"]
+pub mod loss;
+
 use std::collections::BTreeSet;
 
-use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Role, Verdict, Version};
-use rei::journal::Standing;
+use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Approval, Bounds, Caller, CanaryStep, Deployed, Effect, Event, Finding, Found, Instance, Lifecycle, Maintenance,
-    OnInconclusive, Phase, Plan, Policy, Reality, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step,
-    Timer, Trust,
+    Approval, Bounds, Caller, CanaryStep, Effect, Event, Finding, Lifecycle, Maintenance, OnInconclusive, Phase, Plan,
+    Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
-use rei::supervisor::reconcile::{Facts, Generation, Living, Told, Verdict as Agreed, adopt, reconcile};
 use rei::time::Timestamp;
 
 /// Time stands still in the model: what time decides is chosen freely as an action, so every timing is covered.
 pub const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
-
-/// The highest number that is found where the journal has lost its end.
-pub const NUMBERED: u64 = 9;
 
 /// How much of everything the world may do, so that the space is finite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -247,33 +244,6 @@ impl World {
             self.broken.push("I2: Active without a passing report for exactly this version");
         }
         self.first.get_or_insert(active);
-    }
-
-    /// While an operator is asked, nothing is decided but that Active is kept running.
-    fn check_held(&mut self, effects: &[Effect]) {
-        let idle = |effect: &Effect| match effect {
-            Effect::Restore { generation, .. } => generation.is_none(),
-            Effect::Start { role, .. } => *role == Role::Active,
-            Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
-            // That Active was started again.
-            Effect::Record(record) => record.action == MaintenanceAction::Restarted,
-            Effect::Diagnose { .. }
-            | Effect::Build { .. }
-            | Effect::Install { .. }
-            | Effect::Validate { .. }
-            | Effect::Cancel { .. }
-            | Effect::PrepareGeneration { .. }
-            | Effect::Stop { .. }
-            | Effect::Refresh { .. }
-            | Effect::Carry(_)
-            | Effect::Observe { .. }
-            | Effect::Judge
-            | Effect::Prune { .. }
-            | Effect::GiveUp { .. } => false,
-        };
-        if !effects.iter().all(idle) {
-            self.broken.push("Held: something was decided");
-        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -522,68 +492,6 @@ impl World {
         }
     }
 
-    /// The supervisor is gone, and so are the last records of the journal, or all of it; another supervisor takes over, and
-    /// adopts what runs.
-    pub fn lose(&mut self, backup: bool) {
-        self.left.losses -= 1;
-        let policy = self.core.policy().cloned().expect("configured");
-        let core = self.backup.as_deref().filter(|_| backup).cloned().unwrap_or_default();
-        let slot = core.active_slot();
-        let generation = |deployed: &Deployed| Generation {
-            number: deployed.generation,
-            store_path: deployed.version.store_path.clone(),
-        };
-        self.core = core;
-        self.tasks.clear();
-        self.plan = None;
-        self.stopping = [false; 2];
-        let generations: Vec<Generation> = self
-            .generations
-            .iter()
-            .map(|(number, store_path)| Generation { number: *number, store_path: store_path.clone() })
-            .collect();
-        let living = Slot::ALL.into_iter().filter_map(|slot| {
-            let process = self.processes[slot.index()].as_ref()?;
-            let store_path = Some(process.store_path.clone());
-            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
-        });
-        let facts = Facts {
-            told: Told {
-                active: slot.zip(self.core.active().map(generation)),
-                ..Told::by(&self.core, u64::from(backup))
-            },
-            head: Standing::Short { records: u64::from(backup), sealed: 9 },
-            current: generations.iter().find(|it| Some(it.number) == self.current).cloned(),
-            generations,
-            instances: living.collect(),
-            roots: vec![],
-            overlap: policy.overlap,
-        };
-        let Agreed::Ahead { facts: told } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
-        let adoption = adopt(&facts);
-        let version = |store_path: &str| {
-            let tree = store_path.rsplit('/').next().unwrap_or_default().to_owned();
-            Version { store_path: store_path.to_owned(), rev: format!("r-{tree}"), tree, drv: String::new() }
-        };
-        let running = Slot::ALL.map(|slot| {
-            let living = &facts.instances[adoption.occupants[slot.index()]?];
-            let instance = Instance { id: living.id.clone(), pid: 1, start_ticks: 1 };
-            let ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
-            Some(Found { version: version(living.store_path.as_deref()?), instance, ready })
-        });
-        let serves = adoption
-            .serves
-            .map(|(slot, it)| (slot, Deployed { version: version(&it.store_path), generation: it.number }));
-        let before = (self.current, self.processes.clone());
-        let reality = Reality { facts: told, running, serves, numbered: NUMBERED };
-        self.take(Event::Held(Box::new(reality)), usize::MAX);
-        self.take(Event::Configured { policy }, usize::MAX);
-        let kept = |(was, is): (&Option<Process>, &Option<Process>)| was.is_none() || was == is;
-        if self.current != before.0 || !before.1.iter().zip(&self.processes).all(kept) {
-            self.broken.push("Held: what was found was changed");
-        }
-    }
-
     fn candidate_share(&self, routing: Option<Routing>) -> u32 {
         match (self.core.phase(), self.core.active_slot(), routing) {
             (Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. }, Some(slot), Some(routing)) => {
@@ -674,15 +582,6 @@ impl World {
             Request::Settle { trust: Trust::Reality, reason: String::new() },
             Request::Settle { trust: Trust::Journal, reason: String::new() },
         ]
-    }
-
-    /// How the journal can lose what it has.
-    pub fn losses(&self) -> Vec<Action> {
-        // Something must be there to be adopted, and a backup to be restored.
-        if self.left.losses == 0 || self.gave_up || self.current.is_none() || self.backup.is_none() {
-            return Vec::new();
-        }
-        vec![Action::Loses { backup: true }, Action::Loses { backup: false }]
     }
 
     /// Carries out one action.
