@@ -13,7 +13,7 @@
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `objects` | contexts, candidates, reports and incidents as files |
-//! | `start` | from rei.toml to a running loop, and its end |
+//! | `start`, `undo` | from rei.toml to a running loop, and its end; a start that fails leaves nothing |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
@@ -43,6 +43,7 @@ mod start;
 mod status;
 mod story;
 mod tools;
+mod undo;
 mod watch;
 mod work;
 

@@ -22,6 +22,7 @@ use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sockets::{Control, Facade};
 use super::tools::{Tools, Workshop};
+use super::undo::Undo;
 use super::watch::Watch;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
@@ -239,12 +240,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     let paths = Paths::of(&config);
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
-    let mut shell = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
-    if shell.core.active().is_none() {
-        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
-        shell.tools.mirror.look().await?;
-    }
-    let _sockets = serve(&shell)?;
+    let (mut shell, _sockets) = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
@@ -280,7 +276,7 @@ async fn begin(
     exe: &Path,
     inputs: Inputs,
     received: mpsc::Receiver<Input>,
-) -> Result<Shell, StartError> {
+) -> Result<(Shell, [AbortOnDrop<()>; 2]), StartError> {
     // Locks first: a second supervisor must touch nothing.
     let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
     let (journal, opened) = open_journal(&paths, &meta)?;
@@ -304,9 +300,14 @@ async fn begin(
         source,
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
-    let traffic = listen(&config, &paths, &core, &mut kept, &store)?;
+    let mut undo = Undo::new(&store, &table);
+    let traffic = Arc::new(Mutex::new(listen(&config, &paths, &core, &mut kept, &store)?));
+    undo.listens(&traffic);
     let tools = Arc::new(tools(config, config_path, paths, core.active().is_none()).await?);
-    let traffic = Arc::new(Mutex::new(traffic));
+    if core.active().is_none() {
+        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
+        tools.mirror.look().await?;
+    }
     let alarm = lock(&traffic).alarm();
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
     let mut shell = Shell {
@@ -341,9 +342,12 @@ async fn begin(
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;
+    let sockets = serve(&shell)?;
+    // Nothing fails from here on, so nothing is started that would be left.
+    undo.disarm();
     shell.take_over(kept);
     shell.drain();
-    Ok(shell)
+    Ok((shell, sockets))
 }
 
 /// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
@@ -559,6 +563,7 @@ impl Shell {
         if let Err(error) = self.journal.snapshot(&self.core) {
             tracing::warn!(error = chain(&error), "cannot write a snapshot");
         }
+        lock(&self.traffic).unlink();
         if let Err(error) = lock(&self.store).finish() {
             tracing::warn!(error = chain(&error), "the keeper did not end");
         }

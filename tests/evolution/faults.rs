@@ -139,3 +139,24 @@ fn previous_is_restored_without_nix_git_and_source() {
     lab.until_settled();
     load.none_lost();
 }
+
+/// Whoever can remove them has the supervisor's user. The keeper itself is well, and has what nobody else has.
+#[test]
+fn a_keeper_whose_socket_or_key_was_removed_is_found_again() {
+    let Some(mut lab) = Lab::serving(Setup::default()) else { return };
+    let load = Load::on(lab.address());
+    let before = lab.until_settled();
+    let keeper = lab.keeper().expect("a keeper");
+    for removed in [&["keeper.sock"][..], &["keeper.sock.lock"], &["keeper.sock", "keeper.sock.lock"]] {
+        for file in removed {
+            std::fs::remove_file(lab.path("state/private").join(file)).unwrap();
+        }
+        lab.kill();
+        load.wait_for_more(20);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "the same instance");
+        assert_eq!(lab.keeper(), Some(keeper), "{removed:?}: the same keeper, and no second one");
+    }
+    load.none_lost();
+    assert!(!lab.output().contains("opened anew"), "{}", lab.output());
+}

@@ -1,0 +1,51 @@
+//! A start that fails leaves nothing behind.
+
+use std::sync::{Arc, Mutex};
+
+use super::keep::Store;
+use super::slots::lock;
+use crate::process;
+use crate::runtime::table::{Entry, InstanceTable};
+use crate::runtime::traffic::Traffic;
+
+/// What a start has made so far. Dropped before [`Undo::disarm`], it closes the listeners and ends the keeper; but not where an
+/// instance of an earlier supervisor lives, whose sockets they are.
+pub struct Undo {
+    store: Option<Store>,
+    traffic: Option<Arc<Mutex<Traffic>>>,
+}
+
+impl Undo {
+    /// Of a start that has a store.
+    pub fn new(store: &Store, table: &InstanceTable) -> Self {
+        let needed = table.entries().iter().any(lives);
+        Self { store: (!needed).then(|| store.clone()), traffic: None }
+    }
+
+    /// It has listeners as well.
+    pub fn listens(&mut self, traffic: &Arc<Mutex<Traffic>>) {
+        self.traffic = Some(traffic.clone());
+    }
+
+    /// The start has succeeded: what there is is looked after.
+    pub fn disarm(mut self) {
+        self.store = None;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Some(store) = &self.store else { return };
+        if let Some(traffic) = &self.traffic {
+            lock(traffic).unlink();
+        }
+        // Why the start failed is told; a store that does not answer has nothing for anybody.
+        let _ = lock(store).finish();
+    }
+}
+
+/// Whether the process of an instance is there.
+pub fn lives(entry: &Entry) -> bool {
+    let Some(stat) = entry.pid.and_then(process::stat) else { return false };
+    !stat.is_zombie() && entry.start_ticks.is_none_or(|start| start == stat.start_ticks)
+}
