@@ -15,6 +15,7 @@
 //! | `objects` | contexts, candidates, reports and incidents as files |
 //! | `start`, `undo` | from rei.toml to a running loop, and its end; a start that fails leaves nothing |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
+//! | `regain` | what no store has, taken back from the instances |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
 //! | `memory` | what the start and evolutions needed is given back |
@@ -35,6 +36,7 @@ mod policy;
 pub mod record;
 mod recover;
 mod reexec;
+mod regain;
 mod rules;
 mod shell;
 mod slots;

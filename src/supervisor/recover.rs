@@ -30,7 +30,7 @@ impl Shell {
         let owners = Slot::ALL.map(|slot| self.owner(slot, &recorded));
         for entry in &recorded {
             if !owners.iter().flatten().any(|(owner, _)| owner.id == entry.id) {
-                let slot = if of_slot(&entry.id, Slot::B) { Slot::B } else { Slot::A };
+                let slot = slot_of(&entry.id);
                 self.with(slot, "", |occupants, wanted| occupants.end_stray(wanted, entry, &mut kept));
             }
         }
@@ -107,6 +107,11 @@ impl Shell {
             }
         });
     }
+}
+
+/// The slot whose sockets the instance of this id has.
+pub fn slot_of(id: &str) -> Slot {
+    if of_slot(id, Slot::B) { Slot::B } else { Slot::A }
 }
 
 fn of_slot(id: &str, slot: Slot) -> bool {

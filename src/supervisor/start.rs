@@ -11,13 +11,14 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
-use super::keep::{self, Kept, Store};
+use super::keep;
 use super::memory;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
 use super::reexec;
+use super::regain::listen;
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sockets::{Control, Facade};
@@ -41,7 +42,7 @@ use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
-use crate::runtime::traffic::{OpenError, Routing, Setup, Traffic};
+use crate::runtime::traffic::OpenError;
 use crate::runtime::tree::Trees;
 use crate::source::{Follower, Mirror, ObjectId};
 use crate::time::Timestamp;
@@ -97,6 +98,19 @@ pub enum StartError {
     /// The listeners cannot be opened.
     #[error("cannot listen")]
     Listen(#[from] OpenError),
+    /// An instance of an earlier supervisor has the listeners, and they may not be taken from it.
+    #[error(
+        "cannot listen: the instance with process {pid}, of an earlier supervisor, has the sockets and may not be asked for them ({why})"
+    )]
+    Held {
+        /// Its process.
+        pid: u32,
+        /// What the system said.
+        why: String,
+        /// What could not be opened.
+        #[source]
+        source: OpenError,
+    },
     /// The keeper cannot be had.
     #[error("cannot have a keeper of the listening sockets")]
     Keeper(#[from] StoreError),
@@ -149,6 +163,9 @@ impl StartError {
             Self::Sandbox(refusal) => refusal.hint(),
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
+            Self::Held { pid, .. } => Some(format!(
+                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end it: kill {pid}"
+            )),
             Self::Keeper(error) => error.hint(),
             Self::Socket { source, .. } => source.hint(),
             Self::Operators { name, .. } => {
@@ -300,8 +317,9 @@ async fn begin(
         source,
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
-    let mut undo = Undo::new(&store, &table);
-    let traffic = Arc::new(Mutex::new(listen(&config, &paths, &core, &mut kept, &store)?));
+    let mut undo = Undo::new(&store, &kept, &table);
+    let (traffic, regained) = listen(&config, &paths, &core, &table, &mut kept, &store)?;
+    let traffic = Arc::new(Mutex::new(traffic));
     undo.listens(&traffic);
     let tools = Arc::new(tools(config, config_path, paths, core.active().is_none()).await?);
     if core.active().is_none() {
@@ -346,6 +364,9 @@ async fn begin(
     // Nothing fails from here on, so nothing is started that would be left.
     undo.disarm();
     shell.take_over(kept);
+    if regained {
+        shell.occupants.store_all(&shell.store);
+    }
     shell.drain();
     Ok((shell, sockets))
 }
@@ -366,30 +387,6 @@ fn open_journal(paths: &Paths, meta: &Meta) -> Result<(Journal<Entry>, Opened<En
 /// Whether another process than this one has the pid.
 fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
-}
-
-fn listen(
-    config: &Config,
-    paths: &Paths,
-    core: &Lifecycle,
-    kept: &mut Kept,
-    store: &Store,
-) -> Result<Traffic, StartError> {
-    let private = paths.private();
-    let setup = Setup {
-        listens: &config.runtime.listen,
-        interface: config.health.interface.as_ref().map(|_| private.as_path()),
-        sticky: false,
-    };
-    let routing = core.routing().map_or(Routing::All(Slot::A.into()), Into::into);
-    let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut **lock(store))?;
-    for lost in &adoption.lost {
-        tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
-    }
-    if adoption.moved {
-        tracing::error!("a listener was tampered with while no supervisor ran; it is in order again");
-    }
-    Ok(traffic)
 }
 
 /// What the parts work with. With nothing to serve, all of it must be right; else the runtime comes first, and what is

@@ -2,24 +2,26 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::keep::Store;
+use super::keep::{Kept, Store};
 use super::slots::lock;
 use crate::process;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::Traffic;
 
-/// What a start has made so far. Dropped before [`Undo::disarm`], it closes the listeners and ends the keeper; but not where an
-/// instance of an earlier supervisor lives, whose sockets they are.
+/// What a start has made so far. Dropped before [`Undo::disarm`], it closes the listeners and ends the keeper; but where an
+/// instance of an earlier supervisor lives, and the store had something of it, all that stays.
 pub struct Undo {
     store: Option<Store>,
     traffic: Option<Arc<Mutex<Traffic>>>,
+    /// An instance of an earlier supervisor lives.
+    lives: bool,
 }
 
 impl Undo {
-    /// Of a start that has a store.
-    pub fn new(store: &Store, table: &InstanceTable) -> Self {
-        let needed = table.entries().iter().any(lives);
-        Self { store: (!needed).then(|| store.clone()), traffic: None }
+    /// Of a start that has a store, which had this.
+    pub fn new(store: &Store, kept: &Kept, table: &InstanceTable) -> Self {
+        let lives = table.entries().iter().any(lives);
+        Self { store: (!lives || kept.is_empty()).then(|| store.clone()), traffic: None, lives }
     }
 
     /// It has listeners as well.
@@ -36,7 +38,7 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         let Some(store) = &self.store else { return };
-        if let Some(traffic) = &self.traffic {
+        if let Some(traffic) = self.traffic.as_ref().filter(|_| !self.lives) {
             lock(traffic).unlink();
         }
         // Why the start failed is told; a store that does not answer has nothing for anybody.
