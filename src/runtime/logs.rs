@@ -8,16 +8,17 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
 /// What a pipe holds while the supervisor restarts, in bytes: the most that an unprivileged process may ask for.
@@ -66,15 +67,32 @@ pub struct LogStats {
     pub write_error: Option<String>,
 }
 
-/// A pipe for a log, both ends close-on-exec: the reader's end, and the one for standard output and error.
+/// A pipe for a log, both ends close-on-exec: the reader's end, and the one for standard output and error. The latter can be read
+/// too, so that whoever has it never finds the pipe broken: should nobody read for a while, the next reader goes on.
 ///
 /// # Errors
 /// When descriptors have run out.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    // Without /proc it is as pipes are.
+    let both =
+        open(format!("/proc/self/fd/{}", write.as_raw_fd()).as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
+    let write = both.unwrap_or(write);
     // Refused where the user's pipes hold too much already; the default size does too.
     let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     Ok((read, write))
+}
+
+/// The reader's end of the pipe that a process prints to, where nobody kept it. `None` where it prints elsewhere, or may not be
+/// asked.
+pub fn reopen(pid: u32) -> Option<OwnedFd> {
+    [1, 2].iter().find_map(|number| {
+        let path = format!("/proc/{pid}/fd/{number}");
+        if !fs::metadata(&path).ok()?.file_type().is_fifo() {
+            return None;
+        }
+        open(path.as_str(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty()).ok()
+    })
 }
 
 /// A log that is being written.

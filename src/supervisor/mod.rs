@@ -15,9 +15,10 @@
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `objects` | contexts, candidates, reports and incidents as files |
-//! | `start` | from rei.toml to a running loop, and its end |
+//! | `start`, `undo` | from rei.toml to a running loop, and its end; a start that fails leaves nothing |
 //! | `witness`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
+//! | `regain` | what no store has, taken back from the instances |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
 //! | `memory` | what the start and evolutions needed is given back |
@@ -40,6 +41,7 @@ pub mod reconcile;
 pub mod record;
 mod recover;
 mod reexec;
+mod regain;
 mod rules;
 mod serve;
 mod shell;
@@ -50,6 +52,7 @@ mod start;
 mod status;
 mod story;
 mod tools;
+mod undo;
 mod versions;
 mod watch;
 mod witness;

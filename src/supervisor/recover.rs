@@ -87,8 +87,7 @@ impl Shell {
     }
 
     fn end_stray(&mut self, entry: &Entry, kept: &mut Kept) {
-        let slot = Named::parse(&entry.id).map_or(Slot::A, |named| named.slot);
-        self.with(slot, "", |occupants, wanted| occupants.end_stray(wanted, entry, kept));
+        self.with(slot_of(&entry.id), "", |occupants, wanted| occupants.end_stray(wanted, entry, kept));
     }
 
     /// The instance that the journal, or the table, has for a slot, and its version.
@@ -154,6 +153,11 @@ impl Shell {
             }
         });
     }
+}
+
+/// The slot whose sockets the instance of this id has.
+pub fn slot_of(id: &str) -> Slot {
+    Named::parse(id).map_or(Slot::A, |named| named.slot)
 }
 
 /// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.

@@ -11,18 +11,20 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
-use super::keep::{self, Kept, Store};
+use super::keep;
 use super::memory;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
 use super::reexec;
+use super::regain::listen;
 use super::serve::{Reach, serve};
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sources::Sources;
 use super::tools::{Tools, Workshop};
+use super::undo::Undo;
 use super::watch::Watch;
 use super::witness;
 use super::work::reason;
@@ -38,7 +40,7 @@ use crate::report::chain;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
-use crate::runtime::traffic::{OpenError, Routing, Setup, Traffic};
+use crate::runtime::traffic::OpenError;
 use crate::runtime::tree::Trees;
 use crate::source::{Follower, Mirror, ObjectId};
 use crate::time::Timestamp;
@@ -94,6 +96,19 @@ pub enum StartError {
     /// The listeners cannot be opened.
     #[error("cannot listen")]
     Listen(#[from] OpenError),
+    /// An instance of an earlier supervisor has the listeners, and they may not be taken from it.
+    #[error(
+        "cannot listen: the instance with process {pid}, of an earlier supervisor, has the sockets and may not be asked for them ({why})"
+    )]
+    Held {
+        /// Its process.
+        pid: u32,
+        /// What the system said.
+        why: String,
+        /// What could not be opened.
+        #[source]
+        source: OpenError,
+    },
     /// The keeper cannot be had.
     #[error("cannot have a keeper of the listening sockets")]
     Keeper(#[from] StoreError),
@@ -146,6 +161,9 @@ impl StartError {
             Self::Sandbox(refusal) => refusal.hint(),
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
+            Self::Held { pid, .. } => Some(format!(
+                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end it: kill {pid}"
+            )),
             Self::Keeper(error) => error.hint(),
             Self::Socket { source, .. } => source.hint(),
             Self::Operators { name, .. } => {
@@ -237,12 +255,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     let paths = Paths::of(&config);
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
-    let mut shell = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
-    if shell.core.active().is_none() && !shell.core.is_held() {
-        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
-        shell.tools.mirror.look().await?;
-    }
-    let _sockets = serve(&shell)?;
+    let (mut shell, _sockets) = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
@@ -278,7 +291,7 @@ async fn begin(
     exe: &Path,
     inputs: Inputs,
     received: mpsc::Receiver<Input>,
-) -> Result<Shell, StartError> {
+) -> Result<(Shell, [AbortOnDrop<()>; 2]), StartError> {
     // Locks first: a second supervisor must touch nothing.
     let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
     let (mut journal, opened) = open_journal(&paths, &meta)?;
@@ -302,15 +315,21 @@ async fn begin(
         source,
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
+    let mut undo = Undo::new(&store, &kept, &table);
     let reality = witness::look(&config, &paths, &core, &mut journal, &table, &kept)?;
     let routing = match &reality {
         Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
         None => core.routing(),
     };
-    let traffic = listen(&config, &paths, routing, &mut kept, &store)?;
+    let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
     let nothing_serves = core.active().is_none() && reality.is_none();
-    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
     let traffic = Arc::new(Mutex::new(traffic));
+    undo.listens(&traffic);
+    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
+    if nothing_serves {
+        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
+        tools.mirror.look().await?;
+    }
     let alarm = lock(&traffic).alarm();
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
     let mut shell = Shell {
@@ -346,9 +365,15 @@ async fn begin(
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;
+    let sockets = serve(&shell)?;
+    // Nothing fails from here on, so nothing is started that would be left.
+    undo.disarm();
     shell.take_over(kept, reality);
+    if regained {
+        shell.occupants.store_all(&shell.store);
+    }
     shell.drain();
-    Ok(shell)
+    Ok((shell, sockets))
 }
 
 /// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
@@ -367,30 +392,6 @@ fn open_journal(paths: &Paths, meta: &Meta) -> Result<(Journal<Entry>, Opened<En
 /// Whether another process than this one has the pid.
 fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
-}
-
-fn listen(
-    config: &Config,
-    paths: &Paths,
-    routing: Option<lifecycle::Routing>,
-    kept: &mut Kept,
-    store: &Store,
-) -> Result<Traffic, StartError> {
-    let private = paths.private();
-    let setup = Setup {
-        listens: &config.runtime.listen,
-        interface: config.health.interface.as_ref().map(|_| private.as_path()),
-        sticky: false,
-    };
-    let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
-    let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut **lock(store))?;
-    for lost in &adoption.lost {
-        tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
-    }
-    if adoption.moved {
-        tracing::error!("a listener was tampered with while no supervisor ran; it is in order again");
-    }
-    Ok(traffic)
 }
 
 /// What the parts work with. With nothing to serve, all of it must be right; else the runtime comes first, and what is
@@ -536,6 +537,7 @@ impl Shell {
         if let Err(error) = self.journal.snapshot(&self.core) {
             tracing::warn!(error = chain(&error), "cannot write a snapshot");
         }
+        lock(&self.traffic).unlink();
         if let Err(error) = lock(&self.store).finish() {
             tracing::warn!(error = chain(&error), "the keeper did not end");
         }

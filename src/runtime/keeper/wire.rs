@@ -27,6 +27,8 @@ pub(super) const FETCH: u8 = b'F';
 pub(super) const PING: u8 = b'P';
 /// Let go of everything and end.
 pub(super) const QUIT: u8 = b'Q';
+/// Let go of everything and end, unless another client is connected or an instance lives.
+pub(super) const LEAVE: u8 = b'L';
 /// Done.
 pub(super) const OK: u8 = b'k';
 /// Not done; why follows.

@@ -234,7 +234,7 @@ impl Private {
     pub fn open(directory: &Path, all: &mut Vec<(Label, OwnedFd)>, adoption: &mut Adoption) -> Result<Self, OpenError> {
         let had_some = all.iter().any(|(label, _)| label.name == INTERFACE);
         let mut open = |slot: Slot| {
-            let path = directory.join(format!("{INTERFACE}-{slot}.sock"));
+            let path = private_path(directory, slot);
             fits(INTERFACE, &path)?;
             if let Some(bound) = take(&path, slot, Some(INTERFACE), all) {
                 return Ok((path, bound));
@@ -332,6 +332,29 @@ fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, Owned
     })?;
     let (label, fd) = all.swap_remove(at);
     Some(Bound { fd, inode: label.place })
+}
+
+/// Where the Interface's socket of a slot is.
+pub(super) fn private_path(directory: &Path, slot: Slot) -> PathBuf {
+    directory.join(format!("{INTERFACE}-{slot}.sock"))
+}
+
+/// Whether it is a live socket that was made for this path.
+pub(super) fn is_at(path: &Path, fd: &OwnedFd) -> bool {
+    socket::is_unix(fd)
+        && socket::is(fd, SockType::Stream)
+        && socket::path(fd).is_some_and(|bound| bound == fresh(path))
+        && socket::listens(fd)
+        && !hung_up(fd)
+}
+
+/// The inode of the socket's file, if that is still at the path or beside it.
+pub(super) fn file_of(path: &Path, fd: &OwnedFd) -> Option<u64> {
+    let inode = diag::unix_file(fd).ok()?;
+    let files = [path.to_owned(), spare(path)];
+    let mut inodes = files.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|file| file.ino());
+    // The system tells the lower half.
+    inodes.find(|full| full & u64::from(u32::MAX) == u64::from(inode))
 }
 
 /// Whether somebody shut the socket down.

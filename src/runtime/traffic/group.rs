@@ -76,6 +76,23 @@ impl Wanted {
         open().map_err(|source| self.error("listen on", source))
     }
 
+    /// Joins a group of one and makes all come to that one. A client that is sent to the helper before that hears nothing, and
+    /// asks again, as when a packet is lost.
+    pub fn helper(&self, at: SocketAddr) -> Result<OwnedFd, OpenError> {
+        let open = || {
+            let fd = self.socket()?;
+            setsockopt(&fd, sockopt::ReusePort, &true)?;
+            socket::deafen(&fd)?;
+            socket::bind_inet(&fd, at)?;
+            if self.kind() == SockType::Stream {
+                socket::listen(&fd)?;
+            }
+            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), |_| 0, Draw::Chance))?;
+            Ok(fd)
+        };
+        open().map_err(|source| self.error("join", source))
+    }
+
     /// Binds alone, which fails where anybody has the address, even somebody who would share it.
     fn reserve(&self) -> Result<OwnedFd, OpenError> {
         let reserve = || {

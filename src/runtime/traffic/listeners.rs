@@ -368,11 +368,8 @@ impl Traffic {
         self.keep(&stored, store)
     }
 
-    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
-    ///
-    /// # Errors
-    /// When the store does not let go of a socket, which then goes on listening.
-    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    /// Removes the files of unix sockets: nobody can connect to these any more.
+    pub fn unlink(&self) {
         for listener in &self.listeners {
             if let Listener::Exchange(exchange) = listener {
                 exchange.unlink();
@@ -381,6 +378,14 @@ impl Traffic {
         if let Some(private) = &self.interface {
             private.unlink();
         }
+    }
+
+    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
+    ///
+    /// # Errors
+    /// When the store does not let go of a socket, which then goes on listening.
+    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        self.unlink();
         let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
         labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
     }

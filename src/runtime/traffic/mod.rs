@@ -50,4 +50,4 @@ pub use dial::SlotDial;
 pub use error::{OpenError, RouteError};
 pub use listeners::{Adoption, Routed, Setup, Traffic, Way};
 pub use slot::{Heir, Routing, Slot};
-pub use takeback::take_back;
+pub use takeback::{Holder, Refused, take_back};

@@ -1,6 +1,7 @@
 //! Makes a group whole again: after a supervisor's end, and after an instance's tampering.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{Shutdown, SockType, shutdown};
@@ -63,12 +64,14 @@ impl Kept {
 
 /// Whether a kept socket is a live one for this listener. A listener may be renamed, not moved.
 fn fits(wanted: &Wanted, label: &Label, fd: &OwnedFd) -> bool {
-    let any_port = wanted.address.port() == 0;
-    let is_there = socket::address(fd).is_some_and(|bound| {
-        bound.ip() == wanted.address.ip()
-            && if any_port { label.name == wanted.name } else { bound.port() == wanted.address.port() }
-    });
-    is_there && socket::is(fd, wanted.kind()) && (wanted.kind() != SockType::Stream || socket::listens(fd))
+    is_for(wanted.address, wanted.kind(), fd) && (wanted.address.port() != 0 || label.name == wanted.name)
+}
+
+/// Whether a socket is a live one at an address; port 0 stands for any.
+pub(super) fn is_for(address: SocketAddr, kind: SockType, fd: &OwnedFd) -> bool {
+    let is_there = socket::address(fd)
+        .is_some_and(|bound| bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port()));
+    is_there && socket::is(fd, kind) && (kind != SockType::Stream || socket::listens(fd))
 }
 
 impl Group {
@@ -94,6 +97,10 @@ impl Group {
         let first = slots.iter().flatten().next().or(guard.as_ref());
         let address = first.and_then(socket::address).unwrap_or(wanted.address);
         let mut order = recorded.without(&lost);
+        // What is in force was made for a larger group, and whoever joins may be who it names. Nobody but a guard can change it,
+        // and there is none; so a helper joins that the kernel gives no packet, and points at the only one that is left.
+        let alone = guard.is_none() && slots.iter().flatten().count() == 1;
+        let helper = alone.then(|| wanted.helper(address)).transpose()?;
         let join = |order: &mut Vec<Role>, role| {
             order.push(role);
             wanted.member(address, role, None)
@@ -115,12 +122,14 @@ impl Group {
         };
         let [a, b] = slots;
         let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
+        // As it leaves, the one that joined after it takes its place.
+        helper.into_iter().for_each(|helper| leave_group(wanted, helper));
         let guard = match guard {
             Some(guard) => guard,
             None => join(&mut order, Role::Guard)?,
         };
         let expected = Order::of(&order).unwrap_or(recorded);
-        let mut group = Self::of(wanted, address, routing, slots, guard, recorded);
+        let mut group = Self::of(wanted, address, routing, slots, guard, expected);
         adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
         Ok(group)
     }
@@ -153,7 +162,7 @@ impl Group {
         Ok(found != expected)
     }
 
-    /// Looks for the members. Everybody else is routed by the order that was in force, as if nobody looked.
+    /// Looks for the members. Everybody else is routed as if nobody looked, by the order as far as it is known.
     fn search(&self, expected: Order, whole: bool) -> Result<Option<Order>, OpenError> {
         let search = || -> io::Result<Option<Order>> {
             let rest = || self.program(self.routing, self.order);
@@ -188,10 +197,13 @@ impl Group {
 pub(super) fn leave(wanted: &Wanted, label: &Label, fd: OwnedFd, store: &mut dyn FdStore) -> Result<(), OpenError> {
     // A copy there would keep it in the group.
     store.remove(&label.to_string()).map_err(OpenError::Store)?;
+    leave_group(wanted, fd);
+    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
+}
+
+fn leave_group(wanted: &Wanted, fd: OwnedFd) {
     if wanted.kind() == SockType::Stream {
         // It fails only where it is out already.
         let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
     }
-    drop(fd);
-    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
 }

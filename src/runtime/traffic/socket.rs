@@ -185,6 +185,24 @@ pub(super) fn attach(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Res
     Ok(nix::sys::socket::setsockopt(fd, sockopt::AttachReusePortCbpf, &program)?)
 }
 
+/// Makes the kernel drop every packet for this socket, as if it had been lost on the way.
+pub(super) fn deafen(fd: &OwnedFd) -> io::Result<()> {
+    let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as socklen_t;
+    // SAFETY: the pointer and the length describe `program`, and that `nothing`; both live through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast::<c_void>(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Forbids everybody who holds this socket to steer the group through it. Cannot be undone.
 pub(super) fn lock_filter(fd: &OwnedFd) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1)
