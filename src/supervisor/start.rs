@@ -34,6 +34,7 @@ use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::process;
+use crate::redact::Secrets;
 use crate::report::chain;
 use crate::runtime::cgroup::is_an_instances;
 use crate::runtime::isolation::group_named;
@@ -395,7 +396,8 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots };
+    let secrets = Secrets::new(config.secrets());
+    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots, secrets };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -510,6 +512,7 @@ impl Shell {
         }
         let old = &self.tools;
         self.tools = Arc::new(Tools {
+            secrets: Secrets::new(config.secrets()),
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 use super::paths::Paths;
 use crate::config::Config;
 use crate::nix::{self, Builder, FlakeRef, Nix, Profile, Refusal, Roots};
+use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
 
 /// The root that keeps the builder of sandboxed checks.
@@ -29,6 +30,8 @@ pub struct Tools {
     pub profile: Profile,
     /// The garbage collector's roots.
     pub roots: Roots,
+    /// What must not be stored or handed on.
+    pub secrets: Secrets,
 }
 
 /// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be
