@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("journal", &["time"]),
     ("nix", &["command"]),
     ("source", &["command", "interface", "redact", "time"]),
-    ("golden", &["http", "report", "time"]),
+    ("golden", &["http", "redact", "report", "time"]),
     ("runtime", &["command", "config", "interface", "poll", "process", "report", "seccomp", "time"]),
     ("diagnosis", &["golden", "health", "interface", "redact"]),
     ("blueprint", &["command", "config", "interface", "process", "redact", "seccomp", "source", "time"]),
