@@ -110,7 +110,7 @@ mod tests {
             ("PATH", "/usr/bin:/bin"),
             ("MODE", "production"),
             ("PORT", "8080"),
-            ("URL", "http://10.0.0.1:80/v1"),
+            ("URL", "http://127.0.0.1:80/v1"),
             ("ADDRESS", "db1.example.org:5432"),
             ("MAX_TOKENS", "4096"),
             ("RUST_LOG", "info,rei=debug"),
