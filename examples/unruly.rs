@@ -204,6 +204,13 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
             std::process::exit(1)
         }
         "/silent" => std::process::exit(7),
+        // Last words that would rewrite a terminal.
+        "/curse" => {
+            eprintln!(
+                "\u{1b}[31mfatal\u{1b}[0m: cannot open user\u{202e}txt.exe \u{9b}2J\u{7} \u{1b}]0;title\u{7}gone"
+            );
+            std::process::exit(5)
+        }
         "/answer" if does == "wrong_answer" => (200, "41"),
         "/answer" => (200, "42"),
         _ if does == "errors" => (500, "broken"),

@@ -2,8 +2,8 @@
 
 use crate::health::Exit;
 use crate::interface::types::StackTrace;
+use crate::redact::{Redactor, Secrets, strip_ansi};
 
-use super::redact::{Redactor, strip_ansi};
 use super::traces::{Found, find};
 use super::words::{LINES_LOOK_MAX, last_words};
 
@@ -39,7 +39,7 @@ const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 ///
 /// `log_tail` is the end of what this instance itself printed, without that of the instance before it. Takes a few
 /// milliseconds at worst: start the instance again first, and call this off the event loop.
-pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]) -> Exit {
+pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
     let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
     if code == Some(0) || signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
         return exit;
@@ -47,7 +47,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     let tail = &log_tail[log_tail.len().saturating_sub(CRASH_LOG_BYTES_MAX)..];
     let text = String::from_utf8_lossy(tail);
     let (found, lines) = find(&text);
-    let mut redactor = Redactor::new();
+    let mut redactor = Redactor::knowing(secrets);
     if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
         exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
         exit.frames = telling(trace).map(|frame| redactor.text(frame)).collect();
@@ -71,6 +71,10 @@ fn telling(trace: &StackTrace) -> impl Iterator<Item = &String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log: &[u8]) -> Exit {
+        super::exit(code, signal, ran_ms, log, &Secrets::default())
+    }
     use crate::health::fingerprint;
 
     const RUST: &[u8] = include_bytes!("samples/rust-backtrace.txt");

@@ -7,6 +7,7 @@ use super::crash::exit;
 use crate::config::{CrashBound, Incidents};
 use crate::health::{Monitor, Signal, Sources};
 use crate::interface::types::RuntimeRef;
+use crate::redact::Secrets;
 use crate::time::Timestamp;
 
 /// Each failure: a name, its exit code, its last words, and what differs when it strikes again.
@@ -132,7 +133,7 @@ fn fingerprint(code: i32, log: &str) -> String {
     let at = Timestamp::from_unix_ms(1_790_000_000_000);
     let sources = Sources { probe_ms: None, watchdog: false, interface_ms: None };
     let mut monitor = Monitor::new(RuntimeRef::default(), &incidents, sources, at);
-    let found = monitor.observe(at, Signal::Exited(exit(Some(code), None, 5, log.as_bytes())));
+    let found = monitor.observe(at, Signal::Exited(exit(Some(code), None, 5, log.as_bytes(), &Secrets::default())));
     found[0].fingerprint.clone()
 }
 

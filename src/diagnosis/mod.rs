@@ -2,7 +2,7 @@
 //!
 //! [`collect()`] writes the folder of one incident and always answers: what could not be had is named in `missing`, and
 //! nothing that fails here changes a verdict (I10). Everything has a bound in bytes and in time. [`traces`] reads stack
-//! traces out of log text and [`redact`] takes secrets out; both are pure.
+//! traces out of log text, without I/O. Secrets are taken out by [`crate::redact`].
 
 mod collect;
 mod crash;
@@ -10,7 +10,6 @@ mod crash;
 mod ends_tests;
 mod evidence;
 mod exchanges;
-pub mod redact;
 pub mod traces;
 mod words;
 

@@ -137,6 +137,14 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
+    /// A file that was changed has a secret of the configuration.
+    #[error("{} has the value of {place}, a secret of rei.toml", path.display())]
+    Secret {
+        /// Relative to the workspace.
+        path: PathBuf,
+        /// Where the secret is configured.
+        place: String,
+    },
     /// More files than a commit of a candidate may have.
     #[error("the workspace has more than {max} files")]
     TooMany {
@@ -179,6 +187,9 @@ impl Error {
             Self::Nested { path } => format!("ignore it in .gitignore, or remove {}/.git", path.display()),
             Self::Special { path } => format!("remove {} or ignore it in .gitignore", path.display()),
             Self::LinkOut { .. } => "link inside the tree, by a relative target".into(),
+            Self::Secret { .. } => "a key in a commit is known to all who read it: let the program read it from its \
+                                    environment; if it was published, replace the key"
+                .into(),
             Self::TooMany { .. } | Self::TooBig { .. } => "ignore build results in .gitignore".into(),
             Self::Run { .. } | Self::Git { .. } | Self::Answer { .. } | Self::Io { .. } => return None,
         })

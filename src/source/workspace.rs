@@ -13,6 +13,7 @@ use super::harvest;
 use super::mirror::{Mirror, expect_success, write_raw_attributes};
 use super::parse::{ObjectId, parse_paths, telling_lines};
 use crate::interface::types::CandidateId;
+use crate::redact::Secrets;
 use crate::time::Timestamp;
 
 /// The branch of a workspace's only commit.
@@ -36,6 +37,8 @@ pub struct Author<'a> {
     pub message: &'a str,
     /// Its date: equal files, parent, message and date give the equal commit.
     pub at: Timestamp,
+    /// What no file that was changed may hold.
+    pub secrets: &'a Secrets,
 }
 
 /// What came back from a workspace.
@@ -146,6 +149,7 @@ impl Workspace {
         git.run("read the parent", ["read-tree", author.parent.as_str()]).await?;
         let links_out = self.copy_files(&git, scratch.files()).await?;
         let git = git.work_tree(scratch.files());
+        self.refuse_secrets(&git, scratch.files(), author.secrets).await?;
         git.run("add the files", ["add", "--all", "--force", "--", "."]).await?;
         let tree = git.object("write the tree", ["write-tree"]).await?;
         if tree == mirror.tree(author.parent).await? {
@@ -160,6 +164,27 @@ impl Workspace {
         }
         mirror.keep_candidate(id, &commit).await?;
         Ok(Taken::Commit(commit))
+    }
+
+    /// Refuses a file with a secret before it is an object of the mirror, unless the parent has it like this.
+    async fn refuse_secrets(&self, git: &Git, files: PathBuf, secrets: &Secrets) -> Result<(), Error> {
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let known = secrets.clone();
+        let found = self.blocking(move || harvest::find_secrets(&files, &known)).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let doing = "list what was changed";
+        let args = ["ls-files", "-z", "--modified", "--others", "--deduplicate"];
+        let listed = git.try_run(doing, LOCAL_TIMEOUT, args).await?;
+        expect_success(doing, &listed)?;
+        let changed = parse_paths(&listed.stdout);
+        match found.into_iter().find(|(path, _)| listed.truncated || changed.contains(path)) {
+            Some((path, place)) => Err(Error::Secret { path, place }),
+            None => Ok(()),
+        }
     }
 
     /// Copies what git would commit, and gives the symbolic links that lead out of the tree.

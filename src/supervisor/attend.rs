@@ -158,7 +158,8 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
         tokio::time::sleep(LAST_WORDS_PAUSE).await;
     }
     let log = it.log.recent();
-    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log));
+    let secrets = it.tools.secrets.clone();
+    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log, &secrets));
     let Ok(exit) = read.await else { return };
     teller.tell(News::Crashed { store_path: it.store_path.clone(), exit }).await;
 }

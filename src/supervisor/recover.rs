@@ -139,13 +139,14 @@ impl Shell {
         let (inputs, id) = (self.inputs.clone(), entry.id.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
         let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
+        let secrets = self.tools.secrets.clone();
         tokio::spawn(async move {
             let asked = Instant::now();
             while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
                 tokio::time::sleep(LAST_WORDS_PAUSE).await;
             }
             let words = log.recent();
-            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words));
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
             if let Ok(exit) = read.await {
                 let news = News::Crashed { store_path, exit };
                 // The loop is gone only when everything ends.

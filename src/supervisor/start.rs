@@ -36,6 +36,7 @@ use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{self, Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::process;
+use crate::redact::Secrets;
 use crate::report::chain;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::notify::notify_systemd;
@@ -322,7 +323,7 @@ async fn begin(
         None => core.routing(),
     };
     let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
-    let nothing_serves = core.active().is_none() && reality.is_none();
+    let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
     let traffic = Arc::new(Mutex::new(traffic));
     undo.listens(&traffic);
     let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
@@ -401,8 +402,9 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let sources = Sources::default();
-    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, sources, profile, roots };
+    let (sources, secrets) = (Sources::default(), Secrets::new(config.secrets()));
+    let config_path = config_path.to_owned();
+    let tools = Tools { config, config_path, paths, workshop, mirror, sources, profile, roots, secrets };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -486,6 +488,7 @@ impl Shell {
         }
         let old = &self.tools;
         self.tools = Arc::new(Tools {
+            secrets: Secrets::new(config.secrets()),
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),

@@ -9,6 +9,7 @@ use super::paths::Paths;
 use super::sources::{Held, Sources};
 use crate::config::Config;
 use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
+use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
 
 /// The root that keeps the builder of sandboxed checks.
@@ -32,6 +33,8 @@ pub struct Tools {
     pub profile: Profile,
     /// The garbage collector's roots.
     pub roots: Roots,
+    /// What must not be stored or handed on.
+    pub secrets: Secrets,
 }
 
 /// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be

@@ -344,6 +344,11 @@ impl Supervisor {
         plain + rest
     }
 
+    /// What it has said, byte for byte.
+    pub fn raw_output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
     /// What an operator sees; `None` before it can be asked.
     pub fn status(&self) -> Option<Status> {
         self.operator(async |client| client.status().await.ok()).flatten()

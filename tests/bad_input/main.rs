@@ -21,4 +21,5 @@ mod disk;
 mod lab;
 mod runtime;
 mod start;
+mod terminal;
 mod upgrade;

@@ -93,6 +93,7 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
         agents: tools.config.agents.clone(),
         commands: tools.config.commands.clone(),
         state_dir: tools.paths.state().to_owned(),
+        secrets: tools.secrets.clone(),
         timeout: tools.config.blueprints.timeout,
     };
     let bench = Bench { tools, inputs, candidate: &order.candidate };

@@ -84,6 +84,7 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
         source: facts.active,
         memory: facts.memory,
         reproduction_runs,
+        secrets: tools.secrets.clone(),
     };
     let collected = diagnosis::collect(request, ask).await;
     objects::keep(&tools.paths, &facts.id.0, &collected.context).await;
