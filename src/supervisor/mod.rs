@@ -18,6 +18,7 @@
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
+//! | `mend` | what a process of the same user took from rei, given back and told |
 //! | `memory` | what the start and evolutions needed is given back |
 
 mod attend;
@@ -29,6 +30,7 @@ mod input;
 mod keep;
 mod logpipe;
 mod memory;
+mod mend;
 pub mod objects;
 mod operate;
 pub mod paths;
