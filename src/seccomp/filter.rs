@@ -95,7 +95,12 @@ const ON_OTHERS: &[(i64, u8)] = &[
     (libc::SYS_sched_setscheduler, 0),
     (libc::SYS_sched_setparam, 0),
     (libc::SYS_sched_setattr, 0),
+    (libc::SYS_ioprio_set, 1),
 ];
+
+/// Not among them is `sched_setaffinity`: programs bind their own threads by it, and a number does not say whose thread it
+/// is. The supervisor looks after its own.
+const IOPRIO_WHO_USER: u64 = 3;
 
 const SO_REUSEPORT: u64 = 15;
 /// Attaching and detaching the program that picks the listener of a new connection: classic, extended, detach.
@@ -159,6 +164,9 @@ impl Filter {
         for (call, argument) in ON_OTHERS {
             refuse(*call, vec![is_not(*argument, 0)?])?;
         }
+        // All processes of the caller's user: the supervisor is one of them, where they share it.
+        refuse(libc::SYS_setpriority, vec![is(0, libc::PRIO_USER as u64)?])?;
+        refuse(libc::SYS_ioprio_set, vec![is(0, IOPRIO_WHO_USER)?])?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
             refuse(call, vec![has(0, CLONE_NEWUSER, CLONE_NEWUSER)?])?;
         }

@@ -21,6 +21,7 @@
 //! | `regain` | what no store has, taken back from the instances |
 //! | `keep` | the store of descriptors that outlives the supervisor |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
+//! | `mend` | what a process of the same user took from rei, given back and told |
 //! | `memory` | what the start and evolutions needed is given back |
 
 mod attend;
@@ -33,6 +34,7 @@ mod keep;
 mod logfiles;
 mod logpipe;
 mod memory;
+mod mend;
 pub mod objects;
 mod operate;
 pub mod paths;

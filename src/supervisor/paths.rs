@@ -49,6 +49,11 @@ impl Paths {
         &self.state
     }
 
+    /// The directory of the sockets.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// The journal.
     pub fn journal(&self) -> PathBuf {
         self.state.join("journal")

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
 use super::memory;
+use super::mend::{self, Standing};
 use super::record::Entry;
 use super::serve::Reach;
 use super::slots::Occupants;
@@ -110,6 +111,10 @@ pub struct Shell {
     pub(super) looks_since_record: u32,
     /// Whether instances can read what operators prove themselves by.
     pub(super) reach: Reach,
+    /// How this process ran at its start.
+    pub(super) standing: Standing,
+    /// Looks since its files and its standing were looked at.
+    pub(super) looks_since_mend: u32,
 }
 
 impl Shell {
@@ -169,6 +174,8 @@ impl Shell {
         while let Some(event) = self.pending.pop_front() {
             if let Err((event, why)) = self.take(event) {
                 self.pending.push_front(event);
+                // Perhaps it is only a mode; then the next try succeeds.
+                self.mend();
                 self.stall(why);
                 return;
             }
@@ -267,6 +274,11 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        self.looks_since_mend += 1;
+        if self.looks_since_mend >= mend::LOOKS {
+            self.looks_since_mend = 0;
+            self.mend();
+        }
         self.looks_since_record = self.looks_since_record.saturating_add(1);
         if self.looks_since_record == SYNC_LOOKS {
             self.sync_head();

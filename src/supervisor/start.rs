@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep;
 use super::memory;
+use super::mend::{self, Standing};
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
@@ -254,9 +255,13 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     memory::share_one_heap();
     let config = load(config_path)?;
     let paths = Paths::of(&config);
+    let standing = Standing::now();
+    for detail in mend::files(&paths) {
+        tracing::warn!(detail, "a process of rei's user had changed what rei needs");
+    }
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
-    let (mut shell, _sockets) = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
+    let (mut shell, _sockets) = begin(config, config_path, paths, exe, standing, inputs.clone(), received).await?;
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
@@ -290,6 +295,7 @@ async fn begin(
     config_path: &Path,
     paths: Paths,
     exe: &Path,
+    standing: Standing,
     inputs: Inputs,
     received: mpsc::Receiver<Input>,
 ) -> Result<(Shell, [AbortOnDrop<()>; 2]), StartError> {
@@ -363,6 +369,8 @@ async fn begin(
         asides: 0,
         looks_since_record: 0,
         reach: Reach::default(),
+        standing,
+        looks_since_mend: 0,
         tools,
     };
     reexec::release_signals().map_err(io("take signals for"))?;

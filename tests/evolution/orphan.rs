@@ -1,4 +1,4 @@
-//! A process of an instance that its supervisor does not know any more, where both have one user.
+//! What a process of rei's own user does to rei, where an instance has that user too.
 
 use std::os::unix::fs::lchown;
 use std::path::Path;
@@ -81,5 +81,54 @@ fn an_orphan_of_an_instance_approves_nothing_after_its_supervisor_was_killed() {
     // The operator's word is what counts.
     lab.ask(async |client| client.approve(id).await).unwrap();
     assert_eq!(lab.verdict_on(&candidate).action, Some(MaintenanceAction::Promoted));
+    load.none_lost();
+}
+
+fn processors(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn rei_gets_back_what_a_process_of_its_user_took_from_it() {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    use nix::unistd::Pid;
+    use std::os::unix::fs::PermissionsExt;
+    let Some(mut lab) = Lab::new(Setup::default()) else { return };
+    let Some(command) = as_a_plain_user(&lab) else { return };
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: rei is mended where it is no root, and only root can run it as another user here");
+        return;
+    }
+    lab.start_by(command);
+    lab.until("the first version to serve", |status| status.phase == Phase::Steady && status.active.is_some());
+    let load = Load::on(lab.address());
+    let all = processors(lab.pid());
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|cpu| {
+        one.set(*cpu).unwrap();
+        let is_there = sched_setaffinity(Pid::from_raw(lab.pid().cast_signed()), &one).is_ok();
+        one.unset(*cpu).unwrap();
+        is_there
+    });
+    assert!(first.is_some());
+    let close = |lab: &Lab| {
+        for path in ["state/journal", "state/private", "state/logs", "state/instances"] {
+            std::fs::set_permissions(lab.path(path), PermissionsExt::from_mode(0o000)).unwrap();
+        }
+    };
+    let is_open = |lab: &Lab| lab.path("state/journal").metadata().unwrap().permissions().mode() & 0o777 == 0o700;
+    close(&lab);
+    // While it runs.
+    lab.wait_for("its rights and its processors", |lab| (is_open(lab) && processors(lab.pid()) == all).then_some(()));
+    assert!(lab.output().contains("has changed what rei needs"), "{}", lab.output());
+    // And before the next one can begin.
+    close(&lab);
+    lab.kill();
+    lab.start_by(as_a_plain_user(&lab).expect("as before"));
+    lab.until("the next supervisor", |status| status.phase == Phase::Steady);
+    assert!(is_open(&lab));
+    let promoted = commit(&lab, "ok 2");
+    assert_eq!(lab.verdict_on(&promoted).action, Some(MaintenanceAction::Promoted));
     load.none_lost();
 }
