@@ -396,7 +396,7 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let secrets = Secrets::new(config.secrets());
+    let secrets = Secrets::new(config.all_secrets());
     let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots, secrets };
     if nothing_serves {
         tools.mirror.prepare().await?;
@@ -512,7 +512,7 @@ impl Shell {
         }
         let old = &self.tools;
         self.tools = Arc::new(Tools {
-            secrets: Secrets::new(config.secrets()),
+            secrets: Secrets::new(config.all_secrets()),
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),
