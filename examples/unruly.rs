@@ -92,6 +92,18 @@ fn agent() -> ExitCode {
             ExitCode::FAILURE
         }
         Some("crashes") => std::process::abort(),
+        // Tells its keys, in its environment and in a file, to both streams, and leaves them where it can write.
+        Some("tells") => {
+            let key = std::fs::read_to_string(attribute("KEY_FILE")).unwrap_or_default();
+            for (name, value) in std::env::vars() {
+                println!("{name}={value}");
+            }
+            eprintln!("the key is {key}");
+            for place in ["HOME", "REI_OUTPUTS"] {
+                let _ = std::fs::write(Path::new(&attribute(place)).join("left"), attribute("API_KEY") + &key);
+            }
+            ExitCode::FAILURE
+        }
         _ => ExitCode::SUCCESS,
     }
 }

@@ -1,13 +1,20 @@
 //! Which values of a configuration are secrets.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::Config;
 use crate::redact::{Secret, VALUE_BYTES_MIN, is_credential};
 
 /// A value without a telling name is a secret only from this length, in bytes.
 const OPAQUE_BYTES_MIN: usize = 12;
+
+/// A larger file holds no key alone, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Where systemd puts credentials.
+const CREDENTIALS: &str = "/run/credentials";
 
 /// Words of the names of files that hold secrets.
 const FILE_WORDS: [&str; 9] =
@@ -36,14 +43,75 @@ impl Config {
         found
     }
 
-    /// Files that hold secrets by their names, of those that the configuration lets agents and instances read.
+    /// The same, with those in the files of secrets: a key is best kept in one. Blocks on the disk; a file that is not there
+    /// or cannot be read has none, and whoever needs it says so.
+    pub fn all_secrets(&self) -> Vec<Secret> {
+        let mut found = self.secrets();
+        for path in self.secret_files() {
+            if let Ok(text) = read(&path) {
+                in_text(&path.display().to_string(), &text, &mut found);
+            }
+        }
+        found
+    }
+
+    /// Files that hold secrets by their names or places, of those that the configuration lets agents and instances read.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let all = self.agents.values().flat_map(|agent| &agent.read).chain(&self.isolation.read);
         let named = |path: &&PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-            FILE_WORDS.iter().any(|word| name.contains(word)) || name.ends_with(".key") || name.ends_with(".pem")
+            FILE_WORDS.iter().any(|word| name.contains(word))
+                || name.ends_with(".key")
+                || name.ends_with(".pem")
+                || path.starts_with(CREDENTIALS)
         };
         all.filter(named).cloned().collect()
+    }
+}
+
+/// The text of a regular file of at most [`FILE_BYTES_MAX`].
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    if path.metadata()?.is_file() {
+        std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The secrets in the text of a file: one key that is all of it, `NAME=VALUE` lines, JSON, or lines of a key in PEM.
+fn in_text(place: &str, text: &str, found: &mut Vec<Secret>) {
+    let text = text.trim();
+    let mut push = |value: &str| found.push(Secret { place: place.to_owned(), value: value.to_owned() });
+    if let Ok(serde_json::Value::Object(map)) = serde_json::from_str(text) {
+        let mut open: Vec<(String, serde_json::Value)> = map.into_iter().collect();
+        while let Some((key, value)) = open.pop() {
+            match value {
+                serde_json::Value::String(value) if is_credential(&key, &value) || is_opaque(&value) => push(&value),
+                serde_json::Value::Object(map) => open.extend(map),
+                serde_json::Value::Array(items) => open.extend(items.into_iter().map(|item| (key.clone(), item))),
+                _ => {}
+            }
+        }
+        return;
+    }
+    if !text.contains('\n') && !text.contains('=') {
+        push(text);
+        return;
+    }
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#') && !line.starts_with("-----")) {
+        let named = line
+            .split_once('=')
+            .filter(|(name, _)| name.chars().all(|c| c.is_ascii_alphanumeric() || "_ .".contains(c)));
+        match named {
+            Some((name, value)) => {
+                let value = value.trim().trim_matches(['"', '\'']);
+                if is_credential(name, value) || is_opaque(value) {
+                    push(value);
+                }
+            }
+            None if is_opaque(line) => push(line),
+            None => {}
+        }
     }
 }
 
@@ -97,6 +165,21 @@ fn is_opaque(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_secrets_is_read() {
+        for (text, values) in [
+            ("sesame-4711\n", &["sesame-4711"][..]),
+            ("# mine\nAPI_KEY=\"sesame-4711\"\nMODE=fast\nexport B_TOKEN=abcdef123\n", &["sesame-4711", "abcdef123"]),
+            ("{\"mode\": \"fast\", \"all\": {\"api_key\": \"sesame-4711\"}}", &["sesame-4711"]),
+            ("-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\n-----END KEY-----\n", &["MIIEvQIBADANBgkqhkiG9w0"]),
+            ("", &[""]),
+        ] {
+            let mut found = Vec::new();
+            in_text("f", text, &mut found);
+            assert_eq!(found.iter().map(|secret| &*secret.value).collect::<Vec<_>>(), values, "{text}");
+        }
+    }
 
     #[test]
     fn a_key_is_told_from_a_setting() {

@@ -410,7 +410,7 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let (sources, secrets) = (Sources::default(), Secrets::new(config.secrets()));
+    let (sources, secrets) = (Sources::default(), Secrets::new(config.all_secrets()));
     let config_path = config_path.to_owned();
     let tools = Tools { config, config_path, paths, workshop, mirror, sources, profile, roots, secrets };
     if nothing_serves {
@@ -496,7 +496,7 @@ impl Shell {
         }
         let old = &self.tools;
         self.tools = Arc::new(Tools {
-            secrets: Secrets::new(config.secrets()),
+            secrets: Secrets::new(config.all_secrets()),
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),

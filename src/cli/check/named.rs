@@ -74,7 +74,7 @@ pub(super) fn secrets(context: &Context<'_>) -> Option<Finding> {
     let files: Vec<PathBuf> = own.into_iter().chain(config.secret_files()).collect();
     for file in &files {
         // A file that is not there holds nothing; whoever needs it says so.
-        let Ok(found) = std::fs::metadata(file) else { continue };
+        let Some(found) = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file) else { continue };
         let who = match found.permissions().mode() {
             mode if mode & 0o004 != 0 => "everybody",
             mode if mode & 0o040 != 0 => "its group",

@@ -10,6 +10,7 @@ use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Outcome, StageE
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
 use crate::lifecycle::Event;
 use crate::nix::{Derivation, RealiseOptions};
+use crate::redact::Secrets;
 use crate::source::ObjectId;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
@@ -79,6 +80,9 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
     if let Some(checkpoint) = checkpoint.as_mut().filter(|_| order.approved) {
         checkpoint.decide(&recipe, Decision::Approve);
     }
+    // A key in a file may be a new one by now.
+    let config = tools.config.clone();
+    let secrets = tokio::task::spawn_blocking(move || Secrets::new(config.all_secrets())).await;
     let job = Job {
         run_id: format!("{}-{}", order.evolution, order.candidate),
         blueprint: recipe,
@@ -93,7 +97,7 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
         agents: tools.config.agents.clone(),
         commands: tools.config.commands.clone(),
         state_dir: tools.paths.state().to_owned(),
-        secrets: tools.secrets.clone(),
+        secrets: secrets.unwrap_or_else(|_| tools.secrets.clone()),
         timeout: tools.config.blueprints.timeout,
     };
     let bench = Bench { tools, inputs, candidate: &order.candidate };
