@@ -7,6 +7,8 @@
 //!          workspace/          the files that are changed
 //!          agent/              what the agent is given, and where it may write besides the workspace
 //! ```
+//!
+//! The last two are gone when the run has ended.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::parse::hex;
+use crate::source;
 use crate::time::Timestamp;
 
 /// One artifact at most, in bytes: a patch or log that is larger helps nobody.
@@ -54,6 +57,10 @@ impl Store {
         let lines =
             std::fs::read(dir.join("timeline.jsonl")).map_or(0, |text| text.split(|b| *b == b'\n').count() as u64);
         Ok(Self { dir, run_id: run_id.to_owned(), lines: lines.saturating_sub(1), silent: false })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn workspace(&self) -> PathBuf {
@@ -120,6 +127,21 @@ impl Store {
             tracing::warn!(run = self.run_id, %error, "cannot write the timeline; the run goes on without");
         }
     }
+}
+
+/// What of a run's directory is needed only while a blueprint works in it. Even a run that goes on makes it anew, from the
+/// commit that its checkpoint names.
+const PASSING: [&str; 3] = ["workspace", "agent", "lock"];
+
+/// Removes what a run no longer needs once nobody works in it: its trees. What it made and told stays.
+///
+/// # Errors
+/// When the disk fails.
+pub async fn clear_run(run: &Path) -> Result<(), source::Error> {
+    for name in PASSING {
+        source::remove_dir(&run.join(name)).await?;
+    }
+    Ok(())
 }
 
 /// Whole or not at all, so that an artifact that is there is right.

@@ -27,7 +27,7 @@ pub struct Change {
 }
 
 /// Keys, or beginnings of keys, whose change is not taken at once.
-const LATER: [(&str, When); 10] = [
+const LATER: [(&str, When); 12] = [
     ("runtime.name", When::Restart),
     ("runtime.source", When::Restart),
     ("runtime.listen", When::Restart),
@@ -37,6 +37,8 @@ const LATER: [(&str, When); 10] = [
     ("health.interface", When::Restart),
     ("isolation", When::NextStart),
     ("state.log_bytes", When::NextStart),
+    ("state.runs", When::Now),
+    ("state.evidence_bytes", When::Now),
     ("state", When::Restart),
 ];
 

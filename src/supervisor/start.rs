@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep::{self, Kept, Store};
 use super::memory;
+use super::needed::Needed;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
@@ -22,7 +23,7 @@ use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sockets::{Control, Facade};
 use super::sources::Sources;
-use super::tools::{Tools, Workshop};
+use super::tools::{Measured, Tools, Workshop};
 use super::watch::Watch;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
@@ -250,6 +251,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
     let _warm_up = warm_up(shell.tools.clone());
+    shell.sweep();
     let end = loop {
         match shell.run().await {
             // It comes back only where that failed.
@@ -341,6 +343,7 @@ async fn begin(
         looks_since_record: 0,
         tools,
     };
+    shell.tools.needed.update(&shell.core);
     reexec::release_signals().map_err(io("take signals for"))?;
     shell.take_over(kept);
     shell.drain();
@@ -396,8 +399,9 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let sources = Sources::default();
-    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, sources, profile, roots };
+    let (sources, needed, measured) = (Sources::default(), Needed::default(), Measured::default());
+    let config_path = config_path.to_owned();
+    let tools = Tools { config, config_path, paths, workshop, mirror, sources, needed, measured, profile, roots };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -518,6 +522,8 @@ impl Shell {
             workshop: old.workshop.clone(),
             mirror: old.mirror.clone(),
             sources: old.sources.clone(),
+            needed: old.needed.clone(),
+            measured: old.measured.clone(),
             profile: old.profile.clone(),
             roots: old.roots.clone(),
         });
