@@ -330,5 +330,7 @@ table {
       key types.str "The group that may use `control.sock`. The module sets it to the unit's."
         "rei-greeter";
     log = key size "What is kept of an instance's log." "16MiB";
+    runs = key count "How many ended evolutions, and how many incidents, are kept with their evidence." 200;
+    evidence = key size "How much of their evidence is kept; the oldest goes first." "512MiB";
   };
 }

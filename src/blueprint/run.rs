@@ -15,7 +15,7 @@ use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, Sta
 use super::machine::{Event, Position};
 use super::parse::Problems;
 use super::schema::{Stage, Work};
-use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, now};
+use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
 use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
 
@@ -90,19 +90,12 @@ pub async fn run<W: Workbench, J: Journal>(
     let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
-    loop {
-        let index = match runner.checkpoint.machine.next().clone() {
-            Position::Run { stage } => stage,
-            position => return runner.end(position).await,
-        };
-        let Some(stage) = job.blueprint.stage(index) else {
-            return runner.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
-        };
-        if runner.left().is_zero() {
-            return runner.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
-        }
-        runner.stage(index, stage).await;
+    let dir = runner.store.dir().to_owned();
+    let outcome = runner.stages().await;
+    if let Err(error) = clear_run(&dir).await {
+        tracing::warn!(%error, run = job.run_id, "the trees of a run that has ended are left");
     }
+    outcome
 }
 
 struct Runner<'a, W, J> {
@@ -147,6 +140,24 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
         Ok(Self { job, workbench, journal, store, workspace, checkpoint, resumed, earlier, began })
+    }
+
+    /// Stage after stage, to the end.
+    async fn stages(mut self) -> Result<Outcome, Error> {
+        let job = self.job;
+        loop {
+            let index = match self.checkpoint.machine.next().clone() {
+                Position::Run { stage } => stage,
+                position => return self.end(position).await,
+            };
+            let Some(stage) = job.blueprint.stage(index) else {
+                return self.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
+            };
+            if self.left().is_zero() {
+                return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
+            }
+            self.stage(index, stage).await;
+        }
     }
 
     fn left(&self) -> Duration {

@@ -371,8 +371,17 @@ async fn a_run_goes_on_at_the_stage_at_which_it_was_cut() {
     world.job.agents.get_mut("fixer").unwrap().env.clear();
     let (outcome, events, _) = world.run_from(Some(checkpoint.clone())).await;
     assert_eq!(events.told(), ["+second"], "the first stage is not done twice");
-    assert_eq!(std::fs::read_to_string(&half).unwrap(), "old\nfirst\nsecond\n", "the half done work is gone");
-    assert!(matches!(outcome.unwrap(), Outcome::Done { .. }));
+    let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
+    let made = world.job.mirror.export(&commit).await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(made.dir().join("file")).unwrap(),
+        "old\nfirst\nsecond\n",
+        "the half done work is gone"
+    );
+    let is_there = |name: &&str| world.run_dir().join(name).exists();
+    let kept: Vec<_> =
+        ["artifacts", "timeline.jsonl", "workspace", "agent", "lock"].into_iter().filter(is_there).collect();
+    assert_eq!(kept, ["artifacts", "timeline.jsonl"], "a run that has ended leaves its evidence and no trees");
     world.job.blueprint = built_in("repair");
     let (outcome, ..) = world.run_from(Some(checkpoint)).await;
     assert!(matches!(outcome, Err(Error::OtherBlueprint { .. })));

@@ -7,6 +7,8 @@
 //!          workspace/          the files that are changed
 //!          agent/              what the agent is given, and where it may write besides the workspace
 //! ```
+//!
+//! The last two are gone when the run has ended.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::parse::hex;
 use crate::redact::Secrets;
+use crate::source;
 use crate::time::Timestamp;
 
 /// One artifact at most, in bytes: a patch or log that is larger helps nobody.
@@ -62,6 +65,10 @@ impl Store {
             silent: false,
             secrets: secrets.clone(),
         })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn workspace(&self) -> PathBuf {
@@ -136,6 +143,21 @@ impl Store {
             tracing::warn!(run = self.run_id, %error, "cannot write the timeline; the run goes on without");
         }
     }
+}
+
+/// What of a run's directory is needed only while a blueprint works in it. Even a run that goes on makes it anew, from the
+/// commit that its checkpoint names.
+const PASSING: [&str; 3] = ["workspace", "agent", "lock"];
+
+/// Removes what a run no longer needs once nobody works in it: its trees. What it made and told stays.
+///
+/// # Errors
+/// When the disk fails.
+pub async fn clear_run(run: &Path) -> Result<(), source::Error> {
+    for name in PASSING {
+        source::remove_dir(&run.join(name)).await?;
+    }
+    Ok(())
 }
 
 /// Whole or not at all, so that an artifact that is there is right.

@@ -27,7 +27,7 @@ pub struct Change {
 }
 
 /// Keys, or beginnings of keys, whose change is not taken at once.
-const LATER: [(&str, When); 13] = [
+const LATER: [(&str, When); 15] = [
     ("runtime.name", When::Restart),
     ("runtime.source", When::Restart),
     ("runtime.listen", When::Restart),
@@ -40,6 +40,8 @@ const LATER: [(&str, When); 13] = [
     ("health.interface", When::Restart),
     ("isolation", When::NextStart),
     ("state.log_bytes", When::NextStart),
+    ("state.runs", When::Now),
+    ("state.evidence_bytes", When::Now),
     ("state", When::Restart),
 ];
 

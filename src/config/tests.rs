@@ -337,7 +337,7 @@ fn a_change_says_when_it_takes_effect() {
     let old = parse(FIVE_LINES).unwrap();
     assert_eq!(diff(&old, &old), []);
     let more = "poll = \"1s\"\nenv = { A = \"secret\" }\n[health]\ntcp = true\n[promotion]\nobserve = \"1m\"\n[agents.x]\ncommand = [\"/x\"]\n\
-        [state]\nlog = \"1MiB\"\n";
+        [state]\nlog = \"1MiB\"\nruns = 5\nevidence = \"1MiB\"\n";
     let new = parse(&format!("{}{more}", FIVE_LINES.replace("8080", "8081"))).unwrap();
     let said: Vec<String> = diff(&old, &new).iter().map(|change| format!("{} {:?}", change.key, change.when)).collect();
     let expected = [
@@ -348,6 +348,8 @@ fn a_change_says_when_it_takes_effect() {
         "promotion.observe Now",
         "agents.x Now",
         "state.log_bytes NextStart",
+        "state.runs Now",
+        "state.evidence_bytes Now",
     ];
     assert_eq!(said, expected);
 }

@@ -394,6 +394,10 @@ pub struct State {
     pub operators: Option<String>,
     /// What is kept of an instance's log, and of the logs of all earlier ones in its slot, in bytes each.
     pub log_bytes: u64,
+    /// How many ended evolutions, and how many incidents, are kept with their evidence.
+    pub runs: u64,
+    /// What their evidence may take in all, in bytes.
+    pub evidence_bytes: u64,
 }
 
 impl State {

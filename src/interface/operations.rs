@@ -16,7 +16,7 @@ use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, Trust, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -314,6 +314,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,
+        StateStatus,
         SupervisorStatus,
         Status,
         MaintenanceAction,

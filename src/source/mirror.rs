@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, RwLock, RwLockReadGuard};
+use tokio::sync::Mutex;
 
 use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::keep::Turns;
 use super::locks;
 use super::parse::{
     ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, telling_lines,
@@ -22,11 +22,12 @@ use crate::interface::types::CandidateId;
 const FOLLOWED: &str = "refs/rei/followed";
 /// Where Active's commit is kept.
 const ACTIVE: &str = "refs/rei/active";
+/// Where candidates' commits are kept, by their ids.
+pub(super) const CANDIDATES: &str = "refs/rei/candidates/";
+/// Where the commits of versions are kept that can serve again, by their own names.
+pub(super) const VERSIONS: &str = "refs/rei/versions/";
 /// Branches that are named when the followed ref does not exist.
 const KNOWN_REFS_MAX: usize = 10;
-/// The bound of a step of packing: a large history takes minutes, and nothing waits for it.
-const TIDY_TIMEOUT: Duration = Duration::from_secs(900);
-
 /// A private bare copy of one repository, of which one ref is followed.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -35,16 +36,7 @@ pub struct Mirror {
     followed: String,
     /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
     fetching: Arc<Mutex<()>>,
-    turns: Arc<Turns>,
-}
-
-/// Who works with the mirror's objects, and who packs them.
-#[derive(Debug, Default)]
-struct Turns {
-    /// Readers need objects; the writer packs them and drops those that nothing keeps.
-    lock: RwLock<()>,
-    /// Somebody needs objects now: who packs gives way.
-    wanted: Notify,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Mirror {
@@ -100,7 +92,7 @@ impl Mirror {
 
     /// The ref under which a candidate's commit is kept.
     fn candidate_ref(id: &CandidateId) -> String {
-        format!("refs/rei/candidates/{id}")
+        format!("{CANDIDATES}{id}")
     }
 
     /// The commit that the followed ref has now, asked of the source; nothing is transferred.
@@ -197,41 +189,6 @@ impl Mirror {
         self.kept(ACTIVE).await
     }
 
-    /// Packs the mirror and drops objects that nothing kept has needed for two weeks. Gives way to whoever needs objects:
-    /// then `false` is given, and it is to be tried again.
-    ///
-    /// # Errors
-    /// When git fails or takes longer than 15 minutes.
-    pub async fn tidy(&self) -> Result<bool, Error> {
-        let mut wanted = std::pin::pin!(self.turns.wanted.notified());
-        // From here on no call is missed.
-        wanted.as_mut().enable();
-        let Ok(_alone) = self.turns.lock.try_write() else { return Ok(false) };
-        // The only step that takes a lock of git's, and a short one: never left in the middle. So not `git gc`.
-        self.update_ref("pack the refs", &["pack-refs", "--all", "--prune"]).await?;
-        tokio::select! {
-            packed = self.pack() => packed.map(|()| true),
-            () = wanted => Ok(false),
-        }
-    }
-
-    async fn pack(&self) -> Result<(), Error> {
-        let doing = "tidy the mirror";
-        // One thread: whoever serves has the other processors.
-        let repack =
-            ["-c", "pack.threads=1", "repack", "-A", "-d", "-l", "--quiet", "--unpack-unreachable=2.weeks.ago"];
-        for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {
-            expect_success(doing, &self.git().try_run(doing, TIDY_TIMEOUT, args).await?)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until nobody packs the objects, and keeps them from being packed until the guard is dropped.
-    pub(super) async fn in_use(&self) -> RwLockReadGuard<'_, ()> {
-        self.turns.wanted.notify_waiters();
-        self.turns.lock.read().await
-    }
-
     /// git on the mirror.
     pub(super) fn git(&self) -> Git {
         Git::at(self.git_dir(), self.config_file())
@@ -255,7 +212,7 @@ impl Mirror {
         self.update_ref("forget a commit", &["update-ref", "--no-deref", "-d", name]).await
     }
 
-    async fn update_ref(&self, doing: &'static str, args: &[&str]) -> Result<(), Error> {
+    pub(super) async fn update_ref(&self, doing: &'static str, args: &[&str]) -> Result<(), Error> {
         let git = self.git();
         let mut output = git.finish(doing, args).await?;
         if self.has_cleared(&output).await? {

@@ -7,6 +7,7 @@
 //! | `mirror.rs` | the private bare copy: followed ref, kept commits |
 //! | `commits.rs` | questions about its commits |
 //! | `export.rs` | the files of a commit, written byte for byte |
+//! | `keep.rs` | what the mirror keeps, and when it is packed |
 //! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
@@ -21,6 +22,7 @@ mod export;
 mod follow;
 mod git;
 mod harvest;
+mod keep;
 mod locks;
 mod mirror;
 mod parse;
@@ -41,4 +43,4 @@ pub use git::GIT_VERSION_MIN;
 pub(crate) use harvest::read_bounded;
 pub use mirror::Mirror;
 pub use parse::ObjectId;
-pub use workspace::{Applied, Author, Taken, Workspace};
+pub use workspace::{Applied, Author, Taken, Workspace, remove_dir};

@@ -8,6 +8,7 @@
 //! | `slots`, `attend`, `logpipe`, `logfiles`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `sources` | the files of commits in the store |
+//! | `needed` | what may not be swept away |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
 //! | `story` | the log, for a person |
@@ -35,6 +36,7 @@ mod logfiles;
 mod logpipe;
 mod memory;
 mod mend;
+mod needed;
 pub mod objects;
 mod operate;
 pub mod paths;

@@ -323,6 +323,7 @@ impl Shell {
             None => config.upgrade.clone(),
         };
         let evolution = EvolutionId(format!("evo_x{seq}-{aside}"));
+        let needed = self.tools.needed.aside(&evolution, &candidate);
         let mut order = self.build_order(evolution, candidate.clone(), blueprint, None, None, false);
         order.context = Some(self.tools.paths.context(incident.as_ref(), &context.id.0));
         order.incident = incident;
@@ -330,6 +331,7 @@ impl Shell {
         order.at = self.clock.now();
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
+            let _needed = needed;
             let made = work::build(tools.clone(), order, inputs).await;
             let answer = match made {
                 Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
@@ -364,6 +366,7 @@ impl Shell {
             return;
         }
         self.asides += 1;
+        let needed = self.tools.needed.aside(&candidate.evolution_id, &candidate.id);
         let order = ValidationOrder {
             report: ReportId(format!("val_x{}-{}", self.journal.last_seq(), self.asides)),
             candidate: candidate.id,
@@ -373,6 +376,7 @@ impl Shell {
         };
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
+            let _needed = needed;
             let _ = reply.send(Ok(work::judge(&tools, &order, &inputs).await));
         });
     }

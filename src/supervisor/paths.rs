@@ -92,9 +92,14 @@ impl Paths {
         self.state.join("incidents")
     }
 
-    /// Reports, candidates and contexts, by id.
+    /// Reports, candidates, contexts and incidents.
+    pub fn objects(&self) -> PathBuf {
+        self.state.join("objects")
+    }
+
+    /// One of them, by id.
     pub fn object(&self, id: &str) -> PathBuf {
-        self.state.join("objects").join(format!("{id}.json"))
+        self.objects().join(format!("{id}.json"))
     }
 
     /// The context of this id. The first of an incident lies in the incident's folder itself, later ones inside.
@@ -105,9 +110,9 @@ impl Paths {
         if later.is_dir() { later } else { folder }
     }
 
-    /// Workspaces of candidates.
-    pub fn workspace(&self, id: &str) -> PathBuf {
-        self.state.join("workspaces").join(id)
+    /// The runs of blueprints.
+    pub fn runs(&self) -> PathBuf {
+        self.state.join("runs")
     }
 
     /// What is known of versions, by store path.

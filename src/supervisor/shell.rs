@@ -214,12 +214,18 @@ impl Shell {
             Ok(recorded) => recorded,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
-        self.core = next;
+        let before = std::mem::replace(&mut self.core, next);
+        self.tools.needed.update(&self.core);
         if self.core.trial_slot().is_none() {
             self.watch.end_trial();
         }
         // Nobody's service waits for what is told.
         self.carry_out_all(entry.effects.clone(), begun);
+        let under_way = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.clone());
+        if let Some(ended) = under_way(&before).filter(|ended| under_way(&self.core).as_ref() != Some(ended)) {
+            tracing::debug!(%ended, "what it has left is cleared away");
+            self.sweep();
+        }
         self.tell(seq, at, &entry);
         self.looks_since_record = 0;
         self.since_snapshot += 1;

@@ -13,9 +13,12 @@ use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
 
 /// What the names of the roots of sources begin with.
-pub const ROOT_PREFIX: &str = "tree_";
+const ROOT_PREFIX: &str = "tree_";
 /// Sources that are kept for a next time: Active's, Previous', and those of some candidates.
 const KEPT_MAX: usize = 8;
+
+/// Active and Previous.
+const SERVING: usize = 2;
 
 /// The sources that are in the store, by their trees. It is known from this process alone: a list on disk would have to be
 /// believed. Clones share it.
@@ -55,6 +58,12 @@ impl Deref for Held {
     }
 }
 
+impl Entry {
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.source) == 1
+    }
+}
+
 impl Source {
     /// Whether the store has it and the garbage collector knows that it must.
     fn is_there(&self) -> bool {
@@ -78,11 +87,16 @@ impl Known {
     /// Forgets sources that nobody holds, the longest unused first, until `max` are left.
     fn shrink_to(&mut self, max: usize) {
         while self.by_tree.len() > max {
-            let idle = self.by_tree.iter().filter(|(_, entry)| Arc::strong_count(&entry.source) == 1);
+            let idle = self.by_tree.iter().filter(|(_, entry)| entry.is_idle());
             let Some(oldest) = idle.min_by_key(|(_, entry)| entry.used).map(|(tree, _)| tree.clone()) else { return };
-            if let Some(entry) = self.by_tree.remove(&oldest)
-                && let Err(error) = std::fs::remove_file(&entry.source.root)
-            {
+            self.drop_idle(|tree| *tree == oldest);
+        }
+    }
+
+    /// Forgets those sources that nobody holds.
+    fn drop_idle(&mut self, which: impl Fn(&ObjectId) -> bool) {
+        for (_, entry) in self.by_tree.extract_if(.., |tree, entry| which(tree) && entry.is_idle()) {
+            if let Err(error) = std::fs::remove_file(&entry.source.root) {
                 tracing::warn!(%error, root = %entry.source.root.display(), "cannot let go of a source");
             }
         }
@@ -112,6 +126,26 @@ impl Sources {
             .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))
             .map_err(|error| reason(&error, error.hint()))?;
         Ok(Held { flake: flake.in_dir(&tools.config.runtime.dir), _source: source })
+    }
+}
+
+impl Sources {
+    /// Lets go of sources that only ended evolutions needed, and of the roots that an earlier process has left.
+    pub async fn sweep(&self, tools: &Tools) {
+        let mut known = self.0.lock().await;
+        if tools.needed.evolving_since().is_none() {
+            let serving: Vec<String> = tools.needed.versions().into_iter().take(SERVING).map(|it| it.tree).collect();
+            known.drop_idle(|tree| !serving.iter().any(|kept| *kept == tree.as_str()));
+        }
+        let Ok(roots) = tools.roots.list() else { return };
+        for name in roots.into_keys() {
+            let tree = name.strip_prefix(ROOT_PREFIX).map(ObjectId::parse);
+            if tree.is_some_and(|tree| tree.is_none_or(|tree| !known.by_tree.contains_key(&tree)))
+                && let Err(error) = tools.roots.remove(&name)
+            {
+                tracing::warn!(error = crate::report::chain(&error), name, "cannot remove a root");
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep;
 use super::memory;
 use super::mend::{self, Standing};
+use super::needed::Needed;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
@@ -24,7 +25,7 @@ use super::serve::{Reach, serve};
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
 use super::sources::Sources;
-use super::tools::{Tools, Workshop};
+use super::tools::{Measured, Tools, Workshop};
 use super::undo::Undo;
 use super::watch::Watch;
 use super::witness;
@@ -266,6 +267,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
     let _warm_up = warm_up(shell.tools.clone());
+    shell.sweep();
     let end = loop {
         match shell.run().await {
             // It comes back only where that failed.
@@ -373,6 +375,7 @@ async fn begin(
         looks_since_mend: 0,
         tools,
     };
+    shell.tools.needed.update(&shell.core);
     reexec::release_signals().map_err(io("take signals for"))?;
     let sockets = serve(&shell)?;
     // Nothing fails from here on, so nothing is started that would be left.
@@ -410,9 +413,10 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let (sources, secrets) = (Sources::default(), Secrets::new(config.all_secrets()));
-    let config_path = config_path.to_owned();
-    let tools = Tools { config, config_path, paths, workshop, mirror, sources, profile, roots, secrets };
+    let (sources, needed, measured) = (Sources::default(), Needed::default(), Measured::default());
+    let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));
+    let tools =
+        Tools { config, config_path, paths, workshop, mirror, sources, needed, measured, profile, roots, secrets };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -503,6 +507,8 @@ impl Shell {
             workshop: old.workshop.clone(),
             mirror: old.mirror.clone(),
             sources: old.sources.clone(),
+            needed: old.needed.clone(),
+            measured: old.measured.clone(),
             profile: old.profile.clone(),
             roots: old.roots.clone(),
         });

@@ -79,6 +79,7 @@ impl Shell {
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
                 .collect(),
+            state: self.tools.measured.get(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),

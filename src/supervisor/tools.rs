@@ -1,13 +1,15 @@
 //! What the supervisor's parts work with. Shared, and replaced as a whole when the configuration is read again.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use super::needed::Needed;
 use super::paths::Paths;
 use super::sources::{Held, Sources};
 use crate::config::Config;
+use crate::interface::operations::StateStatus;
 use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
 use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
@@ -29,6 +31,10 @@ pub struct Tools {
     pub mirror: Mirror,
     /// The files of commits in the store.
     pub sources: Sources,
+    /// What may not be swept away.
+    pub needed: Needed,
+    /// What the state directory takes.
+    pub measured: Measured,
     /// The profile.
     pub profile: Profile,
     /// The garbage collector's roots.
@@ -43,6 +49,26 @@ pub struct Tools {
 pub struct Workshop {
     nix: Arc<OnceCell<Nix>>,
     builder: Arc<OnceCell<PathBuf>>,
+}
+
+/// What the state directory took when it was looked at last. Clones share it.
+#[derive(Clone, Default)]
+pub struct Measured {
+    last: Arc<Mutex<Option<StateStatus>>>,
+    /// Held by who sweeps: one after another.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Measured {
+    /// The last measurement; `None` before the first.
+    pub fn get(&self) -> Option<StateStatus> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps a measurement.
+    pub fn set(&self, measured: StateStatus) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
+    }
 }
 
 impl Tools {

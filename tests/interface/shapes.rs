@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
 };
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
@@ -233,6 +233,15 @@ pub fn status() -> Status {
         },
         quarantined: 1,
         listen: vec![ListenStatus { name: "http".into(), address: "127.0.0.1:8080".into() }],
+        state: Some(StateStatus {
+            directory: "/var/lib/rei/greeter".into(),
+            bytes: 45_000_000,
+            evidence_bytes: 3_200_000,
+            evidence_bytes_max: 512 << 20,
+            runs: 12,
+            runs_max: 200,
+            measured_at: at(1),
+        }),
         supervisor: SupervisorStatus {
             pid: 4000,
             version: "0.1.0".into(),

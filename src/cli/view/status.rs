@@ -236,6 +236,11 @@ fn keeping_rows(page: &mut Page, status: &Status, look: Look) {
         let what = if status.quarantined == 1 { "1 content" } else { &format!("{} contents", status.quarantined) };
         page.row("Quarantine", &[text(what)]);
     }
+    if let Some(state) = &status.state {
+        let kept = format!("evidence {} of {}", bytes(state.evidence_bytes), bytes(state.evidence_bytes_max));
+        let runs = format!("{} of {} runs", state.runs, state.runs_max);
+        page.row("State", &[text(bytes(state.bytes)), text(kept), text(runs), word(Role::Faint, &state.directory)]);
+    }
     let supervisor = &status.supervisor;
     let mut parts = vec![text(format!("rei {}", supervisor.version))];
     parts.push(text(format!("up {}", duration_ms(supervisor.uptime_ms))));

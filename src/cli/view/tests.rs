@@ -125,6 +125,15 @@ fn observing() -> Status {
             ListenStatus { name: "http".to_owned(), address: "127.0.0.1:8080".to_owned() },
             ListenStatus { name: "admin".to_owned(), address: "unix:/run/greeter.sock".to_owned() },
         ],
+        state: Some(StateStatus {
+            directory: "/var/lib/rei/greeter".to_owned(),
+            bytes: 45_000_000,
+            evidence_bytes: 3_200_000,
+            evidence_bytes_max: 512 << 20,
+            runs: 12,
+            runs_max: 200,
+            measured_at: at(1),
+        }),
         supervisor: SupervisorStatus {
             pid: 4000,
             version: "0.1.0".to_owned(),
