@@ -30,10 +30,10 @@ mod step;
 mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use event::{Event, Fault, Finding, Instance, ReportDigest, Request, Running};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use state::{
-    Approval, Armed, Back, CanaryStage, Commit, Deployed, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
-    Phase, QUARANTINE_MAX, Quarantined, Run, SlotState, Watch,
+    Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
+    OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,
 };
