@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::tools::Tools;
-use super::work::reason;
+use super::work::Failed;
 use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
 
@@ -108,8 +108,8 @@ impl Sources {
     ///
     /// # Errors
     /// Why not, for a person.
-    pub async fn flake(&self, tools: &Tools, commit: &ObjectId) -> Result<Held, String> {
-        let described = tools.mirror.describe(commit).await.map_err(|error| reason(&error, error.hint()))?;
+    pub async fn flake(&self, tools: &Tools, commit: &ObjectId) -> Result<Held, Failed> {
+        let described = tools.mirror.describe(commit).await?;
         // Whoever wants the same tree meanwhile waits for it instead of writing it too.
         let mut known = self.0.lock().await;
         let source = match known.find(&described.tree) {
@@ -123,8 +123,7 @@ impl Sources {
         };
         drop(known);
         let flake = FlakeRef::tree(&source.path, &source.nar_hash)
-            .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))
-            .map_err(|error| reason(&error, error.hint()))?;
+            .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))?;
         Ok(Held { flake: flake.in_dir(&tools.config.runtime.dir), _source: source })
     }
 }
@@ -150,19 +149,17 @@ impl Sources {
 }
 
 /// Writes the files of a commit and adds them to the store.
-async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Result<Source, String> {
-    let source = |error: crate::source::Error| reason(&error, error.hint());
-    let store = |error: crate::nix::Error| reason(&error, error.hint());
-    let root = tools.roots.path(&format!("{ROOT_PREFIX}{}", described.tree)).map_err(store)?;
-    let nix = tools.nix().await.map_err(store)?;
-    let exported = tools.mirror.export(commit).await.map_err(source)?;
+async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Result<Source, Failed> {
+    let root = tools.roots.path(&format!("{ROOT_PREFIX}{}", described.tree))?;
+    let nix = tools.nix().await?;
+    let exported = tools.mirror.export(commit).await?;
     for submodule in exported.submodules() {
         tracing::warn!(%commit, path = %submodule.display(), "a submodule is an empty directory in a build");
     }
     let added = nix.add_rooted(&exported.dir(), &root).await;
     if let Err(error) = exported.remove().await {
-        tracing::warn!(error = source(error), "cannot remove what a build no longer needs");
+        tracing::warn!(error = crate::report::chain(&error), "cannot remove what a build no longer needs");
     }
-    let (path, nar_hash) = added.map_err(store)?;
+    let (path, nar_hash) = added?;
     Ok(Source { path, nar_hash, root })
 }
