@@ -17,6 +17,8 @@ const ROOT_PREFIX: &str = "tree_";
 /// Sources that are kept for a next time: Active's, Previous', and those of some candidates.
 const KEPT_MAX: usize = 8;
 
+/// Commits whose description is remembered: some evolutions' worth, and a few kilobytes.
+const DESCRIBED_MAX: usize = 32;
 /// Active and Previous.
 const SERVING: usize = 2;
 
@@ -28,6 +30,8 @@ pub struct Sources(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     by_tree: BTreeMap<ObjectId, Entry>,
+    /// What flakes are told of commits, which never changes.
+    described: BTreeMap<ObjectId, Described>,
     /// Counts uses.
     clock: u64,
 }
@@ -80,6 +84,13 @@ impl Known {
         Some(entry.source.clone()).filter(|source| source.is_there())
     }
 
+    fn describe(&mut self, commit: &ObjectId, described: &Described) {
+        if self.described.len() >= DESCRIBED_MAX {
+            self.described.clear();
+        }
+        self.described.insert(commit.clone(), described.clone());
+    }
+
     fn insert(&mut self, tree: ObjectId, source: Arc<Source>) {
         self.by_tree.insert(tree, Entry { source, used: self.clock });
     }
@@ -109,9 +120,16 @@ impl Sources {
     /// # Errors
     /// Why not, for a person.
     pub async fn flake(&self, tools: &Tools, commit: &ObjectId) -> Result<Held, Failed> {
-        let described = tools.mirror.describe(commit).await?;
         // Whoever wants the same tree meanwhile waits for it instead of writing it too.
         let mut known = self.0.lock().await;
+        let described = match known.described.get(commit) {
+            Some(described) => described.clone(),
+            None => {
+                let described = tools.mirror.describe(commit).await?;
+                known.describe(commit, &described);
+                described
+            }
+        };
         let source = match known.find(&described.tree) {
             Some(source) => source,
             None => {
@@ -162,4 +180,48 @@ async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Resul
     }
     let (path, nar_hash) = added?;
     Ok(Source { path, nar_hash, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree as if it were in the store.
+    fn add(known: &mut Known, dir: &std::path::Path, number: u32) -> (ObjectId, Arc<Source>) {
+        let tree = ObjectId::parse(&format!("{number:040x}")).unwrap();
+        let (path, root) = (dir.join(format!("{number}-source")), dir.join(format!("{ROOT_PREFIX}{tree}")));
+        std::fs::create_dir(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &root).unwrap();
+        let source = Arc::new(Source { path, nar_hash: String::new(), root });
+        known.insert(tree.clone(), source.clone());
+        (tree, source)
+    }
+
+    #[test]
+    fn a_tree_is_found_again_until_the_store_or_its_root_is_gone() {
+        let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
+        let (tree, source) = add(&mut known, dir.path(), 1);
+        assert!(known.find(&tree).is_some_and(|found| Arc::ptr_eq(&found, &source)), "it would be written again");
+        std::fs::remove_file(&source.root).unwrap();
+        assert!(known.find(&tree).is_none(), "the garbage collector may take it");
+        std::os::unix::fs::symlink(&source.path, &source.root).unwrap();
+        std::fs::remove_dir(&source.path).unwrap();
+        assert!(known.find(&tree).is_none());
+    }
+
+    #[test]
+    fn the_longest_unused_go_and_who_evaluates_keeps_its_source() {
+        let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
+        let (first, held) = add(&mut known, dir.path(), 1);
+        let others: Vec<_> = (2..=4).map(|number| add(&mut known, dir.path(), number).0).collect();
+        assert!(known.find(&others[0]).is_some() && known.find(&others[2]).is_some());
+        known.shrink_to(2);
+        let left: Vec<_> = known.by_tree.keys().cloned().collect();
+        assert_eq!(left, [first.clone(), others[2].clone()], "the first is held, and the last was used last");
+        known.drop_idle(|_| true);
+        assert!(known.by_tree.keys().eq([&first]) && held.is_there());
+        let roots = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let roots = roots.filter(|entry| entry.file_name().to_string_lossy().starts_with(ROOT_PREFIX));
+        assert_eq!(roots.count(), 1);
+    }
 }
