@@ -137,6 +137,7 @@ impl Shell {
                 restarts: Some(state.restarts),
                 ..usage
             },
+            log_dropped_bytes: occupant.map(|occupant| occupant.log.stats().dropped_bytes),
         })
     }
 
