@@ -138,6 +138,7 @@ impl Shell {
                 restarts: Some(state.restarts),
                 ..usage
             },
+            log_dropped_bytes: occupant.map(|occupant| occupant.log.stats().dropped_bytes),
         })
     }
 
