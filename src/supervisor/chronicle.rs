@@ -157,6 +157,7 @@ impl Chronicle {
                 }
             }
             Event::Configured { .. }
+            | Event::AgentRan { .. }
             | Event::Recovered { .. }
             | Event::Followed { .. }
             | Event::GenerationPrepared { .. }
