@@ -112,6 +112,8 @@ pub struct StageEvent {
     pub summary: String,
     /// When.
     pub at: Timestamp,
+    /// How long an agent ran in it, in milliseconds; `None` where none was started.
+    pub agent_ms: Option<u64>,
     /// From here a run goes on after a restart.
     pub checkpoint: Checkpoint,
 }
@@ -205,6 +207,9 @@ pub struct Checkpoint {
     /// Which checks failed for which files: the same files are not asked the same again, as they could pass by chance.
     #[serde(default)]
     pub refuted: Vec<Refuted>,
+    /// Digests of all that agents were given in this run: an agent is not asked exactly the same twice.
+    #[serde(default)]
+    pub asked: Vec<String>,
     /// Time spent so far, in milliseconds.
     pub elapsed_ms: u64,
 }
@@ -248,6 +253,7 @@ impl Checkpoint {
             artifacts: BTreeMap::new(),
             failure: None,
             refuted: Vec::new(),
+            asked: Vec::new(),
             elapsed_ms: 0,
         }
     }

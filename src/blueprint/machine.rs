@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Blueprint, FAILURES_MAX, RetrySemantics, Stage, Target};
+use super::schema::{Blueprint, FAILURES_MAX, RetrySemantics, Stage, Target, Work};
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Machine {
     attempts: BTreeMap<usize, u32>,
     /// Failures of all stages in this run.
     failures: u32,
+    /// Runs of each stage that ended, by index, well or badly; never set back.
+    #[serde(default)]
+    runs: BTreeMap<usize, u32>,
 }
 
 /// What is to be done.
@@ -79,7 +82,7 @@ pub enum Event {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { position: Position::Run { stage: 0 }, attempts: BTreeMap::new(), failures: 0 }
+        Self { position: Position::Run { stage: 0 }, attempts: BTreeMap::new(), failures: 0, runs: BTreeMap::new() }
     }
 }
 
@@ -97,6 +100,11 @@ impl Machine {
     /// Takes what happened. An event that does not belong to the position changes nothing: a late answer to a question
     /// that is settled.
     pub fn step(&mut self, blueprint: &Blueprint, event: Event) {
+        if let (Position::Run { stage }, Event::Succeeded | Event::Failed { .. } | Event::TimedOut) =
+            (&self.position, &event)
+        {
+            *self.runs.entry(*stage).or_default() += 1;
+        }
         self.position = match (self.position.clone(), event) {
             (Position::Run { stage }, Event::Succeeded) => match blueprint.stage(stage) {
                 Some(done) => self.succeeded(blueprint, stage, done),
@@ -160,13 +168,31 @@ impl Machine {
 
     fn go(&self, blueprint: &Blueprint, from: usize, target: Target, reason: &str) -> Position {
         match target {
-            Target::Stage(stage) => Position::Run { stage },
+            Target::Stage(stage) => match blueprint.stage(stage).filter(|it| self.is_spent(blueprint, stage, it)) {
+                Some(spent) => {
+                    let runs = self.runs.get(&stage).copied().unwrap_or(0);
+                    let reason =
+                        format!("{reason} (stage {} ran {runs} times, as often as retry_limit allows)", spent.id);
+                    Position::Failed { stage: from, reason }
+                }
+                None => Position::Run { stage },
+            },
             Target::Done => Position::Done,
             Target::Fail => Position::Failed { stage: from, reason: reason.to_owned() },
             Target::Paused => {
                 Position::Paused { stage: from, approved: after_pause(blueprint, from), rejected: Target::Fail }
             }
         }
+    }
+
+    /// Whether an agent was asked as often as its stage allows: a loop that leads back to it by the failures of others,
+    /// which it does not cure, costs as much as one of its own.
+    fn is_spent(&self, blueprint: &Blueprint, index: usize, stage: &Stage) -> bool {
+        let most = match blueprint.retry_semantics {
+            RetrySemantics::V1 => stage.retry_limit.max(1),
+            RetrySemantics::OpenExec08 => stage.retry_limit + 1,
+        };
+        matches!(stage.work, Work::Agent { .. }) && self.runs.get(&index).is_some_and(|runs| *runs >= most)
     }
 
     /// OpenExec 0.8 allows that many retries, the documents that many failures.

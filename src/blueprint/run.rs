@@ -117,6 +117,10 @@ struct Runner<'a, W, J> {
     workspace: Workspace,
     checkpoint: Checkpoint,
     resumed: bool,
+    /// Why the run ends whatever its routes say: the stage, the reason, and whose failure it is.
+    stopped: Option<(String, String, Blame)>,
+    /// How long the agent of the stage ran that ends now.
+    agent_ran: Option<Duration>,
     /// Time spent before this call, and since when it runs.
     earlier: Duration,
     began: Instant,
@@ -150,7 +154,19 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         job.mirror.keep_candidate(&job.candidate, checkpoint.commit()).await.map_err(failed)?;
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
-        Ok(Self { job, workbench, journal, store, workspace, checkpoint, resumed, earlier, began })
+        Ok(Self {
+            job,
+            workbench,
+            journal,
+            store,
+            workspace,
+            checkpoint,
+            resumed,
+            stopped: None,
+            agent_ran: None,
+            earlier,
+            began,
+        })
     }
 
     /// Stage after stage, to the end.
@@ -172,6 +188,9 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                 return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout), blame);
             }
             self.stage(index, stage).await;
+            if let Some((stage, reason, blame)) = self.stopped.take() {
+                return self.failed(stage, reason, blame);
+            }
         }
     }
 
@@ -185,11 +204,14 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
         let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
         let refuted = self.refuted(stage).cloned();
+        let begun = Instant::now();
         let ended = match (self.inputs(stage), &refuted) {
             (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
             (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
             (Err(failure), None) => Ok(Err(failure)),
         };
+        let was_asked = !matches!(&ended, Ok(Err(failure)) if failure.not_asked);
+        self.agent_ran = Some(begun.elapsed()).filter(|_| was_asked && matches!(stage.work, Work::Agent { .. }));
         let late = ended.is_err();
         let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
         let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
@@ -201,8 +223,15 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.forget_private().await;
         let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
-            Err(Failure { reason, log, blame }) => {
+            Err(Failure { reason, log, blame, not_asked }) => {
                 let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
+                if blame == Blame::Machine {
+                    // A second try at once lacks the same: the whole run is tried again later.
+                    self.stopped = Some((stage.id.clone(), reason.clone(), blame));
+                } else if not_asked && let Some(last) = &self.checkpoint.failure {
+                    // Nobody has anything new to say about the last failure.
+                    self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
+                }
                 self.note_refuted(stage, &reason, log.as_ref(), blame);
                 let (id, told) = (stage.id.clone(), reason.clone());
                 self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
@@ -328,7 +357,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.store.note(name, at, json!({"stage": stage.id, "attempt": attempt, "summary": summary}));
         let (run_id, stage) = (self.job.run_id.clone(), stage.id.clone());
         let checkpoint = self.checkpoint.clone();
-        self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, checkpoint }).await;
+        let agent_ms = self.agent_ran.take().map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, agent_ms, checkpoint }).await;
     }
 
     async fn end(mut self, position: Position) -> Result<Outcome, Error> {
@@ -398,7 +428,7 @@ async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     let clean = move || {
         let mut redactor = Redactor::knowing(&secrets);
         let reason = redactor.text(&failure.reason);
-        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)), blame: failure.blame }
+        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)), ..failure }
     };
     tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }

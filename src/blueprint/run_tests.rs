@@ -218,6 +218,34 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     assert_eq!(outcome, Outcome::Unchanged { commit: world.job.active.clone() });
 }
 
+#[tokio::test]
+async fn an_agent_without_effect_is_asked_no_more_often_than_its_stage_says() {
+    let looped = |limit: u32| {
+        format!(
+            "version: 1\nname: x\nstages:\n  - {{id: fix, type: agent, goal: Fix, outputs: [patch], retry_limit: {limit}}}\n  \
+             - {{id: commit, type: deterministic, action: commit, retry_limit: 0, on_failure: fix}}\n"
+        )
+    };
+    for (limit, most) in [(0, 1), (1, 1), (2, 2), (9, 2)] {
+        // It is told nothing new the third time, so it is not asked.
+        let mut world = World::new(&looped(limit), "exit 0").await;
+        world.job.run_id = format!("run_{limit}");
+        let (outcome, events) = world.run().await;
+        let runs = events.told().iter().filter(|told| *told == "+fix").count();
+        assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.told());
+        assert!(matches!(outcome, Outcome::Failed { blame: Blame::Maker, .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_start_is_no_word_about_the_task() {
+    let blueprint = ONE_AGENT.replace("retry_limit: 0", "retry_limit: 3");
+    let world = World::new(&blueprint, "echo no network >&2; exit 1").await;
+    let (outcome, events) = world.run().await;
+    assert!(matches!(outcome, Outcome::Failed { blame: Blame::Machine, .. }), "{outcome:?}");
+    assert_eq!(events.told(), ["-work"], "not again at once");
+}
+
 /// A judge whose tests fail once and would pass then.
 #[derive(Default)]
 struct Flaky(Cell<u32>);
@@ -304,7 +332,7 @@ async fn what_cannot_be_taken_fails_the_stage_by_name() {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
         assert!(
-            matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. } if stage == "work" && reason.contains(told)),
+            matches!(&outcome, Outcome::Failed { stage, reason, .. } if stage == "work" && reason.contains(told)),
             "{script}: {outcome:?}"
         );
     }

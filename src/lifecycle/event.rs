@@ -87,6 +87,13 @@ pub enum Event {
         /// Its tree, in hex.
         tree: String,
     },
+    /// A run of an agent has ended, well or badly.
+    AgentRan {
+        /// For this evolution.
+        evolution: EvolutionId,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
     /// There is no candidate.
     BuildFailed {
         /// Of this evolution.

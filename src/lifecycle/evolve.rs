@@ -8,7 +8,7 @@ use crate::interface::types::{CandidateId, EvolutionId, IncidentId, ReportId, Ve
 use crate::time::Timestamp;
 
 /// The hour of the hourly budget, in milliseconds.
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// A validation that could not be carried out is asked for this many times before the candidate is let go.
 const VALIDATIONS_MAX: u32 = 2;
@@ -154,6 +154,7 @@ impl Lifecycle {
         while self.recent.front().is_some_and(|&first| out.at.ms_since(first) >= HOUR_MS) {
             self.recent.pop_front();
         }
+        let agents_spent = self.agents_spent(out.at);
         let hour_spent = self.recent.len() as u64 >= rules.per_hour;
         let mut wait_until = |until: Timestamp, reason: String| {
             if waits.as_ref().is_none_or(|(known, _)| until < *known) {
@@ -174,6 +175,11 @@ impl Lifecycle {
                         wait_until(next_hour, format!("begins the repair of {}", open.id));
                     }
                     format!("the budget of {} evolutions an hour is spent", rules.per_hour)
+                }
+                Some(_) if agents_spent.is_some() => {
+                    let (until, told) = agents_spent.clone().unwrap_or_default();
+                    wait_until(until, format!("begins the repair of {}", open.id));
+                    told
                 }
                 Some(blueprint) => {
                     if let Some(put_off) = self.put_off(fingerprint).filter(|it| it.until > out.at) {
@@ -217,7 +223,7 @@ impl Lifecycle {
         open.first().map(|(fingerprint, open)| ((*fingerprint).clone(), open.id.clone()))
     }
 
-    fn attempts_of(&self, fingerprint: &str) -> u64 {
+    pub(super) fn attempts_of(&self, fingerprint: &str) -> u64 {
         self.attempts.iter().find(|(known, _)| known == fingerprint).map_or(0, |(_, count)| *count)
     }
 

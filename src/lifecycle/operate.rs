@@ -216,6 +216,8 @@ impl Lifecycle {
                 self.paused = false;
                 self.attention = None;
                 self.attempts.clear();
+                self.put_off.clear();
+                self.agent_runs.clear();
                 self.recent.clear();
             }
             Request::Lift { content } => self.lift(&content),

@@ -29,6 +29,12 @@ pub struct Policy {
     pub per_incident: u64,
     /// Evolutions in any one hour.
     pub per_hour: u64,
+    /// Runs of agents in any one hour after which no repair begins.
+    #[serde(default = "unbounded")]
+    pub agent_runs: u64,
+    /// Time of agents in any one hour after which no repair begins, in milliseconds.
+    #[serde(default = "unbounded")]
+    pub agent_ms: u64,
     /// Tries in a row that come to no verdict before an operator is needed.
     #[serde(default = "one")]
     pub tries: u32,
@@ -46,6 +52,11 @@ pub struct Policy {
     pub upgrade_blueprint: String,
     /// The bounds of the phases, in milliseconds.
     pub bounds: Bounds,
+}
+
+/// A journal of before had no such bound.
+const fn unbounded() -> u64 {
+    u64::MAX
 }
 
 /// A journal of before had no second try.

@@ -542,7 +542,9 @@ impl Lifecycle {
         let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), "degraded".to_owned()));
         self.record(out, MaintenanceAction::RolledBack, &by, reason);
         self.settle_commit();
+        let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));
         self.end_evolution(out);
+        self.back_off(out, repaired);
         self.ensure_active_runs(out);
         self.prune(out);
     }

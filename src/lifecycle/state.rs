@@ -20,6 +20,9 @@ pub const QUARANTINE_MAX: usize = 4096;
 /// Trees whose commits are settled without a quarantine; the oldest leaves first, and would be built once more.
 pub const SETTLED_MAX: usize = 256;
 
+/// Runs of agents that are remembered; more in an hour count as so many.
+pub const AGENT_RUNS_MAX: usize = 1024;
+
 /// Causes that wait for another try at once; the oldest leaves first.
 pub const PUT_OFF_MAX: usize = 128;
 
@@ -56,6 +59,8 @@ pub struct Lifecycle {
     pub(super) put_off: Vec<PutOff>,
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
+    #[serde(default)]
+    pub(super) agent_runs: VecDeque<(Timestamp, u64)>,
     pub(super) known_good: BTreeMap<u64, Version>,
     pub(super) paused: bool,
     pub(super) attention: Option<String>,

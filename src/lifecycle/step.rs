@@ -41,6 +41,7 @@ impl Lifecycle {
                 self.on_build_paused(&mut out, &evolution, stage, checkpoint);
             }
             Event::Aimed { evolution, rev, tree } => self.on_aimed(&mut out, &evolution, rev, tree),
+            Event::AgentRan { evolution: _, took_ms } => self.on_agent_ran(out.at, took_ms),
             Event::BuildFailed { evolution, reason, fault } => {
                 self.on_build_failed(&mut out, &evolution, reason, fault);
             }

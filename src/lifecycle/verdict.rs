@@ -1,12 +1,17 @@
 //! What is decided about a commit or candidate, and how its evolution ends.
 
 use super::effect::Timer;
+use super::evolve::HOUR_MS;
 use super::state::{
-    Commit, Ended, Evolution, Lifecycle, PUT_OFF_MAX, Phase, PutOff, QUARANTINE_MAX, Quarantined, SETTLED_MAX, Settled,
+    AGENT_RUNS_MAX, Commit, Ended, Evolution, Lifecycle, PUT_OFF_MAX, Phase, PutOff, QUARANTINE_MAX, Quarantined,
+    SETTLED_MAX, Settled,
 };
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Version};
 use crate::time::Timestamp;
+
+/// A minute, in milliseconds.
+const MINUTE_MS: u64 = 60_000;
 
 /// Doublings of a pause at most; the policy's longest pause comes first.
 const DOUBLINGS_MAX: u64 = 16;
@@ -65,7 +70,7 @@ impl Lifecycle {
     }
 
     /// What the evolution under way is counted by: its incident's fingerprint, or its commit's tree.
-    fn cause(&self) -> Option<String> {
+    pub(super) fn cause(&self) -> Option<String> {
         let current = self.evolution.as_ref()?;
         let Some(incident) = &current.incident else { return current.tree.clone() };
         self.incidents.iter().find(|(_, open)| open.id == *incident).map(|(fingerprint, _)| fingerprint.clone())
@@ -114,6 +119,36 @@ impl Lifecycle {
     fn pause_ms(&self, failures: u64) -> u64 {
         let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
         (self.rules().retry_ms << doublings).min(self.rules().retry_max_ms)
+    }
+
+    pub(super) fn on_agent_ran(&mut self, at: Timestamp, took_ms: u64) {
+        self.forget_agent_runs(at);
+        if self.agent_runs.len() >= AGENT_RUNS_MAX {
+            self.agent_runs.pop_front();
+        }
+        self.agent_runs.push_back((at, took_ms));
+    }
+
+    fn forget_agent_runs(&mut self, now: Timestamp) {
+        while self.agent_runs.front().is_some_and(|(at, _)| now.ms_since(*at) >= HOUR_MS) {
+            self.agent_runs.pop_front();
+        }
+    }
+
+    /// Where agents have run as often or as long as they may in an hour: when the next may, and why.
+    pub(super) fn agents_spent(&mut self, now: Timestamp) -> Option<(Timestamp, String)> {
+        self.forget_agent_runs(now);
+        let first = self.agent_runs.front().map(|(at, _)| at.plus_ms(HOUR_MS))?;
+        let (runs, ms) = (self.agent_runs.len() as u64, self.agent_runs.iter().map(|(_, ms)| ms).sum::<u64>());
+        let rules = self.rules();
+        let told = if runs >= rules.agent_runs {
+            format!("the budget of {} runs of agents an hour is spent", rules.agent_runs)
+        } else if ms >= rules.agent_ms {
+            format!("the budget of {} minutes of agents an hour is spent", rules.agent_ms / MINUTE_MS)
+        } else {
+            return None;
+        };
+        Some((first, told))
     }
 
     /// Sets the timer for what waits in Steady, or unsets it.
@@ -169,7 +204,24 @@ impl Lifecycle {
         self.cancel(out);
         self.record(out, MaintenanceAction::Rejected, by, reason);
         self.settle_commit();
+        let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));
         self.end_evolution(out);
+        self.back_off(out, repaired);
+    }
+
+    /// What is wrong with Active is wrong still after a repair that failed. The next one has little else to go by, so it
+    /// waits, longer each time.
+    pub(super) fn back_off(&mut self, out: &Out, fingerprint: Option<String>) {
+        let Some(of) = fingerprint else { return };
+        let pause_ms = self.pause_ms(self.attempts_of(&of));
+        if pause_ms == 0 {
+            return;
+        }
+        if self.put_off.len() >= PUT_OFF_MAX {
+            self.put_off.remove(0);
+        }
+        let reason = "the last repair failed".to_owned();
+        self.put_off.push(PutOff { of, tries: 0, until: out.at.plus_ms(pause_ms), reason });
     }
 
     /// The commit of the evolution under way has had its evolution, whatever was made of it.

@@ -177,6 +177,7 @@ impl Chronicle {
                 }
             }
             Event::Configured { .. }
+            | Event::AgentRan { .. }
             | Event::Recovered { .. }
             | Event::Followed { .. }
             | Event::GenerationPrepared { .. }

@@ -199,6 +199,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
         Event::Diagnosed { context, .. } => ("phase", format!("context {context}")),
         Event::Aimed { rev, .. } => ("phase", format!("it is about commit {rev}")),
+        Event::AgentRan { took_ms, .. } => ("progress", format!("an agent ran for {took_ms} ms")),
         Event::StageReached { stage, .. } => ("progress", format!("blueprint stage {stage}")),
         Event::Built { version, .. } => ("phase", format!("built {}", version.store_path)),
         Event::BuildPaused { stage, .. } => ("phase", format!("the blueprint waits after stage {stage}")),

@@ -89,6 +89,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         | Event::Diagnosed { .. }
         | Event::StageReached { .. }
         | Event::Aimed { .. }
+        | Event::AgentRan { .. }
         | Event::BuildFailed { .. }
         | Event::GenerationPrepared { .. }
         | Event::GenerationFailed { .. }

@@ -1,5 +1,6 @@
 //! Blueprints that cannot be run, and agents that do not do what they should.
 
+use rei::interface::operations::Phase;
 use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Supervisor, agent};
@@ -164,4 +165,35 @@ fn an_agent_that_crashes() {
 #[test]
 fn an_agent_that_does_nothing() {
     agent_that("nothing", &["stage commit", "nothing was changed"]);
+}
+
+#[test]
+fn an_agent_that_fails_at_once_spends_nothing_and_is_asked_again_later() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure(
+        "[blueprints]\nincident = \"repair\"\n\
+         [agents.fixer]\ncommand = [\"/bin/sh\", \"-c\", \"echo no network >&2; exit 1\"]\n",
+    );
+    let mut supervisor = lab.serving();
+    for _ in 0..2 {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    let load = lab.load();
+    let mut told = None;
+    supervisor.until("the next try to be waited for", |it| {
+        told = it.status().and_then(|status| Some((status.waits_for?, status.deadline?, status.budget, status.phase)));
+        told.as_ref().is_some_and(|(waits_for, ..)| waits_for.contains("again"))
+    });
+    let (waits_for, _, budget, phase) = told.unwrap();
+    println!("{waits_for}");
+    assert!(waits_for.contains("exited with 1"), "{waits_for}");
+    assert_eq!((phase, budget.left), (Phase::Steady, budget.per_hour));
+    assert!(budget.spent_fingerprints.is_empty());
+    let history = supervisor.operator(async |client| client.history(Some(20)).await.unwrap()).unwrap();
+    let tries: Vec<_> = history.iter().filter(|entry| entry.incident_id.is_some()).collect();
+    assert_eq!(tries.len(), 1, "{tries:#?}");
+    assert_eq!(tries[0].action, Some(MaintenanceAction::Deferred), "{}", tries[0].summary);
+    load.none_lost();
+    assert_eq!(supervisor.stop(), Some(0));
 }

@@ -206,3 +206,61 @@ fn what_could_not_be_judged_is_no_verdict() {
     desk.later(bound.ms_since(desk.now));
     assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Deferred));
 }
+
+#[test]
+fn the_next_repair_of_an_incident_waits_longer_each_time() {
+    let mut desk = Desk::serving(usual());
+    desk.finds("f");
+    let mut pauses = Vec::new();
+    for attempt in 1..=3 {
+        assert_eq!(desk.core.phase(), Phase::Diagnosing, "{attempt}");
+        desk.fails(Fault::Maker);
+        assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Rejected));
+        if attempt == 3 {
+            break;
+        }
+        // Neither a new occurrence nor another policy nor a restart makes it sooner.
+        let until = desk.core.waits_for().1.unwrap();
+        pauses.push(until.ms_since(desk.now) / MINUTE);
+        desk.finds("f");
+        desk.tell(Event::Configured { policy: usual() });
+        desk.crash(false);
+        assert_eq!(desk.core.phase(), Phase::Steady);
+        desk.later(until.ms_since(desk.now));
+    }
+    assert_eq!(pauses, [1, 2]);
+    assert_eq!(desk.core.spent_fingerprints(), ["f"]);
+    // An operator need not wait.
+    desk.asked(None);
+    assert_eq!(desk.core.phase(), Phase::Diagnosing);
+}
+
+#[test]
+fn runs_of_agents_have_a_budget_of_their_own() {
+    let runs = Policy { agent_runs: 4, per_hour: 100, ..usual() };
+    let time = Policy { agent_ms: 8 * MINUTE, per_hour: 100, ..usual() };
+    for policy in [runs, time] {
+        let mut desk = Desk::serving(policy);
+        // Four old incidents wait, as after a reload.
+        for fingerprint in ["f1", "f2", "f3", "f4"] {
+            desk.finds(fingerprint);
+        }
+        for _ in 0..2 {
+            desk.diagnosed();
+            for _ in 0..2 {
+                desk.tell(Event::AgentRan { evolution: desk.evolution(), took_ms: 2 * MINUTE });
+            }
+            desk.fails(Fault::Maker);
+        }
+        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Steady, 2));
+        assert!(desk.core.attention().unwrap().contains("of agents an hour is spent"), "{:?}", desk.core.attention());
+        let until = desk.core.waits_for().1.unwrap();
+        assert_eq!(until.ms_since(desk.now), 60 * MINUTE);
+        // An upgrade needs no agent, and an operator may ask for whatever there is.
+        desk.push("t2");
+        assert_eq!(desk.core.phase(), Phase::Diagnosing);
+        desk.builds("t2", "t1");
+        desk.later(until.ms_since(desk.now));
+        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 4));
+    }
+}

@@ -17,13 +17,15 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::context::context_file;
 use super::{Failure, Made, Stand};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
-use crate::blueprint::job::choose_agent;
+use crate::blueprint::job::{Blame, choose_agent};
 use crate::blueprint::schema::Sandbox;
 use crate::blueprint::store::now;
 use crate::config::types::Agent;
@@ -31,6 +33,11 @@ use crate::redact::{Redactor, Secrets};
 
 /// The output that an agent makes by changing files.
 pub(in crate::blueprint) const PATCH: &str = "patch";
+
+/// An agent that exits with a failure sooner than this has not begun: a model needs longer for its first answer.
+const START_MAX: Duration = Duration::from_secs(2);
+/// Exit codes from here on say that a signal ended it.
+const EXIT_BY_SIGNAL: i32 = 128;
 
 /// Evidence that is copied for the agent at most: files, bytes, and directories inside each other.
 const EVIDENCE_FILES_MAX: usize = 1000;
@@ -42,21 +49,56 @@ const EVIDENCE_FILE_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
     let (name, agent) = choose_agent(name, &stand.job.agents).map_err(|(message, _)| Failure::new(message))?;
     let (name, agent) = (name.to_owned(), agent.clone());
+    let asked = digest(stand, goal, &agent);
+    if stand.checkpoint.asked.contains(&asked) {
+        let told = Failure::new(format!("agent {name:?} was asked exactly this before, and it did not help"));
+        return Err(Failure { not_asked: true, ..told });
+    }
     let private = Private::prepare(stand).await?;
     let prompt = private.prompt(stand, goal);
     let confined = confined(stand, &private, &agent, &prompt);
+    let began = Instant::now();
     let ended = confined.run().await?;
+    let took = began.elapsed();
     let (code, failure) = (ended.code.as_ref().ok(), ended.failure());
     let fields =
         json!({"stage": stand.stage.id, "agent": name, "code": code, "failure": failure, "fences": ended.fences});
     stand.store.note("agent_ended", now(), fields);
     match failure {
         None => {
+            // A run ends after so many that this stays short.
+            stand.checkpoint.asked.push(asked);
             let artifacts = private.outputs(stand, &ended.stdout).await?;
             Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
-        Some(failure) => Err(Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log())),
+        Some(failure) => {
+            let told = Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log());
+            // It gave up before it could have worked: no network, a rate limit, no key. That says nothing of the task.
+            let gave_up = matches!(code, Some(code) if *code < EXIT_BY_SIGNAL) && took < START_MAX;
+            Err(if gave_up { told.of_whom(Blame::Machine) } else { told })
+        }
     }
+}
+
+/// All that decides what an agent does: itself, its goal, the files, and what failed before.
+fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> String {
+    let mut hasher = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    };
+    agent.command.iter().for_each(|word| add(word.as_bytes()));
+    [stand.stage.id.as_str(), goal, stand.checkpoint.commit().as_str()].iter().for_each(|part| add(part.as_bytes()));
+    for (name, artifact) in &stand.inputs {
+        add(name.as_bytes());
+        add(artifact.artifact_id.as_bytes());
+    }
+    if let Some(failure) = &stand.checkpoint.failure {
+        add(failure.stage.as_bytes());
+        add(failure.reason.as_bytes());
+        add(failure.log.as_ref().map_or("", |log| &log.artifact_id).as_bytes());
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {

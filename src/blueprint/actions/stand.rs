@@ -49,11 +49,13 @@ pub(in crate::blueprint) struct Failure {
     pub reason: String,
     pub log: Option<Vec<u8>>,
     pub blame: Blame,
+    /// Whether the agent of the stage was not even started.
+    pub not_asked: bool,
 }
 
 impl Failure {
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), log: None, blame: Blame::Maker }
+        Self { reason: reason.into(), log: None, blame: Blame::Maker, not_asked: false }
     }
 
     /// The same failure, of somebody else's.

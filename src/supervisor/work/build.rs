@@ -190,6 +190,10 @@ impl blueprint::Journal for Checkpoints {
             StageEventKind::Failed => format!("stage {} failed: {}", event.stage, event.summary),
         };
         let _ = self.inputs.send(Input::Progress { text, done: None }).await;
+        if let Some(took_ms) = event.agent_ms {
+            let ran = Event::AgentRan { evolution: self.evolution.clone(), took_ms };
+            let _ = self.inputs.send(Input::Event(ran)).await;
+        }
         let checkpoint = match serde_json::to_string(&event.checkpoint) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
