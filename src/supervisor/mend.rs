@@ -18,12 +18,21 @@ use super::shell::Shell;
 pub(super) const LOOKS: u32 = 30;
 /// Files of one directory that are looked at: journals, logs and objects are pruned long before.
 const FILES_MAX: usize = 4096;
-/// What an owner needs of a directory.
-const DIRECTORY_BITS: u32 = 0o700;
-/// What an owner needs of a file.
-const FILE_BITS: u32 = 0o600;
-/// What is of the group and of others.
-const OTHERS_BITS: u32 = 0o077;
+
+/// Bits of a mode that must be there, and that must not.
+struct Bits {
+    directory: u32,
+    file: u32,
+    never: u32,
+}
+
+/// Of a directory around rei's own: it is passed through, and how else it is used is its owner's choice.
+const AROUND: Bits = Bits { directory: 0o100, file: 0, never: 0 };
+/// Of what is rei's.
+const OURS: Bits = Bits { directory: 0o700, file: 0o600, never: 0 };
+/// Of what nobody else may enter.
+const PRIVATE: Bits = Bits { never: 0o077, ..OURS };
+
 /// `ioprio_get` and `ioprio_set` are about one thread.
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
@@ -34,20 +43,21 @@ pub(super) fn files(paths: &Paths) -> Vec<String> {
         return told;
     }
     // From the outside in: nothing below a closed directory can be seen.
-    let mut around: Vec<&Path> = paths.state().ancestors().collect();
+    let mut around: Vec<&Path> = paths.state().ancestors().skip(1).collect();
     around.reverse();
     for path in around {
-        told.extend(mend(path, false));
+        told.extend(mend(path, &AROUND));
     }
+    told.extend(mend(paths.state(), &OURS));
     let (journal, private) = (paths.journal(), paths.private());
     let snapshots = journal.join("snapshots");
     for dir in [journal, snapshots, private, paths.logs(), paths.sockets().to_owned(), paths.profiles(), paths.roots()]
     {
-        told.extend(mend(&dir, dir == paths.private()));
-        told.extend(inside(&dir).filter_map(|path| mend(&path, false)));
+        told.extend(mend(&dir, if dir == paths.private() { &PRIVATE } else { &OURS }));
+        told.extend(inside(&dir).filter_map(|path| mend(&path, &OURS)));
     }
     // Directories of many files: those that rei itself puts below the state directory.
-    told.extend(inside(paths.state()).filter_map(|path| mend(&path, false)));
+    told.extend(inside(paths.state()).filter_map(|path| mend(&path, &OURS)));
     told
 }
 
@@ -55,17 +65,16 @@ fn inside(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path())
 }
 
-/// Adds what an owner needs, and of what is private takes away what others have; `None` where nothing was amiss, or where it
-/// is not ours.
-fn mend(path: &Path, private: bool) -> Option<String> {
+/// Sets the bits right; `None` where nothing was amiss, or where it is another user's.
+fn mend(path: &Path, bits: &Bits) -> Option<String> {
     let about = path.symlink_metadata().ok().filter(|about| about.uid() == nix::unistd::geteuid().as_raw())?;
     let needed = match about.file_type() {
-        kind if kind.is_dir() => DIRECTORY_BITS,
+        kind if kind.is_dir() => bits.directory,
         kind if kind.is_symlink() => return None,
-        _ => FILE_BITS,
+        _ => bits.file,
     };
     let mode = about.mode() & 0o7777;
-    let wanted = (mode | needed) & if private { !OTHERS_BITS } else { !0 };
+    let wanted = (mode | needed) & !bits.never;
     if wanted == mode {
         return None;
     }
@@ -210,21 +219,23 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
         let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        for (path, private, before, after) in [
-            (&folder, false, 0o000, Some(0o700)),
-            (&folder, false, 0o050, Some(0o750)),
-            (&folder, false, 0o755, None),
-            (&folder, true, 0o777, Some(0o700)),
-            (&file, false, 0o000, Some(0o600)),
-            (&file, false, 0o444, Some(0o644)),
-            (&file, false, 0o640, None),
+        for (path, bits, before, after) in [
+            (&folder, &OURS, 0o000, Some(0o700)),
+            (&folder, &OURS, 0o050, Some(0o750)),
+            (&folder, &OURS, 0o755, None),
+            (&folder, &AROUND, 0o055, Some(0o155)),
+            (&folder, &AROUND, 0o555, None),
+            (&folder, &PRIVATE, 0o777, Some(0o700)),
+            (&file, &OURS, 0o000, Some(0o600)),
+            (&file, &OURS, 0o444, Some(0o644)),
+            (&file, &OURS, 0o640, None),
         ] {
             set(path, before);
-            let told = mend(path, private);
+            let told = mend(path, bits);
             assert_eq!(told.is_some(), after.is_some(), "{told:?}");
             assert_eq!(mode(path), after.unwrap_or(before));
         }
-        assert_eq!((mend(&link, false), mend(&dir.path().join("nothing"), false)), (None, None));
+        assert_eq!((mend(&link, &OURS), mend(&dir.path().join("nothing"), &OURS)), (None, None));
     }
 
     #[test]

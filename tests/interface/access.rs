@@ -255,6 +255,10 @@ async fn where_an_orphan_could_read_the_secret_nobody_can_prove_anything() {
     assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(told), "{reply}");
     assert!(served.owner.calls().is_empty() && !refusals.reasons()[0].is_policy_anomaly());
     // Who can be no orphan of an instance is not asked.
+    if std::fs::read_to_string("/proc/self/status").unwrap().contains("NoNewPrivs:\t1") {
+        skip("this test itself has no new privileges");
+        return;
+    }
     served.operator().await.pause().await.unwrap();
 }
 
