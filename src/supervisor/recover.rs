@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::input::{Input, News};
 use super::keep::Kept;
 use super::shell::Shell;
-use super::slots::{DRAINS, Gone};
+use super::slots::Gone;
 use crate::diagnosis;
 use crate::interface::types::Role;
 use crate::lifecycle::{Event, Phase, Run, Running, Slot};
@@ -107,6 +107,14 @@ impl Shell {
             }
         });
     }
+}
+
+/// What the id of an instance ends with that only empties a queue.
+pub const DRAINS: &str = "-drain";
+
+/// Whether the instance of this id only empties a queue.
+pub fn drains(id: &str) -> bool {
+    id.ends_with(DRAINS)
 }
 
 /// The slot whose sockets the instance of this id has.
