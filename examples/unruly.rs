@@ -26,6 +26,10 @@ const HUGE_BYTES: usize = 100 << 20;
 const FLOOD_CHUNK: usize = 1 << 20;
 const FLOOD_BYTES: usize = 300 << 20;
 
+/// The last words of a Go program.
+const PANIC: &str = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.put(...)\n\t/src/store.go:21\n\
+                     main.main()\n\t/src/main.go:9 +0x1d\nexit status 2\n";
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("make") => make(),
@@ -88,6 +92,18 @@ fn agent() -> ExitCode {
             ExitCode::FAILURE
         }
         Some("crashes") => std::process::abort(),
+        // Tells its keys, in its environment and in a file, to both streams, and leaves them where it can write.
+        Some("tells") => {
+            let key = std::fs::read_to_string(attribute("KEY_FILE")).unwrap_or_default();
+            for (name, value) in std::env::vars() {
+                println!("{name}={value}");
+            }
+            eprintln!("the key is {key}");
+            for place in ["HOME", "REI_OUTPUTS"] {
+                let _ = std::fs::write(Path::new(&attribute(place)).join("left"), attribute("API_KEY") + &key);
+            }
+            ExitCode::FAILURE
+        }
         _ => ExitCode::SUCCESS,
     }
 }
@@ -190,6 +206,23 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
         }
         "/healthz" => (200, "yes"),
         "/die" => std::process::abort(),
+        // Ends as a Go program that panics, with one plain word, or without a word.
+        "/panic" => {
+            eprint!("{PANIC}");
+            std::process::exit(2)
+        }
+        "/quit" => {
+            eprintln!("bye");
+            std::process::exit(1)
+        }
+        "/silent" => std::process::exit(7),
+        // Last words that would rewrite a terminal.
+        "/curse" => {
+            eprintln!(
+                "\u{1b}[31mfatal\u{1b}[0m: cannot open user\u{202e}txt.exe \u{9b}2J\u{7} \u{1b}]0;title\u{7}gone"
+            );
+            std::process::exit(5)
+        }
         "/answer" if does == "wrong_answer" => (200, "41"),
         "/answer" => (200, "42"),
         _ if does == "errors" => (500, "broken"),

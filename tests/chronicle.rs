@@ -46,6 +46,17 @@ impl Told {
         self.world.crash(reboot);
     }
 
+    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
+    fn loses(&mut self) {
+        let policy = self.world.core.policy().cloned().expect("configured");
+        let held = self.world.loss(false);
+        (self.chronicle, self.seq, self.begun) = (Chronicle::last(1000), 0, Vec::new());
+        for event in [held, Event::Configured { policy }] {
+            self.tell(&event);
+            self.world.take(event, usize::MAX);
+        }
+    }
+
     fn agrees(&mut self, after: &str) -> Result<(), TestCaseError> {
         let (core, told) = (&self.world.core, &self.chronicle);
         let phase = serde_json::to_value(told.phase()).unwrap();
@@ -90,7 +101,8 @@ fn the_chronicle_knows_what_the_core_knows() {
     let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], draws)| {
-        let left = Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20 };
+        let left =
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let mut told = Told { world, chronicle: Chronicle::last(1000), seq: 0, begun: Vec::new() };
@@ -102,6 +114,10 @@ fn the_chronicle_knows_what_the_core_knows() {
             if crash {
                 told.crashes(draw % 2 == 0);
                 told.agrees("a crash")?;
+            }
+            if draw % 29 == 0 && !told.world.losses().is_empty() {
+                told.loses();
+                told.agrees("a loss")?;
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
@@ -134,6 +150,7 @@ fn the_chronicle_knows_what_the_core_knows() {
         "Observing { stage: Starting }",
         "Observing { stage: Window",
         "RollingBack",
+        "Held",
     ] {
         assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
     }

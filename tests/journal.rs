@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rei::journal::{Error, Journal, Limits, Meta, Reader, Reserve};
+use rei::journal::{Error, Journal, Limits, Meta, Reader, Reserve, Standing, head_beside};
 use rei::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -67,6 +67,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     let limits = Limits { segment_bytes: 256 << 10, reserve_bytes: 512 << 10 };
     let directory = mount.path.join("journal");
     let (mut journal, _) = Journal::<Value>::open_with(&directory, &meta(), limits).unwrap();
+    assert_eq!(journal.keep_head(&head_beside(&directory)).unwrap(), Standing::NoHead);
     let body = json!({ "event": "tick", "text": "x".repeat(500) });
     let at = Timestamp::from_unix_ms(0);
     journal.append(at, &body).unwrap();
@@ -93,6 +94,12 @@ fn appends_succeed_on_a_full(kind: &str) {
     assert!(journal.rotation_failure().is_some());
     let written = journal.last_seq();
     assert_eq!(Reader::open(&directory).unwrap().verify().unwrap().records, written);
+    // The head had its space.
+    assert_eq!(journal.head_failure(), None);
+    assert_eq!(
+        Reader::open(&directory).unwrap().verify_against(&head_beside(&directory)).unwrap().sealed,
+        Some(written)
+    );
     // With space again, it goes on as if nothing had been.
     std::fs::remove_file(mount.path.join("filler")).unwrap();
     assert_eq!(journal.append(at, &body).unwrap().seq, written + 1);
@@ -123,7 +130,10 @@ const SMALL: Limits = Limits { segment_bytes: 2000, reserve_bytes: 64 << 10 };
 fn child_that_writes_until_it_is_killed() {
     use std::io::Write;
     let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
-    let (mut journal, opened) = Journal::<u64>::open_with(Path::new(&directory), &meta(), SMALL).unwrap();
+    let directory = Path::new(&directory).join("journal");
+    let (mut journal, opened) = Journal::<u64>::open_with(&directory, &meta(), SMALL).unwrap();
+    let standing = journal.keep_head(&head_beside(&directory)).unwrap();
+    assert!(standing == Standing::Whole || journal.last_seq() == 0 && standing == Standing::NoHead, "{standing:?}");
     let mut number = opened.records.last().map_or(opened.snapshot.map_or(0, |(seq, _)| seq), |record| record.body);
     let mut out = std::io::stdout();
     loop {
@@ -140,12 +150,13 @@ fn child_that_writes_until_it_is_killed() {
 #[test]
 fn what_was_promised_outlives_a_kill() {
     use std::io::{BufRead, BufReader};
-    let directory = tempfile::tempdir().unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("journal");
     let mut promised = 0;
     for round in 0..30 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
-            .env(CHILD_DIRECTORY, directory.path())
+            .env(CHILD_DIRECTORY, parent.path())
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -162,10 +173,12 @@ fn what_was_promised_outlives_a_kill() {
         }
         child.wait().unwrap();
         assert!(seen >= 3 + round, "round {round}: the child ended by itself");
-        let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
+        let verified = Reader::open(&directory).unwrap().verify_against(&head_beside(&directory)).unwrap();
         assert!(verified.records >= promised, "round {round}: {} of {promised}", verified.records);
+        // What was acknowledged was sealed before.
+        assert!(verified.sealed >= Some(promised), "round {round}: {:?} of {promised}", verified.sealed);
     }
-    let (_, opened) = Journal::<u64>::open_with(directory.path(), &meta(), SMALL).unwrap();
+    let (_, opened) = Journal::<u64>::open_with(&directory, &meta(), SMALL).unwrap();
     assert!(opened.snapshot.is_some());
     assert!(opened.records.iter().all(|record| record.seq == record.body));
 }

@@ -13,6 +13,7 @@ use super::store::Artifact;
 use super::yaml::{Problem, problem};
 use crate::config::types::Agent;
 use crate::interface::types::{CandidateId, SCHEMA};
+use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
 use crate::time::Timestamp;
 
@@ -45,6 +46,8 @@ pub struct Job {
     pub commands: BTreeMap<String, Vec<String>>,
     /// Where `runs/RUN` is made. Hidden from agents, but for their own directories.
     pub state_dir: PathBuf,
+    /// What must not be stored or handed on, whoever prints it.
+    pub secrets: Secrets,
     /// The bound of the whole run, over all restarts of the supervisor.
     pub timeout: Duration,
 }

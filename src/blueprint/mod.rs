@@ -43,5 +43,5 @@ pub use job::{
 pub use parse::{Problems, parse};
 pub use run::{Error, run};
 pub use schema::{Action, Blueprint, FAILURES_MAX, RetrySemantics, Sandbox, Stage, Target, Work};
-pub use store::Artifact;
+pub use store::{Artifact, clear_run};
 pub use yaml::{Place, Problem};

@@ -15,7 +15,8 @@ use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, Sta
 use super::machine::{Event, Position};
 use super::parse::Problems;
 use super::schema::{Stage, Work};
-use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, now};
+use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
+use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
 
 /// Why a run could not begin or go on.
@@ -89,19 +90,12 @@ pub async fn run<W: Workbench, J: Journal>(
     let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
-    loop {
-        let index = match runner.checkpoint.machine.next().clone() {
-            Position::Run { stage } => stage,
-            position => return runner.end(position).await,
-        };
-        let Some(stage) = job.blueprint.stage(index) else {
-            return runner.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
-        };
-        if runner.left().is_zero() {
-            return runner.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
-        }
-        runner.stage(index, stage).await;
+    let dir = runner.store.dir().to_owned();
+    let outcome = runner.stages().await;
+    if let Err(error) = clear_run(&dir).await {
+        tracing::warn!(%error, run = job.run_id, "the trees of a run that has ended are left");
     }
+    outcome
 }
 
 struct Runner<'a, W, J> {
@@ -137,8 +131,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         if checkpoint.blueprint_digest != job.blueprint.digest {
             return Err(Error::OtherBlueprint { name });
         }
-        let store =
-            Store::open(&job.state_dir, &run_id).map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
+        let store = Store::open(&job.state_dir, &run_id, &job.secrets)
+            .map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
         let failed = |source| Error::Source { run_id: run_id.clone(), source };
         let (base, head) = (&checkpoint.base, checkpoint.head.as_ref());
         let workspace = fresh(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
@@ -146,6 +140,24 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
         Ok(Self { job, workbench, journal, store, workspace, checkpoint, resumed, earlier, began })
+    }
+
+    /// Stage after stage, to the end.
+    async fn stages(mut self) -> Result<Outcome, Error> {
+        let job = self.job;
+        loop {
+            let index = match self.checkpoint.machine.next().clone() {
+                Position::Run { stage } => stage,
+                position => return self.end(position).await,
+            };
+            let Some(stage) = job.blueprint.stage(index) else {
+                return self.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
+            };
+            if self.left().is_zero() {
+                return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
+            }
+            self.stage(index, stage).await;
+        }
     }
 
     fn left(&self) -> Duration {
@@ -163,7 +175,12 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         };
         let late = ended.is_err();
         let done = ended.unwrap_or_else(|_| Err(Failure::new(format!("took longer than {timeout:?}"))));
-        let (event, kind, summary) = match self.settle(stage, done).await {
+        let ended = match self.settle(stage, done).await {
+            Ok(summary) => Ok(summary),
+            Err(failure) => Err(clean_failure(&self.job.secrets, failure).await),
+        };
+        self.forget_private().await;
+        let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
             Err(Failure { reason, log }) => {
                 let log = log.and_then(|log| self.store.keep(&log).ok());
@@ -194,8 +211,9 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
-        let mut made = done?;
+        let made = done?;
         taken?;
+        let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
         let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
         if is_agent && stage.outputs.iter().any(|output| output == PATCH) && !has(PATCH) {
@@ -213,11 +231,30 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         Ok(made.summary)
     }
 
+    /// Removes what an agent's attempt has left in its own directories: it may have its key there.
+    async fn forget_private(&self) {
+        let dir = self.store.agent();
+        let removed = tokio::task::spawn_blocking(move || {
+            for name in ["home", "outputs"] {
+                // What is left is removed before the next attempt.
+                let _ = std::fs::remove_dir_all(dir.join(name));
+            }
+        });
+        let _ = removed.await;
+    }
+
     /// Commits the workspace's files in the mirror.
     async fn take(&mut self) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
-        let author = Author { parent: &self.checkpoint.base, message: &self.job.message, at: self.job.at };
-        self.checkpoint.head = match self.workspace.take(mirror, candidate, author).await? {
+        let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
+        let author = Author { parent, message: &self.job.message, at: self.job.at, secrets };
+        let taken = self.workspace.take(mirror, candidate, author).await;
+        if let Err(source::Error::Secret { .. }) = &taken {
+            // Not even the workspace keeps it.
+            let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
+            self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
+        }
+        self.checkpoint.head = match taken? {
             Taken::Commit(commit) => Some(commit),
             Taken::Unchanged => {
                 mirror.keep_candidate(candidate, &self.checkpoint.base).await?;
@@ -291,6 +328,38 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason}));
         Ok(Outcome::Failed { stage, reason })
     }
+}
+
+/// What a stage made, without secrets. A patch is applied as it is, so one with a secret is refused.
+async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
+    let is_patch =
+        |name: &str, bytes: &[u8]| name == PATCH || bytes.starts_with(b"diff ") || bytes.starts_with(b"--- ");
+    let patches = made.artifacts.iter().filter(|(name, bytes)| is_patch(name, bytes));
+    if let Some(place) = patches.filter_map(|(_, bytes)| secrets.find(bytes)).next() {
+        return Err(Failure::new(format!("the patch has the value of {place}, a secret of rei.toml")));
+    }
+    let secrets = secrets.clone();
+    let clean = move || {
+        let mut redactor = Redactor::knowing(&secrets);
+        let artifacts = made.artifacts.into_iter();
+        let artifacts = artifacts
+            .map(|(name, bytes)| if is_patch(&name, &bytes) { (name, bytes) } else { (name, redactor.bytes(bytes)) });
+        let artifacts = artifacts.collect();
+        Made { summary: redactor.text(&made.summary), artifacts }
+    };
+    // A large log takes longer than the event loop may wait.
+    tokio::task::spawn_blocking(clean).await.map_err(|lost| Failure::of(&lost, None))
+}
+
+/// Why a stage failed, without secrets: its log is what the next agent is given.
+async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
+    let secrets = secrets.clone();
+    let clean = move || {
+        let mut redactor = Redactor::knowing(&secrets);
+        let reason = redactor.text(&failure.reason);
+        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)) }
+    };
+    tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }
 
 /// What each declared output is: the artifact of that name, else the one in its position, else the summary.

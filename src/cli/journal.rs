@@ -1,4 +1,4 @@
-//! `rei journal verify` and `rei journal export`.
+//! `rei journal verify`, `rei journal export` and `rei journal accept`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::args::Global;
+use super::connect::ask;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::config::Config;
-use crate::journal::{Reader, Verified};
+use crate::interface::operations::Trust;
+use crate::journal::{Reader, Verified, head_beside};
 
 /// `rei journal`.
 #[derive(Debug, Subcommand)]
@@ -18,6 +20,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Print the records, one line of JSON each
     Export(ExportArgs),
+    /// Say what is Active, where `rei status` tells that the journal is behind reality
+    Accept(AcceptArgs),
 }
 
 /// Which journal.
@@ -48,26 +52,48 @@ pub struct ExportArgs {
     from: u64,
 }
 
+/// `rei journal accept`.
+#[derive(Debug, clap::Args)]
+pub struct AcceptArgs {
+    /// What to trust: reality, and what serves is Active; or the journal, and what it says is restored
+    #[arg(value_name = "WHAT", value_enum)]
+    what: What,
+    /// Why, for the record
+    #[arg(short, long, value_name = "TEXT", default_value = "an operator said so")]
+    reason: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an operator trusts.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum What {
+    /// What serves is Active
+    Reality,
+    /// What the journal says is Active, and is restored
+    Journal,
+}
+
 impl Which {
-    fn reader(&self, global: &Global) -> Result<Reader, CommandError> {
-        let directory = match &self.directory {
+    fn directory(&self, global: &Global) -> Result<PathBuf, CommandError> {
+        Ok(match &self.directory {
             Some(directory) => directory.clone(),
             None => Config::load(&global.config)?.state.journal(),
-        };
-        Ok(Reader::open(&directory)?)
+        })
     }
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no journal, it is damaged, or the output cannot be written.
+/// When there is no journal, it is damaged, the supervisor refuses, or the output cannot be written.
 pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     match command {
         Command::Verify(args) => verify(args, global, ui),
         Command::Export(args) => {
-            let mut out = std::io::BufWriter::new(ui.out());
-            let exported = args.which.reader(global)?.export(&mut out, args.from);
+            let mut out = std::io::BufWriter::new(ui.json_lines());
+            let exported = Reader::open(&args.which.directory(global)?)?.export(&mut out, args.from);
             // What is sound is printed also where damage follows.
             out.flush()?;
             drop(out);
@@ -75,12 +101,32 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
             unfinished(&verified, ui);
             Ok(())
         }
+        Command::Accept(args) => accept(args, global, ui),
     }
 }
 
+fn accept(args: &AcceptArgs, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let trust = match args.what {
+        What::Reality => Trust::Reality,
+        What::Journal => Trust::Journal,
+    };
+    let generation = ask(global, async |it| it.settle(trust, Some(args.reason.clone())).await)?;
+    if args.json {
+        return Ok(ui.json(&serde_json::json!({ "generation": generation }))?);
+    }
+    ui.result(&match (args.what, generation) {
+        (_, 0) => "nothing was ever installed: the first version is built".to_owned(),
+        (What::Reality, generation) => format!("generation {generation} is Active"),
+        (What::Journal, _) => "what the journal says is Active".to_owned(),
+    })?;
+    ui.hint("rei status");
+    Ok(())
+}
+
 fn verify(args: &VerifyArgs, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
-    let reader = args.which.reader(global)?;
-    let verified = reader.verify()?;
+    let directory = args.which.directory(global)?;
+    let reader = Reader::open(&directory)?;
+    let verified = reader.verify_against(&head_beside(&directory))?;
     if args.json {
         ui.json(&verified)?;
     } else {

@@ -16,7 +16,7 @@ use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -126,6 +126,18 @@ pub trait Operations: Send + Sync + 'static {
     /// [`OperationsError::NotFound`].
     fn lift_quarantine(&self, caller: &Caller, id: String) -> impl Future<Output = Result<(), OperationsError>> + Send;
 
+    /// Says what is Active, where the journal is behind reality; returns the generation of what serves then, 0 where nothing
+    /// does.
+    ///
+    /// # Errors
+    /// [`OperationsError::WrongPhase`].
+    fn settle(
+        &self,
+        caller: &Caller,
+        trust: Trust,
+        reason: Option<String>,
+    ) -> impl Future<Output = Result<u64, OperationsError>> + Send;
+
     /// Replaces the supervisor's own program in place; children and sockets stay.
     ///
     /// # Errors
@@ -227,7 +239,8 @@ pub mod call {
         Status() -> StatusReply(status: super::Status);
 
         /// Everything that happens from now on, one event a reply. Needs `more`. A reader that falls behind by more than
-        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped.
+        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped. There are 16 streams at most: the next one
+        /// ends the oldest, which gets Busy.
         Monitor() -> MonitorReply(event: MonitorEvent);
 
         /// Asks for an evolution: to the git revision `rev` (default: where the followed ref is), by `blueprint` (default:
@@ -263,6 +276,10 @@ pub mod call {
         /// Lifts the quarantine of a candidate, given by its id, git tree or store path. Errors: NotFound.
         LiftQuarantine(id: String) -> LiftQuarantineReply();
 
+        /// Says what is Active, where the journal is behind reality (phase held): what serves, or what the journal says, which
+        /// is then restored. Returns the generation of what serves now, 0 where nothing does. Errors: WrongPhase.
+        Settle(trust: super::Trust, reason: Option<String>) -> SettleReply(generation: u64);
+
         /// Replaces the supervisor's own program in place; the runtime and its sockets stay. Errors: WrongPhase.
         Reexec() -> ReexecReply();
 
@@ -297,6 +314,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,
+        StateStatus,
         SupervisorStatus,
         Status,
         MaintenanceAction,
@@ -305,6 +323,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         ShowReply,
         MonitorEvent,
         QuarantineEntry,
+        Trust,
     ];
     super::idl::interface(
         NAME,
@@ -332,6 +351,10 @@ impl<T> Interface for Service<T> {
 
     fn not_allowed(reason: String) -> OperationsError {
         OperationsError::NotAllowed { reason }
+    }
+
+    fn busy(reason: String) -> OperationsError {
+        OperationsError::Busy { reason }
     }
 
     fn too_large(limit_bytes: u64) -> OperationsError {
@@ -390,6 +413,11 @@ impl<T: Operations> Answer for Service<T> {
             c::Call::LiftQuarantine(call) => {
                 let result = it.lift_quarantine(who, call.id).await.map(|()| c::LiftQuarantineReply {});
                 to.finish::<Self, c::LiftQuarantine>(result).await
+            }
+            c::Call::Settle(call) => {
+                let result = it.settle(who, call.trust, call.reason).await;
+                let result = result.map(|generation| c::SettleReply { generation });
+                to.finish::<Self, c::Settle>(result).await
             }
             c::Call::Reexec(_) => to.finish::<Self, c::Reexec>(it.reexec(who).await.map(|()| c::ReexecReply {})).await,
             c::Call::Stop(_) => to.finish::<Self, c::Stop>(it.stop(who).await.map(|()| c::StopReply {})).await,

@@ -476,6 +476,8 @@ pub enum MaintenanceAction {
     Promoted,
     /// A candidate was refused.
     Rejected,
+    /// The commit's build is Active's own: there was nothing to judge, and Active is what it was.
+    Unchanged,
     /// A candidate became Active, or had traffic, and Previous was restored.
     RolledBack,
     /// Active was started again.

@@ -38,6 +38,8 @@ pub enum Phase {
     Observing,
     /// Previous is being restored.
     RollingBack,
+    /// The journal is behind reality: what runs serves on, and an operator has to say what is Active.
+    Held,
 }
 
 impl std::fmt::Display for Phase {
@@ -54,6 +56,7 @@ impl std::fmt::Display for Phase {
             Self::Promoting => "promoting",
             Self::Observing => "observing",
             Self::RollingBack => "rolling back",
+            Self::Held => "held",
         })
     }
 }
@@ -148,6 +151,26 @@ pub struct ListenStatus {
     pub address: String,
 }
 
+/// What the state directory takes, when it was looked at last: after the start, and after each evolution. The runtime's
+/// own files in it are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct StateStatus {
+    /// The directory.
+    pub directory: String,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// What of that is evidence of evolutions and incidents, in bytes.
+    pub evidence_bytes: u64,
+    /// The bound of it: `state.evidence`.
+    pub evidence_bytes_max: u64,
+    /// Evolutions that are kept with their evidence.
+    pub runs: u64,
+    /// The bound of them: `state.runs`.
+    pub runs_max: u64,
+    /// When this was so.
+    pub measured_at: Timestamp,
+}
+
 /// The supervisor itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct SupervisorStatus {
@@ -201,8 +224,21 @@ pub struct Status {
     pub quarantined: u64,
     /// The listening addresses.
     pub listen: Vec<ListenStatus>,
+    /// What the state directory takes; `null` until it was looked at.
+    pub state: Option<StateStatus>,
     /// The supervisor itself.
     pub supervisor: SupervisorStatus,
+}
+
+/// What an operator trusts where the journal is behind reality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Trust {
+    /// What serves is Active.
+    Reality,
+    /// What the journal says is Active.
+    Journal,
 }
 
 /// One evolution or maintenance act, newest first in `History`.

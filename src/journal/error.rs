@@ -25,6 +25,10 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// What happens with a backup that lacks the last records.
+const AFTER_A_BACKUP: &str = "where records are missing, `rei run` lets what runs serve on, decides nothing and asks you \
+                              (`rei status`, `rei journal accept`)";
+
 /// Why a journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,6 +81,24 @@ pub enum Error {
         directory: PathBuf,
         /// What is not there.
         what: String,
+    },
+    /// The last records are gone.
+    #[error("the journal in {directory} is shorter than its sealed head: record {records} of {sealed}")]
+    Short {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// The journal's last record; 0 for none.
+        records: u64,
+        /// The last record that was written.
+        sealed: u64,
+    },
+    /// The journal has another record than the one that was written.
+    #[error("record {seq} of the journal in {directory} is not the one that its sealed head has seen")]
+    Other {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// The record.
+        seq: u64,
     },
     /// The journal was written by a newer rei.
     #[error("{path} has the journal format {found}, and this rei writes {ours}")]
@@ -139,13 +161,19 @@ impl Error {
             Self::Locked { pid: None, .. } => Some("ask that one: `rei status`; or stop it first".to_owned()),
             Self::Absent { .. } => Some("`rei run` begins one; is --config or the directory right?".to_owned()),
             Self::Damaged { place, .. } | Self::Body { place, .. } => Some(format!(
-                "keep a copy of {}, restore the file from a backup, then `rei journal verify`; rei does not guess",
+                "keep a copy of {}; restore the journal's directory from a backup (`rei journal verify`), or without one \
+                 move it away; rei does not guess: {AFTER_A_BACKUP}",
                 place.path.display()
             )),
-            Self::Incomplete { directory, .. } => Some(format!(
-                "restore the missing files of {} from a backup, then `rei journal verify`",
-                directory.display()
-            )),
+            Self::Incomplete { directory, .. } => {
+                let path = directory.display();
+                Some(format!(
+                    "restore {path} from a backup (`rei journal verify`), or without one move it away; {AFTER_A_BACKUP}"
+                ))
+            }
+            Self::Short { .. } | Self::Other { .. } => {
+                Some(format!("restore a newer backup of the journal's directory if there is one; {AFTER_A_BACKUP}"))
+            }
             Self::Newer { .. } => Some("run the newer rei, or begin with another state directory".to_owned()),
             Self::Foreign { .. } => Some("give each runtime a `state.directory` of its own".to_owned()),
             Self::Poisoned { .. } => {
@@ -157,7 +185,14 @@ impl Error {
 
     /// Whether what is stored is not what was written.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Body { .. } | Self::Incomplete { .. })
+        matches!(
+            self,
+            Self::Damaged { .. }
+                | Self::Body { .. }
+                | Self::Incomplete { .. }
+                | Self::Short { .. }
+                | Self::Other { .. }
+        )
     }
 
     pub(super) fn io(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

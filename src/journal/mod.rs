@@ -12,10 +12,14 @@
 //! last of all `sum`, the first 16 hex digits of the SHA-256 of what stands before `,"sum"`, so that a flipped bit in the
 //! very last line is seen too. A record is on disk before [`Journal::append`] returns.
 //!
+//! How far it went is kept in a second place too, the sealed head: see `head`. Without it, a journal that lost its last
+//! records would look whole.
+//!
 //! Damage is never guessed around. Only a last line that a crash cut short is taken off, and that is told. Snapshots
 //! are a cache: a bad one is passed over, and that is told as well.
 
 mod error;
+mod head;
 mod line;
 mod lock;
 mod reader;
@@ -28,6 +32,7 @@ mod writer;
 mod tests;
 
 pub use error::{Error, Place};
+pub use head::{Standing, head_beside};
 pub use line::{FORMAT_MAJOR, FORMAT_MINOR, RECORD_BYTES_MAX, Record};
 pub use reader::{Reader, Verified};
 pub use reserve::Reserve;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
+use super::head::{self, Found};
 use super::line::{self, Record};
 use super::lock;
 use super::segment::{self, Cut, Position, Segment, Sound, Walk};
@@ -39,6 +40,9 @@ pub struct Verified {
     pub head: String,
     /// Bytes of a last line that is not whole: being written just now, or cut short by a crash.
     pub unfinished_bytes: u64,
+    /// The record that the sealed head has seen, where the journal was held against one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<u64>,
 }
 
 impl Reader {
@@ -65,6 +69,32 @@ impl Reader {
     /// At the first damage, with its place.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.walk(|_| Ok(ControlFlow::Continue(())))
+    }
+
+    /// Walks the whole chain, and holds it against its sealed head at `head`.
+    ///
+    /// # Errors
+    /// At the first damage, with its place; when the journal ends before the record that the head has seen, or has another
+    /// in its place.
+    pub fn verify_against(&self, head: &Path) -> Result<Verified, Error> {
+        // Read first: a supervisor that writes meanwhile brings a record to disk before its head.
+        let Found::Seen(seen) = head::read(head)? else { return self.verify() };
+        let mut hash = None;
+        let mut verified = self.walk(|sound| {
+            if sound.seq == seen.seq {
+                hash = Some(line::hash(sound.bytes));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let directory = || self.directory.clone();
+        if verified.records < seen.seq {
+            return Err(Error::Short { directory: directory(), records: verified.records, sealed: seen.seq });
+        }
+        if seen.seq > 0 && hash != Some(seen.hash) {
+            return Err(Error::Other { directory: directory(), seq: seen.seq });
+        }
+        verified.sealed = Some(seen.seq);
+        Ok(verified)
     }
 
     /// Writes the lines of the records from number `from` on, as they are stored, and checks them on the way.
@@ -110,6 +140,7 @@ impl Reader {
             last_at: None,
             head: position.prev.clone(),
             unfinished_bytes: 0,
+            sealed: None,
         };
         for (index, segment) in self.segments.iter().enumerate() {
             let (mut walk, header) = Walk::begin(segment, index + 1 == self.segments.len(), position)?;

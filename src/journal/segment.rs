@@ -119,6 +119,14 @@ impl Walk {
         Ok((walk, header))
     }
 
+    /// Opens a segment without a look at those before it.
+    pub(super) fn enter(segment: &Segment, is_last: bool) -> Result<Self, Error> {
+        let mut walk = Self::open(segment, is_last, Position { seq: segment.first, prev: line::genesis() })?;
+        walk.header()?;
+        walk.accept();
+        Ok(walk)
+    }
+
     /// Reads the first line; its place in the chain is not looked at.
     fn header(&mut self) -> Result<Header, Error> {
         let place = self.place(None);
@@ -252,6 +260,19 @@ impl Walk {
             rest += bytes as u64;
         }
     }
+}
+
+/// The hash of the line of record `seq`; `None` when there is no such record.
+pub(super) fn hash_of(directory: &Path, seq: u64) -> Result<Option<Hash>, Error> {
+    let segments = list(directory)?;
+    let Some(at) = segments.iter().rposition(|segment| segment.first <= seq) else { return Ok(None) };
+    let mut walk = Walk::enter(&segments[at], at + 1 == segments.len())?;
+    while let Some(sound) = walk.next()? {
+        if sound.seq == seq {
+            return Ok(Some(walk.position.prev));
+        }
+    }
+    Ok(None)
 }
 
 /// The error for a segment of a newer rei.

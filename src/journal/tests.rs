@@ -353,3 +353,122 @@ proptest! {
         let _ = reopened(directory.path());
     }
 }
+
+/// A journal of `count` records whose head is sealed, in a directory with room beside it; and the head's path.
+fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let state = tempfile::tempdir().unwrap();
+    let directory = state.path().join("journal");
+    let head = head_beside(&directory);
+    let (mut journal, _) = open(&directory).unwrap();
+    assert_eq!(journal.keep_head(&head).unwrap(), Standing::NoHead);
+    for number in 1..=count {
+        journal.append(at(number), &body(number)).unwrap();
+    }
+    (state, directory, head)
+}
+
+/// What the next start finds.
+fn standing(directory: &Path, head: &Path) -> Standing {
+    let (mut journal, _) = open(directory).unwrap();
+    journal.keep_head(head).unwrap()
+}
+
+fn verified(directory: &Path, head: &Path) -> Result<Verified, Error> {
+    Reader::open(directory).unwrap().verify_against(head)
+}
+
+/// Takes the last `count` records off, at the end of a line.
+fn cut_records(directory: &Path, count: usize) {
+    for _ in 0..count {
+        let path = segments(directory).pop().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        match text.trim_end().rsplit_once('\n') {
+            Some((before, _)) => std::fs::write(&path, format!("{before}\n")).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
+    let (_state, directory, head) = sealed(20);
+    assert_eq!(standing(&directory, &head), Standing::Whole);
+    assert_eq!(verified(&directory, &head).unwrap().sealed, Some(20));
+    cut_records(&directory, 1);
+    assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
+    let error = verified(&directory, &head).unwrap_err();
+    assert!(
+        error.is_damage() && error.to_string().ends_with("shorter than its sealed head: record 19 of 20"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("rei journal accept"));
+    // Looked at again it is the same: only a record, or who takes it for whole, moves the head.
+    assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
+    let (mut journal, _) = open(&directory).unwrap();
+    journal.keep_head(&head).unwrap();
+    journal.append(at(20), &body(99)).unwrap();
+    drop(journal);
+    assert_eq!(standing(&directory, &head), Standing::Whole);
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(standing(&directory, &head), Standing::Short { records: 0, sealed: 20 });
+}
+
+#[test]
+fn a_head_behind_the_journal_is_normal_and_one_of_another_course_is_not() {
+    let (_state, directory, head) = sealed(5);
+    let old = std::fs::read(&head).unwrap();
+    let (mut journal, _) = open(&directory).unwrap();
+    journal.keep_head(&head).unwrap();
+    (6..=20).for_each(|number| drop(journal.append(at(number), &body(number)).unwrap()));
+    journal.snapshot(&json!({})).unwrap();
+    drop(journal);
+    // As after a power cut: the journal is on disk, the head of then is.
+    std::fs::write(&head, &old).unwrap();
+    assert_eq!(standing(&directory, &head), Standing::Whole);
+    assert_eq!(verified(&directory, &head).unwrap().sealed, Some(5));
+    // A backup of before record 5 went on in another way.
+    std::fs::remove_dir_all(&directory).unwrap();
+    let (mut journal, _) = open(&directory).unwrap();
+    (1..=9).for_each(|number| drop(journal.append(at(number), &body(number + 100)).unwrap()));
+    drop(journal);
+    assert_eq!(standing(&directory, &head), Standing::Other { seq: 5 });
+    assert!(matches!(verified(&directory, &head), Err(Error::Other { seq: 5, .. })));
+}
+
+#[test]
+fn a_torn_head_is_the_one_before_and_a_damaged_one_is_told() {
+    let (_state, directory, head) = sealed(7);
+    let whole = std::fs::read(&head).unwrap();
+    // Records 7 and 6 are in the two copies; whichever is torn, the other is sound.
+    for copy in [0, 4096] {
+        let mut torn = whole.clone();
+        torn[copy + 40] ^= 1;
+        std::fs::write(&head, &torn).unwrap();
+        assert_eq!(standing(&directory, &head), Standing::Whole);
+    }
+    std::fs::write(&head, vec![b'x'; 8192]).unwrap();
+    assert_eq!(standing(&directory, &head), Standing::DamagedHead);
+    assert_eq!(verified(&directory, &head).unwrap().sealed, None);
+    std::fs::write(&head, "").unwrap();
+    assert_eq!(standing(&directory, &head), Standing::NoHead);
+    let (mut journal, _) = open(&directory).unwrap();
+    journal.keep_head(&head).unwrap();
+    journal.seal();
+    assert_eq!(journal.head_failure(), None);
+    assert!(journal.head_to_sync().is_some() && journal.head_to_sync().is_none(), "synced once");
+    drop(journal);
+    assert_eq!(verified(&directory, &head).unwrap().sealed, Some(7));
+}
+
+#[test]
+fn a_head_is_sealed_whatever_segment_the_last_record_is_in() {
+    for count in 0..12 {
+        let (_state, directory, head) = sealed(count);
+        assert_eq!(standing(&directory, &head), if count == 0 { Standing::NoHead } else { Standing::Whole }, "{count}");
+        let (mut journal, _) = open(&directory).unwrap();
+        journal.keep_head(&head).unwrap();
+        journal.seal();
+        drop(journal);
+        assert_eq!(standing(&directory, &head), Standing::Whole, "{count}");
+    }
+}

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::Error;
+use super::head::{Found, Head, Standing};
 use super::line::{self, FORMAT_MINOR, Header, Record};
 use super::lock::Lock;
 use super::reserve::{Reserve, Space};
@@ -71,6 +72,7 @@ pub struct Journal<B> {
     space: Space,
     poisoned: bool,
     rotation_failure: Option<String>,
+    head: Option<Head>,
     _lock: Lock,
     _body: PhantomData<fn(&B)>,
 }
@@ -126,6 +128,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
             space,
             poisoned: false,
             rotation_failure: None,
+            head: None,
             _lock: lock,
             _body: PhantomData,
         };
@@ -157,7 +160,55 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         self.position.prev = line::hash(&line[..line.len() - 1]);
         self.position.seq += 1;
         self.space.renew(&self.file, self.length);
+        self.seal();
         Ok(record)
+    }
+
+    /// Holds the journal against its sealed head at `path`, and keeps that head from now on: with each record, or with
+    /// [`Journal::seal`]. Until then the old head stays.
+    ///
+    /// # Errors
+    /// When the head cannot be made or read, or the journal's line of that record cannot.
+    pub fn keep_head(&mut self, path: &Path) -> Result<Standing, Error> {
+        let (head, found) = Head::open(path)?;
+        self.head = Some(head);
+        let seen = match found {
+            Found::Nothing => return Ok(Standing::NoHead),
+            Found::Damaged => return Ok(Standing::DamagedHead),
+            Found::Seen(seen) => seen,
+        };
+        let last = self.last_seq();
+        if seen.seq > last {
+            return Ok(Standing::Short { records: last, sealed: seen.seq });
+        }
+        let same = match seen.seq {
+            0 => true,
+            // Behind a header, the last line is not that of the last record.
+            seq if seq == last && seq >= self.segment => seen.hash == self.position.prev,
+            seq => segment::hash_of(&self.directory, seq)? == Some(seen.hash),
+        };
+        Ok(if same { Standing::Whole } else { Standing::Other { seq: seen.seq } })
+    }
+
+    /// Writes the sealed head, where one is kept: the journal is taken for whole as it is.
+    pub fn seal(&mut self) {
+        let (seq, segment) = (self.last_seq(), self.segment);
+        if let Some(head) = &mut self.head
+            // Behind a header, the head of the record before it is the one to keep.
+            && (seq >= segment || seq == 0)
+        {
+            head.write(seq, &self.position.prev);
+        }
+    }
+
+    /// Why the sealed head is behind the journal; it is written again with the next record.
+    pub fn head_failure(&self) -> Option<&str> {
+        self.head.as_ref().and_then(Head::failure)
+    }
+
+    /// The file of the sealed head, where it has something to sync: for a thread beside the work.
+    pub fn head_to_sync(&mut self) -> Option<File> {
+        self.head.as_mut().and_then(Head::take_unsynced)
     }
 
     /// Stores the state after the last record, so that the next start reads only what follows. Blocks.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Slot, Timer};
+use super::held::{Reality, Trust};
 use super::policy::Policy;
 use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
 
@@ -23,6 +24,8 @@ pub enum Event {
         /// survived, and nothing is to blame for it.
         rebooted: bool,
     },
+    /// A supervisor found what the journal does not know: records are lost.
+    Held(Box<Reality>),
     /// The followed ref names this commit.
     Followed {
         /// The commit, in hex.
@@ -154,8 +157,8 @@ pub enum Event {
     Due(Timer),
     /// An operator wants something. Check it with `Lifecycle::refusal` first.
     Operator {
-        /// Who, for the record.
-        who: String,
+        /// Who. Only an operator's request does anything.
+        who: Caller,
         /// What.
         request: Request,
     },
@@ -211,6 +214,19 @@ pub struct ReportDigest {
     pub summary: String,
 }
 
+/// Who makes a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Caller {
+    /// An operator, by name. A record has the bare name, as when there were no other callers.
+    Operator(String),
+    /// A process that is an instance's or an agent's, or of which nobody knows that it is not.
+    Supervised {
+        /// Its id.
+        pid: u32,
+    },
+}
+
 /// What an operator can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -247,5 +263,12 @@ pub enum Request {
     Lift {
         /// The tree hash or store path.
         content: String,
+    },
+    /// Say what is Active, where the journal is behind reality.
+    Settle {
+        /// What is trusted.
+        trust: Trust,
+        /// Why, for the record.
+        reason: String,
     },
 }

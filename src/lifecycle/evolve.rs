@@ -2,12 +2,9 @@
 
 use super::effect::{Effect, Timer};
 use super::event::{Finding, ReportDigest};
-use super::state::{
-    ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase, QUARANTINE_MAX,
-    Quarantined,
-};
+use super::state::{ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase};
 use super::step::{Out, SUPERVISOR};
-use crate::interface::types::{CandidateId, EvolutionId, IncidentId, MaintenanceAction, ReportId, Verdict, Version};
+use crate::interface::types::{CandidateId, EvolutionId, IncidentId, ReportId, Verdict, Version};
 
 /// The hour of the hourly budget, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -33,10 +30,11 @@ impl Lifecycle {
         let active = self.active.as_ref().map(|active| &active.version);
         let known = active.is_some_and(|active| active.rev == rev || active.tree == tree);
         let under_way = self.evolution.as_ref().is_some_and(|evolution| evolution.rev.as_deref() == Some(&*rev));
-        self.upgrade = if known || under_way || self.is_quarantined(&tree) { None } else { Some(Commit { rev, tree }) };
+        let decided = known || under_way || self.is_settled(&tree) || self.is_quarantined(&tree);
+        self.upgrade = if decided { None } else { Some(Commit { rev, tree }) };
     }
 
-    fn begin_install(&mut self, out: &mut Out, rev: String) {
+    pub(super) fn begin_install(&mut self, out: &mut Out, rev: String) {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let candidate = CandidateId::numbered(0);
@@ -257,11 +255,8 @@ impl Lifecycle {
             self.end_rejected(out, SUPERVISOR, format!("{} is in quarantine", version.store_path));
             return;
         }
-        if let Some(active) = self.active.as_mut().filter(|active| active.version.store_path == version.store_path) {
-            // The same build of another commit: nothing to judge, but the commit is no news any more.
-            active.version = version;
-            self.record(out, MaintenanceAction::Rejected, SUPERVISOR, "the build is the same as Active's");
-            self.end_evolution(out);
+        if self.active.as_ref().is_some_and(|active| active.version.store_path == version.store_path) {
+            self.end_unchanged(out, version);
             return;
         }
         self.ask_for_validation(out);
@@ -282,7 +277,8 @@ impl Lifecycle {
             | Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -337,7 +333,7 @@ impl Lifecycle {
     /// The phase's bound is over.
     pub(super) fn on_deadline(&mut self, out: &mut Out) {
         match self.phase {
-            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } => {}
+            Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
             Phase::Installing => {
                 out.push(Effect::GiveUp { reason: "the first version did not serve in time".to_owned() });
             }
@@ -364,44 +360,6 @@ impl Lifecycle {
     pub(super) fn cancel(&self, out: &mut Out) {
         if let Some(current) = &self.evolution {
             out.push(Effect::Cancel { evolution: current.id.clone() });
-        }
-    }
-
-    /// Puts the candidate's content into quarantine and lets its generation go.
-    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
-        let Some(current) = &self.evolution else { return };
-        let Some(version) = &current.version else { return };
-        let entry = Quarantined {
-            tree: version.tree.clone(),
-            store_path: version.store_path.clone(),
-            candidate: current.candidate.clone(),
-            reason: reason.to_owned(),
-            at: out.at,
-        };
-        self.quarantine_entry(entry);
-    }
-
-    pub(super) fn quarantine_entry(&mut self, entry: Quarantined) {
-        self.known_good.retain(|_, version| version.store_path != entry.store_path);
-        if self.quarantine.len() >= QUARANTINE_MAX {
-            self.quarantine.remove(0);
-        }
-        self.quarantine.push(entry);
-    }
-
-    /// Ends the evolution without a promotion; Active goes on.
-    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
-        self.cancel(out);
-        self.record(out, MaintenanceAction::Rejected, by, reason);
-        self.end_evolution(out);
-    }
-
-    /// Back to Steady.
-    pub(super) fn end_evolution(&mut self, out: &mut Out) {
-        self.evolution = None;
-        self.enter(out, Phase::Steady);
-        if let Some(policy) = self.next_policy.take() {
-            self.policy = Some(policy);
         }
     }
 

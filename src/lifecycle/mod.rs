@@ -3,23 +3,27 @@
 //! The law: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
 //! first effect; the effects are carried out in order before the next event is taken; every slow effect is answered by
 //! an event, and an answer that nobody waits for any more changes nothing. Time comes in with the event. Each phase
-//! but Empty, Steady and AwaitingApproval has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
+//! but Empty, Steady, AwaitingApproval and Held has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
 //!
 //! ```text
 //! Empty ─▶ Installing ─▶ Steady ──incident, commit or operator──▶ Diagnosing ─▶ Building ─▶ Validating
 //!                          ▲                                          │            │            │
-//!                          ├──────────── failed, rejected ────────────┴────────────┴────────────┤
+//!                          ├────── failed, rejected, unchanged ───────┴────────────┴────────────┤
 //!                          │                                                            [AwaitingApproval]
 //!                          ├──◀ confirmed ── Observing ◀── Promoting ◀── Canary ◀───────────────┘
 //!                          │                     │             │            │
 //!                          └──── RollingBack ◀───┴── degraded ─┴────────────┘
 //! ```
 //!
+//! Beside them stands Held: a start found reality ahead of the journal. What runs serves on, and an operator leads from
+//! there to Steady.
+//!
 //! The same code is driven by the supervisor, by the model checker, by property tests and by replay of a journal.
 
 mod effect;
 mod event;
 mod evolve;
+mod held;
 mod operate;
 mod policy;
 mod promote;
@@ -27,9 +31,11 @@ mod recover;
 mod serve;
 mod state;
 mod step;
+mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use event::{Caller, Event, Finding, Instance, ReportDigest, Request, Running};
+pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use state::{

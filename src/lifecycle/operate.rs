@@ -1,7 +1,7 @@
 //! The operator's authority: what may be asked when, and what follows.
 
 use super::effect::{Slot, Timer};
-use super::event::Request;
+use super::event::{Caller, Request};
 use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
@@ -9,6 +9,12 @@ use crate::interface::types::{EvolutionId, Role};
 /// Why a request cannot be carried out now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// Who asks is no operator.
+    #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
+    NotAllowed {
+        /// The process.
+        pid: u32,
+    },
     /// It does not fit the phase.
     #[error("cannot {what} in phase {phase}")]
     WrongPhase {
@@ -41,6 +47,7 @@ impl Refusal {
     /// The next step for the operator.
     pub fn hint(&self) -> &str {
         match self {
+            Self::NotAllowed { .. } => "call from a process without no_new_privs",
             Self::WrongPhase { hint, .. } | Self::NotFound { hint, .. } => hint,
             Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` takes it out",
         }
@@ -49,13 +56,21 @@ impl Refusal {
 
 impl Lifecycle {
     /// Why a request would be refused now; `None` when [`super::Event::Operator`] with it would do something.
-    pub fn refusal(&self, request: &Request) -> Option<Refusal> {
+    pub fn refusal(&self, who: &Caller, request: &Request) -> Option<Refusal> {
+        match who {
+            Caller::Operator(_) => self.refuse(request),
+            Caller::Supervised { pid } => Some(Refusal::NotAllowed { pid: *pid }),
+        }
+    }
+
+    fn refuse(&self, request: &Request) -> Option<Refusal> {
         match request {
             Request::Evolve { rev, .. } => self.refuse_evolve(rev.as_deref()),
             Request::Approve { id } => self.refuse_approve(id),
             Request::Reject { id, .. } => self.refuse_reject(id),
             Request::Rollback { to } => self.refuse_rollback(*to),
             Request::Pause | Request::Resume => None,
+            Request::Settle { trust, .. } => self.refuse_settle(*trust),
             Request::Lift { content } if self.quarantine.iter().any(|entry| entry.answers_to(content)) => None,
             Request::Lift { content } => Some(Refusal::NotFound {
                 what: "quarantined content",
@@ -66,8 +81,9 @@ impl Lifecycle {
     }
 
     /// The evolution that does already what is asked: rei follows a ref, and may have begun before the operator asks.
-    pub fn under_way(&self, request: &Request) -> Option<&EvolutionId> {
+    pub fn under_way(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        let Caller::Operator(_) = who else { return None };
         let Request::Evolve { rev: Some(asked), blueprint } = request else { return None };
         let evolution = self.evolution.as_ref().filter(|_| !matches!(self.phase, Phase::RollingBack { .. }))?;
         let same_rev = evolution
@@ -82,7 +98,10 @@ impl Lifecycle {
         if let Some(rev) = rev.filter(|rev| self.is_quarantined(rev)) {
             return Some(Refusal::Quarantined { content: rev.to_owned() });
         }
-        let hint = "wait for its end (`rei status --watch`), or end it (`rei reject ID`)";
+        let hint = match self.phase {
+            Phase::Held => Self::held_hint(),
+            _ => "wait for its end (`rei status --watch`), or end it (`rei reject ID`)",
+        };
         let busy = Refusal::WrongPhase { what: "begin an evolution", phase: self.phase.name(), hint };
         (self.phase != Phase::Steady || self.asked.is_some()).then_some(busy)
     }
@@ -130,9 +149,13 @@ impl Lifecycle {
             }
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => None,
             Phase::Steady => {
-                let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
-                let known = self.steady_target(to).is_some();
-                (!known).then_some(Refusal::NotFound { what: "known-good version at", name, hint })
+                let Some(target) = self.steady_target(to) else {
+                    let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
+                    return Some(Refusal::NotFound { what: "known-good version at", name, hint });
+                };
+                // Another commit with the same build may have failed since.
+                let content = target.version.store_path;
+                self.is_quarantined(&content).then_some(Refusal::Quarantined { content })
             }
             Phase::Empty
             | Phase::Installing
@@ -145,6 +168,9 @@ impl Lifecycle {
                 phase: self.phase.name(),
                 hint: "Active serves; end the evolution first (`rei reject ID`)",
             }),
+            Phase::Held => {
+                Some(Refusal::WrongPhase { what: "roll back", phase: self.phase.name(), hint: Self::held_hint() })
+            }
         }
     }
 
@@ -168,11 +194,12 @@ impl Lifecycle {
         (target.version.store_path != active.version.store_path).then_some(target)
     }
 
-    pub(super) fn on_operator(&mut self, out: &mut Out, who: String, request: Request) {
-        if self.refusal(&request).is_some() {
+    pub(super) fn on_operator(&mut self, out: &mut Out, who: Caller, request: Request) {
+        if self.refusal(&who, &request).is_some() {
             return;
         }
-        let by = format!("operator:{who}");
+        let Caller::Operator(name) = who else { return };
+        let by = format!("operator:{name}");
         match request {
             Request::Evolve { rev, blueprint } => self.asked = Some(Asked { who: by, rev, blueprint }),
             Request::Approve { .. } => self.approve(out, &by),
@@ -188,6 +215,7 @@ impl Lifecycle {
             Request::Lift { content } => {
                 self.quarantine.retain(|entry| !entry.answers_to(&content));
             }
+            Request::Settle { trust, reason } => self.settle(out, by, trust, &reason),
         }
     }
 
@@ -220,7 +248,7 @@ impl Lifecycle {
             | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
                 self.degraded(out, by, reason);
             }
-            Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } => {}
+            Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } | Phase::Held => {}
         }
     }
 
@@ -233,15 +261,21 @@ impl Lifecycle {
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
         let reason = "an operator asked for it".to_owned();
-        self.evolution = Some(Evolution {
+        let evolution = Evolution {
             id,
             asked_by: Some(by.clone()),
             since: out.at,
             version: Some(left.version),
-            target: Some(target.clone()),
+            target: Some(target),
             rollback: Some((by, reason)),
             ..Evolution::default()
-        });
+        };
+        self.begin_rollback(out, evolution);
+    }
+
+    /// Begins a rollback whose target may have to be started first.
+    pub(super) fn begin_rollback(&mut self, out: &mut Out, evolution: Evolution) {
+        self.evolution = Some(evolution);
         if !self.rules().overlap {
             self.target_is_ready(out);
             return;

@@ -50,6 +50,9 @@ impl Lifecycle {
     }
 
     pub(super) fn on_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) {
+        if self.active_has_generation(out, store_path, generation) {
+            return;
+        }
         let expected = self
             .evolution
             .as_mut()
@@ -68,7 +71,8 @@ impl Lifecycle {
             | Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -170,7 +174,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
-            | Phase::Observing { .. } => {}
+            | Phase::Observing { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -227,7 +232,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -249,7 +255,8 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::Promoting { .. } => {}
+            | Phase::Promoting { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -284,7 +291,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         }
     }
 
@@ -305,7 +313,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::Promoting { .. }
-            | Phase::RollingBack { .. } => {}
+            | Phase::RollingBack { .. }
+            | Phase::Held => {}
         }
     }
 
@@ -363,7 +372,8 @@ impl Lifecycle {
             | Phase::Diagnosing
             | Phase::Building
             | Phase::Validating
-            | Phase::AwaitingApproval { .. } => return,
+            | Phase::AwaitingApproval { .. }
+            | Phase::Held => return,
         };
         let missing = self.evolution.as_ref().and_then(|current| current.waits_for.clone());
         let missing = missing.unwrap_or_else(|| "too little data".to_owned());
@@ -411,7 +421,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         };
         let Some(target) = target else { return };
         self.quarantine_candidate(out, &reason);
@@ -507,7 +518,8 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
-            | Phase::Observing { .. } => {}
+            | Phase::Observing { .. }
+            | Phase::Held => {}
         }
     }
 

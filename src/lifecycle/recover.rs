@@ -46,6 +46,7 @@ impl Lifecycle {
                 self.observe_again(out, rebooted);
             }
             Phase::RollingBack { stage, .. } => self.roll_back_again(out, stage),
+            Phase::Held => self.ensure_active_runs(out),
         }
     }
 
@@ -71,7 +72,8 @@ impl Lifecycle {
 
     /// Routing and profile as they were decided, and the ends that were asked for asked for again.
     fn restore(&self, out: &mut Out) {
-        let generation = self.active.as_ref().map(|active| active.generation);
+        // While an operator is asked, the profile stays as it was found.
+        let generation = self.active.as_ref().filter(|_| self.held.is_none()).map(|active| active.generation);
         if let Some(routing) = self.routing {
             out.push(Effect::Restore { routing, generation });
         }

@@ -31,6 +31,8 @@ impl Lifecycle {
             Phase::Installing => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } if active => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Duty::Standby,
+            // With strategy recreate the version that is left is in Active's slot until its end: it is not started again.
+            Phase::RollingBack { .. } if active && !self.holds_active(slot) => Duty::Free,
             _ if active => Duty::Active,
             Phase::Canary { .. }
             | Phase::Promoting { .. }
@@ -42,8 +44,14 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => Duty::Free,
+            | Phase::RollingBack { .. }
+            | Phase::Held => Duty::Free,
         }
+    }
+
+    fn holds_active(&self, slot: Slot) -> bool {
+        let active = self.active.as_ref().map(|active| &active.version.store_path);
+        self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
     }
 
     pub(super) fn start(&mut self, out: &mut Out, slot: Slot, version: Version, role: Role) {
@@ -136,7 +144,8 @@ impl Lifecycle {
             | Phase::Steady
             | Phase::Diagnosing
             | Phase::Building
-            | Phase::Validating => self.degraded(out, SUPERVISOR, reason),
+            | Phase::Validating
+            | Phase::Held => self.degraded(out, SUPERVISOR, reason),
         }
     }
 
@@ -203,7 +212,8 @@ impl Lifecycle {
             | Phase::AwaitingApproval { .. }
             | Phase::Canary { .. }
             | Phase::Observing { .. }
-            | Phase::RollingBack { .. } => self.ensure_active_runs(out),
+            | Phase::RollingBack { .. }
+            | Phase::Held => self.ensure_active_runs(out),
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::{Routing, Slot, Timer};
 use super::event::{Instance, ReportDigest};
+use super::held::Held;
 use super::policy::Policy;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
@@ -15,6 +16,9 @@ pub const OPEN_INCIDENTS_MAX: usize = 64;
 
 /// Contents that can be in quarantine at once; the oldest leaves first.
 pub const QUARANTINE_MAX: usize = 4096;
+
+/// Trees whose commits are settled without a quarantine; the oldest leaves first, and would be built once more.
+pub const SETTLED_MAX: usize = 256;
 
 /// Fingerprints whose evolutions are counted; the oldest leaves first.
 pub const ATTEMPTS_MAX: usize = 1024;
@@ -37,6 +41,8 @@ pub struct Lifecycle {
     pub(super) upgrade: Option<Commit>,
     pub(super) asked: Option<Asked>,
     pub(super) quarantine: Vec<Quarantined>,
+    #[serde(default)]
+    pub(super) settled: VecDeque<Settled>,
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
     pub(super) known_good: BTreeMap<u64, Version>,
@@ -44,6 +50,8 @@ pub struct Lifecycle {
     pub(super) attention: Option<String>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held: Option<Held>,
 }
 
 /// Where the lifecycle is.
@@ -90,6 +98,8 @@ pub enum Phase {
         /// How far.
         stage: Back,
     },
+    /// Reality is ahead of the journal: what runs serves on, and an operator is asked what is Active.
+    Held,
 }
 
 /// What an operator is asked for.
@@ -166,6 +176,7 @@ impl Phase {
             Self::Promoting { .. } => "Promoting",
             Self::Observing { .. } => "Observing",
             Self::RollingBack { .. } => "RollingBack",
+            Self::Held => "Held",
         }
     }
 }
@@ -311,6 +322,15 @@ impl Quarantined {
     }
 }
 
+/// Files of a commit that is no news any more although no version came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Settled {
+    /// The git tree.
+    pub(super) tree: String,
+    /// The store path that it builds as: it is no news as long as that is Active's.
+    pub(super) same_as: String,
+}
+
 /// A timer that is set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Armed {
@@ -383,7 +403,7 @@ impl Lifecycle {
 
     /// Why an operator is needed.
     pub fn attention(&self) -> Option<&str> {
-        self.attention.as_deref()
+        self.held.as_ref().map(|held| &*held.attention).or(self.attention.as_deref())
     }
 
     /// The commit that the followed ref named last: what became of it is decided, and no restart asks again.
@@ -452,7 +472,8 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
-            | Phase::RollingBack { .. } => None,
+            | Phase::RollingBack { .. }
+            | Phase::Held => None,
         }
     }
 }

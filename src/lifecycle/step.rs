@@ -28,6 +28,7 @@ impl Lifecycle {
         match event {
             Event::Configured { policy } => self.on_configured(policy),
             Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
+            Event::Held(reality) => self.on_held(&mut out, *reality),
             Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
             Event::Found(finding) => self.on_found(&mut out, finding),
             Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),
@@ -63,7 +64,7 @@ impl Lifecycle {
 
     /// A trip through the lifecycle ends by the policy that it began with.
     fn on_configured(&mut self, policy: Policy) {
-        if self.policy.is_none() || self.phase == Phase::Steady {
+        if self.policy.is_none() || matches!(self.phase, Phase::Steady | Phase::Held) {
             self.policy = Some(policy);
         } else {
             self.next_policy = Some(policy);
@@ -120,9 +121,10 @@ impl Lifecycle {
         let (from, to) = match action {
             MaintenanceAction::Promoted => (self.previous.as_ref().map(|previous| previous.version.clone()), active),
             MaintenanceAction::RolledBack => (evolution.and_then(|evolution| evolution.version.clone()), active),
-            MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => {
-                (active.clone(), active)
-            }
+            MaintenanceAction::Rejected
+            | MaintenanceAction::Unchanged
+            | MaintenanceAction::Restarted
+            | MaintenanceAction::Deferred => (active.clone(), active),
         };
         out.push(Effect::Record(Maintenance {
             action,

@@ -51,15 +51,6 @@ const LAST_CHUNKS_MAX: usize = 64;
 /// Why a log cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The file cannot be opened.
-    #[error("cannot write the log {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// The pipe or its reader cannot be set up.
     #[error("cannot read what the instance prints")]
     Reader(#[source] io::Error),
@@ -112,12 +103,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads the pipe into `path` and `path.1`, together at most `bytes_max`. A log that is there is continued.
+    /// Reads the pipe into `path` and `path.1`, together at most `bytes_max`. A log that is there is continued: what it
+    /// has counts as this instance's words, so each instance has a path of its own.
     ///
     /// # Errors
-    /// When the file or the thread cannot be made.
+    /// When the thread cannot be made. A file that cannot be opened (the disk is full) is tried again with each write.
     pub fn start(pipe: OwnedFd, path: &Path, bytes_max: u64) -> Result<Self, LogError> {
-        let sink = Sink::open(path, bytes_max).map_err(|source| LogError::File { path: path.to_owned(), source })?;
+        let sink = Sink::open(path, bytes_max);
         let sink = Arc::new(Mutex::new(sink));
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| LogError::Reader(error.into()))?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -210,7 +202,8 @@ fn read_all(pipe: OwnedFd, sink: &Mutex<Sink>, finish: &EventFd) {
 /// Where the bytes go. Knows the clock by its caller only.
 struct Sink {
     path: PathBuf,
-    file: File,
+    /// `None` until it could be opened.
+    file: Option<File>,
     file_bytes: u64,
     file_bytes_max: u64,
     memory: VecDeque<u8>,
@@ -221,11 +214,12 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
-        let file = open_log(path)?;
+    fn open(path: &Path, bytes_max: u64) -> Self {
+        let file = open_log(path).ok();
+        let found = file.as_ref().and_then(|file| file.metadata().ok());
         let mut sink = Self {
             path: path.to_owned(),
-            file_bytes: file.metadata()?.len(),
+            file_bytes: found.map_or(0, |found| found.len()),
             file,
             file_bytes_max: bytes_max / 2,
             memory: VecDeque::new(),
@@ -235,7 +229,7 @@ impl Sink {
             stats: LogStats::default(),
         };
         sink.memory.extend(sink.tail(MEMORY_BYTES));
-        Ok(sink)
+        sink
     }
 
     /// Takes what was read; says whether there was too much of it.
@@ -293,29 +287,38 @@ impl Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file_bytes > 0 && self.file_bytes + bytes.len() as u64 > self.file_bytes_max {
             fs::rename(&self.path, older(&self.path))?;
-            self.file = open_log(&self.path)?;
+            self.file = None;
             self.file_bytes = 0;
         }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_log(&self.path)?),
+        };
         // Counted also when the disk takes only a part of it: the bound holds either way.
         self.file_bytes += bytes.len() as u64;
-        self.file.write_all(bytes)
+        file.write_all(bytes)
     }
 
     fn tail(&self, bytes: usize) -> Vec<u8> {
-        // One byte more, to see whether the first line is whole.
-        let with_before = bytes.saturating_add(1);
-        let mut tail = end_of(&self.path, with_before);
-        if tail.len() < with_before {
-            let mut before = end_of(&older(&self.path), with_before - tail.len());
-            before.append(&mut tail);
-            tail = before;
-        }
-        if tail.len() == with_before {
-            let first_line = tail.iter().position(|byte| *byte == b'\n').map_or(1, |end| end + 1);
-            tail.drain(..first_line);
-        }
-        tail
+        tail_of(&self.path, bytes)
     }
+}
+
+/// The last `bytes` of a log that was written to `path`. They begin with a whole line if there is more before them.
+pub fn tail_of(path: &Path, bytes: usize) -> Vec<u8> {
+    // One byte more, to see whether the first line is whole.
+    let with_before = bytes.saturating_add(1);
+    let mut tail = end_of(path, with_before);
+    if tail.len() < with_before {
+        let mut before = end_of(&older(path), with_before - tail.len());
+        before.append(&mut tail);
+        tail = before;
+    }
+    if tail.len() == with_before {
+        let first_line = tail.iter().position(|byte| *byte == b'\n').map_or(1, |end| end + 1);
+        tail.drain(..first_line);
+    }
+    tail
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
@@ -366,7 +369,7 @@ mod tests {
     use super::*;
 
     fn sink(dir: &Path, bytes_max: u64) -> Sink {
-        Sink::open(&dir.join("log"), bytes_max).unwrap()
+        Sink::open(&dir.join("log"), bytes_max)
     }
 
     #[test]
@@ -434,11 +437,22 @@ mod tests {
     fn a_full_disk_is_told_and_memory_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let mut sink = sink(dir.path(), 1 << 20);
-        sink.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        sink.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
         sink.take(b"lost\n", Instant::now());
         assert_eq!(sink.stats.dropped_bytes, 5);
         assert!(sink.stats.write_error.as_ref().unwrap().contains("No space"));
         assert_eq!(sink.memory, b"lost\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&dir.path().join("absent/log"), 1 << 20);
+        sink.take(b"lost\n", Instant::now());
+        assert_eq!((sink.stats.dropped_bytes, sink.stats.write_error.is_some()), (5, true));
+        fs::create_dir(dir.path().join("absent")).unwrap();
+        sink.take(b"kept\n", Instant::now());
+        assert_eq!((fs::read(&sink.path).unwrap(), sink.memory.len()), (b"kept\n".to_vec(), 10));
     }
 
     #[tokio::test]

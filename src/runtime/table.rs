@@ -101,7 +101,10 @@ impl TableError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Busy { .. } => Some("stop the other `rei run`, or give this one its own state.directory".into()),
-            Self::Foreign { path } => Some(format!("if no instance runs any more, remove it: rm {}", path.display())),
+            Self::Foreign { path } => Some(format!(
+                "move it away: mv {0} {0}.bad; instances that run are found without it and taken over",
+                path.display()
+            )),
             Self::Io { .. } | Self::Full | Self::Id { .. } => None,
         }
     }
@@ -126,6 +129,8 @@ pub struct InstanceTable {
     lock: File,
     new_boot: bool,
     all_ended: bool,
+    /// Whether this supervisor had to make it.
+    new: bool,
 }
 
 // SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
@@ -152,14 +157,15 @@ impl InstanceTable {
             .map_err(failed)?;
         lock(&file, path)?;
         // A shorter file is one whose maker died before it was whole: no slot of it was ever used.
-        if file.metadata().map_err(failed)?.len() < MAP_BYTES.get() as u64 {
+        let new = file.metadata().map_err(failed)?.len() < MAP_BYTES.get() as u64;
+        if new {
             initialise(&file, &boot_id).map_err(failed)?;
         }
         let map = map(&file).map_err(failed)?;
         // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
         let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
-        let mut table = Self { map, lock: file, new_boot, all_ended: false };
+        let mut table = Self { map, lock: file, new_boot, all_ended: false, new };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
@@ -169,6 +175,11 @@ impl InstanceTable {
             initialise(&table.lock, &boot_id).map_err(failed)?;
         }
         Ok(table)
+    }
+
+    /// Whether there was no table: it is the first start, or somebody has removed it.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Whether the machine was started anew since the table was used last: then no instance can have survived.
@@ -205,6 +216,18 @@ impl InstanceTable {
         slot.set_id(id);
         slot.state.store(RESERVED, Ordering::Release);
         Ok(PidCell { pid: &slot.pid, lock: self.lock.as_fd() })
+    }
+
+    /// Puts in an instance that lives and was not in the table, or with another process.
+    ///
+    /// # Errors
+    /// When the id is none, or no slot is free.
+    pub fn enter(&self, id: &str, pid: u32, start_ticks: u64) -> Result<(), TableError> {
+        self.clear(id);
+        let cell = self.reserve(id)?;
+        cell.pid.store(pid, Ordering::Release);
+        self.started(id, start_ticks);
+        Ok(())
     }
 
     /// Records when an instance's process was started.
@@ -363,6 +386,11 @@ mod tests {
         table.clear("inst_0001");
         table.clear("inst_9999");
         assert_eq!(table.entries(), [entry("inst_0002", None, None)]);
+        table.enter("inst_0002", 4712, 100).unwrap();
+        table.enter("inst_0003", 4713, 101).unwrap();
+        let both = [entry("inst_0002", Some(4712), Some(100)), entry("inst_0003", Some(4713), Some(101))];
+        assert!(table.entries().iter().all(|it| both.contains(it)) && table.entries().len() == 2);
+        assert!(!table.is_new());
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
 //!
 //! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here, and any
-//! agent. What
-//! is refused reaches around the other rules (the group that the kernel picks a listener from, other processes of the
-//! same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
+//! agent. What is refused reaches around the other rules (the group that the kernel picks a listener from, other processes
+//! of the same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +95,12 @@ const ON_OTHERS: &[(i64, u8)] = &[
     (libc::SYS_sched_setscheduler, 0),
     (libc::SYS_sched_setparam, 0),
     (libc::SYS_sched_setattr, 0),
+    (libc::SYS_ioprio_set, 1),
 ];
+
+/// Not among them is `sched_setaffinity`: programs bind their own threads by it, and a number does not say whose thread it
+/// is. The supervisor looks after its own.
+const IOPRIO_WHO_USER: u64 = 3;
 
 const SO_REUSEPORT: u64 = 15;
 /// Attaching and detaching the program that picks the listener of a new connection: classic, extended, detach.
@@ -160,6 +164,9 @@ impl Filter {
         for (call, argument) in ON_OTHERS {
             refuse(*call, vec![is_not(*argument, 0)?])?;
         }
+        // All processes of the caller's user: the supervisor is one of them, where they share it.
+        refuse(libc::SYS_setpriority, vec![is(0, libc::PRIO_USER as u64)?])?;
+        refuse(libc::SYS_ioprio_set, vec![is(0, IOPRIO_WHO_USER)?])?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
             refuse(call, vec![has(0, CLONE_NEWUSER, CLONE_NEWUSER)?])?;
         }

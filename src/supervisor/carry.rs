@@ -8,7 +8,7 @@ use super::recover::DRAINS;
 use super::shell::{End, Shell};
 use super::slots::lock;
 use super::work;
-use crate::interface::types::{Role, Version};
+use crate::interface::types::{EvolutionId, Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
 use crate::nix;
 use crate::report::chain;
@@ -56,7 +56,7 @@ impl Shell {
                 *of != evolution
             }),
             Effect::PrepareGeneration { store_path } => {
-                let current = self.core.active().map(|active| active.generation);
+                let current = self.core.active().map(|active| active.generation).filter(|current| *current > 0);
                 let id = self.core.evolution().map(|evolution| evolution.id.clone()).unwrap_or_default();
                 self.begin_work(&id, work::prepare_generation(self.tools.clone(), store_path, current));
             }
@@ -263,7 +263,18 @@ impl Shell {
     fn prune(&mut self, keep: u64, in_use: &[u64]) {
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         let (tools, in_use) = (Arc::clone(&self.tools), in_use.to_vec());
-        let current = self.core.evolution().map(|evolution| evolution.candidate.0.clone());
-        tokio::spawn(async move { work::prune(&tools, keep, in_use, current.as_deref()).await });
+        tokio::spawn(async move { work::prune(&tools, keep, in_use).await });
+    }
+
+    /// Clears away, beside the loop, what ended evolutions have left.
+    pub(super) fn sweep(&mut self) {
+        // The journal has lost what it knew: nobody can say yet what is needed.
+        if self.core.is_held() {
+            return;
+        }
+        let tools = Arc::clone(&self.tools);
+        let task = tokio::spawn(async move { work::sweep(&tools).await });
+        self.working.retain(|(_, handle)| !handle.is_finished());
+        self.working.push((EvolutionId::default(), task.abort_handle()));
     }
 }

@@ -22,7 +22,7 @@ use crate::interface::types::{
     SCHEMA, Verdict, Version,
 };
 use crate::journal::Record;
-use crate::lifecycle::{Effect, Event, Maintenance, Request, Timer};
+use crate::lifecycle::{Caller, Effect, Event, Maintenance, Request, Timer};
 use crate::time::Timestamp;
 
 /// What a chronicle keeps.
@@ -54,6 +54,8 @@ pub struct Chronicle {
     asked: Option<String>,
     records: u64,
     evolutions: u64,
+    /// An operator is asked what is Active.
+    held: bool,
 }
 
 impl Chronicle {
@@ -78,6 +80,7 @@ impl Chronicle {
             asked: None,
             records: 0,
             evolutions: 0,
+            held: false,
         }
     }
 
@@ -85,7 +88,7 @@ impl Chronicle {
     pub fn take(&mut self, record: &Record<Entry>) {
         let (seq, at, entry) = (record.seq, record.at, &record.body);
         let before = self.phase();
-        self.event(seq, at, &entry.event);
+        self.event(seq, at, entry);
         for effect in &entry.effects {
             self.effect(seq, at, effect);
         }
@@ -100,6 +103,7 @@ impl Chronicle {
     pub fn phase(&self) -> Phase {
         match &self.trip {
             Some(trip) => trip.phase,
+            None if self.held => Phase::Held,
             None if self.begun => Phase::Steady,
             None => Phase::Empty,
         }
@@ -115,9 +119,25 @@ impl Chronicle {
         self.incidents.open()
     }
 
-    fn event(&mut self, seq: u64, at: Timestamp, event: &Event) {
+    fn event(&mut self, seq: u64, at: Timestamp, entry: &Entry) {
+        let event = &entry.event;
         match event {
-            Event::Operator { who, request } => self.operator(seq, at, format!("operator:{who}"), request),
+            Event::Operator { who: Caller::Operator(who), request: Request::Settle { .. } } => {
+                self.held = false;
+                // What is settled at once is recorded at once; else it is a rollback.
+                if !entry.effects.iter().any(|effect| matches!(effect, Effect::Record(_) | Effect::Install { .. })) {
+                    self.begin_rollback(seq, at, format!("operator:{who}"));
+                }
+            }
+            Event::Operator { who: Caller::Operator(who), request } => {
+                self.operator(seq, at, format!("operator:{who}"), request);
+            }
+            Event::Operator { who: Caller::Supervised { .. }, .. } => {}
+            Event::Held(reality) => {
+                (self.held, self.begun) = (true, true);
+                self.evolutions = self.evolutions.max(reality.numbered);
+                self.incidents.number_behind(reality.numbered);
+            }
             // What is wrong with a version under observation is its judgement, not an incident.
             Event::Found(finding) if self.phase() == Phase::Observing && finding.evolve => {}
             Event::Found(finding) => self.incidents.found(at, finding, self.active.as_ref()),
@@ -178,16 +198,22 @@ impl Chronicle {
                     self.keep_incident(closed);
                 }
             }
-            Request::Rollback { .. } if self.trip.is_none() => {
-                let id = EvolutionId::numbered(self.evolutions + 1);
-                let mut trip = self.begin(id, at);
-                trip.asked_by = Some(by);
-                trip.is_rollback = true;
-                trip.enter(Phase::RollingBack, seq, at);
-                self.trip = Some(trip);
-            }
-            Request::Rollback { .. } | Request::Pause | Request::Resume | Request::Lift { .. } => {}
+            Request::Rollback { .. } if self.trip.is_none() => self.begin_rollback(seq, at, by),
+            Request::Rollback { .. }
+            | Request::Pause
+            | Request::Resume
+            | Request::Lift { .. }
+            | Request::Settle { .. } => {}
         }
+    }
+
+    fn begin_rollback(&mut self, seq: u64, at: Timestamp, by: String) {
+        let id = EvolutionId::numbered(self.evolutions + 1);
+        let mut trip = self.begin(id, at);
+        trip.asked_by = Some(by);
+        trip.is_rollback = true;
+        trip.enter(Phase::RollingBack, seq, at);
+        self.trip = Some(trip);
     }
 
     fn effect(&mut self, seq: u64, at: Timestamp, effect: &Effect) {

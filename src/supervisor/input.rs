@@ -6,7 +6,7 @@ use crate::health::Signal;
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::lifecycle::{Event, Plan, Request, Slot};
+use crate::lifecycle::{Caller, Event, Plan, Request, Slot};
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 
@@ -79,7 +79,7 @@ pub enum Ask {
     /// The operator's authority.
     Operator {
         /// Who.
-        who: String,
+        who: Caller,
         /// What.
         request: Request,
         /// The evolution that it began or was about, and the profile generation that is current.

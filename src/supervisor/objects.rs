@@ -2,7 +2,7 @@
 //! evidence. `rei show` reads them.
 
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ pub fn read<T: DeserializeOwned>(paths: &Paths, id: &str) -> Option<T> {
     read_bounded(&paths.object(id)).ok().and_then(|text| serde_json::from_slice(&text).ok())
 }
 
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     std::fs::File::open(path)?.take(OBJECT_BYTES_MAX + 1).read_to_end(&mut text)?;
     if text.len() as u64 > OBJECT_BYTES_MAX { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
@@ -30,7 +30,11 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Keeps an object, whole or not at all. A failure to write evidence changes nothing but is told.
 pub(super) async fn keep(paths: &Paths, id: &str, object: &impl Serialize) {
-    let path = paths.object(id);
+    keep_at(paths.object(id), object).await;
+}
+
+/// The same, at a path of its own.
+pub(super) async fn keep_at(path: PathBuf, object: &impl Serialize) {
     let bytes = serde_json::to_vec_pretty(object);
     let shown = path.display().to_string();
     let written = tokio::task::spawn_blocking(move || {
@@ -43,6 +47,6 @@ pub(super) async fn keep(paths: &Paths, id: &str, object: &impl Serialize) {
     });
     let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     if let Err(error) = written {
-        tracing::warn!(%error, path = shown, "cannot keep what `rei show` would show");
+        tracing::warn!(%error, path = shown, "cannot keep what is shown and found again later");
     }
 }

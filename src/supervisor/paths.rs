@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::interface::secret::Secret;
 use crate::interface::types::IncidentId;
+use crate::journal::head_beside;
 use crate::lifecycle::Slot;
 
 /// Bytes of the digest in an instance's id: among a thousand supervisors two are alike once in eight thousand machines.
@@ -47,6 +49,11 @@ impl Paths {
         &self.state
     }
 
+    /// The directory of the sockets.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// The journal.
     pub fn journal(&self) -> PathBuf {
         self.state.join("journal")
@@ -55,10 +62,14 @@ impl Paths {
     /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory:
     /// processes are told by it, and another supervisor on this machine counts its own records from 1 too.
     pub fn instance_id(&self, seq: u64, slot: Slot) -> String {
+        format!("{}-{seq}-{}", self.instance_digest(), slot.to_string().to_lowercase())
+    }
+
+    /// What the ids of all instances of this state directory begin with.
+    pub fn instance_digest(&self) -> String {
         let state = self.state.canonicalize().unwrap_or_else(|_| self.state.clone());
         let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-        let ours: String = digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        format!("{ours}-{seq}-{}", slot.to_string().to_lowercase())
+        digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The table of running instances.
@@ -71,7 +82,7 @@ impl Paths {
         self.state.join("logs")
     }
 
-    /// The log of the instances in a slot.
+    /// The log of the latest instance in a slot: a link to its file.
     pub fn log(&self, slot: Slot) -> PathBuf {
         self.logs().join(format!("{}.log", slot.to_string().to_lowercase()))
     }
@@ -81,9 +92,14 @@ impl Paths {
         self.state.join("incidents")
     }
 
-    /// Reports, candidates and contexts, by id.
+    /// Reports, candidates, contexts and incidents.
+    pub fn objects(&self) -> PathBuf {
+        self.state.join("objects")
+    }
+
+    /// One of them, by id.
     pub fn object(&self, id: &str) -> PathBuf {
-        self.state.join("objects").join(format!("{id}.json"))
+        self.objects().join(format!("{id}.json"))
     }
 
     /// The context of this id. The first of an incident lies in the incident's folder itself, later ones inside.
@@ -94,9 +110,19 @@ impl Paths {
         if later.is_dir() { later } else { folder }
     }
 
-    /// Workspaces of candidates.
-    pub fn workspace(&self, id: &str) -> PathBuf {
-        self.state.join("workspaces").join(id)
+    /// The runs of blueprints.
+    pub fn runs(&self) -> PathBuf {
+        self.state.join("runs")
+    }
+
+    /// What is known of versions, by store path.
+    pub fn versions(&self) -> PathBuf {
+        self.state.join("versions")
+    }
+
+    /// How far the journal went: see [`crate::journal::head_beside`].
+    pub fn head(&self) -> PathBuf {
+        head_beside(&self.journal())
     }
 
     /// The garbage collector's roots.
@@ -137,6 +163,11 @@ impl Paths {
     /// The operator's socket.
     pub fn control(&self) -> PathBuf {
         self.sockets.join("control.sock")
+    }
+
+    /// What a caller of the sockets proves itself by.
+    pub fn secret(&self) -> PathBuf {
+        Secret::file_beside(&self.control())
     }
 
     /// The facade's socket.

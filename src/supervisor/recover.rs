@@ -7,9 +7,10 @@ use super::input::{Input, News};
 use super::keep::Kept;
 use super::shell::Shell;
 use super::slots::Gone;
+use super::witness::Named;
 use crate::diagnosis;
-use crate::interface::types::Role;
-use crate::lifecycle::{Event, Phase, Run, Running, Slot};
+use crate::interface::types::{Role, RuntimeRef};
+use crate::lifecycle::{Event, Phase, Reality, Run, Running, Slot};
 use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 
@@ -19,8 +20,12 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
 impl Shell {
-    /// Goes on in the same phase, with the same instances.
-    pub(super) fn take_over(&mut self, mut kept: Kept) {
+    /// Goes on in the same phase, with the same instances; or, where reality is ahead of the journal, with what runs.
+    pub(super) fn take_over(&mut self, mut kept: Kept, reality: Option<Reality>) {
+        if let Some(reality) = reality {
+            self.hold(kept, reality);
+            return;
+        }
         let fresh = self.core.policy().is_none();
         self.pending.push_back(Event::Configured { policy: super::policy::policy(&self.tools.config) });
         if fresh {
@@ -30,8 +35,7 @@ impl Shell {
         let owners = Slot::ALL.map(|slot| self.owner(slot, &recorded));
         for entry in &recorded {
             if !owners.iter().flatten().any(|(owner, _)| owner.id == entry.id) {
-                let slot = slot_of(&entry.id);
-                self.with(slot, "", |occupants, wanted| occupants.end_stray(wanted, entry, &mut kept));
+                self.end_stray(entry, &mut kept);
             }
         }
         let mut running = [None, None];
@@ -42,6 +46,48 @@ impl Shell {
         self.occupants.forget(kept);
         let rebooted = self.occupants.nothing_to_find();
         self.pending.push_back(Event::Recovered { running, rebooted });
+    }
+
+    /// Takes over what runs, whatever the journal says of it.
+    fn hold(&mut self, mut kept: Kept, mut reality: Reality) {
+        let recorded = self.occupants.recorded();
+        let found = |id: &str| reality.running.iter().flatten().any(|found| found.instance.id == id);
+        // Others have a successor in their slot, or only empty a queue: they were asked to end before.
+        for entry in recorded.iter().filter(|entry| !found(&entry.id)) {
+            self.end_stray(entry, &mut kept);
+        }
+        for slot in Slot::ALL {
+            let Some(found) = &reality.running[slot.index()] else { continue };
+            let Some(entry) = recorded.iter().find(|entry| entry.id == found.instance.id) else { continue };
+            let (store_path, ready) = (found.version.store_path.clone(), found.ready);
+            match self.with(slot, &store_path, |occupants, wanted| occupants.adopt(wanted, entry, &mut kept, ready)) {
+                Ok(()) => {
+                    let serves = reality.serves.as_ref().filter(|(serving, _)| *serving == slot);
+                    let runtime = RuntimeRef {
+                        name: self.tools.config.runtime.name.clone(),
+                        store_path: Some(store_path.clone()),
+                        commit: Some(found.version.rev.clone()).filter(|rev| !rev.is_empty()),
+                        role: Some(if serves.is_some() { Role::Active } else { Role::Previous }),
+                        generation: serves.map(|(_, deployed)| deployed.generation),
+                        instance: Some(entry.id.clone()),
+                    };
+                    let now = self.clock.now();
+                    self.watch.begin(slot, &store_path, runtime, now);
+                }
+                Err(Gone { why, .. }) => {
+                    tracing::warn!(%slot, why, "an instance ended while it was taken over");
+                    reality.running[slot.index()] = None;
+                }
+            }
+        }
+        self.occupants.forget(kept);
+        // Before all else: until this is on disk, the sealed head must show what is lost.
+        self.pending.push_back(Event::Held(Box::new(reality)));
+        self.pending.push_back(Event::Configured { policy: super::policy::policy(&self.tools.config) });
+    }
+
+    fn end_stray(&mut self, entry: &Entry, kept: &mut Kept) {
+        self.with(slot_of(&entry.id), "", |occupants, wanted| occupants.end_stray(wanted, entry, kept));
     }
 
     /// The instance that the journal, or the table, has for a slot, and its version.
@@ -93,13 +139,14 @@ impl Shell {
         let (inputs, id) = (self.inputs.clone(), entry.id.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
         let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
+        let secrets = self.tools.secrets.clone();
         tokio::spawn(async move {
             let asked = Instant::now();
             while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
                 tokio::time::sleep(LAST_WORDS_PAUSE).await;
             }
             let words = log.recent();
-            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words));
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
             if let Ok(exit) = read.await {
                 let news = News::Crashed { store_path, exit };
                 // The loop is gone only when everything ends.
@@ -119,29 +166,10 @@ pub fn drains(id: &str) -> bool {
 
 /// The slot whose sockets the instance of this id has.
 pub fn slot_of(id: &str) -> Slot {
-    if of_slot(id, Slot::B) { Slot::B } else { Slot::A }
-}
-
-fn of_slot(id: &str, slot: Slot) -> bool {
-    seq(id.trim_end_matches(DRAINS), slot).is_some()
+    Named::parse(id).map_or(Slot::A, |named| named.slot)
 }
 
 /// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.
 fn seq(id: &str, slot: Slot) -> Option<u64> {
-    let (rest, suffix) = id.rsplit_once('-')?;
-    (suffix == slot.to_string().to_lowercase()).then(|| rest.rsplit('-').next()?.parse().ok())?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_tells_its_slot_and_its_age() {
-        assert_eq!(seq("0a1b2c3d-17-a", Slot::A), Some(17));
-        assert_eq!(seq("0a1b2c3d-17-a", Slot::B), None);
-        assert_eq!(seq("0a1b2c3d-17-a-drain", Slot::A), None);
-        assert_eq!(seq("", Slot::A), None);
-        assert!(of_slot("0a1b2c3d-17-a-drain", Slot::A) && !of_slot("0a1b2c3d-17-a-drain", Slot::B));
-    }
+    Named::parse(id).filter(|named| named.slot == slot && !named.drains).map(|named| named.seq)
 }

@@ -8,7 +8,7 @@ use super::slots::lock;
 use super::start::StartError;
 use super::undo::lives;
 use crate::config::Config;
-use crate::lifecycle::{Lifecycle, Slot};
+use crate::lifecycle::{self, Slot};
 use crate::runtime::logs;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, take_back};
@@ -20,7 +20,7 @@ use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffi
 pub fn listen(
     config: &Config,
     paths: &Paths,
-    core: &Lifecycle,
+    routing: Option<lifecycle::Routing>,
     table: &InstanceTable,
     kept: &mut Kept,
     store: &Store,
@@ -34,7 +34,7 @@ pub fn listen(
     let before = kept.len();
     let refused = regain(setup, table, kept);
     let regained = kept.len() > before;
-    let routing = core.routing().map_or(Routing::All(Slot::A.into()), Into::into);
+    let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
     let adopted = Traffic::adopt(setup, routing, kept, &mut **lock(store));
     let (traffic, adoption) = adopted.map_err(|error| cannot_listen(error, &refused))?;
     for lost in &adoption.lost {

@@ -12,7 +12,9 @@ use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
 use super::memory;
+use super::mend::{self, Standing};
 use super::record::Entry;
+use super::serve::Reach;
 use super::slots::Occupants;
 use super::start::Signals;
 use super::tools::Tools;
@@ -32,6 +34,9 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// Looks without a record after which memory is given back: whatever happened is over then.
 const QUIET_LOOKS: u32 = 10;
+/// Looks without a record after which the journal's sealed head is synced: a burst of records is synced once. Without any
+/// pause between records the kernel writes it back, in half a minute.
+const SYNC_LOOKS: u32 = 1;
 /// Records between snapshots of the state: a restart reads at most so many.
 const SNAPSHOT_EVERY: u64 = 256;
 
@@ -104,6 +109,12 @@ pub struct Shell {
     pub(super) asides: u64,
     /// How many looks there were since the last record.
     pub(super) looks_since_record: u32,
+    /// Whether instances can read what operators prove themselves by.
+    pub(super) reach: Reach,
+    /// How this process ran at its start.
+    pub(super) standing: Standing,
+    /// Looks since its files and its standing were looked at.
+    pub(super) looks_since_mend: u32,
 }
 
 impl Shell {
@@ -163,6 +174,8 @@ impl Shell {
         while let Some(event) = self.pending.pop_front() {
             if let Err((event, why)) = self.take(event) {
                 self.pending.push_front(event);
+                // Perhaps it is only a mode; then the next try succeeds.
+                self.mend();
                 self.stall(why);
                 return;
             }
@@ -201,12 +214,18 @@ impl Shell {
             Ok(recorded) => recorded,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
-        self.core = next;
+        let before = std::mem::replace(&mut self.core, next);
+        self.tools.needed.update(&self.core);
         if self.core.trial_slot().is_none() {
             self.watch.end_trial();
         }
         // Nobody's service waits for what is told.
         self.carry_out_all(entry.effects.clone(), begun);
+        let under_way = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.clone());
+        if let Some(ended) = under_way(&before).filter(|ended| under_way(&self.core).as_ref() != Some(ended)) {
+            tracing::debug!(%ended, "what it has left is cleared away");
+            self.sweep();
+        }
         self.tell(seq, at, &entry);
         self.looks_since_record = 0;
         self.since_snapshot += 1;
@@ -261,9 +280,31 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        self.looks_since_mend += 1;
+        if self.looks_since_mend >= mend::LOOKS {
+            self.looks_since_mend = 0;
+            self.mend();
+        }
         self.looks_since_record = self.looks_since_record.saturating_add(1);
+        if self.looks_since_record == SYNC_LOOKS {
+            self.sync_head();
+        }
         if self.looks_since_record == QUIET_LOOKS {
             memory::give_back();
+        }
+    }
+
+    /// Brings the journal's sealed head to disk, beside the loop: only a power cut asks for it.
+    fn sync_head(&mut self) {
+        if let Some(why) = self.journal.head_failure() {
+            tracing::warn!(why, "the journal's head is behind: lost records would not be noticed");
+        }
+        if let Some(head) = self.journal.head_to_sync() {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = head.sync_data() {
+                    tracing::warn!(%error, "cannot sync the journal's sealed head");
+                }
+            });
         }
     }
 

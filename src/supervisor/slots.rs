@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::keep::{Kept, Store, keep, keep_copy};
+use super::logfiles::{LogFiles, SlotLog};
 use super::logpipe::{self, Ahead};
 use super::recover::drains;
 use super::rules::Rules;
@@ -43,7 +45,7 @@ pub struct Occupants {
     leaving: Vec<Occupant>,
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
-    logs: [Option<Arc<Log>>; 2],
+    logs: [Option<SlotLog>; 2],
     /// The store path that had the sockets of each slot last.
     last: [Option<String>; 2],
     rules: Rules,
@@ -178,7 +180,7 @@ impl Occupants {
     }
 
     /// The log of the last instance in a slot.
-    pub fn last_log(&self, slot: Slot) -> Option<Arc<Log>> {
+    pub fn last_log(&self, slot: Slot) -> Option<SlotLog> {
         self.logs[slot.index()].clone()
     }
 
@@ -209,7 +211,7 @@ impl Occupants {
         // The process runs already: what it prints meanwhile waits in the pipe.
         let (read, of_pipe) = pipe.belongs_to(&id, wanted.store);
         kept.extend(of_pipe);
-        let log = match self.read_log(wanted, read) {
+        let log = match self.read_log(wanted, read, |files| files.begin(&id, wanted.store_path)) {
             Ok(log) => log,
             Err(why) => {
                 self.release(&id);
@@ -223,11 +225,17 @@ impl Occupants {
         Ok(started)
     }
 
-    fn read_log(&mut self, wanted: &Wanted<'_>, read: OwnedFd) -> Result<Arc<Log>, String> {
-        let path = wanted.tools.paths.log(wanted.slot);
-        let log = Log::start(read, &path, wanted.tools.config.state.log_bytes).map_err(|error| chain(&error))?;
-        let log = Arc::new(log);
-        self.logs[wanted.slot.index()] = Some(log.clone());
+    fn read_log(
+        &mut self,
+        wanted: &Wanted<'_>,
+        read: OwnedFd,
+        file: impl FnOnce(&LogFiles) -> io::Result<PathBuf>,
+    ) -> Result<Arc<Log>, String> {
+        let bytes_max = wanted.tools.config.state.log_bytes;
+        let files = LogFiles::new(&wanted.tools.paths.log(wanted.slot), bytes_max);
+        let path = file(&files).map_err(|error| format!("cannot make the file of its log: {error}"))?;
+        let log = Arc::new(Log::start(read, &path, bytes_max).map_err(|error| chain(&error))?);
+        self.logs[wanted.slot.index()] = Some(SlotLog::new(log.clone(), path, files));
         Ok(log)
     }
 
@@ -360,7 +368,8 @@ impl Occupants {
         let instance = match adopted {
             Ok(instance) => instance,
             Err(why) => {
-                let log = pipe.and_then(|pipe| self.read_log(wanted, pipe).ok());
+                let log =
+                    pipe.and_then(|pipe| self.read_log(wanted, pipe, |files| files.resume(id, wanted.store_path)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
                 self.release(id);
                 return Err(Gone { why, log });
@@ -389,15 +398,16 @@ impl Occupants {
         pipe: Option<OwnedFd>,
         kept: &mut Kept,
     ) -> Result<Arc<Log>, String> {
-        match pipe {
-            Some(pipe) => self.read_log(wanted, pipe),
+        let pipe = match pipe {
+            Some(pipe) => pipe,
             // Its output goes nowhere any more; an empty pipe stands for it.
             None => {
                 let (read, of_pipe) = self.ahead.take(id, wanted.store)?.belongs_to(id, wanted.store);
                 kept.extend(of_pipe);
-                self.read_log(wanted, read)
+                read
             }
-        }
+        };
+        self.read_log(wanted, pipe, |files| files.resume(id, wanted.store_path))
     }
 
     fn adopt_notify(
@@ -473,7 +483,7 @@ impl Occupants {
     /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
     /// that one ended them all.
     pub fn nothing_to_find(&self) -> bool {
-        self.table.is_of_new_boot() || self.table.is_of_clean_end()
+        (self.table.is_of_new_boot() || self.table.is_of_clean_end()) && self.is_empty()
     }
 
     /// Notes for the next supervisor that every instance was ended on purpose.

@@ -6,7 +6,7 @@ use crate::interface::operations::{
     SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
-use crate::lifecycle::{Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -25,6 +25,7 @@ impl From<Phase> for seen::Phase {
             Phase::Promoting { .. } => Self::Promoting,
             Phase::Observing { .. } => Self::Observing,
             Phase::RollingBack { .. } => Self::RollingBack,
+            Phase::Held => Self::Held,
         }
     }
 }
@@ -78,6 +79,7 @@ impl Shell {
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
                 .collect(),
+            state: self.tools.measured.get(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -190,6 +192,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
     match event {
         Event::Configured { .. } => ("phase", "configured".to_owned()),
         Event::Recovered { .. } => ("phase", format!("taken over in phase {phase}")),
+        Event::Held(reality) => ("decision", format!("nothing is decided: {}", reality.facts.join("; "))),
         Event::Followed { rev, .. } => ("phase", format!("the followed ref names {rev}")),
         Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
@@ -211,6 +214,9 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
         Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
         Event::Due(timer) => ("phase", format!("{timer:?} is over")),
-        Event::Operator { who, request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Operator(who), request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Supervised { pid }, request } => {
+            ("decision", format!("process {pid}, refused: {request:?}"))
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::keep::{Kept, Store};
 use super::slots::lock;
 use crate::process;
+use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::Traffic;
 
@@ -20,7 +21,9 @@ pub struct Undo {
 impl Undo {
     /// Of a start that has a store, which had this.
     pub fn new(store: &Store, kept: &Kept, table: &InstanceTable) -> Self {
-        let lives = table.entries().iter().any(lives);
+        // The table may have been removed: a process that the store knows counts as one that lives.
+        let is_known = kept.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
+        let lives = is_known || table.entries().iter().any(lives);
         Self { store: (!lives || kept.is_empty()).then(|| store.clone()), traffic: None, lives }
     }
 

@@ -344,6 +344,11 @@ impl Supervisor {
         plain + rest
     }
 
+    /// What it has said, byte for byte.
+    pub fn raw_output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
     /// What an operator sees; `None` before it can be asked.
     pub fn status(&self) -> Option<Status> {
         self.operator(async |client| client.status().await.ok()).flatten()
@@ -432,6 +437,20 @@ impl Drop for Lab {
         process::end_all(&self.path("state"));
         store::make_writable(self.dir.path());
     }
+}
+
+/// The texts of all files below a directory, in no order; links are not followed.
+pub fn texts_below(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            text += &texts_below(&entry.path());
+        } else if kind.is_file() {
+            text += &String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap_or_default());
+        }
+    }
+    text
 }
 
 /// The program that stands in for an agent.

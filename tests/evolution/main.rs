@@ -10,6 +10,8 @@ mod kills;
 mod lab;
 mod ledger;
 mod load;
+mod loss;
+mod orphan;
 mod recall;
 mod reexec;
 mod stories;

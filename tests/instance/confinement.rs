@@ -135,6 +135,9 @@ async fn a_hostile_instance_is_refused() {
         "read supervisor's memory",
         "limit supervisor",
         "renice supervisor",
+        "renice user",
+        "slow supervisor's disk",
+        "slow user's disk",
         "bpf",
         "keyctl",
         "mount",
@@ -381,6 +384,12 @@ fn others(lab: &Path, supervisor: u64) {
         "limit supervisor",
         raw(libc::SYS_prlimit64, [supervisor, libc::RLIMIT_NOFILE as u64, limit.as_ptr() as u64, 0, 0, 0]),
     );
+    let idle = 3 << 13;
+    // What is allowed where nothing holds it must harm nobody: these ask for what the user's processes have.
+    report("renice user", raw(libc::SYS_setpriority, [libc::PRIO_USER as u64, 0, 0, 0, 0, 0]));
+    report("slow supervisor's disk", raw(libc::SYS_ioprio_set, [1, supervisor, idle, 0, 0, 0]));
+    report("slow user's disk", raw(libc::SYS_ioprio_set, [3, 0, 0, 0, 0, 0]));
+    report("slow own disk", raw(libc::SYS_ioprio_set, [1, 0, idle, 0, 0, 0]));
     report("renice supervisor", raw(libc::SYS_setpriority, [libc::PRIO_PROCESS as u64, supervisor, 19, 0, 0, 0]));
     let name = std::env::var("ABSTRACT").unwrap();
     report("connect abstract", UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).map(drop));

@@ -2,7 +2,7 @@
 
 use rei::interface::access::Access;
 use rei::interface::client::{ClientError, OperationsClient};
-use rei::interface::operations::{MonitorEvent, OperationsError, Phase};
+use rei::interface::operations::{MonitorEvent, OperationsError, Phase, Trust};
 use rei::interface::types::EvolutionId;
 
 use crate::fakes::{operations, until};
@@ -17,6 +17,7 @@ async fn every_call_arrives_and_every_reply_returns() {
     assert_eq!(operator.approve("cand_0001".into()).await.unwrap(), EvolutionId::numbered(2));
     assert_eq!(operator.reject("evo_0001".into(), "slow".into()).await.unwrap(), EvolutionId::numbered(3));
     assert_eq!(operator.rollback(Some(40)).await.unwrap(), 41);
+    assert_eq!(operator.settle(Trust::Reality, Some("seen".into())).await.unwrap(), 42);
     assert_eq!(operator.history(None).await.unwrap().len(), 1);
     operator.history(Some(100_000)).await.unwrap();
     assert_eq!(operator.show("rec_0001".into()).await.unwrap(), shapes::show_reply());
@@ -33,6 +34,7 @@ async fn every_call_arrives_and_every_reply_returns() {
         "approve cand_0001",
         "reject evo_0001 slow",
         "rollback Some(40)",
+        "settle Reality Some(\"seen\")",
         "history 20",
         "history 500",
         "show rec_0001",

@@ -3,12 +3,15 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two
 //! effects. It checks while it acts: what must never be asked for is written down in `broken`.
 
+#[path = "loss.rs"]
+pub mod loss;
+
 use std::collections::BTreeSet;
 
-use rei::interface::types::{EvolutionId, ReportId, Verdict, Version};
+use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy, ReportDigest, Request,
-    Routing, Run, Running, Slot, Standby, Step, Timer,
+    Approval, Bounds, Caller, CanaryStep, Effect, Event, Finding, Lifecycle, Maintenance, OnInconclusive, Phase, Plan,
+    Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -25,6 +28,7 @@ pub struct Left {
     pub requests: u8,
     pub failures: u8,
     pub rechecks: u8,
+    pub losses: u8,
 }
 
 /// A slow effect that waits for its answer.
@@ -33,9 +37,24 @@ pub enum Task {
     Install(EvolutionId),
     Diagnose(EvolutionId),
     Build(EvolutionId),
-    Validate(EvolutionId, String, ReportId),
+    Validate(EvolutionId, Judged, ReportId),
     Prepare(String),
     Judge,
+}
+
+/// What a report speaks of: the build, and the commit whose files and checks were held against Active's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Judged {
+    pub store_path: String,
+    pub rev: String,
+    pub tree: String,
+}
+
+impl Judged {
+    fn of(version: &Version) -> Self {
+        let Version { store_path, rev, tree, .. } = version.clone();
+        Self { store_path, rev, tree }
+    }
 }
 
 /// A process in a slot.
@@ -58,11 +77,18 @@ pub struct World {
     pub generations: Vec<(u64, String)>,
     pub tasks: BTreeSet<Task>,
     pub plan: Option<Plan>,
-    pub first: Option<String>,
-    pub passed: BTreeSet<String>,
+    pub first: Option<Judged>,
+    pub passed: BTreeSet<Judged>,
     pub built: u8,
+    /// Whether an evolution ended without a judgement, for the build was Active's.
+    pub unchanged: bool,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
+    /// The lifecycle as an old backup of the journal has it, where one can be restored.
+    pub backup: Option<Box<Lifecycle>>,
+    /// What an operator has said is Active, where the journal was behind.
+    pub adopted: BTreeSet<String>,
+    pub settled: Option<Trust>,
     pub broken: Vec<&'static str>,
 }
 
@@ -74,12 +100,14 @@ pub enum Action {
     /// An event comes, its first effects are carried out, the supervisor dies and another takes over; with the
     /// machine itself, if `reboot`.
     Crashes { cause: Cause, carried: usize, reboot: bool },
+    /// The supervisor dies, the journal is restored from an old backup or removed, and another takes over.
+    Loses { backup: bool },
 }
 
 /// What makes an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    Commit { same_as_quarantined: bool },
+    Commit(Files),
     Find,
     Answer(Task, bool),
     Verdict(Task, Verdict),
@@ -90,6 +118,17 @@ pub enum Cause {
     Due(Timer),
     Degrades,
     Ask(Request),
+}
+
+/// What a new commit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Files {
+    /// What was not there before.
+    New,
+    /// What was quarantined last.
+    Quarantined,
+    /// What was not there before, but makes no difference to Active's build.
+    SameBuild,
 }
 
 pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
@@ -121,8 +160,21 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
+/// Who may ask for anything.
+fn operator() -> Caller {
+    Caller::Operator("ada".into())
+}
+
+/// Whether a candidate has traffic in this phase, or had and is held.
+fn is_tried(phase: Phase) -> bool {
+    use Approval::{Canary, Observation};
+    matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
+        || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
+}
+
+/// What a tree is built as. `t1+2` is built as `t1` is: it differs in files that the package does not read.
 pub fn path(tree: &str) -> String {
-    format!("/nix/store/{tree}")
+    format!("/nix/store/{}", tree.split('+').next().expect("split gives one at least"))
 }
 
 impl World {
@@ -140,8 +192,12 @@ impl World {
             first: None,
             passed: BTreeSet::new(),
             built: 0,
+            unchanged: false,
             gave_up: false,
             recovered_in: None,
+            backup: None,
+            adopted: BTreeSet::new(),
+            settled: None,
             broken: Vec::new(),
         };
         world.take(Event::Configured { policy }, usize::MAX);
@@ -151,9 +207,27 @@ impl World {
     /// Feeds one event and carries out the first `carried` of its effects. Says how many there were.
     pub fn take(&mut self, event: Event, carried: usize) -> usize {
         let active = self.core.active().cloned();
+        if let Event::Operator { request: Request::Settle { trust, .. }, .. } = &event {
+            self.settled = Some(*trust);
+            self.adopted.extend(self.core.active().map(|active| active.version.store_path.clone()));
+            self.adopted.extend(self.core.active_by_journal().map(|active| active.version.store_path.clone()));
+        }
+        let tried = is_tried(self.core.phase());
+        let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
+        let held = self.core.is_held();
         let effects = self.core.step(NOW, event);
-        if self.core.active() != active.as_ref() && self.core.active().is_some() {
+        if held && self.core.is_held() {
+            self.check_held(&effects);
+        }
+        let needs_operator = self.core.policy().is_some_and(|policy| policy.approve);
+        if needs_operator && !tried && is_tried(self.core.phase()) && !is_operators {
+            self.broken.push("I6: a candidate got traffic without an operator's word");
+        }
+        if self.core.active() != active.as_ref() && self.core.active().is_some() && !self.core.is_held() {
             self.check_active();
+        }
+        if self.left.losses > 0 && self.backup.is_none() && self.core.phase() == Phase::Steady {
+            self.backup = Some(Box::new(self.core.clone()));
         }
         let count = effects.len();
         for effect in effects.into_iter().take(carried) {
@@ -163,12 +237,13 @@ impl World {
     }
 
     fn check_active(&mut self) {
-        let path = &self.core.active().expect("checked").version.store_path;
-        let first = self.first.as_ref().is_none_or(|first| first == path);
-        if !first && !self.passed.contains(path) {
-            self.broken.push("I2: Active without a passing report");
+        // The commit counts as much as the build: its files and its checks are what the next candidate is held against.
+        let active = Judged::of(&self.core.active().expect("checked").version);
+        let first = self.first.as_ref().is_none_or(|first| *first == active);
+        if !first && !self.passed.contains(&active) && !self.adopted.contains(&active.store_path) {
+            self.broken.push("I2: Active without a passing report for exactly this version");
         }
-        self.first.get_or_insert_with(|| path.clone());
+        self.first.get_or_insert(active);
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -178,7 +253,7 @@ impl World {
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
             Effect::Validate { evolution, version, report, .. } => {
                 self.refuse_quarantined(&version.store_path);
-                self.tasks.insert(Task::Validate(evolution, version.store_path, report))
+                self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
             }
             Effect::Cancel { evolution } => {
                 self.tasks.retain(|task| {
@@ -215,6 +290,10 @@ impl World {
             }
             Effect::GiveUp { .. } => {
                 self.gave_up = true;
+                true
+            }
+            Effect::Record(Maintenance { action: MaintenanceAction::Unchanged, .. }) => {
+                self.unchanged = true;
                 true
             }
             Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => true,
@@ -257,13 +336,17 @@ impl World {
     /// The event that a cause makes, after the world has changed by it.
     pub fn event(&mut self, cause: Cause) -> Event {
         match cause {
-            Cause::Commit { same_as_quarantined } => {
+            Cause::Commit(files) => {
                 self.left.commits -= 1;
-                let known = self.core.quarantine().last().map(|entry| entry.tree.clone());
-                let tree = known.filter(|_| same_as_quarantined).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = match files {
+                    Files::New => self.new_tree(),
+                    Files::Quarantined => self.core.quarantine().last().expect("only with one").tree.clone(),
+                    Files::SameBuild => {
+                        let active = self.core.active().expect("only with one").version.tree.clone();
+                        let built_as = active.split('+').next().expect("split gives one at least").to_owned();
+                        format!("{built_as}+{}", self.new_tree())
+                    }
+                };
                 Event::Followed { rev: format!("r-{tree}"), tree }
             }
             Cause::Find => {
@@ -314,9 +397,14 @@ impl World {
             }
             Cause::Ask(request) => {
                 self.left.requests -= 1;
-                Event::Operator { who: "ada".into(), request }
+                Event::Operator { who: operator(), request }
             }
         }
+    }
+
+    fn new_tree(&mut self) -> String {
+        self.built += 1;
+        format!("t{}", self.built)
     }
 
     fn answer(&mut self, task: Task, well: bool) -> Event {
@@ -331,10 +419,8 @@ impl World {
             }
             Task::Install(evolution) | Task::Build(evolution) => {
                 let rev = self.core.evolution().and_then(|it| it.rev.clone());
-                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned)).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
+                let tree = tree.unwrap_or_else(|| self.new_tree());
                 let version = Version { store_path: path(&tree), rev: format!("r-{tree}"), tree, drv: String::new() };
                 Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] }
             }
@@ -358,9 +444,10 @@ impl World {
             self.left.failures -= 1;
         }
         match task {
-            Task::Validate(evolution, store_path, id) => {
+            Task::Validate(evolution, judged, id) => {
+                let store_path = judged.store_path.clone();
                 if verdict == Verdict::Pass {
-                    self.passed.insert(store_path.clone());
+                    self.passed.insert(judged);
                 }
                 let report = ReportDigest { id, store_path, verdict, summary: "unit".into() };
                 Event::Validated { evolution, report }
@@ -422,9 +509,12 @@ impl World {
         }
         let fallible = self.left.failures > 0;
         if self.left.commits > 0 {
-            causes.push(Cause::Commit { same_as_quarantined: false });
+            causes.push(Cause::Commit(Files::New));
             if !self.core.quarantine().is_empty() {
-                causes.push(Cause::Commit { same_as_quarantined: true });
+                causes.push(Cause::Commit(Files::Quarantined));
+            }
+            if self.core.active().is_some() {
+                causes.push(Cause::Commit(Files::SameBuild));
             }
         }
         if self.left.findings > 0 && self.core.active().is_some() {
@@ -476,24 +566,22 @@ impl World {
             causes.push(Cause::Degrades);
         }
         if self.left.requests > 0 {
-            self.requests(&mut causes);
+            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
+            causes.extend(asked.map(Cause::Ask));
         }
         causes
     }
 
-    fn requests(&self, causes: &mut Vec<Cause>) {
+    fn requests(&self) -> [Request; 6] {
         let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
-        let requests = [
+        [
             Request::Approve { id: id.clone() },
             Request::Reject { id, reason: "no".into() },
             Request::Rollback { to: None },
             Request::Evolve { rev: None, blueprint: None },
-        ];
-        for request in requests {
-            if self.core.refusal(&request).is_none() {
-                causes.push(Cause::Ask(request));
-            }
-        }
+            Request::Settle { trust: Trust::Reality, reason: String::new() },
+            Request::Settle { trust: Trust::Journal, reason: String::new() },
+        ]
     }
 
     /// Carries out one action.
@@ -508,6 +596,7 @@ impl World {
                 self.take(event, carried);
                 self.crash(reboot);
             }
+            Action::Loses { backup } => self.lose(backup),
         }
     }
 
@@ -534,15 +623,30 @@ impl World {
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
     }
 
+    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
+    pub fn instance_asks_in_vain(&self) -> bool {
+        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
+        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
+        let mut core = self.core.clone();
+        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
+            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
+            core.step(NOW, event).is_empty()
+        });
+        did_nothing && core == self.core
+    }
+
     /// I4: every phase but the resting ones has a deadline.
     pub fn has_deadline(&self) -> bool {
-        let rests = matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. });
+        let rests =
+            matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held);
         rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
     }
 
     /// Active's slot has a process, or one is on its way.
     pub fn active_is_cared_for(&self) -> bool {
-        let (Some(slot), Phase::Steady) = (self.core.active_slot(), self.core.phase()) else { return true };
+        let (Some(slot), Phase::Steady | Phase::Held) = (self.core.active_slot(), self.core.phase()) else {
+            return true;
+        };
         match self.core.slot(slot).run {
             Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
             Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),

@@ -30,6 +30,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
         timeout: stand.stage.timeout.unwrap_or(ACTION_TIMEOUT),
         output_bytes: OUTPUT_BYTES,
         stdin: Vec::new(),
+        secrets: stand.job.secrets.clone(),
     };
     let ended = confined.run().await?;
     let log = ended.log();

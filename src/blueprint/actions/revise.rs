@@ -34,7 +34,8 @@ pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String])
     let copy = Workspace::create(&job.mirror, &before, &dir).await?;
     let flake = if job.flake_dir.is_empty() { dir.clone() } else { dir.join(&job.flake_dir) };
     let updated = update(&flake, names).await;
-    let author = Author { parent: &stand.checkpoint.base, message: &job.message, at: job.at };
+    let (parent, secrets) = (&stand.checkpoint.base, &job.secrets);
+    let author = Author { parent, message: &job.message, at: job.at, secrets };
     let taken = match updated {
         Ok(()) => copy.take(&job.mirror, &job.candidate, author).await.map_err(Failure::from),
         Err(failure) => Err(failure),

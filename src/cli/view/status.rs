@@ -159,7 +159,7 @@ fn errors_part(failed: u64, total: u64) -> Part {
 fn phase_parts(status: &Status, look: Look) -> Vec<Part> {
     let role = match status.phase {
         Phase::Steady => Role::Good,
-        Phase::RollingBack | Phase::AwaitingApproval => Role::Warning,
+        Phase::RollingBack | Phase::AwaitingApproval | Phase::Held => Role::Warning,
         _ => Role::Heading,
     };
     let mut words = String::new();
@@ -236,6 +236,11 @@ fn keeping_rows(page: &mut Page, status: &Status, look: Look) {
         let what = if status.quarantined == 1 { "1 content" } else { &format!("{} contents", status.quarantined) };
         page.row("Quarantine", &[text(what)]);
     }
+    if let Some(state) = &status.state {
+        let kept = format!("evidence {} of {}", bytes(state.evidence_bytes), bytes(state.evidence_bytes_max));
+        let runs = format!("{} of {} runs", state.runs, state.runs_max);
+        page.row("State", &[text(bytes(state.bytes)), text(kept), text(runs), word(Role::Faint, &state.directory)]);
+    }
     let supervisor = &status.supervisor;
     let mut parts = vec![text(format!("rei {}", supervisor.version))];
     parts.push(text(format!("up {}", duration_ms(supervisor.uptime_ms))));
@@ -255,6 +260,9 @@ fn next_steps(status: &Status) -> Vec<String> {
             }
             steps.push(format!("rei approve {id}"));
             steps.push(format!("rei reject {id}"));
+        }
+        (Phase::Held, _) => {
+            steps.extend(["rei journal accept reality", "rei journal accept journal"].map(String::from));
         }
         (Phase::Observing, _) => steps.push("rei rollback".to_owned()),
         _ => {}

@@ -51,6 +51,11 @@ impl Incidents {
         self.open.insert(finding.fingerprint.clone(), incident);
     }
 
+    /// Numbers up to this one are taken.
+    pub(super) fn number_behind(&mut self, numbered: u64) {
+        self.opened = self.opened.max(numbered);
+    }
+
     /// Closes the incident with this id, where one is open.
     pub(super) fn close(&mut self, id: &str) -> Option<RuntimeIncident> {
         let fingerprint = self.open.values().find(|it| it.id.0 == id)?.fingerprint.clone();

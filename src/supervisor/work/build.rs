@@ -10,7 +10,8 @@ use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Outcome, StageE
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
 use crate::lifecycle::Event;
 use crate::nix::{Derivation, RealiseOptions};
-use crate::source::{Mirror, ObjectId};
+use crate::redact::Secrets;
+use crate::source::ObjectId;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
@@ -79,6 +80,9 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
     if let Some(checkpoint) = checkpoint.as_mut().filter(|_| order.approved) {
         checkpoint.decide(&recipe, Decision::Approve);
     }
+    // A key in a file may be a new one by now.
+    let config = tools.config.clone();
+    let secrets = tokio::task::spawn_blocking(move || Secrets::new(config.all_secrets())).await;
     let job = Job {
         run_id: format!("{}-{}", order.evolution, order.candidate),
         blueprint: recipe,
@@ -93,6 +97,7 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
         agents: tools.config.agents.clone(),
         commands: tools.config.commands.clone(),
         state_dir: tools.paths.state().to_owned(),
+        secrets: secrets.unwrap_or_else(|_| tools.secrets.clone()),
         timeout: tools.config.blueprints.timeout,
     };
     let bench = Bench { tools, inputs, candidate: &order.candidate };
@@ -118,8 +123,7 @@ async fn built(
     commit: &ObjectId,
     inputs: &Inputs,
 ) -> Result<Event, String> {
-    let reference = Mirror::candidate_ref(&order.candidate);
-    let version = build_version(tools, commit, &reference, &order.candidate.0, inputs).await?;
+    let version = build_version(tools, commit, &order.candidate.0, inputs).await?;
     let changed = tools.mirror.changed(&job.active, commit).await.map_err(|error| reason(&error, error.hint()))?;
     let files_changed: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
     let candidate = CandidateRuntime {
@@ -178,7 +182,7 @@ impl Bench<'_> {
     async fn checks(&self, commit: &ObjectId, wanted: impl Fn(&str) -> bool) -> Finding {
         let tested = async {
             let nix = |error: crate::nix::Error| reason(&error, error.hint());
-            let flake = self.tools.flake(commit, &Mirror::candidate_ref(self.candidate)).map_err(nix)?;
+            let flake = self.tools.flake(commit).await?;
             let root = self.tools.roots.path(&format!("{}-tests", self.candidate)).map_err(nix)?;
             let found = self.tools.nix().await.map_err(nix)?.evaluate_checks(&flake, Some(&root)).await;
             let all = found.map_err(nix)?;
@@ -237,8 +241,7 @@ impl Bench<'_> {
 
 impl blueprint::Workbench for Bench<'_> {
     async fn build(&self, commit: &ObjectId) -> Finding {
-        let reference = Mirror::candidate_ref(self.candidate);
-        match build_version(self.tools, commit, &reference, &self.candidate.0, self.inputs).await {
+        match build_version(self.tools, commit, &self.candidate.0, self.inputs).await {
             Ok(version) => Finding {
                 ok: true,
                 summary: format!("built {}", version.store_path),

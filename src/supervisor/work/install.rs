@@ -6,7 +6,6 @@ use super::version::build_version;
 use super::words::reason;
 use crate::interface::types::EvolutionId;
 use crate::lifecycle::Event;
-use crate::source::Mirror;
 use crate::supervisor::input::Inputs;
 use crate::supervisor::tools::Tools;
 
@@ -19,7 +18,7 @@ pub async fn install(tools: Arc<Tools>, evolution: EvolutionId, inputs: Inputs) 
         let source = |error: crate::source::Error| reason(&error, error.hint());
         let commit = tools.mirror.fetch().await.map_err(source)?;
         tools.mirror.keep_active(&commit).await.map_err(source)?;
-        build_version(&tools, &commit, Mirror::active_ref(), ROOT, &inputs).await
+        build_version(&tools, &commit, ROOT, &inputs).await
     };
     Some(match built.await {
         Ok(version) => Event::Built { evolution, base_rev: version.rev.clone(), version, files_changed: Vec::new() },

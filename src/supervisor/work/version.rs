@@ -6,6 +6,7 @@ use crate::nix::{Derivation, Progress, RealiseOptions};
 use crate::source::ObjectId;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::tools::Tools;
+use crate::supervisor::versions;
 
 /// Progress events that may wait; more are dropped.
 const PROGRESS_MAX: usize = 64;
@@ -15,12 +16,11 @@ const LOG_TAIL_BYTES: usize = 4 << 10;
 pub(super) async fn build_version(
     tools: &Tools,
     commit: &ObjectId,
-    reference: &str,
     root: &str,
     inputs: &Inputs,
 ) -> Result<Version, String> {
     let nix = |error: crate::nix::Error| reason(&error, error.hint());
-    let flake = tools.flake(commit, reference).map_err(nix)?;
+    let flake = tools.flake(commit).await?;
     let drv_root = tools.roots.path(&format!("{root}-drv")).map_err(nix)?;
     let package = &tools.config.runtime.package;
     let by_hand = |error: crate::nix::Error| {
@@ -36,12 +36,14 @@ pub(super) async fn build_version(
     // The record that names it is on disk at once, and what it names must be.
     driver.sync().await.map_err(nix)?;
     let tree = tools.mirror.tree(commit).await.map_err(|error| reason(&error, error.hint()))?;
-    Ok(Version {
+    let version = Version {
         store_path: derivation.out.display().to_string(),
         rev: commit.to_string(),
         tree: tree.to_string(),
         drv: derivation.drv.display().to_string(),
-    })
+    };
+    versions::keep(&tools.paths, &version).await;
+    Ok(version)
 }
 
 /// Builds one derivation, with its progress told and its log in the reason of a failure.

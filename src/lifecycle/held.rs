@@ -1,0 +1,215 @@
+//! Reality is ahead of the journal: what runs serves on, nothing is decided, and an operator settles it.
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::{Effect, Routing, Slot, Timer};
+use super::event::Instance;
+use super::operate::Refusal;
+use super::state::{Deployed, Evolution, Lifecycle, Phase, Run, SlotState};
+use super::step::{Out, SUPERVISOR};
+use crate::interface::types::{EvolutionId, MaintenanceAction, Version};
+
+/// What a new supervisor found beside a journal that does not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reality {
+    /// What the journal does not account for, each in a line for a person.
+    pub facts: Vec<String>,
+    /// What runs in slot A and in slot B.
+    pub running: [Option<Found>; 2],
+    /// The version that serves, and its slot; `None` when nothing is there that could.
+    pub serves: Option<(Slot, Deployed)>,
+    /// The highest number that an evolution, candidate or report is known by: numbers are not used twice.
+    pub numbered: u64,
+}
+
+/// An instance that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Found {
+    /// What it is.
+    pub version: Version,
+    /// Its process.
+    pub instance: Instance,
+    /// Whether it serves.
+    pub ready: bool,
+}
+
+/// What is kept while nothing is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Held {
+    /// Why an operator is needed, for a person.
+    pub(super) attention: String,
+    /// Active as the journal had it.
+    pub(super) by_journal: Option<Deployed>,
+}
+
+/// What an operator trusts where the journal and reality disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// What serves is Active.
+    Reality,
+    /// What the journal says is Active.
+    Journal,
+}
+
+impl Lifecycle {
+    /// Active as the journal has it, while an operator is asked whether to go back to it.
+    pub fn active_by_journal(&self) -> Option<&Deployed> {
+        self.held.as_ref().and_then(|held| held.by_journal.as_ref())
+    }
+
+    /// The number of the last candidate.
+    pub const fn candidates(&self) -> u64 {
+        self.counters.candidate
+    }
+
+    /// The journal is behind reality. The evolution that it tells of, if any, has gone on in records that are lost.
+    pub(super) fn on_held(&mut self, out: &mut Out, reality: Reality) {
+        let Reality { facts, running, serves, numbered } = reality;
+        let by_journal = match self.held.take() {
+            Some(held) => held.by_journal,
+            None => self.active.take(),
+        };
+        let attention = format!(
+            "the journal is behind reality, so nothing is decided: {}; `rei journal accept reality` goes on with what \
+             serves, `rei journal accept journal` with what the journal says",
+            facts.join("; ")
+        );
+        self.cancel(out);
+        for (slot, found) in Slot::ALL.into_iter().zip(running) {
+            self.clear(out, Timer::restart(slot));
+            self.slots[slot.index()] = found.map_or_else(SlotState::default, |found| SlotState {
+                run: if found.ready { Run::Ready } else { Run::Starting },
+                version: Some(found.version),
+                instance: Some(found.instance),
+                ..SlotState::default()
+            });
+        }
+        (self.active_slot, self.active) = serves.unzip();
+        self.routing = self.active_slot.map(Routing::all);
+        self.record(out, MaintenanceAction::Deferred, SUPERVISOR, attention.clone());
+        self.held = Some(Held { attention, by_journal });
+        (self.evolution, self.asked) = (None, None);
+        let counters = &mut self.counters;
+        for counter in [&mut counters.evolution, &mut counters.candidate, &mut counters.report, &mut counters.incident]
+        {
+            *counter = numbered.max(*counter);
+        }
+        self.enter(out, Phase::Held);
+        self.serve_on(out);
+    }
+
+    /// All traffic to what serves, which is started if it does not run. The profile stays as it was found.
+    pub(super) fn serve_on(&mut self, out: &mut Out) {
+        if let Some(routing) = self.routing {
+            out.push(Effect::Restore { routing, generation: None });
+        }
+        self.ensure_active_runs(out);
+    }
+
+    pub(super) fn refuse_settle(&self, trust: Trust) -> Option<Refusal> {
+        let what = "settle what is Active";
+        let Some(held) = &self.held else {
+            let hint = "the journal and reality agree; `rei status` shows what serves";
+            return Some(Refusal::WrongPhase { what, phase: self.phase.name(), hint });
+        };
+        let hint = "the journal has no Active: `rei journal accept reality`, or begin with a new state directory";
+        let refused = trust == Trust::Journal && held.by_journal.is_none();
+        refused.then_some(Refusal::WrongPhase { what, phase: self.phase.name(), hint })
+    }
+
+    /// An operator says what is Active. What the followed ref names is judged again from there.
+    pub(super) fn settle(&mut self, out: &mut Out, by: String, trust: Trust, reason: &str) {
+        let Some(Held { by_journal, .. }) = self.held.take() else { return };
+        let same = match (&self.active, &by_journal) {
+            (Some(active), Some(journals)) => active.version.store_path == journals.version.store_path,
+            (None, _) | (_, None) => false,
+        };
+        match (trust, by_journal) {
+            (Trust::Journal, Some(target)) if !same => self.go_back_to(out, by, target, reason),
+            (Trust::Journal, journals) => {
+                self.active = journals.or(self.active.take());
+                self.settled(out, &by, &format!("the journal is trusted: {reason}"));
+            }
+            (Trust::Reality, journals) => {
+                self.previous = journals.filter(|_| !same).or(self.previous.take());
+                self.settled(out, &by, &format!("what serves is trusted: {reason}"));
+            }
+        }
+    }
+
+    /// Active is what serves.
+    fn settled(&mut self, out: &mut Out, by: &str, reason: &str) {
+        let Some(Deployed { version, generation }) = self.active.clone() else {
+            // Nothing is there that was ever installed.
+            self.record(out, MaintenanceAction::Deferred, by, reason);
+            self.enter(out, Phase::Empty);
+            if let Some(commit) = self.upgrade.take() {
+                self.begin_install(out, commit.rev);
+            }
+            return;
+        };
+        self.previous = self.previous.take().filter(|it| it.version.store_path != version.store_path);
+        self.upgrade = self.upgrade.take().filter(|it| it.rev != version.rev && it.tree != version.tree);
+        self.record(out, MaintenanceAction::Promoted, by, reason);
+        self.attention = None;
+        if generation == 0 {
+            // It ran, and the profile was gone.
+            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+        } else {
+            self.known_good.insert(generation, version);
+            self.put_in_place(out);
+        }
+        if let Some(other) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down)
+        {
+            self.stop(out, other);
+        }
+        self.end_evolution(out);
+        self.ensure_active_runs(out);
+    }
+
+    /// Routing and profile are Active's.
+    fn put_in_place(&self, out: &mut Out) {
+        let generation = self.active.as_ref().map(|active| active.generation);
+        if let Some(routing) = self.routing {
+            out.push(Effect::Restore { routing, generation });
+        }
+    }
+
+    /// Active, which an operator has trusted, had no generation, and has one now; `false` when it is another's.
+    pub(super) fn active_has_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) -> bool {
+        let settled = self.phase == Phase::Steady;
+        let without = |it: &&mut Deployed| settled && it.generation == 0 && it.version.store_path == store_path;
+        let Some(active) = self.active.as_mut().filter(without) else { return false };
+        active.generation = generation;
+        self.known_good.insert(generation, active.version.clone());
+        self.put_in_place(out);
+        true
+    }
+
+    /// What the journal has as Active is started beside what serves, and takes its place. What is left is not quarantined:
+    /// nobody said that it is bad.
+    fn go_back_to(&mut self, out: &mut Out, by: String, target: Deployed, reason: &str) {
+        self.attention = None;
+        self.counters.evolution += 1;
+        let evolution = Evolution {
+            id: EvolutionId::numbered(self.counters.evolution),
+            asked_by: Some(by.clone()),
+            since: out.at,
+            target: Some(target),
+            rollback: Some((by, format!("the journal is trusted: {reason}"))),
+            ..Evolution::default()
+        };
+        self.begin_rollback(out, evolution);
+    }
+
+    /// The hint of what an operator can do first.
+    pub(super) const fn held_hint() -> &'static str {
+        "say first what is Active: `rei journal accept`"
+    }
+
+    /// Whether an operator is asked what is Active, so that nothing may be begun.
+    pub const fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+}

@@ -1,0 +1,117 @@
+//! A journal that loses its end, or all of it: what another supervisor finds then, and what it may do.
+
+use rei::interface::types::{MaintenanceAction, Role, Version};
+use rei::journal::Standing;
+use rei::lifecycle::{Deployed, Effect, Event, Found, Instance, Reality, Slot};
+use rei::supervisor::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, reconcile};
+
+use super::{Action, Process, World};
+
+/// The highest number that is found where the journal has lost its end.
+pub const NUMBERED: u64 = 9;
+
+impl World {
+    /// How the journal can lose what it has.
+    pub fn losses(&self) -> Vec<Action> {
+        // Something must be there to be adopted, and a backup to be restored.
+        if self.left.losses == 0 || self.gave_up || self.current.is_none() || self.backup.is_none() {
+            return Vec::new();
+        }
+        vec![Action::Loses { backup: true }, Action::Loses { backup: false }]
+    }
+
+    /// The supervisor is gone, and so are the last records of the journal, or all of it; another supervisor takes over, and
+    /// adopts what runs.
+    pub fn lose(&mut self, backup: bool) {
+        let policy = self.core.policy().cloned().expect("configured");
+        let held = self.loss(backup);
+        let before = (self.current, self.processes.clone());
+        self.take(held, usize::MAX);
+        self.take(Event::Configured { policy }, usize::MAX);
+        let kept = |(was, is): (&Option<Process>, &Option<Process>)| was.is_none() || was == is;
+        if self.current != before.0 || !before.1.iter().zip(&self.processes).all(kept) {
+            self.broken.push("Held: what was found was changed");
+        }
+    }
+
+    /// The records are lost; what another supervisor says then.
+    pub fn loss(&mut self, backup: bool) -> Event {
+        self.left.losses -= 1;
+        let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
+        let core = self.backup.as_deref().filter(|_| backup).cloned().unwrap_or_default();
+        let slot = core.active_slot();
+        let generation = |deployed: &Deployed| Generation {
+            number: deployed.generation,
+            store_path: deployed.version.store_path.clone(),
+        };
+        self.core = core;
+        self.tasks.clear();
+        self.plan = None;
+        self.stopping = [false; 2];
+        let generations: Vec<Generation> = self
+            .generations
+            .iter()
+            .map(|(number, store_path)| Generation { number: *number, store_path: store_path.clone() })
+            .collect();
+        let living = Slot::ALL.into_iter().filter_map(|slot| {
+            let process = self.processes[slot.index()].as_ref()?;
+            let store_path = Some(process.store_path.clone());
+            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
+        });
+        let facts = Facts {
+            told: Told {
+                active: slot.zip(self.core.active().map(generation)),
+                ..Told::by(&self.core, u64::from(backup))
+            },
+            head: Standing::Short { records: u64::from(backup), sealed: 9 },
+            current: generations.iter().find(|it| Some(it.number) == self.current).cloned(),
+            generations,
+            instances: living.collect(),
+            roots: vec![],
+            overlap,
+        };
+        let Verdict::Ahead { facts: told } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
+        let adoption = adopt(&facts);
+        let version = |store_path: &str| {
+            let tree = store_path.rsplit('/').next().unwrap_or_default().to_owned();
+            Version { store_path: store_path.to_owned(), rev: format!("r-{tree}"), tree, drv: String::new() }
+        };
+        let running = Slot::ALL.map(|slot| {
+            let living = &facts.instances[adoption.occupants[slot.index()]?];
+            let instance = Instance { id: living.id.clone(), pid: 1, start_ticks: 1 };
+            let ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
+            Some(Found { version: version(living.store_path.as_deref()?), instance, ready })
+        });
+        let serves = adoption
+            .serves
+            .map(|(slot, it)| (slot, Deployed { version: version(&it.store_path), generation: it.number }));
+        Event::Held(Box::new(Reality { facts: told, running, serves, numbered: NUMBERED }))
+    }
+
+    /// While an operator is asked, nothing is decided but that Active is kept running.
+    pub(super) fn check_held(&mut self, effects: &[Effect]) {
+        let idle = |effect: &Effect| match effect {
+            Effect::Restore { generation, .. } => generation.is_none(),
+            Effect::Start { role, .. } => *role == Role::Active,
+            Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
+            // That Active was started again.
+            Effect::Record(record) => record.action == MaintenanceAction::Restarted,
+            Effect::Diagnose { .. }
+            | Effect::Build { .. }
+            | Effect::Install { .. }
+            | Effect::Validate { .. }
+            | Effect::Cancel { .. }
+            | Effect::PrepareGeneration { .. }
+            | Effect::Stop { .. }
+            | Effect::Refresh { .. }
+            | Effect::Carry(_)
+            | Effect::Observe { .. }
+            | Effect::Judge
+            | Effect::Prune { .. }
+            | Effect::GiveUp { .. } => false,
+        };
+        if !effects.iter().all(idle) {
+            self.broken.push("Held: something was decided");
+        }
+    }
+}
