@@ -1,6 +1,6 @@
 //! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path
 //! says, as a careful service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without
-//! cutting anybody off.
+//! cutting anybody off. Asked for `/say/BYTES`, it prints so much before it answers.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
@@ -254,6 +254,18 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
     }
 }
 
+/// Prints so many bytes and a last line, and says so. It waits as long as standard output does not take them.
+fn say(bytes: &str) -> String {
+    let (bytes, line) = (bytes.parse::<usize>().expect("/say/BYTES"), format!("{}\n", "x".repeat(99)));
+    let mut out = io::stdout().lock();
+    for _ in 0..bytes / line.len() {
+        out.write_all(line.as_bytes()).expect("somebody to read it");
+    }
+    writeln!(out, "said {bytes} bytes").expect("somebody to read it");
+    out.flush().expect("somebody to read it");
+    format!("said {bytes} bytes")
+}
+
 /// Answers one request; says whether the connection stays.
 fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
     let path = request.split(' ').nth(1).unwrap_or("/");
@@ -269,6 +281,7 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
             std::process::abort();
         }
         "/crash" => (200, "repaired".to_owned()),
+        path if path.starts_with("/say/") => (200, say(&path["/say/".len()..])),
         _ => {
             version.greeted.fetch_add(1, Ordering::Relaxed);
             let word = if version.has("wrong") { "hallo" } else { "hello" };

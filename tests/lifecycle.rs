@@ -1,5 +1,7 @@
 //! The lifecycle's invariants, proved over every reachable state of a bounded world.
 
+#[path = "lifecycle/deadlines.rs"]
+mod deadlines;
 #[path = "lifecycle/desk.rs"]
 mod desk;
 #[path = "lifecycle/verdicts.rs"]
@@ -64,10 +66,8 @@ impl Model for Bounded {
                 let operators = u64::from(model.left.requests - world.left.requests);
                 // Numbers go on behind all that is known; what lost records have spent is lost, and an operator was asked.
                 let before = if model.left.losses > world.left.losses { NUMBERED } else { 1 };
-                world
-                    .core
-                    .evolution()
-                    .is_none_or(|it| it.id.0 <= format!("evo_{:04}", model.policy.per_hour + before + operators))
+                let most = model.policy.per_hour + before + operators + u64::from(world.free);
+                world.core.evolution().is_none_or(|it| it.id.0 <= format!("evo_{most:04}"))
             }),
             Property::always("I9 a rollback's plan names what it restores", |_, world: &World| {
                 match (world.core.phase(), &world.plan) {
@@ -102,6 +102,9 @@ impl Model for Bounded {
             Property::sometimes("something is in quarantine", |_, world: &World| !world.core.quarantine().is_empty()),
             Property::sometimes("a commit is found to be built as Active is", |model: &Self, world: &World| {
                 model.left.commits < 2 || world.unchanged
+            }),
+            Property::sometimes("what came to no verdict is tried again", |model: &Self, world: &World| {
+                model.policy.tries == 1 || world.free > 0 && matches!(world.core.phase(), Phase::Building)
             }),
             Property::sometimes("an operator is asked for want of data", |_, world: &World| {
                 matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
@@ -157,31 +160,38 @@ fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
 #[test]
 fn incidents_and_upgrades() {
     let left = Left { commits: 2, findings: 1, exits: 1, crashes: 0, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 114_077);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 123_782);
+}
+
+#[test]
+fn what_comes_to_no_verdict_is_tried_twice() {
+    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 1, rechecks: 0, losses: 0 };
+    let policy = Policy { tries: 2, ..policy(false, false, Standby::Cold) };
+    assert_eq!(prove(policy, left), 750);
 }
 
 #[test]
 fn an_operator() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 2, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 531_297);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 727_281);
 }
 
 #[test]
 fn a_crash_anywhere() {
     let left = Left { commits: 2, findings: 0, exits: 1, crashes: 1, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 34_385);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 35_217);
 }
 
 #[test]
 fn two_crashes() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 2, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Cold), left), 40_358);
+    assert_eq!(prove(policy(true, false, Standby::Cold), left), 41_091);
 }
 
 #[test]
 fn an_exclusive_runtime_and_an_operator() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 1, requests: 2, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(false, true, Standby::Cold), left), 141_126);
+    assert_eq!(prove(policy(false, true, Standby::Cold), left), 204_262);
 }
 
 #[test]

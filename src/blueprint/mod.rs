@@ -38,7 +38,8 @@ mod run_tests;
 mod tests;
 
 pub use job::{
-    Checkpoint, Decision, Finding, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind, Workbench, missing,
+    Blame, Checkpoint, Decision, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind,
+    Workbench, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};

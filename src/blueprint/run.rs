@@ -11,7 +11,9 @@ use super::actions::agent::PATCH;
 use super::actions::revise::fresh;
 use super::actions::{Failure, Made, Stand};
 use super::fields::is_name;
-use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind, Workbench, missing};
+use super::job::{
+    Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench, missing,
+};
 use super::machine::{Event, Position};
 use super::parse::Problems;
 use super::schema::{Stage, Work};
@@ -64,6 +66,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whose failure it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::RunId { .. } | Self::Missing { .. } | Self::OtherBlueprint { .. } => Blame::Maker,
+            Self::Source { source, .. } => Blame::of_source(source),
+            Self::Store { .. } => Blame::Machine,
+        }
+    }
+
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -151,10 +162,14 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                 position => return self.end(position).await,
             };
             let Some(stage) = job.blueprint.stage(index) else {
-                return self.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
+                let reason = "the checkpoint is not of this blueprint".into();
+                return self.failed(format!("stage {index}"), reason, Blame::Maker);
             };
             if self.left().is_zero() {
-                return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
+                // An agent has all the time that there is; nothing else should need it.
+                let agents = job.blueprint.stages.iter().any(|stage| matches!(stage.work, Work::Agent { .. }));
+                let blame = if agents { Blame::Maker } else { Blame::Machine };
+                return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout), blame);
             }
             self.stage(index, stage).await;
         }
@@ -169,12 +184,16 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
         let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
-        let ended = match self.inputs(stage) {
-            Ok(inputs) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
-            Err(failure) => Ok(Err(failure)),
+        let refuted = self.refuted(stage).cloned();
+        let ended = match (self.inputs(stage), &refuted) {
+            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
+            (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
+            (Err(failure), None) => Ok(Err(failure)),
         };
         let late = ended.is_err();
-        let done = ended.unwrap_or_else(|_| Err(Failure::new(format!("took longer than {timeout:?}"))));
+        let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
+        let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
+        let done = ended.unwrap_or_else(|_| Err(too_late()));
         let ended = match self.settle(stage, done).await {
             Ok(summary) => Ok(summary),
             Err(failure) => Err(clean_failure(&self.job.secrets, failure).await),
@@ -182,15 +201,32 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.forget_private().await;
         let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
-            Err(Failure { reason, log }) => {
-                let log = log.and_then(|log| self.store.keep(&log).ok());
-                self.checkpoint.failure = Some(LastFailure { stage: stage.id.clone(), reason: reason.clone(), log });
+            Err(Failure { reason, log, blame }) => {
+                let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
+                self.note_refuted(stage, &reason, log.as_ref(), blame);
+                let (id, told) = (stage.id.clone(), reason.clone());
+                self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
                 let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
                 (event, StageEventKind::Failed, reason)
             }
         };
         self.checkpoint.machine.step(&self.job.blueprint, event);
         self.record(stage, attempt, kind, summary).await;
+    }
+
+    /// What this check has said already of the files as they are: asked again it could pass by chance.
+    fn refuted(&self, stage: &Stage) -> Option<&Refuted> {
+        let (action, commit) = (stage.work.name(), self.checkpoint.commit());
+        self.checkpoint.refuted.iter().find(|known| known.action == action && known.commit == *commit)
+    }
+
+    fn note_refuted(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
+        if !stage.work.is_check() || blame != Blame::Content || self.refuted(stage).is_some() {
+            return;
+        }
+        let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit().clone());
+        // A run ends after so many failures that this stays short.
+        self.checkpoint.refuted.push(Refuted { action, commit, reason: reason.to_owned(), log: log.cloned() });
     }
 
     async fn work(&mut self, stage: &Stage, inputs: Vec<(String, Artifact)>) -> Result<Made, Failure> {
@@ -212,7 +248,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
         let made = done?;
-        taken?;
+        // What a stage leaves that cannot be taken is its own doing.
+        taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
         let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
         let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
@@ -301,7 +338,10 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         match position {
             Position::Failed { stage, reason } => {
                 let stage = id(stage);
-                self.failed(stage, reason)
+                // An operator's no leads here too: then nothing but the blueprint is to blame.
+                let last = self.checkpoint.failure.as_ref().filter(|failure| failure.stage == stage);
+                let blame = last.map_or(Blame::Maker, |failure| failure.blame);
+                self.failed(stage, reason, blame)
             }
             Position::Paused { stage, .. } => {
                 let stage = id(stage);
@@ -317,16 +357,17 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let source = |source| Error::Source { run_id: self.job.run_id.clone(), source };
         let tree = mirror.tree(&commit).await.map_err(source)?;
         if tree == mirror.tree(&self.job.active).await.map_err(source)? {
-            let last = self.job.blueprint.stages.last().map(|stage| stage.id.clone()).unwrap_or_default();
-            return self.failed(last, "the blueprint ended without a change: the files are those of Active".into());
+            self.store.note("run_completed", now(), json!({"commit": commit, "unchanged": true}));
+            return Ok(Outcome::Unchanged { commit });
         }
         self.store.note("run_completed", now(), json!({"commit": commit}));
         Ok(Outcome::Done { commit })
     }
 
-    fn failed(&mut self, stage: String, reason: String) -> Result<Outcome, Error> {
-        self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason}));
-        Ok(Outcome::Failed { stage, reason })
+    fn failed(&mut self, stage: String, reason: String, blame: Blame) -> Result<Outcome, Error> {
+        self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason, "blame": blame}));
+        let commit = self.checkpoint.commit().clone();
+        Ok(Outcome::Failed { stage, reason, blame, commit })
     }
 }
 
@@ -357,7 +398,7 @@ async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     let clean = move || {
         let mut redactor = Redactor::knowing(&secrets);
         let reason = redactor.text(&failure.reason);
-        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)) }
+        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)), blame: failure.blame }
     };
     tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }

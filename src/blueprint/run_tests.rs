@@ -1,11 +1,11 @@
 //! Whole runs: real repositories, real agents, most of them hostile.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::job::{Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
+use super::job::{Blame, Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
 use super::library::Library;
 use super::{Error, parse, run};
 use crate::config::types::Agent;
@@ -28,7 +28,8 @@ impl Bench<'_> {
         assert_eq!(kept.as_ref(), Some(commit), "only commits that are kept are built");
         let ok = self.mirror.files(commit).await.unwrap().iter().any(|file| file.path == Path::new(path));
         let summary = format!("{what}: {path} is {}", if ok { "there" } else { "missing" });
-        Finding { ok, summary, log: format!("log of {what}"), product: ok.then(|| "/nix/store/x".into()) }
+        let (log, product) = (format!("log of {what}"), ok.then(|| "/nix/store/x".into()));
+        Finding { ok, summary, log, product, blame: Blame::Content }
     }
 }
 
@@ -214,7 +215,50 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     world.job.blueprint =
         parse("version: 1\nname: x\nstages: [{id: a, type: deterministic, action: checkout}]\n").unwrap();
     let (outcome, _) = world.run().await;
-    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("without a change")), "{outcome:?}");
+    assert_eq!(outcome, Outcome::Unchanged { commit: world.job.active.clone() });
+}
+
+/// A judge whose tests fail once and would pass then.
+#[derive(Default)]
+struct Flaky(Cell<u32>);
+
+impl Workbench for Flaky {
+    async fn build(&self, _: &ObjectId) -> Finding {
+        Finding { ok: true, ..Finding::default() }
+    }
+    async fn test(&self, _: &ObjectId) -> Finding {
+        self.0.set(self.0.get() + 1);
+        Finding {
+            ok: self.0.get() > 1,
+            summary: "1 of 1 checks fail".into(),
+            blame: Blame::Content,
+            ..Finding::default()
+        }
+    }
+    async fn lint(&self, commit: &ObjectId) -> Finding {
+        self.test(commit).await
+    }
+}
+
+#[tokio::test]
+async fn the_same_files_are_not_asked_until_they_pass() {
+    let mut world = World::new(ONE_AGENT, "exit 1").await;
+    world.repository.commit(&[("file", "new")], "flaky");
+    world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
+    for limit in [0, 1, 3] {
+        let text = format!(
+            "version: 1\nname: x\nstages:\n  - {{id: a, type: deterministic, action: checkout}}\n  \
+             - {{id: b, type: deterministic, action: run_tests, retry_limit: {limit}}}\n"
+        );
+        world.job.blueprint = parse(&text).unwrap();
+        world.job.run_id = format!("run_{limit}");
+        let bench = Flaky::default();
+        let outcome = run(&world.job, None, &bench, &mut Events::default()).await.unwrap();
+        let commit = world.job.followed.clone().unwrap();
+        let reason = "1 of 1 checks fail".to_owned();
+        assert_eq!(outcome, Outcome::Failed { stage: "b".into(), reason, blame: Blame::Content, commit });
+        assert_eq!(bench.0.get(), 1, "asked once");
+    }
 }
 
 #[tokio::test]
@@ -260,7 +304,7 @@ async fn what_cannot_be_taken_fails_the_stage_by_name() {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
         assert!(
-            matches!(&outcome, Outcome::Failed { stage, reason } if stage == "work" && reason.contains(told)),
+            matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. } if stage == "work" && reason.contains(told)),
             "{script}: {outcome:?}"
         );
     }
@@ -332,7 +376,10 @@ async fn artifacts_flow_and_an_operator_decides() {
     let mut rejected = *checkpoint.clone();
     rejected.decide(&world.job.blueprint, Decision::Reject { reason: "not like this".into() });
     let (outcome, ..) = world.run_from(Some(rejected)).await;
-    assert_eq!(outcome.unwrap(), Outcome::Failed { stage: "bundle".into(), reason: "not like this".into() });
+    let outcome = outcome.unwrap();
+    let told = matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. }
+        if stage == "bundle" && reason == "not like this");
+    assert!(told, "{outcome:?}");
     let mut approved = *checkpoint;
     approved.decide(&world.job.blueprint, Decision::Approve);
     let (outcome, events, _) = world.run_from(Some(approved)).await;

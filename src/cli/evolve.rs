@@ -162,8 +162,7 @@ fn outcome(entry: &HistoryEntry) -> Result<(), CommandError> {
         Some(MaintenanceAction::Promoted | MaintenanceAction::Unchanged) => Ok(()),
         Some(MaintenanceAction::RolledBack) => failed(Kind::RolledBack, "Previous was restored"),
         Some(MaintenanceAction::Rejected) => failed(Kind::Rejected, "the candidate was rejected"),
-        Some(MaintenanceAction::Deferred | MaintenanceAction::Restarted) | None => {
-            failed(Kind::Failed, "an operator is needed")
-        }
+        Some(MaintenanceAction::Deferred) => failed(Kind::Failed, "there is no verdict"),
+        Some(MaintenanceAction::Restarted) | None => failed(Kind::Failed, "an operator is needed"),
     }
 }

@@ -29,6 +29,7 @@ pub mod journal;
 mod journald;
 pub mod keeper;
 pub mod lift;
+pub mod logger;
 pub mod pause;
 mod progress;
 pub mod reexec;

@@ -482,7 +482,7 @@ pub enum MaintenanceAction {
     RolledBack,
     /// Active was started again.
     Restarted,
-    /// Nothing could be done; an operator is asked.
+    /// There is no verdict, for no fault of the commit or repair: it is tried again later, or an operator is needed.
     Deferred,
 }
 

@@ -89,6 +89,9 @@ pub struct InstanceStatus {
     pub started_at: Option<Timestamp>,
     /// What its process tree uses.
     pub usage: ProcessUsage,
+    /// Bytes that it printed and that are not in its log: too fast for the log or for the disk, or the disk was full.
+    #[serde(default)]
+    pub log_dropped_bytes: Option<u64>,
 }
 
 /// A version in one of the three states.

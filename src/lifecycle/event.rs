@@ -78,12 +78,24 @@ pub enum Event {
         /// The engine's own state, opaque here.
         checkpoint: String,
     },
+    /// The commit that an evolution is about is known: what an operator's words or the followed ref mean.
+    Aimed {
+        /// The evolution.
+        evolution: EvolutionId,
+        /// The commit, in hex.
+        rev: String,
+        /// Its tree, in hex.
+        tree: String,
+    },
     /// There is no candidate.
     BuildFailed {
         /// Of this evolution.
         evolution: EvolutionId,
         /// Why, for a person.
         reason: String,
+        /// Whose failure it is.
+        #[serde(default)]
+        fault: Fault,
     },
     /// The judge has spoken.
     Validated {
@@ -162,6 +174,24 @@ pub enum Event {
         /// What.
         request: Request,
     },
+}
+
+/// Whose failure it is that there is no candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Fault {
+    /// The content's own: it does not evaluate or build, or its checks fail. That is a verdict about it.
+    Content {
+        /// Its git tree.
+        tree: String,
+        /// Its store path; empty where it was not built.
+        store_path: String,
+    },
+    /// The blueprint's or its agent's: nothing was made that could be judged.
+    #[default]
+    Maker,
+    /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time. That is no verdict.
+    Machine,
 }
 
 /// What a new supervisor found in a slot.

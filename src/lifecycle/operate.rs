@@ -80,18 +80,24 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution that does already what is asked: rei follows a ref, and may have begun before the operator asks.
-    pub fn under_way(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
+    /// The evolution that does already what is asked, or has decided it just now: rei follows a ref, and may have begun
+    /// before the operator asks.
+    pub fn answers(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
         let Caller::Operator(_) = who else { return None };
-        let Request::Evolve { rev: Some(asked), blueprint } = request else { return None };
-        let evolution = self.evolution.as_ref().filter(|_| !matches!(self.phase, Phase::RollingBack { .. }))?;
-        let same_rev = evolution
-            .rev
-            .as_deref()
-            .is_some_and(|rev| asked.len() >= ABBREVIATION_MIN && rev.starts_with(asked.as_str()));
-        let same_blueprint = blueprint.as_ref().is_none_or(|asked| *asked == evolution.blueprint);
-        (same_rev && same_blueprint).then_some(&evolution.id)
+        let Request::Evolve { rev, blueprint } = request else { return None };
+        let is_asked = |of: &str| match rev {
+            Some(asked) => asked.len() >= ABBREVIATION_MIN && of.starts_with(asked.as_str()),
+            None => self.followed.as_deref() == Some(of),
+        };
+        let Some(current) = &self.evolution else {
+            let last = self.last.as_ref().filter(|_| blueprint.is_none() && rev.is_some())?;
+            return (is_asked(&last.rev) && self.is_decided(&last.tree)).then_some(&last.evolution);
+        };
+        let same_rev = current.rev.as_deref().is_some_and(is_asked);
+        let same_blueprint = blueprint.as_ref().is_none_or(|asked| *asked == current.blueprint);
+        let goes_back = matches!(self.phase, Phase::RollingBack { .. });
+        (same_rev && same_blueprint && !goes_back).then_some(&current.id)
     }
 
     fn refuse_evolve(&self, rev: Option<&str>) -> Option<Refusal> {
@@ -212,9 +218,7 @@ impl Lifecycle {
                 self.attempts.clear();
                 self.recent.clear();
             }
-            Request::Lift { content } => {
-                self.quarantine.retain(|entry| !entry.answers_to(&content));
-            }
+            Request::Lift { content } => self.lift(&content),
             Request::Settle { trust, reason } => self.settle(out, by, trust, &reason),
         }
     }

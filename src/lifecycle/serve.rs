@@ -128,7 +128,7 @@ impl Lifecycle {
     fn trial_ended(&mut self, out: &mut Out, slot: Slot, exit: String, ran_ms: u64, reason: String) {
         match self.phase {
             Phase::Installing if self.slots[slot.index()].quick_exits + 1 >= FIRST_EXITS_MAX => {
-                out.push(Effect::GiveUp { reason: format!("the first version does not stay up: {exit}") });
+                self.give_up(out, format!("the first version does not stay up: {exit}"));
             }
             Phase::Installing => self.start_again(out, slot, exit, ran_ms),
             Phase::Canary { stage: CanaryStage::Preparing | CanaryStage::Stopping } => {

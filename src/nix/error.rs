@@ -298,6 +298,45 @@ impl Error {
         Self::Unreadable { what: what.into(), output: bounded(output.trim(), TELLING_BYTES_MAX).to_owned() }
     }
 
+    /// Whether the flake itself is at fault, as far as Nix's words tell: it does not evaluate, or has not what is asked
+    /// for. A flake can forge the words of the other kind; so what follows from those must be bounded.
+    pub fn is_of_the_flake(&self) -> bool {
+        match self {
+            Self::NoPackage { .. } | Self::NotADerivation { .. } | Self::TooManyChecks { .. } => true,
+            Self::Failed { problem, .. } => match problem {
+                Problem::NoFlake
+                | Problem::Unlocked
+                | Problem::ImportFromDerivation
+                | Problem::Recursion
+                | Problem::Impure
+                | Problem::HashMismatch
+                | Problem::Other => true,
+                Problem::Daemon
+                | Problem::Permission
+                | Problem::NotARepository
+                | Problem::Owner
+                | Problem::NoRevision
+                | Problem::DiskFull
+                | Problem::Network
+                | Problem::Gone
+                | Problem::NoNamespaces => false,
+            },
+            Self::Missing { .. }
+            | Self::Old { .. }
+            | Self::Unreadable { .. }
+            | Self::Run { .. }
+            | Self::BadReference { .. }
+            | Self::NotInStore { .. }
+            | Self::NoStore { .. }
+            | Self::Damaged { .. }
+            | Self::File { .. }
+            | Self::NoGeneration { .. }
+            | Self::DeadGeneration { .. }
+            | Self::ProfileBusy { .. }
+            | Self::BadName { .. } => false,
+        }
+    }
+
     /// The problem behind it, where Nix told one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {

@@ -162,6 +162,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is about what was asked for or put into a workspace, and not about what the machine or network does.
+    pub fn is_of_what_was_given(&self) -> bool {
+        matches!(
+            self,
+            Self::RefName { .. }
+                | Self::NoSuchRef { .. }
+                | Self::ObjectFormat { .. }
+                | Self::Nested { .. }
+                | Self::Special { .. }
+                | Self::LinkOut { .. }
+        )
+    }
+
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

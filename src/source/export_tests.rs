@@ -1,6 +1,7 @@
 //! Trees that git itself would not make, and what is no file.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -8,6 +9,7 @@ use super::error::Error;
 use super::mirror::Mirror;
 use super::parse::ObjectId;
 use super::testing::Repository;
+use crate::interface::types::CandidateId;
 
 /// Writes a tree as it is, whatever git thinks of it: modes, names and objects.
 fn raw_tree(repository: &Repository, entries: &[(&str, &[u8], &str)]) -> String {
@@ -122,4 +124,39 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Ou
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })
     .await
+}
+
+#[tokio::test]
+async fn what_nothing_needs_is_forgotten_and_what_serves_is_kept() {
+    let repository = Repository::new();
+    let first = repository.commit(&[("file", "text")], "first");
+    let tree = repository.git(&["rev-parse", &format!("{first}^{{tree}}")]);
+    let (mirror, commit, state) = mirrored(&repository, &tree).await;
+    let (ended, current) = (CandidateId::numbered(1), CandidateId::numbered(2));
+    for id in [&ended, &current] {
+        mirror.keep_candidate(id, &commit).await.unwrap();
+    }
+    let unknown = ObjectId::parse(&"1".repeat(40)).unwrap();
+    for _ in 0..2 {
+        mirror.keep_only(&[commit.clone(), unknown.clone()].into(), |id| *id == current).await.unwrap();
+        assert_eq!(mirror.candidate(&ended).await.unwrap(), None);
+        assert_eq!(mirror.candidate(&current).await.unwrap().as_ref(), Some(&commit));
+    }
+    mirror.keep_only(&[].into(), |_| false).await.unwrap();
+    assert_eq!(mirror.candidate(&current).await.unwrap(), None);
+    let kept = std::process::Command::new("git").arg("--git-dir").arg(mirror.git_dir()).args(["for-each-ref"]).output();
+    let kept = String::from_utf8(kept.unwrap().stdout).unwrap();
+    assert!(kept.contains("refs/rei/followed") && kept.lines().count() == 1, "{kept}");
+
+    // A directory that a crash left, with one inside that its owner may not enter; and one that somebody works in.
+    let left = state.path().join("source/scratch/take-cand_0001");
+    std::fs::create_dir_all(left.join("closed/deep")).unwrap();
+    std::fs::set_permissions(left.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let exported = mirror.export(&commit).await.unwrap();
+    mirror.sweep().await.unwrap();
+    assert!(!left.exists() && exported.dir().exists());
+    let dir = exported.dir();
+    drop(exported);
+    mirror.sweep().await.unwrap();
+    assert!(!dir.exists(), "nobody works in it any more");
 }

@@ -14,7 +14,7 @@ use crate::interface::client::{ClientError, EvolutionClient};
 use crate::lifecycle::Slot;
 use crate::report::chain;
 use crate::runtime::instance::{EndedBy, Instance, StopBy};
-use crate::runtime::logs::Log;
+use crate::runtime::logs::{Log, Logger};
 use crate::runtime::notify::{Notification, NotifySocket};
 use crate::runtime::probe::{ProbeResult, Probes, Target};
 use crate::runtime::table::InstanceTable;
@@ -38,6 +38,7 @@ pub struct Attend {
     pub instance: Instance,
     pub since: Instant,
     pub log: Arc<Log>,
+    pub logger: Logger,
     pub notify: Option<NotifySocket>,
     pub said: Said,
     pub table: Arc<InstanceTable>,
@@ -158,6 +159,7 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
         tokio::time::sleep(LAST_WORDS_PAUSE).await;
     }
     let log = it.log.recent();
+    it.logger.forget(it.instance.id());
     let secrets = it.tools.secrets.clone();
     let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log, &secrets));
     let Ok(exit) = read.await else { return };
@@ -180,6 +182,7 @@ async fn obey(it: &mut Attend, teller: &Teller, order: Order) {
     if ended.tree.survivors > 0 {
         tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
     }
+    it.logger.forget(it.instance.id());
     teller.tell(News::Stopped).await;
 }
 

@@ -160,6 +160,11 @@ impl Chronicle {
                     trip.note(reason.clone());
                 }
             }
+            Event::Aimed { evolution, rev, .. } => {
+                if let Some(trip) = self.trip.as_mut().filter(|trip| trip.id == *evolution) {
+                    trip.rev = Some(rev.clone());
+                }
+            }
             Event::Diagnosed { evolution, .. }
             | Event::StageReached { evolution, .. }
             | Event::BuildPaused { evolution, .. }

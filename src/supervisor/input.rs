@@ -9,6 +9,7 @@ use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, Ru
 use crate::lifecycle::{Caller, Event, Plan, Request, Slot};
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
+use crate::runtime::logs::{LogError, Logger};
 
 /// Inputs that may wait: a probe result each 50 ms for a minute, with room. A full queue makes senders wait.
 pub const INPUTS_MAX: usize = 1024;
@@ -45,6 +46,8 @@ pub enum Input {
     Ask(Ask),
     /// A keeper in place of one that had ended, or why there is none.
     Keeper(Result<Keeper, StoreError>),
+    /// A logger in place of one that had ended, or why there is none.
+    Logger(Result<Logger, LogError>),
     /// A process of an instance called the control socket.
     Intruder(String),
 }

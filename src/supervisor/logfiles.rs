@@ -218,7 +218,7 @@ fn older(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::logs::{LogError, pipe};
+    use crate::runtime::logs::{LogError, Logger, pipe, serve};
     use std::fs::File;
     use std::io::Write;
 
@@ -233,10 +233,11 @@ mod tests {
     async fn printed(path: &Path, text: &str) -> Result<Log, LogError> {
         let (read, write) = pipe().unwrap();
         File::from(write).write_all(text.as_bytes()).unwrap();
-        let log = Log::start(read, path, 1000)?;
-        while !log.is_finished() {
-            tokio::task::yield_now().await;
-        }
+        let (ours, theirs) = Logger::connection().unwrap();
+        let dir = path.parent().unwrap().to_owned();
+        let thread = std::thread::spawn(move || serve(theirs, &dir));
+        let log = Logger::of(ours).resume("1", &read, path, 1000)?;
+        thread.join().unwrap().unwrap();
         Ok(log)
     }
 

@@ -20,7 +20,7 @@
 //! | `witness`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `regain` | what no store has, taken back from the instances |
-//! | `keep` | the store of descriptors that outlives the supervisor |
+//! | `keep`, `logger` | the store of descriptors that outlives the supervisor; who reads what instances print |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
 //! | `mend` | what a process of the same user took from rei, given back and told |
 //! | `memory` | what the start and evolutions needed is given back |
@@ -33,6 +33,7 @@ mod clock;
 mod input;
 mod keep;
 mod logfiles;
+mod logger;
 mod logpipe;
 mod memory;
 mod mend;
@@ -62,6 +63,7 @@ mod watch;
 mod witness;
 mod work;
 
+pub use memory::give_back;
 pub use paths::Paths;
 pub use shell::End;
 pub use start::{StartError, supervise};

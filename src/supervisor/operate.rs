@@ -51,7 +51,7 @@ impl Shell {
     /// An operator's request: refused with a reason, or taken.
     pub(super) fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         let generation = |core: &Lifecycle| core.active().map_or(0, |active| active.generation);
-        if let Some(evolution) = self.core.under_way(&who, &request) {
+        if let Some(evolution) = self.core.answers(&who, &request) {
             return Ok((evolution.0.clone(), generation(&self.core)));
         }
         if let Some(refusal) = self.core.refusal(&who, &request) {

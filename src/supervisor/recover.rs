@@ -136,7 +136,7 @@ impl Shell {
 
     /// An instance ended and nobody saw how; what it said at last is a signal all the same.
     fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
-        let (inputs, id) = (self.inputs.clone(), entry.id.clone());
+        let (inputs, id, logger) = (self.inputs.clone(), entry.id.clone(), self.occupants.logger.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
         let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
         let secrets = self.tools.secrets.clone();
@@ -146,6 +146,7 @@ impl Shell {
                 tokio::time::sleep(LAST_WORDS_PAUSE).await;
             }
             let words = log.recent();
+            logger.forget(&id);
             let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
             if let Ok(exit) = read.await {
                 let news = News::Crashed { store_path, exit };

@@ -85,6 +85,9 @@ pub struct Shell {
     pub(super) traffic: Arc<Mutex<Traffic>>,
     pub(super) store: Store,
     pub(super) lifeline: Lifeline,
+    pub(super) logger_lifeline: Lifeline,
+    /// When the logger was found or started.
+    pub(super) logger_since: Instant,
     /// The program, as it was found at the start: a newer one may be in its place.
     pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
@@ -149,6 +152,7 @@ impl Shell {
                 }
                 () = sleep_until(again_at) => {}
                 () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
+                () = self.logger_lifeline.cut() => self.renew_logger(),
                 () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
                 tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
@@ -246,6 +250,7 @@ impl Shell {
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),
             Input::Keeper(started) => self.on_keeper(started),
+            Input::Logger(started) => self.on_logger(started),
             Input::Intruder(detail) => self.on_intruder(detail),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,8 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::keep::{Kept, Store, keep, keep_copy};
-use super::logfiles::{LogFiles, SlotLog};
+use super::logfiles::SlotLog;
+use super::logger::keep_logger;
 use super::logpipe::{self, Ahead};
 use super::recover::drains;
 use super::rules::Rules;
@@ -26,7 +26,7 @@ use crate::report::chain;
 use crate::runtime::instance::Instance;
 use crate::runtime::isolation::Sandbox;
 use crate::runtime::keeper::INSTANCE_PREFIX;
-use crate::runtime::logs::Log;
+use crate::runtime::logs::{Log, Logger};
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
@@ -45,9 +45,12 @@ pub struct Occupants {
     leaving: Vec<Occupant>,
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
-    logs: [Option<SlotLog>; 2],
+    /// What the last instance of each slot printed.
+    pub logs: [Option<SlotLog>; 2],
     /// The store path that had the sockets of each slot last.
     last: [Option<String>; 2],
+    /// Who reads what they print.
+    pub logger: Logger,
     rules: Rules,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
@@ -66,8 +69,10 @@ pub struct Occupant {
     pub since: Instant,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
+    /// What it prints.
+    pub log: Arc<Log>,
     /// Copies of what the descriptor store keeps for it, should the store be lost.
-    kept: Vec<(String, OwnedFd)>,
+    pub kept: Vec<(String, OwnedFd)>,
 }
 
 /// What an occupant's task is asked to do.
@@ -98,7 +103,7 @@ pub struct Wanted<'a> {
 
 impl Occupants {
     /// Nothing runs yet.
-    pub fn new(trees: Trees, table: InstanceTable) -> Self {
+    pub fn new(trees: Trees, table: InstanceTable, logger: Logger) -> Self {
         Self {
             trees,
             table: Arc::new(table),
@@ -107,6 +112,7 @@ impl Occupants {
             ending: Vec::new(),
             logs: [None, None],
             last: [None, None],
+            logger,
             rules: Rules::default(),
             released: Vec::new(),
             ahead: Ahead::default(),
@@ -209,9 +215,7 @@ impl Occupants {
         let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
-        let (read, of_pipe) = pipe.belongs_to(&id, wanted.store);
-        kept.extend(of_pipe);
-        let log = match self.read_log(wanted, read, |files| files.begin(&id, wanted.store_path)) {
+        let log = match self.begin_log(wanted, &id, &pipe.read) {
             Ok(log) => log,
             Err(why) => {
                 self.release(&id);
@@ -219,24 +223,11 @@ impl Occupants {
                 return Err(why);
             }
         };
+        kept.extend(pipe.belongs_to(&id, wanted.store));
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
         let occupant = self.occupy(wanted, instance, log, notify, Said::default(), kept);
         self.slots[wanted.slot.index()] = Some(occupant);
         Ok(started)
-    }
-
-    fn read_log(
-        &mut self,
-        wanted: &Wanted<'_>,
-        read: OwnedFd,
-        file: impl FnOnce(&LogFiles) -> io::Result<PathBuf>,
-    ) -> Result<Arc<Log>, String> {
-        let bytes_max = wanted.tools.config.state.log_bytes;
-        let files = LogFiles::new(&wanted.tools.paths.log(wanted.slot), bytes_max);
-        let path = file(&files).map_err(|error| format!("cannot make the file of its log: {error}"))?;
-        let log = Arc::new(Log::start(read, &path, bytes_max).map_err(|error| chain(&error))?);
-        self.logs[wanted.slot.index()] = Some(SlotLog::new(log.clone(), path, files));
-        Ok(log)
     }
 
     fn spawn(
@@ -368,8 +359,7 @@ impl Occupants {
         let instance = match adopted {
             Ok(instance) => instance,
             Err(why) => {
-                let log =
-                    pipe.and_then(|pipe| self.read_log(wanted, pipe, |files| files.resume(id, wanted.store_path)).ok());
+                let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(&pipe)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
                 self.release(id);
                 return Err(Gone { why, log });
@@ -380,7 +370,7 @@ impl Occupants {
         {
             keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.adopt_log(wanted, id, pipe, &mut kept).map_err(|why| Gone { why, log: None })?;
+        let log = self.resume_log(wanted, id, pipe.as_ref()).map_err(|why| Gone { why, log: None })?;
         let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
@@ -389,25 +379,6 @@ impl Occupants {
             }
         };
         Ok(self.occupy(wanted, instance, log, notify, Said { ready, notified: ready || entry.said_ready }, kept))
-    }
-
-    fn adopt_log(
-        &mut self,
-        wanted: &Wanted<'_>,
-        id: &str,
-        pipe: Option<OwnedFd>,
-        kept: &mut Kept,
-    ) -> Result<Arc<Log>, String> {
-        let pipe = match pipe {
-            Some(pipe) => pipe,
-            // Its output goes nowhere any more; an empty pipe stands for it.
-            None => {
-                let (read, of_pipe) = self.ahead.take(id, wanted.store)?.belongs_to(id, wanted.store);
-                kept.extend(of_pipe);
-                read
-            }
-        };
-        self.read_log(wanted, pipe, |files| files.resume(id, wanted.store_path))
     }
 
     fn adopt_notify(
@@ -432,12 +403,18 @@ impl Occupants {
 
     /// What a new descriptor store must be given for the instances.
     pub fn store_all(&self, store: &Store) {
-        let instances = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
+        let instances = self.all().flat_map(|occupant| &occupant.kept);
         for (name, fd) in instances.chain(self.ahead.kept()) {
             if let Err(error) = lock(store).store(name, fd.as_fd()) {
                 tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
             }
         }
+        keep_logger(&self.logger, store);
+    }
+
+    /// All that are there, also those whose slot has a fresh one.
+    pub fn all(&self) -> impl Iterator<Item = &Occupant> {
+        self.slots.iter().flatten().chain(&self.leaving)
     }
 
     fn occupy(
@@ -450,6 +427,7 @@ impl Occupants {
         kept: Kept,
     ) -> Occupant {
         let (orders, received) = mpsc::channel(4);
+        let read = log.clone();
         let (id, pid) = (instance.id().to_owned(), instance.pid());
         let now = Instant::now();
         let since = now.checked_sub(process::age(instance.start_ticks())).unwrap_or(now);
@@ -459,6 +437,7 @@ impl Occupants {
             instance,
             since,
             log,
+            logger: self.logger.clone(),
             notify,
             said,
             table: self.table.clone(),
@@ -467,7 +446,7 @@ impl Occupants {
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        Occupant { id, slot: wanted.slot, pid, since, orders, task, kept }
+        Occupant { id, slot: wanted.slot, pid, since, orders, task, log: read, kept }
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
@@ -517,7 +496,7 @@ impl Drop for Occupants {
     /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
     /// of the instance are killed and its last words are told.
     fn drop(&mut self) {
-        for occupant in self.slots.iter().flatten().chain(&self.leaving) {
+        for occupant in self.all() {
             occupant.task.abort();
         }
     }

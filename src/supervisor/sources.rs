@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::tools::Tools;
-use super::work::reason;
+use super::work::Failed;
 use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
 
@@ -17,6 +17,8 @@ const ROOT_PREFIX: &str = "tree_";
 /// Sources that are kept for a next time: Active's, Previous', and those of some candidates.
 const KEPT_MAX: usize = 8;
 
+/// Commits whose description is remembered: some evolutions' worth, and a few kilobytes.
+const DESCRIBED_MAX: usize = 32;
 /// Active and Previous.
 const SERVING: usize = 2;
 
@@ -28,6 +30,8 @@ pub struct Sources(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     by_tree: BTreeMap<ObjectId, Entry>,
+    /// What flakes are told of commits, which never changes.
+    described: BTreeMap<ObjectId, Described>,
     /// Counts uses.
     clock: u64,
 }
@@ -80,6 +84,13 @@ impl Known {
         Some(entry.source.clone()).filter(|source| source.is_there())
     }
 
+    fn describe(&mut self, commit: &ObjectId, described: &Described) {
+        if self.described.len() >= DESCRIBED_MAX {
+            self.described.clear();
+        }
+        self.described.insert(commit.clone(), described.clone());
+    }
+
     fn insert(&mut self, tree: ObjectId, source: Arc<Source>) {
         self.by_tree.insert(tree, Entry { source, used: self.clock });
     }
@@ -108,10 +119,17 @@ impl Sources {
     ///
     /// # Errors
     /// Why not, for a person.
-    pub async fn flake(&self, tools: &Tools, commit: &ObjectId) -> Result<Held, String> {
-        let described = tools.mirror.describe(commit).await.map_err(|error| reason(&error, error.hint()))?;
+    pub async fn flake(&self, tools: &Tools, commit: &ObjectId) -> Result<Held, Failed> {
         // Whoever wants the same tree meanwhile waits for it instead of writing it too.
         let mut known = self.0.lock().await;
+        let described = match known.described.get(commit) {
+            Some(described) => described.clone(),
+            None => {
+                let described = tools.mirror.describe(commit).await?;
+                known.describe(commit, &described);
+                described
+            }
+        };
         let source = match known.find(&described.tree) {
             Some(source) => source,
             None => {
@@ -123,8 +141,7 @@ impl Sources {
         };
         drop(known);
         let flake = FlakeRef::tree(&source.path, &source.nar_hash)
-            .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))
-            .map_err(|error| reason(&error, error.hint()))?;
+            .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))?;
         Ok(Held { flake: flake.in_dir(&tools.config.runtime.dir), _source: source })
     }
 }
@@ -150,19 +167,61 @@ impl Sources {
 }
 
 /// Writes the files of a commit and adds them to the store.
-async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Result<Source, String> {
-    let source = |error: crate::source::Error| reason(&error, error.hint());
-    let store = |error: crate::nix::Error| reason(&error, error.hint());
-    let root = tools.roots.path(&format!("{ROOT_PREFIX}{}", described.tree)).map_err(store)?;
-    let nix = tools.nix().await.map_err(store)?;
-    let exported = tools.mirror.export(commit).await.map_err(source)?;
+async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Result<Source, Failed> {
+    let root = tools.roots.path(&format!("{ROOT_PREFIX}{}", described.tree))?;
+    let nix = tools.nix().await?;
+    let exported = tools.mirror.export(commit).await?;
     for submodule in exported.submodules() {
         tracing::warn!(%commit, path = %submodule.display(), "a submodule is an empty directory in a build");
     }
     let added = nix.add_rooted(&exported.dir(), &root).await;
     if let Err(error) = exported.remove().await {
-        tracing::warn!(error = source(error), "cannot remove what a build no longer needs");
+        tracing::warn!(error = crate::report::chain(&error), "cannot remove what a build no longer needs");
     }
-    let (path, nar_hash) = added.map_err(store)?;
+    let (path, nar_hash) = added?;
     Ok(Source { path, nar_hash, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree as if it were in the store.
+    fn add(known: &mut Known, dir: &std::path::Path, number: u32) -> (ObjectId, Arc<Source>) {
+        let tree = ObjectId::parse(&format!("{number:040x}")).unwrap();
+        let (path, root) = (dir.join(format!("{number}-source")), dir.join(format!("{ROOT_PREFIX}{tree}")));
+        std::fs::create_dir(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &root).unwrap();
+        let source = Arc::new(Source { path, nar_hash: String::new(), root });
+        known.insert(tree.clone(), source.clone());
+        (tree, source)
+    }
+
+    #[test]
+    fn a_tree_is_found_again_until_the_store_or_its_root_is_gone() {
+        let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
+        let (tree, source) = add(&mut known, dir.path(), 1);
+        assert!(known.find(&tree).is_some_and(|found| Arc::ptr_eq(&found, &source)), "it would be written again");
+        std::fs::remove_file(&source.root).unwrap();
+        assert!(known.find(&tree).is_none(), "the garbage collector may take it");
+        std::os::unix::fs::symlink(&source.path, &source.root).unwrap();
+        std::fs::remove_dir(&source.path).unwrap();
+        assert!(known.find(&tree).is_none());
+    }
+
+    #[test]
+    fn the_longest_unused_go_and_who_evaluates_keeps_its_source() {
+        let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
+        let (first, held) = add(&mut known, dir.path(), 1);
+        let others: Vec<_> = (2..=4).map(|number| add(&mut known, dir.path(), number).0).collect();
+        assert!(known.find(&others[0]).is_some() && known.find(&others[2]).is_some());
+        known.shrink_to(2);
+        let left: Vec<_> = known.by_tree.keys().cloned().collect();
+        assert_eq!(left, [first.clone(), others[2].clone()], "the first is held, and the last was used last");
+        known.drop_idle(|_| true);
+        assert!(known.by_tree.keys().eq([&first]) && held.is_there());
+        let roots = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let roots = roots.filter(|entry| entry.file_name().to_string_lossy().starts_with(ROOT_PREFIX));
+        assert_eq!(roots.count(), 1);
+    }
 }

@@ -12,6 +12,7 @@ use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
 use super::keep;
+use super::logger;
 use super::memory;
 use super::mend::{self, Standing};
 use super::needed::Needed;
@@ -41,6 +42,7 @@ use crate::process;
 use crate::redact::Secrets;
 use crate::report::chain;
 use crate::runtime::keeper::StoreError;
+use crate::runtime::logs::LogError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
 use crate::runtime::traffic::OpenError;
@@ -115,6 +117,9 @@ pub enum StartError {
     /// The keeper cannot be had.
     #[error("cannot have a keeper of the listening sockets")]
     Keeper(#[from] StoreError),
+    /// Nobody can read what instances print.
+    #[error("cannot have a logger of what instances print")]
+    Logger(#[from] LogError),
     /// A socket of the supervisor cannot be opened.
     #[error("cannot serve {}", path.display())]
     Socket {
@@ -168,6 +173,7 @@ impl StartError {
                 "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end it: kill {pid}"
             )),
             Self::Keeper(error) => error.hint(),
+            Self::Logger(_) => None,
             Self::Socket { source, .. } => source.hint(),
             Self::Operators { name, .. } => {
                 Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
@@ -340,6 +346,7 @@ async fn begin(
         tools.mirror.look().await?;
     }
     let alarm = lock(&traffic).alarm();
+    let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
     let mut shell = Shell {
         core,
@@ -353,10 +360,12 @@ async fn begin(
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
         traffic,
         lifeline: keep::Lifeline::of(&store),
+        logger_lifeline: logger::lifeline(&logger),
+        logger_since: Instant::now(),
         store,
         exe: exe.to_owned(),
         alarm: alarm.map_err(io("watch"))?,
-        occupants: Occupants::new(trees, table),
+        occupants: Occupants::new(trees, table, logger),
         watch: Watch::new(&tools.config),
         draining: None,
         working: Vec::new(),

@@ -138,6 +138,7 @@ impl Shell {
                 restarts: Some(state.restarts),
                 ..usage
             },
+            log_dropped_bytes: occupant.map(|occupant| occupant.log.stats().dropped_bytes),
         })
     }
 
@@ -197,6 +198,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
         Event::Diagnosed { context, .. } => ("phase", format!("context {context}")),
+        Event::Aimed { rev, .. } => ("phase", format!("it is about commit {rev}")),
         Event::StageReached { stage, .. } => ("progress", format!("blueprint stage {stage}")),
         Event::Built { version, .. } => ("phase", format!("built {}", version.store_path)),
         Event::BuildPaused { stage, .. } => ("phase", format!("the blueprint waits after stage {stage}")),

@@ -88,6 +88,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         | Event::Configured { .. }
         | Event::Diagnosed { .. }
         | Event::StageReached { .. }
+        | Event::Aimed { .. }
         | Event::BuildFailed { .. }
         | Event::GenerationPrepared { .. }
         | Event::GenerationFailed { .. }
@@ -153,6 +154,6 @@ fn record(maintenance: &Maintenance) -> (Weight, String) {
             (Weight::Warning, format!("{evolution}rolled back, Active is {active} again: {reason}"))
         }
         MaintenanceAction::Restarted => (Weight::Warning, format!("Active is started again: {reason}")),
-        MaintenanceAction::Deferred => (Weight::Warning, format!("{evolution}an operator is asked: {reason}")),
+        MaintenanceAction::Deferred => (Weight::Warning, format!("{evolution}put off, Active stays: {reason}")),
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 use super::needed::Needed;
 use super::paths::Paths;
 use super::sources::{Held, Sources};
+use super::work::Failed;
 use crate::config::Config;
 use crate::interface::operations::StateStatus;
 use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
@@ -103,7 +104,7 @@ impl Tools {
     ///
     /// # Errors
     /// Why its files cannot be in the store.
-    pub async fn flake(&self, commit: &ObjectId) -> Result<Held, String> {
+    pub async fn flake(&self, commit: &ObjectId) -> Result<Held, Failed> {
         self.sources.flake(self, commit).await
     }
 

@@ -10,6 +10,7 @@ mod kills;
 mod lab;
 mod ledger;
 mod load;
+mod logs;
 mod loss;
 mod orphan;
 mod recall;

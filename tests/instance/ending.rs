@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use rei::config::StopMode;
 use rei::process;
 use rei::runtime::instance::{EndedBy, Instance, StopBy};
-use rei::runtime::logs::{self, Log};
+use rei::runtime::logs::{self, Logger};
 use rei::runtime::usage::UsageMeter;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, Start, path_variable, until};
@@ -240,7 +240,11 @@ async fn usage_counts_the_tree() {
 async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     let lab = Lab::new();
     let (read, write) = logs::pipe().unwrap();
-    let log = Log::start(read, &lab.path("log"), 1 << 20).unwrap();
+    let (ours, theirs) = Logger::connection().unwrap();
+    let dir = lab.dir.path().to_owned();
+    let thread = std::thread::spawn(move || logs::serve(theirs, &dir).unwrap());
+    let logger = Logger::of(ours);
+    let log = logger.read("flood", &read, &lab.path("log"), 1 << 20).unwrap();
     let start = Start { env: path_variable(), output: Some(write.as_fd()), ..Start::default() };
     let script = "yes flood | head -c 60000000; echo; echo the end";
     let mut instance = lab.start("flood", Path::new("/bin/sh"), &["-c", script], &start);
@@ -248,8 +252,11 @@ async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     drop(write);
     assert!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().success());
     instance.end().await;
+    until("the last words", || log.is_finished().then_some(()));
+    drop(logger);
+    thread.join().unwrap();
+    let stats = log.stats();
     let size = |name| std::fs::metadata(lab.path(name)).unwrap().len();
-    let stats = log.finish().await;
     assert_eq!(stats.read_bytes, 60_000_000 + 9);
     assert!(stats.dropped_bytes > 0, "{stats:?}");
     assert!(size("log") + size("log.1") <= 1 << 20);

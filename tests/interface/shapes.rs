@@ -199,6 +199,7 @@ pub fn status() -> Status {
             state: InstanceState::Serving,
             started_at: Some(at(0)),
             usage: usage(),
+            log_dropped_bytes: Some(0),
         }],
     };
     Status {

@@ -1,7 +1,10 @@
 //! A lifecycle that is told events one by one at times of the test's choice, and what it wanted done.
 
-use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
-use rei::lifecycle::{Effect, Event, Lifecycle, Maintenance, Phase, Plan, Policy, ReportDigest, Slot, Timer};
+use rei::interface::types::{EvolutionId, IncidentClass, MaintenanceAction, ReportId, Severity, Verdict, Version};
+use rei::lifecycle::{
+    Caller, Effect, Event, Fault, Finding, Lifecycle, Maintenance, Phase, Plan, Policy, ReportDigest, Request, Running,
+    Slot, Timer,
+};
 use rei::time::Timestamp;
 
 use crate::world::path;
@@ -36,9 +39,36 @@ impl Desk {
         self.effects.extend(self.core.step(self.now, event));
     }
 
+    /// Time goes by; every timer that comes due is told in its order.
+    pub fn later(&mut self, ms: u64) {
+        let until = self.now.plus_ms(ms);
+        while let Some((timer, at)) = self.next_timer().filter(|(_, at)| *at <= until) {
+            self.now = self.now.max(at);
+            self.tell(Event::Due(timer));
+        }
+        self.now = until;
+    }
+
+    fn next_timer(&self) -> Option<(Timer, Timestamp)> {
+        let (timer, armed) = self.core.timers().iter().min_by_key(|(_, armed)| armed.at)?;
+        Some((*timer, armed.at))
+    }
+
     /// The followed ref names a commit with this tree.
     pub fn push(&mut self, tree: &str) {
         self.tell(Event::Followed { rev: format!("r-{tree}"), tree: tree.to_owned() });
+    }
+
+    /// A detector finds a crash with this fingerprint.
+    pub fn finds(&mut self, fingerprint: &str) {
+        self.tell(Event::Found(Finding {
+            class: IncidentClass::RuntimeFailure,
+            cause: "crash".to_owned(),
+            severity: Severity::Critical,
+            fingerprint: fingerprint.to_owned(),
+            summary: "it crashed".to_owned(),
+            evolve: true,
+        }));
     }
 
     /// The evolution under way.
@@ -58,6 +88,33 @@ impl Desk {
         self.diagnosed();
         let (evolution, version) = (self.evolution(), version(tree, built_as));
         self.tell(Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] });
+    }
+
+    /// There is no candidate.
+    pub fn fails(&mut self, fault: Fault) {
+        self.diagnosed();
+        self.tell(Event::BuildFailed { evolution: self.evolution(), reason: "no".to_owned(), fault });
+    }
+
+    /// What the evolution under way is about is known.
+    pub fn aims(&mut self, tree: &str) {
+        self.diagnosed();
+        let (evolution, rev) = (self.evolution(), format!("r-{tree}"));
+        self.tell(Event::Aimed { evolution, rev, tree: tree.to_owned() });
+    }
+
+    /// An operator asks for an evolution.
+    pub fn asked(&mut self, rev: Option<&str>) {
+        let request = Request::Evolve { rev: rev.map(str::to_owned), blueprint: None };
+        let who = Caller::Operator("ada".to_owned());
+        assert_eq!((self.core.refusal(&who, &request), self.core.answers(&who, &request)), (None, None));
+        self.tell(Event::Operator { who, request });
+    }
+
+    /// The evolution that an operator who asks for this commit is given.
+    pub fn answer(&self, rev: Option<&str>) -> Option<EvolutionId> {
+        let who = Caller::Operator("ada".to_owned());
+        self.core.answers(&who, &Request::Evolve { rev: rev.map(str::to_owned), blueprint: None }).cloned()
     }
 
     /// The judge's word about the candidate.
@@ -89,11 +146,29 @@ impl Desk {
 
     /// The number of the last plan.
     pub fn plan(&self) -> u64 {
+        assert_ne!(self.plan_or_none(), 0, "a plan");
+        self.plan_or_none()
+    }
+
+    /// The same, and 0 where there was none.
+    pub fn plan_or_none(&self) -> u64 {
         let plan = self.effects.iter().rev().find_map(|it| match it {
             Effect::Carry(Plan { number, .. }) => Some(*number),
             _ => None,
         });
-        plan.expect("a plan")
+        plan.unwrap_or(0)
+    }
+
+    /// The supervisor dies and another takes over; instances live on unless the machine was started anew.
+    pub fn crash(&mut self, rebooted: bool) {
+        let running = Slot::ALL.map(|slot| {
+            let state = self.core.slot(slot);
+            let version = state.version.as_ref().filter(|_| !rebooted)?;
+            use rei::lifecycle::Run::{Ready, Starting};
+            matches!(state.run, Ready | Starting)
+                .then(|| Running { store_path: version.store_path.clone(), ready: state.run == Ready })
+        });
+        self.tell(Event::Recovered { running, rebooted });
     }
 
     /// How evolutions ended so far, in order.
@@ -108,6 +183,11 @@ impl Desk {
     /// How the last one ended.
     pub fn end(&self) -> MaintenanceAction {
         self.ends().last().expect("an end").action
+    }
+
+    /// Evolutions that were begun.
+    pub fn begun(&self) -> usize {
+        self.effects.iter().filter(|it| matches!(it, Effect::Diagnose { .. })).count()
     }
 
     /// The tree that candidates are compared with.

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Approval, Bounds, Caller, CanaryStep, Effect, Event, Finding, Lifecycle, Maintenance, OnInconclusive, Phase, Plan,
-    Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
+    Plan, Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -82,6 +82,8 @@ pub struct World {
     pub built: u8,
     /// Whether an evolution ended without a judgement, for the build was Active's.
     pub unchanged: bool,
+    /// Evolutions that ended without a verdict or had nothing to judge: they do not count in the hour.
+    pub free: u8,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
     /// The lifecycle as an old backup of the journal has it, where one can be restored.
@@ -110,6 +112,10 @@ pub enum Cause {
     Commit(Files),
     Find,
     Answer(Task, bool),
+    /// What the evolution under way is about is known: the commit that the followed ref names.
+    Aims(EvolutionId),
+    /// There is no candidate, for a fault of this kind.
+    Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
     Ready(Slot),
@@ -131,6 +137,14 @@ pub enum Files {
     SameBuild,
 }
 
+/// Whose fault it is that there is no candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    Contents,
+    Makers,
+    Machines,
+}
+
 pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     Policy {
         overlap,
@@ -143,6 +157,9 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
         keep_generations: 1,
         per_incident: 1,
         per_hour: 2,
+        tries: 1,
+        retry_ms: 0,
+        retry_max_ms: 0,
         incident_blueprint: Some("repair".into()),
         class_blueprint: Default::default(),
         upgrade_blueprint: "upgrade".into(),
@@ -193,6 +210,7 @@ impl World {
             passed: BTreeSet::new(),
             built: 0,
             unchanged: false,
+            free: 0,
             gave_up: false,
             recovered_in: None,
             backup: None,
@@ -249,7 +267,14 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
-            Effect::Build { evolution, .. } => self.tasks.insert(Task::Build(evolution)),
+            Effect::Build { evolution, rev, .. } => {
+                // What an operator's words mean is known later.
+                let tree = rev.as_ref().and_then(|rev| rev.strip_prefix("r-"));
+                if tree.is_some_and(|tree| self.core.is_quarantined(tree)) {
+                    self.broken.push("I8: quarantined content is built");
+                }
+                self.tasks.insert(Task::Build(evolution))
+            }
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
             Effect::Validate { evolution, version, report, .. } => {
                 self.refuse_quarantined(&version.store_path);
@@ -292,11 +317,21 @@ impl World {
                 self.gave_up = true;
                 true
             }
-            Effect::Record(Maintenance { action: MaintenanceAction::Unchanged, .. }) => {
-                self.unchanged = true;
+            Effect::Record(Maintenance { action, .. }) => {
+                match action {
+                    MaintenanceAction::Unchanged => {
+                        self.unchanged = true;
+                        self.free += 1;
+                    }
+                    MaintenanceAction::Deferred => self.free += 1,
+                    MaintenanceAction::Promoted
+                    | MaintenanceAction::Rejected
+                    | MaintenanceAction::RolledBack
+                    | MaintenanceAction::Restarted => {}
+                }
                 true
             }
-            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => true,
+            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
         };
     }
 
@@ -361,6 +396,24 @@ impl World {
                 })
             }
             Cause::Answer(task, well) => self.answer(task, well),
+            Cause::Aims(evolution) => {
+                let rev = self.core.followed().expect("only where one is followed").to_owned();
+                let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
+                Event::Aimed { evolution, rev, tree }
+            }
+            Cause::Fails(evolution, whose) => {
+                self.left.failures -= 1;
+                self.tasks.remove(&Task::Build(evolution.clone()));
+                let fault = match whose {
+                    Whose::Contents => {
+                        let tree = self.tree_to_build();
+                        Fault::Content { store_path: path(&tree), tree }
+                    }
+                    Whose::Makers => Fault::Maker,
+                    Whose::Machines => Fault::Machine,
+                };
+                Event::BuildFailed { evolution, reason: "no".into(), fault }
+            }
             Cause::Verdict(task, verdict) => self.verdict(task, verdict),
             Cause::Carried(well) => {
                 let plan = self.plan.take().expect("only with a plan");
@@ -407,6 +460,13 @@ impl World {
         format!("t{}", self.built)
     }
 
+    /// The files of the evolution's commit, or what its blueprint makes.
+    fn tree_to_build(&mut self) -> String {
+        let rev = self.core.evolution().and_then(|it| it.rev.clone());
+        let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
+        tree.unwrap_or_else(|| self.new_tree())
+    }
+
     fn answer(&mut self, task: Task, well: bool) -> Event {
         self.tasks.remove(&task);
         if !well {
@@ -414,13 +474,11 @@ impl World {
         }
         match task {
             Task::Diagnose(evolution) => Event::Diagnosed { evolution, context: "c".into() },
-            Task::Install(evolution) | Task::Build(evolution) if !well => {
-                Event::BuildFailed { evolution, reason: "no".into() }
+            Task::Install(evolution) if !well => {
+                Event::BuildFailed { evolution, reason: "no".into(), fault: Fault::Machine }
             }
             Task::Install(evolution) | Task::Build(evolution) => {
-                let rev = self.core.evolution().and_then(|it| it.rev.clone());
-                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
-                let tree = tree.unwrap_or_else(|| self.new_tree());
+                let tree = self.tree_to_build();
                 let version = Version { store_path: path(&tree), rev: format!("r-{tree}"), tree, drv: String::new() };
                 Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] }
             }
@@ -530,7 +588,22 @@ impl World {
                     }
                 }
                 Task::Diagnose(_) => causes.push(Cause::Answer(task.clone(), true)),
-                Task::Install(_) | Task::Build(_) | Task::Prepare(_) => {
+                Task::Build(evolution) => {
+                    causes.push(Cause::Answer(task.clone(), true));
+                    if fallible {
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Contents));
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Makers));
+                        // With one try the machine's failure ends as the maker's does.
+                        if self.core.policy().is_some_and(|policy| policy.tries > 1) {
+                            causes.push(Cause::Fails(evolution.clone(), Whose::Machines));
+                        }
+                    }
+                    let aimed = self.core.evolution().is_some_and(|it| it.tree.is_some() || it.incident.is_some());
+                    if self.core.followed().is_some() && !aimed {
+                        causes.push(Cause::Aims(evolution.clone()));
+                    }
+                }
+                Task::Install(_) | Task::Prepare(_) => {
                     causes.push(Cause::Answer(task.clone(), true));
                     if fallible {
                         causes.push(Cause::Answer(task.clone(), false));

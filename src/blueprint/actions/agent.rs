@@ -55,7 +55,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
             let artifacts = private.outputs(stand, &ended.stdout).await?;
             Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
-        Some(failure) => Err(Failure { reason: format!("agent {name:?} {failure}"), log: Some(ended.log()) }),
+        Some(failure) => Err(Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log())),
     }
 }
 

@@ -36,6 +36,6 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
     let log = ended.log();
     match ended.failure() {
         None => Ok(Made::one(format!("command {name:?} exited with 0"), "output", log)),
-        Some(failure) => Err(Failure { reason: format!("command {name:?} {failure}"), log: Some(log) }),
+        Some(failure) => Err(Failure::new(format!("command {name:?} {failure}")).with_log(log)),
     }
 }

@@ -104,6 +104,8 @@ fn instance_parts(instance: &InstanceStatus, look: Look) -> Vec<Part> {
     parts.extend(usage.restarts.filter(|count| *count > 0).map(|count| {
         word(Role::Warning, if count == 1 { "1 restart".to_owned() } else { format!("{count} restarts") })
     }));
+    let dropped = instance.log_dropped_bytes.filter(|bytes| *bytes > 0);
+    parts.extend(dropped.map(|dropped| word(Role::Warning, format!("{} of its log dropped", bytes(dropped)))));
     parts.extend(usage.pid.map(|pid| word(Role::Faint, format!("pid {pid}"))));
     parts
 }

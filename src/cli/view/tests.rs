@@ -49,7 +49,9 @@ fn running(role: Role, slot: &str, share: f64, state: InstanceState) -> VersionS
         Role::Candidate => ('c', "c3ab8ff1", None),
         Role::Previous => ('a', "8ea502fa", Some(41)),
     };
-    let instance = InstanceStatus { id: format!("{slot}-1"), state, started_at: Some(at(97)), usage: usage() };
+    let log_dropped_bytes = Some(if role == Role::Previous { 3 << 20 } else { 0 });
+    let started_at = Some(at(97));
+    let instance = InstanceStatus { id: format!("{slot}-1"), state, started_at, usage: usage(), log_dropped_bytes };
     let slot = Some(slot.to_owned());
     VersionStatus { version: version(letter, rev), role, generation, slot, share, instances: vec![instance] }
 }

@@ -20,7 +20,7 @@ pub mod handed;
 mod server;
 mod store;
 mod systemd;
-mod wire;
+pub(in crate::runtime) mod wire;
 
 pub use client::Keeper;
 pub use server::{ALONE_MAX, keeper_main};

@@ -130,8 +130,8 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let commit = |rev: &str| ObjectId::parse(rev).ok_or_else(|| format!("{rev} is no commit"));
     let (candidate, active) = (commit(&order.version.rev)?, commit(&order.active.rev)?);
     tools.mirror.keep_active(&active).await.map_err(source)?;
-    let candidate_flake = tools.flake(&candidate).await?;
-    let active_flake = tools.flake(&active).await?;
+    let candidate_flake = tools.flake(&candidate).await.map_err(|failed| failed.reason)?;
+    let active_flake = tools.flake(&active).await.map_err(|failed| failed.reason)?;
     let directories = tools.config.validation.golden.clone();
     let golden = tokio::task::spawn_blocking(move || golden_facts(&directories));
     let golden = golden.await.map_err(|error| format!("the golden runs were not read: {error}"))??;

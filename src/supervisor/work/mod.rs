@@ -27,4 +27,4 @@ pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
 pub use sweep::sweep;
-pub use words::{HINT, reason};
+pub use words::{Failed, HINT, reason};
