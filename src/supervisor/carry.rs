@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::input::Input;
+use super::recover::DRAINS;
 use super::shell::{End, Shell};
-use super::slots::{DRAINS, lock};
+use super::slots::lock;
 use super::work;
 use crate::interface::types::{EvolutionId, Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};

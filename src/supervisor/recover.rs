@@ -157,6 +157,14 @@ impl Shell {
     }
 }
 
+/// What the id of an instance ends with that only empties a queue.
+pub const DRAINS: &str = "-drain";
+
+/// Whether the instance of this id only empties a queue.
+pub fn drains(id: &str) -> bool {
+    id.ends_with(DRAINS)
+}
+
 /// The slot whose sockets the instance of this id has.
 pub fn slot_of(id: &str) -> Slot {
     Named::parse(id).map_or(Slot::A, |named| named.slot)

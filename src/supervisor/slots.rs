@@ -16,6 +16,7 @@ use super::keep::{Kept, Store, keep, keep_copy};
 use super::logfiles::SlotLog;
 use super::logger::keep_logger;
 use super::logpipe::{self, Ahead};
+use super::recover::drains;
 use super::rules::Rules;
 use super::tools::Tools;
 use super::work::reason;
@@ -516,13 +517,6 @@ pub struct Said {
     pub ready: bool,
     /// It has said so itself.
     pub notified: bool,
-}
-
-/// What the id of an instance ends with that only empties a queue.
-pub const DRAINS: &str = "-drain";
-
-fn drains(id: &str) -> bool {
-    id.ends_with(DRAINS)
 }
 
 /// Ends an instance that no slot has.

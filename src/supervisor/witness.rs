@@ -10,7 +10,7 @@ use super::keep::Kept;
 use super::paths::Paths;
 use super::reconcile::{self, Facts, Generation, Living, Told, Verdict};
 use super::record::Entry;
-use super::slots::DRAINS;
+use super::recover::DRAINS;
 use super::start::StartError;
 use super::versions;
 use crate::config::{Config, Strategy};

@@ -338,3 +338,42 @@ fn drain_udp(fd: &OwnedFd) -> usize {
     socket.set_nonblocking(false).unwrap();
     n
 }
+
+const HOLDER: &str = "REI_TEST_HOLDER";
+const ADDRESS: &str = "REI_TEST_ADDRESS";
+
+/// No test: this program again as another user, who may not ask the process that it is told of.
+#[test]
+fn another_user() {
+    let (Ok(pid), Ok(address)) = (std::env::var(HOLDER), std::env::var(ADDRESS)) else { return };
+    let holder = Holder { pid: pid.parse().unwrap(), start_ticks: None, slot: Slot::A };
+    let mut kept = Vec::new();
+    let refused = take_back(setup(&[tcp_at("http", &address)]), &[holder], &mut kept);
+    assert!(kept.is_empty());
+    assert_eq!(refused.len(), 1, "who holds the sockets is told");
+    assert_eq!((refused[0].holder, refused[0].why.kind()), (holder, std::io::ErrorKind::PermissionDenied));
+}
+
+#[test]
+fn an_instance_that_may_not_be_asked_is_named() {
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can be another user");
+    }
+    let listens = [tcp("http")];
+    let traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
+    let _starting = starting();
+    let mut other = Command::new(std::env::current_exe().unwrap());
+    other.args(["--exact", "adoption::another_user", "--test-threads=1"]).uid(65534).gid(65534);
+    other.env(HOLDER, std::process::id().to_string()).env(ADDRESS, local(&traffic).to_string());
+    match other.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            eprintln!("skipped: other users cannot run {:?}", other.get_program());
+        }
+        output => {
+            let output = output.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+    }
+}

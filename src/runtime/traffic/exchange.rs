@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::PollFlags;
@@ -18,7 +19,7 @@ use super::diag;
 use super::error::OpenError;
 use super::label::Label;
 use super::options::Options;
-use super::renew::Prepared;
+use super::renew::{Prepared, is_recent};
 use super::slot::{Heir, Role, Routing, Slot};
 use super::socket::{self, UNIX_PATH_BYTES_MAX};
 use crate::config::types::ListenAddress;
@@ -36,6 +37,8 @@ pub(super) struct Exchange {
     path: PathBuf,
     sockets: [Bound; 2],
     public: Slot,
+    /// When it became so; `None` if it always was.
+    since: Option<Instant>,
     /// What such a socket has that nobody ever had.
     options: Options,
     /// Neither socket was taken over.
@@ -107,7 +110,7 @@ impl Exchange {
         let sockets = if public == Slot::A { [last, first] } else { [first, last] };
         let options = Options::of(&socket::unix().map_err(error)?);
         let (name, path) = (name.to_owned(), path.to_owned());
-        let mut exchange = Self { name, path, sockets, public, options, new };
+        let mut exchange = Self { name, path, sockets, public, since: (!new).then(Instant::now), options, new };
         exchange.route(routing).map_err(|source| failed(&exchange.name, &exchange.path, source))?;
         Ok(exchange)
     }
@@ -136,6 +139,7 @@ impl Exchange {
         if slot != self.public {
             renameat2(AT_FDCWD, &self.path, AT_FDCWD, &spare(&self.path), RenameFlags::RENAME_EXCHANGE)?;
             self.public = slot;
+            self.since = Some(Instant::now());
         }
         Ok(shared)
     }
@@ -172,7 +176,7 @@ impl Exchange {
     pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
         let failed = |source| failed(&self.name, &self.path, source);
         let waiting = self.backlog(slot).map_err(failed)?;
-        let free = self.public != slot && waiting == 0;
+        let free = self.public != slot && waiting == 0 && !is_recent(self.since);
         if (heir == Heir::Same || !free) && put_back(self.slot(slot), &self.options, heir) {
             return Ok(Prepared::Kept);
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use nix::poll::PollFlags;
 use nix::sys::socket::{SockType, setsockopt, sockopt};
@@ -132,8 +133,10 @@ pub(super) struct Group {
     pub(super) order: Order,
     /// What a socket of this group has that nobody ever had.
     pub(super) options: Options,
+    /// When connections began to go where they go; `None` if they always did.
+    pub(super) since: Option<Instant>,
     /// Handshakes under way when a slot was first asked whether it is drained after the last switch.
-    pending: Option<BTreeSet<SocketAddr>>,
+    pub(super) pending: Option<BTreeSet<SocketAddr>>,
 }
 
 impl Group {
@@ -165,7 +168,7 @@ impl Group {
     ) -> Self {
         let options = Options::of(&guard);
         let (wanted, guard) = (wanted.clone(), Some(guard));
-        Self { wanted, address, routing, slots, guard, order, options, pending: None }
+        Self { wanted, address, routing, slots, guard, order, options, since: None, pending: None }
     }
 
     /// The listener's name.
@@ -184,6 +187,9 @@ impl Group {
     /// The switch: one system call.
     pub fn route(&mut self, routing: Routing) -> io::Result<()> {
         socket::attach(self.guard()?, &mut self.program(routing, self.order))?;
+        if self.routing != routing {
+            self.since = Some(Instant::now());
+        }
         self.routing = routing;
         self.pending = None;
         Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sys::socket::{Shutdown, SockType, shutdown};
 
@@ -130,6 +131,7 @@ impl Group {
         };
         let expected = Order::of(&order).unwrap_or(recorded);
         let mut group = Self::of(wanted, address, routing, slots, guard, expected);
+        group.since = Some(Instant::now());
         adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
         Ok(group)
     }

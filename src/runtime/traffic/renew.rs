@@ -1,6 +1,7 @@
 //! A slot's sockets as the next instance shall find them.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -10,6 +11,15 @@ use super::rejoin::leave;
 use super::slot::{Heir, Role, Slot};
 use super::socket;
 use crate::runtime::keeper::FdStore;
+
+/// How long after a switch a processor may still be at work on a packet from before it, or a client be between the look at a path
+/// and its connection; both take microseconds, and the host of a virtual machine may stop it for a while in between.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Whether what was routed before a switch may be under way still.
+pub(super) fn is_recent(switch: Option<Instant>) -> bool {
+    switch.is_some_and(|at| at.elapsed() < RECENT)
+}
 
 /// What became of a slot's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +35,7 @@ pub(super) enum Prepared {
 impl Group {
     /// Makes a slot's socket what it was when it was opened. Only while no instance lives in the slot.
     pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
-        let drained = self.is_drained(slot).map_err(|source| self.wanted.error("look at", source))?;
-        if heir == Heir::Other && drained {
+        if heir == Heir::Other && self.is_free(slot)? {
             self.renew(slot, store)?;
             return Ok(Prepared::Renewed);
         }
@@ -36,6 +45,16 @@ impl Group {
         let waits = self.backlog(slot).is_ok_and(|waiting| waiting > 0);
         self.renew(slot, store)?;
         Ok(if waits { Prepared::QueueLost } else { Prepared::Renewed })
+    }
+
+    /// Whether nothing is lost if the slot's socket is closed.
+    fn is_free(&mut self, slot: Slot) -> Result<bool, OpenError> {
+        // A packet whose member was chosen by the program before the last switch may be on its way to the queue still.
+        if is_recent(self.since) && !socket::all_packets_arrived() {
+            return Ok(false);
+        }
+        self.pending = None;
+        self.is_drained(slot).map_err(|source| self.wanted.error("look at", source))
     }
 
     /// Undoes what can be undone; says whether all is as it was.

@@ -22,6 +22,11 @@ pub(super) const UNIX_PATH_BYTES_MAX: usize = 107;
 /// `TCP_LISTEN`, as `tcpi_state` has it.
 const TCP_LISTEN: u8 = 10;
 
+/// Linux's number, which the C library's bindings lack.
+const IPV6_MINHOPCOUNT: c_int = 73;
+/// The largest TTL that a packet has.
+const TTL_MAX: c_int = 255;
+
 /// Asks for the longest queue: the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG_MAX: c_int = c_int::MAX;
 
@@ -186,6 +191,9 @@ pub(super) fn attach(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Res
 }
 
 /// Makes the kernel drop every packet for this socket, as if it had been lost on the way.
+///
+/// A filter does that. Linux 6.18 refuses one on a TCP socket to a user without privileges; there the least TTL is set so high that
+/// only who sends with 255 is heard, which no usual client does.
 pub(super) fn deafen(fd: &OwnedFd) -> io::Result<()> {
     let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
     let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
@@ -200,7 +208,21 @@ pub(super) fn deafen(fd: &OwnedFd) -> io::Result<()> {
             length,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        return Ok(());
+    }
+    if is_v6(fd) {
+        set(fd, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, TTL_MAX)?;
+    }
+    set(fd, libc::IPPROTO_IP, libc::IP_MINTTL, TTL_MAX)
+}
+
+/// Waits until every processor is done with the packet that it had in hand; takes some milliseconds. `false` where the system
+/// does not offer that.
+pub(super) fn all_packets_arrived() -> bool {
+    const GLOBAL: c_int = 1;
+    // SAFETY: takes plain numbers. The kernel waits for a grace period of RCU, which the handling of a packet holds up.
+    unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) == 0 }
 }
 
 /// Forbids everybody who holds this socket to steer the group through it. Cannot be undone.
