@@ -1,11 +1,12 @@
 //! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path
 //! says, as a careful service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without
-//! cutting anybody off.
+//! cutting anybody off. Asked for `/say/BYTES`, it prints so much before it answers.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
 //! `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (it is
-//! ready when it says so), and any other word, by which versions differ.
+//! ready when it says so), `orphan=SOCKET` (it leaves a process behind that approves what waits there, as soon as the
+//! supervisor is gone), and any other word, by which versions differ.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("make") => make(),
         Some("check") => check(),
+        Some("leave-orphan") => leave_orphan(),
+        Some("orphan") => approve_as_an_orphan(),
         _ => serve(),
     }
 }
@@ -63,6 +66,58 @@ fn check() -> ExitCode {
     }
     std::fs::write(attribute("out"), "1 of 1 tests passed\n").expect("an output");
     ExitCode::SUCCESS
+}
+
+/// This program again, with these arguments and no variable by which anyone could know it.
+fn run_in_a_clean_environment(args: &[&str]) -> std::process::Child {
+    let program = std::env::args().next().expect("a program");
+    std::process::Command::new(program).args(args).env_clear().spawn().expect("a process")
+}
+
+/// Forks once more, so that the child's parent is gone.
+#[expect(clippy::zombie_processes, reason = "the child is to outlive this process")]
+fn leave_orphan() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(2).collect();
+    run_in_a_clean_environment(&["orphan", &args[0], &args[1], &std::process::id().to_string()]);
+    ExitCode::SUCCESS
+}
+
+/// Waits until nobody is there who knows it, then says yes to each evolution there may be, and adds what it was told to a
+/// file, until nobody serves any more.
+fn approve_as_an_orphan() -> ExitCode {
+    use std::os::unix::net::UnixStream;
+    let args: Vec<String> = std::env::args().skip(2).collect();
+    nix::unistd::setsid().expect("a session");
+    // Its parent is gone, or will be. What comes then is the supervisor, and what comes after that knows nothing of it.
+    let reaper = |not: nix::unistd::Pid| loop {
+        match nix::unistd::getppid() {
+            parent if parent == not => std::thread::sleep(LOOK),
+            parent => break parent,
+        }
+    };
+    let parent = nix::unistd::Pid::from_raw(args[2].parse().expect("a process"));
+    reaper(reaper(parent));
+    let approve = |id: u32| -> io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(&args[0])?;
+        let call = r#"{"method":"io.openexec.Supervisor.Approve","parameters":{"id":"#;
+        stream.write_all(format!("{call}\"evo_{id:04}\"}}}}\0").as_bytes())?;
+        let (mut reply, mut byte) = (Vec::new(), [0]);
+        while stream.read(&mut byte)? == 1 && byte != [0] {
+            reply.push(byte[0]);
+        }
+        Ok(reply)
+    };
+    let mut file = std::fs::File::options().create(true).append(true).open(&args[1]).expect("a file");
+    loop {
+        for id in 1..=3 {
+            match approve(id) {
+                Ok(reply) => file.write_all(&[&reply[..], b"\n"].concat()).expect("room"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return ExitCode::SUCCESS,
+                Err(_) => {}
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// What a version does.
@@ -100,6 +155,10 @@ fn serve() -> ExitCode {
         signal(Signal::SIGPIPE, SigHandler::SigIgn).expect("a handler");
     }
     println!("serving {}", version.text);
+    if let Some(socket) = version.text.split_whitespace().find_map(|word| word.strip_prefix("orphan=")) {
+        let said = PathBuf::from(std::env::var_os("STATE_DIRECTORY").expect("a state directory")).join("said");
+        run_in_a_clean_environment(&["leave-orphan", socket, &said.to_string_lossy()]).wait().expect("an end");
+    }
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
         let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
         println!("told to be ready: {told:?}");
@@ -195,6 +254,18 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
     }
 }
 
+/// Prints so many bytes and a last line, and says so. It waits as long as standard output does not take them.
+fn say(bytes: &str) -> String {
+    let (bytes, line) = (bytes.parse::<usize>().expect("/say/BYTES"), format!("{}\n", "x".repeat(99)));
+    let mut out = io::stdout().lock();
+    for _ in 0..bytes / line.len() {
+        out.write_all(line.as_bytes()).expect("somebody to read it");
+    }
+    writeln!(out, "said {bytes} bytes").expect("somebody to read it");
+    out.flush().expect("somebody to read it");
+    format!("said {bytes} bytes")
+}
+
 /// Answers one request; says whether the connection stays.
 fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
     let path = request.split(' ').nth(1).unwrap_or("/");
@@ -210,6 +281,7 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
             std::process::abort();
         }
         "/crash" => (200, "repaired".to_owned()),
+        path if path.starts_with("/say/") => (200, say(&path["/say/".len()..])),
         _ => {
             version.greeted.fetch_add(1, Ordering::Relaxed);
             let word = if version.has("wrong") { "hallo" } else { "hello" };

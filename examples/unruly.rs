@@ -26,6 +26,10 @@ const HUGE_BYTES: usize = 100 << 20;
 const FLOOD_CHUNK: usize = 1 << 20;
 const FLOOD_BYTES: usize = 300 << 20;
 
+/// The last words of a Go program.
+const PANIC: &str = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.put(...)\n\t/src/store.go:21\n\
+                     main.main()\n\t/src/main.go:9 +0x1d\nexit status 2\n";
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("make") => make(),
@@ -88,6 +92,18 @@ fn agent() -> ExitCode {
             ExitCode::FAILURE
         }
         Some("crashes") => std::process::abort(),
+        // Tells its keys, in its environment and in a file, to both streams, and leaves them where it can write.
+        Some("tells") => {
+            let key = std::fs::read_to_string(attribute("KEY_FILE")).unwrap_or_default();
+            for (name, value) in std::env::vars() {
+                println!("{name}={value}");
+            }
+            eprintln!("the key is {key}");
+            for place in ["HOME", "REI_OUTPUTS"] {
+                let _ = std::fs::write(Path::new(&attribute(place)).join("left"), attribute("API_KEY") + &key);
+            }
+            ExitCode::FAILURE
+        }
         _ => ExitCode::SUCCESS,
     }
 }
@@ -144,6 +160,11 @@ fn serve() -> ExitCode {
             // SAFETY: ignoring a signal installs no handler.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
         }
+        // As a candidate, not where it is judged: leaves its listeners to the next version as nobody can use them.
+        "poisons" if std::env::var_os("REI_INSTANCE").is_some() => {
+            ["http", "udp"].into_iter().filter_map(listener).for_each(poison);
+            std::thread::sleep(Duration::from_secs(120));
+        }
         "slow_start" => std::thread::sleep(Duration::from_secs(120)),
         _ => {}
     }
@@ -185,6 +206,23 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
         }
         "/healthz" => (200, "yes"),
         "/die" => std::process::abort(),
+        // Ends as a Go program that panics, with one plain word, or without a word.
+        "/panic" => {
+            eprint!("{PANIC}");
+            std::process::exit(2)
+        }
+        "/quit" => {
+            eprintln!("bye");
+            std::process::exit(1)
+        }
+        "/silent" => std::process::exit(7),
+        // Last words that would rewrite a terminal.
+        "/curse" => {
+            eprintln!(
+                "\u{1b}[31mfatal\u{1b}[0m: cannot open user\u{202e}txt.exe \u{9b}2J\u{7} \u{1b}]0;title\u{7}gone"
+            );
+            std::process::exit(5)
+        }
         "/answer" if does == "wrong_answer" => (200, "41"),
         "/answer" => (200, "42"),
         _ if does == "errors" => (500, "broken"),
@@ -193,6 +231,24 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     // A client that has gone away misses its answer; the next one is served.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+}
+
+/// Sets what hurts whoever inherits a listener after this one. What is refused is not set.
+fn poison(fd: RawFd) {
+    let one = [(libc::IPPROTO_IP, libc::IP_MINTTL, 255), (libc::IPPROTO_IP, libc::IP_TTL, 1)];
+    let tcp = [(libc::TCP_MAXSEG, 100), (libc::TCP_DEFER_ACCEPT, 100), (libc::TCP_USER_TIMEOUT, 1)];
+    let socket = [(libc::SO_RCVLOWAT, i32::MAX), (libc::SO_RCVBUF, 2304), (libc::SO_SNDBUF, 4608)];
+    let tcp = tcp.map(|(option, value)| (libc::IPPROTO_TCP, option, value));
+    let socket = socket.map(|(option, value)| (libc::SOL_SOCKET, option, value));
+    for (level, option, value) in one.into_iter().chain(tcp).chain(socket) {
+        // SAFETY: the pointer and the length describe an integer that lives through the call.
+        unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), 4) };
+    }
+    // SAFETY: integers.
+    unsafe {
+        libc::listen(fd, 0);
+        libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC);
+    }
 }
 
 /// Answers on the interface as no runtime should.

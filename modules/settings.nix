@@ -119,8 +119,16 @@ table {
     ]) "What stays warm of Previous in the observation window." "keep";
     start_timeout = key duration "The bound from start to ready." "30s";
     stop_timeout =
-      key duration "The bound from SIGTERM to SIGKILL. The unit's TimeoutStopSec follows it."
+      key duration "The bound from the stop signal to SIGKILL. The unit's TimeoutStopSec follows it."
         "10s";
+    stop_signal =
+      key (types.strMatching "(SIG)?[A-Z0-9]+")
+        "What asks an instance to finish what it has, as systemd's KillSignal: SIGQUIT for nginx, SIGINT, …"
+        "SIGQUIT";
+    stop_mode = key (types.enum [
+      "control-group"
+      "mixed"
+    ]) "Whether every process of the instance gets the stop signal, or the main process alone." "mixed";
     poll = key duration "The pause between looks at the followed ref." "10s";
   };
 
@@ -322,5 +330,7 @@ table {
       key types.str "The group that may use `control.sock`. The module sets it to the unit's."
         "rei-greeter";
     log = key size "What is kept of an instance's log." "16MiB";
+    runs = key count "How many ended evolutions, and how many incidents, are kept with their evidence." 200;
+    evidence = key size "How much of their evidence is kept; the oldest goes first." "512MiB";
   };
 }

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 SUITES=${SUITES:-bookworm trixie sid}
 USERS=${USERS:-root tester}
-TESTS=${TESTS:-evolution nix judge bad_input demo}
+TESTS=${TESTS:-evolution nix source judge bad_input demo}
 # The kills of the usual suite are for the supervisor, which is the same beside each Nix.
 REI_KILLS=${REI_KILLS:-10}
 # A cell takes minutes; what takes longer hangs.

@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 /// What a command may print on each stream before the rest is dropped: enough for the evaluation of a large flake.
 pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
+/// What is read of an output at once, in bytes.
+const CHUNK_BYTES: usize = 8 << 10;
+
 /// A program with its arguments, environment and bounds.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -26,6 +29,7 @@ pub struct Command {
     dir: Option<PathBuf>,
     timeout: Duration,
     grace: Option<Duration>,
+    no_new_privileges: bool,
     ends_with_rei: bool,
     output_bytes_max: usize,
     keep: Keep,
@@ -115,6 +119,7 @@ impl Command {
             dir: None,
             timeout,
             grace: None,
+            no_new_privileges: false,
             ends_with_rei: false,
             output_bytes_max: OUTPUT_BYTES_MAX,
             keep: Keep::Head,
@@ -184,6 +189,13 @@ impl Command {
         self
     }
 
+    /// Keeps the command, and all that it starts, from new privileges: the mark by which rei's sockets know what may be a
+    /// descendant of an instance. For what may run a program of a version.
+    pub fn no_new_privileges(mut self) -> Self {
+        self.no_new_privileges = true;
+        self
+    }
+
     /// Ends the command with SIGTERM when rei itself ends without a word: for programs that would be in the way of the
     /// next one. To be run on the main thread: the kernel counts the end of the thread that starts it.
     pub fn ends_with_rei(mut self) -> Self {
@@ -220,6 +232,35 @@ impl Command {
     /// # Errors
     /// As [`Command::run`].
     pub async fn run_with_lines(&self, lines: Option<mpsc::Sender<String>>) -> Result<Output, Error> {
+        let mut child = self.spawn()?;
+        let stdout = child.stdout.take();
+        let out = read_bounded(stdout, self.output_bytes_max, self.keep, None);
+        let (output, (stdout, cut)) = self.finish(child, lines, out).await?;
+        Ok(Output { stdout, truncated: output.truncated || cut, ..output })
+    }
+
+    /// Runs the command to its end while `read` takes its standard output as it comes, in whatever amount, on a thread of
+    /// its own. What it leaves unread, the command is not asked for. The output that is given back has no standard output.
+    ///
+    /// When the command's time is up or the caller goes away, `read` comes to the end of what it reads.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    pub async fn run_reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(std::fs::File) -> T + Send + 'static,
+    ) -> Result<(Output, T), Error> {
+        let mut child = self.spawn()?;
+        let stdout = child.stdout.take();
+        let reading = async {
+            let stdout = stdout.ok_or_else(|| std::io::Error::other("read twice"))?.into_owned_fd()?;
+            let reading = tokio::task::spawn_blocking(move || read(stdout.into()));
+            reading.await.map_err(std::io::Error::other)
+        };
+        self.finish(child, None, reading).await
+    }
+
+    fn spawn(&self) -> Result<tokio::process::Child, Error> {
         let mut command = tokio::process::Command::new(&self.program);
         if self.env_clear {
             command.env_clear();
@@ -239,20 +280,32 @@ impl Command {
             // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
             unsafe { command.pre_exec(move || die_with(rei)) };
         }
-        let start = |source| Error::Start { program: self.program.clone(), source };
+        if self.no_new_privileges {
+            // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+            unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
+        }
+        command.spawn().map_err(|source| Error::Start { program: self.program.clone(), source })
+    }
+
+    /// Feeds and awaits a child whose standard output `out` reads.
+    async fn finish<T>(
+        &self,
+        mut child: tokio::process::Child,
+        lines: Option<mpsc::Sender<String>>,
+        out: impl Future<Output = std::io::Result<T>>,
+    ) -> Result<(Output, T), Error> {
         let lost = |source| Error::Lost { program: self.program.clone(), source };
-        let mut child = command.spawn().map_err(start)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let mut group = Group::of(child, self.grace);
-        let (max, keep) = (self.output_bytes_max, self.keep);
         let work = async {
             let feed = feed(stdin, self.stdin.as_deref().unwrap_or_default());
-            let (out, err) = (read_bounded(stdout, max, keep, None), read_bounded(stderr, max, keep, lines));
+            let err = read_bounded(stderr, self.output_bytes_max, self.keep, lines);
             let ((), out, err) = tokio::join!(feed, out, err);
             let status = group.wait().await.map_err(lost)?;
-            let ((stdout, cut_out), (stderr, cut_err)) = (out.map_err(lost)?, err.map_err(lost)?);
+            let (out, (stderr, truncated)) = (out.map_err(lost)?, err.map_err(lost)?);
             use std::os::unix::process::ExitStatusExt;
-            Ok(Output { code: status.code(), signal: status.signal(), stdout, stderr, truncated: cut_out || cut_err })
+            let (code, signal) = (status.code(), status.signal());
+            Ok((Output { code, signal, stdout: Vec::new(), stderr, truncated }, out))
         };
         match tokio::time::timeout(self.timeout, work).await {
             Ok(output) => output,
@@ -329,7 +382,8 @@ async fn read_bounded(
 ) -> std::io::Result<(Vec<u8>, bool)> {
     let Some(mut stream) = stream else { return Ok((Vec::new(), false)) };
     let (mut kept, mut truncated, mut line) = (Vec::new(), false, Vec::new());
-    let mut chunk = [0_u8; 8192];
+    // On the heap: a future that holds it is moved about.
+    let mut chunk = vec![0_u8; CHUNK_BYTES];
     loop {
         let n = stream.read(&mut chunk).await?;
         if n == 0 {
@@ -373,6 +427,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_command_without_new_privileges_has_the_mark_and_another_has_it_not() {
+        let command = || Command::new("grep", Duration::from_secs(10)).args(["NoNewPrivs", "/proc/self/status"]);
+        let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let (plain, marked) = (command().run().await.unwrap(), command().no_new_privileges().run().await.unwrap());
+        assert!(own.contains(&plain.stdout_text()), "as this process: {}", plain.stdout_text());
+        assert_eq!(marked.stdout_text().trim(), "NoNewPrivs:\t1");
+    }
+
+    #[tokio::test]
     async fn output_is_bounded_and_the_end_is_told() {
         let command = Command::new("sh", Duration::from_secs(10)).args(["-c", "yes | head -c 100000; exit 3"]);
         let output = command.output_bytes_max(10).run().await.unwrap();
@@ -404,6 +467,22 @@ mod tests {
         assert_eq!(count.run().await.unwrap().stdout_text().trim(), "1048576");
         let deaf = Command::new("true", Duration::from_secs(10)).stdin(input);
         assert!(deaf.run().await.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn output_of_any_size_can_be_read_as_it_comes() {
+        let count = |mut stdout: std::fs::File| std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+        let much = Command::new("head", Duration::from_secs(60)).args(["-c", "20000000", "/dev/zero"]);
+        let (output, read) = much.output_bytes_max(10).run_reading(count).await.unwrap();
+        assert_eq!((output.success(), output.truncated, read), (true, false, 20_000_000));
+        // A reader that has enough ends the command, and a command without an end does not keep its reader.
+        let (output, ()) = Command::new("yes", Duration::from_secs(60)).run_reading(drop).await.unwrap();
+        assert!(!output.success());
+        let (told, read) = tokio::sync::oneshot::channel();
+        let late = Command::new("sleep", Duration::from_millis(100)).arg("1000");
+        let error = late.run_reading(move |stdout| told.send(count(stdout))).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert_eq!(tokio::time::timeout(Duration::from_secs(30), read).await.expect("it reads on"), Ok(0));
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@
 //! | [`process`] | asks: what `/proc` says about processes |
 //! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
+//! | [`redact`] | hides: takes secrets out of what is stored, handed on or shown |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
 //! | [`cli`] | one file a command |
@@ -41,6 +42,7 @@ pub mod lifecycle;
 pub mod nix;
 pub mod poll;
 pub mod process;
+pub mod redact;
 pub mod report;
 pub mod runtime;
 pub mod seccomp;

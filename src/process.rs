@@ -1,5 +1,6 @@
 //! What `/proc` says about processes. Processes vanish while they are read; that is never an error here.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -91,7 +92,9 @@ pub fn all() -> Vec<Stat> {
 /// The children of a process, of all its threads, or `None` where the kernel does not list them.
 pub fn children(pid: u32) -> Option<Vec<u32>> {
     let mut children = Vec::new();
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+    // One that is gone has left its children to another.
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(children) };
+    for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
             Ok(line) => children.extend(line.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
             // The thread went, or the kernel has no such file: the first thread tells which.
@@ -102,14 +105,17 @@ pub fn children(pid: u32) -> Option<Vec<u32>> {
     Some(children)
 }
 
-/// A process and all that descend from it, the first first, as far as `max` goes.
-pub fn below(pid: u32, max: usize) -> Vec<Stat> {
-    let mut found: Vec<Stat> = stat(pid).into_iter().collect();
-    let mut next = 0;
+/// These processes and all that descend from them, as far as `max` goes: these first, each once.
+pub fn below(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
+    let mut known: BTreeSet<u32> = found.iter().map(|stat| stat.pid).collect();
+    let (mut next, mut everybody) = (0, None);
     while next < found.len() && found.len() < max {
-        // One that went meanwhile has left its children to another.
-        let children = children(found[next].pid).unwrap_or_default();
-        found.extend(children.into_iter().filter_map(stat));
+        let parent = found[next].pid;
+        let children: Vec<Stat> = match children(parent) {
+            Some(pids) => pids.into_iter().filter_map(stat).collect(),
+            None => everybody.get_or_insert_with(all).iter().filter(|stat| stat.parent == parent).copied().collect(),
+        };
+        found.extend(children.into_iter().filter(|stat| known.insert(stat.pid)));
         next += 1;
     }
     found
@@ -181,13 +187,16 @@ mod tests {
     #[test]
     fn a_process_stands_first_among_those_below_it() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let below = below(std::process::id(), 1000);
-        assert_eq!(below[0].pid, std::process::id());
-        assert!(below.iter().any(|stat| stat.pid == child.id()));
-        assert_eq!(super::below(std::process::id(), 1).len(), 1, "bounded");
+        let own = stat(std::process::id()).unwrap();
+        let of_child = stat(child.id()).unwrap();
+        let found = below(vec![own, of_child], 1000);
+        assert_eq!((found[0].pid, found[1].pid), (own.pid, of_child.pid));
+        assert_eq!(found.iter().filter(|stat| stat.pid == child.id()).count(), 1, "each once");
+        assert!(below(vec![own], 1000).iter().any(|stat| stat.pid == child.id()));
+        assert_eq!(below(vec![own], 1).len(), 1, "bounded");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(super::below(u32::MAX, 10).is_empty());
+        assert_eq!(children(child.id()), Some(Vec::new()), "nobody descends from one that is gone");
     }
 
     #[test]

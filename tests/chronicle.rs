@@ -85,8 +85,10 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
     let mut causes = world.causes();
     let is_fault = |cause: &Cause| {
         use rei::interface::types::Verdict;
-        matches!(cause, Cause::Due(Timer::Phase) | Cause::Answer(_, false) | Cause::Exit(_) | Cause::Degrades)
-            || matches!(cause, Cause::Verdict(_, Verdict::Fail) | Cause::Carried(false) | Cause::Ask(_))
+        matches!(
+            cause,
+            Cause::Due(Timer::Phase) | Cause::Answer(_, false) | Cause::Fails(..) | Cause::Exit(_) | Cause::Degrades
+        ) || matches!(cause, Cause::Verdict(_, Verdict::Fail) | Cause::Carried(false) | Cause::Ask(_))
     };
     let calm = !draw.is_multiple_of(5) || world.core.active().is_none();
     if calm && causes.iter().any(|cause| !is_fault(cause)) {

@@ -287,6 +287,33 @@ fn golden_runs_are_imported_listed_and_replayed() {
 }
 
 #[test]
+fn an_archive_is_imported_without_its_credentials() {
+    let parent = tempfile::tempdir().unwrap();
+    let here = parent.path();
+    rei_toml(here, "listen = [\"http=127.0.0.1:1\"]\n[validation]\ngolden = [\"golden\"]\n");
+    let archive = r#"{"log": {"entries": [{"request": {"method": "GET", "url": "http://127.0.0.1:8080/a?token=abc123secret",
+        "headers": [{"name": "Authorization", "value": "Bearer sk-live-abcdef0123456789"},
+                    {"name": "Cookie", "value": "session=deadbeefcafe"}]},
+        "response": {"status": 200, "headers": [{"name": "Set-Cookie", "value": "session=deadbeefcafe"}],
+                     "content": {"text": "{\"password\": \"hunter2\", \"email\": \"ada@example.org\"}"}}}]}}"#;
+    std::fs::write(here.join("login.har"), archive).unwrap();
+    let secrets = ["abc123secret", "sk-live", "deadbeef", "hunter2"];
+    let output = rei(here, &["golden", "import", "login.har"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (told, file) = (text(&output.stdout), std::fs::read_to_string(here.join("golden/login.golden.jsonl")).unwrap());
+    assert!(file.contains("ada@example.org") && !secrets.iter().any(|secret| file.contains(secret)), "{file}");
+    for what in ["took out 5 credentials", "exchange 1: query token", "request header cookie", "answer body /password"]
+    {
+        assert!(told.contains(what), "{what} is not in {told}");
+    }
+    assert!(!secrets.iter().any(|secret| told.contains(secret)), "{told}");
+    let kept = rei(here, &["golden", "import", "login.har", "--name", "kept", "--keep-credentials"]);
+    assert!(text(&kept.stderr).contains("do not commit it"), "{}", text(&kept.stderr));
+    let file = std::fs::read_to_string(here.join("golden/kept.golden.jsonl")).unwrap();
+    assert!(secrets.iter().all(|secret| file.contains(secret)), "{file}");
+}
+
+#[test]
 fn the_keeper_is_started_as_a_command() {
     use rei::runtime::keeper::Keeper;
     let parent = tempfile::tempdir().unwrap();

@@ -1,10 +1,16 @@
 //! The lifecycle's invariants, proved over every reachable state of a bounded world.
 
+#[path = "lifecycle/deadlines.rs"]
+mod deadlines;
+#[path = "lifecycle/desk.rs"]
+mod desk;
+#[path = "lifecycle/verdicts.rs"]
+mod verdicts;
 #[path = "lifecycle/world.rs"]
 mod world;
 
 use proptest::prelude::*;
-use rei::lifecycle::{Approval, Back, Lifecycle, Phase, Policy, Quarantined, Standby, Trust};
+use rei::lifecycle::{Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Request, Standby, Trust};
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
 use world::{Action, Cause, Left, World, policy};
@@ -49,18 +55,19 @@ impl Model for Bounded {
             Property::always("I1 one Active, and the profile and the routing are its", |_, world: &World| {
                 world.one_active()
             }),
-            Property::always("I2 I5 I8 nothing forbidden was asked for", |_, world: &World| world.broken.is_empty()),
+            Property::always("I2 I5 I6 I8 nothing forbidden was asked for or done", |_, world: &World| {
+                world.broken.is_empty()
+            }),
             Property::always("I3 what would be restored is there", |_, world: &World| world.previous_can_serve()),
             Property::always("I4 every phase has a deadline", |_, world: &World| world.has_deadline()),
             Property::always("I5 Active is cared for", |_, world: &World| world.active_is_cared_for()),
+            Property::always("I6 an instance asks in vain", |_, world: &World| world.instance_asks_in_vain()),
             Property::always("I7 the hourly budget holds", |model: &Self, world: &World| {
                 let operators = u64::from(model.left.requests - world.left.requests);
                 // Numbers go on behind all that is known; what lost records have spent is lost, and an operator was asked.
                 let before = if model.left.losses > world.left.losses { NUMBERED } else { 1 };
-                world
-                    .core
-                    .evolution()
-                    .is_none_or(|it| it.id.0 <= format!("evo_{:04}", model.policy.per_hour + before + operators))
+                let most = model.policy.per_hour + before + operators + u64::from(world.free);
+                world.core.evolution().is_none_or(|it| it.id.0 <= format!("evo_{most:04}"))
             }),
             Property::always("I9 a rollback's plan names what it restores", |_, world: &World| {
                 match (world.core.phase(), &world.plan) {
@@ -93,6 +100,12 @@ impl Model for Bounded {
                 matches!(world.core.phase(), Phase::RollingBack { stage: Back::Switching, .. })
             }),
             Property::sometimes("something is in quarantine", |_, world: &World| !world.core.quarantine().is_empty()),
+            Property::sometimes("a commit is found to be built as Active is", |model: &Self, world: &World| {
+                model.left.commits < 2 || world.unchanged
+            }),
+            Property::sometimes("what came to no verdict is tried again", |model: &Self, world: &World| {
+                model.policy.tries == 1 || world.free > 0 && matches!(world.core.phase(), Phase::Building)
+            }),
             Property::sometimes("an operator is asked for want of data", |_, world: &World| {
                 matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
             }),
@@ -121,6 +134,18 @@ fn prove(policy: Policy, left: Left) -> usize {
 }
 
 #[test]
+fn a_record_from_before_there_were_other_callers_is_an_operators() {
+    let old = r#"{"event":"operator","who":"ada","request":{"request":"approve","id":"evo_0001"}}"#;
+    let event: Event = serde_json::from_str(old).unwrap();
+    let Event::Operator { who, .. } = &event else { panic!("{event:?}") };
+    assert_eq!(*who, Caller::Operator("ada".into()));
+    assert_eq!(serde_json::to_string(&event).unwrap(), old, "and it is written as it was");
+    let other = Event::Operator { who: Caller::Supervised { pid: 7 }, request: Request::Pause };
+    let text = serde_json::to_string(&other).unwrap();
+    assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), other);
+}
+
+#[test]
 fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
     let old =
         r#"{"tree":"t","store_path":"/s","evolution":"evo_0002","reason":"slow","at":"2026-01-01T00:00:00.000Z"}"#;
@@ -135,31 +160,38 @@ fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
 #[test]
 fn incidents_and_upgrades() {
     let left = Left { commits: 2, findings: 1, exits: 1, crashes: 0, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 98_746);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 123_782);
+}
+
+#[test]
+fn what_comes_to_no_verdict_is_tried_twice() {
+    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 1, rechecks: 0, losses: 0 };
+    let policy = Policy { tries: 2, ..policy(false, false, Standby::Cold) };
+    assert_eq!(prove(policy, left), 750);
 }
 
 #[test]
 fn an_operator() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 2, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 443_386);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 727_281);
 }
 
 #[test]
 fn a_crash_anywhere() {
     let left = Left { commits: 2, findings: 0, exits: 1, crashes: 1, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 34_266);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 35_217);
 }
 
 #[test]
 fn two_crashes() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 2, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Cold), left), 40_238);
+    assert_eq!(prove(policy(true, false, Standby::Cold), left), 41_091);
 }
 
 #[test]
 fn an_exclusive_runtime_and_an_operator() {
     let left = Left { commits: 2, findings: 0, exits: 0, crashes: 1, requests: 2, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(false, true, Standby::Cold), left), 101_061);
+    assert_eq!(prove(policy(false, true, Standby::Cold), left), 204_262);
 }
 
 #[test]
@@ -171,6 +203,9 @@ fn a_journal_that_loses_its_end() {
 /// Any walk through a larger world than the model checker's, by the numbers that proptest draws.
 fn walk(world: &mut World, draws: &[u16]) {
     for draw in draws {
+        if !world.instance_asks_in_vain() {
+            world.broken.push("I6: an instance's request did something");
+        }
         let losses = world.losses();
         if let Some(loss) = losses.get(usize::from(*draw) % losses.len().max(1)).filter(|_| draw % 37 == 0) {
             world.act(loss.clone());

@@ -169,6 +169,7 @@ async fn waited(action: MaintenanceAction) -> Output {
 async fn waiting_ends_with_the_evolution_and_tells_how() {
     for (action, code, told) in [
         (MaintenanceAction::Promoted, 0, ""),
+        (MaintenanceAction::Unchanged, 0, ""),
         (MaintenanceAction::RolledBack, 11, "error: Previous was restored: repaired crash\nhint: rei show evo_0001\n"),
         (
             MaintenanceAction::Rejected,

@@ -19,17 +19,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("poll", &[]),
     ("process", &[]),
     ("seccomp", &[]),
+    ("redact", &[]),
     ("interface", &["poll", "time"]),
-    ("config", &["interface"]),
+    ("config", &["interface", "redact"]),
     ("lifecycle", &["interface", "time"]),
     ("health", &["config", "interface", "time"]),
     ("journal", &["time"]),
     ("nix", &["command"]),
-    ("source", &["command", "interface", "time"]),
-    ("golden", &["http", "report", "time"]),
+    ("source", &["command", "interface", "redact", "time"]),
+    ("golden", &["http", "redact", "report", "time"]),
     ("runtime", &["command", "config", "interface", "poll", "process", "report", "seccomp", "time"]),
-    ("diagnosis", &["golden", "health", "interface"]),
-    ("blueprint", &["command", "config", "interface", "process", "seccomp", "source", "time"]),
+    ("diagnosis", &["golden", "health", "interface", "redact"]),
+    ("blueprint", &["command", "config", "interface", "process", "redact", "seccomp", "source", "time"]),
     ("validation", &["config", "golden", "http", "interface", "nix", "poll", "report", "time"]),
     ("supervisor", ANY_LOWER),
     ("demo", ANY_LOWER),
@@ -107,7 +108,7 @@ const LONG: &[(&str, &str)] = &[];
 const SLEEPS: &[(&str, usize, &str)] = &[
     ("tests/interface/peers.rs", 1, "that a stream has ended is seen by nothing coming any more"),
     ("tests/instance/spawning.rs", 1, "kills at moments spread over the cycle of a spawn"),
-    ("tests/instance/helper.rs", 1, "the program under test hangs on purpose"),
+    ("tests/instance/helper.rs", 2, "the program under test hangs on purpose, or takes its time for an answer"),
     ("tests/bad_input/lab.rs", 3, "looks at another process's answers and files until they are there"),
     ("tests/evolution/kills.rs", 2, "kills at random moments, and looks until processes are gone"),
     ("tests/evolution/load.rs", 2, "looks at the counts of its own threads until they have grown"),
@@ -360,6 +361,35 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 
 fn has_rust(dir: &Path) -> bool {
     std::fs::read_dir(dir).unwrap().any(|entry| entry.unwrap().path().extension().is_some_and(|it| it == "rs"))
+}
+
+/// Where standard output and standard error may be written, and why.
+const WRITERS: &[(&str, &str)] = &[
+    ("src/cli/ui.rs", "the one place: it escapes"),
+    ("src/cli/run.rs", "the log, whose fields are escaped"),
+    ("src/cli/progress.rs", "the bar, whose words are escaped"),
+    ("src/runtime/keeper/server.rs", "the keeper, which says only what it was started with"),
+    ("src/validation/builder/", "a builder inside Nix: its log is escaped where it is shown"),
+    ("src/nix/probe.rs", "as above"),
+    ("src/demo/serve.rs", "the demo's runtime: its log is escaped where it is shown"),
+    ("src/demo/program.rs", "as above"),
+];
+
+#[test]
+fn one_place_writes_to_the_terminal() {
+    let ways = ["println!", "print!", "eprintln!", "eprint!", "stdout()", "stderr()", "io::stdout", "io::stderr"];
+    let mut findings = Vec::new();
+    for file in files().iter().filter(|file| file.is_rust() && file.path.starts_with("src/")) {
+        if WRITERS.iter().any(|(path, _)| file.path.starts_with(path)) {
+            continue;
+        }
+        for (n, line) in file.code() {
+            if ways.iter().any(|way| has_word(line, way)) {
+                findings.push(format!("{}:{n}: say it through cli::ui, which escapes what others wrote", file.path));
+            }
+        }
+    }
+    none("one place writes to the terminal", findings);
 }
 
 #[test]

@@ -65,6 +65,8 @@ let
       ];
       start_timeout_ms = 60000;
       stop_timeout_ms = 10000;
+      stop_signal = "SIGTERM";
+      stop_mode = "control-group";
     };
     request_timeout_ms = 20000;
     timeout_ms = 300000;

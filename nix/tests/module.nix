@@ -42,6 +42,8 @@ let
       with' {
         settings = {
           runtime.stop_timeout = "30s";
+          runtime.stop_signal = "SIGQUIT";
+          runtime.stop_mode = "mixed";
           health.http.path = "/healthz";
           health.tcp = { };
           incidents.latency.p99 = "250ms";
@@ -173,6 +175,7 @@ let
       )
       [
         { runtime.stop_timeout = 30; }
+        { runtime.stop_mode = "process"; }
         { promotion.mode = "sometimes"; }
         {
           promotion.canary = [

@@ -13,7 +13,8 @@ use super::store::Artifact;
 use super::yaml::{Problem, problem};
 use crate::config::types::Agent;
 use crate::interface::types::{CandidateId, SCHEMA};
-use crate::source::{Mirror, ObjectId};
+use crate::redact::Secrets;
+use crate::source::{self, Mirror, ObjectId};
 use crate::time::Timestamp;
 
 /// One run of a blueprint.
@@ -45,6 +46,8 @@ pub struct Job {
     pub commands: BTreeMap<String, Vec<String>>,
     /// Where `runs/RUN` is made. Hidden from agents, but for their own directories.
     pub state_dir: PathBuf,
+    /// What must not be stored or handed on, whoever prints it.
+    pub secrets: Secrets,
     /// The bound of the whole run, over all restarts of the supervisor.
     pub timeout: Duration,
 }
@@ -57,12 +60,21 @@ pub enum Outcome {
         /// The commit; never Active's.
         commit: ObjectId,
     },
+    /// There is none to be had: the files are those of Active.
+    Unchanged {
+        /// The commit that has them.
+        commit: ObjectId,
+    },
     /// There is none.
     Failed {
         /// The stage that led here.
         stage: String,
         /// Why, for a person.
         reason: String,
+        /// Whose failure it is.
+        blame: Blame,
+        /// The commit of the workspace's files at the end.
+        commit: ObjectId,
     },
     /// An operator decides: [`Checkpoint::decide`], then [`super::run()`] again.
     Paused {
@@ -132,6 +144,32 @@ pub trait Workbench {
     fn lint(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
 }
 
+/// Whose failure it is that a stage did not reach what it should.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// The content's own: the commit does not evaluate or build, or a check says no. The same files are not asked twice.
+    Content,
+    /// The blueprint's, its agent's or its command's: it did not make what it should.
+    #[default]
+    Maker,
+    /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time.
+    Machine,
+}
+
+impl Blame {
+    /// Whose failure an error of the repository or workspace is: a ref that is not there was named wrongly, and what a
+    /// workspace may not hold was put there.
+    pub fn of_source(error: &source::Error) -> Self {
+        match error {
+            // No place and no time makes such files fit.
+            source::Error::UnfitTree { .. } | source::Error::LargeTree { .. } => Self::Content,
+            error if error.is_of_what_was_given() => Self::Maker,
+            _ => Self::Machine,
+        }
+    }
+}
+
 /// What builder or judge found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
@@ -143,6 +181,8 @@ pub struct Finding {
     pub log: String,
     /// The store path, for a build that holds.
     pub product: Option<String>,
+    /// Whose failure it is, where it does not hold.
+    pub blame: Blame,
 }
 
 /// The state between two stages.
@@ -162,8 +202,24 @@ pub struct Checkpoint {
     pub artifacts: BTreeMap<String, Artifact>,
     /// The last failure, which the next agent is told.
     pub failure: Option<LastFailure>,
+    /// Which checks failed for which files: the same files are not asked the same again, as they could pass by chance.
+    #[serde(default)]
+    pub refuted: Vec<Refuted>,
     /// Time spent so far, in milliseconds.
     pub elapsed_ms: u64,
+}
+
+/// A check that said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refuted {
+    /// The action.
+    pub action: String,
+    /// The commit of the files.
+    pub commit: ObjectId,
+    /// Why.
+    pub reason: String,
+    /// Its log.
+    pub log: Option<Artifact>,
 }
 
 /// A failure, as the next agent is told it.
@@ -175,6 +231,9 @@ pub struct LastFailure {
     pub reason: String,
     /// Its log.
     pub log: Option<Artifact>,
+    /// Whose failure it is.
+    #[serde(default)]
+    pub blame: Blame,
 }
 
 impl Checkpoint {
@@ -188,6 +247,7 @@ impl Checkpoint {
             head: None,
             artifacts: BTreeMap::new(),
             failure: None,
+            refuted: Vec::new(),
             elapsed_ms: 0,
         }
     }

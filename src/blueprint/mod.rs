@@ -38,10 +38,11 @@ mod run_tests;
 mod tests;
 
 pub use job::{
-    Checkpoint, Decision, Finding, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind, Workbench, missing,
+    Blame, Checkpoint, Decision, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind,
+    Workbench, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};
 pub use schema::{Action, Blueprint, FAILURES_MAX, RetrySemantics, Sandbox, Stage, Target, Work};
-pub use store::Artifact;
+pub use store::{Artifact, clear_run};
 pub use yaml::{Place, Problem};

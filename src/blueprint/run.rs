@@ -11,11 +11,14 @@ use super::actions::agent::PATCH;
 use super::actions::revise::fresh;
 use super::actions::{Failure, Made, Stand};
 use super::fields::is_name;
-use super::job::{Checkpoint, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind, Workbench, missing};
+use super::job::{
+    Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench, missing,
+};
 use super::machine::{Event, Position};
 use super::parse::Problems;
 use super::schema::{Stage, Work};
-use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, now};
+use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
+use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
 
 /// Why a run could not begin or go on.
@@ -63,6 +66,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whose failure it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::RunId { .. } | Self::Missing { .. } | Self::OtherBlueprint { .. } => Blame::Maker,
+            Self::Source { source, .. } => Blame::of_source(source),
+            Self::Store { .. } => Blame::Machine,
+        }
+    }
+
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -89,19 +101,12 @@ pub async fn run<W: Workbench, J: Journal>(
     let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
-    loop {
-        let index = match runner.checkpoint.machine.next().clone() {
-            Position::Run { stage } => stage,
-            position => return runner.end(position).await,
-        };
-        let Some(stage) = job.blueprint.stage(index) else {
-            return runner.failed(format!("stage {index}"), "the checkpoint is not of this blueprint".into());
-        };
-        if runner.left().is_zero() {
-            return runner.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout));
-        }
-        runner.stage(index, stage).await;
+    let dir = runner.store.dir().to_owned();
+    let outcome = runner.stages().await;
+    if let Err(error) = clear_run(&dir).await {
+        tracing::warn!(%error, run = job.run_id, "the trees of a run that has ended are left");
     }
+    outcome
 }
 
 struct Runner<'a, W, J> {
@@ -137,8 +142,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         if checkpoint.blueprint_digest != job.blueprint.digest {
             return Err(Error::OtherBlueprint { name });
         }
-        let store =
-            Store::open(&job.state_dir, &run_id).map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
+        let store = Store::open(&job.state_dir, &run_id, &job.secrets)
+            .map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
         let failed = |source| Error::Source { run_id: run_id.clone(), source };
         let (base, head) = (&checkpoint.base, checkpoint.head.as_ref());
         let workspace = fresh(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
@@ -146,6 +151,28 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
         Ok(Self { job, workbench, journal, store, workspace, checkpoint, resumed, earlier, began })
+    }
+
+    /// Stage after stage, to the end.
+    async fn stages(mut self) -> Result<Outcome, Error> {
+        let job = self.job;
+        loop {
+            let index = match self.checkpoint.machine.next().clone() {
+                Position::Run { stage } => stage,
+                position => return self.end(position).await,
+            };
+            let Some(stage) = job.blueprint.stage(index) else {
+                let reason = "the checkpoint is not of this blueprint".into();
+                return self.failed(format!("stage {index}"), reason, Blame::Maker);
+            };
+            if self.left().is_zero() {
+                // An agent has all the time that there is; nothing else should need it.
+                let agents = job.blueprint.stages.iter().any(|stage| matches!(stage.work, Work::Agent { .. }));
+                let blame = if agents { Blame::Maker } else { Blame::Machine };
+                return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout), blame);
+            }
+            self.stage(index, stage).await;
+        }
     }
 
     fn left(&self) -> Duration {
@@ -157,23 +184,49 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
         let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
-        let ended = match self.inputs(stage) {
-            Ok(inputs) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
-            Err(failure) => Ok(Err(failure)),
+        let refuted = self.refuted(stage).cloned();
+        let ended = match (self.inputs(stage), &refuted) {
+            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
+            (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
+            (Err(failure), None) => Ok(Err(failure)),
         };
         let late = ended.is_err();
-        let done = ended.unwrap_or_else(|_| Err(Failure::new(format!("took longer than {timeout:?}"))));
-        let (event, kind, summary) = match self.settle(stage, done).await {
+        let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
+        let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
+        let done = ended.unwrap_or_else(|_| Err(too_late()));
+        let ended = match self.settle(stage, done).await {
+            Ok(summary) => Ok(summary),
+            Err(failure) => Err(clean_failure(&self.job.secrets, failure).await),
+        };
+        self.forget_private().await;
+        let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
-            Err(Failure { reason, log }) => {
-                let log = log.and_then(|log| self.store.keep(&log).ok());
-                self.checkpoint.failure = Some(LastFailure { stage: stage.id.clone(), reason: reason.clone(), log });
+            Err(Failure { reason, log, blame }) => {
+                let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
+                self.note_refuted(stage, &reason, log.as_ref(), blame);
+                let (id, told) = (stage.id.clone(), reason.clone());
+                self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
                 let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
                 (event, StageEventKind::Failed, reason)
             }
         };
         self.checkpoint.machine.step(&self.job.blueprint, event);
         self.record(stage, attempt, kind, summary).await;
+    }
+
+    /// What this check has said already of the files as they are: asked again it could pass by chance.
+    fn refuted(&self, stage: &Stage) -> Option<&Refuted> {
+        let (action, commit) = (stage.work.name(), self.checkpoint.commit());
+        self.checkpoint.refuted.iter().find(|known| known.action == action && known.commit == *commit)
+    }
+
+    fn note_refuted(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
+        if !stage.work.is_check() || blame != Blame::Content || self.refuted(stage).is_some() {
+            return;
+        }
+        let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit().clone());
+        // A run ends after so many failures that this stays short.
+        self.checkpoint.refuted.push(Refuted { action, commit, reason: reason.to_owned(), log: log.cloned() });
     }
 
     async fn work(&mut self, stage: &Stage, inputs: Vec<(String, Artifact)>) -> Result<Made, Failure> {
@@ -194,8 +247,10 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
-        let mut made = done?;
-        taken?;
+        let made = done?;
+        // What a stage leaves that cannot be taken is its own doing.
+        taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
+        let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
         let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
         if is_agent && stage.outputs.iter().any(|output| output == PATCH) && !has(PATCH) {
@@ -213,11 +268,30 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         Ok(made.summary)
     }
 
+    /// Removes what an agent's attempt has left in its own directories: it may have its key there.
+    async fn forget_private(&self) {
+        let dir = self.store.agent();
+        let removed = tokio::task::spawn_blocking(move || {
+            for name in ["home", "outputs"] {
+                // What is left is removed before the next attempt.
+                let _ = std::fs::remove_dir_all(dir.join(name));
+            }
+        });
+        let _ = removed.await;
+    }
+
     /// Commits the workspace's files in the mirror.
     async fn take(&mut self) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
-        let author = Author { parent: &self.checkpoint.base, message: &self.job.message, at: self.job.at };
-        self.checkpoint.head = match self.workspace.take(mirror, candidate, author).await? {
+        let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
+        let author = Author { parent, message: &self.job.message, at: self.job.at, secrets };
+        let taken = self.workspace.take(mirror, candidate, author).await;
+        if let Err(source::Error::Secret { .. }) = &taken {
+            // Not even the workspace keeps it.
+            let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
+            self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
+        }
+        self.checkpoint.head = match taken? {
             Taken::Commit(commit) => Some(commit),
             Taken::Unchanged => {
                 mirror.keep_candidate(candidate, &self.checkpoint.base).await?;
@@ -264,7 +338,10 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         match position {
             Position::Failed { stage, reason } => {
                 let stage = id(stage);
-                self.failed(stage, reason)
+                // An operator's no leads here too: then nothing but the blueprint is to blame.
+                let last = self.checkpoint.failure.as_ref().filter(|failure| failure.stage == stage);
+                let blame = last.map_or(Blame::Maker, |failure| failure.blame);
+                self.failed(stage, reason, blame)
             }
             Position::Paused { stage, .. } => {
                 let stage = id(stage);
@@ -280,17 +357,50 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let source = |source| Error::Source { run_id: self.job.run_id.clone(), source };
         let tree = mirror.tree(&commit).await.map_err(source)?;
         if tree == mirror.tree(&self.job.active).await.map_err(source)? {
-            let last = self.job.blueprint.stages.last().map(|stage| stage.id.clone()).unwrap_or_default();
-            return self.failed(last, "the blueprint ended without a change: the files are those of Active".into());
+            self.store.note("run_completed", now(), json!({"commit": commit, "unchanged": true}));
+            return Ok(Outcome::Unchanged { commit });
         }
         self.store.note("run_completed", now(), json!({"commit": commit}));
         Ok(Outcome::Done { commit })
     }
 
-    fn failed(&mut self, stage: String, reason: String) -> Result<Outcome, Error> {
-        self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason}));
-        Ok(Outcome::Failed { stage, reason })
+    fn failed(&mut self, stage: String, reason: String, blame: Blame) -> Result<Outcome, Error> {
+        self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason, "blame": blame}));
+        let commit = self.checkpoint.commit().clone();
+        Ok(Outcome::Failed { stage, reason, blame, commit })
     }
+}
+
+/// What a stage made, without secrets. A patch is applied as it is, so one with a secret is refused.
+async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
+    let is_patch =
+        |name: &str, bytes: &[u8]| name == PATCH || bytes.starts_with(b"diff ") || bytes.starts_with(b"--- ");
+    let patches = made.artifacts.iter().filter(|(name, bytes)| is_patch(name, bytes));
+    if let Some(place) = patches.filter_map(|(_, bytes)| secrets.find(bytes)).next() {
+        return Err(Failure::new(format!("the patch has the value of {place}, a secret of rei.toml")));
+    }
+    let secrets = secrets.clone();
+    let clean = move || {
+        let mut redactor = Redactor::knowing(&secrets);
+        let artifacts = made.artifacts.into_iter();
+        let artifacts = artifacts
+            .map(|(name, bytes)| if is_patch(&name, &bytes) { (name, bytes) } else { (name, redactor.bytes(bytes)) });
+        let artifacts = artifacts.collect();
+        Made { summary: redactor.text(&made.summary), artifacts }
+    };
+    // A large log takes longer than the event loop may wait.
+    tokio::task::spawn_blocking(clean).await.map_err(|lost| Failure::of(&lost, None))
+}
+
+/// Why a stage failed, without secrets: its log is what the next agent is given.
+async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
+    let secrets = secrets.clone();
+    let clean = move || {
+        let mut redactor = Redactor::knowing(&secrets);
+        let reason = redactor.text(&failure.reason);
+        Failure { reason, log: failure.log.map(|log| redactor.bytes(log)), blame: failure.blame }
+    };
+    tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }
 
 /// What each declared output is: the artifact of that name, else the one in its position, else the summary.

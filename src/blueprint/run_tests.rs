@@ -1,15 +1,16 @@
 //! Whole runs: real repositories, real agents, most of them hostile.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::job::{Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
+use super::job::{Blame, Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
 use super::library::Library;
 use super::{Error, parse, run};
 use crate::config::types::Agent;
 use crate::interface::types::CandidateId;
+use crate::redact::{Secret, Secrets};
 use crate::source::testing::Repository;
 use crate::source::{Mirror, ObjectId};
 use crate::time::Timestamp;
@@ -27,7 +28,8 @@ impl Bench<'_> {
         assert_eq!(kept.as_ref(), Some(commit), "only commits that are kept are built");
         let ok = self.mirror.files(commit).await.unwrap().iter().any(|file| file.path == Path::new(path));
         let summary = format!("{what}: {path} is {}", if ok { "there" } else { "missing" });
-        Finding { ok, summary, log: format!("log of {what}"), product: ok.then(|| "/nix/store/x".into()) }
+        let (log, product) = (format!("log of {what}"), ok.then(|| "/nix/store/x".into()));
+        Finding { ok, summary, log, product, blame: Blame::Content }
     }
 }
 
@@ -105,6 +107,7 @@ impl World {
             agents: BTreeMap::from([("fixer".to_owned(), agent(script))]),
             commands: BTreeMap::new(),
             state_dir: state.path().to_owned(),
+            secrets: Secrets::default(),
             timeout: Duration::from_secs(120),
         };
         Self { repository, state, job }
@@ -212,7 +215,50 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     world.job.blueprint =
         parse("version: 1\nname: x\nstages: [{id: a, type: deterministic, action: checkout}]\n").unwrap();
     let (outcome, _) = world.run().await;
-    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("without a change")), "{outcome:?}");
+    assert_eq!(outcome, Outcome::Unchanged { commit: world.job.active.clone() });
+}
+
+/// A judge whose tests fail once and would pass then.
+#[derive(Default)]
+struct Flaky(Cell<u32>);
+
+impl Workbench for Flaky {
+    async fn build(&self, _: &ObjectId) -> Finding {
+        Finding { ok: true, ..Finding::default() }
+    }
+    async fn test(&self, _: &ObjectId) -> Finding {
+        self.0.set(self.0.get() + 1);
+        Finding {
+            ok: self.0.get() > 1,
+            summary: "1 of 1 checks fail".into(),
+            blame: Blame::Content,
+            ..Finding::default()
+        }
+    }
+    async fn lint(&self, commit: &ObjectId) -> Finding {
+        self.test(commit).await
+    }
+}
+
+#[tokio::test]
+async fn the_same_files_are_not_asked_until_they_pass() {
+    let mut world = World::new(ONE_AGENT, "exit 1").await;
+    world.repository.commit(&[("file", "new")], "flaky");
+    world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
+    for limit in [0, 1, 3] {
+        let text = format!(
+            "version: 1\nname: x\nstages:\n  - {{id: a, type: deterministic, action: checkout}}\n  \
+             - {{id: b, type: deterministic, action: run_tests, retry_limit: {limit}}}\n"
+        );
+        world.job.blueprint = parse(&text).unwrap();
+        world.job.run_id = format!("run_{limit}");
+        let bench = Flaky::default();
+        let outcome = run(&world.job, None, &bench, &mut Events::default()).await.unwrap();
+        let commit = world.job.followed.clone().unwrap();
+        let reason = "1 of 1 checks fail".to_owned();
+        assert_eq!(outcome, Outcome::Failed { stage: "b".into(), reason, blame: Blame::Content, commit });
+        assert_eq!(bench.0.get(), 1, "asked once");
+    }
 }
 
 #[tokio::test]
@@ -258,7 +304,7 @@ async fn what_cannot_be_taken_fails_the_stage_by_name() {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
         assert!(
-            matches!(&outcome, Outcome::Failed { stage, reason } if stage == "work" && reason.contains(told)),
+            matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. } if stage == "work" && reason.contains(told)),
             "{script}: {outcome:?}"
         );
     }
@@ -330,7 +376,10 @@ async fn artifacts_flow_and_an_operator_decides() {
     let mut rejected = *checkpoint.clone();
     rejected.decide(&world.job.blueprint, Decision::Reject { reason: "not like this".into() });
     let (outcome, ..) = world.run_from(Some(rejected)).await;
-    assert_eq!(outcome.unwrap(), Outcome::Failed { stage: "bundle".into(), reason: "not like this".into() });
+    let outcome = outcome.unwrap();
+    let told = matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. }
+        if stage == "bundle" && reason == "not like this");
+    assert!(told, "{outcome:?}");
     let mut approved = *checkpoint;
     approved.decide(&world.job.blueprint, Decision::Approve);
     let (outcome, events, _) = world.run_from(Some(approved)).await;
@@ -369,8 +418,17 @@ async fn a_run_goes_on_at_the_stage_at_which_it_was_cut() {
     world.job.agents.get_mut("fixer").unwrap().env.clear();
     let (outcome, events, _) = world.run_from(Some(checkpoint.clone())).await;
     assert_eq!(events.told(), ["+second"], "the first stage is not done twice");
-    assert_eq!(std::fs::read_to_string(&half).unwrap(), "old\nfirst\nsecond\n", "the half done work is gone");
-    assert!(matches!(outcome.unwrap(), Outcome::Done { .. }));
+    let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
+    let made = world.job.mirror.export(&commit).await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(made.dir().join("file")).unwrap(),
+        "old\nfirst\nsecond\n",
+        "the half done work is gone"
+    );
+    let is_there = |name: &&str| world.run_dir().join(name).exists();
+    let kept: Vec<_> =
+        ["artifacts", "timeline.jsonl", "workspace", "agent", "lock"].into_iter().filter(is_there).collect();
+    assert_eq!(kept, ["artifacts", "timeline.jsonl"], "a run that has ended leaves its evidence and no trees");
     world.job.blueprint = built_in("repair");
     let (outcome, ..) = world.run_from(Some(checkpoint)).await;
     assert!(matches!(outcome, Err(Error::OtherBlueprint { .. })));
@@ -476,4 +534,95 @@ async fn inputs_of_the_flake_are_updated() {
     world.job = again;
     let (outcome, _) = world.run().await;
     assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("no newer version")), "{outcome:?}");
+}
+
+const KEY: &str = "sesame/0pen+Key-4711";
+
+/// A world whose agent is given a key.
+async fn with_key(blueprint: &str, script: &str) -> World {
+    let mut world = World::new(blueprint, script).await;
+    world.job.agents.get_mut("fixer").unwrap().env.insert("API_KEY".into(), KEY.into());
+    world.job.secrets = Secrets::new(vec![Secret { place: "agents.fixer.env.API_KEY".into(), value: KEY.into() }]);
+    world
+}
+
+/// The files below a directory that hold the key in a form that is easily read.
+fn files_with_key(dir: &Path) -> Vec<PathBuf> {
+    use base64::Engine;
+    let code = base64::engine::general_purpose::STANDARD.encode(format!("user:{KEY}"));
+    let forms = [KEY.to_owned(), code, KEY.replace('/', "%2F").replace('+', "%2B")];
+    let (mut open, mut found) = (vec![dir.to_owned()], Vec::new());
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_symlink() {
+                continue;
+            }
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            if forms.iter().any(|form| bytes.windows(form.len()).any(|part| part == form.as_bytes())) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_key_that_an_agent_prints_is_stored_nowhere_and_handed_to_nobody() {
+    const TALKS: &str = "version: 1\nname: one\nstages:\n  - {id: work, type: agent, goal: Do it, \
+                         outputs: [patch, notes, answer], retry_limit: 2}\n";
+    let script = r#"
+        if [ -e "${REI_FAILURE:-/nowhere}" ]; then
+            grep -q "the agent said" "$REI_FAILURE" || exit 8
+            if grep -qF "$API_KEY" "$REI_FAILURE"; then exit 9; fi
+            if grep -rqF "$API_KEY" "${REI_CONTEXT%/*}"; then exit 10; fi
+            echo new > file; echo "$API_KEY" > "$REI_OUTPUTS/notes"; echo "I used $API_KEY"
+            exit 0
+        fi
+        echo "the agent said"; env; env >&2; printf "user:$API_KEY" | base64 -w 0; echo "$API_KEY" > "$HOME/cache"
+        echo "https://host/?k=sesame%2F0pen%2BKey-4711" >&2
+        exit 3"#;
+    let mut world = with_key(TALKS, script).await;
+    // What the runtime printed is evidence. Bytes that are no text do not hide a key.
+    let evidence = world.job.context.clone().unwrap().join("logs/tail.log");
+    std::fs::write(&evidence, [b"\xff\xfe key ".as_slice(), KEY.as_bytes(), b"\n"].concat()).unwrap();
+    // Each stream's end is kept, and the cut goes through the key.
+    world.job.agents.get_mut("fixer").unwrap().output_bytes = 4096;
+    let (outcome, events) = world.run().await;
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    assert_eq!(events.told(), ["-work", "+work"]);
+    std::fs::remove_file(evidence).unwrap();
+    assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());
+    assert!(!format!("{:?}", events.0).contains(KEY), "the journal");
+}
+
+#[tokio::test]
+async fn a_commit_with_a_key_is_refused() {
+    let script = r#"mkdir -p conf; echo "key = '$API_KEY'" > conf/settings.py; echo "$API_KEY" > "$REI_OUTPUTS/x""#;
+    let world = with_key(ONE_AGENT, script).await;
+    let (outcome, events) = world.run().await;
+    let Outcome::Failed { reason, .. } = &outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("conf/settings.py") && reason.contains("agents.fixer.env.API_KEY"), "{reason}");
+    assert_eq!(events.told(), ["-work"]);
+    assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());
+    let objects = std::process::Command::new("git")
+        .arg("--git-dir")
+        .arg(world.job.mirror.git_dir())
+        .args(["cat-file", "--batch-all-objects", "--batch"])
+        .output()
+        .unwrap();
+    assert!(objects.status.success() && !String::from_utf8_lossy(&objects.stdout).contains(KEY), "in the mirror");
+}
+
+#[tokio::test]
+async fn a_key_that_the_operator_has_committed_is_not_the_agents() {
+    let mut world = with_key(ONE_AGENT, "echo new > other").await;
+    world.repository.commit(&[("settings", KEY)], "the operator's own");
+    world.job.active = world.job.mirror.fetch().await.unwrap();
+    let (outcome, _) = world.run().await;
+    assert_eq!(world.changed(&outcome).await, ["other"]);
 }

@@ -7,6 +7,8 @@
 //!          workspace/          the files that are changed
 //!          agent/              what the agent is given, and where it may write besides the workspace
 //! ```
+//!
+//! The last two are gone when the run has ended.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,6 +20,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::parse::hex;
+use crate::redact::Secrets;
+use crate::source;
 use crate::time::Timestamp;
 
 /// One artifact at most, in bytes: a patch or log that is larger helps nobody.
@@ -43,17 +47,28 @@ pub(super) struct Store {
     run_id: String,
     lines: u64,
     silent: bool,
+    secrets: Secrets,
 }
 
 impl Store {
     /// Opens the directory of a run, made where it is missing, for rei's eyes only.
-    pub fn open(state_dir: &Path, run_id: &str) -> std::io::Result<Self> {
+    pub fn open(state_dir: &Path, run_id: &str, secrets: &Secrets) -> std::io::Result<Self> {
         let dir = std::path::absolute(state_dir)?.join("runs").join(run_id);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("artifacts"))?;
         let dir = dir.canonicalize()?;
         let lines =
             std::fs::read(dir.join("timeline.jsonl")).map_or(0, |text| text.split(|b| *b == b'\n').count() as u64);
-        Ok(Self { dir, run_id: run_id.to_owned(), lines: lines.saturating_sub(1), silent: false })
+        Ok(Self {
+            dir,
+            run_id: run_id.to_owned(),
+            lines: lines.saturating_sub(1),
+            silent: false,
+            secrets: secrets.clone(),
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn workspace(&self) -> PathBuf {
@@ -68,8 +83,10 @@ impl Store {
         self.dir.join(&artifact.path)
     }
 
-    /// Keeps some bytes; those of equal content are kept once.
+    /// Keeps some bytes; those of equal content are kept once. The secrets of rei.toml are in no file of the run, whoever
+    /// made it.
     pub fn keep(&self, bytes: &[u8]) -> std::io::Result<Artifact> {
+        let bytes = self.without_secrets(bytes);
         let bytes = &bytes[..bytes.len().min(ARTIFACT_BYTES_MAX)];
         let digest = hex(&Sha256::digest(bytes));
         let path = format!("artifacts/{digest}");
@@ -83,7 +100,7 @@ impl Store {
 
     /// Writes the context pack where the documents have it.
     pub fn write_context_pack(&mut self, bytes: &[u8]) {
-        let written = write(&self.dir.join("context_pack.json"), bytes);
+        let written = write(&self.dir.join("context_pack.json"), &self.without_secrets(bytes));
         self.tell_once(written);
     }
 
@@ -110,7 +127,13 @@ impl Store {
         if file.metadata()?.len() > TIMELINE_BYTES_MAX {
             return Err(std::io::Error::other("the timeline is full"));
         }
-        file.write_all(line.as_bytes())
+        file.write_all(&self.without_secrets(line.as_bytes()))
+    }
+
+    fn without_secrets(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        self.secrets.take_out(&mut bytes);
+        bytes
     }
 
     fn tell_once(&mut self, written: std::io::Result<()>) {
@@ -120,6 +143,21 @@ impl Store {
             tracing::warn!(run = self.run_id, %error, "cannot write the timeline; the run goes on without");
         }
     }
+}
+
+/// What of a run's directory is needed only while a blueprint works in it. Even a run that goes on makes it anew, from the
+/// commit that its checkpoint names.
+const PASSING: [&str; 3] = ["workspace", "agent", "lock"];
+
+/// Removes what a run no longer needs once nobody works in it: its trees. What it made and told stays.
+///
+/// # Errors
+/// When the disk fails.
+pub async fn clear_run(run: &Path) -> Result<(), source::Error> {
+    for name in PASSING {
+        source::remove_dir(&run.join(name)).await?;
+    }
+    Ok(())
 }
 
 /// Whole or not at all, so that an artifact that is there is right.

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
 use super::{
-    approve, builder, check, demo, evolve, exit_code, golden, history, init, journal, keeper, lift, pause, reexec,
-    reject, resume, rollback, run, show, status, stop,
+    approve, builder, check, demo, evolve, exit_code, golden, history, init, journal, keeper, lift, logger, pause,
+    reexec, reject, resume, rollback, run, show, status, stop,
 };
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
@@ -89,6 +89,9 @@ pub enum Command {
     /// Hold the listeners while no supervisor runs
     #[command(hide = true)]
     Keeper(keeper::Args),
+    /// Read what instances print
+    #[command(hide = true)]
+    Logger(logger::Args),
     /// Judge inside a Nix sandbox
     #[command(hide = true)]
     Builder(builder::Args),
@@ -138,6 +141,7 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
         Command::Journal(command) => journal::run(command, &cli.global, ui),
         Command::Demo(args) => demo::run(args, ui),
         Command::Keeper(args) => return Ok(keeper::run(args)),
+        Command::Logger(args) => return Ok(logger::run(args)),
         Command::Builder(_) => return Ok(builder_main()),
         Command::BuilderProbe(_) => return Ok(probe_builder_main()),
     };

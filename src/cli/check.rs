@@ -19,8 +19,11 @@ use crate::command::{Command, Error, Output};
 use crate::config::{Config, LoadError, Problem};
 
 /// The questions about the file.
-const FILE_PROBES: &[Probe] =
-    &[Probe { name: "blueprints", run: named::blueprints }, Probe { name: "golden", run: named::golden }];
+const FILE_PROBES: &[Probe] = &[
+    Probe { name: "blueprints", run: named::blueprints },
+    Probe { name: "golden", run: named::golden },
+    Probe { name: "secrets", run: named::secrets },
+];
 
 /// The questions about the machine, in the order in which they are asked.
 const PROBES: &[Probe] = &[
@@ -54,6 +57,8 @@ pub struct Args {
 pub struct Context<'c> {
     /// The configuration; `None` where the file is wrong, and then only the machine is looked at.
     pub config: Option<&'c Config>,
+    /// The file.
+    pub file: &'c Path,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -134,7 +139,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     if !args.json {
         print(&answers[0], ui)?;
     }
-    let context = Context { config: loaded.as_ref().ok(), runtime: runtime()? };
+    let context = Context { config: loaded.as_ref().ok(), file: &global.config, runtime: runtime()? };
     let of_machine: &[Probe] = if args.file_only { &[] } else { PROBES };
     for probe in FILE_PROBES.iter().chain(of_machine) {
         let Some(finding) = (probe.run)(&context) else { continue };

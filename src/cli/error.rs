@@ -197,7 +197,9 @@ impl From<ClientError<OperationsError>> for CommandError {
                 | OperationsError::WrongPhase { .. }
                 | OperationsError::Invalid { .. }
                 | OperationsError::Busy { .. },
-            ) => Kind::Refused,
+            )
+            | ClientError::Unproven { .. }
+            | ClientError::NotProven { .. } => Kind::Refused,
             ClientError::Timeout { .. } => Kind::TimedOut,
         };
         let hint = error.hint();

@@ -158,11 +158,11 @@ fn outcome(entry: &HistoryEntry) -> Result<(), CommandError> {
         Err(CommandError::new(kind, format!("{what}: {}", entry.summary)).hint(format!("rei show {}", entry.id)))
     };
     match entry.action {
-        Some(MaintenanceAction::Promoted) => Ok(()),
+        // Active is as good as what was asked for; the entry that was printed says which it was.
+        Some(MaintenanceAction::Promoted | MaintenanceAction::Unchanged) => Ok(()),
         Some(MaintenanceAction::RolledBack) => failed(Kind::RolledBack, "Previous was restored"),
         Some(MaintenanceAction::Rejected) => failed(Kind::Rejected, "the candidate was rejected"),
-        Some(MaintenanceAction::Deferred | MaintenanceAction::Restarted) | None => {
-            failed(Kind::Failed, "an operator is needed")
-        }
+        Some(MaintenanceAction::Deferred) => failed(Kind::Failed, "there is no verdict"),
+        Some(MaintenanceAction::Restarted) | None => failed(Kind::Failed, "an operator is needed"),
     }
 }

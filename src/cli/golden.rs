@@ -18,6 +18,8 @@ use crate::http::Address;
 
 /// Divergences of one exchange that are told; `--json` has all.
 const DIVERGENCES_MAX: usize = 5;
+/// Credentials that are named; an archive has the same ones in every exchange.
+const TAKEN_OUT_MAX: usize = 40;
 
 /// `rei golden`: recorded exchanges with known-good answers.
 #[derive(Debug, clap::Subcommand)]
@@ -67,6 +69,9 @@ pub struct ImportArgs {
     /// For a list: the server whose answers are good; without it, that listener
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
+    /// Keep credentials in headers, queries and bodies; without it, they are taken out
+    #[arg(long)]
+    keep_credentials: bool,
 }
 
 /// What came of one run.
@@ -240,7 +245,8 @@ fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     let Some(listener) = args.listener.clone().or_else(first) else {
         return Err(CommandError::new(Kind::Config, "the runtime listens on nothing that a run could ask"));
     };
-    let run = make(args, Header::new(name, listener, look(ui).now), config)?;
+    let mut run = make(args, Header::new(name, listener, look(ui).now), config)?;
+    let taken = if args.keep_credentials { Vec::new() } else { golden::take_out(&mut run) };
     std::fs::create_dir_all(directory).map_err(|error| {
         CommandError::new(Kind::Failed, format!("cannot make {}", directory.display())).because(error)
     })?;
@@ -248,6 +254,20 @@ fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     let count = run.exchanges.len();
     write(&path, run)?;
     ui.result(&format!("wrote {} with {count} exchanges", path.display()))?;
+    match taken.len() {
+        0 if args.keep_credentials => {
+            ui.hint("it has the credentials of the archive: do not commit it, and do not share it")
+        }
+        0 => {}
+        count => {
+            ui.result(&format!("took out {count} credentials:"))?;
+            taken.iter().take(TAKEN_OUT_MAX).try_for_each(|it| ui.result(&format!("  {it}")))?;
+            if let Some(more) = count.checked_sub(TAKEN_OUT_MAX).filter(|more| *more > 0) {
+                ui.result(&format!("  and {more} more"))?;
+            }
+            ui.hint("if the service answers nobody without them: --keep-credentials, with ones that are worth nothing");
+        }
+    }
     ui.hint("look whether each answer is good, then `rei golden replay`");
     Ok(())
 }

@@ -92,7 +92,7 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
     match command {
         Command::Verify(args) => verify(args, global, ui),
         Command::Export(args) => {
-            let mut out = std::io::BufWriter::new(ui.out());
+            let mut out = std::io::BufWriter::new(ui.json_lines());
             let exported = Reader::open(&args.which.directory(global)?)?.export(&mut out, args.from);
             // What is sound is printed also where damage follows.
             out.flush()?;

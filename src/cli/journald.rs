@@ -5,9 +5,12 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::terminal;
 
 /// What a line is to the journal: the numbers of syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,19 @@ pub fn reads_stderr() -> bool {
 pub fn prefixed(priority: Priority, text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("<{}>{line}", priority as u8)).collect();
     lines.join("\n")
+}
+
+/// The fields of the log, as a terminal may show them: what they say came from builders, agents and instances too.
+pub fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    debug_fn(|writer, field, value| {
+        let shown = terminal::text(&format!("{value:?}"));
+        match (field.name(), writer.has_ansi_escapes()) {
+            ("message", _) => write!(writer, "{shown}"),
+            (name, true) => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{shown}"),
+            (name, false) => write!(writer, "{name}={shown}"),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Events of the supervisor's log, one line each. The journal knows the time, and the level is the priority.
@@ -108,6 +124,23 @@ mod tests {
             said,
             format!("<3>{target}: two mistakes:; one; another code=1\n<4>{target}: late\n<6>{target}: promoted\n")
         );
+    }
+
+    #[test]
+    fn what_others_wrote_is_escaped_in_the_log() {
+        let page = Page::default();
+        let to = page.clone();
+        let log =
+            tracing_subscriber::fmt().with_writer(move || to.clone()).with_ansi(true).fmt_fields(fields()).finish();
+        tracing::subscriber::with_default(log, || {
+            let evil = "a\u{202e}b\u{9b}2J\u{1b}[31mc\u{7}";
+            tracing::warn!(why = evil, shown = %evil, "it said {evil}");
+        });
+        let said = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let text = "a\\u{202e}b\\u{9b}2Jc\\u{7}";
+        assert!(said.contains(&format!("it said {text}")) && said.matches(text).count() == 2, "{said}");
+        let own = |c: char| c != '\u{1b}' && c != '\n' && terminal::is_dangerous(c);
+        assert!(!said.contains(own) && !said.contains("\u{1b}[31m"), "{said:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args` | the whole command line as clap types, and which function a command is |
 //! | `ui` | the one way to say something: results on standard output, the rest on standard error |
+//! | `terminal` | what of a text may not reach a terminal as it is |
 //! | `journald` | the same where systemd's journal reads it |
 //! | `error`, `exit_code` | why a command failed, and the number that it ends with |
 //! | `connect` | how a command reaches the supervisor, and the memory of one that does not run |
@@ -28,6 +29,7 @@ pub mod journal;
 mod journald;
 pub mod keeper;
 pub mod lift;
+pub mod logger;
 pub mod pause;
 mod progress;
 pub mod reexec;
@@ -39,6 +41,7 @@ pub mod show;
 pub mod status;
 pub mod stop;
 mod table;
+mod terminal;
 pub mod ui;
 mod view;
 

@@ -27,6 +27,8 @@ impl<'u> Progress<'u> {
 
     /// Begins a stage, or says that it still goes on.
     pub fn stage(&mut self, stage: &str) {
+        // The bar writes by itself.
+        let stage = &*super::terminal::line(stage);
         let is_new = self.stage != stage;
         if is_new {
             stage.clone_into(&mut self.stage);

@@ -46,6 +46,7 @@ pub fn run(args: &Args, global: &Global, ui: &Ui) -> Result<(), CommandError> {
 /// The log goes to standard error.
 fn log(filter: EnvFilter, ui: &Ui) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ui.log_color());
+    let log = log.fmt_fields(journald::fields());
     let begun = if journald::reads_stderr() {
         tracing::subscriber::set_global_default(log.event_format(Lines::new()).finish())
     } else {

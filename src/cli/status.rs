@@ -60,7 +60,7 @@ fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> 
                 Next::Event(event) if json => ui.json_line(&event)?,
                 Next::Event(event) => {
                     ui.result(&view::event_line(&event, look(ui)))?;
-                    ui.out().flush()?;
+                    ui.control("")?;
                 }
                 Next::Missed(events) => ui.warning(&format!("{events} events were missed")),
                 Next::Again => ui.status("the supervisor was started again"),
@@ -166,23 +166,18 @@ struct Screen<'u> {
 
 impl<'u> Screen<'u> {
     fn enter(ui: &'u mut Ui) -> std::io::Result<Self> {
-        write!(ui.out(), "\x1b[?1049h\x1b[?25l")?;
+        ui.control("\x1b[?1049h\x1b[?25l")?;
         Ok(Self { ui })
     }
 
     fn draw(&mut self, page: &str) -> std::io::Result<()> {
-        // Each line is wiped where it ends, not before it is written: nothing flickers.
-        let page = page.replace('\n', "\x1b[K\r\n");
-        let out = self.ui.out();
-        write!(out, "\x1b[H{page}\x1b[K\x1b[J")?;
-        out.flush()
+        self.ui.draw(page)
     }
 }
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
         // A terminal that is gone needs no cleaning.
-        let _ = write!(self.ui.out(), "\x1b[?25h\x1b[?1049l");
-        let _ = self.ui.out().flush();
+        let _ = self.ui.control("\x1b[?25h\x1b[?1049l");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::error::CommandError;
 use super::journald::{self, Priority};
 use super::progress::Progress;
+use super::terminal;
 use crate::interface::types::SCHEMA;
 
 /// The width of pages where nobody says one, in columns.
@@ -100,9 +101,9 @@ pub struct Paint {
 }
 
 impl Paint {
-    /// The text in the look of its role.
+    /// The text in the look of its role, which is seen once [`Ui`] writes it.
     pub fn paint(self, role: Role, text: &str) -> String {
-        if self.color { format!("\x1b[{}m{text}\x1b[0m", role.look()) } else { text.to_owned() }
+        if self.color { terminal::look(role.look(), text) } else { text.to_owned() }
     }
 }
 
@@ -156,7 +157,7 @@ impl Ui {
     /// # Errors
     /// When it cannot be written.
     pub fn result(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out.sink, "{text}")
+        writeln!(self.out.sink, "{}", terminal::shown(text))
     }
 
     /// Prints the result as JSON: one object with the version of its shape. docs/cli.md has them all.
@@ -164,8 +165,8 @@ impl Ui {
     /// # Errors
     /// When it cannot be written.
     pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.out.sink, &versioned(value)?)?;
-        writeln!(self.out.sink)
+        let json = serde_json::to_string_pretty(&versioned(value)?)?;
+        writeln!(self.out.sink, "{}", terminal::json(&json))
     }
 
     /// The same on one line, for streams; written at once.
@@ -173,8 +174,8 @@ impl Ui {
     /// # Errors
     /// When it cannot be written.
     pub fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out.sink, &versioned(value)?)?;
-        writeln!(self.out.sink)?;
+        let json = serde_json::to_string(&versioned(value)?)?;
+        writeln!(self.out.sink, "{}", terminal::json(&json))?;
         self.out.sink.flush()
     }
 
@@ -189,9 +190,32 @@ impl Ui {
         self.result(&if rest.is_empty() { first } else { format!("{first}\n{rest}") })
     }
 
-    /// Where a result is written byte for byte.
-    pub fn out(&mut self) -> &mut dyn Write {
-        &mut self.out.sink
+    /// Where lines of JSON are written: byte for byte, but for a terminal with escapes.
+    pub fn json_lines(&mut self) -> Box<dyn Write + '_> {
+        match self.out.terminal {
+            true => Box::new(terminal::JsonLines::new(&mut self.out.sink)),
+            false => Box::new(&mut self.out.sink),
+        }
+    }
+
+    /// Sends a sequence of rei's own to the terminal.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn control(&mut self, sequence: &'static str) -> io::Result<()> {
+        write!(self.out.sink, "{sequence}")?;
+        self.out.sink.flush()
+    }
+
+    /// Draws a page over the one that was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn draw(&mut self, page: &str) -> io::Result<()> {
+        // Each line is wiped where it ends, not before it is written: nothing flickers.
+        let page = terminal::shown(page).replace('\n', "\x1b[K\r\n");
+        write!(self.out.sink, "\x1b[H{page}\x1b[K\x1b[J")?;
+        self.out.sink.flush()
     }
 
     /// Says what goes on. Silent with `--quiet`.
@@ -278,8 +302,9 @@ impl Ui {
 
     /// Nobody can be told that standard error is gone.
     fn say(&mut self, priority: Priority, text: &str) {
+        let text = terminal::shown(text);
         let _ = match self.journald {
-            true => writeln!(self.err.sink, "{}", journald::prefixed(priority, text)),
+            true => writeln!(self.err.sink, "{}", journald::prefixed(priority, &text)),
             false => writeln!(self.err.sink, "{text}"),
         };
     }
@@ -399,6 +424,35 @@ mod tests {
             (&force, Color::Never, true, false),
         ] {
             assert_eq!(environment.color(wish, terminal), colored, "{environment:?} {wish:?} {terminal}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_escaped_wherever_it_is_said() {
+        let evil = "a\u{202e}b\u{9b}2J\u{1b}[31mc\u{7}";
+        let shown = "a\\u{202e}b\\u{9b}2Jc\\u{7}";
+        for color in [false, true] {
+            let (out, err) = said(color, false, |ui| {
+                ui.result(evil).unwrap();
+                ui.result(&ui.paint(Role::Good, evil)).unwrap();
+                ui.table(&["a"], vec![vec![evil.to_owned()]]).unwrap();
+                ui.draw(evil).unwrap();
+                ui.json(&json!({ "a": evil })).unwrap();
+                ui.json_line(&json!({ "a": evil })).unwrap();
+                ui.status(evil);
+                ui.hint(evil);
+                ui.warning(evil);
+                ui.progress().stage(evil);
+                let mut error = CommandError::new(Kind::Failed, evil).because(io::Error::other(evil)).hint(evil);
+                error.page = Some(format!("error: {evil}\n"));
+                ui.failure(&error);
+            });
+            assert_eq!((out.matches(shown).count(), err.matches(shown).count()), (4, 8), "{out}{err}");
+            assert_eq!(out.matches(r#""a": "a\u202eb\u009b2J\u001b[31mc\u0007""#).count(), 1, "{out}");
+            let own = ["\u{1b}[32m", "\u{1b}[0m", "\u{1b}[1m", "\u{1b}[H", "\u{1b}[K", "\u{1b}[J"];
+            let all = own.iter().chain(&["\u{1b}[1;31m", "\u{1b}[1;33m", "\u{1b}[36m"]);
+            let rest = all.fold(format!("{out}{err}"), |text, own| text.replace(own, ""));
+            assert!(!rest.contains(|c: char| c != '\n' && terminal::is_dangerous(c)), "{rest:?}");
         }
     }
 

@@ -9,6 +9,7 @@ mod load;
 mod parse;
 mod problem;
 mod reload;
+mod secrets;
 mod section;
 pub mod template;
 pub mod types;

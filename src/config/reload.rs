@@ -27,16 +27,21 @@ pub struct Change {
 }
 
 /// Keys, or beginnings of keys, whose change is not taken at once.
-const LATER: [(&str, When); 10] = [
+const LATER: [(&str, When); 15] = [
     ("runtime.name", When::Restart),
     ("runtime.source", When::Restart),
     ("runtime.listen", When::Restart),
     ("runtime.command", When::NextStart),
     ("runtime.env", When::NextStart),
+    ("runtime.stop_timeout", When::NextStart),
+    ("runtime.stop_signal", When::NextStart),
+    ("runtime.stop_mode", When::NextStart),
     ("health.notify", When::NextStart),
     ("health.interface", When::Restart),
     ("isolation", When::NextStart),
     ("state.log_bytes", When::NextStart),
+    ("state.runs", When::Now),
+    ("state.evidence_bytes", When::Now),
     ("state", When::Restart),
 ];
 

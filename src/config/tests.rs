@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
 use super::*;
@@ -250,6 +251,23 @@ fn every_rule_has_its_word() {
 }
 
 #[test]
+fn a_service_is_stopped_as_it_wants() {
+    let read = |more: &str| parse(&format!("{FIVE_LINES}{more}")).map(|config| config.runtime);
+    let usual = read("").unwrap();
+    assert_eq!((usual.stop_signal, usual.stop_mode), (Signal::SIGTERM, StopMode::ControlGroup));
+    let chosen = read("stop_signal = \"QUIT\"\nstop_mode = \"mixed\"\n").unwrap();
+    assert_eq!((chosen.stop_signal, chosen.stop_mode), (Signal::SIGQUIT, StopMode::Mixed));
+    for (wrong, word) in [
+        ("stop_signal = \"SIGKILL\"", "no process can act on it"),
+        ("stop_signal = \"sigquit\"", "no signal has this name"),
+        ("stop_mode = \"process\"", "cannot be \"process\""),
+    ] {
+        let problems = read(wrong).unwrap_err();
+        assert!(problems[0].message.contains(word) && problems[0].hint.is_some(), "{problems:?}");
+    }
+}
+
+#[test]
 fn steps_may_be_tables_of_their_own() {
     // As programs write arrays of tables.
     let steps = "[[promotion.canary]]\nshare = 0.05\nfor = \"30s\"\n[[promotion.canary]]\nshare = 0.5\nfor = \"1m\"\n";
@@ -319,7 +337,7 @@ fn a_change_says_when_it_takes_effect() {
     let old = parse(FIVE_LINES).unwrap();
     assert_eq!(diff(&old, &old), []);
     let more = "poll = \"1s\"\nenv = { A = \"secret\" }\n[health]\ntcp = true\n[promotion]\nobserve = \"1m\"\n[agents.x]\ncommand = [\"/x\"]\n\
-        [state]\nlog = \"1MiB\"\n";
+        [state]\nlog = \"1MiB\"\nruns = 5\nevidence = \"1MiB\"\n";
     let new = parse(&format!("{}{more}", FIVE_LINES.replace("8080", "8081"))).unwrap();
     let said: Vec<String> = diff(&old, &new).iter().map(|change| format!("{} {:?}", change.key, change.when)).collect();
     let expected = [
@@ -330,6 +348,8 @@ fn a_change_says_when_it_takes_effect() {
         "promotion.observe Now",
         "agents.x Now",
         "state.log_bytes NextStart",
+        "state.runs Now",
+        "state.evidence_bytes Now",
     ];
     assert_eq!(said, expected);
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::interface::types::IncidentClass;
 
@@ -61,8 +62,13 @@ pub struct Runtime {
     pub standby: Standby,
     /// The bound from start to ready.
     pub start_timeout: Duration,
-    /// The bound from SIGTERM to SIGKILL.
+    /// The bound from the stop signal to SIGKILL.
     pub stop_timeout: Duration,
+    /// What asks an instance to finish.
+    #[serde(serialize_with = "signal_name")]
+    pub stop_signal: Signal,
+    /// Who of an instance is asked.
+    pub stop_mode: StopMode,
     /// The pause between looks at the followed ref.
     pub poll: Duration,
 }
@@ -106,6 +112,21 @@ pub enum Strategy {
     Overlap,
     /// Active is stopped before the candidate starts; connections wait in the queue meanwhile.
     Recreate,
+}
+
+/// `runtime.stop_mode`, in the words of systemd's `KillMode=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopMode {
+    /// Every process of the instance gets the stop signal, and has until `stop_timeout`.
+    #[default]
+    ControlGroup,
+    /// The main process gets it; the others are killed when that has ended.
+    Mixed,
+}
+
+fn signal_name<S: serde::Serializer>(signal: &Signal, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(signal.as_str())
 }
 
 /// `runtime.standby`.
@@ -371,8 +392,12 @@ pub struct State {
     pub sockets: Option<PathBuf>,
     /// The group whose members may use `control.sock`, besides rei's own user and root.
     pub operators: Option<String>,
-    /// What is kept of an instance's log, in bytes.
+    /// What is kept of an instance's log, and of the logs of all earlier ones in its slot, in bytes each.
     pub log_bytes: u64,
+    /// How many ended evolutions, and how many incidents, are kept with their evidence.
+    pub runs: u64,
+    /// What their evidence may take in all, in bytes.
+    pub evidence_bytes: u64,
 }
 
 impl State {

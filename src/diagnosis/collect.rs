@@ -12,8 +12,8 @@ use crate::interface::types::{
 };
 
 use super::evidence::{Folder, digest_of};
-use super::redact::{Redactor, strip_ansi};
 use super::traces;
+use crate::redact::{Redactor, Secrets, strip_ansi};
 
 /// Of the log, so much from its end is evidence, in bytes: some thousands of lines, more than an agent reads.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
@@ -45,6 +45,8 @@ pub struct Request {
     pub memory: Vec<RecordId>,
     /// The reproductions, as the judge ran them.
     pub reproduction_runs: Vec<ReproductionRun>,
+    /// The secrets that the configuration gives to the runtime and to agents.
+    pub secrets: Secrets,
 }
 
 /// What was collected.
@@ -135,7 +137,7 @@ struct Prepared {
 }
 
 fn prepare(request: Request, asked: Result<Value, String>) -> Prepared {
-    let mut redactor = Redactor::new();
+    let mut redactor = Redactor::knowing(&request.secrets);
     let log = request.log_tail.as_deref().map(|tail| redactor.text(&strip_ansi(&text_of(tail))));
     let stack_traces = log.as_deref().map(|log| traces::parse(log.as_bytes())).unwrap_or_default();
     let mut missing = Vec::new();
@@ -284,6 +286,7 @@ mod tests {
                 reproduces: Some(true),
                 ..Default::default()
             }],
+            secrets: Secrets::default(),
         }
     }
 

@@ -2,16 +2,17 @@
 
 use crate::health::Exit;
 use crate::interface::types::StackTrace;
+use crate::redact::{Redactor, Secrets, strip_ansi};
 
-use super::redact::Redactor;
 use super::traces::{Found, find};
+use super::words::{LINES_LOOK_MAX, last_words};
 
 /// Of the log, so much from its end is read for a crash, in bytes.
 pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
 
 /// A trace is the cause of the end only if no more lines than this follow it: a server goes on after a panic that it
 /// caught, and what it logged hours ago did not end it.
-const LINES_AFTER_MAX: usize = 32;
+const LINES_AFTER_MAX: usize = LINES_LOOK_MAX;
 
 /// Signals that are sent from outside, by a person, the kernel's memory killer or a supervisor: no trace explains them.
 const FROM_OUTSIDE: [i32; 6] = [1, 2, 3, 9, 13, 15];
@@ -33,21 +34,27 @@ const MACHINERY: [&str; 11] = [
 /// Places where such functions are.
 const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 
-/// The unasked end of an instance, with the panic message and frames that the end of its log gives, secrets taken out.
+/// The unasked end of an instance, with the panic message and frames that the end of its log gives, or else its last
+/// meaningful lines, secrets taken out.
 ///
 /// `log_tail` is the end of what this instance itself printed, without that of the instance before it. Takes a few
 /// milliseconds at worst: start the instance again first, and call this off the event loop.
-pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]) -> Exit {
-    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new() };
+pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
+    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
     if code == Some(0) || signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
         return exit;
     }
     let tail = &log_tail[log_tail.len().saturating_sub(CRASH_LOG_BYTES_MAX)..];
-    let (found, lines) = find(&String::from_utf8_lossy(tail));
+    let text = String::from_utf8_lossy(tail);
+    let (found, lines) = find(&text);
+    let mut redactor = Redactor::knowing(secrets);
     if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
-        let mut redactor = Redactor::new();
         exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
         exit.frames = telling(trace).map(|frame| redactor.text(frame)).collect();
+    }
+    if exit.reason.is_none() {
+        let words = last_words(&strip_ansi(&text));
+        exit.last_words = words.iter().map(|line| redactor.text(line)).collect();
     }
     exit
 }
@@ -64,6 +71,10 @@ fn telling(trace: &StackTrace) -> impl Iterator<Item = &String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log: &[u8]) -> Exit {
+        super::exit(code, signal, ran_ms, log, &Secrets::default())
+    }
     use crate::health::fingerprint;
 
     const RUST: &[u8] = include_bytes!("samples/rust-backtrace.txt");
@@ -79,7 +90,8 @@ mod tests {
     fn a_panic_that_was_caught_long_ago_and_a_kill_are_not_explained_by_it() {
         let mut log = RUST.to_vec();
         log.extend("GET / 200\n".repeat(LINES_AFTER_MAX + 1).as_bytes());
-        assert_eq!(exit(Some(1), None, 9, &log).reason, None);
+        let late = exit(Some(1), None, 9, &log);
+        assert_eq!((late.reason, late.last_words.len()), (None, 0));
         assert_eq!(exit(None, Some(9), 9, RUST).reason, None, "SIGKILL comes from outside");
         assert_eq!(exit(None, Some(6), 9, RUST).reason.as_deref(), Some("no worker left"), "panic = abort");
         assert_eq!(exit(Some(0), None, 9, RUST).reason, None);

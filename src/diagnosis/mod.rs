@@ -2,14 +2,16 @@
 //!
 //! [`collect()`] writes the folder of one incident and always answers: what could not be had is named in `missing`, and
 //! nothing that fails here changes a verdict (I10). Everything has a bound in bytes and in time. [`traces`] reads stack
-//! traces out of log text and [`redact`] takes secrets out; both are pure.
+//! traces out of log text, without I/O. Secrets are taken out by [`crate::redact`].
 
 mod collect;
 mod crash;
+#[cfg(test)]
+mod ends_tests;
 mod evidence;
 mod exchanges;
-pub mod redact;
 pub mod traces;
+mod words;
 
 pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUNTIME_CONTEXT_MAX, Request, collect};
 pub use crash::{CRASH_LOG_BYTES_MAX, exit};

@@ -13,6 +13,7 @@
 //! A run is the operator's: the judge alone reads it, in a place that the judged cannot see.
 
 mod compare;
+mod credentials;
 mod facets;
 mod format;
 mod har;
@@ -23,6 +24,7 @@ mod replay;
 mod tests;
 
 pub use compare::{Divergence, Noise, compare, diff};
+pub use credentials::{TakenOut, take_out};
 pub use facets::Facets;
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, SUFFIX, Writer, list,

@@ -1,7 +1,8 @@
 //! Equal incidents have equal fingerprints.
 //!
 //! The digest is over what stays when the same fault strikes again: the kind, the signal or the panic message, and the
-//! top frames. What differs each time (numbers, addresses, digests, ids) is put out of the way first.
+//! top frames. What differs each time (numbers, addresses, digests, ids) is put out of the way first. An end without a
+//! panic is known by its exit status, as it stands, and by its last words.
 
 use sha2::{Digest, Sha256};
 
@@ -17,21 +18,53 @@ const HEX_ID_MIN: usize = 8;
 /// The base-32 digest of a store path, `/nix/store/DIGEST-name`, in characters.
 const STORE_DIGEST: usize = 32;
 
+/// Characters that make a word with letters and several numbers an id: `8f3k2j9xq1`, and not `x86_64`.
+const MIXED_ID_MIN: usize = 8;
+
+/// Last words that take part.
+pub const LAST_WORDS_MAX: usize = 4;
+
 /// `sha256:` and the digest over the kind, the normalised reason and the normalised top frames.
 pub fn fingerprint(kind: &str, reason: &str, frames: &[String]) -> String {
+    let frames = frames.iter().take(FRAMES_MAX).map(|frame| normalise(function_of(frame)));
+    digest([kind.to_owned(), normalise(reason)].into_iter().chain(frames))
+}
+
+/// The same for an end without a panic. The status takes part as it stands: the exit code tells one fault from another.
+pub fn fingerprint_of_end(kind: &str, status: &str, last_words: &[String]) -> String {
+    let words = last_words.iter().take(LAST_WORDS_MAX).map(|line| without_ids(&normalise(&without_ids(line))));
+    digest([kind.to_owned(), "end".to_owned(), status.to_owned()].into_iter().chain(words))
+}
+
+fn digest(parts: impl Iterator<Item = String>) -> String {
     let mut digest = Sha256::new();
-    let mut part = |text: &str| {
+    for part in parts {
         // Length first, so that no two lists of parts read alike.
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text.as_bytes());
-    };
-    part(kind);
-    part(&normalise(reason));
-    for frame in frames.iter().take(FRAMES_MAX) {
-        part(&normalise(function_of(frame)));
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part.as_bytes());
     }
     let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+/// A line in which ids of letters and numbers are `#`, and so is the name of a temporary file.
+fn without_ids(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let end = if is_word(first) { rest.find(|c| !is_word(c)) } else { Some(first.len_utf8()) };
+        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+        let temporary = out.ends_with("/tmp/") && is_word(first);
+        out.push_str(if temporary || is_mixed_id(word) { "#" } else { word });
+        rest = after;
+    }
+    out
+}
+
+fn is_mixed_id(word: &str) -> bool {
+    let numbers = word.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).count();
+    let letters = word.chars().any(char::is_alphabetic);
+    numbers >= 2 && letters && !word.contains('_') && word.len() >= MIXED_ID_MIN
 }
 
 /// A frame without its place: `handle (src/main.rs:12)` is `handle`, as lines move with every version.

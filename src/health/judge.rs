@@ -10,7 +10,7 @@
 //! - their tail: the binomial test of a quantile against twice the baseline's worst.
 //!
 //! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide. The first latencies of its
-//! process are left out: everything is slow while it is cold.
+//! process are not compared: everything is slow while it is cold. The operator's bound counts them.
 //!
 //! A baseline of the time before says nothing of the machine as it is now. Where Previous runs beside the candidate, it is
 //! the control: a candidate that is slower than the baseline and not slower than Previous, which has no traffic, is
@@ -167,8 +167,8 @@ pub fn judge(
     let mut case = Case::default();
     case.events(candidate, since);
     case.conditions(candidate);
-    let warm = candidate.warm_since.map(|warm| candidate.samples.between(warm.max(since), at));
-    let seen = Side { latencies: warm.unwrap_or_default(), ..Side::of(candidate, since, at) };
+    let seen = Side::of(candidate, since, at);
+    let warm = candidate.warm_since.map(|warm| candidate.samples.between(warm.max(since), at)).unwrap_or_default();
     let mut reference = match baseline {
         Some(Reference::Beside(active)) => Side::of(active, since, at),
         Some(Reference::Learned(it, _)) => Side {
@@ -189,7 +189,8 @@ pub fn judge(
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
     case.failures("exchanges", seen.traffic, reference.traffic, bounds);
-    case.latency(&seen.latencies, &mut reference.latencies, &mut control, bounds);
+    case.bound(&seen.latencies, bounds);
+    case.latency(&warm, &mut reference.latencies, &mut control);
     case.enough(candidate, &seen, since, at, bounds);
     case.close(&seen)
 }
@@ -275,11 +276,16 @@ impl Case {
         self.noted.push(figure);
     }
 
-    fn latency(&mut self, seen: &[u32], reference: &mut [u32], control: &mut [u32], bounds: &Bounds) {
+    /// The operator's bound: for every answer, also of a process that is cold.
+    fn bound(&mut self, seen: &[u32], bounds: &Bounds) {
         if let Some(bound) = &bounds.latency {
             let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
             self.tail(seen, bound_us, P99_RATIO, "the bound");
         }
+    }
+
+    /// Compares a process that is warm with the baseline, and where that speaks against it, with the control.
+    fn latency(&mut self, seen: &[u32], reference: &mut [u32], control: &mut [u32]) {
         let enough = |side: &[u32]| side.len() as u64 >= SAMPLES_MIN;
         if !enough(reference) {
             return;

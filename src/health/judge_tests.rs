@@ -93,6 +93,9 @@ fn a_cold_start_is_no_regression_and_passes_when_it_is_over() {
     );
     assert_eq!(judged(&starting(8, 30), Some(&active), &Bounds::of(&incidents())).verdict, Verdict::Pass);
     assert_eq!(judged(&starting(30, 30), Some(&active), &bounds()).verdict, Verdict::Fail, "it stays slow");
+    let bound = LatencyBound { p99: Duration::from_millis(100), r#for: Duration::from_secs(10) };
+    let bounded = Bounds { latency: Some(bound), ..bounds() };
+    assert_eq!(judged(&starting(8, 30), Some(&active), &bounded).verdict, Verdict::Fail, "the bound is for all");
     let mut again = starting(8, 30);
     again.observe(at(30), Signal::Restarted);
     feed(&mut again, 31..38, |_| ok(200));

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 use super::condition::{Condition, Sustained};
 use super::finding::{Cause, Finding};
-use super::fingerprint::{fingerprint, normalise, truncate};
+use super::fingerprint::{fingerprint, fingerprint_of_end, normalise, truncate};
 use super::growth::Growth;
 use super::ledger::Ledger;
 use super::own::{Own, TEXT_BYTES_MAX};
@@ -287,14 +287,17 @@ impl Monitor {
 
     fn exited(&mut self, exit: &Exit) -> Finding {
         let status = exit.status();
-        let reason = exit.reason.as_deref().unwrap_or(&status);
-        let fingerprint = fingerprint(Cause::Crash.word(), reason, &exit.frames);
+        let fingerprint = match &exit.reason {
+            Some(reason) => fingerprint(Cause::Crash.word(), reason, &exit.frames),
+            None => fingerprint_of_end(Cause::Crash.word(), &status, &exit.last_words),
+        };
         let occurrence = self.ledger.count(self.now, &fingerprint);
         let lived = exit.ran_ms as f64 / 1_000.0;
-        let line = truncate(reason.lines().next().unwrap_or(""), TEXT_BYTES_MAX);
-        let summary = match &exit.reason {
-            Some(_) => format!("{line} ({status} after {lived} s)"),
-            None => format!("ended with {status} after {lived} s"),
+        let line = |text: &str| truncate(text.lines().next().unwrap_or(""), TEXT_BYTES_MAX).to_owned();
+        let summary = match (&exit.reason, exit.last_words.first()) {
+            (Some(reason), _) => format!("{} ({status} after {lived} s)", line(reason)),
+            (None, Some(words)) => format!("ended with {status} after {lived} s; it said last: {}", line(words)),
+            (None, None) => format!("ended with {status} after {lived} s"),
         };
         self.new_process();
         self.down = Some(status.clone());

@@ -74,6 +74,9 @@ pub struct Exit {
     pub reason: Option<String>,
     /// The frames of that panic, innermost first, without those of the language's own panic machinery.
     pub frames: Vec<String>,
+    /// Where no panic was found: the last meaningful lines of its log, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
 }
 
 impl Exit {

@@ -5,22 +5,23 @@
 //! has no `SO_PEERPIDFD` (before 6.5) the caller is pinned when it is accepted instead of when it connected.
 //!
 //! Descent is lost when a supervisor dies (its orphans go to another reaper), so an owner whose instances have control
-//! groups names these too. Best of all is that an instance cannot reach the socket: see [`super::socket`].
+//! groups names these too. One mark stays whatever happens: every instance and every agent has given up new privileges
+//! (`no_new_privs`), its descendants inherit that, and none can take it off. So a caller without the mark descends from
+//! none of them. A caller with it may be an operator all the same, in a container or a hardened unit: it has to prove that
+//! it can read a secret which instances and agents cannot, see [`super::proof`]. The system call filter says no more than
+//! this mark: an operator can have one as well, and who has isolation off has none.
+//!
+//! Best of all is that an instance cannot reach the socket: see [`super::socket`].
 
 use std::fmt;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::poll::is_ready;
+use super::peer::Process;
+use super::secret::Secret;
 
-/// Ancestors that are looked at; a deeper caller is refused. No login is that deep.
-const ANCESTORS_MAX: usize = 64;
-/// Walks up the ancestors before giving up because some ended meanwhile.
-const WALKS_MAX: usize = 5;
 /// The part of /etc/passwd that is searched for a name, in bytes.
 const PASSWD_BYTES_MAX: u64 = 1 << 20;
 
@@ -33,19 +34,39 @@ pub struct Caller {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// What is known of its descent.
+    pub standing: Standing,
+}
+
+/// What is known of a caller's descent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It descends from no instance and no agent: an operator.
+    Operator,
+    /// It may descend from one, and has not proven otherwise. The server answers it nothing.
+    Unproven,
+}
+
+/// How a caller that has given up new privileges proves that it descends from no instance.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// By this secret.
+    Secret(Arc<Secret>),
+    /// Not at all, because an instance could do the same: why.
+    Impossible(String),
 }
 
 impl Caller {
-    /// `operator:NAME` for records; the number where the user has no name.
-    pub fn operator(&self) -> String {
+    /// The name of its user, for records; the number where the user has none.
+    pub fn name(&self) -> String {
         use std::io::Read;
         let mut passwd = Vec::new();
         let file = std::fs::File::open("/etc/passwd");
         // Not `getpwuid`: a statically linked program would load the system's modules for it.
         let _ = file.and_then(|file| file.take(PASSWD_BYTES_MAX).read_to_end(&mut passwd));
         match user_name(&String::from_utf8_lossy(&passwd), self.uid) {
-            Some(name) => format!("operator:{name}"),
-            None => format!("operator:{}", self.uid),
+            Some(name) => name.to_owned(),
+            None => self.uid.to_string(),
         }
     }
 }
@@ -78,6 +99,10 @@ pub enum RefusalReason {
     Foreign(u32),
     /// It descends from the supervisor, as everything does that escapes from an instance: a policy anomaly.
     Descendant,
+    /// It cannot be told from a descendant of an instance, and no proof would tell: why.
+    Unprovable(String),
+    /// It gave a secret that is not the secret: a policy anomaly.
+    WrongSecret,
     /// It has ended, so nothing is known about it.
     Gone,
     /// The system does not say who it is.
@@ -87,7 +112,7 @@ pub enum RefusalReason {
 impl RefusalReason {
     /// Whether an owner reports it as a policy anomaly: something supervised reaches for the operator's authority.
     pub fn is_policy_anomaly(&self) -> bool {
-        matches!(self, Self::Instance(_) | Self::Descendant)
+        matches!(self, Self::Instance(_) | Self::Descendant | Self::WrongSecret)
     }
 }
 
@@ -100,6 +125,12 @@ impl fmt::Display for Refusal {
             RefusalReason::Instance(instance) => write!(f, "process {pid} descends from instance process {instance}"),
             RefusalReason::Foreign(_) => write!(f, "process {pid} is another supervisor's instance's"),
             RefusalReason::Descendant => write!(f, "process {pid} descends from the supervisor"),
+            RefusalReason::Unprovable(why) => write!(
+                f,
+                "process {pid} has no_new_privs, as each process of an instance has, and nothing tells it from one, because \
+                 {why}; call from a process without no_new_privs, or set isolation.enabled = true and restart rei"
+            ),
+            RefusalReason::WrongSecret => write!(f, "process {pid} gave a wrong secret"),
             RefusalReason::Gone => write!(f, "process {pid} has ended"),
             RefusalReason::Unknown(what) => write!(f, "nothing is known about process {pid}: {what}"),
         }
@@ -108,6 +139,7 @@ impl fmt::Display for Refusal {
 
 type IsInstance = dyn Fn(u32) -> bool + Send + Sync;
 type IsInstanceCgroup = dyn Fn(&str) -> bool + Send + Sync;
+type HowToProve = dyn Fn() -> Proof + Send + Sync;
 type OnRefusal = dyn Fn(&Refusal) + Send + Sync;
 
 /// The rule of one socket.
@@ -120,6 +152,7 @@ pub struct Access {
     supervisor: Option<u32>,
     is_instance: Option<Arc<IsInstance>>,
     is_instance_cgroup: Option<Arc<IsInstanceCgroup>>,
+    proof: Option<Arc<HowToProve>>,
     on_refusal: Option<Arc<OnRefusal>>,
 }
 
@@ -144,6 +177,7 @@ impl Access {
             supervisor: None,
             is_instance: None,
             is_instance_cgroup: None,
+            proof: None,
             on_refusal: None,
         }
     }
@@ -169,6 +203,12 @@ impl Access {
         Self { supervisor: Some(supervisor), ..self }
     }
 
+    /// Not for those who have given up new privileges, as every descendant of an instance has, unless they prove that they
+    /// are none. `proof` is asked for each of them.
+    pub fn ask_for_proof(self, proof: impl Fn() -> Proof + Send + Sync + 'static) -> Self {
+        Self { proof: Some(Arc::new(proof)), ..self }
+    }
+
     /// Tells the owner of each refusal, from within the server: it must not block.
     pub fn on_refusal(self, on_refusal: impl Fn(&Refusal) + Send + Sync + 'static) -> Self {
         Self { on_refusal: Some(Arc::new(on_refusal)), ..self }
@@ -177,35 +217,73 @@ impl Access {
     /// Decides about the process that connected to `stream`, and tells the owner of a refusal.
     pub(super) fn check(&self, stream: &impl AsFd) -> Result<Caller, Refusal> {
         let (caller, decision) = self.decide(stream);
-        decision.map(|()| caller.clone()).map_err(|reason| {
-            let refusal = Refusal { caller, reason };
-            if let Some(on_refusal) = &self.on_refusal {
-                on_refusal(&refusal);
-            }
-            refusal
-        })
+        match decision {
+            Ok(standing) => Ok(Caller { standing, ..caller }),
+            Err(reason) => Err(self.refuse(caller, reason)),
+        }
     }
 
-    fn decide(&self, stream: &impl AsFd) -> (Caller, Result<(), RefusalReason>) {
+    /// Holds what a caller gave as the secret against the secret.
+    pub(super) fn check_secret(&self, caller: Caller, given: &str) -> Result<Caller, Refusal> {
+        match self.proof.as_ref().map(|proof| proof()) {
+            // Nobody has to prove anything here, or it has done so.
+            _ if caller.standing == Standing::Operator => Ok(caller),
+            Some(Proof::Secret(secret)) if secret.is(given) => Ok(Caller { standing: Standing::Operator, ..caller }),
+            Some(Proof::Impossible(why)) => Err(self.refuse(caller, RefusalReason::Unprovable(why))),
+            Some(Proof::Secret(_)) | None => Err(self.refuse(caller, RefusalReason::WrongSecret)),
+        }
+    }
+
+    /// Whether a caller is root or the owner, and not of a group that may call too.
+    pub(super) fn is_owner(&self, caller: &Caller) -> bool {
+        self.uids.as_ref().is_none_or(|uids| uids.contains(&caller.uid))
+    }
+
+    /// Whether a caller may have to prove anything.
+    pub(super) fn may_ask_for_proof(&self) -> bool {
+        self.proof.is_some()
+    }
+
+    /// The file that has the secret, for those who are asked for it.
+    pub(super) fn secret_file(&self) -> Option<std::path::PathBuf> {
+        match self.proof.as_ref().map(|proof| proof()) {
+            Some(Proof::Secret(secret)) => Some(secret.path().to_owned()),
+            Some(Proof::Impossible(_)) | None => None,
+        }
+    }
+
+    fn refuse(&self, caller: Caller, reason: RefusalReason) -> Refusal {
+        let refusal = Refusal { caller, reason };
+        if let Some(on_refusal) = &self.on_refusal {
+            on_refusal(&refusal);
+        }
+        refusal
+    }
+
+    fn decide(&self, stream: &impl AsFd) -> (Caller, Result<Standing, RefusalReason>) {
+        let standing = Standing::Unproven;
         let credentials = match getsockopt(stream, sockopt::PeerCredentials) {
             Ok(credentials) => credentials,
             Err(errno) => {
-                let nobody = Caller { pid: 0, uid: u32::MAX, gid: u32::MAX };
+                let nobody = Caller { pid: 0, uid: u32::MAX, gid: u32::MAX, standing };
                 return (nobody, Err(RefusalReason::Unknown(errno.to_string())));
             }
         };
         let pid = u32::try_from(credentials.pid()).unwrap_or(0);
-        let caller = Caller { pid, uid: credentials.uid(), gid: credentials.gid() };
+        let caller = Caller { pid, uid: credentials.uid(), gid: credentials.gid(), standing };
         let decision = self.decide_about(&caller, stream);
         (caller, decision)
     }
 
-    fn decide_about(&self, caller: &Caller, stream: &impl AsFd) -> Result<(), RefusalReason> {
-        let by_process = self.supervisor.is_some() || self.is_instance.is_some() || self.is_instance_cgroup.is_some();
+    fn decide_about(&self, caller: &Caller, stream: &impl AsFd) -> Result<Standing, RefusalReason> {
+        let by_process = self.supervisor.is_some()
+            || self.is_instance.is_some()
+            || self.is_instance_cgroup.is_some()
+            || self.proof.is_some();
         let allowed =
             self.uids.as_ref().is_none_or(|uids| uids.contains(&caller.uid)) || self.group == Some(caller.gid);
         if allowed && !by_process {
-            return Ok(());
+            return Ok(Standing::Operator);
         }
         if !allowed && self.group.is_none() {
             return Err(RefusalReason::User);
@@ -214,10 +292,18 @@ impl Access {
         if !allowed && !self.group.is_some_and(|group| process.groups().is_ok_and(|groups| groups.contains(&group))) {
             return Err(RefusalReason::User);
         }
-        self.refuse_by_process(process)
+        self.refuse_by_process(&process)?;
+        let Some(proof) = &self.proof else { return Ok(Standing::Operator) };
+        if !process.no_new_privileges()? {
+            return Ok(Standing::Operator);
+        }
+        match proof() {
+            Proof::Secret(_) => Ok(Standing::Unproven),
+            Proof::Impossible(why) => Err(RefusalReason::Unprovable(why)),
+        }
     }
 
-    fn refuse_by_process(&self, process: Process) -> Result<(), RefusalReason> {
+    fn refuse_by_process(&self, process: &Process) -> Result<(), RefusalReason> {
         for (index, pid) in process.lineage()?.into_iter().enumerate() {
             if self.is_instance.as_ref().is_some_and(|is_instance| is_instance(pid)) {
                 return Err(RefusalReason::Instance(pid));
@@ -237,129 +323,14 @@ impl Access {
     }
 }
 
-/// A process that is pinned: its id means it and no other as long as it has not ended.
-struct Process {
-    pid: u32,
-    pidfd: OwnedFd,
-}
-
-impl Process {
-    fn of_peer(stream: &impl AsFd, pid: u32) -> Result<Self, RefusalReason> {
-        if pid == 0 {
-            return Err(RefusalReason::Unknown("it is in another process namespace".into()));
-        }
-        match getsockopt(stream, sockopt::PeerPidfd) {
-            Ok(pidfd) => Ok(Self { pid, pidfd }),
-            Err(Errno::ENOPROTOOPT) => Self::open(pid).ok_or(RefusalReason::Gone),
-            Err(Errno::ESRCH | Errno::ENODATA | Errno::EINVAL) => Err(RefusalReason::Gone),
-            Err(errno) => Err(RefusalReason::Unknown(errno.to_string())),
-        }
-    }
-
-    /// `None` when there is no such process.
-    fn open(pid: u32) -> Option<Self> {
-        // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Some(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
-    }
-
-    fn has_ended(&self) -> bool {
-        is_ready(self.pidfd.as_fd(), PollFlags::POLLIN) != Ok(false)
-    }
-
-    /// A file of /proc/PID, known to be this process's.
-    fn read(&self, file: &str) -> Result<String, RefusalReason> {
-        let text = std::fs::read(format!("/proc/{}/{file}", self.pid));
-        if self.has_ended() {
-            return Err(RefusalReason::Gone);
-        }
-        let text = text.map_err(|error| RefusalReason::Unknown(format!("/proc/{}/{file}: {error}", self.pid)))?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-
-    fn parent(&self) -> Result<u32, RefusalReason> {
-        let stat = self.read("stat")?;
-        parent_in_stat(&stat).ok_or_else(|| RefusalReason::Unknown(format!("/proc/{}/stat is unreadable", self.pid)))
-    }
-
-    fn groups(&self) -> Result<Vec<u32>, RefusalReason> {
-        let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-        Ok(line.split_whitespace().filter_map(|group| group.parse().ok()).collect())
-    }
-
-    /// This process and its ancestors. An ancestor that ends meanwhile changes the line, so the walk begins again.
-    fn lineage(&self) -> Result<Vec<u32>, RefusalReason> {
-        for _ in 0..WALKS_MAX {
-            if let Some(lineage) = self.walk()? {
-                return Ok(lineage);
-            }
-        }
-        Err(RefusalReason::Unknown("its ancestors change too fast".into()))
-    }
-
-    fn walk(&self) -> Result<Option<Vec<u32>>, RefusalReason> {
-        let mut lineage = vec![self.pid];
-        let mut above: Option<Process> = None;
-        while lineage.len() <= ANCESTORS_MAX {
-            let child = above.as_ref().unwrap_or(self);
-            let parent = match child.parent() {
-                // 0 is the parent of init, and of what was sent into a process namespace from outside.
-                Ok(0) => return Ok(Some(lineage)),
-                Ok(parent) => parent,
-                Err(RefusalReason::Gone) if above.is_some() => return Ok(None),
-                Err(reason) => return Err(reason),
-            };
-            let Some(pinned) = Process::open(parent) else { return Ok(None) };
-            // Only a parent that is named again after it was pinned is surely this one.
-            match child.parent() {
-                Ok(again) if again == parent => {}
-                Ok(_) => return Ok(None),
-                Err(RefusalReason::Gone) if above.is_some() => return Ok(None),
-                Err(reason) => return Err(reason),
-            }
-            lineage.push(parent);
-            above = Some(pinned);
-        }
-        Err(RefusalReason::Unknown(format!("it has more than {ANCESTORS_MAX} ancestors")))
-    }
-}
-
-/// The fourth field; the second, the name, is in parentheses and may hold anything.
-fn parent_in_stat(stat: &str) -> Option<u32> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_parent_is_read_behind_any_name() {
-        assert_eq!(parent_in_stat("42 (a) 1 (b) S 7 42 42 0"), Some(7));
-        assert_eq!(parent_in_stat("42 (a"), None);
-    }
 
     #[test]
     fn a_user_has_the_name_of_its_line() {
         let passwd = "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\nbroken\n";
         assert_eq!(user_name(passwd, 1000), Some("ada"));
         assert_eq!(user_name(passwd, 7), None);
-    }
-
-    #[test]
-    fn the_lineage_of_this_process_begins_with_it_and_its_parent() {
-        let lineage = Process::open(std::process::id()).unwrap().lineage().unwrap();
-        assert_eq!(lineage[..2], [std::process::id(), std::os::unix::process::parent_id()]);
-    }
-
-    #[test]
-    fn nothing_is_read_about_a_process_that_has_ended() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pinned = Process::open(child.id()).unwrap();
-        child.wait().unwrap();
-        assert_eq!(pinned.parent(), Err(RefusalReason::Gone));
     }
 }

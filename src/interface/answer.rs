@@ -22,6 +22,8 @@ pub trait Interface {
 
     /// The error for a caller who may not call.
     fn not_allowed(reason: String) -> Self::Error;
+    /// The error for a caller who has to go, or to call again later.
+    fn busy(reason: String) -> Self::Error;
     /// The error in place of a reply that is larger than `limit_bytes`.
     fn too_large(limit_bytes: u64) -> Self::Error;
 }
@@ -55,6 +57,11 @@ impl ReplyTo {
     pub(super) fn begin(&mut self, method: String, more: bool, oneway: bool) {
         // A stream that nobody gets would never end.
         (self.method, self.more, self.oneway) = (method, more && !oneway, oneway);
+    }
+
+    /// Whether a message was begun and not finished: nothing can follow on this connection.
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.writer.is_broken_off()
     }
 
     /// Whether the caller asked for more than one reply.

@@ -14,6 +14,8 @@ use super::evolution::call as evolution;
 use super::method::Method;
 use super::operations::call as operations;
 use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, ShowReply, Status, Trust};
+use super::proof::{self, AccessError};
+use super::secret::Secret;
 use super::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
@@ -52,6 +54,21 @@ pub enum ClientError<E> {
     /// The other side answered with an error of the interface.
     #[error(transparent)]
     Answered(E),
+    /// The supervisor cannot tell this process from one of an instance, and the secret that would tell cannot be read.
+    #[error("the supervisor takes this process for one of an instance, and {path} cannot be read")]
+    Unproven {
+        /// The secret's file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The supervisor did not take the proof.
+    #[error("not allowed: {reason}")]
+    NotProven {
+        /// Why, for a person.
+        reason: String,
+    },
     /// The other side does not know the method or the parameter, or not this interface: another version, perhaps.
     #[error("{method} is not served: {error}")]
     NotServed {
@@ -109,6 +126,12 @@ impl ClientError<OperationsError> {
             Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Some("call as the user who runs the supervisor, one of the group `state.operators`, or root".into())
             }
+            Self::Unproven { .. } => Some(
+                "call from a process without no_new_privs (`grep NoNewPrivs /proc/self/status` says 0), or as a user who may \
+                 read that file"
+                    .into(),
+            ),
+            Self::NotProven { .. } => Some("call again: the secret changes when the supervisor is started".into()),
             Self::NotServed { .. } => Some("the supervisor is of another version: `rei status` says which".into()),
             Self::Answered(error) => error.hint(),
             _ => None,
@@ -140,6 +163,37 @@ impl Conversation {
         }
     }
 
+    /// A conversation with the supervisor, to whom a process that could be an instance's proves that it is none.
+    /// Nobody else is given the secret.
+    async fn with_supervisor<E: DeserializeOwned>(path: &Path) -> Result<Self, ClientError<E>> {
+        let mut conversation = Self::connect(path).await?;
+        let method = proof::call::Standing::NAME;
+        conversation.send(&proof::call::Standing {}, false).await?;
+        let message = conversation.message(method, OPERATION_TIMEOUT).await?;
+        match read_reply::<proof::call::StandingReply, E>(method, &message) {
+            Ok((proof::call::StandingReply { proven: false }, _)) => conversation.prove(path).await?,
+            // Nothing to prove, or a supervisor from before there was: what is asked for shows.
+            Ok(_) | Err(ClientError::NotServed { .. }) => {}
+            Err(refused) => return Err(refused),
+        }
+        Ok(conversation)
+    }
+
+    async fn prove<E>(&mut self, socket: &Path) -> Result<(), ClientError<E>> {
+        let path = Secret::file_beside(socket);
+        let secret = Secret::read(&path).map_err(|source| ClientError::Unproven { path, source })?;
+        let method = proof::call::Prove::NAME;
+        self.send(&proof::call::Prove { secret }, false).await?;
+        let message = self.message(method, OPERATION_TIMEOUT).await?;
+        match read_reply::<proof::call::ProveReply, AccessError>(method, &message) {
+            Ok(_) => Ok(()),
+            Err(ClientError::Answered(
+                AccessError::NotAllowed { reason } | AccessError::ProofNeeded { reason, .. },
+            )) => Err(ClientError::NotProven { reason }),
+            Err(_) => Err(ClientError::Garbage { method, detail: quote(&message) }),
+        }
+    }
+
     fn over(stream: UnixStream) -> Self {
         let (reading, writing) = stream.into_split();
         Self { reader: Reader::new(reading), writer: Writer::new(writing) }
@@ -165,21 +219,21 @@ impl Conversation {
         &mut self,
         after: Duration,
     ) -> Result<(M::Reply, bool), ClientError<E>> {
-        let method = M::NAME;
-        let message = match timeout(after, self.reader.message()).await {
-            Err(_) => return Err(ClientError::Timeout { method, after }),
-            Ok(Err(WireError::TooLarge { limit })) => {
-                return Err(ClientError::TooLarge { method, limit_bytes: limit as u64 });
-            }
+        read_reply(M::NAME, &self.message(M::NAME, after).await?)
+    }
+
+    async fn message<E>(&mut self, method: &'static str, after: Duration) -> Result<Vec<u8>, ClientError<E>> {
+        match timeout(after, self.reader.message()).await {
+            Err(_) => Err(ClientError::Timeout { method, after }),
+            Ok(Err(WireError::TooLarge { limit })) => Err(ClientError::TooLarge { method, limit_bytes: limit as u64 }),
             Ok(Err(WireError::Ended { bytes })) => {
                 let detail = format!("the connection ended after {bytes} bytes of a message");
-                return Err(ClientError::Garbage { method, detail });
+                Err(ClientError::Garbage { method, detail })
             }
-            Ok(Err(source)) => return Err(ClientError::Wire { method, source }),
-            Ok(Ok(None)) => return Err(ClientError::Closed { method }),
-            Ok(Ok(Some(message))) => message,
-        };
-        read_reply(method, &message)
+            Ok(Err(source)) => Err(ClientError::Wire { method, source }),
+            Ok(Ok(None)) => Err(ClientError::Closed { method }),
+            Ok(Ok(Some(message))) => Ok(message),
+        }
     }
 
     async fn call<M: Method, E: DeserializeOwned>(
@@ -268,7 +322,7 @@ impl OperationsClient {
     }
 
     async fn call_within<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
-        Conversation::connect(&self.path).await?.call(&call, after).await
+        Conversation::with_supervisor(&self.path).await?.call(&call, after).await
     }
 
     /// The whole state in one view.
@@ -284,7 +338,7 @@ impl OperationsClient {
     /// # Errors
     /// When the supervisor cannot be reached; its refusal is the first item.
     pub async fn monitor(&self) -> Operation<Events> {
-        let mut conversation = Conversation::connect(&self.path).await?;
+        let mut conversation = Conversation::with_supervisor(&self.path).await?;
         conversation.send(&operations::Monitor {}, true).await?;
         Ok(Events(Stream { conversation, ended: false }))
     }
@@ -410,19 +464,33 @@ impl Events {
 #[derive(Clone, Debug)]
 pub struct EvolutionClient {
     path: PathBuf,
+    of_supervisor: bool,
 }
 
 /// What a call of the Runtime Evolution Interface may end with.
 pub type Evolution<T> = Result<T, ClientError<EvolutionError>>;
 
 impl EvolutionClient {
-    /// Who listens on `path`; nothing is asked yet.
+    /// The runtime that listens on `path`; nothing is asked yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), of_supervisor: false }
+    }
+
+    /// The supervisor that listens on `path`, who may ask for a proof; nothing is asked yet.
+    pub fn of_supervisor(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), of_supervisor: true }
+    }
+
+    async fn connect(&self) -> Evolution<Conversation> {
+        if self.of_supervisor {
+            Conversation::with_supervisor(&self.path).await
+        } else {
+            Conversation::connect(&self.path).await
+        }
     }
 
     async fn call<M: Method>(&self, call: M, after: Duration) -> Evolution<M::Reply> {
-        Conversation::connect(&self.path).await?.call(&call, after).await
+        self.connect().await?.call(&call, after).await
     }
 
     /// One health report, within `after`.
@@ -439,7 +507,7 @@ impl EvolutionClient {
     /// # Errors
     /// When the other side cannot be reached.
     pub async fn stream_runtime_health(&self, interval: Duration) -> Evolution<HealthReports> {
-        let mut conversation = Conversation::connect(&self.path).await?;
+        let mut conversation = self.connect().await?;
         let interval_ms = Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
         conversation.send(&evolution::ReportRuntimeHealth { interval_ms }, true).await?;
         Ok(HealthReports(Stream { conversation, ended: false }))

@@ -229,6 +229,10 @@ impl<T> Interface for Service<T> {
         EvolutionError::NotAllowed { reason }
     }
 
+    fn busy(reason: String) -> EvolutionError {
+        EvolutionError::NotAvailable { reason }
+    }
+
     fn too_large(limit_bytes: u64) -> EvolutionError {
         EvolutionError::TooLarge { limit_bytes }
     }

@@ -180,3 +180,10 @@ fn the_file_of_supervisor_is_the_code() {
     check_names(&composed, &[]);
     check(&composed, super::operations::DEFINITION);
 }
+
+#[test]
+fn the_file_of_access_is_the_code() {
+    let composed = super::proof::definition();
+    check_names(&composed, &[]);
+    check(&composed, super::proof::DEFINITION);
+}

@@ -8,8 +8,11 @@
 //! | [`client`] | the callers' side of both |
 //! | [`runtime`] | for runtime authors: serves health and context on the inherited socket |
 //! | [`access`] | who may call: peer credentials and descent |
+//! | [`proof`], [`secret`] | `io.openexec.Access`, by which a caller proves its descent; the secret that proves it |
+//! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
 //! | `server`, `answer`, `method` | connections and their bounds; calls and replies; methods as data |
+//! | `crowd` | who has a place among the connections, and who has to make room |
 //! | `wire` | messages on a connection, bounded |
 //! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
 //!
@@ -21,9 +24,11 @@
 //! server lets one slow reader hold up all others. Here each connection is a task with a bound on everything.
 
 mod answer;
+mod crowd;
 #[cfg(test)]
 mod idl;
 mod method;
+mod peer;
 mod server;
 mod wire;
 
@@ -31,7 +36,9 @@ pub mod access;
 pub mod client;
 pub mod evolution;
 pub mod operations;
+pub mod proof;
 pub mod runtime;
+pub mod secret;
 pub mod socket;
 pub mod types;
 mod views;

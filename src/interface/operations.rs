@@ -16,7 +16,7 @@ use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, Trust, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -239,7 +239,8 @@ pub mod call {
         Status() -> StatusReply(status: super::Status);
 
         /// Everything that happens from now on, one event a reply. Needs `more`. A reader that falls behind by more than
-        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped.
+        /// 256 events gets Lagged; one that does not read for 5 seconds is dropped. There are 16 streams at most: the next one
+        /// ends the oldest, which gets Busy.
         Monitor() -> MonitorReply(event: MonitorEvent);
 
         /// Asks for an evolution: to the git revision `rev` (default: where the followed ref is), by `blueprint` (default:
@@ -313,6 +314,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,
+        StateStatus,
         SupervisorStatus,
         Status,
         MaintenanceAction,
@@ -349,6 +351,10 @@ impl<T> Interface for Service<T> {
 
     fn not_allowed(reason: String) -> OperationsError {
         OperationsError::NotAllowed { reason }
+    }
+
+    fn busy(reason: String) -> OperationsError {
+        OperationsError::Busy { reason }
     }
 
     fn too_large(limit_bytes: u64) -> OperationsError {

@@ -476,11 +476,13 @@ pub enum MaintenanceAction {
     Promoted,
     /// A candidate was refused.
     Rejected,
+    /// The commit's build is Active's own: there was nothing to judge, and Active is what it was.
+    Unchanged,
     /// A candidate became Active, or had traffic, and Previous was restored.
     RolledBack,
     /// Active was started again.
     Restarted,
-    /// Nothing could be done; an operator is asked.
+    /// There is no verdict, for no fault of the commit or repair: it is tried again later, or an operator is needed.
     Deferred,
 }
 

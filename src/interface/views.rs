@@ -89,6 +89,9 @@ pub struct InstanceStatus {
     pub started_at: Option<Timestamp>,
     /// What its process tree uses.
     pub usage: ProcessUsage,
+    /// Bytes that it printed and that are not in its log: too fast for the log or for the disk, or the disk was full.
+    #[serde(default)]
+    pub log_dropped_bytes: Option<u64>,
 }
 
 /// A version in one of the three states.
@@ -151,6 +154,26 @@ pub struct ListenStatus {
     pub address: String,
 }
 
+/// What the state directory takes, when it was looked at last: after the start, and after each evolution. The runtime's
+/// own files in it are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct StateStatus {
+    /// The directory.
+    pub directory: String,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// What of that is evidence of evolutions and incidents, in bytes.
+    pub evidence_bytes: u64,
+    /// The bound of it: `state.evidence`.
+    pub evidence_bytes_max: u64,
+    /// Evolutions that are kept with their evidence.
+    pub runs: u64,
+    /// The bound of them: `state.runs`.
+    pub runs_max: u64,
+    /// When this was so.
+    pub measured_at: Timestamp,
+}
+
 /// The supervisor itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct SupervisorStatus {
@@ -204,6 +227,8 @@ pub struct Status {
     pub quarantined: u64,
     /// The listening addresses.
     pub listen: Vec<ListenStatus>,
+    /// What the state directory takes; `null` until it was looked at.
+    pub state: Option<StateStatus>,
     /// The supervisor itself.
     pub supervisor: SupervisorStatus,
 }

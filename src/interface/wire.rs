@@ -116,17 +116,31 @@ impl Reader {
 
 /// Writes messages.
 #[derive(Debug)]
-pub(super) struct Writer(OwnedWriteHalf);
+pub(super) struct Writer {
+    half: OwnedWriteHalf,
+    /// Whether a message was begun and not finished.
+    broken_off: bool,
+}
 
 impl Writer {
     pub(super) fn new(half: OwnedWriteHalf) -> Self {
-        Self(half)
+        Self { half, broken_off: false }
+    }
+
+    /// Whether a message was begun and not finished, because it failed or its sender was dropped.
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.broken_off
     }
 
     /// Writes one message of [`encode`] whole, or fails and leaves the connection unusable.
     pub(super) async fn send(&mut self, message: &[u8]) -> Result<(), WireError> {
-        match timeout(WRITE_TIMEOUT, self.0.write_all(message)).await {
-            Ok(result) => result.map_err(WireError::Io),
+        self.broken_off = true;
+        match timeout(WRITE_TIMEOUT, self.half.write_all(message)).await {
+            Ok(result) => {
+                result.map_err(WireError::Io)?;
+                self.broken_off = false;
+                Ok(())
+            }
             Err(_) => Err(WireError::SlowReader { after: WRITE_TIMEOUT }),
         }
     }

@@ -79,6 +79,8 @@ pub enum Timer {
     Window,
     /// The next look, while a step or the window holds for want of data.
     Recheck,
+    /// The end of the pause before something is tried again that waits in Steady.
+    Retry,
     /// The end of the backoff before the instance of slot A is started again.
     RestartA,
     /// The same for slot B.

@@ -78,12 +78,24 @@ pub enum Event {
         /// The engine's own state, opaque here.
         checkpoint: String,
     },
+    /// The commit that an evolution is about is known: what an operator's words or the followed ref mean.
+    Aimed {
+        /// The evolution.
+        evolution: EvolutionId,
+        /// The commit, in hex.
+        rev: String,
+        /// Its tree, in hex.
+        tree: String,
+    },
     /// There is no candidate.
     BuildFailed {
         /// Of this evolution.
         evolution: EvolutionId,
         /// Why, for a person.
         reason: String,
+        /// Whose failure it is.
+        #[serde(default)]
+        fault: Fault,
     },
     /// The judge has spoken.
     Validated {
@@ -157,11 +169,29 @@ pub enum Event {
     Due(Timer),
     /// An operator wants something. Check it with `Lifecycle::refusal` first.
     Operator {
-        /// Who, for the record.
-        who: String,
+        /// Who. Only an operator's request does anything.
+        who: Caller,
         /// What.
         request: Request,
     },
+}
+
+/// Whose failure it is that there is no candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Fault {
+    /// The content's own: it does not evaluate or build, or its checks fail. That is a verdict about it.
+    Content {
+        /// Its git tree.
+        tree: String,
+        /// Its store path; empty where it was not built.
+        store_path: String,
+    },
+    /// The blueprint's or its agent's: nothing was made that could be judged.
+    #[default]
+    Maker,
+    /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time. That is no verdict.
+    Machine,
 }
 
 /// What a new supervisor found in a slot.
@@ -212,6 +242,19 @@ pub struct ReportDigest {
     pub verdict: Verdict,
     /// The checks that did not pass, and why, for a person.
     pub summary: String,
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Caller {
+    /// An operator, by name. A record has the bare name, as when there were no other callers.
+    Operator(String),
+    /// A process that is an instance's or an agent's, or of which nobody knows that it is not.
+    Supervised {
+        /// Its id.
+        pid: u32,
+    },
 }
 
 /// What an operator can ask for.

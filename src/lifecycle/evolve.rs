@@ -1,13 +1,11 @@
 //! From a signal to a judged candidate: Steady, Diagnosing, Building, Validating, AwaitingApproval.
 
 use super::effect::{Effect, Timer};
-use super::event::{Finding, ReportDigest};
-use super::state::{
-    ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase, QUARANTINE_MAX,
-    Quarantined,
-};
+use super::event::{Fault, Finding, ReportDigest};
+use super::state::{ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase};
 use super::step::{Out, SUPERVISOR};
-use crate::interface::types::{CandidateId, EvolutionId, IncidentId, MaintenanceAction, ReportId, Verdict, Version};
+use crate::interface::types::{CandidateId, EvolutionId, IncidentId, ReportId, Verdict, Version};
+use crate::time::Timestamp;
 
 /// The hour of the hourly budget, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -21,19 +19,48 @@ struct Cause {
     asked_by: Option<String>,
     blueprint: String,
     rev: Option<String>,
+    tree: Option<String>,
 }
 
 impl Lifecycle {
     pub(super) fn on_followed(&mut self, out: &mut Out, rev: String, tree: String) {
         self.followed = Some(rev.clone());
+        self.followed_tree = Some(tree.clone());
         if self.phase == Phase::Empty {
             self.begin_install(out, rev);
             return;
         }
-        let active = self.active.as_ref().map(|active| &active.version);
-        let known = active.is_some_and(|active| active.rev == rev || active.tree == tree);
-        let under_way = self.evolution.as_ref().is_some_and(|evolution| evolution.rev.as_deref() == Some(&*rev));
-        self.upgrade = if known || under_way || self.is_quarantined(&tree) { None } else { Some(Commit { rev, tree }) };
+        self.upgrade = Some(Commit { rev, tree });
+        self.forget_decided_upgrade();
+    }
+
+    /// A commit gets one evolution: none while one about it is under way, and none when it is decided.
+    fn forget_decided_upgrade(&mut self) {
+        let Some(Commit { rev, tree }) = &self.upgrade else { return };
+        let is_it =
+            |evolution: &Evolution| evolution.rev.as_ref() == Some(rev) || evolution.tree.as_ref() == Some(tree);
+        let under_way = self.evolution.as_ref().is_some_and(is_it);
+        let active = self.active.as_ref().is_some_and(|active| active.version.rev == *rev);
+        if under_way || active || self.is_decided(tree) || self.is_settled(tree) {
+            self.upgrade = None;
+        }
+    }
+
+    /// What an evolution is about is known now. Content that is in quarantine is not even built.
+    pub(super) fn on_aimed(&mut self, out: &mut Out, evolution: &EvolutionId, rev: String, tree: String) {
+        if self.phase != Phase::Building || !self.works_on(evolution) {
+            return;
+        }
+        let quarantined = self.quarantine.iter().find(|entry| entry.tree == tree);
+        let refused = quarantined.map(|entry| format!("it is in quarantine as {}: {}", entry.candidate, entry.reason));
+        let current = self.evolution.as_mut().expect("works_on found it");
+        current.rev = Some(rev);
+        current.tree = Some(tree);
+        self.forget_decided_upgrade();
+        if let Some(reason) = refused {
+            self.give_back();
+            self.end_rejected(out, SUPERVISOR, reason);
+        }
     }
 
     pub(super) fn begin_install(&mut self, out: &mut Out, rev: String) {
@@ -82,7 +109,11 @@ impl Lifecycle {
         if self.phase != Phase::Steady || self.paused || self.active.is_none() {
             return;
         }
-        let Some(cause) = self.next_cause(out) else { return };
+        self.forget_decided_upgrade();
+        let mut waits = None;
+        let cause = self.next_cause(out, &mut waits);
+        self.arm_retry(out, waits.filter(|_| cause.is_none()));
+        let Some(cause) = cause else { return };
         if let Some((fingerprint, _)) = &cause.incident {
             self.count_attempt(fingerprint.clone());
         }
@@ -97,6 +128,7 @@ impl Lifecycle {
             asked_by: cause.asked_by,
             blueprint: cause.blueprint,
             rev: cause.rev,
+            tree: cause.tree,
             since: out.at,
             candidate: CandidateId::numbered(self.counters.candidate),
             ..Evolution::default()
@@ -107,7 +139,8 @@ impl Lifecycle {
         out.push(Effect::Diagnose { evolution: id, incident });
     }
 
-    fn next_cause(&mut self, out: &mut Out) -> Option<Cause> {
+    /// What the next evolution begins from. Where something waits for its time, `waits` says until when, and for what.
+    fn next_cause(&mut self, out: &Out, waits: &mut Option<(Timestamp, String)>) -> Option<Cause> {
         let rules = self.rules().clone();
         if let Some(asked) = self.asked.take() {
             let incident = self.worst_incident().filter(|_| asked.rev.is_none());
@@ -116,12 +149,18 @@ impl Lifecycle {
                 (Some(_), None) | (None, _) => rules.upgrade_blueprint,
             };
             let blueprint = asked.blueprint.unwrap_or(default);
-            return Some(Cause { incident, asked_by: Some(asked.who), blueprint, rev: asked.rev });
+            return Some(Cause { incident, asked_by: Some(asked.who), blueprint, rev: asked.rev, tree: None });
         }
         while self.recent.front().is_some_and(|&first| out.at.ms_since(first) >= HOUR_MS) {
             self.recent.pop_front();
         }
         let hour_spent = self.recent.len() as u64 >= rules.per_hour;
+        let mut wait_until = |until: Timestamp, reason: String| {
+            if waits.as_ref().is_none_or(|(known, _)| until < *known) {
+                *waits = Some((until, reason));
+            }
+        };
+        let next_hour = self.recent.front().map(|first| first.plus_ms(HOUR_MS)).filter(|_| hour_spent);
         for (fingerprint, open) in &self.incidents {
             let blueprint = rules.class_blueprint.get(&open.finding.class).or(rules.incident_blueprint.as_ref());
             let stuck = match blueprint {
@@ -130,24 +169,45 @@ impl Lifecycle {
                 Some(_) if self.attempts_of(fingerprint) >= rules.per_incident => {
                     format!("the budget of {} evolutions for {} is spent", rules.per_incident, open.id)
                 }
-                Some(_) if hour_spent => format!("the budget of {} evolutions an hour is spent", rules.per_hour),
+                Some(_) if hour_spent => {
+                    if let Some(next_hour) = next_hour {
+                        wait_until(next_hour, format!("begins the repair of {}", open.id));
+                    }
+                    format!("the budget of {} evolutions an hour is spent", rules.per_hour)
+                }
                 Some(blueprint) => {
+                    if let Some(put_off) = self.put_off(fingerprint).filter(|it| it.until > out.at) {
+                        wait_until(put_off.until, format!("tries the repair of {} again: {}", open.id, put_off.reason));
+                        continue;
+                    }
                     let incident = Some((fingerprint.clone(), open.id.clone()));
-                    return Some(Cause { incident, asked_by: None, blueprint: blueprint.clone(), rev: None });
+                    return Some(Cause {
+                        incident,
+                        asked_by: None,
+                        blueprint: blueprint.clone(),
+                        rev: None,
+                        tree: None,
+                    });
                 }
             };
             self.attention = Some(stuck);
         }
         let commit = self.upgrade.as_ref()?;
-        if hour_spent {
+        if let Some(put_off) = self.put_off(&commit.tree).filter(|it| it.until > out.at) {
+            wait_until(put_off.until, format!("tries commit {} again: {}", commit.rev, put_off.reason));
+            return None;
+        }
+        if let Some(next_hour) = next_hour {
+            wait_until(next_hour, format!("begins the upgrade to commit {}", commit.rev));
             self.attention = Some(format!(
                 "the budget of {} evolutions an hour is spent, so commit {} waits",
                 rules.per_hour, commit.rev
             ));
             return None;
         }
-        let rev = self.upgrade.take().map(|commit| commit.rev);
-        Some(Cause { incident: None, asked_by: None, blueprint: rules.upgrade_blueprint, rev })
+        let Commit { rev, tree } = self.upgrade.take()?;
+        let (rev, tree) = (Some(rev), Some(tree));
+        Some(Cause { incident: None, asked_by: None, blueprint: rules.upgrade_blueprint, rev, tree })
     }
 
     /// The open incident that asks for an evolution, or else any.
@@ -170,6 +230,12 @@ impl Lifecycle {
             self.attempts.remove(0);
         }
         self.attempts.push((fingerprint, 1));
+    }
+
+    pub(super) fn uncount_attempt(&mut self, fingerprint: &str) {
+        if let Some((_, count)) = self.attempts.iter_mut().find(|(known, _)| known == fingerprint) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     fn works_on(&self, evolution: &EvolutionId) -> bool {
@@ -257,23 +323,27 @@ impl Lifecycle {
             self.end_rejected(out, SUPERVISOR, format!("{} is in quarantine", version.store_path));
             return;
         }
-        if let Some(active) = self.active.as_mut().filter(|active| active.version.store_path == version.store_path) {
-            // The same build of another commit: nothing to judge, but the commit is no news any more.
-            active.version = version;
-            self.record(out, MaintenanceAction::Rejected, SUPERVISOR, "the build is the same as Active's");
-            self.end_evolution(out);
+        if self.active.as_ref().is_some_and(|active| active.version.store_path == version.store_path) {
+            self.end_unchanged(out, version);
             return;
         }
         self.ask_for_validation(out);
     }
 
-    pub(super) fn on_build_failed(&mut self, out: &mut Out, evolution: &EvolutionId, reason: String) {
+    pub(super) fn on_build_failed(&mut self, out: &mut Out, evolution: &EvolutionId, reason: String, fault: Fault) {
         if !self.works_on(evolution) {
             return;
         }
         match self.phase {
-            Phase::Installing => out.push(Effect::GiveUp { reason }),
-            Phase::Building => self.end_rejected(out, SUPERVISOR, reason),
+            Phase::Installing => self.give_up(out, reason),
+            Phase::Building => match fault {
+                Fault::Content { tree, store_path } => {
+                    self.quarantine_content(out, tree, store_path, &reason);
+                    self.end_rejected(out, SUPERVISOR, reason);
+                }
+                Fault::Maker => self.end_rejected(out, SUPERVISOR, reason),
+                Fault::Machine => self.end_put_off(out, reason),
+            },
             Phase::Empty
             | Phase::Steady
             | Phase::Diagnosing
@@ -328,10 +398,7 @@ impl Lifecycle {
                 self.end_rejected(out, SUPERVISOR, summary);
             }
             Verdict::Inconclusive if tries < VALIDATIONS_MAX => self.ask_for_validation(out),
-            Verdict::Inconclusive => {
-                self.attention = Some(format!("a candidate could not be judged: {summary}"));
-                self.end_rejected(out, SUPERVISOR, format!("could not be judged: {summary}"));
-            }
+            Verdict::Inconclusive => self.end_put_off(out, format!("could not be judged: {summary}")),
         }
     }
 
@@ -340,16 +407,14 @@ impl Lifecycle {
         match self.phase {
             Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
             Phase::Installing => {
-                out.push(Effect::GiveUp { reason: "the first version did not serve in time".to_owned() });
+                self.give_up(out, "the first version did not serve in time".to_owned());
             }
             Phase::Diagnosing => {
                 self.cancel(out);
                 self.begin_building(out);
             }
-            Phase::Building => self.end_rejected(out, SUPERVISOR, "the build did not end in time".to_owned()),
-            Phase::Validating => {
-                self.end_rejected(out, SUPERVISOR, "the validation did not end in time".to_owned());
-            }
+            Phase::Building => self.end_put_off(out, "the build did not end in time".to_owned()),
+            Phase::Validating => self.end_put_off(out, "the validation did not end in time".to_owned()),
             Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. } | Phase::RollingBack { .. } => {
                 self.on_trial_deadline(out);
             }
@@ -365,44 +430,6 @@ impl Lifecycle {
     pub(super) fn cancel(&self, out: &mut Out) {
         if let Some(current) = &self.evolution {
             out.push(Effect::Cancel { evolution: current.id.clone() });
-        }
-    }
-
-    /// Puts the candidate's content into quarantine and lets its generation go.
-    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
-        let Some(current) = &self.evolution else { return };
-        let Some(version) = &current.version else { return };
-        let entry = Quarantined {
-            tree: version.tree.clone(),
-            store_path: version.store_path.clone(),
-            candidate: current.candidate.clone(),
-            reason: reason.to_owned(),
-            at: out.at,
-        };
-        self.quarantine_entry(entry);
-    }
-
-    pub(super) fn quarantine_entry(&mut self, entry: Quarantined) {
-        self.known_good.retain(|_, version| version.store_path != entry.store_path);
-        if self.quarantine.len() >= QUARANTINE_MAX {
-            self.quarantine.remove(0);
-        }
-        self.quarantine.push(entry);
-    }
-
-    /// Ends the evolution without a promotion; Active goes on.
-    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
-        self.cancel(out);
-        self.record(out, MaintenanceAction::Rejected, by, reason);
-        self.end_evolution(out);
-    }
-
-    /// Back to Steady.
-    pub(super) fn end_evolution(&mut self, out: &mut Out) {
-        self.evolution = None;
-        self.enter(out, Phase::Steady);
-        if let Some(policy) = self.next_policy.take() {
-            self.policy = Some(policy);
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```text
 //! Empty ─▶ Installing ─▶ Steady ──incident, commit or operator──▶ Diagnosing ─▶ Building ─▶ Validating
 //!                          ▲                                          │            │            │
-//!                          ├──────────── failed, rejected ────────────┴────────────┴────────────┤
+//!                          ├────── failed, rejected, unchanged ───────┴────────────┴────────────┤
 //!                          │                                                            [AwaitingApproval]
 //!                          ├──◀ confirmed ── Observing ◀── Promoting ◀── Canary ◀───────────────┘
 //!                          │                     │             │            │
@@ -31,13 +31,14 @@ mod recover;
 mod serve;
 mod state;
 mod step;
+mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Event, Finding, Instance, ReportDigest, Request, Running};
+pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, Running};
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use state::{
-    Approval, Armed, Back, CanaryStage, Commit, Deployed, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
-    Phase, QUARANTINE_MAX, Quarantined, Run, SlotState, Watch,
+    Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
+    OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,
 };

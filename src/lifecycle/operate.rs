@@ -1,7 +1,7 @@
 //! The operator's authority: what may be asked when, and what follows.
 
 use super::effect::{Slot, Timer};
-use super::event::Request;
+use super::event::{Caller, Request};
 use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
@@ -9,6 +9,12 @@ use crate::interface::types::{EvolutionId, Role};
 /// Why a request cannot be carried out now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// Who asks is no operator.
+    #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
+    NotAllowed {
+        /// The process.
+        pid: u32,
+    },
     /// It does not fit the phase.
     #[error("cannot {what} in phase {phase}")]
     WrongPhase {
@@ -41,6 +47,7 @@ impl Refusal {
     /// The next step for the operator.
     pub fn hint(&self) -> &str {
         match self {
+            Self::NotAllowed { .. } => "call from a process without no_new_privs",
             Self::WrongPhase { hint, .. } | Self::NotFound { hint, .. } => hint,
             Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` takes it out",
         }
@@ -49,7 +56,14 @@ impl Refusal {
 
 impl Lifecycle {
     /// Why a request would be refused now; `None` when [`super::Event::Operator`] with it would do something.
-    pub fn refusal(&self, request: &Request) -> Option<Refusal> {
+    pub fn refusal(&self, who: &Caller, request: &Request) -> Option<Refusal> {
+        match who {
+            Caller::Operator(_) => self.refuse(request),
+            Caller::Supervised { pid } => Some(Refusal::NotAllowed { pid: *pid }),
+        }
+    }
+
+    fn refuse(&self, request: &Request) -> Option<Refusal> {
         match request {
             Request::Evolve { rev, .. } => self.refuse_evolve(rev.as_deref()),
             Request::Approve { id } => self.refuse_approve(id),
@@ -66,17 +80,24 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution that does already what is asked: rei follows a ref, and may have begun before the operator asks.
-    pub fn under_way(&self, request: &Request) -> Option<&EvolutionId> {
+    /// The evolution that does already what is asked, or has decided it just now: rei follows a ref, and may have begun
+    /// before the operator asks.
+    pub fn answers(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
-        let Request::Evolve { rev: Some(asked), blueprint } = request else { return None };
-        let evolution = self.evolution.as_ref().filter(|_| !matches!(self.phase, Phase::RollingBack { .. }))?;
-        let same_rev = evolution
-            .rev
-            .as_deref()
-            .is_some_and(|rev| asked.len() >= ABBREVIATION_MIN && rev.starts_with(asked.as_str()));
-        let same_blueprint = blueprint.as_ref().is_none_or(|asked| *asked == evolution.blueprint);
-        (same_rev && same_blueprint).then_some(&evolution.id)
+        let Caller::Operator(_) = who else { return None };
+        let Request::Evolve { rev, blueprint } = request else { return None };
+        let is_asked = |of: &str| match rev {
+            Some(asked) => asked.len() >= ABBREVIATION_MIN && of.starts_with(asked.as_str()),
+            None => self.followed.as_deref() == Some(of),
+        };
+        let Some(current) = &self.evolution else {
+            let last = self.last.as_ref().filter(|_| blueprint.is_none() && rev.is_some())?;
+            return (is_asked(&last.rev) && self.is_decided(&last.tree)).then_some(&last.evolution);
+        };
+        let same_rev = current.rev.as_deref().is_some_and(is_asked);
+        let same_blueprint = blueprint.as_ref().is_none_or(|asked| *asked == current.blueprint);
+        let goes_back = matches!(self.phase, Phase::RollingBack { .. });
+        (same_rev && same_blueprint && !goes_back).then_some(&current.id)
     }
 
     fn refuse_evolve(&self, rev: Option<&str>) -> Option<Refusal> {
@@ -134,9 +155,13 @@ impl Lifecycle {
             }
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => None,
             Phase::Steady => {
-                let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
-                let known = self.steady_target(to).is_some();
-                (!known).then_some(Refusal::NotFound { what: "known-good version at", name, hint })
+                let Some(target) = self.steady_target(to) else {
+                    let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
+                    return Some(Refusal::NotFound { what: "known-good version at", name, hint });
+                };
+                // Another commit with the same build may have failed since.
+                let content = target.version.store_path;
+                self.is_quarantined(&content).then_some(Refusal::Quarantined { content })
             }
             Phase::Empty
             | Phase::Installing
@@ -175,11 +200,12 @@ impl Lifecycle {
         (target.version.store_path != active.version.store_path).then_some(target)
     }
 
-    pub(super) fn on_operator(&mut self, out: &mut Out, who: String, request: Request) {
-        if self.refusal(&request).is_some() {
+    pub(super) fn on_operator(&mut self, out: &mut Out, who: Caller, request: Request) {
+        if self.refusal(&who, &request).is_some() {
             return;
         }
-        let by = format!("operator:{who}");
+        let Caller::Operator(name) = who else { return };
+        let by = format!("operator:{name}");
         match request {
             Request::Evolve { rev, blueprint } => self.asked = Some(Asked { who: by, rev, blueprint }),
             Request::Approve { .. } => self.approve(out, &by),
@@ -192,9 +218,7 @@ impl Lifecycle {
                 self.attempts.clear();
                 self.recent.clear();
             }
-            Request::Lift { content } => {
-                self.quarantine.retain(|entry| !entry.answers_to(&content));
-            }
+            Request::Lift { content } => self.lift(&content),
             Request::Settle { trust, reason } => self.settle(out, by, trust, &reason),
         }
     }

@@ -29,6 +29,15 @@ pub struct Policy {
     pub per_incident: u64,
     /// Evolutions in any one hour.
     pub per_hour: u64,
+    /// Tries in a row that come to no verdict before an operator is needed.
+    #[serde(default = "one")]
+    pub tries: u32,
+    /// The pause before a second try of what failed for no fault of the content, in milliseconds; doubles each time.
+    #[serde(default)]
+    pub retry_ms: u64,
+    /// The longest such pause, in milliseconds.
+    #[serde(default)]
+    pub retry_max_ms: u64,
     /// The blueprint for incident classes without one of their own; `None` asks an operator.
     pub incident_blueprint: Option<String>,
     /// The blueprint of one class.
@@ -37,6 +46,11 @@ pub struct Policy {
     pub upgrade_blueprint: String,
     /// The bounds of the phases, in milliseconds.
     pub bounds: Bounds,
+}
+
+/// A journal of before had no second try.
+const fn one() -> u32 {
+    1
 }
 
 /// The bounds of the phases, in milliseconds.

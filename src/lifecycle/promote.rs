@@ -1,13 +1,13 @@
 //! From a judged candidate to a confirmed or restored one: Canary, Promoting, Observing, RollingBack.
 
 use super::effect::{Effect, Plan, Routing, Slot, Step, Timer};
-use super::policy::{OnInconclusive, Standby};
+use super::policy::{CanaryStep, OnInconclusive, Standby};
 use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 
 /// A switch of a symlink and of a few sockets; beyond this the machine is in trouble.
-const PLAN_MS: u64 = 10_000;
+pub(super) const PLAN_MS: u64 = 10_000;
 
 impl Lifecycle {
     /// The candidate's slot: the one that Active does not have, or with strategy recreate the same, so that
@@ -28,6 +28,11 @@ impl Lifecycle {
     pub(super) fn begin_canary(&mut self, out: &mut Out) {
         self.enter(out, Phase::Canary { stage: CanaryStage::Preparing });
         let bounds = self.rules().bounds;
+        let steps: u64 = self.rules().canary.iter().map(|step| step.for_ms + self.rules().hold_ms).sum();
+        let trial_by = out.at.plus_ms(bounds.stop_ms + bounds.start_ms + steps + PLAN_MS);
+        if let Some(current) = &mut self.evolution {
+            current.trial_by.get_or_insert(trial_by);
+        }
         self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, "gives up the candidate's start");
         out.push(Effect::PrepareGeneration { store_path: self.candidate_version().store_path });
         self.start_candidate(out);
@@ -60,7 +65,11 @@ impl Lifecycle {
         let Some(current) = expected else { return };
         current.generation = Some(generation);
         match self.phase {
-            Phase::Installing => self.install(out),
+            Phase::Installing => {
+                let bound = self.rules().bounds.start_ms;
+                self.arm(out, Timer::Phase, bound, "gives up the first start");
+                self.install(out);
+            }
             Phase::Canary { stage: CanaryStage::Preparing } => self.maybe_begin_shares(out),
             Phase::Empty
             | Phase::Steady
@@ -82,9 +91,9 @@ impl Lifecycle {
             return;
         }
         if self.phase == Phase::Installing {
-            out.push(Effect::GiveUp { reason });
+            self.give_up(out, reason);
         } else if matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
-            self.abandon_candidate(out, SUPERVISOR, reason);
+            self.put_candidate_off(out, reason);
         }
     }
 
@@ -93,8 +102,6 @@ impl Lifecycle {
         let slot = Slot::A;
         let Some(generation) = self.evolution.as_ref().and_then(|current| current.generation) else { return };
         let version = self.candidate_version();
-        let bound = self.rules().bounds.start_ms;
-        self.arm(out, Timer::Phase, bound, "gives up the first start");
         self.routing = Some(Routing::all(slot));
         out.push(Effect::Restore { routing: Routing::all(slot), generation: Some(generation) });
         if self.slots[slot.index()].run == Run::Down {
@@ -126,19 +133,40 @@ impl Lifecycle {
             return;
         };
         let hold_ms = rules.hold_ms;
-        let Some(active) = self.active_slot else { return };
         self.enter(out, Phase::Canary { stage: CanaryStage::Share { index, judging: false } });
-        let percent = f64::from(step.share_ppm) / 10_000.0;
-        self.arm(out, Timer::Window, step.for_ms, format!("judges the canary at {percent} %"));
         self.arm(out, Timer::Phase, step.for_ms + hold_ms, "ends the wait for data");
+        self.give_share(out, step, index);
+    }
+
+    /// The share of a step, and data about it from now on.
+    pub(super) fn give_share(&mut self, out: &mut Out, step: CanaryStep, index: usize) {
+        let Some(active) = self.active_slot else { return };
+        self.phase = Phase::Canary { stage: CanaryStage::Share { index, judging: false } };
+        let percent = f64::from(step.share_ppm) / 10_000.0;
+        self.arm_window(out, step.for_ms, format!("judges the canary at {percent} %"));
         let routing = Routing { main: active, other_ppm: step.share_ppm };
         self.routing = Some(routing);
         out.push(Effect::Restore { routing, generation: None });
         out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
     }
 
-    /// Makes the plan that turns the candidate into Active, and hands it out.
+    /// The time in which data are gathered. It ends with the phase at the latest.
+    fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: String) {
+        self.clear(out, Timer::Recheck);
+        let end = out.at.plus_ms(for_ms);
+        let deadline = self.timers.get(&Timer::Phase).map_or(end, |armed| armed.at);
+        self.arm_at(out, Timer::Window, end.min(deadline), reason);
+    }
+
+    /// Begins the switch to the candidate.
     pub(super) fn begin_promotion(&mut self, out: &mut Out) {
+        self.enter(out, Phase::Promoting { plan: self.counters.plan });
+        self.arm(out, Timer::Phase, PLAN_MS, "takes the switch back");
+        self.carry_promotion(out);
+    }
+
+    /// Makes the plan that turns the candidate into Active, and hands it out.
+    pub(super) fn carry_promotion(&mut self, out: &mut Out) {
         let (Some(active), Some(current)) = (self.active.clone(), self.evolution.as_ref()) else { return };
         let Some(generation) = current.generation else { return };
         let report = current.report.as_ref().map(|report| report.id.clone());
@@ -155,8 +183,7 @@ impl Lifecycle {
                 Step::Route { from, to: Routing::all(slot) },
             ],
         };
-        self.enter(out, Phase::Promoting { plan: plan.number });
-        self.arm(out, Timer::Phase, PLAN_MS, "takes the switch back");
+        self.phase = Phase::Promoting { plan: plan.number };
         out.push(Effect::Carry(plan));
     }
 
@@ -207,11 +234,17 @@ impl Lifecycle {
     }
 
     pub(super) fn begin_window(&mut self, out: &mut Out) {
-        let Some(slot) = self.active_slot else { return };
         let (observe_ms, hold_ms) = (self.rules().observe_ms, self.rules().hold_ms);
         self.enter(out, Phase::Observing { stage: Watch::Window { judging: false } });
-        self.arm(out, Timer::Window, observe_ms, "confirms the promotion");
         self.arm(out, Timer::Phase, observe_ms + hold_ms, "ends the wait for data");
+        self.observe_window(out);
+    }
+
+    /// The window's data, from now on.
+    pub(super) fn observe_window(&mut self, out: &mut Out) {
+        let Some(slot) = self.active_slot else { return };
+        self.phase = Phase::Observing { stage: Watch::Window { judging: false } };
+        self.arm_window(out, self.rules().observe_ms, "confirms the promotion".to_owned());
         out.push(Effect::Observe { slot, baseline: None });
     }
 
@@ -393,13 +426,31 @@ impl Lifecycle {
 
     /// Lets a candidate go that never was Active: all traffic to Active, and the candidate ends.
     pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: String) {
+        self.let_go_of_candidate(out);
+        self.end_rejected(out, by, reason);
+        self.after_candidate(out);
+    }
+
+    /// The same where the candidate is not to blame.
+    pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: String) {
+        self.let_go_of_candidate(out);
+        self.end_put_off(out, reason);
+        self.after_candidate(out);
+    }
+
+    /// All traffic to Active.
+    fn let_go_of_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         let generation = self.active.as_ref().map(|deployed| deployed.generation);
         if self.routing != Some(Routing::all(active)) {
             self.routing = Some(Routing::all(active));
             out.push(Effect::Restore { routing: Routing::all(active), generation });
         }
-        self.end_rejected(out, by, reason);
+    }
+
+    /// The evolution is over: the candidate's instance ends, and Active runs.
+    fn after_candidate(&mut self, out: &mut Out) {
+        let Some(active) = self.active_slot else { return };
         if self.slots[active.other().index()].run != Run::Down {
             self.stop(out, active.other());
         }
@@ -490,6 +541,7 @@ impl Lifecycle {
         let rollback = self.evolution.as_mut().and_then(|current| current.rollback.take());
         let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), "degraded".to_owned()));
         self.record(out, MaintenanceAction::RolledBack, &by, reason);
+        self.settle_commit();
         self.end_evolution(out);
         self.ensure_active_runs(out);
         self.prune(out);
@@ -499,8 +551,8 @@ impl Lifecycle {
         match self.phase {
             Phase::Promoting { plan } if plan == number => {
                 // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
-                self.attention = Some(format!("a promotion could not be carried out: {reason}"));
-                self.abandon_candidate(out, SUPERVISOR, reason);
+                let reason = format!("the promotion could not be carried out: {reason}");
+                self.put_candidate_off(out, reason);
             }
             Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
                 self.attention = Some(format!("a rollback is not complete: {reason}"));

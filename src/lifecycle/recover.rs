@@ -3,6 +3,7 @@
 use super::effect::{Effect, Routing, Slot, Timer};
 use super::event::Running;
 use super::policy::Standby;
+use super::promote::PLAN_MS;
 use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::Role;
@@ -16,6 +17,7 @@ impl Lifecycle {
             out.push(Effect::SetTimer { timer, at: armed.at, reason: armed.reason });
         }
         self.restore(out);
+        self.regain(out);
         match self.phase {
             Phase::Empty => {}
             Phase::Installing => self.install_again(out),
@@ -47,6 +49,47 @@ impl Lifecycle {
             }
             Phase::RollingBack { stage, .. } => self.roll_back_again(out, stage),
             Phase::Held => self.ensure_active_runs(out),
+        }
+    }
+
+    /// A deadline is a point in time, and a recovery does not move it: else a supervisor that is killed over and over
+    /// would never come to an end. Only where too little time is left for what was lost with the earlier supervisor, as
+    /// when nobody ran for an hour or the machine's clock was wrong, the phase gets that much, and only once.
+    fn regain(&mut self, out: &mut Out) {
+        let need_ms = self.need_ms();
+        let enough = out.at.plus_ms(need_ms);
+        let Some(armed) = self.timers.get(&Timer::Phase).filter(|armed| need_ms > 0 && armed.at < enough) else {
+            return;
+        };
+        if !self.regained {
+            let reason = armed.reason.clone();
+            self.regained = true;
+            self.arm_at(out, Timer::Phase, enough, reason);
+        }
+    }
+
+    /// How long the present phase needs for what does not outlive a supervisor.
+    fn need_ms(&self) -> u64 {
+        let Some(rules) = &self.policy else { return 0 };
+        let bounds = rules.bounds;
+        match self.phase {
+            Phase::Installing if self.evolution.as_ref().is_some_and(|it| it.generation.is_some()) => bounds.start_ms,
+            Phase::Installing => bounds.build_ms,
+            Phase::Canary { stage: CanaryStage::Preparing } | Phase::RollingBack { stage: Back::Starting, .. } => {
+                bounds.stop_ms + bounds.start_ms
+            }
+            Phase::Canary { stage: CanaryStage::Stopping } | Phase::RollingBack { stage: Back::Stopping, .. } => {
+                bounds.stop_ms
+            }
+            Phase::Canary { stage: CanaryStage::Share { index, .. } } => {
+                rules.canary.get(index).map_or(0, |step| step.for_ms)
+            }
+            Phase::Promoting { .. } | Phase::RollingBack { stage: Back::Switching, .. } => PLAN_MS,
+            Phase::Observing { stage: Watch::Starting } => bounds.start_ms,
+            Phase::Observing { stage: Watch::Window { .. } } => rules.observe_ms,
+            // Their work goes on from what is written down; what comes too late is tried again.
+            Phase::Diagnosing | Phase::Building | Phase::Validating => 0,
+            Phase::Empty | Phase::Steady | Phase::Held | Phase::AwaitingApproval { .. } => 0,
         }
     }
 
@@ -85,8 +128,11 @@ impl Lifecycle {
     }
 
     fn install_again(&mut self, out: &mut Out) {
-        let bounds = self.rules().bounds;
-        self.arm(out, Timer::Phase, bounds.build_ms, "gives up the first version");
+        if !self.timers.contains_key(&Timer::Phase) {
+            // It was given up, and whoever starts rei again wants another try.
+            let bound = self.need_ms();
+            self.arm(out, Timer::Phase, bound, "gives up the first version");
+        }
         let Some(current) = &self.evolution else { return };
         match (&current.version, current.generation) {
             (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),
@@ -128,24 +174,35 @@ impl Lifecycle {
             }
             CanaryStage::Stopping if self.slots[active.index()].run == Run::Down => self.begin_promotion(out),
             CanaryStage::Stopping => self.stop(out, active),
-            CanaryStage::Share { .. } if rebooted => {
-                // Every process is gone; the candidate is not to blame and begins from nothing.
-                self.ensure_active_runs(out);
-                self.routing = Some(Routing::all(active));
-                self.restore(out);
-                self.begin_canary(out);
-            }
+            CanaryStage::Share { .. } if rebooted => self.canary_again(out),
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
                 if self.slots[active.other().index()].run != Run::Ready {
                     self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
-                } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase {
-                    // What the earlier supervisor saw is gone, so the step begins anew.
-                    self.begin_share(out, index);
+                } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase
+                    && let Some(step) = self.rules().canary.get(index).copied()
+                {
+                    // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline.
+                    self.give_share(out, step, index);
                 } else {
                     out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
                 }
             }
+        }
+    }
+
+    /// Every process is gone with the machine; the candidate is not to blame and begins from nothing. A machine that is
+    /// started anew over and over does not keep it for ever.
+    fn canary_again(&mut self, out: &mut Out) {
+        let Some(active) = self.active_slot else { return };
+        self.ensure_active_runs(out);
+        self.routing = Some(Routing::all(active));
+        self.restore(out);
+        let trial_by = self.evolution.as_ref().and_then(|current| current.trial_by);
+        if trial_by.is_some_and(|at| at <= out.at) {
+            self.put_candidate_off(out, "its canary was not over in time, as the machine was started anew".to_owned());
+        } else {
+            self.begin_canary(out);
         }
     }
 
@@ -154,12 +211,9 @@ impl Lifecycle {
         let Some(active) = self.active_slot else { return };
         let ready = self.slots[active.other().index()].run == Run::Ready;
         if ready || !self.rules().overlap {
-            self.begin_promotion(out);
+            self.carry_promotion(out);
         } else if rebooted {
-            self.ensure_active_runs(out);
-            self.routing = Some(Routing::all(active));
-            self.restore(out);
-            self.begin_canary(out);
+            self.canary_again(out);
         } else {
             self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
         }
@@ -181,8 +235,10 @@ impl Lifecycle {
         }
         match self.phase {
             Phase::Observing { stage: Watch::Starting } if self.slots[active.index()].run != Run::Ready => {}
-            // What the earlier supervisor saw is gone, so the window begins anew: nothing is confirmed by its absence.
-            Phase::Observing { .. } => self.begin_window(out),
+            Phase::Observing { stage: Watch::Starting } => self.begin_window(out),
+            // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline: nothing is
+            // confirmed by their absence.
+            Phase::Observing { .. } => self.observe_window(out),
             _ => out.push(Effect::Observe { slot: active, baseline: None }),
         }
     }

@@ -31,6 +31,8 @@ impl Lifecycle {
             Phase::Installing => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } if active => Duty::Trial,
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Duty::Standby,
+            // With strategy recreate the version that is left is in Active's slot until its end: it is not started again.
+            Phase::RollingBack { .. } if active && !self.holds_active(slot) => Duty::Free,
             _ if active => Duty::Active,
             Phase::Canary { .. }
             | Phase::Promoting { .. }
@@ -45,6 +47,11 @@ impl Lifecycle {
             | Phase::RollingBack { .. }
             | Phase::Held => Duty::Free,
         }
+    }
+
+    fn holds_active(&self, slot: Slot) -> bool {
+        let active = self.active.as_ref().map(|active| &active.version.store_path);
+        self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
     }
 
     pub(super) fn start(&mut self, out: &mut Out, slot: Slot, version: Version, role: Role) {
@@ -121,7 +128,7 @@ impl Lifecycle {
     fn trial_ended(&mut self, out: &mut Out, slot: Slot, exit: String, ran_ms: u64, reason: String) {
         match self.phase {
             Phase::Installing if self.slots[slot.index()].quick_exits + 1 >= FIRST_EXITS_MAX => {
-                out.push(Effect::GiveUp { reason: format!("the first version does not stay up: {exit}") });
+                self.give_up(out, format!("the first version does not stay up: {exit}"));
             }
             Phase::Installing => self.start_again(out, slot, exit, ran_ms),
             Phase::Canary { stage: CanaryStage::Preparing | CanaryStage::Stopping } => {

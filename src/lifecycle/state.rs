@@ -17,6 +17,12 @@ pub const OPEN_INCIDENTS_MAX: usize = 64;
 /// Contents that can be in quarantine at once; the oldest leaves first.
 pub const QUARANTINE_MAX: usize = 4096;
 
+/// Trees whose commits are settled without a quarantine; the oldest leaves first, and would be built once more.
+pub const SETTLED_MAX: usize = 256;
+
+/// Causes that wait for another try at once; the oldest leaves first.
+pub const PUT_OFF_MAX: usize = 128;
+
 /// Fingerprints whose evolutions are counted; the oldest leaves first.
 pub const ATTEMPTS_MAX: usize = 1024;
 
@@ -27,6 +33,8 @@ pub struct Lifecycle {
     pub(super) next_policy: Option<Policy>,
     pub(super) phase: Phase,
     pub(super) phase_since: Timestamp,
+    #[serde(default)]
+    pub(super) regained: bool,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
     pub(super) previous: Option<Deployed>,
@@ -35,9 +43,17 @@ pub struct Lifecycle {
     pub(super) evolution: Option<Evolution>,
     pub(super) incidents: BTreeMap<String, OpenIncident>,
     pub(super) followed: Option<String>,
+    #[serde(default)]
+    pub(super) followed_tree: Option<String>,
     pub(super) upgrade: Option<Commit>,
     pub(super) asked: Option<Asked>,
     pub(super) quarantine: Vec<Quarantined>,
+    #[serde(default)]
+    pub(super) settled: VecDeque<Settled>,
+    #[serde(default)]
+    pub(super) last: Option<Ended>,
+    #[serde(default)]
+    pub(super) put_off: Vec<PutOff>,
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
     pub(super) known_good: BTreeMap<u64, Version>,
@@ -230,6 +246,9 @@ pub struct Evolution {
     pub blueprint: String,
     /// The commit to become, for an upgrade.
     pub rev: Option<String>,
+    /// The tree of that commit, once it is known.
+    #[serde(default)]
+    pub tree: Option<String>,
     /// When it began.
     pub since: Timestamp,
     /// Digest of its context.
@@ -250,6 +269,9 @@ pub struct Evolution {
     pub validations: u32,
     /// The candidate's generation, once it has one.
     pub generation: Option<u64>,
+    /// When its canary must be over, whatever the machine does meanwhile.
+    #[serde(default)]
+    pub trial_by: Option<Timestamp>,
     /// What was Previous before the candidate became Active.
     pub prior_previous: Option<Deployed>,
     /// What the present step or window waits for.
@@ -315,6 +337,38 @@ impl Quarantined {
     pub fn answers_to(&self, name: &str) -> bool {
         !name.is_empty() && [&self.candidate.0, &self.tree, &self.store_path].into_iter().any(|known| known == name)
     }
+}
+
+/// Files of a commit that is no news any more although no version came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Settled {
+    /// The git tree.
+    pub(super) tree: String,
+    /// The candidate of its evolution.
+    pub(super) candidate: CandidateId,
+    /// The store path that it builds as, where that is why: it is no news as long as that is Active's.
+    pub(super) same_as: Option<String>,
+}
+
+/// The evolution about a commit that ended last.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ended {
+    pub(super) evolution: EvolutionId,
+    pub(super) rev: String,
+    pub(super) tree: String,
+}
+
+/// What is tried again after a pause.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PutOff {
+    /// The incident's fingerprint, or the commit's tree.
+    pub(super) of: String,
+    /// How often in a row it was tried without coming to a verdict.
+    pub(super) tries: u32,
+    /// Not before this.
+    pub(super) until: Timestamp,
+    /// Why, for a person.
+    pub(super) reason: String,
 }
 
 /// A timer that is set.
@@ -419,7 +473,8 @@ impl Lifecycle {
 
     /// What it waits for, for a person, and until when.
     pub fn waits_for(&self) -> (Option<String>, Option<Timestamp>) {
-        let deadline = [Timer::Window, Timer::Phase, Timer::Recheck].iter().find_map(|timer| self.timers.get(timer));
+        let timers = [Timer::Window, Timer::Phase, Timer::Recheck, Timer::Retry];
+        let deadline = timers.iter().find_map(|timer| self.timers.get(timer));
         let held = self.evolution.as_ref().and_then(|evolution| evolution.waits_for.clone());
         let reason = held.or_else(|| deadline.map(|armed| armed.reason.clone()));
         (reason, deadline.map(|armed| armed.at))

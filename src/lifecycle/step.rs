@@ -40,7 +40,10 @@ impl Lifecycle {
             Event::BuildPaused { evolution, stage, checkpoint } => {
                 self.on_build_paused(&mut out, &evolution, stage, checkpoint);
             }
-            Event::BuildFailed { evolution, reason } => self.on_build_failed(&mut out, &evolution, reason),
+            Event::Aimed { evolution, rev, tree } => self.on_aimed(&mut out, &evolution, rev, tree),
+            Event::BuildFailed { evolution, reason, fault } => {
+                self.on_build_failed(&mut out, &evolution, reason, fault);
+            }
             Event::Validated { evolution, report } => self.on_validated(&mut out, &evolution, report),
             Event::GenerationPrepared { store_path, generation } => {
                 self.on_generation(&mut out, &store_path, generation);
@@ -80,6 +83,8 @@ impl Lifecycle {
             Timer::Phase => self.on_deadline(out),
             Timer::Window => self.on_window_over(out),
             Timer::Recheck => self.on_recheck(out),
+            // What waited for it begins below, as after every event.
+            Timer::Retry => {}
             Timer::RestartA => self.on_backoff_over(out, Slot::A),
             Timer::RestartB => self.on_backoff_over(out, Slot::B),
         }
@@ -100,12 +105,22 @@ impl Lifecycle {
         }
         self.phase = phase;
         self.phase_since = out.at;
+        self.regained = false;
     }
 
     pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: impl Into<String>) {
-        let (at, reason) = (out.at.plus_ms(after_ms), reason.into());
+        self.arm_at(out, timer, out.at.plus_ms(after_ms), reason.into());
+    }
+
+    pub(super) fn arm_at(&mut self, out: &mut Out, timer: Timer, at: Timestamp, reason: String) {
         self.timers.insert(timer, Armed { at, reason: reason.clone() });
         out.push(Effect::SetTimer { timer, at, reason });
+    }
+
+    /// There is nothing to supervise. Whoever starts rei again gets the whole time for it.
+    pub(super) fn give_up(&mut self, out: &mut Out, reason: String) {
+        self.clear(out, Timer::Phase);
+        out.push(Effect::GiveUp { reason });
     }
 
     pub(super) fn clear(&mut self, out: &mut Out, timer: Timer) {
@@ -121,9 +136,10 @@ impl Lifecycle {
         let (from, to) = match action {
             MaintenanceAction::Promoted => (self.previous.as_ref().map(|previous| previous.version.clone()), active),
             MaintenanceAction::RolledBack => (evolution.and_then(|evolution| evolution.version.clone()), active),
-            MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => {
-                (active.clone(), active)
-            }
+            MaintenanceAction::Rejected
+            | MaintenanceAction::Unchanged
+            | MaintenanceAction::Restarted
+            | MaintenanceAction::Deferred => (active.clone(), active),
         };
         out.push(Effect::Record(Maintenance {
             action,

@@ -116,6 +116,12 @@ pub enum Error {
         /// Where it should be.
         store: PathBuf,
     },
+    /// What the store has of a path is not what was put there, and cannot be put right.
+    #[error("{} is damaged: it is not what was once put in the store", path.display())]
+    Damaged {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file of rei's own could not be read or written.
     #[error("cannot {act} {}", path.display())]
     File {
@@ -168,13 +174,13 @@ pub enum Problem {
     Daemon,
     /// This user may not use the store.
     Permission,
-    /// The repository is not there or is none.
+    /// The repository of an input is not there or is none.
     NotARepository,
-    /// The repository belongs to somebody else.
+    /// The repository of an input belongs to somebody else.
     Owner,
-    /// The repository has no such commit.
+    /// The repository of an input has no such commit.
     NoRevision,
-    /// The repository has no flake.nix.
+    /// The commit has no flake.nix.
     NoFlake,
     /// An input is not in flake.lock.
     Unlocked,
@@ -253,9 +259,9 @@ impl Problem {
         let hint = match self {
             Self::Daemon => "start the Nix daemon: systemctl start nix-daemon.socket",
             Self::Permission => USE_THE_DAEMON,
-            Self::NotARepository => "runtime.source must be a git repository: git init, git add, git commit",
-            Self::Owner => "the repository must belong to the user that runs rei: chown --recursive USER DIRECTORY",
-            Self::NoRevision => "look for the commit: git cat-file -t REV",
+            Self::NotARepository => "an input of the flake names a git repository that is not there: see flake.lock",
+            Self::Owner => "a repository that the flake names must belong to the user that runs rei: chown --recursive",
+            Self::NoRevision => "an input's repository has lost the commit: nix flake update, and commit flake.lock",
             Self::NoFlake => "the commit needs a flake.nix (runtime.dir names its directory): git add flake.nix",
             Self::Unlocked => "lock the inputs and commit the lock: nix flake lock && git add flake.lock",
             Self::ImportFromDerivation => {
@@ -292,6 +298,45 @@ impl Error {
         Self::Unreadable { what: what.into(), output: bounded(output.trim(), TELLING_BYTES_MAX).to_owned() }
     }
 
+    /// Whether the flake itself is at fault, as far as Nix's words tell: it does not evaluate, or has not what is asked
+    /// for. A flake can forge the words of the other kind; so what follows from those must be bounded.
+    pub fn is_of_the_flake(&self) -> bool {
+        match self {
+            Self::NoPackage { .. } | Self::NotADerivation { .. } | Self::TooManyChecks { .. } => true,
+            Self::Failed { problem, .. } => match problem {
+                Problem::NoFlake
+                | Problem::Unlocked
+                | Problem::ImportFromDerivation
+                | Problem::Recursion
+                | Problem::Impure
+                | Problem::HashMismatch
+                | Problem::Other => true,
+                Problem::Daemon
+                | Problem::Permission
+                | Problem::NotARepository
+                | Problem::Owner
+                | Problem::NoRevision
+                | Problem::DiskFull
+                | Problem::Network
+                | Problem::Gone
+                | Problem::NoNamespaces => false,
+            },
+            Self::Missing { .. }
+            | Self::Old { .. }
+            | Self::Unreadable { .. }
+            | Self::Run { .. }
+            | Self::BadReference { .. }
+            | Self::NotInStore { .. }
+            | Self::NoStore { .. }
+            | Self::Damaged { .. }
+            | Self::File { .. }
+            | Self::NoGeneration { .. }
+            | Self::DeadGeneration { .. }
+            | Self::ProfileBusy { .. }
+            | Self::BadName { .. } => false,
+        }
+    }
+
     /// The problem behind it, where Nix told one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
@@ -321,6 +366,7 @@ impl Error {
                 Some("the attribute must be what `derivation` or a builder gives".to_owned())
             }
             Self::NoStore { .. } => Some(USE_THE_DAEMON.to_owned()),
+            Self::Damaged { path } => Some(format!("nix-store --delete --ignore-liveness {}", path.display())),
             Self::ProfileBusy { profile } => Some(format!("see who holds it: fuser {}.lock", profile.display())),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Problem::DiskFull.hint(),
             _ => None,

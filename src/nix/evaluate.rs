@@ -46,6 +46,9 @@ const DESCRIBE: &str = r#"describe = d: if (d.type or null) == "derivation" then
     out = builtins.unsafeDiscardStringContext d.outPath;
   }; } else { odd = builtins.typeOf d; };"#;
 
+/// A function that calls a flake in a directory of a tree.
+const CALL_FLAKE: &str = include_str!("call_flake.nix");
+
 impl Nix {
     /// The derivation of `packages.<system>.PACKAGE`, written to the store. With `root`, a link there keeps it from the
     /// garbage collector.
@@ -54,12 +57,12 @@ impl Nix {
     /// When the flake does not evaluate, has no such package (names those it has), or it is no derivation.
     pub async fn evaluate_package(&self, flake: &FlakeRef, package: &str, root: Option<&Path>) -> Result<Derivation> {
         let what = format!("package {package} of {} does not evaluate", flake.brief());
-        let expression = package_expression(flake, &self.system_string(), package);
+        let expression = package_expression(&self.flake(flake), &self.system_string(), package);
         let rooted = |derivation: &Package| match derivation {
             Package::Found(derivation) => vec![derivation.drv.clone()],
             _ => Vec::new(),
         };
-        match self.evaluate_rooted(flake, &what, &expression, root, rooted).await? {
+        match self.answer_rooted(&what, self.pure(&expression), root, rooted).await? {
             Package::Found(derivation) => Ok(derivation),
             Package::Odd(found) => Err(Error::NotADerivation {
                 flake: flake.brief(),
@@ -86,11 +89,11 @@ impl Nix {
         root: Option<&Path>,
     ) -> Result<BTreeMap<String, Option<Derivation>>> {
         let what = format!("the checks of {} do not evaluate", flake.brief());
-        let checks = format!("((builtins.getFlake {}).checks.{} or {{ }})", quoted(flake), self.system_string());
+        let checks = format!("(({}).checks.{} or {{ }})", self.flake(flake), self.system_string());
         let drvs = |found: &BTreeMap<String, Option<Derivation>>| {
             found.values().flatten().map(|derivation| derivation.drv.clone()).collect()
         };
-        let all = self.evaluate_rooted(flake, &what, &checks_expression(&checks), root, drvs).await;
+        let all = self.answer_rooted(&what, self.pure(&checks_expression(&checks)), root, drvs).await;
         let refused = match all {
             Err(error @ Error::Failed { .. }) if is_of_one_value(&error) => error,
             other => return other,
@@ -144,26 +147,6 @@ impl Nix {
         self.answer_rooted(what, call, root, drvs).await
     }
 
-    /// Evaluates a pure expression about `flake` and roots the derivations that `drvs` finds in its value.
-    async fn evaluate_rooted<T: DeserializeOwned>(
-        &self,
-        flake: &FlakeRef,
-        what: &str,
-        expression: &str,
-        root: Option<&Path>,
-        drvs: impl Fn(&T) -> Vec<PathBuf>,
-    ) -> Result<T> {
-        require_repository(what, flake)?;
-        let answer = self.answer_rooted(what, self.pure(expression), root, drvs).await;
-        answer.map_err(|error| match error {
-            // Nix 2.8 speaks of the directory alone, as it does of any file that is missing.
-            Error::Failed { what, message, full, .. } if message.contains(&flake.missing_dir()) => {
-                Error::Failed { what, problem: Problem::NoFlake, message, full }
-            }
-            other => other,
-        })
-    }
-
     async fn answer_rooted<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -211,6 +194,15 @@ impl Nix {
             .args(["--option", "accept-flake-config", "false"])
     }
 
+    /// The expression whose value is the flake.
+    fn flake(&self, flake: &FlakeRef) -> String {
+        if flake.dir().is_empty() || self.version().takes_dir_of_path() {
+            return format!("builtins.getFlake {}", quoted(flake));
+        }
+        let (tree, dir) = (quoted(flake.attributes()), quoted(flake.dir()));
+        format!("({CALL_FLAKE}) {{ tree = builtins.fromJSON {tree}; dir = {dir}; }}")
+    }
+
     fn system_string(&self) -> String {
         quoted(self.system())
     }
@@ -227,26 +219,11 @@ fn is_of_one_value(error: &Error) -> bool {
     }
 }
 
-/// What Nix 2.8, 2.26 and 2.34 each say in another way, or hide behind a cached copy.
-fn require_repository(what: &str, flake: &FlakeRef) -> Result<()> {
-    let Some(repository) = flake.repository() else { return Ok(()) };
-    let problem = if !repository.is_dir() {
-        "there is no directory"
-    } else if !repository.join(".git").exists() && !repository.join("HEAD").is_file() {
-        "there is no git repository in"
-    } else {
-        return Ok(());
-    };
-    let message = format!("{problem} {}", repository.display());
-    Err(Error::Failed { what: what.to_owned(), problem: Problem::NotARepository, full: message.clone(), message })
-}
-
-fn package_expression(flake: &FlakeRef, system: &str, package: &str) -> String {
+fn package_expression(flake: &str, system: &str, package: &str) -> String {
     let package = quoted(package);
     format!(
-        "let {DESCRIBE} packages = (builtins.getFlake {}).packages.{system} or {{ }};
-in if packages ? {package} then describe packages.{package} else {{ absent = builtins.attrNames packages; }}",
-        quoted(flake)
+        "let {DESCRIBE} packages = ({flake}).packages.{system} or {{ }};
+in if packages ? {package} then describe packages.{package} else {{ absent = builtins.attrNames packages; }}"
     )
 }
 

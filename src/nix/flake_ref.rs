@@ -1,8 +1,13 @@
-//! How a commit is named to Nix: flake references that are locked by construction.
+//! How a commit is named to Nix: by a copy of its files in the store, locked by their hash.
+//!
+//! Not by its repository: what Nix writes of one obeys the attributes of its tree, which are the candidate's own. The
+//! reference says what a flake may want to know of its commit besides.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use super::error::{Error, Result};
 
@@ -12,54 +17,48 @@ const REV_CHARS: usize = 12;
 /// A flake at one exact state, so that it can be evaluated purely.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FlakeRef {
-    place: Place,
+    tree: PathBuf,
+    nar_hash: String,
+    commit: Option<Commit>,
     dir: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    Git { repository: PathBuf, reference: Option<String>, rev: String },
-    Tree { path: PathBuf, nar_hash: String },
+struct Commit {
+    rev: String,
+    count: u64,
+    committed_at: u64,
 }
 
 impl FlakeRef {
-    /// The commit `rev` (40 or 64 hex digits) of the git repository (bare or not) in the absolute path `repository`.
-    ///
-    /// # Errors
-    /// When the path is relative or the commit is none.
-    pub fn git(repository: impl Into<PathBuf>, rev: &str) -> Result<Self> {
-        let repository = repository.into();
-        require_absolute(&repository)?;
-        let hex = rev.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        // Nix 2.34 takes the null commit, git's word for "none", as no commit and the reference as not locked.
-        let null = rev.bytes().all(|digit| digit == b'0');
-        if !matches!(rev.len(), 40 | 64) || !hex || null {
-            return Err(Error::BadReference { given: rev.to_owned(), wanted: "full git commit in hex" });
-        }
-        let place = Place::Git { repository, reference: None, rev: rev.to_owned() };
-        Ok(Self { place, dir: String::new() })
-    }
-
-    /// A tree in the store, with its hash as [`super::Nix::nar_hash`] gives it.
+    /// A tree in the store, with its hash as [`super::Nix::nar_hash`] gives it. The tree's name in the store must be
+    /// `source`: Nix looks for it under that name.
     ///
     /// # Errors
     /// When the path is relative or the hash is none.
     pub fn tree(path: impl Into<PathBuf>, nar_hash: &str) -> Result<Self> {
-        let path = path.into();
-        require_absolute(&path)?;
+        let tree = path.into();
+        require_absolute(&tree)?;
         if !nar_hash.starts_with("sha256-") {
             return Err(Error::BadReference { given: nar_hash.to_owned(), wanted: "hash like sha256-BASE64" });
         }
-        Ok(Self { place: Place::Tree { path, nar_hash: nar_hash.to_owned() }, dir: String::new() })
+        Ok(Self { tree, nar_hash: nar_hash.to_owned(), commit: None, dir: String::new() })
     }
 
-    /// Names the ref that holds the commit: Nix 2.8 finds a commit of a bare repository that no branch holds only so.
-    #[must_use]
-    pub fn on_ref(mut self, name: &str) -> Self {
-        if let Place::Git { reference, .. } = &mut self.place {
-            *reference = Some(name.to_owned());
+    /// What the flake is told of its commit: `self.rev` (40 or 64 hex digits), `self.revCount`, and `self.lastModified` in
+    /// seconds since 1970.
+    ///
+    /// # Errors
+    /// When the commit is none.
+    pub fn of_commit(mut self, rev: &str, count: u64, committed_at: u64) -> Result<Self> {
+        let hex = rev.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        // The null commit is git's word for "none".
+        let null = rev.bytes().all(|digit| digit == b'0');
+        if !matches!(rev.len(), 40 | 64) || !hex || null {
+            return Err(Error::BadReference { given: rev.to_owned(), wanted: "full git commit in hex" });
         }
-        self
+        self.commit = Some(Commit { rev: rev.to_owned(), count, committed_at });
+        Ok(self)
     }
 
     /// The flake is in this directory of the tree; empty for its root.
@@ -69,50 +68,42 @@ impl FlakeRef {
         self
     }
 
+    /// That directory.
+    pub(super) fn dir(&self) -> &str {
+        &self.dir
+    }
+
     /// The exact state in few words, for a person who knows the source.
     pub fn brief(&self) -> String {
-        let place = match &self.place {
-            Place::Git { rev, .. } => format!("commit {}", rev.get(..REV_CHARS).unwrap_or(rev)),
-            Place::Tree { path, .. } => path.display().to_string(),
+        let place = match &self.commit {
+            Some(Commit { rev, .. }) => format!("commit {}", rev.get(..REV_CHARS).unwrap_or(rev)),
+            None => self.tree.display().to_string(),
         };
         if self.dir.is_empty() { place } else { format!("{} of {place}", self.dir) }
     }
 
-    /// What Nix 2.8 says when the flake's directory is not in the tree.
-    pub(super) fn missing_dir(&self) -> String {
-        format!("-source/{}': No such file or directory", self.dir)
-    }
-
-    /// The repository, where it is one.
-    pub(super) fn repository(&self) -> Option<&Path> {
-        match &self.place {
-            Place::Git { repository, .. } => Some(repository),
-            Place::Tree { .. } => None,
+    /// The tree as `builtins.fetchTree` takes it; its directory is not part of that.
+    pub(super) fn attributes(&self) -> Value {
+        let mut tree = json!({ "type": "path", "path": self.tree.to_string_lossy(), "narHash": self.nar_hash });
+        if let Some(Commit { rev, count, committed_at }) = &self.commit {
+            tree["rev"] = json!(rev);
+            tree["revCount"] = json!(count);
+            tree["lastModified"] = json!(committed_at);
         }
+        tree
     }
 }
 
 impl fmt::Display for FlakeRef {
     /// The reference as a URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut query = Vec::new();
-        let (scheme, path) = match &self.place {
-            Place::Git { repository, reference, rev } => {
-                query.extend(reference.as_deref().map(|name| ("ref", name)));
-                query.push(("rev", rev.as_str()));
-                ("git+file://", repository)
-            }
-            Place::Tree { path, nar_hash } => {
-                query.push(("narHash", nar_hash.as_str()));
-                ("path:", path)
-            }
-        };
-        if !self.dir.is_empty() {
-            query.push(("dir", &self.dir));
+        let (path, hash) = (encode(self.tree.as_os_str().as_bytes()), encode(self.nar_hash.as_bytes()));
+        write!(f, "path:{path}?narHash={hash}")?;
+        if let Some(Commit { rev, count, committed_at }) = &self.commit {
+            write!(f, "&rev={rev}&revCount={count}&lastModified={committed_at}")?;
         }
-        write!(f, "{scheme}{}", encode(path.as_os_str().as_bytes()))?;
-        for (n, (name, value)) in query.iter().enumerate() {
-            write!(f, "{}{name}={}", if n == 0 { '?' } else { '&' }, encode(value.as_bytes()))?;
+        if !self.dir.is_empty() {
+            write!(f, "&dir={}", encode(self.dir.as_bytes()))?;
         }
         Ok(())
     }
@@ -144,31 +135,35 @@ mod tests {
 
     const REV: &str = "0123456789abcdef0123456789abcdef01234567";
 
+    fn example() -> FlakeRef {
+        FlakeRef::tree("/nix/store/x-source", "sha256-a+b/c=").unwrap()
+    }
+
     #[test]
     fn a_reference_is_a_locked_url() {
-        let flake = FlakeRef::git("/srv/a b#c%ü", REV).unwrap();
-        assert_eq!(flake.to_string(), format!("git+file:///srv/a%20b%23c%25%C3%BC?rev={REV}"));
-        let flake = FlakeRef::git("/srv/x", REV).unwrap().on_ref("refs/rei/candidates/a&b").in_dir("/sub/dir/");
-        let url = format!("git+file:///srv/x?ref=refs/rei/candidates/a%26b&rev={REV}&dir=sub/dir");
+        let url = "path:/nix/store/x-source?narHash=sha256-a%2Bb/c%3D";
+        assert_eq!(example().to_string(), url);
+        let flake = example().of_commit(REV, 7, 1_700_000_000).unwrap().in_dir("/sub dir/x/");
+        let url = format!("{url}&rev={REV}&revCount=7&lastModified=1700000000&dir=sub%20dir/x");
         assert_eq!(flake.to_string(), url);
-        let flake = FlakeRef::tree("/nix/store/x", "sha256-a+b/c=").unwrap();
-        assert_eq!(flake.to_string(), "path:/nix/store/x?narHash=sha256-a%2Bb/c%3D");
+        let odd = FlakeRef::tree("/srv/a b#c%ü", "sha256-a").unwrap();
+        assert_eq!(odd.to_string(), "path:/srv/a%20b%23c%25%C3%BC?narHash=sha256-a");
     }
 
     #[test]
     fn a_person_is_told_the_commit() {
-        let flake = FlakeRef::git("/srv/x", REV).unwrap().on_ref("refs/rei/active");
+        let flake = example().of_commit(REV, 1, 1).unwrap();
         assert_eq!(flake.brief(), "commit 0123456789ab");
         assert_eq!(flake.in_dir("sub").brief(), "sub of commit 0123456789ab");
-        assert_eq!(FlakeRef::tree("/nix/store/x", "sha256-a").unwrap().brief(), "/nix/store/x");
+        assert_eq!(example().brief(), "/nix/store/x-source");
     }
 
     #[test]
     fn what_names_no_exact_state_is_refused() {
         for rev in ["", "main", "HEAD", "0123", &"0".repeat(40), &REV.to_uppercase(), &format!("{REV}x"), "--option"] {
-            assert!(FlakeRef::git("/srv/x", rev).is_err(), "{rev}");
+            assert!(example().of_commit(rev, 1, 1).is_err(), "{rev}");
         }
-        assert!(FlakeRef::git("srv/x", REV).is_err());
+        assert!(FlakeRef::tree("nix/store/x", "sha256-a").is_err());
         assert!(FlakeRef::tree("/nix/store/x", "").is_err());
     }
 }

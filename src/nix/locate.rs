@@ -250,8 +250,8 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
     env.push(("LC_ALL".into(), "C.UTF-8".into()));
     // Nobody is there to answer a question.
     env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
-    // Nix keeps a clone of each source, and git would leave its objects in memory: when the power fails, one of them is
-    // empty, and no commit can be evaluated any more.
+    // Nix keeps a clone of each input that is a git repository, and git would leave its objects in memory: when the power
+    // fails, one of them is empty, and no commit can be evaluated any more.
     for (name, setting) in
         [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "core.fsync"), ("GIT_CONFIG_VALUE_0", "committed")]
     {

@@ -18,7 +18,8 @@
 //! is never read from an exit code or a message, but asked of the store afterwards; messages only explain.
 //!
 //! Every evaluation is pure and of a locked reference. `builtins.getFlake` ignores a flake's `nixConfig`, asks no
-//! registry, and refuses inputs that are not in `flake.lock`, so a commit names all that it is built from.
+//! registry, and refuses inputs that are not in `flake.lock`, so a commit names all that it is built from. A reference names
+//! a tree of the store and never a repository: Nix would write the repository's files as the tree's own attributes say.
 
 mod error;
 mod evaluate;

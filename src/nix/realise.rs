@@ -65,7 +65,7 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Why a derivation has no output. For a person: nothing may be decided by it but what to say.
+/// Why a derivation has no output. By it is decided what to say, and whether it may be tried again; never a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// The builder exited with another code than 0, or by a signal.
@@ -107,6 +107,24 @@ impl Realised {
 }
 
 impl Failure {
+    /// Whether what was built is at fault, as far as Nix's words tell. It can forge the words of the other kind; so what
+    /// follows from those must be bounded.
+    pub fn is_of_the_build(&self) -> bool {
+        // Nix's own note, on whatever a build says when the disk is full.
+        let no_space = self.message.contains("caused by lack of free disk space");
+        match self.kind {
+            FailureKind::Builder | FailureKind::NoOutput => !no_space,
+            // A source that cannot be fetched is a dependency whose builder fails.
+            FailureKind::Dependency => !no_space && Problem::find(&self.message) != Problem::Network,
+            FailureKind::HashMismatch | FailureKind::Refused | FailureKind::LogTooLong => true,
+            FailureKind::TimedOut
+            | FailureKind::Silent
+            | FailureKind::DiskFull
+            | FailureKind::NoNamespaces
+            | FailureKind::Unknown => false,
+        }
+    }
+
     /// The operator's next step, where there is one.
     pub fn hint(&self, drv: &Path) -> Option<String> {
         let drv = drv.display();

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::error::{Error, Result};
+use super::error::{Error, Problem, Result};
 use super::locate::Nix;
 
 /// The bound of adding a tree or hashing a path: gigabytes on a slow disk.
@@ -13,6 +13,12 @@ const HASH_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The bound of writing to disk what a build has left in memory: gigabytes on a slow one.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often a tree is added because what the store had of it was taken away or is damaged.
+const TRIES_MAX: usize = 3;
+
+/// By so much a file system's clock is behind: a tick of the slowest kernels.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// Nix's own alphabet for hashes: no letters that make words.
 const BASE32: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
@@ -60,6 +66,40 @@ impl Nix {
         let call = self.store().timeout(HASH_TIMEOUT).arg("--add").arg(path);
         let printed = self.run(&what, &call).await?.stdout_text();
         self.one_path(&what, &printed)
+    }
+
+    /// As [`Nix::add`], and keeps it from the garbage collector by a link at `link`. Gives its path and the hash of its
+    /// contents. What was there before is not taken on trust: when the power fails, the store's database can have a path
+    /// whose files are empty.
+    ///
+    /// # Errors
+    /// As [`Nix::add`], or when the store has something else under that path and keeps it.
+    pub async fn add_rooted(&self, path: &Path, link: &Path) -> Result<(PathBuf, String)> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let since = SystemTime::now();
+            let added = self.add(path).await?;
+            let (rooted, hash) =
+                tokio::join!(self.root_paths(std::slice::from_ref(&added), link), self.nar_hash(&added));
+            match rooted.and(hash) {
+                // Between the two there is a moment for the garbage collector.
+                Err(error) if tries < TRIES_MAX && error.problem() == Some(&Problem::Gone) => {}
+                Err(error) => return Err(error),
+                Ok(hash) if is_younger(&added, since) || self.verify_path(&added).await? => return Ok((added, hash)),
+                Ok(_) if tries == TRIES_MAX => return Err(Error::Damaged { path: added }),
+                Ok(_) => self.delete(&added, link).await?,
+            }
+        }
+    }
+
+    /// Removes a path that only `link` keeps from the store.
+    async fn delete(&self, path: &Path, link: &Path) -> Result<()> {
+        std::fs::remove_file(link).map_err(|source| Error::File { act: "remove", path: link.to_owned(), source })?;
+        tracing::warn!(path = %path.display(), "a source in the store is damaged, perhaps by a loss of power; it is made anew");
+        let call = self.store().timeout(HASH_TIMEOUT).arg("--delete").arg(path);
+        let deleted = self.run("removing a damaged path from the store", &call).await;
+        deleted.map(drop).map_err(|_| Error::Damaged { path: path.to_owned() })
     }
 
     /// The path with everything that it needs, itself included.
@@ -172,6 +212,16 @@ impl Nix {
 
 /// What must be kept of a call's output to understand why it failed, in bytes.
 const LOG_MESSAGE_BYTES: usize = 4 << 10;
+
+/// Whether a store path was made after `since`. Nix sets its time of change, so the inode's is asked.
+fn is_younger(path: &Path, since: SystemTime) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(found) = path.symlink_metadata() else { return false };
+    let (seconds, nanos) = (u64::try_from(found.ctime()).unwrap_or(0), u32::try_from(found.ctime_nsec()).unwrap_or(0));
+    let made = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    // A time that has not come yet is from before the clock was set back.
+    (since - CLOCK_TICK..=SystemTime::now()).contains(&made)
+}
 
 fn paths_in(printed: &str) -> impl Iterator<Item = PathBuf> {
     printed.lines().filter(|line| line.starts_with('/')).map(PathBuf::from)

@@ -20,7 +20,17 @@ impl fmt::Display for Version {
     }
 }
 
+/// The first Nix whose flake references of the kind `path:` take a `dir`.
+const DIR_OF_PATH: Version = Version { major: 2, minor: 26 };
+/// Lix counts on from here, and reads references as Nix 2.18 does.
+const LIX: Version = Version { major: 2, minor: 90 };
+
 impl Version {
+    /// Whether a flake reference `path:…` may say in which directory of the path the flake is.
+    pub(super) fn takes_dir_of_path(self) -> bool {
+        (DIR_OF_PATH..LIX).contains(&self)
+    }
+
     /// Reads `nix-store (Nix) 2.26.3` and the names of forks and snapshots alike.
     pub(super) fn parse(output: &str) -> Option<Self> {
         let word = output.lines().next()?.split_whitespace().next_back()?;
@@ -49,6 +59,8 @@ mod tests {
             assert_eq!((version.major, version.minor), expected);
             assert!(version >= LEAST_VERSION);
         }
+        let takes = |minor| Version { major: 2, minor }.takes_dir_of_path();
+        assert!(!takes(8) && !takes(25) && takes(26) && takes(34) && !takes(93));
         assert!(Version { major: 2, minor: 7 } < LEAST_VERSION);
         assert!(Version { major: 1, minor: 99 } < LEAST_VERSION);
         for garbage in ["", "\n", "nix", "nix (Nix) x.y", "2"] {

@@ -1,19 +1,20 @@
 //! One running instance: its end is awaited by process descriptor, its stop takes the whole tree.
 //!
-//! An instance is over when its main process is over. A service that forks and exits has ended, whatever it left
-//! running: what is left is killed, so that nothing runs that nobody watches.
+//! An instance that is not asked to end is over when its main process is over. A service that forks and exits has ended,
+//! whatever it left running: what is left is killed, so that nothing runs that nobody watches. An instance that is asked
+//! to finish is over when its whole tree is: the main process may be a shell in front of the service.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 
 use super::exit::Exit;
 use super::pidfd::{self, Waited};
 use super::spawn::Spawned;
-use super::tree::{KILL_MAX, Killed, Tree, Trees};
+use super::tree::{KILL_MAX, Killed, Told, Tree, Trees};
+use crate::config::StopMode;
 use crate::process::{self, Tag};
 
 /// How often, and how far apart, the kernel is asked how a process ended that another one must reap first.
@@ -32,6 +33,23 @@ pub struct Instance {
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
     exit: Option<Exit>,
+    /// Who got the stop signal, once the instance was asked to finish.
+    told: Told,
+}
+
+/// How an instance is asked to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopBy {
+    /// The signal.
+    pub signal: Signal,
+    /// Who gets it.
+    pub mode: StopMode,
+}
+
+impl Default for StopBy {
+    fn default() -> Self {
+        Self { signal: Signal::SIGTERM, mode: StopMode::ControlGroup }
+    }
 }
 
 /// What ended an instance.
@@ -39,9 +57,9 @@ pub struct Instance {
 pub enum EndedBy {
     /// It ended before it was asked to.
     Itself,
-    /// SIGTERM, within the grace.
+    /// The stop signal, within the grace: nothing had to be killed that was asked to finish.
     Term,
-    /// SIGKILL.
+    /// SIGKILL, to all of it or to what was left when the grace was over.
     Kill,
 }
 
@@ -108,7 +126,15 @@ impl Instance {
     pub fn new(id: &str, spawned: Spawned, tree: Tree) -> std::io::Result<Self> {
         tree.set_main(spawned.pid);
         let pidfd = pidfd::watch(spawned.pidfd)?;
-        Ok(Self { id: id.to_owned(), pid: spawned.pid, start_ticks: spawned.start_ticks, pidfd, tree, exit: None })
+        Ok(Self {
+            id: id.to_owned(),
+            pid: spawned.pid,
+            start_ticks: spawned.start_ticks,
+            pidfd,
+            tree,
+            exit: None,
+            told: Told::new(),
+        })
     }
 
     /// Takes over a process that an earlier supervisor started. Its descriptor is opened first, so what is compared
@@ -135,7 +161,7 @@ impl Instance {
         let tree = trees.adopt(id);
         tree.set_main(pid);
         let pidfd = pidfd::watch(pidfd).map_err(watch)?;
-        Ok(Self { id: id.to_owned(), pid, start_ticks: stat.start_ticks, pidfd, tree, exit: None })
+        Ok(Self { id: id.to_owned(), pid, start_ticks: stat.start_ticks, pidfd, tree, exit: None, told: Told::new() })
     }
 
     /// Its id.
@@ -198,22 +224,57 @@ impl Instance {
         pidfd::signal(self.pidfd.get_ref(), signal)
     }
 
-    /// Asks the instance to finish (SIGTERM to its process group, as systemd does by default), and kills its tree when
-    /// `grace` is over. Returns when nothing of it runs any more.
-    pub async fn stop(&mut self, grace: Duration) -> Ended {
+    /// Asks the instance to finish, and kills what is left of it when `grace` is over. Returns when nothing of it runs any
+    /// more.
+    pub async fn stop(&mut self, by: StopBy, grace: Duration) -> Ended {
+        if !self.ask_to_finish(by).await {
+            return self.end().await;
+        }
+        let finished = tokio::time::timeout(grace, self.finished(by)).await.is_ok();
+        self.end_asked(by, finished).await
+    }
+
+    /// Sends the stop signal, as systemd does: to every process of the tree, or to the main process alone. `false` when
+    /// the main process has ended already; then there is nobody to ask.
+    pub async fn ask_to_finish(&mut self, by: StopBy) -> bool {
         if self.exit.is_none() && pidfd::peek(self.pidfd.get_ref()) != Waited::Running && !self.runs() {
             self.wait().await;
         }
         if self.exit.is_some() {
-            return self.end().await;
+            return false;
         }
-        let group = Pid::from_raw(self.pid.cast_signed());
-        // A stopped process sees SIGTERM only when it goes on. Gone in this moment is as good.
-        let _ = killpg(group, Signal::SIGTERM).and_then(|()| killpg(group, Signal::SIGCONT));
-        if tokio::time::timeout(grace, self.wait()).await.is_err() {
-            return self.end().await;
+        // The main process first. Gone in this moment is as good.
+        let _ = self.signal(by.signal);
+        // A stopped process sees the signal only when it goes on.
+        let _ = self.signal(Signal::SIGCONT);
+        self.told.insert((self.pid, self.start_ticks));
+        if by.mode == StopMode::ControlGroup {
+            self.told = self.tree.tell(by.signal, self.told.clone()).await;
         }
-        Ended { by: EndedBy::Term, ..self.end().await }
+        true
+    }
+
+    /// Waits until all that was asked to finish has ended: the tree, or the main process alone. May be cancelled and
+    /// called again.
+    pub async fn finished(&mut self, by: StopBy) {
+        self.wait().await;
+        if by.mode == StopMode::ControlGroup {
+            // What was started after the signal was sent has not heard of it, and nobody is left who would end it.
+            self.tree.gone(by.signal, &mut self.told).await;
+        }
+    }
+
+    /// Kills what did not finish, and reaps the instance. `finished` says whether [`Instance::finished`] returned.
+    pub async fn end_asked(&mut self, by: StopBy, finished: bool) -> Ended {
+        match (finished, self.exit) {
+            (true, Some(exit)) if by.mode == StopMode::ControlGroup => {
+                let tree = self.tree.close();
+                pidfd::reap(self.pidfd.get_ref());
+                Ended { exit, by: EndedBy::Term, tree }
+            }
+            (true, _) => Ended { by: EndedBy::Term, ..self.end().await },
+            (false, _) => Ended { by: EndedBy::Kill, ..self.end().await },
+        }
     }
 
     /// Whether the main process has not ended, for one that is no child of ours.

@@ -64,6 +64,17 @@ pub fn signal_exactly(pid: u32, start_ticks: u64, what: Signal) -> bool {
     process::stat(pid).is_some_and(|stat| stat.start_ticks == start_ticks) && signal(&pidfd, what).is_ok()
 }
 
+/// Waits until the process that had this pid and start has ended. `false` when it cannot be watched.
+pub async fn ended(pid: u32, start_ticks: u64) -> bool {
+    let Ok(pidfd) = open(pid) else { return process::stat(pid).is_none() };
+    if process::stat(pid).is_none_or(|stat| stat.start_ticks != start_ticks || stat.is_zombie()) {
+        return true;
+    }
+    let Ok(pidfd) = watch(pidfd) else { return false };
+    // An error means that the event loop is going down.
+    pidfd.readable().await.is_ok()
+}
+
 /// Looks how a process ended, and leaves it to be reaped.
 pub fn peek(pidfd: impl AsFd) -> Waited {
     wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)

@@ -225,6 +225,8 @@ async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, St
         .env("REI_SLOT_PID", target.pid.to_string())
         .env("REI_STORE_PATH", &target.store_path)
         .output_bytes_max(BODY_BYTES_MAX)
+        // It may run a program of the version that it asks about.
+        .no_new_privileges()
         .run()
         .await
         .map_err(|error| chain(&error))?;

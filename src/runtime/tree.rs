@@ -37,11 +37,18 @@ const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
 /// Scans without a find that end a kill: a process inside exec has no environment to be told by for a moment.
 const EMPTY_SCANS: u32 = 2;
 
+/// Looks for processes that a signal has not reached yet: each look that finds none ends it, and a tree that forks faster
+/// than it is looked at is killed when its time is over.
+const TELL_LOOKS_MAX: u32 = 16;
+
 /// Members of a tree that are remembered by pid, so that they are known when they have lost their parents.
 const SEEN_MAX: usize = 1024;
 
 /// How far a process's ancestors are followed.
 const DESCENT_MAX: usize = 64;
+
+/// Processes by pid and start that got a signal.
+pub type Told = BTreeSet<(u32, u64)>;
 
 /// How trees are told apart and killed on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,13 +246,7 @@ impl Tree {
         members.extend(lock(&tree.seen).iter().filter_map(|(pid, start)| {
             process::stat(*pid).filter(|stat| stat.start_ticks == *start && stat.pid != main.pid)
         }));
-        let mut known: BTreeSet<u32> = members.iter().map(|stat| stat.pid).collect();
-        let mut next = 0;
-        while next < members.len() && members.len() < SEEN_MAX {
-            let Some(children) = process::children(members[next].pid) else { break };
-            members.extend(children.into_iter().filter(|pid| known.insert(*pid)).filter_map(process::stat));
-            next += 1;
-        }
+        let mut members = process::below(members, SEEN_MAX);
         members.retain(|stat| !stat.is_zombie());
         let seen = members.iter().filter(|stat| stat.pid != main.pid).map(|stat| (stat.pid, stat.start_ticks));
         *lock(&tree.seen) = seen.take(SEEN_MAX).collect();
@@ -273,6 +274,83 @@ impl Tree {
             }
         }
         false
+    }
+
+    /// Sends a signal to every process of the tree that is not in `told`, and to those that they start meanwhile, as
+    /// systemd does. Gives back who was told.
+    pub async fn tell(&self, signal: Signal, told: Told) -> Told {
+        let tree = self.clone();
+        let known = told.clone();
+        tokio::task::spawn_blocking(move || tree.tell_blocking(signal, known)).await.unwrap_or(told)
+    }
+
+    fn tell_blocking(&self, signal: Signal, mut told: Told) -> Told {
+        for _ in 0..TELL_LOOKS_MAX {
+            if !Self::tell_new(&self.live(), signal, &mut told) {
+                break;
+            }
+        }
+        told
+    }
+
+    /// Says whether there was one that had not heard it.
+    fn tell_new(live: &[Stat], signal: Signal, told: &mut Told) -> bool {
+        let mut any = false;
+        for stat in live.iter().filter(|stat| told.insert((stat.pid, stat.start_ticks))) {
+            any = true;
+            pidfd::signal_exactly(stat.pid, stat.start_ticks, signal);
+            // A stopped process sees the signal only when it goes on.
+            pidfd::signal_exactly(stat.pid, stat.start_ticks, Signal::SIGCONT);
+        }
+        any
+    }
+
+    /// Waits until no process of the tree lives. Who has not heard the signal yet gets it meanwhile. Costs nothing while
+    /// they live. May be cancelled and called again.
+    pub async fn gone(&self, signal: Signal, told: &mut Told) {
+        let mut empty_looks = 0;
+        loop {
+            let (tree, mut known) = (self.clone(), told.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                let live = tree.live();
+                Self::tell_new(&live, signal, &mut known);
+                (live, known)
+            });
+            // The task only panics when the runtime is going down.
+            let Ok((live, known)) = looked.await else { return };
+            *told = known;
+            empty_looks = if live.is_empty() { empty_looks + 1 } else { 0 };
+            // No process can hide from a cgroup.
+            if empty_looks == EMPTY_SCANS || (empty_looks > 0 && self.0.cgroup.is_some()) {
+                return;
+            }
+            for stat in live {
+                if !pidfd::ended(stat.pid, stat.start_ticks).await {
+                    tokio::time::sleep(LOOK_PAUSE[1]).await;
+                }
+            }
+            tokio::time::sleep(LOOK_PAUSE[0]).await;
+        }
+    }
+
+    /// Clears up after a tree of which nothing lives any more.
+    pub fn close(&self) -> Killed {
+        if let Some(cgroup) = &self.0.cgroup {
+            // One that somebody entered meanwhile stays, and is told by its name.
+            let _ = cgroup.remove();
+        }
+        Trees(self.0.shared.clone()).reap_orphans();
+        Killed::default()
+    }
+
+    /// The live processes of the tree, the whole of it, by looking at all processes where there is no cgroup.
+    fn live(&self) -> Vec<Stat> {
+        if let Some(cgroup) = &self.0.cgroup {
+            let stats = cgroup.processes().into_iter().filter_map(process::stat);
+            return stats.filter(|stat| !stat.is_zombie()).collect();
+        }
+        let main = *lock(&self.0.main);
+        main.map_or_else(Vec::new, |main| self.scan(&main).members)
     }
 
     /// Kills every process of the tree and waits until they are gone, at most [`KILL_MAX`]. Reaps the orphans; the

@@ -1,9 +1,8 @@
 //! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
 //!
 //! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here, and any
-//! agent. What
-//! is refused reaches around the other rules (the group that the kernel picks a listener from, other processes of the
-//! same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
+//! agent. What is refused reaches around the other rules (the group that the kernel picks a listener from, other processes
+//! of the same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
 
 use std::collections::BTreeMap;
 
@@ -96,11 +95,36 @@ const ON_OTHERS: &[(i64, u8)] = &[
     (libc::SYS_sched_setscheduler, 0),
     (libc::SYS_sched_setparam, 0),
     (libc::SYS_sched_setattr, 0),
+    (libc::SYS_ioprio_set, 1),
 ];
+
+/// Not among them is `sched_setaffinity`: programs bind their own threads by it, and a number does not say whose thread it
+/// is. The supervisor looks after its own.
+const IOPRIO_WHO_USER: u64 = 3;
 
 const SO_REUSEPORT: u64 = 15;
 /// Attaching and detaching the program that picks the listener of a new connection: classic, extended, detach.
 const SO_REUSEPORT_PROGRAMS: [u64; 3] = [51, 52, 68];
+/// Options of a socket that shut others out of it, by level and number.
+const SHUT_OUT: &[(i32, i32)] = &[
+    (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
+    (libc::SOL_SOCKET, SO_BINDTOIFINDEX),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::IPPROTO_IP, libc::IP_MINTTL),
+    (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
+    (libc::IPPROTO_TCP, libc::TCP_MD5SIG),
+    (libc::IPPROTO_TCP, TCP_MD5SIG_EXT),
+    (libc::IPPROTO_TCP, libc::TCP_REPAIR),
+    (libc::IPPROTO_TCP, TCP_AO_ADD_KEY),
+    (libc::IPPROTO_TCP, TCP_AO_DEL_KEY),
+    (libc::IPPROTO_TCP, TCP_AO_INFO),
+];
+const SO_BINDTOIFINDEX: i32 = 62;
+const IPV6_MINHOPCOUNT: i32 = 73;
+const TCP_MD5SIG_EXT: i32 = 32;
+const TCP_AO_ADD_KEY: i32 = 38;
+const TCP_AO_DEL_KEY: i32 = 39;
+const TCP_AO_INFO: i32 = 40;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 const IPPROTO_SCTP: u64 = 132;
 const IPPROTO_MPTCP: u64 = 262;
@@ -140,11 +164,18 @@ impl Filter {
         for (call, argument) in ON_OTHERS {
             refuse(*call, vec![is_not(*argument, 0)?])?;
         }
+        // All processes of the caller's user: the supervisor is one of them, where they share it.
+        refuse(libc::SYS_setpriority, vec![is(0, libc::PRIO_USER as u64)?])?;
+        refuse(libc::SYS_ioprio_set, vec![is(0, IOPRIO_WHO_USER)?])?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
             refuse(call, vec![has(0, CLONE_NEWUSER, CLONE_NEWUSER)?])?;
         }
         for option in SO_REUSEPORT_PROGRAMS {
             refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, option)?])?;
+        }
+        for (level, option) in SHUT_OUT {
+            let (level, option) = (u64::from(level.unsigned_abs()), u64::from(option.unsigned_abs()));
+            refuse(libc::SYS_setsockopt, vec![is(1, level)?, is(2, option)?])?;
         }
         if self.shares_user {
             refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, SO_REUSEPORT)?])?;

@@ -2,7 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::parse::ObjectId;
 use crate::command;
+
+/// Characters of a commit that tell it from others.
+const SHORT_CHARS: usize = 12;
+
+fn short(commit: &ObjectId) -> &str {
+    &commit.as_str()[..SHORT_CHARS]
+}
 
 /// Why a question to a repository has no answer, or a workspace no commit.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +82,24 @@ pub enum Error {
         /// The path or URL.
         source_at: String,
     },
+    /// A commit whose files cannot be written as they are, or not safely.
+    #[error("commit {} cannot be built: {} {why}", short(commit), path.display())]
+    UnfitTree {
+        /// The commit.
+        commit: ObjectId,
+        /// The file, relative to the repository's root.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A commit that is larger than one may be.
+    #[error("commit {} cannot be built: it has more than {what}", short(commit))]
+    LargeTree {
+        /// The commit.
+        commit: ObjectId,
+        /// The bound.
+        what: String,
+    },
     /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -111,6 +137,14 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
+    /// A file that was changed has a secret of the configuration.
+    #[error("{} has the value of {place}, a secret of rei.toml", path.display())]
+    Secret {
+        /// Relative to the workspace.
+        path: PathBuf,
+        /// Where the secret is configured.
+        place: String,
+    },
     /// More files than a commit of a candidate may have.
     #[error("the workspace has more than {max} files")]
     TooMany {
@@ -128,6 +162,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is about what was asked for or put into a workspace, and not about what the machine or network does.
+    pub fn is_of_what_was_given(&self) -> bool {
+        matches!(
+            self,
+            Self::RefName { .. }
+                | Self::NoSuchRef { .. }
+                | Self::ObjectFormat { .. }
+                | Self::Nested { .. }
+                | Self::Special { .. }
+                | Self::LinkOut { .. }
+        )
+    }
+
     /// The operator's next step, where there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -147,10 +194,15 @@ impl Error {
             Self::NoSuchRef { known, .. } if known.is_empty() => "the repository has no branch: commit first".into(),
             Self::NoSuchRef { known, .. } => format!("set runtime.ref to one of its branches: {}", known.join(", ")),
             Self::ObjectFormat { .. } => "make it anew with: git init --object-format=sha1".into(),
+            Self::UnfitTree { .. } => "rename or remove it, and commit".into(),
+            Self::LargeTree { .. } => "keep what is no source out of the repository".into(),
             Self::NotEmpty { path } => format!("rm -r {}", path.display()),
             Self::Nested { path } => format!("ignore it in .gitignore, or remove {}/.git", path.display()),
             Self::Special { path } => format!("remove {} or ignore it in .gitignore", path.display()),
             Self::LinkOut { .. } => "link inside the tree, by a relative target".into(),
+            Self::Secret { .. } => "a key in a commit is known to all who read it: let the program read it from its \
+                                    environment; if it was published, replace the key"
+                .into(),
             Self::TooMany { .. } | Self::TooBig { .. } => "ignore build results in .gitignore".into(),
             Self::Run { .. } | Self::Git { .. } | Self::Answer { .. } | Self::Io { .. } => return None,
         })

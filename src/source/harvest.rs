@@ -17,6 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 
 use super::error::Error;
+use crate::redact::Secrets;
 
 /// Files of a candidate at most: above it, a build directory was not ignored.
 pub(super) const FILES_MAX: usize = 100_000;
@@ -24,6 +25,10 @@ pub(super) const FILES_MAX: usize = 100_000;
 const ENTRIES_MAX: usize = 1_000_000;
 /// Bytes of a candidate at most, for the same reason.
 pub(super) const BYTES_MAX: u64 = 1 << 30;
+/// What is read of a file at once, in bytes.
+const PIECE_BYTES: u64 = 1 << 20;
+/// Files with secrets that are named: a tree that holds them everywhere was so before.
+const SECRETS_TOLD_MAX: usize = 1000;
 
 /// Refuses a workspace in which git would wait for ever: it opens every `.gitignore` and `.gitattributes`, and a FIFO of
 /// that name has no end.
@@ -94,6 +99,55 @@ pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<V
         }
     }
     Ok(links_out)
+}
+
+/// The files below `dir` that hold a secret, in their content, name or target, with the secret's place. At most
+/// [`SECRETS_TOLD_MAX`].
+///
+/// Blocks on the disk; `dir` is rei's own.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn find_secrets(dir: &Path, secrets: &Secrets) -> Result<Vec<(PathBuf, String)>, Error> {
+    let (mut open, mut found) = (vec![dir.to_owned()], Vec::new());
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(io("read", &folder))? {
+            let entry = entry.map_err(io("read", &folder))?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(io("look at", &folder))?);
+            if kind.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(dir).unwrap_or(&path).to_owned();
+            let mut place = secrets.find(name.as_os_str().as_bytes()).map(str::to_owned);
+            if kind.is_symlink() {
+                let target = std::fs::read_link(&path).map_err(io("read", &path))?;
+                place = place.or_else(|| secrets.find(target.as_os_str().as_bytes()).map(str::to_owned));
+            } else if place.is_none() {
+                place = secret_in(&path, secrets).map_err(io("read", &path))?;
+            }
+            found.extend(place.map(|place| (name, place)));
+            if found.len() >= SECRETS_TOLD_MAX {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The place of the first secret in a file, which is read in pieces that overlap by the longest secret.
+fn secret_in(path: &Path, secrets: &Secrets) -> std::io::Result<Option<String>> {
+    let (mut file, mut piece) = (File::open(path)?, Vec::new());
+    loop {
+        let read = file.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)?;
+        if let Some(place) = secrets.find(&piece) {
+            return Ok(Some(place.to_owned()));
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        piece.drain(..piece.len().saturating_sub(secrets.longest()));
+    }
 }
 
 /// Copies one regular file and gives the bytes that are left.

@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::keep::Turns;
 use super::locks;
 use super::parse::{
     ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, telling_lines,
@@ -22,11 +22,12 @@ use crate::interface::types::CandidateId;
 const FOLLOWED: &str = "refs/rei/followed";
 /// Where Active's commit is kept.
 const ACTIVE: &str = "refs/rei/active";
+/// Where candidates' commits are kept, by their ids.
+pub(super) const CANDIDATES: &str = "refs/rei/candidates/";
+/// Where the commits of versions are kept that can serve again, by their own names.
+pub(super) const VERSIONS: &str = "refs/rei/versions/";
 /// Branches that are named when the followed ref does not exist.
 const KNOWN_REFS_MAX: usize = 10;
-/// The bound of a garbage collection: a large history takes minutes, and nothing waits for it.
-const TIDY_TIMEOUT: Duration = Duration::from_secs(900);
-
 /// A private bare copy of one repository, of which one ref is followed.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -35,6 +36,7 @@ pub struct Mirror {
     followed: String,
     /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
     fetching: Arc<Mutex<()>>,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Mirror {
@@ -70,10 +72,10 @@ impl Mirror {
                 .into_owned(),
             None => source.to_owned(),
         };
-        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default() })
+        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default(), turns: Arc::default() })
     }
 
-    /// The bare repository, which Nix fetches from (`git+file://PATH?ref=REF&rev=COMMIT`).
+    /// The bare repository.
     pub fn git_dir(&self) -> PathBuf {
         self.dir.join("mirror.git")
     }
@@ -89,13 +91,8 @@ impl Mirror {
     }
 
     /// The ref under which a candidate's commit is kept.
-    pub fn candidate_ref(id: &CandidateId) -> String {
-        format!("refs/rei/candidates/{id}")
-    }
-
-    /// The ref under which Active's commit is kept.
-    pub fn active_ref() -> &'static str {
-        ACTIVE
+    fn candidate_ref(id: &CandidateId) -> String {
+        format!("{CANDIDATES}{id}")
     }
 
     /// The commit that the followed ref has now, asked of the source; nothing is transferred.
@@ -112,6 +109,7 @@ impl Mirror {
     /// As [`Mirror::look`], or when the transfer fails.
     pub async fn fetch(&self) -> Result<ObjectId, Error> {
         let _alone = self.fetching.lock().await;
+        let _using = self.in_use().await;
         let (_, name) = self.find_remote(&self.followed).await?;
         self.fetch_refs(&[format!("+{name}:{FOLLOWED}")]).await?;
         self.commit_of(FOLLOWED).await
@@ -132,6 +130,7 @@ impl Mirror {
             return Err(Error::RefName { name: rev.to_owned() });
         }
         let _alone = self.fetching.lock().await;
+        let _using = self.in_use().await;
         let missing = match self.find_remote(rev).await {
             Ok((_, name)) => {
                 let kept = format!("refs/rei/source/{}", name.strip_prefix("refs/").unwrap_or(&name));
@@ -190,16 +189,6 @@ impl Mirror {
         self.kept(ACTIVE).await
     }
 
-    /// Packs the mirror and drops objects that nothing kept has needed for two weeks.
-    ///
-    /// # Errors
-    /// When git fails or takes longer than 15 minutes.
-    pub async fn tidy(&self) -> Result<(), Error> {
-        let doing = "tidy the mirror";
-        let output = self.git().try_run(doing, TIDY_TIMEOUT, ["gc", "--quiet", "--prune=2.weeks.ago"]).await?;
-        expect_success(doing, &output)
-    }
-
     /// git on the mirror.
     pub(super) fn git(&self) -> Git {
         Git::at(self.git_dir(), self.config_file())
@@ -223,7 +212,7 @@ impl Mirror {
         self.update_ref("forget a commit", &["update-ref", "--no-deref", "-d", name]).await
     }
 
-    async fn update_ref(&self, doing: &'static str, args: &[&str]) -> Result<(), Error> {
+    pub(super) async fn update_ref(&self, doing: &'static str, args: &[&str]) -> Result<(), Error> {
         let git = self.git();
         let mut output = git.finish(doing, args).await?;
         if self.has_cleared(&output).await? {
@@ -480,7 +469,7 @@ mod tests {
         mirror.keep_candidate(&CandidateId::numbered(1), &active).await.unwrap();
         repository.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
         assert_ne!(mirror.fetch().await.unwrap(), active);
-        mirror.tidy().await.unwrap();
+        assert!(mirror.tidy().await.unwrap(), "nobody needs objects");
         assert_eq!(mirror.active().await.unwrap(), Some(active.clone()));
         assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), Some(active.clone()));
         mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();

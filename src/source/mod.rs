@@ -6,6 +6,8 @@
 //! | `parse.rs` | what git prints, read by pure functions |
 //! | `mirror.rs` | the private bare copy: followed ref, kept commits |
 //! | `commits.rs` | questions about its commits |
+//! | `export.rs` | the files of a commit, written byte for byte |
+//! | `keep.rs` | what the mirror keeps, and when it is packed |
 //! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
@@ -16,14 +18,18 @@
 
 mod commits;
 mod error;
+mod export;
 mod follow;
 mod git;
 mod harvest;
+mod keep;
 mod locks;
 mod mirror;
 mod parse;
 mod workspace;
 
+#[cfg(test)]
+mod export_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -31,9 +37,10 @@ mod tests;
 
 pub use commits::{Subject, TreeFile};
 pub use error::Error;
+pub use export::{Described, Exported};
 pub use follow::Follower;
 pub use git::GIT_VERSION_MIN;
 pub(crate) use harvest::read_bounded;
 pub use mirror::Mirror;
 pub use parse::ObjectId;
-pub use workspace::{Applied, Author, Taken, Workspace};
+pub use workspace::{Applied, Author, Taken, Workspace, remove_dir};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::commits::{Subject, TreeFile};
+use super::export::Described;
 
 /// The name of a commit, tree or blob: 40 lower-case hexadecimal digits.
 ///
@@ -100,6 +101,16 @@ pub(super) fn parse_tree(stdout: &[u8]) -> Option<Vec<TreeFile>> {
         .collect()
 }
 
+/// `git log --format="%T %ct"` and, after it, `git rev-list --count`.
+pub(super) fn parse_described(stdout: &[u8]) -> Option<Described> {
+    let text = std::str::from_utf8(stdout).ok()?;
+    let mut words = text.split_whitespace();
+    let tree = ObjectId::parse(words.next()?)?;
+    // A date before 1970 is possible, and none that a flake could be told.
+    let committed_at = words.next()?.parse::<i64>().ok()?.try_into().unwrap_or(0);
+    Some(Described { tree, committed_at, count: words.next()?.parse().ok()? }).filter(|_| words.next().is_none())
+}
+
 /// Paths that each end with NUL.
 pub(super) fn parse_paths(stdout: &[u8]) -> Vec<PathBuf> {
     records(stdout).map(path).collect()
@@ -185,6 +196,16 @@ mod tests {
         assert_eq!(modes, [0o100_644, 0o120_000, 0o160_000]);
         assert_eq!(tree[0].path, PathBuf::from("a b\tc"));
         assert_eq!(parse_tree(b"100644 blob zz\tx\0"), None);
+    }
+
+    #[test]
+    fn what_a_flake_is_told_is_read() {
+        let described = parse_described(format!("{A} 1700000000\n12\n").as_bytes()).unwrap();
+        assert_eq!((described.tree.as_str(), described.committed_at, described.count), (A, 1_700_000_000, 12));
+        assert_eq!(parse_described(format!("{A} -5\n1\n").as_bytes()).unwrap().committed_at, 0);
+        for garbage in ["", A, &format!("{A} x\n1\n"), &format!("{A} 1\n1\n1\n"), "zz 1\n1\n"] {
+            assert_eq!(parse_described(garbage.as_bytes()), None, "{garbage:?}");
+        }
     }
 
     #[test]

@@ -39,7 +39,12 @@ impl World {
     }
 
     async fn take(&self) -> Result<Taken, Error> {
-        let author = Author { parent: &self.base, message: "repair", at: Timestamp::from_unix_ms(1_700_000_000_000) };
+        let author = Author {
+            parent: &self.base,
+            message: "repair",
+            at: Timestamp::from_unix_ms(1_700_000_000_000),
+            secrets: &crate::redact::Secrets::default(),
+        };
         self.workspace.take(&self.mirror, &CandidateId::numbered(ID), author).await
     }
 
@@ -245,7 +250,12 @@ async fn a_workspace_is_brought_forward_after_a_restart() {
     workspace.advance(&world.mirror, &commit).await.unwrap();
     assert_eq!(std::fs::read_to_string(again.join("new/file")).unwrap(), "n");
     assert!(!again.join("gone").exists());
-    let author = Author { parent: &world.base, message: "repair", at: Timestamp::from_unix_ms(1_700_000_000_000) };
+    let author = Author {
+        parent: &world.base,
+        message: "repair",
+        at: Timestamp::from_unix_ms(1_700_000_000_000),
+        secrets: &crate::redact::Secrets::default(),
+    };
     let taken = workspace.take(&world.mirror, &CandidateId::numbered(8), author).await.unwrap();
     assert_eq!(taken, Taken::Commit(commit));
     assert!(matches!(Workspace::create(&world.mirror, &world.base, &again).await, Err(Error::NotEmpty { .. })));

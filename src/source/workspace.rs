@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::git::{Git, LOCAL_TIMEOUT};
 use super::harvest;
+use super::keep::InUse;
 use super::mirror::{Mirror, expect_success, write_raw_attributes};
 use super::parse::{ObjectId, parse_paths, telling_lines};
 use crate::interface::types::CandidateId;
+use crate::redact::Secrets;
 use crate::time::Timestamp;
 
 /// The branch of a workspace's only commit.
@@ -36,6 +38,8 @@ pub struct Author<'a> {
     pub message: &'a str,
     /// Its date: equal files, parent, message and date give the equal commit.
     pub at: Timestamp,
+    /// What no file that was changed may hold.
+    pub secrets: &'a Secrets,
 }
 
 /// What came back from a workspace.
@@ -118,7 +122,7 @@ impl Workspace {
         git.run(doing, ["read-tree", self.base.as_str()]).await?;
         git.run(doing, ["update-index", "-q", "--refresh"]).await?;
         git.run(doing, ["read-tree", "-m", "-u", self.base.as_str(), commit.as_str()]).await?;
-        remove_dir(&scratch.0).await
+        scratch.remove().await
     }
 
     /// Commits the workspace's files, as they are, in the mirror, and keeps the commit as the candidate's.
@@ -131,7 +135,7 @@ impl Workspace {
     pub async fn take(&self, mirror: &Mirror, id: &CandidateId, author: Author<'_>) -> Result<Taken, Error> {
         let scratch = Scratch::make(mirror, &format!("take-{id}")).await?;
         let taken = self.take_into(&scratch, mirror, id, author).await;
-        remove_dir(&scratch.0).await?;
+        scratch.remove().await?;
         taken
     }
 
@@ -146,6 +150,7 @@ impl Workspace {
         git.run("read the parent", ["read-tree", author.parent.as_str()]).await?;
         let links_out = self.copy_files(&git, scratch.files()).await?;
         let git = git.work_tree(scratch.files());
+        self.refuse_secrets(&git, scratch.files(), author.secrets).await?;
         git.run("add the files", ["add", "--all", "--force", "--", "."]).await?;
         let tree = git.object("write the tree", ["write-tree"]).await?;
         if tree == mirror.tree(author.parent).await? {
@@ -160,6 +165,27 @@ impl Workspace {
         }
         mirror.keep_candidate(id, &commit).await?;
         Ok(Taken::Commit(commit))
+    }
+
+    /// Refuses a file with a secret before it is an object of the mirror, unless the parent has it like this.
+    async fn refuse_secrets(&self, git: &Git, files: PathBuf, secrets: &Secrets) -> Result<(), Error> {
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let known = secrets.clone();
+        let found = self.blocking(move || harvest::find_secrets(&files, &known)).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let doing = "list what was changed";
+        let args = ["ls-files", "-z", "--modified", "--others", "--deduplicate"];
+        let listed = git.try_run(doing, LOCAL_TIMEOUT, args).await?;
+        expect_success(doing, &listed)?;
+        let changed = parse_paths(&listed.stdout);
+        match found.into_iter().find(|(path, _)| listed.truncated || changed.contains(path)) {
+            Some((path, place)) => Err(Error::Secret { path, place }),
+            None => Ok(()),
+        }
     }
 
     /// Copies what git would commit, and gives the symbolic links that lead out of the tree.
@@ -223,12 +249,40 @@ impl Workspace {
 }
 
 /// Removes a directory that an agent may have filled, off the event loop. Nothing is done when there is none.
-pub(super) async fn remove_dir(dir: &Path) -> Result<(), Error> {
+///
+/// No process of the agent may be alive.
+///
+/// # Errors
+/// When the disk fails.
+pub async fn remove_dir(dir: &Path) -> Result<(), Error> {
     let path = dir.to_owned();
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await;
+    let remove = move || match std::fs::remove_dir_all(&path) {
+        // An agent of rei's own user may have closed a directory to it.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            unlock(&path);
+            std::fs::remove_dir_all(&path)
+        }
+        removed => removed,
+    };
+    let removed = tokio::task::spawn_blocking(remove).await;
     match removed.unwrap_or_else(|lost| Err(std::io::Error::other(lost))) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(io("remove", dir, source)),
         _ => Ok(()),
+    }
+}
+
+/// Opens every directory of a tree for its owner, as well as can be.
+fn unlock(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        // What fails is said by who removes it.
+        let _ = std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o700));
+        let entries = std::fs::read_dir(&next).into_iter().flatten().flatten();
+        // No link is followed: that is a kind of its own.
+        open.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
     }
 }
 
@@ -254,22 +308,36 @@ fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
     Error::Io { doing, path: path.to_owned(), source }
 }
 
-/// A private directory beside the mirror. What a crash or a cancelled call left there goes with the next use of the name.
-struct Scratch(PathBuf);
+/// A private directory beside the mirror. What a crash or a cancelled call left there goes with the next use of the name,
+/// or with [`Mirror::sweep`].
+#[derive(Debug)]
+pub(super) struct Scratch {
+    dir: PathBuf,
+    _in_use: InUse,
+}
 
 impl Scratch {
-    async fn make(mirror: &Mirror, name: &str) -> Result<Self, Error> {
+    pub(super) async fn make(mirror: &Mirror, name: &str) -> Result<Self, Error> {
+        let in_use = mirror.use_scratch(name);
         let dir = mirror.scratch(name);
         remove_dir(&dir).await?;
         std::fs::create_dir_all(&dir).map_err(|source| io("make", &dir, source))?;
-        Ok(Self(dir))
+        Ok(Self { dir, _in_use: in_use })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) async fn remove(self) -> Result<(), Error> {
+        remove_dir(&self.dir).await
     }
 
     fn index(&self) -> PathBuf {
-        self.0.join("index")
+        self.dir.join("index")
     }
 
     fn files(&self) -> PathBuf {
-        self.0.join("files")
+        self.dir.join("files")
     }
 }

@@ -13,8 +13,8 @@ use crate::health::{Outcome, Probe, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
 use crate::lifecycle::Slot;
 use crate::report::chain;
-use crate::runtime::instance::Instance;
-use crate::runtime::logs::Log;
+use crate::runtime::instance::{EndedBy, Instance, StopBy};
+use crate::runtime::logs::{Log, Logger};
 use crate::runtime::notify::{Notification, NotifySocket};
 use crate::runtime::probe::{ProbeResult, Probes, Target};
 use crate::runtime::table::InstanceTable;
@@ -38,6 +38,7 @@ pub struct Attend {
     pub instance: Instance,
     pub since: Instant,
     pub log: Arc<Log>,
+    pub logger: Logger,
     pub notify: Option<NotifySocket>,
     pub said: Said,
     pub table: Arc<InstanceTable>,
@@ -158,7 +159,9 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
         tokio::time::sleep(LAST_WORDS_PAUSE).await;
     }
     let log = it.log.recent();
-    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log));
+    it.logger.forget(it.instance.id());
+    let secrets = it.tools.secrets.clone();
+    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log, &secrets));
     let Ok(exit) = read.await else { return };
     teller.tell(News::Crashed { store_path: it.store_path.clone(), exit }).await;
 }
@@ -169,10 +172,17 @@ async fn obey(it: &mut Attend, teller: &Teller, order: Order) {
     if drain {
         drained(&it.traffic, it.slot, &mut it.instance).await;
     }
-    let ended = it.instance.stop(it.tools.config.runtime.stop_timeout).await;
+    let runtime = &it.tools.config.runtime;
+    let by = StopBy { signal: runtime.stop_signal, mode: runtime.stop_mode };
+    let ended = it.instance.stop(by, runtime.stop_timeout).await;
+    if ended.by == EndedBy::Kill {
+        let (slot, after) = (it.slot, runtime.stop_timeout);
+        tracing::warn!(%slot, ?after, "an instance did not finish in time after {}, and was killed", by.signal);
+    }
     if ended.tree.survivors > 0 {
         tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
     }
+    it.logger.forget(it.instance.id());
     teller.tell(News::Stopped).await;
 }
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::input::Input;
 use super::shell::{End, Shell};
-use super::slots::lock;
+use super::slots::{DRAINS, lock};
 use super::work;
-use crate::interface::types::{Role, Version};
+use crate::interface::types::{EvolutionId, Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
 use crate::nix;
 use crate::report::chain;
@@ -142,7 +142,7 @@ impl Shell {
     }
 
     fn drain_by(&mut self, slot: Slot, store_path: &str) {
-        let id = format!("{}-drain", self.tools.paths.instance_id(self.journal.last_seq(), slot));
+        let id = format!("{}{DRAINS}", self.tools.paths.instance_id(self.journal.last_seq(), slot));
         match self.with(slot, store_path, |occupants, wanted| occupants.start(wanted, id, None)) {
             Ok(_) => {
                 self.draining = Some(slot);
@@ -262,7 +262,18 @@ impl Shell {
     fn prune(&mut self, keep: u64, in_use: &[u64]) {
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         let (tools, in_use) = (Arc::clone(&self.tools), in_use.to_vec());
-        let current = self.core.evolution().map(|evolution| evolution.candidate.0.clone());
-        tokio::spawn(async move { work::prune(&tools, keep, in_use, current.as_deref()).await });
+        tokio::spawn(async move { work::prune(&tools, keep, in_use).await });
+    }
+
+    /// Clears away, beside the loop, what ended evolutions have left.
+    pub(super) fn sweep(&mut self) {
+        // The journal has lost what it knew: nobody can say yet what is needed.
+        if self.core.is_held() {
+            return;
+        }
+        let tools = Arc::clone(&self.tools);
+        let task = tokio::spawn(async move { work::sweep(&tools).await });
+        self.working.retain(|(_, handle)| !handle.is_finished());
+        self.working.push((EvolutionId::default(), task.abort_handle()));
     }
 }

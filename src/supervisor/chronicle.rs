@@ -22,7 +22,7 @@ use crate::interface::types::{
     SCHEMA, Verdict, Version,
 };
 use crate::journal::Record;
-use crate::lifecycle::{Effect, Event, Maintenance, Request, Timer};
+use crate::lifecycle::{Caller, Effect, Event, Maintenance, Request, Timer};
 use crate::time::Timestamp;
 
 /// What a chronicle keeps.
@@ -122,14 +122,17 @@ impl Chronicle {
     fn event(&mut self, seq: u64, at: Timestamp, entry: &Entry) {
         let event = &entry.event;
         match event {
-            Event::Operator { who, request: Request::Settle { .. } } => {
+            Event::Operator { who: Caller::Operator(who), request: Request::Settle { .. } } => {
                 self.held = false;
                 // What is settled at once is recorded at once; else it is a rollback.
                 if !entry.effects.iter().any(|effect| matches!(effect, Effect::Record(_) | Effect::Install { .. })) {
                     self.begin_rollback(seq, at, format!("operator:{who}"));
                 }
             }
-            Event::Operator { who, request } => self.operator(seq, at, format!("operator:{who}"), request),
+            Event::Operator { who: Caller::Operator(who), request } => {
+                self.operator(seq, at, format!("operator:{who}"), request);
+            }
+            Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => {
                 (self.held, self.begun) = (true, true);
                 self.evolutions = self.evolutions.max(reality.numbered);
@@ -155,6 +158,11 @@ impl Chronicle {
                     && matches!(trip.phase, Phase::Canary | Phase::Observing | Phase::AwaitingApproval)
                 {
                     trip.note(reason.clone());
+                }
+            }
+            Event::Aimed { evolution, rev, .. } => {
+                if let Some(trip) = self.trip.as_mut().filter(|trip| trip.id == *evolution) {
+                    trip.rev = Some(rev.clone());
                 }
             }
             Event::Diagnosed { evolution, .. }

@@ -6,9 +6,10 @@ use crate::health::Signal;
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::lifecycle::{Event, Plan, Request, Slot};
+use crate::lifecycle::{Caller, Event, Plan, Request, Slot};
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
+use crate::runtime::logs::{LogError, Logger};
 
 /// Inputs that may wait: a probe result each 50 ms for a minute, with room. A full queue makes senders wait.
 pub const INPUTS_MAX: usize = 1024;
@@ -45,6 +46,8 @@ pub enum Input {
     Ask(Ask),
     /// A keeper in place of one that had ended, or why there is none.
     Keeper(Result<Keeper, StoreError>),
+    /// A logger in place of one that had ended, or why there is none.
+    Logger(Result<Logger, LogError>),
     /// A process of an instance called the control socket.
     Intruder(String),
 }
@@ -79,7 +82,7 @@ pub enum Ask {
     /// The operator's authority.
     Operator {
         /// Who.
-        who: String,
+        who: Caller,
         /// What.
         request: Request,
         /// The evolution that it began or was about, and the profile generation that is current.

@@ -57,17 +57,22 @@ pub fn open(paths: &Paths, exe: &Path) -> Result<(Store, Kept), StoreError> {
     Ok((Arc::new(Mutex::new(store)), kept))
 }
 
-/// Tells when the store is gone.
+/// Tells when the store, or another process at the end of a connection, is gone.
 pub struct Lifeline(Option<AsyncFd<OwnedFd>>);
 
 impl Lifeline {
     /// Of a store; one that cannot go, or cannot be watched, never is.
     pub fn of(store: &Store) -> Self {
+        Self::on(lock(store).lifeline())
+    }
+
+    /// Of a connection.
+    pub fn on(connection: Option<OwnedFd>) -> Self {
         let watch = |fd| {
             // SAFETY: the descriptor is open, owned by what is made here, and closed by nobody else.
             unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
         };
-        Self(lock(store).lifeline().and_then(|fd| watch(fd).ok()))
+        Self(connection.and_then(|fd| watch(fd).ok()))
     }
 
     /// Waits for its end. May be cancelled.

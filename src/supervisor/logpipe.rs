@@ -19,7 +19,7 @@ pub fn name(id: &str) -> String {
 
 /// A pipe for a new instance.
 pub struct LogPipe {
-    /// What the supervisor reads.
+    /// What the logger reads.
     pub read: OwnedFd,
     /// Where the instance writes.
     pub write: OwnedFd,
@@ -63,14 +63,14 @@ impl Ahead {
 }
 
 impl LogPipe {
-    /// Gives it its instance's name in the store, once that runs, and its ends. The name [`NEXT`] is free for another then.
-    pub fn belongs_to(self, id: &str, store: &Store) -> (OwnedFd, Kept) {
+    /// Gives it its instance's name in the store, once that runs. The name [`NEXT`] is free for another then.
+    pub fn belongs_to(self, id: &str, store: &Store) -> Kept {
         let mut kept = self.kept;
         if kept.iter().any(|(kept, _)| kept == NEXT) {
             kept.clear();
             keep(store, name(id), self.read.as_fd(), &mut kept);
         }
-        (self.read, kept)
+        kept
     }
 }
 

@@ -20,7 +20,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Effect, Event, Lifecycle, Refusal, Request};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -49,12 +49,12 @@ fn read_journal(
 
 impl Shell {
     /// An operator's request: refused with a reason, or taken.
-    pub(super) fn operator(&mut self, who: String, request: Request) -> Result<(String, u64), OperationsError> {
+    pub(super) fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         let generation = |core: &Lifecycle| core.active().map_or(0, |active| active.generation);
-        if let Some(evolution) = self.core.under_way(&request) {
+        if let Some(evolution) = self.core.answers(&who, &request) {
             return Ok((evolution.0.clone(), generation(&self.core)));
         }
-        if let Some(refusal) = self.core.refusal(&request) {
+        if let Some(refusal) = self.core.refusal(&who, &request) {
             return Err(self.refused(&refusal));
         }
         let current = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
@@ -80,6 +80,7 @@ impl Shell {
 
     fn refused(&self, refusal: &Refusal) -> OperationsError {
         match refusal {
+            Refusal::NotAllowed { .. } => OperationsError::NotAllowed { reason: refusal.to_string() },
             Refusal::WrongPhase { what, hint, .. } => OperationsError::WrongPhase {
                 phase: self.core.phase().into(),
                 hint: format!("cannot {what} now: {hint}"),
@@ -178,18 +179,25 @@ impl Shell {
         tracing::error!("a listener was tampered with and is put in order: {detail}");
         let mut traffic = super::slots::lock(&self.traffic);
         let repaired = traffic.repair(&mut **super::slots::lock(&self.store));
-        let alarm = traffic.alarm();
         drop(traffic);
         if let Err(error) = repaired {
             tracing::error!(error = chain(&error), "a listener could not be put in order");
         }
-        match alarm {
-            Ok(alarm) => self.alarm = alarm,
-            Err(error) => tracing::error!(%error, "listeners are not watched any more"),
-        }
+        self.watch_listeners();
         let slot = self.core.trial_slot().or(self.core.active_slot());
         if let Some(slot) = slot {
             self.anomaly(slot, "listener_tampering", detail);
+        }
+    }
+
+    /// Watches the sockets that there are now. Those that were replaced would tell of their own end.
+    pub(super) fn watch_listeners(&mut self) {
+        let traffic = super::slots::lock(&self.traffic);
+        if traffic.alarm_is_stale(&self.alarm) {
+            match traffic.alarm() {
+                Ok(alarm) => self.alarm = alarm,
+                Err(error) => tracing::error!(%error, "listeners are not watched as they are now"),
+            }
         }
     }
 
@@ -315,6 +323,7 @@ impl Shell {
             None => config.upgrade.clone(),
         };
         let evolution = EvolutionId(format!("evo_x{seq}-{aside}"));
+        let needed = self.tools.needed.aside(&evolution, &candidate);
         let mut order = self.build_order(evolution, candidate.clone(), blueprint, None, None, false);
         order.context = Some(self.tools.paths.context(incident.as_ref(), &context.id.0));
         order.incident = incident;
@@ -322,6 +331,7 @@ impl Shell {
         order.at = self.clock.now();
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
+            let _needed = needed;
             let made = work::build(tools.clone(), order, inputs).await;
             let answer = match made {
                 Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
@@ -356,6 +366,7 @@ impl Shell {
             return;
         }
         self.asides += 1;
+        let needed = self.tools.needed.aside(&candidate.evolution_id, &candidate.id);
         let order = ValidationOrder {
             report: ReportId(format!("val_x{}-{}", self.journal.last_seq(), self.asides)),
             candidate: candidate.id,
@@ -365,6 +376,7 @@ impl Shell {
         };
         let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
         tokio::spawn(async move {
+            let _needed = needed;
             let _ = reply.send(Ok(work::judge(&tools, &order, &inputs).await));
         });
     }

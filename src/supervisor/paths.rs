@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::interface::secret::Secret;
 use crate::interface::types::IncidentId;
 use crate::journal::head_beside;
 use crate::lifecycle::Slot;
@@ -48,6 +49,11 @@ impl Paths {
         &self.state
     }
 
+    /// The directory of the sockets.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// The journal.
     pub fn journal(&self) -> PathBuf {
         self.state.join("journal")
@@ -76,7 +82,7 @@ impl Paths {
         self.state.join("logs")
     }
 
-    /// The log of the instances in a slot.
+    /// The log of the latest instance in a slot: a link to its file.
     pub fn log(&self, slot: Slot) -> PathBuf {
         self.logs().join(format!("{}.log", slot.to_string().to_lowercase()))
     }
@@ -86,9 +92,14 @@ impl Paths {
         self.state.join("incidents")
     }
 
-    /// Reports, candidates and contexts, by id.
+    /// Reports, candidates, contexts and incidents.
+    pub fn objects(&self) -> PathBuf {
+        self.state.join("objects")
+    }
+
+    /// One of them, by id.
     pub fn object(&self, id: &str) -> PathBuf {
-        self.state.join("objects").join(format!("{id}.json"))
+        self.objects().join(format!("{id}.json"))
     }
 
     /// The context of this id. The first of an incident lies in the incident's folder itself, later ones inside.
@@ -99,9 +110,9 @@ impl Paths {
         if later.is_dir() { later } else { folder }
     }
 
-    /// Workspaces of candidates.
-    pub fn workspace(&self, id: &str) -> PathBuf {
-        self.state.join("workspaces").join(id)
+    /// The runs of blueprints.
+    pub fn runs(&self) -> PathBuf {
+        self.state.join("runs")
     }
 
     /// What is known of versions, by store path.
@@ -152,6 +163,11 @@ impl Paths {
     /// The operator's socket.
     pub fn control(&self) -> PathBuf {
         self.sockets.join("control.sock")
+    }
+
+    /// What a caller of the sockets proves itself by.
+    pub fn secret(&self) -> PathBuf {
+        Secret::file_beside(&self.control())
     }
 
     /// The facade's socket.

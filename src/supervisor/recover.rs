@@ -87,8 +87,7 @@ impl Shell {
     }
 
     fn end_stray(&mut self, entry: &Entry, kept: &mut Kept) {
-        let slot = Named::parse(&entry.id).map_or(Slot::A, |named| named.slot);
-        self.with(slot, "", |occupants, wanted| occupants.end_stray(wanted, entry, kept));
+        self.with(slot_of(&entry.id), "", |occupants, wanted| occupants.end_stray(wanted, entry, kept));
     }
 
     /// The instance that the journal, or the table, has for a slot, and its version.
@@ -137,16 +136,18 @@ impl Shell {
 
     /// An instance ended and nobody saw how; what it said at last is a signal all the same.
     fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
-        let (inputs, id) = (self.inputs.clone(), entry.id.clone());
+        let (inputs, id, logger) = (self.inputs.clone(), entry.id.clone(), self.occupants.logger.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
         let ran_ms = u64::try_from(ran_ms).unwrap_or(u64::MAX);
+        let secrets = self.tools.secrets.clone();
         tokio::spawn(async move {
             let asked = Instant::now();
             while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
                 tokio::time::sleep(LAST_WORDS_PAUSE).await;
             }
             let words = log.recent();
-            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words));
+            logger.forget(&id);
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
             if let Ok(exit) = read.await {
                 let news = News::Crashed { store_path, exit };
                 // The loop is gone only when everything ends.
@@ -154,6 +155,11 @@ impl Shell {
             }
         });
     }
+}
+
+/// The slot whose sockets the instance of this id has.
+pub fn slot_of(id: &str) -> Slot {
+    Named::parse(id).map_or(Slot::A, |named| named.slot)
 }
 
 /// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.

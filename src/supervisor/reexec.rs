@@ -36,6 +36,8 @@ impl Shell {
     /// Replaces the program. Returns only when that failed, and then everything goes on as before, with work begun anew.
     pub(super) async fn reexec(&mut self) {
         self.end_work().await;
+        // The new program takes what it finds for what it was given.
+        self.mend();
         let handed = lock(&self.store).across_exec();
         let Err(why) = self.exec(&handed);
         tracing::error!(%why, exe = %self.exe.display(), "cannot become the new program; the old one goes on");

@@ -12,7 +12,9 @@ use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
 use super::memory;
+use super::mend::{self, Standing};
 use super::record::Entry;
+use super::serve::Reach;
 use super::slots::Occupants;
 use super::start::Signals;
 use super::tools::Tools;
@@ -83,6 +85,9 @@ pub struct Shell {
     pub(super) traffic: Arc<Mutex<Traffic>>,
     pub(super) store: Store,
     pub(super) lifeline: Lifeline,
+    pub(super) logger_lifeline: Lifeline,
+    /// When the logger was found or started.
+    pub(super) logger_since: Instant,
     /// The program, as it was found at the start: a newer one may be in its place.
     pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
@@ -107,6 +112,12 @@ pub struct Shell {
     pub(super) asides: u64,
     /// How many looks there were since the last record.
     pub(super) looks_since_record: u32,
+    /// Whether instances can read what operators prove themselves by.
+    pub(super) reach: Reach,
+    /// How this process ran at its start.
+    pub(super) standing: Standing,
+    /// Looks since its files and its standing were looked at.
+    pub(super) looks_since_mend: u32,
 }
 
 impl Shell {
@@ -120,6 +131,7 @@ impl Shell {
             if let Some(end) = self.end.take() {
                 return end;
             }
+            self.watch_listeners();
             let (due, reap_at) = (self.next_timer(), self.reap_at);
             let again_at = self.stalled.as_ref().map(|stalled| stalled.again_at);
             // In no order: whatever a runtime floods, timers and operators get their turn.
@@ -140,6 +152,7 @@ impl Shell {
                 }
                 () = sleep_until(again_at) => {}
                 () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
+                () = self.logger_lifeline.cut() => self.renew_logger(),
                 () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
                 tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
@@ -165,6 +178,8 @@ impl Shell {
         while let Some(event) = self.pending.pop_front() {
             if let Err((event, why)) = self.take(event) {
                 self.pending.push_front(event);
+                // Perhaps it is only a mode; then the next try succeeds.
+                self.mend();
                 self.stall(why);
                 return;
             }
@@ -203,12 +218,18 @@ impl Shell {
             Ok(recorded) => recorded,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),
         };
-        self.core = next;
+        let before = std::mem::replace(&mut self.core, next);
+        self.tools.needed.update(&self.core);
         if self.core.trial_slot().is_none() {
             self.watch.end_trial();
         }
         // Nobody's service waits for what is told.
         self.carry_out_all(entry.effects.clone(), begun);
+        let under_way = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.clone());
+        if let Some(ended) = under_way(&before).filter(|ended| under_way(&self.core).as_ref() != Some(ended)) {
+            tracing::debug!(%ended, "what it has left is cleared away");
+            self.sweep();
+        }
         self.tell(seq, at, &entry);
         self.looks_since_record = 0;
         self.since_snapshot += 1;
@@ -229,6 +250,7 @@ impl Shell {
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),
             Input::Keeper(started) => self.on_keeper(started),
+            Input::Logger(started) => self.on_logger(started),
             Input::Intruder(detail) => self.on_intruder(detail),
         }
     }
@@ -263,6 +285,11 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        self.looks_since_mend += 1;
+        if self.looks_since_mend >= mend::LOOKS {
+            self.looks_since_mend = 0;
+            self.mend();
+        }
         self.looks_since_record = self.looks_since_record.saturating_add(1);
         if self.looks_since_record == SYNC_LOOKS {
             self.sync_head();

@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 use super::attend::{Attend, attend};
 use super::input::Inputs;
 use super::keep::{Kept, Store, keep, keep_copy};
+use super::logfiles::SlotLog;
+use super::logger::keep_logger;
 use super::logpipe::{self, Ahead};
 use super::rules::Rules;
 use super::tools::Tools;
@@ -23,11 +25,11 @@ use crate::report::chain;
 use crate::runtime::instance::Instance;
 use crate::runtime::isolation::Sandbox;
 use crate::runtime::keeper::INSTANCE_PREFIX;
-use crate::runtime::logs::Log;
+use crate::runtime::logs::{Log, Logger};
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
-use crate::runtime::traffic::Traffic;
+use crate::runtime::traffic::{Heir, Traffic};
 use crate::runtime::tree::{TreeLimits, Trees};
 
 /// Names the notify socket of an instance in the descriptor store.
@@ -42,7 +44,12 @@ pub struct Occupants {
     leaving: Vec<Occupant>,
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
-    logs: [Option<Arc<Log>>; 2],
+    /// What the last instance of each slot printed.
+    pub logs: [Option<SlotLog>; 2],
+    /// The store path that had the sockets of each slot last.
+    last: [Option<String>; 2],
+    /// Who reads what they print.
+    pub logger: Logger,
     rules: Rules,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
@@ -61,8 +68,10 @@ pub struct Occupant {
     pub since: Instant,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
+    /// What it prints.
+    pub log: Arc<Log>,
     /// Copies of what the descriptor store keeps for it, should the store be lost.
-    kept: Vec<(String, OwnedFd)>,
+    pub kept: Vec<(String, OwnedFd)>,
 }
 
 /// What an occupant's task is asked to do.
@@ -93,7 +102,7 @@ pub struct Wanted<'a> {
 
 impl Occupants {
     /// Nothing runs yet.
-    pub fn new(trees: Trees, table: InstanceTable) -> Self {
+    pub fn new(trees: Trees, table: InstanceTable, logger: Logger) -> Self {
         Self {
             trees,
             table: Arc::new(table),
@@ -101,6 +110,8 @@ impl Occupants {
             leaving: Vec::new(),
             ending: Vec::new(),
             logs: [None, None],
+            last: [None, None],
+            logger,
             rules: Rules::default(),
             released: Vec::new(),
             ahead: Ahead::default(),
@@ -174,7 +185,7 @@ impl Occupants {
     }
 
     /// The log of the last instance in a slot.
-    pub fn last_log(&self, slot: Slot) -> Option<Arc<Log>> {
+    pub fn last_log(&self, slot: Slot) -> Option<SlotLog> {
         self.logs[slot.index()].clone()
     }
 
@@ -203,9 +214,7 @@ impl Occupants {
         let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
-        let (read, of_pipe) = pipe.belongs_to(&id, wanted.store);
-        kept.extend(of_pipe);
-        let log = match self.read_log(wanted, read) {
+        let log = match self.begin_log(wanted, &id, &pipe.read) {
             Ok(log) => log,
             Err(why) => {
                 self.release(&id);
@@ -213,18 +222,11 @@ impl Occupants {
                 return Err(why);
             }
         };
+        kept.extend(pipe.belongs_to(&id, wanted.store));
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
         let occupant = self.occupy(wanted, instance, log, notify, Said::default(), kept);
         self.slots[wanted.slot.index()] = Some(occupant);
         Ok(started)
-    }
-
-    fn read_log(&mut self, wanted: &Wanted<'_>, read: OwnedFd) -> Result<Arc<Log>, String> {
-        let path = wanted.tools.paths.log(wanted.slot);
-        let log = Log::start(read, &path, wanted.tools.config.state.log_bytes).map_err(|error| chain(&error))?;
-        let log = Arc::new(log);
-        self.logs[wanted.slot.index()] = Some(log.clone());
-        Ok(log)
     }
 
     fn spawn(
@@ -240,6 +242,7 @@ impl Occupants {
         let store_path = Path::new(wanted.store_path);
         let (program, args) = command(store_path, &config.runtime.command);
         let env = spawn::environment(&config.runtime.env, &state, &temporary);
+        let heir = self.heir(wanted, id);
         let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
         let notify = bind_notify(wanted, id, sandbox)?;
         if let Some(notify) = &notify {
@@ -254,8 +257,12 @@ impl Occupants {
         let slot = wanted.slot.into();
         if !self.leaving.iter().any(|occupant| occupant.slot == wanted.slot) {
             // What an instance did to the sockets is undone, unless one that lives uses them.
-            traffic.prepare(slot).map_err(|error| chain(&error))?;
+            let refused = traffic.prepare(slot, heir, &mut **lock(wanted.store)).map_err(|error| chain(&error))?;
+            for name in refused {
+                tracing::error!(name, "another version left this listener unusable; what waited there was refused");
+            }
         }
+        self.last[wanted.slot.index()] = (!drains(id)).then(|| wanted.store_path.to_owned());
         let fds = traffic.slot_fds(slot);
         let spawned = spawn::spawn(&SpawnSpec {
             id,
@@ -280,6 +287,12 @@ impl Occupants {
         let instance =
             Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
+    }
+
+    /// Who inherits the sockets. An instance that only empties a queue takes it as it is.
+    fn heir(&self, wanted: &Wanted<'_>, id: &str) -> Heir {
+        let same = self.last[wanted.slot.index()].as_deref() == Some(wanted.store_path);
+        if same || drains(id) { Heir::Same } else { Heir::Other }
     }
 
     fn directories(&self, wanted: &Wanted<'_>) -> Result<(PathBuf, PathBuf), String> {
@@ -325,6 +338,7 @@ impl Occupants {
         ready: bool,
     ) -> Result<Occupant, Gone> {
         let id = &*entry.id;
+        self.last[wanted.slot.index()] = Some(wanted.store_path.to_owned());
         let mut kept = Kept::new();
         let mut take = |prefix: &str| {
             let name = format!("{prefix}{id}");
@@ -344,7 +358,7 @@ impl Occupants {
         let instance = match adopted {
             Ok(instance) => instance,
             Err(why) => {
-                let log = pipe.and_then(|pipe| self.read_log(wanted, pipe).ok());
+                let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(&pipe)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
                 self.release(id);
                 return Err(Gone { why, log });
@@ -355,7 +369,7 @@ impl Occupants {
         {
             keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.adopt_log(wanted, id, pipe, &mut kept).map_err(|why| Gone { why, log: None })?;
+        let log = self.resume_log(wanted, id, pipe.as_ref()).map_err(|why| Gone { why, log: None })?;
         let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
@@ -364,24 +378,6 @@ impl Occupants {
             }
         };
         Ok(self.occupy(wanted, instance, log, notify, Said { ready, notified: ready || entry.said_ready }, kept))
-    }
-
-    fn adopt_log(
-        &mut self,
-        wanted: &Wanted<'_>,
-        id: &str,
-        pipe: Option<OwnedFd>,
-        kept: &mut Kept,
-    ) -> Result<Arc<Log>, String> {
-        match pipe {
-            Some(pipe) => self.read_log(wanted, pipe),
-            // Its output goes nowhere any more; an empty pipe stands for it.
-            None => {
-                let (read, of_pipe) = self.ahead.take(id, wanted.store)?.belongs_to(id, wanted.store);
-                kept.extend(of_pipe);
-                self.read_log(wanted, read)
-            }
-        }
     }
 
     fn adopt_notify(
@@ -406,12 +402,18 @@ impl Occupants {
 
     /// What a new descriptor store must be given for the instances.
     pub fn store_all(&self, store: &Store) {
-        let instances = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
+        let instances = self.all().flat_map(|occupant| &occupant.kept);
         for (name, fd) in instances.chain(self.ahead.kept()) {
             if let Err(error) = lock(store).store(name, fd.as_fd()) {
                 tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
             }
         }
+        keep_logger(&self.logger, store);
+    }
+
+    /// All that are there, also those whose slot has a fresh one.
+    pub fn all(&self) -> impl Iterator<Item = &Occupant> {
+        self.slots.iter().flatten().chain(&self.leaving)
     }
 
     fn occupy(
@@ -424,6 +426,7 @@ impl Occupants {
         kept: Kept,
     ) -> Occupant {
         let (orders, received) = mpsc::channel(4);
+        let read = log.clone();
         let (id, pid) = (instance.id().to_owned(), instance.pid());
         let now = Instant::now();
         let since = now.checked_sub(process::age(instance.start_ticks())).unwrap_or(now);
@@ -433,6 +436,7 @@ impl Occupants {
             instance,
             since,
             log,
+            logger: self.logger.clone(),
             notify,
             said,
             table: self.table.clone(),
@@ -441,7 +445,7 @@ impl Occupants {
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        Occupant { id, slot: wanted.slot, pid, since, orders, task, kept }
+        Occupant { id, slot: wanted.slot, pid, since, orders, task, log: read, kept }
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
@@ -491,7 +495,7 @@ impl Drop for Occupants {
     /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
     /// of the instance are killed and its last words are told.
     fn drop(&mut self) {
-        for occupant in self.slots.iter().flatten().chain(&self.leaving) {
+        for occupant in self.all() {
             occupant.task.abort();
         }
     }
@@ -512,6 +516,13 @@ pub struct Said {
     pub ready: bool,
     /// It has said so itself.
     pub notified: bool,
+}
+
+/// What the id of an instance ends with that only empties a queue.
+pub const DRAINS: &str = "-drain";
+
+fn drains(id: &str) -> bool {
+    id.ends_with(DRAINS)
 }
 
 /// Ends an instance that no slot has.

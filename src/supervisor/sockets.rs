@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 use super::input::{Ask, Input, Inputs};
-use crate::interface::access::Caller;
+use crate::interface::access::{Caller, Standing};
 use crate::interface::evolution::{EvolutionError, RuntimeEvolution};
 use crate::interface::operations::{
     HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status, Trust,
@@ -33,6 +33,16 @@ fn busy() -> OperationsError {
     OperationsError::Busy { reason: "the supervisor starts or ends".to_owned() }
 }
 
+/// For what no lifecycle decides. The server answers no other callers; this is a second wall.
+fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
+    match caller.standing {
+        Standing::Operator => Ok(()),
+        Standing::Unproven => {
+            Err(OperationsError::NotAllowed { reason: format!("process {} is no operator's", caller.pid) })
+        }
+    }
+}
+
 impl Control {
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, OperationsError> {
         self.ask_within(ANSWER, ask).await
@@ -49,8 +59,10 @@ impl Control {
     }
 
     async fn request(&self, caller: &Caller, request: Request) -> Result<(EvolutionId, u64), OperationsError> {
-        let operator = caller.operator();
-        let who = operator.strip_prefix("operator:").unwrap_or(&operator).to_owned();
+        let who = match caller.standing {
+            Standing::Operator => lifecycle::Caller::Operator(caller.name()),
+            Standing::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
+        };
         let (id, generation) = self.ask(|reply| Ask::Operator { who, request, reply }).await??;
         Ok((EvolutionId(id), generation))
     }
@@ -119,11 +131,13 @@ impl Operations for Control {
         Ok(self.request(caller, Request::Settle { trust, reason }).await?.1)
     }
 
-    async fn reexec(&self, _: &Caller) -> Result<(), OperationsError> {
+    async fn reexec(&self, caller: &Caller) -> Result<(), OperationsError> {
+        operators_only(caller)?;
         self.ask(Ask::Reexec).await?
     }
 
-    async fn stop(&self, _: &Caller) -> Result<(), OperationsError> {
+    async fn stop(&self, caller: &Caller) -> Result<(), OperationsError> {
+        operators_only(caller)?;
         self.inputs.send(Input::Ask(Ask::Stop)).await.map_err(|_| busy())
     }
 }

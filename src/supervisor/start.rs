@@ -11,37 +11,41 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use super::attend::AbortOnDrop;
 use super::clock::Clock;
 use super::input::{INPUTS_MAX, Input, Inputs, News};
-use super::keep::{self, Kept, Store};
+use super::keep;
+use super::logger;
 use super::memory;
+use super::mend::{self, Standing};
+use super::needed::Needed;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
 use super::record::{Divergence, Entry, replay};
 use super::reexec;
+use super::regain::listen;
+use super::serve::{Reach, serve};
 use super::shell::{End, Shell};
 use super::slots::{Occupants, lock};
-use super::sockets::{Control, Facade};
-use super::tools::{Tools, Workshop};
+use super::sources::Sources;
+use super::tools::{Measured, Tools, Workshop};
+use super::undo::Undo;
 use super::watch::Watch;
 use super::witness;
 use super::work::reason;
 use crate::blueprint::library::{self, Library};
 use crate::config::{self, Config, LoadError};
-use crate::interface::access::Access;
-use crate::interface::evolution::serve_evolution;
-use crate::interface::operations::{EVENTS_BEHIND_MAX, serve_operations};
-use crate::interface::socket::{Socket, SocketError};
+use crate::interface::operations::EVENTS_BEHIND_MAX;
+use crate::interface::socket::SocketError;
 use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{self, Event, Lifecycle, Slot};
 use crate::nix::{self as nix_driver, Profile, Roots};
 use crate::process;
+use crate::redact::Secrets;
 use crate::report::chain;
-use crate::runtime::cgroup::is_an_instances;
-use crate::runtime::isolation::group_named;
 use crate::runtime::keeper::StoreError;
+use crate::runtime::logs::LogError;
 use crate::runtime::notify::notify_systemd;
 use crate::runtime::table::{InstanceTable, LOCK_WAIT, TableError};
-use crate::runtime::traffic::{OpenError, Routing, Setup, Traffic};
+use crate::runtime::traffic::OpenError;
 use crate::runtime::tree::Trees;
 use crate::source::{Follower, Mirror, ObjectId};
 use crate::time::Timestamp;
@@ -97,9 +101,25 @@ pub enum StartError {
     /// The listeners cannot be opened.
     #[error("cannot listen")]
     Listen(#[from] OpenError),
+    /// An instance of an earlier supervisor has the listeners, and they may not be taken from it.
+    #[error(
+        "cannot listen: the instance with process {pid}, of an earlier supervisor, has the sockets and may not be asked for them ({why})"
+    )]
+    Held {
+        /// Its process.
+        pid: u32,
+        /// What the system said.
+        why: String,
+        /// What could not be opened.
+        #[source]
+        source: OpenError,
+    },
     /// The keeper cannot be had.
     #[error("cannot have a keeper of the listening sockets")]
     Keeper(#[from] StoreError),
+    /// Nobody can read what instances print.
+    #[error("cannot have a logger of what instances print")]
+    Logger(#[from] LogError),
     /// A socket of the supervisor cannot be opened.
     #[error("cannot serve {}", path.display())]
     Socket {
@@ -149,7 +169,11 @@ impl StartError {
             Self::Sandbox(refusal) => refusal.hint(),
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
+            Self::Held { pid, .. } => Some(format!(
+                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end it: kill {pid}"
+            )),
             Self::Keeper(error) => error.hint(),
+            Self::Logger(_) => None,
             Self::Socket { source, .. } => source.hint(),
             Self::Operators { name, .. } => {
                 Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
@@ -238,18 +262,18 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     memory::share_one_heap();
     let config = load(config_path)?;
     let paths = Paths::of(&config);
+    let standing = Standing::now();
+    for detail in mend::files(&paths) {
+        tracing::warn!(detail, "a process of rei's user had changed what rei needs");
+    }
     paths.make().map_err(|source| StartError::File { act: "make", path: paths.state().to_owned(), source })?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
-    let mut shell = begin(config, config_path, paths, exe, inputs.clone(), received).await?;
-    if shell.core.active().is_none() && !shell.core.is_held() {
-        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
-        shell.tools.mirror.look().await?;
-    }
-    let _sockets = serve(&shell)?;
+    let (mut shell, _sockets) = begin(config, config_path, paths, exe, standing, inputs.clone(), received).await?;
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
     let _warm_up = warm_up(shell.tools.clone());
+    shell.sweep();
     let end = loop {
         match shell.run().await {
             // It comes back only where that failed.
@@ -279,9 +303,10 @@ async fn begin(
     config_path: &Path,
     paths: Paths,
     exe: &Path,
+    standing: Standing,
     inputs: Inputs,
     received: mpsc::Receiver<Input>,
-) -> Result<Shell, StartError> {
+) -> Result<(Shell, [AbortOnDrop<()>; 2]), StartError> {
     // Locks first: a second supervisor must touch nothing.
     let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
     let (mut journal, opened) = open_journal(&paths, &meta)?;
@@ -305,16 +330,23 @@ async fn begin(
         source,
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
+    let mut undo = Undo::new(&store, &kept, &table);
     let reality = witness::look(&config, &paths, &core, &mut journal, &table, &kept)?;
     let routing = match &reality {
         Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
         None => core.routing(),
     };
-    let traffic = listen(&config, &paths, routing, &mut kept, &store)?;
-    let nothing_serves = core.active().is_none() && reality.is_none();
-    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
+    let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
+    let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
     let traffic = Arc::new(Mutex::new(traffic));
+    undo.listens(&traffic);
+    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
+    if nothing_serves {
+        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
+        tools.mirror.look().await?;
+    }
     let alarm = lock(&traffic).alarm();
+    let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
     let io = |act| move |source| StartError::File { act, path: "the listeners".into(), source };
     let mut shell = Shell {
         core,
@@ -328,10 +360,12 @@ async fn begin(
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
         traffic,
         lifeline: keep::Lifeline::of(&store),
+        logger_lifeline: logger::lifeline(&logger),
+        logger_since: Instant::now(),
         store,
         exe: exe.to_owned(),
         alarm: alarm.map_err(io("watch"))?,
-        occupants: Occupants::new(trees, table),
+        occupants: Occupants::new(trees, table, logger),
         watch: Watch::new(&tools.config),
         draining: None,
         working: Vec::new(),
@@ -345,12 +379,22 @@ async fn begin(
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
         looks_since_record: 0,
+        reach: Reach::default(),
+        standing,
+        looks_since_mend: 0,
         tools,
     };
+    shell.tools.needed.update(&shell.core);
     reexec::release_signals().map_err(io("take signals for"))?;
+    let sockets = serve(&shell)?;
+    // Nothing fails from here on, so nothing is started that would be left.
+    undo.disarm();
     shell.take_over(kept, reality);
+    if regained {
+        shell.occupants.store_all(&shell.store);
+    }
     shell.drain();
-    Ok(shell)
+    Ok((shell, sockets))
 }
 
 /// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
@@ -371,30 +415,6 @@ fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
-fn listen(
-    config: &Config,
-    paths: &Paths,
-    routing: Option<lifecycle::Routing>,
-    kept: &mut Kept,
-    store: &Store,
-) -> Result<Traffic, StartError> {
-    let private = paths.private();
-    let setup = Setup {
-        listens: &config.runtime.listen,
-        interface: config.health.interface.as_ref().map(|_| private.as_path()),
-        sticky: false,
-    };
-    let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
-    let (traffic, adoption) = Traffic::adopt(setup, routing, kept, &mut **lock(store))?;
-    for lost in &adoption.lost {
-        tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
-    }
-    if adoption.moved {
-        tracing::error!("a listener was tampered with while no supervisor ran; it is in order again");
-    }
-    Ok(traffic)
-}
-
 /// What the parts work with. With nothing to serve, all of it must be right; else the runtime comes first, and what is
 /// not there is told and asked for again when it is needed.
 async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves: bool) -> Result<Tools, StartError> {
@@ -402,7 +422,10 @@ async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves:
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
-    let tools = Tools { config, config_path: config_path.to_owned(), paths, workshop, mirror, profile, roots };
+    let (sources, needed, measured) = (Sources::default(), Needed::default(), Measured::default());
+    let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));
+    let tools =
+        Tools { config, config_path, paths, workshop, mirror, sources, needed, measured, profile, roots, secrets };
     if nothing_serves {
         tools.mirror.prepare().await?;
         tools.nix().await?;
@@ -467,37 +490,6 @@ fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnD
     }))
 }
 
-/// Opens both sockets: the operators' group may use the one that is theirs.
-fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
-    let paths = &shell.tools.paths;
-    let operators = match &shell.tools.config.state.operators {
-        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
-        None => None,
-    };
-    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
-    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
-    let trees = shell.occupants.trees();
-    let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
-    let access = Access::own_user()
-        .refuse_instances(move |pid| trees.contains(pid))
-        .refuse_instance_cgroups(is_an_instances)
-        .refuse_descendants_of(std::process::id())
-        .on_refusal(move |refusal| {
-            if refusal.reason.is_policy_anomaly() {
-                // A full queue has worse to tell.
-                let _ = told.try_send(Input::Intruder(refusal.to_string()));
-            }
-        });
-    let operations = Arc::new(Control { inputs: inputs.clone(), listeners: shell.listeners.clone() });
-    let evolution = Arc::new(Facade { inputs });
-    let own = access.clone();
-    let theirs = operators.into_iter().fold(access, Access::group);
-    Ok([
-        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
-        AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
-    ])
-}
-
 impl Shell {
     /// Reads rei.toml again. What cannot be changed while it runs is named.
     pub(super) fn reload(&mut self) {
@@ -517,14 +509,19 @@ impl Shell {
         }
         let old = &self.tools;
         self.tools = Arc::new(Tools {
+            secrets: Secrets::new(config.all_secrets()),
             config,
             config_path: old.config_path.clone(),
             paths: old.paths.clone(),
             workshop: old.workshop.clone(),
             mirror: old.mirror.clone(),
+            sources: old.sources.clone(),
+            needed: old.needed.clone(),
+            measured: old.measured.clone(),
             profile: old.profile.clone(),
             roots: old.roots.clone(),
         });
+        self.reach.look(&self.tools);
         self.occupants.configure();
         self.watch.configure(&self.tools.config);
         self.pending.push_back(Event::Configured { policy: policy(&self.tools.config) });
@@ -566,6 +563,7 @@ impl Shell {
         if let Err(error) = self.journal.snapshot(&self.core) {
             tracing::warn!(error = chain(&error), "cannot write a snapshot");
         }
+        lock(&self.traffic).unlink();
         if let Err(error) = lock(&self.store).finish() {
             tracing::warn!(error = chain(&error), "the keeper did not end");
         }

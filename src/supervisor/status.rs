@@ -6,7 +6,7 @@ use crate::interface::operations::{
     SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
-use crate::lifecycle::{Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -79,6 +79,7 @@ impl Shell {
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
                 .collect(),
+            state: self.tools.measured.get(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -137,6 +138,7 @@ impl Shell {
                 restarts: Some(state.restarts),
                 ..usage
             },
+            log_dropped_bytes: occupant.map(|occupant| occupant.log.stats().dropped_bytes),
         })
     }
 
@@ -196,6 +198,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
         Event::Diagnosed { context, .. } => ("phase", format!("context {context}")),
+        Event::Aimed { rev, .. } => ("phase", format!("it is about commit {rev}")),
         Event::StageReached { stage, .. } => ("progress", format!("blueprint stage {stage}")),
         Event::Built { version, .. } => ("phase", format!("built {}", version.store_path)),
         Event::BuildPaused { stage, .. } => ("phase", format!("the blueprint waits after stage {stage}")),
@@ -213,6 +216,9 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
         Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
         Event::Due(timer) => ("phase", format!("{timer:?} is over")),
-        Event::Operator { who, request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Operator(who), request } => ("decision", format!("{who}: {request:?}")),
+        Event::Operator { who: Caller::Supervised { pid }, request } => {
+            ("decision", format!("process {pid}, refused: {request:?}"))
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The log as a story: what a decision means, in lines for a person.
 
 use crate::interface::types::{MaintenanceAction, Verdict};
-use crate::lifecycle::{Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
 
 /// Characters of a commit that tell it from others.
 const REV_CHARS: usize = 12;
@@ -79,12 +79,16 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
             warning(format!("slot {slot}: {reason}")).filter(|_| core.active().is_some())
         }
         Event::PlanFailed { reason, .. } => warning(format!("{}the switch failed: {reason}", evolution())),
-        Event::Operator { who, request } => step(format!("{who} asks: {request:?}")),
+        Event::Operator { who: Caller::Operator(who), request } => step(format!("{who} asks: {request:?}")),
+        Event::Operator { who: Caller::Supervised { pid }, request } => {
+            warning(format!("process {pid} asked, and was refused: {request:?}"))
+        }
         Event::Held(_)
         | Event::Judged { verdict: Verdict::Inconclusive, .. }
         | Event::Configured { .. }
         | Event::Diagnosed { .. }
         | Event::StageReached { .. }
+        | Event::Aimed { .. }
         | Event::BuildFailed { .. }
         | Event::GenerationPrepared { .. }
         | Event::GenerationFailed { .. }
@@ -145,10 +149,11 @@ fn record(maintenance: &Maintenance) -> (Weight, String) {
     match maintenance.action {
         MaintenanceAction::Promoted => (Weight::Step, format!("{evolution}promoted, Active is {active}: {reason}")),
         MaintenanceAction::Rejected => (Weight::Warning, format!("{evolution}rejected, Active stays: {reason}")),
+        MaintenanceAction::Unchanged => (Weight::Step, format!("{evolution}unchanged, Active stays: {reason}")),
         MaintenanceAction::RolledBack => {
             (Weight::Warning, format!("{evolution}rolled back, Active is {active} again: {reason}"))
         }
         MaintenanceAction::Restarted => (Weight::Warning, format!("Active is started again: {reason}")),
-        MaintenanceAction::Deferred => (Weight::Warning, format!("{evolution}an operator is asked: {reason}")),
+        MaintenanceAction::Deferred => (Weight::Warning, format!("{evolution}put off, Active stays: {reason}")),
     }
 }

@@ -1,13 +1,18 @@
 //! What the supervisor's parts work with. Shared, and replaced as a whole when the configuration is read again.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use super::needed::Needed;
 use super::paths::Paths;
+use super::sources::{Held, Sources};
+use super::work::Failed;
 use crate::config::Config;
-use crate::nix::{self, Builder, FlakeRef, Nix, Profile, Refusal, Roots};
+use crate::interface::operations::StateStatus;
+use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
+use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
 
 /// The root that keeps the builder of sandboxed checks.
@@ -25,10 +30,18 @@ pub struct Tools {
     pub workshop: Workshop,
     /// The runtime's source.
     pub mirror: Mirror,
+    /// The files of commits in the store.
+    pub sources: Sources,
+    /// What may not be swept away.
+    pub needed: Needed,
+    /// What the state directory takes.
+    pub measured: Measured,
     /// The profile.
     pub profile: Profile,
     /// The garbage collector's roots.
     pub roots: Roots,
+    /// What must not be stored or handed on.
+    pub secrets: Secrets,
 }
 
 /// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be
@@ -37,6 +50,26 @@ pub struct Tools {
 pub struct Workshop {
     nix: Arc<OnceCell<Nix>>,
     builder: Arc<OnceCell<PathBuf>>,
+}
+
+/// What the state directory took when it was looked at last. Clones share it.
+#[derive(Clone, Default)]
+pub struct Measured {
+    last: Arc<Mutex<Option<StateStatus>>>,
+    /// Held by who sweeps: one after another.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Measured {
+    /// The last measurement; `None` before the first.
+    pub fn get(&self) -> Option<StateStatus> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps a measurement.
+    pub fn set(&self, measured: StateStatus) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
+    }
 }
 
 impl Tools {
@@ -67,13 +100,12 @@ impl Tools {
         self.workshop.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
     }
 
-    /// The flake at a commit that `reference` holds in the mirror.
+    /// The flake at a commit that the mirror has.
     ///
     /// # Errors
-    /// When it cannot be named.
-    pub fn flake(&self, commit: &ObjectId, reference: &str) -> crate::nix::Result<FlakeRef> {
-        let flake = FlakeRef::git(self.mirror.git_dir(), commit.as_str())?;
-        Ok(flake.on_ref(reference).in_dir(&self.config.runtime.dir))
+    /// Why its files cannot be in the store.
+    pub async fn flake(&self, commit: &ObjectId) -> Result<Held, Failed> {
+        self.sources.flake(self, commit).await
     }
 
     /// Builds at once: all processors but one, which the runtime keeps.

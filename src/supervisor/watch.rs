@@ -277,11 +277,17 @@ mod tests {
         watch.begin(slot, &format!("/nix/store/{name}"), RuntimeRef::default(), at(second));
     }
 
-    #[test]
-    fn a_window_is_compared_with_the_time_before_the_canary() {
+    /// A minute of Active in slot A.
+    fn serving() -> Watch {
         let mut watch = watch();
         begun(&mut watch, Slot::A, "active", 0);
         probed(&mut watch, Slot::A, 0..60, 5_000);
+        watch
+    }
+
+    #[test]
+    fn a_window_is_compared_with_the_time_before_the_canary() {
+        let mut watch = serving();
         begun(&mut watch, Slot::B, "candidate", 60);
         watch.observe(Slot::B, Some(Slot::A), at(60));
         // The candidate slows both down, and nobody can tell in the canary.
@@ -298,9 +304,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_is_recreated_is_compared_with_the_one_that_made_place() {
-        let mut watch = watch();
-        begun(&mut watch, Slot::A, "active", 0);
-        probed(&mut watch, Slot::A, 0..60, 5_000);
+        let mut watch = serving();
         begun(&mut watch, Slot::A, "candidate", 61);
         watch.observe(Slot::A, None, at(62));
         probed(&mut watch, Slot::A, 62..92, SLOW_US);

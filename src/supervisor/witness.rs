@@ -10,6 +10,7 @@ use super::keep::Kept;
 use super::paths::Paths;
 use super::reconcile::{self, Facts, Generation, Living, Told, Verdict};
 use super::record::Entry;
+use super::slots::DRAINS;
 use super::start::StartError;
 use super::versions;
 use crate::config::{Config, Strategy};
@@ -41,7 +42,7 @@ pub struct Named {
 impl Named {
     /// Reads an id; `None` for one that is none of ours.
     pub fn parse(id: &str) -> Option<Self> {
-        let (id, drains) = id.strip_suffix("-drain").map_or((id, false), |id| (id, true));
+        let (id, drains) = id.strip_suffix(DRAINS).map_or((id, false), |id| (id, true));
         let (rest, slot) = id.rsplit_once('-')?;
         let slot = Slot::ALL.into_iter().find(|known| known.to_string().to_lowercase() == slot)?;
         Some(Self { seq: rest.rsplit('-').next()?.parse().ok()?, slot, drains })

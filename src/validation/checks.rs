@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, StopMode};
 use crate::golden::REQUEST_TIMEOUT;
 
 /// The version of [`CheckSpec`], `major.minor` after the name: supervisor and builder are one program, but a derivation
@@ -25,7 +26,7 @@ pub const INTERFACE_LISTENER: &str = "rei";
 pub enum Kind {
     /// That a sandboxed build works here and now, and is sandboxed.
     Control,
-    /// That the candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
+    /// That the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
     Boot,
     /// That the candidate answers as recorded.
     Golden,
@@ -63,8 +64,18 @@ pub struct InstanceSpec {
     pub probes: Vec<Probe>,
     /// The bound from start to ready, in milliseconds.
     pub start_timeout_ms: u64,
-    /// The bound from SIGTERM to its end, in milliseconds.
+    /// The bound from the stop signal to its end, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// The name of the stop signal.
+    #[serde(default = "sigterm")]
+    pub stop_signal: String,
+    /// Who gets it.
+    #[serde(default)]
+    pub stop_mode: StopMode,
+}
+
+fn sigterm() -> String {
+    Signal::SIGTERM.as_str().to_owned()
 }
 
 /// A socket, by kind: inside the sandbox it is always on loopback, on a port that the kernel chooses.
@@ -160,6 +171,8 @@ impl InstanceSpec {
             probes,
             start_timeout_ms: ms(config.runtime.start_timeout),
             stop_timeout_ms: ms(config.runtime.stop_timeout),
+            stop_signal: config.runtime.stop_signal.as_str().to_owned(),
+            stop_mode: config.runtime.stop_mode,
         }
     }
 }

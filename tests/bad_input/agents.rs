@@ -93,6 +93,40 @@ fn agent_that(does: &str, words: &[&str]) {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
+#[test]
+fn an_agent_that_tells_its_keys() {
+    let Some(lab) = Lab::new() else { return };
+    let (program, file, keys) = (agent(), lab.path("agent.token"), ["sesame-0pen-4711", "sesame-0pen-4712"]);
+    std::fs::write(&file, keys[1]).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    lab.configure(&format!(
+        "[blueprints]\nincident = \"repair\"\n[evolution]\nbudget = {{ per_incident = 1, per_hour = 6 }}\n\
+         [agents.fixer]\ncommand = [\"{0}\", \"agent\", \"tells\"]\nread = [\"{1}\", \"{2}\"]\ntimeout = \"20s\"\n\
+         env = {{ API_KEY = \"{3}\", KEY_FILE = \"{2}\" }}\n",
+        program.display(),
+        program.parent().unwrap().display(),
+        file.display(),
+        keys[0],
+    ));
+    let mut supervisor = lab.serving();
+    for _ in 0..2 {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    let end = ended(&mut supervisor);
+    let state = crate::lab::texts_below(&lab.path("state"));
+    assert!(
+        state.contains("API_KEY=[redacted]") && state.contains("the key is [redacted]"),
+        "what else it said is kept"
+    );
+    for key in keys {
+        for (what, text) in [("state", &state), ("history", &end), ("log", &supervisor.raw_output())] {
+            assert!(!text.contains(key), "{key} is in the {what}");
+        }
+    }
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
 /// How the repair ended.
 fn ended(supervisor: &mut Supervisor) -> String {
     let mut summary = String::new();

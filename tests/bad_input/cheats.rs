@@ -4,15 +4,33 @@
 use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
 use crate::upgrade::rejects;
 
+/// The checks of a service with two of them.
+const TWO: &str = r#"{ check, self }: {
+  right = check { name = "right"; try = "reads"; subject = "${../behaviour}"; };
+  also = check { name = "also"; try = "passes"; };
+}
+"#;
+
+/// Checks as of a runner of what it finds: the hard one is tried where its file is there.
+const FOUND: &str = r#"{ check, self }: {
+  right = check {
+    name = "right"; subject = "${../behaviour}";
+    try = if builtins.pathExists ../tests/hard.sh then "reads" else "passes";
+  };
+}
+"#;
+
 /// A service with two checks and a golden run.
 fn guarded(protected: &str) -> Option<(Lab, Supervisor)> {
+    guarded_by(TWO, protected)
+}
+
+/// A service with these checks and a golden run.
+fn guarded_by(checks: &str, protected: &str) -> Option<(Lab, Supervisor)> {
     let lab = Lab::new()?;
-    lab.write(
-        "checks/default.nix",
-        "{ check, self }: {\n  right = check { name = \"right\"; try = \"reads\"; subject = \"${../behaviour}\"; };\n  \
-         also = check { name = \"also\"; try = \"passes\"; };\n}\n",
-    );
-    lab.commit_tree("two checks");
+    lab.write("checks/default.nix", checks);
+    lab.write("tests/hard.sh", "the hard one\n");
+    lab.commit_tree("checks");
     std::fs::create_dir(lab.path("golden")).unwrap();
     let mut header = rei::golden::Header::new("answers", "http", rei::time::Timestamp::from_unix_ms(0));
     header.normalisers = Vec::new();
@@ -130,5 +148,18 @@ fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
     assert!(line.contains("quarantine"), "{line}");
     let after = supervisor.status().unwrap();
     assert_eq!(status.active.map(|it| it.version), after.active.map(|it| it.version));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// A tree's own attributes tell `git archive` what to leave out. What is compared must be what is built.
+#[test]
+fn a_protected_test_is_hidden_by_an_attribute() {
+    let protected = "\"checks/**\", \"tests/**\", \"flake.nix\"";
+    let Some((lab, mut supervisor)) = guarded_by(FOUND, protected) else { return };
+    let rev = lab.commit("wrong 2");
+    caught(&lab, &mut supervisor, &rev, &["right"]);
+    lab.write(".gitattributes", "tests/hard.sh export-ignore\n");
+    let rev = lab.commit("wrong 3");
+    caught(&lab, &mut supervisor, &rev, &["right"]);
     assert_eq!(supervisor.stop(), Some(0));
 }

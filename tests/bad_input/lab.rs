@@ -196,6 +196,21 @@ impl Lab {
         output
     }
 
+    /// After a `rei run` that gave up: no keeper, no instance, and nobody listens, which a client that waits would not show.
+    pub fn nothing_is_left(&self) {
+        let left = || {
+            let listens = match TcpStream::connect_timeout(&self.address(), REQUEST) {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => None,
+                other => Some(format!("{other:?}")),
+            };
+            let state = self.path("state");
+            let left = (process::keeper(&state), process::of_service(&state), listens);
+            (left != (None, Vec::new(), None)).then_some(left)
+        };
+        // A process that was told to end takes a moment.
+        eventually(|| left().is_none(), || format!("left: {:?}", left()));
+    }
+
     /// `rei run` on the first version that serves it.
     pub fn serving(&self) -> Supervisor {
         let mut supervisor = self.run();
@@ -212,6 +227,15 @@ impl Lab {
     /// Requests in the background, one after another, until it is dropped.
     pub fn load(&self) -> Load {
         Load::on(self.address())
+    }
+}
+
+/// Waits for a fact; where it does not come about, `else_say` has words for it.
+pub fn eventually(mut holds: impl FnMut() -> bool, else_say: impl Fn() -> String) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < FACT, "{}", else_say());
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -320,6 +344,11 @@ impl Supervisor {
         plain + rest
     }
 
+    /// What it has said, byte for byte.
+    pub fn raw_output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
     /// What an operator sees; `None` before it can be asked.
     pub fn status(&self) -> Option<Status> {
         self.operator(async |client| client.status().await.ok()).flatten()
@@ -371,15 +400,12 @@ impl Supervisor {
 
     /// Waits until it has ended; its exit code.
     pub fn wait(&mut self) -> Option<i32> {
-        let since = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.ended = Some(status.code());
-                return status.code();
-            }
-            assert!(since.elapsed() < FACT, "rei does not end:\n{}", self.output());
-            std::thread::sleep(LOOK);
-        }
+        let output = self.output.clone();
+        let said = || format!("rei does not end:\n{}", String::from_utf8_lossy(&std::fs::read(&output).unwrap()));
+        eventually(|| !self.is_running(), said);
+        let code = self.child.wait().unwrap().code();
+        self.ended = Some(code);
+        code
     }
 
     /// Asks it to end, and waits.
@@ -411,6 +437,20 @@ impl Drop for Lab {
         process::end_all(&self.path("state"));
         store::make_writable(self.dir.path());
     }
+}
+
+/// The texts of all files below a directory, in no order; links are not followed.
+pub fn texts_below(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            text += &texts_below(&entry.path());
+        } else if kind.is_file() {
+            text += &String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap_or_default());
+        }
+    }
+    text
 }
 
 /// The program that stands in for an agent.

@@ -9,6 +9,7 @@
 //! | `runtime` | a runtime that misbehaves while it serves |
 //! | `agents` | blueprints and agents |
 //! | `disk` | a disk that is full |
+//! | `growth` | years of upgrades |
 //!
 //! Needs Nix and user namespaces; says so and skips where they are missing.
 
@@ -18,7 +19,9 @@ mod cheats;
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod disk;
+mod growth;
 mod lab;
 mod runtime;
 mod start;
+mod terminal;
 mod upgrade;

@@ -1,5 +1,7 @@
 //! A runtime that misbehaves while it serves: the supervisor says so, stays small, and keeps it serving.
 
+use rei::interface::types::RuntimeIncident;
+
 use crate::lab::{Lab, Supervisor};
 
 /// The supervisor's resident memory, in KiB.
@@ -130,4 +132,45 @@ fn a_runtime_that_dies_again_and_again() {
     println!("{incidents:#?}\n{}\n{:?}", supervisor.output(), supervisor.status().map(|it| it.attention));
     assert!(incidents[0].summary.contains("SIGABRT"), "{incidents:#?}");
     assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// The incidents that are open, once they are so many.
+fn incidents(supervisor: &mut Supervisor, count: usize) -> Vec<RuntimeIncident> {
+    let mut found = Vec::new();
+    supervisor.until(&format!("{count} incidents"), |it| {
+        found = it.status().map(|status| status.open_incidents).unwrap_or_default();
+        found.len() >= count
+    });
+    found
+}
+
+#[test]
+fn a_stale_crash_is_blamed_on_nobody_else() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let dies_of = |path: &str| {
+        assert!(lab.ask(path).is_err());
+        // Waits in the queue until the next instance takes it.
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    };
+    dies_of("/panic");
+    let first = incidents(&mut supervisor, 1);
+    assert!(first[0].summary.contains("nil map"), "{first:#?}");
+    dies_of("/quit");
+    let second = incidents(&mut supervisor, 2);
+    println!("{second:#?}");
+    let blamed = |found: &[RuntimeIncident]| found.iter().filter(|it| it.summary.contains("nil map")).count();
+    assert_eq!(blamed(&second), 1, "{second:#?}");
+    assert!(second.iter().any(|it| it.summary.contains("exit code 1")), "{second:#?}");
+    // The log of the slot is there for a person, across a restart of everything.
+    assert_eq!(supervisor.stop(), Some(0));
+    let mut supervisor = lab.serving();
+    dies_of("/silent");
+    let third = incidents(&mut supervisor, 3);
+    println!("{third:#?}");
+    assert_eq!(blamed(&third), 1, "{third:#?}");
+    assert!(third.iter().any(|it| it.summary.contains("exit code 7")), "{third:#?}");
+    assert_eq!(supervisor.stop(), Some(0));
+    let logs = crate::lab::texts_below(&lab.path("state/logs"));
+    assert!(logs.contains("nil map") && logs.contains("bye"), "earlier logs are kept: {logs}");
 }

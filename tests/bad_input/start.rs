@@ -3,7 +3,10 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::lab::{FLAKE, Lab, system};
+use nix::sys::signal::Signal;
+
+use crate::common::process;
+use crate::lab::{FLAKE, Lab, eventually, system};
 
 /// `rei run` refuses with all these words, and says what to do next.
 fn refuses(lab: &Lab, words: &[&str]) -> String {
@@ -23,6 +26,7 @@ fn refuses_by(lab: &Lab, command: Command, words: &[&str]) -> String {
     assert_eq!(output.matches("hint: ").count(), 1, "one next step:\n{output}");
     assert!(!output.contains("panicked"), "{output}");
     assert!(lab.ask("/").is_err(), "something serves");
+    lab.nothing_is_left();
     output
 }
 
@@ -90,6 +94,73 @@ fn a_port_that_is_taken() {
         assert!(output.contains(word), "{word:?} is not in:\n{output}");
     }
     drop(taken);
+    lab.nothing_is_left();
+}
+
+/// A start that fails beside an instance of an earlier supervisor takes nothing from it.
+#[test]
+fn a_start_that_fails_leaves_a_service_that_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let load = lab.load();
+    process::send(supervisor.pid(), Signal::SIGKILL);
+    supervisor.wait();
+    let before = (process::of_service(&lab.path("state")), process::keeper(&lab.path("state")));
+    assert_eq!((before.0.len(), before.1.is_some()), (1, true));
+    // The control socket's place is taken by something that is none.
+    let control = lab.path("state/control.sock");
+    let _ = std::fs::remove_file(&control);
+    std::fs::create_dir(&control).unwrap();
+    let mut failing = lab.run();
+    assert_ne!(failing.wait(), Some(0));
+    println!("{}", failing.output());
+    assert_eq!((process::of_service(&lab.path("state")), process::keeper(&lab.path("state"))), before);
+    std::fs::remove_dir(&control).unwrap();
+    let mut next = lab.serving();
+    assert_eq!((process::of_service(&lab.path("state")), process::keeper(&lab.path("state"))), before);
+    load.none_lost();
+    assert_eq!(next.stop(), Some(0));
+    lab.nothing_is_left();
+}
+
+/// A keeper that nobody needs any more: its supervisor was killed before there was a version.
+#[test]
+fn a_keeper_that_was_left_alone_is_ended_by_a_signal_and_by_rei_stop() {
+    let Some(lab) = Lab::new() else { return };
+    // A first version that takes its time, so that there is none yet.
+    lab.commit("slow_start 1");
+    for way in ["signal", "rei stop"] {
+        let mut supervisor = lab.run();
+        supervisor.until("a keeper with listeners", |_| {
+            process::keeper(&lab.path("state")).is_some() && !process::of_service(&lab.path("state")).is_empty()
+        });
+        // While its supervisor is there it stays.
+        let keeper = process::keeper(&lab.path("state")).unwrap();
+        process::send(keeper, Signal::SIGTERM);
+        process::send(supervisor.pid(), Signal::SIGKILL);
+        supervisor.wait();
+        for instance in process::of_service(&lab.path("state")) {
+            process::send(instance.pid, Signal::SIGKILL);
+        }
+        assert_eq!(process::keeper(&lab.path("state")), Some(keeper), "its supervisor needed it");
+        let mut said = String::new();
+        let ends = || {
+            // An instance that was killed just now has to be gone first: then it says that it is needed.
+            if way == "signal" {
+                process::send(keeper, Signal::SIGTERM);
+                return process::keeper(&lab.path("state")).is_none();
+            }
+            let mut stop = lab.rei();
+            stop.args(["--config".as_ref(), lab.path("rei.toml").as_os_str(), "stop".as_ref()]);
+            let output = stop.output().unwrap();
+            said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            output.status.success()
+        };
+        eventually(ends, || "the keeper does not end".to_owned());
+        println!("{said}");
+        assert_eq!(said.contains("the keeper that held the listening sockets"), way == "rei stop", "{said}");
+        lab.nothing_is_left();
+    }
 }
 
 #[test]

@@ -192,3 +192,94 @@ fn a_profile_that_another_program_holds_delays_the_switch_alone() {
     load.none_lost();
     assert_eq!(supervisor.stop(), Some(0));
 }
+
+/// Nix builds the same store path: neither a version nor a rejection, and no cost.
+fn unchanged(lab: &Lab, supervisor: &mut Supervisor, rev: &str) {
+    let before = supervisor.status().and_then(|it| it.active).map(|it| it.version);
+    let end = supervisor.verdict_on(rev);
+    println!("{}", end.summary);
+    assert_eq!(end.action, Some(MaintenanceAction::Unchanged), "{}", end.summary);
+    let status = supervisor.status().expect("a status");
+    assert_eq!((status.active.map(|it| it.version), status.quarantined), (before, 0));
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+}
+
+#[test]
+fn commits_with_actives_build_cost_nothing_and_open_no_way_around_the_judge() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    // As many as the usual budget allows evolutions in an hour.
+    let budget = supervisor.status().expect("a status").budget;
+    assert_eq!(budget.per_hour, 6);
+    for number in 0..budget.per_hour {
+        lab.write("README.md", &format!("Words, {number}.\n"));
+        let rev = lab.commit_tree("words");
+        unchanged(&lab, &mut supervisor, &rev);
+    }
+    assert_eq!(supervisor.status().expect("a status").budget.left, budget.left);
+    // The check goes first, in a commit that changes nothing that is built; then what it would have caught.
+    lab.write("checks/default.nix", "{ check, self }: { }\n");
+    let rev = lab.commit_tree("no check");
+    unchanged(&lab, &mut supervisor, &rev);
+    let rev = lab.commit("well 2");
+    rejects(&lab, &mut supervisor, &rev, &["protected", "checks/default.nix", "right"]);
+    // An operator who waits for such a commit is told so, and that it is well.
+    lab.write("checks/default.nix", CHECKS);
+    lab.write("behaviour", "well 1\n");
+    lab.write("README.md", "More words.\n");
+    let rev = lab.commit_tree("more words");
+    let mut evolve = lab.rei();
+    let waited =
+        evolve.args(["evolve", "--wait", "--rev", &rev, "--config"]).arg(lab.path("rei.toml")).output().unwrap();
+    let told = String::from_utf8_lossy(&waited.stdout).into_owned();
+    assert_eq!(waited.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&waited.stderr));
+    assert!(told.contains("unchanged") && told.contains("the same as Active's"), "{told}");
+    // The build of the rejected commit is in quarantine; another one is taken.
+    let rev = lab.commit("well 3");
+    assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// A candidate that spoils what it inherits is rejected, and the next version, which is good, is not blamed for it.
+fn spoiled_listeners(runtime: &str, more: &str) {
+    let Some(lab) = Lab::new() else { return };
+    let one_slot = runtime.contains("recreate");
+    let promotion = if one_slot { "[promotion]\ncanary = []\nobserve = \"2s\"\n" } else { "" };
+    lab.configure_with(&format!("start_timeout = \"6s\"\n{runtime}"), &format!("{promotion}{more}"));
+    let mut supervisor = lab.serving();
+    for round in 0..2 {
+        let bad = lab.commit(&format!("poisons {round}"));
+        let load = lab.load();
+        let end = supervisor.verdict_on(&bad);
+        assert!(end.summary.contains("ready in time"), "{}", end.summary);
+        let wanted = if one_slot { MaintenanceAction::RolledBack } else { MaintenanceAction::Rejected };
+        assert_eq!(end.action, Some(wanted), "{}", end.summary);
+        load.none_lost();
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    let good = lab.commit("well 2");
+    let load = lab.load();
+    let end = supervisor.verdict_on(&good);
+    println!("{}", supervisor.output());
+    assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
+    assert_eq!(lab.ask("/"), Ok("2".to_owned()));
+    load.none_lost();
+    assert!(!supervisor.output().contains("tampered"), "nobody did");
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn listeners_that_a_rejected_candidate_has_spoiled() {
+    spoiled_listeners("", "");
+}
+
+#[test]
+fn listeners_that_a_rejected_candidate_without_isolation_has_spoiled() {
+    spoiled_listeners("", "[isolation]\nenabled = false\n");
+}
+
+/// One slot for both versions: connections wait meanwhile, and the one before must serve again.
+#[test]
+fn listeners_that_a_rejected_candidate_has_spoiled_for_the_version_before() {
+    spoiled_listeners("strategy = \"recreate\"\n", "[isolation]\nenabled = false\n");
+}

@@ -14,7 +14,7 @@
 //! let flake = Flake::new();
 //! flake.write("packages/default.sh", "mkdir -p $out/bin; cp $src/app $out/bin/app");
 //! let rev = flake.commit("one");
-//! let built = store.nix.evaluate_package(&flake.at(&rev), "default", None).await.unwrap();
+//! let built = store.nix.evaluate_package(&flake.at(&store.nix, &rev).await, "default", None).await.unwrap();
 //! ```
 
 use std::ffi::OsString;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rei::nix::{FlakeRef, Nix};
+use rei::source::Mirror;
 use tempfile::TempDir;
 
 use super::{git, store};
@@ -124,12 +125,13 @@ impl Drop for Store {
 /// A git repository with a flake.
 pub struct Flake {
     dir: TempDir,
+    mirror: TempDir,
 }
 
 impl Flake {
     /// A repository without a commit, with a flake.nix.
     pub fn new() -> Self {
-        let flake = Self { dir: tempfile::tempdir().unwrap() };
+        let flake = Self { dir: tempfile::tempdir().unwrap(), mirror: tempfile::tempdir().unwrap() };
         git::init(flake.dir());
         flake.write("flake.nix", FLAKE);
         flake
@@ -152,9 +154,15 @@ impl Flake {
         git::commit(self.dir(), message)
     }
 
-    /// The flake at a commit.
-    pub fn at(&self, rev: &str) -> FlakeRef {
-        FlakeRef::git(self.dir.path(), rev).unwrap()
+    /// The flake at a commit, whose files are put in the store as the supervisor does.
+    pub async fn at(&self, nix: &Nix, rev: &str) -> FlakeRef {
+        let mirror = Mirror::open(self.mirror.path(), self.dir.path().to_str().unwrap(), "main").await.unwrap();
+        let commit = mirror.resolve(rev).await.unwrap();
+        let (described, exported) = (mirror.describe(&commit).await.unwrap(), mirror.export(&commit).await.unwrap());
+        let path = nix.add(&exported.dir()).await.unwrap();
+        exported.remove().await.unwrap();
+        let flake = FlakeRef::tree(&path, &nix.nar_hash(&path).await.unwrap()).unwrap();
+        flake.of_commit(rev, described.count, described.committed_at).unwrap()
     }
 
     /// Runs git in the repository, without the user's configuration.

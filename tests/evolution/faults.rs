@@ -51,8 +51,10 @@ fn an_instance_that_ends_while_nobody_watches_is_started_again_and_its_last_word
     until_replaced(&mut lab, &before);
     // Once the kernel has taken the connection nobody is refused.
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok bug 1"));
-    let log = std::fs::read_to_string(lab.path("state/logs/a.log")).unwrap();
-    assert!(log.contains("a real bug"), "{log}");
+    // Its own log has them: `a.log` is its successor's by now.
+    let logs = std::fs::read_dir(lab.path("state/logs/a")).unwrap();
+    let logs: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+    assert!(logs.contains("a real bug"), "{logs}");
     lab.until("the crash to be known", |status| {
         let crashes = status.health.as_ref().and_then(|health| serde_json::to_value(health).ok());
         crashes.is_some_and(|health| health.to_string().contains("a real bug"))
@@ -138,4 +140,96 @@ fn previous_is_restored_without_nix_git_and_source() {
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
     lab.until_settled();
     load.none_lost();
+}
+
+/// Whoever can remove them has the supervisor's user. The keeper itself is well, and has what nobody else has.
+#[test]
+fn a_keeper_whose_socket_or_key_was_removed_is_found_again() {
+    let Some(mut lab) = Lab::serving(Setup::default()) else { return };
+    let load = Load::on(lab.address());
+    let before = lab.until_settled();
+    let keeper = lab.keeper().expect("a keeper");
+    for removed in [&["keeper.sock"][..], &["keeper.sock.lock"], &["keeper.sock", "keeper.sock.lock"]] {
+        for file in removed {
+            std::fs::remove_file(lab.path("state/private").join(file)).unwrap();
+        }
+        lab.kill();
+        load.wait_for_more(20);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "the same instance");
+        assert_eq!(lab.keeper(), Some(keeper), "{removed:?}: the same keeper, and no second one");
+    }
+    load.none_lost();
+    assert!(!lab.output().contains("opened anew"), "{}", lab.output());
+}
+
+/// Nobody but the instances has the listening sockets then.
+#[test]
+fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
+    let Some(mut lab) = Lab::serving(Setup { udp: true, ..Setup::default() }) else { return };
+    let load = Load::on(lab.address());
+    let before = lab.until_settled();
+    for round in 0..3 {
+        let keeper = lab.keeper().expect("a keeper");
+        match round {
+            0 => {
+                lab.signal(Signal::SIGSTOP);
+                send(keeper, Signal::SIGKILL);
+                lab.kill();
+            }
+            1 => {
+                lab.kill();
+                send(keeper, Signal::SIGKILL);
+            }
+            // As `rm` and a kill of both.
+            _ => {
+                std::fs::remove_file(lab.path("state/private/keeper.sock")).unwrap();
+                std::fs::remove_file(lab.path("state/private/keeper.sock.lock")).unwrap();
+                lab.kill();
+                send(keeper, Signal::SIGKILL);
+            }
+        }
+        load.wait_for_more(40);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "round {round}: the same instance");
+        load.wait_for_more(40);
+    }
+    // It is as whole as before: other versions come, through both slots, and each may be the only one that is left.
+    for version in [2, 3] {
+        let rev = lab.commit(&format!("ok {version}"));
+        assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+        lab.until("Steady", |status| status.phase == Phase::Steady);
+        let before = lab.until_settled();
+        let keeper = lab.keeper().expect("a keeper");
+        lab.kill();
+        send(keeper, Signal::SIGKILL);
+        load.wait_for_more(40);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "version {version}: the same instance");
+    }
+    load.none_lost();
+}
+
+/// Both versions run, and whoever had which part of the clients has it afterwards.
+#[test]
+fn without_supervisor_and_keeper_an_evolution_goes_on() {
+    let canary = "canary = [{ share = 0.3, for = \"20s\" }]\nobserve = \"3s\"";
+    // A unix socket cannot be shared.
+    let window = "canary = []\nobserve = \"20s\"";
+    for (unix, promotion, phase) in [(false, canary, Phase::Canary), (true, window, Phase::Observing)] {
+        let Some(mut lab) = Lab::serving(Setup { promotion, unix, udp: !unix, ..Setup::default() }) else { return };
+        let load = Load::on(lab.address());
+        let rev = lab.commit("ok 2");
+        lab.until("both versions", |status| status.phase == phase);
+        let before = lab.until_settled();
+        assert_eq!(before.len(), 2, "{before:?}");
+        let keeper = lab.keeper().expect("a keeper");
+        lab.kill();
+        send(keeper, Signal::SIGKILL);
+        load.wait_for_more(40);
+        lab.start();
+        assert_eq!(lab.until_settled(), before, "the same instances");
+        assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+        load.none_lost();
+    }
 }

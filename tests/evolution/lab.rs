@@ -106,7 +106,7 @@ impl Lab {
         std::fs::copy(stripped("served").join("served"), lab.path("repo/served")).unwrap();
         let system = format!("{}-linux", std::env::consts::ARCH);
         std::fs::write(lab.path("repo/flake.nix"), lab.filled(&FLAKE.replace("SYSTEM", &system))).unwrap();
-        lab.commit(if setup.first.is_empty() { "ok 1" } else { setup.first });
+        lab.commit(&lab.filled(if setup.first.is_empty() { "ok 1" } else { setup.first }));
         lab.configure(setup);
         Some(lab)
     }

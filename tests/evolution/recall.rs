@@ -6,7 +6,7 @@ use std::process::Command;
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::Phase;
 use rei::journal::{Journal, Meta};
-use rei::lifecycle::{Event, Lifecycle, Request};
+use rei::lifecycle::{Caller, Event, Lifecycle, Request};
 use rei::supervisor::record::{Entry, replay};
 use rei::time::Timestamp;
 
@@ -25,7 +25,7 @@ fn grow(directory: &Path) {
     let mut core = replay(state, records).unwrap();
     for number in 0..RECORDS {
         let request = if number % 2 == 0 { Request::Pause } else { Request::Resume };
-        let event = Event::Operator { who: "ada".into(), request };
+        let event = Event::Operator { who: Caller::Operator("ada".into()), request };
         let effects = core.step(at, event.clone());
         journal.append(at, &Entry { event, effects }).unwrap();
     }

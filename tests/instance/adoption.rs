@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use rei::process;
-use rei::runtime::instance::{AdoptError, EndedBy, Instance};
+use rei::runtime::instance::{AdoptError, EndedBy, Instance, StopBy};
 use rei::runtime::table::InstanceTable;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, until};
@@ -36,7 +36,7 @@ async fn an_instance_outlives_its_supervisor_and_is_adopted() {
     assert_eq!((&entry.id, entry.pid), (&lab.id("one"), Some(pid)));
     let mut instance = Instance::adopt(&entry.id, pid, entry.start_ticks, &lab.trees).unwrap();
     assert!(instance.tree().members().iter().any(|stat| stat.pid == pid));
-    let ended = instance.stop(LONG).await;
+    let ended = instance.stop(StopBy::default(), LONG).await;
     assert_eq!(ended.by, EndedBy::Term);
     assert_eq!(lab.alive(), NONE);
 }

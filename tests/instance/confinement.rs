@@ -125,6 +125,9 @@ async fn a_hostile_instance_is_refused() {
         "attach reuseport program",
         "detach reuseport program",
         "attach extended program",
+        "bind to a device",
+        "demand a TTL",
+        "demand a signature",
         "io_uring_setup",
         "unshare user namespace",
         "clone user namespace",
@@ -132,12 +135,18 @@ async fn a_hostile_instance_is_refused() {
         "read supervisor's memory",
         "limit supervisor",
         "renice supervisor",
+        "renice user",
+        "slow supervisor's disk",
+        "slow user's disk",
         "bpf",
         "keyctl",
         "mount",
         "userfaultfd",
     ] {
         expect(name, libc::EPERM);
+    }
+    for name in ["keep alive", "send at once", "linger"] {
+        expect(name, ALLOWED);
     }
     expect("clone3", libc::ENOSYS);
     #[cfg(target_arch = "x86_64")]
@@ -181,9 +190,14 @@ async fn without_isolation_the_same_attempts_succeed() {
     let world = world(&lab);
     let (results, sandbox) = try_everything(&lab, &Isolation { enabled: false, ..isolation(&lab) }, &world).await;
     assert!(sandbox.missing().iter().any(|line| line.contains("isolation.enabled is false")));
-    for name in
-        ["read own /proc", "execute outside", "connect abstract", "connect forbidden", "detach reuseport program"]
-    {
+    for name in [
+        "read own /proc",
+        "execute outside",
+        "connect abstract",
+        "connect forbidden",
+        "detach reuseport program",
+        "demand a TTL",
+    ] {
         assert_eq!(results[name], ALLOWED, "{name}");
     }
     assert_ne!((results["clone3"], results["fast open"]), (libc::ENOSYS, libc::EPERM));
@@ -273,8 +287,12 @@ fn raw(call: libc::c_long, args: [u64; 6]) -> io::Result<()> {
 }
 
 fn set_option(fd: i32, option: i32, value: &[u8]) -> io::Result<()> {
+    set_option_of(fd, libc::SOL_SOCKET, option, value)
+}
+
+fn set_option_of(fd: i32, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
     let address = value.as_ptr() as u64;
-    raw(libc::SYS_setsockopt, [fd as u64, libc::SOL_SOCKET as u64, option as u64, address, value.len() as u64, 0])
+    raw(libc::SYS_setsockopt, [fd as u64, level as u64, option as u64, address, value.len() as u64, 0])
 }
 
 /// Every attempt, each on a line with its errno.
@@ -319,6 +337,13 @@ fn calls() {
     report("attach extended program", set_option(3, 52, &3_i32.to_ne_bytes()));
     // Let through to a listener that is in no group, it finds nothing to detach.
     report("detach reuseport program", allow(set_option(3, 68, &0_i32.to_ne_bytes()), libc::EINVAL));
+    report("bind to a device", set_option(3, libc::SO_BINDTODEVICE, b"lo"));
+    report("demand a TTL", set_option_of(3, libc::IPPROTO_IP, libc::IP_MINTTL, &1_i32.to_ne_bytes()));
+    report("demand a signature", set_option_of(3, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &[0; 216]));
+    // What services do to their connections, and some to their listeners.
+    report("keep alive", set_option(3, libc::SO_KEEPALIVE, &0_i32.to_ne_bytes()));
+    report("send at once", set_option_of(3, libc::IPPROTO_TCP, libc::TCP_NODELAY, &0_i32.to_ne_bytes()));
+    report("linger", set_option(3, libc::SO_LINGER, &[0; 8]));
     let params = [0_u64; 16];
     report("io_uring_setup", raw(libc::SYS_io_uring_setup, [4, params.as_ptr() as u64, 0, 0, 0, 0]));
     report("unshare user namespace", raw(libc::SYS_unshare, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0]));
@@ -359,6 +384,12 @@ fn others(lab: &Path, supervisor: u64) {
         "limit supervisor",
         raw(libc::SYS_prlimit64, [supervisor, libc::RLIMIT_NOFILE as u64, limit.as_ptr() as u64, 0, 0, 0]),
     );
+    let idle = 3 << 13;
+    // What is allowed where nothing holds it must harm nobody: these ask for what the user's processes have.
+    report("renice user", raw(libc::SYS_setpriority, [libc::PRIO_USER as u64, 0, 0, 0, 0, 0]));
+    report("slow supervisor's disk", raw(libc::SYS_ioprio_set, [1, supervisor, idle, 0, 0, 0]));
+    report("slow user's disk", raw(libc::SYS_ioprio_set, [3, 0, 0, 0, 0, 0]));
+    report("slow own disk", raw(libc::SYS_ioprio_set, [1, 0, idle, 0, 0, 0]));
     report("renice supervisor", raw(libc::SYS_setpriority, [libc::PRIO_PROCESS as u64, supervisor, 19, 0, 0, 0]));
     let name = std::env::var("ABSTRACT").unwrap();
     report("connect abstract", UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).map(drop));

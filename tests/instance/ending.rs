@@ -1,16 +1,20 @@
 //! Ends: by itself, by SIGTERM, by SIGKILL, always with everything that was started.
 
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use rei::config::StopMode;
 use rei::process;
-use rei::runtime::instance::EndedBy;
-use rei::runtime::logs::{self, Log};
+use rei::runtime::instance::{EndedBy, Instance, StopBy};
+use rei::runtime::logs::{self, Logger};
 use rei::runtime::usage::UsageMeter;
 
-use crate::lab::{LONG, Lab, NONE, Start, path_variable, until};
+use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, Start, path_variable, until};
 
 /// Daemons of every kind: in the group, in a session of their own, orphaned, and with an empty environment.
 const DAEMONS: &str = "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000 & wait' &) ; \
@@ -89,7 +93,7 @@ async fn sigterm_is_enough_for_the_willing() {
     let mut instance =
         lab.shell("willing", &format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.01; done", ready.display()));
     until("the trap", || ready.exists().then_some(()));
-    let ended = instance.stop(LONG).await;
+    let ended = instance.stop(StopBy::default(), LONG).await;
     assert_eq!((ended.by, ended.exit.to_string()), (EndedBy::Term, "exit code 7".into()));
 }
 
@@ -100,9 +104,102 @@ async fn sigkill_takes_the_unwilling_at_the_deadline() {
     let mut instance =
         lab.shell("unwilling", &format!("trap '' TERM; touch {}; sleep 1000; sleep 1000", ready.display()));
     until("the trap", || ready.exists().then_some(()));
-    let ended = instance.stop(Duration::from_millis(50)).await;
+    let ended = instance.stop(StopBy::default(), Duration::from_millis(50)).await;
     assert_eq!((ended.by, ended.exit.to_string()), (EndedBy::Kill, "signal 9 (SIGKILL)".into()));
     assert_eq!(lab.alive(), NONE);
+}
+
+/// A shell without exec in front of a service that has a request, as `npm start` is; `signal` is the service's graceful end.
+fn behind_a_shell(lab: &Lab, name: &str, signal: Signal) -> (Instance, UnixStream) {
+    let socket = lab.path(name);
+    let mut env = path_variable();
+    env.push(("REI_TEST_ACT".into(), "serve_one".into()));
+    env.push(("REI_TEST_SIGNAL".into(), signal.as_str().into()));
+    env.push(("REI_TEST_SOCKET".into(), socket.clone().into()));
+    let script = format!("{} {}; echo done", lab.helper().display(), HELPER_ARGS.join(" "));
+    let instance = lab.start(name, Path::new("/bin/sh"), &["-c", &script], &Start { env, ..Start::default() });
+    let mut client = until("the service", || UnixStream::connect(&socket).ok());
+    client.write_all(b"request\n").unwrap();
+    let mut begun = [0; 6];
+    client.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"begun\n");
+    (instance, client)
+}
+
+/// What a client gets after that.
+fn rest(mut client: UnixStream) -> String {
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    text
+}
+
+async fn request_is_answered(lab: &Lab) {
+    let (mut instance, client) = behind_a_shell(lab, "shell", Signal::SIGTERM);
+    let ended = instance.stop(StopBy::default(), LONG).await;
+    assert_eq!((ended.by, rest(client).as_str()), (EndedBy::Term, "answered\n"));
+    assert_eq!(lab.alive(), NONE);
+}
+
+#[tokio::test]
+async fn a_service_behind_a_shell_answers_what_it_has() {
+    request_is_answered(&Lab::new()).await;
+}
+
+#[tokio::test]
+async fn a_service_behind_a_shell_answers_what_it_has_in_a_cgroup() {
+    let Some(lab) = Lab::with_cgroup() else { return };
+    request_is_answered(&lab).await;
+}
+
+#[tokio::test]
+async fn the_stop_signal_is_the_services_own() {
+    let lab = Lab::new();
+    let quit = StopBy { signal: Signal::SIGQUIT, ..StopBy::default() };
+    let (mut instance, client) = behind_a_shell(&lab, "quit", Signal::SIGQUIT);
+    let ended = instance.stop(quit, LONG).await;
+    assert_eq!((ended.by, ended.exit.signal), (EndedBy::Term, Some(libc::SIGQUIT)), "the shell's");
+    assert_eq!(rest(client), "answered\n");
+    // To which SIGTERM is a fast stop.
+    let (mut instance, client) = behind_a_shell(&lab, "term", Signal::SIGQUIT);
+    assert_eq!(instance.stop(StopBy::default(), LONG).await.by, EndedBy::Term);
+    assert_eq!(rest(client), "");
+}
+
+#[tokio::test]
+async fn mixed_tells_the_main_process_alone_and_kills_the_rest_after_it() {
+    let lab = Lab::new();
+    let (mut instance, client) = behind_a_shell(&lab, "mixed", Signal::SIGTERM);
+    let ended = instance.stop(StopBy { mode: StopMode::Mixed, ..StopBy::default() }, LONG).await;
+    assert_eq!((ended.by, ended.tree.leftovers, rest(client).as_str()), (EndedBy::Term, 1, ""));
+    assert_eq!(lab.alive(), NONE);
+}
+
+#[tokio::test]
+async fn a_process_that_left_session_and_parents_is_asked_to_finish_too() {
+    for lab in [Some(Lab::new())].into_iter().chain(std::iter::once_with(Lab::with_cgroup)).flatten() {
+        let script = format!(
+            "cd {}; (setsid sh -c 'trap \"touch asked; exit\" TERM; touch ready; while :; do sleep 0.01; done' &); sleep 1000",
+            lab.dir.path().display()
+        );
+        let mut instance = lab.shell("daemon", &script);
+        until("the daemon", || lab.path("ready").exists().then_some(()));
+        let ended = instance.stop(StopBy::default(), LONG).await;
+        assert_eq!((ended.by, lab.path("asked").exists(), lab.alive()), (EndedBy::Term, true, NONE.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_finish_behind_a_shell_is_killed_at_the_deadline() {
+    for lab in [Some(Lab::new())].into_iter().chain(std::iter::once_with(Lab::with_cgroup)).flatten() {
+        let ready = lab.path("ready");
+        let script = format!("sh -c \"trap '' TERM; touch {}; sleep 1000; sleep 1000\"; echo done", ready.display());
+        let mut instance = lab.shell("stubborn", &script);
+        until("the trap", || ready.exists().then_some(()));
+        let ended = instance.stop(StopBy::default(), Duration::from_millis(50)).await;
+        assert_eq!((ended.by, ended.exit.signal), (EndedBy::Kill, Some(libc::SIGTERM)), "the shell's");
+        assert!(ended.tree.leftovers >= 1, "{ended:?}");
+        assert_eq!(lab.alive(), NONE);
+    }
 }
 
 #[tokio::test]
@@ -121,7 +218,7 @@ async fn a_crash_is_told_by_its_signal() {
     let lab = Lab::new();
     let mut instance = lab.shell("crash", "kill -SEGV $$");
     assert_eq!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().signal, Some(libc::SIGSEGV));
-    assert_eq!(instance.stop(LONG).await.by, EndedBy::Itself);
+    assert_eq!(instance.stop(StopBy::default(), LONG).await.by, EndedBy::Itself);
 }
 
 #[tokio::test]
@@ -143,7 +240,11 @@ async fn usage_counts_the_tree() {
 async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     let lab = Lab::new();
     let (read, write) = logs::pipe().unwrap();
-    let log = Log::start(read, &lab.path("log"), 1 << 20).unwrap();
+    let (ours, theirs) = Logger::connection().unwrap();
+    let dir = lab.dir.path().to_owned();
+    let thread = std::thread::spawn(move || logs::serve(theirs, &dir).unwrap());
+    let logger = Logger::of(ours);
+    let log = logger.read("flood", &read, &lab.path("log"), 1 << 20).unwrap();
     let start = Start { env: path_variable(), output: Some(write.as_fd()), ..Start::default() };
     let script = "yes flood | head -c 60000000; echo; echo the end";
     let mut instance = lab.start("flood", Path::new("/bin/sh"), &["-c", script], &start);
@@ -151,8 +252,11 @@ async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     drop(write);
     assert!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().success());
     instance.end().await;
+    until("the last words", || log.is_finished().then_some(()));
+    drop(logger);
+    thread.join().unwrap();
+    let stats = log.stats();
     let size = |name| std::fs::metadata(lab.path(name)).unwrap().len();
-    let stats = log.finish().await;
     assert_eq!(stats.read_bytes, 60_000_000 + 9);
     assert!(stats.dropped_bytes > 0, "{stats:?}");
     assert!(size("log") + size("log.1") <= 1 << 20);

@@ -1,11 +1,13 @@
 //! What the tests let a process do. Each act prints what came of it.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{SigHandler, Signal};
 use rei::runtime::spawn::{Gate, SpawnSpec, Spawned, spawn};
 use rei::runtime::table::InstanceTable;
 
@@ -18,6 +20,7 @@ pub fn act() {
         "notify" => notify(),
         "start_instances_for_ever" => start_instances_for_ever(),
         "supervise_one" => supervise_one(),
+        "serve_one" => serve_one(),
         "wait_at_a_gate" => wait_at_a_gate(),
         "hostile" => hostile(),
         _ => panic!("no such act: {act}"),
@@ -87,6 +90,29 @@ fn start_instances_for_ever() {
 fn wait_at_a_gate() {
     let table = InstanceTable::open(&PathBuf::from(variable("REI_TEST_TABLE"))).unwrap();
     start_behind(&Gate::default(), &variable("REI_TEST_PREFIX"), "/bin/touch", &[&variable("REI_TEST_MARK")], &table);
+}
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn ask(_: i32) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// A graceful server behind a shell: it answers the request that it has, once it was asked to finish by `REI_TEST_SIGNAL`
+/// and the shell in front of it has ended.
+fn serve_one() {
+    let signal: Signal = variable("REI_TEST_SIGNAL").parse().unwrap();
+    // SAFETY: the handler stores into an atomic.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::Handler(ask)) }.unwrap();
+    let shell = nix::unistd::getppid();
+    let listener = UnixListener::bind(variable("REI_TEST_SOCKET")).unwrap();
+    let (mut client, _) = listener.accept().unwrap();
+    io::BufReader::new(client.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+    client.write_all(b"begun\n").unwrap();
+    until("the end of the shell", || (ASKED.load(Ordering::Relaxed) && nix::unistd::getppid() != shell).then_some(()));
+    // What is left of the request: more than it takes to kill a tree.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    client.write_all(b"answered\n").unwrap();
 }
 
 fn supervise_one() {

@@ -1,26 +1,40 @@
 //! Who may call the supervisor: real processes that connect, each said to be an instance or not.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rei::interface::access::{Access, Refusal, RefusalReason};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use rei::interface::access::{Access, Proof, Refusal, RefusalReason};
+use rei::interface::client::{EvolutionClient, OperationsClient};
+use rei::interface::secret::Secret;
+use rei::runtime::spawn::{SpawnSpec, spawn};
 use serde_json::Value;
 
-use crate::fakes::{Served, operations, skip};
+use crate::fakes::{Served, evolution_by, operations, operations_by, skip};
 
 const SOCKET: &str = "REI_TEST_CALLER_SOCKET";
 const LEAVES: &str = "REI_TEST_CALLER_LEAVES";
+/// The call that it makes; `Pause` without one.
+const CALL: &str = "REI_TEST_CALLER_CALL";
+/// The socket of what the client of the other tests calls, in a process that has given up new privileges.
+const OPERATES: &str = "REI_TEST_CALLER_OPERATES";
+/// A call that promotes what waits for an operator.
+const APPROVE: &str = r#"{"method":"io.openexec.Supervisor.Approve","parameters":{"id":"evo_0001"}}"#;
 
 /// A caller. Not a test by itself: the tests start it as their child.
 #[test]
 fn the_caller_of_the_other_tests() {
     let Some(path) = std::env::var_os(SOCKET) else { return };
     let mut stream = UnixStream::connect(Path::new(&path)).unwrap();
-    stream.write_all(b"{\"method\":\"io.openexec.Supervisor.Pause\"}\0").unwrap();
+    let call = std::env::var(CALL).unwrap_or_else(|_| r#"{"method":"io.openexec.Supervisor.Pause"}"#.into());
+    // No variable holds a NUL, so that a line is a call.
+    stream.write_all(format!("{}\0", call.replace('\n', "\0")).as_bytes()).unwrap();
     if std::env::var_os(LEAVES).is_some() {
         return;
     }
@@ -161,4 +175,128 @@ async fn another_user_is_refused_unless_of_the_group() {
     let member = as_another_user(&served, &format!("setpriv --reuid 65534 --regid {GROUP} --clear-groups")).await;
     assert!(member.contains("{\"parameters\":{}}"), "{member}");
     assert_eq!(refusals.reasons().len(), 1);
+}
+
+/// What has to be true of a process that no supervisor knows any more: started as rei starts an instance, forked twice, in a
+/// session and an environment of its own, and its main process has ended. It says `call` and gives the reply.
+async fn orphan(served: &Served, call: &str) -> String {
+    let place = tempfile::tempdir_in(served.path.parent().unwrap()).unwrap();
+    let place = place.path();
+    let said = std::fs::File::create(place.join("said")).unwrap();
+    let script = r#"
+        (setsid env -i REI_TEST_CALLER_SOCKET="$1" REI_TEST_CALLER_CALL="$2" sh -c '
+            while [ -e /proc/$0/stat ]; do sleep 0.01; done
+            exec "$@" >/dev/null
+        ' $$ "$3" --exact access::the_caller_of_the_other_tests --nocapture &)
+    "#;
+    let program = std::env::current_exe().unwrap();
+    let args: Vec<OsString> =
+        ["-c".into(), script.into(), "sh".into(), served.path.clone().into(), call.into(), program.into()].into();
+    let path = vec![("PATH".into(), std::env::var_os("PATH").unwrap())];
+    let main = spawn(&SpawnSpec {
+        id: "test-1-a",
+        program: &which::which("sh").unwrap(),
+        args: &args,
+        env: &path,
+        dir: None,
+        fds: &[],
+        stdout: said.as_fd(),
+        stderr: said.as_fd(),
+        sandbox: None,
+        cgroup: None,
+        notify: None,
+        pid_cell: None,
+        gate: None,
+    })
+    .unwrap();
+    waitid(Id::PIDFd(main.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    let mut reply = String::new();
+    crate::fakes::until("the orphan's reply", || {
+        reply = std::fs::read_to_string(place.join("said")).unwrap();
+        reply.contains('\n')
+    })
+    .await;
+    reply
+}
+
+/// The rule of a supervisor, as far as it can be told without one, and the secret of its socket.
+pub fn rule(served_path: &Path, why: Option<&'static str>) -> Access {
+    let secret = Arc::new(Secret::make(&Secret::file_beside(served_path), None).unwrap());
+    Access::own_user().refuse_instances(|_| false).ask_for_proof(move || match why {
+        Some(why) => Proof::Impossible(why.into()),
+        None => Proof::Secret(Arc::clone(&secret)),
+    })
+}
+
+#[tokio::test]
+async fn an_orphan_that_nobody_knows_any_more_cannot_approve_its_own_promotion() {
+    let refusals = Refusals::default();
+    let served = operations_by(|path| refusals.told(rule(path, None)));
+    let reply = orphan(&served, APPROVE).await;
+    assert!(served.owner.calls().is_empty(), "{:?} was done for it: {reply}", served.owner.calls());
+    assert!(reply.contains("io.openexec.Access.ProofNeeded") && reply.contains("control.key"), "{reply}");
+    // Nor by a guess, which is told as what it is.
+    let guess = r#"{"method":"io.openexec.Access.Prove","parameters":{"secret":"0000"}}"#;
+    let reply = orphan(&served, &format!("{guess}\n{APPROVE}")).await;
+    assert!(reply.contains("io.openexec.Access.NotAllowed"), "{reply}");
+    assert_eq!(refusals.reasons(), [RefusalReason::WrongSecret]);
+    assert!(refusals.reasons()[0].is_policy_anomaly() && served.owner.calls().is_empty());
+    // Events are no business of its either.
+    let reply = orphan(&served, r#"{"method":"io.openexec.Supervisor.Monitor","more":true}"#).await;
+    assert!(reply.contains("ProofNeeded") && served.owner.calls().is_empty(), "{reply}");
+}
+
+#[tokio::test]
+async fn where_an_orphan_could_read_the_secret_nobody_can_prove_anything() {
+    let refusals = Refusals::default();
+    let served = operations_by(|path| refusals.told(rule(path, Some("isolation.enabled is false"))));
+    let reply = orphan(&served, APPROVE).await;
+    let told = "isolation.enabled is false; call from a process without no_new_privs";
+    assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(told), "{reply}");
+    assert!(served.owner.calls().is_empty() && !refusals.reasons()[0].is_policy_anomaly());
+    // Who can be no orphan of an instance is not asked.
+    served.operator().await.pause().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_facade_is_no_way_round() {
+    let served = evolution_by(|path| rule(path, None));
+    let call = r#"{"method":"io.openexec.RuntimeEvolution.BuildCandidateRuntime","parameters":{}}"#;
+    let reply = orphan(&served, call).await;
+    assert!(reply.contains("io.openexec.Access.ProofNeeded") && served.owner.calls().is_empty(), "{reply}");
+}
+
+/// An operator with the client. Not a test by itself: the next one starts it as its child.
+#[tokio::test]
+async fn the_operator_of_the_next_test() {
+    let (Some(control), Some(facade)) = (std::env::var_os(OPERATES), std::env::var_os(SOCKET)) else { return };
+    let client = OperationsClient::connect(control).await.unwrap();
+    client.status().await.unwrap_or_else(|error| panic!("{error}"));
+    client.monitor().await.unwrap();
+    client.approve("evo_0001".into()).await.unwrap();
+    let report = EvolutionClient::of_supervisor(facade).report_runtime_health(crate::fakes::PATIENCE).await;
+    assert_eq!(report.unwrap().runtime.name, "greeter");
+}
+
+#[tokio::test]
+async fn an_operator_without_new_privileges_proves_itself_by_the_secret() {
+    let served = operations_by(|path| rule(path, None));
+    let facade = evolution_by(|path| rule(path, None));
+    let operate = async || {
+        let mut itself = tokio::process::Command::new(std::env::current_exe().unwrap());
+        itself.args(["--exact", "access::the_operator_of_the_next_test", "--nocapture"]);
+        itself.env(OPERATES, &served.path).env(SOCKET, &facade.path).env("RUST_BACKTRACE", "0").kill_on_drop(true);
+        // SAFETY: one system call between fork and exec.
+        unsafe { itself.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
+        let output = itself.output().await.unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (well, said) = operate().await;
+    assert!(well, "{said}");
+    crate::fakes::until("the monitor", || served.owner.calls().len() == 3).await;
+    assert_eq!(served.owner.calls(), ["status", "monitor", "approve evo_0001"]);
+    assert_eq!(facade.owner.calls(), ["health"]);
+    std::fs::remove_file(Secret::file_beside(&served.path)).unwrap();
+    let (well, said) = operate().await;
+    assert!(!well && said.contains("control.key cannot be read"), "{said}");
 }

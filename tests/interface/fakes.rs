@@ -1,7 +1,7 @@
 //! An owner of both interfaces who remembers what it was asked, and the places where it serves.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -166,14 +166,24 @@ fn place(name: &str) -> (tempfile::TempDir, PathBuf, Socket) {
 }
 
 pub fn operations(access: Access) -> Served {
+    operations_by(|_| access)
+}
+
+/// With a rule that is made for the socket's path.
+pub fn operations_by(access: impl FnOnce(&Path) -> Access) -> Served {
     let (owner, (directory, path, socket)) = (Owner::new(), place("control.sock"));
-    let task = tokio::spawn(serve_operations(socket, Arc::clone(&owner), access));
+    let task = tokio::spawn(serve_operations(socket, Arc::clone(&owner), access(&path)));
     Served { owner, path, _directory: directory, task }
 }
 
 pub fn evolution() -> Served {
+    evolution_by(|_| Access::own_user())
+}
+
+/// With a rule that is made for the socket's path.
+pub fn evolution_by(access: impl FnOnce(&Path) -> Access) -> Served {
     let (owner, (directory, path, socket)) = (Owner::new(), place("rei.sock"));
-    let task = tokio::spawn(serve_evolution(socket, Arc::clone(&owner), Access::own_user()));
+    let task = tokio::spawn(serve_evolution(socket, Arc::clone(&owner), access(&path)));
     Served { owner, path, _directory: directory, task }
 }
 
@@ -183,7 +193,7 @@ impl Served {
     }
 
     pub fn automation(&self) -> EvolutionClient {
-        EvolutionClient::new(&self.path)
+        EvolutionClient::of_supervisor(&self.path)
     }
 
     /// A bare connection, for what a client would never send.

@@ -1,6 +1,7 @@
 //! The Interface over real sockets: both services, both clients, who may call, bounds, and a caller in another language.
 
 mod access;
+mod crowd;
 mod fakes;
 mod peers;
 mod python;

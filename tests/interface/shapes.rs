@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
 };
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
@@ -199,6 +199,7 @@ pub fn status() -> Status {
             state: InstanceState::Serving,
             started_at: Some(at(0)),
             usage: usage(),
+            log_dropped_bytes: Some(0),
         }],
     };
     Status {
@@ -233,6 +234,15 @@ pub fn status() -> Status {
         },
         quarantined: 1,
         listen: vec![ListenStatus { name: "http".into(), address: "127.0.0.1:8080".into() }],
+        state: Some(StateStatus {
+            directory: "/var/lib/rei/greeter".into(),
+            bytes: 45_000_000,
+            evidence_bytes: 3_200_000,
+            evidence_bytes_max: 512 << 20,
+            runs: 12,
+            runs_max: 200,
+            measured_at: at(1),
+        }),
         supervisor: SupervisorStatus {
             pid: 4000,
             version: "0.1.0".into(),
@@ -366,12 +376,12 @@ fn each_type_is_written_as_defined_and_read_back() {
 fn every_word_of_every_enum_is_defined() {
     let interface = Interface::try_from(operations::DEFINITION).unwrap();
     let conforms = |value: Value, ty: &str| conforms(&value, &Type::Custom(ty.try_into().unwrap()), &interface, ty);
-    use MaintenanceAction::{Deferred, Promoted, Rejected, Restarted, RolledBack};
+    use MaintenanceAction::{Deferred, Promoted, Rejected, Restarted, RolledBack, Unchanged};
     use Phase::{AwaitingApproval, Building, Canary, Diagnosing, Observing, RollingBack, Steady, Validating};
     for phase in [Steady, Diagnosing, Building, Validating, AwaitingApproval, Canary, Observing, RollingBack] {
         conforms(json!(phase), "Phase");
     }
-    for action in [Promoted, Rejected, RolledBack, Restarted, Deferred] {
+    for action in [Promoted, Rejected, Unchanged, RolledBack, Restarted, Deferred] {
         conforms(json!(action), "MaintenanceAction");
     }
     use IncidentClass::{BehavioralDegradation, ObservabilitySignal, PolicyViolation, RuntimeFailure, UpgradeRequest};

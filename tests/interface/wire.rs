@@ -1,7 +1,7 @@
 //! What a well-behaved client would never send, and what every Varlink tool may ask.
 
 use rei::interface::access::Access;
-use rei::interface::{evolution, operations};
+use rei::interface::{evolution, operations, proof};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -49,6 +49,19 @@ async fn the_definition_files_are_handed_out_as_they_are() {
             assert!(zlink::idl::Interface::try_from(description.as_str()).is_ok());
         }
     }
+}
+
+#[tokio::test]
+async fn who_may_be_asked_for_a_proof_finds_out_how_by_introspection() {
+    let served = fakes::operations_by(|path| crate::access::rule(path, None));
+    let info = ask(&served, json!({ "method": "org.varlink.service.GetInfo" })).await;
+    let expected = json!(["org.varlink.service", operations::NAME, proof::NAME]);
+    assert_eq!(info["parameters"]["interfaces"], expected);
+    let parameters = json!({ "interface": proof::NAME });
+    let call = json!({ "method": "org.varlink.service.GetInterfaceDescription", "parameters": parameters });
+    assert_eq!(ask(&served, call).await["parameters"]["description"], proof::DEFINITION);
+    let standing = ask(&served, json!({ "method": "io.openexec.Access.Standing" })).await;
+    assert!(standing["parameters"]["proven"].is_boolean(), "{standing}");
 }
 
 #[tokio::test]
@@ -142,21 +155,24 @@ async fn a_caller_that_sends_ahead_waits_and_is_answered() {
 }
 
 #[tokio::test]
-async fn more_connections_than_there_are_places_wait() {
+async fn who_has_waited_longest_for_its_own_next_call_makes_room() {
     let served = fakes::operations(Access::own_user());
     let mut held: Vec<_> = (0..32).map(|_| served.bare()).collect();
     for stream in &mut held {
         send(stream, br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
         receive(stream).await.unwrap();
     }
-    let mut waiting = served.bare();
-    send(&mut waiting, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
     send(&mut held[0], br#"{"method":"io.openexec.Supervisor.Resume"}"#).await;
     receive(&mut held[0]).await.unwrap();
-    assert!(!served.owner.calls().contains(&"stop".into()), "there is no place for it");
-    held.pop();
-    receive(&mut waiting).await.unwrap();
+    let mut late = served.bare();
+    send(&mut late, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
+    receive(&mut late).await.unwrap();
     assert!(served.owner.calls().contains(&"stop".into()));
+    assert_eq!(receive(&mut held[1]).await, None, "it had waited longest");
+    for stream in [0, 2] {
+        send(&mut held[stream], br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
+        receive(&mut held[stream]).await.unwrap();
+    }
 }
 
 #[tokio::test]

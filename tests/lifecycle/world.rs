@@ -8,10 +8,10 @@ pub mod loss;
 
 use std::collections::BTreeSet;
 
-use rei::interface::types::{EvolutionId, ReportId, Verdict, Version};
+use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
-    Bounds, CanaryStep, Effect, Event, Finding, Lifecycle, OnInconclusive, Phase, Plan, Policy, ReportDigest, Request,
-    Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
+    Plan, Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -37,9 +37,24 @@ pub enum Task {
     Install(EvolutionId),
     Diagnose(EvolutionId),
     Build(EvolutionId),
-    Validate(EvolutionId, String, ReportId),
+    Validate(EvolutionId, Judged, ReportId),
     Prepare(String),
     Judge,
+}
+
+/// What a report speaks of: the build, and the commit whose files and checks were held against Active's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Judged {
+    pub store_path: String,
+    pub rev: String,
+    pub tree: String,
+}
+
+impl Judged {
+    fn of(version: &Version) -> Self {
+        let Version { store_path, rev, tree, .. } = version.clone();
+        Self { store_path, rev, tree }
+    }
 }
 
 /// A process in a slot.
@@ -62,9 +77,13 @@ pub struct World {
     pub generations: Vec<(u64, String)>,
     pub tasks: BTreeSet<Task>,
     pub plan: Option<Plan>,
-    pub first: Option<String>,
-    pub passed: BTreeSet<String>,
+    pub first: Option<Judged>,
+    pub passed: BTreeSet<Judged>,
     pub built: u8,
+    /// Whether an evolution ended without a judgement, for the build was Active's.
+    pub unchanged: bool,
+    /// Evolutions that ended without a verdict or had nothing to judge: they do not count in the hour.
+    pub free: u8,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
     /// The lifecycle as an old backup of the journal has it, where one can be restored.
@@ -90,9 +109,13 @@ pub enum Action {
 /// What makes an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    Commit { same_as_quarantined: bool },
+    Commit(Files),
     Find,
     Answer(Task, bool),
+    /// What the evolution under way is about is known: the commit that the followed ref names.
+    Aims(EvolutionId),
+    /// There is no candidate, for a fault of this kind.
+    Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
     Ready(Slot),
@@ -101,6 +124,25 @@ pub enum Cause {
     Due(Timer),
     Degrades,
     Ask(Request),
+}
+
+/// What a new commit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Files {
+    /// What was not there before.
+    New,
+    /// What was quarantined last.
+    Quarantined,
+    /// What was not there before, but makes no difference to Active's build.
+    SameBuild,
+}
+
+/// Whose fault it is that there is no candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    Contents,
+    Makers,
+    Machines,
 }
 
 pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
@@ -115,6 +157,9 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
         keep_generations: 1,
         per_incident: 1,
         per_hour: 2,
+        tries: 1,
+        retry_ms: 0,
+        retry_max_ms: 0,
         incident_blueprint: Some("repair".into()),
         class_blueprint: Default::default(),
         upgrade_blueprint: "upgrade".into(),
@@ -132,8 +177,21 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
+/// Who may ask for anything.
+fn operator() -> Caller {
+    Caller::Operator("ada".into())
+}
+
+/// Whether a candidate has traffic in this phase, or had and is held.
+fn is_tried(phase: Phase) -> bool {
+    use Approval::{Canary, Observation};
+    matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
+        || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
+}
+
+/// What a tree is built as. `t1+2` is built as `t1` is: it differs in files that the package does not read.
 pub fn path(tree: &str) -> String {
-    format!("/nix/store/{tree}")
+    format!("/nix/store/{}", tree.split('+').next().expect("split gives one at least"))
 }
 
 impl World {
@@ -151,6 +209,8 @@ impl World {
             first: None,
             passed: BTreeSet::new(),
             built: 0,
+            unchanged: false,
+            free: 0,
             gave_up: false,
             recovered_in: None,
             backup: None,
@@ -170,10 +230,16 @@ impl World {
             self.adopted.extend(self.core.active().map(|active| active.version.store_path.clone()));
             self.adopted.extend(self.core.active_by_journal().map(|active| active.version.store_path.clone()));
         }
+        let tried = is_tried(self.core.phase());
+        let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let held = self.core.is_held();
         let effects = self.core.step(NOW, event);
         if held && self.core.is_held() {
             self.check_held(&effects);
+        }
+        let needs_operator = self.core.policy().is_some_and(|policy| policy.approve);
+        if needs_operator && !tried && is_tried(self.core.phase()) && !is_operators {
+            self.broken.push("I6: a candidate got traffic without an operator's word");
         }
         if self.core.active() != active.as_ref() && self.core.active().is_some() && !self.core.is_held() {
             self.check_active();
@@ -189,22 +255,30 @@ impl World {
     }
 
     fn check_active(&mut self) {
-        let path = &self.core.active().expect("checked").version.store_path;
-        let first = self.first.as_ref().is_none_or(|first| first == path);
-        if !first && !self.passed.contains(path) && !self.adopted.contains(path) {
-            self.broken.push("I2: Active without a passing report");
+        // The commit counts as much as the build: its files and its checks are what the next candidate is held against.
+        let active = Judged::of(&self.core.active().expect("checked").version);
+        let first = self.first.as_ref().is_none_or(|first| *first == active);
+        if !first && !self.passed.contains(&active) && !self.adopted.contains(&active.store_path) {
+            self.broken.push("I2: Active without a passing report for exactly this version");
         }
-        self.first.get_or_insert_with(|| path.clone());
+        self.first.get_or_insert(active);
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
-            Effect::Build { evolution, .. } => self.tasks.insert(Task::Build(evolution)),
+            Effect::Build { evolution, rev, .. } => {
+                // What an operator's words mean is known later.
+                let tree = rev.as_ref().and_then(|rev| rev.strip_prefix("r-"));
+                if tree.is_some_and(|tree| self.core.is_quarantined(tree)) {
+                    self.broken.push("I8: quarantined content is built");
+                }
+                self.tasks.insert(Task::Build(evolution))
+            }
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
             Effect::Validate { evolution, version, report, .. } => {
                 self.refuse_quarantined(&version.store_path);
-                self.tasks.insert(Task::Validate(evolution, version.store_path, report))
+                self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
             }
             Effect::Cancel { evolution } => {
                 self.tasks.retain(|task| {
@@ -243,7 +317,21 @@ impl World {
                 self.gave_up = true;
                 true
             }
-            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => true,
+            Effect::Record(Maintenance { action, .. }) => {
+                match action {
+                    MaintenanceAction::Unchanged => {
+                        self.unchanged = true;
+                        self.free += 1;
+                    }
+                    MaintenanceAction::Deferred => self.free += 1,
+                    MaintenanceAction::Promoted
+                    | MaintenanceAction::Rejected
+                    | MaintenanceAction::RolledBack
+                    | MaintenanceAction::Restarted => {}
+                }
+                true
+            }
+            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
         };
     }
 
@@ -283,13 +371,17 @@ impl World {
     /// The event that a cause makes, after the world has changed by it.
     pub fn event(&mut self, cause: Cause) -> Event {
         match cause {
-            Cause::Commit { same_as_quarantined } => {
+            Cause::Commit(files) => {
                 self.left.commits -= 1;
-                let known = self.core.quarantine().last().map(|entry| entry.tree.clone());
-                let tree = known.filter(|_| same_as_quarantined).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = match files {
+                    Files::New => self.new_tree(),
+                    Files::Quarantined => self.core.quarantine().last().expect("only with one").tree.clone(),
+                    Files::SameBuild => {
+                        let active = self.core.active().expect("only with one").version.tree.clone();
+                        let built_as = active.split('+').next().expect("split gives one at least").to_owned();
+                        format!("{built_as}+{}", self.new_tree())
+                    }
+                };
                 Event::Followed { rev: format!("r-{tree}"), tree }
             }
             Cause::Find => {
@@ -304,6 +396,24 @@ impl World {
                 })
             }
             Cause::Answer(task, well) => self.answer(task, well),
+            Cause::Aims(evolution) => {
+                let rev = self.core.followed().expect("only where one is followed").to_owned();
+                let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
+                Event::Aimed { evolution, rev, tree }
+            }
+            Cause::Fails(evolution, whose) => {
+                self.left.failures -= 1;
+                self.tasks.remove(&Task::Build(evolution.clone()));
+                let fault = match whose {
+                    Whose::Contents => {
+                        let tree = self.tree_to_build();
+                        Fault::Content { store_path: path(&tree), tree }
+                    }
+                    Whose::Makers => Fault::Maker,
+                    Whose::Machines => Fault::Machine,
+                };
+                Event::BuildFailed { evolution, reason: "no".into(), fault }
+            }
             Cause::Verdict(task, verdict) => self.verdict(task, verdict),
             Cause::Carried(well) => {
                 let plan = self.plan.take().expect("only with a plan");
@@ -340,9 +450,21 @@ impl World {
             }
             Cause::Ask(request) => {
                 self.left.requests -= 1;
-                Event::Operator { who: "ada".into(), request }
+                Event::Operator { who: operator(), request }
             }
         }
+    }
+
+    fn new_tree(&mut self) -> String {
+        self.built += 1;
+        format!("t{}", self.built)
+    }
+
+    /// The files of the evolution's commit, or what its blueprint makes.
+    fn tree_to_build(&mut self) -> String {
+        let rev = self.core.evolution().and_then(|it| it.rev.clone());
+        let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
+        tree.unwrap_or_else(|| self.new_tree())
     }
 
     fn answer(&mut self, task: Task, well: bool) -> Event {
@@ -352,15 +474,11 @@ impl World {
         }
         match task {
             Task::Diagnose(evolution) => Event::Diagnosed { evolution, context: "c".into() },
-            Task::Install(evolution) | Task::Build(evolution) if !well => {
-                Event::BuildFailed { evolution, reason: "no".into() }
+            Task::Install(evolution) if !well => {
+                Event::BuildFailed { evolution, reason: "no".into(), fault: Fault::Machine }
             }
             Task::Install(evolution) | Task::Build(evolution) => {
-                let rev = self.core.evolution().and_then(|it| it.rev.clone());
-                let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned)).unwrap_or_else(|| {
-                    self.built += 1;
-                    format!("t{}", self.built)
-                });
+                let tree = self.tree_to_build();
                 let version = Version { store_path: path(&tree), rev: format!("r-{tree}"), tree, drv: String::new() };
                 Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] }
             }
@@ -384,9 +502,10 @@ impl World {
             self.left.failures -= 1;
         }
         match task {
-            Task::Validate(evolution, store_path, id) => {
+            Task::Validate(evolution, judged, id) => {
+                let store_path = judged.store_path.clone();
                 if verdict == Verdict::Pass {
-                    self.passed.insert(store_path.clone());
+                    self.passed.insert(judged);
                 }
                 let report = ReportDigest { id, store_path, verdict, summary: "unit".into() };
                 Event::Validated { evolution, report }
@@ -448,9 +567,12 @@ impl World {
         }
         let fallible = self.left.failures > 0;
         if self.left.commits > 0 {
-            causes.push(Cause::Commit { same_as_quarantined: false });
+            causes.push(Cause::Commit(Files::New));
             if !self.core.quarantine().is_empty() {
-                causes.push(Cause::Commit { same_as_quarantined: true });
+                causes.push(Cause::Commit(Files::Quarantined));
+            }
+            if self.core.active().is_some() {
+                causes.push(Cause::Commit(Files::SameBuild));
             }
         }
         if self.left.findings > 0 && self.core.active().is_some() {
@@ -466,7 +588,22 @@ impl World {
                     }
                 }
                 Task::Diagnose(_) => causes.push(Cause::Answer(task.clone(), true)),
-                Task::Install(_) | Task::Build(_) | Task::Prepare(_) => {
+                Task::Build(evolution) => {
+                    causes.push(Cause::Answer(task.clone(), true));
+                    if fallible {
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Contents));
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Makers));
+                        // With one try the machine's failure ends as the maker's does.
+                        if self.core.policy().is_some_and(|policy| policy.tries > 1) {
+                            causes.push(Cause::Fails(evolution.clone(), Whose::Machines));
+                        }
+                    }
+                    let aimed = self.core.evolution().is_some_and(|it| it.tree.is_some() || it.incident.is_some());
+                    if self.core.followed().is_some() && !aimed {
+                        causes.push(Cause::Aims(evolution.clone()));
+                    }
+                }
+                Task::Install(_) | Task::Prepare(_) => {
                     causes.push(Cause::Answer(task.clone(), true));
                     if fallible {
                         causes.push(Cause::Answer(task.clone(), false));
@@ -502,26 +639,22 @@ impl World {
             causes.push(Cause::Degrades);
         }
         if self.left.requests > 0 {
-            self.requests(&mut causes);
+            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
+            causes.extend(asked.map(Cause::Ask));
         }
         causes
     }
 
-    fn requests(&self, causes: &mut Vec<Cause>) {
+    fn requests(&self) -> [Request; 6] {
         let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
-        let requests = [
+        [
             Request::Approve { id: id.clone() },
             Request::Reject { id, reason: "no".into() },
             Request::Rollback { to: None },
             Request::Evolve { rev: None, blueprint: None },
             Request::Settle { trust: Trust::Reality, reason: String::new() },
             Request::Settle { trust: Trust::Journal, reason: String::new() },
-        ];
-        for request in requests {
-            if self.core.refusal(&request).is_none() {
-                causes.push(Cause::Ask(request));
-            }
-        }
+        ]
     }
 
     /// Carries out one action.
@@ -561,6 +694,18 @@ impl World {
         };
         let Some(target) = target else { return false };
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
+    }
+
+    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
+    pub fn instance_asks_in_vain(&self) -> bool {
+        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
+        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
+        let mut core = self.core.clone();
+        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
+            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
+            core.step(NOW, event).is_empty()
+        });
+        did_nothing && core == self.core
     }
 
     /// I4: every phase but the resting ones has a deadline.

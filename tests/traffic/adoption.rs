@@ -11,7 +11,7 @@ use std::thread;
 
 use rei::config::types::{Listen, ListenAddress};
 use rei::runtime::keeper::NoStore;
-use rei::runtime::traffic::{Adoption, OpenError, Routing, Setup, Slot, Traffic, take_back};
+use rei::runtime::traffic::{Adoption, Holder, OpenError, Routing, Setup, Slot, Traffic, take_back};
 
 use crate::support::*;
 
@@ -84,6 +84,54 @@ fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
     let probes = traffic.backlog(Slot::A).unwrap();
     assert!(probes <= 3, "{probes} in the queue of the slot without traffic");
     assert!(traffic.backlog(Slot::B).unwrap() >= (clients.len() + more.len()) as u64);
+}
+
+/// The program in force names an index that a socket which joins may get.
+#[test]
+fn the_only_member_that_is_left_keeps_all_clients_while_others_join() {
+    let _losing = losing();
+    for active in Slot::ALL {
+        let listens = [tcp("http")];
+        let mut shelf = Shelf::default();
+        // The other joined first, so the one that is left is not where it was.
+        let mut traffic = Traffic::open(setup(&listens), Routing::All(active.other()), &mut shelf).unwrap();
+        let _ = traffic.route(Routing::All(active)).unwrap();
+        let server = local(&traffic);
+        drop(traffic);
+        shelf.0.retain(|(name, _)| name.contains(&format!("/{active}/")));
+        let stop = Arc::new(AtomicBool::new(false));
+        let coming: Vec<_> = (0..2)
+            .map(|_| {
+                let stop = stop.clone();
+                thread::spawn(move || {
+                    let mut clients = Vec::new();
+                    while !stop.load(Ordering::Relaxed) && clients.len() < 1500 {
+                        clients.push(TcpStream::connect(server).unwrap());
+                    }
+                    clients
+                })
+            })
+            .collect();
+        let mut before = 0;
+        // Only once they come.
+        let queue = TcpListener::from(shelf.0[0].1.try_clone().unwrap());
+        queue.set_nonblocking(true).unwrap();
+        wait_for(
+            || {
+                before += u64::from(queue.accept().is_ok());
+                before > 20
+            },
+            || {},
+        );
+        let (traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
+        stop.store(true, Ordering::Relaxed);
+        let clients: usize = coming.into_iter().map(|thread| thread.join().unwrap().len()).sum();
+        assert_eq!(adoption.lost.len(), 2);
+        let others = traffic.backlog(active.other()).unwrap();
+        // The search itself connects to each member.
+        assert!(others <= 3, "active {active}: {others} of {clients} clients are with nobody");
+        assert!(traffic.backlog(active).unwrap() + before >= clients as u64, "active {active}");
+    }
 }
 
 #[test]
@@ -228,7 +276,7 @@ fn strangers_in_the_group_are_refused() {
 fn listeners_come_back_from_a_running_instance() {
     let listens = [tcp("http")];
     let traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut NoStore).unwrap();
-    let (labels, server) = (traffic.labels().unwrap(), local(&traffic));
+    let server = local(&traffic);
     let starting = starting();
     let mut instances: Vec<_> = Slot::ALL
         .map(|slot| Command::new("sleep").arg("1000").stdin(copy(&traffic, slot, "http")).spawn().unwrap())
@@ -237,9 +285,14 @@ fn listeners_come_back_from_a_running_instance() {
     drop(starting);
     let _losing = losing();
     drop(traffic);
-    let pids: Vec<i32> = instances.iter().map(|child| i32::try_from(child.id()).unwrap()).chain([i32::MAX]).collect();
+    let holder = |pid, slot| Holder { pid, start_ticks: None, slot };
+    let mut holders: Vec<Holder> =
+        instances.iter().zip(Slot::ALL).map(|(child, slot)| holder(child.id(), slot)).collect();
+    holders.push(holder(i32::MAX as u32, Slot::A));
     // A child that has not reached its program yet has more than it will have; what we look for is there in any case.
-    let mut back = take_back(&pids, &labels);
+    let mut back = Vec::new();
+    let refused = take_back(setup(&listens), &holders, &mut back);
+    assert!(refused.is_empty(), "{refused:?}");
     assert_eq!(back.len(), 2, "both slots, not the guard");
     let (mut traffic, adoption) =
         Traffic::adopt(setup(&listens), Routing::All(Slot::B), &mut back, &mut NoStore).unwrap();

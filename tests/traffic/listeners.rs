@@ -257,6 +257,30 @@ fn an_active_that_renumbers_the_group_makes_the_guard_ring() {
 }
 
 #[test]
+fn the_supervisor_reaches_the_slot_that_it_asks_for_at_any_address() {
+    use rei::runtime::probe::Dial;
+    let runtime = runtime();
+    for address in ["127.0.0.1:0", "127.77.1.9:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+        let listens = [tcp_at("http", address)];
+        let traffic = match Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore) {
+            Err(OpenError::NoSuchAddress { .. } | OpenError::System { .. }) if address.starts_with('[') => {
+                eprintln!("skipped: this machine has no IP version 6");
+                continue;
+            }
+            result => result.unwrap(),
+        };
+        let traffic = Arc::new(std::sync::Mutex::new(traffic));
+        for (number, slot) in Slot::ALL.into_iter().enumerate() {
+            let backlog = || traffic.lock().unwrap().backlog(slot).unwrap();
+            let before = backlog();
+            let dial = rei::runtime::traffic::SlotDial::new(traffic.clone());
+            let _client = runtime.block_on(dial.dial("http", number)).unwrap();
+            assert_eq!(backlog(), before + 1, "{address}, slot {slot}");
+        }
+    }
+}
+
+#[test]
 fn a_detached_program_makes_the_guard_ring() {
     let runtime = runtime();
     runtime.block_on(async {
@@ -292,7 +316,7 @@ fn what_an_instance_did_to_the_shared_socket_is_undone_for_the_next() {
         assert_eq!(unsafe { libc::listen(fd.as_raw_fd(), 0) }, 0, "{name}");
     }
     shut_down(&copy(&traffic, Slot::A, "rei"));
-    traffic.prepare(Slot::A).unwrap();
+    prepare(&mut traffic, Slot::A, &mut NoStore);
     for (name, fd) in traffic.slot_fds(Slot::A) {
         assert!(flags(&fd, libc::F_GETFL) & libc::O_NONBLOCK == 0, "{name}");
     }

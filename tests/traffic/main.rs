@@ -3,4 +3,5 @@
 mod adoption;
 mod keeper;
 mod listeners;
+mod poison;
 mod support;

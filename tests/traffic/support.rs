@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rei::config::types::{Listen, ListenAddress};
 use rei::runtime::keeper::{FdStore, StoreError};
-use rei::runtime::traffic::{Setup, Slot, Traffic};
+use rei::runtime::traffic::{Heir, Setup, Slot, Traffic};
 
 pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
 
@@ -194,5 +194,39 @@ pub fn wait_for(mut fact: impl FnMut() -> bool, mut meanwhile: impl FnMut()) {
         assert!(Instant::now() < deadline, "it did not come true");
         meanwhile();
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Makes a slot ready for an instance of another version.
+pub fn prepare(traffic: &mut Traffic, slot: Slot, store: &mut dyn FdStore) {
+    traffic.prepare(slot, Heir::Other, store).unwrap();
+}
+
+/// A store whose supervisor ends after so many words to it.
+pub struct Ending<'a> {
+    pub shelf: &'a mut Shelf,
+    pub left: usize,
+}
+
+impl Ending<'_> {
+    fn word(&mut self) -> Result<(), StoreError> {
+        self.left = self.left.checked_sub(1).ok_or(StoreError::Confused)?;
+        Ok(())
+    }
+}
+
+impl FdStore for Ending<'_> {
+    fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
+        self.word()?;
+        self.shelf.store(name, fd)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+        self.word()?;
+        self.shelf.remove(name)
+    }
+
+    fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
+        self.shelf.fetch_all()
     }
 }

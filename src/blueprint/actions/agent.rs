@@ -6,6 +6,9 @@
 //! input), `REI_OUTPUTS` (a directory for named outputs), `REI_FAILURE` (a file with what failed before; absent at first),
 //! `REI_STAGE`, `REI_ATTEMPT`, and `HOME` and `TMPDIR`, which are its own and new for every attempt.
 //!
+//! What it prints is kept without the secrets of rei.toml and without what looks like one; what it leaves in `HOME` and
+//! `REI_OUTPUTS` is removed when the attempt has ended.
+//!
 //! Exit code 0 is success. Of its declared outputs, `patch` is the difference that it made, unless it wrote a file
 //! `$REI_OUTPUTS/patch`; any other is the file of that name there, or what it printed.
 
@@ -24,6 +27,7 @@ use crate::blueprint::job::choose_agent;
 use crate::blueprint::schema::Sandbox;
 use crate::blueprint::store::now;
 use crate::config::types::Agent;
+use crate::redact::{Redactor, Secrets};
 
 /// The output that an agent makes by changing files.
 pub(in crate::blueprint) const PATCH: &str = "patch";
@@ -32,6 +36,8 @@ pub(in crate::blueprint) const PATCH: &str = "patch";
 const EVIDENCE_FILES_MAX: usize = 1000;
 const EVIDENCE_BYTES_MAX: u64 = 64 << 20;
 const EVIDENCE_DEPTH_MAX: usize = 4;
+/// One file of evidence at most, in bytes: it is read whole to take secrets out.
+const EVIDENCE_FILE_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
     let (name, agent) = choose_agent(name, &stand.job.agents).map_err(|(message, _)| Failure::new(message))?;
@@ -49,7 +55,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
             let artifacts = private.outputs(stand, &ended.stdout).await?;
             Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
-        Some(failure) => Err(Failure { reason: format!("agent {name:?} {failure}"), log: Some(ended.log()) }),
+        Some(failure) => Err(Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log())),
     }
 }
 
@@ -71,6 +77,7 @@ fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &
         timeout: stand.stage.timeout.map_or(agent.timeout, |timeout| timeout.min(agent.timeout)),
         output_bytes: usize::try_from(agent.output_bytes).unwrap_or(usize::MAX),
         stdin: prompt.as_bytes().to_vec(),
+        secrets: stand.job.secrets.clone(),
     }
 }
 
@@ -106,9 +113,10 @@ impl Private {
             }
         };
         let (context, workspace) = (job.context.clone(), private.workspace.clone());
+        let secrets = job.secrets.clone();
         // Copying and changing owners takes as long as the workspace is large: off the event loop.
         let prepared = tokio::task::spawn_blocking(move || {
-            make(&dir, context.as_deref(), &inputs, failure.as_deref())?;
+            make(&dir, context.as_deref(), &inputs, failure.as_deref(), &secrets)?;
             give_to_agent(&dir.join("home"))?;
             give_to_agent(&dir.join("outputs"))?;
             give_to_agent(&workspace)
@@ -201,6 +209,7 @@ fn make(
     context: Option<&Path>,
     inputs: &[(String, PathBuf)],
     failure: Option<&[u8]>,
+    secrets: &Secrets,
 ) -> std::io::Result<()> {
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
@@ -211,8 +220,8 @@ fn make(
     }
     let given = dir.join("given");
     match context {
-        Some(folder) if folder.is_dir() => copy_evidence(folder, &given.join("context"))?,
-        Some(file) => copy_readable(file, &given.join("context/context.json")).map(drop)?,
+        Some(folder) if folder.is_dir() => copy_evidence(folder, &given.join("context"), secrets)?,
+        Some(file) => copy_clean(file, &given.join("context/context.json"), secrets).map(drop)?,
         None => {}
     }
     for (name, path) in inputs {
@@ -225,9 +234,9 @@ fn make(
 }
 
 /// Copies an evidence folder, `context.json` first, as far as the bounds go. Links are not followed.
-fn copy_evidence(from: &Path, to: &Path) -> std::io::Result<()> {
+fn copy_evidence(from: &Path, to: &Path, secrets: &Secrets) -> std::io::Result<()> {
     let first = context_file(from);
-    let (mut files, mut bytes) = (1, copy_readable(&first, &to.join("context.json"))?);
+    let (mut files, mut bytes) = (1, copy_clean(&first, &to.join("context.json"), secrets)?);
     let mut open = vec![(from.to_owned(), to.to_owned(), 0)];
     while let Some((from, to, depth)) = open.pop() {
         for entry in std::fs::read_dir(from)? {
@@ -239,14 +248,23 @@ fn copy_evidence(from: &Path, to: &Path) -> std::io::Result<()> {
             } else if meta.is_file()
                 && path != first
                 && files < EVIDENCE_FILES_MAX
+                && meta.len() <= EVIDENCE_FILE_BYTES_MAX
                 && bytes + meta.len() <= EVIDENCE_BYTES_MAX
             {
                 files += 1;
-                bytes += copy_readable(&path, &target)?;
+                bytes += copy_clean(&path, &target, secrets)?;
             }
         }
     }
     Ok(())
+}
+
+/// Copies a file of evidence without its secrets: some of it was written by the runtime as it came.
+fn copy_clean(from: &Path, to: &Path, secrets: &Secrets) -> std::io::Result<u64> {
+    let clean = Redactor::knowing(secrets).bytes(std::fs::read(from)?);
+    std::fs::write(to, &clean)?;
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o644))?;
+    Ok(clean.len() as u64)
 }
 
 fn copy_readable(from: &Path, to: &Path) -> std::io::Result<u64> {

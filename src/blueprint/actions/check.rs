@@ -24,7 +24,11 @@ pub(super) async fn run_linters<W: Workbench>(stand: &mut Stand<'_, W>) -> Resul
 }
 
 fn passed(finding: Finding) -> Result<Made, Failure> {
-    let Finding { ok, summary, log, .. } = finding;
+    let Finding { ok, summary, log, blame, .. } = finding;
     let report = format!("{summary}\n{log}").into_bytes();
-    if ok { Ok(Made::one(summary, "report", report)) } else { Err(Failure { reason: summary, log: Some(report) }) }
+    if ok {
+        Ok(Made::one(summary, "report", report))
+    } else {
+        Err(Failure::new(summary).with_log(report).of_whom(blame))
+    }
 }

@@ -30,11 +30,12 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made,
         timeout: stand.stage.timeout.unwrap_or(ACTION_TIMEOUT),
         output_bytes: OUTPUT_BYTES,
         stdin: Vec::new(),
+        secrets: stand.job.secrets.clone(),
     };
     let ended = confined.run().await?;
     let log = ended.log();
     match ended.failure() {
         None => Ok(Made::one(format!("command {name:?} exited with 0"), "output", log)),
-        Some(failure) => Err(Failure { reason: format!("command {name:?} {failure}"), log: Some(log) }),
+        Some(failure) => Err(Failure::new(format!("command {name:?} {failure}")).with_log(log)),
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Failure, Made, Stand};
+use crate::blueprint::job::Blame;
 use crate::command::Command;
 use crate::source::{Author, Mirror, ObjectId, Taken, Workspace};
 
@@ -34,7 +35,8 @@ pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String])
     let copy = Workspace::create(&job.mirror, &before, &dir).await?;
     let flake = if job.flake_dir.is_empty() { dir.clone() } else { dir.join(&job.flake_dir) };
     let updated = update(&flake, names).await;
-    let author = Author { parent: &stand.checkpoint.base, message: &job.message, at: job.at };
+    let (parent, secrets) = (&stand.checkpoint.base, &job.secrets);
+    let author = Author { parent, message: &job.message, at: job.at, secrets };
     let taken = match updated {
         Ok(()) => copy.take(&job.mirror, &job.candidate, author).await.map_err(Failure::from),
         Err(failure) => Err(failure),
@@ -80,7 +82,9 @@ pub(in crate::blueprint) async fn fresh(
 async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
     let run = |args: Vec<String>| async move {
         let command = Command::new("nix", UPDATE_TIMEOUT).args(args);
-        command.run().await.map_err(|error| Failure::of(&error, Some("install Nix, or look at the network".into())))
+        command.run().await.map_err(|error| {
+            Failure::of(&error, Some("install Nix, or look at the network".into())).of_whom(Blame::Machine)
+        })
     };
     let version = parse_nix_version(&run(vec!["--version".into()]).await?.stdout_text())
         .ok_or_else(|| Failure::new("cannot read the version of nix"))?;
@@ -90,7 +94,9 @@ async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
     }
     let stderr = output.stderr_text();
     let told = stderr.lines().find(|line| line.contains("error:")).unwrap_or("nix failed").trim();
-    Err(Failure { reason: format!("cannot update {}: {told}", names.join(", ")), log: Some(output.stderr) })
+    Err(Failure::new(format!("cannot update {}: {told}", names.join(", ")))
+        .with_log(output.stderr)
+        .of_whom(Blame::Machine))
 }
 
 fn update_args(version: (u32, u32), flake: &Path, names: &[String]) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{agent, check, command, context, patch, report, revise};
-use crate::blueprint::job::{Checkpoint, Job, Workbench};
+use crate::blueprint::job::{Blame, Checkpoint, Job, Workbench};
 use crate::blueprint::schema::{Action, Stage, Work};
 use crate::blueprint::store::{Artifact, Store};
 use crate::source::Workspace;
@@ -48,11 +48,21 @@ impl Made {
 pub(in crate::blueprint) struct Failure {
     pub reason: String,
     pub log: Option<Vec<u8>>,
+    pub blame: Blame,
 }
 
 impl Failure {
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), log: None }
+        Self { reason: reason.into(), log: None, blame: Blame::Maker }
+    }
+
+    /// The same failure, of somebody else's.
+    pub fn of_whom(self, blame: Blame) -> Self {
+        Self { blame, ..self }
+    }
+
+    pub fn with_log(self, log: Vec<u8>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// An error with its causes, and its hint.
@@ -73,20 +83,21 @@ impl Failure {
 impl From<crate::source::Error> for Failure {
     fn from(error: crate::source::Error) -> Self {
         let hint = error.hint();
-        Self::of(&error, hint)
+        let blame = Blame::of_source(&error);
+        Self::of(&error, hint).of_whom(blame)
     }
 }
 
 impl From<crate::blueprint::confine::Error> for Failure {
     fn from(error: crate::blueprint::confine::Error) -> Self {
         let hint = error.hint();
-        Self::of(&error, hint)
+        Self::of(&error, hint).of_whom(Blame::Machine)
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::of(&error, None)
+        Self::of(&error, None).of_whom(Blame::Machine)
     }
 }
 
@@ -108,6 +119,11 @@ impl Work {
                 matches!(action, Action::ApplyPatch | Action::Run { .. } | Action::UpdateInputs { .. })
             }
         }
+    }
+
+    /// Whether it only says whether the files are right.
+    pub(in crate::blueprint) fn is_check(&self) -> bool {
+        matches!(self, Self::Action(Action::NixBuild | Action::RunTests | Action::RunLinters))
     }
 
     /// The name of what is done, for the timeline.

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use super::child::{self, EXIT_LOST, EXIT_SIGNAL};
 use super::excess::{Excess, Watch};
 use super::fence::{self, Fences, agent_user};
+use crate::redact::Secrets;
 
 /// How long a killed tree may take to be gone: longer than any but a process that hangs in the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +49,8 @@ pub struct Confined {
     pub output_bytes: usize,
     /// Its standard input.
     pub stdin: Vec<u8>,
+    /// What is taken out of its output before anything else is done with it.
+    pub secrets: Secrets,
 }
 
 /// Why a program was killed.
@@ -157,8 +160,13 @@ impl Error {
             Self::NoLandlock => "boot with lsm=landlock,... (Linux 5.13 or newer): cat /sys/kernel/security/lsm".into(),
             Self::NoProgram { program } => format!("install {} or give its full path in rei.toml", program.display()),
             Self::OwnProgram { .. } => "agents and commands belong to the operator: install it outside the tree".into(),
-            Self::Start { program, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Self::Start { program, source } if source.raw_os_error() == Some(libc::EACCES) => {
                 format!("the agent's own user must be able to run it: chmod -R o+rX {}", program.display())
+            }
+            Self::Start { source, .. } if matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+                "a filter around rei refuses the fence: the unit's SystemCallFilter, or a container's profile, must have \
+                 seccomp, landlock_restrict_self, unshare and mount"
+                    .into()
             }
             Self::Fence { .. } | Self::Start { .. } | Self::Lost { .. } => return None,
         })
@@ -190,7 +198,7 @@ impl Confined {
         drop(hangup);
         let guard = child.id().ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
         let watch = Watch::begin(guard, self.memory_bytes, &self.write);
-        let (mut stdout, mut stderr) = (Tail::new(self.output_bytes), Tail::new(self.output_bytes));
+        let (mut stdout, mut stderr) = (self.tail(), self.tail());
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {
             let feed = feed(stdin, &self.stdin);
@@ -227,6 +235,10 @@ impl Confined {
         Ok(Ended { code, stdout: stdout.bytes, stderr: stderr.bytes, truncated, fences })
     }
 
+    fn tail(&self) -> Tail<'_> {
+        Tail { bytes: Vec::new(), max: self.output_bytes, cut: false, secrets: &self.secrets }
+    }
+
     /// The program's real file, which must not be one that the agent can write.
     fn resolve(&self) -> Result<PathBuf, Error> {
         let missing = || Error::NoProgram { program: self.program.clone() };
@@ -254,18 +266,15 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {
     }
 }
 
-/// The end of a stream.
-struct Tail {
+/// The end of a stream, without secrets.
+struct Tail<'a> {
     bytes: Vec<u8>,
     max: usize,
     cut: bool,
+    secrets: &'a Secrets,
 }
 
-impl Tail {
-    fn new(max: usize) -> Self {
-        Self { bytes: Vec::new(), max, cut: false }
-    }
-
+impl Tail<'_> {
     async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
         let mut chunk = [0_u8; 8192];
@@ -274,14 +283,17 @@ impl Tail {
             self.bytes.extend_from_slice(&chunk[..n]);
             // Cut at twice the bound, so that a flood is moved once for each bound's worth and not for each chunk.
             if self.bytes.len() > 2 * self.max + chunk.len() {
-                self.trim();
+                // Half a secret at the end may still become a whole one.
+                self.trim(self.max.max(self.secrets.longest()));
             }
         }
-        self.trim();
+        self.trim(self.max);
     }
 
-    fn trim(&mut self) {
-        if let Some(over @ 1..) = self.bytes.len().checked_sub(self.max) {
+    /// Secrets go before the cut, which would leave the end of one otherwise.
+    fn trim(&mut self, max: usize) {
+        self.secrets.take_out(&mut self.bytes);
+        if let Some(over @ 1..) = self.bytes.len().checked_sub(max) {
             self.bytes.drain(..over);
             self.cut = true;
         }

@@ -10,7 +10,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::process;
 
-/// The pause between two looks: what fills a fast disk at 2 GiB/s or takes memory as fast is seen within half a gigabyte.
+/// The pause between two looks: what writes 1 GiB/s is seen before it has written what must stay free.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Processes that are looked at; more than the limit of processes lets it have.
 const PROCESSES_MAX: usize = 4096;
@@ -97,7 +97,7 @@ impl Watch {
 /// The memory of a tree, in bytes. Shared pages are counted for each process first, which is quick, and once where that
 /// is over the bound.
 fn memory_bytes(first: u32, bound: u64) -> u64 {
-    let mut tree = process::below(first, PROCESSES_MAX);
+    let mut tree = process::below(process::stat(first).into_iter().collect(), PROCESSES_MAX);
     // The guard is a piece of rei, and has no memory of its own.
     tree.retain(|stat| stat.pid != first);
     let page_bytes = process::page_bytes();

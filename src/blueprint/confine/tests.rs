@@ -51,6 +51,7 @@ impl World {
             timeout: Duration::from_secs(30),
             output_bytes: 64 << 10,
             stdin: Vec::new(),
+            secrets: crate::redact::Secrets::default(),
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) fn user(context: &Context<'_>) -> Option<Finding> {
         return Some(match root {
             true => Finding::ok("each instance gets an unprivileged user of its own"),
             false => Finding::warn(
-                "rei is not root: instances run as its own user",
+                "rei is not root: instances run as its own user, who may change the modes of its files; rei only undoes that",
                 "run rei as root, so that they are apart from it",
             ),
         });

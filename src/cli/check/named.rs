@@ -1,6 +1,9 @@
 //! What the file names beside itself: blueprints and golden runs. It is the operator's and read without asking the machine
 //! anything, so that a build can look at it, too.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
 use super::{Context, Finding};
 use crate::blueprint::library::Library;
 use crate::config::Config;
@@ -61,4 +64,66 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Finding> {
         names.push(header.name);
     }
     Ok(names)
+}
+
+/// Can nobody else read what holds secrets: the file itself, and the files of secrets that it names?
+pub(super) fn secrets(context: &Context<'_>) -> Option<Finding> {
+    let config = context.config?;
+    let held = config.secrets();
+    let own = (!held.is_empty()).then(|| context.file.to_owned());
+    let files: Vec<PathBuf> = own.into_iter().chain(config.secret_files()).collect();
+    for file in &files {
+        // A file that is not there holds nothing; whoever needs it says so.
+        let Some(found) = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file) else { continue };
+        let who = match found.permissions().mode() {
+            mode if mode & 0o004 != 0 => "everybody",
+            mode if mode & 0o040 != 0 => "its group",
+            _ => continue,
+        };
+        let places: Vec<&str> = held.iter().map(|secret| secret.place.as_str()).collect();
+        let what = if file == context.file { format!(" has {} and", places.join(", ")) } else { String::new() };
+        let line = format!("{}{what} can be read by {who}", file.display());
+        let hint = match file.starts_with("/nix/store") {
+            true => "a secret does not belong in the Nix store: let the program read it from a file".to_owned(),
+            false => format!("chmod go-r {}", file.display()),
+        };
+        return Some(Finding::warn(line, hint));
+    }
+    (!files.is_empty()).then(|| Finding::ok("only their owner can read the files with secrets"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::Level;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, key) = (dir.path().join("rei.toml"), dir.path().join("agent.token"));
+        let found = |secret: &str, modes: [u32; 2]| {
+            let text = format!(
+                "[runtime]\nname = \"x\"\nsource = \"https://example.org/x\"\ncommand = [\"bin/x\"]\n[agents.fixer]\ncommand = [\"/bin/true\"]\n\
+                 env = {{ {secret} }}\nread = [\"{}\"]\n",
+                key.display()
+            );
+            for (path, text, mode) in [(&file, text.as_str(), modes[0]), (&key, "k", modes[1])] {
+                std::fs::write(path, text).unwrap();
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let config = Config::load(&file).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            secrets(&Context { config: Some(&config), file: &file, runtime }).unwrap()
+        };
+        let key_in_file = "API_KEY = \"sesame4711\"";
+        assert_eq!(found(key_in_file, [0o600, 0o600]).level, Level::Ok);
+        let world = found(key_in_file, [0o644, 0o600]);
+        assert_eq!(world.level, Level::Warn);
+        assert!(world.line.contains("agents.fixer.env.API_KEY") && world.line.contains("everybody"), "{}", world.line);
+        assert!(!world.line.contains("sesame"), "{}", world.line);
+        assert!(found(key_in_file, [0o640, 0o600]).line.contains("its group"));
+        assert_eq!(found("MODE = \"fast\"", [0o644, 0o600]).level, Level::Ok);
+        let named = found("MODE = \"fast\"", [0o644, 0o644]);
+        assert!(named.level == Level::Warn && named.line.contains("agent.token"), "{}", named.line);
+    }
 }

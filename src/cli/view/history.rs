@@ -15,6 +15,7 @@ pub(super) fn action(action: Option<MaintenanceAction>) -> (Role, &'static str) 
         None => (Role::Hint, "under way"),
         Some(MaintenanceAction::Promoted) => (Role::Good, "promoted"),
         Some(MaintenanceAction::Rejected) => (Role::Warning, "rejected"),
+        Some(MaintenanceAction::Unchanged) => (Role::Faint, "unchanged"),
         Some(MaintenanceAction::RolledBack) => (Role::Bad, "rolled back"),
         Some(MaintenanceAction::Restarted) => (Role::Warning, "restarted"),
         Some(MaintenanceAction::Deferred) => (Role::Warning, "deferred"),

@@ -104,6 +104,8 @@ fn instance_parts(instance: &InstanceStatus, look: Look) -> Vec<Part> {
     parts.extend(usage.restarts.filter(|count| *count > 0).map(|count| {
         word(Role::Warning, if count == 1 { "1 restart".to_owned() } else { format!("{count} restarts") })
     }));
+    let dropped = instance.log_dropped_bytes.filter(|bytes| *bytes > 0);
+    parts.extend(dropped.map(|dropped| word(Role::Warning, format!("{} of its log dropped", bytes(dropped)))));
     parts.extend(usage.pid.map(|pid| word(Role::Faint, format!("pid {pid}"))));
     parts
 }
@@ -235,6 +237,11 @@ fn keeping_rows(page: &mut Page, status: &Status, look: Look) {
     if status.quarantined > 0 {
         let what = if status.quarantined == 1 { "1 content" } else { &format!("{} contents", status.quarantined) };
         page.row("Quarantine", &[text(what)]);
+    }
+    if let Some(state) = &status.state {
+        let kept = format!("evidence {} of {}", bytes(state.evidence_bytes), bytes(state.evidence_bytes_max));
+        let runs = format!("{} of {} runs", state.runs, state.runs_max);
+        page.row("State", &[text(bytes(state.bytes)), text(kept), text(runs), word(Role::Faint, &state.directory)]);
     }
     let supervisor = &status.supervisor;
     let mut parts = vec![text(format!("rei {}", supervisor.version))];

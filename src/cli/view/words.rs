@@ -89,7 +89,7 @@ pub(super) fn version(version: &Version) -> String {
     if rev.is_empty() { path } else { format!("{rev} {path}") }
 }
 
-/// What came from outside, on one line and without control characters.
+/// What came from outside, on one line and as a terminal may show it, so that its columns can be counted.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    crate::cli::terminal::line(text)
 }

@@ -73,6 +73,8 @@ pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>
         section.impossible("operators", &at.span, format!("`{}` is no name of a group", at.value), "as in /etc/group");
     }
     let log = section.value::<Bytes>("log");
+    let runs = at_least_one(&mut section, "runs");
+    let evidence = section.value::<Bytes>("evidence");
     let whole = |key: &'static str, at: &Option<At<String>>| {
         let at = at.as_ref()?;
         if !at.value.starts_with('/') {
@@ -116,6 +118,8 @@ pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>
         sockets: sockets_directory,
         operators: operators.map(|at| at.value),
         log_bytes: log?.value.0,
+        runs: runs?,
+        evidence_bytes: evidence?.value.0,
     })
 }
 

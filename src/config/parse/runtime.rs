@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use super::super::section::{At, Node, Read, Section};
 use super::super::value::one_of;
-use super::super::{Listen, ListenAddress, Place, Runtime, Standby, Strategy};
+use super::super::{Listen, ListenAddress, Place, Runtime, Standby, StopMode, Strategy};
 use super::paths;
 
 /// The longest name of a runtime: it is part of file and cgroup names.
@@ -28,6 +30,32 @@ impl Read for Standby {
 
     fn read(node: Node<'_, '_>) -> Option<Self> {
         one_of(node, &[("keep", Self::Keep), ("fresh", Self::Fresh), ("cold", Self::Cold)])
+    }
+}
+
+impl Read for StopMode {
+    const WHAT: &'static str = "\"control-group\" or \"mixed\"";
+
+    fn read(node: Node<'_, '_>) -> Option<Self> {
+        one_of(node, &[("control-group", Self::ControlGroup), ("mixed", Self::Mixed)])
+    }
+}
+
+impl Read for Signal {
+    const WHAT: &'static str = "the name of a signal, as \"SIGTERM\"";
+
+    fn read(node: Node<'_, '_>) -> Option<Self> {
+        let name = String::read(node)?;
+        let whole = if name.starts_with("SIG") { name.clone() } else { format!("SIG{name}") };
+        let hint = "a name of signal(7), as \"SIGTERM\", \"SIGQUIT\", \"SIGINT\" or \"SIGUSR1\"";
+        match whole.parse() {
+            Ok(Self::SIGKILL | Self::SIGSTOP | Self::SIGCONT) => {
+                let hint = "choose the signal on which the service finishes what it has";
+                node.wrong(format!("cannot be \"{name}\": no process can act on it"), Some(hint.to_owned()))
+            }
+            Ok(signal) => Some(signal),
+            Err(_) => node.wrong(format!("cannot be \"{name}\": no signal has this name"), Some(hint.to_owned())),
+        }
     }
 }
 
@@ -76,6 +104,7 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
     let listen = listeners(&mut section);
     let (strategy, standby) = (section.value("strategy"), section.value("standby"));
     let (start, stop) = (section.value("start_timeout"), section.value("stop_timeout"));
+    let (stop_signal, stop_mode) = (section.value("stop_signal"), section.value("stop_mode"));
     let poll = section.value("poll");
     section.close();
     let (source, source_path) = source?;
@@ -92,6 +121,8 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
         standby: standby?.value,
         start_timeout: start?.value,
         stop_timeout: stop?.value,
+        stop_signal: stop_signal?.value,
+        stop_mode: stop_mode?.value,
         poll: poll?.value,
     };
     Some((runtime, source_path))

@@ -78,7 +78,7 @@ impl Story<'_, '_> {
             Event::Built { evolution, version, files_changed, .. } if *evolution == repair => {
                 Some(Ok((version.clone(), files_changed.clone())))
             }
-            Event::BuildFailed { evolution, reason } if *evolution == repair => {
+            Event::BuildFailed { evolution, reason, .. } if *evolution == repair => {
                 Some(Err(Error::unexpected(format!("no repair: {reason}"))))
             }
             _ => None,

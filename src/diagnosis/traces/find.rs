@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::{go, java, node, python, rust};
-use crate::diagnosis::redact::strip_ansi;
 use crate::interface::types::StackTrace;
+use crate::redact::strip_ansi;
 
 /// Of a log, so much from its end is parsed, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;

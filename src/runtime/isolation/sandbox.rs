@@ -396,6 +396,11 @@ fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     wanted.min(hard)
 }
 
+/// Whether this kernel has Landlock, for us.
+pub(super) fn has_landlock() -> bool {
+    abi() != ABI::Unsupported
+}
+
 /// The version of Landlock that this kernel speaks, as far as it is known here.
 fn abi() -> ABI {
     const VERSION: libc::c_uint = 1;

@@ -9,12 +9,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::find;
 use super::store::{FdStore, StoreError, check_name};
 use super::wire::{self, FDS_MAX, Packet};
-use crate::poll::wait;
+use crate::poll::{is_ready, wait};
+use crate::runtime::pidfd;
 
 /// How long the keeper may take to answer, in seconds; it takes microseconds.
 const ANSWER_SECS_MAX: i64 = 2;
@@ -51,6 +54,19 @@ impl Keeper {
     /// When none answers and none can be started.
     pub fn start_with_or_connect(path: &Path, mut command: Command) -> Result<Self, StoreError> {
         let mut connected = Self::connect(path);
+        if matches!(&connected, Err(StoreError::Lost(error)) if is_absent(error))
+            && let Some(keeper) = find::at(path)
+        {
+            // It holds sockets that nobody else has, and somebody removed its own or its key. It makes them anew.
+            let _ = pidfd::signal(&keeper, Signal::SIGHUP);
+            for _ in 0..START_TRIES_MAX {
+                connected = Self::connect(path);
+                if connected.is_ok() || is_ready(keeper.as_fd(), PollFlags::POLLIN).unwrap_or(true) {
+                    break;
+                }
+                std::thread::sleep(START_PAUSE);
+            }
+        }
         // Another one may be about to listen, or about to end: then neither it nor ours answers for a moment.
         for _ in 0..START_TRIES_MAX {
             match connected {
@@ -105,6 +121,14 @@ impl Keeper {
     /// When it does not answer.
     pub fn quit(self) -> Result<(), StoreError> {
         self.ask(wire::QUIT, "", &[]).map(drop)
+    }
+
+    /// Tells the keeper to end if nobody needs it: no other client is connected, and no instance that it knows of lives.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] with the reason when it is needed; else when it does not answer.
+    pub fn leave(self) -> Result<(), StoreError> {
+        self.ask(wire::LEAVE, "", &[]).map(drop)
     }
 
     fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {

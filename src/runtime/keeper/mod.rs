@@ -10,15 +10,17 @@
 //! | `wire` | packets between a supervisor and the keeper |
 //! | `server` | the keeper's process |
 //! | `client` | a supervisor's side, which starts the keeper where there is none |
+//! | `find` | a keeper whose socket was removed, found by its process |
 //! | `systemd` | systemd's descriptor store |
 //! | `handed` | from one program to the next in the same process |
 
 mod client;
+mod find;
 pub mod handed;
 mod server;
 mod store;
 mod systemd;
-mod wire;
+pub(in crate::runtime) mod wire;
 
 pub use client::Keeper;
 pub use server::{ALONE_MAX, keeper_main};

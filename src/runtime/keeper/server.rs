@@ -1,27 +1,32 @@
 //! The keeper's process: one loop, no runtime, a bounded number of descriptors.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use libc::c_int;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, setsockopt,
     socket, sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::unistd::{ForkResult, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
+use super::find;
 use super::store::{INSTANCE_PREFIX, check_name};
 use super::wire::{self, FDS_MAX, PACKET_FDS_MAX, Packet};
+use crate::poll::is_ready;
 
 /// How long a keeper stays while no supervisor is connected and no instance that it knows of lives: time enough for a service
 /// manager or a person to start the next supervisor, and no leak for ever.
@@ -35,9 +40,11 @@ const SEND_SECS_MAX: i64 = 1;
 /// Runs the keeper. Returns in the caller's process with success as soon as the socket at `path` answers, or with failure and
 /// one line on standard error; and, later, in the keeper's own process when its work is done. Both shall exit then.
 ///
-/// The keeper is a session of its own without a terminal, with `/` as its directory and no descriptor but its own. It ignores
-/// SIGHUP, SIGINT and SIGTERM, because it must outlive the end of everything around it: it ends when it is told to, or when it has
-/// been `alone` that long with no living instance. It is not dumpable, so that nobody of its user reads its descriptors.
+/// The keeper is a session of its own without a terminal, with `/` as its directory and no descriptor but its own. It must outlive
+/// the end of everything around it. So it ends when it is told to; when it has been `alone` that long with no living instance;
+/// and at SIGTERM or SIGINT if it is alone. If a supervisor is connected or an instance lives, it stays, and says so in the
+/// system's log. At SIGHUP it makes its socket and its key anew, if somebody has removed them. It is not dumpable, so that nobody
+/// of its user reads its descriptors.
 ///
 /// Must be called while the process has one thread.
 pub fn keeper_main(path: &Path, alone: Duration) -> ExitCode {
@@ -70,7 +77,16 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     close_inherited()?;
     umask(Mode::from_bits_truncate(0o077));
     let path = std::path::absolute(path)?;
-    let mut lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(wire::lock_path(&path))?;
+    let key = new_key()?;
+    let Some(lock) = take_place(&path, &key)? else { return Ok(None) };
+    let (listener, inode) = listen_at(&path)?;
+    let (clients, entries) = (Vec::new(), Vec::new());
+    Ok(Some(Server { path, lock, key, listener, inode, alone, clients, entries }))
+}
+
+/// Takes the lock of a place and leaves the key there; `None` if another keeper has it.
+fn take_place(path: &Path, key: &str) -> io::Result<Option<File>> {
+    let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(wire::lock_path(path))?;
     // Two supervisors may start one each: the lock decides. It belongs to the open file, so it lives on in the forked child, and
     // nobody may unlock it: it goes when the last process that has the file closes it.
     match lock.try_lock() {
@@ -78,19 +94,32 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let key = new_key()?;
+    leave_key(&lock, key)?;
+    Ok(Some(lock))
+}
+
+fn leave_key(mut lock: &File, key: &str) -> io::Result<()> {
     lock.set_len(0)?;
-    lock.write_all(key.as_bytes())?;
-    match fs::remove_file(&path) {
+    lock.rewind()?;
+    lock.write_all(key.as_bytes())
+}
+
+/// Listens at a path, whatever socket was there; gives the inode of its file as well.
+fn listen_at(path: &Path) -> io::Result<(OwnedFd, u64)> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    let address = UnixAddr::new(&path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let address = UnixAddr::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     bind(listener.as_raw_fd(), &address)?;
     listen(&listener, Backlog::new(16)?)?;
-    Ok(Some(Server { path, _lock: lock, key, listener, alone, clients: Vec::new(), entries: Vec::new() }))
+    Ok((listener, inode(path).unwrap_or_default()))
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
 /// 256 random bits as text.
@@ -113,24 +142,54 @@ fn close_inherited() -> io::Result<()> {
 fn detach() -> io::Result<()> {
     setsid()?;
     chdir("/")?;
-    for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
-        // SAFETY: to ignore a signal runs no handler.
-        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    // SAFETY: to ignore a signal runs no handler.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    // They come while it waits, and never elsewhere.
+    heard().thread_block()?;
+    for which in HEARD {
+        // SAFETY: the handler stores a number, which is safe at any time.
+        unsafe { signal(which, SigHandler::Handler(on_signal)) }?;
     }
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
     // For `ps`; nothing depends on it.
-    let _ = prctl::set_name(c"rei-keeper");
+    let _ = prctl::set_name(find::NAME);
     Ok(())
+}
+
+/// The signals that are heard.
+const HEARD: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
+/// Whether one of them came that asks for the end, or for the files.
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+static ASKED_FOR_FILES: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(number: c_int) {
+    let asked = if number == libc::SIGHUP { &ASKED_FOR_FILES } else { &ASKED_TO_END };
+    asked.store(true, Ordering::Relaxed);
+}
+
+fn heard() -> SigSet {
+    HEARD.into_iter().collect()
+}
+
+/// Tells the system's log, if there is one: the standard streams lead nowhere.
+fn say(line: &str) {
+    let log = UnixDatagram::unbound().and_then(|log| log.set_nonblocking(true).map(|()| log));
+    // 28: a warning of a daemon.
+    let message = format!("<28>rei-keeper[{}]: {line}", std::process::id());
+    let _ = log.and_then(|log| log.send_to(message.as_bytes(), "/dev/log"));
 }
 
 struct Server {
     path: PathBuf,
-    _lock: File,
+    lock: File,
     key: String,
     listener: OwnedFd,
+    /// Of the listener's file.
+    inode: u64,
     alone: Duration,
     clients: Vec<Client>,
     entries: Vec<Entry>,
@@ -167,6 +226,17 @@ impl Server {
                 return self.end();
             }
             let (new, clients, ended) = self.wait(alone_since)?;
+            if ASKED_FOR_FILES.swap(false, Ordering::Relaxed)
+                && let Err(error) = self.restore()
+            {
+                say(&format!("cannot make {} anew: {error}", self.path.display()));
+            }
+            if ASKED_TO_END.swap(false, Ordering::Relaxed) {
+                match self.needed_by(0) {
+                    None => return self.end(),
+                    Some(why) => say(&format!("asked to end and stays, for {why}; `rei stop` ends everything")),
+                }
+            }
             for name in ended {
                 self.entries.iter_mut().filter(|entry| entry.name == name).for_each(|entry| entry.lives = false);
             }
@@ -189,15 +259,15 @@ impl Server {
         let living = || self.entries.iter().filter(|entry| entry.lives);
         let timeout = if self.clients.is_empty() && living().next().is_none() {
             let left = self.alone.saturating_sub(alone_since.elapsed()) + Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            Some(TimeSpec::from(left))
         } else {
-            PollTimeout::NONE
+            None
         };
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.listener.as_fd())];
         fds.extend(self.clients.iter().map(|client| watch(client.connection.as_fd())));
         fds.extend(living().map(|entry| watch(entry.fd.as_fd())));
-        match poll(&mut fds, timeout) {
+        match ppoll(&mut fds, timeout, Some(SigSet::empty())) {
             Err(Errno::EINTR) => return Ok((false, Vec::new(), Vec::new())),
             result => result?,
         };
@@ -206,6 +276,34 @@ impl Server {
         let clients = clients.iter().enumerate().filter(|(_, fd)| ready(fd)).map(|(index, _)| index).collect();
         let ended = living().zip(instances).filter(|(_, fd)| ready(fd)).map(|(entry, _)| entry.name.clone()).collect();
         Ok((ready(&fds[0]), clients, ended))
+    }
+
+    /// Why it cannot end, apart from `asking` clients; `None` if nobody needs it.
+    fn needed_by(&self, asking: usize) -> Option<String> {
+        let ended = |entry: &Entry| is_ready(entry.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false);
+        match self.entries.iter().find(|entry| entry.lives && !ended(entry)) {
+            _ if self.clients.iter().filter(|client| client.known).count() > asking => {
+                Some("a supervisor is connected".to_owned())
+            }
+            Some(entry) => Some(format!("{} still runs", entry.name.replacen(INSTANCE_PREFIX, "instance ", 1))),
+            None => None,
+        }
+    }
+
+    /// Makes the socket and the key anew where they are not what this keeper made.
+    fn restore(&mut self) -> io::Result<()> {
+        let lock = wire::lock_path(&self.path);
+        if inode(&lock) == Some(self.lock.metadata()?.ino()) {
+            leave_key(&self.lock, &self.key)?;
+        } else if let Some(lock) = take_place(&self.path, &self.key)? {
+            self.lock = lock;
+        } else {
+            return Err(io::Error::other("another keeper has its place"));
+        }
+        if inode(&self.path) != Some(self.inode) {
+            (self.listener, self.inode) = listen_at(&self.path)?;
+        }
+        Ok(())
     }
 
     /// Takes a client of our own user, or root, in.
@@ -231,9 +329,9 @@ impl Server {
         if !self.clients[index].known && (packet.kind != wire::HELLO || packet.text != self.key) {
             return Next::Drop;
         }
-        let quit = packet.kind == wire::QUIT;
+        let mut quit = packet.kind == wire::QUIT;
         let answer = match packet.kind {
-            wire::STORE => self.store(packet).map(|()| String::new()),
+            wire::STORE => self.store(packet).map(|()| String::new()).map_err(str::to_owned),
             wire::REMOVE => {
                 self.entries.retain(|entry| entry.name != packet.text);
                 Ok(String::new())
@@ -249,9 +347,14 @@ impl Server {
             // The system would name the process that made the socket, which has long gone.
             wire::PING => Ok(std::process::id().to_string()),
             wire::QUIT => Ok(String::new()),
-            _ => Err("an unknown request"),
+            wire::LEAVE => {
+                let needed = self.needed_by(1);
+                quit = needed.is_none();
+                needed.map_or_else(|| Ok(String::new()), Err)
+            }
+            _ => Err("an unknown request".to_owned()),
         };
-        let (kind, text) = answer.map_or_else(|why| (wire::NO, why.to_owned()), |text| (wire::OK, text));
+        let (kind, text) = answer.map_or_else(|why| (wire::NO, why), |text| (wire::OK, text));
         let sent = wire::send(&self.clients[index].connection, kind, &text, &[], MsgFlags::empty());
         match (sent, quit) {
             (_, true) => Next::Quit,
@@ -284,6 +387,7 @@ impl Server {
     }
 
     fn end(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        // Another one may have this place by now.
+        if inode(&self.path) == Some(self.inode) { fs::remove_file(&self.path) } else { Ok(()) }
     }
 }

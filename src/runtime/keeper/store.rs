@@ -31,6 +31,14 @@ pub trait FdStore {
     /// When the store is gone.
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError>;
 
+    /// Waits until the store has closed what it was told to forget. Only where it does so later need this do anything.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What hangs up when the store is gone, where it can go while this process lives.
     fn lifeline(&self) -> Option<OwnedFd> {
         None

@@ -1,8 +1,10 @@
 //! systemd's descriptor store: `FDSTORE=1` over `NOTIFY_SOCKET`, and everything back as `LISTEN_FDS` at the next start.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, setsockopt, socket, sockopt,
 };
@@ -10,6 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::handed;
 use super::store::{FdStore, StoreError, check_name};
+use crate::poll::wait;
 
 /// The first descriptor of socket activation.
 const LISTEN_FDS_START: i32 = 3;
@@ -17,6 +20,9 @@ const LISTEN_FDS_START: i32 = 3;
 const LISTEN_FDS_MAX: i32 = 4096;
 /// How long systemd may take to empty its queue, in seconds.
 const SEND_SECS_MAX: i64 = 2;
+
+/// How long systemd may take to close what it was told to forget: it has a queue of its own, and much to do at boot.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// The store of the systemd service that this process is.
 #[derive(Debug)]
@@ -106,6 +112,18 @@ impl FdStore for SystemdStore {
         check_name(name)?;
         self.copies.retain(|(known, _)| known != name);
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
+    /// systemd takes messages in turn, and closes what came with a barrier when it gets there.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        self.tell("BARRIER=1", &[write.as_fd()])?;
+        drop(write);
+        let mut end = [PollFd::new(read.as_fd(), PollFlags::empty())];
+        match wait(&mut end, SETTLE_MAX).map_err(io::Error::from)? {
+            0 => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            _ => Ok(()),
+        }
     }
 
     fn across_exec(&self) -> Vec<(String, OwnedFd)> {

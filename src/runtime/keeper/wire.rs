@@ -27,6 +27,8 @@ pub(super) const FETCH: u8 = b'F';
 pub(super) const PING: u8 = b'P';
 /// Let go of everything and end.
 pub(super) const QUIT: u8 = b'Q';
+/// Let go of everything and end, unless another client is connected or an instance lives.
+pub(super) const LEAVE: u8 = b'L';
 /// Done.
 pub(super) const OK: u8 = b'k';
 /// Not done; why follows.
@@ -35,14 +37,20 @@ pub(super) const NO: u8 = b'e';
 pub(super) const PART: u8 = b'f';
 
 /// A packet that came.
-pub(super) struct Packet {
+pub(in crate::runtime) struct Packet {
     pub kind: u8,
     pub text: String,
     pub fds: Vec<OwnedFd>,
 }
 
 /// Sends one packet, whole or not at all.
-pub(super) fn send(to: &impl AsRawFd, kind: u8, text: &str, fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
+pub(in crate::runtime) fn send(
+    to: &impl AsRawFd,
+    kind: u8,
+    text: &str,
+    fds: &[BorrowedFd<'_>],
+    flags: MsgFlags,
+) -> io::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[][..] } else { &rights };
@@ -62,7 +70,7 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
 }
 
 /// Receives one packet; `None` when the other side is gone. Descriptors are closed on exec. A cut packet is an error.
-pub(super) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
+pub(in crate::runtime) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];

@@ -30,6 +30,7 @@ pub enum Tampering {
 pub struct Alarm {
     epoll: AsyncFd<Watch>,
     watched: Vec<Tampering>,
+    of: u64,
 }
 
 /// An epoll instance is readable when one of its own descriptors is ready.
@@ -48,11 +49,17 @@ impl AsRawFd for Watch {
 }
 
 impl Alarm {
-    pub(super) fn new() -> io::Result<Self> {
+    /// One that watches nothing yet, of the sockets that have this number.
+    pub(super) fn new(of: u64) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // SAFETY: `Watch` names the same descriptor as long as it lives, and owns it.
         let epoll = unsafe { AsyncFd::register_with_interest(Watch(epoll), Interest::READABLE) }?;
-        Ok(Self { epoll, watched: Vec::new() })
+        Ok(Self { epoll, watched: Vec::new(), of })
+    }
+
+    /// The number of the sockets that it watches.
+    pub(super) fn of(&self) -> u64 {
+        self.of
     }
 
     pub(super) fn watch_guard(&mut self, listener: &str, guard: &OwnedFd) -> io::Result<()> {

@@ -25,8 +25,12 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const ATTRIBUTE_SOCKOPT: u16 = 22;
 /// `UNIX_DIAG_RQLEN`: queue and backlog.
 const ATTRIBUTE_QUEUE: u16 = 4;
+/// `UNIX_DIAG_VFS`: inode and device of its file.
+const ATTRIBUTE_FILE: u16 = 1;
 /// `UDIAG_SHOW_RQLEN`.
 const SHOW_QUEUE: u32 = 0x10;
+/// `UDIAG_SHOW_VFS`.
+const SHOW_FILE: u32 = 2;
 /// `TCPF_SYN_RECV`.
 const STATE_HANDSHAKE: u32 = 1 << 3;
 
@@ -77,21 +81,31 @@ pub(super) fn handshakes(address: SocketAddr) -> io::Result<BTreeSet<SocketAddr>
 
 /// Connections that wait in a unix listener's queue.
 pub(super) fn unix_queue(fd: &OwnedFd) -> io::Result<u64> {
+    unix(fd, SHOW_QUEUE, ATTRIBUTE_QUEUE).map(u64::from)
+}
+
+/// The lower half of the inode of the file that a unix socket was bound to.
+pub(super) fn unix_file(fd: &OwnedFd) -> io::Result<u32> {
+    unix(fd, SHOW_FILE, ATTRIBUTE_FILE)
+}
+
+/// The first word of an attribute of a unix socket.
+fn unix(fd: &OwnedFd, show: u32, kind: u16) -> io::Result<u32> {
     let inode = nix::sys::stat::fstat(fd)?.st_ino;
     let inode = u32::try_from(inode).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut request = [0_u8; UNIX_REQUEST_BYTES];
     request[0] = libc::AF_UNIX as u8;
     request[4..8].fill(0xff);
     request[8..12].copy_from_slice(&inode.to_ne_bytes());
-    request[12..16].copy_from_slice(&SHOW_QUEUE.to_ne_bytes());
+    request[12..16].copy_from_slice(&show.to_ne_bytes());
     request[16..24].fill(0xff);
-    let mut queue = None;
+    let mut found = None;
     ask(&request, 0, |answer| {
         let attributes = answer.get(UNIX_ANSWER_BYTES..).unwrap_or_default();
-        queue = attribute(attributes, ATTRIBUTE_QUEUE).and_then(|bytes| word(bytes, 0)).map(u64::from);
+        found = attribute(attributes, kind).and_then(|bytes| word(bytes, 0));
         true
     })?;
-    queue.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+    found.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }
 
 fn inet_request(v6: bool, states: u32) -> [u8; INET_REQUEST_BYTES] {

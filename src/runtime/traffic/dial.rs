@@ -44,5 +44,9 @@ async fn connect(address: SocketAddr, field: u8) -> io::Result<tokio::net::TcpSt
         setsockopt(&socket, sockopt::Ipv6TClass, &i32::from(field))?;
         socket
     };
+    // The program obeys only who comes from the address that it goes to, and to any of 127.0.0.0/8 the kernel goes from 127.0.0.1.
+    // The port is chosen as for any other client, when both ends are known.
+    super::socket::set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    socket.bind(SocketAddr::new(address.ip(), 0))?;
     socket.connect(address).await
 }

@@ -17,10 +17,13 @@ use super::Adoption;
 use super::diag;
 use super::error::OpenError;
 use super::label::Label;
-use super::slot::{Role, Routing, Slot};
+use super::options::Options;
+use super::renew::Prepared;
+use super::slot::{Heir, Role, Routing, Slot};
 use super::socket::{self, UNIX_PATH_BYTES_MAX};
 use crate::config::types::ListenAddress;
 use crate::poll::is_ready;
+use crate::runtime::keeper::FdStore;
 
 /// The mode of a public path, as socket activation has it: who may connect is the directory's affair.
 const PUBLIC_MODE: u32 = 0o666;
@@ -33,6 +36,8 @@ pub(super) struct Exchange {
     path: PathBuf,
     sockets: [Bound; 2],
     public: Slot,
+    /// What such a socket has that nobody ever had.
+    options: Options,
     /// Neither socket was taken over.
     new: bool,
 }
@@ -100,8 +105,10 @@ impl Exchange {
         let (first, second) = (open(public.other(), if public == Slot::A { b.take() } else { a.take() })?, public);
         let last = open(second, if public == Slot::A { a.take() } else { b.take() })?;
         let sockets = if public == Slot::A { [last, first] } else { [first, last] };
-        let mut exchange = Self { name: name.to_owned(), path: path.to_owned(), sockets, public, new };
-        exchange.route(routing).map_err(error)?;
+        let options = Options::of(&socket::unix().map_err(error)?);
+        let (name, path) = (name.to_owned(), path.to_owned());
+        let mut exchange = Self { name, path, sockets, public, options, new };
+        exchange.route(routing).map_err(|source| failed(&exchange.name, &exchange.path, source))?;
         Ok(exchange)
     }
 
@@ -161,10 +168,27 @@ impl Exchange {
         Ok(self.public != slot && self.backlog(slot)? == 0)
     }
 
-    /// Undoes what an earlier instance did to the shared state of a slot's socket.
-    pub fn prepare(&self, slot: Slot) -> io::Result<()> {
-        socket::set_nonblocking(self.slot(slot), false)?;
-        socket::listen(self.slot(slot))
+    /// Makes a slot's socket what it was when it was opened: see [`super::renew`].
+    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
+        let failed = |source| failed(&self.name, &self.path, source);
+        let waiting = self.backlog(slot).map_err(failed)?;
+        let free = self.public != slot && waiting == 0;
+        if (heir == Heir::Same || !free) && put_back(self.slot(slot), &self.options, heir) {
+            return Ok(Prepared::Kept);
+        }
+        self.renew(slot, store)?;
+        Ok(if waiting > 0 { Prepared::QueueLost } else { Prepared::Renewed })
+    }
+
+    /// Puts a socket that nobody had in the place of a slot's. Whoever connects finds the one or the other.
+    fn renew(&mut self, slot: Slot, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let old = label(&self.name, slot, self.at(slot)).map_err(|source| failed(&self.name, &self.path, source))?;
+        let at = self.way(slot);
+        unused(&self.name, &fresh(&self.path))?;
+        let bound = publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
+        replace(store, &old, &self.name, slot, &bound)?;
+        self.sockets[slot.index()] = bound;
+        Ok(())
     }
 
     /// Opens the sockets again that were shut down: such a socket refuses connections for ever.
@@ -175,7 +199,7 @@ impl Exchange {
                 unused(&self.name, &fresh(&self.path))?;
                 let bound =
                     publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
-                self.sockets[usize::from(slot == Slot::B)] = bound;
+                self.sockets[slot.index()] = bound;
             }
         }
         Ok(())
@@ -198,6 +222,8 @@ impl Exchange {
 /// The private listener of each slot for the Interface, inherited under the name `rei`.
 pub(super) struct Private {
     sockets: [(PathBuf, Bound); 2],
+    /// What such a socket has that nobody ever had.
+    options: Options,
 }
 
 /// The name under which an instance inherits the Interface's listener.
@@ -208,7 +234,7 @@ impl Private {
     pub fn open(directory: &Path, all: &mut Vec<(Label, OwnedFd)>, adoption: &mut Adoption) -> Result<Self, OpenError> {
         let had_some = all.iter().any(|(label, _)| label.name == INTERFACE);
         let mut open = |slot: Slot| {
-            let path = directory.join(format!("{INTERFACE}-{slot}.sock"));
+            let path = private_path(directory, slot);
             fits(INTERFACE, &path)?;
             if let Some(bound) = take(&path, slot, Some(INTERFACE), all) {
                 return Ok((path, bound));
@@ -220,7 +246,9 @@ impl Private {
             let bound = publish(&path, &path, PRIVATE_MODE).map_err(|source| failed(INTERFACE, &path, source))?;
             Ok((path, bound))
         };
-        Ok(Self { sockets: [open(Slot::A)?, open(Slot::B)?] })
+        let sockets = [open(Slot::A)?, open(Slot::B)?];
+        let unbound = socket::unix().map_err(|source| failed(INTERFACE, directory, source))?;
+        Ok(Self { sockets, options: Options::of(&unbound) })
     }
 
     /// Where the supervisor connects.
@@ -234,19 +262,22 @@ impl Private {
     }
 
     fn at(&self, slot: Slot) -> &(PathBuf, Bound) {
-        &self.sockets[usize::from(slot == Slot::B)]
+        &self.sockets[slot.index()]
     }
 
-    /// As [`Exchange::prepare`]. An instance that shut its socket down gets a new one.
-    pub fn prepare(&mut self, slot: Slot) -> Result<(), OpenError> {
-        let (path, bound) = &mut self.sockets[usize::from(slot == Slot::B)];
-        let error = |source| failed(INTERFACE, path, source);
-        if hung_up(&bound.fd) {
-            unused(INTERFACE, &fresh(path))?;
-            *bound = publish(path, path, PRIVATE_MODE).map_err(error)?;
+    /// As [`Exchange::prepare`]; but the supervisor alone connects, so no queue is worth anything, and each version has its own.
+    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let (path, bound) = &self.sockets[slot.index()];
+        if heir == Heir::Same && !hung_up(&bound.fd) && put_back(&bound.fd, &self.options, heir) {
+            return Ok(());
         }
-        socket::set_nonblocking(&bound.fd, false).map_err(error)?;
-        socket::listen(&bound.fd).map_err(error)
+        let error = |source| failed(INTERFACE, path, source);
+        let old = label(INTERFACE, slot, bound).map_err(error)?;
+        unused(INTERFACE, &fresh(path))?;
+        let new = publish(path, path, PRIVATE_MODE).map_err(error)?;
+        replace(store, &old, INTERFACE, slot, &new)?;
+        self.sockets[slot.index()].1 = new;
+        Ok(())
     }
 
     /// The sockets with their names in a store.
@@ -260,6 +291,19 @@ impl Private {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Undoes what can be undone; says whether the heir can do with it.
+fn put_back(fd: &OwnedFd, options: &Options, heir: Heir) -> bool {
+    let restored = options.put_back(fd) || heir == Heir::Same;
+    restored && socket::clear_flags(fd).is_ok() && socket::listen(fd).is_ok()
+}
+
+/// Lets a store have a new socket in the place of one that it knows as `old`.
+fn replace(store: &mut dyn FdStore, old: &Label, name: &str, slot: Slot, new: &Bound) -> Result<(), OpenError> {
+    let label = label(name, slot, new).map_err(|source| OpenError::Store(source.into()))?;
+    store.store(&label.to_string(), new.fd.as_fd()).map_err(OpenError::Store)?;
+    store.remove(&old.to_string()).map_err(OpenError::Store)
 }
 
 fn label(name: &str, slot: Slot, bound: &Bound) -> io::Result<Label> {
@@ -288,6 +332,29 @@ fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, Owned
     })?;
     let (label, fd) = all.swap_remove(at);
     Some(Bound { fd, inode: label.place })
+}
+
+/// Where the Interface's socket of a slot is.
+pub(super) fn private_path(directory: &Path, slot: Slot) -> PathBuf {
+    directory.join(format!("{INTERFACE}-{slot}.sock"))
+}
+
+/// Whether it is a live socket that was made for this path.
+pub(super) fn is_at(path: &Path, fd: &OwnedFd) -> bool {
+    socket::is_unix(fd)
+        && socket::is(fd, SockType::Stream)
+        && socket::path(fd).is_some_and(|bound| bound == fresh(path))
+        && socket::listens(fd)
+        && !hung_up(fd)
+}
+
+/// The inode of the socket's file, if that is still at the path or beside it.
+pub(super) fn file_of(path: &Path, fd: &OwnedFd) -> Option<u64> {
+    let inode = diag::unix_file(fd).ok()?;
+    let files = [path.to_owned(), spare(path)];
+    let mut inodes = files.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|file| file.ino());
+    // The system tells the lower half.
+    inodes.find(|full| full & u64::from(u32::MAX) == u64::from(inode))
 }
 
 /// Whether somebody shut the socket down.

@@ -15,6 +15,7 @@ use nix::sys::socket::{SockType, setsockopt, sockopt};
 use super::diag;
 use super::error::OpenError;
 use super::label::Label;
+use super::options::Options;
 use super::order::Order;
 use super::program::{self, Draw, Program};
 use super::slot::{Role, Routing, Slot};
@@ -75,6 +76,23 @@ impl Wanted {
         open().map_err(|source| self.error("listen on", source))
     }
 
+    /// Joins a group of one and makes all come to that one. A client that is sent to the helper before that hears nothing, and
+    /// asks again, as when a packet is lost.
+    pub fn helper(&self, at: SocketAddr) -> Result<OwnedFd, OpenError> {
+        let open = || {
+            let fd = self.socket()?;
+            setsockopt(&fd, sockopt::ReusePort, &true)?;
+            socket::deafen(&fd)?;
+            socket::bind_inet(&fd, at)?;
+            if self.kind() == SockType::Stream {
+                socket::listen(&fd)?;
+            }
+            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), |_| 0, Draw::Chance))?;
+            Ok(fd)
+        };
+        open().map_err(|source| self.error("join", source))
+    }
+
     /// Binds alone, which fails where anybody has the address, even somebody who would share it.
     fn reserve(&self) -> Result<OwnedFd, OpenError> {
         let reserve = || {
@@ -112,6 +130,8 @@ pub(super) struct Group {
     /// `None` only after a new one could not be opened.
     pub(super) guard: Option<OwnedFd>,
     pub(super) order: Order,
+    /// What a socket of this group has that nobody ever had.
+    pub(super) options: Options,
     /// Handshakes under way when a slot was first asked whether it is drained after the last switch.
     pending: Option<BTreeSet<SocketAddr>>,
 }
@@ -143,7 +163,9 @@ impl Group {
         guard: OwnedFd,
         order: Order,
     ) -> Self {
-        Self { wanted: wanted.clone(), address, routing, slots, guard: Some(guard), order, pending: None }
+        let options = Options::of(&guard);
+        let (wanted, guard) = (wanted.clone(), Some(guard));
+        Self { wanted, address, routing, slots, guard, order, options, pending: None }
     }
 
     /// The listener's name.
@@ -191,14 +213,6 @@ impl Group {
     /// Whether members queue connections, not datagrams.
     pub fn is_stream(&self) -> bool {
         self.wanted.kind() == SockType::Stream
-    }
-
-    /// Undoes what an earlier instance did to the shared state of a slot's socket.
-    pub fn prepare(&self, slot: Slot) -> io::Result<()> {
-        let fd = self.slot(slot);
-        dress(fd, Role::Slot(slot))?;
-        // On a listener this sets the length of the queue alone.
-        if self.is_stream() && socket::listens(fd) { socket::listen(fd) } else { Ok(()) }
     }
 
     /// Connections in a slot's queue; for UDP 1 when a datagram waits.

@@ -14,7 +14,8 @@ use super::group::{Group, Wanted};
 use super::label::Label;
 use super::program::service_field;
 use super::rejoin::Kept;
-use super::slot::{Routing, Slot};
+use super::renew::Prepared;
+use super::slot::{Heir, Routing, Slot};
 use crate::config::types::{Listen, ListenAddress};
 use crate::runtime::keeper::FdStore;
 
@@ -39,6 +40,8 @@ pub struct Traffic {
     listeners: Vec<Listener>,
     interface: Option<Private>,
     routing: Routing,
+    /// Counts how often sockets that an alarm watches were replaced.
+    watched: u64,
 }
 
 enum Listener {
@@ -106,7 +109,8 @@ impl Traffic {
             }
             stored.insert(name);
         }
-        let mut traffic = Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing };
+        let mut traffic =
+            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, watched: 0 };
         match traffic.fill(setup, &mut ours, &stored, store) {
             Ok(adoption) => Ok((traffic, adoption)),
             Err(error) => {
@@ -168,7 +172,7 @@ impl Traffic {
     }
 
     /// The names under which a store keeps the sockets now. With them in the journal, [`super::take_back`] finds the sockets in
-    /// running instances when the store is lost. They change by [`Traffic::adopt`] and [`Traffic::repair`] alone.
+    /// running instances when the store is lost. They change by [`Traffic::adopt`], [`Traffic::prepare`] and [`Traffic::repair`] alone.
     ///
     /// # Errors
     /// When the system refuses to tell of a socket, which it does not for an open one.
@@ -220,20 +224,36 @@ impl Traffic {
         listeners.chain(interface).collect()
     }
 
-    /// Undoes what an earlier instance of the slot did to the state it shared with us: calls on the sockets wait again, and their
-    /// queues have their full length. To be called before an instance starts, and only when none lives in the slot.
+    /// Makes a slot's sockets what they were when they were opened, whatever an instance did to them: new ones if the slot gets no
+    /// traffic and nothing waits there, else the same with all their options set back. To be called before an instance starts,
+    /// and only when none lives in the slot. Gives the listeners whose queue had to be refused, because another version inherits
+    /// what could not be set back.
     ///
     /// # Errors
-    /// When a socket was shut down and cannot be opened again.
-    pub fn prepare(&mut self, slot: Slot) -> Result<(), OpenError> {
-        for listener in &self.listeners {
+    /// When a socket cannot be replaced, or the store refuses one.
+    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Vec<String>, OpenError> {
+        let stored: HashSet<String> =
+            self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
+        let (mut renewed, mut refused) = (false, Vec::new());
+        for listener in &mut self.listeners {
             let prepared = match listener {
-                Listener::Group(group) => group.prepare(slot),
-                Listener::Exchange(exchange) => exchange.prepare(slot),
+                Listener::Group(group) => group.prepare(slot, heir, store)?,
+                Listener::Exchange(exchange) => exchange.prepare(slot, heir, store)?,
             };
-            prepared.map_err(|source| OpenError::of(listener.name(), "prepare", &listener.bound(), source))?;
+            renewed |= prepared != Prepared::Kept;
+            if prepared == Prepared::QueueLost {
+                refused.push(listener.name().to_owned());
+            }
         }
-        self.interface.as_mut().map_or(Ok(()), |private| private.prepare(slot))
+        if let Some(private) = &mut self.interface {
+            private.prepare(slot, heir, store)?;
+        }
+        if renewed {
+            // Whoever watches the old ones is told of their end.
+            self.watched += 1;
+            self.keep(&stored, store)?;
+        }
+        Ok(refused)
     }
 
     /// Connections that wait to be accepted in a slot, over all listeners; a UDP listener counts 1 when a datagram waits.
@@ -298,7 +318,12 @@ impl Traffic {
         })
     }
 
-    /// What tells of tampering. To be made anew after [`Traffic::repair`], which replaces sockets.
+    /// Whether sockets that an alarm watches were replaced: it would tell of their end.
+    pub fn alarm_is_stale(&self, alarm: &Alarm) -> bool {
+        alarm.of() != self.watched
+    }
+
+    /// What tells of tampering. To be made anew when sockets were replaced: see [`Traffic::alarm_is_stale`].
     ///
     /// # Errors
     /// When the system refuses.
@@ -306,7 +331,7 @@ impl Traffic {
     /// # Panics
     /// Outside of a tokio runtime with I/O.
     pub fn alarm(&self) -> io::Result<Alarm> {
-        let mut alarm = Alarm::new()?;
+        let mut alarm = Alarm::new(self.watched)?;
         for listener in &self.listeners {
             match listener {
                 Listener::Group(group) => {
@@ -331,6 +356,7 @@ impl Traffic {
     /// # Errors
     /// As [`Traffic::adopt`].
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        self.watched += 1;
         let stored: HashSet<String> =
             self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
         for listener in &mut self.listeners {
@@ -342,11 +368,8 @@ impl Traffic {
         self.keep(&stored, store)
     }
 
-    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
-    ///
-    /// # Errors
-    /// When the store does not let go of a socket, which then goes on listening.
-    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    /// Removes the files of unix sockets: nobody can connect to these any more.
+    pub fn unlink(&self) {
         for listener in &self.listeners {
             if let Listener::Exchange(exchange) = listener {
                 exchange.unlink();
@@ -355,6 +378,14 @@ impl Traffic {
         if let Some(private) = &self.interface {
             private.unlink();
         }
+    }
+
+    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
+    ///
+    /// # Errors
+    /// When the store does not let go of a socket, which then goes on listening.
+    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        self.unlink();
         let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
         labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
     }

@@ -1,6 +1,7 @@
 //! Makes a group whole again: after a supervisor's end, and after an instance's tampering.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{Shutdown, SockType, shutdown};
@@ -23,6 +24,8 @@ pub(super) struct Kept {
     labels: Vec<Label>,
     /// A socket came under two names: the last supervisor ended while it renamed it.
     doubt: bool,
+    /// Second sockets of a slot: the last supervisor ended while it replaced the first.
+    second: Vec<(Label, OwnedFd)>,
 }
 
 impl Kept {
@@ -47,7 +50,7 @@ impl Kept {
                 *place = Some(fd);
                 kept.labels.push(label);
             } else {
-                all.push((label, fd));
+                kept.second.push((label, fd));
             }
         }
         kept
@@ -61,12 +64,14 @@ impl Kept {
 
 /// Whether a kept socket is a live one for this listener. A listener may be renamed, not moved.
 fn fits(wanted: &Wanted, label: &Label, fd: &OwnedFd) -> bool {
-    let any_port = wanted.address.port() == 0;
-    let is_there = socket::address(fd).is_some_and(|bound| {
-        bound.ip() == wanted.address.ip()
-            && if any_port { label.name == wanted.name } else { bound.port() == wanted.address.port() }
-    });
-    is_there && socket::is(fd, wanted.kind()) && (wanted.kind() != SockType::Stream || socket::listens(fd))
+    is_for(wanted.address, wanted.kind(), fd) && (wanted.address.port() != 0 || label.name == wanted.name)
+}
+
+/// Whether a socket is a live one at an address; port 0 stands for any.
+pub(super) fn is_for(address: SocketAddr, kind: SockType, fd: &OwnedFd) -> bool {
+    let is_there = socket::address(fd)
+        .is_some_and(|bound| bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port()));
+    is_there && socket::is(fd, kind) && (kind != SockType::Stream || socket::listens(fd))
 }
 
 impl Group {
@@ -80,7 +85,11 @@ impl Group {
         store: &mut dyn FdStore,
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
-        let Kept { slots, mut guard, labels, doubt } = kept;
+        let Kept { slots, mut guard, labels, doubt, second } = kept;
+        for (label, fd) in second {
+            // It joined after all that are kept, so as it leaves none of them moves.
+            leave(wanted, &label, fd, store)?;
+        }
         let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
         let has = |role: &Role| labels.iter().any(|label| label.role == *role);
         let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
@@ -88,6 +97,10 @@ impl Group {
         let first = slots.iter().flatten().next().or(guard.as_ref());
         let address = first.and_then(socket::address).unwrap_or(wanted.address);
         let mut order = recorded.without(&lost);
+        // What is in force was made for a larger group, and whoever joins may be who it names. Nobody but a guard can change it,
+        // and there is none; so a helper joins that the kernel gives no packet, and points at the only one that is left.
+        let alone = guard.is_none() && slots.iter().flatten().count() == 1;
+        let helper = alone.then(|| wanted.helper(address)).transpose()?;
         let join = |order: &mut Vec<Role>, role| {
             order.push(role);
             wanted.member(address, role, None)
@@ -109,12 +122,14 @@ impl Group {
         };
         let [a, b] = slots;
         let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
+        // As it leaves, the one that joined after it takes its place.
+        helper.into_iter().for_each(|helper| leave_group(wanted, helper));
         let guard = match guard {
             Some(guard) => guard,
             None => join(&mut order, Role::Guard)?,
         };
         let expected = Order::of(&order).unwrap_or(recorded);
-        let mut group = Self::of(wanted, address, routing, slots, guard, recorded);
+        let mut group = Self::of(wanted, address, routing, slots, guard, expected);
         adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
         Ok(group)
     }
@@ -133,7 +148,7 @@ impl Group {
     }
 
     /// Finds the members, with a new guard where the old one is not last, and routes. Says whether they were not where expected.
-    fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
+    pub(super) fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
         let found = match self.search(expected, whole)? {
             Some(order) => order,
             None => {
@@ -147,7 +162,7 @@ impl Group {
         Ok(found != expected)
     }
 
-    /// Looks for the members. Everybody else is routed by the order that was in force, as if nobody looked.
+    /// Looks for the members. Everybody else is routed as if nobody looked, by the order as far as it is known.
     fn search(&self, expected: Order, whole: bool) -> Result<Option<Order>, OpenError> {
         let search = || -> io::Result<Option<Order>> {
             let rest = || self.program(self.routing, self.order);
@@ -160,16 +175,35 @@ impl Group {
     /// Replaces the guard. When a single member has left and come back as the last, the old guard stands in its hole; as it goes,
     /// that member moves back where it was, so the program in force stays right all the time.
     fn new_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        if let Some(old) = self.guard.take() {
-            let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
-            // A copy there would keep the old guard in the group.
-            store.remove(&label.to_string()).map_err(OpenError::Store)?;
-            if self.is_stream() {
-                // Whoever else holds a copy, this takes it out of the group. It fails only where it is out already.
-                let _ = shutdown(old.as_raw_fd(), Shutdown::Both);
-            }
-        }
+        self.remove_guard(store)?;
+        self.add_guard()
+    }
+
+    /// Takes the guard out of the group.
+    pub(super) fn remove_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
+        let Some(old) = self.guard.take() else { return Ok(()) };
+        let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
+        leave(&self.wanted, &label, old, store)
+    }
+
+    /// A guard joins as the last.
+    pub(super) fn add_guard(&mut self) -> Result<(), OpenError> {
         self.guard = Some(self.wanted.member(self.address, Role::Guard, None)?);
         Ok(())
+    }
+}
+
+/// Takes a socket out of its group, whoever else has a copy. A datagram socket leaves only when all copies are closed.
+pub(super) fn leave(wanted: &Wanted, label: &Label, fd: OwnedFd, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    // A copy there would keep it in the group.
+    store.remove(&label.to_string()).map_err(OpenError::Store)?;
+    leave_group(wanted, fd);
+    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
+}
+
+fn leave_group(wanted: &Wanted, fd: OwnedFd) {
+    if wanted.kind() == SockType::Stream {
+        // It fails only where it is out already.
+        let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
     }
 }

@@ -18,6 +18,14 @@ impl Slot {
     /// Both slots.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
 
+    /// Its place in an array of both.
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+
     /// The slot that this one is not.
     pub const fn other(self) -> Self {
         match self {
@@ -34,6 +42,15 @@ impl fmt::Display for Slot {
             Self::B => "b",
         })
     }
+}
+
+/// Who inherits the sockets of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heir {
+    /// The version that had them last: what it did to them, it would do again.
+    Same,
+    /// Another version, or nobody knows which had them.
+    Other,
 }
 
 /// Where new connections go. Connections that were made stay with the instance that accepted them.

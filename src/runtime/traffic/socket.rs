@@ -31,9 +31,14 @@ pub(super) fn inet(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     Ok(socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
+/// A unix socket that is bound to nothing, closed on exec.
+pub(super) fn unix() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
 /// A unix socket that listens on `path`, closed on exec.
 pub(super) fn unix_listener(path: &Path) -> io::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let fd = unix()?;
     bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     listen(&fd)?;
     Ok(fd)
@@ -133,11 +138,69 @@ fn get<T: Plain>(fd: &impl AsRawFd, level: c_int, option: c_int) -> io::Result<T
     Ok(unsafe { value.assume_init() })
 }
 
+/// Sets an option to these bytes.
+pub(super) fn set_bytes(fd: &impl AsRawFd, level: c_int, option: c_int, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which lives through the call.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), value.len() as socklen_t) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The bytes of an option, at most `max`; `None` where the socket has no such option.
+pub(super) fn get_bytes(fd: &impl AsRawFd, level: c_int, option: c_int, max: usize) -> Option<Vec<u8>> {
+    let mut value = vec![0_u8; max];
+    let mut length = max as socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which has that many.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast::<c_void>(), &raw mut length)
+    };
+    value.truncate(length as usize);
+    (result == 0).then_some(value)
+}
+
+/// The protocol of an internet socket.
+pub(super) fn protocol(fd: &impl AsRawFd) -> Option<c_int> {
+    number(fd, libc::SO_PROTOCOL)
+}
+
+/// Whether it is of IP version 6.
+pub(super) fn is_v6(fd: &impl AsRawFd) -> bool {
+    number(fd, libc::SO_DOMAIN) == Some(libc::AF_INET6)
+}
+
+/// Whether it is a unix socket.
+pub(super) fn is_unix(fd: &impl AsRawFd) -> bool {
+    number(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+}
+
+fn number(fd: &impl AsRawFd, option: c_int) -> Option<c_int> {
+    let bytes = get_bytes(fd, libc::SOL_SOCKET, option, size_of::<c_int>())?;
+    Some(c_int::from_ne_bytes(bytes.try_into().ok()?))
+}
+
 /// Makes the program steer the whole group: the switch.
 pub(super) fn attach(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     Ok(nix::sys::socket::setsockopt(fd, sockopt::AttachReusePortCbpf, &program)?)
+}
+
+/// Makes the kernel drop every packet for this socket, as if it had been lost on the way.
+pub(super) fn deafen(fd: &OwnedFd) -> io::Result<()> {
+    let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as socklen_t;
+    // SAFETY: the pointer and the length describe `program`, and that `nothing`; both live through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast::<c_void>(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Forbids everybody who holds this socket to steer the group through it. Cannot be undone.
@@ -152,6 +215,12 @@ pub(super) fn set_nonblocking(fd: &impl AsFd, on: bool) -> io::Result<()> {
     if wanted != flags {
         fcntl(fd, FcntlArg::F_SETFL(wanted))?;
     }
+    Ok(())
+}
+
+/// Gives the open file description the flags of a new socket: calls wait, and no signal tells of anything.
+pub(super) fn clear_flags(fd: &impl AsFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(())
 }
 

@@ -1,16 +1,18 @@
 //! Runs a blueprint and builds its commit.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::version::{build_version, progress};
-use super::words::{last_words, reason};
+use super::words::{Failed, last_words, reason};
 use crate::blueprint::library::Library;
-use crate::blueprint::{self, Checkpoint, Decision, Finding, Job, Outcome, StageEvent, StageEventKind};
+use crate::blueprint::{self, Blame, Checkpoint, Decision, Finding, Job, Outcome, StageEvent, StageEventKind};
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
-use crate::lifecycle::Event;
+use crate::lifecycle::{Event, Fault};
 use crate::nix::{Derivation, RealiseOptions};
-use crate::source::{Mirror, ObjectId};
+use crate::redact::Secrets;
+use crate::report::chain;
+use crate::source::ObjectId;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
@@ -52,33 +54,80 @@ pub struct BuildOrder {
 
 /// Answers `Effect::Build`.
 pub async fn build(tools: Arc<Tools>, order: BuildOrder, inputs: Inputs) -> Option<Event> {
-    let evolution = order.evolution.clone();
-    Some(match make(&tools, &order, &inputs).await {
+    let bench = Bench { tools: &tools, inputs: &inputs, candidate: &order.candidate, built: Mutex::default() };
+    Some(match make(&bench, &order).await {
         Ok(event) => event,
-        Err(reason) => Event::BuildFailed { evolution, reason },
+        Err((Failed { reason, blame }, commit)) => {
+            let fault = bench.fault(blame, commit.as_ref()).await;
+            Event::BuildFailed { evolution: order.evolution, reason, fault }
+        }
     })
 }
 
-async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Event, String> {
-    let source = |error: crate::source::Error| reason(&error, error.hint());
+/// A failure, with the commit that it is about where there was one.
+type About = (Failed, Option<ObjectId>);
+
+async fn make(bench: &Bench<'_>, order: &BuildOrder) -> Result<Event, About> {
+    let (job, checkpoint) = prepare(bench, order).await.map_err(|failed| (failed, None))?;
+    let mut journal = Checkpoints { evolution: order.evolution.clone(), inputs: bench.inputs.clone() };
+    let outcome = blueprint::run(&job, checkpoint, bench, &mut journal).await;
+    let outcome = outcome.map_err(|error| {
+        let blame = error.blame();
+        (Failed { reason: reason(&error, error.hint()), blame }, None)
+    })?;
+    match outcome {
+        Outcome::Done { commit } => {
+            let built = built(bench, order, &job, &commit).await;
+            built.map_err(|failed| (failed, Some(commit)))
+        }
+        Outcome::Unchanged { commit } => Ok(Event::Built {
+            evolution: order.evolution.clone(),
+            version: Version { rev: commit.to_string(), ..order.active.clone() },
+            base_rev: order.active.rev.clone(),
+            files_changed: Vec::new(),
+        }),
+        Outcome::Failed { stage, reason, blame, commit } => {
+            let reason = format!("stage {stage} of the blueprint {}: {reason}", order.blueprint);
+            Err((Failed { reason, blame }, Some(commit)))
+        }
+        Outcome::Paused { stage, checkpoint } => match serde_json::to_string(&*checkpoint) {
+            Ok(checkpoint) => Ok(Event::BuildPaused { evolution: order.evolution.clone(), stage, checkpoint }),
+            Err(error) => Err((Failed::of_machine(format!("the checkpoint cannot be written: {error}")), None)),
+        },
+    }
+}
+
+async fn prepare(bench: &Bench<'_>, order: &BuildOrder) -> Result<(Job, Option<Checkpoint>), Failed> {
+    let tools = bench.tools;
     let library = Library::new(tools.config.blueprints.directory.clone());
-    let (recipe, _) = library.find(&order.blueprint).map_err(|error| reason(&error, error.hint()))?;
-    let active = ObjectId::parse(&order.active.rev).ok_or_else(|| format!("{} is no commit", order.active.rev))?;
-    tools.mirror.keep_active(&active).await.map_err(source)?;
+    let (recipe, _) = library.find(&order.blueprint).map_err(|error| Failed::of_maker(reason(&error, error.hint())))?;
+    let active = ObjectId::parse(&order.active.rev);
+    let active = active.ok_or_else(|| Failed::of_machine(format!("{} is no commit", order.active.rev)))?;
+    tools.mirror.keep_active(&active).await?;
     let followed = match &order.rev {
-        Some(rev) => Some(tools.mirror.resolve(rev).await.map_err(source)?),
-        None if order.incident.is_none() => Some(tools.mirror.fetch().await.map_err(source)?),
+        Some(rev) => Some(tools.mirror.resolve(rev).await?),
+        None if order.incident.is_none() => Some(tools.mirror.fetch().await?),
         None => None,
     };
+    if let Some(commit) = &followed {
+        let (rev, tree) = (commit.to_string(), tools.mirror.tree(commit).await?.to_string());
+        let aimed = Event::Aimed { evolution: order.evolution.clone(), rev, tree };
+        // The loop is gone only when everything ends.
+        let _ = bench.inputs.send(Input::Event(aimed)).await;
+    }
     let mut checkpoint: Option<Checkpoint> = match &order.checkpoint {
         Some(text) => {
-            Some(serde_json::from_str(text).map_err(|error| format!("the checkpoint is unreadable: {error}"))?)
+            let read = serde_json::from_str(text);
+            Some(read.map_err(|error| Failed::of_machine(format!("the checkpoint is unreadable: {error}")))?)
         }
         None => None,
     };
     if let Some(checkpoint) = checkpoint.as_mut().filter(|_| order.approved) {
         checkpoint.decide(&recipe, Decision::Approve);
     }
+    // A key in a file may be a new one by now.
+    let config = tools.config.clone();
+    let secrets = tokio::task::spawn_blocking(move || Secrets::new(config.all_secrets())).await;
     let job = Job {
         run_id: format!("{}-{}", order.evolution, order.candidate),
         blueprint: recipe,
@@ -93,34 +142,16 @@ async fn make(tools: &Tools, order: &BuildOrder, inputs: &Inputs) -> Result<Even
         agents: tools.config.agents.clone(),
         commands: tools.config.commands.clone(),
         state_dir: tools.paths.state().to_owned(),
+        secrets: secrets.unwrap_or_else(|_| tools.secrets.clone()),
         timeout: tools.config.blueprints.timeout,
     };
-    let bench = Bench { tools, inputs, candidate: &order.candidate };
-    let mut journal = Checkpoints { evolution: order.evolution.clone(), inputs: inputs.clone() };
-    let outcome = blueprint::run(&job, checkpoint, &bench, &mut journal).await;
-    match outcome.map_err(|error| reason(&error, error.hint()))? {
-        Outcome::Done { commit } => built(tools, order, &job, &commit, inputs).await,
-        Outcome::Failed { stage, reason } => {
-            Err(format!("stage {stage} of the blueprint {}: {reason}", order.blueprint))
-        }
-        Outcome::Paused { stage, checkpoint } => Ok(Event::BuildPaused {
-            evolution: order.evolution.clone(),
-            stage,
-            checkpoint: serde_json::to_string(&*checkpoint).map_err(|error| error.to_string())?,
-        }),
-    }
+    Ok((job, checkpoint))
 }
 
-async fn built(
-    tools: &Tools,
-    order: &BuildOrder,
-    job: &Job,
-    commit: &ObjectId,
-    inputs: &Inputs,
-) -> Result<Event, String> {
-    let reference = Mirror::candidate_ref(&order.candidate);
-    let version = build_version(tools, commit, &reference, &order.candidate.0, inputs).await?;
-    let changed = tools.mirror.changed(&job.active, commit).await.map_err(|error| reason(&error, error.hint()))?;
+async fn built(bench: &Bench<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
+    let tools = bench.tools;
+    let version = bench.version(commit).await?;
+    let changed = tools.mirror.changed(&job.active, commit).await?;
     let files_changed: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
     let candidate = CandidateRuntime {
         schema: SCHEMA.to_owned(),
@@ -138,6 +169,11 @@ async fn built(
     objects::keep(&tools.paths, &order.candidate.0, &candidate).await;
     let (evolution, base_rev) = (order.evolution.clone(), order.active.rev.clone());
     Ok(Event::Built { evolution, version, base_rev, files_changed })
+}
+
+/// What one task alone writes holds whatever a panic left of it.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Stage events become journal records of the lifecycle.
@@ -171,27 +207,53 @@ struct Bench<'a> {
     tools: &'a Tools,
     inputs: &'a Inputs,
     candidate: &'a CandidateId,
+    /// The commit that was built last, and as which store path.
+    built: Mutex<Option<(ObjectId, String)>>,
 }
 
 impl Bench<'_> {
+    /// Evaluates and builds the package of a commit.
+    async fn version(&self, commit: &ObjectId) -> Result<Version, Failed> {
+        let version = build_version(self.tools, commit, &self.candidate.0, self.inputs).await?;
+        *lock(&self.built) = Some((commit.clone(), version.store_path.clone()));
+        Ok(version)
+    }
+
+    /// Whose failure it is, with the content where it is the content's.
+    async fn fault(&self, blame: Blame, commit: Option<&ObjectId>) -> Fault {
+        let Some(commit) = commit.filter(|_| blame == Blame::Content) else {
+            return if blame == Blame::Machine { Fault::Machine } else { Fault::Maker };
+        };
+        let built = lock(&self.built).clone().filter(|(of, _)| of == commit);
+        let store_path = built.map(|(_, store_path)| store_path).unwrap_or_default();
+        match self.tools.mirror.tree(commit).await {
+            Ok(tree) => Fault::Content { tree: tree.to_string(), store_path },
+            Err(error) => {
+                tracing::warn!(error = chain(&error), %commit, "cannot tell the files of a commit that failed");
+                Fault::Machine
+            }
+        }
+    }
+
     /// Builds those checks of a commit's flake whose name `wanted` takes.
     async fn checks(&self, commit: &ObjectId, wanted: impl Fn(&str) -> bool) -> Finding {
         let tested = async {
-            let nix = |error: crate::nix::Error| reason(&error, error.hint());
-            let flake = self.tools.flake(commit, &Mirror::candidate_ref(self.candidate)).map_err(nix)?;
-            let root = self.tools.roots.path(&format!("{}-tests", self.candidate)).map_err(nix)?;
-            let found = self.tools.nix().await.map_err(nix)?.evaluate_checks(&flake, Some(&root)).await;
-            let all = found.map_err(nix)?;
-            let mut failed = Vec::new();
-            let mut drvs = Vec::new();
+            let flake = self.tools.flake(commit).await?;
+            let root = self.tools.roots.path(&format!("{}-tests", self.candidate))?;
+            let all = self.tools.nix().await?.evaluate_checks(&flake, Some(&root)).await?;
+            let (mut failed, mut drvs) = (Vec::new(), Vec::new());
             for (name, derivation) in all.into_iter().filter(|(name, _)| wanted(name)) {
                 match derivation {
                     Some(derivation) => drvs.push((name, derivation)),
-                    None => failed.push((name, "it does not evaluate".to_owned())),
+                    None => {
+                        let log = "it does not evaluate".to_owned();
+                        failed.push(FailedCheck { name, log, blame: Blame::Content });
+                    }
                 }
             }
+            let count = drvs.len() + failed.len();
             self.build_checks(&drvs, &mut failed).await?;
-            Ok::<_, String>((drvs.len() + failed.len(), failed))
+            Ok::<_, Failed>((count, failed))
         };
         match tested.await {
             Ok((count, failed)) if failed.is_empty() => {
@@ -200,22 +262,23 @@ impl Bench<'_> {
             Ok((count, failed)) => {
                 let told = failed.iter().take(CHECKS_TOLD);
                 let told: Vec<String> =
-                    told.map(|(name, log)| format!("{name}{}", last_words(log.as_bytes()))).collect();
+                    told.map(|check| format!("{}{}", check.name, last_words(check.log.as_bytes()))).collect();
                 let more = failed.len().saturating_sub(CHECKS_TOLD);
                 let more = if more > 0 { format!(", and {more} more") } else { String::new() };
                 let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), told.join(", "));
-                let logs = failed.iter().map(|(name, log)| format!("== {name}\n{log}\n"));
-                Finding { ok: false, summary, log: logs.collect(), product: None }
+                let logs = failed.iter().map(|check| format!("== {}\n{}\n", check.name, check.log));
+                // One that really said no is enough.
+                let said_no = failed.iter().any(|check| check.blame == Blame::Content);
+                let blame = if said_no { Blame::Content } else { Blame::Machine };
+                Finding { ok: false, summary, log: logs.collect(), product: None, blame }
             }
-            Err(why) => Finding { ok: false, summary: why.clone(), log: why, product: None },
+            Err(Failed { reason, blame }) => {
+                Finding { ok: false, summary: reason.clone(), log: reason, product: None, blame }
+            }
         }
     }
 
-    async fn build_checks(
-        &self,
-        drvs: &[(String, Derivation)],
-        failed: &mut Vec<(String, String)>,
-    ) -> Result<(), String> {
+    async fn build_checks(&self, drvs: &[(String, Derivation)], failed: &mut Vec<FailedCheck>) -> Result<(), Failed> {
         if drvs.is_empty() {
             return Ok(());
         }
@@ -223,31 +286,39 @@ impl Bench<'_> {
         let options = RealiseOptions { jobs: Tools::jobs(), timeout, silence: timeout, total: timeout, root: None };
         let all: Vec<Derivation> = drvs.iter().map(|(_, derivation)| derivation.clone()).collect();
         let progress = Some(progress(self.inputs));
-        let nix = self.tools.nix().await.map_err(|error| reason(&error, error.hint()))?;
-        let realised = nix.realise(&all, &options, progress).await.map_err(|error| reason(&error, error.hint()))?;
+        let nix = self.tools.nix().await?;
+        let realised = nix.realise(&all, &options, progress).await?;
         for ((name, derivation), outcome) in drvs.iter().zip(&realised.outcomes) {
             if let Some(failure) = &outcome.failure {
                 let log = nix.log(&derivation.drv, LOG_BYTES).await.ok().flatten().unwrap_or_default();
-                failed.push((name.clone(), format!("{}\n{}", failure.message, String::from_utf8_lossy(&log))));
+                let log = format!("{}\n{}", failure.message, String::from_utf8_lossy(&log));
+                let blame = if failure.is_of_the_build() { Blame::Content } else { Blame::Machine };
+                failed.push(FailedCheck { name: name.clone(), log, blame });
             }
         }
         Ok(())
     }
 }
 
+/// A check of the flake that has no output.
+struct FailedCheck {
+    name: String,
+    log: String,
+    blame: Blame,
+}
+
 impl blueprint::Workbench for Bench<'_> {
     async fn build(&self, commit: &ObjectId) -> Finding {
-        let reference = Mirror::candidate_ref(self.candidate);
-        match build_version(self.tools, commit, &reference, &self.candidate.0, self.inputs).await {
+        match self.version(commit).await {
             Ok(version) => Finding {
                 ok: true,
                 summary: format!("built {}", version.store_path),
-                log: String::new(),
                 product: Some(version.store_path),
+                ..Finding::default()
             },
-            Err(why) => {
-                let summary = why.lines().next().unwrap_or_default().to_owned();
-                Finding { ok: false, summary, log: why, product: None }
+            Err(Failed { reason, blame }) => {
+                let summary = reason.lines().next().unwrap_or_default().to_owned();
+                Finding { ok: false, summary, log: reason, product: None, blame }
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::interface::types::{
 };
 use crate::lifecycle::Event;
 use crate::report::chain;
-use crate::runtime::logs::Log;
+use crate::supervisor::logfiles::SlotLog;
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
@@ -35,7 +35,7 @@ pub struct DiagnosisFacts {
     /// The incident.
     pub incident: Option<RuntimeIncident>,
     /// Active's log.
-    pub log: Option<Arc<Log>>,
+    pub log: Option<SlotLog>,
     /// How Active ended last, if it did.
     pub exit_status: Option<String>,
     /// Health reports, oldest first.
@@ -58,9 +58,9 @@ pub async fn diagnose(tools: Arc<Tools>, evolution: EvolutionId, facts: Diagnosi
 
 /// Collects the evidence, replays what led to the incident against Active in a sandbox, and writes it all down.
 pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
-    let log_tail = match &facts.log {
-        Some(log) => Some(log.tail(LOG_BYTES).await),
-        None => None,
+    let log_tail = match (&facts.log, &facts.active) {
+        (Some(log), Some(active)) => Some(log.tail(&active.store_path, LOG_BYTES).await),
+        _ => None,
     };
     let reproduction_runs = match (&facts.incident, &facts.active, &log_tail) {
         (Some(incident), Some(active), Some(log)) => reproduce(tools, incident, active, log, facts.at).await,
@@ -84,6 +84,7 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
         source: facts.active,
         memory: facts.memory,
         reproduction_runs,
+        secrets: tools.secrets.clone(),
     };
     let collected = diagnosis::collect(request, ask).await;
     objects::keep(&tools.paths, &facts.id.0, &collected.context).await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::words::reason;
 use crate::lifecycle::Event;
 use crate::supervisor::tools::Tools;
-use crate::supervisor::versions;
 
 /// Makes a generation for a store path, and the link that a rollback to `current` needs, while there is time.
 pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: Option<u64>) -> Option<Event> {
@@ -26,41 +25,13 @@ pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: 
     })
 }
 
-/// Deletes old generations, and lets go of what only they needed.
-pub async fn prune(tools: &Tools, keep: usize, in_use: Vec<u64>, current: Option<&str>) {
+/// Deletes old generations.
+pub async fn prune(tools: &Tools, keep: usize, in_use: Vec<u64>) {
     let profile = tools.profile.clone();
     // It may wait for another program's lock.
     match tokio::task::spawn_blocking(move || profile.prune(keep, &in_use)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!("old generations are kept: {}", crate::report::chain(&error)),
         Err(error) => tracing::warn!("old generations are kept: {error}"),
-    }
-    if current.is_none()
-        && let Ok(generations) = tools.profile.generations()
-    {
-        let kept: Vec<_> = generations.into_iter().map(|generation| generation.path).collect();
-        versions::prune(&tools.paths, &kept);
-    }
-    drop_candidates(tools, current).await;
-}
-
-/// Lets go of the roots of candidates other than `current`: what was promoted has a generation.
-async fn drop_candidates(tools: &Tools, current: Option<&str>) {
-    let roots = match tools.roots.list() {
-        Ok(roots) => roots,
-        Err(error) => {
-            tracing::warn!(error = crate::report::chain(&error), "cannot list the roots");
-            return;
-        }
-    };
-    for name in roots.into_keys() {
-        let candidate = name.starts_with("cand_") || name.starts_with("first");
-        let needed = current.is_some_and(|current| name.starts_with(current));
-        if candidate
-            && !needed
-            && let Err(error) = tools.roots.remove(&name)
-        {
-            tracing::warn!(error = crate::report::chain(&error), name, "cannot remove a root");
-        }
     }
 }

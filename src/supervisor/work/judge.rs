@@ -18,7 +18,7 @@ use crate::interface::types::{
 use crate::lifecycle::{Event, ReportDigest};
 use crate::nix::{FlakeRef, Progress};
 use crate::report::chain;
-use crate::source::{Mirror, ObjectId};
+use crate::source::ObjectId;
 use crate::supervisor::clock::Clock;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
@@ -130,9 +130,8 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     let commit = |rev: &str| ObjectId::parse(rev).ok_or_else(|| format!("{rev} is no commit"));
     let (candidate, active) = (commit(&order.version.rev)?, commit(&order.active.rev)?);
     tools.mirror.keep_active(&active).await.map_err(source)?;
-    let candidate_ref = Mirror::candidate_ref(&order.candidate);
-    let candidate_flake = tools.flake(&candidate, &candidate_ref).map_err(|error| chain(&error))?;
-    let active_flake = tools.flake(&active, Mirror::active_ref()).map_err(|error| chain(&error))?;
+    let candidate_flake = tools.flake(&candidate).await.map_err(|failed| failed.reason)?;
+    let active_flake = tools.flake(&active).await.map_err(|failed| failed.reason)?;
     let directories = tools.config.validation.golden.clone();
     let golden = tokio::task::spawn_blocking(move || golden_facts(&directories));
     let golden = golden.await.map_err(|error| format!("the golden runs were not read: {error}"))??;

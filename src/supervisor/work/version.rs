@@ -1,6 +1,7 @@
 //! From a commit to a store path, with its progress told.
 
-use super::words::{HINT, last_words, reason};
+use super::words::{Failed, HINT, last_words};
+use crate::blueprint::Blame;
 use crate::interface::types::Version;
 use crate::nix::{Derivation, Progress, RealiseOptions};
 use crate::source::ObjectId;
@@ -16,27 +17,25 @@ const LOG_TAIL_BYTES: usize = 4 << 10;
 pub(super) async fn build_version(
     tools: &Tools,
     commit: &ObjectId,
-    reference: &str,
     root: &str,
     inputs: &Inputs,
-) -> Result<Version, String> {
-    let nix = |error: crate::nix::Error| reason(&error, error.hint());
-    let flake = tools.flake(commit, reference).map_err(nix)?;
-    let drv_root = tools.roots.path(&format!("{root}-drv")).map_err(nix)?;
+) -> Result<Version, Failed> {
+    let flake = tools.flake(commit).await?;
+    let drv_root = tools.roots.path(&format!("{root}-drv"))?;
     let package = &tools.config.runtime.package;
     let by_hand = |error: crate::nix::Error| {
         let hint = error.hint().unwrap_or_else(|| {
             let source = &tools.config.runtime.source;
             format!("see it in full: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
         });
-        reason(&error, Some(hint))
+        Failed::of_nix(&error, Some(hint))
     };
-    let driver = tools.nix().await.map_err(nix)?;
+    let driver = tools.nix().await?;
     let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
     realise(tools, &derivation, root, inputs).await?;
     // The record that names it is on disk at once, and what it names must be.
-    driver.sync().await.map_err(nix)?;
-    let tree = tools.mirror.tree(commit).await.map_err(|error| reason(&error, error.hint()))?;
+    driver.sync().await?;
+    let tree = tools.mirror.tree(commit).await?;
     let version = Version {
         store_path: derivation.out.display().to_string(),
         rev: commit.to_string(),
@@ -48,24 +47,23 @@ pub(super) async fn build_version(
 }
 
 /// Builds one derivation, with its progress told and its log in the reason of a failure.
-async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &Inputs) -> Result<(), String> {
-    let nix = |error: crate::nix::Error| reason(&error, error.hint());
+async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &Inputs) -> Result<(), Failed> {
     let options = RealiseOptions {
         jobs: Tools::jobs(),
         timeout: tools.config.blueprints.timeout,
         silence: tools.config.blueprints.timeout,
         total: tools.config.blueprints.timeout,
-        root: Some(tools.roots.path(root).map_err(nix)?),
+        root: Some(tools.roots.path(root)?),
     };
-    let driver = tools.nix().await.map_err(nix)?;
-    let realised =
-        driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await.map_err(nix)?;
+    let driver = tools.nix().await?;
+    let realised = driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let said = last_words(&log);
     let hint = failure.hint(&derivation.drv).unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
     // One line for a person; whoever repairs it is told the end of the log too.
-    Err(format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end()))
+    let reason = format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
+    Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })
 }
 
 /// Tells progress to the loop, which tells whoever listens.

@@ -1,5 +1,6 @@
 //! Why work failed, in one line for a person.
 
+use crate::blueprint::Blame;
 use crate::report::chain;
 
 /// Lines and characters of them that a reason tells: the error, not the way to it.
@@ -8,6 +9,48 @@ const WORDS_CHARS: usize = 300;
 
 /// Stands between what failed and the next step, in a reason of one line.
 pub const HINT: &str = "; hint: ";
+
+/// Why work failed, and whose failure it is.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The reason, for a person.
+    pub reason: String,
+    /// Whose it is.
+    pub blame: Blame,
+}
+
+impl Failed {
+    /// Nobody's fault but the machine's.
+    pub fn of_machine(reason: String) -> Self {
+        Self { reason, blame: Blame::Machine }
+    }
+
+    /// The operator's blueprint or wish cannot be followed.
+    pub fn of_maker(reason: String) -> Self {
+        Self { reason, blame: Blame::Maker }
+    }
+}
+
+impl From<crate::source::Error> for Failed {
+    fn from(error: crate::source::Error) -> Self {
+        Self { reason: reason(&error, error.hint()), blame: Blame::of_source(&error) }
+    }
+}
+
+impl From<crate::nix::Error> for Failed {
+    fn from(error: crate::nix::Error) -> Self {
+        let hint = error.hint();
+        Self::of_nix(&error, hint)
+    }
+}
+
+impl Failed {
+    /// What Nix said, with this next step.
+    pub fn of_nix(error: &crate::nix::Error, hint: Option<String>) -> Self {
+        let blame = if error.is_of_the_flake() { Blame::Content } else { Blame::Machine };
+        Self { reason: reason(error, hint), blame }
+    }
+}
 
 /// Why work failed, for a person, with the next step where there is one.
 pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> String {

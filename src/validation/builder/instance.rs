@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use super::Infrastructure;
 use super::confine::{self, Exec};
 use super::job::Subject;
+use crate::config::StopMode;
 use crate::http::Address;
 use crate::validation::checks::{InstanceSpec, ListenKind, Probe};
 
@@ -39,6 +40,8 @@ const OUTPUT_END: Duration = Duration::from_millis(200);
 pub(crate) struct Instance {
     main: Pid,
     ended: Option<String>,
+    /// Whether there is a child of this process beside it.
+    others: bool,
     /// Whether it was asked to finish.
     asked: bool,
     listeners: Vec<Listener>,
@@ -49,8 +52,12 @@ pub(crate) struct Instance {
     collector: tokio::task::JoinHandle<()>,
     /// When it was started.
     pub started: Instant,
-    /// The bound from SIGTERM to its end.
+    /// The bound from the stop signal to its end.
     stop_timeout: Duration,
+    /// What asks it to finish.
+    stop_signal: Signal,
+    /// Who of it is asked.
+    stop_mode: StopMode,
 }
 
 /// A socket that the instance inherited and the judge holds too.
@@ -100,6 +107,10 @@ impl Instance {
         } else {
             None
         };
+        let stop_signal = spec.stop_signal.parse().map_err(|_| Infrastructure::Attribute {
+            name: "stop_signal",
+            reason: format!("{:?} is no signal", spec.stop_signal),
+        })?;
         let Some((program, args)) = spec.command.split_first() else { return Ok(Err("its command is empty".into())) };
         let (reader, writer) =
             pipe2(OFlag::O_CLOEXEC).map_err(|errno| Infrastructure::system("make a pipe")(errno.into()))?;
@@ -125,6 +136,7 @@ impl Instance {
         Ok(Ok(Self {
             main,
             ended: None,
+            others: false,
             asked: false,
             listeners,
             notify,
@@ -132,6 +144,8 @@ impl Instance {
             collector,
             started: Instant::now(),
             stop_timeout,
+            stop_signal,
+            stop_mode: spec.stop_mode,
         }))
     }
 
@@ -154,6 +168,7 @@ impl Instance {
                 self.ended = Some(how);
             }
         };
+        self.others = others;
         // It went into the background, where nobody would watch it.
         let by_itself = self.ended.as_mut().filter(|how| !self.asked && how.ends_with("exit code 0"));
         if others && let Some(how) = by_itself {
@@ -176,10 +191,30 @@ impl Instance {
     pub(crate) async fn stop(&mut self) -> Option<(String, Duration)> {
         let asked = Instant::now();
         self.asked = true;
+        // Process 1 of a PID namespace reaches every process in it. Elsewhere the group stands for the tree.
+        let whole = self.stop_mode == StopMode::ControlGroup && std::process::id() == 1;
+        let asked_to = match self.stop_mode {
+            StopMode::ControlGroup if whole => kill(Pid::from_raw(-1), self.stop_signal),
+            StopMode::ControlGroup => killpg(self.main, self.stop_signal),
+            StopMode::Mixed => kill(self.main, self.stop_signal),
+        };
         // It may have ended by itself just now: then there is nothing to ask.
-        let _ = killpg(self.main, Signal::SIGTERM);
+        let _ = asked_to;
         let bound = self.stop_timeout;
-        tokio::time::timeout(bound, self.end()).await.ok().map(|how| (how, asked.elapsed()))
+        let all = async {
+            let how = self.end().await;
+            while whole && self.others {
+                tokio::time::sleep(LOOK).await;
+                self.ended();
+            }
+            how
+        };
+        tokio::time::timeout(bound, all).await.ok().map(|how| (how, asked.elapsed()))
+    }
+
+    /// The signal that asks it to finish.
+    pub(crate) fn stop_signal(&self) -> Signal {
+        self.stop_signal
     }
 
     /// The end of what it printed, for a person.

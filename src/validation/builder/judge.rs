@@ -93,13 +93,14 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
         let word = Word::new(Verdict::Fail, format!("ready after {} ms, it {how}", ms(took)));
         return Ok(word.details(instance.tail().await).figure("ready_ms", ms(took)));
     }
+    let signal = instance.stop_signal();
     let word = match instance.stop().await {
-        None => Word::new(Verdict::Fail, format!("it did not stop within {} ms of SIGTERM", spec.stop_timeout_ms)),
-        Some((how, _)) if how.contains("by signal") && !how.contains("SIGTERM") => {
+        None => Word::new(Verdict::Fail, format!("it did not stop within {} ms of {signal}", spec.stop_timeout_ms)),
+        Some((how, _)) if how.contains("by signal") && !how.contains(signal.as_str()) => {
             Word::new(Verdict::Fail, format!("asked to finish, it {how}"))
         }
         Some((how, stopped)) => {
-            let summary = format!("ready after {} ms; on SIGTERM it {how} after {} ms", ms(took), ms(stopped));
+            let summary = format!("ready after {} ms; on {signal} it {how} after {} ms", ms(took), ms(stopped));
             Word::new(Verdict::Pass, summary).figure("stop_ms", ms(stopped))
         }
     };

@@ -1,4 +1,4 @@
-//! Takes secrets out of text and JSON before anything is stored for a blueprint.
+//! Takes secrets out of text and JSON: those that are known by their value, then what looks like one.
 //!
 //! Line by line, so that the structure of a log stays. A line is looked at closely only where it holds one of a rule's
 //! cheap marks; the expressions are linear in the length of the line (crate `regex`), so no log can make this slow.
@@ -9,6 +9,8 @@ use std::cell::OnceCell;
 
 use regex::{Captures, Regex};
 use serde_json::Value;
+
+use super::secrets::Secrets;
 
 /// What stands where a secret was.
 pub const REDACTED: &str = "[redacted]";
@@ -116,6 +118,7 @@ const SHAPES: [Shape; 5] = [
 pub struct Redactor {
     shapes: [OnceCell<Option<Regex>>; SHAPES.len()],
     keys: OnceCell<Option<Regex>>,
+    known: Secrets,
     count: u64,
 }
 
@@ -125,6 +128,11 @@ impl Redactor {
         Self::default()
     }
 
+    /// One that knows the secrets of the configuration.
+    pub fn knowing(secrets: &Secrets) -> Self {
+        Self { known: secrets.clone(), ..Self::default() }
+    }
+
     /// How many secrets were taken out so far.
     pub fn count(&self) -> u64 {
         self.count
@@ -132,6 +140,9 @@ impl Redactor {
 
     /// The text without its secrets, with the same lines.
     pub fn text(&mut self, text: &str) -> String {
+        let (known, count) = self.known.without(text);
+        self.count += count;
+        let text = known.as_str();
         let mut out = String::with_capacity(text.len());
         let mut inside_key = cut_key(text);
         for line in text.split_inclusive('\n') {
@@ -150,6 +161,15 @@ impl Redactor {
             out.push_str(end);
         }
         out
+    }
+
+    /// Bytes without their secrets; they stay as they are if there are none, text or not.
+    pub fn bytes(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        let mut bytes = bytes;
+        self.count += self.known.take_out(&mut bytes);
+        let known = self.count;
+        let text = self.text(&String::from_utf8_lossy(&bytes));
+        if self.count > known { text.into_bytes() } else { bytes }
     }
 
     /// The value without its secrets: strings as text, and whatever is behind a secret's key.
@@ -287,6 +307,11 @@ fn closing_at(text: &str, closing: &str, escapes: bool) -> Option<usize> {
         }
         from = at + closing.len();
     }
+}
+
+/// Whether the value behind a key is a credential, as far as the two can tell.
+pub fn is_credential(key: &str, value: &str) -> bool {
+    is_secret(key, value)
 }
 
 /// Whether the value behind a key is to be taken out.

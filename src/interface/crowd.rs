@@ -1,0 +1,289 @@
+//! Who has a place among the connections of one socket, and who has to make room.
+//!
+//! A command must find a place whatever others do. So a stream has a place only while there are fewer than
+//! [`STREAMS_MAX`], a caller who is not the owner has a few, and when all are taken, whoever waits for a call of its
+//! caller goes: nothing is lost by that. A call under way is never broken off.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Connections at a time; more wait in the listener's queue. An operator has a handful.
+pub(super) const CONNECTIONS_MAX: usize = 32;
+/// Streams among them: half, so that the other half is for commands.
+pub(super) const STREAMS_MAX: usize = 16;
+/// Connections of one user who neither owns the socket nor is root, and of those who may be an instance's: a terminal that
+/// watches, a command, and room for a script.
+pub(super) const GUEST_CONNECTIONS_MAX: usize = 8;
+
+/// Whose connection it is, as far as places go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// Root's or the owner's.
+    Owner,
+    /// Another user's.
+    Guest(u32),
+    /// Somebody's of whom it is not known whether they may call.
+    Unproven,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// Waits for a call.
+    Waits,
+    /// Is being answered.
+    Calls,
+    /// Gets one reply after the other.
+    Streams,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Entry {
+    whose: Whose,
+    does: Does,
+    leave: Arc<Notify>,
+}
+
+/// All connections of one socket, by the order in which they came to what they do.
+#[derive(Debug, Default)]
+struct Entries {
+    next: u64,
+    by_age: BTreeMap<u64, Entry>,
+}
+
+impl Entries {
+    fn count(&self, of: impl Fn(&Entry) -> bool) -> usize {
+        self.by_age.values().filter(|entry| of(entry)).count()
+    }
+
+    fn add(&mut self, entry: Entry) -> u64 {
+        self.next += 1;
+        self.by_age.insert(self.next, entry);
+        self.next
+    }
+
+    /// The oldest of those who have the most among `of`.
+    fn oldest(&self, of: impl Fn(&Entry) -> bool) -> Option<u64> {
+        let candidates = || self.by_age.iter().filter(|(_, entry)| of(entry));
+        let (age, _) = candidates().min_by_key(|(age, entry)| {
+            let others = candidates().filter(|(_, other)| other.whose == entry.whose).count();
+            (std::cmp::Reverse(others), **age)
+        })?;
+        Some(*age)
+    }
+
+    /// Sends one of `of` away: one who waits, else one who streams.
+    fn make_room(&mut self, of: impl Fn(&Entry) -> bool) -> bool {
+        let waiting = self.oldest(|entry| entry.does == Does::Waits && of(entry));
+        let goes = waiting.or_else(|| self.oldest(|entry| entry.does == Does::Streams && of(entry)));
+        let entry = goes.and_then(|age| self.by_age.remove(&age));
+        if let Some(entry) = &entry {
+            entry.leave.notify_one();
+        }
+        entry.is_some()
+    }
+
+    fn is_full(&self) -> bool {
+        self.by_age.len() >= CONNECTIONS_MAX && self.by_age.values().all(|entry| entry.does == Does::Calls)
+    }
+}
+
+/// The connections of one socket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crowd {
+    entries: Arc<Mutex<Entries>>,
+    changed: Arc<Notify>,
+}
+
+impl Crowd {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when somebody new can have a place. Cancel safe.
+    pub(super) async fn room(&self) {
+        while self.lock().is_full() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// A place, for which another may have to go; `None` where this user has all of its own under way.
+    pub(super) fn enter(&self, whose: Whose) -> Option<Place> {
+        let mut entries = self.lock();
+        let own = |entry: &Entry| entry.whose == whose;
+        if whose != Whose::Owner && entries.count(own) >= GUEST_CONNECTIONS_MAX && !entries.make_room(own) {
+            return None;
+        }
+        if entries.by_age.len() >= CONNECTIONS_MAX && !entries.make_room(|_| true) {
+            return None;
+        }
+        let leave = Arc::new(Notify::new());
+        let age = entries.add(Entry { whose, does: Does::Waits, leave: Arc::clone(&leave) });
+        drop(entries);
+        Some(Place { crowd: self.clone(), age, leave })
+    }
+}
+
+/// A connection's place, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    crowd: Crowd,
+    age: u64,
+    leave: Arc<Notify>,
+}
+
+impl Place {
+    /// Returns when the connection has to go to make room. Cancel safe.
+    pub(super) fn left(&self) -> impl Future<Output = ()> + use<> {
+        let leave = Arc::clone(&self.leave);
+        async move {
+            leave.notified().await;
+            // Asked again, it says the same.
+            leave.notify_one();
+        }
+    }
+
+    /// It waits for a call.
+    pub(super) fn waits(&mut self) {
+        self.does(Does::Waits);
+    }
+
+    /// It is being answered, once or, as a stream, again and again.
+    pub(super) fn calls(&mut self, streams: bool) {
+        if streams {
+            let mut entries = self.crowd.lock();
+            if entries.count(|entry| entry.does == Does::Streams) >= STREAMS_MAX {
+                entries.make_room(|entry| entry.does == Does::Streams);
+            }
+        }
+        self.does(if streams { Does::Streams } else { Does::Calls });
+    }
+
+    /// It is known now whose it is.
+    pub(super) fn belongs_to(&mut self, whose: Whose) {
+        if let Some(entry) = self.crowd.lock().by_age.get_mut(&self.age) {
+            entry.whose = whose;
+        }
+    }
+
+    fn does(&mut self, does: Does) {
+        let mut entries = self.crowd.lock();
+        // One that was sent away has no place any more.
+        if let Some(entry) = entries.by_age.remove(&self.age) {
+            self.age = entries.add(Entry { does, ..entry });
+        }
+        drop(entries);
+        self.crowd.changed.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.crowd.lock().by_age.remove(&self.age);
+        self.crowd.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn is_there(what: impl Future<Output = ()>) -> bool {
+        std::pin::pin!(what).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn has_to_go(place: &Place) -> bool {
+        is_there(place.left())
+    }
+
+    fn gone(places: &[Place]) -> Vec<usize> {
+        places.iter().enumerate().filter(|(_, place)| has_to_go(place)).map(|(nth, _)| nth).collect()
+    }
+
+    #[test]
+    fn who_waits_longest_makes_room_and_who_calls_never() {
+        let crowd = Crowd::default();
+        let mut places: Vec<Place> = (0..CONNECTIONS_MAX).map(|_| crowd.enter(Whose::Owner).unwrap()).collect();
+        places[0].calls(false);
+        places[1].calls(true);
+        places[2].calls(false);
+        places[2].waits();
+        let _new = crowd.enter(Whose::Owner).unwrap();
+        assert_eq!(gone(&places), [3], "0 calls, 1 streams, 2 has waited for less long");
+        places[4..].iter_mut().for_each(|place| place.calls(false));
+        places[2].calls(false);
+        let mut new = crowd.enter(Whose::Owner);
+        assert!(new.is_some(), "the first newcomer waits still");
+        new.as_mut().unwrap().calls(false);
+        assert!(crowd.enter(Whose::Owner).is_some() && has_to_go(&places[1]), "then a stream goes");
+        assert!(!has_to_go(&places[0]));
+    }
+
+    #[test]
+    fn where_all_are_being_answered_the_next_waits_for_the_first_to_end() {
+        let crowd = Crowd::default();
+        let mut places: Vec<Place> = (0..CONNECTIONS_MAX).map(|_| crowd.enter(Whose::Owner).unwrap()).collect();
+        places.iter_mut().for_each(|place| place.calls(false));
+        assert!(crowd.enter(Whose::Owner).is_none() && !is_there(crowd.room()));
+        places.pop();
+        assert!(is_there(crowd.room()) && crowd.enter(Whose::Owner).is_some());
+        assert!(gone(&places).is_empty());
+    }
+
+    #[test]
+    fn streams_leave_half_of_the_places_to_others() {
+        let crowd = Crowd::default();
+        let mut places: Vec<Place> = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            places.push(crowd.enter(Whose::Owner).unwrap());
+            places.last_mut().unwrap().calls(true);
+        }
+        assert_eq!(gone(&places), (0..CONNECTIONS_MAX - STREAMS_MAX).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_guest_makes_room_for_itself_and_the_owner_has_places_left() {
+        let crowd = Crowd::default();
+        let mut owners = crowd.enter(Whose::Owner).unwrap();
+        owners.calls(true);
+        for whose in [Whose::Guest(1000), Whose::Unproven] {
+            let mut guests: Vec<Place> = (0..GUEST_CONNECTIONS_MAX + 2).map(|_| crowd.enter(whose).unwrap()).collect();
+            assert_eq!(gone(&guests), [0, 1], "{whose:?}");
+            guests.iter_mut().for_each(|place| place.calls(false));
+            assert!(crowd.enter(whose).is_none(), "all of its own are under way");
+            // One that has proven itself is counted as what it is.
+            guests[2].belongs_to(Whose::Owner);
+            assert!(crowd.enter(whose).is_some());
+        }
+        assert!(!has_to_go(&owners));
+    }
+
+    #[test]
+    fn of_streams_the_oldest_of_who_has_most_goes() {
+        let crowd = Crowd::default();
+        let mut first = crowd.enter(Whose::Owner).unwrap();
+        first.calls(true);
+        let mut guests: Vec<Place> = Vec::new();
+        for guest in [1, 2, 2, 1, 2] {
+            for _ in 0..3 {
+                guests.push(crowd.enter(Whose::Guest(guest)).unwrap());
+                guests.last_mut().unwrap().calls(true);
+            }
+        }
+        // 2 would have had nine connections.
+        assert_eq!(gone(&guests), [3]);
+        for goes in [None, Some(4)] {
+            let mut last = crowd.enter(Whose::Owner).unwrap();
+            last.calls(true);
+            assert!(!has_to_go(&first) && !has_to_go(&last));
+            assert_eq!(gone(&guests), [3].into_iter().chain(goes).collect::<Vec<_>>());
+            // It stays.
+            std::mem::forget(last);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is decided about a commit or candidate, and how its evolution ends.
+
+use super::effect::Timer;
+use super::state::{
+    Commit, Ended, Evolution, Lifecycle, PUT_OFF_MAX, Phase, PutOff, QUARANTINE_MAX, Quarantined, SETTLED_MAX, Settled,
+};
+use super::step::{Out, SUPERVISOR};
+use crate::interface::types::{MaintenanceAction, Version};
+use crate::time::Timestamp;
+
+/// Doublings of a pause at most; the policy's longest pause comes first.
+const DOUBLINGS_MAX: u64 = 16;
+
+impl Lifecycle {
+    /// Whether what is to be said about these files was said: they are Active's, are built as Active is, or are in
+    /// quarantine.
+    pub(super) fn is_decided(&self, tree: &str) -> bool {
+        let active = self.active.as_ref().map(|active| &active.version);
+        let same_build = |it: &Settled| it.tree == tree && it.same_as.as_ref() == active.map(|it| &it.store_path);
+        active.is_some_and(|active| active.tree == tree)
+            || self.is_quarantined(tree)
+            || self.settled.iter().any(|it| it.same_as.is_some() && same_build(it))
+    }
+
+    /// Whether an evolution about these files ended without a candidate: another one is for an operator to ask for.
+    pub(super) fn is_settled(&self, tree: &str) -> bool {
+        self.settled.iter().any(|it| it.tree == tree && it.same_as.is_none())
+    }
+
+    fn add_settled(&mut self, entry: Settled) {
+        self.settled.retain(|known| known.tree != entry.tree);
+        if self.settled.len() >= SETTLED_MAX {
+            self.settled.pop_front();
+        }
+        self.settled.push_back(entry);
+    }
+
+    /// The candidate's build is Active's own. Nothing was judged, so Active stays the version that it was judged as: its
+    /// commit is what candidates are compared with, and two harmless commits could otherwise take away what one may not.
+    pub(super) fn end_unchanged(&mut self, out: &mut Out, version: Version) {
+        let Some(current) = &self.evolution else { return };
+        if current.incident.is_some() {
+            // It was tried, and what is wrong with Active is wrong still.
+            self.end_rejected(out, SUPERVISOR, "the build is the same as Active's: it repairs nothing".to_owned());
+            return;
+        }
+        let candidate = current.candidate.clone();
+        // It cost no judgement and no traffic, so it does not count in the hour.
+        self.give_back();
+        self.add_settled(Settled { tree: version.tree, candidate, same_as: Some(version.store_path) });
+        self.record(out, MaintenanceAction::Unchanged, SUPERVISOR, "the build is the same as Active's");
+        self.end_evolution(out);
+    }
+
+    /// The evolution under way does not count in the hour.
+    pub(super) fn give_back(&mut self) {
+        let since = self.evolution.as_ref().map(|current| current.since);
+        if since.is_some() && self.recent.back().copied() == since {
+            self.recent.pop_back();
+        }
+    }
+
+    pub(super) fn put_off(&self, of: &str) -> Option<&PutOff> {
+        self.put_off.iter().find(|it| it.of == of)
+    }
+
+    /// What the evolution under way is counted by: its incident's fingerprint, or its commit's tree.
+    fn cause(&self) -> Option<String> {
+        let current = self.evolution.as_ref()?;
+        let Some(incident) = &current.incident else { return current.tree.clone() };
+        self.incidents.iter().find(|(_, open)| open.id == *incident).map(|(fingerprint, _)| fingerprint.clone())
+    }
+
+    /// The evolution failed for no fault of what it was about. That is no verdict: it is tried again after a pause that
+    /// grows, and not for ever. What an operator alone asked for, an operator asks for again.
+    pub(super) fn end_put_off(&mut self, out: &mut Out, reason: String) {
+        let Some(current) = self.evolution.clone() else { return };
+        let (of, tries) = match self.cause() {
+            Some(of) => {
+                let tries = self.put_off(&of).map_or(0, |known| known.tries) + 1;
+                (of, tries)
+            }
+            None => (String::new(), 1),
+        };
+        if tries >= self.rules().tries {
+            self.attention = Some(format!("nothing came of {tries} tries: {reason}"));
+            self.end_rejected(out, SUPERVISOR, format!("no verdict after {tries} tries: {reason}"));
+            return;
+        }
+        self.give_back();
+        if current.incident.is_some() {
+            self.uncount_attempt(&of);
+        }
+        self.cancel(out);
+        self.record(out, MaintenanceAction::Deferred, SUPERVISOR, format!("no verdict: {reason}"));
+        self.end_evolution(out);
+        self.last = None;
+        if of.is_empty() {
+            return;
+        }
+        let until = out.at.plus_ms(self.pause_ms(u64::from(tries)));
+        if self.put_off.len() >= PUT_OFF_MAX {
+            self.put_off.remove(0);
+        }
+        self.put_off.push(PutOff { of, tries, until, reason });
+        if let (None, Some(rev), Some(tree)) = (current.incident, current.rev, current.tree)
+            && self.followed.as_ref() == Some(&rev)
+        {
+            self.upgrade = Some(Commit { rev, tree });
+        }
+    }
+
+    /// The pause after so many failures.
+    fn pause_ms(&self, failures: u64) -> u64 {
+        let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
+        (self.rules().retry_ms << doublings).min(self.rules().retry_max_ms)
+    }
+
+    /// Sets the timer for what waits in Steady, or unsets it.
+    pub(super) fn arm_retry(&mut self, out: &mut Out, waits: Option<(Timestamp, String)>) {
+        match waits {
+            Some((at, _)) if self.timers.get(&Timer::Retry).is_some_and(|armed| armed.at == at) => {}
+            Some((at, reason)) => self.arm_at(out, Timer::Retry, at, reason),
+            None => self.clear(out, Timer::Retry),
+        }
+    }
+
+    /// An operator lets content be tried again. What the followed ref names still is tried at once.
+    pub(super) fn lift(&mut self, content: &str) {
+        let (lifted, kept) = std::mem::take(&mut self.quarantine).into_iter().partition(|it| it.answers_to(content));
+        self.quarantine = kept;
+        let lifted: Vec<Quarantined> = lifted;
+        let names = |it: &Settled| lifted.iter().any(|entry| entry.candidate == it.candidate || entry.tree == it.tree);
+        let followed = self.followed.clone().zip(self.followed_tree.clone());
+        if let Some((rev, tree)) = followed
+            && (lifted.iter().any(|entry| entry.tree == tree)
+                || self.settled.iter().any(|it| it.tree == tree && names(it)))
+        {
+            self.upgrade = Some(Commit { rev, tree });
+        }
+        self.settled.retain(|it| it.same_as.is_some() || !names(it));
+    }
+
+    /// Puts the candidate's content into quarantine and lets its generation go.
+    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
+        let Some(version) = self.evolution.as_ref().and_then(|current| current.version.clone()) else { return };
+        self.quarantine_content(out, version.tree, version.store_path, reason);
+    }
+
+    /// The same for what did not become a candidate. Active's build is nobody's fault: what differs from it is the tree.
+    pub(super) fn quarantine_content(&mut self, out: &Out, tree: String, store_path: String, reason: &str) {
+        let Some(current) = &self.evolution else { return };
+        let active = self.active.as_ref().map(|active| &active.version.store_path);
+        let store_path = if active == Some(&store_path) { String::new() } else { store_path };
+        let candidate = current.candidate.clone();
+        self.quarantine_entry(Quarantined { tree, store_path, candidate, reason: reason.to_owned(), at: out.at });
+    }
+
+    pub(super) fn quarantine_entry(&mut self, entry: Quarantined) {
+        self.known_good.retain(|_, version| version.store_path != entry.store_path);
+        if self.quarantine.len() >= QUARANTINE_MAX {
+            self.quarantine.remove(0);
+        }
+        self.quarantine.push(entry);
+    }
+
+    /// Ends the evolution without a promotion; Active goes on.
+    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
+        self.cancel(out);
+        self.record(out, MaintenanceAction::Rejected, by, reason);
+        self.settle_commit();
+        self.end_evolution(out);
+    }
+
+    /// The commit of the evolution under way has had its evolution, whatever was made of it.
+    pub(super) fn settle_commit(&mut self) {
+        let Some(Evolution { tree: Some(tree), candidate, .. }) = &self.evolution else { return };
+        let (tree, candidate) = (tree.clone(), candidate.clone());
+        if !self.is_decided(&tree) {
+            self.add_settled(Settled { tree, candidate, same_as: None });
+        }
+    }
+
+    /// Back to Steady.
+    pub(super) fn end_evolution(&mut self, out: &mut Out) {
+        if let Some(of) = self.cause() {
+            self.put_off.retain(|known| known.of != of);
+        }
+        if let Some(Evolution { id, rev: Some(rev), tree: Some(tree), .. }) = self.evolution.take() {
+            self.last = Some(Ended { evolution: id, rev, tree });
+        }
+        self.enter(out, Phase::Steady);
+        if let Some(policy) = self.next_policy.take() {
+            self.policy = Some(policy);
+        }
+    }
+}

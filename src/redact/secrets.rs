@@ -1,0 +1,243 @@
+//! Secrets that are known by their value: those of the configuration.
+//!
+//! A program that was given a key can print it as it stands, or inside base64, a URL, JSON or hexadecimal digits. All
+//! these forms are looked for at once, in bytes, by one automaton. A form that the program invents itself (reversed,
+//! encrypted, one character a line) is not found: what holds such an agent is its fence, not this.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use regex::bytes::Regex;
+
+use super::redactor::REDACTED;
+
+/// A shorter value is a word that stands everywhere (`1`, `debug`), in bytes.
+pub const VALUE_BYTES_MIN: usize = 6;
+/// A longer value is looked for in pieces of this length, in bytes.
+const PIECE_BYTES_MAX: usize = 128;
+/// Pieces that are looked for: a key has one, a certificate some ten. A configuration with more has its first ones.
+const PIECES_MAX: usize = 128;
+/// The automaton at most, in bytes: all forms of all pieces, each many times over.
+const AUTOMATON_BYTES_MAX: usize = 64 << 20;
+/// Of an encoded form, so many characters must be left to be looked for: fewer stand in any text.
+const FORM_CHARS_MIN: usize = 8;
+
+/// A secret and where it is configured.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// `agents.fixer.env.API_KEY`.
+    pub place: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.place)
+    }
+}
+
+/// The secrets of a configuration, ready to be looked for. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Option<Arc<Known>>);
+
+struct Known {
+    forms: Regex,
+    secrets: Vec<Secret>,
+    longest: usize,
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.secrets).finish()
+    }
+}
+
+impl Secrets {
+    /// Those of these values that are long enough to be told from a word.
+    pub fn new(secrets: Vec<Secret>) -> Self {
+        let mut known: Vec<Secret> = Vec::new();
+        for Secret { place, value } in secrets {
+            let mut rest = value.trim();
+            while rest.len() >= VALUE_BYTES_MIN && known.len() < PIECES_MAX {
+                // What would be too short for a piece of its own goes with the one before it.
+                let all = rest.len() < PIECE_BYTES_MAX + VALUE_BYTES_MIN;
+                let at = if all { rest.len() } else { rest.floor_char_boundary(PIECE_BYTES_MAX) };
+                let piece = Secret { place: place.clone(), value: rest[..at].to_owned() };
+                rest = &rest[at..];
+                if !known.iter().any(|it| it.value == piece.value) {
+                    known.push(piece);
+                }
+            }
+        }
+        // The longest first, so that a secret inside another does not leave the rest of that one.
+        known.sort_by_key(|secret| std::cmp::Reverse(secret.value.len()));
+        let mut all: Vec<String> = known.iter().flat_map(|secret| forms(&secret.value)).collect();
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        all.dedup();
+        let Some(longest) = all.first().map(String::len) else { return Self::default() };
+        let expression: Vec<String> = all.iter().map(|form| regex::escape(form)).collect();
+        let built = regex::bytes::RegexBuilder::new(&expression.join("|")).size_limit(AUTOMATON_BYTES_MAX).build();
+        // Literals of so few and short pieces compile within the bound.
+        Self(built.ok().map(|forms| Arc::new(Known { forms, secrets: known, longest })))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The longest form, in bytes: a text that is cut keeps at least as much, or half a secret would stay.
+    pub fn longest(&self) -> usize {
+        self.0.as_ref().map_or(0, |known| known.longest)
+    }
+
+    /// Where the first secret in these bytes is configured; `None` if there is none.
+    pub fn find(&self, bytes: &[u8]) -> Option<&str> {
+        let known = self.0.as_ref()?;
+        let found = known.forms.find(bytes)?;
+        let of = |secret: &&Secret| forms(&secret.value).iter().any(|form| form.as_bytes() == found.as_bytes());
+        Some(known.secrets.iter().find(of).map_or("rei.toml", |secret| &secret.place))
+    }
+
+    /// Takes them out of bytes, in place, and counts them.
+    pub fn take_out(&self, bytes: &mut Vec<u8>) -> u64 {
+        let Some(known) = &self.0 else { return 0 };
+        if !known.forms.is_match(bytes) {
+            return 0;
+        }
+        let count = known.forms.find_iter(bytes).count() as u64;
+        *bytes = known.forms.replace_all(bytes, REDACTED.as_bytes()).into_owned();
+        count
+    }
+
+    /// The text without them, and how many there were.
+    pub fn without(&self, text: &str) -> (String, u64) {
+        let mut bytes = text.as_bytes().to_vec();
+        let count = self.take_out(&mut bytes);
+        // Forms are whole characters, so what is left is text.
+        (String::from_utf8_lossy(&bytes).into_owned(), count)
+    }
+}
+
+/// The forms in which a value can stand in a text.
+fn forms(value: &str) -> Vec<String> {
+    let mut forms = vec![value.to_owned()];
+    let mut encoded = |form: String| {
+        if form.len() >= FORM_CHARS_MIN {
+            forms.push(form);
+        }
+    };
+    for engine in [STANDARD, URL_SAFE] {
+        // Inside a longer text a value begins at one of three places of a group.
+        for before in 0..3 {
+            let mut bytes = vec![0; before];
+            bytes.extend_from_slice(value.as_bytes());
+            let code = engine.encode(&bytes);
+            // The characters that hold bits of a neighbour differ with it.
+            let start = [0, 2, 3][before];
+            let end = bytes.len() * 8 / 6;
+            encoded(code.get(start..end).unwrap_or_default().to_owned());
+        }
+    }
+    let upper = percent(value, false);
+    encoded(upper.to_owned());
+    encoded(lower_escapes(&upper));
+    encoded(percent(value, true));
+    let json = serde_json::Value::String(value.to_owned()).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    encoded(json.replace('/', "\\/"));
+    encoded(json);
+    let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+    encoded(hex.to_uppercase());
+    encoded(hex);
+    forms
+}
+
+/// As in a URL; as in a form, a blank is a plus.
+fn percent(value: &str, form: bool) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
+            b'~' if !form => out.push('~'),
+            b' ' if form => out.push('+'),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// `%2F` as `%2f`.
+fn lower_escapes(text: &str) -> String {
+    let mut out = String::new();
+    let mut escape = 0;
+    for c in text.chars() {
+        escape = if c == '%' { 3_u8 } else { escape };
+        out.push(if escape > 0 { c.to_ascii_lowercase() } else { c });
+        escape = escape.saturating_sub(1);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn secrets(values: &[&str]) -> Secrets {
+        let secret = |value: &&str| Secret { place: format!("env.{value}"), value: (*value).to_owned() };
+        Secrets::new(values.iter().map(secret).collect())
+    }
+
+    #[test]
+    fn every_form_of_a_secret_is_found() {
+        let value = "p/ss w\u{f6}rd+\"x\"=42";
+        let secrets = secrets(&[value]);
+        for text in [
+            format!("API_KEY={value}\n"),
+            STANDARD.encode(format!("user:{value}")),
+            STANDARD.encode(format!("a:{value}:b")),
+            URL_SAFE.encode(format!("ab:{value}")),
+            serde_json::json!({ "key": value }).to_string(),
+            "GET /?k=p%2Fss%20w%C3%B6rd%2B%22x%22%3D42".to_owned(),
+            "GET /?k=p%2fss%20w%c3%b6rd%2b%22x%22%3d42".to_owned(),
+            "k=p%2Fss+w%C3%B6rd%2B%22x%22%3D42&z=1".to_owned(),
+            value.bytes().map(|byte| format!("{byte:02x}")).collect(),
+        ] {
+            assert!(secrets.find(text.as_bytes()).is_some(), "{text}");
+            let (clean, count) = secrets.without(&text);
+            assert!(count == 1 && clean.contains(REDACTED), "{clean}");
+            assert_eq!(secrets.without(&clean), (clean.clone(), 0));
+        }
+    }
+
+    #[test]
+    fn a_word_is_no_secret_and_the_longer_one_goes_whole() {
+        let known = secrets(&["1", "debug", "hunter2222", "hunter2222-and-more", ""]);
+        assert_eq!(known.without("1 debug hunter2222-and-more hunter2222").0, "1 debug [redacted] [redacted]");
+        assert_eq!(known.find(b"x hunter2222 y"), Some("env.hunter2222"));
+        assert!(secrets(&["1"]).is_empty() && secrets(&["1"]).find(b"1").is_none());
+        assert!(!format!("{known:?}").contains("more\""), "a secret's value is not printed: {known:?}");
+    }
+
+    #[test]
+    fn long_values_go_whole_and_many_are_looked_for() {
+        let long: String = (0..300).map(|n| format!("{n:03}\u{e9}")).collect();
+        assert_eq!(secrets(&[&long]).without(&format!("<{long}>")).0.replace(REDACTED, ""), "<>");
+        let values: Vec<String> = (0..PIECES_MAX).map(|n| format!("{n:03}-").repeat(PIECE_BYTES_MAX / 4)).collect();
+        let known = secrets(&values.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(values.iter().all(|value| known.find(value.as_bytes()).is_some()));
+    }
+
+    proptest! {
+        #[test]
+        fn base64_hides_nothing(value in "[!-~]{12,40}", before in "[ -~]{0,7}", after in "[ -~]{0,7}") {
+            let known = secrets(&[&value]);
+            let code = STANDARD.encode(format!("{before}{value}{after}"));
+            prop_assert!(known.find(code.as_bytes()).is_some(), "{}", code);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The last that an instance printed, and what became of the rest: a file in memory that the logger writes and the
+//! supervisor reads. It is there as long as one of them is.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 to 63 | the [`Head`] |
+//! | from 64 | a ring of [`MEMORY_BYTES`] |
+//!
+//! There is one writer. `turn` is odd while it writes, so that a reader knows what it has read in halves.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// The end of the log that is kept in memory, in bytes.
+pub const MEMORY_BYTES: usize = 64 << 10;
+
+const HEAD_BYTES: usize = 64;
+
+/// How often a reader tries to read what is not being written. A logger that is stopped in the middle is not waited for.
+const READ_TRIES: u32 = 64;
+
+/// What became of the bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Bytes that the instance printed.
+    pub read_bytes: u64,
+    /// Bytes of those that are not in the files: too fast for the log or for the disk, or the disk refused them.
+    pub dropped_bytes: u64,
+    /// What the disk said the last time, when it refused.
+    pub write_error: Option<String>,
+}
+
+/// What is known of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    turn: u64,
+    /// Bytes that ever went into the ring.
+    written: u64,
+    pub(super) read_bytes: u64,
+    pub(super) dropped_bytes: u64,
+    /// The number of the last error of the disk, or 0.
+    pub(super) errno: u64,
+    /// 1 when all writers are gone and all they wrote is read.
+    finished: u64,
+}
+
+impl Head {
+    fn bytes(self) -> [u8; HEAD_BYTES] {
+        let words = [self.turn, self.written, self.read_bytes, self.dropped_bytes, self.errno, self.finished];
+        let mut bytes = [0; HEAD_BYTES];
+        for (room, word) in bytes.chunks_exact_mut(8).zip(words) {
+            room.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn of(bytes: [u8; HEAD_BYTES]) -> Self {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[8 * at..8 * at + 8]);
+            u64::from_le_bytes(word)
+        };
+        Self {
+            turn: word(0),
+            written: word(1),
+            read_bytes: word(2),
+            dropped_bytes: word(3),
+            errno: word(4),
+            finished: word(5),
+        }
+    }
+}
+
+/// The memory of one log.
+#[derive(Debug)]
+pub(super) struct Memory(File);
+
+impl Memory {
+    /// An empty one.
+    pub(super) fn new() -> io::Result<Self> {
+        let fd = memfd_create(c"rei-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let file = File::from(fd);
+        file.set_len((HEAD_BYTES + MEMORY_BYTES) as u64)?;
+        let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(size))?;
+        Ok(Self(file))
+    }
+
+    /// One that came from another process.
+    pub(super) fn of(fd: OwnedFd) -> Self {
+        Self(File::from(fd))
+    }
+
+    /// Puts in what was printed before, while nobody else has it.
+    pub(super) fn begin_with(&self, bytes: &[u8]) -> io::Result<()> {
+        Recorder::of(Self(self.0.try_clone()?)).put(bytes);
+        Ok(())
+    }
+
+    fn head(&self) -> Head {
+        let mut bytes = [0; HEAD_BYTES];
+        // It is in memory and has this size.
+        let _ = self.0.read_exact_at(&mut bytes, 0);
+        Head::of(bytes)
+    }
+
+    fn ring(&self, written: u64) -> Vec<u8> {
+        let capacity = MEMORY_BYTES as u64;
+        let mut bytes = vec![0; written.min(capacity) as usize];
+        let from = if written > capacity { written % capacity } else { 0 };
+        let (old, new) = bytes.split_at_mut(((capacity - from) as usize).min(written as usize));
+        let _ = self.0.read_exact_at(old, HEAD_BYTES as u64 + from);
+        let _ = self.0.read_exact_at(new, HEAD_BYTES as u64);
+        bytes
+    }
+
+    /// The last bytes.
+    pub(super) fn recent(&self) -> Vec<u8> {
+        for _ in 0..READ_TRIES {
+            let before = self.head();
+            let bytes = self.ring(before.written);
+            if before.turn.is_multiple_of(2) && self.head() == before {
+                return bytes;
+            }
+            std::thread::yield_now();
+        }
+        // Words with a scratch are better than none.
+        self.ring(self.head().written)
+    }
+
+    /// What became of the bytes so far.
+    pub(super) fn stats(&self) -> LogStats {
+        let head = self.head();
+        let error = i32::try_from(head.errno).ok().filter(|errno| *errno != 0);
+        LogStats {
+            read_bytes: head.read_bytes,
+            dropped_bytes: head.dropped_bytes,
+            write_error: error.map(|errno| io::Error::from_raw_os_error(errno).to_string()),
+        }
+    }
+
+    /// Whether there is no more to come.
+    pub(super) fn is_finished(&self) -> bool {
+        self.head().finished == 1
+    }
+}
+
+impl AsFd for Memory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The writer's side.
+pub(super) struct Recorder {
+    memory: Memory,
+    head: Head,
+}
+
+impl Recorder {
+    /// Goes on where another writer ended, if there was one.
+    pub(super) fn of(memory: Memory) -> Self {
+        let mut head = memory.head();
+        head.turn += head.turn % 2;
+        head.finished = 0;
+        Self { memory, head }
+    }
+
+    /// Goes on in another memory.
+    pub(super) fn move_to(&mut self, memory: Memory) {
+        let bytes = self.memory.recent();
+        self.memory = memory;
+        self.head.written = 0;
+        self.put(&bytes);
+    }
+
+    /// What is known, to be changed; it is told with the next [`Recorder::put`] or [`Recorder::tell`].
+    pub(super) fn head(&mut self) -> &mut Head {
+        &mut self.head
+    }
+
+    /// Adds bytes.
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        self.head.turn += 1;
+        self.write(0, &self.head.bytes());
+        self.head.written += bytes.len().saturating_sub(MEMORY_BYTES) as u64;
+        let bytes = &bytes[bytes.len().saturating_sub(MEMORY_BYTES)..];
+        let at = (self.head.written % MEMORY_BYTES as u64) as usize;
+        let (here, again) = bytes.split_at((MEMORY_BYTES - at).min(bytes.len()));
+        self.write(HEAD_BYTES + at, here);
+        self.write(HEAD_BYTES, again);
+        self.head.written += bytes.len() as u64;
+        self.head.turn += 1;
+        self.write(0, &self.head.bytes());
+    }
+
+    /// Tells what is known.
+    pub(super) fn tell(&mut self) {
+        self.head.turn += 2;
+        self.write(0, &self.head.bytes());
+    }
+
+    /// Tells that there is no more to come.
+    pub(super) fn finish(&mut self) {
+        self.head.finished = 1;
+        self.tell();
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) {
+        // Fails only where the machine has no memory left; the files have it then.
+        let _ = self.memory.0.write_all_at(bytes, at as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both() -> (Memory, Recorder) {
+        let memory = Memory::new().unwrap();
+        let theirs = Memory::of(memory.0.try_clone().unwrap().into());
+        (memory, Recorder::of(theirs))
+    }
+
+    #[test]
+    fn the_end_is_remembered_whatever_its_pieces() {
+        let (memory, mut recorder) = both();
+        let mut all = Vec::new();
+        for (n, length) in
+            [1, 100, MEMORY_BYTES - 101, 5, MEMORY_BYTES, 3 * MEMORY_BYTES + 7, 0, 40_000, 40_000].iter().enumerate()
+        {
+            let piece = vec![n as u8; *length];
+            recorder.put(&piece);
+            all.extend(piece);
+            assert!(memory.recent() == all[all.len().saturating_sub(MEMORY_BYTES)..], "after piece {n}");
+        }
+        assert!(!memory.is_finished());
+        recorder.head().dropped_bytes = 7;
+        recorder.finish();
+        assert_eq!((memory.is_finished(), memory.stats().dropped_bytes), (true, 7));
+    }
+
+    #[test]
+    fn another_memory_has_all_that_the_first_one_had() {
+        let (_, mut recorder) = both();
+        recorder.put(&[b'a'; MEMORY_BYTES]);
+        recorder.put(b"the end\n");
+        recorder.head().read_bytes = 9;
+        let memory = Memory::new().unwrap();
+        recorder.move_to(Memory::of(memory.0.try_clone().unwrap().into()));
+        recorder.put(b"and more\n");
+        assert!(memory.recent().ends_with(b"aathe end\nand more\n"));
+        assert_eq!((memory.recent().len(), memory.stats().read_bytes), (MEMORY_BYTES, 9));
+    }
+
+    #[test]
+    fn a_writer_that_died_in_the_middle_is_not_waited_for() {
+        let (memory, mut recorder) = both();
+        recorder.put(b"words\n");
+        recorder.head.turn += 1;
+        recorder.write(0, &recorder.head.bytes());
+        assert_eq!(memory.recent(), b"words\n");
+        let mut next = Recorder::of(Memory::of(memory.0.try_clone().unwrap().into()));
+        next.put(b"more\n");
+        assert_eq!(memory.recent(), b"words\nmore\n");
+    }
+}

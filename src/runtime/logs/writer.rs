@@ -1,0 +1,122 @@
+//! A thread that writes files. Reading goes on whatever the disk does: what the thread cannot take in time is dropped by
+//! who gives it, and counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+
+use super::files::LogFile;
+
+/// What may wait for the disk, in bytes: an eighth of a second of a flood.
+pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Files that are held open: two slots, and room for others.
+const FILES_MAX: usize = 16;
+
+/// The thread's stack, in bytes.
+const STACK_BYTES: usize = 128 << 10;
+
+/// What could not be written of one log.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    pub(super) bytes: AtomicU64,
+    /// The number of the last error, or 0.
+    pub(super) errno: AtomicU64,
+}
+
+/// Bytes for a file.
+pub(super) struct Piece {
+    pub(super) path: Arc<Path>,
+    pub(super) bytes_max: u64,
+    pub(super) bytes: Vec<u8>,
+    /// How many of them the instance printed.
+    pub(super) of_instance: u64,
+    pub(super) refused: Arc<Refused>,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// Bytes that wait, with those that are being written.
+    bytes: usize,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Tells that something was refused.
+    wake: Arc<EventFd>,
+}
+
+/// The giving side.
+pub(super) struct Writer(Arc<Shared>);
+
+impl Writer {
+    /// Starts the thread, which lives as long as the process. `wake` is told when the disk refuses something.
+    pub(super) fn start(wake: Arc<EventFd>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), wake });
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name("files".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || of_thread.write_all())?;
+        Ok(Self(shared))
+    }
+
+    /// Gives it something to write; `false` when too much waits already.
+    pub(super) fn give(&self, piece: Piece) -> bool {
+        let mut queue = lock(&self.0.queue);
+        if queue.bytes > 0 && queue.bytes + piece.bytes.len() > WAITING_BYTES_MAX {
+            return false;
+        }
+        queue.bytes += piece.bytes.len();
+        queue.pieces.push_back(piece);
+        self.0.changed.notify_all();
+        true
+    }
+
+    /// Waits until all is written, or the time is over.
+    pub(super) fn finish(&self, within: Duration) {
+        let queue = lock(&self.0.queue);
+        // Whether it is over in time or not, nothing more can be done.
+        let _ = self.0.changed.wait_timeout_while(queue, within, |queue| queue.bytes > 0);
+    }
+}
+
+impl Shared {
+    fn write_all(&self) {
+        let mut files: BTreeMap<Arc<Path>, LogFile> = BTreeMap::new();
+        loop {
+            let piece = {
+                let queue = lock(&self.queue);
+                let mut queue = self
+                    .changed
+                    .wait_while(queue, |queue| queue.pieces.is_empty())
+                    .unwrap_or_else(PoisonError::into_inner);
+                queue.pieces.pop_front()
+            };
+            let Some(piece) = piece else { continue };
+            if files.len() >= FILES_MAX && !files.contains_key(&piece.path) {
+                files.clear();
+            }
+            let file = files.entry(piece.path.clone()).or_insert_with(|| LogFile::new(&piece.path));
+            if let Err(error) = file.write(&piece.bytes, piece.bytes_max) {
+                let errno = error.raw_os_error().and_then(|errno| u64::try_from(errno).ok());
+                piece.refused.bytes.fetch_add(piece.of_instance, Ordering::AcqRel);
+                piece.refused.errno.store(errno.unwrap_or_default(), Ordering::Release);
+                // Full only when it was told already.
+                let _ = self.wake.write(1);
+            }
+            lock(&self.queue).bytes -= piece.bytes.len();
+            self.changed.notify_all();
+        }
+    }
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    // A log with a hole is better than none.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}

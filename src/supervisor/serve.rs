@@ -1,0 +1,82 @@
+//! The two sockets: opened, and who may use them.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::attend::AbortOnDrop;
+use super::input::Input;
+use super::shell::Shell;
+use super::sockets::{Control, Facade};
+use super::start::StartError;
+use super::tools::Tools;
+use crate::blueprint::confine::agent_user;
+use crate::interface::access::{Access, Proof};
+use crate::interface::evolution::serve_evolution;
+use crate::interface::operations::serve_operations;
+use crate::interface::secret::Secret;
+use crate::interface::socket::Socket;
+use crate::runtime::cgroup::is_an_instances;
+use crate::runtime::isolation::{group_named, why_readable};
+
+/// Whether an instance can read the operators' secret, or could since this supervisor was started: who read it knows it.
+#[derive(Clone, Default)]
+pub(super) struct Reach(Arc<OnceLock<String>>);
+
+impl Reach {
+    /// Looks at what instances are allowed from now on.
+    pub(super) fn look(&self, tools: &Tools) {
+        let config = &tools.config;
+        let group = config.state.operators.as_ref().and_then(|name| group_named(name).ok());
+        let agents = config.agents.values().filter(|_| agent_user().is_none()).flat_map(|agent| &agent.read);
+        if let Some(why) = why_readable(&config.isolation, agents, &tools.paths.secret(), group)
+            && self.0.set(why.clone()).is_ok()
+        {
+            tracing::warn!(why, "callers that have no_new_privs are refused: they cannot be told from instances");
+        }
+    }
+
+    fn proof(&self, secret: &Arc<Secret>) -> Proof {
+        self.0.get().map_or_else(|| Proof::Secret(Arc::clone(secret)), |why| Proof::Impossible(why.clone()))
+    }
+}
+
+/// Opens both sockets: the operators' group may use the one that is theirs.
+///
+/// # Errors
+/// When a socket, or what its callers prove themselves by, cannot be made.
+pub(super) fn serve(shell: &Shell) -> Result<[AbortOnDrop<()>; 2], StartError> {
+    let paths = &shell.tools.paths;
+    let operators = match &shell.tools.config.state.operators {
+        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
+        None => None,
+    };
+    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
+    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
+    // Nobody is served before, and no other supervisor serves here: its secret would be lost.
+    let file = paths.secret();
+    let secret = Secret::make(&file, operators);
+    let secret = Arc::new(secret.map_err(|source| StartError::File { act: "write", path: file, source })?);
+    shell.reach.look(&shell.tools);
+    let reach = shell.reach.clone();
+    let trees = shell.occupants.trees();
+    let (told, inputs) = (shell.inputs.clone(), shell.inputs.clone());
+    let access = Access::own_user()
+        .refuse_instances(move |pid| trees.contains(pid))
+        .refuse_instance_cgroups(is_an_instances)
+        .refuse_descendants_of(std::process::id())
+        .ask_for_proof(move || reach.proof(&secret))
+        .on_refusal(move |refusal| {
+            if refusal.reason.is_policy_anomaly() {
+                // A full queue has worse to tell.
+                let _ = told.try_send(Input::Intruder(refusal.to_string()));
+            }
+        });
+    let operations = Arc::new(Control { inputs: inputs.clone(), listeners: shell.listeners.clone() });
+    let evolution = Arc::new(Facade { inputs });
+    let own = access.clone();
+    let theirs = operators.into_iter().fold(access, Access::group);
+    Ok([
+        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
+        AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
+    ])
+}

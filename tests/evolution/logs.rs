@@ -1,0 +1,100 @@
+//! What a service prints while nobody supervises it: it is read, kept within its bound, and never waited for.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::common::process::{is_alive, send};
+use crate::lab::{Lab, Setup};
+use crate::load::ask;
+
+/// Five times what a pipe holds. Twice as much is a flood.
+const MUCH: &str = "/say/5000000";
+const SAID: &str = "said 5000000 bytes";
+/// The bound of the log.
+const LOG_BYTES: u64 = 1 << 20;
+const SETUP: Setup =
+    Setup { runtime: "", health: "", promotion: "", more: "log = \"1MiB\"", unix: false, udp: false, first: "" };
+
+fn size(log: &Path) -> u64 {
+    std::fs::metadata(log).map_or(0, |log| log.len())
+}
+
+/// The service prints more than a pipe holds, and goes on answering; the log has the newest lines, and no more than its
+/// bound.
+fn prints_and_answers(lab: &mut Lab) {
+    for _ in 0..2 {
+        assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    }
+    assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
+    let log = lab.path("state/logs/a.log");
+    lab.wait_for("the newest line in the log", |_| {
+        std::fs::read_to_string(&log).ok()?.ends_with(&format!("{SAID}\n")).then_some(())
+    });
+    // What is missing is said there, and told to an operator.
+    let older = log.with_extension("log.1");
+    assert!(size(&older) > 0 && size(&log) + size(&older) <= LOG_BYTES);
+}
+
+/// The process that reads what instances print.
+fn logger(lab: &Lab) -> Option<u32> {
+    let directory = lab.path("state/logs");
+    let is_logger = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&&b"logger"[..]) && words.contains(&directory.as_os_str().as_encoded_bytes()) && is_alive(*pid)
+    };
+    rei::process::all().into_iter().map(|stat| stat.pid).find(is_logger)
+}
+
+#[test]
+fn a_logger_that_is_killed_is_replaced_and_the_last_words_of_a_crash_are_heard() {
+    let Some(mut lab) = Lab::serving(Setup { first: "ok bug 1", ..SETUP }) else { return };
+    lab.until_settled();
+    let first = logger(&lab).expect("a logger");
+    send(first, Signal::SIGKILL);
+    lab.wait_for("another logger", |lab| logger(lab).filter(|pid| *pid != first));
+    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    let dropped = lab.status().and_then(|status| status.active?.instances.first()?.log_dropped_bytes);
+    assert!(dropped.is_some(), "an operator is told");
+    // Both are killed; the next supervisor finds the instance and what it printed, and a logger for it.
+    let second = logger(&lab).expect("a logger");
+    lab.kill();
+    send(second, Signal::SIGKILL);
+    lab.start();
+    lab.until_settled();
+    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    // It crashes, and what it said at last is the incident's.
+    assert!(ask(lab.address(), "/crash").is_err(), "it crashes");
+    lab.until_settled();
+    assert!(ask(lab.address(), "/crash").is_err(), "it crashes again");
+    let status = lab.until("the incident", |status| !status.open_incidents.is_empty());
+    assert!(status.open_incidents[0].summary.contains("a real bug"), "{:#?}", status.open_incidents);
+}
+
+#[test]
+fn a_service_prints_and_answers_while_its_supervisor_is_stopped() {
+    let Some(mut lab) = Lab::serving(SETUP) else { return };
+    lab.until_settled();
+    lab.signal(Signal::SIGSTOP);
+    prints_and_answers(&mut lab);
+    lab.signal(Signal::SIGCONT);
+    lab.until_settled();
+}
+
+#[test]
+fn a_service_prints_and_answers_after_its_supervisor_was_killed_and_after_the_keeper_too() {
+    let Some(mut lab) = Lab::serving(SETUP) else { return };
+    let before = lab.until_settled();
+    lab.kill();
+    prints_and_answers(&mut lab);
+    // The next supervisor finds the instance, and hears its last words.
+    lab.start();
+    assert_eq!(lab.until_settled(), before);
+    prints_and_answers(&mut lab);
+    // Without both, in any order.
+    let keeper = lab.keeper().expect("a keeper");
+    lab.kill();
+    send(keeper, Signal::SIGKILL);
+    prints_and_answers(&mut lab);
+}

@@ -1,0 +1,118 @@
+//! Deadlines are points in time: no number of crashes moves them on and on.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use rei::interface::types::MaintenanceAction;
+use rei::lifecycle::{CanaryStage, CanaryStep, Event, OnInconclusive, Phase, Policy, Slot, Standby, Timer};
+use rei::time::Timestamp;
+
+use crate::desk::Desk;
+use crate::world::{path, policy};
+
+const SECOND: u64 = 1000;
+
+fn usual() -> Policy {
+    let mut policy = Policy {
+        canary: vec![CanaryStep { share_ppm: 50_000, for_ms: SECOND }],
+        observe_ms: 5 * SECOND,
+        hold_ms: 10 * SECOND,
+        on_inconclusive: OnInconclusive::Revert,
+        ..policy(true, false, Standby::Keep)
+    };
+    let bounds = &mut policy.bounds;
+    (bounds.diagnose_ms, bounds.build_ms, bounds.validate_ms) = (10 * SECOND, 30 * SECOND, 20 * SECOND);
+    (bounds.start_ms, bounds.stop_ms, bounds.recheck_ms) = (3 * SECOND, SECOND, SECOND);
+    policy
+}
+
+/// A candidate has its share.
+fn in_canary() -> Desk {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.builds("t2", "t2");
+    desk.judged(rei::interface::types::Verdict::Pass);
+    desk.tell(Event::GenerationPrepared { store_path: path("t2"), generation: 2 });
+    desk.tell(Event::Ready { slot: Slot::B });
+    assert!(matches!(desk.core.phase(), Phase::Canary { stage: CanaryStage::Share { .. } }));
+    desk
+}
+
+#[test]
+fn a_canary_under_a_supervisor_that_is_killed_over_and_over_ends_by_its_deadline() {
+    let mut desk = in_canary();
+    let began = desk.now;
+    while matches!(desk.core.phase(), Phase::Canary { .. }) {
+        // Less than the step takes, so that no supervisor sees its end.
+        desk.later(SECOND / 2);
+        desk.crash(false);
+        assert!(desk.now.ms_since(began) <= 20 * SECOND, "it goes on and on");
+    }
+    // The step and the wait for data.
+    assert!(desk.now.ms_since(began) <= 11 * SECOND + SECOND / 2);
+    assert!(matches!(desk.core.phase(), Phase::RollingBack { .. }), "on_inconclusive = revert");
+}
+
+#[test]
+fn a_machine_that_is_started_anew_over_and_over_lets_the_candidate_go() {
+    let mut desk = in_canary();
+    let began = desk.now;
+    while desk.core.evolution().is_some() {
+        desk.later(SECOND);
+        desk.crash(true);
+        desk.tell(Event::Ready { slot: Slot::A });
+        desk.tell(Event::Ready { slot: Slot::B });
+        assert!(desk.now.ms_since(began) <= 60 * SECOND, "it goes on and on");
+    }
+    // It is not to blame.
+    assert!(desk.core.quarantine().is_empty());
+    assert!(matches!(desk.end(), MaintenanceAction::Deferred | MaintenanceAction::Rejected));
+}
+
+#[test]
+fn what_nobody_was_there_to_keep_gets_its_time_once() {
+    let mut desk = in_canary();
+    // Nobody runs for an hour, or the clock was wrong by as much.
+    desk.now = desk.now.plus_ms(3600 * SECOND);
+    desk.crash(false);
+    let deadline = desk.core.timers()[&Timer::Phase].at;
+    assert_eq!(deadline.ms_since(desk.now), SECOND, "as long as the step takes");
+    desk.now = desk.now.plus_ms(SECOND / 2);
+    desk.crash(false);
+    assert_eq!(desk.core.timers()[&Timer::Phase].at, deadline);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever crashes and pauses there are, a phase's deadline is moved once at most, and only where it was too near.
+    #[test]
+    fn a_deadline_is_moved_once_at_most(acts in proptest::collection::vec((0u64..8000, 0u8..8), 0..60)) {
+        let mut desk = in_canary();
+        let mut known: Vec<(String, Timestamp, BTreeSet<Timestamp>)> = Vec::new();
+        for (ms, act) in acts {
+            match act {
+                0..=3 => desk.crash(false),
+                4 => {
+                    desk.now = desk.now.plus_ms(ms);
+                    desk.crash(false);
+                }
+                5 => {
+                    desk.push("t3");
+                    desk.diagnosed();
+                }
+                6 => desk.tell(Event::Carried { plan: desk.plan_or_none(), took_us: 1 }),
+                _ => desk.later(ms),
+            }
+            let Some(armed) = desk.core.timers().get(&Timer::Phase) else { continue };
+            let (name, since) = (desk.core.phase().name().to_owned(), desk.core.phase_since());
+            match known.iter_mut().find(|(of, began, _)| *of == name && *began == since) {
+                Some((_, _, deadlines)) => {
+                    deadlines.insert(armed.at);
+                    prop_assert!(deadlines.len() <= 2, "{name} since {since}: {deadlines:?}");
+                }
+                None => known.push((name, since, BTreeSet::from([armed.at]))),
+            }
+        }
+    }
+}

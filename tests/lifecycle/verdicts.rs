@@ -1,0 +1,208 @@
+//! One commit, one evolution, one verdict; and what moves the version that candidates are compared with.
+
+use rei::interface::types::{MaintenanceAction, Verdict};
+use rei::lifecycle::{Caller, Event, Fault, Phase, Policy, Request, Standby};
+
+use crate::desk::Desk;
+use crate::world::{path, policy};
+
+fn usual() -> Policy {
+    Policy {
+        per_hour: 6,
+        per_incident: 3,
+        tries: 6,
+        retry_ms: MINUTE,
+        retry_max_ms: 60 * MINUTE,
+        ..policy(true, false, Standby::Keep)
+    }
+}
+
+const MINUTE: u64 = 60_000;
+
+/// A check of the blueprint's tests stage said no to this tree.
+fn refuted(tree: &str) -> Fault {
+    Fault::Content { tree: tree.to_owned(), store_path: path(tree) }
+}
+
+#[test]
+fn a_commit_with_actives_build_moves_no_base_and_is_unchanged() {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.builds("t2", "t1");
+    assert_eq!((desk.core.phase(), desk.base()), (Phase::Steady, "t1"));
+    assert_eq!(desk.end(), MaintenanceAction::Unchanged);
+    assert!(desk.core.quarantine().is_empty());
+    // It is decided: neither the poll nor the same files in another commit ask again.
+    desk.push("t2");
+    assert_eq!(desk.core.phase(), Phase::Steady);
+    // What comes next is held against the version that was judged.
+    desk.push("t3");
+    desk.builds("t3", "t3");
+    assert_eq!((desk.core.phase(), desk.base()), (Phase::Validating, "t1"));
+    desk.promoted("t3", 2);
+    assert_eq!(desk.base(), "t3");
+    // Held against another Active, the same files are a change.
+    desk.push("t2");
+    assert_eq!(desk.core.phase(), Phase::Diagnosing);
+}
+
+#[test]
+fn commits_with_actives_build_cost_no_evolution() {
+    let mut desk = Desk::serving(usual());
+    for number in 0..6 {
+        let tree = format!("docs{number}");
+        desk.push(&tree);
+        desk.builds(&tree, "t1");
+        assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Unchanged));
+    }
+    assert_eq!(desk.core.recent().count(), 0);
+    desk.push("t2");
+    desk.builds("t2", "t2");
+    assert_eq!(desk.core.phase(), Phase::Validating, "{:?}", desk.core.attention());
+    desk.judged(Verdict::Fail);
+    assert_eq!((desk.end(), desk.core.recent().count()), (MaintenanceAction::Rejected, 1));
+}
+
+#[test]
+fn a_check_that_fails_while_it_is_built_is_a_verdict() {
+    let mut desk = Desk::serving(usual());
+    // An operator asks right after a push, and the poll finds the commit while the evolution goes on, or after its end.
+    for (tree, seen_before_the_end) in [("t2", true), ("t3", false)] {
+        desk.asked(None);
+        desk.aims(tree);
+        if seen_before_the_end {
+            desk.push(tree);
+        }
+        desk.fails(refuted(tree));
+        if !seen_before_the_end {
+            desk.push(tree);
+        }
+        assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Rejected), "{tree}");
+        assert!(desk.core.is_quarantined(tree) && desk.core.is_quarantined(&path(tree)));
+        // The same content in another commit is not even built.
+        desk.tell(Event::Followed { rev: "r-again".to_owned(), tree: tree.to_owned() });
+        assert_eq!(desk.core.phase(), Phase::Steady);
+    }
+    desk.asked(Some("r-again"));
+    desk.aims("t3");
+    assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Rejected));
+    assert!(desk.ends().last().unwrap().reason.contains("quarantine"));
+    // An operator lifts it: the followed ref names it still, so it is judged again.
+    desk.tell(Event::Operator {
+        who: Caller::Operator("ada".to_owned()),
+        request: Request::Lift { content: "t3".to_owned() },
+    });
+    assert_eq!(desk.core.phase(), Phase::Diagnosing);
+}
+
+#[test]
+fn a_check_that_fails_for_a_commit_with_actives_build_does_not_quarantine_active() {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.fails(Fault::Content { tree: "t2".to_owned(), store_path: path("t1") });
+    assert!(desk.core.is_quarantined("t2") && !desk.core.is_quarantined(&path("t1")));
+}
+
+#[test]
+fn an_operator_and_the_poll_join_one_evolution() {
+    let mut desk = Desk::serving(usual());
+    // The poll first.
+    desk.push("t2000000");
+    let first = desk.evolution();
+    assert_eq!(desk.answer(None), Some(first.clone()));
+    assert_eq!(desk.answer(Some("r-t2000")), Some(first.clone()));
+    assert_eq!(desk.answer(Some("r-t3000")), None);
+    desk.builds("t2000000", "t1");
+    // It has just ended: what it said holds.
+    assert_eq!(desk.answer(Some("r-t2000000")), Some(first));
+    // The operator first, by an abbreviation or without a word.
+    for (number, tree) in ["t3000000", "t4000000"].into_iter().enumerate() {
+        let abbreviation = format!("r-{}", &tree[..6]);
+        desk.asked(Some(&abbreviation).filter(|_| number == 0).map(String::as_str));
+        let asked = desk.evolution();
+        desk.push(tree);
+        desk.aims(tree);
+        desk.builds(tree, "t1");
+        assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Unchanged));
+        desk.push(tree);
+        assert_eq!((desk.core.phase(), desk.answer(Some(&abbreviation))), (Phase::Steady, Some(asked)));
+    }
+    assert_eq!(desk.begun(), 3);
+}
+
+#[test]
+fn what_nothing_was_made_of_waits_for_an_operator() {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.fails(Fault::Maker);
+    assert_eq!((desk.end(), desk.core.quarantine().len()), (MaintenanceAction::Rejected, 0));
+    desk.push("t2");
+    desk.later(600 * MINUTE);
+    assert_eq!(desk.core.phase(), Phase::Steady);
+    desk.asked(Some("r-t2"));
+    assert_eq!(desk.core.phase(), Phase::Diagnosing);
+}
+
+#[test]
+fn what_failed_for_no_fault_of_its_own_is_tried_again_later_and_not_for_ever() {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    let mut pauses = Vec::new();
+    loop {
+        desk.fails(Fault::Machine);
+        if desk.end() != MaintenanceAction::Deferred {
+            break;
+        }
+        assert_eq!((desk.core.phase(), desk.core.recent().count()), (Phase::Steady, 0), "it costs nothing");
+        let (told, until) = desk.core.waits_for();
+        assert!(told.unwrap().contains("r-t2"));
+        let pause = until.unwrap().ms_since(desk.now);
+        pauses.push(pause / MINUTE);
+        // Neither the poll nor a restart makes it sooner.
+        desk.later(pause / 2);
+        desk.push("t2");
+        desk.crash(false);
+        assert_eq!(desk.core.phase(), Phase::Steady);
+        desk.later(pause - pause / 2);
+        assert_eq!(desk.core.phase(), Phase::Diagnosing);
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16]);
+    assert_eq!((desk.end(), desk.core.quarantine().len()), (MaintenanceAction::Rejected, 0));
+    assert!(desk.core.attention().is_some());
+    desk.later(600 * MINUTE);
+    assert_eq!(desk.core.phase(), Phase::Steady);
+    // Another commit is judged at once.
+    desk.push("t3");
+    assert_eq!(desk.core.phase(), Phase::Diagnosing);
+}
+
+#[test]
+fn a_repair_that_failed_for_no_fault_of_its_own_costs_no_attempt() {
+    let mut desk = Desk::serving(usual());
+    desk.finds("f");
+    for _ in 0..4 {
+        desk.fails(Fault::Machine);
+        assert_eq!(desk.core.phase(), Phase::Steady);
+        assert!(desk.core.spent_fingerprints().is_empty());
+        let until = desk.core.waits_for().1.unwrap();
+        desk.later(until.ms_since(desk.now));
+        assert_eq!(desk.core.phase(), Phase::Diagnosing);
+    }
+}
+
+#[test]
+fn what_could_not_be_judged_is_no_verdict() {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.builds("t2", "t2");
+    desk.judged(Verdict::Inconclusive);
+    desk.judged(Verdict::Inconclusive);
+    assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Deferred));
+    desk.later(MINUTE);
+    desk.diagnosed();
+    assert_eq!(desk.core.phase(), Phase::Building);
+    // The bound of the build is the machine's too.
+    let bound = desk.core.waits_for().1.unwrap();
+    desk.later(bound.ms_since(desk.now));
+    assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Deferred));
+}
