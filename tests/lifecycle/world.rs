@@ -3,6 +3,10 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two
 //! effects. It checks while it acts: what must never be asked for is written down in `broken`.
 
+#[path = "causes.rs"]
+mod causes;
+#[path = "holds.rs"]
+mod holds;
 #[path = "loss.rs"]
 pub mod loss;
 
@@ -559,104 +563,6 @@ impl World {
         }
     }
 
-    /// Everything that can happen now.
-    pub fn causes(&self) -> Vec<Cause> {
-        let mut causes = Vec::new();
-        if self.gave_up {
-            return causes;
-        }
-        let fallible = self.left.failures > 0;
-        if self.left.commits > 0 {
-            causes.push(Cause::Commit(Files::New));
-            if !self.core.quarantine().is_empty() {
-                causes.push(Cause::Commit(Files::Quarantined));
-            }
-            if self.core.active().is_some() {
-                causes.push(Cause::Commit(Files::SameBuild));
-            }
-        }
-        if self.left.findings > 0 && self.core.active().is_some() {
-            causes.push(Cause::Find);
-        }
-        for task in &self.tasks {
-            match task {
-                Task::Validate(..) | Task::Judge => {
-                    causes.push(Cause::Verdict(task.clone(), Verdict::Pass));
-                    if fallible {
-                        causes.push(Cause::Verdict(task.clone(), Verdict::Fail));
-                        causes.push(Cause::Verdict(task.clone(), Verdict::Inconclusive));
-                    }
-                }
-                Task::Diagnose(_) => causes.push(Cause::Answer(task.clone(), true)),
-                Task::Build(evolution) => {
-                    causes.push(Cause::Answer(task.clone(), true));
-                    if fallible {
-                        causes.push(Cause::Fails(evolution.clone(), Whose::Contents));
-                        causes.push(Cause::Fails(evolution.clone(), Whose::Makers));
-                        // With one try the machine's failure ends as the maker's does.
-                        if self.core.policy().is_some_and(|policy| policy.tries > 1) {
-                            causes.push(Cause::Fails(evolution.clone(), Whose::Machines));
-                        }
-                    }
-                    let aimed = self.core.evolution().is_some_and(|it| it.tree.is_some() || it.incident.is_some());
-                    if self.core.followed().is_some() && !aimed {
-                        causes.push(Cause::Aims(evolution.clone()));
-                    }
-                }
-                Task::Install(_) | Task::Prepare(_) => {
-                    causes.push(Cause::Answer(task.clone(), true));
-                    if fallible {
-                        causes.push(Cause::Answer(task.clone(), false));
-                    }
-                }
-            }
-        }
-        if self.plan.is_some() {
-            causes.push(Cause::Carried(true));
-            if fallible {
-                causes.push(Cause::Carried(false));
-            }
-        }
-        for slot in Slot::ALL {
-            if let Some(process) = &self.processes[slot.index()] {
-                if !process.ready && !process.asked_to_end {
-                    causes.push(Cause::Ready(slot));
-                }
-                if self.left.exits > 0 && !process.asked_to_end {
-                    causes.push(Cause::Exit(slot));
-                }
-            }
-            if self.stopping[slot.index()] {
-                causes.push(Cause::Stopped(slot));
-            }
-        }
-        for timer in self.core.timers().keys() {
-            if *timer != Timer::Recheck || self.left.rechecks > 0 {
-                causes.push(Cause::Due(*timer));
-            }
-        }
-        if fallible && self.core.trial_slot().is_some() {
-            causes.push(Cause::Degrades);
-        }
-        if self.left.requests > 0 {
-            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
-            causes.extend(asked.map(Cause::Ask));
-        }
-        causes
-    }
-
-    fn requests(&self) -> [Request; 6] {
-        let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
-        [
-            Request::Approve { id: id.clone() },
-            Request::Reject { id, reason: "no".into() },
-            Request::Rollback { to: None },
-            Request::Evolve { rev: None, blueprint: None },
-            Request::Settle { trust: Trust::Reality, reason: String::new() },
-            Request::Settle { trust: Trust::Journal, reason: String::new() },
-        ]
-    }
-
     /// Carries out one action.
     pub fn act(&mut self, action: Action) {
         match action {
@@ -670,61 +576,6 @@ impl World {
                 self.crash(reboot);
             }
             Action::Loses { backup } => self.lose(backup),
-        }
-    }
-
-    /// I1: the profile's current generation and the routing are Active's, outside of transitions.
-    pub fn one_active(&self) -> bool {
-        let Some(active) = self.core.active() else { return true };
-        match self.core.phase() {
-            Phase::Promoting { .. } | Phase::RollingBack { .. } | Phase::Installing => true,
-            _ => {
-                self.current == Some(active.generation)
-                    && self.routing.is_some_and(|routing| Some(routing.main) == self.core.active_slot())
-            }
-        }
-    }
-
-    /// I3: what would be restored has its generation, and a process unless it is cold, is starting or waits to.
-    pub fn previous_can_serve(&self) -> bool {
-        let target = match self.core.phase() {
-            Phase::Canary { .. } => self.core.active(),
-            Phase::Observing { .. } => self.core.previous(),
-            _ => return true,
-        };
-        let Some(target) = target else { return false };
-        self.generations.contains(&(target.generation, target.version.store_path.clone()))
-    }
-
-    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
-    pub fn instance_asks_in_vain(&self) -> bool {
-        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
-        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
-        let mut core = self.core.clone();
-        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
-            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
-            core.step(NOW, event).is_empty()
-        });
-        did_nothing && core == self.core
-    }
-
-    /// I4: every phase but the resting ones has a deadline.
-    pub fn has_deadline(&self) -> bool {
-        let rests =
-            matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held);
-        rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
-    }
-
-    /// Active's slot has a process, or one is on its way.
-    pub fn active_is_cared_for(&self) -> bool {
-        let (Some(slot), Phase::Steady | Phase::Held) = (self.core.active_slot(), self.core.phase()) else {
-            return true;
-        };
-        match self.core.slot(slot).run {
-            Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
-            Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
-            Run::Stopping => self.stopping[slot.index()],
-            Run::Down => false,
         }
     }
 }

@@ -1,0 +1,103 @@
+//! What can happen next in a world.
+
+use super::*;
+
+impl World {
+    /// Everything that can happen now.
+    pub fn causes(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        if self.gave_up {
+            return causes;
+        }
+        let fallible = self.left.failures > 0;
+        if self.left.commits > 0 {
+            causes.push(Cause::Commit(Files::New));
+            if !self.core.quarantine().is_empty() {
+                causes.push(Cause::Commit(Files::Quarantined));
+            }
+            if self.core.active().is_some() {
+                causes.push(Cause::Commit(Files::SameBuild));
+            }
+        }
+        if self.left.findings > 0 && self.core.active().is_some() {
+            causes.push(Cause::Find);
+        }
+        for task in &self.tasks {
+            match task {
+                Task::Validate(..) | Task::Judge => {
+                    causes.push(Cause::Verdict(task.clone(), Verdict::Pass));
+                    if fallible {
+                        causes.push(Cause::Verdict(task.clone(), Verdict::Fail));
+                        causes.push(Cause::Verdict(task.clone(), Verdict::Inconclusive));
+                    }
+                }
+                Task::Diagnose(_) => causes.push(Cause::Answer(task.clone(), true)),
+                Task::Build(evolution) => {
+                    causes.push(Cause::Answer(task.clone(), true));
+                    if fallible {
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Contents));
+                        causes.push(Cause::Fails(evolution.clone(), Whose::Makers));
+                        // With one try the machine's failure ends as the maker's does.
+                        if self.core.policy().is_some_and(|policy| policy.tries > 1) {
+                            causes.push(Cause::Fails(evolution.clone(), Whose::Machines));
+                        }
+                    }
+                    let aimed = self.core.evolution().is_some_and(|it| it.tree.is_some() || it.incident.is_some());
+                    if self.core.followed().is_some() && !aimed {
+                        causes.push(Cause::Aims(evolution.clone()));
+                    }
+                }
+                Task::Install(_) | Task::Prepare(_) => {
+                    causes.push(Cause::Answer(task.clone(), true));
+                    if fallible {
+                        causes.push(Cause::Answer(task.clone(), false));
+                    }
+                }
+            }
+        }
+        if self.plan.is_some() {
+            causes.push(Cause::Carried(true));
+            if fallible {
+                causes.push(Cause::Carried(false));
+            }
+        }
+        for slot in Slot::ALL {
+            if let Some(process) = &self.processes[slot.index()] {
+                if !process.ready && !process.asked_to_end {
+                    causes.push(Cause::Ready(slot));
+                }
+                if self.left.exits > 0 && !process.asked_to_end {
+                    causes.push(Cause::Exit(slot));
+                }
+            }
+            if self.stopping[slot.index()] {
+                causes.push(Cause::Stopped(slot));
+            }
+        }
+        for timer in self.core.timers().keys() {
+            if *timer != Timer::Recheck || self.left.rechecks > 0 {
+                causes.push(Cause::Due(*timer));
+            }
+        }
+        if fallible && self.core.trial_slot().is_some() {
+            causes.push(Cause::Degrades);
+        }
+        if self.left.requests > 0 {
+            let asked = self.requests().into_iter().filter(|request| self.core.refusal(&operator(), request).is_none());
+            causes.extend(asked.map(Cause::Ask));
+        }
+        causes
+    }
+
+    pub(super) fn requests(&self) -> [Request; 6] {
+        let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
+        [
+            Request::Approve { id: id.clone() },
+            Request::Reject { id, reason: "no".into() },
+            Request::Rollback { to: None },
+            Request::Evolve { rev: None, blueprint: None },
+            Request::Settle { trust: Trust::Reality, reason: String::new() },
+            Request::Settle { trust: Trust::Journal, reason: String::new() },
+        ]
+    }
+}
