@@ -272,6 +272,46 @@ mod tests {
         assert_eq!(pid_of(pidfd.as_raw_fd()), None);
     }
 
+    /// A process that says of itself that it is this instance.
+    fn tagged(id: &str, leads_a_session: bool) -> std::process::Child {
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new("sleep");
+        command.arg("60").env(process::INSTANCE_VARIABLE, id);
+        let lead = move || if leads_a_session { Ok(nix::unistd::setsid().map(drop)?) } else { Ok(()) };
+        // SAFETY: between fork and exec it makes one system call.
+        unsafe { command.pre_exec(lead) };
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn what_lives_and_is_not_in_the_table_is_put_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = InstanceTable::open(&dir.path().join("instances")).unwrap();
+        let known = |table: &InstanceTable| {
+            let mut rows: Vec<_> = table.entries().into_iter().map(|row| (row.id, row.pid.unwrap())).collect();
+            rows.sort();
+            rows
+        };
+        let ids = ["0a1b2c3d-9-a", "0a1b2c3d-12-b", "ffffffff-9-a"];
+        let mut children = [tagged(ids[0], true), tagged(ids[1], false), tagged(ids[2], true)];
+        // Where nothing is in doubt, no process is believed.
+        complete(&table, "0a1b2c3d", &Kept::new(), false);
+        assert_eq!(known(&table), []);
+        // The descriptor store is.
+        let kept =
+            vec![(format!("{INSTANCE_PREFIX}{}", ids[1]), crate::runtime::pidfd::open(children[1].id()).unwrap())];
+        complete(&table, "0a1b2c3d", &kept, false);
+        assert_eq!(known(&table), [(ids[1].to_owned(), children[1].id())]);
+        complete(&table, "0a1b2c3d", &Kept::new(), true);
+        let both = [(ids[1].to_owned(), children[1].id()), (ids[0].to_owned(), children[0].id())];
+        assert_eq!(known(&table), both, "one that leads a session and is of this state directory");
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(living_rows(&table).is_empty());
+    }
+
     #[test]
     fn a_program_is_told_by_the_store_path_it_was_started_from() {
         let exe = std::env::current_exe().unwrap();

@@ -161,6 +161,18 @@ fn a_journal_that_was_cut_ends_nothing() {
 }
 
 #[test]
+fn with_a_journal_that_was_cut_and_nothing_running_the_profile_says_what_serves() {
+    let Some((mut lab, _)) = promoted() else { return };
+    end_everything(&mut lab);
+    cut(&lab);
+    lab.start();
+    assert_eq!(until_asked(&mut lab).phase, Phase::Held);
+    lab.until_settled();
+    assert_eq!(profile(&lab), "served-2-link");
+    serves(&lab, "ok 2");
+}
+
+#[test]
 fn a_backup_that_is_older_than_a_promotion_takes_nothing_back() {
     let Some((mut lab, backup)) = promoted() else { return };
     let load = Load::on(lab.address());
@@ -282,6 +294,11 @@ fn without_a_table_no_second_copy_is_started() {
     load.none_lost();
     stop(&mut lab);
     assert!(!is_alive(pid));
+    // With nothing running it is made anew.
+    std::fs::remove_file(lab.path("state/instances")).unwrap();
+    lab.start();
+    assert_eq!(lab.until_settled().len(), 1);
+    assert_eq!(lab.status().unwrap().attention, None);
 }
 
 #[test]

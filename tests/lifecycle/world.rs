@@ -5,6 +5,8 @@
 
 #[path = "causes.rs"]
 mod causes;
+#[path = "holds.rs"]
+mod holds;
 #[path = "loss.rs"]
 pub mod loss;
 
@@ -576,61 +578,6 @@ impl World {
                 self.crash(reboot);
             }
             Action::Loses { backup } => self.lose(backup),
-        }
-    }
-
-    /// I1: the profile's current generation and the routing are Active's, outside of transitions.
-    pub fn one_active(&self) -> bool {
-        let Some(active) = self.core.active() else { return true };
-        match self.core.phase() {
-            Phase::Promoting { .. } | Phase::RollingBack { .. } | Phase::Installing => true,
-            _ => {
-                self.current == Some(active.generation)
-                    && self.routing.is_some_and(|routing| Some(routing.main) == self.core.active_slot())
-            }
-        }
-    }
-
-    /// I3: what would be restored has its generation, and a process unless it is cold, is starting or waits to.
-    pub fn previous_can_serve(&self) -> bool {
-        let target = match self.core.phase() {
-            Phase::Canary { .. } => self.core.active(),
-            Phase::Observing { .. } => self.core.previous(),
-            _ => return true,
-        };
-        let Some(target) = target else { return false };
-        self.generations.contains(&(target.generation, target.version.store_path.clone()))
-    }
-
-    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
-    pub fn instance_asks_in_vain(&self) -> bool {
-        let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
-        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
-        let mut core = self.core.clone();
-        let did_nothing = self.requests().into_iter().chain(more).all(|request| {
-            let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
-            core.step(NOW, event).is_empty()
-        });
-        did_nothing && core == self.core
-    }
-
-    /// I4: every phase but the resting ones has a deadline.
-    pub fn has_deadline(&self) -> bool {
-        let rests =
-            matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held);
-        rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
-    }
-
-    /// Active's slot has a process, or one is on its way.
-    pub fn active_is_cared_for(&self) -> bool {
-        let (Some(slot), Phase::Steady | Phase::Held) = (self.core.active_slot(), self.core.phase()) else {
-            return true;
-        };
-        match self.core.slot(slot).run {
-            Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
-            Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
-            Run::Stopping => self.stopping[slot.index()],
-            Run::Down => false,
         }
     }
 }

@@ -177,6 +177,16 @@ fn an_operator_is_needed() {
 }
 
 #[test]
+fn a_journal_behind_reality_is_settled_by_an_operator() {
+    let attention = Some("the journal is behind reality, so nothing is decided".to_owned());
+    let held = Status { phase: Phase::Held, attention, evolution: None, ..observing() };
+    let page = status(&held, look());
+    let words = ["held", "behind reality", "rei journal accept reality", "rei journal accept journal"];
+    assert!(words.iter().all(|words| page.contains(words)), "{page}");
+    assert!(!page.contains("rei resume"), "it settles nothing: {page}");
+}
+
+#[test]
 fn nothing_was_installed_yet() {
     let empty = Status { runtime: "greeter".to_owned(), phase: Phase::Empty, ..Status::default() };
     insta::assert_snapshot!(status(&empty, Look { now: Timestamp::from_unix_ms(4000), ..look() }));
