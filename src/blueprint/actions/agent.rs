@@ -73,8 +73,10 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
         }
         Some(failure) => {
             let told = Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log());
-            // It gave up before it could have worked: no network, a rate limit, no key. That says nothing of the task.
-            let gave_up = matches!(code, Some(code) if *code < EXIT_BY_SIGNAL) && took < START_MAX;
+            // It gave up before it could have worked: no network, a rate limit, no key. That says nothing of the task. One
+            // that has printed more than is kept did work.
+            let exited = matches!(code, Some(code) if *code < EXIT_BY_SIGNAL);
+            let gave_up = exited && !ended.truncated && took < START_MAX;
             Err(if gave_up { told.of_whom(Blame::Machine) } else { told })
         }
     }
