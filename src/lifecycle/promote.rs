@@ -365,17 +365,6 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    pub(super) fn prune(&mut self, out: &mut Out) {
-        let keep = self.rules().keep_generations;
-        let in_use: Vec<u64> = self.active.iter().chain(&self.previous).map(|deployed| deployed.generation).collect();
-        let oldest_kept = self.known_good.keys().rev().take(usize::try_from(keep).unwrap_or(usize::MAX)).min().copied();
-        self.known_good.retain(|generation, _| {
-            in_use.contains(generation) || oldest_kept.is_some_and(|oldest| *generation >= oldest)
-        });
-        let in_use = self.known_good.keys().copied().chain(in_use).collect();
-        out.push(Effect::Prune { keep, in_use });
-    }
-
     /// The bound of a trial is over.
     pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
         let approval = match self.phase {

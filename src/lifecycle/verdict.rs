@@ -1,6 +1,6 @@
 //! What is decided about a commit or candidate, and how its evolution ends.
 
-use super::effect::Timer;
+use super::effect::{Effect, Timer};
 use super::evolve::HOUR_MS;
 use super::state::{
     AGENT_RUNS_MAX, Commit, Ended, Evolution, Lifecycle, PUT_OFF_MAX, Phase, PutOff, QUARANTINE_MAX, Quarantined,
@@ -179,14 +179,19 @@ impl Lifecycle {
     /// Puts the candidate's content into quarantine and lets its generation go.
     pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
         let Some(version) = self.evolution.as_ref().and_then(|current| current.version.clone()) else { return };
-        self.quarantine_content(out, version.tree, version.store_path, reason);
+        // In its window it is Active: its store path is quarantined nevertheless.
+        self.quarantine_as(out, version.tree, version.store_path, reason);
     }
 
     /// The same for what did not become a candidate. Active's build is nobody's fault: what differs from it is the tree.
     pub(super) fn quarantine_content(&mut self, out: &Out, tree: String, store_path: String, reason: &str) {
-        let Some(current) = &self.evolution else { return };
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         let store_path = if active == Some(&store_path) { String::new() } else { store_path };
+        self.quarantine_as(out, tree, store_path, reason);
+    }
+
+    fn quarantine_as(&mut self, out: &Out, tree: String, store_path: String, reason: &str) {
+        let Some(current) = &self.evolution else { return };
         let candidate = current.candidate.clone();
         self.quarantine_entry(Quarantined { tree, store_path, candidate, reason: reason.to_owned(), at: out.at });
     }
@@ -245,5 +250,17 @@ impl Lifecycle {
         if let Some(policy) = self.next_policy.take() {
             self.policy = Some(policy);
         }
+    }
+
+    /// Forgets generations that are older than those to keep.
+    pub(super) fn prune(&mut self, out: &mut Out) {
+        let keep = self.rules().keep_generations;
+        let in_use: Vec<u64> = self.active.iter().chain(&self.previous).map(|deployed| deployed.generation).collect();
+        let oldest_kept = self.known_good.keys().rev().take(usize::try_from(keep).unwrap_or(usize::MAX)).min().copied();
+        self.known_good.retain(|generation, _| {
+            in_use.contains(generation) || oldest_kept.is_some_and(|oldest| *generation >= oldest)
+        });
+        let in_use = self.known_good.keys().copied().chain(in_use).collect();
+        out.push(Effect::Prune { keep, in_use });
     }
 }

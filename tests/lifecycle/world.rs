@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
     Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
-    Plan, Policy, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Plan, Policy, Quarantined, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -270,6 +270,17 @@ impl World {
         self.first.get_or_insert(active);
     }
 
+    /// I8: what a rollback left is in quarantine as a whole, files and build.
+    fn check_rolled_back(&mut self, from: Option<&Version>) {
+        let is_known = |version: &Version| {
+            let same = |entry: &Quarantined| entry.tree == version.tree && entry.store_path == version.store_path;
+            self.core.quarantine().iter().any(same)
+        };
+        if !from.is_none_or(is_known) {
+            self.broken.push("I8: a version that was rolled back is not in quarantine");
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
@@ -323,17 +334,15 @@ impl World {
                 self.gave_up = true;
                 true
             }
-            Effect::Record(Maintenance { action, .. }) => {
+            Effect::Record(Maintenance { action, from, .. }) => {
                 match action {
                     MaintenanceAction::Unchanged => {
                         self.unchanged = true;
                         self.free += 1;
                     }
                     MaintenanceAction::Deferred => self.free += 1,
-                    MaintenanceAction::Promoted
-                    | MaintenanceAction::Rejected
-                    | MaintenanceAction::RolledBack
-                    | MaintenanceAction::Restarted => {}
+                    MaintenanceAction::RolledBack => self.check_rolled_back(from.as_ref()),
+                    MaintenanceAction::Promoted | MaintenanceAction::Rejected | MaintenanceAction::Restarted => {}
                 }
                 true
             }
