@@ -19,7 +19,7 @@ use crate::runtime::logs::{Log, LogError, Logger};
 
 /// Names the connection to the logger in the descriptor store, and what is spoken on it: a supervisor that speaks
 /// otherwise starts a logger of its own.
-const NAME: &str = "logger/1";
+pub const NAME: &str = "logger/1";
 
 /// The pause before a logger is started again that could not be started, or that has lived no longer than this.
 const RETRY: Duration = Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! The listening sockets at the start: out of the store, or, if supervisor and keeper were both killed, out of the instances.
 
 use super::keep::{Kept, Store};
+use super::logger;
 use super::logpipe;
 use super::paths::Paths;
 use super::recover::slot_of;
@@ -32,6 +33,10 @@ pub fn listen(
         sticky: false,
     };
     let before = kept.len();
+    if !kept.iter().any(|(name, _)| name == logger::NAME) {
+        // It reads the pipes of the instances, and no new supervisor could speak to it.
+        logs::end_lost_loggers(&paths.logs());
+    }
     let refused = regain(setup, table, kept);
     let regained = kept.len() > before;
     let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);

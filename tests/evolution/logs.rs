@@ -38,13 +38,18 @@ fn prints_and_answers(lab: &mut Lab) {
 
 /// The process that reads what instances print.
 fn logger(lab: &Lab) -> Option<u32> {
+    loggers(lab).first().copied()
+}
+
+/// The processes that read what instances print.
+fn loggers(lab: &Lab) -> Vec<u32> {
     let directory = lab.path("state/logs");
     let is_logger = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         words.contains(&&b"logger"[..]) && words.contains(&directory.as_os_str().as_encoded_bytes()) && is_alive(*pid)
     };
-    rei::process::all().into_iter().map(|stat| stat.pid).find(is_logger)
+    rei::process::all().into_iter().map(|stat| stat.pid).filter(is_logger).collect()
 }
 
 #[test]
@@ -97,4 +102,11 @@ fn a_service_prints_and_answers_after_its_supervisor_was_killed_and_after_the_ke
     lab.kill();
     send(keeper, Signal::SIGKILL);
     prints_and_answers(&mut lab);
+    // Nothing leads to the logger any more. It makes way for a new one: two would tear the lines of one pipe.
+    let lost = loggers(&lab);
+    lab.start();
+    assert_eq!(lab.until_settled(), before);
+    prints_and_answers(&mut lab);
+    let now = loggers(&lab);
+    assert!(lost.len() == 1 && now.len() == 1 && lost != now, "{lost:?} {now:?}");
 }

@@ -18,6 +18,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, umask};
 
+use super::handover;
 use super::lines::{Lines, note};
 use super::memory::{Memory, Recorder};
 use super::writer::{Piece, Refused, Writer};
@@ -76,8 +77,9 @@ fn detach() -> io::Result<()> {
         // SAFETY: to ignore a signal runs no handler.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }
-    // For `ps`; nothing depends on it.
-    let _ = prctl::set_name(c"rei-logger");
+    handover::listen()?;
+    // For `ps`, and for a supervisor that looks for a lost logger.
+    let _ = prctl::set_name(handover::NAME);
     Ok(())
 }
 
@@ -95,9 +97,13 @@ pub fn serve(connection: OwnedFd, directory: &Path) -> io::Result<()> {
         wake,
         chunk: vec![0; CHUNK_BYTES],
     };
-    while server.connection.is_some() || server.logs.iter().any(|log| log.pipe.is_some()) {
+    let is_needed = |server: &Server| server.connection.is_some() || server.logs.iter().any(|log| log.pipe.is_some());
+    while is_needed(&server) && !handover::is_asked() {
         server.round()?;
     }
+    // Asked to make way, it has lines that were read and not written.
+    let writer = &server.writer;
+    server.logs.iter_mut().for_each(|log| log.catch_up(writer));
     server.writer.finish(FLUSH_MAX);
     Ok(())
 }
