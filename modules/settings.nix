@@ -240,10 +240,16 @@ table {
         {
           per_incident = 3;
           per_hour = 6;
+          agent_runs = 20;
+          agent_time = "45m";
         }
         {
           per_incident = key count "For one fingerprint of an incident." 3;
           per_hour = key count "In any one hour." 6;
+          agent_runs = key count "Runs of agents in any one hour after which no repair begins by itself." 20;
+          agent_time =
+            key duration "The time of agents in any one hour after which no repair begins by itself."
+              "45m";
         };
   };
 

@@ -67,7 +67,7 @@ canary   = [{ share = 0.05, for = "30s" }, { share = 0.5, for = "30s" }]
 observe  = "5m"
 on_inconclusive = "ask"
 [evolution]
-budget   = { per_incident = 3, per_hour = 6 }
+budget   = { per_incident = 3, per_hour = 6, agent_runs = 20, agent_time = "45m" }
 [validation]
 golden    = ["golden"]
 protected = ["flake.nix", "flake.lock", "checks/**", "tests/**"]

@@ -313,6 +313,10 @@ pub struct Evolution {
     pub per_incident: u64,
     /// Evolutions in any one hour.
     pub per_hour: u64,
+    /// Runs of agents in any one hour after which no repair begins by itself.
+    pub agent_runs: u64,
+    /// The time of agents in any one hour, likewise.
+    pub agent_time: Duration,
 }
 
 /// `[validation]`.

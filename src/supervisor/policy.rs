@@ -19,10 +19,6 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// away for a moment is waited for, and one that is away for a night is not asked a thousand times.
 const RETRY: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
-/// Runs and time of agents in any one hour after which no repair begins by itself: each may cost money, and an incident
-/// that so many did not repair needs a person.
-const AGENT_RUNS_MAX: u64 = 20;
-const AGENT_TIME_MAX: Duration = Duration::from_secs(45 * 60);
 /// Tries in a row that come to no verdict before an operator is needed: half an hour with the pauses between them.
 const TRIES_MAX: u32 = 6;
 /// What is added to a bound that another part keeps, so that its own message comes first.
@@ -50,8 +46,8 @@ pub fn policy(config: &Config) -> Policy {
         keep_generations: promotion.keep_generations,
         per_incident: config.evolution.per_incident,
         per_hour: config.evolution.per_hour,
-        agent_runs: AGENT_RUNS_MAX,
-        agent_ms: ms(AGENT_TIME_MAX),
+        agent_runs: config.evolution.agent_runs,
+        agent_ms: ms(config.evolution.agent_time),
         tries: TRIES_MAX,
         retry_ms: ms(RETRY),
         retry_max_ms: ms(RETRY_MAX),

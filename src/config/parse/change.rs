@@ -102,9 +102,11 @@ fn steps(section: &Section<'_>, at: At<Vec<At<CanaryStep>>>, runtime: Option<&Ru
 pub(super) fn evolution(mut section: Section<'_>) -> Option<Evolution> {
     let mut budget = section.section("budget");
     let (per_incident, per_hour) = (at_least_one(&mut budget, "per_incident"), at_least_one(&mut budget, "per_hour"));
+    let (agent_runs, agent_time) = (at_least_one(&mut budget, "agent_runs"), budget.value("agent_time"));
     budget.close();
     section.close();
-    Some(Evolution { per_incident: per_incident?, per_hour: per_hour? })
+    let agent_time = agent_time?.value;
+    Some(Evolution { per_incident: per_incident?, per_hour: per_hour?, agent_runs: agent_runs?, agent_time })
 }
 
 pub(super) fn validation(mut section: Section<'_>, place: &Place) -> Option<Validation> {
