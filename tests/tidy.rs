@@ -369,6 +369,7 @@ const WRITERS: &[(&str, &str)] = &[
     ("src/cli/run.rs", "the log, whose fields are escaped"),
     ("src/cli/progress.rs", "the bar, whose words are escaped"),
     ("src/runtime/keeper/server.rs", "the keeper, which says only what it was started with"),
+    ("src/runtime/logs/server.rs", "the logger, likewise"),
     ("src/validation/builder/", "a builder inside Nix: its log is escaped where it is shown"),
     ("src/nix/probe.rs", "as above"),
     ("src/demo/serve.rs", "the demo's runtime: its log is escaped where it is shown"),

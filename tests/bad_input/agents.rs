@@ -82,7 +82,7 @@ fn agent_that(does: &str, words: &[&str]) {
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
     let load = lab.load();
-    let end = ended(&mut supervisor);
+    let end = ended(&mut supervisor, MaintenanceAction::Rejected);
     println!("{}\n{}", end, supervisor.output());
     for word in words {
         assert!(end.contains(word), "{word:?} is not in:\n{end}");
@@ -114,7 +114,8 @@ fn an_agent_that_tells_its_keys() {
         assert!(lab.ask("/die").is_err());
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
-    let end = ended(&mut supervisor);
+    // It gave up at once, which is no verdict; what it said is kept and handed on all the same.
+    let end = ended(&mut supervisor, MaintenanceAction::Deferred);
     let state = crate::lab::texts_below(&lab.path("state"));
     assert!(
         state.contains("API_KEY=[redacted]") && state.contains("the key is [redacted]"),
@@ -129,12 +130,12 @@ fn an_agent_that_tells_its_keys() {
 }
 
 /// How the repair ended.
-fn ended(supervisor: &mut Supervisor) -> String {
+fn ended(supervisor: &mut Supervisor, action: MaintenanceAction) -> String {
     let mut summary = String::new();
     supervisor.until("the end of the repair", |it| {
         let history =
             it.operator(async |client| client.history(Some(20)).await.unwrap_or_default()).unwrap_or_default();
-        let end = history.into_iter().find(|entry| entry.action == Some(MaintenanceAction::Rejected));
+        let end = history.into_iter().find(|entry| entry.action == Some(action));
         summary = end.map(|entry| entry.summary).unwrap_or_default();
         !summary.is_empty()
     });
