@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::child::{self, EXIT_LOST, EXIT_SIGNAL};
-use super::excess::{Excess, Watch};
+use super::excess::{Disks, Excess, Watch};
 use super::fence::{self, Fences, agent_user};
 use crate::redact::Secrets;
 
@@ -184,6 +184,7 @@ impl Confined {
         let (plan, fences) = fence::plan(self, &program)?;
         let (hangup, lifeline) = std::io::pipe().map_err(lost)?;
         let hangup = OwnedFd::from(hangup);
+        let disks = Disks::before(&self.write);
         let mut command = std::process::Command::new(&program);
         command.args(&self.args).env_clear().envs(&self.env).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -197,7 +198,7 @@ impl Confined {
         let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
         drop(hangup);
         let guard = child.id().ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
-        let watch = Watch::begin(guard, self.memory_bytes, &self.write);
+        let watch = Watch::begin(guard, self.memory_bytes, disks);
         let (mut stdout, mut stderr) = (self.tail(), self.tail());
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {

@@ -54,18 +54,28 @@ impl fmt::Display for Excess {
     }
 }
 
+/// What must stay free on each disk that a program may write to.
+pub(super) struct Disks(Vec<(PathBuf, u64)>);
+
+impl Disks {
+    /// For a program that has not begun: what it writes first would count as taken before.
+    pub fn before(write: &[PathBuf]) -> Self {
+        let bound = |dir: &PathBuf| Some((dir.clone(), DISK_LEFT_BYTES.min(free_bytes(dir)? / 2)));
+        Self(write.iter().filter_map(bound).collect())
+    }
+}
+
 /// The bounds of one program.
 pub(super) struct Watch {
     first: u32,
     memory_bytes: u64,
-    disks: Vec<(PathBuf, u64)>,
+    disks: Disks,
 }
 
 impl Watch {
-    /// Watches the process `first` and all that descend from it, and the disks of the directories that they may write.
-    pub fn begin(first: u32, memory_bytes: u64, write: &[PathBuf]) -> Self {
-        let bound = |dir: &PathBuf| Some((dir.clone(), DISK_LEFT_BYTES.min(free_bytes(dir)? / 2)));
-        Self { first, memory_bytes, disks: write.iter().filter_map(bound).collect() }
+    /// Watches the process `first` and all that descend from it, and the disks that they may write to.
+    pub fn begin(first: u32, memory_bytes: u64, disks: Disks) -> Self {
+        Self { first, memory_bytes, disks }
     }
 
     /// Ends when it took too much, and never before.
@@ -87,7 +97,7 @@ impl Watch {
         if bytes > bound {
             return Some(Excess::Memory { bytes, bound });
         }
-        self.disks.iter().find_map(|(dir, bound)| {
+        self.disks.0.iter().find_map(|(dir, bound)| {
             let left = free_bytes(dir).filter(|left| left < bound)?;
             Some(Excess::Disk { dir: dir.clone(), left, bound: *bound })
         })
