@@ -59,6 +59,7 @@ fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_bac
     let verdict = lab.verdict_on(&bad);
     assert_eq!(verdict.action, Some(MaintenanceAction::Rejected), "{verdict:#?}");
     assert!(verdict.summary.contains("tests"), "names the check: {}", verdict.summary);
+    assert_eq!(lab.status().unwrap().quarantined, 2, "a check that says no has said no, wherever it was asked");
 
     // An operator goes back to the first version by its number.
     lab.until("Steady", |status| status.phase == Phase::Steady);
@@ -66,7 +67,7 @@ fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_bac
     let status = lab.until("the first version", |status| {
         status.phase == Phase::Steady && status.active.as_ref().is_some_and(|active| active.generation == Some(1))
     });
-    assert_eq!(status.quarantined, 2, "the version that was left does not come back by itself");
+    assert_eq!(status.quarantined, 3, "the version that was left does not come back by itself");
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
 
     let tally = load.none_lost();
