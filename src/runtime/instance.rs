@@ -243,14 +243,16 @@ impl Instance {
         if self.exit.is_some() {
             return false;
         }
-        // The main process first. Gone in this moment is as good.
+        let main = (self.pid, self.start_ticks);
+        if by.mode == StopMode::ControlGroup {
+            self.told = self.tree.tell(by.signal, main).await;
+            return true;
+        }
+        // Gone in this moment is as good.
         let _ = self.signal(by.signal);
         // A stopped process sees the signal only when it goes on.
         let _ = self.signal(Signal::SIGCONT);
-        self.told.insert((self.pid, self.start_ticks));
-        if by.mode == StopMode::ControlGroup {
-            self.told = self.tree.tell(by.signal, self.told.clone()).await;
-        }
+        self.told.insert(main);
         true
     }
 

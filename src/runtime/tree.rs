@@ -276,15 +276,19 @@ impl Tree {
         false
     }
 
-    /// Sends a signal to every process of the tree that is not in `told`, and to those that they start meanwhile, as
-    /// systemd does. Gives back who was told.
-    pub async fn tell(&self, signal: Signal, told: Told) -> Told {
+    /// Sends a signal to every process of the tree, to `main` first. Gives back who was told.
+    pub async fn tell(&self, signal: Signal, main: (u32, u64)) -> Told {
         let tree = self.clone();
-        let known = told.clone();
-        tokio::task::spawn_blocking(move || tree.tell_blocking(signal, known)).await.unwrap_or(told)
+        let told = tokio::task::spawn_blocking(move || tree.tell_blocking(signal, main)).await;
+        told.unwrap_or_else(|_| Told::from([main]))
     }
 
-    fn tell_blocking(&self, signal: Signal, mut told: Told) -> Told {
+    fn tell_blocking(&self, signal: Signal, main: (u32, u64)) -> Told {
+        // Listed before anybody hears: what a process starts when it has heard is part of its end.
+        let listed = self.live().into_iter().map(|stat| (stat.pid, stat.start_ticks));
+        let told: Vec<(u32, u64)> = std::iter::once(main).chain(listed.filter(|process| *process != main)).collect();
+        told.iter().for_each(|process| Self::tell_one(*process, signal));
+        let mut told: Told = told.into_iter().collect();
         for _ in 0..TELL_LOOKS_MAX {
             if !Self::tell_new(&self.live(), signal, &mut told) {
                 break;
@@ -293,14 +297,23 @@ impl Tree {
         told
     }
 
-    /// Says whether there was one that had not heard it.
+    fn tell_one((pid, start_ticks): (u32, u64), signal: Signal) {
+        pidfd::signal_exactly(pid, start_ticks, signal);
+        // A stopped process sees the signal only when it goes on.
+        pidfd::signal_exactly(pid, start_ticks, Signal::SIGCONT);
+    }
+
+    /// Tells those that nobody who has heard looks after: the child of one that has heard is its affair, a helper perhaps
+    /// with which it finishes. Says whether there was one.
     fn tell_new(live: &[Stat], signal: Signal, told: &mut Told) -> bool {
+        let have_heard: BTreeSet<u32> = told.iter().map(|(pid, _)| *pid).collect();
         let mut any = false;
-        for stat in live.iter().filter(|stat| told.insert((stat.pid, stat.start_ticks))) {
-            any = true;
-            pidfd::signal_exactly(stat.pid, stat.start_ticks, signal);
-            // A stopped process sees the signal only when it goes on.
-            pidfd::signal_exactly(stat.pid, stat.start_ticks, Signal::SIGCONT);
+        for stat in live.iter().filter(|stat| !have_heard.contains(&stat.parent)) {
+            let process = (stat.pid, stat.start_ticks);
+            if told.insert(process) {
+                any = true;
+                Self::tell_one(process, signal);
+            }
         }
         any
     }
