@@ -27,6 +27,7 @@ mod held;
 mod operate;
 mod policy;
 mod promote;
+mod reason;
 mod recover;
 mod serve;
 mod state;
@@ -38,6 +39,7 @@ pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, 
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
+pub use reason::Reason;
 pub use state::{
     Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
     OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,

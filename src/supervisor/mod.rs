@@ -11,7 +11,7 @@
 //! | `needed` | what may not be swept away |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
-//! | `story` | the log, for a person |
+//! | `story`, `narrate` | the log, for a person; the words for what the lifecycle decides |
 //! | `serve` | the two sockets, opened, and who may use them |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
@@ -37,6 +37,7 @@ mod logger;
 mod logpipe;
 mod memory;
 mod mend;
+mod narrate;
 mod needed;
 pub mod objects;
 mod operate;

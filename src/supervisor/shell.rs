@@ -233,13 +233,19 @@ impl Shell {
         self.tell(seq, at, &entry);
         self.looks_since_record = 0;
         self.since_snapshot += 1;
-        if self.since_snapshot >= SNAPSHOT_EVERY {
-            self.since_snapshot = 0;
-            if let Err(error) = self.journal.snapshot(&self.core) {
-                tracing::warn!(error = %chain(&error), "cannot write a snapshot; a restart takes longer");
-            }
+        // A restart must not meet the records again that this program does not follow.
+        if self.since_snapshot >= SNAPSHOT_EVERY || matches!(entry.event, Event::Held(_)) {
+            self.snapshot();
         }
         Ok(())
+    }
+
+    /// Stores the state, so that the next start replays only what follows.
+    pub(super) fn snapshot(&mut self) {
+        self.since_snapshot = 0;
+        if let Err(error) = self.journal.snapshot(&self.core) {
+            tracing::warn!(error = %chain(&error), "cannot write a snapshot; a restart takes longer");
+        }
     }
 
     fn on_input(&mut self, input: Input) {
