@@ -56,8 +56,8 @@ fn differences() -> Vec<(&'static str, String, String)> {
 }
 
 /// What it is built from.
-const PARTS: [&str; 8] =
-    ["Cargo.toml", "Cargo.lock", ".cargo", "src", "checks", "interface", "modules/unit.toml", "examples/served.rs"];
+const PARTS: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", "src", "checks", "interface", "modules/unit.toml", "examples/served.rs"];
 
 /// The program. It is built once, beside this one: crates that both use are not compiled again.
 pub fn program() -> &'static Path {
@@ -70,8 +70,10 @@ pub fn program() -> &'static Path {
             Path::new(env!("CARGO_BIN_EXE_rei")).ancestors().filter(marked).last().expect("a target directory");
         write(&copy);
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--offline", "--bins", "--example", "another-served"])
-            .current_dir(&copy)
+            .args(["build", "--quiet", "--offline", "--bins", "--example", "another-served", "--manifest-path"])
+            .arg(copy.join("Cargo.toml"))
+            // The flags of the compiler are found from here.
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("CARGO_TARGET_DIR", target)
             .status()
             .unwrap();
