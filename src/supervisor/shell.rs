@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
+use super::logger::Reading;
 use super::memory;
 use super::mend::{self, Standing};
 use super::record::Entry;
@@ -85,9 +86,7 @@ pub struct Shell {
     pub(super) traffic: Arc<Mutex<Traffic>>,
     pub(super) store: Store,
     pub(super) lifeline: Lifeline,
-    pub(super) logger_lifeline: Lifeline,
-    /// When the logger was found or started.
-    pub(super) logger_since: Instant,
+    pub(super) reading: Reading,
     /// The program, as it was found at the start: a newer one may be in its place.
     pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
@@ -152,7 +151,8 @@ impl Shell {
                 }
                 () = sleep_until(again_at) => {}
                 () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
-                () = self.logger_lifeline.cut() => self.renew_logger(),
+                () = self.reading.lifeline.cut() => self.renew_logger(),
+                () = sleep_until(self.reading.look_at) => self.look_at_logs(),
                 () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
                 tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
@@ -285,6 +285,9 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        if self.reading.look_at.is_none() {
+            self.look_at_logs();
+        }
         self.looks_since_mend += 1;
         if self.looks_since_mend >= mend::LOOKS {
             self.looks_since_mend = 0;

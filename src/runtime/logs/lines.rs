@@ -52,6 +52,12 @@ impl Lines {
         self.dropped + self.behind
     }
 
+    /// What is to be kept in the place of bytes that were read and dropped while the logger did not read.
+    pub(super) fn miss(&mut self, bytes: u64) -> Vec<u8> {
+        self.column = 0;
+        note(bytes, "the logger did not read them").into_bytes()
+    }
+
     /// What is to be kept of a flood that is over: how much was dropped, and its end.
     pub(super) fn catch_up(&mut self) -> Vec<u8> {
         if self.behind == 0 {

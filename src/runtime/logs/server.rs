@@ -215,6 +215,8 @@ impl Server {
         if let Some(known) = self.logs.iter_mut().find(|log| log.id == id) {
             // The next supervisor asks for what is read already: it gets what the first one would have.
             (known.path, known.bytes_max) = (path, bytes_max);
+            let missed = known.missed();
+            known.keep(&missed, &self.writer);
             known.memory.move_to(memory);
             if known.pipe.is_none() {
                 known.memory.finish();
@@ -275,10 +277,18 @@ impl Source {
 
     fn take(&mut self, bytes: &[u8], writer: &Writer) -> Found {
         self.read_at = Instant::now();
+        let mut kept = self.missed();
         self.memory.head().read_bytes += bytes.len() as u64;
-        let kept = self.lines.take(bytes, self.read_at);
+        kept.extend(self.lines.take(bytes, self.read_at));
         self.keep(&kept, writer);
         if self.lines.is_behind() { Found::Flood } else { Found::Lines }
+    }
+
+    /// What is to be said of bytes that others have read, and dropped, while the logger did not read.
+    fn missed(&mut self) -> Vec<u8> {
+        let bytes = self.memory.join_dropped();
+        self.dropped += bytes;
+        if bytes > 0 { self.lines.miss(bytes) } else { Vec::new() }
     }
 
     fn keep(&mut self, lines: &[u8], writer: &Writer) {
@@ -298,7 +308,8 @@ impl Source {
     /// Tells what is missing, and keeps the end of a flood.
     fn catch_up(&mut self, writer: &Writer) {
         self.read_at = Instant::now();
-        let kept = self.lines.catch_up();
+        let mut kept = self.missed();
+        kept.extend(self.lines.catch_up());
         self.keep(&kept, writer);
         if self.untold > 0 {
             self.write(&[], writer);
@@ -346,7 +357,7 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Log, Logger, PIPE_BYTES, pipe};
+    use super::super::{Log, Logger, PIPE_BYTES, StandIn, pipe};
     use super::*;
     use std::io::Write;
     use std::thread::JoinHandle;
@@ -368,7 +379,8 @@ mod tests {
 
     fn log(logger: &Logger, id: &str, dir: &Path, bytes_max: u64) -> (Log, File, OwnedFd) {
         let (read, write) = pipe().unwrap();
-        (logger.read(id, &read, &dir.join("a.log"), bytes_max).unwrap(), File::from(write), read)
+        let memory = Memory::new().unwrap();
+        (logger.read(id, &read, memory, &dir.join("a.log"), bytes_max), File::from(write), read)
     }
 
     #[test]
@@ -399,12 +411,12 @@ mod tests {
         until("the words", || first.recent() == b"before\n");
         drop(first);
         write.write_all(b"meanwhile\n").unwrap();
-        let next = logger.read("1", &read, &dir.path().join("a.log"), 1 << 20).unwrap();
+        let next = logger.read("1", &read, Memory::new().unwrap(), &dir.path().join("a.log"), 1 << 20);
         until("all words", || next.recent() == b"before\nmeanwhile\n");
         drop(write);
         until("the end", || next.is_finished());
         // And another one, after the end.
-        let last = logger.read("1", &read, &dir.path().join("a.log"), 1 << 20).unwrap();
+        let last = logger.read("1", &read, Memory::new().unwrap(), &dir.path().join("a.log"), 1 << 20);
         until("the end", || last.is_finished());
         assert_eq!((last.recent(), last.stats().read_bytes), (b"before\nmeanwhile\n".to_vec(), 17));
         drop(logger);
@@ -432,6 +444,43 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("a.log")).unwrap(), b"before\nbetween\n");
     }
 
+    /// The first logger hangs; what does not fit the pipe is read in its place. The next one says how much.
+    #[test]
+    fn what_was_dropped_while_no_logger_read_is_told_where_it_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, thread) = logger(dir.path());
+        let (log, mut write, read) = log(&first, "1", dir.path(), 64 << 20);
+        write.write_all(b"before\n").unwrap();
+        until("the words", || log.recent() == b"before\n");
+        first.forget("1");
+        until("the end of the first one", || log.is_finished());
+        drop(first);
+        thread.join().unwrap();
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let (mut written, mut dropped) = (7, 0);
+        for n in 0..5 * PIPE_BYTES / 100 {
+            dropped += log.relieve(&read, StandIn::Supervisor).unwrap();
+            if n % 2 == 0 {
+                dropped += log.relieve(&read, StandIn::Keeper).unwrap();
+            }
+            write.write_all(&line).unwrap();
+            written += 100;
+        }
+        assert!(dropped > 3 * PIPE_BYTES as u64);
+        assert_eq!(log.stats().dropped_bytes, dropped, "told before there is a logger");
+        let (second, thread) = logger(dir.path());
+        second.read_again(&log, &read);
+        drop(write);
+        until("the end", || log.is_finished());
+        drop(second);
+        thread.join().unwrap();
+        let text = String::from_utf8(std::fs::read(dir.path().join("a.log")).unwrap()).unwrap();
+        let told = format!("before\n\n[rei: {dropped} bytes dropped here: the logger did not read them]\n");
+        assert!(text.starts_with(&told), "{}", &text[..200]);
+        assert_eq!(text.len() as u64 - (told.len() as u64 - 7) + dropped, written, "all is there or counted");
+        assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (written, dropped));
+    }
+
     #[test]
     fn a_logger_that_knows_nothing_goes_on_from_the_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -439,7 +488,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         let (logger, thread) = logger(dir.path());
         let (read, write) = pipe().unwrap();
-        let log = logger.resume("1", &read, &path, 1 << 20).unwrap();
+        let log = logger.resume("1", &read, Memory::new().unwrap(), &path, 1 << 20);
         assert_eq!(log.recent(), b"before\n");
         File::from(write).write_all(b"after\n").unwrap();
         until("the end", || log.is_finished());
