@@ -52,10 +52,13 @@ impl Lines {
         self.dropped + self.behind
     }
 
-    /// What is to be kept in the place of bytes that were read and dropped while the logger did not read.
-    pub(super) fn miss(&mut self, bytes: u64) -> Vec<u8> {
+    /// What is to be kept in the place of bytes that are missing, if there are any.
+    pub(super) fn miss(&mut self, bytes: u64, why: &str) -> Vec<u8> {
+        if bytes == 0 {
+            return Vec::new();
+        }
         self.column = 0;
-        note(bytes, "the logger did not read them").into_bytes()
+        note(bytes, why).into_bytes()
     }
 
     /// What is to be kept of a flood that is over: how much was dropped, and its end.

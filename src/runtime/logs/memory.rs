@@ -6,6 +6,7 @@
 //! | 0 to 63 | the [`Head`] | the logger |
 //! | 64 to 71 | bytes that the supervisor read in the logger's place, and dropped | the supervisor |
 //! | 72 to 79 | bytes that the keeper read in the logger's place, and dropped | the keeper |
+//! | 80 to 87 | bytes of the instance that the disk has taken or refused | the logger's thread that writes files |
 //! | from 128 | a ring of [`MEMORY_BYTES`] | the logger |
 //!
 //! Each part has one writer. `turn` is odd while the logger writes, so that a reader knows what it has read in halves.
@@ -23,7 +24,10 @@ pub const MEMORY_BYTES: usize = 64 << 10;
 
 const HEAD_BYTES: usize = 64;
 
-/// Where the ring begins: behind the head and the counts of those who read in the logger's place, in bytes.
+/// Where the count of what the disk has taken or refused is.
+const SETTLED_AT: u64 = 80;
+
+/// Where the ring begins, behind the head and the counts of others, in bytes.
 const RING_AT: usize = 128;
 
 /// How often a reader tries to read what is not being written. A logger that is stopped in the middle is not waited for.
@@ -78,12 +82,22 @@ pub(super) struct Head {
     finished: u64,
     /// Bytes that others dropped in the logger's place and that are among `read_bytes` and `dropped_bytes` already.
     joined: u64,
+    /// Bytes that were given to the thread that writes files.
+    pub(super) given_bytes: u64,
 }
 
 impl Head {
     fn bytes(self) -> [u8; HEAD_BYTES] {
-        let words =
-            [self.turn, self.written, self.read_bytes, self.dropped_bytes, self.errno, self.finished, self.joined];
+        let words = [
+            self.turn,
+            self.written,
+            self.read_bytes,
+            self.dropped_bytes,
+            self.errno,
+            self.finished,
+            self.joined,
+            self.given_bytes,
+        ];
         let mut bytes = [0; HEAD_BYTES];
         for (room, word) in bytes.chunks_exact_mut(8).zip(words) {
             room.copy_from_slice(&word.to_le_bytes());
@@ -105,6 +119,7 @@ impl Head {
             errno: word(4),
             finished: word(5),
             joined: word(6),
+            given_bytes: word(7),
         }
     }
 }
@@ -153,15 +168,32 @@ impl Memory {
 
     /// Counts bytes that were read in the logger's place, and dropped. Nobody else counts for the same stand-in.
     pub(super) fn count_dropped(&self, by: StandIn, bytes: u64) {
-        let all = self.dropped_by(by).saturating_add(bytes);
-        // It is in memory and has this size.
-        let _ = self.0.write_all_at(&all.to_le_bytes(), by.at());
+        self.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
     }
 
     fn dropped_by(&self, by: StandIn) -> u64 {
+        self.word(by.at())
+    }
+
+    /// Bytes of the instance that the disk has taken or refused.
+    pub(super) fn settled(&self) -> u64 {
+        self.word(SETTLED_AT)
+    }
+
+    /// Tells how many bytes the disk has taken or refused by now. Nobody else tells it.
+    pub(super) fn settle(&self, bytes: u64) {
+        self.set_word(SETTLED_AT, bytes);
+    }
+
+    fn word(&self, at: u64) -> u64 {
         let mut word = [0; 8];
-        let _ = self.0.read_exact_at(&mut word, by.at());
+        // It is in memory and has this size.
+        let _ = self.0.read_exact_at(&mut word, at);
         u64::from_le_bytes(word)
+    }
+
+    fn set_word(&self, at: u64, word: u64) {
+        let _ = self.0.write_all_at(&word.to_le_bytes(), at);
     }
 
     fn dropped_by_all(&self) -> u64 {
@@ -274,6 +306,15 @@ impl Recorder {
         self.head.joined = all;
         self.head.read_bytes += more;
         more
+    }
+
+    /// Bytes that an earlier logger has read and that neither the disk has taken nor anybody has counted: it was killed.
+    /// The caller has them among `dropped_bytes` from now on.
+    pub(super) fn join_lost(&mut self) -> u64 {
+        let settled = self.memory.settled();
+        let lost = self.head.given_bytes.saturating_sub(settled);
+        self.head.given_bytes = settled;
+        lost
     }
 
     /// What is known, to be changed; it is told with the next [`Recorder::put`] or [`Recorder::tell`].

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, umask};
 use super::handover;
 use super::lines::{Lines, note};
 use super::memory::{Memory, Recorder};
-use super::writer::{Piece, Refused, Writer};
+use super::writer::{Account, Piece, Writer};
 use crate::runtime::keeper::wire::{self, Packet};
 
 /// Read a pipe: the text is the instance, its file and the bound of it in bytes, a line each; the descriptors are the
@@ -126,8 +126,8 @@ struct Source {
     bytes_max: u64,
     lines: Lines,
     memory: Recorder,
-    refused: Arc<Refused>,
-    /// Bytes that were dropped before, by an earlier logger, and because too much waited for the disk.
+    account: Arc<Account>,
+    /// Bytes that were dropped before or by others, and because too much waited for the disk.
     dropped: u64,
     /// Those of them that the file does not tell of yet.
     untold: u64,
@@ -217,6 +217,9 @@ impl Server {
             (known.path, known.bytes_max) = (path, bytes_max);
             let missed = known.missed();
             known.keep(&missed, &self.writer);
+            if let Ok(shared) = memory.share() {
+                known.account.move_to(shared);
+            }
             known.memory.move_to(memory);
             if known.pipe.is_none() {
                 known.memory.finish();
@@ -231,20 +234,25 @@ impl Server {
         if fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
             return;
         }
+        let Ok(account) = memory.share().map(Account::of) else { return };
         let mut memory = Recorder::of(memory);
-        let dropped = memory.head().dropped_bytes;
-        self.logs.push(Source {
+        let lost = memory.join_lost();
+        let dropped = memory.head().dropped_bytes + lost;
+        let mut source = Source {
             id: id.to_owned(),
             pipe: Some(File::from(pipe)),
             path,
             bytes_max,
             lines: Lines::new(),
             memory,
-            refused: Arc::default(),
+            account: Arc::new(account),
             dropped,
             untold: 0,
             read_at: Instant::now(),
-        });
+        };
+        let told = source.lines.miss(lost, "the logger was killed before they were written");
+        source.keep(&told, &self.writer);
+        self.logs.push(source);
     }
 
     fn forget(&mut self, id: &str) {
@@ -288,7 +296,7 @@ impl Source {
     fn missed(&mut self) -> Vec<u8> {
         let bytes = self.memory.join_dropped();
         self.dropped += bytes;
-        if bytes > 0 { self.lines.miss(bytes) } else { Vec::new() }
+        self.lines.miss(bytes, "the logger did not read them")
     }
 
     fn keep(&mut self, lines: &[u8], writer: &Writer) {
@@ -330,22 +338,23 @@ impl Source {
             bytes.extend_from_slice(note(self.untold, "the disk was too slow").as_bytes());
         }
         bytes.extend_from_slice(lines);
-        let (path, refused) = (self.path.clone(), self.refused.clone());
+        let (path, account) = (self.path.clone(), self.account.clone());
         let of_instance = lines.len() as u64;
-        let given = writer.give(Piece { path, bytes_max: self.bytes_max, bytes, of_instance, refused });
+        let given = writer.give(Piece { path, bytes_max: self.bytes_max, bytes, of_instance, account });
         if given {
+            self.memory.head().given_bytes += of_instance;
             self.untold = 0;
         }
         given
     }
 
     fn count(&mut self) {
-        let refused = self.refused.bytes.load(Ordering::Acquire);
+        let refused = self.account.refused.load(Ordering::Acquire);
         let dropped = self.dropped + self.lines.dropped() + refused;
         let head = self.memory.head();
         head.dropped_bytes = dropped;
         if refused > 0 {
-            head.errno = self.refused.errno.load(Ordering::Acquire);
+            head.errno = self.account.errno.load(Ordering::Acquire);
         }
     }
 
@@ -479,6 +488,37 @@ mod tests {
         assert!(text.starts_with(&told), "{}", &text[..200]);
         assert_eq!(text.len() as u64 - (told.len() as u64 - 7) + dropped, written, "all is there or counted");
         assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (written, dropped));
+    }
+
+    /// The first logger ends while the disk hangs: nobody reads the named pipe in the file's place.
+    #[test]
+    fn what_a_logger_had_read_and_not_written_is_told_by_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let (first, thread) = logger(dir.path());
+        let (log, mut write, read) = log(&first, "1", dir.path(), 1 << 20);
+        write.write_all(b"nobody will know\n").unwrap();
+        until("the words", || log.recent() == b"nobody will know\n");
+        first.forget("1");
+        until("the end of the first one", || log.is_finished());
+        drop(first);
+        thread.join().unwrap();
+        assert_eq!(log.stats().dropped_bytes, 0, "nobody knows it yet");
+        std::fs::remove_file(&path).unwrap();
+        for words in ["second\n", "third\n"] {
+            let (next, thread) = logger(dir.path());
+            next.read_again(&log, &read);
+            write.write_all(words.as_bytes()).unwrap();
+            until("the words", || log.recent().ends_with(words.as_bytes()));
+            next.forget("1");
+            until("the end", || log.is_finished());
+            drop(next);
+            thread.join().unwrap();
+        }
+        let told = "\n[rei: 17 bytes dropped here: the logger was killed before they were written]\nsecond\nthird\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), told);
+        assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (30, 17));
     }
 
     #[test]
