@@ -103,6 +103,8 @@ pub struct Shell {
     pub(super) started_at: Timestamp,
     /// What the last probe of an instance that is not ready said.
     pub(super) not_yet: [Option<String>; 2],
+    /// Until when an instance, by its id, has asked to be waited for.
+    pub(super) extended: [Option<(String, Instant)>; 2],
     /// How the last instance of Active ended.
     pub(super) last_exit: Option<String>,
     /// Who reads the journal for an operator takes one.
@@ -142,7 +144,7 @@ impl Shell {
                 },
                 () = sleep_until(due.map(|(_, at)| at)) => {
                     if let Some((timer, _)) = due {
-                        self.pending.push_back(Event::Due(timer));
+                        self.on_due(timer);
                     }
                 }
                 () = sleep_until(reap_at) => {
@@ -265,6 +267,7 @@ impl Shell {
                 self.saw(slot, crate::health::Signal::Ready(true));
                 self.pending.push_back(Event::Ready { slot });
             }
+            News::Extends(by) => self.extends(slot, id, by),
             News::NotYet(detail) => self.not_yet[slot.index()] = Some(detail),
             News::Exited(exit, ran_ms) => self.on_exited(slot, exit, ran_ms),
             News::Stopped => self.on_stopped(slot),
