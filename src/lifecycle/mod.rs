@@ -23,6 +23,7 @@
 mod effect;
 mod event;
 mod evolve;
+mod extend;
 mod held;
 mod operate;
 mod policy;
@@ -35,6 +36,7 @@ mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
 pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, Running};
+pub use extend::EXTENDED_MS_MAX;
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};

@@ -38,6 +38,9 @@ pub struct Lifecycle {
     pub(super) phase_since: Timestamp,
     #[serde(default)]
     pub(super) regained: bool,
+    /// By how much an instance has put off the present phase's deadline.
+    #[serde(default)]
+    pub(super) extended_ms: u64,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
     pub(super) previous: Option<Deployed>,

@@ -55,6 +55,7 @@ impl Lifecycle {
             Event::Started { slot, instance } => self.on_started(slot, instance),
             Event::StartFailed { slot, reason } => self.on_exited(&mut out, slot, reason, 0),
             Event::Ready { slot } => self.on_ready(&mut out, slot),
+            Event::Extended { slot, by_ms } => self.on_extended(&mut out, slot, by_ms),
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot } => self.on_stopped(&mut out, slot),
             Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
@@ -106,7 +107,7 @@ impl Lifecycle {
         }
         self.phase = phase;
         self.phase_since = out.at;
-        self.regained = false;
+        (self.regained, self.extended_ms) = (false, 0);
     }
 
     pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: impl Into<String>) {

@@ -22,7 +22,7 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Tries in a row that come to no verdict before an operator is needed: half an hour with the pauses between them.
 const TRIES_MAX: u32 = 6;
 /// What is added to a bound that another part keeps, so that its own message comes first.
-const GRACE: Duration = Duration::from_secs(30);
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// The policy that a configuration means.
 pub fn policy(config: &Config) -> Policy {

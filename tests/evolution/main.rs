@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod datagrams;
+mod extend;
 mod faults;
 mod kills;
 mod lab;

@@ -52,6 +52,15 @@ impl Lines {
         self.dropped + self.behind
     }
 
+    /// What is to be kept in the place of bytes that are missing, if there are any.
+    pub(super) fn miss(&mut self, bytes: u64, why: &str) -> Vec<u8> {
+        if bytes == 0 {
+            return Vec::new();
+        }
+        self.column = 0;
+        note(bytes, why).into_bytes()
+    }
+
     /// What is to be kept of a flood that is over: how much was dropped, and its end.
     pub(super) fn catch_up(&mut self) -> Vec<u8> {
         if self.behind == 0 {
