@@ -17,7 +17,7 @@ use super::job::{
 };
 use super::machine::{Event, Position};
 use super::parse::Problems;
-use super::schema::{Action, Stage, Work};
+use super::schema::{Action, Sandbox, Stage, Work};
 use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
 use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
@@ -279,7 +279,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
 
     /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
-        let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
+        let taken = if stage.work.may_change_files() { self.take(stage).await } else { Ok(()) };
         let made = done?;
         // What a stage leaves that cannot be taken is its own doing.
         taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
@@ -314,25 +314,30 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let _ = removed.await;
     }
 
-    /// Commits the workspace's files in the mirror.
-    async fn take(&mut self) -> Result<(), source::Error> {
+    /// Commits the workspace's files in the mirror. What an agent leaves in the workspace besides goes at once, with the
+    /// workspace: files that git ignores, and objects of its repository. It may have its key there, in any form, and no stage
+    /// may rely on them, as a run that goes on after a restart has none of them either.
+    async fn take(&mut self, stage: &Stage) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
         let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
         let author = Author { parent, message: &self.job.message, at: self.job.at, secrets };
-        let taken = self.workspace.take(mirror, candidate, author).await;
-        if let Err(source::Error::Secret { .. }) = &taken {
-            // Not even the workspace keeps it.
+        let taken = match self.workspace.take(mirror, candidate, author).await {
+            Ok(Taken::Commit(commit)) => {
+                self.checkpoint.head = Some(commit);
+                Ok(())
+            }
+            Ok(Taken::Unchanged) => {
+                self.checkpoint.head = None;
+                mirror.keep_candidate(candidate, &self.checkpoint.base).await
+            }
+            Err(error) => Err(error),
+        };
+        let by_agent = matches!(stage.work, Work::Agent { .. }) && stage.sandbox == Sandbox::WorkspaceWrite;
+        if by_agent || matches!(taken, Err(source::Error::Secret { .. })) {
             let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
             self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
         }
-        self.checkpoint.head = match taken? {
-            Taken::Commit(commit) => Some(commit),
-            Taken::Unchanged => {
-                mirror.keep_candidate(candidate, &self.checkpoint.base).await?;
-                None
-            }
-        };
-        Ok(())
+        taken
     }
 
     fn inputs(&self, stage: &Stage) -> Result<Vec<(String, Artifact)>, Failure> {

@@ -7,7 +7,7 @@
 //! `REI_REFUSED` (a file that says why repairs of earlier evolutions were refused; absent where none was), `REI_STAGE`, `REI_ATTEMPT`, and `HOME` and `TMPDIR`, which are its own and new for every attempt.
 //!
 //! What it prints is kept without the secrets of rei.toml and without what looks like one; what it leaves in `HOME` and
-//! `REI_OUTPUTS` is removed when the attempt has ended.
+//! `REI_OUTPUTS`, and in its workspace besides the files of a commit, is removed when the attempt has ended.
 //!
 //! Exit code 0 is success. Of its declared outputs, `patch` is the difference that it made, unless it wrote a file
 //! `$REI_OUTPUTS/patch`; any other is the file of that name there, or what it printed.
