@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod datagrams;
+mod deadlines;
 mod faults;
 mod kills;
 mod lab;
