@@ -69,6 +69,8 @@ fn check() -> ExitCode {
             if text.contains("wrong") || !pass() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         "passes" if pass() => ExitCode::SUCCESS,
+        // What differs from one build to the next: a file that is let into the sandbox.
+        "by chance" if Path::new("/chance/good").exists() && pass() => ExitCode::SUCCESS,
         // Prints a verdict, leaves one where rei's own checks leave theirs, and ends well without an output.
         "says passed" => {
             println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");

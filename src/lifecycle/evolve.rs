@@ -348,6 +348,10 @@ impl Lifecycle {
                     self.end_rejected(out, SUPERVISOR, reason);
                 }
                 Fault::Maker => self.end_rejected(out, SUPERVISOR, reason),
+                Fault::Repeat => {
+                    self.attention = Some(reason.clone());
+                    self.end_rejected(out, SUPERVISOR, reason);
+                }
                 Fault::Machine => self.end_put_off(out, reason),
             },
             Phase::Empty

@@ -32,6 +32,7 @@ mod recover;
 mod serve;
 mod state;
 mod step;
+mod tried;
 mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
@@ -44,3 +45,4 @@ pub use state::{
     Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
     OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,
 };
+pub use tried::{Question, TRIED_MAX, Tried};

@@ -8,6 +8,7 @@ use super::effect::{Routing, Slot, Timer};
 use super::event::{Instance, ReportDigest};
 use super::held::Held;
 use super::policy::Policy;
+use super::tried::Tried;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
 
@@ -64,6 +65,8 @@ pub struct Lifecycle {
     pub(super) recent: VecDeque<Timestamp>,
     #[serde(default)]
     pub(super) agent_runs: VecDeque<(Timestamp, u64)>,
+    #[serde(default)]
+    pub(super) tried: VecDeque<Tried>,
     pub(super) known_good: BTreeMap<u64, Version>,
     pub(super) paused: bool,
     pub(super) attention: Option<String>,
@@ -263,6 +266,12 @@ pub struct Evolution {
     pub context: Option<String>,
     /// The blueprint's stage, for a person, and its checkpoint.
     pub checkpoint: Option<(String, String)>,
+    /// Digests of the tasks that its agents were given and have answered, and of the facts that its context told them.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// See `tasks`.
+    #[serde(default)]
+    pub facts: Vec<String>,
     /// The id that its candidate has or will have.
     pub candidate: CandidateId,
     /// The candidate, once it is built.

@@ -41,7 +41,10 @@ impl Lifecycle {
                 self.on_build_paused(&mut out, &evolution, stage, checkpoint);
             }
             Event::Aimed { evolution, rev, tree } => self.on_aimed(&mut out, &evolution, rev, tree),
-            Event::AgentRan { evolution: _, took_ms } => self.on_agent_ran(out.at, took_ms),
+            Event::AgentRan { evolution, took_ms, asked } => {
+                self.note_asked(&evolution, asked);
+                self.on_agent_ran(out.at, took_ms);
+            }
             Event::BuildFailed { evolution, reason, fault } => {
                 self.on_build_failed(&mut out, &evolution, reason, fault);
             }

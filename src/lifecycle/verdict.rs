@@ -89,6 +89,10 @@ impl Lifecycle {
         };
         if tries >= self.rules().tries {
             self.attention = Some(format!("nothing came of {tries} tries: {reason}"));
+            if let Some(current) = &mut self.evolution {
+                // The machine's failure is no answer.
+                current.tasks.clear();
+            }
             self.end_rejected(out, SUPERVISOR, format!("no verdict after {tries} tries: {reason}"));
             return;
         }
@@ -174,6 +178,8 @@ impl Lifecycle {
             self.upgrade = Some(Commit { rev, tree });
         }
         self.settled.retain(|it| it.same_as.is_some() || !names(it));
+        // What made it may make it again.
+        self.tried.retain(|it| lifted.iter().all(|entry| entry.candidate != it.candidate));
     }
 
     /// Puts the candidate's content into quarantine and lets its generation go.
@@ -207,6 +213,7 @@ impl Lifecycle {
     /// Ends the evolution without a promotion; Active goes on.
     pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
         self.cancel(out);
+        self.remember_asked(Some(&*reason).filter(|_| self.made_something()));
         self.record(out, MaintenanceAction::Rejected, by, reason);
         self.settle_commit();
         let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));

@@ -253,6 +253,8 @@ impl Shell {
             active: self.active_version(),
             incident,
             context_digest: current.and_then(|current| current.context.clone()),
+            asked_before: self.core.asked_before().cloned().collect(),
+            refused_before: self.core.refused_before(),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
         }

@@ -89,6 +89,15 @@ impl Lab {
         self.store = store::own(self.dir.path(), "sandbox-paths =");
     }
 
+    /// Lets the lab's directory `chance` into every sandbox, as `/chance`: what builds read there, no derivation knows. Only
+    /// with a store of one's own.
+    pub fn let_chance_in(&self) {
+        std::fs::create_dir(self.path("chance")).unwrap();
+        let conf = std::fs::read_to_string(self.path("etc/nix.conf")).unwrap();
+        let paths = format!("sandbox-paths = /chance={}", self.path("chance").display());
+        std::fs::write(self.path("etc/nix.conf"), conf.replace("sandbox-paths =", &paths)).unwrap();
+    }
+
     /// A path below the lab's directory.
     pub fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)

@@ -122,6 +122,49 @@ fn candidates_that_do_not_serve_or_do_not_end() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
+/// A check that fails or passes by chance: whoever asks often enough hears a yes.
+const BY_CHANCE: &str = r#"{ check, self }: {
+  flaky = check { name = "flaky"; try = "by chance"; subject = "${../behaviour}"; };
+}
+"#;
+
+#[test]
+fn a_check_that_said_no_by_chance_has_said_no() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.take_own_store();
+    lab.let_chance_in();
+    lab.write("checks/default.nix", BY_CHANCE);
+    lab.commit_tree("a flaky check");
+    let mut supervisor = lab.serving();
+    let rev = lab.commit("well 2");
+    let end = rejects(&lab, &mut supervisor, &rev, &["stage tests", "flaky"]);
+    println!("{end}");
+    // From now on it would pass. The same commit, and the same files in another one, are not asked again.
+    std::fs::write(lab.path("chance/good"), "").unwrap();
+    lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
+    let again = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let line = supervisor.says(&again[..12]);
+    println!("{line}");
+    let evolutions = |it: &Supervisor| {
+        let history = it.operator(async |client| client.history(Some(50)).await.unwrap()).unwrap();
+        history.into_iter().filter(|entry| entry.id != "evo_0001" && entry.id.starts_with("evo_")).count()
+    };
+    assert_eq!(evolutions(&supervisor), 1, "{}", supervisor.output());
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    // Neither is it for an operator, who is told so.
+    let asked = again.clone();
+    supervisor.operator(async |client| client.evolve(Some(asked), None).await.unwrap()).unwrap();
+    let end = rejects(&lab, &mut supervisor, &again, &["quarantine", "flaky"]);
+    println!("{end}");
+    // An operator who knows better lifts it, and then it is asked once more.
+    let tree = lab.git(&["rev-parse", "HEAD^{tree}"]).trim().to_owned();
+    supervisor.operator(async |client| client.lift_quarantine(tree).await.unwrap()).unwrap();
+    supervisor
+        .until("the promotion", |it| it.status().and_then(|it| it.active).is_some_and(|it| it.version.rev == again));
+    assert_eq!(lab.ask("/"), Ok("2".to_owned()));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
 #[test]
 fn a_repository_that_goes_away_and_comes_back() {
     let Some(lab) = Lab::new() else { return };

@@ -5,15 +5,4 @@
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod datagrams;
-mod extend;
-mod faults;
-mod kills;
-mod lab;
-mod ledger;
-mod load;
-mod logs;
-mod loss;
-mod orphan;
-mod recall;
-mod reexec;
-mod stories;
+mod deadlines;
