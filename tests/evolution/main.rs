@@ -6,3 +6,15 @@
 mod common;
 mod datagrams;
 mod deadlines;
+mod extend;
+mod faults;
+mod kills;
+mod lab;
+mod ledger;
+mod load;
+mod logs;
+mod loss;
+mod orphan;
+mod recall;
+mod reexec;
+mod stories;

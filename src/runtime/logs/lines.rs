@@ -11,8 +11,8 @@ pub const BURST_BYTES: u64 = 8 << 20;
 /// The longest line, in bytes.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// The end of a flood that is kept, in bytes: its last lines say why it was, and often why the instance ended.
-const FLOOD_END_BYTES: usize = LINE_BYTES_MAX;
+/// The end that is kept of what was too much, in bytes: its last lines say why it was, and often why the instance ended.
+pub(super) const FLOOD_END_BYTES: usize = LINE_BYTES_MAX;
 
 /// The lines of one instance.
 pub(super) struct Lines {

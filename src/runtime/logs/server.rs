@@ -19,7 +19,7 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::handover;
-use super::lines::{Lines, note};
+use super::lines::{FLOOD_END_BYTES, Lines, note};
 use super::memory::{Memory, Recorder};
 use super::writer::{Account, Piece, Writer};
 use crate::runtime::keeper::wire::{self, Packet};
@@ -131,6 +131,9 @@ struct Source {
     dropped: u64,
     /// Those of them that the file does not tell of yet.
     untold: u64,
+    /// What came last of that which the disk was too slow for: the file gets it once there is room, as the last lines say
+    /// why there were so many.
+    late: Vec<u8>,
     /// When something was read last.
     read_at: Instant,
 }
@@ -248,6 +251,7 @@ impl Server {
             account: Arc::new(account),
             dropped,
             untold: 0,
+            late: Vec::new(),
             read_at: Instant::now(),
         };
         let told = source.lines.miss(lost, "the logger was killed before they were written");
@@ -301,8 +305,11 @@ impl Source {
 
     fn keep(&mut self, lines: &[u8], writer: &Writer) {
         if !lines.is_empty() && !self.write(lines, writer) {
-            self.dropped += lines.len() as u64;
-            self.untold += lines.len() as u64;
+            self.late.extend_from_slice(lines);
+            let too_much = self.late.len().saturating_sub(FLOOD_END_BYTES);
+            self.late.drain(..too_much);
+            self.dropped += too_much as u64;
+            self.untold += too_much as u64;
         }
         self.count();
         self.memory.put(lines);
@@ -310,7 +317,11 @@ impl Source {
 
     /// Whether the file does not tell yet what is missing.
     fn is_behind(&self) -> bool {
-        self.lines.is_behind() || self.untold > 0
+        self.lines.is_behind() || self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        self.untold > 0 || !self.late.is_empty()
     }
 
     /// Tells what is missing, and keeps the end of a flood.
@@ -319,7 +330,7 @@ impl Source {
         let mut kept = self.missed();
         kept.extend(self.lines.catch_up());
         self.keep(&kept, writer);
-        if self.untold > 0 {
+        if self.is_late() {
             self.write(&[], writer);
         }
     }
@@ -333,24 +344,31 @@ impl Source {
 
     /// Gives lines to the writer; `false` when it has too much already.
     fn write(&mut self, lines: &[u8], writer: &Writer) -> bool {
+        // From a whole line on, where there is one, if something before it is missing.
+        let whole = self.late.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let cut = if self.untold == 0 || whole == self.late.len() { 0 } else { whole };
+        let missing = self.untold + cut as u64;
         let mut bytes = Vec::new();
-        if self.untold > 0 {
-            bytes.extend_from_slice(note(self.untold, "the disk was too slow").as_bytes());
+        if missing > 0 {
+            bytes.extend_from_slice(note(missing, "the disk was too slow").as_bytes());
         }
+        bytes.extend_from_slice(&self.late[cut..]);
         bytes.extend_from_slice(lines);
         let (path, account) = (self.path.clone(), self.account.clone());
-        let of_instance = lines.len() as u64;
+        let of_instance = (self.late.len() - cut + lines.len()) as u64;
         let given = writer.give(Piece { path, bytes_max: self.bytes_max, bytes, of_instance, account });
         if given {
             self.memory.head().given_bytes += of_instance;
+            self.dropped += cut as u64;
             self.untold = 0;
+            self.late.clear();
         }
         given
     }
 
     fn count(&mut self) {
         let refused = self.account.refused.load(Ordering::Acquire);
-        let dropped = self.dropped + self.lines.dropped() + refused;
+        let dropped = self.dropped + self.late.len() as u64 + self.lines.dropped() + refused;
         let head = self.memory.head();
         head.dropped_bytes = dropped;
         if refused > 0 {
@@ -575,13 +593,13 @@ mod tests {
         assert!(stats.dropped_bytes >= 3 * PIPE_BYTES as u64, "{stats:?}");
         // It works again.
         let mut disk = File::open(&path).unwrap();
-        let (mut text, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
-        let told = b"bytes dropped here: the disk was too slow]\nagain\n";
-        while !text.windows(told.len()).any(|window| window == told) {
+        let (mut text, mut chunk) = (String::new(), vec![0; 1 << 16]);
+        let end =
+            |text: &str| text.split_once("bytes dropped here: the disk was too slow]\n").map(|(_, end)| end.to_owned());
+        while !end(&text).is_some_and(|end| end.starts_with("xxxx") && end.contains("x\nthe end\nagain\n")) {
             write.write_all(b"again\n").unwrap();
             let n = disk.read(&mut chunk).unwrap();
-            text.drain(..text.len().saturating_sub(told.len()));
-            text.extend_from_slice(&chunk[..n]);
+            text += std::str::from_utf8(&chunk[..n]).unwrap();
         }
         drop((write, read, logger));
         drop(disk);
