@@ -251,6 +251,18 @@ table {
             key duration "The time of agents in any one hour after which no repair begins by itself."
               "45m";
         };
+    retry =
+      part "What failed and is tried again by itself."
+        {
+          pause = "1m";
+          pause_max = "1h";
+          tries = 6;
+        }
+        {
+          pause = key duration "The first pause before another try; it doubles each time." "1m";
+          pause_max = key duration "The longest such pause." "1h";
+          tries = key count "Tries in a row that come to no verdict before an operator is asked." 6;
+        };
   };
 
   validation =

@@ -4,6 +4,8 @@
 mod deadlines;
 #[path = "lifecycle/desk.rs"]
 mod desk;
+#[path = "lifecycle/repeats.rs"]
+mod repeats;
 #[path = "lifecycle/verdicts.rs"]
 mod verdicts;
 #[path = "lifecycle/world.rs"]

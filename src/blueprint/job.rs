@@ -1,6 +1,6 @@
 //! What a run is given, what it tells, and what it leaves for a supervisor that is started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::schema::{Action, Blueprint, Work};
 use super::store::Artifact;
 use super::yaml::{Problem, problem};
 use crate::config::types::Agent;
-use crate::interface::types::{CandidateId, SCHEMA};
+use crate::interface::types::{CandidateId, EvolutionId, SCHEMA};
 use crate::redact::Secrets;
 use crate::source::{self, Mirror, ObjectId};
 use crate::time::Timestamp;
@@ -48,8 +48,25 @@ pub struct Job {
     pub state_dir: PathBuf,
     /// What must not be stored or handed on, whoever prints it.
     pub secrets: Secrets,
+    /// Digests of the facts that the context tells, without what differs each time it is collected.
+    pub facts: Vec<String>,
+    /// What agents were asked in earlier evolutions. It is not asked again, unless there is a fact that was not known.
+    pub asked_before: Vec<Earlier>,
+    /// Why earlier repairs of the same incident were refused, oldest first.
+    pub refused_before: Vec<(EvolutionId, String)>,
     /// The bound of the whole run, over all restarts of the supervisor.
     pub timeout: Duration,
+}
+
+/// An earlier evolution.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// Its id.
+    pub evolution: EvolutionId,
+    /// Digests of the tasks that its agents were given.
+    pub tasks: Vec<String>,
+    /// Digests of the facts that its context told them.
+    pub facts: BTreeSet<String>,
 }
 
 /// How a run ended.
@@ -112,10 +129,19 @@ pub struct StageEvent {
     pub summary: String,
     /// When.
     pub at: Timestamp,
-    /// How long an agent ran in it, in milliseconds; `None` where none was started.
-    pub agent_ms: Option<u64>,
+    /// The run of an agent that has ended with it; `None` where none was started.
+    pub agent: Option<AgentRun>,
     /// From here a run goes on after a restart.
     pub checkpoint: Checkpoint,
+}
+
+/// A run of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentRun {
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// A digest of the task that it was given; `None` where it gave no answer.
+    pub asked: Option<String>,
 }
 
 /// What happened to a stage.
@@ -157,6 +183,8 @@ pub enum Blame {
     Maker,
     /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time.
     Machine,
+    /// Nobody's: its agent was given the same in an earlier evolution, so it was not asked.
+    Repeat,
 }
 
 impl Blame {

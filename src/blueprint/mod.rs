@@ -38,8 +38,8 @@ mod run_tests;
 mod tests;
 
 pub use job::{
-    Blame, Checkpoint, Decision, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind,
-    Workbench, missing,
+    AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent,
+    StageEventKind, Workbench, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};

@@ -12,11 +12,12 @@ use super::actions::revise::fresh;
 use super::actions::{Failure, Made, Stand};
 use super::fields::is_name;
 use super::job::{
-    Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench, missing,
+    AgentRun, Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench,
+    missing,
 };
 use super::machine::{Event, Position};
 use super::parse::Problems;
-use super::schema::{Stage, Work};
+use super::schema::{Action, Sandbox, Stage, Work};
 use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
 use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
@@ -119,8 +120,8 @@ struct Runner<'a, W, J> {
     resumed: bool,
     /// Why the run ends whatever its routes say: the stage, the reason, and whose failure it is.
     stopped: Option<(String, String, Blame)>,
-    /// How long the agent of the stage ran that ends now.
-    agent_ran: Option<Duration>,
+    /// The run of an agent in the stage that ends now.
+    agent_ran: Option<AgentRun>,
     /// Time spent before this call, and since when it runs.
     earlier: Duration,
     began: Instant,
@@ -204,14 +205,17 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
         let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
         let refuted = self.refuted(stage).cloned();
-        let begun = Instant::now();
+        let (begun, asked) = (Instant::now(), self.checkpoint.asked.len());
         let ended = match (self.inputs(stage), &refuted) {
             (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
             (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
             (Err(failure), None) => Ok(Err(failure)),
         };
         let was_asked = !matches!(&ended, Ok(Err(failure)) if failure.not_asked);
-        self.agent_ran = Some(begun.elapsed()).filter(|_| was_asked && matches!(stage.work, Work::Agent { .. }));
+        self.agent_ran = (was_asked && matches!(stage.work, Work::Agent { .. })).then(|| AgentRun {
+            took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            asked: self.checkpoint.asked.get(asked).cloned(),
+        });
         let late = ended.is_err();
         let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
         let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
@@ -225,8 +229,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
             Err(Failure { reason, log, blame, not_asked }) => {
                 let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
-                if blame == Blame::Machine {
-                    // A second try at once lacks the same: the whole run is tried again later.
+                if matches!(blame, Blame::Machine | Blame::Repeat) {
+                    // A second try at once lacks the same: the whole run is tried again later, if at all.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
                     // Nobody has anything new to say about the last failure.
@@ -275,7 +279,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
 
     /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
-        let taken = if stage.work.may_change_files() { self.take().await } else { Ok(()) };
+        let taken = if stage.work.may_change_files() { self.take(stage).await } else { Ok(()) };
         let made = done?;
         // What a stage leaves that cannot be taken is its own doing.
         taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
@@ -288,7 +292,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             made.artifacts.push((PATCH.to_owned(), patch));
         }
         for (name, bytes) in name_outputs(&stage.outputs, &made) {
-            let artifact = self.store.keep(&bytes)?;
+            let mut artifact = self.store.keep(&bytes)?;
+            artifact.of_context = matches!(stage.work, Work::Action(Action::BuildContextPack));
             let fields =
                 json!({"stage": stage.id, "name": name, "artifact_id": artifact.artifact_id, "bytes": artifact.bytes});
             self.store.note("artifact_created", now(), fields);
@@ -309,25 +314,30 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let _ = removed.await;
     }
 
-    /// Commits the workspace's files in the mirror.
-    async fn take(&mut self) -> Result<(), source::Error> {
+    /// Commits the workspace's files in the mirror. What an agent leaves in the workspace besides goes at once, with the
+    /// workspace: files that git ignores, and objects of its repository. It may have its key there, in any form, and no stage
+    /// may rely on them, as a run that goes on after a restart has none of them either.
+    async fn take(&mut self, stage: &Stage) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
         let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
         let author = Author { parent, message: &self.job.message, at: self.job.at, secrets };
-        let taken = self.workspace.take(mirror, candidate, author).await;
-        if let Err(source::Error::Secret { .. }) = &taken {
-            // Not even the workspace keeps it.
+        let taken = match self.workspace.take(mirror, candidate, author).await {
+            Ok(Taken::Commit(commit)) => {
+                self.checkpoint.head = Some(commit);
+                Ok(())
+            }
+            Ok(Taken::Unchanged) => {
+                self.checkpoint.head = None;
+                mirror.keep_candidate(candidate, &self.checkpoint.base).await
+            }
+            Err(error) => Err(error),
+        };
+        let by_agent = matches!(stage.work, Work::Agent { .. }) && stage.sandbox == Sandbox::WorkspaceWrite;
+        if by_agent || matches!(taken, Err(source::Error::Secret { .. })) {
             let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
             self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
         }
-        self.checkpoint.head = match taken? {
-            Taken::Commit(commit) => Some(commit),
-            Taken::Unchanged => {
-                mirror.keep_candidate(candidate, &self.checkpoint.base).await?;
-                None
-            }
-        };
-        Ok(())
+        taken
     }
 
     fn inputs(&self, stage: &Stage) -> Result<Vec<(String, Artifact)>, Failure> {
@@ -342,7 +352,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     fn context(&self) -> Result<Artifact, Failure> {
         let path = self.job.context.as_ref().ok_or_else(|| Failure::new("there is no evolution context"))?;
         let file = if path.is_dir() { path.join("context.json") } else { path.clone() };
-        Ok(self.store.keep(&std::fs::read(file)?)?)
+        Ok(Artifact { of_context: true, ..self.store.keep(&std::fs::read(file)?)? })
     }
 
     async fn record(&mut self, stage: &Stage, attempt: u32, kind: StageEventKind, summary: String) {
@@ -357,8 +367,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.store.note(name, at, json!({"stage": stage.id, "attempt": attempt, "summary": summary}));
         let (run_id, stage) = (self.job.run_id.clone(), stage.id.clone());
         let checkpoint = self.checkpoint.clone();
-        let agent_ms = self.agent_ran.take().map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, agent_ms, checkpoint }).await;
+        let agent = self.agent_ran.take();
+        self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, agent, checkpoint }).await;
     }
 
     async fn end(mut self, position: Position) -> Result<Outcome, Error> {

@@ -16,6 +16,7 @@ use crate::source::{Mirror, ObjectId};
 use crate::time::Timestamp;
 
 mod keys;
+mod repeats;
 
 /// A judge that looks into the commit for a file: `good` builds, `tested` passes the tests.
 struct Bench<'a> {
@@ -110,6 +111,9 @@ impl World {
             commands: BTreeMap::new(),
             state_dir: state.path().to_owned(),
             secrets: Secrets::default(),
+            facts: vec!["it crashed".into()],
+            asked_before: Vec::new(),
+            refused_before: Vec::new(),
             timeout: Duration::from_secs(120),
         };
         Self { repository, state, job }

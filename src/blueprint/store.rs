@@ -38,6 +38,10 @@ pub struct Artifact {
     pub path: String,
     /// Its size.
     pub bytes: u64,
+    /// Whether it is the context, or was made of it: its ids and times differ from run to run, and what it tells are the
+    /// context's facts.
+    #[serde(default)]
+    pub of_context: bool,
 }
 
 /// The directory of one run.
@@ -91,7 +95,7 @@ impl Store {
         let digest = hex(&Sha256::digest(bytes));
         let path = format!("artifacts/{digest}");
         write(&self.dir.join(&path), bytes)?;
-        Ok(Artifact { artifact_id: format!("sha256:{digest}"), path, bytes: bytes.len() as u64 })
+        Ok(Artifact { artifact_id: format!("sha256:{digest}"), path, bytes: bytes.len() as u64, of_context: false })
     }
 
     pub fn read(&self, artifact: &Artifact) -> std::io::Result<Vec<u8>> {

@@ -112,8 +112,15 @@ fn the_shipped_file_names_every_key() {
         "state",
     ];
     let inner = ["health.http", "health.tcp", "health.command", "health.notify", "health.interface", "incidents.crash"];
-    let bounds =
-        ["incidents.latency", "incidents.errors", "incidents.memory", "incidents.fds", "evolution.budget", "agents.x"];
+    let bounds = [
+        "incidents.latency",
+        "incidents.errors",
+        "incidents.memory",
+        "incidents.fds",
+        "evolution.budget",
+        "evolution.retry",
+        "agents.x",
+    ];
     let whole = template::uncommented(&["#?", "#"]);
     let mut seen = BTreeSet::new();
     for section in sections.into_iter().chain(inner).chain(bounds) {
@@ -232,6 +239,9 @@ fn every_rule_has_its_word() {
         "[state]\noperators = \"a b\"\n",
         "[evolution]\nbudget = { per_hour = 0 }\n",
         "[evolution]\nbudget = { per_hour = -1 }\n",
+        "[evolution]\nretry = { pause = \"2h\" }\n",
+        "[evolution]\nretry = { pause_max = \"1s\", tries = 0 }\n",
+        "[evolution]\nretry = { pause = \"0s\" }\n",
         "[health]\nnotify = 3\n",
         "dir = \"../x\"\n",
     ] {

@@ -317,6 +317,19 @@ pub struct Evolution {
     pub agent_runs: u64,
     /// The time of agents in any one hour, likewise.
     pub agent_time: Duration,
+    /// What is tried again by itself, and when.
+    pub retry: Retry,
+}
+
+/// `evolution.retry`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Retry {
+    /// The first pause before what failed is tried again; doubles each time.
+    pub pause: Duration,
+    /// The longest such pause.
+    pub pause_max: Duration,
+    /// Tries in a row that come to no verdict before an operator is asked.
+    pub tries: u32,
 }
 
 /// `[validation]`.

@@ -10,6 +10,7 @@ mod crash;
 mod ends_tests;
 mod evidence;
 mod exchanges;
+mod facts;
 pub mod traces;
 mod words;
 
@@ -17,3 +18,4 @@ pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUN
 pub use crash::{CRASH_LOG_BYTES_MAX, exit};
 pub use evidence::{canonical_json, digest_of};
 pub use exchanges::exchanges_of;
+pub use facts::facts;

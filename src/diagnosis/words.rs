@@ -97,6 +97,13 @@ pub(super) fn last_words(text: &str) -> Vec<String> {
     words
 }
 
+/// All lines that tell of an error or an end, without their time stamps. `text` is without ANSI sequences.
+pub(super) fn telling_lines(text: &str) -> Vec<String> {
+    let Some(forms) = Forms::new() else { return Vec::new() };
+    let read = text.lines().map(|line| forms.read(line)).filter(|(telling, _)| *telling >= Telling::Error);
+    read.map(|(_, words)| words).collect()
+}
+
 /// Whether a line belongs to the message above it.
 fn belongs(line: &str) -> bool {
     line.starts_with([' ', '\t']) || line.starts_with("#0 ") || line.starts_with("at ") || line.starts_with("from ")

@@ -32,7 +32,7 @@ pub fn fingerprint(kind: &str, reason: &str, frames: &[String]) -> String {
 
 /// The same for an end without a panic. The status takes part as it stands: the exit code tells one fault from another.
 pub fn fingerprint_of_end(kind: &str, status: &str, last_words: &[String]) -> String {
-    let words = last_words.iter().take(LAST_WORDS_MAX).map(|line| without_ids(&normalise(&without_ids(line))));
+    let words = last_words.iter().take(LAST_WORDS_MAX).map(|line| normalise_line(line));
     digest([kind.to_owned(), "end".to_owned(), status.to_owned()].into_iter().chain(words))
 }
 
@@ -45,6 +45,11 @@ fn digest(parts: impl Iterator<Item = String>) -> String {
     }
     let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+/// A line of a log without what differs from one time to the next.
+pub fn normalise_line(line: &str) -> String {
+    without_ids(&normalise(&without_ids(line)))
 }
 
 /// A line in which ids of letters and numbers are `#`, and so is the name of a temporary file.

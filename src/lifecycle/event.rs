@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::{Slot, Timer};
 use super::held::{Reality, Trust};
 use super::policy::Policy;
+use super::tried::Question;
 use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
 
 /// One fact. Each is a journal record before any effect that follows from it.
@@ -93,6 +94,9 @@ pub enum Event {
         evolution: EvolutionId,
         /// How long it took, in milliseconds.
         took_ms: u64,
+        /// What it was asked, where it has answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Question>,
     },
     /// There is no candidate.
     BuildFailed {
@@ -143,6 +147,13 @@ pub enum Event {
     Ready {
         /// The slot.
         slot: Slot,
+    },
+    /// The instance in a slot asks for more time to become ready or to end.
+    Extended {
+        /// The slot.
+        slot: Slot,
+        /// From now on, in milliseconds.
+        by_ms: u64,
     },
     /// The instance in a slot ended without being asked.
     Exited {
@@ -197,6 +208,8 @@ pub enum Fault {
     /// The blueprint's or its agent's: nothing was made that could be judged.
     #[default]
     Maker,
+    /// Nobody's: an agent was asked the same before, so it was not asked. An operator has to know better.
+    Repeat,
     /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time. That is no verdict.
     Machine,
 }

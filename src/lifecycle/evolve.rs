@@ -350,6 +350,11 @@ impl Lifecycle {
                     self.end_rejected(out, SUPERVISOR, reason);
                 }
                 Fault::Maker => self.end_rejected(out, SUPERVISOR, reason.into()),
+                Fault::Repeat => {
+                    let reason = Reason::Text(reason);
+                    self.attention = Some(reason.clone());
+                    self.end_rejected(out, SUPERVISOR, reason);
+                }
                 Fault::Machine => self.end_put_off(out, reason.into()),
             },
             Phase::Empty

@@ -23,6 +23,7 @@
 mod effect;
 mod event;
 mod evolve;
+mod extend;
 mod held;
 mod operate;
 mod policy;
@@ -32,10 +33,12 @@ mod recover;
 mod serve;
 mod state;
 mod step;
+mod tried;
 mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
 pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, Running};
+pub use extend::EXTENDED_MS_MAX;
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
@@ -44,3 +47,4 @@ pub use state::{
     Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
     OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,
 };
+pub use tried::{Question, TRIED_MAX, Tried};

@@ -219,6 +219,7 @@ impl Lifecycle {
                 self.attempts.clear();
                 self.put_off.clear();
                 self.agent_runs.clear();
+                self.tried.clear();
                 self.recent.clear();
             }
             Request::Lift { content } => self.lift(&content),

@@ -353,6 +353,7 @@ impl Lifecycle {
     }
 
     pub(super) fn confirm(&mut self, out: &mut Out, by: &str, reason: Reason) {
+        self.remember_asked(None);
         self.record(out, MaintenanceAction::Promoted, by, reason);
         for deployed in self.active.iter().chain(&self.previous) {
             self.known_good.insert(deployed.generation, deployed.version.clone());
@@ -530,6 +531,7 @@ impl Lifecycle {
     pub(super) fn end_rollback(&mut self, out: &mut Out) {
         let rollback = self.evolution.as_mut().and_then(|current| current.rollback.take());
         let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), Reason::Degraded));
+        self.remember_asked(Some(&reason));
         self.record(out, MaintenanceAction::RolledBack, &by, reason);
         self.settle_commit();
         let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));

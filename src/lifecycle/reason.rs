@@ -278,6 +278,14 @@ impl From<String> for Reason {
 }
 
 impl Reason {
+    /// The same with at most so many bytes of the words that come from outside.
+    pub(super) fn shortened(&self, bytes_max: usize) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text[..text.floor_char_boundary(bytes_max)].to_owned()),
+            data => data.clone(),
+        }
+    }
+
     /// Boxes a reason that is a part of another.
     pub(super) fn boxed(self) -> Box<Self> {
         Box::new(self)

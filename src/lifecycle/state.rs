@@ -9,6 +9,7 @@ use super::event::{Instance, ReportDigest};
 use super::held::Held;
 use super::policy::Policy;
 use super::reason::Reason;
+use super::tried::Tried;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
 
@@ -41,6 +42,8 @@ pub struct Lifecycle {
     pub(super) phase: Phase,
     pub(super) phase_since: Timestamp,
     pub(super) regained: bool,
+    /// By how much an instance has put off the present phase's deadline.
+    pub(super) extended_ms: u64,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
     pub(super) previous: Option<Deployed>,
@@ -59,6 +62,7 @@ pub struct Lifecycle {
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
     pub(super) agent_runs: VecDeque<(Timestamp, u64)>,
+    pub(super) tried: VecDeque<Tried>,
     pub(super) known_good: BTreeMap<u64, Version>,
     pub(super) paused: bool,
     pub(super) attention: Option<Reason>,
@@ -259,6 +263,10 @@ pub struct Evolution {
     pub context: Option<String>,
     /// The blueprint's stage, for a person, and its checkpoint.
     pub checkpoint: Option<(String, String)>,
+    /// Digests of the tasks that its agents were given and have answered, and of the facts that its context told them.
+    pub tasks: Vec<String>,
+    /// See `tasks`.
+    pub facts: Vec<String>,
     /// The id that its candidate has or will have.
     pub candidate: CandidateId,
     /// The candidate, once it is built.

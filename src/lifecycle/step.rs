@@ -42,7 +42,10 @@ impl Lifecycle {
                 self.on_build_paused(&mut out, &evolution, stage, checkpoint);
             }
             Event::Aimed { evolution, rev, tree } => self.on_aimed(&mut out, &evolution, rev, tree),
-            Event::AgentRan { evolution: _, took_ms } => self.on_agent_ran(out.at, took_ms),
+            Event::AgentRan { evolution, took_ms, asked } => {
+                self.note_asked(&evolution, asked);
+                self.on_agent_ran(out.at, took_ms);
+            }
             Event::BuildFailed { evolution, reason, fault } => {
                 self.on_build_failed(&mut out, &evolution, reason, fault);
             }
@@ -56,6 +59,7 @@ impl Lifecycle {
             Event::Started { slot, instance } => self.on_started(slot, instance),
             Event::StartFailed { slot, reason } => self.on_exited(&mut out, slot, reason, 0),
             Event::Ready { slot } => self.on_ready(&mut out, slot),
+            Event::Extended { slot, by_ms } => self.on_extended(&mut out, slot, by_ms),
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot } => self.on_stopped(&mut out, slot),
             Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
@@ -107,7 +111,7 @@ impl Lifecycle {
         }
         self.phase = phase;
         self.phase_since = out.at;
-        self.regained = false;
+        (self.regained, self.extended_ms) = (false, 0);
     }
 
     pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: Reason) {

@@ -90,6 +90,10 @@ impl Lifecycle {
         };
         if tries >= self.rules().tries {
             self.attention = Some(Reason::NothingCameOf { tries, reason: reason.clone().boxed() });
+            if let Some(current) = &mut self.evolution {
+                // The machine's failure is no answer.
+                current.tasks.clear();
+            }
             self.end_rejected(out, SUPERVISOR, Reason::NoVerdictAfter { tries, reason: reason.boxed() });
             return;
         }
@@ -176,6 +180,8 @@ impl Lifecycle {
             self.upgrade = Some(Commit { rev, tree });
         }
         self.settled.retain(|it| it.same_as.is_some() || !names(it));
+        // What made it may make it again.
+        self.tried.retain(|it| lifted.iter().all(|entry| entry.candidate != it.candidate));
     }
 
     /// Puts the candidate's content into quarantine and lets its generation go.
@@ -209,6 +215,7 @@ impl Lifecycle {
     /// Ends the evolution without a promotion; Active goes on.
     pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.cancel(out);
+        self.remember_asked(Some(&reason).filter(|_| self.made_something()));
         self.record(out, MaintenanceAction::Rejected, by, reason);
         self.settle_commit();
         let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));

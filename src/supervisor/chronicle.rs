@@ -186,6 +186,7 @@ impl Chronicle {
             | Event::Started { .. }
             | Event::StartFailed { .. }
             | Event::Ready { .. }
+            | Event::Extended { .. }
             | Event::Exited { .. }
             | Event::Stopped { .. }
             | Event::Due(_) => {}

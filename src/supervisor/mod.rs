@@ -6,6 +6,7 @@
 //! | `input` | what the loop can be told |
 //! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
 //! | `slots`, `attend`, `logpipe`, `logfiles`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
+//! | `extend` | an instance asks for more time |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `sources` | the files of commits in the store |
 //! | `needed` | what may not be swept away |
@@ -30,6 +31,7 @@ mod begin;
 mod carry;
 pub mod chronicle;
 mod clock;
+mod extend;
 mod input;
 mod keep;
 mod logfiles;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::narrate;
 use super::objects;
 use super::paths::Paths;
 use super::record::Entry;
@@ -253,6 +254,13 @@ impl Shell {
             active: self.active_version(),
             incident,
             context_digest: current.and_then(|current| current.context.clone()),
+            asked_before: self.core.asked_before().cloned().collect(),
+            refused_before: self
+                .core
+                .refused_before()
+                .into_iter()
+                .map(|(id, why)| (id, narrate::reason(&why)))
+                .collect(),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
         }

@@ -15,14 +15,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const STABLE: Duration = Duration::from_secs(1);
 /// The pause between looks while a step or the window holds for want of data.
 const RECHECK: Duration = Duration::from_secs(1);
-/// The first pause before another try of what failed for no fault of the content, and the longest: a network that was
-/// away for a moment is waited for, and one that is away for a night is not asked a thousand times.
-const RETRY: Duration = Duration::from_secs(60);
-const RETRY_MAX: Duration = Duration::from_secs(3600);
-/// Tries in a row that come to no verdict before an operator is needed: half an hour with the pauses between them.
-const TRIES_MAX: u32 = 6;
 /// What is added to a bound that another part keeps, so that its own message comes first.
-const GRACE: Duration = Duration::from_secs(30);
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// The policy that a configuration means.
 pub fn policy(config: &Config) -> Policy {
@@ -48,9 +42,9 @@ pub fn policy(config: &Config) -> Policy {
         per_hour: config.evolution.per_hour,
         agent_runs: config.evolution.agent_runs,
         agent_ms: ms(config.evolution.agent_time),
-        tries: TRIES_MAX,
-        retry_ms: ms(RETRY),
-        retry_max_ms: ms(RETRY_MAX),
+        tries: config.evolution.retry.tries,
+        retry_ms: ms(config.evolution.retry.pause),
+        retry_max_ms: ms(config.evolution.retry.pause_max),
         incident_blueprint: config.blueprints.incident.clone(),
         class_blueprint: config.blueprints.by_class.clone(),
         upgrade_blueprint: config.blueprints.upgrade.clone(),

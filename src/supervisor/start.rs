@@ -355,8 +355,7 @@ async fn begin(
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
         traffic,
         lifeline: keep::Lifeline::of(&store),
-        logger_lifeline: logger::lifeline(&logger),
-        logger_since: Instant::now(),
+        reading: logger::Reading::by(&logger),
         store,
         exe: exe.to_owned(),
         alarm: alarm.map_err(io("watch"))?,
@@ -370,6 +369,7 @@ async fn begin(
         since_snapshot: 0,
         started_at: clock.now(),
         not_yet: [None, None],
+        extended: [None, None],
         last_exit: None,
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
@@ -535,25 +535,35 @@ impl Shell {
         for (_, handle) in self.working.drain(..) {
             handle.abort();
         }
-        let grace = self.tools.config.runtime.stop_timeout + END_GRACE;
+        let mut until = Instant::now() + self.tools.config.runtime.stop_timeout + END_GRACE;
+        let last = until + Duration::from_millis(lifecycle::EXTENDED_MS_MAX);
         for slot in Slot::ALL {
             self.occupants.stop(slot, false);
         }
-        let ended = async {
-            while !self.occupants.is_empty() {
-                let Some(input) = self.received.recv().await else { return };
-                if let Input::Instance { slot, id, news: News::Stopped | News::Exited(..) } = input
-                    && !self.occupants.dismiss(&id)
-                    && self.occupants.id(slot) == Some(&*id)
+        let mut in_time = true;
+        while !self.occupants.is_empty() && in_time {
+            let Ok(input) = tokio::time::timeout_at(until.into(), self.received.recv()).await else {
+                in_time = false;
+                continue;
+            };
+            let Some(Input::Instance { slot, id, news }) = input else { continue };
+            match news {
+                News::Extends(by) => {
+                    until = until.max(Instant::now() + by + END_GRACE).min(last);
+                    // The service manager has a bound as well.
+                    self.signals.notify(&format!("EXTEND_TIMEOUT_USEC={}", (by + END_GRACE).as_micros()));
+                }
+                News::Stopped | News::Exited(..)
+                    if !self.occupants.dismiss(&id) && self.occupants.id(slot) == Some(&*id) =>
                 {
                     self.occupants.remove(slot);
                 }
+                _ => {}
             }
-            self.occupants.leftovers_gone().await;
-        };
-        match tokio::time::timeout(grace, ended).await {
-            Ok(()) => self.occupants.all_ended(),
-            Err(_) => tracing::error!("instances did not end in time"),
+        }
+        match in_time && tokio::time::timeout_at(until.into(), self.occupants.leftovers_gone()).await.is_ok() {
+            true => self.occupants.all_ended(),
+            false => tracing::error!("instances did not end in time"),
         }
         self.snapshot();
         lock(&self.traffic).unlink();

@@ -213,6 +213,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Started { slot, instance } => ("instance", format!("slot {slot}: started process {}", instance.pid)),
         Event::StartFailed { slot, reason } => ("instance", format!("slot {slot}: not started: {reason}")),
         Event::Ready { slot } => ("instance", format!("slot {slot}: ready")),
+        Event::Extended { slot, by_ms } => ("instance", format!("slot {slot}: asks for {by_ms} ms more")),
         Event::Exited { slot, exit, ran_ms } => ("instance", format!("slot {slot}: {exit} after {ran_ms} ms")),
         Event::Stopped { slot } => ("instance", format!("slot {slot}: stopped")),
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),

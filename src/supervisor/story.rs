@@ -79,6 +79,9 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         Event::StartFailed { slot, reason } => {
             warning(format!("slot {slot}: {reason}")).filter(|_| core.active().is_some())
         }
+        Event::Extended { slot, by_ms } => {
+            step(format!("slot {slot}: the instance asks for {} s more", by_ms.div_ceil(1000)))
+        }
         Event::PlanFailed { reason, .. } => warning(format!("{}the switch failed: {reason}", evolution())),
         Event::Operator { who: Caller::Operator(who), request } => step(format!("{who} asks: {request:?}")),
         Event::Operator { who: Caller::Supervised { pid }, request } => {

@@ -169,6 +169,68 @@ fn an_agent_that_does_nothing() {
 }
 
 #[test]
+fn an_agent_without_effect_is_asked_once_whatever_evolutions_and_supervisors_follow() {
+    let Some(lab) = Lab::new() else { return };
+    let program = agent();
+    lab.configure(&format!(
+        "[blueprints]\nincident = \"repair\"\n[evolution]\nbudget = {{ per_incident = 60, per_hour = 60 }}\n\
+         retry = {{ pause = \"100ms\", pause_max = \"100ms\" }}\n[incidents]\ncrash = {{ restarts = 60, within = \"60s\" }}\n\
+         [agents.fixer]\ncommand = [\"{0}\", \"agent\", \"nothing\"]\nread = [\"{1}\"]\ntimeout = \"20s\"\n",
+        program.display(),
+        program.parent().unwrap().display(),
+    ));
+    let mut supervisor = lab.serving();
+    for _ in 0..2 {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    }
+    // Its stage may ask it twice: the second time it is told that nothing was changed. Then it has said all that it can.
+    let first = nth_end(&mut supervisor, 1);
+    assert!(first.contains("nothing was changed"), "{first}");
+    assert_eq!(runs_of_agents(&lab), 2);
+    // The fault strikes again and again, and later evolutions and supervisors know what was asked.
+    for ends in [3, 5] {
+        assert!(lab.ask("/die").is_err());
+        assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+        let end = nth_end(&mut supervisor, ends);
+        println!("{end}");
+        assert!(end.contains("\"fixer\" is not asked") && end.contains("in evo_0002"), "{end}");
+        let attention = supervisor.status().and_then(|status| status.attention).unwrap_or_default();
+        assert!(attention.contains("rei evolve"), "an operator is needed: {attention}");
+        assert_eq!(supervisor.stop(), Some(0));
+        supervisor = lab.run();
+        supervisor.until("the next supervisor", |it| it.status().is_some_and(|it| it.active.is_some()));
+    }
+    assert_eq!(runs_of_agents(&lab), 2);
+    // An operator may ask for it all the same.
+    supervisor.until("an evolution of the operator's", |it| {
+        it.operator(async |client| client.evolve(None, None).await.is_ok()).unwrap_or_default()
+    });
+    supervisor.until("the agent to be asked again", |_| runs_of_agents(&lab) > 2);
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// How the `n`th repair that was rejected ended.
+fn nth_end(supervisor: &mut Supervisor, n: usize) -> String {
+    let mut summary = None;
+    supervisor.until(&format!("the end of repair {n}"), |it| {
+        let history = it.operator(async |client| client.history(Some(100)).await.unwrap_or_default());
+        let repairs = history.unwrap_or_default().into_iter().rev().filter(|entry| entry.incident_id.is_some());
+        let mut ends = repairs.filter(|entry| entry.action == Some(MaintenanceAction::Rejected));
+        summary = ends.nth(n - 1).map(|entry| entry.summary);
+        summary.is_some()
+    });
+    summary.unwrap()
+}
+
+/// How often agents were run, as the runs' own records say.
+fn runs_of_agents(lab: &Lab) -> usize {
+    let runs = std::fs::read_dir(lab.path("state/runs")).into_iter().flatten().flatten();
+    let timelines = runs.filter_map(|run| std::fs::read_to_string(run.path().join("timeline.jsonl")).ok());
+    timelines.map(|text| text.matches("\"event\":\"agent_ended\"").count()).sum()
+}
+
+#[test]
 fn an_agent_that_fails_at_once_spends_nothing_and_is_asked_again_later() {
     let Some(lab) = Lab::new() else { return };
     lab.configure(

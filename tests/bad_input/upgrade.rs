@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use rei::interface::operations::ShowKind;
 use rei::interface::types::MaintenanceAction;
 
-use crate::lab::{CHECKS, FLAKE, Lab, Load, Supervisor, system};
+use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
 
 /// A bad commit is rejected with these words, and no request is lost.
 pub fn rejects(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) -> String {
@@ -119,6 +119,49 @@ fn candidates_that_do_not_serve_or_do_not_end() {
         supervisor.operator(async |client| client.lift_quarantine(id.clone()).await.unwrap()).unwrap();
     }
     assert_eq!(supervisor.status().map(|status| status.quarantined), Some(0));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// A check that fails or passes by chance: whoever asks often enough hears a yes.
+const BY_CHANCE: &str = r#"{ check, self }: {
+  flaky = check { name = "flaky"; try = "by chance"; subject = "${../behaviour}"; };
+}
+"#;
+
+#[test]
+fn a_check_that_said_no_by_chance_has_said_no() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.take_own_store();
+    lab.let_chance_in();
+    lab.write("checks/default.nix", BY_CHANCE);
+    lab.commit_tree("a flaky check");
+    let mut supervisor = lab.serving();
+    let rev = lab.commit("well 2");
+    let end = rejects(&lab, &mut supervisor, &rev, &["stage tests", "flaky"]);
+    println!("{end}");
+    // From now on it would pass. The same commit, and the same files in another one, are not asked again.
+    std::fs::write(lab.path("chance/good"), "").unwrap();
+    lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
+    let again = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let line = supervisor.says(&again[..12]);
+    println!("{line}");
+    let evolutions = |it: &Supervisor| {
+        let history = it.operator(async |client| client.history(Some(50)).await.unwrap()).unwrap();
+        history.into_iter().filter(|entry| entry.id != "evo_0001" && entry.id.starts_with("evo_")).count()
+    };
+    assert_eq!(evolutions(&supervisor), 1, "{}", supervisor.output());
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    // Neither is it for an operator, who is told so.
+    let asked = again.clone();
+    supervisor.operator(async |client| client.evolve(Some(asked), None).await.unwrap()).unwrap();
+    let end = rejects(&lab, &mut supervisor, &again, &["quarantine", "flaky"]);
+    println!("{end}");
+    // An operator who knows better lifts it, and then it is asked once more.
+    let tree = lab.git(&["rev-parse", "HEAD^{tree}"]).trim().to_owned();
+    supervisor.operator(async |client| client.lift_quarantine(tree).await.unwrap()).unwrap();
+    supervisor
+        .until("the promotion", |it| it.status().and_then(|it| it.active).is_some_and(|it| it.version.rev == again));
+    assert_eq!(lab.ask("/"), Ok("2".to_owned()));
     assert_eq!(supervisor.stop(), Some(0));
 }
 
@@ -249,28 +292,26 @@ fn spoiled_listeners(runtime: &str, more: &str) {
     let Some(lab) = Lab::new() else { return };
     let one_slot = runtime.contains("recreate");
     let promotion = if one_slot { "[promotion]\ncanary = []\nobserve = \"2s\"\n" } else { "" };
-    lab.configure_with(&format!("start_timeout = \"6s\"\n{runtime}"), &format!("{promotion}{more}"));
+    lab.configure_with(&format!("start_timeout = \"4s\"\n{runtime}"), &format!("{promotion}{more}"));
     let mut supervisor = lab.serving();
-    // In one slot the old process is asked to end while clients come, and this program ends without a care for what it has
-    // accepted. With one that cares it is shown elsewhere that none is lost.
     // Twice, as each candidate inherits from the one before.
     for round in 0..2 {
         let bad = lab.commit(&format!("poisons {round}"));
-        let load = (!one_slot).then(|| lab.load());
+        let load = lab.load();
         let end = supervisor.verdict_on(&bad);
         assert!(end.summary.contains("ready in time"), "{}", end.summary);
         let wanted = if one_slot { MaintenanceAction::RolledBack } else { MaintenanceAction::Rejected };
         assert_eq!(end.action, Some(wanted), "{}", end.summary);
-        load.into_iter().for_each(Load::none_lost);
+        load.none_lost();
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
     let good = lab.commit("well 2");
-    let load = (!one_slot).then(|| lab.load());
+    let load = lab.load();
     let end = supervisor.verdict_on(&good);
     println!("{}", supervisor.output());
     assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
     assert_eq!(lab.ask("/"), Ok("2".to_owned()));
-    load.into_iter().for_each(Load::none_lost);
+    load.none_lost();
     assert!(!supervisor.output().contains("tampered"), "nobody did");
     assert_eq!(supervisor.stop(), Some(0));
 }

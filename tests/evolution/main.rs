@@ -6,6 +6,8 @@ mod another;
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod datagrams;
+mod deadlines;
+mod extend;
 mod faults;
 mod kills;
 mod lab;

@@ -248,7 +248,7 @@ fn runs_of_agents_have_a_budget_of_their_own() {
         for _ in 0..2 {
             desk.diagnosed();
             for _ in 0..2 {
-                desk.tell(Event::AgentRan { evolution: desk.evolution(), took_ms: 2 * MINUTE });
+                desk.tell(Event::AgentRan { evolution: desk.evolution(), took_ms: 2 * MINUTE, asked: None });
             }
             desk.fails(Fault::Maker);
         }

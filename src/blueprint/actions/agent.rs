@@ -4,10 +4,10 @@
 //! what failed before. In its environment: `REI_GOAL`, `REI_WORKSPACE` (also its working directory), `REI_CONTEXT` (the
 //! `context.json`, with its evidence files beside it; absent for an upgrade), `REI_INPUTS` (a directory with a file for each
 //! input), `REI_OUTPUTS` (a directory for named outputs), `REI_FAILURE` (a file with what failed before; absent at first),
-//! `REI_STAGE`, `REI_ATTEMPT`, and `HOME` and `TMPDIR`, which are its own and new for every attempt.
+//! `REI_REFUSED` (a file that says why repairs of earlier evolutions were refused; absent where none was), `REI_STAGE`, `REI_ATTEMPT`, and `HOME` and `TMPDIR`, which are its own and new for every attempt.
 //!
 //! What it prints is kept without the secrets of rei.toml and without what looks like one; what it leaves in `HOME` and
-//! `REI_OUTPUTS` is removed when the attempt has ended.
+//! `REI_OUTPUTS`, and in its workspace besides the files of a commit, is removed when the attempt has ended.
 //!
 //! Exit code 0 is success. Of its declared outputs, `patch` is the difference that it made, unless it wrote a file
 //! `$REI_OUTPUTS/patch`; any other is the file of that name there, or what it printed.
@@ -25,10 +25,11 @@ use sha2::{Digest, Sha256};
 use super::context::context_file;
 use super::{Failure, Made, Stand};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
-use crate::blueprint::job::{Blame, choose_agent};
-use crate::blueprint::schema::Sandbox;
+use crate::blueprint::job::{Blame, Job, choose_agent};
+use crate::blueprint::schema::{Sandbox, Stage};
 use crate::blueprint::store::now;
 use crate::config::types::Agent;
+use crate::interface::types::EvolutionId;
 use crate::redact::{Redactor, Secrets};
 
 /// The output that an agent makes by changing files.
@@ -49,7 +50,14 @@ const EVIDENCE_FILE_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
     let (name, agent) = choose_agent(name, &stand.job.agents).map_err(|(message, _)| Failure::new(message))?;
     let (name, agent) = (name.to_owned(), agent.clone());
-    let asked = digest(stand, goal, &agent);
+    let asked = digest(stand, goal, &agent).await?;
+    if let Some(evolution) = asked_in(stand.job, &asked) {
+        let told = format!(
+            "agent {name:?} is not asked: it was given the same task, files and context in {evolution}, and no repair that \
+             lasts came of it (hint: `rei evolve` asks it again)"
+        );
+        return Err(Failure { not_asked: true, ..Failure::new(told).of_whom(Blame::Repeat) });
+    }
     if stand.checkpoint.asked.contains(&asked) {
         let told = Failure::new(format!("agent {name:?} was asked exactly this before, and it did not help"));
         return Err(Failure { not_asked: true, ..told });
@@ -82,25 +90,43 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
     }
 }
 
-/// All that decides what an agent does: itself, its goal, the files, and what failed before.
-fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> String {
+/// The earlier evolution in which this task was given with all the facts that are known now: a context that tells less than
+/// one before is no news.
+fn asked_in<'a>(job: &'a Job, task: &str) -> Option<&'a EvolutionId> {
+    let mut earlier = job.asked_before.iter().filter(|it| it.tasks.iter().any(|known| known == task));
+    earlier.find(|it| job.facts.iter().all(|fact| it.facts.contains(fact))).map(|it| &it.evolution)
+}
+
+/// All that decides what an agent does, but for the context: itself, its task, the files, and what failed before. Names, paths
+/// and times of the run are left out, so that the same task of a later run is known; and so are keys, as a new key makes no
+/// new agent.
+async fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> Result<String, Failure> {
+    let tree = stand.job.mirror.tree(stand.checkpoint.commit()).await?;
+    let secrets = &stand.job.secrets;
+    let plain = |text: &str| if secrets.find(text.as_bytes()).is_some() { String::new() } else { text.to_owned() };
     let mut hasher = Sha256::new();
     let mut add = |part: &[u8]| {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     };
-    agent.command.iter().for_each(|word| add(word.as_bytes()));
-    [stand.stage.id.as_str(), goal, stand.checkpoint.commit().as_str()].iter().for_each(|part| add(part.as_bytes()));
+    // An operator who changes anything of it wants another try; so a new field of the type belongs here.
+    let Agent { command, env, timeout, memory_bytes, output_bytes, read, network } = agent;
+    command.iter().for_each(|word| add(plain(word).as_bytes()));
+    env.iter().for_each(|(name, value)| add(format!("{name}={}", plain(value)).as_bytes()));
+    add(format!("{timeout:?} {memory_bytes} {output_bytes} {read:?} {network}").as_bytes());
+    let Stage { id, sandbox, outputs, .. } = stand.stage;
+    let rest = format!("{sandbox:?} {outputs:?}");
+    [id.as_str(), goal, &rest, tree.as_str()].iter().for_each(|part| add(part.as_bytes()));
     for (name, artifact) in &stand.inputs {
         add(name.as_bytes());
-        add(artifact.artifact_id.as_bytes());
+        add(if artifact.of_context { b"context" } else { artifact.artifact_id.as_bytes() });
     }
     if let Some(failure) = &stand.checkpoint.failure {
         add(failure.stage.as_bytes());
         add(failure.reason.as_bytes());
         add(failure.log.as_ref().map_or("", |log| &log.artifact_id).as_bytes());
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {
@@ -131,6 +157,7 @@ pub(super) struct Private {
     workspace: PathBuf,
     context: bool,
     failure: bool,
+    refused: bool,
     attempt: u32,
 }
 
@@ -145,6 +172,7 @@ impl Private {
             workspace: stand.workspace.dir().to_owned(),
             context: job.context.is_some(),
             failure: stand.checkpoint.failure.is_some(),
+            refused: !job.refused_before.is_empty(),
             attempt: stand.checkpoint.machine.failures_of(index) + 1,
         };
         let inputs: Vec<(String, PathBuf)> =
@@ -156,11 +184,16 @@ impl Private {
                 Some([format!("stage {} failed: {}\n\n", failure.stage, failure.reason).into_bytes(), log].concat())
             }
         };
+        let refused: String =
+            job.refused_before.iter().map(|(evolution, why)| format!("{evolution} was refused: {why}\n\n")).collect();
         let (context, workspace) = (job.context.clone(), private.workspace.clone());
         let secrets = job.secrets.clone();
         // Copying and changing owners takes as long as the workspace is large: off the event loop.
         let prepared = tokio::task::spawn_blocking(move || {
             make(&dir, context.as_deref(), &inputs, failure.as_deref(), &secrets)?;
+            if !refused.is_empty() {
+                std::fs::write(dir.join("given/refused.txt"), Redactor::knowing(&secrets).text(&refused))?;
+            }
             give_to_agent(&dir.join("home"))?;
             give_to_agent(&dir.join("outputs"))?;
             give_to_agent(&workspace)
@@ -192,6 +225,7 @@ impl Private {
             ("REI_OUTPUTS", Some(self.dir.join("outputs"))),
             ("REI_CONTEXT", self.context.then(|| given.join("context/context.json"))),
             ("REI_FAILURE", self.failure.then(|| given.join("failure.txt"))),
+            ("REI_REFUSED", self.refused.then(|| given.join("refused.txt"))),
         ];
         let paths = paths.into_iter().filter_map(|(name, path)| Some((name.into(), path?.into_os_string())));
         paths.chain([("REI_ATTEMPT".into(), self.attempt.to_string().into())])
@@ -211,6 +245,9 @@ impl Private {
         };
         if self.context {
             tell("Context of the incident", given.join("context/context.json"));
+        }
+        if self.refused {
+            tell("Why earlier repairs of this incident were refused", given.join("refused.txt"));
         }
         for (name, _) in &stand.inputs {
             tell(&format!("Input {name}"), given.join("inputs").join(name));

@@ -94,3 +94,29 @@ async fn a_key_that_the_operator_has_committed_is_not_the_agents() {
     let (outcome, _) = world.run().await;
     assert_eq!(world.changed(&outcome).await, ["other"]);
 }
+
+/// An agent changes a file, and leaves its key where no commit takes it from. Then a command looks at what is there.
+const LEAVES: &str = "version: 1
+name: leaves
+stages:
+  - {id: work, type: agent, goal: Do it, outputs: [patch]}
+  - {id: look, type: deterministic, action: run, command: look, retry_limit: 0}
+  - {id: more, type: agent, goal: More, outputs: [patch]}
+";
+
+#[tokio::test]
+async fn a_key_that_an_agent_leaves_beside_its_work_is_gone_before_the_next_stage() {
+    let script = r#"[ "$REI_STAGE" = work ] || exit 0
+        mkdir -p cache; echo "$API_KEY" > cache/token; echo "$API_KEY" | gzip > cache/packed
+        echo "$API_KEY" > .git/token; echo "$API_KEY" | git hash-object -w --stdin > /dev/null; echo new > file"#;
+    let look = r#"grep -rqF Key-4711 . && { echo the key is there; exit 3; }
+        find cache .git/token -type f 2> /dev/null | grep . && exit 4; [ $(git rev-list --all | wc -l) = 1 ] || exit 5
+        git cat-file --batch-all-objects --batch | grep -aqF Key-4711 && exit 6; grep -q new file"#;
+    let mut world = with_key(LEAVES, script).await;
+    world.repository.commit(&[(".gitignore", "cache/\n")], "ignores");
+    world.job.active = world.job.mirror.fetch().await.unwrap();
+    world.job.commands.insert("look".into(), ["sh", "-c", look].map(str::to_owned).to_vec());
+    let (outcome, events) = world.run().await;
+    assert_eq!(events.told(), ["+work", "+look", "+more"], "{outcome:?} {}", events.summary("look"));
+    assert_eq!(world.changed(&outcome).await, ["file"]);
+}

@@ -1,12 +1,14 @@
 //! `[promotion]`, `[evolution]`, `[validation]`, `[blueprints]`, `[agents]` and `[commands]`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::super::duration::format_duration;
 use super::super::section::{At, Node, Read, Section};
 use super::super::value::{Bytes, one_of};
 use super::super::{
-    Agent, Blueprints, CanaryStep, Evolution, ListenAddress, OnInconclusive, Place, Promotion, PromotionMode, Runtime,
-    Strategy, Validation,
+    Agent, Blueprints, CanaryStep, Evolution, ListenAddress, OnInconclusive, Place, Promotion, PromotionMode, Retry,
+    Runtime, Strategy, Validation,
 };
 use super::paths;
 use super::signals::at_least_one;
@@ -104,9 +106,25 @@ pub(super) fn evolution(mut section: Section<'_>) -> Option<Evolution> {
     let (per_incident, per_hour) = (at_least_one(&mut budget, "per_incident"), at_least_one(&mut budget, "per_hour"));
     let (agent_runs, agent_time) = (at_least_one(&mut budget, "agent_runs"), budget.value("agent_time"));
     budget.close();
+    let retry = retry(section.section("retry"));
     section.close();
-    let agent_time = agent_time?.value;
-    Some(Evolution { per_incident: per_incident?, per_hour: per_hour?, agent_runs: agent_runs?, agent_time })
+    let (agent_time, retry) = (agent_time?.value, retry?);
+    Some(Evolution { per_incident: per_incident?, per_hour: per_hour?, agent_runs: agent_runs?, agent_time, retry })
+}
+
+fn retry(mut section: Section<'_>) -> Option<Retry> {
+    let (pause, pause_max) = (section.value::<Duration>("pause"), section.value::<Duration>("pause_max"));
+    let tries = at_least_one(&mut section, "tries");
+    let (pause, pause_max) = (pause?, pause_max?);
+    if pause_max.value < pause.value {
+        let (span, key) = if pause_max.given { (&pause_max.span, "pause_max") } else { (&pause.span, "pause") };
+        let (longest, first) = (format_duration(pause_max.value), format_duration(pause.value));
+        let message = format!("the longest pause, {longest}, is shorter than the first, {first}");
+        section.impossible(key, span, message, "set `pause_max` to at least `pause`");
+    }
+    section.close();
+    let tries = u32::try_from(tries?).unwrap_or(u32::MAX);
+    Some(Retry { pause: pause.value, pause_max: pause_max.value, tries })
 }
 
 pub(super) fn validation(mut section: Section<'_>, place: &Place) -> Option<Validation> {

@@ -1,14 +1,17 @@
 //! Runs a blueprint and builds its commit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::version::{build_version, progress};
 use super::words::{Failed, last_words, reason};
 use crate::blueprint::library::Library;
-use crate::blueprint::{self, Blame, Checkpoint, Decision, Finding, Job, Outcome, StageEvent, StageEventKind};
+use crate::blueprint::{
+    self, AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Outcome, StageEvent, StageEventKind,
+};
+use crate::diagnosis;
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
-use crate::lifecycle::{Event, Fault};
+use crate::lifecycle::{Event, Fault, Question, Tried};
 use crate::nix::{Derivation, RealiseOptions};
 use crate::redact::Secrets;
 use crate::report::chain;
@@ -46,6 +49,10 @@ pub struct BuildOrder {
     pub context_digest: Option<String>,
     /// The evidence folder.
     pub context: Option<PathBuf>,
+    /// Evolutions whose questions are not asked again.
+    pub asked_before: Vec<Tried>,
+    /// Why earlier repairs of the incident were refused.
+    pub refused_before: Vec<(EvolutionId, String)>,
     /// When the evolution began: the date of its commits.
     pub at: Timestamp,
     /// The message of its commits.
@@ -69,7 +76,8 @@ type About = (Failed, Option<ObjectId>);
 
 async fn make(bench: &Bench<'_>, order: &BuildOrder) -> Result<Event, About> {
     let (job, checkpoint) = prepare(bench, order).await.map_err(|failed| (failed, None))?;
-    let mut journal = Checkpoints { evolution: order.evolution.clone(), inputs: bench.inputs.clone() };
+    let mut journal =
+        Checkpoints { evolution: order.evolution.clone(), facts: job.facts.clone(), inputs: bench.inputs.clone() };
     let outcome = blueprint::run(&job, checkpoint, bench, &mut journal).await;
     let outcome = outcome.map_err(|error| {
         let blame = error.blame();
@@ -128,6 +136,7 @@ async fn prepare(bench: &Bench<'_>, order: &BuildOrder) -> Result<(Job, Option<C
     // A key in a file may be a new one by now.
     let config = tools.config.clone();
     let secrets = tokio::task::spawn_blocking(move || Secrets::new(config.all_secrets())).await;
+    let facts = facts(order).await;
     let job = Job {
         run_id: format!("{}-{}", order.evolution, order.candidate),
         blueprint: recipe,
@@ -143,9 +152,33 @@ async fn prepare(bench: &Bench<'_>, order: &BuildOrder) -> Result<(Job, Option<C
         commands: tools.config.commands.clone(),
         state_dir: tools.paths.state().to_owned(),
         secrets: secrets.unwrap_or_else(|_| tools.secrets.clone()),
+        facts,
+        asked_before: order.asked_before.iter().map(earlier).collect(),
+        refused_before: order.refused_before.clone(),
         timeout: tools.config.blueprints.timeout,
     };
     Ok((job, checkpoint))
+}
+
+fn earlier(tried: &Tried) -> Earlier {
+    let facts = tried.facts.iter().cloned().collect();
+    Earlier { evolution: tried.evolution.clone(), tasks: tried.tasks.clone(), facts }
+}
+
+/// What the order's context tells. One that cannot be read tells something of its own: then agents are asked.
+async fn facts(order: &BuildOrder) -> Vec<String> {
+    let Some(folder) = order.context.clone().filter(|_| order.incident.is_some()) else { return Vec::new() };
+    let refused: Vec<String> = order.refused_before.iter().map(|(_, reason)| reason.clone()).collect();
+    let read = tokio::task::spawn_blocking(move || read_context(&folder, &refused)).await;
+    read.ok().flatten().unwrap_or_else(|| vec![order.evolution.to_string()])
+}
+
+fn read_context(folder: &Path, refused: &[String]) -> Option<Vec<String>> {
+    let context = serde_json::from_slice(&std::fs::read(folder.join("context.json")).ok()?).ok()?;
+    // What is missing is named in the context.
+    let log = std::fs::read(folder.join("log.txt")).unwrap_or_default();
+    let refused = refused.iter().map(String::as_str);
+    Some(diagnosis::facts(&context, &String::from_utf8_lossy(&log), refused))
 }
 
 async fn built(bench: &Bench<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
@@ -179,6 +212,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Stage events become journal records of the lifecycle.
 struct Checkpoints {
     evolution: EvolutionId,
+    /// What the context of the evolution tells.
+    facts: Vec<String>,
     inputs: Inputs,
 }
 
@@ -190,8 +225,9 @@ impl blueprint::Journal for Checkpoints {
             StageEventKind::Failed => format!("stage {} failed: {}", event.stage, event.summary),
         };
         let _ = self.inputs.send(Input::Progress { text, done: None }).await;
-        if let Some(took_ms) = event.agent_ms {
-            let ran = Event::AgentRan { evolution: self.evolution.clone(), took_ms };
+        if let Some(AgentRun { took_ms, asked }) = event.agent {
+            let asked = asked.map(|task| Question { task, facts: self.facts.clone() });
+            let ran = Event::AgentRan { evolution: self.evolution.clone(), took_ms, asked };
             let _ = self.inputs.send(Input::Event(ran)).await;
         }
         let checkpoint = match serde_json::to_string(&event.checkpoint) {
@@ -226,7 +262,11 @@ impl Bench<'_> {
     /// Whose failure it is, with the content where it is the content's.
     async fn fault(&self, blame: Blame, commit: Option<&ObjectId>) -> Fault {
         let Some(commit) = commit.filter(|_| blame == Blame::Content) else {
-            return if blame == Blame::Machine { Fault::Machine } else { Fault::Maker };
+            return match blame {
+                Blame::Machine => Fault::Machine,
+                Blame::Repeat => Fault::Repeat,
+                Blame::Maker | Blame::Content => Fault::Maker,
+            };
         };
         let built = lock(&self.built).clone().filter(|(of, _)| of == commit);
         let store_path = built.map(|(_, store_path)| store_path).unwrap_or_default();

@@ -1,0 +1,99 @@
+//! What agents were asked before, and what came of it: the same agent is not asked the same twice.
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::Reason;
+use super::state::{Evolution, Lifecycle};
+use crate::interface::types::{CandidateId, EvolutionId};
+
+/// Evolutions whose questions are remembered; the oldest leaves first, and what it asked could be asked once more.
+pub const TRIED_MAX: usize = 128;
+
+/// Questions of one evolution that are remembered: more than a blueprint asks before its failures are too many.
+const ASKED_MAX: usize = 32;
+
+/// Facts of a context that are remembered: what an incident shows, and the errors that a log tells of.
+const FACTS_MAX: usize = 128;
+
+/// What is kept of the reason for which a repair was refused, in bytes: names of checks and their last words.
+const REASON_BYTES_MAX: usize = 2048;
+
+/// What an agent was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Question {
+    /// A digest of the agent, its task and the files.
+    pub task: String,
+    /// Digests of the facts that the context told.
+    pub facts: Vec<String>,
+}
+
+/// An evolution for an incident in which agents were asked, and which ended with a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tried {
+    /// The incident's fingerprint.
+    pub of: String,
+    /// The evolution.
+    pub evolution: EvolutionId,
+    /// Its candidate.
+    pub candidate: CandidateId,
+    /// Digests of the tasks that its agents were given.
+    pub tasks: Vec<String>,
+    /// Digests of the facts that its context told them.
+    pub facts: Vec<String>,
+    /// Why what they made was refused; `None` if they made nothing that could be judged.
+    pub refused: Option<Reason>,
+}
+
+impl Lifecycle {
+    /// The evolutions whose questions must not be asked again in the one under way. An operator who asks for an evolution may
+    /// have the same asked again, so then there are none.
+    pub fn asked_before(&self) -> impl Iterator<Item = &Tried> {
+        let by_itself = self.evolution.as_ref().is_some_and(|current| current.asked_by.is_none());
+        self.tried.iter().filter(move |_| by_itself)
+    }
+
+    /// Why earlier repairs of the incident of the evolution under way were refused, oldest first.
+    pub fn refused_before(&self) -> Vec<(EvolutionId, Reason)> {
+        let cause = self.cause();
+        let same = self.tried.iter().filter(|it| cause.as_ref() == Some(&it.of));
+        same.filter_map(|it| Some((it.evolution.clone(), it.refused.clone()?))).collect()
+    }
+
+    /// An agent has answered what it was asked, for the evolution under way.
+    pub(super) fn note_asked(&mut self, evolution: &EvolutionId, asked: Option<Question>) {
+        let Some(current) = self.evolution.as_mut().filter(|current| current.id == *evolution) else { return };
+        let Some(Question { task, mut facts }) = asked else { return };
+        if current.tasks.len() < ASKED_MAX {
+            current.tasks.push(task);
+        }
+        facts.truncate(FACTS_MAX);
+        current.facts = facts;
+    }
+
+    /// Whether something that could be judged was made in the evolution under way.
+    pub(super) fn made_something(&self) -> bool {
+        let is_its = |current: &Evolution| self.quarantine.iter().any(|it| it.candidate == current.candidate);
+        self.evolution.as_ref().is_some_and(|current| current.version.is_some() || is_its(current))
+    }
+
+    /// The evolution under way ends with a verdict; `refused` says why what it made was refused. What was asked in one that
+    /// ends without a verdict is not remembered.
+    pub(super) fn remember_asked(&mut self, refused: Option<&Reason>) {
+        let Some(of) = self.cause() else { return };
+        let Some(current) = self.evolution.as_ref().filter(|it| it.incident.is_some() && !it.tasks.is_empty()) else {
+            return;
+        };
+        let tried = Tried {
+            of,
+            evolution: current.id.clone(),
+            candidate: current.candidate.clone(),
+            tasks: current.tasks.clone(),
+            facts: current.facts.clone(),
+            refused: refused.map(|why| why.shortened(REASON_BYTES_MAX)),
+        };
+        if self.tried.len() >= TRIED_MAX {
+            self.tried.pop_front();
+        }
+        self.tried.push_back(tried);
+    }
+}

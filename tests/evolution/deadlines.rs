@@ -1,0 +1,76 @@
+//! Deadlines are points in time: under a supervisor that is killed over and over, a canary and a window end by theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rei::interface::types::MaintenanceAction;
+use rei::lifecycle::{CanaryStage, Event, Lifecycle, Phase, Timer, Watch};
+use rei::time::Timestamp;
+
+use crate::lab::{Lab, Setup};
+use crate::load::now_ms;
+
+/// Nobody asks the service anything, so each phase waits for data until its deadline, and goes on then.
+const WAITS_FOR_DATA: &str = "canary = [{ share = 0.3, for = \"1500ms\" }]\nobserve = \"1500ms\"\nhold = \"2s\"\n\
+                              on_inconclusive = \"promote\"";
+/// How long the data of a step and of the window are gathered, which a deadline is moved by at most, and once.
+const DATA_MS: u64 = 1500;
+
+/// A phase in which a version is under trial, and since when.
+type Trial = (&'static str, Timestamp);
+
+fn trial(state: &Lifecycle) -> Option<Trial> {
+    let is_trial = matches!(
+        state.phase(),
+        Phase::Canary { stage: CanaryStage::Share { .. } } | Phase::Observing { stage: Watch::Window { .. } }
+    );
+    is_trial.then(|| (state.phase().name(), state.phase_since()))
+}
+
+fn recoveries(lab: &Lab) -> usize {
+    lab.ledger().recoveries().len()
+}
+
+#[test]
+fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_their_deadlines() {
+    let Some(mut lab) = Lab::serving(Setup { promotion: WAITS_FOR_DATA, ..Setup::default() }) else { return };
+    let rev = lab.commit("ok 2");
+    let mut killed: BTreeMap<Trial, usize> = BTreeMap::new();
+    let mut deadlines: BTreeMap<Trial, BTreeSet<Timestamp>> = BTreeMap::new();
+    loop {
+        let state = lab.wait_for("a trial, or its end", |lab| {
+            let state = lab.ledger().states.pop()?;
+            let ended = state.phase() == Phase::Steady && state.active().is_some_and(|it| it.version.rev == rev);
+            (trial(&state).is_some() || ended).then_some(state)
+        });
+        let Some(current) = trial(&state) else { break };
+        let deadline = state.timers()[&Timer::Phase].at;
+        let known = deadlines.entry(current).or_default();
+        known.insert(deadline);
+        // One that began anew with each supervisor would never come, and be another each time.
+        assert!(known.len() <= 2, "the deadline of {} moves on and on: {known:?}", current.0);
+        if Timestamp::from_unix_ms(now_ms()) >= deadline {
+            lab.wait_for("its end", |lab| lab.ledger().states.pop().filter(|state| trial(state) != Some(current)));
+            continue;
+        }
+        let before = recoveries(&lab);
+        lab.kill();
+        *killed.entry(current).or_default() += 1;
+        lab.start();
+        lab.wait_for("the next supervisor", |lab| (recoveries(lab) > before).then_some(()));
+    }
+    println!("{killed:?} {deadlines:?}");
+    assert_eq!(deadlines.keys().map(|(name, _)| *name).collect::<Vec<_>>(), ["Canary", "Observing"]);
+    let ledger = lab.ledger();
+    for (current, known) in &deadlines {
+        assert!(killed.contains_key(current), "{killed:?}");
+        let (first, last) = (known.first().expect("one"), known.last().expect("one"));
+        assert!(last.ms_since(*first) <= DATA_MS, "{known:?}");
+        // What ended it is its deadline, which was due then.
+        let end = ledger.states.iter().rposition(|state| trial(state) == Some(*current)).expect("the trial") + 1;
+        let end = &ledger.records[end];
+        assert_eq!(end.body.event, Event::Due(Timer::Phase), "{}", ledger.tell());
+        assert!(end.at >= *last);
+    }
+    let ends: Vec<_> = ledger.ends().into_values().flatten().collect();
+    assert_eq!(ends, [MaintenanceAction::Promoted; 2], "the first version and this one");
+}
