@@ -28,9 +28,11 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The pause between looks at pipes while one of them fills: the instance may be waiting already.
 const CLOSE_LOOK: Duration = Duration::from_millis(50);
-/// Looks between which the logger reads nothing of what waits, until it is taken to hang: half a second while a pipe fills,
-/// ten seconds otherwise. A logger that works reads within milliseconds, also on a busy machine.
-const LOOKS_MAX: u32 = 10;
+/// Close looks between which the logger reads nothing of a pipe that fills, until it is taken to hang: a second. A logger that
+/// works reads within milliseconds, or tens of them on a busy machine.
+const FILLS_LOOKS_MAX: u32 = 20;
+/// The same for a pipe in which something waits and that does not fill, looked at once a second: nobody waits for it.
+const WAITS_LOOKS_MAX: u32 = 10;
 
 /// How the logger does.
 pub struct Reading {
@@ -194,8 +196,12 @@ impl Shell {
             let found = occupant.log.look(pipe, &mut watch, StandIn::Supervisor);
             self.reading.watches.insert(occupant.id.clone(), watch);
             fills |= matches!(found, Unread::Fills(_));
-            hangs |= matches!(found, Unread::Fills(looks) | Unread::Waits(looks) if looks >= LOOKS_MAX);
-            if matches!(found, Unread::Fills(looks) if looks >= LOOKS_MAX)
+            hangs |= match found {
+                Unread::Nothing => false,
+                Unread::Waits(looks) => looks >= WAITS_LOOKS_MAX,
+                Unread::Fills(looks) => looks >= FILLS_LOOKS_MAX,
+            };
+            if matches!(found, Unread::Fills(looks) if looks >= FILLS_LOOKS_MAX)
                 && let Err(error) = occupant.log.relieve(pipe, StandIn::Supervisor)
             {
                 tracing::warn!(%error, id = occupant.id, "cannot empty the pipe of its log; it waits when that is full");

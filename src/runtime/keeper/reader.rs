@@ -29,7 +29,7 @@ impl Others {
     fn looks(self) -> u32 {
         match self {
             Self::Supervisor => 5,
-            Self::Logger => 1,
+            Self::Logger => 3,
             Self::Nobody => 0,
         }
     }

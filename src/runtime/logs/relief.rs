@@ -75,10 +75,12 @@ pub fn relieve(pipe: BorrowedFd<'_>, memory: &Memory, by: StandIn) -> io::Result
     // As the logger has it. Another reader may be faster, and then nothing is left to wait for.
     fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut file = File::from(pipe.try_clone_to_owned()?);
-    let (mut dropped, too_much) = (0, waiting.saturating_sub(capacity / LEFT_PART));
-    let mut chunk = vec![0; CHUNK_BYTES.min(too_much) as usize];
-    while dropped < too_much {
-        let room = (too_much - dropped).min(chunk.len() as u64) as usize;
+    let too_much = |waiting: u64| waiting.saturating_sub(capacity / LEFT_PART).min(CHUNK_BYTES) as usize;
+    let mut chunk = vec![0; too_much(waiting)];
+    // No more than was there at first, and asked again for each chunk: who reads again gets the newest lines.
+    let (mut dropped, most) = (0, waiting);
+    while dropped < most {
+        let room = too_much(fill(pipe)?.0).min(chunk.len());
         match file.read(&mut chunk[..room]) {
             Ok(0) => break,
             Ok(n) => {
