@@ -15,15 +15,13 @@ const WAITS_FOR_DATA: &str = "canary = [{ share = 0.3, for = \"1500ms\" }]\nobse
 /// How long the data of a step and of the window are gathered, which a deadline is moved by at most, and once.
 const DATA_MS: u64 = 1500;
 
-/// A phase in which a version is under trial, and since when.
-type Trial = (&'static str, Timestamp);
-
-fn trial(state: &Lifecycle) -> Option<Trial> {
+/// The phase in which the version is under trial. There is one evolution, so each comes once.
+fn trial(state: &Lifecycle) -> Option<&'static str> {
     let is_trial = matches!(
         state.phase(),
         Phase::Canary { stage: CanaryStage::Share { .. } } | Phase::Observing { stage: Watch::Window { .. } }
     );
-    is_trial.then(|| (state.phase().name(), state.phase_since()))
+    is_trial.then(|| state.phase().name())
 }
 
 fn recoveries(lab: &Lab) -> usize {
@@ -34,8 +32,8 @@ fn recoveries(lab: &Lab) -> usize {
 fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_their_deadlines() {
     let Some(mut lab) = Lab::serving(Setup { promotion: WAITS_FOR_DATA, ..Setup::default() }) else { return };
     let rev = lab.commit("ok 2");
-    let mut killed: BTreeMap<Trial, usize> = BTreeMap::new();
-    let mut deadlines: BTreeMap<Trial, BTreeSet<Timestamp>> = BTreeMap::new();
+    let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut deadlines: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
     loop {
         let state = lab.wait_for("a trial, or its end", |lab| {
             let state = lab.ledger().states.pop()?;
@@ -47,7 +45,7 @@ fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_
         let known = deadlines.entry(current).or_default();
         known.insert(deadline);
         // One that began anew with each supervisor would never come, and be another each time.
-        assert!(known.len() <= 2, "the deadline of {} moves on and on: {known:?}", current.0);
+        assert!(known.len() <= 2, "the deadline of {current} moves on and on: {known:?}");
         if Timestamp::from_unix_ms(now_ms()) >= deadline {
             lab.wait_for("its end", |lab| lab.ledger().states.pop().filter(|state| trial(state) != Some(current)));
             continue;
@@ -59,7 +57,7 @@ fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_
         lab.wait_for("the next supervisor", |lab| (recoveries(lab) > before).then_some(()));
     }
     println!("{killed:?} {deadlines:?}");
-    assert_eq!(deadlines.keys().map(|(name, _)| *name).collect::<Vec<_>>(), ["Canary", "Observing"]);
+    assert_eq!(deadlines.keys().copied().collect::<Vec<_>>(), ["Canary", "Observing"]);
     let ledger = lab.ledger();
     for (current, known) in &deadlines {
         assert!(killed.contains_key(current), "{killed:?}");
