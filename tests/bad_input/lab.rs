@@ -363,12 +363,16 @@ impl Supervisor {
     }
 
     /// Waits for a fact.
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+    pub fn until(&mut self, what: &str, holds: impl FnMut(&mut Self) -> bool) {
+        self.look(what, LOOK, holds);
+    }
+
+    fn look(&mut self, what: &str, pause: Duration, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = Instant::now();
         while !holds(self) {
             assert!(self.is_running(), "rei ended while waiting for {what}:\n{}", self.output());
             assert!(since.elapsed() < FACT, "no {what}; status {:#?}\n{}", self.status(), self.output());
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
         }
     }
 
@@ -381,8 +385,7 @@ impl Supervisor {
     /// Waits for the end of the evolution about a commit: how it ended, and why.
     pub fn verdict_on(&mut self, rev: &str) -> rei::interface::operations::HistoryEntry {
         let mut found = None;
-        self.until(&format!("the end of the evolution to {rev}"), |it| {
-            std::thread::sleep(LOOK_BACK);
+        self.look(&format!("the end of the evolution to {rev}"), LOOK_BACK, |it| {
             let history = it.operator(async |client| client.history(Some(50)).await.unwrap_or_default());
             let wanted = &rev[..12];
             found = history.unwrap_or_default().into_iter().find(|entry| {

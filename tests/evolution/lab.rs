@@ -262,7 +262,11 @@ impl Lab {
     }
 
     /// Waits for a fact.
-    pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub fn wait_for<T>(&mut self, what: &str, find: impl FnMut(&mut Self) -> Option<T>) -> T {
+        self.look_for(what, LOOK, find)
+    }
+
+    fn look_for<T>(&mut self, what: &str, pause: Duration, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
             if let Some(found) = find(self) {
@@ -274,15 +278,14 @@ impl Lab {
                 panic!("rei ended ({status}) while waiting for {what}\n{}", self.output());
             }
             assert!(since.elapsed() < FACT, "no {what}; {:#?}\n{}", self.status(), self.output());
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
         }
     }
 
     /// Waits for the end of the evolution to a commit.
     pub fn verdict_on(&mut self, rev: &str) -> HistoryEntry {
         let rev = rev[..12].to_owned();
-        self.wait_for(&format!("end of the evolution to {rev}"), |lab| {
-            std::thread::sleep(LOOK_BACK);
+        self.look_for(&format!("end of the evolution to {rev}"), LOOK_BACK, |lab| {
             let history = lab.ask(async |client| client.history(Some(50)).await).ok()?;
             history.into_iter().find(|entry| entry.finished_at.is_some() && entry.summary.contains(&rev))
         })
