@@ -246,6 +246,37 @@ async fn waiting_ends_with_the_evolution_and_tells_how() {
 }
 
 #[tokio::test]
+async fn waiting_goes_on_without_events_if_others_watch() {
+    let served = serve();
+    let show = |finished_at, action| {
+        let object = json!(HistoryEntry { action, finished_at, ..shapes::history_entry() });
+        let kind = rei::interface::operations::ShowKind::Evolution;
+        let shown = ShowReply { kind, id: "evo_0001".to_owned(), object, ..shapes::show_reply() };
+        *served.owner.shown.lock().unwrap() = Some(shown);
+    };
+    show(None, None);
+    let child = command(&served, &["evolve", "--wait", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    until("it watches", || served.owner.events.receiver_count() == 1).await;
+    let operator = served.operator().await;
+    let mut others = Vec::new();
+    for nth in 1..=16 {
+        others.push(operator.monitor().await.unwrap());
+        until("another one watches", || served.owner.events.receiver_count() > nth.min(15)).await;
+    }
+    let looks = || served.owner.calls().iter().filter(|call| *call == "show evo_0001").count();
+    let before = looks();
+    until("it looks again and again", || looks() >= before + 2).await;
+    show(shapes::history_entry().finished_at, Some(MaintenanceAction::Promoted));
+    let output = tokio::time::timeout(fakes::PATIENCE, child.unwrap().wait_with_output()).await.expect("it waits");
+    assert!(output.unwrap().status.success());
+    // It has sent nobody away in turn.
+    send(&served, shapes::monitor_event()).await;
+    for other in &mut others {
+        assert_eq!(other.next().await.unwrap().unwrap(), shapes::monitor_event());
+    }
+}
+
+#[tokio::test]
 async fn waiting_is_bounded_where_a_bound_is_given() {
     let served = serve();
     let output = rei(&served, &["evolve", "--wait", "--timeout", "1ms"]).await;

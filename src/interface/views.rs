@@ -89,7 +89,8 @@ pub struct InstanceStatus {
     pub started_at: Option<Timestamp>,
     /// What its process tree uses.
     pub usage: ProcessUsage,
-    /// Bytes that it printed and that are not in its log: too fast for the log or for the disk, or the disk was full.
+    /// Bytes that it printed and that are not in its log: too fast for the log or for the disk, or the disk was full, or the
+    /// logger was away for too long. The log says where they are missing.
     #[serde(default)]
     pub log_dropped_bytes: Option<u64>,
 }
