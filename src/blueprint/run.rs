@@ -233,7 +233,10 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                     // A second try at once lacks the same: the whole run is tried again later, if at all.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
-                    // Nobody has anything new to say about the last failure.
+                    // Nobody has anything new to say about the last failure. Where a check has refused the files as they
+                    // are, that is what is to be said about them.
+                    let refused = self.checkpoint.refuted.iter().any(|it| it.commit == *self.checkpoint.commit());
+                    let blame = if refused { Blame::Content } else { blame };
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
                 }
                 self.note_refuted(stage, &reason, log.as_ref(), blame);
