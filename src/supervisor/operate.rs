@@ -20,7 +20,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Refusal, Request};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Quarantined, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -255,6 +255,7 @@ impl Shell {
             context_digest: current.and_then(|current| current.context.clone()),
             asked_before: self.core.asked_before().cloned().collect(),
             refused_before: self.core.refused_before(),
+            quarantine: self.core.quarantine().iter().map(|it| (it.tree.clone(), quarantined(it))).collect(),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
         }
@@ -382,4 +383,9 @@ impl Shell {
             let _ = reply.send(Ok(work::judge(&tools, &order, &inputs).await));
         });
     }
+}
+
+/// Why content must not be built again, for whoever has made it once more.
+fn quarantined(entry: &Quarantined) -> String {
+    format!("these files are in quarantine as {}: {}", entry.candidate, entry.reason)
 }
