@@ -101,6 +101,17 @@ fn agent() -> ExitCode {
             ExitCode::FAILURE
         }
         Some("crashes") => std::process::abort(),
+        // Makes the service wrong, and in another way where it knows that this was refused.
+        Some("worsens") => {
+            let version =
+                if std::env::var_os("REI_REFUSED").is_some_and(|file| Path::new(&file).exists()) { 3 } else { 2 };
+            let file = Path::new(&attribute("REI_WORKSPACE")).join("behaviour");
+            if std::fs::write(file, format!("wrong {version}\n")).is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         // Tells its keys, in its environment and in a file, to both streams, and leaves them where it can write.
         Some("tells") => {
             let key = std::fs::read_to_string(attribute("KEY_FILE")).unwrap_or_default();

@@ -54,6 +54,8 @@ pub struct Job {
     pub asked_before: Vec<Earlier>,
     /// Why earlier repairs of the same incident were refused, oldest first.
     pub refused_before: Vec<(EvolutionId, String)>,
+    /// Why content is in quarantine, by its git tree.
+    pub quarantine: BTreeMap<String, String>,
     /// The bound of the whole run, over all restarts of the supervisor.
     pub timeout: Duration,
 }

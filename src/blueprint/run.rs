@@ -204,7 +204,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
         let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
-        let refuted = self.refuted(stage).cloned();
+        let refuted = self.known(stage).await;
         let (begun, asked) = (Instant::now(), self.checkpoint.asked.len());
         let ended = match (self.inputs(stage), &refuted) {
             (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
@@ -233,7 +233,10 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                     // A second try at once lacks the same: the whole run is tried again later, if at all.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
-                    // Nobody has anything new to say about the last failure.
+                    // Nobody has anything new to say about the last failure. Where a check has refused the files as they
+                    // are, that is what is to be said about them.
+                    let refused = self.checkpoint.refuted.iter().any(|it| it.commit == *self.checkpoint.commit());
+                    let blame = if refused { Blame::Content } else { blame };
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
                 }
                 self.note_refuted(stage, &reason, log.as_ref(), blame);
@@ -247,7 +250,22 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.record(stage, attempt, kind, summary).await;
     }
 
-    /// What this check has said already of the files as they are: asked again it could pass by chance.
+    /// What is known of the files as they are before this check is asked: what it has said already, as it could pass by chance
+    /// if it were asked again, or that they are in quarantine.
+    async fn known(&self, stage: &Stage) -> Option<Refuted> {
+        let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit());
+        if let Some(known) = self.refuted(stage).cloned() {
+            return Some(known);
+        }
+        if !stage.work.is_check() || self.job.quarantine.is_empty() {
+            return None;
+        }
+        // Where the tree cannot be told, the check itself fails for the same reason.
+        let tree = self.job.mirror.tree(commit).await.ok()?;
+        let reason = self.job.quarantine.get(tree.as_str())?.clone();
+        Some(Refuted { action, commit: commit.clone(), reason, log: None })
+    }
+
     fn refuted(&self, stage: &Stage) -> Option<&Refuted> {
         let (action, commit) = (stage.work.name(), self.checkpoint.commit());
         self.checkpoint.refuted.iter().find(|known| known.action == action && known.commit == *commit)

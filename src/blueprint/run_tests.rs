@@ -114,6 +114,7 @@ impl World {
             facts: vec!["it crashed".into()],
             asked_before: Vec::new(),
             refused_before: Vec::new(),
+            quarantine: BTreeMap::new(),
             timeout: Duration::from_secs(120),
         };
         Self { repository, state, job }

@@ -21,7 +21,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Refusal, Request};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Quarantined, Refusal, Request};
 use crate::report::chain;
 use crate::time::Timestamp;
 
@@ -261,6 +261,7 @@ impl Shell {
                 .into_iter()
                 .map(|(id, why)| (id, narrate::reason(&why)))
                 .collect(),
+            quarantine: self.core.quarantine().iter().map(|it| (it.tree.clone(), quarantined(it))).collect(),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
         }
@@ -388,4 +389,9 @@ impl Shell {
             let _ = reply.send(Ok(work::judge(&tools, &order, &inputs).await));
         });
     }
+}
+
+/// Why content must not be built again, for whoever has made it once more.
+fn quarantined(entry: &Quarantined) -> String {
+    format!("these files are in quarantine as {}: {}", entry.candidate, narrate::reason(&entry.reason))
 }

@@ -168,22 +168,49 @@ fn an_agent_that_does_nothing() {
     agent_that("nothing", &["stage commit", "nothing was changed"]);
 }
 
-#[test]
-fn an_agent_without_effect_is_asked_once_whatever_evolutions_and_supervisors_follow() {
-    let Some(lab) = Lab::new() else { return };
+/// A service with an incident, whose repair by an agent that does this is tried again and again without a pause.
+fn repaired_by(does: &str) -> Option<(Lab, Supervisor)> {
+    let lab = Lab::new()?;
     let program = agent();
     lab.configure(&format!(
         "[blueprints]\nincident = \"repair\"\n[evolution]\nbudget = {{ per_incident = 60, per_hour = 60 }}\n\
          retry = {{ pause = \"100ms\", pause_max = \"100ms\" }}\n[incidents]\ncrash = {{ restarts = 60, within = \"60s\" }}\n\
-         [agents.fixer]\ncommand = [\"{0}\", \"agent\", \"nothing\"]\nread = [\"{1}\"]\ntimeout = \"20s\"\n",
+         [agents.fixer]\ncommand = [\"{0}\", \"agent\", \"{does}\"]\nread = [\"{1}\"]\ntimeout = \"20s\"\n",
         program.display(),
         program.parent().unwrap().display(),
     ));
-    let mut supervisor = lab.serving();
+    let supervisor = lab.serving();
     for _ in 0..2 {
         assert!(lab.ask("/die").is_err());
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
+    Some((lab, supervisor))
+}
+
+#[test]
+fn an_agent_whose_repair_was_refused_is_told_why_and_asked_once_more() {
+    let Some((lab, mut supervisor)) = repaired_by("worsens") else { return };
+    for n in [1, 2] {
+        let end = nth_end(&mut supervisor, n);
+        println!("{end}");
+        assert!(end.contains("stage tests") && end.contains("right"), "{end}");
+    }
+    let runs = runs_of_agents(&lab);
+    // The reason is the same as the one that it knew.
+    let end = nth_end(&mut supervisor, 3);
+    println!("{end}");
+    assert!(end.contains("\"fixer\" is not asked") && end.contains("in evo_0003"), "{end}");
+    assert_eq!(runs_of_agents(&lab), runs);
+    let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
+    let trees: std::collections::BTreeSet<_> = quarantine.iter().map(|entry| &entry.tree).collect();
+    assert_eq!(trees.len(), 2, "it made something else when it was told: {quarantine:#?}");
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+#[test]
+fn an_agent_without_effect_is_asked_once_whatever_evolutions_and_supervisors_follow() {
+    let Some((lab, mut supervisor)) = repaired_by("nothing") else { return };
     // Its stage may ask it twice: the second time it is told that nothing was changed. Then it has said all that it can.
     let first = nth_end(&mut supervisor, 1);
     assert!(first.contains("nothing was changed"), "{first}");

@@ -73,6 +73,40 @@ async fn what_an_agent_was_asked_in_an_earlier_run_is_not_asked_again() {
     assert_eq!(asked(&world.run().await.1).len(), 1);
 }
 
+/// As `REPAIR`, where a check that says no leads back to the agent.
+const CHECKED: &str = "version: 1
+name: checked
+stages:
+  - {id: fix, type: agent, goal: Fix it, outputs: [patch], retry_limit: 9}
+  - {id: tests, type: deterministic, action: run_tests, retry_limit: 0, on_failure: fix}
+";
+
+#[tokio::test]
+async fn what_a_check_has_refused_is_refused_where_the_agent_has_no_other_answer() {
+    let world = World::new(CHECKED, "echo new > file").await;
+    let (outcome, events) = world.run().await;
+    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
+    let Outcome::Failed { stage, reason, blame, .. } = &outcome else { panic!("{outcome:?}") };
+    assert_eq!((stage.as_str(), *blame), ("tests", Blame::Content), "{reason}");
+}
+
+#[tokio::test]
+async fn files_that_are_in_quarantine_are_not_built_whoever_makes_them_again() {
+    let checked = CHECKED.replace("action: run_tests", "action: nix_build");
+    let mut world = World::new(&checked, "echo > good").await;
+    let (outcome, _, built) = world.run_from(None).await;
+    let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(built.len(), 1);
+    let tree = world.job.mirror.tree(&commit).await.unwrap().to_string();
+    world.job.quarantine.insert(tree, "these files are in quarantine as cand_0007: unit".into());
+    world.again(2);
+    let (outcome, events, built) = world.run_from(None).await;
+    let Ok(Outcome::Failed { reason, blame: Blame::Content, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(built.is_empty() && reason.contains("cand_0007"), "{built:?} {reason}");
+    // The agent was told, and had nothing else to say.
+    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);
+}
+
 #[tokio::test]
 async fn an_agent_that_gave_no_answer_was_not_asked() {
     let world = World::new(REPAIR, "kill -9 $$").await;

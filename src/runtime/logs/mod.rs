@@ -14,6 +14,7 @@
 //! | `files` | the two files that take turns |
 //! | `writer` | a thread that writes files, so that reading never waits for a disk |
 //! | `server` | the logger's process |
+//! | `source` | one instance's log in it |
 //! | `client` | a supervisor's side |
 //! | `handover` | a logger that nobody can reach, or that hangs, makes way |
 //! | `relief` | a pipe that nobody reads: seen, and emptied |
@@ -26,6 +27,7 @@ mod memory;
 mod pipe;
 mod relief;
 mod server;
+mod source;
 mod writer;
 
 pub use client::{Log, LogError, Logger};

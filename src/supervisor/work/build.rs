@@ -1,5 +1,6 @@
 //! Runs a blueprint and builds its commit.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +54,8 @@ pub struct BuildOrder {
     pub asked_before: Vec<Tried>,
     /// Why earlier repairs of the incident were refused.
     pub refused_before: Vec<(EvolutionId, String)>,
+    /// Why content is in quarantine, by its git tree.
+    pub quarantine: BTreeMap<String, String>,
     /// When the evolution began: the date of its commits.
     pub at: Timestamp,
     /// The message of its commits.
@@ -155,6 +158,7 @@ async fn prepare(bench: &Bench<'_>, order: &BuildOrder) -> Result<(Job, Option<C
         facts,
         asked_before: order.asked_before.iter().map(earlier).collect(),
         refused_before: order.refused_before.clone(),
+        quarantine: order.quarantine.clone(),
         timeout: tools.config.blueprints.timeout,
     };
     Ok((job, checkpoint))
