@@ -5,7 +5,8 @@
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
 //! `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (it is
-//! ready when it says so), `orphan=SOCKET` (it leaves a process behind that approves what waits there, as soon as the
+//! ready when it says so), `slow-start=MS` and `slow-end=MS` (it takes that long to be ready or to end, and asks for 3 s more
+//! twice a second meanwhile), `orphan=SOCKET` (it leaves a process behind that approves what waits there, as soon as the
 //! supervisor is gone), and any other word, by which versions differ.
 
 use std::io::{self, Read, Write};
@@ -30,6 +31,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long an idle connection is kept once the end has come: a client that has one sends its next request meanwhile, and
 /// is told that it was the last.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What a look at its health takes. A service that answers in no time would be judged by the scheduler of a busy machine:
+/// a process that waits 10 ms for its turn is a hundred times slower then.
+const HEALTH: Duration = Duration::from_millis(30);
 
 static ENDS: AtomicBool = AtomicBool::new(false);
 
@@ -140,6 +145,16 @@ impl Version {
         Self { text, slow, greeted: AtomicU64::new(0), open: AtomicUsize::new(0) }
     }
 
+    /// As long as the word says, and asks for more time meanwhile.
+    fn takes_its_time(&self, word: &str) {
+        let Some(ms) = self.text.split_whitespace().find_map(|known| known.strip_prefix(word)) else { return };
+        let (begun, all) = (Instant::now(), Duration::from_millis(ms.parse().expect("milliseconds")));
+        while begun.elapsed() < all {
+            let _ = notify("EXTEND_TIMEOUT_USEC=3000000");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     fn has(&self, word: &str) -> bool {
         self.text.split_whitespace().any(|known| known == word)
     }
@@ -159,10 +174,8 @@ fn serve() -> ExitCode {
         let said = PathBuf::from(std::env::var_os("STATE_DIRECTORY").expect("a state directory")).join("said");
         run_in_a_clean_environment(&["leave-orphan", socket, &said.to_string_lossy()]).wait().expect("an end");
     }
-    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
-        let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
-        println!("told to be ready: {told:?}");
-    }
+    version.takes_its_time("slow-start=");
+    println!("told to be ready: {:?}", notify("READY=1"));
     let accepting: Vec<_> = (LISTEN_FDS_START..LISTEN_FDS_START + count)
         .map(|fd| {
             let version = version.clone();
@@ -172,11 +185,19 @@ fn serve() -> ExitCode {
     for thread in accepting {
         thread.join().expect("no panic");
     }
+    version.takes_its_time("slow-end=");
     let asked = Instant::now();
     while version.open.load(Ordering::SeqCst) > 0 && asked.elapsed() < 2 * LINGER {
         std::thread::sleep(LOOK);
     }
+    println!("finished {}", version.text);
     ExitCode::SUCCESS
+}
+
+/// Tells the service manager, if there is one.
+fn notify(message: &str) -> io::Result<usize> {
+    let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    UnixDatagram::unbound()?.send_to(message.as_bytes(), path)
 }
 
 fn accept(listener: i32, version: &Arc<Version>) {
@@ -272,6 +293,9 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
     let greeted = version.greeted.load(Ordering::Relaxed);
     if let Some((_, pause)) = version.slow.filter(|(after, _)| greeted >= *after) {
         std::thread::sleep(pause);
+    }
+    if path == "/healthz" {
+        std::thread::sleep(HEALTH);
     }
     let (status, body) = match path {
         "/healthz" if version.has("never-ready") => (503, "no".to_owned()),

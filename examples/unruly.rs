@@ -10,15 +10,22 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+
 /// Whether it was asked to become sick.
 static SICK: AtomicBool = AtomicBool::new(false);
+
+/// What a look at its health takes: beside it, the time for which a busy machine lets a process wait is little.
+const HEALTH: Duration = Duration::from_millis(20);
 
 /// A reply that no supervisor should take, in bytes.
 const HUGE_BYTES: usize = 100 << 20;
@@ -169,10 +176,6 @@ fn serve() -> ExitCode {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        "ignores_term" => {
-            // SAFETY: ignoring a signal installs no handler.
-            unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-        }
         // As a candidate, not where it is judged: leaves its listeners to the next version as nobody can use them.
         "poisons" if std::env::var_os("REI_INSTANCE").is_some() => {
             ["http", "udp"].into_iter().filter_map(listener).for_each(poison);
@@ -181,6 +184,7 @@ fn serve() -> ExitCode {
         "slow_start" => std::thread::sleep(Duration::from_secs(120)),
         _ => {}
     }
+    let end = wish_to_end(does == "ignores_term");
     let alone = does.to_owned();
     match does {
         "floods" => drop(std::thread::spawn(flood)),
@@ -200,10 +204,39 @@ fn serve() -> ExitCode {
     }
     // SAFETY: as above.
     let http = unsafe { TcpListener::from_raw_fd(listener("http").expect("a listener named http")) };
-    for stream in http.incoming().flatten() {
-        answer(stream, does, version);
-    }
+    serve_until(&end, &http, |stream| answer(stream, does, version));
     ExitCode::SUCCESS
+}
+
+/// The wish that this process ends, which is looked at between two connections alone: SIGTERM takes nobody's answer away.
+/// Threads that begin afterwards leave it to this one. One that ignores the signal has no such wish.
+fn wish_to_end(ignores: bool) -> Option<SignalFd> {
+    let term = SigSet::from(Signal::SIGTERM);
+    if ignores {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        return None;
+    }
+    term.thread_block().expect("a mask of signals");
+    Some(SignalFd::new(&term).expect("a descriptor of signals"))
+}
+
+/// Serves one connection after another, until the end is wished for. Whoever waits in the queue then is the next one's.
+fn serve_until(end: &Option<SignalFd>, http: &TcpListener, mut serve: impl FnMut(TcpStream)) {
+    loop {
+        let mut waits = vec![PollFd::new(http.as_fd(), PollFlags::POLLIN)];
+        waits.extend(end.iter().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+        // Only a signal that nobody blocks interrupts it, and then it is asked again.
+        if poll(&mut waits, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        if waits.get(1).is_some_and(|end| end.any() == Some(true)) {
+            return;
+        }
+        // Another process on the same listener was quicker, or the client has gone.
+        let Ok((stream, _)) = http.accept() else { continue };
+        serve(stream);
+    }
 }
 
 fn answer(mut stream: TcpStream, does: &str, version: &str) {
@@ -211,6 +244,9 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
     let n = stream.read(&mut head).unwrap_or(0);
     let head = String::from_utf8_lossy(&head[..n]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/");
+    if path == "/healthz" {
+        std::thread::sleep(HEALTH);
+    }
     let (status, body) = match path {
         "/healthz" if does == "never_ready" || SICK.load(Ordering::Relaxed) => (503, "no"),
         "/sicken" => {

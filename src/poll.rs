@@ -59,7 +59,8 @@ mod tests {
                     unsafe { libc::pthread_kill(here, libc::SIGWINCH) };
                 }
             });
-            let asked = || poll(&mut [PollFd::new(reading.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+            // It waits, so that a signal meets it on a busy machine too.
+            let asked = || poll(&mut [PollFd::new(reading.as_fd(), PollFlags::POLLIN)], PollTimeout::from(1000u16));
             let since = Instant::now();
             while interrupted < 100 {
                 interrupted += u32::from(asked() == Err(Errno::EINTR));

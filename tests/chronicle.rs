@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
 use rei::supervisor::chronicle::Chronicle;
-use rei::supervisor::record::Entry;
+use rei::supervisor::record::{Entry, replay};
 use world::{Cause, Left, NOW, World, policy};
 
 /// A world whose every event is told to a chronicle as well.
@@ -20,6 +20,9 @@ struct Told {
     world: World,
     chronicle: Chronicle,
     seq: u64,
+    /// The state that the journal begins with, and its records in the words of another rei.
+    since: Lifecycle,
+    journal: Vec<Entry>,
     /// Ids of the evolutions that ended, with those that a core began.
     begun: Vec<String>,
 }
@@ -29,6 +32,7 @@ impl Told {
         let effects = self.world.core.clone().step(NOW, event.clone());
         let body = Entry { event: event.clone(), effects };
         self.seq += 1;
+        self.journal.push(in_other_words(&body));
         self.chronicle.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
     }
 
@@ -51,6 +55,7 @@ impl Told {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
         (self.chronicle, self.seq, self.begun) = (Chronicle::last(1000), 0, Vec::new());
+        (self.since, self.journal) = (self.world.core.clone(), Vec::new());
         for event in [held, Event::Configured { policy }] {
             self.tell(&event);
             self.world.take(event, usize::MAX);
@@ -73,6 +78,18 @@ impl Told {
         prop_assert_eq!(read, known, "after {}", after);
         Ok(())
     }
+}
+
+/// The same record by a rei that gives other reasons for its decisions, and stores more than this one knows.
+fn in_other_words(entry: &Entry) -> Entry {
+    let mut stored = serde_json::to_value(entry).unwrap();
+    for effect in stored["effects"].as_array_mut().unwrap() {
+        if let Some(reason) = effect.get_mut("reason") {
+            *reason = serde_json::json!({ "why": "in_other_words", "instead_of": reason.take() });
+        }
+        effect["of_a_later_rei"] = true.into();
+    }
+    serde_json::from_value(stored).unwrap()
 }
 
 fn capital(word: &str) -> String {
@@ -107,7 +124,9 @@ fn the_chronicle_knows_what_the_core_knows() {
             Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut told = Told { world, chronicle: Chronicle::last(1000), seq: 0, begun: Vec::new() };
+        let since = world.core.clone();
+        let mut told =
+            Told { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
         for draw in draws {
             let Some(cause) = cause(&told.world, draw) else { break };
             let crash = told.world.left.crashes > 0 && draw % 31 == 0;
@@ -123,6 +142,11 @@ fn the_chronicle_knows_what_the_core_knows() {
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
+        // No decision depends on words, in any phase.
+        let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
+        let replayed = replay(told.since, records);
+        prop_assert_eq!(replayed.divergence, None);
+        prop_assert_eq!(&replayed.state, &told.world.core);
         // Every evolution that was ever under way is in the history, and none twice.
         let mut listed: Vec<String> = told.chronicle.history().into_iter().map(|entry| entry.id).collect();
         listed.retain(|id| id.starts_with("evo_"));
@@ -203,7 +227,7 @@ mod story {
 
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
-        let (journal, _) = Journal::open(&state.join("journal"), &meta).unwrap();
+        let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
         let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });

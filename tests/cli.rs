@@ -198,7 +198,7 @@ fn check_tells_of_a_supervisor_that_runs() {
     std::fs::write(&file, content).unwrap();
     let directory = Config::load(&file).unwrap().state.journal();
     let meta = Meta { runtime: "x".to_owned(), created: rei::time::Timestamp::from_unix_ms(0) };
-    let (mut journal, _) = Journal::<u64>::open(&directory, &meta).unwrap();
+    let (mut journal, _) = Journal::<u64>::open::<u64>(&directory, &meta).unwrap();
     journal.append(meta.created, &1).unwrap();
     let (level, line) = answer(parent.path(), "listen");
     assert!(level == "ok" && line.contains(&format!("pid {}", std::process::id())), "{level} {line}");

@@ -66,7 +66,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     let Some(mount) = Mount::new(kind) else { return };
     let limits = Limits { segment_bytes: 256 << 10, reserve_bytes: 512 << 10 };
     let directory = mount.path.join("journal");
-    let (mut journal, _) = Journal::<Value>::open_with(&directory, &meta(), limits).unwrap();
+    let (mut journal, _) = Journal::<Value>::open_with::<Value>(&directory, &meta(), limits).unwrap();
     assert_eq!(journal.keep_head(&head_beside(&directory)).unwrap(), Standing::NoHead);
     let body = json!({ "event": "tick", "text": "x".repeat(500) });
     let at = Timestamp::from_unix_ms(0);
@@ -106,7 +106,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     assert!(matches!(journal.reserve(), Reserve::Held { .. }), "{:?}", journal.reserve());
     assert_eq!(journal.rotation_failure(), None);
     drop(journal);
-    let (_, opened) = Journal::<Value>::open_with(&directory, &meta(), limits).unwrap();
+    let (_, opened) = Journal::<Value>::open_with::<Value>(&directory, &meta(), limits).unwrap();
     assert_eq!(opened.records.len() as u64, written + 1);
 }
 
@@ -131,7 +131,7 @@ fn child_that_writes_until_it_is_killed() {
     use std::io::Write;
     let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
     let directory = Path::new(&directory).join("journal");
-    let (mut journal, opened) = Journal::<u64>::open_with(&directory, &meta(), SMALL).unwrap();
+    let (mut journal, opened) = Journal::<u64>::open_with::<u64>(&directory, &meta(), SMALL).unwrap();
     let standing = journal.keep_head(&head_beside(&directory)).unwrap();
     assert!(standing == Standing::Whole || journal.last_seq() == 0 && standing == Standing::NoHead, "{standing:?}");
     let mut number = opened.records.last().map_or(opened.snapshot.map_or(0, |(seq, _)| seq), |record| record.body);
@@ -178,13 +178,13 @@ fn what_was_promised_outlives_a_kill() {
         // What was acknowledged was sealed before.
         assert!(verified.sealed >= Some(promised), "round {round}: {:?} of {promised}", verified.sealed);
     }
-    let (_, opened) = Journal::<u64>::open_with(&directory, &meta(), SMALL).unwrap();
+    let (_, opened) = Journal::<u64>::open_with::<u64>(&directory, &meta(), SMALL).unwrap();
     assert!(opened.snapshot.is_some());
     assert!(opened.records.iter().all(|record| record.seq == record.body));
 }
 
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
-    let error = Journal::<Value>::open(Path::new("/proc/journal"), &meta()).unwrap_err();
+    let error = Journal::<Value>::open::<Value>(Path::new("/proc/journal"), &meta()).unwrap_err();
     assert_eq!(error.to_string(), "cannot make /proc/journal");
 }

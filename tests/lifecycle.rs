@@ -12,7 +12,9 @@ mod verdicts;
 mod world;
 
 use proptest::prelude::*;
-use rei::lifecycle::{Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Request, Standby, Trust};
+use rei::lifecycle::{
+    Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, Standby, Trust,
+};
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
 use world::{Action, Cause, Left, World, policy};
@@ -112,7 +114,11 @@ impl Model for Bounded {
                 matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
             }),
             Property::sometimes("a budget is spent", |model: &Self, world: &World| {
-                model.left.findings == 0 || world.core.attention().is_some_and(|reason| reason.contains("budget"))
+                model.left.findings == 0
+                    || matches!(
+                        world.core.attention(),
+                        Some(Reason::IncidentBudgetSpent { .. } | Reason::HourBudgetSpent { .. })
+                    )
             }),
             Property::sometimes("a crash in the middle of a promotion is survived", |model: &Self, world: &World| {
                 model.left.crashes == 0
@@ -145,6 +151,25 @@ fn a_record_from_before_there_were_other_callers_is_an_operators() {
     let other = Event::Operator { who: Caller::Supervised { pid: 7 }, request: Request::Pause };
     let text = serde_json::to_string(&other).unwrap();
     assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), other);
+}
+
+#[test]
+fn a_reason_of_any_version_of_rei_is_read() {
+    for (stored, wanted) in [
+        (r#""it ended: exit code 2""#, Reason::Text("it ended: exit code 2".into())),
+        (r#"{"why":"exited","exit":"exit code 2"}"#, Reason::Exited { exit: "exit code 2".into() }),
+        (
+            r#"{"why":"never_heard_of","n":1}"#,
+            Reason::Unknown(Box::new(serde_json::json!({"why":"never_heard_of","n":1}))),
+        ),
+    ] {
+        let read: Reason = serde_json::from_str(stored).unwrap();
+        assert_eq!(read, wanted);
+        assert_eq!(serde_json::to_string(&read).unwrap(), stored, "and it is written as it was");
+    }
+    let nested = Reason::NoVerdict { reason: Box::new(Reason::Text("no space".into())) };
+    let text = serde_json::to_string(&nested).unwrap();
+    assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), nested);
 }
 
 #[test]

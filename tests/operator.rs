@@ -13,9 +13,14 @@ use std::process::{Output, Stdio};
 
 use fakes::{Served, operations, until};
 use rei::interface::access::Access;
-use rei::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, Phase, ShowReply, Status};
+use rei::interface::operations::{
+    HistoryEntry, MonitorEvent, OperationsError, Phase, ShowReply, Status, serve_operations,
+};
+use rei::interface::socket::Socket;
 use rei::interface::types::{MaintenanceAction, SCHEMA};
 use serde_json::{Value, json};
+use tokio::io::AsyncBufReadExt;
+use tokio::process::ChildStderr;
 
 /// A served socket and a `rei.toml` beside it.
 fn serve() -> Served {
@@ -140,6 +145,59 @@ async fn watching_without_a_terminal_tells_each_event_on_a_line() {
         assert_eq!(first, line);
         child.kill().await.unwrap();
     }
+}
+
+/// `rei status --watch`, once it watches, and what it says beside the events.
+async fn watching(served: &Served) -> (tokio::process::Child, tokio::io::Lines<tokio::io::BufReader<ChildStderr>>) {
+    let mut child =
+        command(served, &["status", "--watch"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it watches", || served.owner.events.receiver_count() == 1).await;
+    let said = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    (child, said)
+}
+
+#[tokio::test]
+async fn a_watcher_that_has_to_make_room_is_told_so() {
+    let served = serve();
+    let (mut child, mut said) = watching(&served).await;
+    let operator = served.operator().await;
+    let mut others = Vec::new();
+    // As many as there may be: the oldest of all goes.
+    for _ in 0..16 {
+        others.push(operator.monitor().await.unwrap());
+    }
+    let told = async {
+        for line in [
+            "error: the supervisor ended this watch: there are more than 16 streams, and this was the oldest of them",
+            "hint: end another program that watches, then call `rei status --watch` again",
+        ] {
+            assert_eq!(said.next_line().await.unwrap().as_deref(), Some(line));
+        }
+        child.wait().await.unwrap().code()
+    };
+    assert_eq!(tokio::time::timeout(fakes::PATIENCE, told).await.expect("it watches on"), Some(5));
+}
+
+/// Ends all connections, and serves on.
+async fn serve_again(served: &mut Served) {
+    served.task.abort();
+    // What is aborted is no panic, and there is no other end.
+    let _ = (&mut served.task).await;
+    let socket = Socket::bind(&served.path, None).unwrap();
+    served.task = tokio::spawn(serve_operations(socket, served.owner.clone(), Access::own_user()));
+}
+
+#[tokio::test]
+async fn a_watcher_tells_a_lost_connection_from_a_new_supervisor() {
+    let mut served = serve();
+    let (_child, mut said) = watching(&served).await;
+    serve_again(&mut served).await;
+    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("nothing is said").unwrap();
+    assert_eq!(line.as_deref(), Some("warning: the connection to the supervisor was lost: events may be missing here"));
+    *served.owner.started_at.lock().unwrap() = Some(rei::time::Timestamp::from_unix_ms(1));
+    serve_again(&mut served).await;
+    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("nothing is said").unwrap();
+    assert_eq!(line.as_deref(), Some("the supervisor was started again"));
 }
 
 /// `evolve --wait`, of which the owner tells some progress and then this end.

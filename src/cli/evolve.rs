@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::{Global, runtime};
 use super::connect::{ask, look, paths};
 use super::error::{CommandError, Kind};
-use super::status::{Next, next};
+use super::status::{News, Next};
 use super::ui::Ui;
 use super::{Progress, view};
 use crate::config::parse_duration;
@@ -82,15 +82,15 @@ fn wait(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
 /// Asks for the evolution and watches it to its end.
 async fn watch(args: &Args, client: &OperationsClient, ui: &mut Ui) -> Result<ShowReply, CommandError> {
     // Before it begins, so that nothing of it is missed.
-    let mut events = client.monitor().await?;
+    let mut news = News::of(client).await?;
     let id = client.evolve(args.rev.clone(), args.blueprint.clone()).await?;
     ui.status(&format!("{id} begins"));
     let mut progress = ui.progress();
     loop {
-        let mut coming = std::pin::pin!(next(client, &mut events));
-        let news = loop {
+        let mut coming = std::pin::pin!(news.next());
+        let next = loop {
             match tokio::time::timeout(LOOK_PAUSE, &mut coming).await {
-                Ok(news) => break news?,
+                Ok(next) => break next?,
                 Err(_) => {
                     if let Some(shown) = ended(client, &id, &mut progress).await? {
                         return Ok(shown);
@@ -98,15 +98,23 @@ async fn watch(args: &Args, client: &OperationsClient, ui: &mut Ui) -> Result<Sh
                 }
             }
         };
-        match &news {
+        match &next {
             // What is not journalled changes nothing.
             Next::Event(event) if event.seq == 0 => count(&mut progress, event),
-            Next::Event(_) | Next::Missed(_) | Next::Again => {
+            // Its end can be seen without events.
+            Next::Ended(_) => break,
+            Next::Event(_) | Next::Missed(_) | Next::Reconnected | Next::Restarted => {
                 if let Some(shown) = ended(client, &id, &mut progress).await? {
                     return Ok(shown);
                 }
             }
         }
+    }
+    loop {
+        if let Some(shown) = ended(client, &id, &mut progress).await? {
+            return Ok(shown);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

@@ -7,8 +7,9 @@ use super::connect::{ask, look, paths};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::{Kind, view};
-use crate::interface::client::{ClientError, Events, OperationsClient};
-use crate::interface::operations::{MonitorEvent, OperationsError};
+use crate::interface::client::{ClientError, Events, Operation, OperationsClient};
+use crate::interface::operations::{MonitorEvent, OperationsError, SupervisorStatus};
+use crate::time::Timestamp;
 
 /// The pause between two pages where nothing happens: uptimes and countdowns go on.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -54,16 +55,24 @@ fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> 
     let control = paths(global)?.control();
     runtime()?.block_on(async {
         let client = OperationsClient::connect(control).await?;
-        let mut events = client.monitor().await?;
+        let mut news = News::of(&client).await?;
         loop {
-            match next(&client, &mut events).await? {
+            match news.next().await? {
                 Next::Event(event) if json => ui.json_line(&event)?,
                 Next::Event(event) => {
                     ui.result(&view::event_line(&event, look(ui)))?;
                     ui.control("")?;
                 }
                 Next::Missed(events) => ui.warning(&format!("{events} events were missed")),
-                Next::Again => ui.status("the supervisor was started again"),
+                Next::Reconnected => {
+                    ui.warning("the connection to the supervisor was lost: events may be missing here")
+                }
+                Next::Restarted => ui.status("the supervisor was started again"),
+                Next::Ended(reason) => {
+                    let ended = format!("the supervisor ended this watch: {reason}");
+                    return Err(CommandError::new(Kind::Refused, ended)
+                        .hint("end another program that watches, then call `rei status --watch` again"));
+                }
             }
         }
     })
@@ -75,41 +84,79 @@ pub(super) enum Next {
     Event(Box<MonitorEvent>),
     /// So much happened that some of it was not told; what follows is.
     Missed(u64),
+    /// The connection was lost, and the same supervisor answers on another one. What happened meanwhile was not told.
+    Reconnected,
     /// The supervisor went away and another one answers.
-    Again,
+    Restarted,
+    /// The supervisor sends no more to this reader, for this reason. To ask again at once would only send another reader away.
+    Ended(String),
 }
 
-/// The next event; a supervisor that is started anew is found again.
-///
-/// # Errors
-/// When the supervisor is gone for longer than a restart takes, or refuses.
-pub(super) async fn next(client: &OperationsClient, events: &mut Events) -> Result<Next, CommandError> {
-    let error = match events.next().await {
-        Some(Ok(event)) => return Ok(Next::Event(Box::new(event))),
-        Some(Err(ClientError::Answered(OperationsError::Lagged { missed }))) => {
-            *events = client.monitor().await?;
-            return Ok(Next::Missed(missed));
-        }
-        Some(Err(error @ ClientError::Answered(OperationsError::NotAllowed { .. }))) => return Err(error.into()),
-        Some(Err(error)) => Some(error),
-        None => None,
-    };
-    *events = tokio::time::timeout(RETRY_MAX, again(client)).await.map_err(|_| {
-        let gone = CommandError::new(Kind::NotRunning, "the supervisor went away").hint("rei run");
-        error.map_or(gone, CommandError::from)
-    })?;
-    Ok(Next::Again)
+/// A supervisor, known by its process and its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Incarnation {
+    pid: u32,
+    started_at: Timestamp,
 }
 
-/// The events of the next supervisor that answers.
-async fn again(client: &OperationsClient) -> Events {
+impl Incarnation {
+    async fn of(client: &OperationsClient) -> Operation<Self> {
+        let SupervisorStatus { pid, started_at, .. } = client.status().await?.supervisor;
+        Ok(Self { pid, started_at })
+    }
+}
+
+/// The events of a supervisor, and of those that follow it.
+pub(super) struct News<'c> {
+    client: &'c OperationsClient,
+    events: Events,
+    from: Incarnation,
+}
+
+impl<'c> News<'c> {
+    /// Everything that happens from now on.
+    ///
+    /// # Errors
+    /// When nobody answers, or the supervisor refuses.
+    pub(super) async fn of(client: &'c OperationsClient) -> Operation<Self> {
+        Ok(Self { from: Incarnation::of(client).await?, events: client.monitor().await?, client })
+    }
+
+    /// The next one; a supervisor that is started anew is found again.
+    ///
+    /// # Errors
+    /// When the supervisor is gone for longer than a restart takes, or refuses.
+    pub(super) async fn next(&mut self) -> Result<Next, CommandError> {
+        let error = match self.events.next().await {
+            Some(Ok(event)) => return Ok(Next::Event(Box::new(event))),
+            Some(Err(ClientError::Answered(OperationsError::Lagged { missed }))) => {
+                self.events = self.client.monitor().await?;
+                return Ok(Next::Missed(missed));
+            }
+            Some(Err(ClientError::Answered(OperationsError::Busy { reason }))) => return Ok(Next::Ended(reason)),
+            Some(Err(error @ ClientError::Answered(OperationsError::NotAllowed { .. }))) => return Err(error.into()),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let found = tokio::time::timeout(RETRY_MAX, again(self.client)).await.map_err(|_| {
+            let gone = CommandError::new(Kind::NotRunning, "the supervisor went away").hint("rei run");
+            error.map_or(gone, CommandError::from)
+        })?;
+        let before;
+        (self.events, before) = (found.1, std::mem::replace(&mut self.from, found.0));
+        Ok(if self.from == before { Next::Reconnected } else { Next::Restarted })
+    }
+}
+
+/// The next supervisor that answers, and its events.
+async fn again(client: &OperationsClient) -> (Incarnation, Events) {
     loop {
         tokio::time::sleep(RETRY_PAUSE).await;
         // A socket that accepts is not yet a supervisor that answers.
-        if client.status().await.is_ok()
+        if let Ok(found) = Incarnation::of(client).await
             && let Ok(events) = client.monitor().await
         {
-            return events;
+            return (found, events);
         }
     }
 }
@@ -135,7 +182,7 @@ fn redraw(global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
                     tokio::select! {
                         _ = tokio::signal::ctrl_c() => return Ok(page),
                         found = tokio::time::timeout(RETRY_MAX, again(&client)) => {
-                            events = found.map_err(|_| error)?;
+                            (_, events) = found.map_err(|_| error)?;
                         }
                     }
                     view::status(&client.status().await?, look(screen.ui))

@@ -78,7 +78,8 @@ impl Repository {
     /// # Errors
     /// When git fails, or the commit does not follow from the branch.
     pub async fn take_over(&self, from: &Path, commit: &str) -> Result<(), Error> {
-        self.git(&["fetch", "--quiet", &from.display().to_string(), "refs/rei/candidates/*:refs/taken/*"]).await?;
+        // rei keeps the commit as the candidate's, and once its evolution has ended as the version's.
+        self.git(&["fetch", "--quiet", &from.display().to_string(), "refs/rei/*:refs/taken/*"]).await?;
         self.git(&["merge", "--quiet", "--ff-only", commit]).await.map(drop)
     }
 
@@ -220,6 +221,25 @@ mod tests {
                 assert_eq!(failing, ["tests/farewell.rhai"], "it fails the test that it deletes");
                 assert!(!dir.path().join("tests/farewell.rhai").exists());
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repair_is_taken_over_before_and_after_its_evolution_has_ended() {
+        for kept_as in ["refs/rei/candidates/cand_0001", "refs/rei/versions/x"] {
+            let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+            let repository =
+                Repository::create(homes[0].path(), (Path::new("/interpreter"), "sha256-x")).await.unwrap();
+            let mirror = homes[1].path().join("mirror");
+            let origin = repository.origin().display().to_string();
+            git(homes[1].path(), &["clone", "--quiet", "--bare", &origin, "mirror"]).await.unwrap();
+            git(homes[1].path(), &["clone", "--quiet", &origin, "agent"]).await.unwrap();
+            let agent = homes[1].path().join("agent");
+            git(&agent, &["commit", "--quiet", "--allow-empty", "--message", "Repair"]).await.unwrap();
+            let commit = git(&agent, &["rev-parse", "HEAD"]).await.unwrap().trim().to_owned();
+            git(&agent, &["push", "--quiet", "../mirror", &format!("HEAD:{kept_as}")]).await.unwrap();
+            repository.take_over(&mirror, &commit).await.unwrap_or_else(|error| panic!("{kept_as}: {error}"));
+            assert_eq!(repository.git(&["rev-parse", "HEAD"]).await.unwrap().trim(), commit);
         }
     }
 }

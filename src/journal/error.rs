@@ -74,6 +74,19 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A later rei has written a record, and this one does not understand it.
+    #[error("the record at {place} is of the journal format {found}, and this rei understands {ours}")]
+    Later {
+        /// Where.
+        place: Place,
+        /// The format of its segment.
+        found: String,
+        /// Ours.
+        ours: String,
+        /// What is not understood.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Files of the journal are missing.
     #[error("the journal in {directory} is incomplete: {what}")]
     Incomplete {
@@ -174,7 +187,9 @@ impl Error {
             Self::Short { .. } | Self::Other { .. } => {
                 Some(format!("restore a newer backup of the journal's directory if there is one; {AFTER_A_BACKUP}"))
             }
-            Self::Newer { .. } => Some("run the newer rei, or begin with another state directory".to_owned()),
+            Self::Newer { .. } | Self::Later { .. } => {
+                Some("run the newer rei, or begin with another state directory".to_owned())
+            }
             Self::Foreign { .. } => Some("give each runtime a `state.directory` of its own".to_owned()),
             Self::Poisoned { .. } => {
                 Some("look at the disk, then start rei again: it reads what is really there".to_owned())

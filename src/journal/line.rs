@@ -7,10 +7,16 @@ use sha2::{Digest, Sha256};
 use super::error::Error;
 use crate::time::Timestamp;
 
-/// A reader refuses a journal with another one.
+/// A program refuses a journal with a higher one: it could not even follow the chain.
 pub const FORMAT_MAJOR: u32 = 1;
-/// A writer refuses a journal with a higher one; a reader keeps what it knows.
-pub const FORMAT_MINOR: u32 = 0;
+/// Grows with each addition to the bodies of records. A program follows a journal with a higher one up to the first record
+/// whose body it does not understand. Each segment says by which it was written.
+///
+/// | minor | what it added |
+/// |---|---|
+/// | 0 | the first |
+/// | 1 | reasons are data, no sentences |
+pub const FORMAT_MINOR: u32 = 1;
 
 /// The largest record, in bytes: a report with many details has some ten thousand.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;

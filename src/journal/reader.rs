@@ -124,8 +124,7 @@ impl Reader {
             if sound.seq < from {
                 return Ok(ControlFlow::Continue(()));
             }
-            let record = line::record(sound.bytes);
-            Ok(take(record.map_err(|source| Error::Body { place: sound.place.clone(), source })?))
+            Ok(take(sound.record()?))
         })
     }
 

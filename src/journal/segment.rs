@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::error::{Error, Place};
-use super::line::{self, FORMAT_MAJOR, Hash, Header, Link, RECORD_BYTES_MAX};
+use super::line::{self, FORMAT_MAJOR, FORMAT_MINOR, Hash, Header, Link, RECORD_BYTES_MAX, Record};
 use crate::time::Timestamp;
 
 /// Bytes of one line with its seal.
@@ -88,6 +90,25 @@ pub(super) struct Sound<'w> {
     pub(super) seq: u64,
     pub(super) at: Timestamp,
     pub(super) place: Place,
+    /// `major.minor` of its segment.
+    format: (u32, u32),
+}
+
+impl Sound<'_> {
+    /// Its record.
+    ///
+    /// # Errors
+    /// When its body is not a `B`; when a later rei has written it, the error says so.
+    pub(super) fn record<B: DeserializeOwned>(&self) -> Result<Record<B>, Error> {
+        line::record(self.bytes).map_err(|source| {
+            let (place, (major, minor)) = (self.place.clone(), self.format);
+            if minor > FORMAT_MINOR {
+                Error::Later { place, found: format!("{major}.{minor}"), ours: line::format(), source }
+            } else {
+                Error::Body { place, source }
+            }
+        })
+    }
 }
 
 /// Walks one segment.
@@ -101,6 +122,8 @@ pub(super) struct Walk {
     is_last: bool,
     pub(super) position: Position,
     pub(super) cut: Option<Cut>,
+    /// `major.minor` of the header.
+    pub(super) format: (u32, u32),
 }
 
 impl Walk {
@@ -138,10 +161,12 @@ impl Walk {
         let header =
             header.filter(|header| header.journal == line::MAGIC).ok_or_else(|| damaged("no header of a journal"))?;
         // A newer format may be sealed in another way: so its number is looked at first.
-        let (major, _) = line::version(&header.format).ok_or_else(|| damaged("the format is no version"))?;
-        if major > FORMAT_MAJOR {
-            return Err(newer(&self.path, &header));
+        let format = line::version(&header.format).ok_or_else(|| damaged("the format is no version"))?;
+        if format.0 > FORMAT_MAJOR {
+            let found = header.format;
+            return Err(Error::Newer { path: self.path.clone(), found, ours: line::format() });
         }
+        self.format = format;
         if !line::is_sealed(self.text()) {
             return Err(damaged("the sum of the line is not that of its content"));
         }
@@ -168,7 +193,7 @@ impl Walk {
         let path = segment.path.clone();
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let file = BufReader::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { path, file, line: 1, offset: 0, buffer: Vec::new(), is_last, position, cut: None })
+        Ok(Self { path, file, line: 1, offset: 0, buffer: Vec::new(), is_last, position, cut: None, format: (0, 0) })
     }
 
     /// The next record, checked; `None` at the end, or where a line was cut short.
@@ -191,7 +216,7 @@ impl Walk {
         self.accept();
         self.position.seq += 1;
         let bytes = &self.buffer[..self.buffer.len() - 1];
-        Ok(Some(Sound { bytes, seq: link.seq, at: link.at, place }))
+        Ok(Some(Sound { bytes, seq: link.seq, at: link.at, place, format: self.format }))
     }
 
     /// Where the next line begins.
@@ -273,9 +298,4 @@ pub(super) fn hash_of(directory: &Path, seq: u64) -> Result<Option<Hash>, Error>
         }
     }
     Ok(None)
-}
-
-/// The error for a segment of a newer rei.
-pub(super) fn newer(path: &Path, header: &Header) -> Error {
-    Error::Newer { path: path.to_owned(), found: header.format.clone(), ours: line::format() }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,6 +33,16 @@ pub(super) struct Snapshot<S> {
     pub(super) offset: u64,
     /// The state.
     pub(super) state: S,
+}
+
+impl Snapshot<Value> {
+    /// With a state that this program knows. Another version of rei may have stored another one.
+    fn understood<S: DeserializeOwned>(self) -> Result<Snapshot<S>, String> {
+        let Self { format, runtime, seq, hash, segment, offset, state } = self;
+        let state = serde_json::from_value(state)
+            .map_err(|error| format!("has a state (format {format}) that this rei does not understand: {error}"))?;
+        Ok(Snapshot { format, runtime, seq, hash, segment, offset, state })
+    }
 }
 
 fn directory(journal: &Path) -> PathBuf {
@@ -72,11 +83,14 @@ pub(super) fn write<S: Serialize>(journal: &Path, snapshot: &Snapshot<S>) -> Res
 }
 
 /// The newest good snapshot, and a word on each that is passed over.
-pub(super) fn newest(journal: &Path, runtime: &str) -> (Option<Snapshot<Value>>, Vec<String>) {
+pub(super) fn newest<S: DeserializeOwned>(journal: &Path, runtime: &str) -> (Option<Snapshot<S>>, Vec<String>) {
     let mut passed = Vec::new();
     for (seq, path) in list(journal) {
         match read(&path) {
-            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => return (Some(snapshot), passed),
+            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => match snapshot.understood() {
+                Ok(snapshot) => return (Some(snapshot), passed),
+                Err(why) => passed.push(format!("{} {why}", path.display())),
+            },
             Ok(_) => passed.push(format!("{} is of another record or runtime", path.display())),
             Err(why) => passed.push(format!("{} {why}", path.display())),
         }

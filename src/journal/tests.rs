@@ -62,7 +62,7 @@ fn what_is_appended_is_read_back_across_segments() {
     assert_eq!(journal.append(at(21), &body(21)).unwrap().seq, 21);
     let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
     assert_eq!((verified.records, verified.first_at, verified.last_at), (21, Some(at(1)), Some(at(21))));
-    assert_eq!((verified.runtime.as_str(), verified.format.as_str()), ("greeter", "1.0"));
+    assert_eq!((verified.runtime.as_str(), verified.format), ("greeter", line::format()));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn lose_the_disk_of(segment: &Path) {
 #[test]
 fn after_a_failed_sync_nothing_is_written_any_more() {
     let directory = filled(1);
-    let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
+    let (mut journal, _) = Journal::<Value>::open::<Value>(directory.path(), &meta()).unwrap();
     lose_the_disk_of(&segments(directory.path())[0]);
     let error = journal.append(at(2), &body(2)).unwrap_err();
     assert!(matches!(&error, Error::Io { act: "sync", .. }), "{error:?}");
@@ -185,34 +185,94 @@ fn one_supervisor_a_journal() {
 fn a_journal_of_another_runtime_or_a_newer_rei_is_refused() {
     let directory = filled(1);
     let other = Meta { runtime: "web".to_owned(), ..meta() };
-    let error = Journal::<Value>::open(directory.path(), &other).unwrap_err();
+    let error = Journal::<Value>::open::<Value>(directory.path(), &other).unwrap_err();
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
-    let path = &segments(directory.path())[0];
-    let content = std::fs::read_to_string(path).unwrap();
-    for (format, readable) in [("2.0", false), ("1.1", true)] {
-        let mut header: serde_json::Map<String, Value> = serde_json::from_str(content.lines().next().unwrap()).unwrap();
-        header.remove("sum");
-        header["format"] = format.into();
-        let line = line::seal(&header).unwrap();
-        std::fs::write(path, &line).unwrap();
-        let error = reopened(directory.path()).unwrap_err();
-        assert!(matches!(&error, Error::Newer { found, .. } if found == format), "{error}");
-        assert_eq!(std::fs::read(path).unwrap(), line, "a refused journal was written");
-        assert_eq!(Reader::open(directory.path()).unwrap().verify().is_ok(), readable);
+    let other = of_format("2.0", &[body(1)]);
+    let before = std::fs::read(&segments(other.path())[0]).unwrap();
+    let error = reopened(other.path()).unwrap_err();
+    assert!(matches!(&error, Error::Newer { found, .. } if found == "2.0"), "{error}");
+    assert_eq!(std::fs::read(&segments(other.path())[0]).unwrap(), before, "a refused journal was written");
+    assert!(Reader::open(other.path()).unwrap().verify().is_err());
+}
+
+/// A journal of one segment whose header names another format.
+fn of_format(format: &str, bodies: &[Value]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let header = line::Header {
+        journal: line::MAGIC.to_owned(),
+        format: format.to_owned(),
+        runtime: meta().runtime,
+        created: meta().created,
+        first: 1,
+        prev: line::genesis(),
+    };
+    let mut content = line::seal(&header).unwrap();
+    for (index, body) in bodies.iter().enumerate() {
+        let last = content[..content.len() - 1].rsplit(|byte| *byte == b'\n').next().unwrap();
+        let seq = index as u64 + 1;
+        let record = Record { seq, at: at(seq), prev: line::hash(last), body };
+        content.extend(line::seal(&record).unwrap());
     }
+    std::fs::write(directory.path().join(segment::file_name(1)), content).unwrap();
+    directory
+}
+
+#[test]
+fn a_segment_has_one_format() {
+    let later = format!("{FORMAT_MAJOR}.{}", FORMAT_MINOR + 1);
+    for format in ["1.0", &*later] {
+        let directory = of_format(format, &[body(1), body(2)]);
+        let (mut journal, opened) = open(directory.path()).unwrap();
+        assert_eq!((numbers(&opened), opened.later.is_none()), (vec![1, 2], true), "{format}");
+        journal.append(at(3), &body(3)).unwrap();
+        drop(journal);
+        let formats = segments(directory.path()).into_iter().map(|path| {
+            let content = std::fs::read_to_string(path).unwrap();
+            let header: Value = serde_json::from_str(content.lines().next().unwrap()).unwrap();
+            header["format"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(formats.collect::<Vec<_>>(), [format.to_owned(), line::format()]);
+        assert_eq!(reopened(directory.path()).unwrap().0, [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_record_of_a_later_rei_is_read_up_to_where_it_is_understood() {
+    let later = format!("{FORMAT_MAJOR}.{}", FORMAT_MINOR + 1);
+    let directory = of_format(&later, &[json!(1), json!("two"), json!(3)]);
+    let (mut journal, opened) = Journal::<u64>::open_with::<u64>(directory.path(), &meta(), SMALL).unwrap();
+    assert_eq!(opened.records.iter().map(|record| record.body).collect::<Vec<_>>(), [1]);
+    let error = opened.later.unwrap();
+    assert!(matches!(&error, Error::Later { place, found, .. } if place.seq == Some(2) && *found == later), "{error}");
+    assert!(!error.is_damage() && error.hint().is_some());
+    // What follows is kept, and the chain goes on behind it.
+    assert_eq!(journal.append(at(4), &4).unwrap().seq, 4);
+    drop(journal);
+    assert_eq!(Reader::open(directory.path()).unwrap().verify().unwrap().records, 4);
+}
+
+#[test]
+fn a_snapshot_that_is_not_understood_is_passed_over() {
+    let directory = filled(3);
+    let (mut journal, _) = open(directory.path()).unwrap();
+    journal.snapshot(&json!("another shape")).unwrap();
+    drop(journal);
+    let (_, opened) = Journal::<Value>::open_with::<u64>(directory.path(), &meta(), SMALL).unwrap();
+    assert_eq!((opened.snapshot, opened.records.len()), (None, 3));
+    assert!(opened.warnings.iter().any(|warning| warning.contains("does not understand")), "{:?}", opened.warnings);
 }
 
 #[test]
 fn a_record_of_another_shape_is_named() {
     let directory = filled(2);
-    let error = Journal::<u64>::open(directory.path(), &meta()).unwrap_err();
+    let error = Journal::<u64>::open::<Value>(directory.path(), &meta()).unwrap_err();
     assert!(matches!(&error, Error::Body { place, .. } if place.seq == Some(1) && place.line == 2), "{error}");
 }
 
 #[test]
 fn what_is_no_record_is_not_written() {
     let directory = filled(1);
-    let (mut journal, _) = Journal::<Value>::open(directory.path(), &meta()).unwrap();
+    let (mut journal, _) = Journal::<Value>::open::<Value>(directory.path(), &meta()).unwrap();
     let error = journal.append(at(2), &json!("x".repeat(RECORD_BYTES_MAX))).unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     assert_eq!(journal.append(at(2), &body(2)).unwrap().seq, 2);

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::error::Error;
 use super::head::{Found, Head, Standing};
-use super::line::{self, FORMAT_MINOR, Header, Record};
+use super::line::{self, FORMAT_MAJOR, FORMAT_MINOR, Header, Record};
 use super::lock::Lock;
 use super::reserve::{Reserve, Space};
-use super::segment::{self, Cut, Position, Segment, Walk};
+use super::segment::{self, Cut, Position, Segment, Sound, Walk};
 use super::snapshot::{self, Snapshot};
 use crate::time::Timestamp;
 
@@ -45,12 +45,14 @@ impl Default for Limits {
 }
 
 /// What a journal held when it was opened.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Opened<B> {
+#[derive(Debug)]
+pub struct Opened<B, S = Value> {
     /// The newest good snapshot: the last record that it has seen, and the state.
-    pub snapshot: Option<(u64, Value)>,
-    /// The records behind it, oldest first.
+    pub snapshot: Option<(u64, S)>,
+    /// The records behind it, oldest first, up to the first that is not understood.
     pub records: Vec<Record<B>>,
+    /// Why a record is not understood although nothing is damaged: a later rei has written it.
+    pub later: Option<Error>,
     /// A last line that a crash had cut short, and that was taken off.
     pub cut: Option<Cut>,
     /// What was passed over, for a person: bad snapshots.
@@ -72,6 +74,8 @@ pub struct Journal<B> {
     space: Space,
     poisoned: bool,
     rotation_failure: Option<String>,
+    /// Whether the open segment has records of another format, so that the next record begins a new one.
+    other_format: bool,
     head: Option<Head>,
     _lock: Lock,
     _body: PhantomData<fn(&B)>,
@@ -83,7 +87,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     /// # Errors
     /// When another process writes it, when it is damaged (which is never guessed around), when it is of a newer rei or
     /// of another runtime, or when the system refuses.
-    pub fn open(directory: &Path, meta: &Meta) -> Result<(Self, Opened<B>), Error> {
+    pub fn open<S: DeserializeOwned>(directory: &Path, meta: &Meta) -> Result<(Self, Opened<B, S>), Error> {
         Self::open_with(directory, meta, Limits::default())
     }
 
@@ -91,12 +95,16 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     ///
     /// # Errors
     /// As [`Journal::open`].
-    pub fn open_with(directory: &Path, meta: &Meta, limits: Limits) -> Result<(Self, Opened<B>), Error> {
+    pub fn open_with<S: DeserializeOwned>(
+        directory: &Path,
+        meta: &Meta,
+        limits: Limits,
+    ) -> Result<(Self, Opened<B, S>), Error> {
         make(directory)?;
         let lock = Lock::take(directory)?;
         let segments = segment::list(directory)?;
-        let (snapshot, warnings) = snapshot::newest(directory, &meta.runtime);
-        let mut records = Vec::new();
+        let (snapshot, warnings) = snapshot::newest::<S>(directory, &meta.runtime);
+        let mut read = Read::new();
         let (end, cut) = match segments.last() {
             None if snapshot.is_some() => {
                 let what = "there is a snapshot, but no record".to_owned();
@@ -105,7 +113,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
             None => (begin(directory, meta, &Position::start())?, None),
             Some(_) => {
                 let start = Start { directory, meta, segments: &segments };
-                start.read(snapshot.as_ref(), &mut records)?
+                start.read(snapshot.as_ref(), &mut read)?
             }
         };
         let open = OpenOptions::new().write(true).open(&end.path);
@@ -128,12 +136,14 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
             space,
             poisoned: false,
             rotation_failure: None,
+            other_format: end.other_format,
             head: None,
             _lock: lock,
             _body: PhantomData,
         };
         let snapshot = snapshot.map(|snapshot| (snapshot.seq, snapshot.state));
-        Ok((journal, Opened { snapshot, records, cut, warnings }))
+        let Read { records, later } = read;
+        Ok((journal, Opened { snapshot, records, later, cut, warnings }))
     }
 
     /// Adds a record; when this returns, it is on disk. Blocks for about 0.2 ms.
@@ -145,7 +155,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         if self.poisoned {
             return Err(Error::Poisoned { directory: self.directory.clone() });
         }
-        if self.length >= self.limits.segment_bytes {
+        if self.other_format || self.length >= self.limits.segment_bytes {
             self.rotate(at);
         }
         let record = Record { seq: self.position.seq, at, prev: self.position.prev.clone(), body };
@@ -260,6 +270,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
                 self.space = Space::new(self.limits.reserve_bytes);
                 self.space.renew(&self.file, self.length);
                 self.rotation_failure = None;
+                self.other_format = false;
             }
             Err(error) => self.rotation_failure = Some(error.to_string()),
         }
@@ -272,6 +283,33 @@ struct End {
     segment: u64,
     length: u64,
     position: Position,
+    /// Whether the segment has records of another format than ours.
+    other_format: bool,
+}
+
+/// The records that were read.
+struct Read<B> {
+    records: Vec<Record<B>>,
+    later: Option<Error>,
+}
+
+impl<B: DeserializeOwned> Read<B> {
+    const fn new() -> Self {
+        Self { records: Vec::new(), later: None }
+    }
+
+    /// Takes the next line. Behind a record that is not understood, none is of use.
+    fn take(&mut self, sound: &Sound<'_>) -> Result<(), Error> {
+        if self.later.is_some() {
+            return Ok(());
+        }
+        match sound.record() {
+            Ok(record) => self.records.push(record),
+            Err(error @ Error::Later { .. }) => self.later = Some(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// Makes the directory with those above it, and their names last: else a power cut takes the journal with them.
@@ -303,7 +341,7 @@ fn begin(directory: &Path, meta: &Meta, position: &Position) -> Result<End, Erro
     std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
     snapshot::sync(directory)?;
     let position = Position { seq: position.seq, prev: line::hash(&line[..line.len() - 1]) };
-    Ok(End { path, segment: header.first, length: line.len() as u64, position })
+    Ok(End { path, segment: header.first, length: line.len() as u64, position, other_format: false })
 }
 
 /// Reads a journal that is there when it is opened for writing.
@@ -314,10 +352,10 @@ struct Start<'s> {
 }
 
 impl Start<'_> {
-    fn read<B: DeserializeOwned>(
+    fn read<B: DeserializeOwned, S>(
         &self,
-        snapshot: Option<&Snapshot<Value>>,
-        records: &mut Vec<Record<B>>,
+        snapshot: Option<&Snapshot<S>>,
+        read: &mut Read<B>,
     ) -> Result<(End, Option<Cut>), Error> {
         let (mut index, mut walk) = match snapshot {
             None => (0, self.begin(0, Position::start())?),
@@ -325,8 +363,7 @@ impl Start<'_> {
         };
         loop {
             while let Some(sound) = walk.next()? {
-                let read = line::record(sound.bytes);
-                records.push(read.map_err(|source| Error::Body { place: sound.place.clone(), source })?);
+                read.take(&sound)?;
             }
             index += 1;
             if index == self.segments.len() {
@@ -335,13 +372,16 @@ impl Start<'_> {
             walk = self.begin(index, walk.position)?;
         }
         let Segment { first, path } = &self.segments[index - 1];
-        let end = End { path: path.clone(), segment: *first, length: walk.offset(), position: walk.position };
+        // A segment without a record keeps its name, so it cannot be followed by another.
+        let other_format = walk.format != (FORMAT_MAJOR, FORMAT_MINOR) && walk.position.seq > *first;
+        let (path, segment, length) = (path.clone(), *first, walk.offset());
+        let end = End { path, segment, length, position: walk.position, other_format };
         Ok((end, walk.cut))
     }
 
     fn begin(&self, index: usize, position: Position) -> Result<Walk, Error> {
         let (walk, header) = Walk::begin(&self.segments[index], self.is_last(index), position)?;
-        self.is_ours(index, header)?;
+        self.is_ours(header)?;
         Ok(walk)
     }
 
@@ -349,19 +389,16 @@ impl Start<'_> {
         index + 1 == self.segments.len()
     }
 
-    fn is_ours(&self, index: usize, header: Header) -> Result<(), Error> {
+    fn is_ours(&self, header: Header) -> Result<(), Error> {
         if header.runtime != self.meta.runtime {
             let (found, wanted) = (header.runtime, self.meta.runtime.clone());
             return Err(Error::Foreign { directory: self.directory.to_owned(), found, wanted });
-        }
-        if line::version(&header.format).is_none_or(|(_, minor)| minor > FORMAT_MINOR) {
-            return Err(segment::newer(&self.segments[index].path, &header));
         }
         Ok(())
     }
 
     /// The walk from behind the record that the snapshot has seen last.
-    fn resume(&self, snapshot: &Snapshot<Value>) -> Result<(usize, Walk), Error> {
+    fn resume<S>(&self, snapshot: &Snapshot<S>) -> Result<(usize, Walk), Error> {
         let incomplete = |what: String| Error::Incomplete { directory: self.directory.to_owned(), what };
         let index = self.segments.iter().position(|segment| segment.first == snapshot.segment);
         let index = index
@@ -375,7 +412,7 @@ impl Start<'_> {
         }
         let position = Position { seq: snapshot.seq + 1, prev: snapshot.hash.clone() };
         let (walk, header) = Walk::resume(segment, self.is_last(index), position, snapshot.offset)?;
-        self.is_ours(index, header)?;
+        self.is_ours(header)?;
         Ok((index, walk))
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reason::Reason;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, MaintenanceAction, ReportId, Role, Version};
 use crate::time::Timestamp;
 
@@ -160,11 +161,30 @@ pub struct Maintenance {
     /// `supervisor` or `operator:NAME`.
     pub decided_by: String,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
     /// Active before.
     pub from: Option<Version>,
     /// Active after.
     pub to: Option<Version>,
+}
+
+impl Maintenance {
+    /// Whether it says the same as another, whatever the reasons are.
+    fn decides_as(&self, other: &Self) -> bool {
+        // Named one by one, so that a new field is not forgotten.
+        let Self { action, evolution, incident, candidate, report, decided_by, reason: _, from, to } = self;
+        (action, evolution, incident, candidate, report, decided_by, from, to)
+            == (
+                &other.action,
+                &other.evolution,
+                &other.incident,
+                &other.candidate,
+                &other.report,
+                &other.decided_by,
+                &other.from,
+                &other.to,
+            )
+    }
 }
 
 /// One thing to do. Effects of one event are carried out in order, before the next event is taken.
@@ -266,8 +286,8 @@ pub enum Effect {
         timer: Timer,
         /// When it is due.
         at: Timestamp,
-        /// What happens then, for a person.
-        reason: String,
+        /// What happens then.
+        reason: Reason,
     },
     /// Unset a timer.
     ClearTimer {
@@ -285,7 +305,21 @@ pub enum Effect {
     Record(Maintenance),
     /// There is nothing to supervise and no way to get it.
     GiveUp {
-        /// Why, for a person.
-        reason: String,
+        /// Why.
+        reason: Reason,
     },
+}
+
+impl Effect {
+    /// Whether two effects are the same decision. Their reasons may differ: a reason decides nothing.
+    pub fn decides_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::SetTimer { timer, at, reason: _ }, Self::SetTimer { timer: others, at: others_at, reason: _ }) => {
+                (timer, at) == (others, others_at)
+            }
+            (Self::Record(maintenance), Self::Record(others)) => maintenance.decides_as(others),
+            (Self::GiveUp { reason: _ }, Self::GiveUp { reason: _ }) => true,
+            _ => self == other,
+        }
+    }
 }

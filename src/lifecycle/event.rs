@@ -148,6 +148,13 @@ pub enum Event {
         /// The slot.
         slot: Slot,
     },
+    /// The instance in a slot asks for more time to become ready or to end.
+    Extended {
+        /// The slot.
+        slot: Slot,
+        /// From now on, in milliseconds.
+        by_ms: u64,
+    },
     /// The instance in a slot ended without being asked.
     Exited {
         /// The slot.

@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, Timer};
 use super::event::{Fault, Finding, ReportDigest};
+use super::reason::Reason;
 use super::state::{ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, ReportId, Verdict, Version};
@@ -52,7 +53,10 @@ impl Lifecycle {
             return;
         }
         let quarantined = self.quarantine.iter().find(|entry| entry.tree == tree);
-        let refused = quarantined.map(|entry| format!("it is in quarantine as {}: {}", entry.candidate, entry.reason));
+        let refused = quarantined.map(|entry| Reason::TreeInQuarantine {
+            candidate: entry.candidate.clone(),
+            reason: entry.reason.clone().boxed(),
+        });
         let current = self.evolution.as_mut().expect("works_on found it");
         current.rev = Some(rev);
         current.tree = Some(tree);
@@ -71,14 +75,14 @@ impl Lifecycle {
             Some(Evolution { id: id.clone(), rev: Some(rev), since: out.at, candidate, ..Evolution::default() });
         self.enter(out, Phase::Installing);
         let bounds = self.rules().bounds;
-        self.arm(out, Timer::Phase, bounds.build_ms, "gives up the first build");
+        self.arm(out, Timer::Phase, bounds.build_ms, Reason::GivesUpFirstBuild);
         out.push(Effect::Install { evolution: id });
     }
 
     pub(super) fn on_found(&mut self, out: &mut Out, finding: Finding) {
         let trial = matches!(self.phase, Phase::Observing { .. });
         if trial && finding.evolve {
-            self.degraded(out, SUPERVISOR, finding.summary);
+            self.degraded(out, SUPERVISOR, finding.summary.into());
             return;
         }
         let store_path = self.active.as_ref().map(|active| active.version.store_path.clone()).unwrap_or_default();
@@ -90,10 +94,8 @@ impl Lifecycle {
             return;
         }
         if self.incidents.len() >= OPEN_INCIDENTS_MAX {
-            self.attention = Some(format!(
-                "{OPEN_INCIDENTS_MAX} incidents are open, so a new one was not: {}; close some with `rei reject`",
-                finding.summary
-            ));
+            self.attention =
+                Some(Reason::TooManyIncidents { limit: OPEN_INCIDENTS_MAX as u64, summary: finding.summary });
             return;
         }
         self.counters.incident += 1;
@@ -135,12 +137,12 @@ impl Lifecycle {
         });
         self.enter(out, Phase::Diagnosing);
         let bound = self.rules().bounds.diagnose_ms;
-        self.arm(out, Timer::Phase, bound, "goes on without what was not collected");
+        self.arm(out, Timer::Phase, bound, Reason::GoesOnWithoutContext);
         out.push(Effect::Diagnose { evolution: id, incident });
     }
 
     /// What the next evolution begins from. Where something waits for its time, `waits` says until when, and for what.
-    fn next_cause(&mut self, out: &Out, waits: &mut Option<(Timestamp, String)>) -> Option<Cause> {
+    fn next_cause(&mut self, out: &Out, waits: &mut Option<(Timestamp, Reason)>) -> Option<Cause> {
         let rules = self.rules().clone();
         if let Some(asked) = self.asked.take() {
             let incident = self.worst_incident().filter(|_| asked.rev.is_none());
@@ -156,7 +158,7 @@ impl Lifecycle {
         }
         let agents_spent = self.agents_spent(out.at);
         let hour_spent = self.recent.len() as u64 >= rules.per_hour;
-        let mut wait_until = |until: Timestamp, reason: String| {
+        let mut wait_until = |until: Timestamp, reason: Reason| {
             if waits.as_ref().is_none_or(|(known, _)| until < *known) {
                 *waits = Some((until, reason));
             }
@@ -166,24 +168,25 @@ impl Lifecycle {
             let blueprint = rules.class_blueprint.get(&open.finding.class).or(rules.incident_blueprint.as_ref());
             let stuck = match blueprint {
                 _ if !open.finding.evolve => continue,
-                None => format!("no blueprint is configured for {} ({})", open.id, open.finding.cause),
+                None => Reason::NoBlueprint { incident: open.id.clone(), cause: open.finding.cause.clone() },
                 Some(_) if self.attempts_of(fingerprint) >= rules.per_incident => {
-                    format!("the budget of {} evolutions for {} is spent", rules.per_incident, open.id)
+                    Reason::IncidentBudgetSpent { incident: open.id.clone(), limit: rules.per_incident }
                 }
                 Some(_) if hour_spent => {
                     if let Some(next_hour) = next_hour {
-                        wait_until(next_hour, format!("begins the repair of {}", open.id));
+                        wait_until(next_hour, Reason::BeginsRepair { incident: open.id.clone() });
                     }
-                    format!("the budget of {} evolutions an hour is spent", rules.per_hour)
+                    Reason::HourBudgetSpent { limit: rules.per_hour, commit: None }
                 }
                 Some(_) if agents_spent.is_some() => {
-                    let (until, told) = agents_spent.clone().unwrap_or_default();
-                    wait_until(until, format!("begins the repair of {}", open.id));
+                    let Some((until, told)) = agents_spent.clone() else { continue };
+                    wait_until(until, Reason::BeginsRepair { incident: open.id.clone() });
                     told
                 }
                 Some(blueprint) => {
                     if let Some(put_off) = self.put_off(fingerprint).filter(|it| it.until > out.at) {
-                        wait_until(put_off.until, format!("tries the repair of {} again: {}", open.id, put_off.reason));
+                        let (incident, reason) = (open.id.clone(), put_off.reason.clone().boxed());
+                        wait_until(put_off.until, Reason::RetriesRepair { incident, reason });
                         continue;
                     }
                     let incident = Some((fingerprint.clone(), open.id.clone()));
@@ -200,15 +203,13 @@ impl Lifecycle {
         }
         let commit = self.upgrade.as_ref()?;
         if let Some(put_off) = self.put_off(&commit.tree).filter(|it| it.until > out.at) {
-            wait_until(put_off.until, format!("tries commit {} again: {}", commit.rev, put_off.reason));
+            let (rev, reason) = (commit.rev.clone(), put_off.reason.clone().boxed());
+            wait_until(put_off.until, Reason::RetriesUpgrade { rev, reason });
             return None;
         }
         if let Some(next_hour) = next_hour {
-            wait_until(next_hour, format!("begins the upgrade to commit {}", commit.rev));
-            self.attention = Some(format!(
-                "the budget of {} evolutions an hour is spent, so commit {} waits",
-                rules.per_hour, commit.rev
-            ));
+            wait_until(next_hour, Reason::BeginsUpgrade { rev: commit.rev.clone() });
+            self.attention = Some(Reason::HourBudgetSpent { limit: rules.per_hour, commit: Some(commit.rev.clone()) });
             return None;
         }
         let Commit { rev, tree } = self.upgrade.take()?;
@@ -261,7 +262,7 @@ impl Lifecycle {
     pub(super) fn begin_building(&mut self, out: &mut Out) {
         self.enter(out, Phase::Building);
         let bound = self.rules().bounds.build_ms;
-        self.arm(out, Timer::Phase, bound, "gives up the build");
+        self.arm(out, Timer::Phase, bound, Reason::GivesUpBuild);
         self.ask_for_build(out, false);
     }
 
@@ -282,7 +283,7 @@ impl Lifecycle {
             return;
         }
         self.enter(out, Phase::AwaitingApproval { of: Approval::Stage });
-        self.wait(format!("an operator's `rei approve` after the blueprint's stage {stage}"));
+        self.wait(Reason::ApprovalAfterStage { stage: stage.clone() });
         let current = self.evolution.as_mut().expect("works_on found it");
         current.checkpoint = Some((stage, checkpoint));
     }
@@ -291,7 +292,7 @@ impl Lifecycle {
     pub(super) fn go_on_building(&mut self, out: &mut Out) {
         self.enter(out, Phase::Building);
         let bound = self.rules().bounds.build_ms;
-        self.arm(out, Timer::Phase, bound, "gives up the build");
+        self.arm(out, Timer::Phase, bound, Reason::GivesUpBuild);
         self.ask_for_build(out, true);
     }
 
@@ -326,7 +327,7 @@ impl Lifecycle {
             return;
         }
         if self.is_quarantined(&version.tree) || self.is_quarantined(&version.store_path) {
-            self.end_rejected(out, SUPERVISOR, format!("{} is in quarantine", version.store_path));
+            self.end_rejected(out, SUPERVISOR, Reason::PathInQuarantine { store_path: version.store_path });
             return;
         }
         if self.active.as_ref().is_some_and(|active| active.version.store_path == version.store_path) {
@@ -341,18 +342,20 @@ impl Lifecycle {
             return;
         }
         match self.phase {
-            Phase::Installing => self.give_up(out, reason),
+            Phase::Installing => self.give_up(out, reason.into()),
             Phase::Building => match fault {
                 Fault::Content { tree, store_path } => {
+                    let reason = Reason::Text(reason);
                     self.quarantine_content(out, tree, store_path, &reason);
                     self.end_rejected(out, SUPERVISOR, reason);
                 }
-                Fault::Maker => self.end_rejected(out, SUPERVISOR, reason),
+                Fault::Maker => self.end_rejected(out, SUPERVISOR, reason.into()),
                 Fault::Repeat => {
+                    let reason = Reason::Text(reason);
                     self.attention = Some(reason.clone());
                     self.end_rejected(out, SUPERVISOR, reason);
                 }
-                Fault::Machine => self.end_put_off(out, reason),
+                Fault::Machine => self.end_put_off(out, reason.into()),
             },
             Phase::Empty
             | Phase::Steady
@@ -370,7 +373,7 @@ impl Lifecycle {
     pub(super) fn ask_for_validation(&mut self, out: &mut Out) {
         self.enter(out, Phase::Validating);
         let bound = self.rules().bounds.validate_ms;
-        self.arm(out, Timer::Phase, bound, "lets the candidate go as one that could not be judged");
+        self.arm(out, Timer::Phase, bound, Reason::GivesUpValidation);
         self.counters.report += 1;
         let current = self.evolution.as_mut().expect("Validating belongs to an evolution");
         current.validations += 1;
@@ -400,15 +403,16 @@ impl Lifecycle {
         match verdict {
             Verdict::Pass if approve => {
                 self.enter(out, Phase::AwaitingApproval { of: Approval::Promotion });
-                self.wait("an operator's `rei approve`: every check passed".to_owned());
+                self.wait(Reason::ApprovalOfPromotion);
             }
             Verdict::Pass => self.begin_canary(out),
             Verdict::Fail => {
-                self.quarantine_candidate(out, &summary);
-                self.end_rejected(out, SUPERVISOR, summary);
+                let reason = Reason::Text(summary);
+                self.quarantine_candidate(out, &reason);
+                self.end_rejected(out, SUPERVISOR, reason);
             }
             Verdict::Inconclusive if tries < VALIDATIONS_MAX => self.ask_for_validation(out),
-            Verdict::Inconclusive => self.end_put_off(out, format!("could not be judged: {summary}")),
+            Verdict::Inconclusive => self.end_put_off(out, Reason::NotJudged { summary }),
         }
     }
 
@@ -417,21 +421,21 @@ impl Lifecycle {
         match self.phase {
             Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
             Phase::Installing => {
-                self.give_up(out, "the first version did not serve in time".to_owned());
+                self.give_up(out, Reason::FirstVersionLate);
             }
             Phase::Diagnosing => {
                 self.cancel(out);
                 self.begin_building(out);
             }
-            Phase::Building => self.end_put_off(out, "the build did not end in time".to_owned()),
-            Phase::Validating => self.end_put_off(out, "the validation did not end in time".to_owned()),
+            Phase::Building => self.end_put_off(out, Reason::BuildLate),
+            Phase::Validating => self.end_put_off(out, Reason::ValidationLate),
             Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. } | Phase::RollingBack { .. } => {
                 self.on_trial_deadline(out);
             }
         }
     }
 
-    pub(super) fn wait(&mut self, reason: String) {
+    pub(super) fn wait(&mut self, reason: Reason) {
         if let Some(current) = &mut self.evolution {
             current.waits_for = Some(reason);
         }

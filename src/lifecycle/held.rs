@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::{Effect, Routing, Slot, Timer};
 use super::event::Instance;
 use super::operate::Refusal;
+use super::reason::Reason;
 use super::state::{Deployed, Evolution, Lifecycle, Phase, Run, SlotState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{EvolutionId, MaintenanceAction, Version};
@@ -36,8 +37,8 @@ pub struct Found {
 /// What is kept while nothing is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
-    /// Why an operator is needed, for a person.
-    pub(super) attention: String,
+    /// Why an operator is needed.
+    pub(super) attention: Reason,
     /// Active as the journal had it.
     pub(super) by_journal: Option<Deployed>,
 }
@@ -70,11 +71,7 @@ impl Lifecycle {
             Some(held) => held.by_journal,
             None => self.active.take(),
         };
-        let attention = format!(
-            "the journal is behind reality, so nothing is decided: {}; `rei journal accept reality` goes on with what \
-             serves, `rei journal accept journal` with what the journal says",
-            facts.join("; ")
-        );
+        let attention = Reason::BehindReality { facts };
         self.cancel(out);
         for (slot, found) in Slot::ALL.into_iter().zip(running) {
             self.clear(out, Timer::restart(slot));
@@ -119,27 +116,29 @@ impl Lifecycle {
     }
 
     /// An operator says what is Active. What the followed ref names is judged again from there.
-    pub(super) fn settle(&mut self, out: &mut Out, by: String, trust: Trust, reason: &str) {
+    pub(super) fn settle(&mut self, out: &mut Out, by: String, trust: Trust, reason: String) {
         let Some(Held { by_journal, .. }) = self.held.take() else { return };
         let same = match (&self.active, &by_journal) {
             (Some(active), Some(journals)) => active.version.store_path == journals.version.store_path,
             (None, _) | (_, None) => false,
         };
         match (trust, by_journal) {
-            (Trust::Journal, Some(target)) if !same => self.go_back_to(out, by, target, reason),
+            (Trust::Journal, Some(target)) if !same => {
+                self.go_back_to(out, by, target, Reason::JournalTrusted { reason })
+            }
             (Trust::Journal, journals) => {
                 self.active = journals.or(self.active.take());
-                self.settled(out, &by, &format!("the journal is trusted: {reason}"));
+                self.settled(out, &by, Reason::JournalTrusted { reason });
             }
             (Trust::Reality, journals) => {
                 self.previous = journals.filter(|_| !same).or(self.previous.take());
-                self.settled(out, &by, &format!("what serves is trusted: {reason}"));
+                self.settled(out, &by, Reason::RealityTrusted { reason });
             }
         }
     }
 
     /// Active is what serves.
-    fn settled(&mut self, out: &mut Out, by: &str, reason: &str) {
+    fn settled(&mut self, out: &mut Out, by: &str, reason: Reason) {
         let Some(Deployed { version, generation }) = self.active.clone() else {
             // Nothing is there that was ever installed.
             self.record(out, MaintenanceAction::Deferred, by, reason);
@@ -189,7 +188,7 @@ impl Lifecycle {
 
     /// What the journal has as Active is started beside what serves, and takes its place. What is left is not quarantined:
     /// nobody said that it is bad.
-    fn go_back_to(&mut self, out: &mut Out, by: String, target: Deployed, reason: &str) {
+    fn go_back_to(&mut self, out: &mut Out, by: String, target: Deployed, reason: Reason) {
         self.attention = None;
         self.counters.evolution += 1;
         let evolution = Evolution {
@@ -197,7 +196,7 @@ impl Lifecycle {
             asked_by: Some(by.clone()),
             since: out.at,
             target: Some(target),
-            rollback: Some((by, format!("the journal is trusted: {reason}"))),
+            rollback: Some((by, reason)),
             ..Evolution::default()
         };
         self.begin_rollback(out, evolution);

@@ -23,10 +23,12 @@
 mod effect;
 mod event;
 mod evolve;
+mod extend;
 mod held;
 mod operate;
 mod policy;
 mod promote;
+mod reason;
 mod recover;
 mod serve;
 mod state;
@@ -36,9 +38,11 @@ mod verdict;
 
 pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
 pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, Running};
+pub use extend::EXTENDED_MS_MAX;
 pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
+pub use reason::Reason;
 pub use state::{
     Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
     OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,

@@ -2,6 +2,7 @@
 
 use super::effect::{Slot, Timer};
 use super::event::{Caller, Request};
+use super::reason::Reason;
 use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
@@ -209,7 +210,7 @@ impl Lifecycle {
         match request {
             Request::Evolve { rev, blueprint } => self.asked = Some(Asked { who: by, rev, blueprint }),
             Request::Approve { .. } => self.approve(out, &by),
-            Request::Reject { id, reason } => self.reject(out, &by, &id, reason),
+            Request::Reject { id, reason } => self.reject(out, &by, &id, reason.into()),
             Request::Rollback { to } => self.operator_rollback(out, by, to),
             Request::Pause => self.paused = true,
             Request::Resume => {
@@ -222,7 +223,7 @@ impl Lifecycle {
                 self.recent.clear();
             }
             Request::Lift { content } => self.lift(&content),
-            Request::Settle { trust, reason } => self.settle(out, by, trust, &reason),
+            Request::Settle { trust, reason } => self.settle(out, by, trust, reason),
         }
     }
 
@@ -231,12 +232,12 @@ impl Lifecycle {
         match of {
             Approval::Stage => self.go_on_building(out),
             Approval::Promotion => self.begin_canary(out),
-            Approval::Canary { .. } => self.go_on(out, format!("approved by {by}")),
-            Approval::Observation => self.confirm(out, by, "approved with too little data".to_owned()),
+            Approval::Canary { .. } => self.go_on(out, Reason::ApprovedBy { by: by.to_owned() }),
+            Approval::Observation => self.confirm(out, by, Reason::ApprovedWithTooLittleData),
         }
     }
 
-    fn reject(&mut self, out: &mut Out, by: &str, id: &str, reason: String) {
+    fn reject(&mut self, out: &mut Out, by: &str, id: &str, reason: Reason) {
         if !self.names_evolution(id) {
             self.incidents.retain(|_, open| open.id.0 != id);
             return;
@@ -261,20 +262,19 @@ impl Lifecycle {
 
     fn operator_rollback(&mut self, out: &mut Out, by: String, to: Option<u64>) {
         if self.phase != Phase::Steady {
-            self.degraded(out, &by, "an operator asked for it".to_owned());
+            self.degraded(out, &by, Reason::AsAsked);
             return;
         }
         let (Some(target), Some(left)) = (self.steady_target(to), self.active.clone()) else { return };
         self.counters.evolution += 1;
         let id = EvolutionId::numbered(self.counters.evolution);
-        let reason = "an operator asked for it".to_owned();
         let evolution = Evolution {
             id,
             asked_by: Some(by.clone()),
             since: out.at,
             version: Some(left.version),
             target: Some(target),
-            rollback: Some((by, reason)),
+            rollback: Some((by, Reason::AsAsked)),
             ..Evolution::default()
         };
         self.begin_rollback(out, evolution);
@@ -290,7 +290,7 @@ impl Lifecycle {
         self.counters.plan += 1;
         self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: Back::Starting });
         let bounds = self.rules().bounds;
-        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, "gives up the rollback; Active goes on");
+        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpRollback);
         self.start_target(out);
     }
 
@@ -310,15 +310,15 @@ impl Lifecycle {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         if let Some(target) = target {
             // The followed ref still names what is left: it must not come back by itself.
-            self.quarantine_candidate(out, "an operator rolled it back");
+            self.quarantine_candidate(out, &Reason::RolledBackByOperator);
             self.roll_back_to(out, target);
         }
     }
 
     /// The target of an operator's rollback does not start: Active goes on.
     pub(super) fn abandon_target(&mut self, out: &mut Out) {
-        self.attention = Some("an operator's rollback failed: the target does not become ready".to_owned());
-        self.end_rejected(out, super::step::SUPERVISOR, "the rollback's target does not become ready".to_owned());
+        self.attention = Some(Reason::RollbackTargetNotReady);
+        self.end_rejected(out, super::step::SUPERVISOR, Reason::TargetNotReady);
         if let Some(slot) = self.active_slot.map(Slot::other) {
             self.stop(out, slot);
         }

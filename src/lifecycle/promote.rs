@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, Plan, Routing, Slot, Step, Timer};
 use super::policy::{CanaryStep, OnInconclusive, Standby};
+use super::reason::Reason;
 use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
@@ -33,7 +34,7 @@ impl Lifecycle {
         if let Some(current) = &mut self.evolution {
             current.trial_by.get_or_insert(trial_by);
         }
-        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, "gives up the candidate's start");
+        self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpCandidate);
         out.push(Effect::PrepareGeneration { store_path: self.candidate_version().store_path });
         self.start_candidate(out);
     }
@@ -67,7 +68,7 @@ impl Lifecycle {
         match self.phase {
             Phase::Installing => {
                 let bound = self.rules().bounds.start_ms;
-                self.arm(out, Timer::Phase, bound, "gives up the first start");
+                self.arm(out, Timer::Phase, bound, Reason::GivesUpFirstStart);
                 self.install(out);
             }
             Phase::Canary { stage: CanaryStage::Preparing } => self.maybe_begin_shares(out),
@@ -91,9 +92,9 @@ impl Lifecycle {
             return;
         }
         if self.phase == Phase::Installing {
-            self.give_up(out, reason);
+            self.give_up(out, reason.into());
         } else if matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
-            self.put_candidate_off(out, reason);
+            self.put_candidate_off(out, reason.into());
         }
     }
 
@@ -119,7 +120,7 @@ impl Lifecycle {
             let Some(active) = self.active_slot else { return };
             self.enter(out, Phase::Canary { stage: CanaryStage::Stopping });
             let bound = self.rules().bounds.stop_ms;
-            self.arm(out, Timer::Phase, bound, "lets Active go on");
+            self.arm(out, Timer::Phase, bound, Reason::LetsActiveGoOn);
             self.stop(out, active);
         } else if self.slots[self.candidate_slot().index()].run == Run::Ready {
             self.begin_share(out, 0);
@@ -134,7 +135,7 @@ impl Lifecycle {
         };
         let hold_ms = rules.hold_ms;
         self.enter(out, Phase::Canary { stage: CanaryStage::Share { index, judging: false } });
-        self.arm(out, Timer::Phase, step.for_ms + hold_ms, "ends the wait for data");
+        self.arm(out, Timer::Phase, step.for_ms + hold_ms, Reason::EndsWaitForData);
         self.give_share(out, step, index);
     }
 
@@ -142,8 +143,7 @@ impl Lifecycle {
     pub(super) fn give_share(&mut self, out: &mut Out, step: CanaryStep, index: usize) {
         let Some(active) = self.active_slot else { return };
         self.phase = Phase::Canary { stage: CanaryStage::Share { index, judging: false } };
-        let percent = f64::from(step.share_ppm) / 10_000.0;
-        self.arm_window(out, step.for_ms, format!("judges the canary at {percent} %"));
+        self.arm_window(out, step.for_ms, Reason::JudgesCanary { share_ppm: step.share_ppm });
         let routing = Routing { main: active, other_ppm: step.share_ppm };
         self.routing = Some(routing);
         out.push(Effect::Restore { routing, generation: None });
@@ -151,7 +151,7 @@ impl Lifecycle {
     }
 
     /// The time in which data are gathered. It ends with the phase at the latest.
-    fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: String) {
+    fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
         self.clear(out, Timer::Recheck);
         let end = out.at.plus_ms(for_ms);
         let deadline = self.timers.get(&Timer::Phase).map_or(end, |armed| armed.at);
@@ -161,7 +161,7 @@ impl Lifecycle {
     /// Begins the switch to the candidate.
     pub(super) fn begin_promotion(&mut self, out: &mut Out) {
         self.enter(out, Phase::Promoting { plan: self.counters.plan });
-        self.arm(out, Timer::Phase, PLAN_MS, "takes the switch back");
+        self.arm(out, Timer::Phase, PLAN_MS, Reason::UndoesSwitch);
         self.carry_promotion(out);
     }
 
@@ -228,7 +228,7 @@ impl Lifecycle {
         } else {
             self.enter(out, Phase::Observing { stage: Watch::Starting });
             let bound = self.rules().bounds.start_ms;
-            self.arm(out, Timer::Phase, bound, "restores Previous");
+            self.arm(out, Timer::Phase, bound, Reason::RestoresPrevious);
             self.start(out, slot, version, Role::Active);
         }
     }
@@ -236,7 +236,7 @@ impl Lifecycle {
     pub(super) fn begin_window(&mut self, out: &mut Out) {
         let (observe_ms, hold_ms) = (self.rules().observe_ms, self.rules().hold_ms);
         self.enter(out, Phase::Observing { stage: Watch::Window { judging: false } });
-        self.arm(out, Timer::Phase, observe_ms + hold_ms, "ends the wait for data");
+        self.arm(out, Timer::Phase, observe_ms + hold_ms, Reason::EndsWaitForData);
         self.observe_window(out);
     }
 
@@ -244,7 +244,7 @@ impl Lifecycle {
     pub(super) fn observe_window(&mut self, out: &mut Out) {
         let Some(slot) = self.active_slot else { return };
         self.phase = Phase::Observing { stage: Watch::Window { judging: false } };
-        self.arm_window(out, self.rules().observe_ms, "confirms the promotion".to_owned());
+        self.arm_window(out, self.rules().observe_ms, Reason::ConfirmsPromotion);
         out.push(Effect::Observe { slot, baseline: None });
     }
 
@@ -296,6 +296,7 @@ impl Lifecycle {
     pub(super) fn on_judged(&mut self, out: &mut Out, verdict: Verdict, reason: String) {
         // Nothing is under trial, or the trial's time is not over and nothing is wrong.
         let Some(judging) = self.trial_is_judged() else { return };
+        let reason = Reason::Text(reason);
         match verdict {
             Verdict::Fail => self.degraded(out, SUPERVISOR, reason),
             Verdict::Pass if judging => self.go_on(out, reason),
@@ -330,7 +331,7 @@ impl Lifecycle {
     }
 
     /// The step or window ended well.
-    pub(super) fn go_on(&mut self, out: &mut Out, reason: String) {
+    pub(super) fn go_on(&mut self, out: &mut Out, reason: Reason) {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { index, .. } }
             | Phase::AwaitingApproval { of: Approval::Canary { index } } => self.begin_share(out, index + 1),
@@ -351,7 +352,7 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn confirm(&mut self, out: &mut Out, by: &str, reason: String) {
+    pub(super) fn confirm(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.remember_asked(None);
         self.record(out, MaintenanceAction::Promoted, by, reason);
         for deployed in self.active.iter().chain(&self.previous) {
@@ -372,7 +373,7 @@ impl Lifecycle {
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
             Phase::Observing { stage: Watch::Window { .. } } => Approval::Observation,
             Phase::Observing { stage: Watch::Starting } => {
-                self.degraded(out, SUPERVISOR, "it did not become ready in time".to_owned());
+                self.degraded(out, SUPERVISOR, Reason::NotReadyInTime);
                 return;
             }
             Phase::RollingBack { .. } => {
@@ -380,11 +381,11 @@ impl Lifecycle {
                 return;
             }
             Phase::Promoting { .. } => {
-                self.degraded(out, SUPERVISOR, "the switch was not done in time".to_owned());
+                self.degraded(out, SUPERVISOR, Reason::SwitchLate);
                 return;
             }
             Phase::Canary { stage: CanaryStage::Preparing | CanaryStage::Stopping } => {
-                let reason = "it did not become ready in time".to_owned();
+                let reason = Reason::NotReadyInTime;
                 self.quarantine_candidate(out, &reason);
                 self.abandon_candidate(out, SUPERVISOR, reason);
                 return;
@@ -399,15 +400,15 @@ impl Lifecycle {
             | Phase::Held => return,
         };
         let missing = self.evolution.as_ref().and_then(|current| current.waits_for.clone());
-        let missing = missing.unwrap_or_else(|| "too little data".to_owned());
-        match self.rules().on_inconclusive {
-            OnInconclusive::Promote => self.go_on(out, format!("{missing}; on_inconclusive = \"promote\"")),
-            OnInconclusive::Revert => {
-                self.degraded(out, SUPERVISOR, format!("{missing}; on_inconclusive = \"revert\""));
-            }
+        let missing = missing.unwrap_or(Reason::TooLittleData);
+        let policy = self.rules().on_inconclusive;
+        let decided = || Reason::TooLittleDataAnd { missing: missing.clone().boxed(), policy };
+        match policy {
+            OnInconclusive::Promote => self.go_on(out, decided()),
+            OnInconclusive::Revert => self.degraded(out, SUPERVISOR, decided()),
             OnInconclusive::Ask => {
                 self.enter(out, Phase::AwaitingApproval { of: approval });
-                self.wait(format!("an operator's `rei approve` or `rei reject`, or data: {missing}"));
+                self.wait(Reason::DecisionOrData { missing: missing.clone().boxed() });
                 let recheck_ms = self.rules().bounds.recheck_ms;
                 self.arm(out, Timer::Recheck, recheck_ms, missing);
             }
@@ -415,14 +416,14 @@ impl Lifecycle {
     }
 
     /// Lets a candidate go that never was Active: all traffic to Active, and the candidate ends.
-    pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: String) {
+    pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_rejected(out, by, reason);
         self.after_candidate(out);
     }
 
     /// The same where the candidate is not to blame.
-    pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: String) {
+    pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_put_off(out, reason);
         self.after_candidate(out);
@@ -449,7 +450,7 @@ impl Lifecycle {
     }
 
     /// The version under trial is not good enough: Previous is restored, and its content is quarantined.
-    pub(super) fn degraded(&mut self, out: &mut Out, by: &str, reason: String) {
+    pub(super) fn degraded(&mut self, out: &mut Out, by: &str, reason: Reason) {
         let target = match self.phase {
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => self.previous.clone(),
             Phase::Canary { .. }
@@ -482,7 +483,7 @@ impl Lifecycle {
         self.counters.plan += 1;
         let plan = self.counters.plan;
         self.enter(out, Phase::RollingBack { plan, stage: Back::Switching });
-        self.arm(out, Timer::Phase, PLAN_MS, "goes on with what is restored");
+        self.arm(out, Timer::Phase, PLAN_MS, Reason::GoesOnWithRestored);
         self.carry_rollback(out);
         // Decided is decided: a supervisor that takes over in the middle must not give the traffic back.
         self.routing = self.active_slot.map(Routing::all);
@@ -521,7 +522,7 @@ impl Lifecycle {
             self.stop(out, slot);
             self.phase = Phase::RollingBack { plan, stage: Back::Stopping };
             let bound = self.rules().bounds.stop_ms;
-            self.arm(out, Timer::Phase, bound, "starts the restored version all the same");
+            self.arm(out, Timer::Phase, bound, Reason::StartsRestored);
             return;
         }
         self.end_rollback(out);
@@ -529,7 +530,7 @@ impl Lifecycle {
 
     pub(super) fn end_rollback(&mut self, out: &mut Out) {
         let rollback = self.evolution.as_mut().and_then(|current| current.rollback.take());
-        let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), "degraded".to_owned()));
+        let (by, reason) = rollback.unwrap_or_else(|| (SUPERVISOR.to_owned(), Reason::Degraded));
         self.remember_asked(Some(&reason));
         self.record(out, MaintenanceAction::RolledBack, &by, reason);
         self.settle_commit();
@@ -544,11 +545,11 @@ impl Lifecycle {
         match self.phase {
             Phase::Promoting { plan } if plan == number => {
                 // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
-                let reason = format!("the promotion could not be carried out: {reason}");
-                self.put_candidate_off(out, reason);
+                self.put_candidate_off(out, Reason::PromotionFailed { reason });
             }
             Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
-                self.attention = Some(format!("a rollback is not complete: {reason}"));
+                self.attention = Some(Reason::RollbackIncomplete { reason: reason.clone() });
+                let reason = Reason::Text(reason);
                 self.wait(reason.clone());
                 let recheck_ms = self.rules().bounds.recheck_ms;
                 self.arm(out, Timer::Recheck, recheck_ms, reason);
@@ -576,9 +577,7 @@ impl Lifecycle {
                 let (Some(active), Some(slot)) = (self.active.as_ref(), self.active_slot) else { return };
                 let (generation, routing) = (active.generation, Routing::all(slot));
                 self.routing = Some(routing);
-                self.attention = Some(format!(
-                    "a rollback is not complete; see that the profile's current generation is {generation}"
-                ));
+                self.attention = Some(Reason::ProfileNotSwitched { generation });
                 out.push(Effect::Restore { routing, generation: Some(generation) });
                 if self.slots[slot.other().index()].run != Run::Down {
                     self.stop(out, slot.other());

@@ -4,6 +4,7 @@ use super::effect::{Effect, Routing, Slot, Timer};
 use super::event::Running;
 use super::policy::Standby;
 use super::promote::PLAN_MS;
+use super::reason::Reason;
 use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::Role;
@@ -131,7 +132,7 @@ impl Lifecycle {
         if !self.timers.contains_key(&Timer::Phase) {
             // It was given up, and whoever starts rei again wants another try.
             let bound = self.need_ms();
-            self.arm(out, Timer::Phase, bound, "gives up the first version");
+            self.arm(out, Timer::Phase, bound, Reason::GivesUpFirstVersion);
         }
         let Some(current) = &self.evolution else { return };
         match (&current.version, current.generation) {
@@ -178,7 +179,7 @@ impl Lifecycle {
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
                 if self.slots[active.other().index()].run != Run::Ready {
-                    self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+                    self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
                 } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase
                     && let Some(step) = self.rules().canary.get(index).copied()
                 {
@@ -200,7 +201,7 @@ impl Lifecycle {
         self.restore(out);
         let trial_by = self.evolution.as_ref().and_then(|current| current.trial_by);
         if trial_by.is_some_and(|at| at <= out.at) {
-            self.put_candidate_off(out, "its canary was not over in time, as the machine was started anew".to_owned());
+            self.put_candidate_off(out, Reason::CanaryLateAfterReboot);
         } else {
             self.begin_canary(out);
         }
@@ -215,7 +216,7 @@ impl Lifecycle {
         } else if rebooted {
             self.canary_again(out);
         } else {
-            self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+            self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
         }
     }
 
@@ -224,7 +225,7 @@ impl Lifecycle {
         let down = self.slots[active.index()].run == Run::Down;
         let starting = matches!(self.phase, Phase::Observing { stage: Watch::Starting });
         if down && !rebooted && !starting {
-            self.degraded(out, SUPERVISOR, "it ended while no supervisor ran".to_owned());
+            self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
             return;
         }
         self.ensure_active_runs(out);

@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, Slot, Timer};
 use super::event::Instance;
+use super::reason::Reason;
 use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Version};
@@ -103,7 +104,7 @@ impl Lifecycle {
         self.known_good.insert(generation, version.clone());
         self.active = Some(Deployed { version, generation });
         self.active_slot = Some(slot);
-        self.record(out, MaintenanceAction::Promoted, SUPERVISOR, "the first version serves");
+        self.record(out, MaintenanceAction::Promoted, SUPERVISOR, Reason::FirstVersionServes);
         self.end_evolution(out);
     }
 
@@ -116,7 +117,7 @@ impl Lifecycle {
         }
         state.run = Run::Down;
         state.instance = None;
-        let reason = format!("it ended: {exit}");
+        let reason = Reason::Exited { exit: exit.clone() };
         match self.duty(slot) {
             Duty::Active | Duty::Standby => self.start_again(out, slot, exit, ran_ms),
             Duty::Trial => self.trial_ended(out, slot, exit, ran_ms, reason),
@@ -125,10 +126,10 @@ impl Lifecycle {
         }
     }
 
-    fn trial_ended(&mut self, out: &mut Out, slot: Slot, exit: String, ran_ms: u64, reason: String) {
+    fn trial_ended(&mut self, out: &mut Out, slot: Slot, exit: String, ran_ms: u64, reason: Reason) {
         match self.phase {
             Phase::Installing if self.slots[slot.index()].quick_exits + 1 >= FIRST_EXITS_MAX => {
-                self.give_up(out, format!("the first version does not stay up: {exit}"));
+                self.give_up(out, Reason::FirstVersionExits { exit });
             }
             Phase::Installing => self.start_again(out, slot, exit, ran_ms),
             Phase::Canary { stage: CanaryStage::Preparing | CanaryStage::Stopping } => {
@@ -164,10 +165,10 @@ impl Lifecycle {
             let doublings = (quick_exits - 2).min(16);
             let pause_ms = (bounds.backoff_ms << doublings).min(bounds.backoff_max_ms);
             self.slots[slot.index()].run = Run::Backoff;
-            self.arm(out, Timer::restart(slot), pause_ms, format!("starts slot {slot} again"));
+            self.arm(out, Timer::restart(slot), pause_ms, Reason::StartsAgain { slot });
         }
         if self.active_slot == Some(slot) {
-            self.record(out, MaintenanceAction::Restarted, SUPERVISOR, exit);
+            self.record(out, MaintenanceAction::Restarted, SUPERVISOR, exit.into());
         }
     }
 

@@ -8,6 +8,7 @@ use super::effect::{Routing, Slot, Timer};
 use super::event::{Instance, ReportDigest};
 use super::held::Held;
 use super::policy::Policy;
+use super::reason::Reason;
 use super::tried::Tried;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
@@ -31,14 +32,18 @@ pub const PUT_OFF_MAX: usize = 128;
 pub const ATTEMPTS_MAX: usize = 1024;
 
 /// The supervisor's whole decision state. Changed only by [`Lifecycle::step`].
+///
+/// It is stored. A field that an older rei has not stored has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lifecycle {
     pub(super) policy: Option<Policy>,
     pub(super) next_policy: Option<Policy>,
     pub(super) phase: Phase,
     pub(super) phase_since: Timestamp,
-    #[serde(default)]
     pub(super) regained: bool,
+    /// By how much an instance has put off the present phase's deadline.
+    pub(super) extended_ms: u64,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
     pub(super) previous: Option<Deployed>,
@@ -47,29 +52,23 @@ pub struct Lifecycle {
     pub(super) evolution: Option<Evolution>,
     pub(super) incidents: BTreeMap<String, OpenIncident>,
     pub(super) followed: Option<String>,
-    #[serde(default)]
     pub(super) followed_tree: Option<String>,
     pub(super) upgrade: Option<Commit>,
     pub(super) asked: Option<Asked>,
     pub(super) quarantine: Vec<Quarantined>,
-    #[serde(default)]
     pub(super) settled: VecDeque<Settled>,
-    #[serde(default)]
     pub(super) last: Option<Ended>,
-    #[serde(default)]
     pub(super) put_off: Vec<PutOff>,
     pub(super) attempts: Vec<(String, u64)>,
     pub(super) recent: VecDeque<Timestamp>,
-    #[serde(default)]
     pub(super) agent_runs: VecDeque<(Timestamp, u64)>,
-    #[serde(default)]
     pub(super) tried: VecDeque<Tried>,
     pub(super) known_good: BTreeMap<u64, Version>,
     pub(super) paused: bool,
-    pub(super) attention: Option<String>,
+    pub(super) attention: Option<Reason>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) held: Option<Held>,
 }
 
@@ -211,6 +210,7 @@ pub struct Deployed {
 
 /// What is in a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SlotState {
     /// How it runs.
     pub run: Run,
@@ -243,6 +243,7 @@ pub enum Run {
 
 /// One trip through the lifecycle.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Evolution {
     /// Its id.
     pub id: EvolutionId,
@@ -255,7 +256,6 @@ pub struct Evolution {
     /// The commit to become, for an upgrade.
     pub rev: Option<String>,
     /// The tree of that commit, once it is known.
-    #[serde(default)]
     pub tree: Option<String>,
     /// When it began.
     pub since: Timestamp,
@@ -264,10 +264,8 @@ pub struct Evolution {
     /// The blueprint's stage, for a person, and its checkpoint.
     pub checkpoint: Option<(String, String)>,
     /// Digests of the tasks that its agents were given and have answered, and of the facts that its context told them.
-    #[serde(default)]
     pub tasks: Vec<String>,
     /// See `tasks`.
-    #[serde(default)]
     pub facts: Vec<String>,
     /// The id that its candidate has or will have.
     pub candidate: CandidateId,
@@ -284,16 +282,15 @@ pub struct Evolution {
     /// The candidate's generation, once it has one.
     pub generation: Option<u64>,
     /// When its canary must be over, whatever the machine does meanwhile.
-    #[serde(default)]
     pub trial_by: Option<Timestamp>,
     /// What was Previous before the candidate became Active.
     pub prior_previous: Option<Deployed>,
     /// What the present step or window waits for.
-    pub waits_for: Option<String>,
+    pub waits_for: Option<Reason>,
     /// Where an operator's rollback goes.
     pub target: Option<Deployed>,
     /// By whom it is rolled back, and why.
-    pub rollback: Option<(String, String)>,
+    pub rollback: Option<(String, Reason)>,
 }
 
 /// An incident that is open, with what was tried.
@@ -341,7 +338,7 @@ pub struct Quarantined {
     #[serde(alias = "evolution")]
     pub candidate: CandidateId,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
     /// Since when.
     pub at: Timestamp,
 }
@@ -381,8 +378,8 @@ pub struct PutOff {
     pub(super) tries: u32,
     /// Not before this.
     pub(super) until: Timestamp,
-    /// Why, for a person.
-    pub(super) reason: String,
+    /// Why.
+    pub(super) reason: Reason,
 }
 
 /// A timer that is set.
@@ -391,11 +388,12 @@ pub struct Armed {
     /// When it is due.
     pub at: Timestamp,
     /// What happens then.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// The numbers that the next things get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     pub(super) evolution: u64,
     pub(super) incident: u64,
@@ -456,8 +454,8 @@ impl Lifecycle {
     }
 
     /// Why an operator is needed.
-    pub fn attention(&self) -> Option<&str> {
-        self.held.as_ref().map(|held| &*held.attention).or(self.attention.as_deref())
+    pub fn attention(&self) -> Option<&Reason> {
+        self.held.as_ref().map(|held| &held.attention).or(self.attention.as_ref())
     }
 
     /// The commit that the followed ref named last: what became of it is decided, and no restart asks again.
@@ -485,8 +483,8 @@ impl Lifecycle {
         self.policy.as_ref()
     }
 
-    /// What it waits for, for a person, and until when.
-    pub fn waits_for(&self) -> (Option<String>, Option<Timestamp>) {
+    /// What it waits for, and until when.
+    pub fn waits_for(&self) -> (Option<Reason>, Option<Timestamp>) {
         let timers = [Timer::Window, Timer::Phase, Timer::Recheck, Timer::Retry];
         let deadline = timers.iter().find_map(|timer| self.timers.get(timer));
         let held = self.evolution.as_ref().and_then(|evolution| evolution.waits_for.clone());

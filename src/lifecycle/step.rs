@@ -3,6 +3,7 @@
 use super::effect::{Effect, Maintenance, Slot, Timer};
 use super::event::Event;
 use super::policy::Policy;
+use super::reason::Reason;
 use super::state::{Armed, Lifecycle, Phase};
 use crate::interface::types::MaintenanceAction;
 use crate::time::Timestamp;
@@ -58,6 +59,7 @@ impl Lifecycle {
             Event::Started { slot, instance } => self.on_started(slot, instance),
             Event::StartFailed { slot, reason } => self.on_exited(&mut out, slot, reason, 0),
             Event::Ready { slot } => self.on_ready(&mut out, slot),
+            Event::Extended { slot, by_ms } => self.on_extended(&mut out, slot, by_ms),
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot } => self.on_stopped(&mut out, slot),
             Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
@@ -109,20 +111,20 @@ impl Lifecycle {
         }
         self.phase = phase;
         self.phase_since = out.at;
-        self.regained = false;
+        (self.regained, self.extended_ms) = (false, 0);
     }
 
-    pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: impl Into<String>) {
-        self.arm_at(out, timer, out.at.plus_ms(after_ms), reason.into());
+    pub(super) fn arm(&mut self, out: &mut Out, timer: Timer, after_ms: u64, reason: Reason) {
+        self.arm_at(out, timer, out.at.plus_ms(after_ms), reason);
     }
 
-    pub(super) fn arm_at(&mut self, out: &mut Out, timer: Timer, at: Timestamp, reason: String) {
+    pub(super) fn arm_at(&mut self, out: &mut Out, timer: Timer, at: Timestamp, reason: Reason) {
         self.timers.insert(timer, Armed { at, reason: reason.clone() });
         out.push(Effect::SetTimer { timer, at, reason });
     }
 
     /// There is nothing to supervise. Whoever starts rei again gets the whole time for it.
-    pub(super) fn give_up(&mut self, out: &mut Out, reason: String) {
+    pub(super) fn give_up(&mut self, out: &mut Out, reason: Reason) {
         self.clear(out, Timer::Phase);
         out.push(Effect::GiveUp { reason });
     }
@@ -134,7 +136,7 @@ impl Lifecycle {
     }
 
     /// A maintenance record about the evolution under way.
-    pub(super) fn record(&self, out: &mut Out, action: MaintenanceAction, by: &str, reason: impl Into<String>) {
+    pub(super) fn record(&self, out: &mut Out, action: MaintenanceAction, by: &str, reason: Reason) {
         let evolution = self.evolution.as_ref();
         let active = self.active.as_ref().map(|active| active.version.clone());
         let (from, to) = match action {
@@ -152,7 +154,7 @@ impl Lifecycle {
             candidate: evolution.filter(|it| it.version.is_some()).map(|it| it.candidate.clone()),
             report: evolution.and_then(|it| it.report.as_ref()).map(|report| report.id.clone()),
             decided_by: by.to_owned(),
-            reason: reason.into(),
+            reason,
             from,
             to,
         }));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reason::Reason;
 use super::state::{Evolution, Lifecycle};
 use crate::interface::types::{CandidateId, EvolutionId};
 
@@ -40,7 +41,7 @@ pub struct Tried {
     /// Digests of the facts that its context told them.
     pub facts: Vec<String>,
     /// Why what they made was refused; `None` if they made nothing that could be judged.
-    pub refused: Option<String>,
+    pub refused: Option<Reason>,
 }
 
 impl Lifecycle {
@@ -52,7 +53,7 @@ impl Lifecycle {
     }
 
     /// Why earlier repairs of the incident of the evolution under way were refused, oldest first.
-    pub fn refused_before(&self) -> Vec<(EvolutionId, String)> {
+    pub fn refused_before(&self) -> Vec<(EvolutionId, Reason)> {
         let cause = self.cause();
         let same = self.tried.iter().filter(|it| cause.as_ref() == Some(&it.of));
         same.filter_map(|it| Some((it.evolution.clone(), it.refused.clone()?))).collect()
@@ -77,7 +78,7 @@ impl Lifecycle {
 
     /// The evolution under way ends with a verdict; `refused` says why what it made was refused. What was asked in one that
     /// ends without a verdict is not remembered.
-    pub(super) fn remember_asked(&mut self, refused: Option<&str>) {
+    pub(super) fn remember_asked(&mut self, refused: Option<&Reason>) {
         let Some(of) = self.cause() else { return };
         let Some(current) = self.evolution.as_ref().filter(|it| it.incident.is_some() && !it.tasks.is_empty()) else {
             return;
@@ -88,7 +89,7 @@ impl Lifecycle {
             candidate: current.candidate.clone(),
             tasks: current.tasks.clone(),
             facts: current.facts.clone(),
-            refused: refused.map(|why| why[..why.floor_char_boundary(REASON_BYTES_MAX)].to_owned()),
+            refused: refused.map(|why| why.shortened(REASON_BYTES_MAX)),
         };
         if self.tried.len() >= TRIED_MAX {
             self.tried.pop_front();

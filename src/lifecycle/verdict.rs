@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, Timer};
 use super::evolve::HOUR_MS;
+use super::reason::Reason;
 use super::state::{
     AGENT_RUNS_MAX, Commit, Ended, Evolution, Lifecycle, PUT_OFF_MAX, Phase, PutOff, QUARANTINE_MAX, Quarantined,
     SETTLED_MAX, Settled,
@@ -46,14 +47,14 @@ impl Lifecycle {
         let Some(current) = &self.evolution else { return };
         if current.incident.is_some() {
             // It was tried, and what is wrong with Active is wrong still.
-            self.end_rejected(out, SUPERVISOR, "the build is the same as Active's: it repairs nothing".to_owned());
+            self.end_rejected(out, SUPERVISOR, Reason::RepairsNothing);
             return;
         }
         let candidate = current.candidate.clone();
         // It cost no judgement and no traffic, so it does not count in the hour.
         self.give_back();
         self.add_settled(Settled { tree: version.tree, candidate, same_as: Some(version.store_path) });
-        self.record(out, MaintenanceAction::Unchanged, SUPERVISOR, "the build is the same as Active's");
+        self.record(out, MaintenanceAction::Unchanged, SUPERVISOR, Reason::SameBuild);
         self.end_evolution(out);
     }
 
@@ -78,7 +79,7 @@ impl Lifecycle {
 
     /// The evolution failed for no fault of what it was about. That is no verdict: it is tried again after a pause that
     /// grows, and not for ever. What an operator alone asked for, an operator asks for again.
-    pub(super) fn end_put_off(&mut self, out: &mut Out, reason: String) {
+    pub(super) fn end_put_off(&mut self, out: &mut Out, reason: Reason) {
         let Some(current) = self.evolution.clone() else { return };
         let (of, tries) = match self.cause() {
             Some(of) => {
@@ -88,12 +89,12 @@ impl Lifecycle {
             None => (String::new(), 1),
         };
         if tries >= self.rules().tries {
-            self.attention = Some(format!("nothing came of {tries} tries: {reason}"));
+            self.attention = Some(Reason::NothingCameOf { tries, reason: reason.clone().boxed() });
             if let Some(current) = &mut self.evolution {
                 // The machine's failure is no answer.
                 current.tasks.clear();
             }
-            self.end_rejected(out, SUPERVISOR, format!("no verdict after {tries} tries: {reason}"));
+            self.end_rejected(out, SUPERVISOR, Reason::NoVerdictAfter { tries, reason: reason.boxed() });
             return;
         }
         self.give_back();
@@ -101,7 +102,8 @@ impl Lifecycle {
             self.uncount_attempt(&of);
         }
         self.cancel(out);
-        self.record(out, MaintenanceAction::Deferred, SUPERVISOR, format!("no verdict: {reason}"));
+        let told = Reason::NoVerdict { reason: reason.clone().boxed() };
+        self.record(out, MaintenanceAction::Deferred, SUPERVISOR, told);
         self.end_evolution(out);
         self.last = None;
         if of.is_empty() {
@@ -140,15 +142,15 @@ impl Lifecycle {
     }
 
     /// Where agents have run as often or as long as they may in an hour: when the next may, and why.
-    pub(super) fn agents_spent(&mut self, now: Timestamp) -> Option<(Timestamp, String)> {
+    pub(super) fn agents_spent(&mut self, now: Timestamp) -> Option<(Timestamp, Reason)> {
         self.forget_agent_runs(now);
         let first = self.agent_runs.front().map(|(at, _)| at.plus_ms(HOUR_MS))?;
         let (runs, ms) = (self.agent_runs.len() as u64, self.agent_runs.iter().map(|(_, ms)| ms).sum::<u64>());
         let rules = self.rules();
         let told = if runs >= rules.agent_runs {
-            format!("the budget of {} runs of agents an hour is spent", rules.agent_runs)
+            Reason::AgentRunsSpent { limit: rules.agent_runs }
         } else if ms >= rules.agent_ms {
-            format!("the budget of {} minutes of agents an hour is spent", rules.agent_ms / MINUTE_MS)
+            Reason::AgentTimeSpent { minutes: rules.agent_ms / MINUTE_MS }
         } else {
             return None;
         };
@@ -156,7 +158,7 @@ impl Lifecycle {
     }
 
     /// Sets the timer for what waits in Steady, or unsets it.
-    pub(super) fn arm_retry(&mut self, out: &mut Out, waits: Option<(Timestamp, String)>) {
+    pub(super) fn arm_retry(&mut self, out: &mut Out, waits: Option<(Timestamp, Reason)>) {
         match waits {
             Some((at, _)) if self.timers.get(&Timer::Retry).is_some_and(|armed| armed.at == at) => {}
             Some((at, reason)) => self.arm_at(out, Timer::Retry, at, reason),
@@ -183,23 +185,23 @@ impl Lifecycle {
     }
 
     /// Puts the candidate's content into quarantine and lets its generation go.
-    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &str) {
+    pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &Reason) {
         let Some(version) = self.evolution.as_ref().and_then(|current| current.version.clone()) else { return };
         // In its window it is Active: its store path is quarantined nevertheless.
         self.quarantine_as(out, version.tree, version.store_path, reason);
     }
 
     /// The same for what did not become a candidate. Active's build is nobody's fault: what differs from it is the tree.
-    pub(super) fn quarantine_content(&mut self, out: &Out, tree: String, store_path: String, reason: &str) {
+    pub(super) fn quarantine_content(&mut self, out: &Out, tree: String, store_path: String, reason: &Reason) {
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         let store_path = if active == Some(&store_path) { String::new() } else { store_path };
         self.quarantine_as(out, tree, store_path, reason);
     }
 
-    fn quarantine_as(&mut self, out: &Out, tree: String, store_path: String, reason: &str) {
+    fn quarantine_as(&mut self, out: &Out, tree: String, store_path: String, reason: &Reason) {
         let Some(current) = &self.evolution else { return };
         let candidate = current.candidate.clone();
-        self.quarantine_entry(Quarantined { tree, store_path, candidate, reason: reason.to_owned(), at: out.at });
+        self.quarantine_entry(Quarantined { tree, store_path, candidate, reason: reason.clone(), at: out.at });
     }
 
     pub(super) fn quarantine_entry(&mut self, entry: Quarantined) {
@@ -211,9 +213,9 @@ impl Lifecycle {
     }
 
     /// Ends the evolution without a promotion; Active goes on.
-    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: String) {
+    pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.cancel(out);
-        self.remember_asked(Some(&*reason).filter(|_| self.made_something()));
+        self.remember_asked(Some(&reason).filter(|_| self.made_something()));
         self.record(out, MaintenanceAction::Rejected, by, reason);
         self.settle_commit();
         let repaired = self.cause().filter(|_| self.evolution.as_ref().is_some_and(|it| it.incident.is_some()));
@@ -232,7 +234,7 @@ impl Lifecycle {
         if self.put_off.len() >= PUT_OFF_MAX {
             self.put_off.remove(0);
         }
-        let reason = "the last repair failed".to_owned();
+        let reason = Reason::LastRepairFailed;
         self.put_off.push(PutOff { of, tries: 0, until: out.at.plus_ms(pause_ms), reason });
     }
 

@@ -11,9 +11,9 @@ use super::tools::Tools;
 use crate::diagnosis;
 use crate::health::{Outcome, Probe, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
-use crate::lifecycle::Slot;
+use crate::lifecycle::{EXTENDED_MS_MAX, Slot};
 use crate::report::chain;
-use crate::runtime::instance::{EndedBy, Instance, StopBy};
+use crate::runtime::instance::{Ended, EndedBy, Instance, StopBy};
 use crate::runtime::logs::{Log, Logger};
 use crate::runtime::notify::{Notification, NotifySocket};
 use crate::runtime::probe::{ProbeResult, Probes, Target};
@@ -100,7 +100,7 @@ pub async fn attend(mut it: Attend) {
             }
             Some(order) = it.orders.recv() => {
                 drop(reports);
-                obey(&mut it, &teller, order).await;
+                obey(&mut it, &teller, order, &mut notes).await;
                 return;
             }
             Some(result) = probed.recv() => {
@@ -127,11 +127,11 @@ pub async fn attend(mut it: Attend) {
                     Notification::Garbage(detail) => {
                         teller.tell(News::Signal(Signal::ReportGarbage { detail: format!("sd_notify: {detail}") })).await;
                     }
+                    Notification::ExtendTimeout(by) => teller.tell(News::Extends(by)).await,
                     Notification::Status(status) => tracing::debug!(slot = %it.slot, status, "status"),
                     Notification::Stranger(pid) => tracing::debug!(slot = %it.slot, pid, "notification of a stranger"),
                     Notification::Reloading
                     | Notification::Stopping
-                    | Notification::ExtendTimeout(_)
                     | Notification::MainPid(_) => {}
                 }
             }
@@ -167,16 +167,17 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
 }
 
 /// The instance is to end: first its queue, where it gets no new connections, then the process.
-async fn obey(it: &mut Attend, teller: &Teller, order: Order) {
+async fn obey(it: &mut Attend, teller: &Teller, order: Order, notes: &mut mpsc::Receiver<Notification>) {
     let Order::Stop { drain } = order;
     if drain {
         drained(&it.traffic, it.slot, &mut it.instance).await;
     }
     let runtime = &it.tools.config.runtime;
     let by = StopBy { signal: runtime.stop_signal, mode: runtime.stop_mode };
-    let ended = it.instance.stop(by, runtime.stop_timeout).await;
+    let (asked, grace) = (Instant::now(), runtime.stop_timeout);
+    let ended = stop(it, teller, by, grace, notes).await;
     if ended.by == EndedBy::Kill {
-        let (slot, after) = (it.slot, runtime.stop_timeout);
+        let (slot, after) = (it.slot, asked.elapsed());
         tracing::warn!(%slot, ?after, "an instance did not finish in time after {}, and was killed", by.signal);
     }
     if ended.tree.survivors > 0 {
@@ -184,6 +185,34 @@ async fn obey(it: &mut Attend, teller: &Teller, order: Order) {
     }
     it.logger.forget(it.instance.id());
     teller.tell(News::Stopped).await;
+}
+
+/// As [`Instance::stop`], with a grace that the instance can put off.
+async fn stop(
+    it: &mut Attend,
+    teller: &Teller,
+    by: StopBy,
+    grace: Duration,
+    notes: &mut mpsc::Receiver<Notification>,
+) -> Ended {
+    if !it.instance.ask_to_finish(by).await {
+        return it.instance.end().await;
+    }
+    let mut until = Instant::now() + grace;
+    let last = until + Duration::from_millis(EXTENDED_MS_MAX);
+    let finished = loop {
+        tokio::select! {
+            () = it.instance.finished(by) => break true,
+            () = tokio::time::sleep_until(until.into()) => break false,
+            Some(note) = notes.recv() => {
+                if let Notification::ExtendTimeout(more) = note {
+                    until = until.max(Instant::now() + more).min(last);
+                    teller.tell(News::Extends(more)).await;
+                }
+            }
+        }
+    };
+    it.instance.end_asked(by, finished).await
 }
 
 /// Waits until nothing waits in the slot's queues, or the instance has ended, or the bound is over.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::input::Input;
+use super::narrate;
 use super::recover::DRAINS;
 use super::shell::{End, Shell};
 use super::slots::lock;
 use super::work;
 use crate::interface::types::{EvolutionId, Role, Version};
-use crate::lifecycle::{Effect, Event, Phase, Plan, Routing, Slot, Step};
+use crate::lifecycle::{Effect, Event, Phase, Plan, Reason, Routing, Slot, Step};
 use crate::nix;
 use crate::report::chain;
 
@@ -78,8 +79,9 @@ impl Shell {
     }
 
     /// Why there is no first version, and what to do about it.
-    fn give_up(&self, reason: &str) -> End {
+    fn give_up(&self, why: &Reason) -> End {
         let slot = Slot::A;
+        let reason = narrate::reason(why);
         if let Some((reason, hint)) = reason.split_once(work::HINT) {
             return End::GaveUp { reason: reason.to_owned(), hint: hint.to_owned() };
         }
@@ -88,7 +90,7 @@ impl Shell {
             Some(probe) => {
                 (format!(" (the last probe: {probe})"), "see what it says, or raise runtime.start_timeout".to_owned())
             }
-            None if reason.ends_with("exit code 0") => {
+            None if matches!(why, Reason::FirstVersionExits { exit } if exit == "exit code 0") => {
                 (String::new(), "the command must stay in the foreground, without a daemon mode; see".to_owned())
             }
             None => (String::new(), "see what it says".to_owned()),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use self::incidents::Incidents;
 use self::trip::Trip;
 pub use self::trip::{EvolutionStep, EvolutionView, STEPS_MAX};
+use super::narrate;
 use super::record::Entry;
 use crate::interface::operations::{HistoryEntry, Phase, ShowKind, ShowReply};
 use crate::interface::types::{
@@ -185,6 +186,7 @@ impl Chronicle {
             | Event::Started { .. }
             | Event::StartFailed { .. }
             | Event::Ready { .. }
+            | Event::Extended { .. }
             | Event::Exited { .. }
             | Event::Stopped { .. }
             | Event::Due(_) => {}
@@ -269,7 +271,7 @@ impl Chronicle {
             }
             Effect::GiveUp { reason } => {
                 if let Some(trip) = &mut self.trip {
-                    trip.note(format!("given up: {reason}"));
+                    trip.note(format!("given up: {}", narrate::reason(reason)));
                 }
             }
             Effect::Record(maintenance) => self.record(seq, at, maintenance),
@@ -458,7 +460,7 @@ fn to_record(id: RecordId, seq: u64, at: Timestamp, maintenance: &Maintenance) -
         validation_id: maintenance.report.clone(),
         action: maintenance.action,
         decided_by: maintenance.decided_by.clone(),
-        reason: maintenance.reason.clone(),
+        reason: narrate::reason(&maintenance.reason),
         from: maintenance.from.clone(),
         to: maintenance.to.clone(),
         at,

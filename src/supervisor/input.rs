@@ -1,5 +1,7 @@
 //! What the supervisor's loop can be told.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::health::Signal;
@@ -61,6 +63,8 @@ pub enum News {
     NotYet(String),
     /// It serves.
     Ready,
+    /// It asks for so much more time to become ready or to end, from now on.
+    Extends(Duration),
     /// Its main process ended without being asked, after so many milliseconds.
     Exited(Exit, u64),
     /// It ended as it was asked, with all its processes.

@@ -218,7 +218,7 @@ fn older(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::logs::{LogError, Logger, pipe, serve};
+    use crate::runtime::logs::{Logger, Memory, pipe, serve};
     use std::fs::File;
     use std::io::Write;
 
@@ -230,31 +230,31 @@ mod tests {
     }
 
     /// An instance that printed this and ended.
-    async fn printed(path: &Path, text: &str) -> Result<Log, LogError> {
+    async fn printed(path: &Path, text: &str) -> Log {
         let (read, write) = pipe().unwrap();
         File::from(write).write_all(text.as_bytes()).unwrap();
         let (ours, theirs) = Logger::connection().unwrap();
         let dir = path.parent().unwrap().to_owned();
         let thread = std::thread::spawn(move || serve(theirs, &dir));
-        let log = Logger::of(ours).resume("1", &read, path, 1000)?;
+        let log = Logger::of(ours).resume("1", &read, Memory::new().unwrap(), path, 1000);
         thread.join().unwrap().unwrap();
-        Ok(log)
+        log
     }
 
     #[tokio::test]
     async fn an_instances_log_is_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        printed(&files.begin("0a-1-a", V1).unwrap(), "panic: one\n").await.unwrap();
-        let second = printed(&files.begin("0a-2-a", V1).unwrap(), "two\n").await.unwrap();
+        printed(&files.begin("0a-1-a", V1).unwrap(), "panic: one\n").await;
+        let second = printed(&files.begin("0a-2-a", V1).unwrap(), "two\n").await;
         assert_eq!(second.recent(), b"two\n");
         // An adopted instance goes on where it was, whatever others printed meanwhile and whatever it forges.
-        printed(&files.begin("0a-3-a", V2).unwrap(), "[rei: the next instance]\n").await.unwrap();
-        let adopted = printed(&files.resume("0a-2-a", V1).unwrap(), "three\n").await.unwrap();
+        printed(&files.begin("0a-3-a", V2).unwrap(), "[rei: the next instance]\n").await;
+        let adopted = printed(&files.resume("0a-2-a", V1).unwrap(), "three\n").await;
         assert_eq!(adopted.recent(), b"two\nthree\n");
         assert_eq!(fs::read(dir.path().join("a.log")).unwrap(), b"two\nthree\n");
         // The same id again is another instance: its journal was removed.
-        let again = printed(&files.begin("0a-1-a", V1).unwrap(), "").await.unwrap();
+        let again = printed(&files.begin("0a-1-a", V1).unwrap(), "").await;
         assert_eq!(again.recent(), b"");
         let all: Vec<_> = files.all().into_iter().map(|kept| fs::read_to_string(kept.path).unwrap()).collect();
         assert!(all.concat().contains("panic: one"), "{all:?}");
@@ -264,10 +264,10 @@ mod tests {
     async fn evidence_is_of_one_version() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        printed(&files.begin("0a-1-a", V1).unwrap(), "of one").await.unwrap();
-        printed(&files.begin("0a-2-a", V2).unwrap(), "of two\n").await.unwrap();
+        printed(&files.begin("0a-1-a", V1).unwrap(), "of one").await;
+        printed(&files.begin("0a-2-a", V2).unwrap(), "of two\n").await;
         let path = files.begin("0a-3-a", V1).unwrap();
-        let log = Arc::new(printed(&path, "and three\n").await.unwrap());
+        let log = Arc::new(printed(&path, "and three\n").await);
         let log = SlotLog::new(log, path, files);
         let tail = |of, bytes| {
             let log = log.clone();

@@ -1,5 +1,6 @@
-//! Who reads what instances print: found at the start, watched, and begun anew when it is lost.
+//! Who reads what instances print: found at the start, watched, and begun anew when it is lost or hangs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,26 +10,63 @@ use std::time::{Duration, Instant};
 use super::input::Input;
 use super::keep::{Kept, Lifeline, Store};
 use super::logfiles::{LogFiles, SlotLog};
-use super::logpipe;
+use super::logpipe::LogPipe;
 use super::paths::Paths;
 use super::shell::Shell;
 use super::slots::{Occupants, Wanted, lock};
 use crate::lifecycle::Slot;
 use crate::report::chain;
-use crate::runtime::logs::{Log, LogError, Logger};
+use crate::runtime::keeper::LOGGER_PREFIX;
+use crate::runtime::logs::{Log, LogError, Logger, Memory, StandIn, Unread, Watch, end_loggers};
 
-/// Names the connection to the logger in the descriptor store, and what is spoken on it: a supervisor that speaks
-/// otherwise starts a logger of its own.
-pub const NAME: &str = "logger/1";
+/// Names the connection to the logger in the descriptor store, and what is spoken on it, the layout of the memory with it: a
+/// supervisor that speaks otherwise starts a logger of its own.
+pub const NAME: &str = "logger/2";
 
 /// The pause before a logger is started again that could not be started, or that has lived no longer than this.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The pause between looks at pipes while one of them fills: the instance may be waiting already.
+const CLOSE_LOOK: Duration = Duration::from_millis(50);
+/// Close looks between which the logger reads nothing of a pipe that fills, until it is taken to hang: a second. A logger that
+/// works reads within milliseconds, or tens of them on a busy machine.
+const FILLS_LOOKS_MAX: u32 = 20;
+/// The same for a pipe in which something waits and that does not fill, looked at once a second: nobody waits for it.
+const WAITS_LOOKS_MAX: u32 = 10;
+
+/// How the logger does.
+pub struct Reading {
+    /// Tells when it is gone.
+    pub lifeline: Lifeline,
+    /// When it was found or started.
+    since: Instant,
+    /// Whether there is none that reads: another one is being started.
+    is_away: bool,
+    /// When pipes are looked at again, if one fills; else it is done once a second.
+    pub look_at: Option<Instant>,
+    /// What earlier looks have found, by instance.
+    watches: BTreeMap<String, Watch>,
+}
+
+impl Reading {
+    /// By a logger that was found or started now.
+    pub fn by(logger: &Logger) -> Self {
+        let lifeline = Lifeline::on(logger.copy().ok());
+        Self { lifeline, since: Instant::now(), is_away: false, look_at: None, watches: BTreeMap::new() }
+    }
+}
 
 /// The logger that an earlier supervisor has left, or a new one.
 ///
 /// # Errors
 /// When there is none and none can be started.
 pub fn open(paths: &Paths, exe: &Path, kept: &mut Kept, store: &Store) -> Result<Logger, LogError> {
+    for (name, _) in kept.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
+        // Of a rei of another version. Its logger was asked to make way when the listeners were taken over.
+        if let Err(error) = lock(store).remove(name) {
+            tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
+        }
+    }
     let at = kept.iter().position(|(name, _)| name == NAME);
     let left = at.map(|at| Logger::of(kept.swap_remove(at).1)).filter(|logger| !logger.is_gone());
     if let Some(logger) = left {
@@ -54,17 +92,13 @@ pub fn keep_logger(logger: &Logger, store: &Store) {
     }
 }
 
-/// Tells when the logger is gone.
-pub fn lifeline(logger: &Logger) -> Lifeline {
-    Lifeline::on(logger.copy().ok())
-}
-
 impl Occupants {
     /// The log of an instance that is started now.
-    pub(super) fn begin_log(&mut self, wanted: &Wanted<'_>, id: &str, pipe: &OwnedFd) -> Result<Arc<Log>, String> {
+    pub(super) fn begin_log(&mut self, wanted: &Wanted<'_>, id: &str, pipe: &LogPipe) -> Result<Arc<Log>, String> {
         let (files, bytes_max) = log_files(wanted);
         let path = files.begin(id, wanted.store_path).map_err(|error| no_file(&error))?;
-        let log = self.logger.read(id, pipe, &path, bytes_max).map_err(|error| chain(&error))?;
+        let memory = pipe.memory.share().map_err(|error| format!("cannot share the memory of its log: {error}"))?;
+        let log = self.logger.read(id, &pipe.read, memory, &path, bytes_max);
         Ok(self.last_log_is(wanted.slot, log, path, files))
     }
 
@@ -74,15 +108,15 @@ impl Occupants {
         &mut self,
         wanted: &Wanted<'_>,
         id: &str,
-        pipe: Option<&OwnedFd>,
+        pipe: Option<(OwnedFd, Memory)>,
     ) -> Result<Arc<Log>, String> {
         let (files, bytes_max) = log_files(wanted);
         let path = files.resume(id, wanted.store_path).map_err(|error| no_file(&error))?;
         let log = match pipe {
-            Some(pipe) => self.logger.resume(id, pipe, &path, bytes_max),
-            None => Log::of_another_logger(id, &path, bytes_max),
+            Some((pipe, memory)) => self.logger.resume(id, &pipe, memory, &path, bytes_max),
+            None => Log::of_another_logger(id, &path, bytes_max).map_err(|error| chain(&error))?,
         };
-        Ok(self.last_log_is(wanted.slot, log.map_err(|error| chain(&error))?, path, files))
+        Ok(self.last_log_is(wanted.slot, log, path, files))
     }
 
     fn last_log_is(&mut self, slot: Slot, log: Log, path: PathBuf, files: LogFiles) -> Arc<Log> {
@@ -104,17 +138,26 @@ fn no_file(error: &io::Error) -> String {
 impl Shell {
     /// The logger is gone. What instances print waits in their pipes for the next one.
     pub(super) fn renew_logger(&mut self) {
-        self.logger_lifeline = Lifeline::on(None);
-        let after = if self.logger_since.elapsed() > RETRY { Duration::ZERO } else { RETRY };
+        self.reading.lifeline = Lifeline::on(None);
+        let after = if self.reading.since.elapsed() > RETRY { Duration::ZERO } else { RETRY };
         tracing::error!("the logger has ended; it is started again");
-        self.start_logger(after);
+        self.start_logger(after, false);
     }
 
-    fn start_logger(&self, after: Duration) {
+    /// Starts another logger. One that may still be there is ended before.
+    fn start_logger(&mut self, after: Duration, end_first: bool) {
+        self.reading.is_away = true;
+        self.reading.look_at = Some(Instant::now() + CLOSE_LOOK);
         let (inputs, paths, exe) = (self.inputs.clone(), self.tools.paths.clone(), self.exe.clone());
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            let started = tokio::task::spawn_blocking(move || start(&paths, &exe)).await;
+            let begin = move || {
+                if end_first {
+                    end_loggers(&paths.logs());
+                }
+                start(&paths, &exe)
+            };
+            let started = tokio::task::spawn_blocking(begin).await;
             // A panic would have been told; the loop is gone only when everything ends.
             if let Ok(started) = started {
                 let _ = inputs.send(Input::Logger(started)).await;
@@ -128,19 +171,50 @@ impl Shell {
         let begun =
             begun.and_then(|new| self.occupants.logger.become_one_with(&new).map_err(|error| error.to_string()));
         if let Err(why) = begun {
-            tracing::error!(why, "no logger: instances wait when their pipes are full");
-            self.start_logger(RETRY);
+            tracing::error!(why, "no logger: what instances print and their pipes do not hold is dropped and counted");
+            self.start_logger(RETRY, false);
             return;
         }
-        self.logger_since = Instant::now();
-        self.logger_lifeline = lifeline(&self.occupants.logger);
+        self.reading = Reading::by(&self.occupants.logger);
         keep_logger(&self.occupants.logger, &self.store);
         for occupant in self.occupants.all() {
-            let name = logpipe::name(&occupant.id);
-            if let Some((_, pipe)) = occupant.kept.iter().find(|(kept, _)| *kept == name) {
+            if let Some(pipe) = occupant.pipe() {
                 self.occupants.logger.read_again(&occupant.log, pipe);
             }
         }
         tracing::info!("a new logger reads what instances print");
+    }
+
+    /// Looks whether what instances print is read. Where it is not, the logger is replaced, and pipes that fill are emptied
+    /// meanwhile, so that no instance waits.
+    pub(super) fn look_at_logs(&mut self) {
+        let mut watches = std::mem::take(&mut self.reading.watches);
+        let (mut fills, mut hangs) = (false, false);
+        for occupant in self.occupants.all() {
+            let Some(pipe) = occupant.pipe() else { continue };
+            let mut watch = watches.remove(&occupant.id).unwrap_or_default();
+            let found = occupant.log.look(pipe, &mut watch, StandIn::Supervisor);
+            self.reading.watches.insert(occupant.id.clone(), watch);
+            fills |= matches!(found, Unread::Fills(_));
+            hangs |= match found {
+                Unread::Nothing => false,
+                Unread::Waits(looks) => looks >= WAITS_LOOKS_MAX,
+                Unread::Fills(looks) => looks >= FILLS_LOOKS_MAX,
+            };
+            if matches!(found, Unread::Fills(looks) if looks >= FILLS_LOOKS_MAX)
+                && let Err(error) = occupant.log.relieve(pipe, StandIn::Supervisor)
+            {
+                tracing::warn!(%error, id = occupant.id, "cannot empty the pipe of its log; it waits when that is full");
+            }
+        }
+        if hangs && !self.reading.is_away {
+            tracing::error!(
+                "the logger does not read what instances print and is replaced; what their pipes do not hold meanwhile is \
+                 dropped and counted"
+            );
+            self.reading.lifeline = Lifeline::on(None);
+            self.start_logger(Duration::ZERO, true);
+        }
+        self.reading.look_at = (fills || self.reading.is_away).then(|| Instant::now() + CLOSE_LOOK);
     }
 }

@@ -1,20 +1,23 @@
-//! The pipes of instances' logs. Their read ends are in the descriptor store too, so that an instance can print while the
-//! supervisor restarts; one pipe is made ahead, so that a crashed instance's successor waits for no answer of the store.
+//! The pipes of instances' logs and the memory that belongs to each. Read ends and memories are in the descriptor store too,
+//! so that an instance can print while the supervisor restarts, and what is dropped meanwhile is counted; one pipe is made
+//! ahead, so that a crashed instance's successor waits for no answer of the store.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::keep::{Kept, Store, keep, keep_copy};
-use crate::runtime::logs;
-
-/// Names pipes in the store.
-pub const PREFIX: &str = "log/";
+use crate::runtime::logs::{self, MEMORY_SUFFIX, Memory, PIPE_PREFIX};
 
 /// The name of the pipe that is made ahead.
 pub const NEXT: &str = "log/next";
 
 /// The name of an instance's pipe.
 pub fn name(id: &str) -> String {
-    format!("{PREFIX}{id}")
+    format!("{PIPE_PREFIX}{id}")
+}
+
+/// The name of the memory of the pipe of this name.
+pub fn memory_name(pipe: &str) -> String {
+    format!("{pipe}{MEMORY_SUFFIX}")
 }
 
 /// A pipe for a new instance.
@@ -23,6 +26,8 @@ pub struct LogPipe {
     pub read: OwnedFd,
     /// Where the instance writes.
     pub write: OwnedFd,
+    /// What is remembered of it.
+    pub memory: Memory,
     /// What the store has of it.
     kept: Kept,
 }
@@ -30,9 +35,16 @@ pub struct LogPipe {
 /// Makes a pipe that the store has under `name`.
 fn make(store: &Store, name: String) -> Result<LogPipe, String> {
     let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
+    let memory = Memory::new().map_err(|error| format!("cannot make the memory of a log: {error}"))?;
     let mut kept = Kept::new();
-    keep(store, name, read.as_fd(), &mut kept);
-    Ok(LogPipe { read, write, kept })
+    keep_both(store, name, read.as_fd(), &memory, &mut kept);
+    Ok(LogPipe { read, write, memory, kept })
+}
+
+/// The memory first: where the store has a pipe under a name, it has its memory as well.
+fn keep_both(store: &Store, name: String, pipe: BorrowedFd<'_>, memory: &Memory, kept: &mut Kept) {
+    keep(store, memory_name(&name), memory.as_fd(), kept);
+    keep(store, name, pipe, kept);
 }
 
 /// The pipe that is made ahead.
@@ -68,24 +80,31 @@ impl LogPipe {
         let mut kept = self.kept;
         if kept.iter().any(|(kept, _)| kept == NEXT) {
             kept.clear();
-            keep(store, name(id), self.read.as_fd(), &mut kept);
+            keep_both(store, name(id), self.read.as_fd(), &self.memory, &mut kept);
         }
         kept
     }
 }
 
-/// The pipe of an instance among what the store kept: under its name, or as the next one, where the supervisor ended
-/// right after the instance began: then it gets its name.
-pub fn kept(id: &str, from: &mut Kept, store: &Store) -> Option<(OwnedFd, Kept)> {
+/// The pipe of an instance among what the store kept, with its memory: under its name, or as the next one, where the
+/// supervisor ended right after the instance began: then it gets its name. A pipe without a memory gets an empty one.
+pub fn kept(id: &str, from: &mut Kept, store: &Store) -> Option<(OwnedFd, Memory, Kept)> {
     let mut take = |name: &str| Some(from.swap_remove(from.iter().position(|(kept, _)| kept == name)?).1);
-    let mut kept = Kept::new();
-    if let Some(read) = take(&name(id)) {
-        keep_copy(name(id), read.as_fd(), &mut kept);
-        return Some((read, kept));
+    let (own, mut kept) = (name(id), Kept::new());
+    if let Some(read) = take(&own) {
+        keep_copy(own.clone(), read.as_fd(), &mut kept);
+        if let Some(memory) = take(&memory_name(&own)) {
+            keep_copy(memory_name(&own), memory.as_fd(), &mut kept);
+            return Some((read, Memory::of(memory), kept));
+        }
+        let memory = Memory::new().ok()?;
+        keep(store, memory_name(&own), memory.as_fd(), &mut kept);
+        return Some((read, memory, kept));
     }
     let read = take(NEXT)?;
-    keep(store, name(id), read.as_fd(), &mut kept);
-    Some((read, kept))
+    let memory = take(&memory_name(NEXT)).map(|memory| Ok(Memory::of(memory))).unwrap_or_else(Memory::new).ok()?;
+    keep_both(store, own, read.as_fd(), &memory, &mut kept);
+    Some((read, memory, kept))
 }
 
 #[cfg(test)]
@@ -96,7 +115,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::BorrowedFd;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
@@ -147,11 +165,15 @@ mod tests {
                 drop(pipe);
             }
             let mut text = String::new();
-            let (read, kept) = kept("7-a", &mut memory.all(), &store).unwrap();
+            let (read, _, kept) = kept("7-a", &mut memory.all(), &store).unwrap();
             File::from(read).read_to_string(&mut text).unwrap();
-            assert_eq!((text.as_str(), &*kept[0].0), ("last words", "log/7-a"), "prepared: {prepared}, named: {named}");
+            let mut names: Vec<&str> = kept.iter().map(|(name, _)| &**name).collect();
+            names.sort_unstable();
+            assert_eq!(text, "last words", "prepared: {prepared}, named: {named}");
+            assert_eq!(names, ["log/7-a", "log/7-a/memory"]);
             // One that was found as the next one has its instance's name now.
             assert_eq!(lock(&memory.0).contains_key("log/7-a"), prepared && !named);
+            assert_eq!(lock(&memory.0).contains_key("log/7-a/memory"), prepared && !named);
         }
     }
 
@@ -169,6 +191,8 @@ mod tests {
         drop(write);
         let (mut stored, mut text) = (memory.all(), String::new());
         File::from(kept("1-a", &mut stored, &store).unwrap().0).read_to_string(&mut text).unwrap();
-        assert_eq!((text.as_str(), stored[0].0.as_str()), ("first", NEXT));
+        let mut names: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        assert_eq!((text.as_str(), names), ("first", vec![NEXT, "log/next/memory"]));
     }
 }

@@ -6,12 +6,13 @@
 //! | `input` | what the loop can be told |
 //! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
 //! | `slots`, `attend`, `logpipe`, `logfiles`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
+//! | `extend` | an instance asks for more time |
 //! | `watch` | monitors and the judgement of the version under trial |
 //! | `sources` | the files of commits in the store |
 //! | `needed` | what may not be swept away |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
-//! | `story` | the log, for a person |
+//! | `story`, `narrate` | the log, for a person; the words for what the lifecycle decides |
 //! | `serve` | the two sockets, opened, and who may use them |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
@@ -30,6 +31,7 @@ mod begin;
 mod carry;
 pub mod chronicle;
 mod clock;
+mod extend;
 mod input;
 mod keep;
 mod logfiles;
@@ -37,6 +39,7 @@ mod logger;
 mod logpipe;
 mod memory;
 mod mend;
+mod narrate;
 mod needed;
 pub mod objects;
 mod operate;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::narrate;
 use super::objects;
 use super::paths::Paths;
 use super::record::Entry;
@@ -254,7 +255,12 @@ impl Shell {
             incident,
             context_digest: current.and_then(|current| current.context.clone()),
             asked_before: self.core.asked_before().cloned().collect(),
-            refused_before: self.core.refused_before(),
+            refused_before: self
+                .core
+                .refused_before()
+                .into_iter()
+                .map(|(id, why)| (id, narrate::reason(&why)))
+                .collect(),
             quarantine: self.core.quarantine().iter().map(|it| (it.tree.clone(), quarantined(it))).collect(),
             at: current.map_or(Timestamp::default(), |current| current.since),
             message,
@@ -387,5 +393,5 @@ impl Shell {
 
 /// Why content must not be built again, for whoever has made it once more.
 fn quarantined(entry: &Quarantined) -> String {
-    format!("these files are in quarantine as {}: {}", entry.candidate, entry.reason)
+    format!("these files are in quarantine as {}: {}", entry.candidate, narrate::reason(&entry.reason))
 }

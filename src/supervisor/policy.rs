@@ -16,7 +16,7 @@ const STABLE: Duration = Duration::from_secs(1);
 /// The pause between looks while a step or the window holds for want of data.
 const RECHECK: Duration = Duration::from_secs(1);
 /// What is added to a bound that another part keeps, so that its own message comes first.
-const GRACE: Duration = Duration::from_secs(30);
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// The policy that a configuration means.
 pub fn policy(config: &Config) -> Policy {

@@ -2,6 +2,7 @@
 //!
 //! | witness | is ahead of the journal when |
 //! |---|---|
+//! | records | some are of another version of rei, which this one does not follow |
 //! | sealed head | it has seen a record that the journal does not have, or another in its place |
 //! | instances | one lives that a record behind the journal's last one started |
 //! | profile | its current generation is higher than any that the journal knows; or the journal has no record |
@@ -57,11 +58,22 @@ pub struct Living {
     pub store_path: Option<String>,
 }
 
+/// Records that another version of rei has written, and that this one does not follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfollowed {
+    /// The first of them; all behind it are of no use.
+    pub first: u64,
+    /// Why it is not followed.
+    pub why: String,
+}
+
 /// What really is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// What the journal says.
     pub told: Told,
+    /// Records at the journal's end that are not followed, and the number of the last.
+    pub unfollowed: Option<(Unfollowed, u64)>,
     /// How the journal stands to its sealed head.
     pub head: Standing,
     /// The profile's current generation.
@@ -132,6 +144,9 @@ pub fn candidate_of(root: &str) -> Option<u64> {
 pub fn reconcile(it: &Facts) -> Verdict {
     let told = &it.told;
     let mut facts = Vec::new();
+    if let Some((Unfollowed { first, why }, last)) = &it.unfollowed {
+        facts.push(format!("records {first} to {last} are of another version of rei, which decides otherwise: {why}"));
+    }
     match it.head {
         Standing::Short { records: 0, sealed } => {
             facts.push(format!("the sealed head has seen record {sealed}, and there is no journal"));
@@ -237,6 +252,7 @@ mod tests {
                 quarantined: vec!["/store/v9".into()],
                 candidates: 3,
             },
+            unfollowed: None,
             head: Standing::Whole,
             current: Some(generation(2)),
             generations: vec![generation(1), generation(2)],
@@ -276,6 +292,7 @@ mod tests {
         }
         let first = Facts {
             told: Told::default(),
+            unfollowed: None,
             head: Standing::NoHead,
             current: None,
             generations: vec![],
@@ -289,7 +306,9 @@ mod tests {
     #[test]
     fn each_witness_alone_is_enough() {
         let nothing = |it: &mut Facts| it.told = Told::default();
-        let ahead: [(&str, Facts); 8] = [
+        let other = Unfollowed { first: 19, why: "record 19 holds a decision".into() };
+        let ahead: [(&str, Facts); 9] = [
+            ("records 19 to 20 are of another", with(|it| it.unfollowed = Some((other, 20)))),
             ("records 21 to 41 are lost", with(|it| it.head = Standing::Short { records: 20, sealed: 41 })),
             ("record 20 is not the one", with(|it| it.head = Standing::Other { seq: 20 })),
             ("record 35 started the instance", with(|it| it.instances.push(living(35, Slot::A, 3)))),

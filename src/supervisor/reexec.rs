@@ -46,13 +46,15 @@ impl Shell {
         self.pending.push_back(Event::Recovered { running, rebooted: false });
     }
 
-    /// Before another supervisor begins: nothing is under way any more, and the store has what lives and no more.
+    /// Before another supervisor begins: nothing is under way any more, the store has what lives and no more, and the state
+    /// is stored. The next program may be of another version, which decides otherwise: it replays nothing of this one.
     pub(super) async fn end_work(&mut self) {
         for (_, handle) in self.working.drain(..) {
             handle.abort();
         }
         tokio::time::sleep(LAST_WORDS).await;
         self.occupants.let_go(&self.store);
+        self.snapshot();
     }
 
     fn exec(&self, handed: &[(String, OwnedFd)]) -> Result<Infallible, std::io::Error> {

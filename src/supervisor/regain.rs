@@ -35,7 +35,7 @@ pub fn listen(
     let before = kept.len();
     if !kept.iter().any(|(name, _)| name == logger::NAME) {
         // It reads the pipes of the instances, and no new supervisor could speak to it.
-        logs::end_lost_loggers(&paths.logs());
+        logs::end_loggers(&paths.logs());
     }
     let refused = regain(setup, table, kept);
     let regained = kept.len() > before;

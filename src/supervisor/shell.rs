@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::clock::Clock;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
+use super::logger::Reading;
 use super::memory;
 use super::mend::{self, Standing};
 use super::record::Entry;
@@ -85,9 +86,7 @@ pub struct Shell {
     pub(super) traffic: Arc<Mutex<Traffic>>,
     pub(super) store: Store,
     pub(super) lifeline: Lifeline,
-    pub(super) logger_lifeline: Lifeline,
-    /// When the logger was found or started.
-    pub(super) logger_since: Instant,
+    pub(super) reading: Reading,
     /// The program, as it was found at the start: a newer one may be in its place.
     pub(super) exe: PathBuf,
     pub(super) alarm: Alarm,
@@ -104,6 +103,8 @@ pub struct Shell {
     pub(super) started_at: Timestamp,
     /// What the last probe of an instance that is not ready said.
     pub(super) not_yet: [Option<String>; 2],
+    /// Until when an instance, by its id, has asked to be waited for.
+    pub(super) extended: [Option<(String, Instant)>; 2],
     /// How the last instance of Active ended.
     pub(super) last_exit: Option<String>,
     /// Who reads the journal for an operator takes one.
@@ -143,7 +144,7 @@ impl Shell {
                 },
                 () = sleep_until(due.map(|(_, at)| at)) => {
                     if let Some((timer, _)) = due {
-                        self.pending.push_back(Event::Due(timer));
+                        self.on_due(timer);
                     }
                 }
                 () = sleep_until(reap_at) => {
@@ -152,7 +153,8 @@ impl Shell {
                 }
                 () = sleep_until(again_at) => {}
                 () = self.lifeline.cut() => self.renew_keeper(Duration::ZERO),
-                () = self.logger_lifeline.cut() => self.renew_logger(),
+                () = self.reading.lifeline.cut() => self.renew_logger(),
+                () = sleep_until(self.reading.look_at) => self.look_at_logs(),
                 () = sleep_until(self.alarm_at), if self.alarm_at.is_some() => self.alarm_at = None,
                 tampering = self.alarm.next(), if self.alarm_at.is_none() => self.on_alarm(tampering),
                 _ = tick.tick() => self.on_tick(),
@@ -233,13 +235,19 @@ impl Shell {
         self.tell(seq, at, &entry);
         self.looks_since_record = 0;
         self.since_snapshot += 1;
-        if self.since_snapshot >= SNAPSHOT_EVERY {
-            self.since_snapshot = 0;
-            if let Err(error) = self.journal.snapshot(&self.core) {
-                tracing::warn!(error = %chain(&error), "cannot write a snapshot; a restart takes longer");
-            }
+        // A restart must not meet the records again that this program does not follow.
+        if self.since_snapshot >= SNAPSHOT_EVERY || matches!(entry.event, Event::Held(_)) {
+            self.snapshot();
         }
         Ok(())
+    }
+
+    /// Stores the state, so that the next start replays only what follows.
+    pub(super) fn snapshot(&mut self) {
+        self.since_snapshot = 0;
+        if let Err(error) = self.journal.snapshot(&self.core) {
+            tracing::warn!(error = %chain(&error), "cannot write a snapshot; a restart takes longer");
+        }
     }
 
     fn on_input(&mut self, input: Input) {
@@ -265,6 +273,7 @@ impl Shell {
                 self.saw(slot, crate::health::Signal::Ready(true));
                 self.pending.push_back(Event::Ready { slot });
             }
+            News::Extends(by) => self.extends(slot, id, by),
             News::NotYet(detail) => self.not_yet[slot.index()] = Some(detail),
             News::Exited(exit, ran_ms) => self.on_exited(slot, exit, ran_ms),
             News::Stopped => self.on_stopped(slot),
@@ -285,6 +294,9 @@ impl Shell {
     fn on_tick(&mut self) {
         self.watch_tick();
         self.signals.feed_watchdog();
+        if self.reading.look_at.is_none() {
+            self.look_at_logs();
+        }
         self.looks_since_mend += 1;
         if self.looks_since_mend >= mend::LOOKS {
             self.looks_since_mend = 0;

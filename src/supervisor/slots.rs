@@ -26,7 +26,7 @@ use crate::report::chain;
 use crate::runtime::instance::Instance;
 use crate::runtime::isolation::Sandbox;
 use crate::runtime::keeper::INSTANCE_PREFIX;
-use crate::runtime::logs::{Log, Logger};
+use crate::runtime::logs::{Log, Logger, PIPE_PREFIX};
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
@@ -171,7 +171,8 @@ impl Occupants {
 
     fn release(&mut self, id: &str) {
         self.table.clear(id);
-        self.released.extend([INSTANCE_PREFIX, logpipe::PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
+        self.released.extend([INSTANCE_PREFIX, PIPE_PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
+        self.released.push(logpipe::memory_name(&logpipe::name(id)));
     }
 
     /// Lets the store forget instances that have ended, and prepares the next start. Their successors were started first:
@@ -215,7 +216,7 @@ impl Occupants {
         let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
-        let log = match self.begin_log(wanted, &id, &pipe.read) {
+        let log = match self.begin_log(wanted, &id, &pipe) {
             Ok(log) => log,
             Err(why) => {
                 self.release(&id);
@@ -348,9 +349,9 @@ impl Occupants {
             Some(fd)
         };
         let (notify, pidfd) = (take(NOTIFY_PREFIX), take(INSTANCE_PREFIX));
-        let pipe = logpipe::kept(id, from, wanted.store).map(|(pipe, of_pipe)| {
+        let pipe = logpipe::kept(id, from, wanted.store).map(|(pipe, memory, of_pipe)| {
             kept.extend(of_pipe);
-            pipe
+            (pipe, memory)
         });
         let adopted = match entry.pid {
             Some(pid) => Instance::adopt(id, pid, entry.start_ticks, &self.trees).map_err(|error| chain(&error)),
@@ -359,7 +360,7 @@ impl Occupants {
         let instance = match adopted {
             Ok(instance) => instance,
             Err(why) => {
-                let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(&pipe)).ok());
+                let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(pipe)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
                 self.release(id);
                 return Err(Gone { why, log });
@@ -370,7 +371,7 @@ impl Occupants {
         {
             keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.resume_log(wanted, id, pipe.as_ref()).map_err(|why| Gone { why, log: None })?;
+        let log = self.resume_log(wanted, id, pipe).map_err(|why| Gone { why, log: None })?;
         let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
@@ -474,7 +475,7 @@ impl Occupants {
     pub fn forget(&mut self, left: Kept) {
         let all = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
         let ours: BTreeSet<&String> = all.chain(self.ahead.kept()).map(|(name, _)| name).collect();
-        let prefixes = [INSTANCE_PREFIX, logpipe::PREFIX, NOTIFY_PREFIX];
+        let prefixes = [INSTANCE_PREFIX, PIPE_PREFIX, NOTIFY_PREFIX];
         let is_instances = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let names = left.into_iter().map(|(name, _)| name);
         self.released.extend(names.filter(|name| is_instances(name) && !ours.contains(name)));
@@ -487,6 +488,12 @@ impl Occupants {
 }
 
 impl Occupant {
+    /// The pipe that it prints to; `None` where another logger has it, of which the store knew nothing.
+    pub fn pipe(&self) -> Option<&OwnedFd> {
+        let name = logpipe::name(&self.id);
+        self.kept.iter().find(|(kept, _)| *kept == name).map(|(_, pipe)| pipe)
+    }
+
     fn stop(&self, drain: bool) -> bool {
         self.orders.try_send(Order::Stop { drain }).is_ok()
     }

@@ -19,7 +19,8 @@ use super::needed::Needed;
 use super::operate::JOURNAL_READERS_MAX;
 use super::paths::Paths;
 use super::policy::policy;
-use super::record::{Divergence, Entry, replay};
+use super::reconcile::Unfollowed;
+use super::record::{Entry, replay};
 use super::reexec;
 use super::regain::listen;
 use super::serve::{Reach, serve};
@@ -80,12 +81,6 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error("cannot use the journal")]
     Journal(#[from] journal::Error),
-    /// The journal does not fit this program.
-    #[error("cannot go on from the journal")]
-    Divergence(#[from] Divergence),
-    /// A snapshot of the journal cannot be read.
-    #[error("the journal's snapshot is not one of this program")]
-    Snapshot(#[source] serde_json::Error),
     /// The instance table cannot be used.
     #[error("cannot use the table of instances")]
     Table(#[from] TableError),
@@ -160,10 +155,6 @@ impl StartError {
             Self::Blueprints(errors) => errors.first().and_then(library::Error::hint),
             Self::File { .. } => Some("set [state] directory in rei.toml to one that you can write".to_owned()),
             Self::Journal(error) => error.hint(),
-            Self::Divergence(error) => Some(error.hint()),
-            Self::Snapshot(_) => {
-                Some("use the rei that wrote it, or remove the journal's snapshots directory".to_owned())
-            }
             Self::Table(error) => error.hint(),
             Self::Nix(error) => error.hint(),
             Self::Sandbox(refusal) => refusal.hint(),
@@ -316,12 +307,16 @@ async fn begin(
     if let Some(cut) = &opened.cut {
         tracing::warn!("{cut}");
     }
-    let state: Lifecycle = match opened.snapshot {
-        Some((_, state)) => serde_json::from_value(state).map_err(StartError::Snapshot)?,
-        None => Lifecycle::default(),
-    };
+    let (since, state) = opened.snapshot.unwrap_or_default();
     let last = opened.records.last().map_or(state.phase_since(), |record| record.at);
-    let core = replay(state, opened.records.iter().map(|record| (record.seq, record.at, &record.body)))?;
+    let replayed = replay(state, opened.records.iter().map(|record| (record.seq, record.at, &record.body)));
+    let understood = opened.records.last().map_or(since, |record| record.seq);
+    let unfollowed = match (&replayed.divergence, &opened.later) {
+        (Some(divergence), _) => Some(Unfollowed { first: divergence.seq, why: divergence.to_string() }),
+        (None, Some(later)) => Some(Unfollowed { first: understood + 1, why: chain(later) }),
+        (None, None) => None,
+    };
+    let core = replayed.state;
     let table = InstanceTable::open(&paths.table())?;
     let clock = Clock::starting(last);
     let trees = Trees::detect().map_err(|source| StartError::File {
@@ -331,7 +326,7 @@ async fn begin(
     })?;
     let (store, mut kept) = keep::open(&paths, exe)?;
     let mut undo = Undo::new(&store, &kept, &table);
-    let reality = witness::look(&config, &paths, &core, &mut journal, &table, &kept)?;
+    let reality = witness::look(&config, &paths, &core, unfollowed, &mut journal, &table, &kept)?;
     let routing = match &reality {
         Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
         None => core.routing(),
@@ -360,8 +355,7 @@ async fn begin(
         listeners: broadcast::channel(EVENTS_BEHIND_MAX).0,
         traffic,
         lifeline: keep::Lifeline::of(&store),
-        logger_lifeline: logger::lifeline(&logger),
-        logger_since: Instant::now(),
+        reading: logger::Reading::by(&logger),
         store,
         exe: exe.to_owned(),
         alarm: alarm.map_err(io("watch"))?,
@@ -375,6 +369,7 @@ async fn begin(
         since_snapshot: 0,
         started_at: clock.now(),
         not_yet: [None, None],
+        extended: [None, None],
         last_exit: None,
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
@@ -398,7 +393,7 @@ async fn begin(
 }
 
 /// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
-fn open_journal(paths: &Paths, meta: &Meta) -> Result<(Journal<Entry>, Opened<Entry>), journal::Error> {
+fn open_journal(paths: &Paths, meta: &Meta) -> Result<(Journal<Entry>, Opened<Entry, Lifecycle>), journal::Error> {
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match Journal::open(&paths.journal(), meta) {
@@ -540,29 +535,37 @@ impl Shell {
         for (_, handle) in self.working.drain(..) {
             handle.abort();
         }
-        let grace = self.tools.config.runtime.stop_timeout + END_GRACE;
+        let mut until = Instant::now() + self.tools.config.runtime.stop_timeout + END_GRACE;
+        let last = until + Duration::from_millis(lifecycle::EXTENDED_MS_MAX);
         for slot in Slot::ALL {
             self.occupants.stop(slot, false);
         }
-        let ended = async {
-            while !self.occupants.is_empty() {
-                let Some(input) = self.received.recv().await else { return };
-                if let Input::Instance { slot, id, news: News::Stopped | News::Exited(..) } = input
-                    && !self.occupants.dismiss(&id)
-                    && self.occupants.id(slot) == Some(&*id)
+        let mut in_time = true;
+        while !self.occupants.is_empty() && in_time {
+            let Ok(input) = tokio::time::timeout_at(until.into(), self.received.recv()).await else {
+                in_time = false;
+                continue;
+            };
+            let Some(Input::Instance { slot, id, news }) = input else { continue };
+            match news {
+                News::Extends(by) => {
+                    until = until.max(Instant::now() + by + END_GRACE).min(last);
+                    // The service manager has a bound as well.
+                    self.signals.notify(&format!("EXTEND_TIMEOUT_USEC={}", (by + END_GRACE).as_micros()));
+                }
+                News::Stopped | News::Exited(..)
+                    if !self.occupants.dismiss(&id) && self.occupants.id(slot) == Some(&*id) =>
                 {
                     self.occupants.remove(slot);
                 }
+                _ => {}
             }
-            self.occupants.leftovers_gone().await;
-        };
-        match tokio::time::timeout(grace, ended).await {
-            Ok(()) => self.occupants.all_ended(),
-            Err(_) => tracing::error!("instances did not end in time"),
         }
-        if let Err(error) = self.journal.snapshot(&self.core) {
-            tracing::warn!(error = chain(&error), "cannot write a snapshot");
+        match in_time && tokio::time::timeout_at(until.into(), self.occupants.leftovers_gone()).await.is_ok() {
+            true => self.occupants.all_ended(),
+            false => tracing::error!("instances did not end in time"),
         }
+        self.snapshot();
         lock(&self.traffic).unlink();
         if let Err(error) = lock(&self.store).finish() {
             tracing::warn!(error = chain(&error), "the keeper did not end");

@@ -1,5 +1,6 @@
 //! What an operator sees.
 
+use super::narrate;
 use super::shell::Shell;
 use crate::interface::operations::{
     self as seen, BudgetStatus, EvolutionStatus, InstanceState, InstanceStatus, ListenStatus, QuarantineEntry, Status,
@@ -46,7 +47,7 @@ impl Shell {
             runtime: runtime.clone(),
             phase: core.phase().into(),
             phase_since: core.phase_since(),
-            waits_for,
+            waits_for: waits_for.as_ref().map(narrate::reason),
             deadline,
             active: core.active().map(|deployed| self.deployed(deployed, Role::Active, active_slot)),
             candidate: candidate.map(|version| {
@@ -69,7 +70,7 @@ impl Shell {
             }),
             attention: match &self.stalled {
                 Some(stalled) => Some(format!("nothing can be decided: {}", stalled.why)),
-                None => core.attention().map(str::to_owned),
+                None => core.attention().map(narrate::reason),
             },
             paused: core.paused(),
             budget: self.budget(),
@@ -162,7 +163,7 @@ impl Shell {
             candidate_id: entry.candidate.clone(),
             tree: entry.tree.clone(),
             store_path: Some(entry.store_path.clone()).filter(|path| !path.is_empty()),
-            reason: entry.reason.clone(),
+            reason: narrate::reason(&entry.reason),
             at: entry.at,
         };
         self.core.quarantine().iter().rev().map(entry).collect()
@@ -181,8 +182,8 @@ fn resident_bytes() -> Option<u64> {
 pub fn line(core: &Lifecycle) -> String {
     let phase = core.phase().name();
     match (core.attention(), core.waits_for().0) {
-        (Some(attention), _) => format!("{phase}: {attention}"),
-        (None, Some(waits_for)) => format!("{phase}: {waits_for}"),
+        (Some(attention), _) => format!("{phase}: {}", narrate::reason(attention)),
+        (None, Some(waits_for)) => format!("{phase}: {}", narrate::reason(&waits_for)),
         (None, None) => phase.to_owned(),
     }
 }
@@ -212,6 +213,7 @@ pub fn describe(event: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Started { slot, instance } => ("instance", format!("slot {slot}: started process {}", instance.pid)),
         Event::StartFailed { slot, reason } => ("instance", format!("slot {slot}: not started: {reason}")),
         Event::Ready { slot } => ("instance", format!("slot {slot}: ready")),
+        Event::Extended { slot, by_ms } => ("instance", format!("slot {slot}: asks for {by_ms} ms more")),
         Event::Exited { slot, exit, ran_ms } => ("instance", format!("slot {slot}: {exit} after {ran_ms} ms")),
         Event::Stopped { slot } => ("instance", format!("slot {slot}: stopped")),
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),

@@ -1,5 +1,6 @@
 //! The log as a story: what a decision means, in lines for a person.
 
+use super::narrate;
 use crate::interface::types::{MaintenanceAction, Verdict};
 use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
 
@@ -50,7 +51,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
                 "the source is at commit {}, which is in quarantine as {} ({}); lift it to try it again",
                 short(rev),
                 entry.candidate,
-                entry.reason
+                narrate::reason(&entry.reason)
             )),
             None => step(format!("the source is at commit {}", short(rev))),
         },
@@ -77,6 +78,9 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         }
         Event::StartFailed { slot, reason } => {
             warning(format!("slot {slot}: {reason}")).filter(|_| core.active().is_some())
+        }
+        Event::Extended { slot, by_ms } => {
+            step(format!("slot {slot}: the instance asks for {} s more", by_ms.div_ceil(1000)))
         }
         Event::PlanFailed { reason, .. } => warning(format!("{}the switch failed: {reason}", evolution())),
         Event::Operator { who: Caller::Operator(who), request } => step(format!("{who} asks: {request:?}")),
@@ -145,7 +149,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
 
 fn record(maintenance: &Maintenance) -> (Weight, String) {
     let evolution = maintenance.evolution.as_ref().map_or_else(String::new, |id| format!("{id}: "));
-    let reason = &maintenance.reason;
+    let reason = narrate::reason(&maintenance.reason);
     let active = maintenance.to.as_ref().map_or("nothing", |version| &version.store_path);
     match maintenance.action {
         MaintenanceAction::Promoted => (Weight::Step, format!("{evolution}promoted, Active is {active}: {reason}")),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::keep::Kept;
 use super::paths::Paths;
-use super::reconcile::{self, Facts, Generation, Living, Told, Verdict};
+use super::reconcile::{self, Facts, Generation, Living, Told, Unfollowed, Verdict};
 use super::record::Entry;
 use super::recover::DRAINS;
 use super::start::StartError;
@@ -59,6 +59,7 @@ pub fn look(
     config: &Config,
     paths: &Paths,
     core: &Lifecycle,
+    unfollowed: Option<Unfollowed>,
     journal: &mut Journal<Entry>,
     table: &InstanceTable,
     kept: &Kept,
@@ -77,8 +78,10 @@ pub fn look(
     let mut known: Vec<String> = generations.iter().map(|it| it.store_path.clone()).collect();
     known.extend(versions_of(core).map(|version| version.store_path.clone()));
     let rows = living_rows(table);
+    let last = journal.last_seq();
     let facts = Facts {
-        told: Told::by(core, journal.last_seq()),
+        told: Told::by(core, unfollowed.as_ref().map_or(last, |it| it.first - 1)),
+        unfollowed: unfollowed.map(|it| (it, last)),
         head: head.clone(),
         current,
         generations,

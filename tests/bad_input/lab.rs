@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,14 +14,17 @@ use nix::sys::signal::Signal;
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::Status;
 
+use crate::common::addresses;
 use crate::common::git::{commit, git, init};
 use crate::common::programs::{can_build, passable, stripped};
 use crate::common::{process, store};
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
 const FACT: Duration = Duration::from_secs(120);
-/// The pause between looks.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between looks: tests that run side by side share the processors with those who look.
+const LOOK: Duration = Duration::from_millis(25);
+/// The pause between looks at the history, for which the supervisor reads its journal.
+const LOOK_BACK: Duration = Duration::from_millis(150);
 /// The bound of one request: a supervisor that switches, restarts or is killed makes nobody wait longer.
 const REQUEST: Duration = Duration::from_secs(10);
 
@@ -49,20 +52,7 @@ pub const CHECKS: &str = r#"{ check, self }: {
 pub struct Lab {
     dir: tempfile::TempDir,
     store: Vec<(OsString, OsString)>,
-    port: TcpListenerPort,
-}
-
-/// A port that was free a moment ago, on an address that no other test of this machine has.
-struct TcpListenerPort(SocketAddr);
-
-impl TcpListenerPort {
-    fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let host = NEXT.fetch_add(1, Ordering::Relaxed) % 250 + 1;
-        let pid = std::process::id() % 250 + 1;
-        let listener = TcpListener::bind(format!("127.77.{pid}.{host}:0")).expect("a free port");
-        Self(listener.local_addr().expect("an address"))
-    }
+    address: SocketAddr,
 }
 
 impl Lab {
@@ -74,7 +64,7 @@ impl Lab {
         let dir = tempfile::Builder::new().prefix("rei-bad-").tempdir().unwrap();
         passable(dir.path());
         let store = store::environment(dir.path(), "sandbox-paths =");
-        let lab = Self { dir, store, port: TcpListenerPort::new() };
+        let lab = Self { dir, store, address: addresses::own() };
         init(&lab.path("repo"));
         std::fs::copy(stripped("unruly").join("unruly"), lab.path("repo/unruly")).unwrap();
         lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
@@ -127,7 +117,7 @@ impl Lab {
              poll = \"1s\"\nstop_timeout = \"2s\"\n{start}{runtime}\n{health}{promotion}\
              [state]\ndirectory = \"{state}\"\n{more}\n",
             repo = self.path("repo").display(),
-            port = self.port.0,
+            port = self.address,
             state = self.path("state").display(),
         );
         std::fs::write(self.path("rei.toml"), text).unwrap();
@@ -142,7 +132,7 @@ impl Lab {
 
     /// Where the service listens.
     pub fn address(&self) -> SocketAddr {
-        self.port.0
+        self.address
     }
 
     /// Runs git in the repository.
@@ -373,12 +363,16 @@ impl Supervisor {
     }
 
     /// Waits for a fact.
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+    pub fn until(&mut self, what: &str, holds: impl FnMut(&mut Self) -> bool) {
+        self.look(what, LOOK, holds);
+    }
+
+    fn look(&mut self, what: &str, pause: Duration, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = Instant::now();
         while !holds(self) {
             assert!(self.is_running(), "rei ended while waiting for {what}:\n{}", self.output());
             assert!(since.elapsed() < FACT, "no {what}; status {:#?}\n{}", self.status(), self.output());
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
         }
     }
 
@@ -391,7 +385,7 @@ impl Supervisor {
     /// Waits for the end of the evolution about a commit: how it ended, and why.
     pub fn verdict_on(&mut self, rev: &str) -> rei::interface::operations::HistoryEntry {
         let mut found = None;
-        self.until(&format!("the end of the evolution to {rev}"), |it| {
+        self.look(&format!("the end of the evolution to {rev}"), LOOK_BACK, |it| {
             let history = it.operator(async |client| client.history(Some(50)).await.unwrap_or_default());
             let wanted = &rev[..12];
             found = history.unwrap_or_default().into_iter().find(|entry| {

@@ -24,6 +24,8 @@ pub fn git(repository: &Path, args: &[&str]) -> String {
 pub fn init(repository: &Path) {
     std::fs::create_dir_all(repository).unwrap();
     git(repository, &["init", "--quiet", "--initial-branch=main"]);
+    // The program of the service is in the tree: to make it smaller would cost more than to copy it.
+    git(repository, &["config", "core.compression", "0"]);
 }
 
 /// Commits the whole tree, also if it is as before; gives the commit.

@@ -21,7 +21,9 @@ pub fn environment(dir: &Path, lines: &str) -> Vec<(OsString, OsString)> {
 /// What makes Nix programs work on a store below `dir`, with these lines in its nix.conf.
 pub fn own(dir: &Path, lines: &str) -> Vec<(OsString, OsString)> {
     std::fs::create_dir_all(dir.join("etc")).unwrap();
-    std::fs::write(dir.join("etc/nix.conf"), format!("build-users-group =\nsubstituters =\n{lines}\n")).unwrap();
+    // What is gone with its test need not outlive a loss of power.
+    let usual = "build-users-group =\nsubstituters =\nfsync-metadata = false\n";
+    std::fs::write(dir.join("etc/nix.conf"), format!("{usual}{lines}\n")).unwrap();
     let mut env = seeing(dir, OsString::new());
     for (name, path) in [
         ("NIX_STORE_DIR", "store"),

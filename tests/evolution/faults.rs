@@ -211,25 +211,32 @@ fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
 }
 
 /// Both versions run, and whoever had which part of the clients has it afterwards.
+fn goes_on_without_supervisor_and_keeper(setup: Setup, phase: Phase) {
+    let Some(mut lab) = Lab::serving(setup) else { return };
+    let load = Load::on(lab.address());
+    let rev = lab.commit("ok 2");
+    lab.until("both versions", |status| status.phase == phase);
+    let before = lab.until_settled();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let keeper = lab.keeper().expect("a keeper");
+    lab.kill();
+    send(keeper, Signal::SIGKILL);
+    load.wait_for_more(40);
+    lab.start();
+    assert_eq!(lab.until_settled(), before, "the same instances");
+    assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+    load.none_lost();
+}
+
 #[test]
-fn without_supervisor_and_keeper_an_evolution_goes_on() {
-    let canary = "canary = [{ share = 0.3, for = \"20s\" }]\nobserve = \"3s\"";
-    // A unix socket cannot be shared.
-    let window = "canary = []\nobserve = \"20s\"";
-    for (unix, promotion, phase) in [(false, canary, Phase::Canary), (true, window, Phase::Observing)] {
-        let Some(mut lab) = Lab::serving(Setup { promotion, unix, udp: !unix, ..Setup::default() }) else { return };
-        let load = Load::on(lab.address());
-        let rev = lab.commit("ok 2");
-        lab.until("both versions", |status| status.phase == phase);
-        let before = lab.until_settled();
-        assert_eq!(before.len(), 2, "{before:?}");
-        let keeper = lab.keeper().expect("a keeper");
-        lab.kill();
-        send(keeper, Signal::SIGKILL);
-        load.wait_for_more(40);
-        lab.start();
-        assert_eq!(lab.until_settled(), before, "the same instances");
-        assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
-        load.none_lost();
-    }
+fn without_supervisor_and_keeper_a_canary_goes_on() {
+    let promotion = "canary = [{ share = 0.3, for = \"20s\" }]\nobserve = \"3s\"";
+    goes_on_without_supervisor_and_keeper(Setup { promotion, udp: true, ..Setup::default() }, Phase::Canary);
+}
+
+/// A unix socket cannot be shared.
+#[test]
+fn without_supervisor_and_keeper_a_window_goes_on() {
+    let promotion = "canary = []\nobserve = \"20s\"";
+    goes_on_without_supervisor_and_keeper(Setup { promotion, unix: true, ..Setup::default() }, Phase::Observing);
 }

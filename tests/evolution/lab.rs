@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +12,7 @@ use nix::unistd::Pid;
 use rei::interface::client::{Operation, OperationsClient};
 use rei::interface::operations::{HistoryEntry, InstanceState, Phase, Status};
 
+use crate::common::addresses;
 use crate::common::git::{commit, git, init};
 use crate::common::process::{self, Process};
 use crate::common::programs::{can_build, passable, stripped};
@@ -21,8 +21,10 @@ use crate::ledger::Ledger;
 
 /// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
 const FACT: Duration = Duration::from_secs(120);
-/// The pause between looks.
-const LOOK: Duration = Duration::from_millis(10);
+/// The pause between looks: tests that run side by side share the processors with those who look.
+const LOOK: Duration = Duration::from_millis(25);
+/// The pause between looks at the history, for which the supervisor reads its journal.
+const LOOK_BACK: Duration = Duration::from_millis(150);
 
 /// The flake of the service: what a version does is told by a file beside it.
 const FLAKE: &str = r#"{
@@ -72,14 +74,6 @@ pub struct Lab {
     udp: Option<SocketAddr>,
     supervisor: Option<Child>,
     runtime: tokio::runtime::Runtime,
-    /// Whether processes of the service may be left: a test has taken their supervisor away.
-    _alone: MutexGuard<'static, ()>,
-}
-
-/// One lab at a time: what is slow because others build beside it is no finding.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lab {
@@ -89,19 +83,14 @@ impl Lab {
         if !can_build() {
             return None;
         }
-        let alone = alone();
         let dir = tempfile::Builder::new().prefix("rei-lab-").tempdir().unwrap();
         passable(dir.path());
-        let address = if setup.unix {
-            Address::Unix(dir.path().join("service.sock"))
-        } else {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            Address::Tcp(listener.local_addr().expect("an address"))
-        };
-        let udp = setup.udp.then(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let own = addresses::own();
+        let address = if setup.unix { Address::Unix(dir.path().join("service.sock")) } else { Address::Tcp(own) };
+        let udp = setup.udp.then_some(own);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let store = store::environment(dir.path(), "sandbox-paths =");
-        let lab = Self { dir, store, address, udp, supervisor: None, runtime, _alone: alone };
+        let lab = Self { dir, store, address, udp, supervisor: None, runtime };
         init(&lab.path("repo"));
         std::fs::copy(stripped("served").join("served"), lab.path("repo/served")).unwrap();
         let system = format!("{}-linux", std::env::consts::ARCH);
@@ -273,7 +262,11 @@ impl Lab {
     }
 
     /// Waits for a fact.
-    pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub fn wait_for<T>(&mut self, what: &str, find: impl FnMut(&mut Self) -> Option<T>) -> T {
+        self.look_for(what, LOOK, find)
+    }
+
+    fn look_for<T>(&mut self, what: &str, pause: Duration, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
             if let Some(found) = find(self) {
@@ -285,14 +278,14 @@ impl Lab {
                 panic!("rei ended ({status}) while waiting for {what}\n{}", self.output());
             }
             assert!(since.elapsed() < FACT, "no {what}; {:#?}\n{}", self.status(), self.output());
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
         }
     }
 
     /// Waits for the end of the evolution to a commit.
     pub fn verdict_on(&mut self, rev: &str) -> HistoryEntry {
         let rev = rev[..12].to_owned();
-        self.wait_for(&format!("end of the evolution to {rev}"), |lab| {
+        self.look_for(&format!("end of the evolution to {rev}"), LOOK_BACK, |lab| {
             let history = lab.ask(async |client| client.history(Some(50)).await).ok()?;
             history.into_iter().find(|entry| entry.finished_at.is_some() && entry.summary.contains(&rev))
         })

@@ -16,6 +16,9 @@ const LOG_BYTES: u64 = 1 << 20;
 const SETUP: Setup =
     Setup { runtime: "", health: "", promotion: "", more: "log = \"1MiB\"", unix: false, udp: false, first: "" };
 
+/// A log with room for a note and whatever follows it.
+const ROOM: Setup = Setup { more: "log = \"64MiB\"", ..SETUP };
+
 fn size(log: &Path) -> u64 {
     std::fs::metadata(log).map_or(0, |log| log.len())
 }
@@ -109,4 +112,65 @@ fn a_service_prints_and_answers_after_its_supervisor_was_killed_and_after_the_ke
     prints_and_answers(&mut lab);
     let now = loggers(&lab);
     assert!(lost.len() == 1 && now.len() == 1 && lost != now, "{lost:?} {now:?}");
+}
+
+/// What nobody has read is missing in the log, and that is said: there, and to an operator. Gives how much it is.
+fn more_is_missing(lab: &mut Lab, than: u64) -> u64 {
+    let dropped = lab.wait_for("an operator to be told", |lab| {
+        lab.status()?.active?.instances.first()?.log_dropped_bytes.filter(|dropped| *dropped > than)
+    });
+    let log = lab.path("state/logs/a.log");
+    lab.wait_for("the log to say it", |_| {
+        let text = std::fs::read_to_string(&log).ok()?;
+        let note = |line: &str| {
+            let (bytes, why) = line.strip_prefix("[rei: ")?.split_once(" bytes dropped here: ")?;
+            Some((bytes.parse::<u64>().ok()?, why == "the logger did not read them]"))
+        };
+        let notes: Vec<_> = text.lines().filter_map(note).collect();
+        let told: u64 = notes.iter().map(|(bytes, _)| bytes).sum();
+        (told >= dropped && notes.iter().any(|(_, unread)| *unread)).then_some(())
+    });
+    dropped
+}
+
+#[test]
+fn a_logger_that_reads_nothing_is_replaced_and_the_service_does_not_wait_for_it() {
+    let Some(mut lab) = Lab::serving(ROOM) else { return };
+    let before = lab.until_settled();
+    let first = logger(&lab).expect("a logger");
+    send(first, Signal::SIGSTOP);
+    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    lab.wait_for("another logger", |lab| logger(lab).filter(|pid| *pid != first && !is_alive(first)));
+    more_is_missing(&mut lab, 0);
+    // One that reads nothing of little is replaced as well, and nothing of that is missing.
+    let (second, log) = (logger(&lab).expect("a logger"), lab.path("state/logs/a.log"));
+    send(second, Signal::SIGSTOP);
+    assert_eq!(ask(lab.address(), "/say/1000").expect("the service goes on"), "said 1000 bytes");
+    lab.wait_for("it in the log", |_| std::fs::read_to_string(&log).ok()?.ends_with("said 1000 bytes\n").then_some(()));
+    lab.wait_for("the end of the one that hung", |_| (!is_alive(second)).then_some(()));
+    assert_eq!(lab.until_settled(), before);
+}
+
+#[test]
+fn a_service_prints_and_answers_if_supervisor_and_logger_are_both_away() {
+    let Some(mut lab) = Lab::serving(ROOM) else { return };
+    let before = lab.until_settled();
+    // The one hangs, the other is gone.
+    lab.signal(Signal::SIGSTOP);
+    send(logger(&lab).expect("a logger"), Signal::SIGKILL);
+    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    lab.signal(Signal::SIGCONT);
+    let mut dropped = more_is_missing(&mut lab, 0);
+    // The one is gone, the other hangs; both are gone.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        // In this order: the kernel lets a stopped process go on whose parent ends.
+        lab.kill();
+        send(logger(&lab).expect("a logger"), signal);
+        for _ in 0..2 {
+            assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+        }
+        lab.start();
+        assert_eq!(lab.until_settled(), before);
+        dropped = more_is_missing(&mut lab, dropped);
+    }
 }

@@ -1,11 +1,13 @@
 //! End to end, on real Nix: a supervisor, a service, its commits, its clients, and everything that can go wrong between
 //! them. See `lab` for what a test has.
 
+mod another;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
 mod datagrams;
 mod deadlines;
+mod extend;
 mod faults;
 mod kills;
 mod lab;

@@ -18,11 +18,13 @@ const RECORDS: u64 = 50_000;
 /// Adds so many records to a journal that nobody writes: an operator pauses and resumes.
 fn grow(directory: &Path) {
     let meta = Meta { runtime: "served".into(), created: Timestamp::default() };
-    let (mut journal, opened) = Journal::<Entry>::open(directory, &meta).unwrap();
-    let state = opened.snapshot.map_or_else(Lifecycle::default, |(_, state)| serde_json::from_value(state).unwrap());
+    let (mut journal, opened) = Journal::<Entry>::open::<Lifecycle>(directory, &meta).unwrap();
+    let state = opened.snapshot.map_or_else(Lifecycle::default, |(_, state)| state);
     let at = opened.records.last().map_or(state.phase_since(), |record| record.at);
     let records = opened.records.iter().map(|record| (record.seq, record.at, &record.body));
-    let mut core = replay(state, records).unwrap();
+    let replayed = replay(state, records);
+    assert_eq!(replayed.divergence, None);
+    let mut core = replayed.state;
     for number in 0..RECORDS {
         let request = if number % 2 == 0 { Request::Pause } else { Request::Resume };
         let event = Event::Operator { who: Caller::Operator("ada".into()), request };

@@ -1,11 +1,19 @@
 //! Another program in the same process.
 
+use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rei::interface::operations::Phase;
+use nix::fcntl::{Flock, FlockArg};
+use rei::interface::client::OperationsClient;
+use rei::interface::operations::{Phase, Status, Trust};
 use rei::interface::types::MaintenanceAction;
+use rei::journal::{Reader, Record};
+use rei::lifecycle::Event;
+use rei::supervisor::record::Entry;
 
+use crate::another;
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
@@ -15,8 +23,8 @@ fn owner_of_environment(pid: u32) -> u32 {
 }
 
 /// A supervisor whose program is a file of the lab, and that file: an upgrade of rei replaces it.
-fn by_a_program_of_its_own() -> Option<(Lab, PathBuf)> {
-    let mut lab = Lab::new(Setup::default())?;
+fn by_a_program_of_its_own(setup: Setup) -> Option<(Lab, PathBuf)> {
+    let mut lab = Lab::new(setup)?;
     let program = lab.path("rei");
     std::fs::copy(Lab::program(), &program).unwrap();
     lab.start_by(lab.rei_at(&program));
@@ -24,44 +32,106 @@ fn by_a_program_of_its_own() -> Option<(Lab, PathBuf)> {
     Some((lab, program))
 }
 
+/// Puts a program in the place of the one that runs, and lets the supervisor become it.
+fn replace(lab: &mut Lab, program: &Path, by: &Path) -> Status {
+    let (next, before) = (lab.path("rei-next"), lab.status().unwrap());
+    std::fs::copy(by, &next).unwrap();
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&next, program).unwrap();
+    lab.ask(async |client| client.reexec().await).unwrap();
+    let status = lab.until("the new program", |status| status.supervisor.started_at > before.supervisor.started_at);
+    assert_eq!(status.supervisor.pid, before.supervisor.pid);
+    assert_eq!(status.phase, before.phase, "the phase stays");
+    status
+}
+
+/// Holds the profile as another program would, so that a switch lasts until this is dropped.
+fn hold_profile(lab: &Lab) -> Flock<File> {
+    let lock = File::create(lab.path("state/profiles/served.lock")).unwrap();
+    Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap()
+}
+
 #[test]
-fn a_new_program_in_the_same_process_loses_nothing() {
-    let Some((mut lab, program)) = by_a_program_of_its_own() else { return };
+fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
+    let setup = Setup {
+        promotion: "mode = \"approve\"\ncanary = [{ share = 0.3, for = \"3s\" }]\nobserve = \"4s\"",
+        ..Setup::default()
+    };
+    let Some((mut lab, program)) = by_a_program_of_its_own(setup) else { return };
     let (pid, keeper) = (lab.pid(), lab.keeper());
     let load = Load::on(lab.address());
-    let replace = |lab: &mut Lab, started: rei::time::Timestamp| {
-        let next = lab.path("rei-next");
-        std::fs::copy(Lab::program(), &next).unwrap();
-        std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::rename(&next, &program).unwrap();
-        lab.ask(async |client| client.reexec().await).unwrap();
-        lab.until("the new program", |status| status.supervisor.started_at > started)
+    let mut is_another = false;
+    let mut switched = 0;
+    let mut switch = |lab: &mut Lab| {
+        is_another = !is_another;
+        switched += 1;
+        let by = if is_another { another::program().to_owned() } else { Lab::program() };
+        let status = replace(lab, &program, &by);
+        let version = if is_another { another::VERSION } else { env!("CARGO_PKG_VERSION") };
+        assert_eq!(status.supervisor.version, version);
+        let waits = status.waits_for.unwrap_or_default();
+        assert_eq!(waits.contains("other words"), is_another && !waits.is_empty(), "{waits}");
     };
 
-    // In Steady.
-    let (before, status) = (lab.until_settled(), lab.status().unwrap());
-    let status = replace(&mut lab, status.supervisor.started_at);
-    assert_eq!((status.supervisor.pid, lab.pid(), lab.keeper()), (pid, pid, keeper));
-    assert_eq!(lab.until_settled(), before);
-
-    // In each phase of an evolution.
-    let rev = lab.commit("ok 2");
-    let mut started = status.supervisor.started_at;
-    for phase in [Phase::Building, Phase::Validating, Phase::Canary, Phase::Observing] {
-        lab.until(&phase.to_string(), |status| status.phase == phase);
-        let status = replace(&mut lab, started);
-        assert_eq!(status.phase, phase);
-        started = status.supervisor.started_at;
+    let before = lab.until_settled();
+    switch(&mut lab);
+    assert_eq!((lab.pid(), lab.keeper(), lab.until_settled()), (pid, keeper, before));
+    // Each phase is left to the other program: in the second evolution in the other direction.
+    for behaviour in ["ok 2", "ok 3"] {
+        let rev = lab.commit(behaviour);
+        for phase in [Phase::Building, Phase::Validating, Phase::AwaitingApproval, Phase::Canary] {
+            let status = lab.until(&phase.to_string(), |status| status.phase == phase);
+            switch(&mut lab);
+            if phase == Phase::AwaitingApproval {
+                let id = status.evolution.expect("an evolution waits").id.0;
+                lab.ask(async |client| client.approve(id).await).unwrap();
+            }
+        }
+        // The profile has its generation by then.
+        lab.until("a share", |status| status.candidate.as_ref().is_some_and(|candidate| candidate.share > 0.0));
+        let held = hold_profile(&lab);
+        lab.until("Promoting", |status| status.phase == Phase::Promoting);
+        switch(&mut lab);
+        drop(held);
+        lab.until("Observing", |status| status.phase == Phase::Observing);
+        switch(&mut lab);
+        if behaviour == "ok 3" {
+            let held = hold_profile(&lab);
+            let rollback = std::thread::spawn({
+                let path = lab.path("state/control.sock");
+                move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    // The connection ends with the program that was asked.
+                    let _ = runtime.block_on(async { OperationsClient::connect(path).await?.rollback(None).await });
+                }
+            });
+            lab.until("RollingBack", |status| status.phase == Phase::RollingBack);
+            switch(&mut lab);
+            switch(&mut lab);
+            drop(held);
+            rollback.join().unwrap();
+        }
+        let wanted = if behaviour == "ok 3" { MaintenanceAction::RolledBack } else { MaintenanceAction::Promoted };
+        assert_eq!(lab.verdict_on(&rev).action, Some(wanted));
+        lab.until("Steady", |status| status.phase == Phase::Steady);
+        switch(&mut lab);
     }
-    assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
-    lab.until("Steady", |status| status.phase == Phase::Steady);
     lab.until_settled();
     assert_eq!((lab.pid(), lab.keeper()), (pid, keeper));
     let tally = load.none_lost();
-    println!("{} requests, 0 failed, with 5 programs in one process", tally.answers.len());
-    let ledger = lab.ledger();
-    assert!(ledger.recoveries().iter().all(|(before, after)| before == after), "{:?}", ledger.recoveries());
-    assert_eq!(ledger.recoveries().len(), 5);
+    println!("{} requests, 0 failed, with {switched} changes of the program", tally.answers.len());
+    // Neither follows all that the other decided, so this journal is read and not replayed.
+    let mut recoveries = 0;
+    let counted = Reader::open(&lab.path("state/journal")).unwrap().records(1, |record: Record<Entry>| {
+        recoveries += usize::from(matches!(record.body.event, Event::Recovered { .. }));
+        ControlFlow::Continue(())
+    });
+    counted.expect("a sound journal");
+    assert_eq!(recoveries, switched);
+    // The words of both are read by each.
+    let said: Vec<String> =
+        lab.ask(async |client| client.history(None).await).unwrap().into_iter().map(|it| it.summary).collect();
+    assert!(said.iter().any(|summary| summary.contains("other words")), "{said:?}");
 
     // Nothing of the same user may look into the process: it is root's, whoever runs it.
     assert_eq!(owner_of_environment(pid), 0);
@@ -70,6 +140,33 @@ fn a_new_program_in_the_same_process_loses_nothing() {
     for pid in active.values() {
         assert_eq!(rei::process::stat(*pid).map(|stat| stat.parent), Some(lab.pid()));
     }
+}
+
+#[test]
+fn what_another_version_decided_and_was_killed_over_is_held() {
+    let Some((mut lab, program)) = by_a_program_of_its_own(Setup::default()) else { return };
+    let load = Load::on(lab.address());
+    replace(&mut lab, &program, another::program());
+    let rev = lab.commit("ok 2");
+    assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
+    lab.until("Steady", |status| status.phase == Phase::Steady);
+    let before = lab.until_settled();
+    lab.kill();
+    lab.start();
+    let status = lab.until("Held", |status| status.phase == Phase::Held);
+    let attention = status.attention.unwrap();
+    assert!(attention.contains("are of another version of rei, which decides otherwise"), "{attention}");
+    assert_eq!(status.active.unwrap().version.rev, rev, "what runs serves on");
+    assert_eq!(lab.until_settled(), before);
+    lab.ask(async |client| client.settle(Trust::Reality, None).await).unwrap();
+    lab.until("Steady", |status| status.phase == Phase::Steady && status.attention.is_none());
+    // What is settled stays so: the records are not met again.
+    lab.kill();
+    lab.start();
+    let status = lab.until("an answer", |_| true);
+    assert_eq!((status.phase, status.active.unwrap().version.rev), (Phase::Steady, rev));
+    assert_eq!(lab.until_settled(), before);
+    load.none_lost();
 }
 
 #[test]
@@ -91,7 +188,7 @@ fn a_supervisor_that_leaves_takes_nothing_with_it() {
 
 #[test]
 fn a_program_that_cannot_be_run_changes_nothing() {
-    let Some((mut lab, program)) = by_a_program_of_its_own() else { return };
+    let Some((mut lab, program)) = by_a_program_of_its_own(Setup::default()) else { return };
     let load = Load::on(lab.address());
     let before = lab.until_settled();
     std::fs::remove_file(&program).unwrap();

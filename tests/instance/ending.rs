@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use rei::config::StopMode;
 use rei::process;
 use rei::runtime::instance::{EndedBy, Instance, StopBy};
-use rei::runtime::logs::{self, Logger};
+use rei::runtime::logs::{self, Logger, Memory};
 use rei::runtime::usage::UsageMeter;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, Start, path_variable, until};
@@ -244,7 +244,7 @@ async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     let dir = lab.dir.path().to_owned();
     let thread = std::thread::spawn(move || logs::serve(theirs, &dir).unwrap());
     let logger = Logger::of(ours);
-    let log = logger.read("flood", &read, &lab.path("log"), 1 << 20).unwrap();
+    let log = logger.read("flood", &read, Memory::new().unwrap(), &lab.path("log"), 1 << 20);
     let start = Start { env: path_variable(), output: Some(write.as_fd()), ..Start::default() };
     let script = "yes flood | head -c 60000000; echo; echo the end";
     let mut instance = lab.start("flood", Path::new("/bin/sh"), &["-c", script], &start);

@@ -25,6 +25,8 @@ pub struct Owner {
     pub failure: Mutex<Option<OperationsError>>,
     pub history_summary: Mutex<String>,
     pub shown: Mutex<Option<ShowReply>>,
+    /// When it was started, if not when the sample was.
+    pub started_at: Mutex<Option<rei::time::Timestamp>>,
     pub events: broadcast::Sender<MonitorEvent>,
 }
 
@@ -35,6 +37,7 @@ impl Owner {
             failure: Mutex::default(),
             history_summary: Mutex::default(),
             shown: Mutex::default(),
+            started_at: Mutex::default(),
             events: broadcast::channel(EVENTS_BEHIND_MAX).0,
         })
     }
@@ -51,7 +54,9 @@ impl Owner {
 
 impl Operations for Owner {
     async fn status(&self) -> Result<Status, OperationsError> {
-        self.did("status".into()).map(|()| shapes::status())
+        let mut status = shapes::status();
+        status.supervisor.started_at = self.started_at.lock().unwrap().unwrap_or(status.supervisor.started_at);
+        self.did("status".into()).map(|()| status)
     }
 
     async fn monitor(&self) -> Result<broadcast::Receiver<MonitorEvent>, OperationsError> {
@@ -149,7 +154,8 @@ pub struct Served {
     pub owner: Arc<Owner>,
     pub path: PathBuf,
     _directory: tempfile::TempDir,
-    task: JoinHandle<()>,
+    /// What serves.
+    pub task: JoinHandle<()>,
 }
 
 impl Drop for Served {

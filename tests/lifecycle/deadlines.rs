@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use rei::interface::types::MaintenanceAction;
-use rei::lifecycle::{CanaryStage, CanaryStep, Event, OnInconclusive, Phase, Policy, Slot, Standby, Timer};
+use rei::lifecycle::{
+    CanaryStage, CanaryStep, EXTENDED_MS_MAX, Event, OnInconclusive, Phase, Policy, Slot, Standby, Timer,
+};
 use rei::time::Timestamp;
 
 use crate::desk::Desk;
@@ -80,6 +82,60 @@ fn what_nobody_was_there_to_keep_gets_its_time_once() {
     desk.now = desk.now.plus_ms(SECOND / 2);
     desk.crash(false);
     assert_eq!(desk.core.timers()[&Timer::Phase].at, deadline);
+}
+
+/// A candidate whose process starts.
+fn in_preparation() -> Desk {
+    let mut desk = Desk::serving(usual());
+    desk.push("t2");
+    desk.builds("t2", "t2");
+    desk.judged(rei::interface::types::Verdict::Pass);
+    assert!(matches!(desk.core.phase(), Phase::Canary { stage: CanaryStage::Preparing }));
+    desk
+}
+
+fn deadline(desk: &Desk) -> Timestamp {
+    desk.core.timers()[&Timer::Phase].at
+}
+
+#[test]
+fn an_instance_puts_off_the_deadline_of_its_own_start_from_its_word_on() {
+    let mut desk = in_preparation();
+    let (first, ask) = (deadline(&desk), |slot, by_ms| Event::Extended { slot, by_ms });
+    // Four seconds: the stop of what was there, and the start.
+    desk.later(3 * SECOND);
+    desk.tell(ask(Slot::B, SECOND / 2));
+    assert_eq!(deadline(&desk), first, "it never comes nearer");
+    desk.tell(ask(Slot::A, 60 * SECOND));
+    assert_eq!(deadline(&desk), first, "Active is not what is waited for");
+    desk.tell(ask(Slot::B, 2 * SECOND));
+    assert_eq!(deadline(&desk), desk.now.plus_ms(2 * SECOND));
+    // It keeps a supervisor's end as well.
+    desk.crash(false);
+    desk.later(SECOND);
+    desk.tell(ask(Slot::B, 3 * SECOND));
+    let put_off = deadline(&desk);
+    assert_eq!(put_off, desk.now.plus_ms(3 * SECOND));
+    desk.later(3 * SECOND);
+    assert!(!matches!(desk.core.phase(), Phase::Canary { .. }), "no word came in time");
+}
+
+#[test]
+fn an_instance_that_asks_for_ever_is_let_go_and_one_that_is_ready_asks_in_vain() {
+    let mut desk = in_preparation();
+    let first = deadline(&desk);
+    while matches!(desk.core.phase(), Phase::Canary { .. }) {
+        desk.tell(Event::Extended { slot: Slot::B, by_ms: 300 * SECOND });
+        assert!(deadline(&desk).ms_since(first) <= EXTENDED_MS_MAX);
+        desk.later(100 * SECOND);
+    }
+    assert!(desk.now.ms_since(first) >= EXTENDED_MS_MAX, "it has its time");
+    let mut desk = in_canary();
+    let before = desk.core.clone();
+    for slot in Slot::ALL {
+        desk.tell(Event::Extended { slot, by_ms: 300 * SECOND });
+    }
+    assert_eq!(desk.core, before);
 }
 
 proptest! {

@@ -26,7 +26,8 @@ impl World {
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
     }
 
-    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done.
+    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done. If it asks for time, a
+    /// deadline comes later, and that is all.
     pub fn instance_asks_in_vain(&self) -> bool {
         let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
         let more = [Request::Pause, Request::Resume, Request::Lift { content }];
@@ -35,7 +36,15 @@ impl World {
             let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };
             core.step(NOW, event).is_empty()
         });
-        did_nothing && core == self.core
+        did_nothing && core == self.core && self.only_waits(core)
+    }
+
+    fn only_waits(&self, mut core: Lifecycle) -> bool {
+        let is_later = |effect: &Effect| matches!(effect, Effect::SetTimer { timer: Timer::Phase, .. });
+        let mut ask = |slot| core.step(NOW, Event::Extended { slot, by_ms: 60_000 }).iter().all(is_later);
+        let waits = ask(Slot::A) && ask(Slot::B);
+        let stands = |core: &Lifecycle| (core.phase(), core.active().cloned(), core.routing(), core.active_slot());
+        waits && stands(&core) == stands(&self.core) && Slot::ALL.iter().all(|at| core.slot(*at) == self.core.slot(*at))
     }
 
     /// I4: every phase but the resting ones has a deadline.

@@ -59,6 +59,7 @@ impl World {
             Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
         });
         let facts = Facts {
+            unfollowed: None,
             told: Told {
                 active: slot.zip(self.core.active().map(generation)),
                 ..Told::by(&self.core, u64::from(backup))

@@ -1,7 +1,9 @@
 //! The same agent is not asked the same twice, whatever lies between.
 
 use rei::interface::types::{MaintenanceAction, Verdict};
-use rei::lifecycle::{Caller, Event, Fault, Lifecycle, Phase, Policy, Question, Request, Standby, TRIED_MAX, Tried};
+use rei::lifecycle::{
+    Caller, Event, Fault, Lifecycle, Phase, Policy, Question, Reason, Request, Standby, TRIED_MAX, Tried,
+};
 
 use crate::desk::Desk;
 use crate::world::policy;
@@ -42,6 +44,14 @@ fn known(desk: &Desk) -> Vec<String> {
     desk.core.asked_before().flat_map(told).collect()
 }
 
+/// What a judge said.
+fn text(reason: &Reason) -> &str {
+    match reason {
+        Reason::Text(text) => text,
+        data => panic!("{data:?}"),
+    }
+}
+
 #[test]
 fn what_was_answered_and_came_to_a_verdict_is_known_to_later_evolutions_and_supervisors() {
     let mut desk = Desk::serving(usual());
@@ -64,7 +74,8 @@ fn what_was_answered_and_came_to_a_verdict_is_known_to_later_evolutions_and_supe
     desk.judged(Verdict::Fail);
     next(&mut desk);
     assert_eq!(known(&desk), ["q1 evo_0002", "q2 evo_0003"]);
-    let told: Vec<String> = desk.core.refused_before().into_iter().map(|(of, why)| format!("{of}: {why}")).collect();
+    let told: Vec<String> =
+        desk.core.refused_before().into_iter().map(|(of, why)| format!("{of}: {}", text(&why))).collect();
     assert_eq!(told, ["evo_0003: unit"]);
     // A repair of another incident is not told, but the same question is the same.
     desk.fails(Fault::Maker);
@@ -150,7 +161,7 @@ fn what_is_remembered_is_bounded() {
         next(&mut desk);
     }
     assert!(known(&desk).len() <= TRIED_MAX * 32);
-    let told: usize = desk.core.refused_before().iter().map(|(_, why)| why.len()).sum();
+    let told: usize = desk.core.refused_before().iter().map(|(_, why)| text(why).len()).sum();
     assert!(told <= TRIED_MAX * 2048, "{told}");
     let knows = |number: usize| known(&desk).iter().any(|it| it.starts_with(&format!("{number}-")));
     assert!(!knows(0) && knows(2 * TRIED_MAX - 1), "the oldest leaves first");

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use rei::runtime::keeper::{
     ALONE_MAX, FDS_MAX, FdStore, INSTANCE_PREFIX, Keeper, StoreError, SystemdStore, keeper_main,
 };
+use rei::runtime::logs;
 use rei::runtime::traffic::{Adoption, Routing, Slot, Traffic};
 
 use crate::support::*;
@@ -258,6 +259,52 @@ fn a_keeper_that_nobody_needs_ends() {
     instance.kill().unwrap();
     instance.wait().unwrap();
     wait_for(|| !path.exists(), || {});
+}
+
+#[test]
+fn what_an_instance_prints_is_read_by_the_keeper_if_nobody_else_does() {
+    let mut kept = Kept::start();
+    let mut instance = start(Command::new("sleep").arg("1000"));
+    let (read, write) = logs::pipe().unwrap();
+    let memory = logs::Memory::new().unwrap();
+    let pipe = format!("{}1", logs::PIPE_PREFIX);
+    let keeper = kept.keeper();
+    keeper.store(&format!("{INSTANCE_PREFIX}1"), pidfd(&instance).as_fd()).unwrap();
+    keeper.store(&format!("{pipe}{}", logs::MEMORY_SUFFIX), memory.as_fd()).unwrap();
+    keeper.store(&pipe, read.as_fd()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let logger = |pipe: &OwnedFd| {
+        let (ours, theirs) = logs::Logger::connection().unwrap();
+        let of_thread = dir.path().to_owned();
+        let thread = thread::spawn(move || logs::serve(theirs, &of_thread).unwrap());
+        let logger = logs::Logger::of(ours);
+        let log = logger.read("1", pipe, memory.share().unwrap(), &dir.path().join("log"), 64 << 20);
+        (logger, log, thread)
+    };
+    // The supervisor is gone, and there is no logger.
+    kept.keeper = None;
+    let line = [&[b'x'; 99][..], b"\n"].concat();
+    let mut write = fs::File::from(write);
+    let printed = 50_000;
+    let printing = thread::spawn(move || {
+        (0..printed).for_each(|_| write.write_all(&line).unwrap());
+        write
+    });
+    wait_for(|| printing.is_finished(), || {});
+    let mut write = printing.join().unwrap();
+    let (logger, log, thread) = logger(&read);
+    write.write_all(b"the end\n").unwrap();
+    wait_for(|| log.recent().ends_with(b"the end\n"), || {});
+    // All of it is in the log or counted, and the log says where it is missing.
+    drop((write, logger));
+    thread.join().unwrap();
+    let (text, stats) = (fs::read_to_string(dir.path().join("log")).unwrap(), log.stats());
+    assert!(stats.dropped_bytes > 3_000_000, "{stats:?}");
+    let note = format!("\n[rei: {} bytes dropped here: the logger did not read them]\n", stats.dropped_bytes);
+    assert!(text.starts_with(&note), "{:?}", text.get(..200));
+    assert_eq!((text.len() - note.len()) as u64 + stats.dropped_bytes, printed * 100 + 8);
+    instance.kill().unwrap();
+    instance.wait().unwrap();
 }
 
 #[test]

@@ -24,7 +24,8 @@ use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::unistd::{ForkResult, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::find;
-use super::store::{INSTANCE_PREFIX, check_name};
+use super::reader::{Others, Reader};
+use super::store::{INSTANCE_PREFIX, LOGGER_PREFIX, check_name};
 use super::wire::{self, FDS_MAX, PACKET_FDS_MAX, Packet};
 use crate::poll::is_ready;
 
@@ -80,8 +81,8 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     let key = new_key()?;
     let Some(lock) = take_place(&path, &key)? else { return Ok(None) };
     let (listener, inode) = listen_at(&path)?;
-    let (clients, entries) = (Vec::new(), Vec::new());
-    Ok(Some(Server { path, lock, key, listener, inode, alone, clients, entries }))
+    let (clients, entries, reader) = (Vec::new(), Vec::new(), Reader::new());
+    Ok(Some(Server { path, lock, key, listener, inode, alone, clients, entries, reader }))
 }
 
 /// Takes the lock of a place and leaves the key there; `None` if another keeper has it.
@@ -193,6 +194,7 @@ struct Server {
     alone: Duration,
     clients: Vec<Client>,
     entries: Vec<Entry>,
+    reader: Reader,
 }
 
 struct Client {
@@ -225,6 +227,7 @@ impl Server {
             } else if alone_since.elapsed() >= self.alone {
                 return self.end();
             }
+            self.read_logs();
             let (new, clients, ended) = self.wait(alone_since)?;
             if ASKED_FOR_FILES.swap(false, Ordering::Relaxed)
                 && let Err(error) = self.restore()
@@ -257,9 +260,10 @@ impl Server {
     /// Waits for a new client, a packet or an instance's end: whether somebody knocks, which clients, which instances.
     fn wait(&self, alone_since: Instant) -> io::Result<(bool, Vec<usize>, Vec<String>)> {
         let living = || self.entries.iter().filter(|entry| entry.lives);
-        let timeout = if self.clients.is_empty() && living().next().is_none() {
-            let left = self.alone.saturating_sub(alone_since.elapsed()) + Duration::from_millis(1);
-            Some(TimeSpec::from(left))
+        let timeout = if living().next().is_some() {
+            Some(self.reader.pause())
+        } else if self.clients.is_empty() {
+            Some(self.alone.saturating_sub(alone_since.elapsed()) + Duration::from_millis(1))
         } else {
             None
         };
@@ -267,7 +271,7 @@ impl Server {
         let mut fds = vec![watch(self.listener.as_fd())];
         fds.extend(self.clients.iter().map(|client| watch(client.connection.as_fd())));
         fds.extend(living().map(|entry| watch(entry.fd.as_fd())));
-        match ppoll(&mut fds, timeout, Some(SigSet::empty())) {
+        match ppoll(&mut fds, timeout.map(TimeSpec::from), Some(SigSet::empty())) {
             Err(Errno::EINTR) => return Ok((false, Vec::new(), Vec::new())),
             result => result?,
         };
@@ -276,6 +280,22 @@ impl Server {
         let clients = clients.iter().enumerate().filter(|(_, fd)| ready(fd)).map(|(index, _)| index).collect();
         let ended = living().zip(instances).filter(|(_, fd)| ready(fd)).map(|(entry, _)| entry.name.clone()).collect();
         Ok((ready(&fds[0]), clients, ended))
+    }
+
+    /// Reads what instances print, if it is time for it and nobody else does.
+    fn read_logs(&mut self) {
+        if !self.reader.pause().is_zero() || !self.entries.iter().any(|entry| entry.lives) {
+            return;
+        }
+        let gone = |entry: &Entry| is_ready(entry.fd.as_fd(), PollFlags::empty()).unwrap_or(false);
+        let has_logger = self.entries.iter().any(|entry| entry.name.starts_with(LOGGER_PREFIX) && !gone(entry));
+        let others = match self.clients.iter().any(|client| client.known) {
+            true => Others::Supervisor,
+            false if has_logger => Others::Logger,
+            false => Others::Nobody,
+        };
+        let entries: Vec<_> = self.entries.iter().map(|entry| (&*entry.name, entry.fd.as_fd())).collect();
+        self.reader.look(&entries, others);
     }
 
     /// Why it cannot end, apart from `asking` clients; `None` if nobody needs it.

@@ -6,6 +6,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// Names that start with this belong to pidfds of instances: as long as one of them lives, the keeper stays.
 pub const INSTANCE_PREFIX: &str = "instance/";
 
+/// Names that start with this belong to connections to the logger: one that hangs up has lost it.
+pub const LOGGER_PREFIX: &str = "logger/";
+
 /// The longest name, in bytes; systemd's bound.
 const NAME_BYTES_MAX: usize = 255;
 

@@ -11,7 +11,8 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 
 use super::files;
-use super::memory::{LogStats, MEMORY_BYTES, Memory};
+use super::memory::{LogStats, MEMORY_BYTES, Memory, StandIn};
+use super::relief::{Unread, Watch, relieve};
 use super::server::{FORGET, READ};
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire;
@@ -96,27 +97,23 @@ impl Logger {
         act(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has an instance's pipe read into `path` and `path.1`, together at most `bytes_max`. A pipe of this instance that is
-    /// read already goes on being read. A logger that has just died does not hold this up: the next one is asked again.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn read(&self, id: &str, pipe: &impl AsFd, path: &Path, bytes_max: u64) -> Result<Log, LogError> {
-        let log = Log::new(id, path, bytes_max)?;
+    /// Has an instance's pipe read into its memory and into `path` and `path.1`, together at most `bytes_max`. A pipe of this
+    /// instance that is read already goes on being read. A logger that has just died does not hold this up: the next one is
+    /// asked again.
+    pub fn read(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
+        let log = Log { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, elsewhere: false };
         self.read_again(&log, pipe);
-        Ok(log)
+        log
     }
 
-    /// As [`Logger::read`], for an instance that an earlier supervisor started: where the logger does not know it, what is
-    /// in its file is what it printed last.
-    ///
-    /// # Errors
-    /// As [`Logger::read`].
-    pub fn resume(&self, id: &str, pipe: &impl AsFd, path: &Path, bytes_max: u64) -> Result<Log, LogError> {
-        let log = Log::new(id, path, bytes_max)?;
-        log.memory.begin_with(&files::tail_of(path, MEMORY_BYTES)).map_err(LogError::Memory)?;
-        self.read_again(&log, pipe);
-        Ok(log)
+    /// As [`Logger::read`], for an instance that an earlier supervisor started: where its memory is empty, what is in its
+    /// file is what it printed last.
+    pub fn resume(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
+        if memory.is_empty() {
+            // Without it the file has the words.
+            let _ = memory.begin_with(&files::tail_of(path, MEMORY_BYTES));
+        }
+        self.read(id, pipe, memory, path, bytes_max)
     }
 
     /// Has the pipe of a log read that another logger has read.
@@ -151,17 +148,27 @@ pub struct Log {
 }
 
 impl Log {
-    fn new(id: &str, path: &Path, bytes_max: u64) -> Result<Self, LogError> {
-        let memory = Memory::new().map_err(LogError::Memory)?;
-        Ok(Self { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, elsewhere: false })
-    }
-
     /// The log of an instance whose pipe a logger has that this supervisor does not know: it goes on writing the file.
     ///
     /// # Errors
     /// When there is no memory for it.
     pub fn of_another_logger(id: &str, path: &Path, bytes_max: u64) -> Result<Self, LogError> {
-        Ok(Self { elsewhere: true, ..Self::new(id, path, bytes_max)? })
+        let memory = Memory::new().map_err(LogError::Memory)?;
+        Ok(Self { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, elsewhere: true })
+    }
+
+    /// Looks whether anybody reads the pipe of this log.
+    pub fn look(&self, pipe: &impl AsFd, watch: &mut Watch, by: StandIn) -> Unread {
+        watch.look(pipe.as_fd(), &self.memory, by)
+    }
+
+    /// Empties the pipe of this log, if it is filling, so far that the instance can go on. Gives the bytes that were
+    /// dropped; they are counted.
+    ///
+    /// # Errors
+    /// When it is no pipe.
+    pub fn relieve(&self, pipe: &impl AsFd, by: StandIn) -> io::Result<u64> {
+        relieve(pipe.as_fd(), &self.memory, by)
     }
 
     /// The last bytes that the instance printed, from memory: at most [`super::MEMORY_BYTES`].

@@ -1,4 +1,5 @@
-//! A logger that no store leads to any more makes way for the next one: two readers of one pipe would tear its lines.
+//! A logger that no store leads to any more, or that hangs, makes way for the next one: two readers of one pipe would tear
+//! its lines.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -39,10 +40,11 @@ pub(super) fn is_asked() -> bool {
     MAKES_WAY.load(Ordering::Relaxed)
 }
 
-/// Ends the loggers that write below `directory`. Blocks for a second at most for each.
+/// Ends the loggers that write below `directory`. Blocks for a second at most for each: one that hangs, or that somebody has
+/// stopped, is killed then.
 ///
-/// Only for a start that found no connection to a logger: nobody else speaks to them then.
-pub fn end_lost_loggers(directory: &Path) {
+/// Only for a supervisor that is about to have another one.
+pub fn end_loggers(directory: &Path) {
     let directory = directory.as_os_str().as_encoded_bytes();
     for stat in process::all().into_iter().filter(|stat| !stat.is_zombie()) {
         let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", stat.pid)).unwrap_or_default();
@@ -62,7 +64,7 @@ pub fn end_lost_loggers(directory: &Path) {
             poll::wait(&mut [PollFd::new(logger.as_fd(), PollFlags::POLLIN)], ANSWER_MAX).is_ok_and(|ready| ready > 0)
         };
         if !(0..SIGNALS_MAX).any(ended) {
-            tracing::warn!(pid = stat.pid, "an old logger does not leave its logs, and is killed");
+            tracing::warn!(pid = stat.pid, "a logger does not leave its logs, and is killed");
             let _ = pidfd::signal(&logger, Signal::SIGKILL);
         }
     }

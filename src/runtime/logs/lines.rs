@@ -11,8 +11,8 @@ pub const BURST_BYTES: u64 = 8 << 20;
 /// The longest line, in bytes.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// The end of a flood that is kept, in bytes: its last lines say why it was, and often why the instance ended.
-const FLOOD_END_BYTES: usize = LINE_BYTES_MAX;
+/// The end that is kept of what was too much, in bytes: its last lines say why it was, and often why the instance ended.
+pub(super) const FLOOD_END_BYTES: usize = LINE_BYTES_MAX;
 
 /// The lines of one instance.
 pub(super) struct Lines {
@@ -50,6 +50,15 @@ impl Lines {
     /// Bytes that are dropped, as things stand.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped + self.behind
+    }
+
+    /// What is to be kept in the place of bytes that are missing, if there are any.
+    pub(super) fn miss(&mut self, bytes: u64, why: &str) -> Vec<u8> {
+        if bytes == 0 {
+            return Vec::new();
+        }
+        self.column = 0;
+        note(bytes, why).into_bytes()
     }
 
     /// What is to be kept of a flood that is over: how much was dropped, and its end.

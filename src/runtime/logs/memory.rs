@@ -1,17 +1,20 @@
-//! The last that an instance printed, and what became of the rest: a file in memory that the logger writes and the
-//! supervisor reads. It is there as long as one of them is.
+//! The last that an instance printed, and what became of the rest: a file in memory that logger, supervisor and keeper
+//! share. It belongs to the instance's pipe, and is there as long as one of them is.
 //!
-//! | bytes | what |
-//! |---|---|
-//! | 0 to 63 | the [`Head`] |
-//! | from 64 | a ring of [`MEMORY_BYTES`] |
+//! | bytes | what | who writes it |
+//! |---|---|---|
+//! | 0 to 63 | the [`Head`] | the logger |
+//! | 64 to 71 | bytes that the supervisor read in the logger's place, and dropped | the supervisor |
+//! | 72 to 79 | bytes that the keeper read in the logger's place, and dropped | the keeper |
+//! | 80 to 87 | bytes of the instance that the disk has taken or refused | the logger's thread that writes files |
+//! | from 128 | a ring of [`MEMORY_BYTES`] | the logger |
 //!
-//! There is one writer. `turn` is odd while it writes, so that a reader knows what it has read in halves.
+//! Each part has one writer. `turn` is odd while the logger writes, so that a reader knows what it has read in halves.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -21,6 +24,12 @@ pub const MEMORY_BYTES: usize = 64 << 10;
 
 const HEAD_BYTES: usize = 64;
 
+/// Where the count of what the disk has taken or refused is.
+const SETTLED_AT: u64 = 80;
+
+/// Where the ring begins, behind the head and the counts of others, in bytes.
+const RING_AT: usize = 128;
+
 /// How often a reader tries to read what is not being written. A logger that is stopped in the middle is not waited for.
 const READ_TRIES: u32 = 64;
 
@@ -29,10 +38,34 @@ const READ_TRIES: u32 = 64;
 pub struct LogStats {
     /// Bytes that the instance printed.
     pub read_bytes: u64,
-    /// Bytes of those that are not in the files: too fast for the log or for the disk, or the disk refused them.
+    /// Bytes of those that are not in the files: too fast for the log or for the disk, or the disk refused them, or the
+    /// logger did not read them.
     pub dropped_bytes: u64,
     /// What the disk said the last time, when it refused.
     pub write_error: Option<String>,
+}
+
+/// Who reads a pipe in the logger's place, and drops what it reads. Each has a count of its own: no two processes write
+/// one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandIn {
+    /// The supervisor, until another logger is there.
+    Supervisor,
+    /// The keeper, while there is no supervisor, or one that does nothing.
+    Keeper,
+}
+
+impl StandIn {
+    const ALL: [Self; 2] = [Self::Supervisor, Self::Keeper];
+
+    /// Where its count is.
+    fn at(self) -> u64 {
+        let nth = match self {
+            Self::Supervisor => 0,
+            Self::Keeper => 1,
+        };
+        (HEAD_BYTES + 8 * nth) as u64
+    }
 }
 
 /// What is known of the log.
@@ -47,11 +80,24 @@ pub(super) struct Head {
     pub(super) errno: u64,
     /// 1 when all writers are gone and all they wrote is read.
     finished: u64,
+    /// Bytes that others dropped in the logger's place and that are among `read_bytes` and `dropped_bytes` already.
+    joined: u64,
+    /// Bytes that were given to the thread that writes files.
+    pub(super) given_bytes: u64,
 }
 
 impl Head {
     fn bytes(self) -> [u8; HEAD_BYTES] {
-        let words = [self.turn, self.written, self.read_bytes, self.dropped_bytes, self.errno, self.finished];
+        let words = [
+            self.turn,
+            self.written,
+            self.read_bytes,
+            self.dropped_bytes,
+            self.errno,
+            self.finished,
+            self.joined,
+            self.given_bytes,
+        ];
         let mut bytes = [0; HEAD_BYTES];
         for (room, word) in bytes.chunks_exact_mut(8).zip(words) {
             room.copy_from_slice(&word.to_le_bytes());
@@ -72,28 +118,96 @@ impl Head {
             dropped_bytes: word(3),
             errno: word(4),
             finished: word(5),
+            joined: word(6),
+            given_bytes: word(7),
         }
     }
 }
 
 /// The memory of one log.
 #[derive(Debug)]
-pub(super) struct Memory(File);
+pub struct Memory(File);
 
 impl Memory {
     /// An empty one.
-    pub(super) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When descriptors or memory have run out.
+    pub fn new() -> io::Result<Self> {
         let fd = memfd_create(c"rei-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let file = File::from(fd);
-        file.set_len((HEAD_BYTES + MEMORY_BYTES) as u64)?;
+        file.set_len((RING_AT + MEMORY_BYTES) as u64)?;
         let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(size))?;
         Ok(Self(file))
     }
 
     /// One that came from another process.
-    pub(super) fn of(fd: OwnedFd) -> Self {
+    pub fn of(fd: OwnedFd) -> Self {
         Self(File::from(fd))
+    }
+
+    /// The same memory, for another owner.
+    ///
+    /// # Errors
+    /// When descriptors have run out.
+    pub fn share(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Whether both are one memory.
+    fn is(&self, other: &Self) -> bool {
+        let which = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
+        which(&self.0) == which(&other.0)
+    }
+
+    /// Whether no logger has put anything in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.head().written == 0
+    }
+
+    /// Counts bytes that were read in the logger's place, and dropped. Nobody else counts for the same stand-in.
+    pub(super) fn count_dropped(&self, by: StandIn, bytes: u64) {
+        self.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
+    }
+
+    fn dropped_by(&self, by: StandIn) -> u64 {
+        self.word(by.at())
+    }
+
+    /// Bytes of the instance that the disk has taken or refused.
+    pub(super) fn settled(&self) -> u64 {
+        self.word(SETTLED_AT)
+    }
+
+    /// Tells how many bytes the disk has taken or refused by now. Nobody else tells it.
+    pub(super) fn settle(&self, bytes: u64) {
+        self.set_word(SETTLED_AT, bytes);
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let mut word = [0; 8];
+        // It is in memory and has this size.
+        let _ = self.0.read_exact_at(&mut word, at);
+        u64::from_le_bytes(word)
+    }
+
+    fn set_word(&self, at: u64, word: u64) {
+        let _ = self.0.write_all_at(&word.to_le_bytes(), at);
+    }
+
+    fn dropped_by_all(&self) -> u64 {
+        StandIn::ALL.into_iter().map(|by| self.dropped_by(by)).fold(0, u64::saturating_add)
+    }
+
+    /// A number that changes when somebody reads the pipe whom `by` stands in for: the logger, and for the keeper the
+    /// supervisor as well.
+    pub(super) fn progress(&self, by: StandIn) -> u64 {
+        let logger = self.head().read_bytes;
+        match by {
+            StandIn::Supervisor => logger,
+            StandIn::Keeper => logger.wrapping_add(self.dropped_by(StandIn::Supervisor)),
+        }
     }
 
     /// Puts in what was printed before, while nobody else has it.
@@ -114,8 +228,8 @@ impl Memory {
         let mut bytes = vec![0; written.min(capacity) as usize];
         let from = if written > capacity { written % capacity } else { 0 };
         let (old, new) = bytes.split_at_mut(((capacity - from) as usize).min(written as usize));
-        let _ = self.0.read_exact_at(old, HEAD_BYTES as u64 + from);
-        let _ = self.0.read_exact_at(new, HEAD_BYTES as u64);
+        let _ = self.0.read_exact_at(old, RING_AT as u64 + from);
+        let _ = self.0.read_exact_at(new, RING_AT as u64);
         bytes
     }
 
@@ -137,9 +251,11 @@ impl Memory {
     pub(super) fn stats(&self) -> LogStats {
         let head = self.head();
         let error = i32::try_from(head.errno).ok().filter(|errno| *errno != 0);
+        // What the logger does not know of yet.
+        let more = self.dropped_by_all().saturating_sub(head.joined);
         LogStats {
-            read_bytes: head.read_bytes,
-            dropped_bytes: head.dropped_bytes,
+            read_bytes: head.read_bytes + more,
+            dropped_bytes: head.dropped_bytes + more,
             write_error: error.map(|errno| io::Error::from_raw_os_error(errno).to_string()),
         }
     }
@@ -171,12 +287,34 @@ impl Recorder {
         Self { memory, head }
     }
 
-    /// Goes on in another memory.
+    /// Goes on in another memory. What others dropped is to be joined before.
     pub(super) fn move_to(&mut self, memory: Memory) {
+        if self.memory.is(&memory) {
+            return;
+        }
         let bytes = self.memory.recent();
         self.memory = memory;
-        self.head.written = 0;
+        (self.head.written, self.head.joined) = (0, 0);
         self.put(&bytes);
+    }
+
+    /// The bytes that others have dropped in the logger's place since this was asked last. From now on they are among
+    /// `read_bytes`, and the caller has them among `dropped_bytes`.
+    pub(super) fn join_dropped(&mut self) -> u64 {
+        let all = self.memory.dropped_by_all();
+        let more = all.saturating_sub(self.head.joined);
+        self.head.joined = all;
+        self.head.read_bytes += more;
+        more
+    }
+
+    /// Bytes that an earlier logger has read and that neither the disk has taken nor anybody has counted: it was killed.
+    /// The caller has them among `dropped_bytes` from now on.
+    pub(super) fn join_lost(&mut self) -> u64 {
+        let settled = self.memory.settled();
+        let lost = self.head.given_bytes.saturating_sub(settled);
+        self.head.given_bytes = settled;
+        lost
     }
 
     /// What is known, to be changed; it is told with the next [`Recorder::put`] or [`Recorder::tell`].
@@ -192,8 +330,8 @@ impl Recorder {
         let bytes = &bytes[bytes.len().saturating_sub(MEMORY_BYTES)..];
         let at = (self.head.written % MEMORY_BYTES as u64) as usize;
         let (here, again) = bytes.split_at((MEMORY_BYTES - at).min(bytes.len()));
-        self.write(HEAD_BYTES + at, here);
-        self.write(HEAD_BYTES, again);
+        self.write(RING_AT + at, here);
+        self.write(RING_AT, again);
         self.head.written += bytes.len() as u64;
         self.head.turn += 1;
         self.write(0, &self.head.bytes());
@@ -256,6 +394,32 @@ mod tests {
         recorder.put(b"and more\n");
         assert!(memory.recent().ends_with(b"aathe end\nand more\n"));
         assert_eq!((memory.recent().len(), memory.stats().read_bytes), (MEMORY_BYTES, 9));
+    }
+
+    #[test]
+    fn what_others_drop_is_counted_once_by_whoever_reads_next() {
+        let (memory, mut recorder) = both();
+        recorder.head().read_bytes = 10;
+        recorder.put(b"0123456789");
+        let (keeper, supervisor) = (StandIn::Keeper, StandIn::Supervisor);
+        let before = [keeper, supervisor].map(|by| memory.progress(by));
+        memory.count_dropped(keeper, 5);
+        assert_eq!([keeper, supervisor].map(|by| memory.progress(by)), before, "its own reading is no progress");
+        memory.count_dropped(supervisor, 2);
+        assert_ne!(memory.progress(keeper), before[0]);
+        assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7), "before a logger knows of it");
+        assert_eq!(recorder.join_dropped(), 7);
+        recorder.head().dropped_bytes += 7;
+        // One that dies before it has told leaves it to the next.
+        let mut next = Recorder::of(memory.share().unwrap());
+        assert_eq!(next.join_dropped(), 7);
+        next.head().dropped_bytes += 7;
+        next.tell();
+        assert_eq!((next.join_dropped(), Recorder::of(memory.share().unwrap()).join_dropped()), (0, 0));
+        assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7));
+        let other = Memory::new().unwrap();
+        next.move_to(other.share().unwrap());
+        assert_eq!((other.stats().read_bytes, other.stats().dropped_bytes), (17, 7));
     }
 
     #[test]

@@ -19,9 +19,9 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::handover;
-use super::lines::{Lines, note};
+use super::lines::{FLOOD_END_BYTES, Lines, note};
 use super::memory::{Memory, Recorder};
-use super::writer::{Piece, Refused, Writer};
+use super::writer::{Account, Piece, Writer};
 use crate::runtime::keeper::wire::{self, Packet};
 
 /// Read a pipe: the text is the instance, its file and the bound of it in bytes, a line each; the descriptors are the
@@ -126,11 +126,14 @@ struct Source {
     bytes_max: u64,
     lines: Lines,
     memory: Recorder,
-    refused: Arc<Refused>,
-    /// Bytes that were dropped before, by an earlier logger, and because too much waited for the disk.
+    account: Arc<Account>,
+    /// Bytes that were dropped before or by others, and because too much waited for the disk.
     dropped: u64,
     /// Those of them that the file does not tell of yet.
     untold: u64,
+    /// What came last of that which the disk was too slow for: the file gets it once there is room, as the last lines say
+    /// why there were so many.
+    late: Vec<u8>,
     /// When something was read last.
     read_at: Instant,
 }
@@ -215,6 +218,11 @@ impl Server {
         if let Some(known) = self.logs.iter_mut().find(|log| log.id == id) {
             // The next supervisor asks for what is read already: it gets what the first one would have.
             (known.path, known.bytes_max) = (path, bytes_max);
+            let missed = known.missed();
+            known.keep(&missed, &self.writer);
+            if let Ok(shared) = memory.share() {
+                known.account.move_to(shared);
+            }
             known.memory.move_to(memory);
             if known.pipe.is_none() {
                 known.memory.finish();
@@ -229,20 +237,26 @@ impl Server {
         if fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
             return;
         }
+        let Ok(account) = memory.share().map(Account::of) else { return };
         let mut memory = Recorder::of(memory);
-        let dropped = memory.head().dropped_bytes;
-        self.logs.push(Source {
+        let lost = memory.join_lost();
+        let dropped = memory.head().dropped_bytes + lost;
+        let mut source = Source {
             id: id.to_owned(),
             pipe: Some(File::from(pipe)),
             path,
             bytes_max,
             lines: Lines::new(),
             memory,
-            refused: Arc::default(),
+            account: Arc::new(account),
             dropped,
             untold: 0,
+            late: Vec::new(),
             read_at: Instant::now(),
-        });
+        };
+        let told = source.lines.miss(lost, "the logger was killed before they were written");
+        source.keep(&told, &self.writer);
+        self.logs.push(source);
     }
 
     fn forget(&mut self, id: &str) {
@@ -275,16 +289,27 @@ impl Source {
 
     fn take(&mut self, bytes: &[u8], writer: &Writer) -> Found {
         self.read_at = Instant::now();
+        let mut kept = self.missed();
         self.memory.head().read_bytes += bytes.len() as u64;
-        let kept = self.lines.take(bytes, self.read_at);
+        kept.extend(self.lines.take(bytes, self.read_at));
         self.keep(&kept, writer);
         if self.lines.is_behind() { Found::Flood } else { Found::Lines }
     }
 
+    /// What is to be said of bytes that others have read, and dropped, while the logger did not read.
+    fn missed(&mut self) -> Vec<u8> {
+        let bytes = self.memory.join_dropped();
+        self.dropped += bytes;
+        self.lines.miss(bytes, "the logger did not read them")
+    }
+
     fn keep(&mut self, lines: &[u8], writer: &Writer) {
         if !lines.is_empty() && !self.write(lines, writer) {
-            self.dropped += lines.len() as u64;
-            self.untold += lines.len() as u64;
+            self.late.extend_from_slice(lines);
+            let too_much = self.late.len().saturating_sub(FLOOD_END_BYTES);
+            self.late.drain(..too_much);
+            self.dropped += too_much as u64;
+            self.untold += too_much as u64;
         }
         self.count();
         self.memory.put(lines);
@@ -292,15 +317,20 @@ impl Source {
 
     /// Whether the file does not tell yet what is missing.
     fn is_behind(&self) -> bool {
-        self.lines.is_behind() || self.untold > 0
+        self.lines.is_behind() || self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        self.untold > 0 || !self.late.is_empty()
     }
 
     /// Tells what is missing, and keeps the end of a flood.
     fn catch_up(&mut self, writer: &Writer) {
         self.read_at = Instant::now();
-        let kept = self.lines.catch_up();
+        let mut kept = self.missed();
+        kept.extend(self.lines.catch_up());
         self.keep(&kept, writer);
-        if self.untold > 0 {
+        if self.is_late() {
             self.write(&[], writer);
         }
     }
@@ -314,27 +344,35 @@ impl Source {
 
     /// Gives lines to the writer; `false` when it has too much already.
     fn write(&mut self, lines: &[u8], writer: &Writer) -> bool {
+        // From a whole line on, where there is one, if something before it is missing.
+        let whole = self.late.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let cut = if self.untold == 0 || whole == self.late.len() { 0 } else { whole };
+        let missing = self.untold + cut as u64;
         let mut bytes = Vec::new();
-        if self.untold > 0 {
-            bytes.extend_from_slice(note(self.untold, "the disk was too slow").as_bytes());
+        if missing > 0 {
+            bytes.extend_from_slice(note(missing, "the disk was too slow").as_bytes());
         }
+        bytes.extend_from_slice(&self.late[cut..]);
         bytes.extend_from_slice(lines);
-        let (path, refused) = (self.path.clone(), self.refused.clone());
-        let of_instance = lines.len() as u64;
-        let given = writer.give(Piece { path, bytes_max: self.bytes_max, bytes, of_instance, refused });
+        let (path, account) = (self.path.clone(), self.account.clone());
+        let of_instance = (self.late.len() - cut + lines.len()) as u64;
+        let given = writer.give(Piece { path, bytes_max: self.bytes_max, bytes, of_instance, account });
         if given {
+            self.memory.head().given_bytes += of_instance;
+            self.dropped += cut as u64;
             self.untold = 0;
+            self.late.clear();
         }
         given
     }
 
     fn count(&mut self) {
-        let refused = self.refused.bytes.load(Ordering::Acquire);
-        let dropped = self.dropped + self.lines.dropped() + refused;
+        let refused = self.account.refused.load(Ordering::Acquire);
+        let dropped = self.dropped + self.late.len() as u64 + self.lines.dropped() + refused;
         let head = self.memory.head();
         head.dropped_bytes = dropped;
         if refused > 0 {
-            head.errno = self.refused.errno.load(Ordering::Acquire);
+            head.errno = self.account.errno.load(Ordering::Acquire);
         }
     }
 
@@ -346,7 +384,7 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Log, Logger, PIPE_BYTES, pipe};
+    use super::super::{Log, Logger, PIPE_BYTES, StandIn, pipe};
     use super::*;
     use std::io::Write;
     use std::thread::JoinHandle;
@@ -368,7 +406,8 @@ mod tests {
 
     fn log(logger: &Logger, id: &str, dir: &Path, bytes_max: u64) -> (Log, File, OwnedFd) {
         let (read, write) = pipe().unwrap();
-        (logger.read(id, &read, &dir.join("a.log"), bytes_max).unwrap(), File::from(write), read)
+        let memory = Memory::new().unwrap();
+        (logger.read(id, &read, memory, &dir.join("a.log"), bytes_max), File::from(write), read)
     }
 
     #[test]
@@ -399,12 +438,12 @@ mod tests {
         until("the words", || first.recent() == b"before\n");
         drop(first);
         write.write_all(b"meanwhile\n").unwrap();
-        let next = logger.read("1", &read, &dir.path().join("a.log"), 1 << 20).unwrap();
+        let next = logger.read("1", &read, Memory::new().unwrap(), &dir.path().join("a.log"), 1 << 20);
         until("all words", || next.recent() == b"before\nmeanwhile\n");
         drop(write);
         until("the end", || next.is_finished());
         // And another one, after the end.
-        let last = logger.read("1", &read, &dir.path().join("a.log"), 1 << 20).unwrap();
+        let last = logger.read("1", &read, Memory::new().unwrap(), &dir.path().join("a.log"), 1 << 20);
         until("the end", || last.is_finished());
         assert_eq!((last.recent(), last.stats().read_bytes), (b"before\nmeanwhile\n".to_vec(), 17));
         drop(logger);
@@ -432,6 +471,74 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("a.log")).unwrap(), b"before\nbetween\n");
     }
 
+    /// The first logger hangs; what does not fit the pipe is read in its place. The next one says how much.
+    #[test]
+    fn what_was_dropped_while_no_logger_read_is_told_where_it_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, thread) = logger(dir.path());
+        let (log, mut write, read) = log(&first, "1", dir.path(), 64 << 20);
+        write.write_all(b"before\n").unwrap();
+        until("the words", || log.recent() == b"before\n");
+        first.forget("1");
+        until("the end of the first one", || log.is_finished());
+        drop(first);
+        thread.join().unwrap();
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let (mut written, mut dropped) = (7, 0);
+        for n in 0..5 * PIPE_BYTES / 100 {
+            dropped += log.relieve(&read, StandIn::Supervisor).unwrap();
+            if n % 2 == 0 {
+                dropped += log.relieve(&read, StandIn::Keeper).unwrap();
+            }
+            write.write_all(&line).unwrap();
+            written += 100;
+        }
+        assert!(dropped > 3 * PIPE_BYTES as u64);
+        assert_eq!(log.stats().dropped_bytes, dropped, "told before there is a logger");
+        let (second, thread) = logger(dir.path());
+        second.read_again(&log, &read);
+        drop(write);
+        until("the end", || log.is_finished());
+        drop(second);
+        thread.join().unwrap();
+        let text = String::from_utf8(std::fs::read(dir.path().join("a.log")).unwrap()).unwrap();
+        let told = format!("before\n\n[rei: {dropped} bytes dropped here: the logger did not read them]\n");
+        assert!(text.starts_with(&told), "{}", &text[..200]);
+        assert_eq!(text.len() as u64 - (told.len() as u64 - 7) + dropped, written, "all is there or counted");
+        assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (written, dropped));
+    }
+
+    /// The first logger ends while the disk hangs: nobody reads the named pipe in the file's place.
+    #[test]
+    fn what_a_logger_had_read_and_not_written_is_told_by_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let (first, thread) = logger(dir.path());
+        let (log, mut write, read) = log(&first, "1", dir.path(), 1 << 20);
+        write.write_all(b"nobody will know\n").unwrap();
+        until("the words", || log.recent() == b"nobody will know\n");
+        first.forget("1");
+        until("the end of the first one", || log.is_finished());
+        drop(first);
+        thread.join().unwrap();
+        assert_eq!(log.stats().dropped_bytes, 0, "nobody knows it yet");
+        std::fs::remove_file(&path).unwrap();
+        for words in ["second\n", "third\n"] {
+            let (next, thread) = logger(dir.path());
+            next.read_again(&log, &read);
+            write.write_all(words.as_bytes()).unwrap();
+            until("the words", || log.recent().ends_with(words.as_bytes()));
+            next.forget("1");
+            until("the end", || log.is_finished());
+            drop(next);
+            thread.join().unwrap();
+        }
+        let told = "\n[rei: 17 bytes dropped here: the logger was killed before they were written]\nsecond\nthird\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), told);
+        assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (30, 17));
+    }
+
     #[test]
     fn a_logger_that_knows_nothing_goes_on_from_the_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -439,7 +546,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         let (logger, thread) = logger(dir.path());
         let (read, write) = pipe().unwrap();
-        let log = logger.resume("1", &read, &path, 1 << 20).unwrap();
+        let log = logger.resume("1", &read, Memory::new().unwrap(), &path, 1 << 20);
         assert_eq!(log.recent(), b"before\n");
         File::from(write).write_all(b"after\n").unwrap();
         until("the end", || log.is_finished());
@@ -486,13 +593,13 @@ mod tests {
         assert!(stats.dropped_bytes >= 3 * PIPE_BYTES as u64, "{stats:?}");
         // It works again.
         let mut disk = File::open(&path).unwrap();
-        let (mut text, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
-        let told = b"bytes dropped here: the disk was too slow]\nagain\n";
-        while !text.windows(told.len()).any(|window| window == told) {
+        let (mut text, mut chunk) = (String::new(), vec![0; 1 << 16]);
+        let end =
+            |text: &str| text.split_once("bytes dropped here: the disk was too slow]\n").map(|(_, end)| end.to_owned());
+        while !end(&text).is_some_and(|end| end.starts_with("xxxx") && end.contains("x\nthe end\nagain\n")) {
             write.write_all(b"again\n").unwrap();
             let n = disk.read(&mut chunk).unwrap();
-            text.drain(..text.len().saturating_sub(told.len()));
-            text.extend_from_slice(&chunk[..n]);
+            text += std::str::from_utf8(&chunk[..n]).unwrap();
         }
         drop((write, read, logger));
         drop(disk);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::eventfd::EventFd;
 
 use super::files::LogFile;
+use super::memory::Memory;
 
 /// What may wait for the disk, in bytes: an eighth of a second of a flood.
 pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -21,12 +22,35 @@ const FILES_MAX: usize = 16;
 /// The thread's stack, in bytes.
 const STACK_BYTES: usize = 128 << 10;
 
-/// What could not be written of one log.
-#[derive(Debug, Default)]
-pub(super) struct Refused {
-    pub(super) bytes: AtomicU64,
+/// What became of the bytes of one log that were given to the thread.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// Bytes that the disk has refused.
+    pub(super) refused: AtomicU64,
     /// The number of the last error, or 0.
     pub(super) errno: AtomicU64,
+    /// Bytes that the disk has taken or refused, and where that is told: the next logger counts what is missing.
+    settled: Mutex<(u64, Memory)>,
+}
+
+impl Account {
+    /// That of a log whose memory this is.
+    pub(super) fn of(memory: Memory) -> Self {
+        Self { refused: AtomicU64::new(0), errno: AtomicU64::new(0), settled: Mutex::new((memory.settled(), memory)) }
+    }
+
+    /// Tells it in another memory from now on.
+    pub(super) fn move_to(&self, memory: Memory) {
+        let mut settled = lock(&self.settled);
+        memory.settle(settled.0);
+        settled.1 = memory;
+    }
+
+    fn settle(&self, bytes: u64) {
+        let mut settled = lock(&self.settled);
+        settled.0 += bytes;
+        settled.1.settle(settled.0);
+    }
 }
 
 /// Bytes for a file.
@@ -36,7 +60,7 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
     /// How many of them the instance printed.
     pub(super) of_instance: u64,
-    pub(super) refused: Arc<Refused>,
+    pub(super) account: Arc<Account>,
 }
 
 #[derive(Default)]
@@ -105,18 +129,19 @@ impl Shared {
             let file = files.entry(piece.path.clone()).or_insert_with(|| LogFile::new(&piece.path));
             if let Err(error) = file.write(&piece.bytes, piece.bytes_max) {
                 let errno = error.raw_os_error().and_then(|errno| u64::try_from(errno).ok());
-                piece.refused.bytes.fetch_add(piece.of_instance, Ordering::AcqRel);
-                piece.refused.errno.store(errno.unwrap_or_default(), Ordering::Release);
+                piece.account.refused.fetch_add(piece.of_instance, Ordering::AcqRel);
+                piece.account.errno.store(errno.unwrap_or_default(), Ordering::Release);
                 // Full only when it was told already.
                 let _ = self.wake.write(1);
             }
+            piece.account.settle(piece.of_instance);
             lock(&self.queue).bytes -= piece.bytes.len();
             self.changed.notify_all();
         }
     }
 }
 
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
     // A log with a hole is better than none.
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

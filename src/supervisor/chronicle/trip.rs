@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::narrate;
 use crate::interface::operations::{HistoryEntry, Phase};
 use crate::interface::types::{
     CandidateId, CandidateRuntime, EvolutionId, IncidentId, MaintenanceAction, ReportId, SCHEMA, Verdict, Version,
@@ -195,7 +196,7 @@ impl Trip {
         self.finished_at = Some(at);
         self.action = Some(maintenance.action);
         self.decided_by = Some(maintenance.decided_by.clone());
-        self.reason = Some(maintenance.reason.clone());
+        self.reason = Some(narrate::reason(&maintenance.reason));
         self.report = maintenance.report.clone().or(self.report.take());
         self.from.clone_from(&maintenance.from);
         self.to.clone_from(&maintenance.to);

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use super::Infrastructure;
 use super::confine::{self, Exec};
 use super::job::Subject;
+use super::notify::PutOff;
 use crate::config::StopMode;
 use crate::http::Address;
 use crate::validation::checks::{InstanceSpec, ListenKind, Probe};
@@ -200,16 +201,17 @@ impl Instance {
         };
         // It may have ended by itself just now: then there is nothing to ask.
         let _ = asked_to;
-        let bound = self.stop_timeout;
-        let all = async {
-            let how = self.end().await;
-            while whole && self.others {
-                tokio::time::sleep(LOOK).await;
-                self.ended();
+        let mut until = PutOff::new(asked, self.stop_timeout);
+        loop {
+            if let Some(how) = self.ended().map(str::to_owned).filter(|_| !(whole && self.others)) {
+                return Some((how, asked.elapsed()));
             }
-            how
-        };
-        tokio::time::timeout(bound, all).await.ok().map(|how| (how, asked.elapsed()))
+            until.hear(self.notify.as_ref());
+            if until.left().is_zero() {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The signal that asks it to finish.

@@ -15,6 +15,7 @@
 //! | `instance` | one judged process tree: sockets, start, readiness, end |
 //! | `confine` | the child between fork and exec: descriptors, Landlock, exec |
 //! | `ready` | the configured probes |
+//! | `notify` | what the judged says by `sd_notify` |
 //! | `judge` | control, boot, golden and reproduction |
 
 mod confine;
@@ -22,6 +23,7 @@ mod instance;
 mod job;
 mod judge;
 mod main;
+mod notify;
 mod ready;
 
 pub(crate) use main::Infrastructure;

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::instance::{Instance, LOOK};
+use super::notify::PutOff;
 use crate::http::{self, Address, Request};
 use crate::interface::types::MESSAGE_BYTES_MAX;
 use crate::poll::is_ready;
@@ -30,17 +31,18 @@ const HEALTH_CALL: &[u8] = b"{\"method\":\"io.openexec.RuntimeEvolution.ReportRu
 /// A line for a person: it ended, or was not ready in time and why.
 pub(crate) async fn ready(instance: &mut Instance, spec: &InstanceSpec) -> Result<Duration, String> {
     let bound = Duration::from_millis(spec.start_timeout_ms);
+    let mut until = PutOff::new(instance.started, bound);
     let mut notified = false;
     let mut reason = String::from("no probe was answered");
     loop {
         if let Some(how) = instance.ended() {
             return Err(format!("it {how} before it was ready"));
         }
-        let left = bound.saturating_sub(instance.started.elapsed());
+        notified |= until.hear(instance.notify.as_ref());
+        let left = until.left();
         if left.is_zero() {
             return Err(format!("it was not ready within {} ms: {reason}", spec.start_timeout_ms));
         }
-        notified |= spec.probes.contains(&Probe::Notify) && heard_ready(instance);
         let round = tokio::time::timeout(left, probe_all(instance, &spec.probes, notified)).await;
         match round.unwrap_or_else(|_| Err("a probe was still open".into())) {
             Ok(()) if spec.probes.is_empty() && instance.started.elapsed() < SETTLE.min(bound) => {}
@@ -97,18 +99,6 @@ async fn accepted(instance: &Instance, listen: &str, timeout: Duration) -> Resul
     };
     let taken = tokio::time::timeout(timeout, until_taken).await;
     taken.map_err(|_| format!("it accepts no connection on the listener {listen:?}"))
-}
-
-/// Whether a message with `READY=1` has come.
-fn heard_ready(instance: &Instance) -> bool {
-    let Some(socket) = &instance.notify else { return false };
-    let mut message = [0_u8; 4096];
-    while let Ok(n) = socket.recv(&mut message) {
-        if message[..n].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
-            return true;
-        }
-    }
-    false
 }
 
 /// One call of the runtime's own Interface, the reply without its final NUL.

@@ -1,0 +1,58 @@
+//! An instance asks for more time to become ready or to end, as `EXTEND_TIMEOUT_USEC` does under systemd.
+
+use super::effect::{Slot, Timer};
+use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::step::Out;
+
+/// By how much an instance can put off the deadline of one phase altogether, in milliseconds: half an hour. What takes longer
+/// needs another `start_timeout` or `stop_timeout`, which an operator sets.
+pub const EXTENDED_MS_MAX: u64 = 30 * 60 * 1000;
+
+impl Lifecycle {
+    /// The phase waits for the instance in `slot` so much longer from now on, if it waits for it. A deadline never comes nearer
+    /// by this.
+    pub(super) fn on_extended(&mut self, out: &mut Out, slot: Slot, by_ms: u64) {
+        let is_on_its_way = matches!(self.slots[slot.index()].run, Run::Starting | Run::Stopping);
+        if self.awaited() != Some(slot) || !is_on_its_way {
+            return;
+        }
+        let Some(armed) = self.timers.get(&Timer::Phase).cloned() else { return };
+        let left_ms = EXTENDED_MS_MAX.saturating_sub(self.extended_ms);
+        let more_ms = out.at.plus_ms(by_ms).ms_since(armed.at).min(left_ms);
+        if more_ms == 0 {
+            return;
+        }
+        self.extended_ms += more_ms;
+        self.arm_at(out, Timer::Phase, armed.at.plus_ms(more_ms), armed.reason);
+        if let Some(trial_by) = self.evolution.as_mut().and_then(|current| current.trial_by.as_mut()) {
+            *trial_by = trial_by.plus_ms(more_ms);
+        }
+    }
+
+    /// The slot whose instance the present phase's deadline is about.
+    fn awaited(&self) -> Option<Slot> {
+        let active = self.active_slot;
+        match self.phase {
+            Phase::Installing => Some(Slot::A),
+            Phase::Canary { stage: CanaryStage::Preparing } | Phase::RollingBack { stage: Back::Starting, .. } => {
+                active.map(Slot::other)
+            }
+            Phase::Canary { stage: CanaryStage::Stopping }
+            | Phase::Observing { stage: Watch::Starting }
+            | Phase::RollingBack { stage: Back::Stopping, .. } => active,
+            Phase::Empty
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval {
+                of: Approval::Stage | Approval::Promotion | Approval::Canary { .. } | Approval::Observation,
+            }
+            | Phase::Canary { stage: CanaryStage::Share { .. } }
+            | Phase::Promoting { .. }
+            | Phase::Observing { stage: Watch::Window { .. } }
+            | Phase::RollingBack { stage: Back::Switching, .. }
+            | Phase::Held => None,
+        }
+    }
+}

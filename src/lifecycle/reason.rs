@@ -1,0 +1,293 @@
+//! Why something was decided, and what a timer does when it is due: data, never sentences.
+//!
+//! Reasons are stored with each decision. The words for a person are made elsewhere, so that a sentence can be improved
+//! without a change to what the journal holds.
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::Slot;
+use super::policy::OnInconclusive;
+use crate::interface::types::{CandidateId, IncidentId};
+
+/// Why something was decided, what is waited for, or what a timer does when it is due.
+///
+/// A record of format 1.0 has a sentence instead, and a later rei may give reasons that this one does not know. Both are
+/// read ([`Reason::Text`], [`Reason::Unknown`]), since no decision depends on a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Reason {
+    // How an evolution ended, and why content is in quarantine.
+    /// The first version serves.
+    FirstVersionServes,
+    /// The first version did not serve before the deadline.
+    FirstVersionLate,
+    /// The first version exits again and again.
+    FirstVersionExits {
+        /// How it exited last.
+        exit: String,
+    },
+    /// The candidate's build is Active's own build.
+    SameBuild,
+    /// The same, for a repair.
+    RepairsNothing,
+    /// The candidate's store path is in quarantine.
+    PathInQuarantine {
+        /// The store path.
+        store_path: String,
+    },
+    /// The candidate's tree is in quarantine.
+    TreeInQuarantine {
+        /// As which candidate.
+        candidate: CandidateId,
+        /// Why it came there.
+        reason: Box<Reason>,
+    },
+    /// The validation came to no verdict.
+    NotJudged {
+        /// The report's summary.
+        summary: String,
+    },
+    /// The build did not end before the deadline.
+    BuildLate,
+    /// The validation did not end before the deadline.
+    ValidationLate,
+    /// An instance was not ready before the deadline.
+    NotReadyInTime,
+    /// The switch to the candidate did not end before the deadline.
+    SwitchLate,
+    /// An instance exited.
+    Exited {
+        /// How: `exit code 2`, `signal 11 (SIGSEGV)`.
+        exit: String,
+    },
+    /// An instance exited while no supervisor ran.
+    ExitedUnattended,
+    /// The canary was not over before its deadline, because the machine was started again.
+    CanaryLateAfterReboot,
+    /// The switch to the candidate failed.
+    PromotionFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The data did not suffice before the deadline, and the policy decided.
+    TooLittleDataAnd {
+        /// What was missing.
+        missing: Box<Reason>,
+        /// The policy.
+        policy: OnInconclusive,
+    },
+    /// There were not enough data.
+    TooLittleData,
+    /// The version under trial was worse than the one before it.
+    Degraded,
+    /// An operator asked for it.
+    AsAsked,
+    /// An operator rolled this content back.
+    RolledBackByOperator,
+    /// An operator approved it.
+    ApprovedBy {
+        /// Who: `operator:NAME`.
+        by: String,
+    },
+    /// An operator approved it although there were not enough data.
+    ApprovedWithTooLittleData,
+    /// The target of an operator's rollback was not ready before the deadline.
+    TargetNotReady,
+    /// An operator trusts the journal where reality differs from it.
+    JournalTrusted {
+        /// The operator's words.
+        reason: String,
+    },
+    /// An operator trusts what serves where the journal differs from it.
+    RealityTrusted {
+        /// The operator's words.
+        reason: String,
+    },
+    /// No verdict; it is tried again.
+    NoVerdict {
+        /// Why.
+        reason: Box<Reason>,
+    },
+    /// No verdict after the last try.
+    NoVerdictAfter {
+        /// Tries in a row.
+        tries: u32,
+        /// Why the last one came to none.
+        reason: Box<Reason>,
+    },
+
+    // Why an operator is needed.
+    /// The tries that the policy allows came to no verdict.
+    NothingCameOf {
+        /// Tries in a row.
+        tries: u32,
+        /// Why the last one came to none.
+        reason: Box<Reason>,
+    },
+    /// No blueprint is configured for an incident.
+    NoBlueprint {
+        /// The incident.
+        incident: IncidentId,
+        /// Its cause.
+        cause: String,
+    },
+    /// An incident has had all evolutions that it may have.
+    IncidentBudgetSpent {
+        /// The incident.
+        incident: IncidentId,
+        /// Evolutions that it may have.
+        limit: u64,
+    },
+    /// No more evolutions may begin in this hour.
+    HourBudgetSpent {
+        /// Evolutions in any one hour.
+        limit: u64,
+        /// The commit that waits, in hex.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+    },
+    /// No more runs of agents may begin in this hour.
+    AgentRunsSpent {
+        /// Runs in any one hour.
+        limit: u64,
+    },
+    /// Agents have run as long as they may in this hour.
+    AgentTimeSpent {
+        /// Minutes in any one hour.
+        minutes: u64,
+    },
+    /// As many incidents are open as can be.
+    TooManyIncidents {
+        /// How many.
+        limit: u64,
+        /// What the one that was not opened is about.
+        summary: String,
+    },
+    /// A step of a rollback failed.
+    RollbackIncomplete {
+        /// Why.
+        reason: String,
+    },
+    /// A rollback's deadline is over, and the profile may not be switched.
+    ProfileNotSwitched {
+        /// The generation that should be current.
+        generation: u64,
+    },
+    /// An operator's rollback failed, because its target was not ready in time.
+    RollbackTargetNotReady,
+    /// Reality is ahead of the journal.
+    BehindReality {
+        /// What the journal does not account for.
+        facts: Vec<String>,
+    },
+
+    // What is waited for.
+    /// An operator's approval after a stage of the blueprint.
+    ApprovalAfterStage {
+        /// The stage.
+        stage: String,
+    },
+    /// An operator's approval of a candidate that passed.
+    ApprovalOfPromotion,
+    /// An operator's decision, or more data.
+    DecisionOrData {
+        /// What is missing.
+        missing: Box<Reason>,
+    },
+
+    // What a timer does when it is due.
+    /// Gives the first build up.
+    GivesUpFirstBuild,
+    /// Gives the start of the first version up.
+    GivesUpFirstStart,
+    /// Gives the first version up.
+    GivesUpFirstVersion,
+    /// Goes on without what was not collected.
+    GoesOnWithoutContext,
+    /// Gives the build up.
+    GivesUpBuild,
+    /// Ends the validation without a verdict.
+    GivesUpValidation,
+    /// Gives the candidate's start up.
+    GivesUpCandidate,
+    /// Lets Active go on.
+    LetsActiveGoOn,
+    /// Ends the wait for data.
+    EndsWaitForData,
+    /// Judges a canary step.
+    JudgesCanary {
+        /// The candidate's share of new connections, in parts per million.
+        share_ppm: u32,
+    },
+    /// Confirms the promotion.
+    ConfirmsPromotion,
+    /// Undoes the switch.
+    UndoesSwitch,
+    /// Restores Previous.
+    RestoresPrevious,
+    /// Goes on with what is restored.
+    GoesOnWithRestored,
+    /// Starts the restored version although the other one has not exited.
+    StartsRestored,
+    /// Gives the rollback up.
+    GivesUpRollback,
+    /// Starts the instance of a slot again.
+    StartsAgain {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Begins a repair.
+    BeginsRepair {
+        /// Of this incident.
+        incident: IncidentId,
+    },
+    /// Tries a repair again.
+    RetriesRepair {
+        /// Of this incident.
+        incident: IncidentId,
+        /// Why it waits.
+        reason: Box<Reason>,
+    },
+    /// The last repair failed.
+    LastRepairFailed,
+    /// Begins an upgrade.
+    BeginsUpgrade {
+        /// To this commit, in hex.
+        rev: String,
+    },
+    /// Tries a commit again.
+    RetriesUpgrade {
+        /// The commit, in hex.
+        rev: String,
+        /// Why it waits.
+        reason: Box<Reason>,
+    },
+
+    /// What a judge, an operator or the system said.
+    #[serde(untagged)]
+    Text(String),
+    /// A reason that this rei does not know, as it is stored.
+    #[serde(untagged)]
+    Unknown(Box<serde_json::Value>),
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl Reason {
+    /// The same with at most so many bytes of the words that come from outside.
+    pub(super) fn shortened(&self, bytes_max: usize) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text[..text.floor_char_boundary(bytes_max)].to_owned()),
+            data => data.clone(),
+        }
+    }
+
+    /// Boxes a reason that is a part of another.
+    pub(super) fn boxed(self) -> Box<Self> {
+        Box::new(self)
+    }
+}
