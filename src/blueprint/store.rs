@@ -17,9 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::parse::hex;
+use crate::digest;
 use crate::redact::Secrets;
 use crate::source;
 use crate::time::Timestamp;
@@ -92,7 +91,7 @@ impl Store {
     pub fn keep(&self, bytes: &[u8]) -> std::io::Result<Artifact> {
         let bytes = self.without_secrets(bytes);
         let bytes = &bytes[..bytes.len().min(ARTIFACT_BYTES_MAX)];
-        let digest = hex(&Sha256::digest(bytes));
+        let digest = digest::sha256(bytes);
         let path = format!("artifacts/{digest}");
         write(&self.dir.join(&path), bytes)?;
         Ok(Artifact { artifact_id: format!("sha256:{digest}"), path, bytes: bytes.len() as u64, of_context: false })

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::checks::{CheckSpec, Kind, stays_inside};
 use crate::config::Config;
+use crate::digest;
 use crate::interface::types::{Verdict, Version};
 
 /// The version of a stored plan.
@@ -346,6 +346,6 @@ fn made_from(config: &Config, facts: &Facts) -> MadeFrom {
         "reproduction": facts.reproduction,
         "rei": facts.rei,
     });
-    let digest = Sha256::digest(all.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest::sha256(all.to_string());
     MadeFrom { candidate_rev: candidate.rev.clone(), active_rev: active.rev.clone(), digest }
 }
