@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::digest;
 use crate::redact::Secrets;
 use crate::source;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// One artifact at most, in bytes: a patch or log that is larger helps nobody.
 pub const ARTIFACT_BYTES_MAX: usize = 16 << 20;
@@ -174,5 +174,5 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// The time of an event.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_unix_ms(millis(since))
 }

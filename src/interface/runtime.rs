@@ -27,7 +27,7 @@ use super::access::Access;
 use super::evolution::{EvolutionError, RuntimeEvolution, serve_evolution};
 use super::socket::Socket;
 use super::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, SCHEMA, ValidationReport};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// The name of the socket in `LISTEN_FDNAMES`.
 pub const SOCKET_NAME: &str = "rei";
@@ -147,7 +147,7 @@ impl<R: Runtime> RuntimeEvolution for Native<R> {
         }
         if report.observed_at == Timestamp::default() {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            report.observed_at = Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
+            report.observed_at = Timestamp::from_unix_ms(millis(since_epoch));
         }
         Ok(report)
     }

@@ -14,6 +14,7 @@ use super::checks::{CheckSpec, Kind, stays_inside};
 use crate::config::Config;
 use crate::digest;
 use crate::interface::types::{Verdict, Version};
+use crate::time::millis;
 
 /// The version of a stored plan.
 pub const SCHEMA: &str = "rei-plan/1.0";
@@ -216,7 +217,7 @@ pub fn plan(config: &Config, facts: &Facts) -> Plan {
         made_from: made_from(config, facts),
         rei: facts.rei.clone(),
         nonce: facts.nonce.clone(),
-        timeout_ms: u64::try_from(config.validation.timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(config.validation.timeout),
         steps,
     }
 }
