@@ -32,8 +32,8 @@ use crate::time::{Timestamp, millis};
 /// The name of the socket in `LISTEN_FDNAMES`.
 pub const SOCKET_NAME: &str = "rei";
 
-/// The first descriptor of socket activation.
-const LISTEN_FDS_START: RawFd = 3;
+/// The first inherited descriptor of socket activation: the standard three come before it.
+pub const LISTEN_FDS_START: RawFd = 3;
 
 /// What a runtime says about itself. Both are called on the thread that serves: they must not block it.
 pub trait Runtime: Send + Sync + 'static {

@@ -29,6 +29,7 @@ use gate::Behind;
 
 use super::isolation::Sandbox;
 use super::table::PidCell;
+use crate::interface::runtime::LISTEN_FDS_START;
 use crate::process::{self, INSTANCE_VARIABLE};
 
 /// What is to be started.
@@ -236,7 +237,7 @@ struct Moved {
 }
 
 fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
-    let first_free = child::LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
+    let first_free = LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
     let above = |fd: BorrowedFd| -> io::Result<OwnedFd> {
         let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first_free))?;
         // SAFETY: fcntl has just made it.

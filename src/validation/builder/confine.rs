@@ -18,9 +18,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setpgid};
 
 use super::Infrastructure;
-
-/// The first inherited listener, as socket activation has it.
-const LISTEN_FDS_START: RawFd = 3;
+use crate::interface::runtime::LISTEN_FDS_START;
 
 /// Where descriptors wait before they take their places: above every place.
 const PARKING: RawFd = 256;
