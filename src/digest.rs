@@ -1,4 +1,4 @@
-//! SHA-256 and bytes as hexadecimal text, written in one way everywhere.
+//! SHA-256 and bytes as hexadecimal text, and how much of it a person is shown: one way everywhere.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,6 +8,14 @@ use sha2::{Digest, Sha256};
 
 /// What is read of a file at once, in bytes: files of some megabytes in few calls, and no file whole in memory.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// What a person is shown of a commit or digest, in characters: enough to be one of a kind, short enough to be read.
+const SHORT_CHARS: usize = 12;
+
+/// The first characters of a commit or digest in hex, for a person.
+pub fn short(hex: &str) -> &str {
+    hex.char_indices().nth(SHORT_CHARS).map_or(hex, |(at, _)| &hex[..at])
+}
 
 /// Bytes in hex, two lower-case digits each.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
@@ -47,6 +55,15 @@ mod tests {
     fn bytes_are_two_lower_case_digits_each() {
         assert_eq!(hex([0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
         assert_eq!(hex([]), "");
+    }
+
+    #[test]
+    fn a_person_is_shown_the_first_twelve_characters() {
+        assert_eq!(short(OF_ABC), "ba7816bf8f01");
+        for whole in ["", "ba7816bf8f01", "é"] {
+            assert_eq!(short(whole), whole);
+        }
+        assert_eq!(short("ééééééééééééé"), "éééééééééééé", "no character is cut");
     }
 
     #[test]

@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lifecycle", &["interface", "time"]),
     ("health", &["config", "digest", "interface", "time"]),
     ("journal", &["digest", "time"]),
-    ("nix", &["command"]),
+    ("nix", &["command", "digest"]),
     ("source", &["command", "interface", "redact", "time"]),
     ("golden", &["digest", "http", "redact", "report", "time"]),
     ("runtime", &["command", "config", "digest", "interface", "poll", "process", "report", "seccomp", "time"]),

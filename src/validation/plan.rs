@@ -172,7 +172,7 @@ impl fmt::Display for Plan {
         writeln!(f, "judge    {}", self.store_path)?;
         writeln!(f, "against  {}", self.active_store_path)?;
         let MadeFrom { candidate_rev, active_rev, digest } = &self.made_from;
-        writeln!(f, "made of  {candidate_rev} and {active_rev}, facts {}", digest.get(..12).unwrap_or(digest))?;
+        writeln!(f, "made of  {candidate_rev} and {active_rev}, facts {}", digest::short(digest))?;
         for (index, step) in self.steps.iter().enumerate() {
             write!(f, "{:>3}. {:<24} ", index + 1, step.name)?;
             match &step.work {
