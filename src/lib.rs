@@ -17,6 +17,7 @@
 //! | [`process`] | asks: what `/proc` says about processes |
 //! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
+//! | [`digest`] | names: SHA-256 in hex, of bytes and of files, and its short form |
 //! | [`redact`] | hides: takes secrets out of what is stored, handed on or shown |
 //! | [`diagnosis`] | collects the evidence of an incident |
 //! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
@@ -33,6 +34,7 @@ pub mod command;
 pub mod config;
 pub mod demo;
 pub mod diagnosis;
+pub mod digest;
 pub mod golden;
 pub mod health;
 pub mod http;

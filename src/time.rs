@@ -2,8 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A duration in whole milliseconds. More than 584 million years are taken as `u64::MAX`.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A point in time in whole milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -80,6 +86,18 @@ mod tests {
         let text = serde_json::to_string(&at).unwrap();
         assert_eq!(text, "\"2026-11-22T15:01:10.250Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), at);
+    }
+
+    #[test]
+    fn a_duration_is_cut_to_whole_milliseconds_and_never_wraps() {
+        for (duration, ms) in [
+            (Duration::ZERO, 0),
+            (Duration::from_micros(1999), 1),
+            (Duration::from_secs(3600), 3_600_000),
+            (Duration::MAX, u64::MAX),
+        ] {
+            assert_eq!(millis(duration), ms, "{duration:?}");
+        }
     }
 
     #[test]

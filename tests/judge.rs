@@ -12,6 +12,7 @@ use std::process::Command;
 use common::programs::{can_build, example};
 use common::store;
 use rei::config;
+use rei::digest;
 use rei::golden::{Exchange, Expected, Header, Normaliser, Writer};
 use rei::http::Request;
 use rei::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, Version};
@@ -21,7 +22,6 @@ use rei::validation::{
     Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Means, Meta, Plan, TreeFile, Work, execute, plan, report,
     reproduce,
 };
-use sha2::{Digest, Sha256};
 
 /// A store, the judged program in it, and the configuration of its runtime.
 struct Lab {
@@ -100,7 +100,7 @@ impl Lab {
             writer.push(Exchange { request: Request::get(*ask), response: good, after_ms: 0 }).unwrap();
         }
         writer.finish().unwrap();
-        let sha256 = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = digest::sha256_of_file(&path).unwrap();
         GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
     }
 
@@ -273,7 +273,7 @@ fn golden_once(lab: &Lab) -> GoldenFact {
     if !path.exists() {
         return lab.greeting();
     }
-    let sha256 = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = digest::sha256_of_file(&path).unwrap();
     GoldenFact { name: "greeting".into(), listener: "http".into(), path, sha256 }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::convert;
 use super::fields::{Fields, Word};
 use super::graph;
@@ -34,7 +32,7 @@ pub fn parse(text: &str) -> Result<Blueprint, Problems> {
     } else {
         read_v1(&root, &mut problems)
     };
-    let digest = format!("sha256:{}", hex(&Sha256::digest(text.as_bytes())));
+    let digest = format!("sha256:{}", crate::digest::sha256(text));
     let blueprint = draft.and_then(|draft| graph::resolve(draft, digest, &mut problems));
     match blueprint {
         Some(blueprint) if problems.is_empty() => Ok(blueprint),
@@ -44,10 +42,6 @@ pub fn parse(text: &str) -> Result<Blueprint, Problems> {
             Err(Problems(problems))
         }
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A blueprint whose routes are still words.

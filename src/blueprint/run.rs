@@ -21,6 +21,7 @@ use super::schema::{Action, Sandbox, Stage, Work};
 use super::store::{ARTIFACT_BYTES_MAX, Artifact, Store, clear_run, now};
 use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
+use crate::time::millis;
 
 /// Why a run could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -212,10 +213,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             (Err(failure), None) => Ok(Err(failure)),
         };
         let was_asked = !matches!(&ended, Ok(Err(failure)) if failure.not_asked);
-        self.agent_ran = (was_asked && matches!(stage.work, Work::Agent { .. })).then(|| AgentRun {
-            took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            asked: self.checkpoint.asked.get(asked).cloned(),
-        });
+        self.agent_ran = (was_asked && matches!(stage.work, Work::Agent { .. }))
+            .then(|| AgentRun { took_ms: millis(begun.elapsed()), asked: self.checkpoint.asked.get(asked).cloned() });
         let late = ended.is_err();
         let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
         let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
@@ -375,7 +374,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
 
     async fn record(&mut self, stage: &Stage, attempt: u32, kind: StageEventKind, summary: String) {
         let elapsed = self.earlier + self.began.elapsed();
-        self.checkpoint.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.checkpoint.elapsed_ms = millis(elapsed);
         let at = now();
         let name = match kind {
             StageEventKind::Started => "stage_started",

@@ -17,12 +17,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::parse::hex;
+use crate::digest;
 use crate::redact::Secrets;
 use crate::source;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// One artifact at most, in bytes: a patch or log that is larger helps nobody.
 pub const ARTIFACT_BYTES_MAX: usize = 16 << 20;
@@ -92,7 +91,7 @@ impl Store {
     pub fn keep(&self, bytes: &[u8]) -> std::io::Result<Artifact> {
         let bytes = self.without_secrets(bytes);
         let bytes = &bytes[..bytes.len().min(ARTIFACT_BYTES_MAX)];
-        let digest = hex(&Sha256::digest(bytes));
+        let digest = digest::sha256(bytes);
         let path = format!("artifacts/{digest}");
         write(&self.dir.join(&path), bytes)?;
         Ok(Artifact { artifact_id: format!("sha256:{digest}"), path, bytes: bytes.len() as u64, of_context: false })
@@ -175,5 +174,5 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// The time of an event.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_unix_ms(millis(since))
 }

@@ -13,7 +13,7 @@ use crate::journal::{self, Reader, Record};
 use crate::supervisor::chronicle::Chronicle;
 use crate::supervisor::paths::Paths;
 use crate::supervisor::record::Entry;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// Where the supervisor of `rei.toml` has its things.
 ///
@@ -75,6 +75,6 @@ pub(super) fn walk(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle,
 /// How pages look now.
 pub(super) fn look(ui: &Ui) -> Look {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let now = Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
+    let now = Timestamp::from_unix_ms(millis(since_epoch));
     Look { paint: ui.painter(), width: usize::from(ui.width()), now }
 }

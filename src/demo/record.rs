@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::interface::types::{ErrorCount, HealthStatus, LatencySummary, RuntimeHealthReport};
+use crate::time::millis;
 
 /// Half of the time that the figures of a report cover at most.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
@@ -68,7 +69,7 @@ impl Record {
         RuntimeHealthReport {
             status: HealthStatus::Ok,
             ready: Some(true),
-            window_ms: u64::try_from(halves.0.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            window_ms: millis(halves.0.since.elapsed()),
             latency: BTreeMap::from([("request".to_owned(), summary)]),
             errors: BTreeMap::from([("request".to_owned(), errors)]),
             ..RuntimeHealthReport::default()

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::record::Record;
 use super::script::{self, Answer, Fault, Request, Script};
-use crate::interface::runtime::{self, SOCKET_NAME};
+use crate::interface::runtime::{self, LISTEN_FDS_START, SOCKET_NAME};
 
 /// Worker threads: enough that one slow request does not hold up all others, few enough to be a small neighbour.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -37,8 +37,6 @@ const LINGER: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Pause after an `accept` that failed for want of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// The first descriptor of socket activation.
-const LISTEN_FDS_START: RawFd = 3;
 
 /// Why the runtime does not serve.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::digest;
 use crate::interface::types::{Evidence, EvolutionContext};
 
 /// The folder of one incident, below the state directory.
@@ -41,7 +41,7 @@ impl Folder {
             Ok(()) => {
                 let evidence = Evidence {
                     path: self.relative.join(name).to_string_lossy().into_owned(),
-                    sha256: hex(bytes),
+                    sha256: digest::sha256(bytes),
                     bytes: bytes.len() as u64,
                 };
                 self.written.push(evidence.clone());
@@ -75,10 +75,6 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     written
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// JSON with the keys of every object in order and no blanks: one text for equal values, whoever wrote them.
 pub fn canonical_json(value: &Value) -> String {
     fn sorted(value: &Value) -> Value {
@@ -100,7 +96,7 @@ pub fn canonical_json(value: &Value) -> String {
 pub fn digest_of(context: &EvolutionContext) -> String {
     let bare = EvolutionContext { digest: String::new(), ..context.clone() };
     match serde_json::to_value(&bare) {
-        Ok(value) => format!("sha256:{}", hex(canonical_json(&value).as_bytes())),
+        Ok(value) => format!("sha256:{}", digest::sha256(canonical_json(&value))),
         Err(_) => String::new(),
     }
 }

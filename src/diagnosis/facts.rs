@@ -8,8 +8,6 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
-
 use super::words;
 use crate::health::{normalise, normalise_line};
 use crate::interface::types::EvolutionContext;
@@ -43,7 +41,9 @@ pub fn facts<'a>(context: &EvolutionContext, log: &str, refused: impl IntoIterat
 }
 
 fn digest(fact: &str) -> String {
-    Sha256::digest(fact.as_bytes()).iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = crate::digest::sha256(fact);
+    digest.truncate(2 * DIGEST_BYTES);
+    digest
 }
 
 #[cfg(test)]

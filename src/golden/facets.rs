@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::format::Expected;
 use super::normalise::Normalisers;
+use crate::digest;
 use crate::http::Response;
 
 /// The most lines of a text that are facts of their own; what follows is one fact. Bounds the judge's memory.
@@ -89,7 +89,7 @@ impl Facets {
             return self.add_tree(root, Tree::of(value, &mut Vec::new(), normalisers));
         }
         let Ok(text) = std::str::from_utf8(body) else {
-            let digest = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let digest = digest::sha256(body);
             let said = format!("{} bytes, sha256 {digest}", body.len());
             self.facts.insert(root, Fact::Scalar(Value::String(said)));
             return;

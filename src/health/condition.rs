@@ -1,7 +1,7 @@
 //! What a detector says, and how a condition that lasts opens and closes without flapping.
 
 use crate::interface::types::Verdict;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 use super::window::{Counted, Tally};
 
@@ -96,7 +96,7 @@ pub(super) struct Sustained {
 
 impl Sustained {
     pub fn new(ratio: f64, r#for: std::time::Duration) -> Self {
-        let for_ms = u64::try_from(r#for.as_millis()).unwrap_or(u64::MAX);
+        let for_ms = millis(r#for);
         Self { ratio, for_ms, tally: Tally::new(), over_since: None, condition: Condition::default() }
     }
 

@@ -1,6 +1,7 @@
 //! The detectors of a monitor, each a plain question about what it has seen.
 
 use crate::interface::types::Verdict;
+use crate::time::millis;
 
 use super::condition::Detection;
 use super::finding::Cause;
@@ -33,7 +34,7 @@ impl Monitor {
 
     pub(super) fn detect_crash_loop(&self) -> Detection {
         let bound = &self.incidents.crash;
-        let within_ms = u64::try_from(bound.within.as_millis()).unwrap_or(u64::MAX);
+        let within_ms = millis(bound.within);
         let recent = self.restarted_at.iter().filter(|when| self.now.ms_since(**when) < within_ms).count() as u64;
         let figure = format!("{recent} restarts in {:?}, bound {}", bound.within, bound.restarts);
         if recent >= bound.restarts.clamp(1, RESTARTS_MAX as u64) {

@@ -43,8 +43,7 @@ fn digest(parts: impl Iterator<Item = String>) -> String {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part.as_bytes());
     }
-    let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", crate::digest::hex(digest.finalize()))
 }
 
 /// A line of a log without what differs from one time to the next.

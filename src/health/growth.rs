@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::config::GrowthBound;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 use super::condition::Detection;
 
@@ -88,7 +88,7 @@ impl Growth {
 }
 
 fn for_ms(bound: &GrowthBound) -> u64 {
-    u64::try_from(bound.r#for.as_millis()).unwrap_or(u64::MAX).max(SLOTS)
+    millis(bound.r#for).max(SLOTS)
 }
 
 /// An amount for a person.

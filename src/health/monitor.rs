@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorBound, Incidents};
 use crate::interface::types::{PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 use super::condition::{Condition, Sustained};
 use super::finding::{Cause, Finding};
@@ -406,7 +406,7 @@ impl Monitor {
     /// Brings every lasting condition up to now and tells those that open.
     fn update(&mut self) -> Vec<Finding> {
         let (now, mut found) = (self.now, Vec::new());
-        let within_ms = u64::try_from(self.incidents.crash.within.as_millis()).unwrap_or(u64::MAX);
+        let within_ms = millis(self.incidents.crash.within);
         let loops = self.detect_crash_loop();
         if self.crash_loop.update(now, loops.verdict, within_ms) {
             // Where equal crashes have asked for an evolution already, the loop is the same fault and asks for no second.

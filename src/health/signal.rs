@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::interface::types::{ErrorCount, PolicyAnomaly, ProcessUsage, RuntimeHealthReport};
+use crate::time::millis;
 
 /// One observation of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,16 +130,15 @@ pub struct Sources {
 impl Sources {
     /// The sources that `[health]` names.
     pub fn of(health: &config::Health) -> Self {
-        let ms = |pause: std::time::Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let pauses = [
-            health.http.as_ref().map(|probe| ms(probe.interval)),
-            health.tcp.as_ref().map(|probe| ms(probe.interval)),
-            health.command.as_ref().map(|probe| ms(probe.interval)),
+            health.http.as_ref().map(|probe| millis(probe.interval)),
+            health.tcp.as_ref().map(|probe| millis(probe.interval)),
+            health.command.as_ref().map(|probe| millis(probe.interval)),
         ];
         Self {
             probe_ms: pauses.into_iter().flatten().max(),
             watchdog: health.notify.as_ref().is_some_and(|notify| notify.watchdog.is_some()),
-            interface_ms: health.interface.as_ref().map(|interface| ms(interface.interval)),
+            interface_ms: health.interface.as_ref().map(|interface| millis(interface.interval)),
         }
     }
 }

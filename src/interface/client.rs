@@ -20,6 +20,7 @@ use super::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
 use super::wire::{Reader, WireError, Writer, encode};
+use crate::time::millis;
 
 /// The bound of connecting: the other side is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -508,7 +509,7 @@ impl EvolutionClient {
     /// When the other side cannot be reached.
     pub async fn stream_runtime_health(&self, interval: Duration) -> Evolution<HealthReports> {
         let mut conversation = self.connect().await?;
-        let interval_ms = Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
+        let interval_ms = Some(millis(interval));
         conversation.send(&evolution::ReportRuntimeHealth { interval_ms }, true).await?;
         Ok(HealthReports(Stream { conversation, ended: false }))
     }

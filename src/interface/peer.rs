@@ -1,10 +1,11 @@
 //! A process at the other end of a connection, pinned so that what is read about it is about no other.
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::access::RefusalReason;
 use crate::poll::is_ready;
@@ -35,11 +36,8 @@ impl Process {
 
     /// `None` when there is no such process.
     fn open(pid: u32) -> Option<Self> {
-        // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Some(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let named = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        Some(Self { pid, pidfd: pidfd_open(named, PidfdFlags::empty()).ok()? })
     }
 
     fn has_ended(&self) -> bool {

@@ -27,13 +27,13 @@ use super::access::Access;
 use super::evolution::{EvolutionError, RuntimeEvolution, serve_evolution};
 use super::socket::Socket;
 use super::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, SCHEMA, ValidationReport};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// The name of the socket in `LISTEN_FDNAMES`.
 pub const SOCKET_NAME: &str = "rei";
 
-/// The first descriptor of socket activation.
-const LISTEN_FDS_START: RawFd = 3;
+/// The first inherited descriptor of socket activation: the standard three come before it.
+pub const LISTEN_FDS_START: RawFd = 3;
 
 /// What a runtime says about itself. Both are called on the thread that serves: they must not block it.
 pub trait Runtime: Send + Sync + 'static {
@@ -147,7 +147,7 @@ impl<R: Runtime> RuntimeEvolution for Native<R> {
         }
         if report.observed_at == Timestamp::default() {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            report.observed_at = Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
+            report.observed_at = Timestamp::from_unix_ms(millis(since_epoch));
         }
         Ok(report)
     }

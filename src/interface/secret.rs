@@ -44,7 +44,7 @@ impl Secret {
     pub fn make(path: &Path, group: Option<u32>) -> io::Result<Self> {
         let mut drawn = [0; DRAWN_BYTES];
         File::open("/dev/urandom")?.read_exact(&mut drawn)?;
-        let text: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = crate::digest::hex(drawn);
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

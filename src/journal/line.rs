@@ -2,9 +2,9 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::error::Error;
+use crate::digest;
 use crate::time::Timestamp;
 
 /// A program refuses a journal with a higher one: it could not even follow the chain.
@@ -71,13 +71,7 @@ pub(super) fn genesis() -> Hash {
 
 /// SHA-256 of `bytes` in hex.
 pub(super) fn hash(bytes: &[u8]) -> Hash {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    digest::sha256(bytes)
 }
 
 /// Writes a header or record as a line with its newline.

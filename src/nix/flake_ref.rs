@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::error::{Error, Result};
-
-/// Characters of a commit that tell it from others.
-const REV_CHARS: usize = 12;
+use crate::digest::short;
 
 /// A flake at one exact state, so that it can be evaluated purely.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +74,7 @@ impl FlakeRef {
     /// The exact state in few words, for a person who knows the source.
     pub fn brief(&self) -> String {
         let place = match &self.commit {
-            Some(Commit { rev, .. }) => format!("commit {}", rev.get(..REV_CHARS).unwrap_or(rev)),
+            Some(Commit { rev, .. }) => format!("commit {}", short(rev)),
             None => self.tree.display().to_string(),
         };
         if self.dir.is_empty() { place } else { format!("{} of {place}", self.dir) }

@@ -150,7 +150,7 @@ fn forms(value: &str) -> Vec<String> {
     let json = json[1..json.len() - 1].to_owned();
     encoded(json.replace('/', "\\/"));
     encoded(json);
-    let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = crate::digest::hex(value);
     encoded(hex.to_uppercase());
     encoded(hex);
     forms
@@ -205,7 +205,7 @@ mod tests {
             "GET /?k=p%2Fss%20w%C3%B6rd%2B%22x%22%3D42".to_owned(),
             "GET /?k=p%2fss%20w%c3%b6rd%2b%22x%22%3d42".to_owned(),
             "k=p%2Fss+w%C3%B6rd%2B%22x%22%3D42&z=1".to_owned(),
-            value.bytes().map(|byte| format!("{byte:02x}")).collect(),
+            crate::digest::hex(value),
         ] {
             assert!(secrets.find(text.as_bytes()).is_some(), "{text}");
             let (clean, count) = secrets.without(&text);

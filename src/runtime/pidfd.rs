@@ -1,9 +1,11 @@
 //! Process descriptors: the names of processes that no later process can have.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::signal::Signal;
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,13 +28,8 @@ pub enum Waited {
 /// # Errors
 /// When there is none.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: plain numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel made it for us, close-on-exec.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Gives the descriptor to the event loop: it becomes readable when the process has ended.
@@ -49,12 +46,8 @@ pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// # Errors
 /// When it is gone, or may not be signalled.
 pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
-    let no_info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: no information is passed.
-    let sent = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal as libc::c_int, no_info, 0)
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
 /// Signals the process that had this pid and start, and no other. Says whether it was there.
@@ -77,33 +70,23 @@ pub async fn ended(pid: u32, start_ticks: u64) -> bool {
 
 /// Looks how a process ended, and leaves it to be reaped.
 pub fn peek(pidfd: impl AsFd) -> Waited {
-    wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
 }
 
 /// Reaps a process that has ended.
 pub fn reap(pidfd: impl AsFd) -> Waited {
-    wait(pidfd, libc::WEXITED | libc::WNOHANG)
+    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
 }
 
-fn wait(pidfd: impl AsFd, options: libc::c_int) -> Waited {
-    // SAFETY: a siginfo of zeros is a value; waitid writes into it.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    let fd = pidfd.as_fd().as_raw_fd().unsigned_abs();
-    loop {
-        // SAFETY: the information is ours.
-        if unsafe { libc::waitid(libc::P_PIDFD, fd, &raw mut info, options) } == 0 {
-            break;
-        }
-        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return Waited::NotOurs;
-        }
-    }
-    // SAFETY: waitid has filled it, or left zeros when nothing has ended.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    match info.si_code {
-        _ if pid == 0 => Waited::Running,
-        libc::CLD_EXITED => Waited::Ended(Exit { code: Some(status), ..Exit::UNKNOWN }),
-        code => Waited::Ended(Exit { signal: Some(status), core: code == libc::CLD_DUMPED, ..Exit::UNKNOWN }),
+fn wait(pidfd: impl AsFd, options: WaitIdOptions) -> Waited {
+    match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)) {
+        Err(_) => Waited::NotOurs,
+        Ok(None) => Waited::Running,
+        Ok(Some(status)) => Waited::Ended(Exit {
+            code: status.exit_status(),
+            signal: status.terminating_signal(),
+            core: status.dumped(),
+        }),
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::command::Command;
 use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
 use crate::report::chain;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// What is read of a probe's answer, in bytes; a health page is small.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
@@ -249,7 +249,7 @@ fn cut(text: &str) -> String {
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_unix_ms(millis(since))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use rustix::io::fcntl_dupfd_cloexec;
 
 pub use child::Step;
 pub use gate::Gate;
@@ -29,6 +29,7 @@ use gate::Behind;
 
 use super::isolation::Sandbox;
 use super::table::PidCell;
+use crate::interface::runtime::LISTEN_FDS_START;
 use crate::process::{self, INSTANCE_VARIABLE};
 
 /// What is to be started.
@@ -236,13 +237,9 @@ struct Moved {
 }
 
 fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
-    let first_free = child::LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
-    let above = |fd: BorrowedFd| -> io::Result<OwnedFd> {
-        let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first_free))?;
-        // SAFETY: fcntl has just made it.
-        Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-    };
-    let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<io::Result<_>>()?;
+    let first_free = LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
+    let above = |fd: BorrowedFd| fcntl_dupfd_cloexec(fd, first_free);
+    let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<rustix::io::Result<_>>()?;
     let ruleset = spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
     Ok(Moved {
         fds,

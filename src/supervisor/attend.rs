@@ -20,6 +20,7 @@ use crate::runtime::probe::{ProbeResult, Probes, Target};
 use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::{SlotDial, Traffic};
 use crate::runtime::usage::UsageMeter;
+use crate::time::millis;
 
 /// The pause between looks at a queue that drains.
 const DRAIN_PAUSE: Duration = Duration::from_millis(10);
@@ -149,7 +150,7 @@ pub async fn attend(mut it: Attend) {
 
 /// The instance ended by itself. It is told at once; its last words and its leftovers follow.
 async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exit) {
-    let ran_ms = u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ran_ms = millis(it.since.elapsed());
     teller.tell(News::Exited(exit, ran_ms)).await;
     // The loop has its turn now, and starts the successor; the kernel makes one cgroup, or removes one, at a time.
     tokio::task::yield_now().await;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// Wall time that never goes back: read once, then carried on by the monotonic clock.
 ///
@@ -18,13 +18,13 @@ impl Clock {
     /// A clock that is at least at `not_before`.
     pub fn starting(not_before: Timestamp) -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
+        let wall = Timestamp::from_unix_ms(millis(since_epoch));
         Self { wall: wall.max(not_before), read_at: Instant::now() }
     }
 
     /// Now.
     pub fn now(&self) -> Timestamp {
-        self.wall.plus_ms(u64::try_from(self.read_at.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.wall.plus_ms(millis(self.read_at.elapsed()))
     }
 
     /// When `at` comes, for a sleeping task.

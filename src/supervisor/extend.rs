@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::policy::GRACE;
 use super::shell::Shell;
 use crate::lifecycle::{Event, Run, Slot, Timer};
+use crate::time::millis;
 
 impl Shell {
     /// The instance in a slot asks for so much more time from now on.
@@ -24,7 +25,7 @@ impl Shell {
             let Some((id, until)) = self.extended[slot.index()].take() else { continue };
             let left = until.saturating_duration_since(now);
             if self.occupants.id(slot) == Some(&*id) && !left.is_zero() {
-                let by_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                let by_ms = millis(left);
                 self.pending.push_back(Event::Extended { slot, by_ms });
             }
         }

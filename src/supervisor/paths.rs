@@ -4,9 +4,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::config::Config;
+use crate::digest;
 use crate::interface::secret::Secret;
 use crate::interface::types::IncidentId;
 use crate::journal::head_beside;
@@ -68,8 +67,9 @@ impl Paths {
     /// What the ids of all instances of this state directory begin with.
     pub fn instance_digest(&self) -> String {
         let state = self.state.canonicalize().unwrap_or_else(|_| self.state.clone());
-        let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-        digest.iter().take(INSTANCE_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+        let mut digest = digest::sha256(state.as_os_str().as_encoded_bytes());
+        digest.truncate(2 * INSTANCE_DIGEST_BYTES);
+        digest
     }
 
     /// The table of running instances.

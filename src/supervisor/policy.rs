@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::lifecycle::{Bounds, CanaryStep, OnInconclusive, Policy, Standby, WHOLE_PPM};
+use crate::time::millis;
 
 /// The bound of Diagnosing: the evidence of a runtime that answers is there in seconds.
 const DIAGNOSE: Duration = Duration::from_secs(300);
@@ -30,8 +31,8 @@ pub fn policy(config: &Config) -> Policy {
         },
         approve: promotion.mode == config::PromotionMode::Approve,
         canary: promotion.canary.iter().map(canary_step).collect(),
-        observe_ms: ms(promotion.observe),
-        hold_ms: ms(promotion.hold),
+        observe_ms: millis(promotion.observe),
+        hold_ms: millis(promotion.hold),
         on_inconclusive: match promotion.on_inconclusive {
             config::OnInconclusive::Ask => OnInconclusive::Ask,
             config::OnInconclusive::Promote => OnInconclusive::Promote,
@@ -41,23 +42,23 @@ pub fn policy(config: &Config) -> Policy {
         per_incident: config.evolution.per_incident,
         per_hour: config.evolution.per_hour,
         agent_runs: config.evolution.agent_runs,
-        agent_ms: ms(config.evolution.agent_time),
+        agent_ms: millis(config.evolution.agent_time),
         tries: config.evolution.retry.tries,
-        retry_ms: ms(config.evolution.retry.pause),
-        retry_max_ms: ms(config.evolution.retry.pause_max),
+        retry_ms: millis(config.evolution.retry.pause),
+        retry_max_ms: millis(config.evolution.retry.pause_max),
         incident_blueprint: config.blueprints.incident.clone(),
         class_blueprint: config.blueprints.by_class.clone(),
         upgrade_blueprint: config.blueprints.upgrade.clone(),
         bounds: Bounds {
-            diagnose_ms: ms(DIAGNOSE),
-            build_ms: ms(config.blueprints.timeout + GRACE),
-            validate_ms: ms(config.validation.timeout + GRACE),
-            start_ms: ms(config.runtime.start_timeout),
-            stop_ms: ms(config.runtime.stop_timeout + GRACE),
-            backoff_ms: ms(BACKOFF),
-            backoff_max_ms: ms(BACKOFF_MAX),
-            stable_ms: ms(STABLE),
-            recheck_ms: ms(RECHECK),
+            diagnose_ms: millis(DIAGNOSE),
+            build_ms: millis(config.blueprints.timeout + GRACE),
+            validate_ms: millis(config.validation.timeout + GRACE),
+            start_ms: millis(config.runtime.start_timeout),
+            stop_ms: millis(config.runtime.stop_timeout + GRACE),
+            backoff_ms: millis(BACKOFF),
+            backoff_max_ms: millis(BACKOFF_MAX),
+            stable_ms: millis(STABLE),
+            recheck_ms: millis(RECHECK),
         },
     }
 }
@@ -66,9 +67,5 @@ fn canary_step(step: &config::CanaryStep) -> CanaryStep {
     // In range: the configuration's share is above 0 and below 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1 is below WHOLE_PPM")]
     let share_ppm = (step.share * f64::from(WHOLE_PPM)).round() as u32;
-    CanaryStep { share_ppm: share_ppm.clamp(1, WHOLE_PPM - 1), for_ms: ms(step.r#for) }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    CanaryStep { share_ppm: share_ppm.clamp(1, WHOLE_PPM - 1), for_ms: millis(step.r#for) }
 }

@@ -8,6 +8,7 @@ use crate::interface::operations::{
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
 use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::time::millis;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -119,7 +120,7 @@ impl Shell {
     fn instance(&self, slot: Slot, share: u32) -> Option<InstanceStatus> {
         let state = self.core.slot(slot);
         let occupant = self.occupants.get(slot);
-        let uptime_ms = occupant.map(|it| u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let uptime_ms = occupant.map(|it| millis(it.since.elapsed()));
         let usage = self.watch.usage(slot).unwrap_or_default();
         Some(InstanceStatus {
             id: occupant.map_or_else(|| state.instance.as_ref().map(|it| it.id.clone()), |it| Some(it.id.clone()))?,

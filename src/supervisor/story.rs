@@ -1,11 +1,9 @@
 //! The log as a story: what a decision means, in lines for a person.
 
 use super::narrate;
+use crate::digest::short;
 use crate::interface::types::{MaintenanceAction, Verdict};
 use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Maintenance, WHOLE_PPM};
-
-/// Characters of a commit that tell it from others.
-const REV_CHARS: usize = 12;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +32,6 @@ fn step(text: String) -> Option<(Weight, String)> {
 
 fn warning(text: String) -> Option<(Weight, String)> {
     Some((Weight::Warning, text))
-}
-
-fn short(rev: &str) -> &str {
-    rev.get(..REV_CHARS).unwrap_or(rev)
 }
 
 fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ListenAddress, StopMode};
 use crate::golden::REQUEST_TIMEOUT;
+use crate::time::millis;
 
 /// The version of [`CheckSpec`], `major.minor` after the name: supervisor and builder are one program, but a derivation
 /// may outlive it.
@@ -132,10 +132,6 @@ pub enum Probe {
     },
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl InstanceSpec {
     /// As the operator configured it. A `health.command` is a program of this machine, which a sandbox does not have:
     /// it is left to the canary.
@@ -150,16 +146,16 @@ impl InstanceSpec {
         let mut probes = Vec::new();
         if let Some(probe) = &health.http {
             let (listen, path) = (probe.listen.clone(), probe.path.clone());
-            probes.push(Probe::Http { listen, path, timeout_ms: ms(probe.timeout) });
+            probes.push(Probe::Http { listen, path, timeout_ms: millis(probe.timeout) });
         }
         if let Some(probe) = &health.tcp {
-            probes.push(Probe::Tcp { listen: probe.listen.clone(), timeout_ms: ms(probe.timeout) });
+            probes.push(Probe::Tcp { listen: probe.listen.clone(), timeout_ms: millis(probe.timeout) });
         }
         if health.notify.is_some() {
             probes.push(Probe::Notify);
         }
         if let Some(probe) = &health.interface {
-            probes.push(Probe::Interface { timeout_ms: ms(probe.interval) });
+            probes.push(Probe::Interface { timeout_ms: millis(probe.interval) });
             if !listen.iter().any(|listen| listen.name == INTERFACE_LISTENER) {
                 listen.push(ListenSpec { name: INTERFACE_LISTENER.into(), kind: ListenKind::Unix });
             }
@@ -169,8 +165,8 @@ impl InstanceSpec {
             env: config.runtime.env.clone(),
             listen,
             probes,
-            start_timeout_ms: ms(config.runtime.start_timeout),
-            stop_timeout_ms: ms(config.runtime.stop_timeout),
+            start_timeout_ms: millis(config.runtime.start_timeout),
+            stop_timeout_ms: millis(config.runtime.stop_timeout),
             stop_signal: config.runtime.stop_signal.as_str().to_owned(),
             stop_mode: config.runtime.stop_mode,
         }
@@ -202,8 +198,8 @@ impl CheckSpec {
             check: check.into(),
             kind,
             instance: InstanceSpec::of(config),
-            request_timeout_ms: ms(REQUEST_TIMEOUT),
-            timeout_ms: ms(config.validation.timeout) / 10 * 9,
+            request_timeout_ms: millis(REQUEST_TIMEOUT),
+            timeout_ms: millis(config.validation.timeout) / 10 * 9,
         }
     }
 }

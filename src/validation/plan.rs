@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::checks::{CheckSpec, Kind, stays_inside};
 use crate::config::Config;
+use crate::digest;
 use crate::interface::types::{Verdict, Version};
+use crate::time::millis;
 
 /// The version of a stored plan.
 pub const SCHEMA: &str = "rei-plan/1.0";
@@ -171,7 +172,7 @@ impl fmt::Display for Plan {
         writeln!(f, "judge    {}", self.store_path)?;
         writeln!(f, "against  {}", self.active_store_path)?;
         let MadeFrom { candidate_rev, active_rev, digest } = &self.made_from;
-        writeln!(f, "made of  {candidate_rev} and {active_rev}, facts {}", digest.get(..12).unwrap_or(digest))?;
+        writeln!(f, "made of  {candidate_rev} and {active_rev}, facts {}", digest::short(digest))?;
         for (index, step) in self.steps.iter().enumerate() {
             write!(f, "{:>3}. {:<24} ", index + 1, step.name)?;
             match &step.work {
@@ -216,7 +217,7 @@ pub fn plan(config: &Config, facts: &Facts) -> Plan {
         made_from: made_from(config, facts),
         rei: facts.rei.clone(),
         nonce: facts.nonce.clone(),
-        timeout_ms: u64::try_from(config.validation.timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(config.validation.timeout),
         steps,
     }
 }
@@ -346,6 +347,6 @@ fn made_from(config: &Config, facts: &Facts) -> MadeFrom {
         "reproduction": facts.reproduction,
         "rei": facts.rei,
     });
-    let digest = Sha256::digest(all.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest::sha256(all.to_string());
     MadeFrom { candidate_rev: candidate.rev.clone(), active_rev: active.rev.clone(), digest }
 }

@@ -126,7 +126,7 @@ async fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> Result<St
         add(failure.reason.as_bytes());
         add(failure.log.as_ref().map_or("", |log| &log.artifact_id).as_bytes());
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::digest::hex(hasher.finalize()))
 }
 
 fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {

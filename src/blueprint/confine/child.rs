@@ -264,6 +264,7 @@ fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
     // SAFETY: system calls on values and on arrays of this frame.
     unsafe {
         close_all_but(lifeline);
+        // By hand: this process was forked from one with threads, and makes plain system calls alone.
         let pidfd = libc::syscall(libc::SYS_pidfd_open, child, 0) as RawFd;
         let mut fds = [
             libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 },

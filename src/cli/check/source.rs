@@ -44,7 +44,7 @@ pub(super) fn source(context: &Context<'_>) -> Option<Finding> {
         };
         return Some(Finding::fail(format!("{source} has no branch or tag `{followed}`"), hint));
     };
-    let short = rev.get(..12).unwrap_or(rev);
+    let short = crate::digest::short(rev);
     if !Path::new(source).is_absolute() {
         return Some(Finding::ok(format!("{source} has {followed} at {short}")));
     }

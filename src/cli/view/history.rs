@@ -1,8 +1,9 @@
 //! Rows of `rei history` and of the quarantine.
 
 use super::Look;
-use super::words::{duration_ms, plain, rev, store_path, time};
+use super::words::{duration_ms, plain, store_path, time};
 use crate::cli::ui::Role;
+use crate::digest::short;
 use crate::interface::operations::{HistoryEntry, QuarantineEntry};
 use crate::interface::types::MaintenanceAction;
 
@@ -56,7 +57,7 @@ pub(in crate::cli) fn quarantine(entries: &[QuarantineEntry], look: Look) -> Str
             vec![
                 (None, entry.candidate_id.0.clone()),
                 (Some(Role::Faint), time(entry.at)),
-                (None, rev(&entry.tree).to_owned()),
+                (None, short(&entry.tree).to_owned()),
                 (None, path.map_or_else(|| "never built".to_owned(), store_path)),
                 (None, plain(&entry.reason)),
             ]

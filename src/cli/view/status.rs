@@ -2,8 +2,9 @@
 
 use super::Look;
 use super::page::{Page, Part, text, word};
-use super::words::{ago, bytes, duration_ms, duration_us, percent, rev, store_path};
+use super::words::{ago, bytes, duration_ms, duration_us, percent, store_path};
 use crate::cli::ui::Role;
+use crate::digest::short;
 use crate::interface::operations::{EvolutionStatus, InstanceState, InstanceStatus, Phase, Status, VersionStatus};
 use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeIncident, Severity};
 
@@ -71,7 +72,7 @@ fn version_rows(page: &mut Page, label: &str, version: Option<&VersionStatus>, l
         page.row(label, &[word(Role::Faint, "none")]);
         return;
     };
-    let mut parts = vec![text(rev(&it.version.rev)), text(store_path(&it.version.store_path))];
+    let mut parts = vec![text(short(&it.version.rev)), text(store_path(&it.version.store_path))];
     if let Some(generation) = it.generation {
         parts.push(text(format!("generation {generation}")));
     }

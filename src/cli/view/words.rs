@@ -1,10 +1,9 @@
 //! Durations, sizes, times and versions as a person reads them.
 
+use crate::digest::short;
 use crate::interface::types::Version;
 use crate::time::Timestamp;
 
-/// Characters of a commit: enough to be one of a kind, short enough to be read.
-const REV_CHARS: usize = 12;
 /// Characters of the hash of a store path.
 const HASH_CHARS: usize = 8;
 
@@ -67,11 +66,6 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration_ms(now.ms_since(at)))
 }
 
-/// The first characters of a commit.
-pub(super) fn rev(rev: &str) -> &str {
-    rev.char_indices().nth(REV_CHARS).map_or(rev, |(at, _)| &rev[..at])
-}
-
 /// A store path without the store, its hash short: `abcdefgh…-greeter-1.2`.
 pub(super) fn store_path(path: &str) -> String {
     let base = path.rsplit('/').next().unwrap_or(path);
@@ -85,7 +79,7 @@ pub(super) fn store_path(path: &str) -> String {
 
 /// A version: its commit and its store path.
 pub(super) fn version(version: &Version) -> String {
-    let (rev, path) = (rev(&version.rev), store_path(&version.store_path));
+    let (rev, path) = (short(&version.rev), store_path(&version.store_path));
     if rev.is_empty() { path } else { format!("{rev} {path}") }
 }
 

@@ -11,7 +11,7 @@ use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
 use crate::http::{Address, Request};
 use crate::interface::types::RuntimeIncident;
 use crate::lifecycle::Event;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// What is recorded of v1 while it serves.
 const RECORDED: [&str; 6] =
@@ -22,7 +22,7 @@ const REQUESTS: u64 = 200;
 /// Records a golden run from the live service.
 pub(super) async fn record(stage: &Stage) -> Result<usize, Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let header = Header::new("greeter", "http", Timestamp::from_unix_ms(u64::try_from(now.as_millis()).unwrap_or(0)));
+    let header = Header::new("greeter", "http", Timestamp::from_unix_ms(millis(now)));
     let requests = RECORDED.iter().map(|target| Request::get(*target)).collect();
     let run = record_golden(&Address::Tcp(stage.address), header, requests, REQUEST_MAX).await?;
     let recorded = run.exchanges.len();

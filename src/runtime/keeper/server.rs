@@ -127,7 +127,7 @@ fn inode(path: &Path) -> Option<u64> {
 fn new_key() -> io::Result<String> {
     let mut bytes = [0_u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::digest::hex(bytes))
 }
 
 /// Closes all descriptors but the standard three.

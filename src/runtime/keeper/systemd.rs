@@ -12,10 +12,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::handed;
 use super::store::{FdStore, StoreError, check_name};
+use crate::interface::runtime::LISTEN_FDS_START;
 use crate::poll::wait;
 
-/// The first descriptor of socket activation.
-const LISTEN_FDS_START: i32 = 3;
 /// Descriptors taken over at most, whatever the variable says.
 const LISTEN_FDS_MAX: i32 = 4096;
 /// How long systemd may take to empty its queue, in seconds.

@@ -11,10 +11,8 @@ use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use super::gate::Behind;
+use crate::interface::runtime::LISTEN_FDS_START;
 use crate::runtime::isolation::User;
-
-/// The first descriptor of socket activation.
-pub(super) const LISTEN_FDS_START: c_int = 3;
 
 /// The child's stack, in bytes. It calls a few levels deep without buffers; debug builds need the most.
 const STACK_BYTES: usize = 64 << 10;

@@ -6,9 +6,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use nix::sys::socket::{SockType, setsockopt, sockopt};
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::exchange;
 use super::label::Label;
@@ -172,12 +173,5 @@ fn sockets_of(pid: u32) -> io::Result<Vec<RawFd>> {
 
 /// A copy of a process's descriptor.
 fn getfd(process: &OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes three integers, the first an open descriptor.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_fd().as_raw_fd(), number, 0) };
-    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us (closed on exec), and nobody else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::narrate;
+use crate::digest::short;
 use crate::interface::operations::{HistoryEntry, Phase};
 use crate::interface::types::{
     CandidateId, CandidateRuntime, EvolutionId, IncidentId, MaintenanceAction, ReportId, SCHEMA, Verdict, Version,
@@ -12,9 +13,6 @@ use crate::time::Timestamp;
 
 /// Steps of one evolution that are kept; what comes later is told by the last one.
 pub const STEPS_MAX: usize = 200;
-
-/// Characters of a commit in a summary.
-const REV_CHARS: usize = 12;
 
 /// What `Show` gives for an evolution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,12 +201,11 @@ impl Trip {
     }
 
     fn purpose(&self) -> String {
-        let rev = |rev: &String| rev.chars().take(REV_CHARS).collect::<String>();
         match (&self.incident, &self.rev) {
             _ if self.is_rollback => "rollback".to_owned(),
             (Some(incident), _) => format!("repair of {incident}"),
             (None, _) if self.steps.first().is_some_and(|step| step.name == "installing") => "first version".to_owned(),
-            (None, Some(to)) => format!("upgrade to {}", rev(to)),
+            (None, Some(to)) => format!("upgrade to {}", short(to)),
             (None, None) if self.blueprint.is_empty() => "evolution".to_owned(),
             (None, None) => format!("evolution by {}", self.blueprint),
         }

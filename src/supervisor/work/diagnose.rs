@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::judge::means;
 use crate::diagnosis::{self, Collected, Request, exchanges_of};
+use crate::digest;
 use crate::golden::{GoldenRun, Header, Writer};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
@@ -116,7 +117,7 @@ async fn keep_incident(tools: &Tools, mut incident: RuntimeIncident, collected: 
 /// A file as evidence, where there is one.
 fn evidence(state: &Path, file: &Path) -> Option<Evidence> {
     let path = file.strip_prefix(state).ok()?.to_string_lossy().into_owned();
-    Some(Evidence { path, sha256: super::judge::sha256(file).ok()?, bytes: file.metadata().ok()?.len() })
+    Some(Evidence { path, sha256: digest::sha256_of_file(file).ok()?, bytes: file.metadata().ok()?.len() })
 }
 
 /// The golden run of an incident: the exchanges that led to it.
@@ -167,5 +168,5 @@ fn write(path: &Path, run: GoldenRun) -> Result<String, String> {
         writer.push(exchange).map_err(|error| chain(&error))?;
     }
     writer.finish().map_err(|error| chain(&error))?;
-    super::judge::sha256(path).map_err(|error| failed(&error))
+    digest::sha256_of_file(path).map_err(|error| failed(&error))
 }

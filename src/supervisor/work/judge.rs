@@ -1,16 +1,15 @@
 //! Judges a candidate: facts, plan, sandboxed checks, report.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::diagnose::reproduction_path;
 use super::version::progress;
 use super::words::reason;
+use crate::digest;
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
@@ -25,9 +24,6 @@ use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
 use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
-
-/// What of a file is read at once, in bytes.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to be judged.
 pub struct ValidationOrder {
@@ -155,7 +151,8 @@ fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
     let fact = |listed: golden::Listed| {
         let golden::Listed { path, header, .. } = listed;
         golden::verify(&path).map_err(wrong)?;
-        let sha256 = sha256(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let sha256 =
+            digest::sha256_of_file(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         Ok::<_, String>(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
     };
     golden::list(directories).map_err(wrong)?.into_iter().map(fact).collect()
@@ -181,19 +178,7 @@ async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String
 fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFact> {
     let incident = incident?;
     let path: PathBuf = reproduction_path(tools, incident);
-    let sha256 = sha256(&path).ok()?;
+    let sha256 = digest::sha256_of_file(&path).ok()?;
     let listener = tools.config.health.http.as_ref()?.listen.clone();
     Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })
-}
-
-/// SHA-256 of a file, in hex; it is not held in memory.
-pub fn sha256(path: &Path) -> std::io::Result<String> {
-    let (mut file, mut hasher) = (std::fs::File::open(path)?, Sha256::new());
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            n => hasher.update(&chunk[..n]),
-        }
-    }
 }

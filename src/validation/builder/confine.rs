@@ -5,7 +5,7 @@
 use std::ffi::{CString, NulError};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,13 @@ use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetStatus, Scope,
 };
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setpgid};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Infrastructure;
-
-/// The first inherited listener, as socket activation has it.
-const LISTEN_FDS_START: RawFd = 3;
+use crate::interface::runtime::LISTEN_FDS_START;
 
 /// Where descriptors wait before they take their places: above every place.
 const PARKING: RawFd = 256;
@@ -137,9 +136,7 @@ fn become_it(exec: &Exec<'_>, rules: RulesetCreated, args: &[CString], mut env: 
 
 /// A copy of a descriptor above every place that an inherited one takes.
 fn park(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    let parked = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(PARKING))?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(parked) })
+    fcntl_dupfd_cloexec(fd, PARKING).map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
 }
 
 fn prepare(exec: &Exec<'_>, rules: RulesetCreated) -> Result<(), String> {

@@ -10,6 +10,7 @@ use super::job::{Job, Subject};
 use super::ready::ready;
 use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers};
 use crate::interface::types::Verdict;
+use crate::time::millis;
 use crate::validation::checks::{Kind, TRIES};
 
 /// How often Active is started again in one run: its own crashes must not hide the noise of what follows.
@@ -51,10 +52,6 @@ impl Word {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Does what the job asks.
 pub(crate) async fn judge(job: &Job) -> Result<Word, Infrastructure> {
     no_network()?;
@@ -90,8 +87,8 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
         Err(reason) => return Ok(Word::new(Verdict::Fail, reason).details(instance.tail().await)),
     };
     if let Ok(how) = tokio::time::timeout(AFTERMATH, instance.end()).await {
-        let word = Word::new(Verdict::Fail, format!("ready after {} ms, it {how}", ms(took)));
-        return Ok(word.details(instance.tail().await).figure("ready_ms", ms(took)));
+        let word = Word::new(Verdict::Fail, format!("ready after {} ms, it {how}", millis(took)));
+        return Ok(word.details(instance.tail().await).figure("ready_ms", millis(took)));
     }
     let signal = instance.stop_signal();
     let word = match instance.stop().await {
@@ -100,12 +97,12 @@ async fn boot(job: &Job) -> Result<Word, Infrastructure> {
             Word::new(Verdict::Fail, format!("asked to finish, it {how}"))
         }
         Some((how, stopped)) => {
-            let summary = format!("ready after {} ms; on {signal} it {how} after {} ms", ms(took), ms(stopped));
-            Word::new(Verdict::Pass, summary).figure("stop_ms", ms(stopped))
+            let summary = format!("ready after {} ms; on {signal} it {how} after {} ms", millis(took), millis(stopped));
+            Word::new(Verdict::Pass, summary).figure("stop_ms", millis(stopped))
         }
     };
     let details = if word.verdict == Verdict::Pass { Vec::new() } else { instance.tail().await };
-    Ok(word.details(details).figure("ready_ms", ms(took)))
+    Ok(word.details(details).figure("ready_ms", millis(took)))
 }
 
 /// What one start of a version answered to a run.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::job::Job;
 use super::{instance, judge};
+use crate::time::millis;
 use crate::validation::verdict::{FILE, SCHEMA, VerdictFile};
 
 /// Why a check could not be run at all. The build then fails, and Nix keeps nothing of it: it can be asked again.
@@ -92,7 +93,7 @@ fn run() -> Result<(), Infrastructure> {
         verdict: word.verdict,
         summary: word.summary,
         details: word.details,
-        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms: millis(begun.elapsed()),
         figures: word.figures,
     };
     let text =
