@@ -3,8 +3,8 @@
 //! An instance writes both streams into one pipe. The logger reads every pipe always, into two files that take turns and
 //! into a memory that the supervisor shares. It outlives the supervisor, and it does not matter whether that one hangs, is
 //! stopped or has died. What cannot be written, because it comes too fast or the disk does not take it, is dropped and
-//! counted; it is never waited for. Where the logger itself is away or hangs, the supervisor, or else the keeper, stands in:
-//! it reads so much that the instance can go on, and drops and counts that.
+//! counted, but for its end, which is kept; it is never waited for. Where the logger itself is away or hangs, the
+//! supervisor, or else the keeper, stands in: it reads so much that the instance can go on, and drops and counts that.
 //!
 //! | file | its one job |
 //! |---|---|
