@@ -374,6 +374,7 @@ async fn begin(
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
         looks_since_record: 0,
+        is_journal_short: false,
         reach: Reach::default(),
         standing,
         looks_since_mend: 0,
