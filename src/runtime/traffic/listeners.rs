@@ -31,8 +31,6 @@ pub struct Setup<'a> {
     /// The directory of the Interface's private sockets, which the supervisor alone may enter; `None` where the runtime does not
     /// serve the Interface.
     pub interface: Option<&'a Path>,
-    /// Whether a client's address, instead of chance, decides if it belongs to a share: it then stays there as long as the share.
-    pub sticky: bool,
 }
 
 /// All listeners of a runtime, with the slot that gets new connections. To drop it closes this process's copies only.
@@ -433,7 +431,6 @@ impl Listener {
             name: listen.name.clone(),
             listen: listen.address.clone(),
             address,
-            sticky: setup.sticky,
             v6_only: address.is_ipv6() && setup.listens.iter().any(|other| has_v4_of(&other.address, &listen.address)),
         };
         let kept = Kept::take(&wanted, ours);
