@@ -366,7 +366,8 @@ impl Traffic {
         self.keep(&stored, store)
     }
 
-    /// Removes the files of unix sockets: nobody can connect to these any more.
+    /// Removes the files of unix sockets: nobody can connect to these any more. Other listeners end when their last copy is
+    /// closed: those of this process, of the store and of instances.
     pub fn unlink(&self) {
         for listener in &self.listeners {
             if let Listener::Exchange(exchange) = listener {
@@ -376,16 +377,6 @@ impl Traffic {
         if let Some(private) = &self.interface {
             private.unlink();
         }
-    }
-
-    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
-    ///
-    /// # Errors
-    /// When the store does not let go of a socket, which then goes on listening.
-    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.unlink();
-        let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
-        labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
     }
 }
 
