@@ -102,6 +102,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     );
     // With space again, it goes on as if nothing had been.
     std::fs::remove_file(mount.path.join("filler")).unwrap();
+    assert!(matches!(journal.reserve(), Reserve::Held { .. }), "told without a record: {:?}", journal.reserve());
     assert_eq!(journal.append(at, &body).unwrap().seq, written + 1);
     assert!(matches!(journal.reserve(), Reserve::Held { .. }), "{:?}", journal.reserve());
     assert_eq!(journal.rotation_failure(), None);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::interface::types::{
-    ContextId, Evidence, EvolutionContext, IncidentClass, MESSAGE_BYTES_MAX, RecordId, ReproductionRun,
-    RuntimeHealthReport, RuntimeIncident, SCHEMA, Version,
+    ContextId, Evidence, EvolutionContext, IncidentClass, MESSAGE_BYTES_MAX, ReproductionRun, RuntimeHealthReport,
+    RuntimeIncident, SCHEMA, Version,
 };
 
 use super::evidence::{Folder, digest_of};
@@ -41,8 +41,6 @@ pub struct Request {
     pub health: Vec<RuntimeHealthReport>,
     /// Active's source.
     pub source: Option<Version>,
-    /// Maintenance records of earlier incidents with the same fingerprint.
-    pub memory: Vec<RecordId>,
     /// The reproductions, as the judge ran them.
     pub reproduction_runs: Vec<ReproductionRun>,
     /// The secrets that the configuration gives to the runtime and to agents.
@@ -170,7 +168,7 @@ fn prepare(request: Request, asked: Result<Value, String>) -> Prepared {
         reproduction_runs: request.reproduction_runs,
         health: request.health.into_iter().skip(health).collect(),
         source: request.source,
-        memory: request.memory,
+        memory: Vec::new(),
         runtime_context,
         redactions: 0,
         digest: String::new(),
@@ -193,7 +191,6 @@ fn without_secrets(context: EvolutionContext, redactor: &mut Redactor) -> Evolut
             collected_by: context.collected_by,
             missing: [context.missing, vec![format!("context: could not be redacted: {error}")]].concat(),
             source: context.source,
-            memory: context.memory,
             ..EvolutionContext::default()
         },
     }
@@ -279,7 +276,6 @@ mod tests {
             exit_status: Some("exit code 101".into()),
             health: vec![RuntimeHealthReport { seq: 3, ..RuntimeHealthReport::default() }],
             source: Some(Version { rev: "abc".into(), ..Version::default() }),
-            memory: vec![RecordId::numbered(1)],
             reproduction_runs: vec![ReproductionRun {
                 tries: 3,
                 failures: 3,

@@ -374,7 +374,8 @@ pub struct EvolutionContext {
     pub health: Vec<RuntimeHealthReport>,
     /// Active's source.
     pub source: Option<Version>,
-    /// Maintenance records of earlier incidents with the same fingerprint.
+    /// Maintenance records of earlier incidents with the same fingerprint. rei gives none: an agent has no journal to look
+    /// them up in, so why earlier repairs were refused is told to it in words, with its task.
     pub memory: Vec<RecordId>,
     /// What the runtime itself answered to `CollectEvolutionContext`.
     pub runtime_context: Option<serde_json::Value>,

@@ -243,8 +243,9 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         self.position.seq - 1
     }
 
-    /// Whether the next records have their space on disk.
-    pub fn reserve(&self) -> Reserve {
+    /// Whether the next records have their space on disk. What could not be reserved before is tried again.
+    pub fn reserve(&mut self) -> Reserve {
+        self.space.renew(&self.file, self.length);
         self.space.status(self.length)
     }
 

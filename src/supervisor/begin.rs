@@ -99,7 +99,7 @@ impl Shell {
         let runtime = self.runtime_ref(slot, role, &instance.id);
         self.pending.push_back(Event::Started { slot, instance });
         let now = self.clock.now();
-        self.watch.begin(slot, &version.store_path, runtime, now);
+        self.watch.begin(slot, &version.store_path, runtime, now, self.core.incidents());
     }
 }
 

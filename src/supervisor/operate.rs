@@ -219,7 +219,6 @@ impl Shell {
             health: self.watch.series(),
             active: self.core.active().map(|active| active.version.clone()),
             interface,
-            memory: Vec::new(),
             at: self.clock.now(),
         }
     }

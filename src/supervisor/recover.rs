@@ -72,7 +72,7 @@ impl Shell {
                         instance: Some(entry.id.clone()),
                     };
                     let now = self.clock.now();
-                    self.watch.begin(slot, &store_path, runtime, now);
+                    self.watch.begin(slot, &store_path, runtime, now, self.core.incidents());
                 }
                 Err(Gone { why, .. }) => {
                     tracing::warn!(%slot, why, "an instance ended while it was taken over");
@@ -113,7 +113,7 @@ impl Shell {
             Ok(()) => {
                 let runtime = self.runtime_ref(slot, self.role_in(slot), &entry.id);
                 let now = self.clock.now();
-                self.watch.begin(slot, &store_path, runtime, now);
+                self.watch.begin(slot, &store_path, runtime, now, self.core.incidents());
                 Some(Running { store_path, ready })
             }
             Err(Gone { why, log }) => {

@@ -30,7 +30,6 @@ pub fn listen(
     let setup = Setup {
         listens: &config.runtime.listen,
         interface: config.health.interface.as_ref().map(|_| private.as_path()),
-        sticky: false,
     };
     let before = kept.len();
     if !kept.iter().any(|(name, _)| name == logger::NAME) {

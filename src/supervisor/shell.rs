@@ -23,7 +23,7 @@ use super::watch::Watch;
 use super::work::reason;
 use crate::interface::operations::MonitorEvent;
 use crate::interface::types::EvolutionId;
-use crate::journal::Journal;
+use crate::journal::{Journal, Reserve};
 use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
 use crate::report::chain;
 use crate::runtime::traffic::{Alarm, Traffic};
@@ -113,6 +113,8 @@ pub struct Shell {
     pub(super) asides: u64,
     /// How many looks there were since the last record.
     pub(super) looks_since_record: u32,
+    /// Whether the journal lacked space at the last look.
+    pub(super) is_journal_short: bool,
     /// Whether instances can read what operators prove themselves by.
     pub(super) reach: Reach,
     /// How this process ran at its start.
@@ -306,6 +308,9 @@ impl Shell {
         if self.looks_since_record == SYNC_LOOKS {
             self.sync_head();
         }
+        if self.looks_since_record == SYNC_LOOKS || self.is_journal_short {
+            self.look_at_journal();
+        }
         if self.looks_since_record == QUIET_LOOKS {
             memory::give_back();
         }
@@ -322,6 +327,29 @@ impl Shell {
                     tracing::warn!(%error, "cannot sync the journal's sealed head");
                 }
             });
+        }
+    }
+
+    /// Tells an operator that the journal lacks space, once when it begins: the records of a rollback are written to it.
+    fn look_at_journal(&mut self) {
+        let mut lacks = Vec::new();
+        if let Reserve::Shrinking { bytes, reason } = self.journal.reserve() {
+            lacks.push(format!(
+                "no space can be reserved for its next records, {bytes} bytes are left of what was: {reason}"
+            ));
+        }
+        if let Some(reason) = self.journal.rotation_failure() {
+            lacks.push(format!("its full file is not followed by a new one, and grows: {reason}"));
+        }
+        let was_short = std::mem::replace(&mut self.is_journal_short, !lacks.is_empty());
+        match (was_short, lacks.is_empty()) {
+            (false, false) => tracing::warn!(
+                directory = %self.tools.paths.journal().display(),
+                "the journal lacks space, and without it nothing can be decided; free space there: {}",
+                lacks.join("; ")
+            ),
+            (true, true) => tracing::info!("the journal has its space again"),
+            (false, true) | (true, false) => {}
         }
     }
 

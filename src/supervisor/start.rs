@@ -374,6 +374,7 @@ async fn begin(
         journal_readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)),
         asides: 0,
         looks_since_record: 0,
+        is_journal_short: false,
         reach: Reach::default(),
         standing,
         looks_since_mend: 0,
@@ -529,7 +530,8 @@ impl Shell {
         self.end_work().await;
     }
 
-    /// Ends the runtime: instances are asked to finish, listeners are closed, the keeper ends.
+    /// Ends the runtime: instances are asked to finish, the files of unix sockets are removed, and the store lets go of the
+    /// listeners (the keeper ends, systemd is told to close them). The last copies are this process's own and end with it.
     async fn end_all(&mut self) {
         self.signals.notify("STOPPING=1");
         for (_, handle) in self.working.drain(..) {

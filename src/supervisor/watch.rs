@@ -1,19 +1,22 @@
 //! What the supervisor sees: a monitor for the version in each slot, and the judgement of the one under trial.
 
 use super::shell::Shell;
-use crate::config::{Config, Incidents};
+use crate::config::{self, Config};
 use crate::health::{self, Analysis, Bounds, Exit, Learned, Monitor, Reference, Signal, Sources};
 use crate::interface::evolution::EvolutionError;
 use crate::interface::types::{PolicyAnomaly, ProcessUsage, Role, RuntimeHealthReport, RuntimeRef, Verdict};
-use crate::lifecycle::{self, Event, Slot};
+use crate::lifecycle::{self, Event, OpenIncident, Slot};
 use crate::time::Timestamp;
 
 /// Health reports that are kept for the evidence of an incident: a minute at one a second.
 const SERIES_MAX: usize = 60;
 
+/// Open incidents by their fingerprints.
+type Incidents = std::collections::BTreeMap<String, OpenIncident>;
+
 /// All monitors.
 pub struct Watch {
-    incidents: Incidents,
+    incidents: config::Incidents,
     sources: Sources,
     bounds: Bounds,
     slots: [Option<Watched>; 2],
@@ -60,13 +63,17 @@ impl Watch {
         self.bounds = Bounds::of(&config.incidents);
     }
 
-    /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it.
-    pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp) {
+    /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it. Of one
+    /// that is new here, `open` may tell incidents, which an earlier supervisor saw: what repeats them counts on from there.
+    pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp, open: &Incidents) {
         let watched = &mut self.slots[slot.index()];
         match watched {
             Some(watched) if watched.store_path == store_path => watched.monitor.set_runtime(runtime),
             _ => {
-                let monitor = Monitor::new(runtime, &self.incidents, self.sources, at);
+                let mut monitor = Monitor::new(runtime, &self.incidents, self.sources, at);
+                for incident in open.values().filter(|incident| incident.store_path == store_path) {
+                    monitor.remember(&incident.finding.fingerprint, incident.occurrences);
+                }
                 self.replaced[slot.index()] = watched.as_ref().and_then(|watched| watched.monitor.learned());
                 *watched = Some(Watched { store_path: store_path.to_owned(), monitor });
             }
@@ -252,6 +259,7 @@ mod tests {
     use super::*;
     use crate::config::Place;
     use crate::health::{Outcome, Probe};
+    use crate::interface::types::IncidentId;
 
     const SLOW_US: u64 = 80_000;
 
@@ -274,7 +282,7 @@ mod tests {
     }
 
     fn begun(watch: &mut Watch, slot: Slot, name: &str, second: u64) {
-        watch.begin(slot, &format!("/nix/store/{name}"), RuntimeRef::default(), at(second));
+        watch.begin(slot, &format!("/nix/store/{name}"), RuntimeRef::default(), at(second), &Incidents::new());
     }
 
     /// A minute of Active in slot A.
@@ -300,6 +308,33 @@ mod tests {
         watch.end_trial();
         watch.observe(Slot::B, None, at(300));
         assert_eq!(watch.judge(at(330)).unwrap().verdict, Verdict::Pass, "another trial has another time before it");
+    }
+
+    #[test]
+    fn a_crash_that_an_earlier_supervisor_saw_counts() {
+        let crash = || Signal::Exited(Exit { code: Some(101), reason: Some("boom".to_owned()), ..Exit::default() });
+        let (store_path, runtime) = ("/nix/store/active", RuntimeRef::default());
+        let crashed =
+            |watch: &mut Watch, second| watch.monitor(Slot::A).unwrap().observe(at(second), crash()).remove(0);
+        let mut before = serving();
+        let first = crashed(&mut before, 61);
+        assert!(!first.evolve, "one crash asks for no evolution");
+        let incident = OpenIncident {
+            id: IncidentId::numbered(1),
+            finding: lifecycle::Finding::from(first),
+            first_seen: at(61),
+            last_seen: at(61),
+            occurrences: 1,
+            store_path: store_path.to_owned(),
+        };
+        let open = Incidents::from([(incident.finding.fingerprint.clone(), incident)]);
+        let mut after = watch();
+        after.begin(Slot::A, store_path, runtime.clone(), at(70), &open);
+        let second = crashed(&mut after, 80);
+        assert!(second.evolve && second.occurrence == 2, "{second:?}");
+        let mut other = watch();
+        other.begin(Slot::A, "/nix/store/other", runtime, at(70), &open);
+        assert!(!crashed(&mut other, 80).evolve, "another version has crashes of its own");
     }
 
     #[test]

@@ -118,9 +118,11 @@ fn a_killed_supervisor_loses_no_listener_and_no_queue() {
         let mut byte = [0];
         client.read_exact(&mut byte).unwrap();
     }
-    traffic.close(&mut keeper).unwrap();
+    for label in traffic.labels().unwrap() {
+        keeper.remove(&label).unwrap();
+    }
     assert!(keeper.fetch_all().unwrap().is_empty());
-    drop(instance);
+    drop((traffic, instance));
     let _losing = losing();
     assert!(TcpStream::connect(server).is_err(), "the service is over");
 }

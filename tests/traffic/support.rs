@@ -86,7 +86,7 @@ pub fn unix(name: &str, path: &Path) -> Listen {
 }
 
 pub fn setup(listens: &[Listen]) -> Setup<'_> {
-    Setup { listens, interface: None, sticky: false }
+    Setup { listens, interface: None }
 }
 
 pub fn has_v6() -> bool {
@@ -164,15 +164,6 @@ pub fn connect_brief(server: SocketAddr) -> TcpStream {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set(&client, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size_of::<libc::linger>()).unwrap();
     client
-}
-
-/// A connection from a certain address of this machine.
-pub fn connect_from(source: std::net::Ipv4Addr, server: SocketAddr) -> TcpStream {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
-    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(client.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((source, 0)))).unwrap();
-    connect(client.as_raw_fd(), &SockaddrStorage::from(server)).unwrap();
-    client.into()
 }
 
 /// Answers every connection with one byte until it is told to stop and nobody waits any more.

@@ -79,7 +79,7 @@ pub(super) fn switch(_: &Context<'_>) -> Option<Finding> {
 fn switched() -> Result<Duration, String> {
     let loopback = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
     let listens = [Listen { name: "check".to_owned(), address: loopback }];
-    let setup = Setup { listens: &listens, interface: None, sticky: false };
+    let setup = Setup { listens: &listens, interface: None };
     let mut traffic = Traffic::open(setup, Routing::All(Slot::A), &mut NoStore).map_err(|error| chain(&error))?;
     let Some(ListenAddress::Tcp(address)) = traffic.addresses().pop().map(|listen| listen.address) else {
         return Err("it has no address".to_owned());

@@ -18,7 +18,7 @@ use super::error::OpenError;
 use super::label::Label;
 use super::options::Options;
 use super::order::Order;
-use super::program::{self, Draw, Program};
+use super::program::{self, Program};
 use super::slot::{Role, Routing, Slot};
 use super::socket::{self, Mark};
 use crate::config::types::ListenAddress;
@@ -33,8 +33,6 @@ pub(super) struct Wanted {
     pub listen: ListenAddress,
     /// The same as a socket address; its port may be 0.
     pub address: SocketAddr,
-    /// A client's address decides its share, not chance.
-    pub sticky: bool,
     /// Not for version 4 clients: another listener has them.
     pub v6_only: bool,
 }
@@ -88,7 +86,7 @@ impl Wanted {
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
             }
-            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), |_| 0, Draw::Chance))?;
+            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), |_| 0))?;
             Ok(fd)
         };
         open().map_err(|source| self.error("join", source))
@@ -147,7 +145,7 @@ impl Group {
         // A bound datagram socket would be a member. A stream socket is none until it listens, so it holds the port meanwhile.
         let _reserved = (wanted.kind() == SockType::Stream).then_some(reserved);
         let first = routing.main();
-        let to_first = program::route(Routing::All(first), |_| 0, Draw::Chance);
+        let to_first = program::route(Routing::All(first), |_| 0);
         let one = wanted.member(address, Role::Slot(first), Some(to_first))?;
         let two = wanted.member(address, Role::Slot(first.other()), None)?;
         let guard = wanted.member(address, Role::Guard, None)?;
@@ -197,8 +195,7 @@ impl Group {
 
     /// The program for a routing where the members are in this order.
     pub fn program(&self, routing: Routing, order: Order) -> Program {
-        let draw = if self.wanted.sticky { Draw::Source { v6: self.address.is_ipv6() } } else { Draw::Chance };
-        let route = program::route(routing, |slot| order.slot(slot), draw);
+        let route = program::route(routing, |slot| order.slot(slot));
         if self.is_stream() { program::choose(self.address.is_ipv6(), |slot| order.slot(slot), route) } else { route }
     }
 

@@ -31,8 +31,6 @@ pub struct Setup<'a> {
     /// The directory of the Interface's private sockets, which the supervisor alone may enter; `None` where the runtime does not
     /// serve the Interface.
     pub interface: Option<&'a Path>,
-    /// Whether a client's address, instead of chance, decides if it belongs to a share: it then stays there as long as the share.
-    pub sticky: bool,
 }
 
 /// All listeners of a runtime, with the slot that gets new connections. To drop it closes this process's copies only.
@@ -368,7 +366,8 @@ impl Traffic {
         self.keep(&stored, store)
     }
 
-    /// Removes the files of unix sockets: nobody can connect to these any more.
+    /// Removes the files of unix sockets: nobody can connect to these any more. Other listeners end when their last copy is
+    /// closed: those of this process, of the store and of instances.
     pub fn unlink(&self) {
         for listener in &self.listeners {
             if let Listener::Exchange(exchange) = listener {
@@ -378,16 +377,6 @@ impl Traffic {
         if let Some(private) = &self.interface {
             private.unlink();
         }
-    }
-
-    /// Gives the listeners up: nobody can connect any more. What waits in a queue is refused.
-    ///
-    /// # Errors
-    /// When the store does not let go of a socket, which then goes on listening.
-    pub fn close(self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.unlink();
-        let labels = self.labels().map_err(|source| OpenError::Store(source.into()))?;
-        labels.iter().try_for_each(|name| store.remove(name)).map_err(OpenError::Store)
     }
 }
 
@@ -433,7 +422,6 @@ impl Listener {
             name: listen.name.clone(),
             listen: listen.address.clone(),
             address,
-            sticky: setup.sticky,
             v6_only: address.is_ipv6() && setup.listens.iter().any(|other| has_v4_of(&other.address, &listen.address)),
         };
         let kept = Kept::take(&wanted, ours);

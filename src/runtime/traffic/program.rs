@@ -10,24 +10,10 @@ use super::slot::{Routing, Slot};
 /// A program.
 pub(super) type Program = Vec<sock_filter>;
 
-/// How a connection's part in a share is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Draw {
-    /// By chance, for each connection anew.
-    Chance,
-    /// By the client's address: a client stays with its slot as long as the share stays.
-    Source {
-        /// Whether the group's address is one of IP version 6, which may also serve version 4.
-        v6: bool,
-    },
-}
-
 /// The network header.
 const NET: u32 = libc::SKF_NET_OFF as u32;
 /// Random bits of the kernel.
 const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
-/// Knuth's multiplier: spreads neighbouring addresses over 32 bits.
-const SPREAD: u32 = 2_654_435_761;
 
 // Load a word, a half-word, a byte; return; jump; arithmetic. (BPF_LD = 0, BPF_W = 0, BPF_K = 0.)
 const LD_W: u16 = libc::BPF_ABS as u16;
@@ -36,8 +22,6 @@ const LD_B: u16 = (libc::BPF_B | libc::BPF_ABS) as u16;
 const RET: u16 = libc::BPF_RET as u16;
 const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ) as u16;
 const JGE: u16 = (libc::BPF_JMP | libc::BPF_JGE) as u16;
-const JA: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
-const MUL: u16 = (libc::BPF_ALU | libc::BPF_MUL) as u16;
 const RSH: u16 = (libc::BPF_ALU | libc::BPF_RSH) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND) as u16;
 const XOR_X: u16 = (libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X) as u16;
@@ -51,36 +35,13 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The program that routes as told; `index` says where each slot's member is.
-pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32, draw: Draw) -> Program {
+/// The program that routes as told, a share by chance for each connection anew; `index` says where each slot's member is.
+pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32) -> Program {
     let (to, share) = match routing.plain() {
         Routing::All(slot) => return vec![op(RET, index(slot))],
         Routing::Share { to, share } => (to, share),
     };
-    let mut program = match draw {
-        Draw::Chance => vec![op(LD_W, RANDOM)],
-        Draw::Source { v6: false } => vec![op(LD_W, NET + 12), op(MUL, SPREAD)],
-        Draw::Source { v6: true } => vec![
-            op(LD_B, NET),
-            op(RSH, 4),
-            jump(JEQ, 4, 0, 2),
-            op(LD_W, NET + 12),
-            op(JA, 10),
-            op(LD_W, NET + 8),
-            op(TAX, 0),
-            op(LD_W, NET + 12),
-            op(XOR_X, 0),
-            op(TAX, 0),
-            op(LD_W, NET + 16),
-            op(XOR_X, 0),
-            op(TAX, 0),
-            op(LD_W, NET + 20),
-            op(XOR_X, 0),
-            op(MUL, SPREAD),
-        ],
-    };
-    program.extend([jump(JGE, Routing::threshold(share), 1, 0), op(RET, index(to)), op(RET, index(to.other()))]);
-    program
+    vec![op(LD_W, RANDOM), jump(JGE, Routing::threshold(share), 1, 0), op(RET, index(to)), op(RET, index(to.other()))]
 }
 
 /// The differentiated-services field by which the supervisor's own connections name the slot they want: code points 7 and 11,
@@ -160,12 +121,10 @@ mod tests {
                 LD_W => a = (0..4).fold(0, |word, n| word << 8 | byte(k, n)),
                 LD_H => a = byte(k, 0) << 8 | byte(k, 1),
                 LD_B => a = byte(k, 0),
-                MUL => a = a.wrapping_mul(k),
                 RSH => a >>= k,
                 AND => a &= k,
                 XOR_X => a ^= x,
                 TAX => x = a,
-                JA => at += k as usize,
                 JEQ => at += usize::from(if a == k { jt } else { jf }),
                 JGE => at += usize::from(if a >= k { jt } else { jf }),
                 other => panic!("unknown instruction {other:#x}"),
@@ -191,44 +150,21 @@ mod tests {
 
     #[test]
     fn all_is_one_instruction() {
-        let program = route(Routing::All(Slot::B), index, Draw::Chance);
+        let program = route(Routing::All(Slot::B), index);
         assert_eq!((program.len(), run(&program, &[], 0)), (1, 9));
     }
 
     #[test]
     fn one_draw_decides_at_the_threshold() {
-        let program = route(Routing::Share { to: Slot::B, share: 0.25 }, index, Draw::Chance);
+        let program = route(Routing::Share { to: Slot::B, share: 0.25 }, index);
         for (draw, member) in [(0, 9), ((1 << 30) - 1, 9), (1 << 30, 7), (u32::MAX, 7)] {
             assert_eq!(run(&program, &[], draw), member, "{draw}");
         }
     }
 
     #[test]
-    fn a_source_stays_with_its_slot_and_sources_follow_the_share() {
-        let share = Routing::Share { to: Slot::B, share: 0.05 };
-        let v4_only = route(share, index, Draw::Source { v6: false });
-        let both = route(share, index, Draw::Source { v6: true });
-        let chosen = |program: &Program, header: &dyn Fn(u32) -> Vec<u8>| {
-            (0..20_000).filter(|&n| run(program, &header(n), n) == 9).count()
-        };
-        let four = |n| v4(0x0a00_0000 + n, 1);
-        let six = |n: u32| v6((0x2001_0db8 << 96) | u128::from(n) << 64 | 1, 1);
-        for count in [chosen(&v4_only, &four), chosen(&both, &four), chosen(&both, &six)] {
-            // 5 % of 20,000 is 1,000; a multiplier spreads more evenly than chance.
-            assert!((700..1300).contains(&count), "{count} of 20000");
-        }
-        for n in 0..1000 {
-            assert_eq!(
-                run(&v4_only, &four(n), 0),
-                run(&both, &four(n), u32::MAX),
-                "dual stack agrees, chance has no say"
-            );
-        }
-    }
-
-    #[test]
     fn own_connections_choose_and_others_do_not() {
-        let rest = || route(Routing::All(Slot::A), |slot| index(slot) + 100, Draw::Chance);
+        let rest = || route(Routing::All(Slot::A), |slot| index(slot) + 100);
         let four = |field: u8, source: u32, destination: u32| {
             let mut header = v4(source, 1);
             header[1] = field;
@@ -255,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_probe_takes_its_own_port_alone() {
-        let rest = || route(Routing::All(Slot::A), index, Draw::Chance);
+        let rest = || route(Routing::All(Slot::A), index);
         let four = probe(false, 4000, 2, rest());
         assert_eq!((run(&four, &v4(1, 4000), 0), run(&four, &v4(1, 4001), 0)), (2, 7));
         let six = probe(true, 4000, 2, rest());

@@ -10,8 +10,7 @@ use crate::digest;
 use crate::golden::{GoldenRun, Header, Writer};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
-    ContextId, Evidence, EvolutionId, IncidentId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident,
-    Version,
+    ContextId, Evidence, EvolutionId, IncidentId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
 };
 use crate::lifecycle::Event;
 use crate::report::chain;
@@ -45,8 +44,6 @@ pub struct DiagnosisFacts {
     pub active: Option<Version>,
     /// Where the runtime serves the Interface.
     pub interface: Option<PathBuf>,
-    /// Maintenance records of the same fingerprint.
-    pub memory: Vec<RecordId>,
     /// Now.
     pub at: Timestamp,
 }
@@ -83,7 +80,6 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
         exit_status: facts.exit_status,
         health: facts.health,
         source: facts.active,
-        memory: facts.memory,
         reproduction_runs,
         secrets: tools.secrets.clone(),
     };
