@@ -301,7 +301,8 @@ fn a_journal_of_a_newer_format() {
     let newer = |bytes: &mut Vec<u8>| {
         let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
         let header = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let newer = header.replacen("\"1.0\"", "\"7.0\"", 1);
+        let ours = format!("\"{}.{}\"", rei::journal::FORMAT_MAJOR, rei::journal::FORMAT_MINOR);
+        let newer = header.replacen(&ours, "\"7.0\"", 1);
         assert_ne!(header, newer);
         bytes.splice(..end, newer.into_bytes());
     };
