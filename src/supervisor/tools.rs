@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::needed::Needed;
 use super::paths::Paths;
@@ -11,9 +11,10 @@ use super::sources::{Held, Sources};
 use super::work::Failed;
 use crate::config::Config;
 use crate::interface::operations::StateStatus;
-use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
+use crate::nix::{self, Builder, Nix, Profile, Progress, Refusal, Roots};
 use crate::redact::Secrets;
 use crate::source::{Mirror, ObjectId};
+use crate::validation::Means;
 
 /// The root that keeps the builder of sandboxed checks.
 const BUILDER_ROOT: &str = "builder";
@@ -84,6 +85,14 @@ impl Tools {
             Ok(nix.allow_import_from_derivation(self.config.validation.allow_import_from_derivation))
         };
         self.workshop.nix.get_or_try_init(|| locate).await
+    }
+
+    /// What validation works with.
+    ///
+    /// # Errors
+    /// As [`Self::nix`].
+    pub async fn means(&self, progress: Option<mpsc::Sender<Progress>>) -> nix::Result<Means<'_>> {
+        Ok(Means { nix: self.nix().await?, jobs: Self::jobs(), progress })
     }
 
     /// The rei program in the store: the builder of sandboxed checks. The first call proves the sandbox with it.
