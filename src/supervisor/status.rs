@@ -2,12 +2,14 @@
 
 use super::narrate;
 use super::shell::Shell;
+use super::sync::lock;
 use crate::interface::operations::{
     self as seen, BudgetStatus, EvolutionStatus, InstanceState, InstanceStatus, ListenStatus, QuarantineEntry, Status,
     SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
 use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::process;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -75,7 +77,7 @@ impl Shell {
             paused: core.paused(),
             budget: self.budget(),
             quarantined: core.quarantine().len() as u64,
-            listen: super::slots::lock(&self.traffic)
+            listen: lock(&self.traffic)
                 .addresses()
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
@@ -86,7 +88,7 @@ impl Shell {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 started_at: self.started_at,
                 uptime_ms: self.clock.now().ms_since(self.started_at),
-                rss_bytes: resident_bytes(),
+                rss_bytes: process::resident_bytes(),
             },
         }
     }
@@ -168,14 +170,6 @@ impl Shell {
         };
         self.core.quarantine().iter().rev().map(entry).collect()
     }
-}
-
-/// Resident memory of this process.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
 }
 
 /// One line for the service manager.

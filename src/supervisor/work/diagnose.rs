@@ -8,8 +8,7 @@ use crate::diagnosis::{self, Collected, Request, exchanges_of};
 use crate::golden::{GoldenRun, Header, Writer};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
-    ContextId, Evidence, EvolutionId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident,
-    Version,
+    ContextId, Evidence, EvolutionId, RecordId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
 };
 use crate::lifecycle::Event;
 use crate::report::chain;

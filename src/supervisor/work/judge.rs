@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::version::progress;
-use super::words::reason;
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
@@ -18,6 +17,7 @@ use crate::nix::FlakeRef;
 use crate::report::chain;
 use crate::source::ObjectId;
 use crate::supervisor::clock::Clock;
+use crate::supervisor::failure::reason;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
