@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::access::RefusalReason;
+use super::refusal::RefusalReason;
 use crate::poll::is_ready;
 
 /// Ancestors that are looked at; a deeper caller is refused. No login is that deep.
