@@ -172,6 +172,14 @@ fn parse_cgroup(lines: &[u8]) -> Option<std::path::PathBuf> {
     Some(Path::new(OsStr::from_bytes(line)).to_owned())
 }
 
+/// Resident memory of this process.
+pub fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 /// Every room and the rooms that it may use. A room stands below all that use it, so imports run one way.
 ///
 /// ARCHITECTURE.md shows this as its table of rooms; a test keeps the two alike.

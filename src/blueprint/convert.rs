@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::draft::{Draft, DraftStage, simple_action};
 use super::fields::{Fields, Word};
-use super::parse::{Draft, DraftStage, simple_action};
 use super::schema::{Action, RETRY_LIMIT_MAX, RetrySemantics, STAGES_MAX, Sandbox, Work};
 use super::yaml::{Key, Node, Problem, Value, problem};
 

@@ -1,7 +1,7 @@
 //! Routes: every one leads somewhere, every stage is reached, every loop ends, every input can be there.
 
+use super::draft::{Draft, DraftStage};
 use super::fields::Word;
-use super::parse::{Draft, DraftStage};
 use super::schema::{Action, Blueprint, GIVEN, Stage, Target, Work};
 use super::yaml::{Problem, problem};
 

@@ -5,6 +5,7 @@
 //! | `library.rs` | a blueprint by its name: the operator's, else rei's own |
 //! | `yaml.rs`, `fields.rs` | a file to a tree with places, a tree to typed fields |
 //! | `parse.rs`, `convert.rs` | OpenExec's DSL v1, and the dialect of its 0.8 releases |
+//! | `draft.rs` | what both are read into |
 //! | `graph.rs` | routes, loops, ends and inputs, checked as a whole |
 //! | `schema.rs` | a checked blueprint |
 //! | `machine.rs` | which stage is next (pure) |
@@ -21,6 +22,7 @@
 mod actions;
 pub mod confine;
 mod convert;
+mod draft;
 mod fields;
 mod graph;
 mod job;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::convert;
-use super::fields::{Fields, Word};
+use super::draft::{Draft, DraftStage, simple_action};
+use super::fields::Fields;
 use super::graph;
 use super::schema::{Action, Blueprint, RETRY_LIMIT_MAX, RetrySemantics, STAGES_MAX, Sandbox, Work};
-use super::yaml::{self, Node, Place, Problem, Value, problem};
+use super::yaml::{self, Node, Problem, Value, problem};
 
 /// Retries of a stage where neither it nor `defaults` says how many: OpenExec's figure.
 const MAX_STEP_RETRIES: u32 = 2;
@@ -42,33 +43,6 @@ pub fn parse(text: &str) -> Result<Blueprint, Problems> {
             Err(Problems(problems))
         }
     }
-}
-
-/// A blueprint whose routes are still words.
-pub(super) struct Draft {
-    pub name: String,
-    pub description: String,
-    pub semantics: RetrySemantics,
-    pub stages: Vec<DraftStage>,
-}
-
-/// A stage whose routes are still words.
-pub(super) struct DraftStage {
-    pub id: Word,
-    /// `None` when the stage is wrong in a way that was noted.
-    pub work: Option<Work>,
-    pub inputs: Vec<Word>,
-    pub outputs: Vec<Word>,
-    pub retry_limit: u32,
-    pub approval_required: bool,
-    /// `None`: the next stage, or `done` after the last.
-    pub on_success: Option<Word>,
-    /// `None`: `fail`.
-    pub on_failure: Option<Word>,
-    pub timeout: Option<Duration>,
-    pub sandbox: Sandbox,
-    pub toolset: Option<String>,
-    pub place: Place,
 }
 
 /// What `defaults` says.
@@ -243,20 +217,4 @@ fn read_action(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Actio
         problems.push(problem(word.place, message, format!("known actions: {}", Action::NAMES.join(", "))));
     }
     action
-}
-
-/// The actions that need no more than their name.
-pub(super) fn simple_action(name: &str) -> Option<Action> {
-    Some(match name {
-        "build_context_pack" | "build_context" => Action::BuildContextPack,
-        "apply_patch" => Action::ApplyPatch,
-        "run_linters" => Action::RunLinters,
-        "run_tests" => Action::RunTests,
-        "nix_build" => Action::NixBuild,
-        "commit" => Action::Commit,
-        "generate_diff_report" => Action::GenerateDiffReport,
-        "prepare_review_bundle" => Action::PrepareReviewBundle,
-        "summarize_run" => Action::SummarizeRun,
-        _ => return None,
-    })
 }

@@ -6,7 +6,6 @@ use crate::interface::types::{ErrorCount, HealthCheck, HealthStatus, LatencySumm
 use crate::time::Timestamp;
 
 use super::fingerprint::truncate;
-use super::report::worst;
 
 /// Named checks, latencies and error counts that are kept of a report: a message may carry a megabyte of them.
 const NAMES_MAX: usize = 16;
@@ -35,7 +34,7 @@ impl Own {
             status => status,
         });
         let status = checks
-            .fold(report.status, |sum, check| if check == HealthStatus::Unknown { sum } else { worst(sum, check) });
+            .fold(report.status, |sum, check| if check == HealthStatus::Unknown { sum } else { sum.worse_of(check) });
         let kept = |check: &HealthCheck| HealthCheck {
             name: owned(&check.name),
             status: check.status,

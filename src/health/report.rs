@@ -15,17 +15,6 @@ use super::window::summary;
 /// The time that a report's figures cover, in milliseconds, where probes are not rarer than a third of it.
 const WINDOW_MS: u64 = 60_000;
 
-/// The worse of two words: ok, unknown, degraded, failed. Nothing that is not known becomes ok by being joined.
-pub(super) fn worst(a: HealthStatus, b: HealthStatus) -> HealthStatus {
-    let rank = |status| match status {
-        HealthStatus::Ok => 0,
-        HealthStatus::Unknown => 1,
-        HealthStatus::Degraded => 2,
-        HealthStatus::Failed => 3,
-    };
-    if rank(b) > rank(a) { b } else { a }
-}
-
 impl Monitor {
     /// The whole in one word, as of the last signal: evidence of the supervisor, lowered by the runtime's own report.
     pub fn status(&self) -> HealthStatus {
@@ -33,7 +22,7 @@ impl Monitor {
         match self.own().map(|own| own.status) {
             // A runtime that does not know says nothing against what was seen.
             None | Some(HealthStatus::Unknown) => evidence,
-            Some(own) => worst(evidence, own),
+            Some(own) => evidence.worse_of(own),
         }
     }
 

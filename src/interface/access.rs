@@ -22,6 +22,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::peer::Process;
 use super::secret::Secret;
 
+pub use super::refusal::RefusalReason;
+
 /// The part of /etc/passwd that is searched for a name, in bytes.
 const PASSWD_BYTES_MAX: u64 = 1 << 20;
 
@@ -86,34 +88,6 @@ pub struct Refusal {
     pub caller: Caller,
     /// Why.
     pub reason: RefusalReason,
-}
-
-/// Why a caller may not call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RefusalReason {
-    /// Another user.
-    User,
-    /// It is a process of an instance, or descends from one: a policy anomaly. The process that was found.
-    Instance(u32),
-    /// It is in a control group of another supervisor's instance: no news of ours.
-    Foreign(u32),
-    /// It descends from the supervisor, as everything does that escapes from an instance: a policy anomaly.
-    Descendant,
-    /// It cannot be told from a descendant of an instance, and no proof would tell: why.
-    Unprovable(String),
-    /// It gave a secret that is not the secret: a policy anomaly.
-    WrongSecret,
-    /// It has ended, so nothing is known about it.
-    Gone,
-    /// The system does not say who it is.
-    Unknown(String),
-}
-
-impl RefusalReason {
-    /// Whether an owner reports it as a policy anomaly: something supervised reaches for the operator's authority.
-    pub fn is_policy_anomaly(&self) -> bool {
-        matches!(self, Self::Instance(_) | Self::Descendant | Self::WrongSecret)
-    }
 }
 
 impl fmt::Display for Refusal {

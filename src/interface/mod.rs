@@ -7,7 +7,7 @@
 //! | [`operations`] | `io.openexec.Supervisor`: the trait of the operator's authority, its reply types, its service |
 //! | [`client`] | the callers' side of both |
 //! | [`runtime`] | for runtime authors: serves health and context on the inherited socket |
-//! | [`access`] | who may call: peer credentials and descent |
+//! | [`access`], `refusal` | who may call: peer credentials and descent; why a caller may not |
 //! | [`proof`], [`secret`] | `io.openexec.Access`, by which a caller proves its descent; the secret that proves it |
 //! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
@@ -29,6 +29,7 @@ mod crowd;
 mod idl;
 mod method;
 mod peer;
+mod refusal;
 mod server;
 mod wire;
 

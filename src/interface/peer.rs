@@ -7,7 +7,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::access::RefusalReason;
+use super::refusal::RefusalReason;
 use crate::poll::is_ready;
 
 /// Ancestors that are looked at; a deeper caller is refused. No login is that deep.

@@ -123,6 +123,19 @@ pub enum HealthStatus {
     Unknown,
 }
 
+impl HealthStatus {
+    /// The worse of two: ok, unknown, degraded, failed. Nothing that is not known becomes ok by being joined.
+    pub fn worse_of(self, other: Self) -> Self {
+        let rank = |status| match status {
+            Self::Ok => 0,
+            Self::Unknown => 1,
+            Self::Degraded => 2,
+            Self::Failed => 3,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
 /// Latencies as a histogram summary, never one average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct LatencySummary {

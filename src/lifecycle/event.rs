@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::{Slot, Timer};
-use super::held::{Reality, Trust};
+use super::deployed::Deployed;
+use super::effect::Timer;
 use super::policy::Policy;
-use super::tried::Question;
+use super::slot::Slot;
 use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
 
 /// One fact. Each is a journal record before any effect that follows from it.
@@ -321,4 +321,47 @@ pub enum Request {
         /// Why, for the record.
         reason: String,
     },
+}
+
+/// What a new supervisor found beside a journal that does not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reality {
+    /// What the journal does not account for, each in a line for a person.
+    pub facts: Vec<String>,
+    /// What runs in slot A and in slot B.
+    pub running: [Option<Found>; 2],
+    /// The version that serves, and its slot; `None` when nothing is there that could.
+    pub serves: Option<(Slot, Deployed)>,
+    /// The highest number that an evolution, candidate or report is known by: numbers are not used twice.
+    pub numbered: u64,
+}
+
+/// An instance that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Found {
+    /// What it is.
+    pub version: Version,
+    /// Its process.
+    pub instance: Instance,
+    /// Whether it serves.
+    pub ready: bool,
+}
+
+/// What an operator trusts where the journal and reality disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// What serves is Active.
+    Reality,
+    /// What the journal says is Active.
+    Journal,
+}
+
+/// What an agent was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Question {
+    /// A digest of the agent, its task and the files.
+    pub task: String,
+    /// Digests of the facts that the context told.
+    pub facts: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! An instance asks for more time to become ready or to end, as `EXTEND_TIMEOUT_USEC` does under systemd.
 
-use super::effect::{Slot, Timer};
+use super::effect::Timer;
+use super::slot::Slot;
 use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::Out;
 

@@ -1,57 +1,14 @@
 //! Reality is ahead of the journal: what runs serves on, nothing is decided, and an operator settles it.
 
-use serde::{Deserialize, Serialize};
-
-use super::effect::{Effect, Routing, Slot, Timer};
-use super::event::Instance;
+use super::deployed::Deployed;
+use super::effect::{Effect, Routing, Timer};
+use super::event::{Reality, Trust};
 use super::operate::Refusal;
 use super::reason::Reason;
-use super::state::{Deployed, Evolution, Lifecycle, Phase, Run, SlotState};
+use super::slot::Slot;
+use super::state::{Evolution, Held, Lifecycle, Phase, Run, SlotState};
 use super::step::{Out, SUPERVISOR};
-use crate::interface::types::{EvolutionId, MaintenanceAction, Version};
-
-/// What a new supervisor found beside a journal that does not know it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Reality {
-    /// What the journal does not account for, each in a line for a person.
-    pub facts: Vec<String>,
-    /// What runs in slot A and in slot B.
-    pub running: [Option<Found>; 2],
-    /// The version that serves, and its slot; `None` when nothing is there that could.
-    pub serves: Option<(Slot, Deployed)>,
-    /// The highest number that an evolution, candidate or report is known by: numbers are not used twice.
-    pub numbered: u64,
-}
-
-/// An instance that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Found {
-    /// What it is.
-    pub version: Version,
-    /// Its process.
-    pub instance: Instance,
-    /// Whether it serves.
-    pub ready: bool,
-}
-
-/// What is kept while nothing is decided.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Held {
-    /// Why an operator is needed.
-    pub(super) attention: Reason,
-    /// Active as the journal had it.
-    pub(super) by_journal: Option<Deployed>,
-}
-
-/// What an operator trusts where the journal and reality disagree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trust {
-    /// What serves is Active.
-    Reality,
-    /// What the journal says is Active.
-    Journal,
-}
+use crate::interface::types::{EvolutionId, MaintenanceAction};
 
 impl Lifecycle {
     /// Active as the journal has it, while an operator is asked whether to go back to it.

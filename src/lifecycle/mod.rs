@@ -20,6 +20,7 @@
 //!
 //! The same code is driven by the supervisor, by the model checker, by property tests and by replay of a journal.
 
+mod deployed;
 mod effect;
 mod event;
 mod evolve;
@@ -31,20 +32,24 @@ mod promote;
 mod reason;
 mod recover;
 mod serve;
+mod slot;
 mod state;
 mod step;
 mod tried;
 mod verdict;
 
-pub use effect::{Effect, Maintenance, Plan, Routing, Slot, Step, Timer, WHOLE_PPM};
-pub use event::{Caller, Event, Fault, Finding, Instance, ReportDigest, Request, Running};
+pub use deployed::Deployed;
+pub use effect::{Effect, Maintenance, Plan, Routing, Step, Timer, WHOLE_PPM};
+pub use event::{
+    Caller, Event, Fault, Finding, Found, Instance, Question, Reality, ReportDigest, Request, Running, Trust,
+};
 pub use extend::EXTENDED_MS_MAX;
-pub use held::{Found, Held, Reality, Trust};
 pub use operate::Refusal;
 pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use reason::Reason;
+pub use slot::Slot;
 pub use state::{
-    Approval, Armed, Back, CanaryStage, Commit, Deployed, Ended, Evolution, Lifecycle, OPEN_INCIDENTS_MAX,
-    OpenIncident, Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Watch,
+    Approval, Armed, Back, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
+    Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Tried, Watch,
 };
-pub use tried::{Question, TRIED_MAX, Tried};
+pub use tried::TRIED_MAX;

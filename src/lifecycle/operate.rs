@@ -1,9 +1,11 @@
 //! The operator's authority: what may be asked when, and what follows.
 
-use super::effect::{Slot, Timer};
+use super::deployed::Deployed;
+use super::effect::Timer;
 use super::event::{Caller, Request};
 use super::reason::Reason;
-use super::state::{Approval, Asked, Back, Deployed, Evolution, Lifecycle, Phase, Run};
+use super::slot::Slot;
+use super::state::{Approval, Asked, Back, Evolution, Lifecycle, Phase, Run};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
 

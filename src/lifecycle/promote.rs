@@ -1,9 +1,11 @@
 //! From a judged candidate to a confirmed or restored one: Canary, Promoting, Observing, RollingBack.
 
-use super::effect::{Effect, Plan, Routing, Slot, Step, Timer};
+use super::deployed::Deployed;
+use super::effect::{Effect, Plan, Routing, Step, Timer};
 use super::policy::{CanaryStep, OnInconclusive, Standby};
 use super::reason::Reason;
-use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
+use super::slot::Slot;
+use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::Slot;
 use super::policy::OnInconclusive;
+use super::slot::Slot;
 use crate::interface::types::{CandidateId, IncidentId};
 
 /// Why something was decided, what is waited for, or what a timer does when it is due.

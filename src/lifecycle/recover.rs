@@ -1,10 +1,11 @@
 //! A new supervisor takes over: the same phase, no second copy, no candidate with more traffic than it had.
 
-use super::effect::{Effect, Routing, Slot, Timer};
+use super::effect::{Effect, Routing, Timer};
 use super::event::Running;
 use super::policy::Standby;
 use super::promote::PLAN_MS;
 use super::reason::Reason;
+use super::slot::Slot;
 use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::Role;

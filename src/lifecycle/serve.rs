@@ -1,9 +1,11 @@
 //! The instances: started, ready, ended, started again.
 
-use super::effect::{Effect, Slot, Timer};
+use super::deployed::Deployed;
+use super::effect::{Effect, Timer};
 use super::event::Instance;
 use super::reason::Reason;
-use super::state::{Approval, Back, CanaryStage, Deployed, Lifecycle, Phase, Run, Watch};
+use super::slot::Slot;
+use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Version};
 

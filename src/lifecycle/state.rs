@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::{Routing, Slot, Timer};
+use super::deployed::Deployed;
+use super::effect::{Routing, Timer};
 use super::event::{Instance, ReportDigest};
-use super::held::Held;
 use super::policy::Policy;
 use super::reason::Reason;
-use super::tried::Tried;
+use super::slot::Slot;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
 
@@ -197,15 +197,6 @@ impl Phase {
             Self::Held => "Held",
         }
     }
-}
-
-/// A version with its profile generation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Deployed {
-    /// The version.
-    pub version: Version,
-    /// Its generation.
-    pub generation: u64,
 }
 
 /// What is in a slot.
@@ -400,6 +391,32 @@ pub struct Counters {
     pub(super) candidate: u64,
     pub(super) report: u64,
     pub(super) plan: u64,
+}
+
+/// What is kept while nothing is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Held {
+    /// Why an operator is needed.
+    pub(super) attention: Reason,
+    /// Active as the journal had it.
+    pub(super) by_journal: Option<Deployed>,
+}
+
+/// An evolution for an incident in which agents were asked, and which ended with a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tried {
+    /// The incident's fingerprint.
+    pub of: String,
+    /// The evolution.
+    pub evolution: EvolutionId,
+    /// Its candidate.
+    pub candidate: CandidateId,
+    /// Digests of the tasks that its agents were given.
+    pub tasks: Vec<String>,
+    /// Digests of the facts that its context told them.
+    pub facts: Vec<String>,
+    /// Why what they made was refused; `None` if they made nothing that could be judged.
+    pub refused: Option<Reason>,
 }
 
 impl Lifecycle {

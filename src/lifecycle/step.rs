@@ -1,9 +1,10 @@
 //! One event in, all effects out.
 
-use super::effect::{Effect, Maintenance, Slot, Timer};
+use super::effect::{Effect, Maintenance, Timer};
 use super::event::Event;
 use super::policy::Policy;
 use super::reason::Reason;
+use super::slot::Slot;
 use super::state::{Armed, Lifecycle, Phase};
 use crate::interface::types::MaintenanceAction;
 use crate::time::Timestamp;

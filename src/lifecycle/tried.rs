@@ -1,10 +1,9 @@
 //! What agents were asked before, and what came of it: the same agent is not asked the same twice.
 
-use serde::{Deserialize, Serialize};
-
+use super::event::Question;
 use super::reason::Reason;
-use super::state::{Evolution, Lifecycle};
-use crate::interface::types::{CandidateId, EvolutionId};
+use super::state::{Evolution, Lifecycle, Tried};
+use crate::interface::types::EvolutionId;
 
 /// Evolutions whose questions are remembered; the oldest leaves first, and what it asked could be asked once more.
 pub const TRIED_MAX: usize = 128;
@@ -17,32 +16,6 @@ const FACTS_MAX: usize = 128;
 
 /// What is kept of the reason for which a repair was refused, in bytes: names of checks and their last words.
 const REASON_BYTES_MAX: usize = 2048;
-
-/// What an agent was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Question {
-    /// A digest of the agent, its task and the files.
-    pub task: String,
-    /// Digests of the facts that the context told.
-    pub facts: Vec<String>,
-}
-
-/// An evolution for an incident in which agents were asked, and which ended with a verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Tried {
-    /// The incident's fingerprint.
-    pub of: String,
-    /// The evolution.
-    pub evolution: EvolutionId,
-    /// Its candidate.
-    pub candidate: CandidateId,
-    /// Digests of the tasks that its agents were given.
-    pub tasks: Vec<String>,
-    /// Digests of the facts that its context told them.
-    pub facts: Vec<String>,
-    /// Why what they made was refused; `None` if they made nothing that could be judged.
-    pub refused: Option<Reason>,
-}
 
 impl Lifecycle {
     /// The evolutions whose questions must not be asked again in the one under way. An operator who asks for an evolution may

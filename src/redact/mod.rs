@@ -8,5 +8,5 @@
 mod redactor;
 mod secrets;
 
-pub use redactor::{REDACTED, Redactor, is_credential, strip_ansi};
-pub use secrets::{Secret, Secrets, VALUE_BYTES_MIN};
+pub use redactor::{Redactor, is_credential, strip_ansi};
+pub use secrets::{REDACTED, Secret, Secrets, VALUE_BYTES_MIN};

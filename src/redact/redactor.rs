@@ -10,10 +10,7 @@ use std::cell::OnceCell;
 use regex::{Captures, Regex};
 use serde_json::Value;
 
-use super::secrets::Secrets;
-
-/// What stands where a secret was.
-pub const REDACTED: &str = "[redacted]";
+use super::secrets::{REDACTED, Secrets};
 
 /// Deeper JSON than this is taken out whole; serde_json itself reads no deeper.
 const DEPTH_MAX: usize = 128;

@@ -11,8 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use regex::bytes::Regex;
 
-use super::redactor::REDACTED;
-
+/// What stands where a secret was.
+pub const REDACTED: &str = "[redacted]";
 /// A shorter value is a word that stands everywhere (`1`, `debug`), in bytes.
 pub const VALUE_BYTES_MIN: usize = 6;
 /// A longer value is looked for in pieces of this length, in bytes.

@@ -5,27 +5,7 @@ use std::path::PathBuf;
 use super::error::Error;
 use super::git::{LOCAL_TIMEOUT, answer};
 use super::mirror::Mirror;
-use super::parse::{ObjectId, parse_paths, parse_subjects, parse_tree, telling_lines};
-
-/// One file of a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TreeFile {
-    /// Relative to the repository's root.
-    pub path: PathBuf,
-    /// As git has it: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
-    pub mode: u32,
-    /// The object that holds its content.
-    pub blob: ObjectId,
-}
-
-/// A commit with the first line of its message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
-    /// The commit.
-    pub commit: ObjectId,
-    /// The first line.
-    pub subject: String,
-}
+use super::parse::{ObjectId, Subject, TreeFile, parse_paths, parse_subjects, parse_tree, telling_lines};
 
 impl Mirror {
     /// Whether the mirror has this commit.

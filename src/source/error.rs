@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::parse::ObjectId;
 use crate::command;
 
+/// The least git that rei works with, major and minor: Debian 12 has it, and all that is used here is older.
+pub const GIT_VERSION_MIN: (u32, u32) = (2, 39);
 /// Characters of a commit that tell it from others.
 const SHORT_CHARS: usize = 12;
 
@@ -41,7 +43,7 @@ pub enum Error {
         answer: String,
     },
     /// An installed git that lacks what rei needs.
-    #[error("git {found} is older than {}.{}", super::GIT_VERSION_MIN.0, super::GIT_VERSION_MIN.1)]
+    #[error("git {found} is older than {}.{}", GIT_VERSION_MIN.0, GIT_VERSION_MIN.1)]
     TooOld {
         /// What `git version` says.
         found: String,
@@ -183,7 +185,7 @@ impl Error {
                 "look whether the repository answers: git ls-remote SOURCE".into()
             }
             Self::TooOld { .. } => {
-                let (major, minor) = super::GIT_VERSION_MIN;
+                let (major, minor) = GIT_VERSION_MIN;
                 format!("install git {major}.{minor} or newer")
             }
             Self::RefName { .. } => "set runtime.ref to a branch or tag, as in ref = \"main\"".into(),

@@ -14,11 +14,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::commits::TreeFile;
 use super::error::Error;
 use super::git::answer;
 use super::mirror::{Mirror, expect_success};
-use super::parse::{ObjectId, parse_described};
+use super::parse::{Described, ObjectId, TreeFile, parse_described};
 use super::workspace::Scratch;
 
 /// The name of a flake's source in the store.
@@ -39,17 +38,6 @@ const HEADER_BYTES_MAX: u64 = 128;
 const CHUNK_BYTES: usize = 64 << 10;
 /// The bound of one export: gigabytes on a slow disk.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// What a flake is told of its commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    /// The commit's tree: equal trees are equal sources.
-    pub tree: ObjectId,
-    /// When it was committed, in seconds since 1970: `self.lastModified`.
-    pub committed_at: u64,
-    /// How many commits lead to it, itself included: `self.revCount`.
-    pub count: u64,
-}
 
 /// The files of a commit in a directory.
 #[derive(Debug)]

@@ -8,12 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::Error;
+use super::error::{Error, GIT_VERSION_MIN};
 use super::parse::{ObjectId, parse_object_id, parse_version, telling_lines};
 use crate::command::{self, Command, Output};
-
-/// The least git that rei works with, major and minor: Debian 12 has it, and all that is used here is older.
-pub const GIT_VERSION_MIN: (u32, u32) = (2, 39);
 
 /// The bound of a command that reads or writes a repository on this machine: a large one takes seconds.
 pub(super) const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);

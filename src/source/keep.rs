@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock, RwLockReadGuard};
+use tokio::sync::RwLockReadGuard;
 
 use super::error::Error;
 use super::git::answer;
 use super::mirror::{CANDIDATES, Mirror, VERSIONS, expect_success};
 use super::parse::{ObjectId, parse_remote_refs};
+use super::turns::InUse;
 use super::workspace::remove_dir;
 use crate::interface::types::CandidateId;
 
@@ -20,30 +20,6 @@ const PACK_TIMEOUT: Duration = Duration::from_secs(900);
 /// up to a hundred objects, so this is every twenty evolutions or so. git itself would do so at 50 and 27.
 const PACKS_MAX: usize = 20;
 const LOOSE_MAX: usize = 8;
-
-/// Who works with the mirror's objects, and who packs them.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    /// Readers need objects; the writer packs them and drops those that nothing keeps.
-    lock: RwLock<()>,
-    /// Somebody needs objects now: who packs gives way.
-    wanted: Notify,
-    /// Directories beside the mirror that somebody works in.
-    scratch: Arc<Mutex<BTreeSet<String>>>,
-}
-
-/// As long as it lives, a directory beside the mirror is not swept away.
-#[derive(Debug)]
-pub(super) struct InUse {
-    all: Arc<Mutex<BTreeSet<String>>>,
-    name: String,
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
-    }
-}
 
 impl Mirror {
     /// Keeps these commits, and the candidates' that `needed` takes; forgets all other candidates and versions. What nothing
@@ -88,8 +64,7 @@ impl Mirror {
         let parent = self.scratch("");
         let Ok(entries) = std::fs::read_dir(&parent) else { return Ok(()) };
         for name in entries.flatten().map(|entry| entry.file_name()) {
-            let in_use = |scratch: &BTreeSet<String>| scratch.iter().any(|used| *name == **used);
-            if !in_use(&self.turns.scratch.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if !self.turns.uses_scratch(&name) {
                 remove_dir(&parent.join(&name)).await?;
             }
         }
@@ -144,8 +119,6 @@ impl Mirror {
 
     /// Keeps a directory beside the mirror from being swept away.
     pub(super) fn use_scratch(&self, name: &str) -> InUse {
-        let all = self.turns.scratch.clone();
-        all.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-        InUse { all, name: name.to_owned() }
+        self.turns.use_scratch(name)
     }
 }

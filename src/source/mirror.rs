@@ -10,11 +10,11 @@ use tokio::sync::Mutex;
 
 use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
-use super::keep::Turns;
 use super::locks;
 use super::parse::{
     ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, telling_lines,
 };
+use super::turns::Turns;
 use crate::command::Output;
 use crate::interface::types::CandidateId;
 

@@ -8,6 +8,7 @@
 //! | `commits.rs` | questions about its commits |
 //! | `export.rs` | the files of a commit, written byte for byte |
 //! | `keep.rs` | what the mirror keeps, and when it is packed |
+//! | `turns.rs` | who works with the mirror, and who waits |
 //! | `locks.rs` | lock files of a git that was killed |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
@@ -26,6 +27,7 @@ mod keep;
 mod locks;
 mod mirror;
 mod parse;
+mod turns;
 mod workspace;
 
 #[cfg(test)]
@@ -35,12 +37,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use commits::{Subject, TreeFile};
-pub use error::Error;
-pub use export::{Described, Exported};
+pub use error::{Error, GIT_VERSION_MIN};
+pub use export::Exported;
 pub use follow::Follower;
-pub use git::GIT_VERSION_MIN;
 pub(crate) use harvest::read_bounded;
 pub use mirror::Mirror;
-pub use parse::ObjectId;
+pub use parse::{Described, ObjectId, Subject, TreeFile};
 pub use workspace::{Applied, Author, Taken, Workspace, remove_dir};

@@ -7,9 +7,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::commits::{Subject, TreeFile};
-use super::export::Described;
-
 /// The name of a commit, tree or blob: 40 lower-case hexadecimal digits.
 ///
 /// A value of this type can be given to git as an argument: it is never an option, a range or a ref.
@@ -51,6 +48,37 @@ impl From<ObjectId> for String {
     fn from(id: ObjectId) -> Self {
         id.0
     }
+}
+
+/// One file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Relative to the repository's root.
+    pub path: PathBuf,
+    /// As git has it: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
+    pub mode: u32,
+    /// The object that holds its content.
+    pub blob: ObjectId,
+}
+
+/// A commit with the first line of its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The commit.
+    pub commit: ObjectId,
+    /// The first line.
+    pub subject: String,
+}
+
+/// What a flake is told of its commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The commit's tree: equal trees are equal sources.
+    pub tree: ObjectId,
+    /// When it was committed, in seconds since 1970: `self.lastModified`.
+    pub committed_at: u64,
+    /// How many commits lead to it, itself included: `self.revCount`.
+    pub count: u64,
 }
 
 /// One line of `git ls-remote`.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::input::{Input, Inputs, News};
-use super::slots::{DRAIN_MAX, Order, Said, lock};
+use super::instance::{DRAIN_MAX, Order, Said};
+use super::sync::{AbortOnDrop, lock};
 use super::tools::Tools;
 use crate::diagnosis;
 use crate::health::{Outcome, Probe, Signal};
@@ -296,15 +297,6 @@ async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>
         };
         teller.tell(News::Signal(signal)).await;
         tokio::time::sleep(probe.interval).await;
-    }
-}
-
-/// A task that ends with its owner.
-pub struct AbortOnDrop<T>(pub tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -4,9 +4,10 @@ use std::panic::resume_unwind;
 
 use tokio::runtime::Handle;
 
+use super::instance::Wanted;
 use super::record::Entry;
 use super::shell::Shell;
-use super::slots::{Occupants, Wanted};
+use super::slots::Occupants;
 use crate::interface::types::{Role, Version};
 use crate::journal;
 use crate::lifecycle::{Effect, Event, Instance, Slot};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failure::HINT;
+use super::ids::DRAINS;
 use super::input::Input;
 use super::narrate;
-use super::recover::DRAINS;
 use super::shell::{End, Shell};
-use super::slots::lock;
+use super::sync::lock;
 use super::work;
 use crate::interface::types::{EvolutionId, Role, Version};
 use crate::lifecycle::{Effect, Event, Phase, Plan, Reason, Routing, Slot, Step};
@@ -82,7 +83,7 @@ impl Shell {
     fn give_up(&self, why: &Reason) -> End {
         let slot = Slot::A;
         let reason = narrate::reason(why);
-        if let Some((reason, hint)) = reason.split_once(work::HINT) {
+        if let Some((reason, hint)) = reason.split_once(HINT) {
             return End::GaveUp { reason: reason.to_owned(), hint: hint.to_owned() };
         }
         let log = self.tools.paths.log(slot);

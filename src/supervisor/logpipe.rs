@@ -109,7 +109,7 @@ pub fn kept(id: &str, from: &mut Kept, store: &Store) -> Option<(OwnedFd, Memory
 
 #[cfg(test)]
 mod tests {
-    use super::super::slots::lock;
+    use super::super::sync::lock;
     use super::*;
     use crate::runtime::keeper::{FdStore, StoreError};
     use std::collections::BTreeMap;

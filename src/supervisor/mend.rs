@@ -12,7 +12,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::paths::Paths;
-use super::shell::Shell;
 
 /// Looks of the loop, one a second, from one look at all this to the next.
 pub(super) const LOOKS: u32 = 30;
@@ -189,21 +188,6 @@ impl Share {
 
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-impl Shell {
-    /// Looks at all of it, undoes what was done, and tells.
-    pub(super) fn mend(&mut self) {
-        let changed = [files(&self.tools.paths), self.standing.restore()].concat();
-        if changed.is_empty() {
-            return;
-        }
-        let detail = changed.join("; ");
-        tracing::warn!(detail, "a process of rei's user has changed what rei needs");
-        if let Some(slot) = self.core.active_slot() {
-            self.anomaly(slot, "supervisor_files", detail);
-        }
-    }
 }
 
 #[cfg(test)]

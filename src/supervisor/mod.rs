@@ -5,24 +5,30 @@
 //! | `shell` | the loop: one input, one decision, all its effects |
 //! | `input` | what the loop can be told |
 //! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
-//! | `slots`, `attend`, `logpipe`, `logfiles`, `rules` | instances: started, adopted, ended; the task that attends each; where they print; what they may do |
+//! | `slots`, `attend`, `rules` | instances: started, adopted, ended; the task that attends each; what they may do |
+//! | `instance`, `ids` | what parts say to each other about an instance; what its id says |
+//! | `logs`, `logpipe`, `logfiles` | where they print |
 //! | `extend` | an instance asks for more time |
-//! | `watch` | monitors and the judgement of the version under trial |
-//! | `sources` | the files of commits in the store |
+//! | `watch`, `observe` | monitors and the judgement of the version under trial; what their findings mean to the loop |
+//! | `sources`, `flakes` | the files of commits in the store: which are there; put there when they are wanted |
 //! | `needed` | what may not be swept away |
 //! | `work` | slow work: diagnosis, build, validation, generations |
 //! | `operate`, `status` | what operators ask, and what they see |
 //! | `story`, `narrate` | the log, for a person; the words for what the lifecycle decides |
-//! | `serve` | the two sockets, opened, and who may use them |
+//! | `serve`, `reach` | the two sockets, opened, and who may use them; whether instances can read the operators' secret |
 //! | `sockets` | the two interfaces, as messages to the loop |
 //! | `chronicle`, `record` | the journal's body, and history read from it |
 //! | `objects` | contexts, candidates, reports and incidents as files |
-//! | `start`, `undo` | from rei.toml to a running loop, and its end; a start that fails leaves nothing |
+//! | `start`, `undo`, `error` | from rei.toml to a running loop; a start that fails leaves nothing, and says why |
+//! | `follow`, `reload` | the followed ref; rei.toml, also when it is read again |
+//! | `signals`, `shutdown` | what the operating system asks; the end |
 //! | `witness`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
 //! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
 //! | `regain` | what no store has, taken back from the instances |
-//! | `keep`, `logger` | the store of descriptors that outlives the supervisor; who reads what instances print |
+//! | `keep`, `new_keeper` | the store of descriptors that outlives the supervisor; begun anew when it is lost |
+//! | `logger`, `new_logger` | who reads what instances print; begun anew when it is lost or hangs |
 //! | `clock`, `paths`, `policy`, `tools` | time; places; numbers; what parts share |
+//! | `failure`, `sync` | why something failed, in one line; locks, and tasks that end with their owner |
 //! | `mend` | what a process of the same user took from rei, given back and told |
 //! | `memory` | what the start and evolutions needed is given back |
 
@@ -31,34 +37,49 @@ mod begin;
 mod carry;
 pub mod chronicle;
 mod clock;
+mod error;
 mod extend;
+mod failure;
+mod flakes;
+mod follow;
+mod ids;
 mod input;
+mod instance;
 mod keep;
 mod logfiles;
 mod logger;
 mod logpipe;
+mod logs;
 mod memory;
 mod mend;
 mod narrate;
 mod needed;
+mod new_keeper;
+mod new_logger;
 pub mod objects;
+mod observe;
 mod operate;
 pub mod paths;
 mod policy;
+mod reach;
 pub mod reconcile;
 pub mod record;
 mod recover;
 mod reexec;
 mod regain;
+mod reload;
 mod rules;
 mod serve;
 mod shell;
+mod shutdown;
+mod signals;
 mod slots;
 mod sockets;
 mod sources;
 mod start;
 mod status;
 mod story;
+mod sync;
 mod tools;
 mod undo;
 mod versions;
@@ -66,7 +87,8 @@ mod watch;
 mod witness;
 mod work;
 
+pub use error::StartError;
 pub use memory::give_back;
 pub use paths::Paths;
 pub use shell::End;
-pub use start::{StartError, supervise};
+pub use start::supervise;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chronicle::Chronicle;
+use super::failure::reason;
 use super::narrate;
 use super::objects;
 use super::paths::Paths;
 use super::record::Entry;
 use super::shell::Shell;
 use super::story::Weight;
+use super::sync::lock;
 use super::work::{self, BuildOrder, DiagnosisFacts, ValidationOrder};
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, ShowReply};
@@ -37,8 +39,7 @@ fn read_journal(
     mut chronicle: Chronicle,
     is_wanted: impl Fn() -> bool,
 ) -> Result<Chronicle, OperationsError> {
-    let unreadable =
-        |error: crate::journal::Error| OperationsError::Busy { reason: work::reason(&error, error.hint()) };
+    let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
         chronicle.take(&record);
@@ -178,8 +179,8 @@ impl Shell {
         // One that tampers all the time, or cannot be mended, must not keep the loop from all else.
         self.alarm_at = Some(Instant::now() + ALARM_PAUSE);
         tracing::error!("a listener was tampered with and is put in order: {detail}");
-        let mut traffic = super::slots::lock(&self.traffic);
-        let repaired = traffic.repair(&mut **super::slots::lock(&self.store));
+        let mut traffic = lock(&self.traffic);
+        let repaired = traffic.repair(&mut **lock(&self.store));
         drop(traffic);
         if let Err(error) = repaired {
             tracing::error!(error = chain(&error), "a listener could not be put in order");
@@ -193,7 +194,7 @@ impl Shell {
 
     /// Watches the sockets that there are now. Those that were replaced would tell of their own end.
     pub(super) fn watch_listeners(&mut self) {
-        let traffic = super::slots::lock(&self.traffic);
+        let traffic = lock(&self.traffic);
         if traffic.alarm_is_stale(&self.alarm) {
             match traffic.alarm() {
                 Ok(alarm) => self.alarm = alarm,
@@ -207,9 +208,8 @@ impl Shell {
         let slot = self.core.active_slot();
         let found = incident.as_ref().and_then(|id| self.core.incidents().values().find(|open| open.id == *id));
         let interface = slot.filter(|_| self.tools.config.health.interface.is_some());
-        let interface = interface.and_then(|slot| {
-            super::slots::lock(&self.traffic).interface_path(slot.into()).map(std::path::Path::to_owned)
-        });
+        let interface =
+            interface.and_then(|slot| lock(&self.traffic).interface_path(slot.into()).map(std::path::Path::to_owned));
         let number = self.core.evolution().map(|evolution| evolution.id.0.replacen("evo", "ctx", 1));
         DiagnosisFacts {
             id: ContextId(number.unwrap_or_else(|| format!("ctx_{}", self.journal.last_seq()))),

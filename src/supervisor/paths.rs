@@ -92,6 +92,11 @@ impl Paths {
         self.state.join("incidents")
     }
 
+    /// The golden run of an incident: the exchanges that led to it.
+    pub fn reproduction(&self, incident: &IncidentId) -> PathBuf {
+        self.incidents().join(&incident.0).join("reproduction.golden.jsonl")
+    }
+
     /// Reports, candidates, contexts and incidents.
     pub fn objects(&self) -> PathBuf {
         self.state.join("objects")

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ids::{Named, slot_of};
 use super::input::{Input, News};
+use super::instance::Gone;
 use super::keep::Kept;
 use super::shell::Shell;
-use super::slots::Gone;
-use super::witness::Named;
 use crate::diagnosis;
 use crate::interface::types::{Role, RuntimeRef};
 use crate::lifecycle::{Event, Phase, Reality, Run, Running, Slot};
@@ -155,19 +155,6 @@ impl Shell {
             }
         });
     }
-}
-
-/// What the id of an instance ends with that only empties a queue.
-pub const DRAINS: &str = "-drain";
-
-/// Whether the instance of this id only empties a queue.
-pub fn drains(id: &str) -> bool {
-    id.ends_with(DRAINS)
-}
-
-/// The slot whose sockets the instance of this id has.
-pub fn slot_of(id: &str) -> Slot {
-    Named::parse(id).map_or(Slot::A, |named| named.slot)
 }
 
 /// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::shell::Shell;
-use super::slots::lock;
+use super::sync::lock;
 use crate::lifecycle::{Event, Run, Running, Slot};
 use crate::runtime::keeper::handed;
 

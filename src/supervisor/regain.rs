@@ -1,12 +1,12 @@
 //! The listening sockets at the start: out of the store, or, if supervisor and keeper were both killed, out of the instances.
 
+use super::error::StartError;
+use super::ids::slot_of;
 use super::keep::{Kept, Store};
 use super::logger;
 use super::logpipe;
 use super::paths::Paths;
-use super::recover::slot_of;
-use super::slots::lock;
-use super::start::StartError;
+use super::sync::lock;
 use super::undo::lives;
 use crate::config::Config;
 use crate::lifecycle::{self, Slot};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::slots::Wanted;
+use super::instance::Wanted;
 use crate::report::chain;
 use crate::runtime::isolation::{InstancePaths, Sandbox};
 use crate::runtime::tree::{TreeMethod, Trees};

@@ -1,44 +1,20 @@
 //! The two sockets: opened, and who may use them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::attend::AbortOnDrop;
+use super::error::StartError;
 use super::input::Input;
 use super::shell::Shell;
 use super::sockets::{Control, Facade};
-use super::start::StartError;
-use super::tools::Tools;
-use crate::blueprint::confine::agent_user;
-use crate::interface::access::{Access, Proof};
+use super::sync::AbortOnDrop;
+use crate::interface::access::Access;
 use crate::interface::evolution::serve_evolution;
 use crate::interface::operations::serve_operations;
 use crate::interface::secret::Secret;
 use crate::interface::socket::Socket;
 use crate::runtime::cgroup::is_an_instances;
-use crate::runtime::isolation::{group_named, why_readable};
-
-/// Whether an instance can read the operators' secret, or could since this supervisor was started: who read it knows it.
-#[derive(Clone, Default)]
-pub(super) struct Reach(Arc<OnceLock<String>>);
-
-impl Reach {
-    /// Looks at what instances are allowed from now on.
-    pub(super) fn look(&self, tools: &Tools) {
-        let config = &tools.config;
-        let group = config.state.operators.as_ref().and_then(|name| group_named(name).ok());
-        let agents = config.agents.values().filter(|_| agent_user().is_none()).flat_map(|agent| &agent.read);
-        if let Some(why) = why_readable(&config.isolation, agents, &tools.paths.secret(), group)
-            && self.0.set(why.clone()).is_ok()
-        {
-            tracing::warn!(why, "callers that have no_new_privs are refused: they cannot be told from instances");
-        }
-    }
-
-    fn proof(&self, secret: &Arc<Secret>) -> Proof {
-        self.0.get().map_or_else(|| Proof::Secret(Arc::clone(secret)), |why| Proof::Impossible(why.clone()))
-    }
-}
+use crate::runtime::isolation::group_named;
 
 /// Opens both sockets: the operators' group may use the one that is theirs.
 ///

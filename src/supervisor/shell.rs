@@ -9,18 +9,18 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::task::AbortHandle;
 
 use super::clock::Clock;
+use super::failure::reason;
 use super::input::{Ask, Input, Inputs, News};
 use super::keep::{Lifeline, Store};
 use super::logger::Reading;
 use super::memory;
 use super::mend::{self, Standing};
+use super::reach::Reach;
 use super::record::Entry;
-use super::serve::Reach;
+use super::signals::{Signal, Signals};
 use super::slots::Occupants;
-use super::start::Signals;
 use super::tools::Tools;
 use super::watch::Watch;
-use super::work::reason;
 use crate::interface::operations::MonitorEvent;
 use crate::interface::types::EvolutionId;
 use crate::journal::{Journal, Reserve};
@@ -282,12 +282,12 @@ impl Shell {
         }
     }
 
-    fn on_signal(&mut self, signal: super::start::Signal) {
+    fn on_signal(&mut self, signal: Signal) {
         match signal {
-            super::start::Signal::Terminate => self.end = Some(End::Asked),
-            super::start::Signal::Leave => self.end = Some(End::Left),
-            super::start::Signal::Reload => self.reload(),
-            super::start::Signal::Child => {
+            Signal::Terminate => self.end = Some(End::Asked),
+            Signal::Leave => self.end = Some(End::Left),
+            Signal::Reload => self.reload(),
+            Signal::Child => {
                 self.reap_at.get_or_insert_with(|| Instant::now() + REAP_PAUSE);
             }
         }
@@ -313,6 +313,19 @@ impl Shell {
         }
         if self.looks_since_record == QUIET_LOOKS {
             memory::give_back();
+        }
+    }
+
+    /// Undoes what a process of rei's user did to rei, and tells.
+    pub(super) fn mend(&mut self) {
+        let changed = [mend::files(&self.tools.paths), self.standing.restore()].concat();
+        if changed.is_empty() {
+            return;
+        }
+        let detail = changed.join("; ");
+        tracing::warn!(detail, "a process of rei's user has changed what rei needs");
+        if let Some(slot) = self.core.active_slot() {
+            self.anomaly(slot, "supervisor_files", detail);
         }
     }
 

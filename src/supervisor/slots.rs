@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::attend::{Attend, attend};
-use super::input::Inputs;
+use super::failure::reason;
+use super::ids::drains;
+use super::instance::{Gone, Order, Said, Wanted};
 use super::keep::{Kept, Store, keep, keep_copy};
 use super::logfiles::SlotLog;
 use super::logger::keep_logger;
 use super::logpipe::{self, Ahead};
-use super::recover::drains;
 use super::rules::Rules;
-use super::tools::Tools;
-use super::work::reason;
+use super::sync::lock;
 use crate::lifecycle::{self, Slot};
 use crate::process;
 use crate::report::chain;
@@ -30,7 +30,7 @@ use crate::runtime::logs::{Log, Logger, PIPE_PREFIX};
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
-use crate::runtime::traffic::{Heir, Traffic};
+use crate::runtime::traffic::Heir;
 use crate::runtime::tree::{TreeLimits, Trees};
 
 /// Names the notify socket of an instance in the descriptor store.
@@ -73,32 +73,6 @@ pub struct Occupant {
     pub log: Arc<Log>,
     /// Copies of what the descriptor store keeps for it, should the store be lost.
     pub kept: Vec<(String, OwnedFd)>,
-}
-
-/// What an occupant's task is asked to do.
-#[derive(Clone, Copy, Debug)]
-pub enum Order {
-    /// End the instance: SIGTERM, then SIGKILL after the grace; if asked, only once its queue is empty.
-    Stop {
-        /// Whether to wait for the queue first.
-        drain: bool,
-    },
-}
-
-/// What is to run where.
-pub struct Wanted<'a> {
-    /// The slot.
-    pub slot: Slot,
-    /// The store path.
-    pub store_path: &'a str,
-    /// What the supervisor's parts are.
-    pub tools: &'a Arc<Tools>,
-    /// The listening sockets.
-    pub traffic: &'a Arc<Mutex<Traffic>>,
-    /// Where descriptors outlive the supervisor.
-    pub store: &'a Store,
-    /// Where news go.
-    pub inputs: &'a Inputs,
 }
 
 impl Occupants {
@@ -509,23 +483,6 @@ impl Drop for Occupants {
     }
 }
 
-/// Why an instance cannot be taken over.
-pub struct Gone {
-    /// For a person.
-    pub why: String,
-    /// What is read of its last words.
-    pub log: Option<Arc<Log>>,
-}
-
-/// What is known of the readiness of an instance.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Said {
-    /// The lifecycle knows that it is ready.
-    pub ready: bool,
-    /// It has said so itself.
-    pub notified: bool,
-}
-
 /// Ends an instance that no slot has.
 fn end(mut instance: Instance) {
     tokio::spawn(async move { instance.end().await });
@@ -549,33 +506,3 @@ pub fn command(store_path: &Path, words: &[String]) -> (PathBuf, Vec<OsString>) 
     let program = words.first().map_or_else(|| store_path.to_owned(), |program| store_path.join(program));
     (program, words.iter().skip(1).map(OsString::from).collect())
 }
-
-/// A lock that nobody holds for long. A panic elsewhere does not make what it guards useless.
-pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl From<Slot> for crate::runtime::traffic::Slot {
-    fn from(slot: Slot) -> Self {
-        match slot {
-            Slot::A => Self::A,
-            Slot::B => Self::B,
-        }
-    }
-}
-
-impl From<lifecycle::Routing> for crate::runtime::traffic::Routing {
-    fn from(routing: lifecycle::Routing) -> Self {
-        let main = routing.main.into();
-        match routing.other_ppm {
-            0 => Self::All(main),
-            ppm => {
-                Self::Share { to: routing.main.other().into(), share: f64::from(ppm) / f64::from(lifecycle::WHOLE_PPM) }
-            }
-        }
-    }
-}
-
-/// Bound of a drain: what waits in a queue is accepted in milliseconds by a live instance; handshakes of distant
-/// clients take a second or two.
-pub const DRAIN_MAX: Duration = Duration::from_secs(5);

@@ -2,12 +2,14 @@
 
 use super::narrate;
 use super::shell::Shell;
+use super::sync::lock;
 use crate::interface::operations::{
     self as seen, BudgetStatus, EvolutionStatus, InstanceState, InstanceStatus, ListenStatus, QuarantineEntry, Status,
     SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
 use crate::lifecycle::{Caller, Deployed, Event, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::process;
 use crate::time::millis;
 
 /// An hour, in milliseconds.
@@ -76,7 +78,7 @@ impl Shell {
             paused: core.paused(),
             budget: self.budget(),
             quarantined: core.quarantine().len() as u64,
-            listen: super::slots::lock(&self.traffic)
+            listen: lock(&self.traffic)
                 .addresses()
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
@@ -87,7 +89,7 @@ impl Shell {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 started_at: self.started_at,
                 uptime_ms: self.clock.now().ms_since(self.started_at),
-                rss_bytes: resident_bytes(),
+                rss_bytes: process::resident_bytes(),
             },
         }
     }
@@ -169,14 +171,6 @@ impl Shell {
         };
         self.core.quarantine().iter().rev().map(entry).collect()
     }
-}
-
-/// Resident memory of this process.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
 }
 
 /// One line for the service manager.

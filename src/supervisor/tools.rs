@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::needed::Needed;
 use super::paths::Paths;
-use super::sources::{Held, Sources};
-use super::work::Failed;
+use super::sources::Sources;
 use crate::config::Config;
 use crate::interface::operations::StateStatus;
-use crate::nix::{self, Builder, Nix, Profile, Refusal, Roots};
+use crate::nix::{self, Builder, Nix, Profile, Progress, Refusal, Roots};
 use crate::redact::Secrets;
-use crate::source::{Mirror, ObjectId};
+use crate::source::Mirror;
+use crate::validation::Means;
 
 /// The root that keeps the builder of sandboxed checks.
 const BUILDER_ROOT: &str = "builder";
@@ -86,6 +86,14 @@ impl Tools {
         self.workshop.nix.get_or_try_init(|| locate).await
     }
 
+    /// What validation works with.
+    ///
+    /// # Errors
+    /// As [`Self::nix`].
+    pub async fn means(&self, progress: Option<mpsc::Sender<Progress>>) -> nix::Result<Means<'_>> {
+        Ok(Means { nix: self.nix().await?, jobs: Self::jobs(), progress })
+    }
+
     /// The rei program in the store: the builder of sandboxed checks. The first call proves the sandbox with it.
     ///
     /// # Errors
@@ -98,14 +106,6 @@ impl Tools {
             Ok(proof.builder)
         };
         self.workshop.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
-    }
-
-    /// The flake at a commit that the mirror has.
-    ///
-    /// # Errors
-    /// Why its files cannot be in the store.
-    pub async fn flake(&self, commit: &ObjectId) -> Result<Held, Failed> {
-        self.sources.flake(self, commit).await
     }
 
     /// Builds at once: all processors but one, which the runtime keeps.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::keep::{Kept, Store};
-use super::slots::lock;
+use super::sync::lock;
 use crate::process;
 use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry, InstanceTable};

@@ -6,12 +6,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::error::StartError;
+use super::ids::Named;
 use super::keep::Kept;
 use super::paths::Paths;
 use super::reconcile::{self, Facts, Generation, Living, Told, Unfollowed, Verdict};
 use super::record::Entry;
-use super::recover::DRAINS;
-use super::start::StartError;
 use super::versions;
 use crate::config::{Config, Strategy};
 use crate::interface::types::Version;
@@ -27,27 +27,6 @@ use crate::runtime::table::{Entry as Row, InstanceTable};
 const CMDLINE_BYTES_MAX: u64 = 64 << 10;
 /// Files of the state directory whose names are looked through for the highest number.
 const NAMES_MAX: usize = 100_000;
-
-/// What an instance's id says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named {
-    /// The record that started it.
-    pub seq: u64,
-    /// Its slot.
-    pub slot: Slot,
-    /// Whether it only empties a queue.
-    pub drains: bool,
-}
-
-impl Named {
-    /// Reads an id; `None` for one that is none of ours.
-    pub fn parse(id: &str) -> Option<Self> {
-        let (id, drains) = id.strip_suffix(DRAINS).map_or((id, false), |id| (id, true));
-        let (rest, slot) = id.rsplit_once('-')?;
-        let slot = Slot::ALL.into_iter().find(|known| known.to_string().to_lowercase() == slot)?;
-        Some(Self { seq: rest.rsplit('-').next()?.parse().ok()?, slot, drains })
-    }
-}
 
 /// Holds journal, sealed head, profile, instances and roots against each other. Where they agree the head is sealed anew;
 /// where reality is ahead of the journal, this is what is adopted. The table of instances is made whole on the way, so that

@@ -16,7 +16,7 @@ use nix::unistd::{Uid, getegid, geteuid};
 use serde::Serialize;
 
 use super::child::{self, Hide, Keep, Namespaces, Plan};
-use super::{Confined, Error};
+use super::program::{Confined, Error};
 use crate::seccomp::{Filter, Network};
 
 /// The user that agents run as where rei is root: "REI" and a number, far above the users that distributions, systemd,

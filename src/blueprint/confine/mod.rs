@@ -17,7 +17,8 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `confined` | the program, run to its end |
+//! | `program` | a program and what it may |
+//! | `confined` | it is run to its end |
 //! | `fence` | what the machine can give, planned before the fork |
 //! | `child` | between fork and exec |
 //! | `excess` | what it takes of the machine all in all |
@@ -26,9 +27,11 @@ mod child;
 mod confined;
 mod excess;
 mod fence;
+mod program;
 #[cfg(test)]
 mod tests;
 
-pub use confined::{Confined, Ended, Error, PATH, Stopped, give_to_agent};
+pub use confined::{Ended, PATH, Stopped, give_to_agent};
 pub use excess::Excess;
 pub use fence::{Fences, agent_user};
+pub use program::{Confined, Error};

@@ -14,11 +14,11 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::PollFlags;
 use nix::sys::socket::SockType;
 
-use super::Adoption;
 use super::diag;
 use super::error::OpenError;
 use super::label::Label;
 use super::options::Options;
+use super::rejoin::Adoption;
 use super::renew::{Prepared, is_recent};
 use super::slot::{Heir, Role, Routing, Slot};
 use super::socket::{self, UNIX_PATH_BYTES_MAX};

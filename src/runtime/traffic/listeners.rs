@@ -13,7 +13,7 @@ use super::exchange::{Exchange, INTERFACE, Private};
 use super::group::{Group, Wanted};
 use super::label::Label;
 use super::program::service_field;
-use super::rejoin::Kept;
+use super::rejoin::{Adoption, Kept};
 use super::renew::Prepared;
 use super::slot::{Heir, Routing, Slot};
 use crate::config::types::{Listen, ListenAddress};
@@ -45,17 +45,6 @@ pub struct Traffic {
 enum Listener {
     Group(Box<Group>),
     Exchange(Exchange),
-}
-
-/// What an adoption found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Adoption {
-    /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in a lost one's queue are lost.
-    pub lost: Vec<String>,
-    /// Whether members were not where they had been left: an instance tampered with its listener while nobody watched.
-    pub moved: bool,
-    /// Stored sockets that no listener wants any more; they were closed.
-    pub dropped: Vec<String>,
 }
 
 /// What a switch did.

@@ -48,6 +48,7 @@ mod takeback;
 pub use alarm::{Alarm, Tampering};
 pub use dial::SlotDial;
 pub use error::{OpenError, RouteError};
-pub use listeners::{Adoption, Routed, Setup, Traffic, Way};
+pub use listeners::{Routed, Setup, Traffic, Way};
+pub use rejoin::Adoption;
 pub use slot::{Heir, Routing, Slot};
 pub use takeback::{Holder, Refused, take_back};

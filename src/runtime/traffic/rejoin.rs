@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use nix::sys::socket::{Shutdown, SockType, shutdown};
 
-use super::Adoption;
 use super::error::OpenError;
 use super::find::Search;
 use super::group::{Group, Wanted, dress};
@@ -16,6 +15,17 @@ use super::order::Order;
 use super::slot::{Role, Routing, Slot};
 use super::socket;
 use crate::runtime::keeper::FdStore;
+
+/// What an adoption found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in a lost one's queue are lost.
+    pub lost: Vec<String>,
+    /// Whether members were not where they had been left: an instance tampered with its listener while nobody watched.
+    pub moved: bool,
+    /// Stored sockets that no listener wants any more; they were closed.
+    pub dropped: Vec<String>,
+}
 
 /// Live members of one group, taken out of a store.
 #[derive(Default)]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::version::{build_version, progress};
-use super::words::{Failed, last_words, reason};
 use crate::blueprint::library::Library;
 use crate::blueprint::{
     self, AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Outcome, StageEvent, StageEventKind,
@@ -17,6 +16,7 @@ use crate::nix::{Derivation, RealiseOptions};
 use crate::redact::Secrets;
 use crate::report::chain;
 use crate::source::ObjectId;
+use crate::supervisor::failure::{Failed, last_words, reason};
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;

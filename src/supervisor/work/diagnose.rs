@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::judge::means;
 use crate::diagnosis::{self, Collected, Request, exchanges_of};
 use crate::digest;
 use crate::golden::{GoldenRun, Header, Writer};
 use crate::interface::client::EvolutionClient;
 use crate::interface::types::{
-    ContextId, Evidence, EvolutionId, IncidentId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
+    ContextId, Evidence, EvolutionId, ReproductionRun, RuntimeHealthReport, RuntimeIncident, Version,
 };
 use crate::lifecycle::Event;
 use crate::report::chain;
@@ -95,7 +94,7 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
 /// evolutions collected, and the exchanges that led to it.
 async fn keep_incident(tools: &Tools, mut incident: RuntimeIncident, collected: &[Evidence]) {
     let paths = tools.paths.clone();
-    let (id, reproduction) = (incident.id.clone(), reproduction_path(tools, &incident.id));
+    let (id, reproduction) = (incident.id.clone(), tools.paths.reproduction(&incident.id));
     let on_disk = tokio::task::spawn_blocking(move || {
         let earlier = objects::read::<RuntimeIncident>(&paths, &id.0).map(|earlier| earlier.evidence);
         (earlier.unwrap_or_default(), evidence(paths.state(), &reproduction))
@@ -116,11 +115,6 @@ fn evidence(state: &Path, file: &Path) -> Option<Evidence> {
     Some(Evidence { path, sha256: digest::sha256_of_file(file).ok()?, bytes: file.metadata().ok()?.len() })
 }
 
-/// The golden run of an incident: the exchanges that led to it.
-pub fn reproduction_path(tools: &Tools, incident: &IncidentId) -> PathBuf {
-    tools.paths.incidents().join(&incident.0).join("reproduction.golden.jsonl")
-}
-
 async fn reproduce(
     tools: &Tools,
     incident: &RuntimeIncident,
@@ -133,7 +127,7 @@ async fn reproduce(
     if exchanges.is_empty() {
         return Vec::new();
     }
-    let path = reproduction_path(tools, &incident.id);
+    let path = tools.paths.reproduction(&incident.id);
     let run = GoldenRun { header: Header::new(incident.id.0.clone(), listener.clone(), at), exchanges };
     let fact = match write(&path, run) {
         Ok(sha256) => GoldenFact { name: incident.id.0.clone(), listener, path, sha256 },
@@ -142,7 +136,7 @@ async fn reproduce(
     let nonce = format!("{}-{}", incident.id, at.as_unix_ms());
     let tried = async {
         let builder = tools.builder().await.map_err(|refusal| chain(&refusal))?;
-        let means = means(tools, None).await.map_err(|error| chain(&error))?;
+        let means = tools.means(None).await.map_err(|error| chain(&error))?;
         let tried = validation::reproduce(&tools.config, active, &fact, builder, &nonce, means).await;
         tried.map_err(|error| chain(&error))
     };

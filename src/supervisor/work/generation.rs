@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::words::reason;
 use crate::lifecycle::Event;
+use crate::supervisor::failure::reason;
 use crate::supervisor::tools::Tools;
 
 /// Makes a generation for a store path, and the link that a rollback to `current` needs, while there is time.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::version::build_version;
-use super::words::Failed;
 use crate::interface::types::EvolutionId;
 use crate::lifecycle::{Event, Fault};
+use crate::supervisor::failure::Failed;
 use crate::supervisor::input::Inputs;
 use crate::supervisor::tools::Tools;
 

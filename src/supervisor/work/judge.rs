@@ -4,26 +4,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
-use super::diagnose::reproduction_path;
 use super::version::progress;
-use super::words::reason;
 use crate::digest;
 use crate::golden;
 use crate::interface::types::{
     CandidateId, EvolutionId, IncidentId, ReportId, SCHEMA, ValidationReport, Verdict, Version,
 };
 use crate::lifecycle::{Event, ReportDigest};
-use crate::nix::{FlakeRef, Progress};
+use crate::nix::FlakeRef;
 use crate::report::chain;
 use crate::source::ObjectId;
 use crate::supervisor::clock::Clock;
+use crate::supervisor::failure::reason;
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::objects;
 use crate::supervisor::tools::Tools;
 use crate::time::Timestamp;
-use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Means, Meta, TreeFile};
+use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Meta, TreeFile};
 
 /// What is to be judged.
 pub struct ValidationOrder {
@@ -74,7 +71,7 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         let _ = inputs.send(Input::Progress { text, done: None }).await;
         let now =
             Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
-        let means = means(tools, Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
+        let means = tools.means(Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
         let findings = validation::execute(&plan, &now, means).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
@@ -114,11 +111,6 @@ fn inconclusive(
         started_at,
         finished_at,
     }
-}
-
-/// What the judge works with.
-pub async fn means(tools: &Tools, progress: Option<mpsc::Sender<Progress>>) -> crate::nix::Result<Means<'_>> {
-    Ok(Means { nix: tools.nix().await?, jobs: Tools::jobs(), progress })
 }
 
 async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> {
@@ -177,7 +169,7 @@ async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String
 /// The incident's run, where its diagnosis wrote one.
 fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFact> {
     let incident = incident?;
-    let path: PathBuf = reproduction_path(tools, incident);
+    let path = tools.paths.reproduction(incident);
     let sha256 = digest::sha256_of_file(&path).ok()?;
     let listener = tools.config.health.http.as_ref()?.listen.clone();
     Some(GoldenFact { name: incident.0.clone(), listener, path, sha256 })

@@ -10,7 +10,6 @@
 //! | `judge` | the report on a candidate |
 //! | `generation` | generations of the profile, made and pruned |
 //! | `sweep` | what ended evolutions leave is cleared away |
-//! | `words` | why something failed, in one line |
 
 mod build;
 mod diagnose;
@@ -19,7 +18,6 @@ mod install;
 mod judge;
 mod sweep;
 mod version;
-mod words;
 
 pub use build::{BuildOrder, build};
 pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
@@ -27,4 +25,3 @@ pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
 pub use sweep::sweep;
-pub use words::{Failed, HINT, reason};

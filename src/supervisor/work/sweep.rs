@@ -33,7 +33,7 @@ pub async fn sweep(tools: &Tools) {
     };
     told("roots of ended evolutions", drop_roots(tools));
     told("where old versions came from", drop_versions(tools));
-    tools.sources.sweep(tools).await;
+    tools.sweep_sources().await;
     told("trees of ended evolutions", clear_trees(tools).await);
     told("old evidence", bound_evidence(tools).await);
     if tools.mirror.git_dir().is_dir() {

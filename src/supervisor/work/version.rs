@@ -1,10 +1,10 @@
 //! From a commit to a store path, with its progress told.
 
-use super::words::{Failed, HINT, last_words};
 use crate::blueprint::Blame;
 use crate::interface::types::Version;
 use crate::nix::{Derivation, Progress, RealiseOptions};
 use crate::source::ObjectId;
+use crate::supervisor::failure::{Failed, HINT, last_words};
 use crate::supervisor::input::{Input, Inputs};
 use crate::supervisor::tools::Tools;
 use crate::supervisor::versions;

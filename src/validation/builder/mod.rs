@@ -15,10 +15,12 @@
 //! | `instance` | one judged process tree: sockets, start, readiness, end |
 //! | `confine` | the child between fork and exec: descriptors, Landlock, exec |
 //! | `ready` | the configured probes |
+//! | `error` | why a check could not be run |
 //! | `notify` | what the judged says by `sd_notify` |
 //! | `judge` | control, boot, golden and reproduction |
 
 mod confine;
+mod error;
 mod instance;
 mod job;
 mod judge;
@@ -26,5 +28,5 @@ mod main;
 mod notify;
 mod ready;
 
-pub(crate) use main::Infrastructure;
+pub(crate) use error::Infrastructure;
 pub use main::builder_main;

@@ -61,7 +61,7 @@ pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -
 }
 
 /// The end of what a build or check printed, to stand behind the sentence that it failed.
-pub(super) fn last_words(log: &[u8]) -> String {
+pub fn last_words(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(WORDS_LINES)..].join(" / ");
