@@ -37,6 +37,11 @@ impl Lifecycle {
 
     /// A commit gets one evolution: none while one about it is under way, and none when it is decided.
     fn forget_decided_upgrade(&mut self) {
+        // What will be Active is not decided yet, or is the target of a rollback: what serves until then decides nothing.
+        let leaves = self.evolution.as_ref().is_some_and(|current| current.target.is_some());
+        if self.is_held() || leaves {
+            return;
+        }
         let Some(Commit { rev, tree }) = &self.upgrade else { return };
         let is_it =
             |evolution: &Evolution| evolution.rev.as_ref() == Some(rev) || evolution.tree.as_ref() == Some(tree);

@@ -1,9 +1,11 @@
 //! One commit, one evolution, one verdict; and what moves the version that candidates are compared with.
 
 use rei::interface::types::{MaintenanceAction, Verdict};
-use rei::lifecycle::{Caller, Event, Fault, Phase, Policy, Reason, Request, Standby};
+use rei::lifecycle::{
+    Caller, Deployed, Event, Fault, Found, Instance, Phase, Policy, Reality, Reason, Request, Slot, Standby, Trust,
+};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, version};
 use crate::world::{path, policy};
 
 fn usual() -> Policy {
@@ -266,5 +268,45 @@ fn runs_of_agents_have_a_budget_of_their_own() {
         desk.builds("t2", "t1");
         desk.later(until.ms_since(desk.now));
         assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 4));
+    }
+}
+
+/// The followed ref may be told before an operator settles, after it, or while what the journal says is restored.
+#[test]
+fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
+    for told in ["held", "starting", "switching", "restored"] {
+        let mut desk = Desk::serving(usual());
+        desk.tell(Event::Held(Box::new(Reality {
+            facts: vec!["records are lost".to_owned()],
+            running: [
+                None,
+                Some(Found {
+                    version: version("t2", "t2"),
+                    instance: Instance { id: "x-9-b".to_owned(), pid: 1, start_ticks: 1 },
+                    ready: true,
+                }),
+            ],
+            serves: Some((Slot::B, Deployed { version: version("t2", "t2"), generation: 2 })),
+            numbered: 5,
+        })));
+        let mut tells = |desk: &mut Desk, now: &str| {
+            if told == now {
+                desk.push("t2");
+            }
+        };
+        tells(&mut desk, "held");
+        assert_eq!(desk.core.phase(), Phase::Held);
+        let who = Caller::Operator("ada".to_owned());
+        let request = Request::Settle { trust: Trust::Journal, reason: "a mistake".to_owned() };
+        desk.tell(Event::Operator { who, request });
+        tells(&mut desk, "starting");
+        desk.tell(Event::Ready { slot: Slot::A });
+        tells(&mut desk, "switching");
+        let plan = desk.plan();
+        desk.tell(Event::Carried { plan, took_us: 1 });
+        tells(&mut desk, "restored");
+        assert_eq!(desk.base(), "t1", "told when {told}");
+        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "told when {told}");
+        assert_eq!(desk.core.evolution().unwrap().tree.as_deref(), Some("t2"));
     }
 }
