@@ -289,7 +289,7 @@ fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
             serves: Some((Slot::B, Deployed { version: version("t2", "t2"), generation: 2 })),
             numbered: 5,
         })));
-        let mut tells = |desk: &mut Desk, now: &str| {
+        let tells = |desk: &mut Desk, now: &str| {
             if told == now {
                 desk.push("t2");
             }
