@@ -15,6 +15,9 @@ pub struct Entry {
     pub effects: Vec<Effect>,
 }
 
+/// What of an effect an error shows, in characters: its name and its first fields.
+const EFFECT_CHARS_MAX: usize = 300;
+
 /// A record whose decisions are not those that this program makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record {seq} holds a decision that this rei does not make: {recorded}, not {made}")]
@@ -57,7 +60,8 @@ fn divergence(seq: u64, recorded: &[Effect], made: &[Effect]) -> Option<Divergen
         (_, _) => true,
     })?;
     let text = |effect: Option<&Effect>| {
-        effect.map_or_else(|| "nothing".to_owned(), |effect| serde_json::to_string(effect).unwrap_or_default())
+        let text = effect.map_or_else(|| "nothing".to_owned(), |it| serde_json::to_string(it).unwrap_or_default());
+        text.chars().take(EFFECT_CHARS_MAX).collect()
     };
     Some(Divergence { seq, recorded: text(recorded.get(at)), made: text(made.get(at)) })
 }
