@@ -57,6 +57,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
         promotion: "mode = \"approve\"\ncanary = [{ share = 0.3, for = \"3s\" }]\nobserve = \"4s\"",
         ..Setup::default()
     };
+    let Some(another) = another::program() else { return };
     let Some((mut lab, program)) = by_a_program_of_its_own(setup) else { return };
     let (pid, keeper) = (lab.pid(), lab.keeper());
     let load = Load::on(lab.address());
@@ -65,7 +66,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
     let mut switch = |lab: &mut Lab| {
         is_another = !is_another;
         switched += 1;
-        let by = if is_another { another::program().to_owned() } else { Lab::program() };
+        let by = if is_another { another.to_owned() } else { Lab::program() };
         let status = replace(lab, &program, &by);
         let version = if is_another { another::VERSION } else { env!("CARGO_PKG_VERSION") };
         assert_eq!(status.supervisor.version, version);
@@ -144,9 +145,10 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
 
 #[test]
 fn what_another_version_decided_and_was_killed_over_is_held() {
+    let Some(another) = another::program() else { return };
     let Some((mut lab, program)) = by_a_program_of_its_own(Setup::default()) else { return };
     let load = Load::on(lab.address());
-    replace(&mut lab, &program, another::program());
+    replace(&mut lab, &program, another);
     let rev = lab.commit("ok 2");
     assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
     lab.until("Steady", |status| status.phase == Phase::Steady);
