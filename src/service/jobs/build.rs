@@ -246,7 +246,7 @@ impl blueprint::Journal for Checkpoints {
     }
 }
 
-/// The crate::service::jobsvisor's builder and test runner, as a blueprint's stages ask them.
+/// The supervisor's builder and test runner, as a blueprint's stages ask them.
 struct Bench<'a> {
     tools: &'a Tools,
     inputs: &'a Inputs,
