@@ -23,18 +23,20 @@
 //! | [`state`] | the state directory: where its files are, and the objects that are stored there |
 //! | [`narrate`] | words: what the lifecycle decides, for a person |
 //! | [`history`] | the journal's body, and the history that is read from it |
-//! | [`service`] | the shell: the event loop that carries out what the lifecycle decides |
+//! | [`service`] | the supervisor of one service: decides by the lifecycle, records, carries out |
+//! | [`daemon`] | the process: what it has once, and the service that it supervises |
 //! | [`cli`] | one file a command |
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | shows: a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` over `service` over the rest; `lifecycle`, `health` and the types of `interface` at the
+//! Imports run one way: `cli` over `daemon` over `service` over the rest; `lifecycle`, `health` and the types of `interface` at the
 //! bottom import nothing of the house but each other's types and [`time`].
 
 pub mod blueprint;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod diagnosis;
 pub mod digest;

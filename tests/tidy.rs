@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("narrate", &["digest", "interface", "lifecycle"]),
     ("history", &["digest", "interface", "journal", "lifecycle", "narrate", "time"]),
     ("service", ANY_LOWER),
+    ("daemon", ANY_LOWER),
     ("demo", ANY_LOWER),
     ("cli", ANY_LOWER),
 ];

@@ -1,5 +1,6 @@
 //! One event in one line, as `rei monitor` shows it.
 
+use super::reason::reason;
 use crate::lifecycle::{Caller, Event, Lifecycle};
 
 /// What an event is called and said to be, after it was taken.
@@ -37,5 +38,15 @@ pub fn event(of: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Operator { who: Caller::Supervised { pid }, request } => {
             ("decision", format!("process {pid}, refused: {request:?}"))
         }
+    }
+}
+
+/// Where the lifecycle stands, in one line for the service manager.
+pub fn status_line(core: &Lifecycle) -> String {
+    let phase = core.phase().name();
+    match (core.attention(), core.waits_for().0) {
+        (Some(attention), _) => format!("{phase}: {}", reason(attention)),
+        (None, Some(waits_for)) => format!("{phase}: {}", reason(&waits_for)),
+        (None, None) => phase.to_owned(),
     }
 }

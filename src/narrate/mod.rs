@@ -10,6 +10,6 @@ mod event;
 mod reason;
 mod story;
 
-pub use event::event;
+pub use event::{event, status_line};
 pub use reason::reason;
 pub use story::{Weight, lines};

@@ -1,16 +1,31 @@
-//! What an operator sees.
+//! What an operator sees: the status, the history and the objects.
 
-use super::shell::Shell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::clock::Clock;
+use super::executor::Executor;
+use super::failure::reason;
 use super::sync::lock;
+use crate::history::chronicle::Chronicle;
+use crate::history::entry::Entry;
 use crate::interface::operations::{
-    self as seen, BudgetStatus, EvolutionStatus, InstanceState, InstanceStatus, ListenStatus, QuarantineEntry, Status,
-    SupervisorStatus, VersionStatus,
+    self as seen, BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus,
+    OperationsError, QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
 };
-use crate::interface::types::{ProcessUsage, Role, SCHEMA, Version};
+use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
+use crate::journal::{Reader, Record};
 use crate::lifecycle::{Deployed, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
 use crate::narrate;
 use crate::process;
-use crate::time::millis;
+use crate::state::objects;
+use crate::state::paths::Paths;
+use crate::time::{Timestamp, millis};
+
+/// Walks through the journal at once: each takes a thread, and the service needs the processors more.
+const JOURNAL_READERS_MAX: usize = 2;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
@@ -34,17 +49,29 @@ impl From<Phase> for seen::Phase {
     }
 }
 
-impl Shell {
+/// The state and its surroundings, to be read.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// What the lifecycle knows.
+    pub core: &'a Lifecycle,
+    /// What runs.
+    pub executor: &'a Executor,
+    /// Why the journal cannot be written; `None` while it can.
+    pub stalled: Option<&'a str>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl View<'_> {
     /// The whole state in one view.
-    pub(super) fn status(&mut self) -> Status {
-        let health = self.health_report().ok();
-        let core = &self.core;
+    fn status(&self, health: Option<RuntimeHealthReport>, started_at: Timestamp) -> Status {
+        let core = self.core;
         let (waits_for, deadline) = core.waits_for();
         let active_slot = core.active_slot();
         let candidate = core.evolution().filter(|_| !matches!(core.phase(), Phase::Observing { .. }));
         let candidate = candidate.filter(|_| !matches!(core.phase(), Phase::RollingBack { .. }));
         let candidate = candidate.and_then(|evolution| evolution.version.clone());
-        let runtime = &self.tools.config.runtime.name;
+        let runtime = &self.executor.tools.config.runtime.name;
         Status {
             schema: SCHEMA.to_owned(),
             runtime: runtime.clone(),
@@ -71,24 +98,24 @@ impl Shell {
                 report_id: evolution.report.as_ref().map(|report| report.id.clone()),
                 started_at: evolution.since,
             }),
-            attention: match &self.stalled {
-                Some(stalled) => Some(format!("nothing can be decided: {}", stalled.why)),
+            attention: match self.stalled {
+                Some(why) => Some(format!("nothing can be decided: {why}")),
                 None => core.attention().map(narrate::reason),
             },
             paused: core.paused(),
             budget: self.budget(),
             quarantined: core.quarantine().len() as u64,
-            listen: lock(&self.traffic)
+            listen: lock(&self.executor.listeners.traffic)
                 .addresses()
                 .into_iter()
                 .map(|listen| ListenStatus { name: listen.name, address: listen.address.to_string() })
                 .collect(),
-            state: self.tools.measured.get(),
+            state: self.executor.tools.measured.get(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                started_at: self.started_at,
-                uptime_ms: self.clock.now().ms_since(self.started_at),
+                started_at,
+                uptime_ms: self.clock.now().ms_since(started_at),
                 rss_bytes: process::resident_bytes(),
             },
         }
@@ -121,11 +148,11 @@ impl Shell {
 
     fn instance(&self, slot: Slot, share: u32) -> Option<InstanceStatus> {
         let state = self.core.slot(slot);
-        let occupant = self.occupants.get(slot);
-        let uptime_ms = occupant.map(|it| millis(it.since.elapsed()));
-        let usage = self.watch.usage(slot).unwrap_or_default();
+        let running = self.executor.instances.get(slot);
+        let uptime_ms = running.map(|it| millis(it.since.elapsed()));
+        let usage = self.executor.monitors.usage(slot).unwrap_or_default();
         Some(InstanceStatus {
-            id: occupant.map_or_else(|| state.instance.as_ref().map(|it| it.id.clone()), |it| Some(it.id.clone()))?,
+            id: running.map_or_else(|| state.instance.as_ref().map(|it| it.id.clone()), |it| Some(it.id.clone()))?,
             state: match state.run {
                 Run::Down => return None,
                 Run::Starting => InstanceState::Starting,
@@ -134,15 +161,14 @@ impl Shell {
                 Run::Backoff => InstanceState::Backoff,
                 Run::Stopping => InstanceState::Stopping,
             },
-            started_at: uptime_ms
-                .map(|ms| crate::time::Timestamp::from_unix_ms(self.clock.now().as_unix_ms().saturating_sub(ms))),
+            started_at: uptime_ms.map(|ms| Timestamp::from_unix_ms(self.clock.now().as_unix_ms().saturating_sub(ms))),
             usage: ProcessUsage {
-                pid: occupant.map(|occupant| occupant.pid),
+                pid: running.map(|running| running.pid),
                 uptime_ms,
                 restarts: Some(state.restarts),
                 ..usage
             },
-            log_dropped_bytes: occupant.map(|occupant| occupant.log.stats().dropped_bytes),
+            log_dropped_bytes: running.map(|running| running.log.stats().dropped_bytes),
         })
     }
 
@@ -161,7 +187,7 @@ impl Shell {
     }
 
     /// What is in quarantine, newest first.
-    pub(super) fn quarantine(&self) -> Vec<QuarantineEntry> {
+    pub fn quarantine(&self) -> Vec<QuarantineEntry> {
         let entry = |entry: &crate::lifecycle::Quarantined| QuarantineEntry {
             candidate_id: entry.candidate.clone(),
             tree: entry.tree.clone(),
@@ -173,12 +199,74 @@ impl Shell {
     }
 }
 
-/// One line for the service manager.
-pub fn line(core: &Lifecycle) -> String {
-    let phase = core.phase().name();
-    match (core.attention(), core.waits_for().0) {
-        (Some(attention), _) => format!("{phase}: {}", narrate::reason(attention)),
-        (None, Some(waits_for)) => format!("{phase}: {}", narrate::reason(&waits_for)),
-        (None, None) => phase.to_owned(),
+/// Walks the journal that the supervisor writes meanwhile, as long as the caller waits for the answer.
+fn read_journal(
+    paths: &Paths,
+    mut chronicle: Chronicle,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Chronicle, OperationsError> {
+    let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
+    let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
+    let take = |record: Record<Entry>| {
+        chronicle.take(&record);
+        if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    reader.records(1, take).map_err(unreadable)?;
+    Ok(chronicle)
+}
+
+/// Queries of operators.
+pub struct Queries {
+    started_at: Timestamp,
+    /// Limits how many queries read the journal at once.
+    readers: Arc<Semaphore>,
+}
+
+/// Where an answer goes. A caller who is gone is no matter.
+type Reply<T> = oneshot::Sender<Result<T, OperationsError>>;
+
+impl Queries {
+    /// For a supervisor that starts now.
+    pub fn starting(now: Timestamp) -> Self {
+        Self { started_at: now, readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)) }
+    }
+
+    /// The whole state; `health` is Active's.
+    pub fn status(&self, view: &View<'_>, health: Option<RuntimeHealthReport>) -> Status {
+        view.status(health, self.started_at)
+    }
+
+    /// The last entries of the history.
+    pub fn history(&self, paths: &Paths, limit: u64, reply: Reply<Vec<HistoryEntry>>) {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.recall(paths, Chronicle::last(limit), reply, |chronicle, _| Ok(chronicle.history()));
+    }
+
+    /// One object, of the journal and the files beside it.
+    pub fn show(&self, paths: &Paths, id: String, reply: Reply<ShowReply>) {
+        self.recall(paths, Chronicle::of(&id), reply, |chronicle, paths| {
+            let shown = chronicle.show(|id| objects::read(paths, id));
+            shown.ok_or(OperationsError::NotFound { id })
+        });
+    }
+
+    /// Reads the journal beside the loop, for it may be long, and answers from it.
+    fn recall<T: Send + 'static>(
+        &self,
+        paths: &Paths,
+        chronicle: Chronicle,
+        reply: Reply<T>,
+        answer: impl FnOnce(Chronicle, &Paths) -> Result<T, OperationsError> + Send + 'static,
+    ) {
+        let (paths, readers) = (paths.clone(), Arc::clone(&self.readers));
+        tokio::spawn(async move {
+            // Nobody closes it.
+            let Ok(turn) = readers.acquire_owned().await else { return };
+            tokio::task::spawn_blocking(move || {
+                let read = read_journal(&paths, chronicle, || !reply.is_closed());
+                let _ = reply.send(read.and_then(|chronicle| answer(chronicle, &paths)));
+                drop(turn);
+            });
+        });
     }
 }

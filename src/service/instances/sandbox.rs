@@ -2,23 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use super::instance::Wanted;
+use super::types::SpawnContext;
 use crate::report::chain;
 use crate::runtime::isolation::{InstancePaths, Sandbox};
 use crate::runtime::tree::{TreeMethod, Trees};
 
 /// The rules of all instances, and the store that they open.
 #[derive(Default)]
-pub struct Rules(Option<(PathBuf, Sandbox)>);
+pub struct SandboxCache(Option<(PathBuf, Sandbox)>);
 
-impl Rules {
+impl SandboxCache {
     /// The rules, made at the first call.
     ///
     /// # Errors
     /// When they cannot be made, in one line.
     pub fn get(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         state: &Path,
         temporary: &Path,
         trees: &Trees,
@@ -47,7 +47,13 @@ fn made_for<'a, T>(
     Ok(&kept.insert(made).1)
 }
 
-fn made(wanted: &Wanted<'_>, store: &Path, state: &Path, temporary: &Path, trees: &Trees) -> Result<Sandbox, String> {
+fn made(
+    wanted: &SpawnContext<'_>,
+    store: &Path,
+    state: &Path,
+    temporary: &Path,
+    trees: &Trees,
+) -> Result<Sandbox, String> {
     let tools = wanted.tools;
     let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
         TreeMethod::Cgroup(base) => (base.memory, base.pids),

@@ -1,9 +1,9 @@
 //! The listening sockets at the start: out of the store, or, if supervisor and keeper were both killed, out of the instances.
 
 use super::error::StartError;
+use super::fdstore::{SharedStore, StoredFds};
 use super::instances::ids::slot_of;
 use super::instances::logpipe;
-use super::keep::{Kept, Store};
 use super::logger;
 use super::sync::lock;
 use super::undo::lives;
@@ -23,8 +23,8 @@ pub fn listen(
     paths: &Paths,
     routing: Option<lifecycle::Routing>,
     table: &InstanceTable,
-    kept: &mut Kept,
-    store: &Store,
+    kept: &mut StoredFds,
+    store: &SharedStore,
 ) -> Result<(Traffic, bool), StartError> {
     let private = paths.private();
     let setup = Setup {
@@ -52,7 +52,7 @@ pub fn listen(
 
 /// Adds to `kept` what it lacks of the instances that live: their listening sockets, and the pipes that they print to. What they
 /// say to the service manager comes to a socket that is bound anew under its old name. Gives those that may not be asked.
-fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut Kept) -> Vec<Refused> {
+fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
         Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: slot_of(&entry.id).into() })

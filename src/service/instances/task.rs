@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::instance::{DRAIN_MAX, Order, Said};
+use super::types::{DRAIN_MAX, Readiness, StopCommand};
 use crate::diagnosis;
 use crate::health::{Outcome, Probe, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
@@ -18,7 +18,7 @@ use crate::runtime::probe::{ProbeResult, Probes, Target};
 use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::{SlotDial, Traffic};
 use crate::runtime::usage::UsageMeter;
-use crate::service::input::{Input, Inputs, News};
+use crate::service::input::{Input, Inputs, InstanceEvent};
 use crate::service::sync::{AbortOnDrop, lock};
 use crate::service::tools::Tools;
 use crate::time::millis;
@@ -34,7 +34,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
 /// An instance and what its task needs.
-pub struct Attend {
+pub struct InstanceTask {
     pub slot: Slot,
     pub store_path: String,
     pub instance: Instance,
@@ -42,38 +42,38 @@ pub struct Attend {
     pub log: Arc<Log>,
     pub logger: Logger,
     pub notify: Option<NotifySocket>,
-    pub said: Said,
+    pub said: Readiness,
     pub table: Arc<InstanceTable>,
     pub tools: Arc<Tools>,
     pub traffic: Arc<Mutex<Traffic>>,
     pub inputs: Inputs,
-    pub orders: mpsc::Receiver<Order>,
+    pub orders: mpsc::Receiver<StopCommand>,
 }
 
 /// Where a task tells its news.
-struct Teller {
+struct EventSender {
     slot: Slot,
     id: String,
     inputs: Inputs,
 }
 
-impl Teller {
-    async fn tell(&self, news: News) {
+impl EventSender {
+    async fn send(&self, event: InstanceEvent) {
         // The loop is gone only when everything ends.
-        let _ = self.inputs.send(Input::Instance { slot: self.slot, id: self.id.clone(), news }).await;
+        let _ = self.inputs.send(Input::Instance { slot: self.slot, id: self.id.clone(), event }).await;
     }
 }
 
 /// Attends until the instance has ended.
-pub async fn attend(mut it: Attend) {
-    let teller = Teller { slot: it.slot, id: it.instance.id().to_owned(), inputs: it.inputs.clone() };
+pub async fn attend(mut it: InstanceTask) {
+    let sender = EventSender { slot: it.slot, id: it.instance.id().to_owned(), inputs: it.inputs.clone() };
     let (results, mut probed) = mpsc::channel(RESULTS_MAX);
     let (notified, mut notes) = mpsc::channel(RESULTS_MAX);
     let health = &it.tools.config.health;
     let dial = Arc::new(SlotDial::new(it.traffic.clone()));
     let target = Target { slot: it.slot.index(), pid: it.instance.pid(), store_path: it.store_path.clone() };
     let _probes = Probes::start(health, &target, &dial, &results);
-    let (table, id) = (it.table.clone(), teller.id.clone());
+    let (table, id) = (it.table.clone(), sender.id.clone());
     let forward = |socket: NotifySocket| {
         AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.said_ready(&id)))
     };
@@ -81,55 +81,55 @@ pub async fn attend(mut it: Attend) {
     let mut reports: Option<AbortOnDrop<()>> = None;
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let heard = it.said.notified || health.notify.is_none();
-    let mut readiness = Readiness { probed: !asks, notified: heard, told: it.said.ready };
+    let mut readiness = ReadyGate { probed: !asks, notified: heard, told: it.said.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
     let mut usage = tokio::time::interval(USAGE_PAUSE);
     let meter = UsageMeter::default();
-    readiness.tell(&teller).await;
+    readiness.tell(&sender).await;
     loop {
         // As with probes: what an instance that starts says of itself is no news of Active's health.
         if readiness.told && reports.is_none() {
-            let teller = Teller { slot: teller.slot, id: teller.id.clone(), inputs: teller.inputs.clone() };
+            let sender = EventSender { slot: sender.slot, id: sender.id.clone(), inputs: sender.inputs.clone() };
             reports =
-                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), teller))));
+                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), sender))));
         }
         tokio::select! {
             biased;
             exit = it.instance.wait() => {
                 drop(reports);
-                ended(&mut it, &teller, exit).await;
+                ended(&mut it, &sender, exit).await;
                 return;
             }
-            Some(order) = it.orders.recv() => {
+            Some(command) = it.orders.recv() => {
                 drop(reports);
-                obey(&mut it, &teller, order, &mut notes).await;
+                obey(&mut it, &sender, command, &mut notes).await;
                 return;
             }
             Some(result) = probed.recv() => {
                 readiness.probed |= result.ok;
-                readiness.tell(&teller).await;
+                readiness.tell(&sender).await;
                 // An instance that starts is not failing because it does not answer yet.
                 if readiness.told {
-                    teller.tell(News::Signal(Signal::Probe(result.into()))).await;
+                    sender.send(InstanceEvent::Signal(Signal::Probe(result.into()))).await;
                 } else if !result.ok {
-                    teller.tell(News::NotYet(result.detail)).await;
+                    sender.send(InstanceEvent::NotYet(result.detail)).await;
                 }
             }
             Some(note) = notes.recv() => {
                 match note {
                     Notification::Ready => {
                         readiness.notified = true;
-                        readiness.tell(&teller).await;
+                        readiness.tell(&sender).await;
                     }
                     Notification::Watchdog => {
                         watchdog.fed();
-                        teller.tell(News::Signal(Signal::Watchdog)).await;
+                        sender.send(InstanceEvent::Signal(Signal::Watchdog)).await;
                     }
-                    Notification::WatchdogTrigger => teller.tell(News::Signal(Signal::WatchdogMissed)).await,
+                    Notification::WatchdogTrigger => sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await,
                     Notification::Garbage(detail) => {
-                        teller.tell(News::Signal(Signal::ReportGarbage { detail: format!("sd_notify: {detail}") })).await;
+                        sender.send(InstanceEvent::Signal(Signal::ReportGarbage { detail: format!("sd_notify: {detail}") })).await;
                     }
-                    Notification::ExtendTimeout(by) => teller.tell(News::Extends(by)).await,
+                    Notification::ExtendTimeout(by) => sender.send(InstanceEvent::Extends(by)).await,
                     Notification::Status(status) => tracing::debug!(slot = %it.slot, status, "status"),
                     Notification::Stranger(pid) => tracing::debug!(slot = %it.slot, pid, "notification of a stranger"),
                     Notification::Reloading
@@ -139,20 +139,20 @@ pub async fn attend(mut it: Attend) {
             }
             () = watchdog.missed(), if readiness.told => {
                 watchdog.fed();
-                teller.tell(News::Signal(Signal::WatchdogMissed)).await;
+                sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await;
             }
             _ = usage.tick() => {
                 let used = meter.read(&it.instance);
-                teller.tell(News::Signal(Signal::Usage(used))).await;
+                sender.send(InstanceEvent::Signal(Signal::Usage(used))).await;
             }
         }
     }
 }
 
 /// The instance ended by itself. It is told at once; its last words and its leftovers follow.
-async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exit) {
+async fn ended(it: &mut InstanceTask, sender: &EventSender, exit: crate::runtime::exit::Exit) {
     let ran_ms = millis(it.since.elapsed());
-    teller.tell(News::Exited(exit, ran_ms)).await;
+    sender.send(InstanceEvent::Exited(exit, ran_ms)).await;
     // The loop has its turn now, and starts the successor; the kernel makes one cgroup, or removes one, at a time.
     tokio::task::yield_now().await;
     it.instance.end().await;
@@ -165,19 +165,24 @@ async fn ended(it: &mut Attend, teller: &Teller, exit: crate::runtime::exit::Exi
     let secrets = it.tools.secrets.clone();
     let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log, &secrets));
     let Ok(exit) = read.await else { return };
-    teller.tell(News::Crashed { store_path: it.store_path.clone(), exit }).await;
+    sender.send(InstanceEvent::Crashed { store_path: it.store_path.clone(), exit }).await;
 }
 
 /// The instance is to end: first its queue, where it gets no new connections, then the process.
-async fn obey(it: &mut Attend, teller: &Teller, order: Order, notes: &mut mpsc::Receiver<Notification>) {
-    let Order::Stop { drain } = order;
+async fn obey(
+    it: &mut InstanceTask,
+    sender: &EventSender,
+    command: StopCommand,
+    notes: &mut mpsc::Receiver<Notification>,
+) {
+    let StopCommand { drain } = command;
     if drain {
         drained(&it.traffic, it.slot, &mut it.instance).await;
     }
     let runtime = &it.tools.config.runtime;
     let by = StopBy { signal: runtime.stop_signal, mode: runtime.stop_mode };
     let (asked, grace) = (Instant::now(), runtime.stop_timeout);
-    let ended = stop(it, teller, by, grace, notes).await;
+    let ended = stop(it, sender, by, grace, notes).await;
     if ended.by == EndedBy::Kill {
         let (slot, after) = (it.slot, asked.elapsed());
         tracing::warn!(%slot, ?after, "an instance did not finish in time after {}, and was killed", by.signal);
@@ -186,13 +191,13 @@ async fn obey(it: &mut Attend, teller: &Teller, order: Order, notes: &mut mpsc::
         tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
     }
     it.logger.forget(it.instance.id());
-    teller.tell(News::Stopped).await;
+    sender.send(InstanceEvent::Stopped).await;
 }
 
 /// As [`Instance::stop`], with a grace that the instance can put off.
 async fn stop(
-    it: &mut Attend,
-    teller: &Teller,
+    it: &mut InstanceTask,
+    sender: &EventSender,
     by: StopBy,
     grace: Duration,
     notes: &mut mpsc::Receiver<Notification>,
@@ -209,7 +214,7 @@ async fn stop(
             Some(note) = notes.recv() => {
                 if let Notification::ExtendTimeout(more) = note {
                     until = until.max(Instant::now() + more).min(last);
-                    teller.tell(News::Extends(more)).await;
+                    sender.send(InstanceEvent::Extends(more)).await;
                 }
             }
         }
@@ -232,17 +237,17 @@ async fn drained(traffic: &Arc<Mutex<Traffic>>, slot: Slot, instance: &mut Insta
 }
 
 /// What readiness waits for.
-struct Readiness {
+struct ReadyGate {
     probed: bool,
     notified: bool,
     told: bool,
 }
 
-impl Readiness {
-    async fn tell(&mut self, teller: &Teller) {
+impl ReadyGate {
+    async fn tell(&mut self, sender: &EventSender) {
         if self.probed && self.notified && !self.told {
             self.told = true;
-            teller.tell(News::Ready).await;
+            sender.send(InstanceEvent::Ready).await;
         }
     }
 }
@@ -271,7 +276,7 @@ impl Watchdog {
 }
 
 /// Asks the runtime itself for its health, as long as it runs.
-async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, teller: Teller) {
+async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
     let Some(probe) = &tools.config.health.interface else { return };
     let Some(path) = lock(&traffic).interface_path(slot.into()).map(std::path::Path::to_owned) else { return };
     let client = EvolutionClient::new(path);
@@ -281,7 +286,7 @@ async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>
             Ok(mut reports) => loop {
                 match reports.next(late).await {
                     Some(Ok(report)) => {
-                        teller.tell(News::Signal(Signal::NativeReport(Box::new(report)))).await;
+                        sender.send(InstanceEvent::Signal(Signal::NativeReport(Box::new(report)))).await;
                     }
                     Some(Err(ClientError::Garbage { detail, .. })) => break Signal::ReportGarbage { detail },
                     Some(Err(error @ ClientError::TooLarge { .. })) => {
@@ -295,7 +300,7 @@ async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>
                 Signal::ReportMissed
             }
         };
-        teller.tell(News::Signal(signal)).await;
+        sender.send(InstanceEvent::Signal(signal)).await;
         tokio::time::sleep(probe.interval).await;
     }
 }

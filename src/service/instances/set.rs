@@ -10,12 +10,13 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::attend::{Attend, attend};
 use super::ids::drains;
-use super::instance::{Gone, Order, Said, Wanted};
 use super::logfiles::SlotLog;
-use super::logpipe::{self, Ahead};
-use super::rules::Rules;
+use super::logpipe::{self, SparePipe};
+use super::reports::Reports;
+use super::sandbox::SandboxCache;
+use super::task::{InstanceTask, attend};
+use super::types::{AdoptError, Readiness, SpawnContext, StopCommand};
 use crate::lifecycle::{self, Slot};
 use crate::process;
 use crate::report::chain;
@@ -29,7 +30,7 @@ use crate::runtime::table::{self, InstanceTable};
 use crate::runtime::traffic::Heir;
 use crate::runtime::tree::{TreeLimits, Trees};
 use crate::service::failure::reason;
-use crate::service::keep::{Kept, Store, keep, keep_copy};
+use crate::service::fdstore::{SharedStore, StoredFds, keep, keep_copy};
 use crate::service::logger::keep_logger;
 use crate::service::sync::lock;
 
@@ -37,12 +38,12 @@ use crate::service::sync::lock;
 const NOTIFY_PREFIX: &str = "notify/";
 
 /// All that runs.
-pub struct Occupants {
+pub struct Instances {
     trees: Trees,
     table: Arc<InstanceTable>,
-    slots: [Option<Occupant>; 2],
+    slots: [Option<InstanceHandle>; 2],
     /// Instances whose slot has a fresh one.
-    leaving: Vec<Occupant>,
+    leaving: Vec<InstanceHandle>,
     /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
     ending: Vec<JoinHandle<()>>,
     /// What the last instance of each slot printed.
@@ -51,14 +52,16 @@ pub struct Occupants {
     last: [Option<String>; 2],
     /// Who reads what they print.
     pub logger: Logger,
-    rules: Rules,
+    rules: SandboxCache,
     /// What the descriptor store need not keep any more.
     released: Vec<String>,
-    ahead: Ahead,
+    /// What the instances said of themselves last.
+    pub reports: Reports,
+    spare: SparePipe,
 }
 
 /// The instance in a slot.
-pub struct Occupant {
+pub struct InstanceHandle {
     /// Its id.
     pub id: String,
     /// Its slot.
@@ -67,7 +70,7 @@ pub struct Occupant {
     pub pid: u32,
     /// When it was started.
     pub since: Instant,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<StopCommand>,
     task: JoinHandle<()>,
     /// What it prints.
     pub log: Arc<Log>,
@@ -75,7 +78,7 @@ pub struct Occupant {
     pub kept: Vec<(String, OwnedFd)>,
 }
 
-impl Occupants {
+impl Instances {
     /// Nothing runs yet.
     pub fn new(trees: Trees, table: InstanceTable, logger: Logger) -> Self {
         Self {
@@ -87,9 +90,10 @@ impl Occupants {
             logs: [None, None],
             last: [None, None],
             logger,
-            rules: Rules::default(),
+            rules: SandboxCache::default(),
             released: Vec::new(),
-            ahead: Ahead::default(),
+            reports: Reports::default(),
+            spare: SparePipe::default(),
         }
     }
 
@@ -100,25 +104,30 @@ impl Occupants {
 
     /// The id of the instance in a slot.
     pub fn id(&self, slot: Slot) -> Option<&str> {
-        self.get(slot).map(|occupant| &*occupant.id)
+        self.get(slot).map(|instance| &*instance.id)
     }
 
     /// The instance in a slot.
-    pub fn get(&self, slot: Slot) -> Option<&Occupant> {
+    pub fn get(&self, slot: Slot) -> Option<&InstanceHandle> {
         self.slots[slot.index()].as_ref()
+    }
+
+    /// Whether the instance in a slot only empties its queue.
+    pub fn drains(&self, slot: Slot) -> bool {
+        self.id(slot).is_some_and(drains)
     }
 
     /// Takes an instance out of its slot: it has ended.
     pub fn remove(&mut self, slot: Slot) {
-        if let Some(occupant) = self.slots[slot.index()].take() {
-            self.let_end(occupant);
+        if let Some(instance) = self.slots[slot.index()].take() {
+            self.let_end(instance);
         }
     }
 
-    fn let_end(&mut self, occupant: Occupant) {
-        self.release(&occupant.id);
+    fn let_end(&mut self, instance: InstanceHandle) {
+        self.release(&instance.id);
         self.ending.retain(|task| !task.is_finished());
-        self.ending.push(occupant.task);
+        self.ending.push(instance.task);
     }
 
     /// Waits until nothing is left of instances that have ended.
@@ -137,9 +146,9 @@ impl Occupants {
 
     /// Forgets a retired instance that has ended; `false` when there is none of this id.
     pub fn dismiss(&mut self, id: &str) -> bool {
-        let Some(at) = self.leaving.iter().position(|occupant| occupant.id == id) else { return false };
-        let occupant = self.leaving.swap_remove(at);
-        self.let_end(occupant);
+        let Some(at) = self.leaving.iter().position(|instance| instance.id == id) else { return false };
+        let instance = self.leaving.swap_remove(at);
+        self.let_end(instance);
         true
     }
 
@@ -151,13 +160,13 @@ impl Occupants {
 
     /// Lets the store forget instances that have ended, and prepares the next start. Their successors were started first:
     /// it takes a while to ask the store.
-    pub fn let_go(&mut self, store: &Store) {
+    pub fn let_go(&mut self, store: &SharedStore) {
         for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
             }
         }
-        self.ahead.prepare(store);
+        self.spare.prepare(store);
     }
 
     /// The log of the last instance in a slot.
@@ -181,12 +190,12 @@ impl Occupants {
     /// In one line, for a person: which step failed and why.
     pub fn start(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         id: String,
         gate: Option<&Gate>,
     ) -> Result<lifecycle::Instance, String> {
-        let mut kept = Kept::new();
-        let pipe = self.ahead.take(&id, wanted.store)?;
+        let mut kept = StoredFds::new();
+        let pipe = self.spare.take(&id, wanted.store)?;
         let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
@@ -200,18 +209,18 @@ impl Occupants {
         };
         kept.extend(pipe.belongs_to(&id, wanted.store));
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
-        let occupant = self.occupy(wanted, instance, log, notify, Said::default(), kept);
-        self.slots[wanted.slot.index()] = Some(occupant);
+        let instance = self.occupy(wanted, instance, log, notify, Readiness::default(), kept);
+        self.slots[wanted.slot.index()] = Some(instance);
         Ok(started)
     }
 
     fn spawn(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         id: &str,
         output: &OwnedFd,
         gate: Option<&Gate>,
-        kept: &mut Kept,
+        kept: &mut StoredFds,
     ) -> Result<(Instance, Option<NotifySocket>), String> {
         let config = &wanted.tools.config;
         let (state, temporary) = self.directories(wanted)?;
@@ -231,7 +240,7 @@ impl Occupants {
         let cell = self.table.reserve(id).map_err(|error| chain(&error))?;
         let mut traffic = lock(wanted.traffic);
         let slot = wanted.slot.into();
-        if !self.leaving.iter().any(|occupant| occupant.slot == wanted.slot) {
+        if !self.leaving.iter().any(|instance| instance.slot == wanted.slot) {
             // What an instance did to the sockets is undone, unless one that lives uses them.
             let refused = traffic.prepare(slot, heir, &mut **lock(wanted.store)).map_err(|error| chain(&error))?;
             for name in refused {
@@ -266,12 +275,12 @@ impl Occupants {
     }
 
     /// Who inherits the sockets. An instance that only empties a queue takes it as it is.
-    fn heir(&self, wanted: &Wanted<'_>, id: &str) -> Heir {
+    fn heir(&self, wanted: &SpawnContext<'_>, id: &str) -> Heir {
         let same = self.last[wanted.slot.index()].as_deref() == Some(wanted.store_path);
         if same || drains(id) { Heir::Same } else { Heir::Other }
     }
 
-    fn directories(&self, wanted: &Wanted<'_>) -> Result<(PathBuf, PathBuf), String> {
+    fn directories(&self, wanted: &SpawnContext<'_>) -> Result<(PathBuf, PathBuf), String> {
         let paths = &wanted.tools.paths;
         let temporary = paths.run().join(format!("tmp-{}", wanted.slot.to_string().to_lowercase()));
         Ok((paths.instance_state(), temporary))
@@ -283,39 +292,39 @@ impl Occupants {
     /// When it has ended or cannot be watched; what it printed last goes to the log.
     pub fn adopt(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         entry: &table::Entry,
-        from: &mut Kept,
+        from: &mut StoredFds,
         ready: bool,
-    ) -> Result<(), Gone> {
-        let occupant = self.take_over(wanted, entry, from, ready)?;
-        self.slots[wanted.slot.index()] = Some(occupant);
+    ) -> Result<(), AdoptError> {
+        let instance = self.take_over(wanted, entry, from, ready)?;
+        self.slots[wanted.slot.index()] = Some(instance);
         Ok(())
     }
 
     /// Asks an instance of an earlier supervisor to end that no slot knows of: one that was begun and never recorded, one
     /// that drained, or one whose place another had taken. It may finish what it has.
-    pub fn end_stray(&mut self, wanted: &Wanted<'_>, entry: &table::Entry, from: &mut Kept) {
+    pub fn end_stray(&mut self, wanted: &SpawnContext<'_>, entry: &table::Entry, from: &mut StoredFds) {
         match self.take_over(wanted, entry, from, true) {
-            Ok(occupant) => {
-                tracing::warn!(id = occupant.id, pid = occupant.pid, "an instance that no slot has is asked to end");
-                occupant.stop(false);
-                self.leaving.push(occupant);
+            Ok(instance) => {
+                tracing::warn!(id = instance.id, pid = instance.pid, "an instance that no slot has is asked to end");
+                instance.stop(false);
+                self.leaving.push(instance);
             }
-            Err(Gone { why, .. }) => tracing::debug!(id = entry.id, why, "an instance is gone"),
+            Err(AdoptError { why, .. }) => tracing::debug!(id = entry.id, why, "an instance is gone"),
         }
     }
 
     fn take_over(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         entry: &table::Entry,
-        from: &mut Kept,
+        from: &mut StoredFds,
         ready: bool,
-    ) -> Result<Occupant, Gone> {
+    ) -> Result<InstanceHandle, AdoptError> {
         let id = &*entry.id;
         self.last[wanted.slot.index()] = Some(wanted.store_path.to_owned());
-        let mut kept = Kept::new();
+        let mut kept = StoredFds::new();
         let mut take = |prefix: &str| {
             let name = format!("{prefix}{id}");
             let (_, fd) = from.swap_remove(from.iter().position(|(kept, _)| *kept == name)?);
@@ -337,7 +346,7 @@ impl Occupants {
                 let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(pipe)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
                 self.release(id);
-                return Err(Gone { why, log });
+                return Err(AdoptError { why, log });
             }
         };
         if pidfd.is_none()
@@ -345,7 +354,7 @@ impl Occupants {
         {
             keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.resume_log(wanted, id, pipe).map_err(|why| Gone { why, log: None })?;
+        let log = self.resume_log(wanted, id, pipe).map_err(|why| AdoptError { why, log: None })?;
         let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
@@ -353,15 +362,15 @@ impl Occupants {
                 None
             }
         };
-        Ok(self.occupy(wanted, instance, log, notify, Said { ready, notified: ready || entry.said_ready }, kept))
+        Ok(self.occupy(wanted, instance, log, notify, Readiness { ready, notified: ready || entry.said_ready }, kept))
     }
 
     fn adopt_notify(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         id: &str,
         socket: Option<OwnedFd>,
-        kept: &mut Kept,
+        kept: &mut StoredFds,
     ) -> Result<Option<NotifySocket>, String> {
         if let Some(socket) = socket {
             let adopted = NotifySocket::adopt(&notify_path(wanted, id), socket);
@@ -377,9 +386,9 @@ impl Occupants {
     }
 
     /// What a new descriptor store must be given for the instances.
-    pub fn store_all(&self, store: &Store) {
-        let instances = self.all().flat_map(|occupant| &occupant.kept);
-        for (name, fd) in instances.chain(self.ahead.kept()) {
+    pub fn store_all(&self, store: &SharedStore) {
+        let instances = self.all().flat_map(|instance| &instance.kept);
+        for (name, fd) in instances.chain(self.spare.kept()) {
             if let Err(error) = lock(store).store(name, fd.as_fd()) {
                 tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
             }
@@ -388,25 +397,25 @@ impl Occupants {
     }
 
     /// All that are there, also those whose slot has a fresh one.
-    pub fn all(&self) -> impl Iterator<Item = &Occupant> {
+    pub fn all(&self) -> impl Iterator<Item = &InstanceHandle> {
         self.slots.iter().flatten().chain(&self.leaving)
     }
 
     fn occupy(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         instance: Instance,
         log: Arc<Log>,
         notify: Option<NotifySocket>,
-        said: Said,
-        kept: Kept,
-    ) -> Occupant {
+        said: Readiness,
+        kept: StoredFds,
+    ) -> InstanceHandle {
         let (orders, received) = mpsc::channel(4);
         let read = log.clone();
         let (id, pid) = (instance.id().to_owned(), instance.pid());
         let now = Instant::now();
         let since = now.checked_sub(process::age(instance.start_ticks())).unwrap_or(now);
-        let task = tokio::spawn(attend(Attend {
+        let task = tokio::spawn(attend(InstanceTask {
             slot: wanted.slot,
             store_path: wanted.store_path.to_owned(),
             instance,
@@ -421,12 +430,12 @@ impl Occupants {
             inputs: wanted.inputs.clone(),
             orders: received,
         }));
-        Occupant { id, slot: wanted.slot, pid, since, orders, task, log: read, kept }
+        InstanceHandle { id, slot: wanted.slot, pid, since, orders, task, log: read, kept }
     }
 
     /// Asks the instance of a slot to end; `false` when there is none.
     pub fn stop(&self, slot: Slot, drain: bool) -> bool {
-        self.get(slot).is_some_and(|occupant| occupant.stop(drain))
+        self.get(slot).is_some_and(|instance| instance.stop(drain))
     }
 
     /// The processes that the table knows of, from an earlier supervisor.
@@ -446,9 +455,9 @@ impl Occupants {
     }
 
     /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.
-    pub fn forget(&mut self, left: Kept) {
-        let all = self.slots.iter().flatten().chain(&self.leaving).flat_map(|occupant| &occupant.kept);
-        let ours: BTreeSet<&String> = all.chain(self.ahead.kept()).map(|(name, _)| name).collect();
+    pub fn forget(&mut self, left: StoredFds) {
+        let all = self.slots.iter().flatten().chain(&self.leaving).flat_map(|instance| &instance.kept);
+        let ours: BTreeSet<&String> = all.chain(self.spare.kept()).map(|(name, _)| name).collect();
         let prefixes = [INSTANCE_PREFIX, PIPE_PREFIX, NOTIFY_PREFIX];
         let is_instances = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let names = left.into_iter().map(|(name, _)| name);
@@ -457,11 +466,11 @@ impl Occupants {
 
     /// Forgets the prepared rules: the configuration has changed.
     pub fn configure(&mut self) {
-        self.rules = Rules::default();
+        self.rules = SandboxCache::default();
     }
 }
 
-impl Occupant {
+impl InstanceHandle {
     /// The pipe that it prints to; `None` where another logger has it, of which the store knew nothing.
     pub fn pipe(&self) -> Option<&OwnedFd> {
         let name = logpipe::name(&self.id);
@@ -469,16 +478,16 @@ impl Occupant {
     }
 
     fn stop(&self, drain: bool) -> bool {
-        self.orders.try_send(Order::Stop { drain }).is_ok()
+        self.orders.try_send(StopCommand { drain }).is_ok()
     }
 }
 
-impl Drop for Occupants {
+impl Drop for Instances {
     /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
     /// of the instance are killed and its last words are told.
     fn drop(&mut self) {
-        for occupant in self.all() {
-            occupant.task.abort();
+        for instance in self.all() {
+            instance.task.abort();
         }
     }
 }
@@ -488,11 +497,11 @@ fn end(mut instance: Instance) {
     tokio::spawn(async move { instance.end().await });
 }
 
-fn notify_path(wanted: &Wanted<'_>, id: &str) -> PathBuf {
+fn notify_path(wanted: &SpawnContext<'_>, id: &str) -> PathBuf {
     wanted.tools.paths.run().join(format!("notify-{id}"))
 }
 
-fn bind_notify(wanted: &Wanted<'_>, id: &str, sandbox: &Sandbox) -> Result<Option<NotifySocket>, String> {
+fn bind_notify(wanted: &SpawnContext<'_>, id: &str, sandbox: &Sandbox) -> Result<Option<NotifySocket>, String> {
     if wanted.tools.config.health.notify.is_none() {
         return Ok(None);
     }

@@ -7,26 +7,23 @@ use std::time::Duration;
 use crate::lifecycle::{self, Slot};
 use crate::runtime::logs::Log;
 use crate::runtime::traffic::Traffic;
+use crate::service::fdstore::SharedStore;
 use crate::service::input::Inputs;
-use crate::service::keep::Store;
 use crate::service::tools::Tools;
 
 /// Bound of a drain: what waits in a queue is accepted in milliseconds by a live instance; handshakes of distant
 /// clients take a second or two.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// What an occupant's task is asked to do.
+/// Asks the task of an instance to end it: the stop signal, then SIGKILL after the grace.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
-    /// End the instance: SIGTERM, then SIGKILL after the grace; if asked, only once its queue is empty.
-    Stop {
-        /// Whether to wait for the queue first.
-        drain: bool,
-    },
+pub struct StopCommand {
+    /// Whether to wait first until the queue of its slot is empty.
+    pub drain: bool,
 }
 
 /// What is to run where.
-pub struct Wanted<'a> {
+pub struct SpawnContext<'a> {
     /// The slot.
     pub slot: Slot,
     /// The store path.
@@ -36,14 +33,14 @@ pub struct Wanted<'a> {
     /// The listening sockets.
     pub traffic: &'a Arc<Mutex<Traffic>>,
     /// Where descriptors outlive the supervisor.
-    pub store: &'a Store,
+    pub store: &'a SharedStore,
     /// Where news go.
     pub inputs: &'a Inputs,
 }
 
 /// What is known of the readiness of an instance.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Said {
+pub struct Readiness {
     /// The lifecycle knows that it is ready.
     pub ready: bool,
     /// It has said so itself.
@@ -51,7 +48,7 @@ pub struct Said {
 }
 
 /// Why an instance cannot be taken over.
-pub struct Gone {
+pub struct AdoptError {
     /// For a person.
     pub why: String,
     /// What is read of its last words.

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// It is asked beside the loop at the moment of each removal: an evolution may have begun since the sweep did. Clones
 /// share it.
 #[derive(Clone, Default)]
-pub struct Needed(Arc<Mutex<Now>>);
+pub struct InUse(Arc<Mutex<Now>>);
 
 #[derive(Default)]
 struct Now {
@@ -26,7 +26,7 @@ struct Now {
 
 /// As long as it lives, what has these ids is needed.
 pub struct Aside {
-    needed: Needed,
+    needed: InUse,
     ids: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ impl Drop for Aside {
     }
 }
 
-impl Needed {
+impl InUse {
     /// Takes over what the lifecycle knows, before anything that follows from it is carried out.
     pub fn update(&self, core: &Lifecycle) {
         let mut now = self.lock();
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_id_is_no_beginning_of_another() {
-        let needed = Needed::default();
+        let needed = InUse::default();
         let aside = needed.aside(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
         let again = needed.aside(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
         for name in ["evo_0001", "evo_0001-cand_0001", "cand_0001-drv-2", "cand_0001.json"] {

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StartError;
+use super::fdstore::StoredFds;
 use super::instances::ids::Named;
-use super::keep::Kept;
 use super::reconcile::{self, Facts, Generation, Living, Told, Unfollowed, Verdict};
 use super::versions;
 use crate::config::{Config, Strategy};
@@ -41,7 +41,7 @@ pub fn look(
     unfollowed: Option<Unfollowed>,
     journal: &mut Journal<Entry>,
     table: &InstanceTable,
-    kept: &Kept,
+    kept: &StoredFds,
 ) -> Result<Option<Reality>, StartError> {
     let head = journal.keep_head(&paths.head())?;
     let doubtful = table.is_new() || head != Standing::Whole;
@@ -165,7 +165,7 @@ fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
 /// The descriptor store knows an instance by its process descriptor, which no process can forge. Where the table itself is in
 /// doubt, as when it was removed with the store, the environment of processes is asked too. A process may change its own,
 /// so it is not asked otherwise.
-fn complete(table: &InstanceTable, digest: &str, kept: &Kept, doubtful: bool) {
+fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: bool) {
     let mut found: BTreeMap<String, (u32, u64)> = BTreeMap::new();
     for (name, fd) in kept {
         let Some(id) = name.strip_prefix(INSTANCE_PREFIX) else { continue };
@@ -277,14 +277,14 @@ mod tests {
         let ids = ["0a1b2c3d-9-a", "0a1b2c3d-12-b", "ffffffff-9-a"];
         let mut children = [tagged(ids[0], true), tagged(ids[1], false), tagged(ids[2], true)];
         // Where nothing is in doubt, no process is believed.
-        complete(&table, "0a1b2c3d", &Kept::new(), false);
+        complete(&table, "0a1b2c3d", &StoredFds::new(), false);
         assert_eq!(known(&table), []);
         // The descriptor store is.
         let kept =
             vec![(format!("{INSTANCE_PREFIX}{}", ids[1]), crate::runtime::pidfd::open(children[1].id()).unwrap())];
         complete(&table, "0a1b2c3d", &kept, false);
         assert_eq!(known(&table), [(ids[1].to_owned(), children[1].id())]);
-        complete(&table, "0a1b2c3d", &Kept::new(), true);
+        complete(&table, "0a1b2c3d", &StoredFds::new(), true);
         let both = [(ids[1].to_owned(), children[1].id()), (ids[0].to_owned(), children[0].id())];
         assert_eq!(known(&table), both, "one that leads a session and is of this state directory");
         for child in &mut children {
