@@ -1,15 +1,15 @@
-# Sandboxed checks of a runtime. The builder is the rei program itself, so that they need no nixpkgs and no shell.
+# Sandboxed checks of a runtime. The builder is the rei program itself, so the checks need no nixpkgs and no shell.
 #
-# Each check is a derivation whose output holds verdict.json; it fails to build only where the check could not be run.
-# `candidate` and `active` are store paths or packages, `golden` is a golden run, `spec` says how the runtime is started
-# (`rei check --json` prints it for a rei.toml). Another `nonce` asks again where Nix would repeat an earlier verdict.
+# Each check is a derivation whose output contains verdict.json; it fails to build only if the check could not run. `candidate`
+# and `active` are store paths or packages, `golden` is a golden run, `spec` says how to start the runtime (`rei check --json`
+# prints it for a rei.toml). With another `nonce` a check runs again; otherwise Nix would repeat an earlier verdict.
 {
   rei, # the program: a file
   system,
   nonce ? "",
 }:
 let
-  # The judged may read its own closure and nothing else: Nix writes down what that is.
+  # The candidate may read only its own closure: Nix writes down which paths that is.
   closureOf =
     name: path:
     if path == null then
@@ -45,11 +45,11 @@ let
     };
 in
 {
-  # A sandboxed build works here and now.
+  # Passes if a sandboxed build works on this machine.
   control = { spec }: check { inherit spec; };
-  # The candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
+  # Passes if the candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
   boot = { spec, candidate }: check { inherit spec candidate; };
-  # The candidate answers a golden run as recorded, but for what differs between two runs of Active.
+  # Passes if the candidate answers a golden run as recorded, except for differences between two runs of Active.
   golden =
     {
       spec,
@@ -58,7 +58,7 @@ in
       golden,
     }@asked:
     check asked;
-  # What fails on Active passes on the candidate; without a candidate: whether it fails on Active.
+  # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
   reproduction =
     {
       spec,

@@ -1,5 +1,5 @@
-# All sandboxed checks of one plan, in one evaluation: from `checks`, the expressions beside this file, and a request to
-# derivations, each under its number.
+# All sandboxed checks of one plan, in one evaluation. The inputs are `checks`, the expressions beside this file, and a request;
+# the result is a set of derivations, each named by its number.
 checks: asked:
 let
   inherit (asked) system nonce;
@@ -14,7 +14,7 @@ let
         name = "rei";
       };
   makers = checks { inherit rei system nonce; };
-  # A golden run that has changed since the plan was made is refused by its hash.
+  # Nix refuses, by its hash, a golden run that has changed since the plan was made.
   run =
     fact:
     builtins.path {
@@ -22,7 +22,7 @@ let
       name = "${fact.name}.golden.jsonl";
       recursive = false;
     };
-  # What a check has no use for is not given to it.
+  # A check gets only the inputs that it uses.
   given =
     name: make: value:
     if value == null then { } else { ${name} = make value; };
