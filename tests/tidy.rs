@@ -36,7 +36,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
     ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
-    ("supervisor", ANY_LOWER),
+    ("state", &["config", "digest", "interface", "journal", "lifecycle"]),
+    ("narrate", &["digest", "interface", "lifecycle"]),
+    ("history", &["digest", "interface", "journal", "lifecycle", "narrate", "time"]),
+    ("service", ANY_LOWER),
     ("demo", ANY_LOWER),
     ("cli", ANY_LOWER),
 ];
@@ -62,7 +65,7 @@ const PURE: &[&str] = &[
     "source/parse.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
-    "supervisor/reconcile.rs",
+    "service/reconcile.rs",
 ];
 
 /// What the pure leave alone. Hash maps are here because their order is random. Addresses are only words, and allowed.

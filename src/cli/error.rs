@@ -9,7 +9,7 @@ use crate::interface::client::ClientError;
 use crate::interface::operations::OperationsError;
 use crate::journal;
 use crate::runtime::table::TableError;
-use crate::supervisor::StartError;
+use crate::service::StartError;
 
 /// What sort of failure it is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

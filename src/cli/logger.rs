@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::runtime::logs::logger_main;
-use crate::supervisor::give_back;
+use crate::service::give_back;
 
 /// `rei logger` (hidden).
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ use super::args::{Global, runtime};
 use super::error::{CommandError, Kind};
 use super::journald::{self, Lines};
 use super::ui::Ui;
-use crate::supervisor::{End, supervise};
+use crate::service::{End, supervise};
 
 /// `rei run`: supervise the runtime in the foreground; SIGHUP re-reads the file.
 #[derive(Debug, clap::Args)]

@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 
 use super::error::Error;
 use super::stage::Stage;
+use crate::history::entry::Entry;
 use crate::interface::client::OperationsClient;
 use crate::interface::operations::Status;
 use crate::lifecycle::Event;
-use crate::supervisor::record::Entry;
 
 /// The pause between two looks where no event came: states that no event tells, and a supervisor that starts.
 const LOOK: Duration = Duration::from_millis(50);
