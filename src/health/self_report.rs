@@ -14,7 +14,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 200;
 
 /// The last own report, cut to size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Own {
+pub(super) struct SelfReport {
     pub at: Timestamp,
     pub status: HealthStatus,
     pub ready: Option<bool>,
@@ -26,7 +26,7 @@ pub(super) struct Own {
     pub upgrade_wanted: Option<String>,
 }
 
-impl Own {
+impl SelfReport {
     pub fn of(at: Timestamp, report: &RuntimeHealthReport) -> Self {
         // A failing check speaks even where the runtime's own sum does not mention it, and beyond those that are kept.
         let checks = report.checks.iter().map(|check| match check.status {
