@@ -63,7 +63,8 @@ impl Shell {
                 self.begin_work(&id, jobs::prepare_generation(self.tools.clone(), store_path, current));
             }
             Effect::Start { slot, version, role } => self.start(slot, &version, role),
-            Effect::Stop { slot } => self.stop(slot),
+            Effect::Stop { slot, drain } => self.stop(slot, drain),
+            Effect::Drain { slot, version } => self.drain_slot(slot, &version),
             Effect::Refresh { slot, version } => self.refresh(slot, &version),
             Effect::Carry(plan) => self.carry_plan(plan, 0),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
@@ -116,45 +117,30 @@ impl Shell {
         self.working.push((evolution.clone(), task.abort_handle()));
     }
 
-    /// Whether new connections still come to a slot: then there is no end to its queue.
-    fn has_traffic(&self, slot: Slot) -> bool {
-        self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0)
-    }
-
-    pub(super) fn stop(&mut self, slot: Slot) {
-        let drain = !self.has_traffic(slot);
+    /// Asks the instance of a slot to exit. `drain` says whether its queue is emptied first.
+    fn stop(&mut self, slot: Slot, drain: bool) {
         if !self.occupants.stop(slot, drain) {
             self.on_stopped(slot);
         }
     }
 
-    /// An instance ended as it was asked, or there was none. What still waits in the slot's queue is served by an
-    /// instance of Active before the slot is given up.
+    /// An instance exited as it was asked to, or there was none.
     pub(super) fn on_stopped(&mut self, slot: Slot) {
-        let was_drainer = self.draining == Some(slot);
         self.occupants.remove(slot);
-        self.draining = None;
-        let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
-        let waiting = overlap
-            && !was_drainer
-            && !self.has_traffic(slot)
-            && lock(&self.traffic).backlog(slot.into()).unwrap_or_default() > 0;
-        match self.core.active().map(|active| active.version.store_path.clone()).filter(|_| waiting) {
-            Some(store_path) => self.drain_by(slot, &store_path),
-            None => self.pending.push_back(Event::Stopped { slot }),
-        }
+        let waiting = lock(&self.traffic).backlog(slot.into()).unwrap_or_default() > 0;
+        self.pending.push_back(Event::Stopped { slot, waiting });
     }
 
-    fn drain_by(&mut self, slot: Slot, store_path: &str) {
+    /// Starts an instance that empties the queue of a slot and then exits.
+    fn drain_slot(&mut self, slot: Slot, version: &Version) {
         let id = format!("{}{DRAINS}", self.tools.paths.instance_id(self.journal.last_seq(), slot));
-        match self.with(slot, store_path, |occupants, wanted| occupants.start(wanted, id, None)) {
+        match self.with(slot, &version.store_path, |occupants, wanted| occupants.start(wanted, id, None)) {
             Ok(_) => {
-                self.draining = Some(slot);
                 self.occupants.stop(slot, true);
             }
             Err(reason) => {
                 tracing::error!(%slot, reason, "connections wait in a queue and cannot be served");
-                self.pending.push_back(Event::Stopped { slot });
+                self.pending.push_back(Event::StartFailed { slot, reason });
             }
         }
     }
@@ -166,10 +152,6 @@ impl Shell {
     }
 
     pub(super) fn on_exited(&mut self, slot: Slot, exit: crate::runtime::exit::Exit, ran_ms: u64) {
-        if self.draining == Some(slot) {
-            self.on_stopped(slot);
-            return;
-        }
         self.occupants.remove(slot);
         self.last_exit = Some(exit.to_string());
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });

@@ -92,8 +92,6 @@ pub struct Shell {
     pub(super) alarm: Alarm,
     pub(super) occupants: Occupants,
     pub(super) watch: Watch,
-    /// The slot whose queue an instance of Active empties.
-    pub(super) draining: Option<Slot>,
     pub(super) working: Vec<(EvolutionId, AbortHandle)>,
     pub(super) signals: Signals,
     /// When orphans are looked for.

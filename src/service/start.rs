@@ -166,7 +166,6 @@ async fn begin(
         alarm: alarm.map_err(io("watch"))?,
         occupants: Occupants::new(trees, table, logger),
         watch: Watch::new(&tools.config),
-        draining: None,
         working: Vec::new(),
         signals: Signals::listen().map_err(io("take signals for"))?,
         reap_at: None,

@@ -132,7 +132,7 @@ impl Shell {
                 Run::Ready if share > 0 => InstanceState::Serving,
                 Run::Ready => InstanceState::Standby,
                 Run::Backoff => InstanceState::Backoff,
-                Run::Stopping => InstanceState::Stopping,
+                Run::Stopping | Run::Draining => InstanceState::Stopping,
             },
             started_at: uptime_ms
                 .map(|ms| crate::time::Timestamp::from_unix_ms(self.clock.now().as_unix_ms().saturating_sub(ms))),
