@@ -333,7 +333,7 @@ fn what_executes_a_decision_does_not_see_the_state() {
         let of_part = |file: &&File| file.is_rust() && file.path.starts_with(&format!("src/{part}"));
         assert!(files.iter().any(|file| of_part(&file)), "there is no src/{part} any more");
         for file in files.iter().filter(of_part) {
-            let named = file.code().filter(|(_, line)| has_word(line, "Lifecycle"));
+            let named = file.code().into_iter().filter(|(_, line)| has_word(line, "Lifecycle"));
             findings.extend(named.map(|(n, _)| format!("{}:{n}", file.path)));
         }
     }
