@@ -57,7 +57,7 @@ pub struct Lifeline(Option<AsyncFd<OwnedFd>>);
 impl Lifeline {
     /// Of a store; one that cannot go, or cannot be watched, never is.
     pub fn of(store: &Store) -> Self {
-        Self::on(lock(store).lifeline())
+        Self::on(lock(store).disconnect_fd())
     }
 
     /// Of a connection.

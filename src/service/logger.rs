@@ -9,7 +9,7 @@ use super::keep::{Kept, Lifeline, Store};
 use super::sync::lock;
 use crate::report::chain;
 use crate::runtime::keeper::LOGGER_PREFIX;
-use crate::runtime::logs::{LogError, Logger, Watch};
+use crate::runtime::logs::{LogError, Logger, PipeWatch};
 use crate::state::paths::Paths;
 
 /// Names the connection to the logger in the descriptor store, and what is spoken on it, the layout of the memory with it: a
@@ -27,7 +27,7 @@ pub struct Reading {
     /// When pipes are looked at again, if one fills; else it is done once a second.
     pub look_at: Option<Instant>,
     /// What earlier looks have found, by instance.
-    pub watches: BTreeMap<String, Watch>,
+    pub watches: BTreeMap<String, PipeWatch>,
 }
 
 impl Reading {

@@ -42,7 +42,7 @@ impl Shell {
             }
         };
         if let Ok(pid) = u32::try_from(keeper.pid()) {
-            self.occupants.trees().spare(pid);
+            self.occupants.trees().exclude(pid);
         }
         *lock(&self.store) = Box::new(keeper);
         self.lifeline = Lifeline::of(&self.store);

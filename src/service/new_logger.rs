@@ -7,7 +7,7 @@ use super::keep::Lifeline;
 use super::logger::{Reading, keep_logger, start};
 use super::shell::Shell;
 use crate::report::chain;
-use crate::runtime::logs::{LogError, Logger, StandIn, Unread, end_loggers};
+use crate::runtime::logs::{FallbackReader, LogError, Logger, Unread, stop_loggers};
 
 /// The pause before a logger is started again that could not be started, or that has lived no longer than this.
 const RETRY: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ impl Shell {
             tokio::time::sleep(after).await;
             let begin = move || {
                 if end_first {
-                    end_loggers(&paths.logs());
+                    stop_loggers(&paths.logs());
                 }
                 start(&paths, &exe)
             };
@@ -53,8 +53,7 @@ impl Shell {
     /// A new logger is there, or is not.
     pub(super) fn on_logger(&mut self, started: Result<Logger, LogError>) {
         let begun = started.map_err(|error| chain(&error));
-        let begun =
-            begun.and_then(|new| self.occupants.logger.become_one_with(&new).map_err(|error| error.to_string()));
+        let begun = begun.and_then(|new| self.occupants.logger.switch_to(&new).map_err(|error| error.to_string()));
         if let Err(why) = begun {
             tracing::error!(why, "no logger: what instances print and their pipes do not hold is dropped and counted");
             self.start_logger(RETRY, false);
@@ -78,7 +77,7 @@ impl Shell {
         for occupant in self.occupants.all() {
             let Some(pipe) = occupant.pipe() else { continue };
             let mut watch = watches.remove(&occupant.id).unwrap_or_default();
-            let found = occupant.log.look(pipe, &mut watch, StandIn::Supervisor);
+            let found = occupant.log.check(pipe, &mut watch, FallbackReader::Supervisor);
             self.reading.watches.insert(occupant.id.clone(), watch);
             fills |= matches!(found, Unread::Fills(_));
             hangs |= match found {
@@ -87,7 +86,7 @@ impl Shell {
                 Unread::Fills(looks) => looks >= FILLS_LOOKS_MAX,
             };
             if matches!(found, Unread::Fills(looks) if looks >= FILLS_LOOKS_MAX)
-                && let Err(error) = occupant.log.relieve(pipe, StandIn::Supervisor)
+                && let Err(error) = occupant.log.drain_excess(pipe, FallbackReader::Supervisor)
             {
                 tracing::warn!(%error, id = occupant.id, "cannot empty the pipe of its log; it waits when that is full");
             }

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::shell::Shell;
 use super::sync::lock;
 use crate::lifecycle::{Event, Run, Running, Slot};
-use crate::runtime::keeper::handed;
+use crate::runtime::keeper::exec_fds;
 
 /// Time for the answer to who asked, and for work to be ended: both wait for the loop alone.
 const LAST_WORDS: Duration = Duration::from_millis(20);
@@ -61,11 +61,11 @@ impl Shell {
         let text = |word: OsString| CString::new(word.into_vec()).map_err(std::io::Error::other);
         let program = text(self.exe.clone().into())?;
         let args = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
-        let ours = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", handed::VARIABLE];
+        let ours = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", exec_fds::VARIABLE];
         let mut variables: Vec<(OsString, OsString)> =
             std::env::vars_os().filter(|(name, _)| !ours.iter().any(|known| name == known)).collect();
         if !handed.is_empty() {
-            variables.push(handed::announce(handed)?);
+            variables.push(exec_fds::announce(handed)?);
         }
         let variables = variables.into_iter().map(|(mut name, value)| {
             name.push("=");
