@@ -26,7 +26,7 @@ pub fn run(_: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
 
 fn end_keeper(nobody: CommandError, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let Ok(keeper) = Keeper::connect(&paths(global)?.keeper()) else { return Err(nobody) };
-    match keeper.leave() {
+    match keeper.quit_if_unneeded() {
         Ok(()) => Ok(ui.result("no supervisor ran; the keeper that held the listening sockets for it ends")?),
         Err(StoreError::Refused { why, .. }) => {
             let message = format!("no supervisor answers, and its keeper cannot end: {why}");
