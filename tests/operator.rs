@@ -57,7 +57,7 @@ async fn each_command_asks_what_it_says() {
     let served = serve();
     let path = "/nix/store/abc-x";
     for (args, call, said) in [
-        (vec!["approve", "evo_0002"], "approve evo_0002", "evo_0002 goes on\n"),
+        (vec!["approve", "evo_0002"], "approve evo_0002", "evo_0002 is approved\n"),
         (vec!["reject", "evo_0003", "-r", "no"], "reject evo_0003 no", "evo_0003 is rejected\n"),
         (vec!["reject", "inc_1"], "reject inc_1 an operator rejected it", "inc_1 is rejected\n"),
         (vec!["rollback"], "rollback None", "generation 41 is current\n"),
@@ -66,11 +66,11 @@ async fn each_command_asks_what_it_says() {
             "rollback Some(7)",
             "{\n  \"schema\": \"rei/v0.1\",\n  \"generation\": 41\n}\n",
         ),
-        (vec!["pause"], "pause", "no evolution begins until `rei resume`; the runtime is kept alive\n"),
-        (vec!["resume"], "resume", "evolutions may begin again\n"),
-        (vec!["reexec"], "reexec", "the supervisor goes on as the program that is installed now\n"),
-        (vec!["stop"], "stop", "the runtime and its supervisor end\n"),
-        (vec!["lift", path], "lift /nix/store/abc-x", "/nix/store/abc-x is out of quarantine\n"),
+        (vec!["pause"], "pause", "no evolution starts until `rei resume`; rei still keeps the runtime alive\n"),
+        (vec!["resume"], "resume", "evolutions may start again\n"),
+        (vec!["reexec"], "reexec", "the supervisor now runs the installed program\n"),
+        (vec!["stop"], "stop", "the runtime and its supervisor stop\n"),
+        (vec!["lift", path], "lift /nix/store/abc-x", "/nix/store/abc-x is released from quarantine\n"),
     ] {
         assert_eq!(out(&rei(&served, &args).await), said, "{args:?}");
         assert_eq!(served.owner.calls().last().unwrap(), call, "{args:?}");
@@ -169,7 +169,7 @@ async fn a_watcher_that_has_to_make_room_is_told_so() {
     let told = async {
         for line in [
             "error: the supervisor ended this watch: there are more than 16 streams, and this was the oldest of them",
-            "hint: end another program that watches, then call `rei status --watch` again",
+            "hint: end another watching program, then call `rei status --watch` again",
         ] {
             assert_eq!(said.next_line().await.unwrap().as_deref(), Some(line));
         }
@@ -197,7 +197,7 @@ async fn a_watcher_tells_a_lost_connection_from_a_new_supervisor() {
     *served.owner.started_at.lock().unwrap() = Some(rei::time::Timestamp::from_unix_ms(1));
     serve_again(&mut served).await;
     let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("nothing is said").unwrap();
-    assert_eq!(line.as_deref(), Some("the supervisor was started again"));
+    assert_eq!(line.as_deref(), Some("the supervisor has restarted"));
 }
 
 /// `evolve --wait`, of which the owner tells some progress and then this end.
@@ -236,7 +236,7 @@ async fn waiting_ends_with_the_evolution_and_tells_how() {
         ),
     ] {
         let output = waited(action).await;
-        let begun = "evo_0001 begins\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
+        let begun = "evo_0001 starts\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(stderr.starts_with(begun) && stderr.ends_with(told), "{stderr}");
