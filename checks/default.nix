@@ -9,46 +9,45 @@
   nonce ? "",
 }:
 let
-  # The candidate may read only its own closure: Nix writes down which paths that is.
-  closureOf =
-    name: path:
-    if path == null then
-      [ ]
-    else
-      [
-        "closure-${name}"
-        path
-      ];
-
+  # A check gets each of its inputs as an attribute. `versions` are started, and a version may read its closure and
+  # nothing else: Nix writes down what that is. `files` are read by the judge alone.
   check =
     {
       spec,
-      candidate ? null,
-      active ? null,
-      golden ? null,
+      versions ? { },
+      files ? { },
     }:
-    derivation {
-      name = "rei-check-${builtins.replaceStrings [ "/" ] [ "-" ] spec.check}";
-      inherit
-        system
-        nonce
-        candidate
-        active
-        golden
-        ;
-      builder = "${rei}";
-      args = [ "builder" ];
-      spec = builtins.toJSON spec;
-      exportReferencesGraph = closureOf "candidate" candidate ++ closureOf "active" active;
-      preferLocalBuild = true;
-      allowSubstitutes = false;
-    };
+    derivation (
+      versions
+      // files
+      // {
+        name = "rei-check-${builtins.replaceStrings [ "/" ] [ "-" ] spec.check}";
+        inherit system nonce;
+        builder = "${rei}";
+        args = [ "builder" ];
+        spec = builtins.toJSON spec;
+        exportReferencesGraph = builtins.concatLists (
+          map (name: [
+            "closure-${name}"
+            versions.${name}
+          ]) (builtins.attrNames versions)
+        );
+        preferLocalBuild = true;
+        allowSubstitutes = false;
+      }
+    );
 in
+# One for each kind of check, under the word of the kind.
 {
   # Passes if a sandboxed build works on this machine.
   control = { spec }: check { inherit spec; };
-  # Passes if the candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
-  boot = { spec, candidate }: check { inherit spec candidate; };
+  # Passes if the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
+  boot =
+    { spec, candidate }:
+    check {
+      inherit spec;
+      versions = { inherit candidate; };
+    };
   # Passes if the candidate answers a golden run as recorded, except for differences between two runs of Active.
   golden =
     {
@@ -56,8 +55,12 @@ in
       candidate,
       active,
       golden,
-    }@asked:
-    check asked;
+    }:
+    check {
+      inherit spec;
+      versions = { inherit candidate active; };
+      files = { inherit golden; };
+    };
   # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
   reproduction =
     {
@@ -65,6 +68,13 @@ in
       active,
       golden,
       candidate ? null,
-    }@asked:
-    check asked;
+    }:
+    check {
+      inherit spec;
+      versions = {
+        inherit active;
+      }
+      // (if candidate == null then { } else { inherit candidate; });
+      files = { inherit golden; };
+    };
 }

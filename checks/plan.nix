@@ -14,28 +14,20 @@ let
         name = "rei";
       };
   makers = checks { inherit rei system nonce; };
-  # Nix refuses, by its hash, a golden run that has changed since the plan was made.
-  run =
-    fact:
-    builtins.path {
-      inherit (fact) path sha256;
-      name = "${fact.name}.golden.jsonl";
-      recursive = false;
-    };
-  # A check gets only the inputs that it uses.
+  # An input is a store path or a golden run. Nix refuses, by its hash, a golden run that has changed since the plan was made.
   given =
-    name: make: value:
-    if value == null then { } else { ${name} = make value; };
+    input:
+    if builtins.isString input then
+      builtins.storePath input
+    else
+      builtins.path {
+        inherit (input) path sha256;
+        name = "${input.name}.golden.jsonl";
+        recursive = false;
+      };
   check =
     { spec, inputs }:
-    makers.${spec.kind} (
-      {
-        inherit spec;
-      }
-      // given "candidate" builtins.storePath inputs.candidate
-      // given "active" builtins.storePath inputs.active
-      // given "golden" run inputs.golden
-    );
+    makers.${spec.kind} ({ inherit spec; } // builtins.mapAttrs (_: given) inputs);
   numbered = n: {
     name = toString n;
     value = check (builtins.elemAt asked.checks n);

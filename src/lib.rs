@@ -20,27 +20,34 @@
 //! | [`digest`] | names: SHA-256 in hex, of bytes and of files, and its short form |
 //! | [`redact`] | hides: takes secrets out of what is stored, handed on or shown |
 //! | [`diagnosis`] | collects the evidence of an incident |
-//! | [`supervisor`] | the shell: the event loop that carries out what the lifecycle decides |
+//! | [`state`] | the state directory: where its files are, and the objects that are stored there |
+//! | [`narrate`] | words: what the lifecycle decides, for a person |
+//! | [`history`] | the journal's body, and the history that is read from it |
+//! | [`service`] | the supervisor of one service: decides by the lifecycle, records, carries out |
+//! | [`daemon`] | the process: what it has once, and the service that it supervises |
 //! | [`cli`] | one file a command |
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | shows: a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` over `supervisor` over the rest; `lifecycle`, `health` and the types of `interface` at the
+//! Imports run one way: `cli` over `daemon` over `service` over the rest; `lifecycle`, `health` and the types of `interface` at the
 //! bottom import nothing of the house but each other's types and [`time`].
 
 pub mod blueprint;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod diagnosis;
 pub mod digest;
 pub mod golden;
 pub mod health;
+pub mod history;
 pub mod http;
 pub mod interface;
 pub mod journal;
 pub mod lifecycle;
+pub mod narrate;
 pub mod nix;
 pub mod poll;
 pub mod process;
@@ -48,7 +55,8 @@ pub mod redact;
 pub mod report;
 pub mod runtime;
 pub mod seccomp;
+pub mod service;
 pub mod source;
-pub mod supervisor;
+pub mod state;
 pub mod time;
 pub mod validation;

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use rei::history::chronicle::Chronicle;
+use rei::history::entry::{Entry, replay};
 use rei::journal::Record;
 use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
-use rei::supervisor::chronicle::Chronicle;
-use rei::supervisor::record::{Entry, replay};
 use world::{Cause, Left, NOW, World, policy};
 
 /// A world whose events also go to a chronicle.
@@ -187,10 +187,10 @@ mod story {
     use std::path::Path;
     use std::process::Command;
 
+    use rei::history::entry::Entry;
     use rei::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
     use rei::journal::{Journal, Meta};
     use rei::lifecycle::{Event, Finding, Instance, Lifecycle, Plan, ReportDigest, Slot, Standby, Timer};
-    use rei::supervisor::record::Entry;
     use rei::time::Timestamp;
 
     use super::world::{path, policy};

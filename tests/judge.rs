@@ -19,8 +19,8 @@ use rei::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, Ve
 use rei::nix::Nix;
 use rei::time::Timestamp;
 use rei::validation::{
-    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Means, Meta, Plan, TreeFile, Work, execute, plan, report,
-    reproduce,
+    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Kind, Means, Meta, Plan, TreeFile, Work, execute, plan,
+    report, reproduce,
 };
 
 /// A store, the judged program in it, and the configuration of its runtime.
@@ -162,7 +162,11 @@ fn meta() -> Meta {
 fn quicken(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let Work::Sandboxed { spec, .. } = &mut step.work {
-            spec.request_timeout_ms = 2_000;
+            match &mut spec.kind {
+                Kind::Golden(golden) => golden.request_timeout_ms = 2_000,
+                Kind::Reproduction(reproduction) => reproduction.request_timeout_ms = 2_000,
+                Kind::Control | Kind::Boot => {}
+            }
         }
     }
 }

@@ -419,7 +419,7 @@ async fn a_kernel_that_gives_no_sandbox_is_named() {
 async fn an_old_nix_is_refused() {
     let Some(store) = Store::relocated().await else { return };
     let error = with_nix_store(&store, "echo 'nix-store (Nix) 2.3.16'").await.unwrap_err();
-    assert_eq!(error.to_string(), "Nix 2.3 is older than 2.8, the oldest that rei works with");
+    assert_eq!(error.to_string(), "Nix 2.3 is older than 2.8, the oldest version that rei supports");
 }
 
 #[tokio::test]

@@ -37,7 +37,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
     ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
-    ("supervisor", ANY_ABOVE),
+    ("state", &["config", "digest", "interface", "journal", "lifecycle"]),
+    ("narrate", &["digest", "interface", "lifecycle"]),
+    ("history", &["digest", "interface", "journal", "lifecycle", "narrate", "time"]),
+    ("service", ANY_ABOVE),
+    ("daemon", ANY_ABOVE),
     ("demo", ANY_ABOVE),
     ("cli", ANY_ABOVE),
 ];
@@ -63,7 +67,18 @@ const PURE: &[&str] = &[
     "source/parse.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
-    "supervisor/reconcile.rs",
+    "service/reconcile.rs",
+];
+
+/// Code that carries decisions out. It gets effects and facts, and never the state that they come from.
+const EXECUTES: &[&str] = &[
+    "service/executor.rs",
+    "service/instances/",
+    "service/jobs/",
+    "service/listeners.rs",
+    "service/monitors.rs",
+    "service/fdstore.rs",
+    "service/log_reader.rs",
 ];
 
 /// Names that pure code must not use. Hash maps are in the list because their order is random. Address types are plain data, so
@@ -308,6 +323,21 @@ fn pure_code_has_no_clock_no_input_and_no_randomness() {
         assert!(seen, "there is no src/{pure} any more");
     }
     none("pure code gets facts and time as arguments", findings);
+}
+
+#[test]
+fn what_executes_a_decision_does_not_see_the_state() {
+    let files = files();
+    let mut findings = Vec::new();
+    for part in EXECUTES {
+        let of_part = |file: &&File| file.is_rust() && file.path.starts_with(&format!("src/{part}"));
+        assert!(files.iter().any(|file| of_part(&file)), "there is no src/{part} any more");
+        for file in files.iter().filter(of_part) {
+            let named = file.code().filter(|(_, line)| has_word(line, "Lifecycle"));
+            findings.extend(named.map(|(n, _)| format!("{}:{n}", file.path)));
+        }
+    }
+    none("what executes a decision gets effects and facts, and never `Lifecycle`", findings);
 }
 
 /// Whether `line` contains `word`, and not only as a part of a longer name.

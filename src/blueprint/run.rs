@@ -1,7 +1,7 @@
-//! The runner: asks the machine what is next, does it, writes down how it ended.
+//! The runner: asks the machine for the next stage, runs it, and records the result.
 //!
-//! The law: an event is journalled before the next stage begins, and each event carries the checkpoint from which a
-//! restarted supervisor goes on. A stage that was cut short is done again from the files of its beginning.
+//! Each event is in the journal before the next stage starts. It contains the checkpoint from which a restarted
+//! supervisor continues. A stage that was interrupted is repeated with the files that it started with.
 
 use std::time::{Duration, Instant};
 
@@ -23,52 +23,52 @@ use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
 use crate::time::millis;
 
-/// Why a run could not begin or go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name of a run that cannot be a directory's.
-    #[error("{run_id:?} cannot name a run")]
+    /// The id of the run is not a valid directory name.
+    #[error("{run_id:?} is not a valid id of a run")]
     RunId {
-        /// The name.
+        /// The id.
         run_id: String,
     },
-    /// The blueprint names what rei.toml does not have.
+    /// The blueprint uses agents or commands that rei.toml does not have.
     #[error("the blueprint {name:?} cannot run here")]
     Missing {
-        /// The blueprint.
+        /// The name of the blueprint.
         name: String,
         /// What is missing.
         #[source]
         problems: Problems,
     },
-    /// The blueprint was changed since the run began.
-    #[error("the blueprint {name:?} is not the one that this run began with")]
+    /// The blueprint has changed since the run started.
+    #[error("the blueprint {name:?} has changed since this run started")]
     OtherBlueprint {
-        /// The blueprint.
+        /// The name of the blueprint.
         name: String,
     },
-    /// The repository or the workspace failed.
+    /// An error of the repository or the workspace.
     #[error("cannot prepare the workspace of run {run_id}")]
     Source {
-        /// The run.
+        /// The id of the run.
         run_id: String,
-        /// Why.
+        /// The error.
         #[source]
         source: source::Error,
     },
-    /// The run's directory failed.
+    /// The run's directory cannot be written.
     #[error("cannot write the directory of run {run_id}")]
     Store {
-        /// The run.
+        /// The id of the run.
         run_id: String,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// Whose failure it is.
+    /// What caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::RunId { .. } | Self::Missing { .. } | Self::OtherBlueprint { .. } => Blame::Maker,
@@ -77,23 +77,24 @@ impl Error {
         }
     }
 
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { problems, .. } => problems.0.first().map(|problem| problem.hint.clone()),
-            Self::OtherBlueprint { .. } => Some("begin a new evolution: rei evolve".into()),
+            Self::OtherBlueprint { .. } => Some("start a new evolution: rei evolve".into()),
             Self::Source { source, .. } => source.hint(),
             Self::RunId { .. } | Self::Store { .. } => None,
         }
     }
 }
 
-/// Runs a blueprint to its end, or to the next decision of an operator, from `checkpoint` where there is one.
+/// Runs a blueprint to its end, or to the next decision of an operator; continues from `checkpoint` if there is one.
 ///
-/// Dropping the future cancels the run: every process of it is killed, and the last journalled checkpoint holds.
+/// Dropping the future cancels the run: all its processes are killed, and the last checkpoint in the journal stays
+/// valid.
 ///
 /// # Errors
-/// When the run cannot begin. What fails in a stage is the blueprint's own business, and an [`Outcome`].
+/// If the run cannot start. The failure of a stage is handled by the blueprint and is an [`Outcome`].
 pub async fn run<W: Workbench, J: Journal>(
     job: &Job,
     checkpoint: Option<Checkpoint>,
@@ -106,7 +107,7 @@ pub async fn run<W: Workbench, J: Journal>(
     let dir = runner.store.dir().to_owned();
     let outcome = runner.stages().await;
     if let Err(error) = clear_run(&dir).await {
-        tracing::warn!(%error, run = job.run_id, "the trees of a run that has ended are left");
+        tracing::warn!(%error, run = job.run_id, "cannot remove the directories of a finished run");
     }
     outcome
 }
@@ -119,11 +120,11 @@ struct Runner<'a, W, J> {
     workspace: Workspace,
     checkpoint: Checkpoint,
     resumed: bool,
-    /// Why the run ends whatever its routes say: the stage, the reason, and whose failure it is.
+    /// Set if the run must end whatever its routes are: the stage, the reason, and the cause.
     stopped: Option<(String, String, Blame)>,
-    /// The run of an agent in the stage that ends now.
+    /// The agent's run in the current stage.
     agent_ran: Option<AgentRun>,
-    /// Time spent before this call, and since when it runs.
+    /// Time spent before this call, and the start of this call.
     earlier: Duration,
     began: Instant,
 }
@@ -171,7 +172,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         })
     }
 
-    /// Stage after stage, to the end.
+    /// Runs stage after stage, to the end of the run.
     async fn stages(mut self) -> Result<Outcome, Error> {
         let job = self.job;
         loop {
@@ -180,11 +181,12 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                 position => return self.end(position).await,
             };
             let Some(stage) = job.blueprint.stage(index) else {
-                let reason = "the checkpoint is not of this blueprint".into();
+                let reason = "the checkpoint does not belong to this blueprint".into();
                 return self.failed(format!("stage {index}"), reason, Blame::Maker);
             };
             if self.left().is_zero() {
-                // An agent has all the time that there is; nothing else should need it.
+                // If there are agents, they probably used up the time; without agents, only the machine can be too
+                // slow.
                 let agents = job.blueprint.stages.iter().any(|stage| matches!(stage.work, Work::Agent { .. }));
                 let blame = if agents { Blame::Maker } else { Blame::Machine };
                 return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout), blame);
@@ -200,7 +202,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.job.timeout.saturating_sub(self.earlier + self.began.elapsed())
     }
 
-    /// Does one stage, and writes down how it began and ended.
+    /// Runs one stage, and records its start and its end.
     async fn stage(&mut self, index: usize, stage: &Stage) {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
@@ -229,11 +231,11 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             Err(Failure { reason, log, blame, not_asked }) => {
                 let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
                 if matches!(blame, Blame::Machine | Blame::Repeat) {
-                    // A second try at once lacks the same: the whole run is tried again later, if at all.
+                    // A second attempt now would fail in the same way. The whole run may be repeated later.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
-                    // Nobody has anything new to say about the last failure. Where a check has refused the files as they
-                    // are, that is what is to be said about them.
+                    // The agent was not started, so there is no new answer to the last failure. If a check has refused
+                    // the current files, that is the verdict about them.
                     let refused = self.checkpoint.refuted.iter().any(|it| it.commit == *self.checkpoint.commit());
                     let blame = if refused { Blame::Content } else { blame };
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
@@ -249,8 +251,8 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.record(stage, attempt, kind, summary).await;
     }
 
-    /// What is known of the files as they are before this check is asked: what it has said already, as it could pass by chance
-    /// if it were asked again, or that they are in quarantine.
+    /// The known verdict about the current files, before a check is run: an earlier failure of the same check, which
+    /// could pass by chance in a second run, or the quarantine.
     async fn known(&self, stage: &Stage) -> Option<Refuted> {
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit());
         if let Some(known) = self.refuted(stage).cloned() {
@@ -259,7 +261,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         if !stage.work.is_check() || self.job.quarantine.is_empty() {
             return None;
         }
-        // Where the tree cannot be told, the check itself fails for the same reason.
+        // If the tree cannot be read, the check itself will fail for the same reason.
         let tree = self.job.mirror.tree(commit).await.ok()?;
         let reason = self.job.quarantine.get(tree.as_str())?.clone();
         Some(Refuted { action, commit: commit.clone(), reason, log: None })
@@ -275,7 +277,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             return;
         }
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit().clone());
-        // A run ends after so many failures that this stays short.
+        // The number of failures in a run is limited, so this list stays short.
         self.checkpoint.refuted.push(Refuted { action, commit, reason: reason.to_owned(), log: log.cloned() });
     }
 
@@ -294,11 +296,11 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         stand.work().await
     }
 
-    /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
+    /// Commits the current files of the workspace, and stores the outputs of the stage. Returns its summary.
     async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take(stage).await } else { Ok(()) };
         let made = done?;
-        // What a stage leaves that cannot be taken is its own doing.
+        // If the files of a stage cannot be committed, the stage itself is the cause.
         taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
         let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
@@ -319,21 +321,21 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         Ok(made.summary)
     }
 
-    /// Removes what an agent's attempt has left in its own directories: it may have its key there.
+    /// Removes the agent's private directories after an attempt: its key may be in them.
     async fn forget_private(&self) {
         let dir = self.store.agent();
         let removed = tokio::task::spawn_blocking(move || {
             for name in ["home", "outputs"] {
-                // What is left is removed before the next attempt.
+                // The rest is removed before the next attempt.
                 let _ = std::fs::remove_dir_all(dir.join(name));
             }
         });
         let _ = removed.await;
     }
 
-    /// Commits the workspace's files in the mirror. What an agent leaves in the workspace besides goes at once, with the
-    /// workspace: files that git ignores, and objects of its repository. It may have its key there, in any form, and no stage
-    /// may rely on them, as a run that goes on after a restart has none of them either.
+    /// Commits the workspace's files in the mirror. The rest of what an agent left in the workspace is removed with the
+    /// workspace: files that git ignores, and objects of the agent's repository. Its key may be there in any form. No
+    /// stage may depend on such files, because a run that continues after a restart does not have them either.
     async fn take(&mut self, stage: &Stage) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
         let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
@@ -361,7 +363,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let find = |name: &String| match self.checkpoint.artifacts.get(name) {
             Some(artifact) => Ok((name.clone(), artifact.clone())),
             None if name == "context" => self.context().map(|artifact| (name.clone(), artifact)),
-            None => Err(Failure::new(format!("the input {name:?} was not made on the way that led here"))),
+            None => Err(Failure::new(format!("the input {name:?} was not made by the stages that ran so far"))),
         };
         stage.inputs.iter().map(find).collect()
     }
@@ -395,7 +397,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         match position {
             Position::Failed { stage, reason } => {
                 let stage = id(stage);
-                // An operator's no leads here too: then nothing but the blueprint is to blame.
+                // A rejection by an operator also leads here; then the blueprint counts as the cause.
                 let last = self.checkpoint.failure.as_ref().filter(|failure| failure.stage == stage);
                 let blame = last.map_or(Blame::Maker, |failure| failure.blame);
                 self.failed(stage, reason, blame)
@@ -428,13 +430,13 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     }
 }
 
-/// What a stage made, without secrets. A patch is applied as it is, so one with a secret is refused.
+/// Removes secrets from the result of a stage. A patch is applied unchanged, so a patch with a secret is refused.
 async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
     let is_patch =
         |name: &str, bytes: &[u8]| name == PATCH || bytes.starts_with(b"diff ") || bytes.starts_with(b"--- ");
     let patches = made.artifacts.iter().filter(|(name, bytes)| is_patch(name, bytes));
     if let Some(place) = patches.filter_map(|(_, bytes)| secrets.find(bytes)).next() {
-        return Err(Failure::new(format!("the patch has the value of {place}, a secret of rei.toml")));
+        return Err(Failure::new(format!("the patch contains the value of {place}, a secret of rei.toml")));
     }
     let secrets = secrets.clone();
     let clean = move || {
@@ -445,11 +447,11 @@ async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
         let artifacts = artifacts.collect();
         Made { summary: redactor.text(&made.summary), artifacts }
     };
-    // A large log takes longer than the event loop may wait.
+    // A large log takes longer than the event loop may be blocked.
     tokio::task::spawn_blocking(clean).await.map_err(|lost| Failure::of(&lost, None))
 }
 
-/// Why a stage failed, without secrets: its log is what the next agent is given.
+/// Removes secrets from a failure: the next agent is given its log.
 async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     let secrets = secrets.clone();
     let clean = move || {
@@ -460,7 +462,8 @@ async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }
 
-/// What each declared output is: the artifact of that name, else the one in its position, else the summary.
+/// The content of each declared output: the artifact with that name, else the artifact at that position, else the
+/// summary.
 fn name_outputs(outputs: &[String], made: &Made) -> Vec<(String, Vec<u8>)> {
     let content = |(position, name): (usize, &String)| {
         let named = made.artifacts.iter().find(|(known, _)| known == name);
@@ -488,6 +491,6 @@ mod tests {
         };
         assert_eq!(named(&["build_log", "candidate"]), "lc");
         assert_eq!(named(&["mine", "log", "more"]), "cls");
-        assert_eq!(named(&["x", "candidate"]), "sc", "the first is taken by its own name");
+        assert_eq!(named(&["x", "candidate"]), "sc", "the first artifact is used under its own name");
     }
 }

@@ -8,11 +8,11 @@ use super::error::CommandError;
 use super::ui::Ui;
 use super::view::Look;
 use crate::config::Config;
+use crate::history::chronicle::Chronicle;
+use crate::history::entry::Entry;
 use crate::interface::client::{ClientError, Operation, OperationsClient};
 use crate::journal::{self, Reader, Record};
-use crate::supervisor::chronicle::Chronicle;
-use crate::supervisor::paths::Paths;
-use crate::supervisor::record::Entry;
+use crate::state::paths::Paths;
 use crate::time::{Timestamp, millis};
 
 /// The paths of the supervisor of `rei.toml`.

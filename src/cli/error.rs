@@ -9,7 +9,7 @@ use crate::interface::client::ClientError;
 use crate::interface::operations::OperationsError;
 use crate::journal;
 use crate::runtime::table::TableError;
-use crate::supervisor::StartError;
+use crate::service::StartError;
 
 /// The kind of a failure; it decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

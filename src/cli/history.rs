@@ -5,8 +5,8 @@ use super::connect::{ask_or_read_journal, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::view;
+use crate::history::chronicle::Chronicle;
 use crate::interface::operations::{HISTORY_LIMIT, HISTORY_LIMIT_MAX};
-use crate::supervisor::chronicle::Chronicle;
 
 /// `rei history`: evolutions and maintenance records, newest first.
 #[derive(Debug, clap::Args)]

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::daemon::give_back;
 use crate::runtime::logs::logger_main;
-use crate::supervisor::give_back;
 
 /// `rei logger` (hidden).
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,8 @@ use super::args::{Global, runtime};
 use super::error::{CommandError, Kind};
 use super::journald::{self, Lines};
 use super::ui::Ui;
-use crate::supervisor::{End, supervise};
+use crate::daemon::supervise;
+use crate::service::End;
 
 /// `rei run`: supervise the runtime in the foreground; SIGHUP makes it read the file again.
 #[derive(Debug, clap::Args)]

@@ -5,9 +5,9 @@ use super::connect::{ask, ask_or_read_journal, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::{Kind, view};
+use crate::history::chronicle::Chronicle;
 use crate::interface::operations::OperationsError;
-use crate::supervisor::chronicle::Chronicle;
-use crate::supervisor::objects;
+use crate::state::objects;
 
 /// `rei show ID`: an evolution, incident, context, candidate, report or record, with its evidence.
 #[derive(Debug, clap::Args)]

@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 
 use super::error::Error;
 use super::stage::Stage;
+use crate::history::entry::Entry;
 use crate::interface::client::OperationsClient;
 use crate::interface::operations::Status;
 use crate::lifecycle::Event;
-use crate::supervisor::record::Entry;
 
 /// The pause between two polls without an event: some states have no event, and a supervisor needs time to start.
 const POLL_PAUSE: Duration = Duration::from_millis(50);

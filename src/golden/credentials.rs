@@ -1,8 +1,8 @@
-//! Takes credentials out of a run before it is written: golden files are committed and copied, and a browser records
-//! whatever it sends.
+//! Removes credentials from a run before it is written: golden files are committed and copied, and a browser records
+//! everything that it sends.
 //!
-//! Headers with credentials are left out; values in queries, forms and JSON are replaced. What is replaced in an answer
-//! does not count in the comparison any more: a rule of the header says so, or the whole body does not count.
+//! Headers with credentials are removed; values in queries, forms and JSON are replaced. A value that was replaced in
+//! an answer no longer counts in the comparison: a rule in the header excludes it, or the whole body is excluded.
 
 use std::fmt;
 
@@ -13,15 +13,15 @@ use super::normalise::Normaliser;
 use crate::http::Request;
 use crate::redact::{Redactor, is_credential};
 
-/// What stands for a value in a query or a form: no character in it needs an escape.
+/// The replacement of a value in a query or a form; none of its characters needs an escape.
 const REPLACED: &str = "redacted";
 
-/// Credentials of one exchange that were taken out.
+/// A credential that was removed from an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenOut {
-    /// The exchange, from 1.
+    /// The number of the exchange, counted from 1.
     pub exchange: usize,
-    /// What it was, as `request header authorization`.
+    /// Where it was, as `request header authorization`.
     pub what: String,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for TakenOut {
     }
 }
 
-/// Takes credentials out of every exchange and says what they were, in order.
+/// Removes the credentials from every exchange, and returns where they were, in order.
 pub fn take_out(run: &mut GoldenRun) -> Vec<TakenOut> {
     let (mut taken, mut rules) = (Vec::new(), Vec::new());
     let mut redactor = Redactor::new();
@@ -67,7 +67,7 @@ fn of_exchange(it: &mut Exchange, redactor: &mut Redactor, rules: &mut Vec<Norma
     let Some(found) = body else { return };
     let mut pointers = Vec::new();
     if let Some(clean) = of_body(found, &kind, redactor, "answer", &mut pointers, told) {
-        // A body that is no JSON cannot be compared in part.
+        // A body that is not JSON cannot be compared in part.
         *body = (!pointers.is_empty()).then_some(clean);
         rules.extend(pointers.into_iter().map(|pointer| Normaliser::Ignore { pointer }));
     }
@@ -78,7 +78,7 @@ fn content_type(headers: &[(String, String)]) -> String {
     found.map(|(_, value)| value.to_ascii_lowercase()).unwrap_or_default()
 }
 
-/// Whether the name says it, or the value looks like a credential, and it was not replaced before.
+/// True if the name is that of a credential, or the value looks like one, and it was not replaced before.
 fn holds(name: &str, value: &str, redactor: &mut Redactor) -> bool {
     value != REPLACED && (is_credential(name, value) || redactor.text(value) != value)
 }
@@ -93,7 +93,7 @@ fn left_out(headers: &mut Vec<(String, String)>, redactor: &mut Redactor, of: &s
     });
 }
 
-/// A query or form without credentials, and their names.
+/// A query or form without credentials, and the names of those.
 fn pairs(text: &str, redactor: &mut Redactor) -> (String, Vec<String>) {
     let mut names = Vec::new();
     let clean = text.split('&').map(|pair| match pair.split_once('=') {
@@ -129,7 +129,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The body without credentials; `None` if it has none. `pointers` are their places in JSON.
+/// The body without credentials; `None` if it has none. `pointers` gets their places in a JSON body.
 fn of_body(
     body: &[u8],
     kind: &str,
@@ -151,7 +151,7 @@ fn of_body(
         return (!names.is_empty()).then(|| clean.into_bytes());
     }
     if let Some((_, boundary)) = kind.split_once("boundary=") {
-        // Boundaries are as they are written, and the type was lowered.
+        // Only the length of the boundary is used, because the content type was converted to lower case.
         let (clean, names) = parts(text, boundary.trim_matches('"').len(), redactor);
         told.extend(names.iter().map(|name| format!("{of} form {name}")));
         return (!names.is_empty()).then(|| clean.into_bytes());
@@ -163,7 +163,7 @@ fn of_body(
     })
 }
 
-/// The parts of a form in MIME, without credentials, and their names.
+/// A multipart form without credentials, and the names of those.
 fn parts(text: &str, boundary_chars: usize, redactor: &mut Redactor) -> (String, Vec<String>) {
     let Some(delimiter) = text.get(..boundary_chars + 2).filter(|start| start.starts_with("--")) else {
         return (redactor.text(text), Vec::new());
@@ -181,7 +181,7 @@ fn parts(text: &str, boundary_chars: usize, redactor: &mut Redactor) -> (String,
     (clean.collect::<Vec<_>>().join(delimiter), names)
 }
 
-/// Where two values of one shape differ, as JSON pointers in which a position is `*`.
+/// The places where two values of the same form differ, as JSON pointers with `*` for a position in a list.
 fn differences(before: &Value, after: &Value, pointer: &str, found: &mut Vec<String>) {
     let mut push = |pointer: String| {
         if !found.contains(&pointer) {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_taken_out_and_named() {
+    fn credentials_are_removed_and_listed() {
         let request = Request {
             method: "POST".into(),
             path: "/login?token=abc123secret&page=2&X-Amz-Signature=9f86d081884c7d659a2feaa0c55ad015".into(),
@@ -263,16 +263,16 @@ mod tests {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
         assert_eq!(run.exchanges[0].request.body, b"user=ada&password=redacted&next=%2F");
-        // The answer as it was recorded is still as recorded.
+        // The recorded answer still passes the comparison.
         let rules = Normalisers::compile(&run.header.normalisers).unwrap();
         let [want, is] =
             [run.exchanges[0].response.as_ref().unwrap(), &recorded].map(|it| Facets::of_expected(it, &rules));
         assert_eq!(compare(&want, &is, &Noise::none(), &rules), []);
-        assert_eq!(take_out(&mut run), [], "a second time there is nothing");
+        assert_eq!(take_out(&mut run), [], "the second time there is nothing to remove");
     }
 
     #[test]
-    fn forms_in_parts_and_texts_are_looked_at_and_the_rest_stays() {
+    fn credentials_in_multipart_forms_and_texts_are_removed_and_the_rest_stays() {
         let form = "--Xy\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nhunter2\r\n--Xy\r\nContent-Disposition: \
                     form-data; name=\"page\"\r\n\r\n2\r\n--Xy--\r\n";
         let headers = vec![header("content-type", "multipart/form-data; boundary=Xy")];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::monitor::COLD;
+use super::evidence::COLD;
 use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
 use super::*;
 use crate::config::LatencyBound;
@@ -15,7 +15,7 @@ fn bounds() -> Bounds {
 /// A process that has answered before.
 fn warm() -> Monitor {
     let mut monitor = monitor();
-    monitor.measured = COLD;
+    monitor.evidence.process.measured = COLD;
     monitor
 }
 
@@ -28,7 +28,7 @@ fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
 }
 
 fn judged(candidate: &Monitor, baseline: Option<&Monitor>, bounds: &Bounds) -> Analysis {
-    judge(candidate, baseline.map(Reference::Beside), at(0), candidate.now, bounds)
+    judge(candidate, baseline.map(Reference::Beside), at(0), candidate.evidence.now, bounds)
 }
 
 #[test]

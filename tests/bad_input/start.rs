@@ -326,6 +326,6 @@ fn a_journal_with_an_incomplete_last_line_is_continued() {
     assert_eq!(lab.ask("/"), Ok("1".to_owned()), "the instance outlives its supervisor");
     let mut next = lab.serving();
     println!("{}", next.output());
-    assert!(next.output().contains("cut short"), "{}", next.output());
+    assert!(next.output().contains("incomplete after a crash"), "{}", next.output());
     assert_eq!(next.stop(), Some(0));
 }

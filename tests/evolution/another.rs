@@ -22,7 +22,7 @@ fn differences() -> Vec<(&'static str, String, String)> {
         ("src/journal/line.rs", minor(FORMAT_MINOR), minor(FORMAT_MINOR + 1)),
         // All its sentences are different.
         (
-            "src/supervisor/narrate.rs",
+            "src/narrate/reason.rs",
             "pub fn reason(of: &Reason) -> String {".to_owned(),
             format!("pub fn reason(of: &Reason) -> String {words}"),
         ),

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
+use rei::history::entry::Entry;
 use rei::interface::operations;
 use rei::journal::Record;
 use rei::lifecycle::{Lifecycle, Phase};
-use rei::supervisor::record::Entry;
 
 use crate::common::process::{self, Process, of_service};
 use crate::lab::{Lab, Setup};

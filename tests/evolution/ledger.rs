@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use rei::history::entry::Entry;
 use rei::interface::types::MaintenanceAction;
 use rei::journal::{Reader, Record};
 use rei::lifecycle::{Effect, Event, Lifecycle, Phase, Slot, WHOLE_PPM};
-use rei::supervisor::record::Entry;
 
 use crate::load::Tally;
 

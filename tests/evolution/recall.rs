@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use rei::history::entry::{Entry, replay};
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::Phase;
 use rei::journal::{Journal, Meta};
 use rei::lifecycle::{Caller, Event, Lifecycle, Request};
-use rei::supervisor::record::{Entry, replay};
 use rei::time::Timestamp;
 
 use crate::lab::{Lab, Setup};

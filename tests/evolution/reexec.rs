@@ -6,12 +6,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use rei::history::entry::Entry;
 use rei::interface::client::OperationsClient;
 use rei::interface::operations::{Phase, Status, Trust};
 use rei::interface::types::MaintenanceAction;
 use rei::journal::{Reader, Record};
 use rei::lifecycle::Event;
-use rei::supervisor::record::Entry;
 
 use crate::another;
 use crate::lab::{Lab, Setup};

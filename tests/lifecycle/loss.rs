@@ -3,7 +3,7 @@
 use rei::interface::types::{MaintenanceAction, Role, Version};
 use rei::journal::Standing;
 use rei::lifecycle::{Deployed, Effect, Event, Found, Instance, Reality, Slot};
-use rei::supervisor::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, reconcile};
+use rei::service::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, reconcile};
 
 use super::{Action, Process, World};
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory};
 use rei::golden::{Exchange, Expected, Header, Writer};
+use rei::history::chronicle::{EvolutionStep, EvolutionView};
 use rei::http::Request;
 use rei::interface::operations::{ShowKind, ShowReply};
 use rei::interface::types::Evidence;
-use rei::supervisor::chronicle::{EvolutionStep, EvolutionView};
 use rei::time::Timestamp;
 use serde_json::json;
 

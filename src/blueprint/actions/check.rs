@@ -1,4 +1,4 @@
-//! `nix_build`, `run_tests`, `run_linters`: the supervisor's own builder and judge, asked about the commit so far.
+//! `nix_build`, `run_tests`, `run_linters`: run the supervisor's builder and judge on the current commit.
 
 use serde_json::json;
 

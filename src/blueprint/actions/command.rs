@@ -1,13 +1,14 @@
-//! `run`: a command of the operator's in the workspace, in the same fence as an agent, since it handles an agent's files.
+//! `run`: runs a command of the operator in the workspace. It is confined like an agent, because it handles an agent's
+//! files.
 
 use std::collections::BTreeMap;
 
 use super::{ACTION_TIMEOUT, Failure, Made, Stand, agent};
 use crate::blueprint::confine::{self, Confined};
 
-/// Memory of a command, in bytes: what a compiler or formatter needs at most.
+/// Memory limit of a command, in bytes; enough for a compiler or formatter.
 const MEMORY_BYTES: u64 = 4 << 30;
-/// What is kept of each output stream of a command, in bytes.
+/// How much of each output stream of a command is kept, in bytes.
 const OUTPUT_BYTES: usize = 1 << 20;
 
 pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made, Failure> {

@@ -1,4 +1,4 @@
-//! `build_context_pack`: what is known about the incident and the source, in one JSON object.
+//! `build_context_pack`: everything known about the incident and the source, in one JSON object.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{Failure, Made, Stand};
 use crate::interface::types::SCHEMA;
 
-/// Paths of the source that are listed; a larger tree is named as such.
+/// Maximum number of listed source paths. `files_total` has the real number.
 const FILES_MAX: usize = 5000;
-/// The evolution context at most, in bytes.
+/// Maximum size of the evolution context, in bytes.
 const CONTEXT_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn build_context_pack<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
@@ -40,7 +40,7 @@ pub(super) async fn build_context_pack<W>(stand: &mut Stand<'_, W>) -> Result<Ma
     Ok(Made::one(summary, "context_pack", bytes))
 }
 
-/// The file of the context: itself, or the one in its folder.
+/// The file of the context: the path itself, or `context.json` in it.
 pub(super) fn context_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("context.json") } else { path.to_owned() }
 }

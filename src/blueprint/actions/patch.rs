@@ -1,11 +1,11 @@
-//! `apply_patch`, `commit`, `generate_diff_report`: changes as patches and as a commit.
+//! `apply_patch`, `commit`, `generate_diff_report`: changes as patches, and as a commit.
 
 use super::{Failure, Made, Stand};
 use crate::blueprint::store::ARTIFACT_BYTES_MAX;
 use crate::source::Applied;
 
-/// Applies the first input, all of it or nothing. A patch that the workspace has already, because the agent that wrote it
-/// also made the change, is applied.
+/// Applies the first input, completely or not at all. If the workspace has the change already, because the agent that
+/// wrote the patch also made the change, this succeeds.
 pub(super) async fn apply_patch<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
     let file = stand.first_input().ok_or_else(|| Failure::new("there is no patch to apply"))?;
     if file.metadata()?.len() == 0 {
@@ -19,7 +19,8 @@ pub(super) async fn apply_patch<W>(stand: &mut Stand<'_, W>) -> Result<Made, Fai
     Ok(Made::one(summary.into(), "patch_applied", summary.as_bytes().to_vec()))
 }
 
-/// Names the commit of the workspace's files. It was made when the stage before ended; here it must be a change.
+/// Reports the commit of the workspace's files. The commit was made at the end of the previous stage; here it must
+/// differ from Active.
 pub(super) async fn commit<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
     let (commit, active) = (stand.checkpoint.commit(), &stand.job.active);
     let mirror = &stand.job.mirror;
@@ -31,7 +32,7 @@ pub(super) async fn commit<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure>
     Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
 }
 
-/// The difference to Active: the names first, then the patch.
+/// The diff against Active: the names of the files first, then the patch.
 pub(super) async fn generate_diff_report<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
     let (commit, active) = (stand.checkpoint.commit(), &stand.job.active);
     let changed = stand.job.mirror.changed(active, commit).await?;

@@ -1,4 +1,4 @@
-//! `prepare_review_bundle`, `summarize_run`: what a person reads.
+//! `prepare_review_bundle`, `summarize_run`: results for people.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Failure, Made, Stand};
 use crate::interface::types::SCHEMA;
 
-/// Text of one input inside a bundle at most, in bytes; the artifact itself has all of it.
+/// Maximum size of the text of one input in a bundle, in bytes. The artifact itself is complete.
 const INPUT_BYTES_MAX: usize = 256 << 10;
 
 /// One JSON object with what a reviewer needs: the commit, what it changes, and the stage's inputs.

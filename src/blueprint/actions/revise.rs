@@ -1,4 +1,4 @@
-//! `checkout`, `update_inputs`: another commit, and newer inputs of the flake.
+//! `checkout`, `update_inputs`: change to another commit, and update inputs of the flake.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use crate::blueprint::job::Blame;
 use crate::command::Command;
 use crate::source::{Author, Mirror, ObjectId, Taken, Workspace};
 
-/// The bound of an update of inputs: they may be far away and large.
+/// Timeout of an update of inputs, which may need large downloads.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(300);
-/// The first Nix in which `nix flake update` takes names of inputs; before it, `nix flake lock` does.
+/// The first version of Nix in which `nix flake update` accepts names of inputs. Older versions use `nix flake lock`.
 const NIX_UPDATE_TAKES_NAMES: (u32, u32) = (2, 19);
 
-/// Sets the workspace to the commit of a branch, a tag or the followed ref, and takes it as the base of the work.
+/// Resets the workspace to the commit of a branch, a tag or the followed ref, which becomes the base of the work.
 pub(super) async fn checkout<W>(stand: &mut Stand<'_, W>, rev: Option<&str>) -> Result<Made, Failure> {
     let mirror = &stand.job.mirror;
     let commit = match (rev, &stand.job.followed) {
@@ -27,7 +27,8 @@ pub(super) async fn checkout<W>(stand: &mut Stand<'_, W>, rev: Option<&str>) -> 
     Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
 }
 
-/// Updates inputs of the flake's lock in a copy of the workspace that no agent has seen, and brings the result back.
+/// Updates inputs in the flake's lock file, in a copy of the workspace that no agent has touched, and takes the result
+/// over.
 pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String]) -> Result<Made, Failure> {
     let (job, before) = (stand.job, stand.checkpoint.commit().clone());
     let dir = stand.store.workspace().with_file_name("lock");
@@ -56,7 +57,7 @@ fn unchanged(names: &[String]) -> Failure {
     Failure::new(format!("{} had no newer version: flake.lock is unchanged", names.join(", ")))
 }
 
-/// Makes the workspace anew from `base`, with the files of `head` where there is one.
+/// Recreates the workspace from `base`, with the files of `head` if there is one.
 async fn replace<W>(stand: &mut Stand<'_, W>, base: &ObjectId, head: Option<&ObjectId>) -> Result<(), Failure> {
     *stand.workspace = fresh(&stand.job.mirror, stand.workspace.dir(), base, head).await?;
     stand.checkpoint.base = base.clone();
@@ -64,7 +65,7 @@ async fn replace<W>(stand: &mut Stand<'_, W>, base: &ObjectId, head: Option<&Obj
     Ok(())
 }
 
-/// A new workspace in the place of whatever is in `dir`.
+/// Makes a new workspace in `dir`, after removing everything there.
 pub(in crate::blueprint) async fn fresh(
     mirror: &Mirror,
     dir: &Path,
@@ -113,7 +114,7 @@ fn update_args(version: (u32, u32), flake: &Path, names: &[String]) -> Vec<Strin
     args
 }
 
-/// `nix (Nix) 2.8.0`, also from the makers who put more words in.
+/// Parses `nix (Nix) 2.8.0`, and variants with more words.
 fn parse_nix_version(stdout: &str) -> Option<(u32, u32)> {
     let mut numbers = stdout.split_whitespace().last()?.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_nix_is_asked_in_its_own_words() {
+    fn each_version_of_nix_gets_its_own_arguments() {
         assert_eq!(parse_nix_version("nix (Nix) 2.8.0\n"), Some((2, 8)));
         assert_eq!(parse_nix_version("nix (Nix) 2.34.8\n"), Some((2, 34)));
         assert_eq!(parse_nix_version("nix (Lix, like Nix) 2.91.1\n"), Some((2, 91)));

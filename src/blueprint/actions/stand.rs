@@ -1,4 +1,4 @@
-//! The state of a run as an action sees it, what an action makes, and which function each action is.
+//! The state of a run as an action sees it, the result of an action, and the function for each action.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use crate::blueprint::schema::{Action, Stage, Work};
 use crate::blueprint::store::{Artifact, Store};
 use crate::source::Workspace;
 
-/// The bound of an action or command that says nothing about time.
+/// Timeout of an action or command without a timeout of its own.
 pub(in crate::blueprint) const ACTION_TIMEOUT: Duration = Duration::from_secs(600);
-/// The bound of a build or test that says nothing about time: large packages take most of an hour.
+/// Timeout of a build or test without a timeout of its own. Large packages take most of an hour.
 pub(in crate::blueprint) const BUILD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The state of a run, as an action sees it.
@@ -29,7 +29,7 @@ pub(in crate::blueprint) struct Stand<'a, W> {
     pub inputs: Vec<(String, Artifact)>,
 }
 
-/// What a stage made: named where a name is usual, in the order in which a stage's outputs take them.
+/// The result of a stage. Artifacts have their usual names, in the order in which the stage's outputs are assigned.
 #[derive(Debug, Default)]
 pub(in crate::blueprint) struct Made {
     pub summary: String,
@@ -37,19 +37,19 @@ pub(in crate::blueprint) struct Made {
 }
 
 impl Made {
-    /// One artifact and a line about it.
+    /// A result with one artifact.
     pub(super) fn one(summary: String, name: &str, bytes: Vec<u8>) -> Self {
         Self { summary, artifacts: vec![(name.to_owned(), bytes)] }
     }
 }
 
-/// Why a stage made nothing, and what may help the next one.
+/// Why a stage failed, and the log that may help the next one.
 #[derive(Debug)]
 pub(in crate::blueprint) struct Failure {
     pub reason: String,
     pub log: Option<Vec<u8>>,
     pub blame: Blame,
-    /// Whether the agent of the stage was not even started.
+    /// True if the agent of the stage was not started.
     pub not_asked: bool,
 }
 
@@ -58,7 +58,7 @@ impl Failure {
         Self { reason: reason.into(), log: None, blame: Blame::Maker, not_asked: false }
     }
 
-    /// The same failure, of somebody else's.
+    /// The same failure with another cause.
     pub fn of_whom(self, blame: Blame) -> Self {
         Self { blame, ..self }
     }
@@ -67,7 +67,7 @@ impl Failure {
         Self { log: Some(log), ..self }
     }
 
-    /// An error with its causes, and its hint.
+    /// A failure from an error with its causes, and its hint.
     pub fn of(error: &dyn std::error::Error, hint: Option<String>) -> Self {
         let mut reason = error.to_string();
         let mut cause = error.source();
@@ -104,16 +104,16 @@ impl From<std::io::Error> for Failure {
 }
 
 impl Work {
-    /// The bound of one attempt, where the stage itself has none.
+    /// Timeout of one attempt if the stage has none.
     pub(in crate::blueprint) fn timeout(&self) -> Duration {
         match self {
-            Self::Agent { .. } => Duration::MAX, // the agent's own bound holds
+            Self::Agent { .. } => Duration::MAX, // the agent's own timeout applies
             Self::Action(Action::NixBuild | Action::RunTests | Action::RunLinters) => BUILD_TIMEOUT,
             Self::Action(_) => ACTION_TIMEOUT,
         }
     }
 
-    /// Whether it may leave the workspace's files other than they were.
+    /// True if it may change files in the workspace.
     pub(in crate::blueprint) fn may_change_files(&self) -> bool {
         match self {
             Self::Agent { .. } => true,
@@ -123,12 +123,12 @@ impl Work {
         }
     }
 
-    /// Whether it only says whether the files are right.
+    /// True if it only checks the files.
     pub(in crate::blueprint) fn is_check(&self) -> bool {
         matches!(self, Self::Action(Action::NixBuild | Action::RunTests | Action::RunLinters))
     }
 
-    /// The name of what is done, for the timeline.
+    /// The name for the timeline.
     pub(in crate::blueprint) fn name(&self) -> &'static str {
         match self {
             Self::Agent { .. } => "agent",
@@ -138,7 +138,7 @@ impl Work {
 }
 
 impl<W: Workbench> Stand<'_, W> {
-    /// Does the stage's work.
+    /// Runs the stage's agent or action.
     pub async fn work(&mut self) -> Result<Made, Failure> {
         match &self.stage.work {
             Work::Agent { goal, agent } => agent::run(self, goal, agent.as_deref()).await,

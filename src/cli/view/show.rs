@@ -7,12 +7,12 @@ use super::history::{action, columns};
 use super::page::{Page, text, word};
 use super::words::{bytes, duration_ms, plain, time, time_of_day, version};
 use crate::cli::ui::Role;
+use crate::history::chronicle::EvolutionView;
 use crate::interface::operations::{HistoryEntry, ShowKind, ShowReply};
 use crate::interface::types::{
     CandidateRuntime, Evidence, EvolutionContext, RuntimeIncident, RuntimeMaintenanceRecord, Severity, StackTrace,
     ValidationReport, Verdict, Version,
 };
-use crate::supervisor::chronicle::EvolutionView;
 
 /// The most details of one check that are listed; `--json` has all.
 const DETAILS_MAX: usize = 20;

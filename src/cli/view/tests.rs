@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::cli::ui::Paint;
+use crate::history::chronicle::{EvolutionStep, EvolutionView};
 use crate::interface::operations::*;
 use crate::interface::types::*;
-use crate::supervisor::chronicle::{EvolutionStep, EvolutionView};
 use crate::time::Timestamp;
 
 const WIDTH: usize = 100;

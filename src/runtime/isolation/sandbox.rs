@@ -1,4 +1,4 @@
-//! The rules of one process tree, made once and put on by each child that is spawned with them.
+//! The sandbox of a process tree. It is built once and applied by each child that is spawned with it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use nix::sys::stat::{SFlag, fstat};
 use super::user::{User, can_switch_user};
 use crate::seccomp::{Filter, Network};
 
-/// What every program may read and execute where [`SandboxBuilder::system`] is asked for: programs and libraries.
+/// Programs and libraries that every program may read and execute if [`SandboxBuilder::system`] is called.
 const SYSTEM_PROGRAMS: &[&str] = &[
     "/bin",
     "/sbin",
@@ -29,8 +29,8 @@ const SYSTEM_PROGRAMS: &[&str] = &[
     "/run/wrappers",
 ];
 
-/// What every program may read: name service, certificates, time zones, the loader's cache. Named one by one, as
-/// `/etc` holds secrets too.
+/// Files that every program may read: name service, certificates, time zones, the loader's cache. They are listed one
+/// by one, because `/etc` also contains secrets.
 const SYSTEM_FILES: &[&str] = &[
     "/etc/alternatives",
     "/etc/ca-certificates",
@@ -60,8 +60,9 @@ const SYSTEM_FILES: &[&str] = &[
     "/usr/share/zoneinfo",
 ];
 
-/// What runtimes read to size their heaps and thread pools. No process has a folder here: `/proc/PID` shows command
-/// lines of others, and to root environments, so whoever needs `/proc` names it in rei.toml.
+/// Files that runtimes read to size their heaps and thread pools. No directory of a process is in this list:
+/// `/proc/PID` shows command lines of other processes, and to root also environments. A service that needs `/proc`
+/// lists it in rei.toml.
 const MACHINE_FACTS: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/filesystems",
@@ -77,13 +78,13 @@ const MACHINE_FACTS: &[&str] = &[
     "/sys/kernel/mm/transparent_hugepage",
 ];
 
-/// Devices that hold nothing of anybody.
+/// Devices without data of users.
 const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
-/// Sockets of name services, which a kernel with rules for Unix sockets would close.
+/// Sockets of name services. A kernel that restricts Unix sockets (Landlock) would block them otherwise.
 const NAME_SERVICES: &[&str] = &["/run/nscd", "/run/systemd/resolve", "/run/systemd/userdb"];
 
-/// Rules for [`crate::runtime::spawn`].
+/// A sandbox for [`crate::runtime::spawn`].
 #[derive(Debug)]
 pub struct Sandbox {
     pub(in crate::runtime) user: Option<User>,
@@ -93,7 +94,7 @@ pub struct Sandbox {
     missing: Vec<String>,
 }
 
-/// Why no rules could be made.
+/// Why the sandbox could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A path that the process needs cannot be opened.
@@ -101,17 +102,17 @@ pub enum SandboxError {
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The kernel refused the rules.
+    /// The kernel refused the Landlock rules.
     #[error("the kernel refused the Landlock rules")]
     Landlock(#[source] Box<RulesetError>),
-    /// There is no filter for this architecture.
+    /// The seccomp filter could not be compiled, for example for this architecture.
     #[error("cannot make the seccomp filter")]
     Seccomp(#[source] seccompiler::Error),
-    /// The user is not there, or a directory cannot be given to it.
+    /// The user does not exist, or a directory cannot be given to it.
     #[error("cannot set up the user of the sandbox")]
     User(#[source] super::user::UserError),
 }
@@ -123,41 +124,41 @@ impl From<RulesetError> for SandboxError {
 }
 
 impl SandboxError {
-    /// What the operator can do.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::User(error) => error.hint(),
-            Self::Path { path, .. } => Some(format!("look at it: ls -ld {}", path.display())),
+            Self::Path { path, .. } => Some(format!("check this path: ls -ld {}", path.display())),
             Self::Landlock(_) | Self::Seccomp(_) => {
-                Some("set isolation.enabled = false to run without these rules".into())
+                Some("set isolation.enabled = false to run without Landlock and seccomp".into())
             }
         }
     }
 }
 
 impl Sandbox {
-    /// Rules that allow nothing yet.
+    /// A builder that allows nothing yet.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder::default()
     }
 
-    /// What was asked for and cannot be had here, each a line for a person. Empty where everything is in force.
+    /// The restrictions that are not available here, one line of text each. Empty if everything is in force.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// Names one more thing that cannot be had.
+    /// Adds one more restriction that is not available.
     pub(super) fn lacks(&mut self, what: &str) {
         self.missing.push(what.to_owned());
     }
 
-    /// The user that the process will run as; `None` is the supervisor's own.
+    /// The user of the process; `None` is the supervisor's own.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 }
 
-/// Collects what a process tree may do; everything else is refused.
+/// Collects what a process tree may do. Everything else is refused.
 #[derive(Debug)]
 pub struct SandboxBuilder {
     enabled: bool,
@@ -192,31 +193,31 @@ impl Default for SandboxBuilder {
 }
 
 impl SandboxBuilder {
-    /// Whether Landlock and seccomp are used at all. No new privileges, limits and the user are set in any case.
+    /// Enables Landlock and seccomp (default true). No new privileges, limits and the user are always set.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
         self
     }
 
-    /// Allows to read a file, or everything below a directory. It must be there.
+    /// Allows reading a file, or everything below a directory. It must exist.
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.push(path.into());
         self
     }
 
-    /// Allows to read and execute a file, or everything below a directory. It must be there.
+    /// Allows reading and executing a file, or everything below a directory. It must exist.
     pub fn execute(mut self, path: impl Into<PathBuf>) -> Self {
         self.execute.push(path.into());
         self
     }
 
-    /// Allows everything below a directory, or with a file. It must be there.
+    /// Allows all access to a file, or to everything below a directory. It must exist.
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.write.push(path.into());
         self
     }
 
-    /// Allows to execute the programs and libraries of the system, besides [`SandboxBuilder::essentials`].
+    /// Allows executing the system's programs and libraries, in addition to [`SandboxBuilder::essentials`].
     pub fn system(mut self) -> Self {
         let access = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
         self.optional.extend(SYSTEM_PROGRAMS.iter().map(|path| (*path, access)));
@@ -224,7 +225,7 @@ impl SandboxBuilder {
     }
 
     /// Allows what nearly every program needs: name service, certificates, time zones, facts about the machine and
-    /// the harmless devices. What a machine does not have is passed over.
+    /// harmless devices. Paths that do not exist are skipped.
     pub fn essentials(mut self) -> Self {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         self.optional.extend(SYSTEM_FILES.iter().chain(MACHINE_FACTS).map(|path| (*path, read)));
@@ -233,48 +234,48 @@ impl SandboxBuilder {
         self
     }
 
-    /// Restricts TCP connections to these ports; `None` does not restrict them.
+    /// Restricts outgoing TCP connections to these ports; `None` means no restriction.
     pub fn connect(mut self, ports: Option<Vec<u16>>) -> Self {
         self.connect = ports;
         self
     }
 
-    /// Whether there is any network; without it only Unix sockets work.
+    /// Enables the network (default true). Without it only Unix sockets work.
     pub fn network(mut self, network: bool) -> Self {
         self.network = network;
         self
     }
 
-    /// The user to run as. Taken only where the supervisor may switch users.
+    /// The user of the process. It is ignored if the supervisor cannot switch users.
     pub fn user(mut self, user: Option<User>) -> Self {
         self.user = user;
         self
     }
 
-    /// Bounds the memory of each process (its private writable memory), in bytes.
+    /// Limits the memory of each process (private writable memory), in bytes.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);
         self
     }
 
-    /// Bounds the processes and threads of the tree. Without a user of its own there is nothing to count by, and the
-    /// bound is named as missing.
+    /// Limits the number of processes and threads of the tree. It is counted per user, so without a user of its own the
+    /// limit is reported as missing.
     pub fn processes(mut self, processes: u64) -> Self {
         self.processes = Some(processes);
         self
     }
 
-    /// Bounds the open descriptors of each process.
+    /// Limits the number of open descriptors of each process.
     pub fn fds(mut self, fds: u64) -> Self {
         self.fds = Some(fds);
         self
     }
 
-    /// Makes the rules.
+    /// Builds the sandbox.
     ///
     /// # Errors
-    /// When a path that must be there is not, or the kernel refuses the rules. That the kernel knows less is no error
-    /// but a line of [`Sandbox::missing`].
+    /// If a path that must exist does not, or the kernel refuses the rules. If the kernel does not support a
+    /// restriction, this is no error: [`Sandbox::missing`] reports it.
     pub fn build(mut self) -> Result<Sandbox, SandboxError> {
         let mut missing = Vec::new();
         if self.user.is_some() && !can_switch_user() {
@@ -283,7 +284,7 @@ impl SandboxBuilder {
         if self.user.is_none() && !can_switch_user() {
             missing.push(
                 "a user of its own: the supervisor is not root, so Unix sockets by path and the mode and times of this \
-                 user's files are within reach"
+                 user's files are accessible"
                     .to_owned(),
             );
         }
@@ -309,7 +310,9 @@ impl SandboxBuilder {
             (Some(processes), Some(_)) => {
                 limits.push((Resource::RLIMIT_NPROC, capped(Resource::RLIMIT_NPROC, processes, missing)));
             }
-            (Some(_), None) => missing.push("a bound of processes: it has no user of its own to count them by".into()),
+            (Some(_), None) => {
+                missing.push("a limit on processes: they are counted per user, and it has no user of its own".into())
+            }
             (None, _) => {}
         }
         limits
@@ -348,7 +351,7 @@ impl SandboxBuilder {
             }
         }
         for (path, access) in &self.optional {
-            // What a machine does not have, nobody can reach.
+            // A path that does not exist needs no rule.
             if let Ok(rule) = rule(Path::new(path), *access, abi) {
                 ruleset = ruleset.add_rule(rule)?;
             }
@@ -360,7 +363,7 @@ impl SandboxBuilder {
     }
 }
 
-/// `access` to what is at `path`, without the rights that only a directory can have where it is none.
+/// A rule that allows `access` to `path`. Rights that only a directory can have are left out for a file.
 fn rule(path: &Path, access: BitFlags<AccessFs>, abi: ABI) -> Result<PathBeneath<PathFd>, SandboxError> {
     let failed = |source| SandboxError::Path { path: path.to_owned(), source };
     let fd = PathFd::new(path).map_err(|error| match error {
@@ -373,11 +376,11 @@ fn rule(path: &Path, access: BitFlags<AccessFs>, abi: ABI) -> Result<PathBeneath
     Ok(PathBeneath::new(fd, access & possible))
 }
 
-/// What this version of Landlock does not know of what is asked for.
+/// The requested restrictions that this Landlock version does not support.
 fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str> {
     let (files, version) = (abi == ABI::Unsupported, abi as i32);
     [
-        (files, "Landlock: this kernel has none (5.13 has, when `landlock` is among its security modules), or a filter around rei refuses it"),
+        (files, "Landlock: this kernel does not support it (it needs Linux 5.13 with `landlock` among the security modules), or a seccomp filter around rei blocks it"),
         (!files && version < 2, "moves between directories: needs Landlock ABI 2 (Linux 5.19)"),
         (!files && version < 3, "truncation of files: needs Landlock ABI 3 (Linux 6.2)"),
         (connections && version < 4, "TCP by port: needs Landlock ABI 4 (Linux 6.7)"),
@@ -387,24 +390,24 @@ fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str>
     .filter_map(|(lacks, what)| lacks.then_some(what))
 }
 
-/// The hard limit bounds what may be asked for without a privilege that root can lack too.
+/// Limits the value to the hard limit: raising that needs a privilege which even root may lack.
 fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
     if wanted > hard {
-        missing.push(format!("{wanted} as {resource:?}: the supervisor's own bound is {hard}"));
+        missing.push(format!("{wanted} as {resource:?}: the supervisor's own limit is {hard}"));
     }
     wanted.min(hard)
 }
 
-/// Whether this kernel has Landlock, for us.
+/// True if this kernel has Landlock and lets us use it.
 pub(super) fn has_landlock() -> bool {
     abi() != ABI::Unsupported
 }
 
-/// The version of Landlock that this kernel speaks, as far as it is known here.
+/// The Landlock version of this kernel, at most the newest that the `landlock` crate knows.
 fn abi() -> ABI {
     const VERSION: libc::c_uint = 1;
-    // SAFETY: with this flag the call reads no memory and returns a number.
+    // SAFETY: with this flag the kernel reads no memory and only returns the version number.
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
     ABI::from(i32::try_from(version).unwrap_or(0))
 }

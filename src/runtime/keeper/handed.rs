@@ -1,17 +1,18 @@
-//! Descriptors from one program to the next in the same process, across `execve`.
+//! Passes descriptors to the next program in the same process, across `execve`.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-/// The variable that announces them: the process, then `NUMBER NAME` for each, a line each.
+/// The environment variable that lists them: first a line with the pid, then a line `NUMBER NAME` for each.
 pub const VARIABLE: &str = "REI_HANDED";
 
-/// Makes the descriptors survive `execve` and gives the variable that announces them. Dropping `fds` takes it back.
+/// Clears close-on-exec on the descriptors, and returns the variable that lists them. Dropping `fds` cancels this,
+/// because it closes them.
 ///
 /// # Errors
-/// When the system refuses, which it does not for open descriptors.
+/// If the system refuses; for open descriptors it never does.
 pub fn announce(fds: &[(String, OwnedFd)]) -> std::io::Result<(OsString, OsString)> {
     let mut value = std::process::id().to_string();
     for (name, fd) in fds {
@@ -21,14 +22,14 @@ pub fn announce(fds: &[(String, OwnedFd)]) -> std::io::Result<(OsString, OsStrin
     Ok((VARIABLE.into(), value.into()))
 }
 
-/// Takes what the program before this one in this process has announced.
+/// Takes the descriptors that the previous program in this process has listed.
 ///
 /// # Safety
-/// At most one call in a process, before anybody else uses inherited descriptors.
+/// Call this at most once per process, before any other code uses inherited descriptors.
 pub(super) unsafe fn take() -> Option<Vec<(String, OwnedFd)>> {
     let value = std::env::var(VARIABLE).ok()?;
     let mut lines = value.lines();
-    // A child that inherited the variable has inherited nothing.
+    // A child process inherits the variable, but not the descriptors.
     if lines.next()?.parse() != Ok(std::process::id()) {
         return None;
     }
@@ -36,7 +37,8 @@ pub(super) unsafe fn take() -> Option<Vec<(String, OwnedFd)>> {
     let numbers = numbers.filter_map(|(number, name)| Some((number.parse::<RawFd>().ok()?, name.to_owned())));
     let mut taken = Vec::new();
     for (number, name) in numbers {
-        // SAFETY: announced by the program before, in this very process; by the contract nobody else took it.
+        // SAFETY: the previous program in this same process passed this descriptor, and by the contract no other code
+        // took it.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         if fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).is_ok() {
             taken.push((name, fd));

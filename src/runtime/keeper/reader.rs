@@ -1,4 +1,4 @@
-//! What instances print, read where nobody else of rei is left who does: so much that they can go on.
+//! Drains the output of instances if no other process of rei reads it, just enough that they do not block.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::logs::{MEMORY_SUFFIX, Memory, PIPE_PREFIX, StandIn, Unread, Watch, relieve};
 
-/// The pause between looks at the pipes.
+/// The pause between checks of the pipes.
 const LOOK: Duration = Duration::from_secs(1);
-/// The pause between looks after a pipe was emptied: the instance prints a lot, and nobody reads.
+/// The pause between checks after a pipe was drained: the instance prints a lot, and no other process reads.
 const CLOSE_LOOK: Duration = Duration::from_millis(50);
-/// How long it is looked so closely after the last time.
+/// How long after the last drain the short pause is used.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// Who else could read, as far as the keeper knows.
+/// Which other processes could read, as far as the keeper knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Others {
-    /// A supervisor is connected: it replaces a logger that hangs within a second or two. It may hang itself.
+    /// A supervisor is connected. It replaces a hanging logger within a second or two, but it may hang itself.
     Supervisor,
-    /// A logger alone, which may hang.
+    /// There is only a logger, which may hang.
     Logger,
-    /// Nobody.
+    /// There is no other reader.
     Nobody,
 }
 
 impl Others {
-    /// Looks between which nobody reads a pipe that fills, until the keeper does.
+    /// Number of checks in a row without progress before the keeper drains a full pipe.
     fn looks(self) -> u32 {
         match self {
             Self::Supervisor => 5,
@@ -35,11 +35,11 @@ impl Others {
     }
 }
 
-/// What earlier looks have found.
+/// The state of earlier checks.
 pub(super) struct Reader {
     watches: BTreeMap<String, Watch>,
     next: Instant,
-    /// Until when it is looked closely.
+    /// The short pause is used until this time.
     close_until: Instant,
 }
 
@@ -49,18 +49,18 @@ impl Reader {
         Self { watches: BTreeMap::new(), next: now, close_until: now }
     }
 
-    /// How long until the next look.
+    /// The time until the next check.
     pub(super) fn pause(&self) -> Duration {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Looks at the pipes among these descriptors and their names, and empties those that fill and that nobody reads.
+    /// Checks the pipes among these descriptors, and drains those that fill up and that no other process reads.
     pub(super) fn look(&mut self, entries: &[(&str, BorrowedFd<'_>)], others: Others) {
         let mut watches = std::mem::take(&mut self.watches);
         for (name, pipe) in entries.iter().filter(|(name, _)| name.starts_with(PIPE_PREFIX)) {
             let memory = format!("{name}{MEMORY_SUFFIX}");
             let memory = entries.iter().find(|(known, _)| *known == memory);
-            // A memory itself, or a pipe of a rei that knew of none: nothing could be counted.
+            // The name is a memory itself, or a pipe of an older rei without a memory: then nothing could be counted.
             let Some(Ok(memory)) = memory.map(|(_, memory)| memory.try_clone_to_owned()) else { continue };
             let memory = Memory::of(memory);
             let mut watch = watches.remove(*name).unwrap_or_default();

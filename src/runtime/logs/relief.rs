@@ -1,7 +1,8 @@
-//! A pipe that nobody reads: seen, and emptied so far that the instance can go on printing.
+//! Detects a pipe that no process reads, and drains it so far that the instance does not block.
 //!
-//! Whether a reader is there is told by facts alone: bytes wait, and between looks the memory's counts do not change. What
-//! is dropped is counted in the memory, so that it is told whoever reads next. The newest bytes stay in the pipe.
+//! Whether there is a reader follows from facts only: bytes wait in the pipe, and the memory's counters do not change
+//! between checks. Dropped bytes are counted in the memory, so the next reader can report them. The newest bytes stay
+//! in the pipe.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,38 +13,39 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::memory::{Memory, StandIn};
 use super::pipe::fill;
 
-/// A pipe is filling when this part of what it can hold waits: a quarter. A pipe in which nothing more fits can have as
-/// little as half of its bytes, as two writes that do not fit in one page have a page each.
+/// A pipe is filling up if a quarter of its capacity is used. A pipe that accepts no more bytes may hold as little as
+/// half of its capacity, because two writes that do not fit into one page use a page each.
 const FILLING_PART: u64 = 4;
 
-/// The part of what it can hold that stays when it is emptied: an eighth. The next reader finds the newest lines there.
+/// The part of its capacity that stays in a drained pipe: an eighth. The next reader finds the newest lines there.
 const LEFT_PART: u64 = 8;
 
-/// What is read at once, in bytes.
+/// Maximum number of bytes per read.
 const CHUNK_BYTES: u64 = 64 << 10;
 
-/// What a look at a pipe found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// Nothing waits.
+    /// The pipe is empty.
     Nothing,
-    /// Something waits. Between so many looks nobody has read.
+    /// Bytes wait in the pipe. The number is that of checks in a row without a read in between.
     Waits(u32),
-    /// So much waits that the instance may have to wait as well. Between so many looks nobody has read.
+    /// The pipe is so full that the instance may block. The number is that of checks in a row without a read in
+    /// between.
     Fills(u32),
 }
 
-/// What earlier looks at a pipe found.
+/// The state of earlier checks of a pipe.
 #[derive(Debug, Default)]
 pub struct Watch {
     progress: u64,
-    /// Looks without progress. The first one that finds something is not among them.
+    /// Checks in a row without progress. The first check that finds bytes does not count.
     looks: u32,
     waits: bool,
 }
 
 impl Watch {
-    /// Looks whether anybody reads for whom `by` would stand in.
+    /// Checks whether any process with priority over the fallback reader `by` reads the pipe.
     pub fn look(&mut self, pipe: BorrowedFd<'_>, memory: &Memory, by: StandIn) -> Unread {
         let (waiting, capacity) = fill(pipe).unwrap_or_default();
         let progress = memory.progress(by);
@@ -62,22 +64,23 @@ fn is_filling(waiting: u64, capacity: u64) -> bool {
     waiting >= capacity / FILLING_PART
 }
 
-/// Empties a pipe that is filling, so far that the instance can go on. Never waits. Gives the bytes that were dropped, which
-/// `memory` counts.
+/// Drains a pipe that is filling up, so far that the instance does not block. Never waits. Returns the number of
+/// dropped bytes, which are counted in `memory`.
 ///
 /// # Errors
-/// When it is no pipe.
+/// If it is not a pipe.
 pub fn relieve(pipe: BorrowedFd<'_>, memory: &Memory, by: StandIn) -> io::Result<u64> {
     let (waiting, capacity) = fill(pipe)?;
     if !is_filling(waiting, capacity) {
         return Ok(0);
     }
-    // As the logger has it. Another reader may be faster, and then nothing is left to wait for.
+    // The logger sets O_NONBLOCK, too. Another reader may be faster, and then a read must not wait.
     fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut file = File::from(pipe.try_clone_to_owned()?);
     let too_much = |waiting: u64| waiting.saturating_sub(capacity / LEFT_PART).min(CHUNK_BYTES) as usize;
     let mut chunk = vec![0; too_much(waiting)];
-    // No more than was there at first, and asked again for each chunk: who reads again gets the newest lines.
+    // Read at most as much as was there at first, and check the fill level before each read, so that a reader that
+    // comes back gets the newest lines.
     let (mut dropped, most) = (0, waiting);
     while dropped < most {
         let room = too_much(fill(pipe)?.0).min(chunk.len());
@@ -102,7 +105,7 @@ mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
 
-    /// A pipe in which no more fits, written in pieces of this size; gives what it has.
+    /// Fills a pipe by writes of this size. Returns its content's size.
     fn full(piece: usize) -> (std::os::fd::OwnedFd, File, u64) {
         let (read, write) = pipe().unwrap();
         fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_takes_no_more_is_seen_and_relieved_whatever_is_written() {
+    fn a_full_pipe_is_detected_and_drained_for_any_size_of_writes() {
         let memory = Memory::new().unwrap();
         for piece in [1, 100, 1365, 2049, 4095, 4096, 4097, 70_000] {
             let (read, mut write, bytes) = full(piece);
@@ -123,20 +126,20 @@ mod tests {
             let before = memory.stats().dropped_bytes;
             let dropped = relieve(read.as_fd(), &memory, StandIn::Keeper).unwrap();
             assert_eq!((bytes - dropped, memory.stats().dropped_bytes), (PIPE_BYTES as u64 / 8, before + dropped));
-            assert_eq!(write.write(&vec![b'y'; piece]).unwrap(), piece, "it goes on");
-            assert_eq!(relieve(read.as_fd(), &memory, StandIn::Keeper).unwrap(), 0, "no more than is needed");
+            assert_eq!(write.write(&vec![b'y'; piece]).unwrap(), piece, "the instance can write again");
+            assert_eq!(relieve(read.as_fd(), &memory, StandIn::Keeper).unwrap(), 0, "it drains no more than needed");
         }
     }
 
     #[test]
-    fn only_looks_between_which_nobody_read_are_counted() {
+    fn only_checks_without_a_read_in_between_are_counted() {
         let (read, mut write) = pipe().map(|(read, write)| (read, File::from(write))).unwrap();
         let (memory, mut watch) = (Memory::new().unwrap(), Watch::default());
         let mut look = || watch.look(read.as_fd(), &memory, StandIn::Supervisor);
         assert_eq!((look(), look()), (Unread::Nothing, Unread::Nothing));
         write.write_all(b"words").unwrap();
         assert_eq!((look(), look(), look()), (Unread::Waits(0), Unread::Waits(1), Unread::Waits(2)));
-        // The keeper stands in as well, for both.
+        // The keeper reads too; for the supervisor this is no progress.
         memory.count_dropped(StandIn::Keeper, 3);
         assert_eq!(look(), Unread::Waits(3));
         let mut recorder = super::super::memory::Recorder::of(memory.share().unwrap());

@@ -1,7 +1,7 @@
-//! A unix listener: two bound sockets, of which one has the public path. They change places by one atomic exchange.
+//! A Unix listener: two bound sockets, one of which has the public path. One atomic rename swaps their paths.
 //!
-//! A connection goes to the socket that has the path at that moment: all or nothing, a share is not possible. The queue of the
-//! other stays with it.
+//! A connection goes to the socket that has the public path at that moment. So one slot gets all connections; a share
+//! is not possible. Connections in a queue stay with their socket.
 
 use std::fs;
 use std::io;
@@ -26,32 +26,32 @@ use crate::config::types::ListenAddress;
 use crate::poll::is_ready;
 use crate::runtime::keeper::FdStore;
 
-/// The mode of a public path, as socket activation has it: who may connect is the directory's affair.
+/// The mode of a public path, as in socket activation: the directory's permissions decide which users can connect.
 const PUBLIC_MODE: u32 = 0o666;
-/// The mode of the Interface's paths: the supervisor alone connects.
+/// The mode of the Interface's paths: only the supervisor connects.
 const PRIVATE_MODE: u32 = 0o600;
 
-/// Two sockets and the public path.
+/// The sockets of both slots, and the public path.
 pub(super) struct Exchange {
     name: String,
     path: PathBuf,
     sockets: [Bound; 2],
     public: Slot,
-    /// When it became so; `None` if it always was.
+    /// When the public path was last swapped; `None` if it never was.
     since: Option<Instant>,
-    /// What such a socket has that nobody ever had.
+    /// The options of an untouched socket.
     options: Options,
-    /// Neither socket was taken over.
+    /// True if neither socket was adopted.
     new: bool,
 }
 
-/// A listening socket and the inode of its file, which stays as the file changes its name.
+/// A listening socket and the inode of its file. The inode stays the same when the file is renamed.
 struct Bound {
     fd: OwnedFd,
     inode: u64,
 }
 
-/// The path with a suffix: of the socket that is not public, and of one that is being made.
+/// The path with a suffix: `.rei` for the socket that is not public, `.new` for a socket that is being made.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
@@ -67,7 +67,7 @@ fn fresh(path: &Path) -> PathBuf {
 }
 
 impl Exchange {
-    /// Opens both sockets, or takes over those that `all` has. A file at the path is replaced only if nobody answers there.
+    /// Opens both sockets, or adopts those in `all`. A file at the path is replaced only if no process listens there.
     pub fn open(
         name: &str,
         path: &Path,
@@ -83,7 +83,7 @@ impl Exchange {
         let public = match &kept {
             [a, _] if has_path(a) => Slot::A,
             [_, b] if has_path(b) => Slot::B,
-            // The path is a lost socket's, or nobody's.
+            // The path belongs to the lost socket, or does not exist.
             [None, Some(_)] => Slot::A,
             [Some(_), None] => Slot::B,
             _ => routing.main(),
@@ -104,7 +104,7 @@ impl Exchange {
             }
         };
         let [a, b] = &mut kept;
-        // The public one last: whoever finds the path finds all in place.
+        // Make the public socket last: when a client finds the path, everything is ready.
         let (first, second) = (open(public.other(), if public == Slot::A { b.take() } else { a.take() })?, public);
         let last = open(second, if public == Slot::A { a.take() } else { b.take() })?;
         let sockets = if public == Slot::A { [last, first] } else { [first, last] };
@@ -115,7 +115,7 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// Whether both sockets were opened by this supervisor.
+    /// True if this supervisor opened both sockets.
     pub fn is_new(&self) -> bool {
         self.new
     }
@@ -125,12 +125,13 @@ impl Exchange {
         &self.name
     }
 
-    /// Where it is bound.
+    /// The address where it is bound.
     pub fn bound(&self) -> ListenAddress {
         ListenAddress::Unix(self.path.clone())
     }
 
-    /// Gives the path to the slot that gets all; a share sends everything to the other slot. Says whether it was a share.
+    /// Gives the public path to the slot that gets all connections. For a share, the other slot gets everything.
+    /// Returns true if it was a share.
     pub fn route(&mut self, routing: Routing) -> io::Result<bool> {
         let (slot, shared) = match routing.plain() {
             Routing::All(slot) => (slot, false),
@@ -144,12 +145,12 @@ impl Exchange {
         Ok(shared)
     }
 
-    /// Where the supervisor connects to a slot, now.
+    /// The path where the supervisor connects to a slot now.
     pub fn way(&self, slot: Slot) -> PathBuf {
         if slot == self.public { self.path.clone() } else { spare(&self.path) }
     }
 
-    /// A slot's socket.
+    /// The socket of a slot.
     pub fn slot(&self, slot: Slot) -> &OwnedFd {
         &self.at(slot).fd
     }
@@ -162,17 +163,17 @@ impl Exchange {
         }
     }
 
-    /// Connections in a slot's queue.
+    /// Number of connections in the queue of a slot.
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         diag::unix_queue(self.slot(slot))
     }
 
-    /// Whether nothing waits in a slot that has not the path. Unix sockets know no handshake.
+    /// True if the slot does not have the public path and its queue is empty. Unix sockets have no handshake.
     pub fn is_drained(&self, slot: Slot) -> io::Result<bool> {
         Ok(self.public != slot && self.backlog(slot)? == 0)
     }
 
-    /// Makes a slot's socket what it was when it was opened: see [`super::renew`].
+    /// Resets the socket of a slot to its state when it was opened: see [`super::renew`].
     pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
         let failed = |source| failed(&self.name, &self.path, source);
         let waiting = self.backlog(slot).map_err(failed)?;
@@ -184,7 +185,7 @@ impl Exchange {
         Ok(if waiting > 0 { Prepared::QueueLost } else { Prepared::Renewed })
     }
 
-    /// Puts a socket that nobody had in the place of a slot's. Whoever connects finds the one or the other.
+    /// Replaces the socket of a slot by a new one. A client finds the old socket or the new one at every moment.
     fn renew(&mut self, slot: Slot, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let old = label(&self.name, slot, self.at(slot)).map_err(|source| failed(&self.name, &self.path, source))?;
         let at = self.way(slot);
@@ -195,7 +196,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Opens the sockets again that were shut down: such a socket refuses connections for ever.
+    /// Replaces sockets that were shut down: such a socket refuses connections for ever.
     pub fn repair(&mut self) -> Result<(), OpenError> {
         for slot in Slot::ALL {
             if hung_up(self.slot(slot)) {
@@ -209,32 +210,32 @@ impl Exchange {
         Ok(())
     }
 
-    /// The sockets with their names in a store.
+    /// The sockets with their names in the descriptor store.
     pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
         Slot::ALL.into_iter().map(|slot| Ok((label(&self.name, slot, self.at(slot))?, self.slot(slot)))).collect()
     }
 
-    /// Removes both files. Nobody can connect any more.
+    /// Removes both files. After that no client can connect.
     pub fn unlink(&self) {
         for path in [self.path.clone(), spare(&self.path)] {
-            // Somebody may have removed it, and there is nothing to do about a failure.
+            // The file may be gone already, and a failure cannot be handled here.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// The private listener of each slot for the Interface, inherited under the name `rei`.
+/// The private listeners of the Interface, one per slot. Instances inherit them under the name `rei`.
 pub(super) struct Private {
     sockets: [(PathBuf, Bound); 2],
-    /// What such a socket has that nobody ever had.
+    /// The options of an untouched socket.
     options: Options,
 }
 
-/// The name under which an instance inherits the Interface's listener.
+/// The name under which an instance inherits the listener of the Interface.
 pub(super) const INTERFACE: &str = "rei";
 
 impl Private {
-    /// Opens both sockets in a directory that only the supervisor may enter, or takes them over.
+    /// Opens both sockets in a directory that only the supervisor may enter, or adopts them.
     pub fn open(directory: &Path, all: &mut Vec<(Label, OwnedFd)>, adoption: &mut Adoption) -> Result<Self, OpenError> {
         let had_some = all.iter().any(|(label, _)| label.name == INTERFACE);
         let mut open = |slot: Slot| {
@@ -255,12 +256,12 @@ impl Private {
         Ok(Self { sockets, options: Options::of(&unbound) })
     }
 
-    /// Where the supervisor connects.
+    /// The path where the supervisor connects.
     pub fn path(&self, slot: Slot) -> &Path {
         &self.at(slot).0
     }
 
-    /// A slot's socket.
+    /// The socket of a slot.
     pub fn slot(&self, slot: Slot) -> &OwnedFd {
         &self.at(slot).1.fd
     }
@@ -269,7 +270,8 @@ impl Private {
         &self.sockets[slot.index()]
     }
 
-    /// As [`Exchange::prepare`]; but the supervisor alone connects, so no queue is worth anything, and each version has its own.
+    /// Like [`Exchange::prepare`], but the queue need not be kept, because only the supervisor connects; and each
+    /// version gets a new socket.
     pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let (path, bound) = &self.sockets[slot.index()];
         if heir == Heir::Same && !hung_up(&bound.fd) && put_back(&bound.fd, &self.options, heir) {
@@ -284,7 +286,7 @@ impl Private {
         Ok(())
     }
 
-    /// The sockets with their names in a store.
+    /// The sockets with their names in the descriptor store.
     pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
         Slot::ALL.into_iter().map(|slot| Ok((label(INTERFACE, slot, &self.at(slot).1)?, self.slot(slot)))).collect()
     }
@@ -297,13 +299,13 @@ impl Private {
     }
 }
 
-/// Undoes what can be undone; says whether the heir can do with it.
+/// Resets a socket. Returns true if the next version can use it.
 fn put_back(fd: &OwnedFd, options: &Options, heir: Heir) -> bool {
     let restored = options.put_back(fd) || heir == Heir::Same;
     restored && socket::clear_flags(fd).is_ok() && socket::listen(fd).is_ok()
 }
 
-/// Lets a store have a new socket in the place of one that it knows as `old`.
+/// Replaces a socket in the store: adds the new one, then removes the one with the label `old`.
 fn replace(store: &mut dyn FdStore, old: &Label, name: &str, slot: Slot, new: &Bound) -> Result<(), OpenError> {
     let label = label(name, slot, new).map_err(|source| OpenError::Store(source.into()))?;
     store.store(&label.to_string(), new.fd.as_fd()).map_err(OpenError::Store)?;
@@ -319,7 +321,7 @@ fn failed(name: &str, path: &Path, source: io::Error) -> OpenError {
     OpenError::of(name, "listen on", &ListenAddress::Unix(path.to_owned()), source)
 }
 
-/// Takes the live socket of a slot that was made for this path, and whose file is still there, out of `all`.
+/// Takes the live socket of a slot out of `all`, if it was made for this path and its file still exists.
 fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, OwnedFd)>) -> Option<Bound> {
     let there = |inode| {
         [path.to_owned(), spare(path)]
@@ -338,12 +340,12 @@ fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, Owned
     Some(Bound { fd, inode: label.place })
 }
 
-/// Where the Interface's socket of a slot is.
+/// The path of the Interface's socket of a slot.
 pub(super) fn private_path(directory: &Path, slot: Slot) -> PathBuf {
     directory.join(format!("{INTERFACE}-{slot}.sock"))
 }
 
-/// Whether it is a live socket that was made for this path.
+/// True if it is a live socket that was made for this path.
 pub(super) fn is_at(path: &Path, fd: &OwnedFd) -> bool {
     socket::is_unix(fd)
         && socket::is(fd, SockType::Stream)
@@ -352,21 +354,21 @@ pub(super) fn is_at(path: &Path, fd: &OwnedFd) -> bool {
         && !hung_up(fd)
 }
 
-/// The inode of the socket's file, if that is still at the path or beside it.
+/// The inode of the socket's file, if the file is still at the public or the standby path.
 pub(super) fn file_of(path: &Path, fd: &OwnedFd) -> Option<u64> {
     let inode = diag::unix_file(fd).ok()?;
     let files = [path.to_owned(), spare(path)];
     let mut inodes = files.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|file| file.ino());
-    // The system tells the lower half.
+    // The system reports only the low 32 bits.
     inodes.find(|full| full & u64::from(u32::MAX) == u64::from(inode))
 }
 
-/// Whether somebody shut the socket down.
+/// True if the socket was shut down.
 fn hung_up(fd: &OwnedFd) -> bool {
     is_ready(fd.as_fd(), PollFlags::empty()) == Ok(true)
 }
 
-/// Binds beside the path and moves the file to `at`, so that whoever finds it finds a socket that listens.
+/// Binds to a temporary path and then renames the file to `at`, so that a client always finds a socket that listens.
 fn publish(path: &Path, at: &Path, mode: u32) -> io::Result<Bound> {
     let fresh = fresh(path);
     let fd = socket::unix_listener(&fresh)?;
@@ -384,7 +386,8 @@ fn fits(name: &str, path: &Path) -> Result<(), OpenError> {
     Err(OpenError::PathTooLong { name: name.to_owned(), path: path.to_owned(), bytes, max: UNIX_PATH_BYTES_MAX })
 }
 
-/// Makes sure that nobody listens at a path. The file of a socket where nobody does is removed; anything else is left alone.
+/// Checks that no process listens at a path. Removes the file of a socket without a listener. Any other file is left
+/// alone.
 fn unused(name: &str, path: &Path) -> Result<(), OpenError> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,

@@ -1,8 +1,8 @@
-//! Listeners back from running instances, where no store has them.
+//! Recovers listeners from running instances when no descriptor store has them.
 //!
-//! An instance has the sockets of its slot, and no guard. Which is which is told by what a socket is: its type, that it listens,
-//! and where it is bound; and by the slot, which the instance's id names. That the instance could have changed the marks by which
-//! members are told apart later is why they are put on again.
+//! An instance has the sockets of its slot but not the guard. A socket is identified by its type, by whether it
+//! listens, and by the address where it is bound; its slot follows from the id of the instance. The instance may have
+//! changed the marks that tell the members apart later, so they are set again.
 
 use std::fs;
 use std::io;
@@ -21,31 +21,32 @@ use crate::config::types::{Listen, ListenAddress};
 use crate::process;
 use crate::runtime::pidfd;
 
-/// Descriptors of one process that are looked at. An instance inherits its listeners as 3, 4, …, so they are the first of them.
+/// Maximum number of descriptors examined per process. An instance inherits its listeners as descriptors 3, 4, …, so
+/// they come first.
 const FDS_MAX: usize = 4096;
 
 /// A process that inherited the sockets of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The process.
+    /// The process id.
     pub pid: u32,
-    /// When it was started, in clock ticks since boot, where that is known.
+    /// The start time in clock ticks since boot, if it is known.
     pub start_ticks: Option<u64>,
-    /// The slot.
+    /// The slot whose sockets it inherited.
     pub slot: Slot,
 }
 
-/// Why sockets could not be taken from a process that has some.
+/// A process that has sockets, but whose sockets could not be copied.
 #[derive(Debug)]
 pub struct Refused {
     /// The process.
     pub holder: Holder,
-    /// What the system said.
+    /// The error of the system.
     pub why: io::Error,
 }
 
-/// Adds to what a store kept copies of the sockets that it has not, from the processes that inherited them. Gives the processes
-/// that may not be asked. What comes of it goes to [`super::Traffic::adopt`].
+/// Adds the sockets that the store did not return to `kept`, copied from the processes that inherited them. Returns the
+/// processes whose sockets may not be copied. Pass the result to [`super::Traffic::adopt`].
 pub fn take_back(setup: Setup<'_>, holders: &[Holder], kept: &mut Vec<(String, OwnedFd)>) -> Vec<Refused> {
     let had: Vec<Label> = kept.iter().filter_map(|(name, _)| Label::parse(name)).collect();
     let mut found: Vec<(Label, OwnedFd)> = Vec::new();
@@ -69,7 +70,7 @@ pub fn take_back(setup: Setup<'_>, holders: &[Holder], kept: &mut Vec<(String, O
     };
     let alone: Vec<bool> = found.iter().map(|(label, _)| alone(label)).collect();
     for ((mut label, fd), alone) in found.into_iter().zip(alone) {
-        // The kernel moves the last into each hole, so the only one that is left is the first.
+        // When members leave, the kernel moves the last one into each hole, so the only one that is left has index 0.
         if alone && !socket::is_unix(&fd) {
             label.place = 0;
         }
@@ -78,9 +79,10 @@ pub fn take_back(setup: Setup<'_>, holders: &[Holder], kept: &mut Vec<(String, O
     refused
 }
 
-/// Takes what is wanted out of one process. A process that is gone has nothing.
+/// Copies the wanted sockets of one process. A process that is gone has none.
 fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label, OwnedFd)>) -> io::Result<()> {
-    // The pidfd first: whatever /proc says afterwards is of this process, or of none that it gives descriptors of.
+    // Open the pidfd first. Then everything that /proc says afterwards is about this process, or about one that the
+    // pidfd does not refer to and whose descriptors it does not give.
     let Ok(process) = pidfd::open(holder.pid) else { return Ok(()) };
     let started = process::stat(holder.pid).map(|stat| stat.start_ticks);
     if started.is_none() || holder.start_ticks.is_some_and(|ticks| started != Some(ticks)) {
@@ -92,7 +94,7 @@ fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label
         }
         let fd = match getfd(&process, number) {
             Ok(fd) => fd,
-            // It closed this one meanwhile.
+            // The process closed this one meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => continue,
             Err(error) => return Err(error),
         };
@@ -105,14 +107,14 @@ fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label
     Ok(())
 }
 
-/// A listener whose socket is looked for.
+/// A listener whose socket is missing.
 enum Place<'a> {
     Listener(&'a Listen),
     Interface(std::path::PathBuf),
 }
 
 impl<'a> Place<'a> {
-    /// Those of a slot, in the order in which an instance inherits them.
+    /// The listeners of a slot, in the order in which an instance inherits them.
     fn of(setup: Setup<'a>, slot: Slot) -> impl Iterator<Item = Self> {
         let interface = setup.interface.map(|directory| Self::Interface(exchange::private_path(directory, slot)));
         setup.listens.iter().map(Self::Listener).chain(interface)
@@ -138,7 +140,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Its name in a store; `None` where it cannot be used again.
+    /// The name in the store; `None` if the socket cannot be used again.
     fn label(&self, slot: Slot, fd: &OwnedFd) -> Option<Label> {
         let place = match self {
             Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) | Self::Interface(path) => {
@@ -147,7 +149,7 @@ impl<'a> Place<'a> {
             Self::Listener(_) => {
                 Mark::of(slot).put(fd).ok()?;
                 setsockopt(fd, sockopt::ReusePort, &true).ok()?;
-                // As a fresh group has it. Where that is not so, the search finds the order.
+                // The index in a new group. If it is wrong, the search finds the real order.
                 slot.index() as u64
             }
         };
@@ -156,7 +158,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The descriptors of a process that are sockets, lowest first.
+/// The descriptors of a process that are sockets, in ascending order.
 fn sockets_of(pid: u32) -> io::Result<Vec<RawFd>> {
     let is_socket = |entry: &fs::DirEntry| {
         fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
@@ -171,7 +173,7 @@ fn sockets_of(pid: u32) -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-/// A copy of a process's descriptor.
+/// Copies a descriptor of a process.
 fn getfd(process: &OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
 }
