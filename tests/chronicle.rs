@@ -12,7 +12,7 @@ use proptest::test_runner::TestRunner;
 use rei::history::chronicle::Chronicle;
 use rei::history::entry::{Entry, replay};
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use world::{Cause, Left, NOW, World, policy};
 
 /// A world whose events also go to a chronicle.
@@ -43,8 +43,8 @@ impl Recorded {
     }
 
     fn crashes(&mut self, reboot: bool) {
-        let processes = if reboot { [None, None] } else { self.world.processes.clone() };
-        let running = processes.map(|it| it.map(|it| Running { store_path: it.store_path, ready: it.ready }));
+        self.world.end_strays(reboot);
+        let running = self.world.running();
         // The world sends its core this event; it is recorded here first. Both come from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
@@ -120,8 +120,17 @@ fn the_chronicle_agrees_with_the_core() {
     let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], draws)| {
-        let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
+        let left = Left {
+            commits: 6,
+            findings: 6,
+            exits: 6,
+            crashes: 4,
+            requests: 6,
+            failures: 6,
+            rechecks: 20,
+            losses: 2,
+            waits: 4,
+        };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let since = world.core.clone();

@@ -4,6 +4,8 @@
 mod deadlines;
 #[path = "lifecycle/desk.rs"]
 mod desk;
+#[path = "lifecycle/draining.rs"]
+mod draining;
 #[path = "lifecycle/repeats.rs"]
 mod repeats;
 #[path = "lifecycle/verdicts.rs"]
@@ -117,6 +119,9 @@ impl Model for Bounded {
             Property::sometimes("an operator is asked because of missing data", |_, world: &World| {
                 matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
             }),
+            Property::sometimes("a queue is drained", |model: &Self, world: &World| {
+                model.left.waits == 0 || world.processes.iter().flatten().any(|process| process.drains)
+            }),
             Property::sometimes("a budget is spent", |model: &Self, world: &World| {
                 model.left.findings == 0
                     || matches!(
@@ -190,44 +195,114 @@ fn a_snapshot_with_the_evolution_of_quarantined_content_can_be_read() {
 
 #[test]
 fn incidents_and_upgrades() {
-    let left = Left { commits: 2, findings: 1, exits: 1, crashes: 0, requests: 0, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 1,
+        exits: 1,
+        crashes: 0,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Keep), left), 116_672);
 }
 
 #[test]
 fn an_evolution_without_a_verdict_is_tried_twice() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 1, rechecks: 0, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 0,
+        failures: 1,
+        rechecks: 0,
+        losses: 0,
+        waits: 0,
+    };
     let policy = Policy { tries: 2, ..policy(false, false, Standby::Cold) };
     assert_eq!(prove(policy, left), 750);
 }
 
 #[test]
 fn an_operator() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 2, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 2,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Keep), left), 700_613);
 }
 
 #[test]
 fn a_crash_anywhere() {
-    let left = Left { commits: 2, findings: 0, exits: 1, crashes: 1, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 34_529);
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 1,
+        crashes: 1,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 1,
+    };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 48_365);
 }
 
 #[test]
 fn two_crashes() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 2, requests: 0, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 2,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Cold), left), 40_627);
 }
 
 #[test]
 fn an_exclusive_runtime_and_an_operator() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 1, requests: 2, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 1,
+        requests: 2,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(false, true, Standby::Cold), left), 199_329);
 }
 
 #[test]
 fn a_journal_that_loses_its_end() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 1, failures: 1, rechecks: 1, losses: 1 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 1,
+        failures: 1,
+        rechecks: 1,
+        losses: 1,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Keep), left), 47_033);
 }
 
@@ -255,8 +330,17 @@ fn walk(world: &mut World, draws: &[u16]) {
 
 /// Lets the world answer every task without a fault; returns the number of steps.
 fn calm_down(world: &mut World) -> usize {
-    world.left =
-        Left { commits: 0, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 0, rechecks: 255, losses: 0 };
+    world.left = Left {
+        commits: 0,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 0,
+        failures: 0,
+        rechecks: 255,
+        losses: 0,
+        waits: 0,
+    };
     for steps in 0..STEPS_MAX {
         let causes = world.causes();
         let calm = causes.iter().find(|cause| !matches!(cause, Cause::Due(_))).or_else(|| causes.first());
@@ -282,7 +366,7 @@ proptest! {
         overlap: bool, approve: bool, cold: bool, draws in proptest::collection::vec(any::<u16>(), 0..300)
     ) {
         let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 2 };
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 2, waits: 4 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let mut world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         walk(&mut world, &draws);
@@ -301,7 +385,7 @@ proptest! {
     #[test]
     fn a_snapshot_equals_the_state(draws in proptest::collection::vec(any::<u16>(), 0..150)) {
         let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 0 };
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 0, waits: 4 };
         let mut world = World::new(policy(true, true, Standby::Keep), left);
         walk(&mut world, &draws);
         let text = serde_json::to_string(&world.core).unwrap();

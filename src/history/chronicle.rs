@@ -276,6 +276,7 @@ impl Chronicle {
             | Effect::Cancel { .. }
             | Effect::Start { .. }
             | Effect::Stop { .. }
+            | Effect::Drain { .. }
             | Effect::Refresh { .. }
             | Effect::Observe { .. }
             | Effect::Judge

@@ -129,6 +129,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
         | Effect::PrepareGeneration { .. }
         | Effect::Start { .. }
         | Effect::Stop { .. }
+        | Effect::Drain { .. }
         | Effect::Refresh { .. }
         | Effect::Carry(_)
         | Effect::Restore { .. }

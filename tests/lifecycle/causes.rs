@@ -69,12 +69,18 @@ impl World {
                 if !process.ready && !process.asked_to_end {
                     causes.push(Cause::Ready(slot));
                 }
-                if self.left.exits > 0 && !process.asked_to_end {
+                if self.left.exits > 0 && (!process.asked_to_end || process.drains) {
                     causes.push(Cause::Exit(slot));
+                }
+                if fallible && process.drains {
+                    causes.push(Cause::CannotDrain(slot));
                 }
             }
             if self.stopping[slot.index()] {
-                causes.push(Cause::Stopped(slot));
+                causes.push(Cause::Stopped(slot, false));
+                if self.left.waits > 0 {
+                    causes.push(Cause::Stopped(slot, true));
+                }
             }
         }
         for timer in self.core.timers().keys() {

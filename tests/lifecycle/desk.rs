@@ -124,8 +124,16 @@ impl Desk {
         self.tell(Event::Validated { evolution: self.evolution(), report });
     }
 
-    /// Runs everything from a built candidate of this tree to its confirmation.
+    /// Runs everything from a built candidate of this tree to its confirmation, and to the stop of the version before.
     pub fn promoted(&mut self, tree: &str, generation: u64) {
+        self.confirmed(tree, generation);
+        let slot = self.core.active_slot().expect("something serves");
+        self.tell(Event::Stopped { slot: slot.other(), waiting: false });
+        assert_eq!(self.core.phase(), Phase::Steady);
+    }
+
+    /// From a built candidate of this tree to its confirmation.
+    pub fn confirmed(&mut self, tree: &str, generation: u64) {
         self.judged(Verdict::Pass);
         self.tell(Event::GenerationPrepared { store_path: path(tree), generation });
         let slot = self.core.active_slot().expect("something serves").other();
@@ -134,7 +142,6 @@ impl Desk {
         let plan = self.plan();
         self.tell(Event::Carried { plan, took_us: 1 });
         self.judge_says(Verdict::Pass);
-        self.tell(Event::Stopped { slot: slot.other() });
         assert_eq!(self.core.phase(), Phase::Steady);
     }
 

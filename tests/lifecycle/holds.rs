@@ -62,7 +62,7 @@ impl World {
         match self.core.slot(slot).run {
             Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
             Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
-            Run::Stopping => self.stopping[slot.index()],
+            Run::Stopping | Run::Draining => self.stopping[slot.index()],
             Run::Down => false,
         }
     }

@@ -56,7 +56,8 @@ impl World {
         let living = Slot::ALL.into_iter().filter_map(|slot| {
             let process = self.processes[slot.index()].as_ref()?;
             let store_path = Some(process.store_path.clone());
-            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
+            let drains = process.drains;
+            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains, store_path })
         });
         let facts = Facts {
             unfollowed: None,
@@ -71,6 +72,7 @@ impl World {
             roots: vec![],
             overlap,
         };
+        self.end_strays(false);
         let Verdict::Ahead { facts: found } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
         let adoption = adopt(&facts);
         let version = |store_path: &str| {
@@ -104,6 +106,7 @@ impl World {
             | Effect::Cancel { .. }
             | Effect::PrepareGeneration { .. }
             | Effect::Stop { .. }
+            | Effect::Drain { .. }
             | Effect::Refresh { .. }
             | Effect::Carry(_)
             | Effect::Observe { .. }

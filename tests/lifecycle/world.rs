@@ -33,6 +33,8 @@ pub struct Left {
     pub failures: u8,
     pub rechecks: u8,
     pub losses: u8,
+    /// Slots in whose queue connections still wait when their instance has exited.
+    pub waits: u8,
 }
 
 /// A slow effect that waits for its answer.
@@ -67,6 +69,8 @@ pub struct Process {
     pub store_path: String,
     pub ready: bool,
     pub asked_to_end: bool,
+    /// It only empties the queue of the slot.
+    pub drains: bool,
 }
 
 /// The lifecycle and everything around it.
@@ -124,7 +128,10 @@ pub enum Cause {
     Carried(bool),
     Ready(Slot),
     Exit(Slot),
-    Stopped(Slot),
+    /// The instance that was to drain the slot could not be started.
+    CannotDrain(Slot),
+    /// The instance exited as it was asked to; and whether connections still wait in the queue.
+    Stopped(Slot, bool),
     Due(Timer),
     Degrades,
     Ask(Request),
@@ -306,13 +313,18 @@ impl World {
             }
             Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
             Effect::Start { slot, version, .. } => self.start(slot, version),
-            Effect::Stop { slot } => {
+            Effect::Stop { slot, drain } => {
+                let gets_connections = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
+                if drain == gets_connections {
+                    self.broken.push("a stop does not say whether new connections come to its slot");
+                }
                 if let Some(process) = &mut self.processes[slot.index()] {
                     process.asked_to_end = true;
                 }
                 self.stopping[slot.index()] = true;
                 true
             }
+            Effect::Drain { slot, version } => self.drain(slot, version),
             Effect::Refresh { .. } => true,
             Effect::Carry(plan) => {
                 self.plan = Some(plan);
@@ -363,9 +375,24 @@ impl World {
         if self.processes[slot.index()].is_some() {
             self.broken.push("I5: a second process is started in a slot");
         }
-        let process = Process { store_path: version.store_path, ready: false, asked_to_end: false };
+        let process = Process { store_path: version.store_path, ready: false, asked_to_end: false, drains: false };
         self.processes[slot.index()] = Some(process);
         self.stopping[slot.index()] = false;
+        true
+    }
+
+    fn drain(&mut self, slot: Slot, version: Version) -> bool {
+        if self.core.active().is_none_or(|active| active.version != version) {
+            self.broken.push("a queue is emptied by another version than Active");
+        }
+        if self.core.routing().is_none_or(|routing| routing.share_ppm(slot) > 0) {
+            self.broken.push("a queue is emptied to which new connections come");
+        }
+        self.start(slot, version);
+        if let Some(process) = &mut self.processes[slot.index()] {
+            (process.asked_to_end, process.drains) = (true, true);
+        }
+        self.stopping[slot.index()] = true;
         true
     }
 
@@ -447,13 +474,22 @@ impl World {
             }
             Cause::Exit(slot) => {
                 self.left.exits -= 1;
-                self.processes[slot.index()] = None;
+                if self.processes[slot.index()].take().is_some_and(|process| process.drains) {
+                    self.stopping[slot.index()] = false;
+                }
                 Event::Exited { slot, exit: "exit code 2".into(), ran_ms: 0 }
             }
-            Cause::Stopped(slot) => {
+            Cause::CannotDrain(slot) => {
+                self.left.failures -= 1;
                 self.processes[slot.index()] = None;
                 self.stopping[slot.index()] = false;
-                Event::Stopped { slot }
+                Event::StartFailed { slot, reason: "memory".into() }
+            }
+            Cause::Stopped(slot, waiting) => {
+                self.left.waits -= u8::from(waiting);
+                self.processes[slot.index()] = None;
+                self.stopping[slot.index()] = false;
+                Event::Stopped { slot, waiting }
             }
             Cause::Due(timer) => {
                 if timer == Timer::Recheck {
@@ -552,19 +588,29 @@ impl World {
             Phase::RollingBack { .. } => had,
             _ => had.max(self.candidate_share(self.core.routing())),
         };
-        if reboot {
-            self.processes = [None, None];
-        }
+        self.end_strays(reboot);
         self.stopping = [false; 2];
-        let running = |process: &Option<Process>| {
-            process.as_ref().map(|it| Running { store_path: it.store_path.clone(), ready: it.ready })
-        };
-        let running = [running(&self.processes[0]), running(&self.processes[1])];
+        let running = self.running();
         self.take(Event::Recovered { running, rebooted: reboot }, usize::MAX);
         let trial = matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. });
         if trial && self.candidate_share(self.routing) > before {
             self.broken.push("I5: a candidate has more traffic after a crash");
         }
+    }
+
+    /// What does not outlive a supervisor: all with the machine itself, else what only empties a queue.
+    pub fn end_strays(&mut self, reboot: bool) {
+        for process in &mut self.processes {
+            if reboot || process.as_ref().is_some_and(|process| process.drains) {
+                *process = None;
+            }
+        }
+    }
+
+    /// What another supervisor finds.
+    pub fn running(&self) -> [Option<Running>; 2] {
+        let found = |process: &Process| Running { store_path: process.store_path.clone(), ready: process.ready };
+        self.processes.each_ref().map(|process| process.as_ref().map(found))
     }
 
     fn candidate_share(&self, routing: Option<Routing>) -> u32 {
