@@ -1,4 +1,4 @@
-//! The chronicle says of any journal what the core itself knows, although it replays nothing.
+//! For any journal the chronicle reports the same facts as the core, although it replays nothing.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -15,19 +15,19 @@ use rei::journal::Record;
 use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose every event is told to a chronicle as well.
-struct Told {
+/// A world whose events also go to a chronicle.
+struct Recorded {
     world: World,
     chronicle: Chronicle,
     seq: u64,
-    /// The state that the journal begins with, and its records in the words of another rei.
+    /// The state at the start of the journal, and its records with the reasons of another version of rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// Ids of the evolutions that ended, with those that a core began.
+    /// The ids of the ended evolutions, and of the started ones.
     begun: Vec<String>,
 }
 
-impl Told {
+impl Recorded {
     fn tell(&mut self, event: &Event) {
         let effects = self.world.core.clone().step(NOW, event.clone());
         let body = Entry { event: event.clone(), effects };
@@ -45,12 +45,12 @@ impl Told {
     fn crashes(&mut self, reboot: bool) {
         self.world.end_strays(reboot);
         let running = self.world.running();
-        // What the world tells its core, told here first: both are made from the same processes.
+        // The world sends its core this event; it is recorded here first. Both come from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
+    /// The journal is removed; only the records of the next supervisor remain.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
@@ -80,7 +80,7 @@ impl Told {
     }
 }
 
-/// The same record by a rei that gives other reasons for its decisions, and stores more than this one knows.
+/// The same record by a version of rei with other reasons, and with more fields than this version knows.
 fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
     for effect in stored["effects"].as_array_mut().unwrap() {
@@ -97,7 +97,7 @@ fn capital(word: &str) -> String {
     first.to_uppercase() + rest
 }
 
-/// What happens next by this number: mostly what should, so that walks come far, and now and then anything.
+/// The next cause for this number: mostly the expected one, so that walks get far, and sometimes any other.
 fn cause(world: &World, draw: u16) -> Option<Cause> {
     let mut causes = world.causes();
     let is_fault = |cause: &Cause| {
@@ -115,7 +115,7 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
 }
 
 #[test]
-fn the_chronicle_knows_what_the_core_knows() {
+fn the_chronicle_agrees_with_the_core() {
     let seen = RefCell::new(BTreeSet::new());
     let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
@@ -135,7 +135,7 @@ fn the_chronicle_knows_what_the_core_knows() {
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let since = world.core.clone();
         let mut told =
-            Told { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
+            Recorded { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
         for draw in draws {
             let Some(cause) = cause(&told.world, draw) else { break };
             let crash = told.world.left.crashes > 0 && draw % 31 == 0;
@@ -151,12 +151,12 @@ fn the_chronicle_knows_what_the_core_knows() {
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
-        // No decision depends on words, in any phase.
+        // No decision depends on reasons, in any phase.
         let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
         let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
         prop_assert_eq!(&replayed.state, &told.world.core);
-        // Every evolution that was ever under way is in the history, and none twice.
+        // Every evolution that ever ran is in the history exactly once.
         let mut listed: Vec<String> = told.chronicle.history().into_iter().map(|entry| entry.id).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
@@ -167,7 +167,7 @@ fn the_chronicle_knows_what_the_core_knows() {
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks have been everywhere; otherwise they show little.
+    // The walks must reach every phase; otherwise they prove little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -187,11 +187,11 @@ fn the_chronicle_knows_what_the_core_knows() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
     }
 }
 
-/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
+/// A supervisor's journal: a first version that crashes once, then its repair.
 mod story {
     use std::path::Path;
     use std::process::Command;
@@ -204,13 +204,13 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Teller {
+    struct Supervisor {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Teller {
+    impl Supervisor {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
@@ -237,7 +237,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);
@@ -284,7 +284,7 @@ mod story {
     }
 
     #[test]
-    fn the_memory_outlives_the_supervisor() {
+    fn the_history_is_readable_without_a_supervisor() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         std::fs::create_dir_all(state.join("objects")).unwrap();

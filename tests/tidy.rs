@@ -70,7 +70,7 @@ const PURE: &[&str] = &[
     "service/reconcile.rs",
 ];
 
-/// Code that carries decisions out. It gets effects and facts, and never the state that they come from.
+/// Code that executes decisions. It gets effects and facts, and never the state of the lifecycle.
 const EXECUTES: &[&str] = &[
     "service/executor.rs",
     "service/instances/",
@@ -326,7 +326,7 @@ fn pure_code_has_no_clock_no_input_and_no_randomness() {
 }
 
 #[test]
-fn what_executes_a_decision_does_not_see_the_state() {
+fn code_that_executes_decisions_does_not_see_the_state() {
     let files = files();
     let mut findings = Vec::new();
     for part in EXECUTES {
@@ -337,7 +337,7 @@ fn what_executes_a_decision_does_not_see_the_state() {
             findings.extend(named.map(|(n, _)| format!("{}:{n}", file.path)));
         }
     }
-    none("what executes a decision gets effects and facts, and never `Lifecycle`", findings);
+    none("code that executes decisions gets effects and facts, and never `Lifecycle`", findings);
 }
 
 /// Whether `line` contains `word`, and not only as a part of a longer name.
