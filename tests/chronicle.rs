@@ -29,8 +29,9 @@ struct Told {
 
 impl Told {
     fn tell(&mut self, event: &Event) {
-        let effects = self.world.core.clone().step(NOW, event.clone());
-        let body = Entry { event: event.clone(), effects };
+        let mut after = self.world.core.clone();
+        let effects = after.step(NOW, event.clone());
+        let body = Entry::new(event.clone(), effects, &after);
         self.seq += 1;
         self.journal.push(in_other_words(&body));
         self.chronicle.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
@@ -80,9 +81,11 @@ impl Told {
     }
 }
 
-/// The same record by a rei that gives other reasons for its decisions, and stores more than this one knows.
+/// The same record by a rei that gives other reasons for its decisions, has other phases, and stores more than this one
+/// knows.
 fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
+    stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
     for effect in stored["effects"].as_array_mut().unwrap() {
         if let Some(reason) = effect.get_mut("reason") {
             *reason = serde_json::json!({ "why": "in_other_words", "instead_of": reason.take() });
@@ -207,7 +210,7 @@ mod story {
             self.seconds += 1;
             let at = Timestamp::from_unix_ms(1_795_359_670_250 + self.seconds * 1000);
             let effects = self.core.step(at, event.clone());
-            self.journal.append(at, &Entry { event, effects: effects.clone() }).unwrap();
+            self.journal.append(at, &Entry::new(event, effects.clone(), &self.core)).unwrap();
             effects
         }
 
