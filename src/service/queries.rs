@@ -12,8 +12,8 @@ use super::sync::lock;
 use crate::history::chronicle::Chronicle;
 use crate::history::entry::Entry;
 use crate::interface::operations::{
-    self as seen, BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus,
-    OperationsError, QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
+    BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, OperationsError,
+    QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
 use crate::journal::{Reader, Record};
@@ -29,25 +29,6 @@ const JOURNAL_READERS_MAX: usize = 2;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
-
-impl From<Phase> for seen::Phase {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Empty => Self::Empty,
-            Phase::Installing => Self::Installing,
-            Phase::Steady => Self::Steady,
-            Phase::Diagnosing => Self::Diagnosing,
-            Phase::Building => Self::Building,
-            Phase::Validating => Self::Validating,
-            Phase::AwaitingApproval { .. } => Self::AwaitingApproval,
-            Phase::Canary { .. } => Self::Canary,
-            Phase::Promoting { .. } => Self::Promoting,
-            Phase::Observing { .. } => Self::Observing,
-            Phase::RollingBack { .. } => Self::RollingBack,
-            Phase::Held => Self::Held,
-        }
-    }
-}
 
 /// The state and its surroundings, to be read.
 #[derive(Clone, Copy)]
