@@ -8,7 +8,7 @@ use super::error::CommandError;
 use super::ui::Ui;
 use super::view::Look;
 use crate::config::Config;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::client::{ClientError, Operation, OperationsClient};
 use crate::journal::{self, Reader, Record};
@@ -60,16 +60,16 @@ pub(super) fn ask_or_remember<T>(
     }
 }
 
-/// Walks a chronicle through the whole journal.
+/// Takes a history through the whole journal.
 ///
 /// # Errors
 /// When the journal is damaged.
-pub(super) fn walk(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, CommandError> {
+pub(super) fn walk(paths: &Paths, mut history: History) -> Result<History, CommandError> {
     Reader::open(&paths.journal())?.records(1, |record: Record<Entry>| {
-        chronicle.take(&record);
+        history.take(&record);
         ControlFlow::Continue(())
     })?;
-    Ok(chronicle)
+    Ok(history)
 }
 
 /// How pages look now.

@@ -45,13 +45,17 @@ pub struct Stands {
 impl Stands {
     /// Where this state stands.
     pub fn of(core: &Lifecycle) -> Self {
-        let is_step = matches!(core.phase(), Phase::Canary { stage: CanaryStage::Share { .. } });
         Self {
             phase: core.phase(),
             evolution: core.evolution().map(|evolution| evolution.id.clone()),
-            share_ppm: core.routing().filter(|_| is_step).map(|routing| routing.other_ppm),
+            share_ppm: core.routing().filter(|_| is_canary_step(core.phase())).map(|routing| routing.other_ppm),
         }
     }
+}
+
+/// Whether the candidate has a share of the new connections.
+pub(super) const fn is_canary_step(phase: Phase) -> bool {
+    matches!(phase, Phase::Canary { stage: CanaryStage::Share { .. } })
 }
 
 /// Reads what is stored if this version knows it.

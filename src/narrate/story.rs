@@ -24,14 +24,11 @@ pub fn tell(of: &Event, effects: &[Effect], core: &Lifecycle) -> Told {
     let told = Told { event: event(of, &scene), effects: effects.iter().map(|it| effect(it, &scene)).collect() };
     // What ends the supervisor is its last word; once is enough.
     if effects.iter().any(|it| matches!(it, Effect::GiveUp { .. })) {
-        return Told {
-            event: told.event.as_detail(),
-            effects: told.effects.into_iter().map(Words::as_detail).collect(),
-        };
+        return Told { event: told.event.lowered(), effects: told.effects.into_iter().map(Words::lowered).collect() };
     }
     // A record of an evolution's end tells why itself.
     if effects.iter().any(ends_evolution) {
-        return Told { event: told.event.as_detail(), ..told };
+        return Told { event: told.event.lowered(), ..told };
     }
     told
 }

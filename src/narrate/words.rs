@@ -60,8 +60,8 @@ impl Words {
         Self { kind, level, sentence, detail: None }
     }
 
-    /// The same, for a person who looks closely only.
-    pub(super) fn as_detail(self) -> Self {
+    /// The same, but only for one who looks closely.
+    pub(super) fn lowered(self) -> Self {
         Self { level: Level::Detail, ..self }
     }
 
