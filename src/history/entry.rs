@@ -64,18 +64,18 @@ fn if_known<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<Stands>, D::E
     Ok(stored.and_then(|stored| serde_json::from_value(stored).ok()))
 }
 
-/// What of an effect an error shows, in characters: its name and its first fields.
+/// How much of an effect an error shows, in characters: its name and its first fields.
 const EFFECT_CHARS_MAX: usize = 300;
 
-/// A record whose decisions are not those that this program makes.
+/// A record whose decisions differ from those that this program makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record {seq} holds a decision that this rei does not make: {recorded}, not {made}")]
 pub struct Divergence {
     /// The record.
     pub seq: u64,
-    /// The first effect that differs, as it is recorded, in JSON; `nothing` if there is none.
+    /// The recorded effect at the first difference, in JSON; `nothing` if there is none.
     pub recorded: String,
-    /// The effect that this program gives in its place, in JSON; `nothing` if there is none.
+    /// The effect that this program gives there, in JSON; `nothing` if there is none.
     pub made: String,
 }
 
@@ -88,8 +88,8 @@ pub struct Replayed {
     pub divergence: Option<Divergence>,
 }
 
-/// Rebuilds the state from records that follow `state`, up to the first whose decisions are not those that the core makes
-/// today. Decisions are compared, not words: see [`Effect::decides_as`].
+/// Rebuilds the state from the records that follow `state`. It stops before the first record whose decisions are not those
+/// of today's core. Decisions are compared, words are not: see [`Effect::decides_as`].
 pub fn replay<'a>(mut state: Lifecycle, records: impl IntoIterator<Item = (u64, Timestamp, &'a Entry)>) -> Replayed {
     for (seq, at, entry) in records {
         let mut next = state.clone();
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((found.seq, &*found.recorded, &*found.made), (7, "nothing", r#"{"effect":"judge"}"#));
     }
 
-    /// The journal of a rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
+    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
     /// written by `rei demo`.
     fn of_694bbea(with_snapshot: bool) -> (tempfile::TempDir, Opened<Entry, Lifecycle>) {
         let (fixture, copy) = (
@@ -205,7 +205,7 @@ mod tests {
         let (_directory, opened) = of_694bbea(false);
         let records = opened.records.iter().map(|record| (record.seq, record.at, &record.body));
         let Replayed { state, divergence } = replay(Lifecycle::default(), records);
-        // Every word up to here is another one today. The first canary is where the decisions part: it had no deadline.
+        // Up to here, only words differ. The first canary is where the decisions differ: it had no deadline.
         let divergence = divergence.unwrap();
         assert_eq!((divergence.seq, opened.records.len()), (32, 67));
         assert!(divergence.recorded.contains("judges the canary at 20 %"), "{divergence}");
