@@ -1,4 +1,5 @@
-//! For any journal the chronicle reports the same facts as the core, although it replays nothing.
+//! The history says of any journal what the core itself knows, although it replays nothing: for entries that say where
+//! the lifecycle stands, and for those of earlier formats, which do not.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -9,31 +10,46 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rei::history::chronicle::Chronicle;
-use rei::history::entry::{Entry, replay};
+use rei::history::History;
+use rei::history::entry::{Entry, Stands, replay};
+use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose events also go to a chronicle.
-struct Recorded {
+/// A world whose every event is told to three histories as well: one reads what each entry says of the lifecycle, one
+/// reads entries that do not say it, and one reads some of both kinds.
+struct Told {
     world: World,
-    chronicle: Chronicle,
+    histories: [History; 3],
+    /// Which entries do not say it in the third history: a bit for each, again and again.
+    unsaid: u64,
     seq: u64,
-    /// The state at the start of the journal, and its records with the reasons of another version of rei.
+    /// The state that the journal begins with, and its records in the words of another rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// The ids of the ended evolutions, and of the started ones.
+    /// Ids of the evolutions that a core began, in their order.
     begun: Vec<String>,
 }
 
-impl Recorded {
+impl Told {
+    fn new(world: World, unsaid: u64) -> Self {
+        let since = world.core.clone();
+        Self { world, histories: histories(), unsaid, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
+    }
+
     fn tell(&mut self, event: &Event) {
-        let effects = self.world.core.clone().step(NOW, event.clone());
-        let body = Entry { event: event.clone(), effects };
+        let mut after = self.world.core.clone();
+        let effects = after.step(NOW, event.clone());
+        let said = Entry::new(event.clone(), effects, &after);
+        let unsaid = Entry { stands: None, ..said.clone() };
         self.seq += 1;
-        self.journal.push(in_other_words(&body));
-        self.chronicle.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
+        self.journal.push(in_other_words(&said));
+        let third = if self.unsaid >> (self.seq % 64) & 1 == 0 { said.clone() } else { unsaid.clone() };
+        for (history, body) in self.histories.iter_mut().zip([said, unsaid, third]) {
+            history.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
+        }
     }
 
     fn happens(&mut self, cause: Cause, carried: usize) {
@@ -43,18 +59,18 @@ impl Recorded {
     }
 
     fn crashes(&mut self, reboot: bool) {
-        self.world.end_strays(reboot);
-        let running = self.world.running();
-        // The world sends its core this event; it is recorded here first. Both come from the same processes.
+        let processes = if reboot { [None, None] } else { self.world.processes.clone() };
+        let running = processes.map(|it| it.map(|it| Running { store_path: it.store_path, ready: it.ready }));
+        // What the world tells its core, told here first: both are made from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; only the records of the next supervisor remain.
+    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
-        (self.chronicle, self.seq, self.begun) = (Chronicle::last(1000), 0, Vec::new());
+        (self.histories, self.seq, self.begun) = (histories(), 0, Vec::new());
         (self.since, self.journal) = (self.world.core.clone(), Vec::new());
         for event in [held, Event::Configured { policy }] {
             self.tell(&event);
@@ -63,26 +79,42 @@ impl Recorded {
     }
 
     fn agrees(&mut self, after: &str) -> Result<(), TestCaseError> {
-        let (core, told) = (&self.world.core, &self.chronicle);
-        let phase = serde_json::to_value(told.phase()).unwrap();
-        let name: String = phase.as_str().unwrap().split('_').map(capital).collect();
-        prop_assert_eq!(name, core.phase().name(), "after {}", after);
-        let id = core.evolution().map(|evolution| evolution.id.clone());
-        prop_assert_eq!(told.evolution(), id.as_ref(), "after {}", after);
-        if let Some(id) = id.filter(|id| self.begun.last() != Some(&id.0)) {
-            self.begun.push(id.0);
-        }
+        let core = &self.world.core;
+        let stands = Stands::of(core);
+        prop_assert_eq!(self.histories[0].stands(), &stands, "after {}", after);
         let open = |incident: &rei::lifecycle::OpenIncident| (incident.id.clone(), incident.occurrences);
         let known: Vec<_> = core.incidents().values().map(open).collect();
-        let read: Vec<_> = told.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
-        prop_assert_eq!(read, known, "after {}", after);
+        for history in &self.histories {
+            let read = history.stands();
+            prop_assert_eq!(read.phase.name(), core.phase().name(), "after {}", after);
+            prop_assert_eq!(&read.evolution, &stands.evolution, "after {}", after);
+            let incidents: Vec<_> = history.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
+            prop_assert_eq!(&incidents, &known, "after {}", after);
+            let under_way = history.under_way();
+            let id = under_way.as_ref().map(|it| it.entry.id.clone());
+            prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
+            // Its last step is the phase, and in a canary the share.
+            let Some(under_way) = under_way else { continue };
+            let step = under_way.steps.last().expect("an evolution has a step").name.clone();
+            let expected = narrate::step(stands.phase, stands.share_ppm);
+            prop_assert_eq!(step.split(':').next(), Some(&*expected), "after {}", after);
+        }
+        if let Some(EvolutionId(id)) = stands.evolution.filter(|id| self.begun.last() != Some(&id.0)) {
+            self.begun.push(id);
+        }
         Ok(())
     }
 }
 
-/// The same record by a version of rei with other reasons, and with more fields than this version knows.
+fn histories() -> [History; 3] {
+    std::array::from_fn(|_| History::last(1000))
+}
+
+/// The same record by a rei that gives other reasons for its decisions, has other phases, and stores more than this one
+/// knows.
 fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
+    stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
     for effect in stored["effects"].as_array_mut().unwrap() {
         if let Some(reason) = effect.get_mut("reason") {
             *reason = serde_json::json!({ "why": "in_other_words", "instead_of": reason.take() });
@@ -92,12 +124,7 @@ fn in_other_words(entry: &Entry) -> Entry {
     serde_json::from_value(stored).unwrap()
 }
 
-fn capital(word: &str) -> String {
-    let (first, rest) = word.split_at(1);
-    first.to_uppercase() + rest
-}
-
-/// The next cause for this number: mostly the expected one, so that walks get far, and sometimes any other.
+/// What happens next by this number: mostly what should, so that walks come far, and now and then anything.
 fn cause(world: &World, draw: u16) -> Option<Cause> {
     let mut causes = world.causes();
     let is_fault = |cause: &Cause| {
@@ -115,27 +142,16 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
 }
 
 #[test]
-fn the_chronicle_agrees_with_the_core() {
+fn the_history_knows_what_the_core_knows() {
     let seen = RefCell::new(BTreeSet::new());
-    let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
+    let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
-    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], draws)| {
-        let left = Left {
-            commits: 6,
-            findings: 6,
-            exits: 6,
-            crashes: 4,
-            requests: 6,
-            failures: 6,
-            rechecks: 20,
-            losses: 2,
-            waits: 4,
-        };
+    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], unsaid, draws)| {
+        let left =
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let since = world.core.clone();
-        let mut told =
-            Recorded { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
+        let mut told = Told::new(world, unsaid);
         for draw in draws {
             let Some(cause) = cause(&told.world, draw) else { break };
             let crash = told.world.left.crashes > 0 && draw % 31 == 0;
@@ -151,23 +167,28 @@ fn the_chronicle_agrees_with_the_core() {
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
-        // No decision depends on reasons, in any phase.
+        // No decision depends on words, in any phase.
         let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
         let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
         prop_assert_eq!(&replayed.state, &told.world.core);
-        // Every evolution that ever ran is in the history exactly once.
-        let mut listed: Vec<String> = told.chronicle.history().into_iter().map(|entry| entry.id).collect();
+        // Every evolution that was ever under way is in the history, and none twice.
+        let [named, others @ ..] = told.histories.map(|history| history.entries());
+        let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
         prop_assert!(told.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", told.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
+        // What entries do not say, changes nothing in it.
+        for other in others {
+            prop_assert_eq!(&other, &named);
+        }
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks must reach every phase; otherwise they prove little.
+    // The walks have been everywhere; otherwise they show little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -187,11 +208,11 @@ fn the_chronicle_agrees_with_the_core() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
     }
 }
 
-/// A supervisor's journal: a first version that crashes once, then its repair.
+/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
 mod story {
     use std::path::Path;
     use std::process::Command;
@@ -204,19 +225,19 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Supervisor {
+    struct Teller {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Supervisor {
+    impl Teller {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
             let at = Timestamp::from_unix_ms(1_795_359_670_250 + self.seconds * 1000);
             let effects = self.core.step(at, event.clone());
-            self.journal.append(at, &Entry { event, effects: effects.clone() }).unwrap();
+            self.journal.append(at, &Entry::new(event, effects.clone(), &self.core)).unwrap();
             effects
         }
 
@@ -237,7 +258,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);
