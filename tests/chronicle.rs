@@ -29,7 +29,12 @@ struct Told {
 
 impl Told {
     fn tell(&mut self, event: &Event) {
-        let effects = self.world.core.clone().step(NOW, event.clone());
+        let mut core = self.world.core.clone();
+        let effects = core.step(NOW, event.clone());
+        // As the supervisor does: what changes nothing is not recorded.
+        if effects.is_empty() && core == self.world.core {
+            return;
+        }
         let body = Entry { event: event.clone(), effects };
         self.seq += 1;
         self.journal.push(in_other_words(&body));
@@ -245,14 +250,15 @@ mod story {
         it.serves(Slot::A);
         it.tell(Event::Exited { slot: Slot::A, exit: "exit code 2".into(), ran_ms: 5 });
         it.serves(Slot::A);
-        it.tell(Event::Found(Finding {
+        let finding = Finding {
             class: IncidentClass::RuntimeFailure,
             cause: "crash".into(),
             severity: Severity::Critical,
             fingerprint: "sha256:f".into(),
             summary: "exit code 2: index out of bounds".into(),
             evolve: true,
-        }));
+        };
+        it.tell(Event::Found { slot: Some(Slot::A), finding });
         let evolution = EvolutionId::numbered(2);
         it.tell(Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() });
         it.tell(Event::StageReached { evolution: evolution.clone(), stage: "edit".into(), checkpoint: "{}".into() });

@@ -221,6 +221,10 @@ impl Case {
                 self.fail(format!("{} in the window", cause.word()));
             }
         }
+        // Garbage can be an accident. It fails the candidate as soon as it would ask for an evolution of Active.
+        if candidate.garbage_repeated.is_some_and(|when| when >= since) {
+            self.fail(format!("{}, repeatedly, in the window", Cause::InterfaceGarbage.word()));
+        }
         if candidate.detect_hang().verdict == Verdict::Fail {
             self.fail("the candidate hangs");
         }

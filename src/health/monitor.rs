@@ -70,6 +70,8 @@ pub struct Monitor {
     /// When each cause was last found, and how often.
     pub(super) seen: [(Option<Timestamp>, u64); CAUSES],
     last_crash: Option<(String, u64)>,
+    /// When garbage was found last that asks for an evolution.
+    pub(super) garbage_repeated: Option<Timestamp>,
 
     pub(super) samples: Samples,
     /// Latencies of this process, and since when they count.
@@ -124,6 +126,7 @@ impl Monitor {
             restarted_at: VecDeque::new(),
             seen: [(None, 0); CAUSES],
             last_crash: None,
+            garbage_repeated: None,
             samples: Samples::default(),
             measured: 0,
             warm_since: None,
@@ -235,6 +238,7 @@ impl Monitor {
             self.usage = None;
             self.own = None;
             self.warm_since = self.warm_since.map(|time| time.min(at));
+            self.garbage_repeated = self.garbage_repeated.map(|time| time.min(at));
             for time in self.restarted_at.iter_mut().chain(self.anomalies.iter_mut().map(|(time, _)| time)) {
                 *time = at.min(*time);
             }
@@ -380,6 +384,9 @@ impl Monitor {
         let occurrence = self.ledger.count_paced(self.now, &fingerprint, PACE_MS)?;
         let summary = format!("no valid message on the interface: {}", truncate(detail, TEXT_BYTES_MAX));
         let evolve = occurrence >= self.incidents.repeats.max(1);
+        if evolve {
+            self.garbage_repeated = Some(self.now);
+        }
         Some(self.finding(Cause::InterfaceGarbage, fingerprint, summary, occurrence, evolve))
     }
 

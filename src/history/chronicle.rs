@@ -136,9 +136,9 @@ impl Chronicle {
                 self.evolutions = self.evolutions.max(reality.numbered);
                 self.incidents.number_behind(reality.numbered);
             }
-            // What is wrong with a version under observation is its judgement, not an incident.
-            Event::Found(finding) if self.phase() == Phase::Observing && finding.evolve => {}
-            Event::Found(finding) => self.incidents.found(at, finding, self.active.as_ref()),
+            // In format 1.1 this ended the window. Later, what does not count is not recorded.
+            Event::Found { slot: None, finding } if self.phase() == Phase::Observing && finding.evolve => {}
+            Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
             Event::Carried { plan, took_us } => {
                 let Some(trip) = self.trip.as_mut().filter(|trip| trip.plan == Some(*plan)) else { return };
                 trip.note(format!("switched in {took_us} µs"));

@@ -10,7 +10,7 @@ pub fn event(of: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Recovered { .. } => ("phase", format!("taken over in phase {phase}")),
         Event::Held(reality) => ("decision", format!("nothing is decided: {}", reality.facts.join("; "))),
         Event::Followed { rev, .. } => ("phase", format!("the followed ref names {rev}")),
-        Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
+        Event::Found { finding, .. } => ("incident", format!("{}: {}", finding.cause, finding.summary)),
         Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
         Event::Diagnosed { context, .. } => ("phase", format!("context {context}")),
         Event::Aimed { rev, .. } => ("phase", format!("it is about commit {rev}")),

@@ -49,7 +49,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
             )),
             None => step(format!("the source is at commit {}", short(rev))),
         },
-        Event::Found(finding) => {
+        Event::Found { finding, .. } => {
             let open = core.incidents().get(&finding.fingerprint)?;
             let new = open.occurrences == 1;
             warning(format!("{} opened: {}: {}", open.id, finding.cause, finding.summary)).filter(|_| new)

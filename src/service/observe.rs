@@ -28,12 +28,10 @@ impl Shell {
     }
 
     fn found(&mut self, slot: Slot, findings: Vec<health::Finding>) {
-        // What is wrong with a candidate is told by its judgement, with what is wrong with standby nothing is done.
-        // While nothing can be written down, findings would pile up; what is wrong still then is found again.
-        if self.core.active_slot() == Some(slot) && self.stalled.is_none() {
-            for finding in findings {
-                self.pending.push_back(Event::Found(finding.into()));
-            }
+        // While the journal cannot be written, events wait in a queue, and findings would fill it without a bound.
+        if self.stalled.is_none() {
+            let event = |finding: health::Finding| Event::Found { slot: Some(slot), finding: finding.into() };
+            self.pending.extend(findings.into_iter().map(event));
         }
         self.judge_failure();
     }
