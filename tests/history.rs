@@ -42,6 +42,10 @@ impl Told {
     fn tell(&mut self, event: &Event) {
         let mut after = self.world.core.clone();
         let effects = after.step(NOW, event.clone());
+        // As the supervisor does: an event that changes nothing is not recorded.
+        if effects.is_empty() && after == self.world.core {
+            return;
+        }
         let said = Entry::new(event.clone(), effects, &after);
         let unsaid = Entry { stands: None, ..said.clone() };
         self.seq += 1;
@@ -147,8 +151,17 @@ fn the_history_knows_what_the_core_knows() {
     let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], unsaid, draws)| {
-        let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
+        let left = Left {
+            commits: 6,
+            findings: 6,
+            exits: 6,
+            waits: 4,
+            crashes: 4,
+            requests: 6,
+            failures: 6,
+            rechecks: 20,
+            losses: 2,
+        };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let mut told = Told::new(world, unsaid);
@@ -266,14 +279,15 @@ mod story {
         it.serves(Slot::A);
         it.tell(Event::Exited { slot: Slot::A, exit: "exit code 2".into(), ran_ms: 5 });
         it.serves(Slot::A);
-        it.tell(Event::Found(Finding {
+        let finding = Finding {
             class: IncidentClass::RuntimeFailure,
             cause: "crash".into(),
             severity: Severity::Critical,
             fingerprint: "sha256:f".into(),
             summary: "exit code 2: index out of bounds".into(),
             evolve: true,
-        }));
+        };
+        it.tell(Event::Found { slot: Some(Slot::A), finding });
         let evolution = EvolutionId::numbered(2);
         it.tell(Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() });
         it.tell(Event::StageReached { evolution: evolution.clone(), stage: "edit".into(), checkpoint: "{}".into() });
