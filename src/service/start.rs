@@ -109,8 +109,8 @@ async fn begin(
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(cut) = &opened.cut {
-        tracing::warn!("{cut}");
+    if let Some(torn_line) = &opened.torn_line {
+        tracing::warn!("{torn_line}");
     }
     let (since, state) = opened.snapshot.unwrap_or_default();
     let last = opened.records.last().map_or(state.phase_since(), |record| record.at);

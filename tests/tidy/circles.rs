@@ -21,7 +21,7 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ),
     ("cli/ui.rs", "cli/progress.rs", "a bar is drawn by who writes to the terminal, and is made by it"),
     (
-        "blueprint/actions/stand.rs",
+        "blueprint/actions/action_context.rs",
         "blueprint/actions/",
         "one place knows which action is which, and each is given the same",
     ),
