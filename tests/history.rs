@@ -214,7 +214,7 @@ fn the_history_knows_what_the_core_knows() {
 
 /// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
 mod story {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     use rei::history::entry::Entry;
@@ -304,8 +304,8 @@ mod story {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
-    #[test]
-    fn the_memory_outlives_the_supervisor() {
+    /// A directory with a rei.toml and a state directory below it.
+    fn home() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         std::fs::create_dir_all(state.join("objects")).unwrap();
@@ -314,14 +314,37 @@ mod story {
             state.display()
         );
         std::fs::write(directory.path().join("rei.toml"), text).unwrap();
+        (directory, state)
+    }
+
+    /// What the commands print there.
+    fn pages(directory: &Path, asked: &[&str]) -> String {
+        let page = |line: &&str| {
+            let args: Vec<&str> = line.split(' ').collect();
+            format!("$ rei {line}\n{}\n", rei(directory, &args))
+        };
+        asked.iter().map(page).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_memory_outlives_the_supervisor() {
+        let (directory, state) = home();
         write(&state);
         std::fs::write(state.join("objects/ctx_0001.json"), r#"{ "id": "ctx_0001", "digest": "sha256:c" }"#).unwrap();
         let asked = ["history", "show evo_0001", "show evo_0002", "show inc_0001", "show cand_0001", "show rec_0002"];
-        let asked = asked.into_iter().chain(["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"]);
-        let pages = asked.map(|line| {
-            let args: Vec<&str> = line.split(' ').collect();
-            format!("$ rei {line}\n{}\n", rei(directory.path(), &args))
-        });
-        insta::assert_snapshot!(pages.collect::<Vec<_>>().join("\n"));
+        let files = ["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &files].concat()));
+    }
+
+    /// Its entries do not say where the lifecycle stands. It was written by the rei of commit 694bbea.
+    #[test]
+    fn a_journal_of_format_1_0_is_shown() {
+        let (directory, state) = home();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/694bbea/000000000001.jsonl");
+        std::fs::create_dir(state.join("journal")).unwrap();
+        std::fs::copy(fixture, state.join("journal/000000000001.jsonl")).unwrap();
+        let asked = ["history", "show evo_0001", "show evo_0002", "show evo_0003", "show evo_0004"];
+        let objects = ["show inc_0001", "show cand_0002", "show rec_0002"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &objects].concat()));
     }
 }
