@@ -1,5 +1,5 @@
-//! The history says of any journal what the core itself knows, although it replays nothing: for entries that say where
-//! the lifecycle stands, and for those of earlier formats, which do not.
+//! For any journal the history reports the same facts as the core, although it replays nothing: for entries that say
+//! where the lifecycle stands, and for those of earlier formats, which do not.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -14,26 +14,26 @@ use rei::history::History;
 use rei::history::entry::{Entry, Stands, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose every event is told to three histories as well: one reads what each entry says of the lifecycle, one
-/// reads entries that do not say it, and one reads some of both kinds.
-struct Told {
+/// A world whose events also go to three histories. The entries of the first say where the lifecycle stands, those of the
+/// second do not, and those of the third sometimes do.
+struct Recorded {
     world: World,
     histories: [History; 3],
-    /// Which entries do not say it in the third history: a bit for each, again and again.
+    /// Which entries of the third history do not say it: one bit for each entry, and again from the first bit after 64 entries.
     unsaid: u64,
     seq: u64,
-    /// The state that the journal begins with, and its records in the words of another rei.
+    /// The state at the start of the journal, and its records with the reasons of another version of rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// Ids of the evolutions that a core began, in their order.
+    /// The ids of the evolutions that the core started, in their order.
     begun: Vec<String>,
 }
 
-impl Told {
+impl Recorded {
     fn new(world: World, unsaid: u64) -> Self {
         let since = world.core.clone();
         Self { world, histories: histories(), unsaid, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
@@ -59,14 +59,14 @@ impl Told {
     }
 
     fn crashes(&mut self, reboot: bool) {
-        let processes = if reboot { [None, None] } else { self.world.processes.clone() };
-        let running = processes.map(|it| it.map(|it| Running { store_path: it.store_path, ready: it.ready }));
-        // What the world tells its core, told here first: both are made from the same processes.
+        self.world.end_strays(reboot);
+        let running = self.world.running();
+        // The world sends its core this event; it is recorded here first. Both come from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
+    /// The journal is removed; only the records of the next supervisor remain.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
@@ -110,8 +110,7 @@ fn histories() -> [History; 3] {
     std::array::from_fn(|_| History::last(1000))
 }
 
-/// The same record by a rei that gives other reasons for its decisions, has other phases, and stores more than this one
-/// knows.
+/// The same record by a version of rei with other reasons and phases, and with more fields than this version knows.
 fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
     stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
@@ -124,7 +123,7 @@ fn in_other_words(entry: &Entry) -> Entry {
     serde_json::from_value(stored).unwrap()
 }
 
-/// What happens next by this number: mostly what should, so that walks come far, and now and then anything.
+/// The next cause for this number: mostly the expected one, so that walks get far, and sometimes any other.
 fn cause(world: &World, draw: u16) -> Option<Cause> {
     let mut causes = world.causes();
     let is_fault = |cause: &Cause| {
@@ -142,16 +141,25 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
 }
 
 #[test]
-fn the_history_knows_what_the_core_knows() {
+fn the_history_agrees_with_the_core() {
     let seen = RefCell::new(BTreeSet::new());
     let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], unsaid, draws)| {
-        let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 6, failures: 6, rechecks: 20, losses: 2 };
+        let left = Left {
+            commits: 6,
+            findings: 6,
+            exits: 6,
+            crashes: 4,
+            requests: 6,
+            failures: 6,
+            rechecks: 20,
+            losses: 2,
+            waits: 4,
+        };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut told = Told::new(world, unsaid);
+        let mut told = Recorded::new(world, unsaid);
         for draw in draws {
             let Some(cause) = cause(&told.world, draw) else { break };
             let crash = told.world.left.crashes > 0 && draw % 31 == 0;
@@ -167,12 +175,12 @@ fn the_history_knows_what_the_core_knows() {
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
-        // No decision depends on words, in any phase.
+        // No decision depends on reasons, in any phase.
         let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
         let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
         prop_assert_eq!(&replayed.state, &told.world.core);
-        // Every evolution that was ever under way is in the history, and none twice.
+        // Every evolution that ever ran is in the history exactly once.
         let [named, others @ ..] = told.histories.map(|history| history.entries());
         let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
@@ -181,14 +189,14 @@ fn the_history_knows_what_the_core_knows() {
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
-        // What entries do not say, changes nothing in it.
+        // The history is the same if entries do not say where the lifecycle stands.
         for other in others {
             prop_assert_eq!(&other, &named);
         }
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks have been everywhere; otherwise they show little.
+    // The walks must reach every phase; otherwise they prove little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -208,11 +216,11 @@ fn the_history_knows_what_the_core_knows() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
     }
 }
 
-/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
+/// A supervisor's journal: a first version that crashes once, then its repair.
 mod story {
     use std::path::{Path, PathBuf};
     use std::process::Command;
@@ -225,13 +233,13 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Teller {
+    struct Supervisor {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Teller {
+    impl Supervisor {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
@@ -258,7 +266,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);
@@ -327,7 +335,7 @@ mod story {
     }
 
     #[test]
-    fn the_memory_outlives_the_supervisor() {
+    fn the_history_is_readable_without_a_supervisor() {
         let (directory, state) = home();
         write(&state);
         std::fs::write(state.join("objects/ctx_0001.json"), r#"{ "id": "ctx_0001", "digest": "sha256:c" }"#).unwrap();

@@ -70,6 +70,17 @@ const PURE: &[&str] = &[
     "service/reconcile.rs",
 ];
 
+/// Code that executes decisions. It gets effects and facts, and never the state of the lifecycle.
+const EXECUTES: &[&str] = &[
+    "service/executor.rs",
+    "service/instances/",
+    "service/jobs/",
+    "service/listeners.rs",
+    "service/monitors.rs",
+    "service/fdstore.rs",
+    "service/log_reader.rs",
+];
+
 /// Names that pure code must not use. Hash maps are in the list because their order is random. Address types are plain data, so
 /// they are allowed.
 const IMPURE: &[&str] = &[
@@ -312,6 +323,21 @@ fn pure_code_has_no_clock_no_input_and_no_randomness() {
         assert!(seen, "there is no src/{pure} any more");
     }
     none("pure code gets facts and time as arguments", findings);
+}
+
+#[test]
+fn code_that_executes_decisions_does_not_see_the_state() {
+    let files = files();
+    let mut findings = Vec::new();
+    for part in EXECUTES {
+        let of_part = |file: &&File| file.is_rust() && file.path.starts_with(&format!("src/{part}"));
+        assert!(files.iter().any(|file| of_part(&file)), "there is no src/{part} any more");
+        for file in files.iter().filter(of_part) {
+            let named = file.code().into_iter().filter(|(_, line)| has_word(line, "Lifecycle"));
+            findings.extend(named.map(|(n, _)| format!("{}:{n}", file.path)));
+        }
+    }
+    none("code that executes decisions gets effects and facts, and never `Lifecycle`", findings);
 }
 
 /// Whether `line` contains `word`, and not only as a part of a longer name.

@@ -222,6 +222,7 @@ impl History {
             | Effect::Cancel { .. }
             | Effect::Start { .. }
             | Effect::Stop { .. }
+            | Effect::Drain { .. }
             | Effect::Refresh { .. }
             | Effect::Observe { .. }
             | Effect::Judge

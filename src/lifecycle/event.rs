@@ -164,10 +164,14 @@ pub enum Event {
         /// How long it had run, in milliseconds.
         ran_ms: u64,
     },
-    /// The instance in a slot ended as it was asked, and its queue is empty.
+    /// The instance in a slot exited as it was asked to, or no instance was there to be asked.
     Stopped {
         /// The slot.
         slot: Slot,
+        /// Whether connections still wait in the queue of the slot. A journal of format 1.1 does not say it: there the
+        /// slot was drained before this event.
+        #[serde(default)]
+        waiting: bool,
     },
     /// Every step of a plan is done.
     Carried {

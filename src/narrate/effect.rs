@@ -33,7 +33,13 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
         Effect::Start { slot, version, role } => {
             detail(Kind::Instance, format!("slot {slot}: starting {} as {}", version.store_path, terms::role(*role)))
         }
-        Effect::Stop { slot } => detail(Kind::Instance, format!("slot {slot}: stopping")),
+        Effect::Stop { slot, drain: false } => detail(Kind::Instance, format!("slot {slot}: stopping")),
+        Effect::Stop { slot, drain: true } => {
+            detail(Kind::Instance, format!("slot {slot}: stopping, after its queue is empty"))
+        }
+        Effect::Drain { slot, version } => {
+            detail(Kind::Instance, format!("slot {slot}: {} empties the queue that is left", version.store_path))
+        }
         Effect::Refresh { slot, version } => {
             detail(Kind::Instance, format!("slot {slot}: a fresh instance of {}", version.store_path))
         }

@@ -91,7 +91,10 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
         Event::Exited { slot, exit, ran_ms } => {
             detail(Kind::Instance, format!("slot {slot}: ended after {ran_ms} ms: {exit}"))
         }
-        Event::Stopped { slot } => detail(Kind::Instance, format!("slot {slot}: stopped")),
+        Event::Stopped { slot, waiting: false } => detail(Kind::Instance, format!("slot {slot}: stopped")),
+        Event::Stopped { slot, waiting: true } => {
+            detail(Kind::Instance, format!("slot {slot}: stopped, and connections wait in its queue"))
+        }
         Event::Carried { took_us, .. } => {
             let said = format!("switched in {took_us} µs");
             detail(Kind::Decision, scene.of_evolution(&said)).with(said)

@@ -122,7 +122,12 @@ impl Executor {
                 self.begin(&id, jobs::prepare_generation(self.tools.clone(), store_path, current));
             }
             Effect::Start { slot, version, role: _ } => self.start(slot, &version, decision.seq, queue),
-            Effect::Stop { slot } => self.stop(slot, decision.facts.has_traffic(slot), queue),
+            Effect::Stop { slot, drain } => {
+                if !self.instances.stop(slot, drain) {
+                    queue.push_back(self.stopped(slot));
+                }
+            }
+            Effect::Drain { slot, version } => self.drain(slot, &version, decision.seq, queue),
             Effect::Refresh { slot, version } => {
                 self.instances.retire(slot);
                 self.start(slot, &version, decision.seq, queue);
@@ -205,21 +210,22 @@ impl Executor {
         });
     }
 
-    fn stop(&mut self, slot: Slot, has_traffic: bool, queue: &mut Queue) {
-        // While new connections come to a queue, it has no end.
-        if !self.instances.stop(slot, !has_traffic) {
-            queue.push_back(Event::Stopped { slot });
-        }
+    /// The instance of a slot has exited, or there was none.
+    pub fn stopped(&mut self, slot: Slot) -> Event {
+        self.instances.remove(slot);
+        Event::Stopped { slot, waiting: self.listeners.are_waiting(slot) }
     }
 
-    /// An instance of a version takes the place of one that has stopped, until the queue of the slot is empty.
-    pub fn drain(&mut self, slot: Slot, store_path: &str, seq: u64) -> bool {
+    /// Starts an instance that empties the queue of a slot and then exits.
+    fn drain(&mut self, slot: Slot, version: &Version, seq: u64, queue: &mut Queue) {
         let id = format!("{}{DRAINS}", self.tools.paths.instance_id(seq, slot));
-        match self.with(slot, store_path, |instances, context| instances.start(context, id, None)) {
-            Ok(_) => self.instances.stop(slot, true),
+        match self.with(slot, &version.store_path, |instances, context| instances.start(context, id, None)) {
+            Ok(_) => {
+                self.instances.stop(slot, true);
+            }
             Err(reason) => {
                 tracing::error!(%slot, reason, "connections wait in a queue and cannot be served");
-                false
+                queue.push_back(Event::StartFailed { slot, reason });
             }
         }
     }
@@ -354,7 +360,7 @@ impl Executor {
     /// A new keeper is there, or is not. What the old one held is held here as well.
     pub fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
         let Some(pid) = self.store.replace(started, self.tools.paths.keeper(), &self.inputs) else { return };
-        self.instances.trees().spare(pid);
+        self.instances.trees().exclude(pid);
         self.listeners.store_all(&self.store.shared);
         self.instances.store_all(&self.store.shared);
         tracing::info!("a new keeper has the listeners");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::interface::types::{EvolutionId, IncidentId, Version};
-use crate::lifecycle::{Lifecycle, OpenIncident, Quarantined, Routing, Slot, Tried};
+use crate::lifecycle::{Lifecycle, OpenIncident, Quarantined, Slot, Tried};
 use crate::narrate;
 use crate::time::Timestamp;
 
@@ -16,8 +16,6 @@ pub struct Facts {
     pub active_slot: Option<Slot>,
     /// Active's generation of the profile, if it has one.
     pub generation: Option<u64>,
-    /// Where new connections go.
-    pub routing: Option<Routing>,
     /// The id of the evolution under way.
     pub evolution: Option<EvolutionId>,
     /// The incident that the evolution repairs.
@@ -46,7 +44,6 @@ impl Facts {
             active: core.active().map(|active| active.version.clone()),
             active_slot: core.active_slot(),
             generation: core.active().map(|active| active.generation).filter(|generation| *generation > 0),
-            routing: core.routing(),
             evolution: current.map(|current| current.id.clone()),
             incident: incident_id.as_ref().and_then(|id| open(core, id)),
             incident_id,
@@ -56,13 +53,6 @@ impl Facts {
             refused_before: refused.map(|(id, why)| (id, narrate::reason(&why))).collect(),
             quarantine: core.quarantine().iter().map(|it| (it.tree.clone(), quarantined(it))).collect(),
         }
-    }
-}
-
-impl Facts {
-    /// Whether new connections come to a slot.
-    pub fn has_traffic(&self, slot: Slot) -> bool {
-        self.routing.is_some_and(|routing| routing.share_ppm(slot) > 0)
     }
 }
 

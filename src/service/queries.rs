@@ -140,7 +140,7 @@ impl View<'_> {
                 Run::Ready if share > 0 => InstanceState::Serving,
                 Run::Ready => InstanceState::Standby,
                 Run::Backoff => InstanceState::Backoff,
-                Run::Stopping => InstanceState::Stopping,
+                Run::Stopping | Run::Draining => InstanceState::Stopping,
             },
             started_at: uptime_ms.map(|ms| Timestamp::from_unix_ms(self.clock.now().as_unix_ms().saturating_sub(ms))),
             usage: ProcessUsage {

@@ -222,7 +222,18 @@ impl Service {
         if effects.is_empty() {
             return;
         }
-        let decision = Decision { seq, at, facts: Facts::of(&self.core) };
+        let is_job = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Diagnose { .. }
+                    | Effect::Build { .. }
+                    | Effect::Validate { .. }
+                    | Effect::PrepareGeneration { .. }
+            )
+        };
+        // Nobody's restart waits for facts that no job asks for.
+        let facts = if effects.iter().any(is_job) { Facts::of(&self.core) } else { Facts::default() };
+        let decision = Decision { seq, at, facts };
         for effect in effects {
             match (effect, started.take()) {
                 (Effect::Start { slot, .. }, Some(made)) => {
@@ -291,31 +302,18 @@ impl Service {
             }
             InstanceEvent::NotYet(detail) => self.executor.instances.reports.is_not_ready(slot, detail),
             InstanceEvent::Exited(exit, ran_ms) => self.on_exited(slot, &exit, ran_ms),
-            InstanceEvent::Stopped => self.on_stopped(slot),
-        }
-    }
-
-    /// An instance ended as it was asked, or there was none. Connections that still wait in the slot's queue are served by an
-    /// instance of Active before the slot is given up.
-    fn on_stopped(&mut self, slot: Slot) {
-        let was_drainer = self.executor.instances.drains(slot);
-        self.executor.instances.remove(slot);
-        let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
-        let has_traffic = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
-        let waiting = overlap && !was_drainer && !has_traffic && self.executor.listeners.are_waiting(slot);
-        let active = self.core.active().map(|active| active.version.store_path.clone()).filter(|_| waiting);
-        if !active.is_some_and(|active| self.executor.drain(slot, &active, self.ledger.last_seq())) {
-            self.queue.push_back(Event::Stopped { slot });
+            InstanceEvent::Stopped => {
+                let stopped = self.executor.stopped(slot);
+                self.queue.push_back(stopped);
+            }
         }
     }
 
     fn on_exited(&mut self, slot: Slot, exit: &Exit, ran_ms: u64) {
-        if self.executor.instances.drains(slot) {
-            self.on_stopped(slot);
-            return;
+        if !self.executor.instances.drains(slot) {
+            self.executor.last_exit = Some(exit.to_string());
         }
         self.executor.instances.remove(slot);
-        self.executor.last_exit = Some(exit.to_string());
         self.queue.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }
 

@@ -1,46 +1,46 @@
-//! How the story is told: one line a fact, with the time since the beginning.
+//! Prints the story: one line for each fact, with the time since the start.
 
 use std::io;
 use std::time::Instant;
 
-/// What a part of a line is, which decides how it looks.
+/// The kind of a part of a line; it decides the style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The head of an act.
     Heading,
-    /// Of less weight.
+    /// Less important text.
     Faint,
-    /// The mark of what went as it should.
+    /// The mark of a good fact.
     Good,
-    /// The mark of what is bad.
+    /// The mark of a bad fact.
     Bad,
-    /// What an operator types.
+    /// A command that an operator types.
     Typed,
 }
 
-/// Where the story is written.
+/// The output of the story.
 pub trait Page {
     /// Writes one line, or several.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     fn line(&mut self, text: &str) -> io::Result<()>;
 
-    /// A part of a line in its look.
+    /// A part of a line in its style.
     fn paint(&self, part: Part, text: &str) -> String;
 }
 
-/// Columns of a rule across the page.
+/// The width of a horizontal line, in columns.
 const RULE: usize = 78;
 
-/// Tells the story on a terminal or in a log, line by line.
-pub struct Teller<'p> {
+/// Prints the story on a terminal or in a log, line by line.
+pub struct Narrator<'p> {
     page: &'p mut dyn Page,
     begun: Instant,
 }
 
-impl<'p> Teller<'p> {
-    /// Begins now.
+impl<'p> Narrator<'p> {
+    /// A narrator whose times start now.
     pub fn new(page: &'p mut dyn Page) -> Self {
         Self { page, begun: Instant::now() }
     }
@@ -49,52 +49,52 @@ impl<'p> Teller<'p> {
         self.page.paint(part, text)
     }
 
-    /// The head of an act, or of the whole.
+    /// Prints the title of an act, or of the whole story.
     ///
     /// # Errors
-    /// When the output cannot be written; so with every other method.
+    /// If the output cannot be written; the same holds for every other method.
     pub fn head(&mut self, title: &str) -> io::Result<()> {
         let rule = "─".repeat(RULE.saturating_sub(title.chars().count() + 1));
         let line = format!("\n{} {}", self.paint(Part::Heading, title), self.paint(Part::Faint, &rule));
         self.page.line(&line)
     }
 
-    /// A paragraph without a time.
+    /// Prints a paragraph without a time.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn text(&mut self, text: &str) -> io::Result<()> {
         self.page.line(text)
     }
 
-    /// Something that happened.
+    /// Prints a neutral fact.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn say(&mut self, text: &str) -> io::Result<()> {
         self.line(' ', Part::Faint, text)
     }
 
-    /// Something that went as it should.
+    /// Prints a good fact.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn good(&mut self, text: &str) -> io::Result<()> {
         self.line('✓', Part::Good, text)
     }
 
-    /// Something bad, which the story needs.
+    /// Prints a bad fact, which the story expects.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn bad(&mut self, text: &str) -> io::Result<()> {
         self.line('✗', Part::Bad, text)
     }
 
-    /// What belongs to the line above: source, output.
+    /// Prints details of the line above: source or output.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn quote(&mut self, text: &str) -> io::Result<()> {
         for line in text.trim_end().lines() {
             let line = self.paint(Part::Faint, &format!("{:13}{line}", "")).trim_end().to_owned();
@@ -103,19 +103,19 @@ impl<'p> Teller<'p> {
         Ok(())
     }
 
-    /// What an operator types.
+    /// Prints a command that an operator types.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn typed(&mut self, command: &str) -> io::Result<()> {
         let line = format!("\n{}", self.paint(Part::Typed, &format!("  $ {command}")));
         self.page.line(&line)
     }
 
-    /// What it printed.
+    /// Prints the output of a command.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn printed(&mut self, text: &str) -> io::Result<()> {
         for line in text.trim_end().lines() {
             self.page.line(format!("  {line}").trim_end())?;
@@ -123,10 +123,10 @@ impl<'p> Teller<'p> {
         Ok(())
     }
 
-    /// Facts by name, aligned.
+    /// Prints named facts, aligned.
     ///
     /// # Errors
-    /// As [`Teller::head`].
+    /// See [`Narrator::head`].
     pub fn facts(&mut self, facts: &[(String, String)]) -> io::Result<()> {
         let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, value) in facts {
@@ -137,7 +137,7 @@ impl<'p> Teller<'p> {
         Ok(())
     }
 
-    /// Seconds since the beginning.
+    /// The seconds since the start.
     pub fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }
@@ -171,11 +171,11 @@ mod tests {
     #[test]
     fn a_plain_story_is_aligned_and_has_no_blanks_at_line_ends() {
         let mut page = Text::default();
-        let mut teller = Teller::new(&mut page);
-        teller.head("1 · One").unwrap();
-        teller.good("it works").unwrap();
-        teller.quote("fn a() {\n\n}").unwrap();
-        teller.facts(&[("short".into(), "1".into()), ("much longer".into(), "2".into())]).unwrap();
+        let mut narrator = Narrator::new(&mut page);
+        narrator.head("1 · One").unwrap();
+        narrator.good("it works").unwrap();
+        narrator.quote("fn a() {\n\n}").unwrap();
+        narrator.facts(&[("short".into(), "1".into()), ("much longer".into(), "2".into())]).unwrap();
         let text = page.0;
         assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
         assert!(text.contains("  short         1\n  much longer   2\n"), "{text}");
