@@ -1,5 +1,5 @@
-//! The history says of any journal what the core itself knows, although it replays nothing: for entries that say where
-//! the lifecycle stands, and for those of earlier formats, which do not.
+//! For any journal the history reports the same facts as the core, although it replays nothing: for entries that say
+//! where the lifecycle stands, and for those of earlier formats, which do not.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -14,26 +14,26 @@ use rei::history::History;
 use rei::history::entry::{Entry, Stands, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose every event is told to three histories as well: one reads what each entry says of the lifecycle, one
-/// reads entries that do not say it, and one reads some of both kinds.
-struct Told {
+/// A world whose events also go to three histories. The entries of the first say where the lifecycle stands, those of the
+/// second do not, and those of the third sometimes do.
+struct Recorded {
     world: World,
     histories: [History; 3],
-    /// Which entries do not say it in the third history: a bit for each, again and again.
+    /// Which entries of the third history do not say it: one bit for each entry, and again from the first bit after 64 entries.
     unsaid: u64,
     seq: u64,
     /// The state that the journal begins with, and its records in the words of another rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// Ids of the evolutions that a core began, in their order.
+    /// The ids of the evolutions that the core started, in their order.
     begun: Vec<String>,
 }
 
-impl Told {
+impl Recorded {
     fn new(world: World, unsaid: u64) -> Self {
         let since = world.core.clone();
         Self { world, histories: histories(), unsaid, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
@@ -114,8 +114,7 @@ fn histories() -> [History; 3] {
     std::array::from_fn(|_| History::last(1000))
 }
 
-/// The same record by a rei that gives other reasons for its decisions, has other phases, and stores more than this one
-/// knows.
+/// The same record by a version of rei with other reasons and phases, and with more fields than this version knows.
 fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
     stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
@@ -128,7 +127,7 @@ fn in_other_words(entry: &Entry) -> Entry {
     serde_json::from_value(stored).unwrap()
 }
 
-/// What happens next by this number: mostly what should, so that walks come far, and now and then anything.
+/// The next cause for this number: mostly the expected one, so that walks get far, and sometimes any other.
 fn cause(world: &World, draw: u16) -> Option<Cause> {
     let mut causes = world.causes();
     let is_fault = |cause: &Cause| {
@@ -146,7 +145,7 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
 }
 
 #[test]
-fn the_history_knows_what_the_core_knows() {
+fn the_history_agrees_with_the_core() {
     let seen = RefCell::new(BTreeSet::new());
     let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
@@ -164,7 +163,7 @@ fn the_history_knows_what_the_core_knows() {
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut told = Told::new(world, unsaid);
+        let mut told = Recorded::new(world, unsaid);
         for draw in draws {
             let Some(cause) = cause(&told.world, draw) else { break };
             let crash = told.world.left.crashes > 0 && draw % 31 == 0;
@@ -185,7 +184,7 @@ fn the_history_knows_what_the_core_knows() {
         let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
         prop_assert_eq!(&replayed.state, &told.world.core);
-        // Every evolution that was ever under way is in the history, and none twice.
+        // Every evolution that ever ran is in the history exactly once.
         let [named, others @ ..] = told.histories.map(|history| history.entries());
         let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
@@ -194,7 +193,7 @@ fn the_history_knows_what_the_core_knows() {
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
-        // What entries do not say, changes nothing in it.
+        // The history is the same if entries do not say where the lifecycle stands.
         for other in others {
             prop_assert_eq!(&other, &named);
         }
@@ -227,7 +226,7 @@ fn the_history_knows_what_the_core_knows() {
 
 /// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
 mod story {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     use rei::history::entry::Entry;
@@ -318,8 +317,8 @@ mod story {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
-    #[test]
-    fn the_history_is_readable_without_a_supervisor() {
+    /// A directory with a rei.toml and a state directory below it.
+    fn home() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         std::fs::create_dir_all(state.join("objects")).unwrap();
@@ -328,14 +327,37 @@ mod story {
             state.display()
         );
         std::fs::write(directory.path().join("rei.toml"), text).unwrap();
+        (directory, state)
+    }
+
+    /// What the commands print there.
+    fn pages(directory: &Path, asked: &[&str]) -> String {
+        let page = |line: &&str| {
+            let args: Vec<&str> = line.split(' ').collect();
+            format!("$ rei {line}\n{}\n", rei(directory, &args))
+        };
+        asked.iter().map(page).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_history_is_readable_without_a_supervisor() {
+        let (directory, state) = home();
         write(&state);
         std::fs::write(state.join("objects/ctx_0001.json"), r#"{ "id": "ctx_0001", "digest": "sha256:c" }"#).unwrap();
         let asked = ["history", "show evo_0001", "show evo_0002", "show inc_0001", "show cand_0001", "show rec_0002"];
-        let asked = asked.into_iter().chain(["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"]);
-        let pages = asked.map(|line| {
-            let args: Vec<&str> = line.split(' ').collect();
-            format!("$ rei {line}\n{}\n", rei(directory.path(), &args))
-        });
-        insta::assert_snapshot!(pages.collect::<Vec<_>>().join("\n"));
+        let files = ["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &files].concat()));
+    }
+
+    /// Its entries do not say where the lifecycle stands. It was written by the rei of commit 694bbea.
+    #[test]
+    fn a_journal_of_format_1_0_is_shown() {
+        let (directory, state) = home();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/694bbea/000000000001.jsonl");
+        std::fs::create_dir(state.join("journal")).unwrap();
+        std::fs::copy(fixture, state.join("journal/000000000001.jsonl")).unwrap();
+        let asked = ["history", "show evo_0001", "show evo_0002", "show evo_0003", "show evo_0004"];
+        let objects = ["show inc_0001", "show cand_0002", "show rec_0002"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &objects].concat()));
     }
 }
