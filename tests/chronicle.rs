@@ -63,18 +63,18 @@ impl Recorded {
     }
 
     fn agrees(&mut self, after: &str) -> Result<(), TestCaseError> {
-        let (core, told) = (&self.world.core, &self.chronicle);
-        let phase = serde_json::to_value(told.phase()).unwrap();
+        let (core, recorded) = (&self.world.core, &self.chronicle);
+        let phase = serde_json::to_value(recorded.phase()).unwrap();
         let name: String = phase.as_str().unwrap().split('_').map(capital).collect();
         prop_assert_eq!(name, core.phase().name(), "after {}", after);
         let id = core.evolution().map(|evolution| evolution.id.clone());
-        prop_assert_eq!(told.evolution(), id.as_ref(), "after {}", after);
+        prop_assert_eq!(recorded.evolution(), id.as_ref(), "after {}", after);
         if let Some(id) = id.filter(|id| self.begun.last() != Some(&id.0)) {
             self.begun.push(id.0);
         }
         let open = |incident: &rei::lifecycle::OpenIncident| (incident.id.clone(), incident.occurrences);
         let known: Vec<_> = core.incidents().values().map(open).collect();
-        let read: Vec<_> = told.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
+        let read: Vec<_> = recorded.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
         prop_assert_eq!(read, known, "after {}", after);
         Ok(())
     }
@@ -134,33 +134,33 @@ fn the_chronicle_agrees_with_the_core() {
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         let since = world.core.clone();
-        let mut told =
+        let mut recorded =
             Recorded { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
         for draw in draws {
-            let Some(cause) = cause(&told.world, draw) else { break };
-            let crash = told.world.left.crashes > 0 && draw % 31 == 0;
-            told.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
-            told.agrees(&format!("{cause:?}"))?;
+            let Some(cause) = cause(&recorded.world, draw) else { break };
+            let crash = recorded.world.left.crashes > 0 && draw % 31 == 0;
+            recorded.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
+            recorded.agrees(&format!("{cause:?}"))?;
             if crash {
-                told.crashes(draw % 2 == 0);
-                told.agrees("a crash")?;
+                recorded.crashes(draw % 2 == 0);
+                recorded.agrees("a crash")?;
             }
-            if draw % 29 == 0 && !told.world.losses().is_empty() {
-                told.loses();
-                told.agrees("a loss")?;
+            if draw % 29 == 0 && !recorded.world.losses().is_empty() {
+                recorded.loses();
+                recorded.agrees("a loss")?;
             }
-            seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
+            seen.borrow_mut().insert(format!("{:?}", recorded.world.core.phase()));
         }
         // No decision depends on reasons, in any phase.
-        let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
-        let replayed = replay(told.since, records);
+        let records = (1..).zip(&recorded.journal).map(|(seq, entry)| (seq, NOW, entry));
+        let replayed = replay(recorded.since, records);
         prop_assert_eq!(replayed.divergence, None);
-        prop_assert_eq!(&replayed.state, &told.world.core);
+        prop_assert_eq!(&replayed.state, &recorded.world.core);
         // Every evolution that ever ran is in the history exactly once.
-        let mut listed: Vec<String> = told.chronicle.history().into_iter().map(|entry| entry.id).collect();
+        let mut listed: Vec<String> = recorded.chronicle.history().into_iter().map(|entry| entry.id).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
-        prop_assert!(told.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", told.begun);
+        prop_assert!(recorded.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", recorded.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);

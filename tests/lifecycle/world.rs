@@ -262,7 +262,7 @@ impl World {
         }
         let count = effects.len();
         for effect in effects.into_iter().take(carried) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
         count
     }
@@ -288,7 +288,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
             Effect::Build { evolution, rev, .. } => {
@@ -441,7 +441,7 @@ impl World {
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("only where one is followed").to_owned();
+                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }
