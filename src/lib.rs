@@ -12,6 +12,7 @@
 //! | [`nix`] | drives the Nix programs: evaluation, builds, profiles, closures |
 //! | [`blueprint`] | makes: the staged recipe from a context to a commit |
 //! | [`validation`] | judges: the plan, the sandboxed checks, the report |
+//! | [`preflight`] | asks before a start: what rei needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
 //! | [`poll`] | asks: whether descriptors are ready |
 //! | [`process`] | asks: what `/proc` says about processes |
@@ -43,6 +44,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod nix;
 pub mod poll;
+pub mod preflight;
 pub mod process;
 pub mod redact;
 pub mod report;

@@ -36,6 +36,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
     ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
+    (
+        "preflight",
+        &["blueprint", "config", "digest", "golden", "journal", "nix", "poll", "report", "runtime", "source"],
+    ),
     ("supervisor", ANY_LOWER),
     ("demo", ANY_LOWER),
     ("cli", ANY_LOWER),

@@ -9,7 +9,6 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::clock::Clock;
 use super::error::StartError;
-use super::failure::reason;
 use super::follow::{follow, followed};
 use super::input::{INPUTS_MAX, Input, Inputs};
 use super::keep;
@@ -40,6 +39,7 @@ use crate::interface::operations::EVENTS_BEHIND_MAX;
 use crate::journal::{self, Journal, Meta, Opened};
 use crate::lifecycle::{self, Lifecycle};
 use crate::nix::{Profile, Roots};
+use crate::preflight;
 use crate::process;
 use crate::redact::Secrets;
 use crate::report::chain;
@@ -74,7 +74,8 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     shell.signals.notify("READY=1");
     ready();
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
-    let _warm_up = warm_up(shell.tools.clone());
+    let serves = shell.core.active().is_some() || shell.core.is_held();
+    let _preflight = serves.then(|| AbortOnDrop(tokio::spawn(preflight::beside_active(shell.tools.clone()))));
     shell.sweep();
     let end = loop {
         match shell.run().await {
@@ -140,10 +141,10 @@ async fn begin(
     let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
     let traffic = Arc::new(Mutex::new(traffic));
     undo.listens(&traffic);
-    let tools = Arc::new(tools(config, config_path, paths, nothing_serves).await?);
+    let tools = Arc::new(tools(config, config_path, paths)?);
     if nothing_serves {
-        // With nothing to serve, a source that cannot be read is no bad day but a mistake.
-        tools.mirror.look().await?;
+        // With nothing to serve, what is missing is no bad day but a mistake.
+        preflight::before_the_first_version(tools.clone()).await?;
     }
     let alarm = lock(&traffic).alarm();
     let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
@@ -216,31 +217,13 @@ fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
-/// What the parts work with. With nothing to serve, all of it must be right; else the runtime comes first, and what is
-/// not there is told and asked for again when it is needed.
-async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves: bool) -> Result<Tools, StartError> {
+/// What the parts work with. What is not there is asked for again when it is needed.
+fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, StartError> {
     let roots = Roots::open(&paths.roots())?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let workshop = Workshop::default();
     let (sources, needed, measured) = (Sources::default(), Needed::default(), Measured::default());
     let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));
-    let tools =
-        Tools { config, config_path, paths, workshop, mirror, sources, needed, measured, profile, roots, secrets };
-    if nothing_serves {
-        tools.mirror.prepare().await?;
-        tools.nix().await?;
-        tools.builder().await.map_err(StartError::Sandbox)?;
-    }
-    Ok(tools)
-}
-
-/// Looks beside the loop whether candidates could be made and judged, and says so where they could not.
-fn warm_up(tools: Arc<Tools>) -> AbortOnDrop<()> {
-    AbortOnDrop(tokio::spawn(async move {
-        if let Err(refusal) = tools.builder().await {
-            let why = reason(&refusal, refusal.hint());
-            tracing::error!("no candidate can be made or judged now, Active goes on: {why}");
-        }
-    }))
+    Ok(Tools { config, config_path, paths, workshop, mirror, sources, needed, measured, profile, roots, secrets })
 }

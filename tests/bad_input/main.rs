@@ -4,6 +4,7 @@
 //! | file | what is bad |
 //! |---|---|
 //! | `start` | what makes a start impossible |
+//! | `preflight` | the same, as `rei check` tells it |
 //! | `upgrade` | a commit that cannot become a version |
 //! | `cheats` | a commit that wants to pass without being right |
 //! | `runtime` | a runtime that misbehaves while it serves |
@@ -21,6 +22,7 @@ mod common;
 mod disk;
 mod growth;
 mod lab;
+mod preflight;
 mod runtime;
 mod start;
 mod terminal;

@@ -14,11 +14,6 @@ use super::{File, files, none};
 /// Uses that close a circle and do no harm: the file, what it uses (a file, or all below a directory), and why.
 const HARMLESS: &[(&str, &str, &str)] = &[
     ("cli/args.rs", "cli/", "clap's list of commands has each command, and each command reads the global options"),
-    (
-        "cli/check.rs",
-        "cli/check/",
-        "the list of checks has each check, and each says what it found in the list's words",
-    ),
     ("cli/ui.rs", "cli/progress.rs", "a bar is drawn by who writes to the terminal, and is made by it"),
     (
         "blueprint/actions/stand.rs",

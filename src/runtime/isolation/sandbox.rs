@@ -141,7 +141,8 @@ impl Sandbox {
         SandboxBuilder::default()
     }
 
-    /// What was asked for and cannot be had here, each a line for a person. Empty where everything is in force.
+    /// What was asked for and cannot be had here, each a line for a person. Empty where everything is in force. If there is
+    /// a remedy, it follows after a semicolon.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
@@ -391,7 +392,15 @@ fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str>
 fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
     if wanted > hard {
-        missing.push(format!("{wanted} as {resource:?}: the supervisor's own bound is {hard}"));
+        let (key, unit, shell) = match resource {
+            Resource::RLIMIT_NOFILE => ("isolation.fds", "LimitNOFILE=", "ulimit -Hn"),
+            Resource::RLIMIT_NPROC => ("isolation.processes", "LimitNPROC=", "ulimit -Hu"),
+            _ => ("isolation.memory", "LimitDATA=", "ulimit -Hd"),
+        };
+        missing.push(format!(
+            "{wanted} as {resource:?}: the supervisor's own bound is {hard}; raise it ({unit} in the unit, {shell} in a \
+             shell), or set {key} = {hard}"
+        ));
     }
     wanted.min(hard)
 }
