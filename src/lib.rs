@@ -16,6 +16,7 @@
 //! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
+//! | [`changes`] | reports that files may have changed |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
 //! | [`http`] | a bounded HTTP/1.1 client for probes and replay |
@@ -35,6 +36,7 @@
 //! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
 
 pub mod blueprint;
+pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;
