@@ -25,7 +25,7 @@ pub type Ask<M> = for<'a> fn(&'a Context<M>) -> Answers<'a>;
 /// The answers to come.
 pub type Answers<'a> = Pin<Box<dyn Future<Output = Vec<Answer>> + Send + 'a>>;
 
-/// Who needs a prerequisite. It decides what `rei run` does about a lack.
+/// Who needs a prerequisite. This decides what `rei run` does if it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
@@ -35,7 +35,7 @@ pub enum Need {
     Candidates,
     /// Agents, commands and probes of rei.toml: without it some of them cannot run. Active serves.
     Agents,
-    /// The walls around instances and secrets: without it they are lower. Everything works.
+    /// The isolation of instances and secrets: without it they are less protected. Everything works.
     Protection,
 }
 
@@ -44,9 +44,9 @@ pub enum Need {
 pub enum AtStart {
     /// At each start.
     Always,
-    /// If nothing serves yet. Otherwise the follower of the source asks it again and again, and tells.
+    /// Only if nothing serves yet. Later the follower of the source asks the same again and again, and logs problems.
     ToInstall,
-    /// Never as a question: the start, the installation or the first instance does the very thing, and tells the same error.
+    /// Never as a question: the start, the installation or the first instance does the thing itself, and reports the same error.
     Itself,
     /// Never: `rei check` alone asks it, and nothing at a start depends on it.
     Never,
