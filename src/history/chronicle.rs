@@ -186,6 +186,7 @@ impl Chronicle {
             | Event::Extended { .. }
             | Event::Exited { .. }
             | Event::Stopped { .. }
+            | Event::PlanBusy { .. }
             | Event::Due(_) => {}
         }
     }

@@ -41,6 +41,8 @@ pub enum Timer {
     Window,
     /// The next look, while a step or the window holds for want of data.
     Recheck,
+    /// The end of the pause before a plan is tried again.
+    Plan,
     /// The end of the pause before something is tried again that waits in Steady.
     Retry,
     /// The end of the backoff before the instance of slot A is started again.
@@ -234,7 +236,7 @@ pub enum Effect {
         /// The version.
         version: Version,
     },
-    /// Carry out a plan; answered by `Carried` or `PlanFailed`.
+    /// Carry out a plan; answered by `Carried`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
     Carry(Plan),
     /// Put routing and profile into this state, whatever they are: after a restart.
     Restore {

@@ -188,6 +188,13 @@ pub enum Event {
         /// How long the steps took, in microseconds.
         took_us: u64,
     },
+    /// Another program holds the profile's lock. If the plan says so, the steps before that are undone.
+    PlanBusy {
+        /// The plan's number.
+        plan: u64,
+        /// Why, for a person.
+        reason: String,
+    },
     /// A step of a plan failed; where the plan says so, the steps before it are undone.
     PlanFailed {
         /// The plan's number.

@@ -27,6 +27,7 @@ mod evolve;
 mod extend;
 mod held;
 mod operate;
+mod plans;
 mod policy;
 mod promote;
 mod reason;
@@ -50,6 +51,6 @@ pub use reason::Reason;
 pub use slot::Slot;
 pub use state::{
     Approval, Armed, Back, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
-    Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Tried, Watch,
+    Phase, PlanUnderWay, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Tried, Watch,
 };
 pub use tried::TRIED_MAX;

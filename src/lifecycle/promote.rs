@@ -186,30 +186,11 @@ impl Lifecycle {
             ],
         };
         self.phase = Phase::Promoting { plan: plan.number };
-        out.push(Effect::Carry(plan));
-    }
-
-    pub(super) fn on_carried(&mut self, out: &mut Out, number: u64) {
-        match self.phase {
-            Phase::Promoting { plan } if plan == number => self.promoted(out),
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => self.restored(out),
-            Phase::Promoting { .. }
-            | Phase::RollingBack { .. }
-            | Phase::Empty
-            | Phase::Installing
-            | Phase::Steady
-            | Phase::Diagnosing
-            | Phase::Building
-            | Phase::Validating
-            | Phase::AwaitingApproval { .. }
-            | Phase::Canary { .. }
-            | Phase::Observing { .. }
-            | Phase::Held => {}
-        }
+        self.hand_out(out, plan);
     }
 
     /// The candidate is Active now.
-    fn promoted(&mut self, out: &mut Out) {
+    pub(super) fn promoted(&mut self, out: &mut Out) {
         let slot = self.candidate_slot();
         let version = self.candidate_version();
         let current = self.evolution.as_mut().expect("a promotion belongs to an evolution");
@@ -506,16 +487,17 @@ impl Lifecycle {
         let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
         let from = self.routing.unwrap_or(Routing::all(slot.other()));
         let to = Routing::all(slot);
-        out.push(Effect::Carry(Plan {
+        let plan = Plan {
             number: plan,
             store_path: active.version.store_path,
             report: None,
             undo: false,
             steps: vec![Step::Route { from, to }, Step::SwitchProfile { from: None, to: active.generation }],
-        }));
+        };
+        self.hand_out(out, plan);
     }
 
-    fn restored(&mut self, out: &mut Out) {
+    pub(super) fn restored(&mut self, out: &mut Out) {
         let (Some(slot), Phase::RollingBack { plan, .. }) = (self.active_slot, self.phase) else { return };
         self.routing = Some(Routing::all(slot));
         if self.rules().overlap {
@@ -541,34 +523,6 @@ impl Lifecycle {
         self.back_off(out, repaired);
         self.ensure_active_runs(out);
         self.prune(out);
-    }
-
-    pub(super) fn on_plan_failed(&mut self, out: &mut Out, number: u64, reason: String) {
-        match self.phase {
-            Phase::Promoting { plan } if plan == number => {
-                // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
-                self.put_candidate_off(out, Reason::PromotionFailed { reason });
-            }
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
-                self.attention = Some(Reason::RollbackIncomplete { reason: reason.clone() });
-                let reason = Reason::Text(reason);
-                self.wait(reason.clone());
-                let recheck_ms = self.rules().bounds.recheck_ms;
-                self.arm(out, Timer::Recheck, recheck_ms, reason);
-            }
-            Phase::Promoting { .. }
-            | Phase::RollingBack { .. }
-            | Phase::Empty
-            | Phase::Installing
-            | Phase::Steady
-            | Phase::Diagnosing
-            | Phase::Building
-            | Phase::Validating
-            | Phase::AwaitingApproval { .. }
-            | Phase::Canary { .. }
-            | Phase::Observing { .. }
-            | Phase::Held => {}
-        }
     }
 
     /// The rollback's bound is over: what could be restored is, and an operator is told of the rest.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::deployed::Deployed;
-use super::effect::{Routing, Timer};
+use super::effect::{Plan, Routing, Timer};
 use super::event::{Instance, ReportDigest};
 use super::policy::Policy;
 use super::reason::Reason;
@@ -68,6 +68,9 @@ pub struct Lifecycle {
     pub(super) attention: Option<Reason>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
+    /// The plan that is carried out, so that it can be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plan: Option<PlanUnderWay>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) held: Option<Held>,
 }
@@ -393,6 +396,15 @@ pub struct Counters {
     pub(super) candidate: u64,
     pub(super) report: u64,
     pub(super) plan: u64,
+}
+
+/// A plan that is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanUnderWay {
+    /// The plan.
+    pub(super) plan: Plan,
+    /// How often it was tried again.
+    pub(super) tries: u32,
 }
 
 /// What is kept while nothing is decided.

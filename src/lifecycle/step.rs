@@ -66,6 +66,7 @@ impl Lifecycle {
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot, waiting } => self.on_stopped(&mut out, slot, waiting),
             Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
+            Event::PlanBusy { plan, reason } => self.on_plan_busy(&mut out, plan, reason),
             Event::PlanFailed { plan, reason } => self.on_plan_failed(&mut out, plan, reason),
             Event::Due(timer) => self.on_due(&mut out, timer),
             Event::Operator { who, request } => self.on_operator(&mut out, who, request),
@@ -92,6 +93,7 @@ impl Lifecycle {
             Timer::Phase => self.on_deadline(out),
             Timer::Window => self.on_window_over(out),
             Timer::Recheck => self.on_recheck(out),
+            Timer::Plan => self.on_plan_due(out),
             // What waited for it begins below, as after every event.
             Timer::Retry => {}
             Timer::RestartA => self.on_backoff_over(out, Slot::A),
@@ -106,9 +108,10 @@ impl Lifecycle {
 
     /// Enters a phase; its deadline, if it has one, is set by the caller.
     pub(super) fn enter(&mut self, out: &mut Out, phase: Phase) {
-        for timer in [Timer::Phase, Timer::Window, Timer::Recheck] {
+        for timer in [Timer::Phase, Timer::Window, Timer::Recheck, Timer::Plan] {
             self.clear(out, timer);
         }
+        self.plan = None;
         if let Some(evolution) = &mut self.evolution {
             evolution.waits_for = None;
         }

@@ -32,6 +32,7 @@ pub fn event(of: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Stopped { slot, waiting: false } => ("instance", format!("slot {slot}: stopped")),
         Event::Stopped { slot, waiting: true } => ("instance", format!("slot {slot}: stopped, connections wait")),
         Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
+        Event::PlanBusy { plan, reason } => ("decision", format!("plan {plan} is tried again: {reason}")),
         Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
         Event::Due(timer) => ("phase", format!("{timer:?} is over")),
         Event::Operator { who: Caller::Operator(who), request } => ("decision", format!("{who}: {request:?}")),

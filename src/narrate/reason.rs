@@ -93,6 +93,7 @@ pub fn reason(of: &Reason) -> String {
         }
         Reason::ConfirmsPromotion => "confirms the promotion".to_owned(),
         Reason::UndoesSwitch => "takes the switch back".to_owned(),
+        Reason::TriesPlanAgain { reason } => format!("tries the switch again: {reason}"),
         Reason::RestoresPrevious => "restores Previous".to_owned(),
         Reason::GoesOnWithRestored => "goes on with what is restored".to_owned(),
         Reason::StartsRestored => "starts the restored version all the same".to_owned(),

@@ -96,6 +96,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         | Event::Exited { .. }
         | Event::Stopped { .. }
         | Event::Carried { .. }
+        | Event::PlanBusy { .. }
         | Event::Due(_) => None,
     }
 }

@@ -1,23 +1,18 @@
 //! Carries out what the lifecycle wants. Nothing is decided here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::failure::HINT;
-use super::input::Input;
 use super::instances::ids::DRAINS;
 use super::jobs;
 use super::shell::{End, Shell};
 use super::sync::lock;
 use crate::interface::types::{EvolutionId, Role, Version};
-use crate::lifecycle::{Effect, Event, Phase, Plan, Reason, Routing, Slot, Step};
+use crate::lifecycle::{Effect, Event, Plan, Reason, Routing, Slot, Step};
 use crate::narrate;
 use crate::nix;
 use crate::report::chain;
-
-/// Tries for the profile's lock, and the pause between them: two seconds, where `nix-env` needs milliseconds.
-const LOCK_TRIES_MAX: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a step is not done.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +61,7 @@ impl Shell {
             Effect::Stop { slot, drain } => self.stop(slot, drain),
             Effect::Drain { slot, version } => self.drain_slot(slot, &version),
             Effect::Refresh { slot, version } => self.refresh(slot, &version),
-            Effect::Carry(plan) => self.carry_plan(plan, 0),
+            Effect::Carry(plan) => self.carry_plan(&plan),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => {
                 let now = self.clock.now();
@@ -157,62 +152,40 @@ impl Shell {
         self.pending.push_back(Event::Exited { slot, exit: exit.to_string(), ran_ms });
     }
 
-    /// Every step in order. Where the plan says so, a failure takes back what was done. While another program holds the
-    /// profile's lock the loop goes round: the steps are carried again a little later, which what is done bears.
-    pub(super) fn carry_plan(&mut self, plan: Plan, tries: u32) {
+    /// Every step in order. If one is not done and the plan says so, those before it are taken back.
+    fn carry_plan(&mut self, plan: &Plan) {
         let begun = Instant::now();
         let mut done: Vec<Step> = Vec::new();
         let mut failure = None;
         for step in &plan.steps {
             match self.carry_step(*step) {
                 Ok(()) => done.push(*step),
-                Err(NotCarried::Busy) if tries < LOCK_TRIES_MAX => {
-                    self.carry_later(plan, tries + 1);
-                    return;
-                }
                 Err(error) => {
-                    failure.get_or_insert(error.to_string());
+                    if !matches!(failure, Some(NotCarried::Failed(_))) {
+                        failure = Some(error);
+                    }
                     if plan.undo {
                         break;
                     }
                 }
             }
         }
-        let event = match failure {
+        if plan.undo && failure.is_some() {
+            for undo in done.iter().rev().filter_map(|step| step.undo()) {
+                if let Err(error) = self.carry_step(undo) {
+                    tracing::error!(?undo, "cannot take a step back: {error}");
+                }
+            }
+        }
+        let plan = plan.number;
+        self.pending.push_front(match failure {
             None => {
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                Event::Carried { plan: plan.number, took_us }
+                Event::Carried { plan, took_us }
             }
-            Some(reason) => {
-                for undo in done.iter().rev().filter(|_| plan.undo).filter_map(|step| step.undo()) {
-                    if let Err(error) = self.carry_step(undo) {
-                        tracing::error!(?undo, "cannot take a step back: {error}");
-                    }
-                }
-                Event::PlanFailed { plan: plan.number, reason }
-            }
-        };
-        self.pending.push_front(event);
-    }
-
-    fn carry_later(&self, plan: Plan, tries: u32) {
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(LOCK_PAUSE).await;
-            // The loop is gone only when everything ends.
-            let _ = inputs.send(Input::Again { plan, tries }).await;
+            Some(busy @ NotCarried::Busy) => Event::PlanBusy { plan, reason: busy.to_string() },
+            Some(NotCarried::Failed(reason)) => Event::PlanFailed { plan, reason },
         });
-    }
-
-    /// Carries a plan again, unless the lifecycle has left it meanwhile.
-    pub(super) fn carry_again(&mut self, plan: Plan, tries: u32) {
-        let wanted = match self.core.phase() {
-            Phase::Promoting { plan } | Phase::RollingBack { plan, .. } => Some(plan),
-            _ => None,
-        };
-        if wanted == Some(plan.number) {
-            self.carry_plan(plan, tries);
-        }
     }
 
     fn carry_step(&mut self, step: Step) -> Result<(), NotCarried> {

@@ -253,7 +253,6 @@ impl Shell {
     fn on_input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.pending.push_back(event),
-            Input::Again { plan, tries } => self.carry_again(plan, tries),
             Input::Instance { slot, id, news } => self.on_news(slot, &id, news),
             Input::Progress { text, done } => self.tell_progress(text, done),
             Input::Ask(ask) => self.on_ask(ask),

@@ -129,6 +129,8 @@ pub enum Cause {
     Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
+    /// Another program holds the profile's lock.
+    Busy,
     Ready(Slot),
     Exit(Slot),
     /// The instance that was to drain the slot could not be started.
@@ -348,6 +350,15 @@ impl World {
                 }
                 self.left.failures -= 1;
                 Event::PlanFailed { plan: plan.number, reason: "disk".into() }
+            }
+            Cause::Busy => {
+                self.left.failures -= 1;
+                let plan = self.plan.take().expect("only with a plan");
+                if !plan.undo {
+                    let steps = plan.steps.iter().filter(|step| matches!(step, Step::Route { .. })).copied().collect();
+                    self.carry_plan(&Plan { steps, ..plan.clone() });
+                }
+                Event::PlanBusy { plan: plan.number, reason: "busy".into() }
             }
             Cause::Ready(slot) => {
                 self.processes[slot.index()].as_mut().expect("only with a process").ready = true;

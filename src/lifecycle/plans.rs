@@ -1,0 +1,97 @@
+//! What becomes of a plan: it is done, it fails, or it is tried again while another program holds the profile's lock.
+
+use super::effect::{Effect, Plan, Timer};
+use super::reason::Reason;
+use super::state::{Back, Lifecycle, Phase, PlanUnderWay};
+use super::step::Out;
+
+/// The pause before a plan is tried for the second time, in milliseconds: `nix-env` holds the lock for a few. It doubles each
+/// time.
+const BUSY_PAUSE_MS: u64 = 64;
+
+/// Tries after the first one. The pauses are two seconds together; whoever holds the lock for longer is in trouble.
+const BUSY_TRIES_MAX: u32 = 5;
+
+impl Lifecycle {
+    /// Wants a plan carried out, and keeps it until it is known what became of it.
+    pub(super) fn hand_out(&mut self, out: &mut Out, plan: Plan) {
+        self.clear(out, Timer::Plan);
+        self.plan = Some(PlanUnderWay { plan: plan.clone(), tries: 0 });
+        out.push(Effect::Carry(plan));
+    }
+
+    /// Another program holds the profile's lock. The plan is tried again after a pause; after the last try it has failed.
+    pub(super) fn on_plan_busy(&mut self, out: &mut Out, number: u64, reason: String) {
+        let Some(current) = self.plan.as_mut().filter(|current| current.plan.number == number) else { return };
+        if current.tries >= BUSY_TRIES_MAX {
+            self.on_plan_failed(out, number, reason);
+            return;
+        }
+        let pause_ms = BUSY_PAUSE_MS << current.tries;
+        current.tries += 1;
+        self.arm(out, Timer::Plan, pause_ms, Reason::TriesPlanAgain { reason });
+    }
+
+    pub(super) fn on_plan_due(&self, out: &mut Out) {
+        if let Some(current) = &self.plan {
+            out.push(Effect::Carry(current.plan.clone()));
+        }
+    }
+
+    /// It is known what became of a plan, or its phase is over.
+    fn forget_plan(&mut self, out: &mut Out, number: u64) {
+        if self.plan.as_ref().is_some_and(|current| current.plan.number == number) {
+            self.plan = None;
+            self.clear(out, Timer::Plan);
+        }
+    }
+
+    pub(super) fn on_carried(&mut self, out: &mut Out, number: u64) {
+        self.forget_plan(out, number);
+        match self.phase {
+            Phase::Promoting { plan } if plan == number => self.promoted(out),
+            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => self.restored(out),
+            Phase::Promoting { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Observing { .. }
+            | Phase::Held => {}
+        }
+    }
+
+    pub(super) fn on_plan_failed(&mut self, out: &mut Out, number: u64, reason: String) {
+        self.forget_plan(out, number);
+        match self.phase {
+            Phase::Promoting { plan } if plan == number => {
+                // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
+                self.put_candidate_off(out, Reason::PromotionFailed { reason });
+            }
+            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
+                self.attention = Some(Reason::RollbackIncomplete { reason: reason.clone() });
+                let reason = Reason::Text(reason);
+                self.wait(reason.clone());
+                let recheck_ms = self.rules().bounds.recheck_ms;
+                self.arm(out, Timer::Recheck, recheck_ms, reason);
+            }
+            Phase::Promoting { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Empty
+            | Phase::Installing
+            | Phase::Steady
+            | Phase::Diagnosing
+            | Phase::Building
+            | Phase::Validating
+            | Phase::AwaitingApproval { .. }
+            | Phase::Canary { .. }
+            | Phase::Observing { .. }
+            | Phase::Held => {}
+        }
+    }
+}
