@@ -19,7 +19,8 @@ mod world;
 
 use proptest::prelude::*;
 use rei::lifecycle::{
-    Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, Standby, Timer, Trust,
+    Approval, Back, Caller, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, Standby, Timer,
+    Trust,
 };
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
@@ -182,6 +183,42 @@ fn a_reason_of_any_version_of_rei_is_read() {
     let nested = Reason::NoVerdict { reason: Box::new(Reason::Text("no space".into())) };
     let text = serde_json::to_string(&nested).unwrap();
     assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), nested);
+}
+
+/// What a record of an earlier rei does not say is a copy of what the state knows, so it decides nothing.
+#[test]
+fn effects_of_an_earlier_rei_decide_the_same() {
+    let read = |text: &str| serde_json::from_str::<Effect>(text).unwrap();
+    let version = r#"{"store_path":"/s","rev":"r","tree":"t","drv":"d"}"#;
+    let routing = r#"{"main":"A","other_ppm":50000}"#;
+    for (old, new) in [
+        (
+            r#"{"effect":"prepare_generation","store_path":"/s"}"#.to_owned(),
+            r#"{"effect":"prepare_generation","evolution":"evo_0002","store_path":"/s","way_back":1}"#.to_owned(),
+        ),
+        (
+            r#"{"effect":"diagnose","evolution":"evo_0002","incident":null}"#.to_owned(),
+            format!(r#"{{"effect":"diagnose","evolution":"evo_0002","incident":null,"slot":"A","active":{version}}}"#),
+        ),
+        (
+            format!(
+                r#"{{"effect":"validate","evolution":"evo_0002","candidate":"cand_0001","version":{version},"report":"val_0001"}}"#
+            ),
+            format!(
+                r#"{{"effect":"validate","evolution":"evo_0002","candidate":"cand_0001","version":{version},"report":"val_0001",
+                    "active":{version},"incident":"inc_0001"}}"#
+            ),
+        ),
+        (
+            format!(r#"{{"effect":"restore","routing":{routing},"generation":null}}"#),
+            format!(r#"{{"effect":"route","routing":{routing}}}"#),
+        ),
+    ] {
+        let (old, new) = (read(&old), read(&new));
+        assert!(old.decides_as(&new) && new.decides_as(&old), "{old:?} and {new:?}");
+    }
+    let other = read(&format!(r#"{{"effect":"restore","routing":{routing},"generation":1}}"#));
+    assert!(!other.decides_as(&read(&format!(r#"{{"effect":"route","routing":{routing}}}"#))));
 }
 
 #[test]

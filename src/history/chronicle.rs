@@ -225,7 +225,7 @@ impl Chronicle {
     fn effect(&mut self, seq: u64, at: Timestamp, effect: &Effect) {
         match effect {
             Effect::Install { evolution } => self.work(evolution, at).enter(Phase::Installing, seq, at),
-            Effect::Diagnose { evolution, incident } => {
+            Effect::Diagnose { evolution, incident, .. } => {
                 let asked = if self.evolution() == Some(evolution) { None } else { self.asked.take() };
                 let trip = self.work(evolution, at);
                 trip.incident.clone_from(incident);
@@ -253,8 +253,8 @@ impl Chronicle {
                     trip.enter(Phase::Canary, seq, at);
                 }
             }
-            // Without a generation it is the beginning of a step; with one it puts in place what was there before.
-            Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
+            // The beginning of a step. In format 1.1 it had the name of what puts in place what was there before.
+            Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
                 if let Some(trip) = &mut self.trip {
                     let percent = f64::from(routing.other_ppm) / 10_000.0;
                     trip.begin(Phase::Canary, &format!("canary {percent} %"), seq, at);
@@ -273,7 +273,8 @@ impl Chronicle {
                 }
             }
             Effect::Record(maintenance) => self.record(seq, at, maintenance),
-            Effect::Restore { .. }
+            Effect::Route { .. }
+            | Effect::Restore { .. }
             | Effect::Cancel { .. }
             | Effect::Start { .. }
             | Effect::Stop { .. }

@@ -160,6 +160,12 @@ pub enum Effect {
         evolution: EvolutionId,
         /// And this incident.
         incident: Option<IncidentId>,
+        /// The slot that Active serves from.
+        #[serde(default)]
+        slot: Option<Slot>,
+        /// Active.
+        #[serde(default)]
+        active: Option<Version>,
     },
     /// Run the blueprint and build its commit; answered by `StageReached`, then `Built`, `BuildPaused` or
     /// `BuildFailed`.
@@ -192,6 +198,12 @@ pub enum Effect {
         version: Version,
         /// The report's id.
         report: ReportId,
+        /// What it is compared with: Active.
+        #[serde(default)]
+        active: Version,
+        /// The incident that it is to repair.
+        #[serde(default)]
+        incident: Option<IncidentId>,
     },
     /// Stop whatever still works for this evolution; its answers are stale from now on.
     Cancel {
@@ -201,8 +213,14 @@ pub enum Effect {
     /// Make a generation of the profile, and the links that its switch and its undoing need; answered by
     /// `GenerationPrepared` or `GenerationFailed`.
     PrepareGeneration {
+        /// The evolution that needs it; empty if an operator has said what is Active.
+        #[serde(default)]
+        evolution: EvolutionId,
         /// For this store path.
         store_path: String,
+        /// The generation that a rollback would make current again: Active's, if it has one.
+        #[serde(default)]
+        way_back: Option<u64>,
     },
     /// Start an instance; answered by `Started`, then `Ready` or `Exited`, or by `StartFailed`.
     Start {
@@ -238,11 +256,16 @@ pub enum Effect {
     },
     /// Carry out a plan; answered by `Carried`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
     Carry(Plan),
+    /// Send new connections there, wherever they go now.
+    Route {
+        /// Where.
+        routing: Routing,
+    },
     /// Put routing and profile into this state, whatever they are: after a restart.
     Restore {
         /// Routing.
         routing: Routing,
-        /// The profile's generation; `None` leaves it.
+        /// The profile's generation. In format 1.1 there may be none, and the effect is a [`Route`](Self::Route).
         generation: Option<u64>,
     },
     /// Begin to look at the version under trial; verdicts of failure are told at once.
@@ -285,6 +308,14 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Puts the routing into place, and the profile if it is to have a certain generation.
+    pub(super) const fn put_in_place(routing: Routing, generation: Option<u64>) -> Self {
+        match generation {
+            Some(_) => Self::Restore { routing, generation },
+            None => Self::Route { routing },
+        }
+    }
+
     /// Whether two effects are the same decision. Their reasons may differ, since a reason decides nothing; and so may what
     /// they copy from the state for whoever carries them out.
     pub fn decides_as(&self, other: &Self) -> bool {
@@ -296,6 +327,28 @@ impl Effect {
             (Self::GiveUp { reason: _ }, Self::GiveUp { reason: _ }) => true,
             // Copies of facts of the state, which an earlier rei has not recorded.
             (Self::Stop { slot, drain: _ }, Self::Stop { slot: others, drain: _ }) => slot == others,
+            (
+                Self::Diagnose { evolution, incident, slot: _, active: _ },
+                Self::Diagnose { evolution: others, incident: others_incident, slot: _, active: _ },
+            ) => (evolution, incident) == (others, others_incident),
+            (
+                Self::Validate { evolution, candidate, version, report, active: _, incident: _ },
+                Self::Validate {
+                    evolution: others,
+                    candidate: others_candidate,
+                    version: others_version,
+                    report: others_report,
+                    active: _,
+                    incident: _,
+                },
+            ) => (evolution, candidate, version, report) == (others, others_candidate, others_version, others_report),
+            (
+                Self::PrepareGeneration { evolution: _, store_path, way_back: _ },
+                Self::PrepareGeneration { evolution: _, store_path: others, way_back: _ },
+            ) => store_path == others,
+            // The name that it had before.
+            (Self::Route { routing }, Self::Restore { routing: others, generation: None })
+            | (Self::Restore { routing, generation: None }, Self::Route { routing: others }) => routing == others,
             _ => self == other,
         }
     }

@@ -136,8 +136,8 @@ impl Lifecycle {
         let id = EvolutionId::numbered(self.counters.evolution);
         let incident = cause.incident.map(|(_, id)| id);
         self.evolution = Some(Evolution {
-            id: id.clone(),
-            incident: incident.clone(),
+            id,
+            incident,
             asked_by: cause.asked_by,
             blueprint: cause.blueprint,
             rev: cause.rev,
@@ -149,7 +149,18 @@ impl Lifecycle {
         self.enter(out, Phase::Diagnosing);
         let bound = self.rules().bounds.diagnose_ms;
         self.arm(out, Timer::Phase, bound, Reason::GoesOnWithoutContext);
-        out.push(Effect::Diagnose { evolution: id, incident });
+        self.ask_for_diagnosis(out);
+    }
+
+    /// Wants the context of the evolution under way.
+    pub(super) fn ask_for_diagnosis(&self, out: &mut Out) {
+        let Some(current) = &self.evolution else { return };
+        out.push(Effect::Diagnose {
+            evolution: current.id.clone(),
+            incident: current.incident.clone(),
+            slot: self.active_slot,
+            active: self.active.as_ref().map(|active| active.version.clone()),
+        });
     }
 
     /// What the next evolution begins from. Where something waits for its time, `waits` says until when, and for what.
@@ -334,7 +345,7 @@ impl Lifecycle {
         current.files_changed = files_changed;
         current.version = Some(version.clone());
         if installing {
-            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+            self.prepare_generation(out, version.store_path);
             return;
         }
         if self.is_quarantined(&version.tree) || self.is_quarantined(&version.store_path) {
@@ -398,6 +409,8 @@ impl Lifecycle {
             candidate: current.candidate.clone(),
             version: current.version.clone().expect("Validating begins with a built candidate"),
             report: ReportId::numbered(self.counters.report),
+            active: self.active.as_ref().map(|active| active.version.clone()).unwrap_or_default(),
+            incident: current.incident.clone(),
         });
     }
 

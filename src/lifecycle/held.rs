@@ -56,7 +56,7 @@ impl Lifecycle {
     /// All traffic to what serves, which is started if it does not run. The profile stays as it was found.
     pub(super) fn serve_on(&mut self, out: &mut Out) {
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation: None });
+            out.push(Effect::Route { routing });
         }
         self.ensure_active_runs(out);
     }
@@ -111,7 +111,7 @@ impl Lifecycle {
         self.attention = None;
         if generation == 0 {
             // It ran, and the profile was gone.
-            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+            self.prepare_generation(out, version.store_path);
         } else {
             self.known_good.insert(generation, version);
             self.put_in_place(out);
@@ -128,7 +128,7 @@ impl Lifecycle {
     fn put_in_place(&self, out: &mut Out) {
         let generation = self.active.as_ref().map(|active| active.generation);
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation });
+            out.push(Effect::put_in_place(routing, generation));
         }
     }
 

@@ -37,8 +37,15 @@ impl Lifecycle {
             current.trial_by.get_or_insert(trial_by);
         }
         self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpCandidate);
-        out.push(Effect::PrepareGeneration { store_path: self.candidate_version().store_path });
+        self.prepare_generation(out, self.candidate_version().store_path);
         self.start_candidate(out);
+    }
+
+    /// Wants a generation of the profile, and the way back from it.
+    pub(super) fn prepare_generation(&self, out: &mut Out, store_path: String) {
+        let evolution = self.evolution.as_ref().map(|current| current.id.clone()).unwrap_or_default();
+        let way_back = self.active.as_ref().map(|active| active.generation).filter(|generation| *generation > 0);
+        out.push(Effect::PrepareGeneration { evolution, store_path, way_back });
     }
 
     /// Starts the candidate in its slot once the slot is free; with strategy recreate it starts after the switch.
@@ -148,7 +155,7 @@ impl Lifecycle {
         self.arm_window(out, step.for_ms, Reason::JudgesCanary { share_ppm: step.share_ppm });
         let routing = Routing { main: active, other_ppm: step.share_ppm };
         self.routing = Some(routing);
-        out.push(Effect::Restore { routing, generation: None });
+        out.push(Effect::Route { routing });
         out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
     }
 
@@ -418,7 +425,7 @@ impl Lifecycle {
         let generation = self.active.as_ref().map(|deployed| deployed.generation);
         if self.routing != Some(Routing::all(active)) {
             self.routing = Some(Routing::all(active));
-            out.push(Effect::Restore { routing: Routing::all(active), generation });
+            out.push(Effect::put_in_place(Routing::all(active), generation));
         }
     }
 

@@ -28,10 +28,7 @@ impl Lifecycle {
             }
             Phase::Diagnosing => {
                 self.serve_again(out);
-                if let Some(current) = &self.evolution {
-                    let (evolution, incident) = (current.id.clone(), current.incident.clone());
-                    out.push(Effect::Diagnose { evolution, incident });
-                }
+                self.ask_for_diagnosis(out);
             }
             Phase::Building => {
                 self.serve_again(out);
@@ -124,7 +121,7 @@ impl Lifecycle {
         // While an operator is asked, the profile stays as it was found.
         let generation = self.active.as_ref().filter(|_| self.held.is_none()).map(|active| active.generation);
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation });
+            out.push(Effect::put_in_place(routing, generation));
         }
         for slot in Slot::ALL {
             if self.slots[slot.index()].run == Run::Stopping {
@@ -142,7 +139,7 @@ impl Lifecycle {
         let Some(current) = &self.evolution else { return };
         match (&current.version, current.generation) {
             (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),
-            (Some(version), None) => out.push(Effect::PrepareGeneration { store_path: version.store_path.clone() }),
+            (Some(version), None) => self.prepare_generation(out, version.store_path.clone()),
             (Some(_), Some(_)) => {
                 if self.slots[Slot::A.index()].run == Run::Ready {
                     self.slots[Slot::A.index()].run = Run::Starting;
@@ -171,7 +168,7 @@ impl Lifecycle {
                 let current = self.evolution.as_ref();
                 if current.is_some_and(|it| it.generation.is_none()) {
                     let version = current.and_then(|it| it.version.clone()).unwrap_or_default();
-                    out.push(Effect::PrepareGeneration { store_path: version.store_path });
+                    self.prepare_generation(out, version.store_path);
                 }
                 if self.slots[active.other().index()].run == Run::Down {
                     self.start_candidate(out);

@@ -105,7 +105,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
     let evolution = || core.evolution().map_or_else(String::new, |current| format!("{}: ", current.id));
     match effect {
         Effect::Install { evolution } => step(format!("{evolution}: building the first version")),
-        Effect::Diagnose { evolution, incident } => {
+        Effect::Diagnose { evolution, incident, .. } => {
             let rev = core.evolution().and_then(|current| current.rev.as_deref());
             let about = match (incident, rev) {
                 (Some(incident), _) => format!("the repair of {incident}"),
@@ -118,7 +118,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
             step(format!("{evolution}: building by the blueprint {blueprint}"))
         }
         Effect::Validate { evolution, .. } => step(format!("{evolution}: judging it in sandboxes")),
-        Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
+        Effect::Route { routing } if routing.other_ppm > 0 => {
             let percent = f64::from(routing.other_ppm) * 100.0 / f64::from(WHOLE_PPM);
             step(format!("{}gets {percent} % of new connections", evolution()))
         }
@@ -133,6 +133,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
         | Effect::Drain { .. }
         | Effect::Refresh { .. }
         | Effect::Carry(_)
+        | Effect::Route { .. }
         | Effect::Restore { .. }
         | Effect::Observe { .. }
         | Effect::Judge

@@ -28,8 +28,8 @@ enum NotCarried {
 impl Shell {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Diagnose { evolution, incident } => {
-                let facts = self.diagnosis_facts(incident);
+            Effect::Diagnose { evolution, incident, slot, active } => {
+                let facts = self.diagnosis_facts(Some(&evolution), incident, slot, active);
                 self.begin_work(&evolution.clone(), jobs::diagnose(self.tools.clone(), evolution, facts));
             }
             Effect::Build { evolution, candidate, blueprint, rev, checkpoint, approved } => {
@@ -39,8 +39,8 @@ impl Shell {
             Effect::Install { evolution } => {
                 self.begin_work(&evolution.clone(), jobs::install(self.tools.clone(), evolution, self.inputs.clone()));
             }
-            Effect::Validate { evolution, candidate, version, report } => {
-                let order = self.validation_order(candidate, version, report);
+            Effect::Validate { evolution, candidate, version, report, active, incident } => {
+                let order = jobs::ValidationOrder { candidate, version, report, active, incident };
                 self.begin_work(
                     &evolution.clone(),
                     jobs::validate(self.tools.clone(), evolution, order, self.inputs.clone()),
@@ -52,16 +52,15 @@ impl Shell {
                 }
                 *of != evolution
             }),
-            Effect::PrepareGeneration { store_path } => {
-                let current = self.core.active().map(|active| active.generation).filter(|current| *current > 0);
-                let id = self.core.evolution().map(|evolution| evolution.id.clone()).unwrap_or_default();
-                self.begin_work(&id, jobs::prepare_generation(self.tools.clone(), store_path, current));
+            Effect::PrepareGeneration { evolution, store_path, way_back } => {
+                self.begin_work(&evolution, jobs::prepare_generation(self.tools.clone(), store_path, way_back));
             }
             Effect::Start { slot, version, role } => self.start(slot, &version, role),
             Effect::Stop { slot, drain } => self.stop(slot, drain),
             Effect::Drain { slot, version } => self.drain_slot(slot, &version),
             Effect::Refresh { slot, version } => self.refresh(slot, &version),
             Effect::Carry(plan) => self.carry_plan(&plan),
+            Effect::Route { routing } => self.restore(routing, None),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => {
                 let now = self.clock.now();

@@ -19,7 +19,7 @@ use crate::interface::types::{
     ValidationReport, Version,
 };
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Quarantined, Refusal, Request};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Quarantined, Refusal, Request, Slot};
 use crate::narrate;
 use crate::narrate::Weight;
 use crate::report::chain;
@@ -204,20 +204,25 @@ impl Shell {
     }
 
     /// What a diagnosis begins with.
-    pub(super) fn diagnosis_facts(&self, incident: Option<IncidentId>) -> DiagnosisFacts {
-        let slot = self.core.active_slot();
+    pub(super) fn diagnosis_facts(
+        &self,
+        evolution: Option<&EvolutionId>,
+        incident: Option<IncidentId>,
+        slot: Option<Slot>,
+        active: Option<Version>,
+    ) -> DiagnosisFacts {
         let found = incident.as_ref().and_then(|id| self.core.incidents().values().find(|open| open.id == *id));
         let interface = slot.filter(|_| self.tools.config.health.interface.is_some());
         let interface =
             interface.and_then(|slot| lock(&self.traffic).interface_path(slot.into()).map(std::path::Path::to_owned));
-        let number = self.core.evolution().map(|evolution| evolution.id.0.replacen("evo", "ctx", 1));
+        let number = evolution.map(|evolution| evolution.0.replacen("evo", "ctx", 1));
         DiagnosisFacts {
             id: ContextId(number.unwrap_or_else(|| format!("ctx_{}", self.journal.last_seq()))),
             incident: found.map(|open| open.to_incident(&self.tools.config.runtime.name)),
             log: slot.and_then(|slot| self.occupants.last_log(slot)),
             exit_status: self.last_exit.clone(),
             health: self.watch.series(),
-            active: self.core.active().map(|active| active.version.clone()),
+            active,
             interface,
             at: self.clock.now(),
         }
@@ -270,17 +275,6 @@ impl Shell {
         self.core.active().map(|active| active.version.clone()).unwrap_or_default()
     }
 
-    /// What a validation begins with.
-    pub(super) fn validation_order(
-        &self,
-        candidate: CandidateId,
-        version: Version,
-        report: ReportId,
-    ) -> ValidationOrder {
-        let incident = self.core.evolution().and_then(|current| current.incident.clone());
-        ValidationOrder { candidate, version, report, active: self.active_version(), incident }
-    }
-
     /// `CollectEvolutionContext` of the facade.
     pub(super) fn ask_context(
         &self,
@@ -291,7 +285,10 @@ impl Shell {
             let _ = reply.send(Err(EvolutionError::UnknownIncident { incident_id: incident.0 }));
             return;
         }
-        let (tools, facts) = (self.tools.clone(), self.diagnosis_facts(Some(incident)));
+        let evolution = self.core.evolution().map(|current| &current.id);
+        let active = self.core.active().map(|active| active.version.clone());
+        let facts = self.diagnosis_facts(evolution, Some(incident), self.core.active_slot(), active);
+        let tools = self.tools.clone();
         tokio::spawn(async move {
             let collected = jobs::diagnose_now(&tools, facts).await;
             let _ = reply.send(Ok(collected.context));

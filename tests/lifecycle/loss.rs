@@ -94,12 +94,13 @@ impl World {
     /// While an operator is asked, nothing is decided but that Active is kept running.
     pub(super) fn check_held(&mut self, effects: &[Effect]) {
         let idle = |effect: &Effect| match effect {
-            Effect::Restore { generation, .. } => generation.is_none(),
+            Effect::Route { .. } => true,
             Effect::Start { role, .. } => *role == Role::Active,
             Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
             // That Active was started again.
             Effect::Record(record) => record.action == MaintenanceAction::Restarted,
-            Effect::Diagnose { .. }
+            Effect::Restore { .. }
+            | Effect::Diagnose { .. }
             | Effect::Build { .. }
             | Effect::Install { .. }
             | Effect::Validate { .. }
