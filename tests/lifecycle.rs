@@ -19,8 +19,8 @@ mod world;
 
 use proptest::prelude::*;
 use rei::lifecycle::{
-    Approval, Back, Caller, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, Standby, Timer,
-    Trust,
+    Approval, Caller, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, RollbackStage, Standby,
+    Timer, Trust,
 };
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
@@ -108,7 +108,7 @@ impl Model for Bounded {
                 world.core.phase() == Phase::Steady && world.core.previous().is_some()
             }),
             Property::sometimes("a candidate is rolled back", |_, world: &World| {
-                matches!(world.core.phase(), Phase::RollingBack { stage: Back::Switching, .. })
+                matches!(world.core.phase(), Phase::RollingBack { stage: RollbackStage::Switching, .. })
             }),
             Property::sometimes("something is in quarantine", |_, world: &World| !world.core.quarantine().is_empty()),
             Property::sometimes("a commit is found to be built as Active is", |model: &Self, world: &World| {

@@ -139,7 +139,7 @@ impl Chronicle {
             // In format 1.1 this ended the window. Later, what does not count is not recorded.
             Event::Found { slot: None, finding } if self.phase() == Phase::Observing && finding.evolve => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
-            Event::Carried { plan, took_us } => {
+            Event::PlanDone { plan, took_us } => {
                 let Some(trip) = self.trip.as_mut().filter(|trip| trip.plan == Some(*plan)) else { return };
                 trip.note(format!("switched in {took_us} µs"));
                 if trip.phase == Phase::Promoting {
@@ -260,7 +260,7 @@ impl Chronicle {
                     trip.begin(Phase::Canary, &format!("canary {percent} %"), seq, at);
                 }
             }
-            Effect::Carry(plan) => {
+            Effect::Execute(plan) => {
                 if let Some(trip) = &mut self.trip {
                     trip.plan = Some(plan.number);
                     let forward = plan.report.is_some();

@@ -254,8 +254,9 @@ pub enum Effect {
         /// The version.
         version: Version,
     },
-    /// Carry out a plan; answered by `Carried`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
-    Carry(Plan),
+    /// Carry out a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
+    #[serde(rename = "carry")]
+    Execute(Plan),
     /// Send new connections there, wherever they go now.
     Route {
         /// Where.

@@ -182,7 +182,8 @@ pub enum Event {
         waiting: bool,
     },
     /// Every step of a plan is done.
-    Carried {
+    #[serde(rename = "carried")]
+    PlanDone {
         /// The plan's number.
         plan: u64,
         /// How long the steps took, in microseconds.

@@ -6,7 +6,7 @@ use super::event::{Reality, Trust};
 use super::operate::Refusal;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Evolution, Held, Lifecycle, Phase, Run, SlotState};
+use super::state::{Evolution, Held, Lifecycle, Phase, RunState, SlotState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{EvolutionId, MaintenanceAction};
 
@@ -33,7 +33,7 @@ impl Lifecycle {
         for (slot, found) in Slot::ALL.into_iter().zip(running) {
             self.clear(out, Timer::restart(slot));
             self.slots[slot.index()] = found.map_or_else(SlotState::default, |found| SlotState {
-                run: if found.ready { Run::Ready } else { Run::Starting },
+                run: if found.ready { RunState::Ready } else { RunState::Starting },
                 version: Some(found.version),
                 instance: Some(found.instance),
                 ..SlotState::default()
@@ -116,7 +116,8 @@ impl Lifecycle {
             self.known_good.insert(generation, version);
             self.put_in_place(out);
         }
-        if let Some(other) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down)
+        if let Some(other) =
+            self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != RunState::Down)
         {
             self.stop(out, other);
         }

@@ -50,7 +50,8 @@ pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use reason::Reason;
 pub use slot::Slot;
 pub use state::{
-    Approval, Armed, Back, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
-    Phase, PlanUnderWay, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Tried, Watch,
+    Approval, Armed, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, ObservationStage,
+    OpenIncident, Phase, PlanUnderWay, PutOff, QUARANTINE_MAX, Quarantined, RollbackStage, RunState, Settled,
+    SlotState, Tried,
 };
 pub use tried::TRIED_MAX;

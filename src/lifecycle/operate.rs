@@ -5,7 +5,7 @@ use super::effect::Timer;
 use super::event::{Caller, Request};
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Asked, Back, Evolution, Lifecycle, Phase, Run};
+use super::state::{Approval, Asked, Evolution, Lifecycle, Phase, RollbackStage, RunState};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
 
@@ -290,7 +290,7 @@ impl Lifecycle {
             return;
         }
         self.counters.plan += 1;
-        self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: Back::Starting });
+        self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: RollbackStage::Starting });
         let bounds = self.rules().bounds;
         self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpRollback);
         self.start_target(out);
@@ -302,9 +302,9 @@ impl Lifecycle {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         let Some(target) = target else { return };
         match self.slots[slot.index()].run {
-            Run::Down => self.start(out, slot, target.version, Role::Previous),
-            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
-            Run::Stopping | Run::Draining => {}
+            RunState::Down => self.start(out, slot, target.version, Role::Previous),
+            RunState::Starting | RunState::Ready | RunState::Backoff => self.stop(out, slot),
+            RunState::Stopping | RunState::Draining => {}
         }
     }
 

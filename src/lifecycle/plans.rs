@@ -2,7 +2,7 @@
 
 use super::effect::{Effect, Plan, Timer};
 use super::reason::Reason;
-use super::state::{Back, Lifecycle, Phase, PlanUnderWay};
+use super::state::{Lifecycle, Phase, PlanUnderWay, RollbackStage};
 use super::step::Out;
 
 /// The pause before a plan is tried for the second time, in milliseconds: `nix-env` holds the lock for a few. It doubles each
@@ -17,7 +17,7 @@ impl Lifecycle {
     pub(super) fn hand_out(&mut self, out: &mut Out, plan: Plan) {
         self.clear(out, Timer::Plan);
         self.plan = Some(PlanUnderWay { plan: plan.clone(), tries: 0 });
-        out.push(Effect::Carry(plan));
+        out.push(Effect::Execute(plan));
     }
 
     /// Another program holds the profile's lock. The plan is tried again after a pause; after the last try it has failed.
@@ -34,7 +34,7 @@ impl Lifecycle {
 
     pub(super) fn on_plan_due(&self, out: &mut Out) {
         if let Some(current) = &self.plan {
-            out.push(Effect::Carry(current.plan.clone()));
+            out.push(Effect::Execute(current.plan.clone()));
         }
     }
 
@@ -46,11 +46,11 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn on_carried(&mut self, out: &mut Out, number: u64) {
+    pub(super) fn on_plan_done(&mut self, out: &mut Out, number: u64) {
         self.forget_plan(out, number);
         match self.phase {
             Phase::Promoting { plan } if plan == number => self.promoted(out),
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => self.restored(out),
+            Phase::RollingBack { plan, stage: RollbackStage::Switching } if plan == number => self.restored(out),
             Phase::Promoting { .. }
             | Phase::RollingBack { .. }
             | Phase::Empty
@@ -73,7 +73,7 @@ impl Lifecycle {
                 // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
                 self.put_candidate_off(out, Reason::PromotionFailed { reason });
             }
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
+            Phase::RollingBack { plan, stage: RollbackStage::Switching } if plan == number => {
                 self.attention = Some(Reason::RollbackIncomplete { reason: reason.clone() });
                 let reason = Reason::Text(reason);
                 self.wait(reason.clone());

@@ -5,7 +5,7 @@ use super::effect::{Effect, Plan, Routing, Step, Timer};
 use super::policy::{CanaryStep, OnInconclusive, Standby};
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 
@@ -55,12 +55,12 @@ impl Lifecycle {
         }
         let slot = self.candidate_slot();
         match self.slots[slot.index()].run {
-            Run::Down => {
+            RunState::Down => {
                 let version = self.candidate_version();
                 self.start(out, slot, version, Role::Candidate);
             }
-            Run::Stopping | Run::Draining => {}
-            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
+            RunState::Stopping | RunState::Draining => {}
+            RunState::Starting | RunState::Ready | RunState::Backoff => self.stop(out, slot),
         }
     }
 
@@ -114,7 +114,7 @@ impl Lifecycle {
         let version = self.candidate_version();
         self.routing = Some(Routing::all(slot));
         out.push(Effect::Restore { routing: Routing::all(slot), generation: Some(generation) });
-        if self.slots[slot.index()].run == Run::Down {
+        if self.slots[slot.index()].run == RunState::Down {
             self.start(out, slot, version, Role::Candidate);
         }
     }
@@ -131,7 +131,7 @@ impl Lifecycle {
             let bound = self.rules().bounds.stop_ms;
             self.arm(out, Timer::Phase, bound, Reason::LetsActiveGoOn);
             self.stop(out, active);
-        } else if self.slots[self.candidate_slot().index()].run == Run::Ready {
+        } else if self.slots[self.candidate_slot().index()].run == RunState::Ready {
             self.begin_share(out, 0);
         }
     }
@@ -171,11 +171,11 @@ impl Lifecycle {
     pub(super) fn begin_promotion(&mut self, out: &mut Out) {
         self.enter(out, Phase::Promoting { plan: self.counters.plan });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::UndoesSwitch);
-        self.carry_promotion(out);
+        self.execute_promotion(out);
     }
 
     /// Makes the plan that turns the candidate into Active, and hands it out.
-    pub(super) fn carry_promotion(&mut self, out: &mut Out) {
+    pub(super) fn execute_promotion(&mut self, out: &mut Out) {
         let (Some(active), Some(current)) = (self.active.clone(), self.evolution.as_ref()) else { return };
         let Some(generation) = current.generation else { return };
         let report = current.report.as_ref().map(|report| report.id.clone());
@@ -216,7 +216,7 @@ impl Lifecycle {
             }
             self.begin_window(out);
         } else {
-            self.enter(out, Phase::Observing { stage: Watch::Starting });
+            self.enter(out, Phase::Observing { stage: ObservationStage::Starting });
             let bound = self.rules().bounds.start_ms;
             self.arm(out, Timer::Phase, bound, Reason::RestoresPrevious);
             self.start(out, slot, version, Role::Active);
@@ -225,7 +225,7 @@ impl Lifecycle {
 
     pub(super) fn begin_window(&mut self, out: &mut Out) {
         let (observe_ms, hold_ms) = (self.rules().observe_ms, self.rules().hold_ms);
-        self.enter(out, Phase::Observing { stage: Watch::Window { judging: false } });
+        self.enter(out, Phase::Observing { stage: ObservationStage::Window { judging: false } });
         self.arm(out, Timer::Phase, observe_ms + hold_ms, Reason::EndsWaitForData);
         self.observe_window(out);
     }
@@ -233,7 +233,7 @@ impl Lifecycle {
     /// The window's data, from now on.
     pub(super) fn observe_window(&mut self, out: &mut Out) {
         let Some(slot) = self.active_slot else { return };
-        self.phase = Phase::Observing { stage: Watch::Window { judging: false } };
+        self.phase = Phase::Observing { stage: ObservationStage::Window { judging: false } };
         self.arm_window(out, self.rules().observe_ms, Reason::ConfirmsPromotion);
         out.push(Effect::Observe { slot, baseline: None });
     }
@@ -241,7 +241,7 @@ impl Lifecycle {
     pub(super) fn on_window_over(&mut self, out: &mut Out) {
         match &mut self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging, .. } }
-            | Phase::Observing { stage: Watch::Window { judging } } => {
+            | Phase::Observing { stage: ObservationStage::Window { judging } } => {
                 *judging = true;
                 out.push(Effect::Judge);
             }
@@ -263,11 +263,11 @@ impl Lifecycle {
     pub(super) fn on_recheck(&mut self, out: &mut Out) {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging: true, .. } }
-            | Phase::Observing { stage: Watch::Window { judging: true } }
+            | Phase::Observing { stage: ObservationStage::Window { judging: true } }
             | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
                 out.push(Effect::Judge);
             }
-            Phase::RollingBack { stage: Back::Switching, .. } => self.carry_rollback(out),
+            Phase::RollingBack { stage: RollbackStage::Switching, .. } => self.execute_rollback(out),
             Phase::Canary { .. }
             | Phase::Observing { .. }
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
@@ -303,7 +303,7 @@ impl Lifecycle {
     const fn trial_is_judged(&self) -> Option<bool> {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging, .. } }
-            | Phase::Observing { stage: Watch::Window { judging } } => Some(judging),
+            | Phase::Observing { stage: ObservationStage::Window { judging } } => Some(judging),
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => Some(true),
             Phase::Canary { .. }
             | Phase::Observing { .. }
@@ -350,7 +350,9 @@ impl Lifecycle {
         }
         self.close_incident();
         self.attention = None;
-        if let Some(slot) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down) {
+        if let Some(slot) =
+            self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != RunState::Down)
+        {
             self.stop(out, slot);
         }
         self.end_evolution(out);
@@ -361,8 +363,8 @@ impl Lifecycle {
     pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
         let approval = match self.phase {
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
-            Phase::Observing { stage: Watch::Window { .. } } => Approval::Observation,
-            Phase::Observing { stage: Watch::Starting } => {
+            Phase::Observing { stage: ObservationStage::Window { .. } } => Approval::Observation,
+            Phase::Observing { stage: ObservationStage::Starting } => {
                 self.degraded(out, SUPERVISOR, Reason::NotReadyInTime);
                 return;
             }
@@ -432,7 +434,7 @@ impl Lifecycle {
     /// The evolution is over: the candidate's instance ends, and Active runs.
     fn after_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
-        if self.slots[active.other().index()].run != Run::Down {
+        if self.slots[active.other().index()].run != RunState::Down {
             self.stop(out, active.other());
         }
         self.ensure_active_runs(out);
@@ -472,9 +474,9 @@ impl Lifecycle {
         self.previous_target(if stays { active_slot } else { active_slot.other() }, target);
         self.counters.plan += 1;
         let plan = self.counters.plan;
-        self.enter(out, Phase::RollingBack { plan, stage: Back::Switching });
+        self.enter(out, Phase::RollingBack { plan, stage: RollbackStage::Switching });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::GoesOnWithRestored);
-        self.carry_rollback(out);
+        self.execute_rollback(out);
         // Decided is decided: a supervisor that takes over in the middle must not give the traffic back.
         self.routing = self.active_slot.map(Routing::all);
     }
@@ -489,7 +491,7 @@ impl Lifecycle {
     }
 
     /// Hands out the plan of the rollback under way; carrying it out twice is the same as once.
-    pub(super) fn carry_rollback(&mut self, out: &mut Out) {
+    pub(super) fn execute_rollback(&mut self, out: &mut Out) {
         let Phase::RollingBack { plan, .. } = self.phase else { return };
         let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
         let from = self.routing.unwrap_or(Routing::all(slot.other()));
@@ -509,9 +511,9 @@ impl Lifecycle {
         self.routing = Some(Routing::all(slot));
         if self.rules().overlap {
             self.stop(out, slot.other());
-        } else if self.slots[slot.index()].run != Run::Down {
+        } else if self.slots[slot.index()].run != RunState::Down {
             self.stop(out, slot);
-            self.phase = Phase::RollingBack { plan, stage: Back::Stopping };
+            self.phase = Phase::RollingBack { plan, stage: RollbackStage::Stopping };
             let bound = self.rules().bounds.stop_ms;
             self.arm(out, Timer::Phase, bound, Reason::StartsRestored);
             return;
@@ -536,19 +538,19 @@ impl Lifecycle {
     fn rollback_failed(&mut self, out: &mut Out) {
         let Phase::RollingBack { stage, .. } = self.phase else { return };
         match stage {
-            Back::Switching => {
+            RollbackStage::Switching => {
                 let (Some(active), Some(slot)) = (self.active.as_ref(), self.active_slot) else { return };
                 let (generation, routing) = (active.generation, Routing::all(slot));
                 self.routing = Some(routing);
                 self.attention = Some(Reason::ProfileNotSwitched { generation });
                 out.push(Effect::Restore { routing, generation: Some(generation) });
-                if self.slots[slot.other().index()].run != Run::Down {
+                if self.slots[slot.other().index()].run != RunState::Down {
                     self.stop(out, slot.other());
                 }
                 self.end_rollback(out);
             }
-            Back::Stopping => self.end_rollback(out),
-            Back::Starting => self.abandon_target(out),
+            RollbackStage::Stopping => self.end_rollback(out),
+            RollbackStage::Starting => self.abandon_target(out),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::policy::Standby;
 use super::promote::PLAN_MS;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::Role;
 
@@ -74,18 +74,16 @@ impl Lifecycle {
         match self.phase {
             Phase::Installing if self.evolution.as_ref().is_some_and(|it| it.generation.is_some()) => bounds.start_ms,
             Phase::Installing => bounds.build_ms,
-            Phase::Canary { stage: CanaryStage::Preparing } | Phase::RollingBack { stage: Back::Starting, .. } => {
-                bounds.stop_ms + bounds.start_ms
-            }
-            Phase::Canary { stage: CanaryStage::Stopping } | Phase::RollingBack { stage: Back::Stopping, .. } => {
-                bounds.stop_ms
-            }
+            Phase::Canary { stage: CanaryStage::Preparing }
+            | Phase::RollingBack { stage: RollbackStage::Starting, .. } => bounds.stop_ms + bounds.start_ms,
+            Phase::Canary { stage: CanaryStage::Stopping }
+            | Phase::RollingBack { stage: RollbackStage::Stopping, .. } => bounds.stop_ms,
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => {
                 rules.canary.get(index).map_or(0, |step| step.for_ms)
             }
-            Phase::Promoting { .. } | Phase::RollingBack { stage: Back::Switching, .. } => PLAN_MS,
-            Phase::Observing { stage: Watch::Starting } => bounds.start_ms,
-            Phase::Observing { stage: Watch::Window { .. } } => rules.observe_ms,
+            Phase::Promoting { .. } | Phase::RollingBack { stage: RollbackStage::Switching, .. } => PLAN_MS,
+            Phase::Observing { stage: ObservationStage::Starting } => bounds.start_ms,
+            Phase::Observing { stage: ObservationStage::Window { .. } } => rules.observe_ms,
             // Their work goes on from what is written down; what comes too late is tried again.
             Phase::Diagnosing | Phase::Building | Phase::Validating => 0,
             Phase::Empty | Phase::Steady | Phase::Held | Phase::AwaitingApproval { .. } => 0,
@@ -99,20 +97,20 @@ impl Lifecycle {
             state.run = match state.run {
                 // What emptied the queue for the earlier supervisor is ended with it. The slot is asked for again, and if
                 // connections still wait there, it is drained again.
-                Run::Stopping | Run::Draining => Run::Stopping,
-                Run::Backoff => Run::Backoff,
-                Run::Down | Run::Starting | Run::Ready => Run::Down,
+                RunState::Stopping | RunState::Draining => RunState::Stopping,
+                RunState::Backoff => RunState::Backoff,
+                RunState::Down | RunState::Starting | RunState::Ready => RunState::Down,
             };
             state.instance = None;
             return;
         };
         let expected = state.version.as_ref().is_some_and(|version| version.store_path == running.store_path);
         state.run = match state.run {
-            Run::Stopping | Run::Draining => Run::Stopping,
-            _ if expected && running.ready => Run::Ready,
-            _ if expected => Run::Starting,
+            RunState::Stopping | RunState::Draining => RunState::Stopping,
+            _ if expected && running.ready => RunState::Ready,
+            _ if expected => RunState::Starting,
             // Something that nobody asked for: made to end below, as nothing has a use for it.
-            Run::Down | Run::Starting | Run::Ready | Run::Backoff => Run::Stopping,
+            RunState::Down | RunState::Starting | RunState::Ready | RunState::Backoff => RunState::Stopping,
         };
     }
 
@@ -124,7 +122,7 @@ impl Lifecycle {
             out.push(Effect::put_in_place(routing, generation));
         }
         for slot in Slot::ALL {
-            if self.slots[slot.index()].run == Run::Stopping {
+            if self.slots[slot.index()].run == RunState::Stopping {
                 self.ask_to_stop(out, slot);
             }
         }
@@ -141,8 +139,8 @@ impl Lifecycle {
             (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),
             (Some(version), None) => self.prepare_generation(out, version.store_path.clone()),
             (Some(_), Some(_)) => {
-                if self.slots[Slot::A.index()].run == Run::Ready {
-                    self.slots[Slot::A.index()].run = Run::Starting;
+                if self.slots[Slot::A.index()].run == RunState::Ready {
+                    self.slots[Slot::A.index()].run = RunState::Starting;
                     self.on_ready(out, Slot::A);
                 } else {
                     self.install(out);
@@ -155,7 +153,7 @@ impl Lifecycle {
     fn serve_again(&mut self, out: &mut Out) {
         self.ensure_active_runs(out);
         let Some(other) = self.active_slot.map(Slot::other) else { return };
-        if self.slots[other.index()].run != Run::Down {
+        if self.slots[other.index()].run != RunState::Down {
             self.stop(out, other);
         }
     }
@@ -170,17 +168,17 @@ impl Lifecycle {
                     let version = current.and_then(|it| it.version.clone()).unwrap_or_default();
                     self.prepare_generation(out, version.store_path);
                 }
-                if self.slots[active.other().index()].run == Run::Down {
+                if self.slots[active.other().index()].run == RunState::Down {
                     self.start_candidate(out);
                 }
                 self.maybe_begin_shares(out);
             }
-            CanaryStage::Stopping if self.slots[active.index()].run == Run::Down => self.begin_promotion(out),
+            CanaryStage::Stopping if self.slots[active.index()].run == RunState::Down => self.begin_promotion(out),
             CanaryStage::Stopping => self.stop(out, active),
             CanaryStage::Share { .. } if rebooted => self.canary_again(out),
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
-                if self.slots[active.other().index()].run != Run::Ready {
+                if self.slots[active.other().index()].run != RunState::Ready {
                     self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
                 } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase
                     && let Some(step) = self.rules().canary.get(index).copied()
@@ -212,9 +210,9 @@ impl Lifecycle {
     /// The switch may be done, half done or not begun. It was restored to the state before; now it is done again.
     fn promote_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
-        let ready = self.slots[active.other().index()].run == Run::Ready;
+        let ready = self.slots[active.other().index()].run == RunState::Ready;
         if ready || !self.rules().overlap {
-            self.carry_promotion(out);
+            self.execute_promotion(out);
         } else if rebooted {
             self.canary_again(out);
         } else {
@@ -224,8 +222,8 @@ impl Lifecycle {
 
     fn observe_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
-        let down = self.slots[active.index()].run == Run::Down;
-        let starting = matches!(self.phase, Phase::Observing { stage: Watch::Starting });
+        let down = self.slots[active.index()].run == RunState::Down;
+        let starting = matches!(self.phase, Phase::Observing { stage: ObservationStage::Starting });
         if down && !rebooted && !starting {
             self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
             return;
@@ -233,12 +231,15 @@ impl Lifecycle {
         self.ensure_active_runs(out);
         let warm = self.rules().overlap && self.rules().standby != Standby::Cold;
         let other = active.other();
-        if let Some(previous) = self.previous.clone().filter(|_| warm && self.slots[other.index()].run == Run::Down) {
+        if let Some(previous) =
+            self.previous.clone().filter(|_| warm && self.slots[other.index()].run == RunState::Down)
+        {
             self.start(out, other, previous.version, Role::Previous);
         }
         match self.phase {
-            Phase::Observing { stage: Watch::Starting } if self.slots[active.index()].run != Run::Ready => {}
-            Phase::Observing { stage: Watch::Starting } => self.begin_window(out),
+            Phase::Observing { stage: ObservationStage::Starting }
+                if self.slots[active.index()].run != RunState::Ready => {}
+            Phase::Observing { stage: ObservationStage::Starting } => self.begin_window(out),
             // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline: nothing is
             // confirmed by their absence.
             Phase::Observing { .. } => self.observe_window(out),
@@ -246,18 +247,18 @@ impl Lifecycle {
         }
     }
 
-    fn roll_back_again(&mut self, out: &mut Out, stage: Back) {
+    fn roll_back_again(&mut self, out: &mut Out, stage: RollbackStage) {
         let Some(active) = self.active_slot else { return };
         match stage {
-            Back::Switching => self.carry_rollback(out),
-            Back::Stopping if self.slots[active.index()].run == Run::Down => self.end_rollback(out),
-            Back::Stopping => self.stop(out, active),
-            Back::Starting => {
+            RollbackStage::Switching => self.execute_rollback(out),
+            RollbackStage::Stopping if self.slots[active.index()].run == RunState::Down => self.end_rollback(out),
+            RollbackStage::Stopping => self.stop(out, active),
+            RollbackStage::Starting => {
                 self.ensure_active_runs(out);
                 match self.slots[active.other().index()].run {
-                    Run::Ready => self.target_is_ready(out),
-                    Run::Down => self.start_target(out),
-                    Run::Starting | Run::Backoff | Run::Stopping | Run::Draining => {}
+                    RunState::Ready => self.target_is_ready(out),
+                    RunState::Down => self.start_target(out),
+                    RunState::Starting | RunState::Backoff | RunState::Stopping | RunState::Draining => {}
                 }
             }
         }

@@ -110,14 +110,14 @@ pub enum Phase {
     /// The candidate is Active and watched; Previous is warm.
     Observing {
         /// How far.
-        stage: Watch,
+        stage: ObservationStage,
     },
     /// The switch back is under way.
     RollingBack {
         /// The plan's number.
         plan: u64,
         /// How far.
-        stage: Back,
+        stage: RollbackStage,
     },
     /// Reality is ahead of the journal: what runs serves on, and an operator is asked what is Active.
     Held,
@@ -160,7 +160,7 @@ pub enum CanaryStage {
 /// How far an observation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Watch {
+pub enum ObservationStage {
     /// Strategy recreate: the new Active is not ready yet.
     Starting,
     /// The window runs.
@@ -173,7 +173,7 @@ pub enum Watch {
 /// How far a rollback is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Back {
+pub enum RollbackStage {
     /// An operator's target that does not run yet is started.
     Starting,
     /// The plan is carried out.
@@ -207,7 +207,7 @@ impl Phase {
 #[serde(default)]
 pub struct SlotState {
     /// How it runs.
-    pub run: Run,
+    pub run: RunState,
     /// The version that runs, or should.
     pub version: Option<Version>,
     /// The process, once it was started.
@@ -221,7 +221,7 @@ pub struct SlotState {
 /// How a slot runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Run {
+pub enum RunState {
     /// Nothing runs.
     #[default]
     Down,

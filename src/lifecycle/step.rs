@@ -65,7 +65,7 @@ impl Lifecycle {
             Event::Extended { slot, by_ms } => self.on_extended(&mut out, slot, by_ms),
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot, waiting } => self.on_stopped(&mut out, slot, waiting),
-            Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
+            Event::PlanDone { plan, took_us: _ } => self.on_plan_done(&mut out, plan),
             Event::PlanBusy { plan, reason } => self.on_plan_busy(&mut out, plan, reason),
             Event::PlanFailed { plan, reason } => self.on_plan_failed(&mut out, plan, reason),
             Event::Due(timer) => self.on_due(&mut out, timer),

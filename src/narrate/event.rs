@@ -31,7 +31,7 @@ pub fn event(of: &Event, core: &Lifecycle) -> (&'static str, String) {
         Event::Exited { slot, exit, ran_ms } => ("instance", format!("slot {slot}: {exit} after {ran_ms} ms")),
         Event::Stopped { slot, waiting: false } => ("instance", format!("slot {slot}: stopped")),
         Event::Stopped { slot, waiting: true } => ("instance", format!("slot {slot}: stopped, connections wait")),
-        Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
+        Event::PlanDone { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
         Event::PlanBusy { plan, reason } => ("decision", format!("plan {plan} is tried again: {reason}")),
         Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
         Event::Due(timer) => ("phase", format!("{timer:?} is over")),

@@ -95,7 +95,7 @@ fn of_event(event: &Event, core: &Lifecycle) -> Option<(Weight, String)> {
         | Event::Ready { .. }
         | Event::Exited { .. }
         | Event::Stopped { .. }
-        | Event::Carried { .. }
+        | Event::PlanDone { .. }
         | Event::PlanBusy { .. }
         | Event::Due(_) => None,
     }
@@ -132,7 +132,7 @@ fn of_effect(effect: &Effect, core: &Lifecycle) -> Option<(Weight, String)> {
         | Effect::Stop { .. }
         | Effect::Drain { .. }
         | Effect::Refresh { .. }
-        | Effect::Carry(_)
+        | Effect::Execute(_)
         | Effect::Route { .. }
         | Effect::Restore { .. }
         | Effect::Observe { .. }

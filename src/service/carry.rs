@@ -59,7 +59,7 @@ impl Shell {
             Effect::Stop { slot, drain } => self.stop(slot, drain),
             Effect::Drain { slot, version } => self.drain_slot(slot, &version),
             Effect::Refresh { slot, version } => self.refresh(slot, &version),
-            Effect::Carry(plan) => self.carry_plan(&plan),
+            Effect::Execute(plan) => self.carry_plan(&plan),
             Effect::Route { routing } => self.restore(routing, None),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => {
@@ -180,7 +180,7 @@ impl Shell {
         self.pending.push_front(match failure {
             None => {
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                Event::Carried { plan, took_us }
+                Event::PlanDone { plan, took_us }
             }
             Some(busy @ NotCarried::Busy) => Event::PlanBusy { plan, reason: busy.to_string() },
             Some(NotCarried::Failed(reason)) => Event::PlanFailed { plan, reason },

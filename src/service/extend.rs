@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::policy::GRACE;
 use super::shell::Shell;
-use crate::lifecycle::{Event, Run, Slot, Timer};
+use crate::lifecycle::{Event, RunState, Slot, Timer};
 use crate::time::millis;
 
 impl Shell {
     /// The instance in a slot asks for so much more time from now on.
     pub(super) fn extends(&mut self, slot: Slot, id: &str, by: Duration) {
         // The end of an instance has a bound of its own, which passes first.
-        let grace = if self.core.slot(slot).run == Run::Stopping { GRACE } else { Duration::ZERO };
+        let grace = if self.core.slot(slot).run == RunState::Stopping { GRACE } else { Duration::ZERO };
         self.extended[slot.index()] = Some((id.to_owned(), Instant::now() + by + grace));
     }
 

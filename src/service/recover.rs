@@ -10,7 +10,7 @@ use super::keep::Kept;
 use super::shell::Shell;
 use crate::diagnosis;
 use crate::interface::types::{Role, RuntimeRef};
-use crate::lifecycle::{Event, Phase, Reality, Run, Running, Slot};
+use crate::lifecycle::{Event, Phase, Reality, RunState, Running, Slot};
 use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 
@@ -97,7 +97,7 @@ impl Shell {
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
             // It was made, and the record of it was not written any more. Others of the slot are older.
-            None if state.run == Run::Starting => {
+            None if state.run == RunState::Starting => {
                 let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
                 made.max_by_key(|entry| seq(&entry.id, slot))
             }
@@ -108,7 +108,7 @@ impl Shell {
 
     fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut Kept) -> Option<Running> {
         let run = self.core.slot(slot).run;
-        let ready = run == Run::Ready || run == Run::Stopping;
+        let ready = run == RunState::Ready || run == RunState::Stopping;
         match self.with(slot, &store_path, |occupants, wanted| occupants.adopt(wanted, entry, kept, ready)) {
             Ok(()) => {
                 let runtime = self.runtime_ref(slot, self.role_in(slot), &entry.id);
@@ -118,7 +118,7 @@ impl Shell {
             }
             Err(Gone { why, log }) => {
                 tracing::warn!(%slot, why, "an instance did not outlive the supervisor");
-                if let Some(log) = log.filter(|_| matches!(run, Run::Ready | Run::Starting)) {
+                if let Some(log) = log.filter(|_| matches!(run, RunState::Ready | RunState::Starting)) {
                     self.tell_last_words(slot, entry, store_path, log);
                 }
                 None

@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::shell::Shell;
 use super::sync::lock;
-use crate::lifecycle::{Event, Run, Running, Slot};
+use crate::lifecycle::{Event, RunState, Running, Slot};
 use crate::runtime::keeper::handed;
 
 /// Time for the answer to who asked, and for work to be ended: both wait for the loop alone.
@@ -82,7 +82,7 @@ impl Shell {
     fn running(&self, slot: Slot) -> Option<Running> {
         let state = self.core.slot(slot);
         let (version, _) = (state.version.clone()?, self.occupants.get(slot)?);
-        let ready = matches!(state.run, Run::Ready | Run::Stopping);
+        let ready = matches!(state.run, RunState::Ready | RunState::Stopping);
         Some(Running { store_path: version.store_path, ready })
     }
 }

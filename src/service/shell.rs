@@ -24,7 +24,7 @@ use crate::history::entry::Entry;
 use crate::interface::operations::MonitorEvent;
 use crate::interface::types::EvolutionId;
 use crate::journal::{Journal, Reserve};
-use crate::lifecycle::{Event, Lifecycle, Run, Slot, Timer};
+use crate::lifecycle::{Event, Lifecycle, RunState, Slot, Timer};
 use crate::report::chain;
 use crate::runtime::traffic::{Alarm, Traffic};
 use crate::time::Timestamp;
@@ -393,7 +393,7 @@ impl Shell {
 
     /// Whether a process should run in a slot.
     pub(super) fn runs(&self, slot: Slot) -> bool {
-        matches!(self.core.slot(slot).run, Run::Starting | Run::Ready)
+        matches!(self.core.slot(slot).run, RunState::Starting | RunState::Ready)
     }
 }
 

@@ -61,7 +61,7 @@ impl World {
             }
             Effect::Drain { slot, version } => self.drain(slot, version),
             Effect::Refresh { .. } => true,
-            Effect::Carry(plan) => {
+            Effect::Execute(plan) => {
                 self.plan = Some(plan);
                 true
             }

@@ -109,7 +109,7 @@ impl World {
             | Effect::Stop { .. }
             | Effect::Drain { .. }
             | Effect::Refresh { .. }
-            | Effect::Carry(_)
+            | Effect::Execute(_)
             | Effect::Observe { .. }
             | Effect::Judge
             | Effect::Prune { .. }

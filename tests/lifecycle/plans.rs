@@ -1,7 +1,7 @@
 //! A plan is tried again while another program holds the profile's lock, and not for ever.
 
 use rei::interface::types::{MaintenanceAction, Verdict};
-use rei::lifecycle::{Back, Effect, Event, Phase, Plan, Policy, Slot, Standby, Timer};
+use rei::lifecycle::{Effect, Event, Phase, Plan, Policy, RollbackStage, Slot, Standby, Timer};
 
 use crate::desk::Desk;
 use crate::world::{path, policy};
@@ -30,16 +30,16 @@ fn promoting() -> Desk {
 fn rolling_back() -> Desk {
     let mut desk = promoting();
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     desk.judge_says(Verdict::Fail);
-    assert!(matches!(desk.core.phase(), Phase::RollingBack { stage: Back::Switching, .. }));
+    assert!(matches!(desk.core.phase(), Phase::RollingBack { stage: RollbackStage::Switching, .. }));
     desk
 }
 
 /// The plans that were handed out since the last look.
 fn plans(desk: &mut Desk) -> Vec<Plan> {
     let taken = std::mem::take(&mut desk.effects);
-    taken.into_iter().filter_map(|it| if let Effect::Carry(plan) = it { Some(plan) } else { None }).collect()
+    taken.into_iter().filter_map(|it| if let Effect::Execute(plan) = it { Some(plan) } else { None }).collect()
 }
 
 fn is_busy(desk: &mut Desk, plan: u64) {
@@ -70,7 +70,7 @@ fn a_switch_is_done_as_soon_as_the_lock_is_free() {
         desk.later(*pause);
     }
     assert_eq!(plans(&mut desk), [plan.clone(), plan.clone()]);
-    desk.tell(Event::Carried { plan: plan.number, took_us: 1 });
+    desk.tell(Event::PlanDone { plan: plan.number, took_us: 1 });
     assert!(matches!(desk.core.phase(), Phase::Observing { .. }));
     assert!(!desk.core.timers().contains_key(&Timer::Plan));
 }
@@ -116,7 +116,7 @@ fn another_supervisor_begins_with_the_tries_anew() {
 fn the_lock_of_a_plan_that_nobody_waits_for_changes_nothing() {
     let mut desk = promoting();
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     let (before, effects) = (desk.core.clone(), desk.effects.len());
     is_busy(&mut desk, plan);
     desk.tell(Event::Due(Timer::Plan));

@@ -303,7 +303,7 @@ fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
         desk.tell(Event::Ready { slot: Slot::A });
         tells(&mut desk, "switching");
         let plan = desk.plan();
-        desk.tell(Event::Carried { plan, took_us: 1 });
+        desk.tell(Event::PlanDone { plan, took_us: 1 });
         tells(&mut desk, "restored");
         assert_eq!(desk.base(), "t1", "told when {told}");
         assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "told when {told}");

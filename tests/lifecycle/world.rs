@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
     Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
-    Plan, Policy, Quarantined, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Plan, Policy, Quarantined, ReportDigest, Request, Routing, RunState, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -346,7 +346,7 @@ impl World {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
                     self.carry_plan(&plan);
-                    return Event::Carried { plan: plan.number, took_us: 0 };
+                    return Event::PlanDone { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
                 Event::PlanFailed { plan: plan.number, reason: "disk".into() }
