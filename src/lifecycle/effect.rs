@@ -1,4 +1,4 @@
-//! What the lifecycle wants done.
+//! Effects: what the lifecycle wants done.
 
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +82,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step that takes this one back, where there is something to go back to.
+    /// The step that takes this one back, if there is something to go back to.
     pub const fn undo(self) -> Option<Self> {
         match self {
             Self::SwitchProfile { from: Some(from), to } => Some(Self::SwitchProfile { from: Some(to), to: from }),
@@ -254,7 +254,7 @@ pub enum Effect {
         /// The version.
         version: Version,
     },
-    /// Carry out a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
+    /// Execute a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
     #[serde(rename = "carry")]
     Execute(Plan),
     /// Send new connections there, wherever they go now.
@@ -269,11 +269,11 @@ pub enum Effect {
         /// The profile's generation. In format 1.1 there may be none, and the effect is a [`Route`](Self::Route).
         generation: Option<u64>,
     },
-    /// Begin to look at the version under trial; verdicts of failure are told at once.
+    /// Begin the trial of a version. A verdict of failure is reported at once, without `Judge`.
     Observe {
         /// Where it runs.
         slot: Slot,
-        /// The slot to compare it with, where one serves.
+        /// The slot to compare it with, if one serves beside it.
         baseline: Option<Slot>,
     },
     /// Say what the evidence is now; answered by `Judged`.
@@ -292,7 +292,7 @@ pub enum Effect {
         /// Its name.
         timer: Timer,
     },
-    /// Delete generations that nothing needs.
+    /// Delete generations of the profile that nothing needs.
     Prune {
         /// The newest that are kept.
         keep: u64,
@@ -301,7 +301,7 @@ pub enum Effect {
     },
     /// Write down how an evolution ended, or that Active was started again.
     Record(Maintenance),
-    /// There is nothing to supervise and no way to get it.
+    /// There is nothing to supervise, and there will be nothing.
     GiveUp {
         /// Why.
         reason: Reason,
@@ -309,7 +309,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Puts the routing into place, and the profile if it is to have a certain generation.
+    /// The effect that sets the routing, and the profile as well if a generation is given.
     pub(super) const fn put_in_place(routing: Routing, generation: Option<u64>) -> Self {
         match generation {
             Some(_) => Self::Restore { routing, generation },
@@ -317,8 +317,8 @@ impl Effect {
         }
     }
 
-    /// Whether two effects are the same decision. Their reasons may differ, since a reason decides nothing; and so may what
-    /// they copy from the state for whoever carries them out.
+    /// Whether two effects are the same decision. Their reasons may differ, as a reason decides nothing. Facts may differ that
+    /// an effect only copies from the state, so that it can be executed without the state.
     pub fn decides_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::SetTimer { timer, at, reason: _ }, Self::SetTimer { timer: others, at: others_at, reason: _ }) => {
@@ -347,7 +347,7 @@ impl Effect {
                 Self::PrepareGeneration { evolution: _, store_path, way_back: _ },
                 Self::PrepareGeneration { evolution: _, store_path: others, way_back: _ },
             ) => store_path == others,
-            // The name that it had before.
+            // The same effect had another name before format 1.2.
             (Self::Route { routing }, Self::Restore { routing: others, generation: None })
             | (Self::Restore { routing, generation: None }, Self::Route { routing: others }) => routing == others,
             _ => self == other,

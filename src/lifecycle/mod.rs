@@ -2,7 +2,7 @@
 //!
 //! The law: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
 //! first effect; the effects are carried out in order before the next event is taken; every slow effect is answered by
-//! an event, and an answer that nobody waits for any more changes nothing. Time comes in with the event. Each phase
+//! an event, and an answer that is not expected any more changes nothing. Time comes in with the event. Each phase
 //! but Empty, Steady, AwaitingApproval and Held has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
 //!
 //! ```text

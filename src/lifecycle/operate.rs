@@ -1,4 +1,4 @@
-//! The operator's authority: what may be asked when, and what follows.
+//! Requests of operators: which is allowed when, and what follows.
 
 use super::deployed::Deployed;
 use super::effect::Timer;
@@ -12,7 +12,7 @@ use crate::interface::types::{EvolutionId, Role};
 /// Why a request cannot be carried out now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Who asks is no operator.
+    /// The caller is no operator.
     #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
     NotAllowed {
         /// The process.
@@ -83,8 +83,8 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution that does already what is asked, or has decided it just now: rei follows a ref, and may have begun
-    /// before the operator asks.
+    /// The evolution that already does what is asked, or has just decided it: rei follows a ref, so it may have begun before
+    /// the operator asked.
     pub fn answers(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
         let Caller::Operator(_) = who else { return None };
@@ -311,13 +311,13 @@ impl Lifecycle {
     pub(super) fn target_is_ready(&mut self, out: &mut Out) {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         if let Some(target) = target {
-            // The followed ref still names what is left: it must not come back by itself.
+            // The followed ref still names the version that is left, which must not come back by itself.
             self.quarantine_candidate(out, &Reason::RolledBackByOperator);
             self.roll_back_to(out, target);
         }
     }
 
-    /// The target of an operator's rollback does not start: Active goes on.
+    /// The target of an operator's rollback did not start, so Active stays.
     pub(super) fn abandon_target(&mut self, out: &mut Out) {
         self.attention = Some(Reason::RollbackTargetNotReady);
         self.end_rejected(out, super::step::SUPERVISOR, Reason::TargetNotReady);

@@ -5,15 +5,15 @@ use super::reason::Reason;
 use super::state::{Lifecycle, Phase, PlanUnderWay, RollbackStage};
 use super::step::Out;
 
-/// The pause before a plan is tried for the second time, in milliseconds: `nix-env` holds the lock for a few. It doubles each
-/// time.
+/// The pause before the second try of a plan, in milliseconds. It doubles each time. `nix-env` holds the lock for a few
+/// milliseconds.
 const BUSY_PAUSE_MS: u64 = 64;
 
-/// Tries after the first one. The pauses are two seconds together; whoever holds the lock for longer is in trouble.
+/// Tries after the first one: the pauses are two seconds altogether.
 const BUSY_TRIES_MAX: u32 = 5;
 
 impl Lifecycle {
-    /// Wants a plan carried out, and keeps it until it is known what became of it.
+    /// Asks for a plan to be executed, and keeps it until its result is known.
     pub(super) fn hand_out(&mut self, out: &mut Out, plan: Plan) {
         self.clear(out, Timer::Plan);
         self.plan = Some(PlanUnderWay { plan: plan.clone(), tries: 0 });
@@ -38,7 +38,7 @@ impl Lifecycle {
         }
     }
 
-    /// It is known what became of a plan, or its phase is over.
+    /// The result of a plan is known.
     fn forget_plan(&mut self, out: &mut Out, number: u64) {
         if self.plan.as_ref().is_some_and(|current| current.plan.number == number) {
             self.plan = None;

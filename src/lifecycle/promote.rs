@@ -9,12 +9,13 @@ use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, Ro
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 
-/// A switch of a symlink and of a few sockets; beyond this the machine is in trouble.
+/// How long a plan may take, in milliseconds: it switches a symlink and a few sockets. If it takes longer, the machine is in
+/// trouble.
 pub(super) const PLAN_MS: u64 = 10_000;
 
 impl Lifecycle {
-    /// The candidate's slot: the one that Active does not have, or with strategy recreate the same, so that
-    /// connections wait in one queue.
+    /// The candidate's slot: the one that Active does not use. With strategy recreate it is Active's slot, so that connections
+    /// wait in one queue.
     fn candidate_slot(&self) -> Slot {
         match self.active_slot {
             Some(slot) if self.rules().overlap => slot.other(),
@@ -41,7 +42,7 @@ impl Lifecycle {
         self.start_candidate(out);
     }
 
-    /// Wants a generation of the profile, and the way back from it.
+    /// Asks for a generation of the profile, and for the way back from it.
     pub(super) fn prepare_generation(&self, out: &mut Out, store_path: String) {
         let evolution = self.evolution.as_ref().map(|current| current.id.clone()).unwrap_or_default();
         let way_back = self.active.as_ref().map(|active| active.generation).filter(|generation| *generation > 0);
@@ -119,7 +120,7 @@ impl Lifecycle {
         }
     }
 
-    /// Begins the shares when the candidate is ready and its generation is made.
+    /// Begins the first share, once the candidate is ready and its generation is made.
     pub(super) fn maybe_begin_shares(&mut self, out: &mut Out) {
         let prepared = self.evolution.as_ref().is_some_and(|current| current.generation.is_some());
         if !prepared || !matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
@@ -148,7 +149,7 @@ impl Lifecycle {
         self.give_share(out, step, index);
     }
 
-    /// The share of a step, and data about it from now on.
+    /// Gives the candidate the share of a step, and gathers data from now on.
     pub(super) fn give_share(&mut self, out: &mut Out, step: CanaryStep, index: usize) {
         let Some(active) = self.active_slot else { return };
         self.phase = Phase::Canary { stage: CanaryStage::Share { index, judging: false } };
@@ -159,7 +160,7 @@ impl Lifecycle {
         out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
     }
 
-    /// The time in which data are gathered. It ends with the phase at the latest.
+    /// Sets the time in which data are gathered. It ends with the phase at the latest.
     fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
         self.clear(out, Timer::Recheck);
         let end = out.at.plus_ms(for_ms);
@@ -174,7 +175,7 @@ impl Lifecycle {
         self.execute_promotion(out);
     }
 
-    /// Makes the plan that turns the candidate into Active, and hands it out.
+    /// Asks for the plan that makes the candidate Active.
     pub(super) fn execute_promotion(&mut self, out: &mut Out) {
         let (Some(active), Some(current)) = (self.active.clone(), self.evolution.as_ref()) else { return };
         let Some(generation) = current.generation else { return };
@@ -230,7 +231,7 @@ impl Lifecycle {
         self.observe_window(out);
     }
 
-    /// The window's data, from now on.
+    /// Gathers data for the window from now on.
     pub(super) fn observe_window(&mut self, out: &mut Out) {
         let Some(slot) = self.active_slot else { return };
         self.phase = Phase::Observing { stage: ObservationStage::Window { judging: false } };
@@ -359,7 +360,7 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    /// The bound of a trial is over.
+    /// The deadline of a trial has passed.
     pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
         let approval = match self.phase {
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
@@ -407,21 +408,21 @@ impl Lifecycle {
         }
     }
 
-    /// Lets a candidate go that never was Active: all traffic to Active, and the candidate ends.
+    /// Gives up a candidate that was never Active: all traffic goes to Active, and its instance is stopped.
     pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_rejected(out, by, reason);
         self.after_candidate(out);
     }
 
-    /// The same where the candidate is not to blame.
+    /// The same if the candidate is not to blame.
     pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_put_off(out, reason);
         self.after_candidate(out);
     }
 
-    /// All traffic to Active.
+    /// Sends all traffic to Active.
     fn let_go_of_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         let generation = self.active.as_ref().map(|deployed| deployed.generation);
@@ -431,7 +432,7 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution is over: the candidate's instance ends, and Active runs.
+    /// The evolution is over: stops the candidate's instance, and starts Active if it does not run.
     fn after_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         if self.slots[active.other().index()].run != RunState::Down {
@@ -477,11 +478,11 @@ impl Lifecycle {
         self.enter(out, Phase::RollingBack { plan, stage: RollbackStage::Switching });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::GoesOnWithRestored);
         self.execute_rollback(out);
-        // Decided is decided: a supervisor that takes over in the middle must not give the traffic back.
+        // The decision is final: a supervisor that takes over in the middle must not give the traffic back.
         self.routing = self.active_slot.map(Routing::all);
     }
 
-    /// Fixes what is restored: Active and its slot are the target's from now on.
+    /// Makes the target of a rollback Active, in this slot, from now on.
     fn previous_target(&mut self, slot: Slot, target: Deployed) {
         if self.active.as_ref() != Some(&target) {
             self.previous = self.evolution.as_mut().and_then(|current| current.prior_previous.take());
@@ -490,7 +491,7 @@ impl Lifecycle {
         self.active_slot = Some(slot);
     }
 
-    /// Hands out the plan of the rollback under way; carrying it out twice is the same as once.
+    /// Asks for the plan of the rollback under way. To execute it twice is the same as once.
     pub(super) fn execute_rollback(&mut self, out: &mut Out) {
         let Phase::RollingBack { plan, .. } = self.phase else { return };
         let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
@@ -534,7 +535,7 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    /// The rollback's bound is over: what could be restored is, and an operator is told of the rest.
+    /// The deadline of a rollback has passed. What could be restored is restored; an operator has to do the rest.
     fn rollback_failed(&mut self, out: &mut Out) {
         let Phase::RollingBack { stage, .. } = self.phase else { return };
         match stage {

@@ -1,4 +1,4 @@
-//! A new supervisor takes over: the same phase, no second copy, no candidate with more traffic than it had.
+//! A new supervisor takes over: it continues in the same phase, starts no second copy, and gives no candidate more traffic.
 
 use super::effect::{Effect, Routing, Timer};
 use super::event::Running;
@@ -51,9 +51,9 @@ impl Lifecycle {
         }
     }
 
-    /// A deadline is a point in time, and a recovery does not move it: else a supervisor that is killed over and over
-    /// would never come to an end. Only where too little time is left for what was lost with the earlier supervisor, as
-    /// when nobody ran for an hour or the machine's clock was wrong, the phase gets that much, and only once.
+    /// A deadline is a point in time, and a recovery does not move it: otherwise a phase would never end if its supervisors are
+    /// killed again and again. There is one exception: if too little time is left to do again what was lost with the earlier
+    /// supervisor (none ran for an hour, or the clock was wrong), the phase gets that much time, and only once.
     fn regain(&mut self, out: &mut Out) {
         let need_ms = self.need_ms();
         let enough = out.at.plus_ms(need_ms);
@@ -67,7 +67,7 @@ impl Lifecycle {
         }
     }
 
-    /// How long the present phase needs for what does not outlive a supervisor.
+    /// How much time the present phase needs to do again what was lost with the earlier supervisor.
     fn need_ms(&self) -> u64 {
         let Some(rules) = &self.policy else { return 0 };
         let bounds = rules.bounds;
@@ -84,19 +84,19 @@ impl Lifecycle {
             Phase::Promoting { .. } | Phase::RollingBack { stage: RollbackStage::Switching, .. } => PLAN_MS,
             Phase::Observing { stage: ObservationStage::Starting } => bounds.start_ms,
             Phase::Observing { stage: ObservationStage::Window { .. } } => rules.observe_ms,
-            // Their work goes on from what is written down; what comes too late is tried again.
+            // Their work continues from its checkpoints. If it is too late, it is tried again.
             Phase::Diagnosing | Phase::Building | Phase::Validating => 0,
             Phase::Empty | Phase::Steady | Phase::Held | Phase::AwaitingApproval { .. } => 0,
         }
     }
 
-    /// What runs is what the slot has; what does not run is down.
+    /// Takes over what was found in a slot.
     fn take_over(&mut self, slot: Slot, running: Option<&Running>) {
         let state = &mut self.slots[slot.index()];
         let Some(running) = running else {
             state.run = match state.run {
-                // What emptied the queue for the earlier supervisor is ended with it. The slot is asked for again, and if
-                // connections still wait there, it is drained again.
+                // The instance that drained the slot for the earlier supervisor is stopped as a stray. So the slot is
+                // stopped again, and drained again if connections still wait there.
                 RunState::Stopping | RunState::Draining => RunState::Stopping,
                 RunState::Backoff => RunState::Backoff,
                 RunState::Down | RunState::Starting | RunState::Ready => RunState::Down,
@@ -109,14 +109,14 @@ impl Lifecycle {
             RunState::Stopping | RunState::Draining => RunState::Stopping,
             _ if expected && running.ready => RunState::Ready,
             _ if expected => RunState::Starting,
-            // Something that nobody asked for: made to end below, as nothing has a use for it.
+            // Nobody asked for it and nothing needs it, so it is stopped below.
             RunState::Down | RunState::Starting | RunState::Ready | RunState::Backoff => RunState::Stopping,
         };
     }
 
-    /// Routing and profile as they were decided, and the ends that were asked for asked for again.
+    /// Sets routing and profile as they were decided, and asks again for each stop that is not done.
     fn restore(&self, out: &mut Out) {
-        // While an operator is asked, the profile stays as it was found.
+        // In phase Held the profile stays as it was found.
         let generation = self.active.as_ref().filter(|_| self.held.is_none()).map(|active| active.generation);
         if let Some(routing) = self.routing {
             out.push(Effect::put_in_place(routing, generation));
@@ -130,7 +130,7 @@ impl Lifecycle {
 
     fn install_again(&mut self, out: &mut Out) {
         if !self.timers.contains_key(&Timer::Phase) {
-            // It was given up, and whoever starts rei again wants another try.
+            // The installation was given up. To start rei again is to ask for another try.
             let bound = self.need_ms();
             self.arm(out, Timer::Phase, bound, Reason::GivesUpFirstVersion);
         }
@@ -183,7 +183,7 @@ impl Lifecycle {
                 } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase
                     && let Some(step) = self.rules().canary.get(index).copied()
                 {
-                    // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline.
+                    // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline.
                     self.give_share(out, step, index);
                 } else {
                     out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
@@ -192,8 +192,8 @@ impl Lifecycle {
         }
     }
 
-    /// Every process is gone with the machine; the candidate is not to blame and begins from nothing. A machine that is
-    /// started anew over and over does not keep it for ever.
+    /// The machine was restarted, so no process is left. The candidate is not to blame, and its canary begins again; but not
+    /// for ever, if the machine restarts again and again.
     fn canary_again(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         self.ensure_active_runs(out);
@@ -207,7 +207,7 @@ impl Lifecycle {
         }
     }
 
-    /// The switch may be done, half done or not begun. It was restored to the state before; now it is done again.
+    /// The switch may be done, half done or not begun. The state before it was restored; now the switch is done again.
     fn promote_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
         let ready = self.slots[active.other().index()].run == RunState::Ready;
@@ -240,8 +240,8 @@ impl Lifecycle {
             Phase::Observing { stage: ObservationStage::Starting }
                 if self.slots[active.index()].run != RunState::Ready => {}
             Phase::Observing { stage: ObservationStage::Starting } => self.begin_window(out),
-            // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline: nothing is
-            // confirmed by their absence.
+            // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline: a lack of
+            // data confirms nothing.
             Phase::Observing { .. } => self.observe_window(out),
             _ => out.push(Effect::Observe { slot: active, baseline: None }),
         }

@@ -1,4 +1,4 @@
-//! The instances: started, ready, ended, started again.
+//! Instances: how they start, become ready, exit and are started again.
 
 use super::deployed::Deployed;
 use super::effect::{Effect, Timer};
@@ -9,15 +9,15 @@ use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, Ro
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Version};
 
-/// A first version that ends this often before it is ready is given up.
+/// A first version is given up after it has exited this often before it was ready.
 const FIRST_EXITS_MAX: u32 = 3;
 
-/// What a slot is for, in the present phase.
+/// The role of a slot in the present phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SlotRole {
     /// Active serves from it.
     Active,
-    /// A version under trial, or its start, is in it.
+    /// A version under trial starts or runs in it.
     Trial,
     /// The warm Previous waits in it.
     Standby,
@@ -36,7 +36,7 @@ impl Lifecycle {
                 SlotRole::Trial
             }
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => SlotRole::Standby,
-            // With strategy recreate the version that is left is in Active's slot until its end: it is not started again.
+            // With strategy recreate the version that is left stays in Active's slot until it exits. It is not started again.
             Phase::RollingBack { .. } if active && !self.holds_active(slot) => SlotRole::Free,
             _ if active => SlotRole::Active,
             Phase::Canary { .. }
@@ -73,7 +73,7 @@ impl Lifecycle {
         out.push(Effect::Start { slot, version, role });
     }
 
-    /// Asks whatever is in a slot to end. An empty slot is asked too: its queue may hold connections.
+    /// Stops what is in a slot. This is done for an empty slot too, as connections may wait in its queue.
     pub(super) fn stop(&mut self, out: &mut Out, slot: Slot) {
         self.clear(out, Timer::restart(slot));
         let state = &mut self.slots[slot.index()];
@@ -83,7 +83,7 @@ impl Lifecycle {
         }
     }
 
-    /// Hands out the wish to end what is in a slot.
+    /// Asks the instance of a slot to exit.
     pub(super) fn ask_to_stop(&self, out: &mut Out, slot: Slot) {
         out.push(Effect::Stop { slot, drain: !self.gets_connections(slot) });
     }
@@ -127,7 +127,7 @@ impl Lifecycle {
         let state = &mut self.slots[slot.index()];
         match state.run {
             RunState::Starting | RunState::Ready => {}
-            // What still waits in the queue was not served, and a second instance would fare no better.
+            // The instance that drained the slot has failed, and another one would fail as well.
             RunState::Draining => {
                 self.is_free(out, slot);
                 return;
@@ -225,7 +225,7 @@ impl Lifecycle {
         }
     }
 
-    /// Nothing is in a slot any more, and nothing waits in its queue that could be served.
+    /// A slot is free: nothing runs in it, and its queue is not served any more.
     fn is_free(&mut self, out: &mut Out, slot: Slot) {
         let state = &mut self.slots[slot.index()];
         (state.run, state.instance) = (RunState::Down, None);
