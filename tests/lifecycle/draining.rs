@@ -1,7 +1,7 @@
 //! A slot is given up only when its queue is empty: an instance of Active serves what still waits there.
 
 use rei::interface::types::Verdict;
-use rei::lifecycle::{Effect, Event, Phase, Policy, Run, Slot, Standby};
+use rei::lifecycle::{Effect, Event, Phase, Policy, RunState, Slot, Standby};
 
 use crate::desk::{Desk, version};
 use crate::world::policy;
@@ -33,16 +33,16 @@ fn starts(desk: &Desk, slot: Slot) -> usize {
 fn active_serves_what_waits_in_a_queue_before_its_slot_is_used_again() {
     let mut desk = leaving();
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
-    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[drains()][..], Run::Draining));
+    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[drains()][..], RunState::Draining));
     // The next candidate waits for the slot, and nothing asks the instance twice to exit.
     desk.push("t3");
     desk.builds("t3", "t3");
     desk.judged(Verdict::Pass);
-    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (0, Run::Draining));
+    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (0, RunState::Draining));
     assert!(!desk.effects.iter().any(|it| matches!(it, Effect::Stop { .. })));
     // It is done once: what waits after that is not waited for.
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
-    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (1, Run::Starting));
+    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (1, RunState::Starting));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn an_instance_that_cannot_drain_gives_the_slot_up() {
         desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
         desk.effects.clear();
         desk.tell(end.clone());
-        assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], Run::Down), "{end:?}");
+        assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], RunState::Down), "{end:?}");
     }
 }
 
@@ -62,7 +62,7 @@ fn an_instance_that_cannot_drain_gives_the_slot_up() {
 fn a_queue_that_is_empty_is_not_drained() {
     let mut desk = leaving();
     desk.tell(Event::Stopped { slot: Slot::A, waiting: false });
-    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], Run::Down));
+    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], RunState::Down));
 }
 
 /// With strategy recreate both versions use one slot: what waits is for the next one.
@@ -87,14 +87,14 @@ fn a_supervisor_that_is_lost_while_it_drains_is_followed_by_one_that_drains() {
         desk.crash(false);
         // What emptied the queue is ended with its supervisor, and what waits is asked for again.
         assert!(desk.effects.contains(&Effect::Stop { slot: Slot::A, drain: true }));
-        assert_eq!(desk.core.slot(Slot::A).run, Run::Stopping);
+        assert_eq!(desk.core.slot(Slot::A).run, RunState::Stopping);
         desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
         assert_eq!(desk.effects.last(), Some(&drains()));
     }
     // With the machine all connections are gone.
     desk.crash(true);
     desk.tell(Event::Stopped { slot: Slot::A, waiting: false });
-    assert_eq!(desk.core.slot(Slot::A).run, Run::Down);
+    assert_eq!(desk.core.slot(Slot::A).run, RunState::Down);
 }
 
 #[test]

@@ -94,12 +94,13 @@ impl World {
     /// Until an operator decides, the only allowed decision is to keep Active running.
     pub(super) fn check_held(&mut self, effects: &[Effect]) {
         let idle = |effect: &Effect| match effect {
-            Effect::Restore { generation, .. } => generation.is_none(),
+            Effect::Route { .. } => true,
             Effect::Start { role, .. } => *role == Role::Active,
             Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
             // A restart of Active.
             Effect::Record(record) => record.action == MaintenanceAction::Restarted,
-            Effect::Diagnose { .. }
+            Effect::Restore { .. }
+            | Effect::Diagnose { .. }
             | Effect::Build { .. }
             | Effect::Install { .. }
             | Effect::Validate { .. }
@@ -108,7 +109,7 @@ impl World {
             | Effect::Stop { .. }
             | Effect::Drain { .. }
             | Effect::Refresh { .. }
-            | Effect::Carry(_)
+            | Effect::Execute(_)
             | Effect::Observe { .. }
             | Effect::Judge
             | Effect::Prune { .. }
