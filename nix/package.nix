@@ -14,7 +14,7 @@ let
     "-L native=${lib.getOutput "static" glibc}/lib"
   ];
   manifest = lib.importTOML ../Cargo.toml;
-  # What the program is made of: a change of the pages or of the Nix files builds nothing anew.
+  # What the program and its tests are made of: a change of other pages or Nix files builds nothing anew.
   source = lib.fileset.unions [
     ../Cargo.toml
     ../Cargo.lock
@@ -22,6 +22,8 @@ let
     ../checks/default.nix
     ../checks/plan.nix
     ../modules/unit.toml
+    ../modules/settings.nix # which types a key can have
+    ../docs/options.md # made from src/config/options.toml
     ../interface
     ../examples
     ../templates
