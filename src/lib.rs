@@ -15,6 +15,7 @@
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
 //! | [`poll`] | asks: whether descriptors are ready |
 //! | [`process`] | asks: what `/proc` says about processes |
+//! | [`sandbox`] | refuses: the files, sockets and ports that a process may not reach, by Landlock |
 //! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
 //! | [`digest`] | names: SHA-256 in hex, of bytes and of files, and its short form |
@@ -47,6 +48,7 @@ pub mod process;
 pub mod redact;
 pub mod report;
 pub mod runtime;
+pub mod sandbox;
 pub mod seccomp;
 pub mod source;
 pub mod supervisor;

@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("poll", &[]),
     ("process", &[]),
+    ("sandbox", &[]),
     ("seccomp", &[]),
     ("digest", &[]),
     ("redact", &["digest"]),
@@ -32,10 +33,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("nix", &["command", "digest"]),
     ("source", &["command", "interface", "redact", "time"]),
     ("golden", &["digest", "http", "redact", "report", "time"]),
-    ("runtime", &["command", "config", "digest", "interface", "poll", "process", "report", "seccomp", "time"]),
+    (
+        "runtime",
+        &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
+    ),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
-    ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
-    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
+    (
+        "blueprint",
+        &["command", "config", "digest", "interface", "process", "redact", "sandbox", "seccomp", "source", "time"],
+    ),
+    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"]),
     ("supervisor", ANY_LOWER),
     ("demo", ANY_LOWER),
     ("cli", ANY_LOWER),
@@ -395,6 +402,22 @@ fn one_place_writes_to_the_terminal() {
         }
     }
     none("one place writes to the terminal", findings);
+}
+
+#[test]
+fn one_place_makes_landlock_rules() {
+    let mut findings = Vec::new();
+    for file in files().iter().filter(|file| file.is_rust() && file.path.starts_with("src/")) {
+        if file.room() == Some("sandbox") {
+            continue;
+        }
+        for (n, line) in file.code() {
+            if line.contains("landlock::") {
+                findings.push(format!("{}:{n}: take a Domain of `sandbox`, and a profile of its lists", file.path));
+            }
+        }
+    }
+    none("one place makes Landlock rules", findings);
 }
 
 #[test]

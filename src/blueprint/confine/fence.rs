@@ -1,22 +1,18 @@
 //! What a fence is made of, prepared before the fork: rule sets, paths and limits.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, Scope,
-};
 use nix::unistd::{Uid, getegid, geteuid};
 use serde::Serialize;
 
 use super::child::{self, Hide, Keep, Namespaces, Plan};
 use super::program::{Confined, Error};
+use crate::sandbox::{ABI, Access, DEVICES, Domain, PROGRAMS, RulesetError, Tcp};
 use crate::seccomp::{Filter, Network};
 
 /// The user that agents run as where rei is root: "REI" and a number, far above the users that distributions, systemd,
@@ -29,24 +25,14 @@ const PROCESSES_MAX: u64 = 1024;
 /// Landlock rights that rei knows of; a kernel that knows fewer enforces fewer.
 const LANDLOCK: ABI = ABI::V9;
 
-/// What every agent may read and run: the system's programs and their settings.
-const SYSTEM: [&str; 13] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
+/// What every agent may read besides the system's programs: their settings, name service and facts about the machine.
+const SETTINGS: [&str; 5] = [
     "/etc",
-    "/nix/store",
-    "/run/current-system",
     "/run/systemd/resolve",
     "/sys/devices/system/cpu",
     "/sys/fs/cgroup",
     "/sys/kernel/mm/transparent_hugepage",
 ];
-/// Devices without power over the machine.
-const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 /// Which fences held a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -109,7 +95,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     let namespaces = namespaces_work();
     let user = agent_user();
     let landlock = ruleset(confined, program, namespaces).map_err(|error| fail(&error.to_string()))?;
-    let landlock: OwnedFd = Option::from(landlock).ok_or(Error::NoLandlock)?;
+    let landlock = landlock.into_fd().ok_or(Error::NoLandlock)?;
     let own_network = !confined.network && namespaces;
     let network = if confined.network || namespaces { Network::Open } else { Network::None };
     let filter = Filter { network, shares_user: user.is_none() && !own_network };
@@ -132,41 +118,18 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     Ok((plan, fences))
 }
 
-fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<RulesetCreated, landlock::RulesetError> {
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(LANDLOCK))?
-        .scope(Scope::from_all(LANDLOCK))?;
-    if !confined.network && !namespaces {
-        ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
-    }
-    let read = AccessFs::from_read(LANDLOCK);
-    let use_device = AccessFs::ReadFile | AccessFs::WriteFile;
-    let mut created = ruleset.create()?;
-    for path in SYSTEM.iter().map(Path::new).chain(confined.read.iter().map(PathBuf::as_path)) {
-        created = allow(created, path, read)?;
-    }
-    // The program itself, wherever it is, by its name and by what the name leads to.
-    created = allow(created, program, read)?;
-    created = allow(created, &confined.dir, read)?;
-    for path in DEVICES {
-        created = allow(created, Path::new(path), use_device)?;
-    }
-    for path in &confined.write {
-        created = allow(created, path, AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock))?;
-    }
-    Ok(created)
-}
-
 /// A path that is not there needs no rule.
-fn allow(
-    ruleset: RulesetCreated,
-    path: &Path,
-    access: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, landlock::RulesetError> {
-    let Ok(fd) = PathFd::new(path) else { return Ok(ruleset) };
-    let access = if path.is_dir() { access } else { access & AccessFs::from_file(LANDLOCK) };
-    ruleset.add_rule(PathBeneath::new(fd, access))
+fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<Domain, RulesetError> {
+    let tcp = if confined.network || namespaces { Tcp::Open } else { Tcp::Closed };
+    Domain::new(LANDLOCK, tcp)?
+        .allow_if_there(PROGRAMS, Access::Execute)?
+        .allow_if_there(SETTINGS, Access::Execute)?
+        .allow_if_there(&confined.read, Access::Execute)?
+        // The program itself, wherever it is, by its name and by what the name leads to.
+        .allow_if_there([program], Access::Execute)?
+        .allow_if_there([&confined.dir], Access::Execute)?
+        .allow_if_there(DEVICES, Access::Device)?
+        .allow_if_there(&confined.write, Access::WriteNoDevices)
 }
 
 fn plan_namespaces(confined: &Confined) -> Option<Namespaces> {
