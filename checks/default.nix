@@ -1,8 +1,8 @@
-# Sandboxed checks of a runtime. The builder is the rei program itself, so that they need no nixpkgs and no shell.
+# Sandboxed checks of a runtime. The builder is the rei program itself, so the checks need no nixpkgs and no shell.
 #
-# Each check is a derivation whose output has verdict.json. It fails to build only if the check could not be run.
-# `candidate` and `active` are store paths or packages, `golden` is a golden run, `spec` says how the runtime is started
-# (`rei check --json` prints it for a rei.toml). Another `nonce` asks again, where Nix would repeat an earlier verdict.
+# Each check is a derivation whose output contains verdict.json; it fails to build only if the check could not run. `candidate`
+# and `active` are store paths or packages, `golden` is a golden run, `spec` says how to start the runtime (`rei check --json`
+# prints it for a rei.toml). With another `nonce` a check runs again; otherwise Nix would repeat an earlier verdict.
 {
   rei, # the program: a file
   system,
@@ -39,16 +39,16 @@ let
 in
 # One for each kind of check, under the word of the kind.
 {
-  # A sandboxed build works here and now.
+  # Passes if a sandboxed build works on this machine.
   control = { spec }: check { inherit spec; };
-  # The candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
+  # Passes if the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
   boot =
     { spec, candidate }:
     check {
       inherit spec;
       versions = { inherit candidate; };
     };
-  # The candidate answers a golden run as recorded, but for what differs between two runs of Active.
+  # Passes if the candidate answers a golden run as recorded, except for differences between two runs of Active.
   golden =
     {
       spec,
@@ -61,7 +61,7 @@ in
       versions = { inherit candidate active; };
       files = { inherit golden; };
     };
-  # What fails on Active passes on the candidate; without a candidate: whether it fails on Active.
+  # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
   reproduction =
     {
       spec,

@@ -1,5 +1,5 @@
-# All sandboxed checks of one plan, in one evaluation: from `checks`, the expressions beside this file, and a request to
-# derivations, each under its number.
+# All sandboxed checks of one plan, in one evaluation. The inputs are `checks`, the expressions beside this file, and a request;
+# the result is a set of derivations, each named by its number.
 checks: asked:
 let
   inherit (asked) system nonce;
@@ -14,7 +14,7 @@ let
         name = "rei";
       };
   makers = checks { inherit rei system nonce; };
-  # An input is a store path, or a golden run, which is refused by its hash if it has changed since the plan was made.
+  # An input is a store path or a golden run. Nix refuses, by its hash, a golden run that has changed since the plan was made.
   given =
     input:
     if builtins.isString input then

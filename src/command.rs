@@ -1,7 +1,7 @@
-//! External programs, each run with a bound on time and on output.
+//! Runs external programs, with limits on time and output.
 //!
-//! One spawn for `git`, `nix` and the operator's commands: its own process group, no standard input but what it is
-//! given, a fixed locale, killed as a whole when its time is up or its caller goes away.
+//! It is used for `git`, `nix` and the operator's commands. Each gets its own process group, only the given standard
+//! input, and a fixed locale. The whole group is killed at the timeout or if the caller drops the future.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// What a command may print on each stream before the rest is dropped: enough for the evaluation of a large flake.
+/// Maximum output on each stream, in bytes; the rest is dropped. It is enough for the evaluation of a large flake.
 pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
-/// What is read of an output at once, in bytes.
+/// Number of bytes per read of an output stream.
 const CHUNK_BYTES: usize = 8 << 10;
 
-/// A program with its arguments, environment and bounds.
+/// A program with its arguments, environment and limits.
 #[derive(Clone, Debug)]
 pub struct Command {
     program: PathBuf,
@@ -36,29 +36,29 @@ pub struct Command {
     stdin: Option<Vec<u8>>,
 }
 
-/// Which end of an output that is too long is kept.
+/// The end of a too long output that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
     Head,
     Tail,
 }
 
-/// How a command ended and what it printed.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The exit code, or `None` when a signal ended it.
+    /// The exit code; `None` if a signal killed it.
     pub code: Option<i32>,
-    /// The signal that ended it, if one did.
+    /// The signal that killed it, if there was one.
     pub signal: Option<i32>,
-    /// Standard output, at most [`OUTPUT_BYTES_MAX`] unless the command was given another bound.
+    /// Standard output, at most [`OUTPUT_BYTES_MAX`] or the limit that was set.
     pub stdout: Vec<u8>,
-    /// Standard error, bounded likewise.
+    /// Standard error, with the same limit.
     pub stderr: Vec<u8>,
-    /// Whether output beyond the bound was dropped.
+    /// True if output beyond the limit was dropped.
     pub truncated: bool,
 }
 
-/// Why a command gave no output.
+/// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The program could not be started.
@@ -66,50 +66,50 @@ pub enum Error {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The program ran longer than it may and was killed with all it started.
+    /// The program exceeded its timeout and was killed with its process group.
     #[error("{program} {args} did not end within {timeout:?} and was killed")]
     Timeout {
         /// The program.
         program: PathBuf,
-        /// Its arguments, joined by blanks.
+        /// The arguments, joined by spaces.
         args: String,
-        /// The bound.
+        /// The timeout.
         timeout: Duration,
     },
-    /// Its output could not be read or its end not be awaited.
-    #[error("lost {program} while it ran")]
+    /// Its output could not be read, or waiting for its exit failed.
+    #[error("cannot read the output or the exit status of {program}")]
     Lost {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Output {
-    /// Whether the command exited with 0.
+    /// True if the command exited with 0.
     pub fn success(&self) -> bool {
         self.code == Some(0)
     }
 
-    /// Standard output as text, bytes that are not UTF-8 replaced.
+    /// Standard output as text; bytes that are not UTF-8 are replaced.
     pub fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Standard error as text, bytes that are not UTF-8 replaced.
+    /// Standard error as text; bytes that are not UTF-8 are replaced.
     pub fn stderr_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 }
 
 impl Command {
-    /// A command without arguments that may run for `timeout`.
+    /// A command without arguments, with this timeout.
     pub fn new(program: impl Into<PathBuf>, timeout: Duration) -> Self {
         Self {
             program: program.into(),
@@ -127,7 +127,7 @@ impl Command {
         }
     }
 
-    /// Adds one argument.
+    /// Adds an argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.args.push(arg.as_ref().to_owned());
         self
@@ -139,13 +139,13 @@ impl Command {
         self
     }
 
-    /// Sets one environment variable.
+    /// Sets an environment variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// Gives the command no variable but those set by [`Command::env`] after this call.
+    /// Clears the environment; only variables that are set after this call remain.
     pub fn env_clear(mut self) -> Self {
         self.env.clear();
         self.env_clear = true;
@@ -158,52 +158,52 @@ impl Command {
         self
     }
 
-    /// Gives the command another bound on its time.
+    /// Sets another timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Bounds each output stream to `bytes`.
+    /// Limits each output stream to `bytes`.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.output_bytes_max = bytes;
         self
     }
 
-    /// Of an output that is too long, keeps the end and not the beginning.
+    /// If an output is too long, keeps its end instead of its beginning.
     pub fn keep_tail(mut self) -> Self {
         self.keep = Keep::Tail;
         self
     }
 
-    /// Ends the command with SIGTERM when its time is up or its caller goes away, and kills it only `grace` later: for
-    /// programs that have work outside their own process group to stop.
+    /// At the timeout, or if the caller drops the future, sends SIGTERM first, and SIGKILL only after `grace`. For
+    /// programs that must stop processes outside of their own process group.
     pub fn terminate_first(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
-    /// Writes this to its standard input. What is too long for an argument (128 KiB on Linux) goes here.
+    /// Sets its standard input. Use this for data that is too long for an argument (128 KiB on Linux).
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
         self
     }
 
-    /// Keeps the command, and all that it starts, from new privileges: the mark by which rei's sockets know what may be a
-    /// descendant of an instance. For what may run a program of a version.
+    /// Sets no_new_privs for the command and all its descendants. It is the mark by which rei's sockets recognise
+    /// possible descendants of an instance. Use this for commands that may run a program of a version.
     pub fn no_new_privileges(mut self) -> Self {
         self.no_new_privileges = true;
         self
     }
 
-    /// Ends the command with SIGTERM when rei itself ends without a word: for programs that would be in the way of the
-    /// next one. To be run on the main thread: the kernel counts the end of the thread that starts it.
+    /// Sends SIGTERM to the command if rei dies. For programs that would disturb the next rei. Call `run` on the main
+    /// thread: the kernel sends the signal when the thread that started the command exits.
     pub fn ends_with_rei(mut self) -> Self {
         self.ends_with_rei = true;
         self
     }
 
-    /// Takes [`Command::ends_with_rei`] back.
+    /// Cancels [`Command::ends_with_rei`].
     pub fn outlives_rei(mut self) -> Self {
         self.ends_with_rei = false;
         self
@@ -217,20 +217,20 @@ impl Command {
             .collect()
     }
 
-    /// Runs the command to its end.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When it cannot be started, is not done in time or is lost. A failing exit code is not an error here.
+    /// If it cannot be started, exceeds its timeout, or waiting for it fails. A failing exit code is no error here.
     pub async fn run(&self) -> Result<Output, Error> {
         self.run_with_lines(None).await
     }
 
-    /// Runs the command to its end and sends each line of standard error as it comes.
+    /// Runs the command, and sends each line of standard error when it is printed.
     ///
-    /// A full or closed channel drops lines: a slow reader never slows the command.
+    /// If the channel is full or closed, lines are dropped: a slow receiver never slows the command down.
     ///
     /// # Errors
-    /// As [`Command::run`].
+    /// As for [`Command::run`].
     pub async fn run_with_lines(&self, lines: Option<mpsc::Sender<String>>) -> Result<Output, Error> {
         let mut child = self.spawn()?;
         let stdout = child.stdout.take();
@@ -239,13 +239,13 @@ impl Command {
         Ok(Output { stdout, truncated: output.truncated || cut, ..output })
     }
 
-    /// Runs the command to its end while `read` takes its standard output as it comes, in whatever amount, on a thread of
-    /// its own. What it leaves unread, the command is not asked for. The output that is given back has no standard output.
+    /// Runs the command while `read` reads its standard output, of any size, in a separate thread. If `read` stops
+    /// early, the rest is discarded. The returned output has no standard output.
     ///
-    /// When the command's time is up or the caller goes away, `read` comes to the end of what it reads.
+    /// At the timeout, or if the caller drops the future, `read` reaches the end of the stream.
     ///
     /// # Errors
-    /// As [`Command::run`].
+    /// As for [`Command::run`].
     pub async fn run_reading<T: Send + 'static>(
         &self,
         read: impl FnOnce(std::fs::File) -> T + Send + 'static,
@@ -277,17 +277,17 @@ impl Command {
         }
         if self.ends_with_rei {
             let rei = std::process::id();
-            // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+            // SAFETY: between fork and exec the closure makes only system calls and does not allocate.
             unsafe { command.pre_exec(move || die_with(rei)) };
         }
         if self.no_new_privileges {
-            // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+            // SAFETY: between fork and exec the closure makes one system call and does not allocate.
             unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
         }
         command.spawn().map_err(|source| Error::Start { program: self.program.clone(), source })
     }
 
-    /// Feeds and awaits a child whose standard output `out` reads.
+    /// Writes the input of a child and waits for it, while `out` reads its standard output.
     async fn finish<T>(
         &self,
         mut child: tokio::process::Child,
@@ -318,7 +318,7 @@ impl Command {
     }
 }
 
-/// Has this process ended with its parent, which may be gone already.
+/// Makes this process get SIGTERM when its parent dies. Fails if the parent is gone already.
 fn die_with(parent: u32) -> std::io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
     if nix::unistd::getppid().as_raw().unsigned_abs() == parent {
@@ -327,7 +327,8 @@ fn die_with(parent: u32) -> std::io::Result<()> {
     Err(std::io::ErrorKind::BrokenPipe.into())
 }
 
-/// Ends a command's process group when its caller is done with it, whether it ended, timed out or was cancelled.
+/// Kills the process group of a command when the caller drops it: after its exit, at the timeout, or when it is
+/// cancelled.
 struct Group {
     id: Option<Pid>,
     child: Option<tokio::process::Child>,
@@ -343,7 +344,7 @@ impl Group {
     async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
         let Some(child) = &mut self.child else { return Err(std::io::Error::other("awaited twice")) };
         let status = child.wait().await?;
-        // Ended by itself: what it left behind needs no grace.
+        // It has exited by itself. What it left in its group needs no grace.
         self.child = None;
         Ok(status)
     }
@@ -354,10 +355,10 @@ impl Drop for Group {
         let Some(group) = self.id else { return };
         let runtime = tokio::runtime::Handle::try_current();
         if let (Some(mut child), Some(grace), Ok(runtime)) = (self.child.take(), self.grace, runtime) {
-            // The group may be gone already; there is nobody to tell, here and below.
+            // The group may be gone already, so errors are ignored, here and below.
             let _ = killpg(group, Signal::SIGTERM);
             runtime.spawn(async move {
-                // What the child leaves in its group keeps the group's number; an empty group is no longer there.
+                // Processes that the child left keep the group id in use; an empty group no longer exists.
                 let _ = tokio::time::timeout(grace, child.wait()).await;
                 let _ = killpg(group, Signal::SIGKILL);
             });
@@ -369,7 +370,7 @@ impl Drop for Group {
 
 async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {
     if let Some(mut stdin) = stdin {
-        // A program need not read its input.
+        // A program need not read its input, so an error is ignored.
         let _ = stdin.write_all(bytes).await;
     }
 }
@@ -382,7 +383,7 @@ async fn read_bounded(
 ) -> std::io::Result<(Vec<u8>, bool)> {
     let Some(mut stream) = stream else { return Ok((Vec::new(), false)) };
     let (mut kept, mut truncated, mut line) = (Vec::new(), false, Vec::new());
-    // On the heap: a future that holds it is moved about.
+    // On the heap, because the future that contains it is moved.
     let mut chunk = vec![0_u8; CHUNK_BYTES];
     loop {
         let n = stream.read(&mut chunk).await?;
@@ -397,7 +398,7 @@ async fn read_bounded(
             }
             Keep::Tail => {
                 kept.extend_from_slice(&chunk[..n]);
-                // Twice the bound before the front goes, so that it is moved rarely.
+                // Wait until twice the maximum before removing the front, so that bytes are moved rarely.
                 if kept.len() > max.saturating_mul(2) {
                     kept.drain(..kept.len() - max);
                     truncated = true;
@@ -427,7 +428,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_command_without_new_privileges_has_the_mark_and_another_has_it_not() {
+    async fn only_a_command_without_new_privileges_has_the_mark() {
         let command = || Command::new("grep", Duration::from_secs(10)).args(["NoNewPrivs", "/proc/self/status"]);
         let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let (plain, marked) = (command().run().await.unwrap(), command().no_new_privileges().run().await.unwrap());
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_is_bounded_and_the_end_is_told() {
+    async fn output_is_limited_and_the_exit_code_is_returned() {
         let command = Command::new("sh", Duration::from_secs(10)).args(["-c", "yes | head -c 100000; exit 3"]);
         let output = command.output_bytes_max(10).run().await.unwrap();
         assert_eq!((output.code, output.stdout.len(), output.truncated), (Some(3), 10, true));
@@ -475,7 +476,7 @@ mod tests {
         let much = Command::new("head", Duration::from_secs(60)).args(["-c", "20000000", "/dev/zero"]);
         let (output, read) = much.output_bytes_max(10).run_reading(count).await.unwrap();
         assert_eq!((output.success(), output.truncated, read), (true, false, 20_000_000));
-        // A reader that has enough ends the command, and a command without an end does not keep its reader.
+        // A reader that stops early ends the command, and a command without an end does not keep its reader.
         let (output, ()) = Command::new("yes", Duration::from_secs(60)).run_reading(drop).await.unwrap();
         assert!(!output.success());
         let (told, read) = tokio::sync::oneshot::channel();
@@ -495,9 +496,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_may_be_asked_to_end_before_it_is_killed() {
+    async fn a_command_can_get_sigterm_before_it_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        // A shell tells of a sleep that was killed with it, and nobody reads that any more: SIGPIPE would end it first.
+        // The shell reports the sleep that was killed with it. Nothing reads that any more, so SIGPIPE would kill the
+        // shell first.
         let script = format!(
             "exec 2>/dev/null; trap 'echo asked > {0}/asked; exit 0' TERM; echo > {0}/up; while :; do sleep 0.01; done",
             dir.path().display()
@@ -511,11 +513,13 @@ mod tests {
         };
         until("up").await;
         run.abort();
-        tokio::time::timeout(Duration::from_secs(30), until("asked")).await.expect("the caller went and nobody asked");
+        tokio::time::timeout(Duration::from_secs(30), until("asked"))
+            .await
+            .expect("no SIGTERM after the caller was cancelled");
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_named() {
+    async fn the_error_names_a_missing_program() {
         let error = Command::new("/nonexistent/program", Duration::from_secs(1)).run().await.unwrap_err();
         assert_eq!(error.to_string(), "cannot start /nonexistent/program");
     }

@@ -1,4 +1,4 @@
-//! SHA-256 and bytes as hexadecimal text, and how much of it a person is shown: one way everywhere.
+//! SHA-256 and hexadecimal text, and the short form of digests that people see.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,33 +6,33 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// What is read of a file at once, in bytes: files of some megabytes in few calls, and no file whole in memory.
+/// Number of bytes per read of a file: a file of some megabytes takes few calls, and is never completely in memory.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What a person is shown of a commit or digest, in characters: enough to be one of a kind, short enough to be read.
+/// Length of the short form of a commit or digest, in characters: practically unique, but short enough to read.
 const SHORT_CHARS: usize = 12;
 
-/// The first characters of a commit or digest in hex, for a person.
+/// The short form of a commit or digest in hex, for people.
 pub fn short(hex: &str) -> &str {
     hex.char_indices().nth(SHORT_CHARS).map_or(hex, |(at, _)| &hex[..at])
 }
 
-/// Bytes in hex, two lower-case digits each.
+/// Bytes in hex, with two lower-case digits each.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// SHA-256 of some bytes, in hex.
+/// SHA-256 of bytes, in hex.
 pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
-/// SHA-256 of a file, in hex; the file is read in pieces.
+/// SHA-256 of a file, in hex. The file is read in pieces.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn sha256_of_file(path: &Path) -> io::Result<String> {
     let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -48,7 +48,7 @@ pub fn sha256_of_file(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    /// From FIPS 180-4's examples.
+    /// From the examples of FIPS 180-4.
     const OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_shown_the_first_twelve_characters() {
+    fn the_short_form_has_twelve_characters() {
         assert_eq!(short(OF_ABC), "ba7816bf8f01");
         for whole in ["", "ba7816bf8f01", "é"] {
             assert_eq!(short(whole), whole);

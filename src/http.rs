@@ -1,7 +1,7 @@
 //! A bounded HTTP/1.1 client for loopback: probes, golden replay and recording.
 //!
-//! One connection a request, over TCP or a Unix socket. Every answer is bounded in time, in header and in body, so that
-//! a hostile server costs its caller a known amount and nothing more. Redirects are answers, not instructions.
+//! Each request uses its own connection, over TCP or a Unix socket. Every answer is limited in time, header size and
+//! body size, so a hostile server can cost its caller only a known amount. Redirects are returned, not followed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,16 +14,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// The largest body that is read by default, in bytes: an answer beyond it is an error, never cut.
+/// Default maximum size of a body, in bytes. A larger body is an error; it is never truncated.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// The largest head (status line and headers) that is read, in bytes: what common servers bound theirs to, times four.
+/// Maximum size of the status line with the headers, in bytes: four times the limit of common servers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// The most headers of one answer: hyper's own bound, named here because recordings rely on it.
+/// Maximum number of headers. This is hyper's default; it is set explicitly because recordings depend on it.
 const HEADERS_MAX: usize = 100;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `127.0.0.1:8080`.
@@ -44,7 +44,7 @@ impl fmt::Display for Address {
 impl std::str::FromStr for Address {
     type Err = Error;
 
-    /// Reads what [`Display`](fmt::Display) writes, with or without `http://` before a TCP address.
+    /// Parses the output of [`Display`](fmt::Display); a TCP address may begin with `http://`.
     fn from_str(text: &str) -> Result<Self, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
@@ -54,14 +54,14 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// A request. `host`, `content-length` and `connection` are added where they are missing.
+/// A request. Missing `host`, `content-length` and `connection` headers are added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path and query, `/a?b=c`.
+    /// The path with the query: `/a?b=c`.
     pub path: String,
-    /// Names and values, in order.
+    /// The names and values of headers, in order.
     pub headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Vec<u8>,
@@ -74,87 +74,87 @@ impl Request {
     }
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// 100 to 999.
+    /// The status code, 100 to 999.
     pub status: u16,
-    /// Names in lower case and values, in order; bytes that are not UTF-8 replaced.
+    /// The names (in lower case) and values of headers, in order. Bytes that are not UTF-8 are replaced.
     pub headers: Vec<(String, String)>,
-    /// The whole body, its transfer coding undone.
+    /// The complete body, without transfer encoding.
     pub body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not an address.
+    /// A text is not an address.
     #[error("{text:?} is not an address")]
     Address {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// The request cannot be written as HTTP.
+    /// The request is not valid HTTP.
     #[error("cannot write the request {method} {path:?}")]
     Request {
-        /// Its method.
+        /// The method.
         method: String,
-        /// Its path.
+        /// The path.
         path: String,
-        /// What is wrong with it.
+        /// The error of the library.
         #[source]
         source: hyper::http::Error,
     },
-    /// Nobody accepts there.
+    /// No process accepts connections at the address.
     #[error("cannot connect to {address}")]
     Connect {
-        /// Where.
+        /// The address.
         address: Address,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The connection ended early or spoke no HTTP.
+    /// The connection ended early, or the answer is not HTTP.
     #[error("no HTTP answer from {address} to {method} {path}")]
     Exchange {
-        /// Where.
+        /// The address.
         address: Address,
         /// The request's method.
         method: String,
         /// The request's path.
         path: String,
-        /// What was wrong.
+        /// The error of the library.
         #[source]
         source: hyper::Error,
     },
-    /// The answer did not end in time.
+    /// The answer was not complete before the timeout.
     #[error("no complete answer from {address} to {method} {path} within {timeout:?}")]
     Timeout {
-        /// Where.
+        /// The address.
         address: Address,
         /// The request's method.
         method: String,
         /// The request's path.
         path: String,
-        /// The bound.
+        /// The timeout.
         timeout: Duration,
     },
-    /// The body is larger than the caller reads.
+    /// The body exceeds the maximum size.
     #[error("the answer of {address} to {method} {path} is larger than {max} bytes")]
     TooLarge {
-        /// Where.
+        /// The address.
         address: Address,
         /// The request's method.
         method: String,
         /// The request's path.
         path: String,
-        /// The bound, in bytes.
+        /// The maximum, in bytes.
         max: usize,
     },
 }
 
 impl Error {
-    /// The next step for an operator, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Address { .. } => Some("write 127.0.0.1:8080, [::1]:8080 or unix:/run/x.sock".into()),
@@ -163,18 +163,18 @@ impl Error {
     }
 }
 
-/// Sends a request and reads the whole answer, at most [`BODY_BYTES_MAX`] of body, within `timeout`.
+/// Sends a request and reads the complete answer, with at most [`BODY_BYTES_MAX`] of body, within `timeout`.
 ///
 /// # Errors
-/// When there is no complete, bounded HTTP answer in time.
+/// If there is no complete HTTP answer within the limits of size and time.
 pub async fn send(address: &Address, request: &Request, timeout: Duration) -> Result<Response, Error> {
     send_bounded(address, request, timeout, BODY_BYTES_MAX).await
 }
 
-/// As [`send`], with another bound of the body, in bytes.
+/// Like [`send`], with another maximum size of the body, in bytes.
 ///
 /// # Errors
-/// As [`send`].
+/// As for [`send`].
 pub async fn send_bounded(
     address: &Address,
     request: &Request,
@@ -231,7 +231,7 @@ async fn exchange(
         let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
         Ok(Response { status: head.status.as_u16(), headers, body })
     };
-    // The connection only moves while it is polled; when the answer is there, it is dropped and with it the socket.
+    // The connection only progresses while it is polled. After the answer it is dropped, which closes the socket.
     tokio::pin!(answer);
     tokio::pin!(connection);
     tokio::select! {
@@ -255,7 +255,7 @@ fn build(address: &Address, request: &Request) -> Result<hyper::Request<Full<Byt
         http = http.header("connection", "close");
     }
     for (name, value) in &request.headers {
-        // hyper frames the body itself; a recorded frame would contradict it.
+        // hyper sets the framing headers of the body itself; recorded ones would contradict them.
         if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("transfer-encoding") {
             http = http.header(name, value);
         }
@@ -267,7 +267,7 @@ fn build(address: &Address, request: &Request) -> Result<hyper::Request<Full<Byt
     })
 }
 
-/// The body, or `None` when it is larger than `max`.
+/// The body; `None` if it is larger than `max`.
 async fn read_body(mut body: Incoming, max: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -290,7 +290,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A server that reads one request and writes these bytes, then closes.
+    /// A server that reads one request, writes these bytes and closes the connection.
     async fn serve(answer: impl Into<Vec<u8>>) -> (Address, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
@@ -299,7 +299,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = vec![0; 4096];
             let n = stream.read(&mut head).await.unwrap();
-            // The client may hang up in the middle of an answer that it refuses.
+            // The client may hang up before the end of an answer that it refuses.
             let _ = stream.write_all(&answer).await;
             String::from_utf8_lossy(&head[..n]).into_owned()
         });
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_what_is_too_large_broken_or_late() {
+    async fn refuses_large_broken_and_late_answers() {
         let (address, _task) = serve(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(64))).await;
         let error = send_bounded(&address, &Request::get("/"), LONG, 10).await.unwrap_err();
         assert!(matches!(error, Error::TooLarge { max: 10, .. }), "{error}");
@@ -361,10 +361,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_a_request_that_is_none() {
+    async fn refuses_an_invalid_request() {
         let address: Address = "http://127.0.0.1:1/".parse().unwrap();
         let bad = Request { method: "GET".into(), path: "no blank\nallowed".into(), ..Request::default() };
-        // The connection comes first, so an address that listens is needed.
+        // The client connects first, so this needs an address that accepts connections.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = Address::Tcp(listener.local_addr().unwrap());
         assert!(matches!(send(&here, &bad, LONG).await.unwrap_err(), Error::Request { .. }));

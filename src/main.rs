@@ -1,4 +1,4 @@
-//! Arguments to commands, nothing else.
+//! Passes the arguments to the command line interface.
 
 fn main() -> std::process::ExitCode {
     rei::cli::main(std::env::args_os())

@@ -1,5 +1,5 @@
-//! Whether descriptors are ready. The system's `poll` fails with EINTR when a signal comes, and even when it was not to wait
-//! at all; that says nothing about any descriptor, and is never an answer here.
+//! Checks whether descriptors are ready. The system's `poll` fails with EINTR when a signal arrives, even with a
+//! timeout of zero. That says nothing about the descriptors, so it is never returned here.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Whether one of these events, or a hang-up or an error, which are told unasked, is there now.
+/// True if one of these events is ready now, or a hang-up or an error, which are always reported.
 ///
 /// # Errors
-/// When the system has no memory for the question.
+/// If the system has no memory for the call.
 pub fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> nix::Result<bool> {
     wait(&mut [PollFd::new(fd, events)], Duration::ZERO).map(|ready| ready > 0)
 }
 
-/// Waits until one of them is ready; says how many are, which is 0 when the time is up.
+/// Waits until a descriptor is ready. Returns how many are; 0 after a timeout.
 ///
 /// # Errors
-/// When the system has no memory for the question.
+/// If the system has no memory for the call.
 pub fn wait(fds: &mut [PollFd<'_>], timeout: Duration) -> nix::Result<usize> {
     let begun = Instant::now();
     loop {
         let left = timeout.saturating_sub(begun.elapsed());
-        // Whole milliseconds, rounded up: 24 days are the most.
+        // In whole milliseconds, rounded up; at most 24 days.
         let left = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
         match poll(fds, left) {
             Err(Errno::EINTR) => {}
@@ -44,22 +44,22 @@ mod tests {
     extern "C" fn heard(_: i32) {}
 
     #[test]
-    fn a_signal_is_no_answer() {
+    fn a_signal_does_not_end_the_wait() {
         let action = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing, and nothing else here asks for this signal.
+        // SAFETY: the handler does nothing, and no other test uses this signal.
         unsafe { sigaction(Signal::SIGWINCH, &action) }.unwrap();
         let (reading, writing) = nix::unistd::pipe().unwrap();
-        // SAFETY: it takes nothing and cannot fail.
+        // SAFETY: pthread_self takes no arguments and cannot fail.
         let here = unsafe { libc::pthread_self() };
         let (done, mut interrupted) = (AtomicBool::new(false), 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    // SAFETY: that thread waits for this one before it ends.
+                    // SAFETY: `here` is alive, because its thread waits for the end of this one.
                     unsafe { libc::pthread_kill(here, libc::SIGWINCH) };
                 }
             });
-            // It waits, so that a signal meets it on a busy machine too.
+            // It waits, so that a signal arrives during the call on a busy machine, too.
             let asked = || poll(&mut [PollFd::new(reading.as_fd(), PollFlags::POLLIN)], PollTimeout::from(1000u16));
             let since = Instant::now();
             while interrupted < 100 {

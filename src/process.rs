@@ -1,4 +1,4 @@
-//! What `/proc` says about processes. Processes vanish while they are read; that is never an error here.
+//! Reads facts about processes from `/proc`. A process may exit meanwhile; that is never an error here.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -7,47 +7,48 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The variable that names the instance a process descends from.
+/// The environment variable with the id of the instance from which a process descends.
 pub const INSTANCE_VARIABLE: &str = "REI_INSTANCE";
 
-/// What is read of a process's environment in search of [`INSTANCE_VARIABLE`], in bytes: it is put first at the start,
-/// and a program that grows its environment without bound must not cost the supervisor memory.
+/// How much of a process's environment is read to find [`INSTANCE_VARIABLE`], in bytes. rei puts it first. A program
+/// that grows its environment without limit must not cost the supervisor memory.
 const ENVIRON_BYTES_MAX: u64 = 128 << 10;
 
-/// One line of `/proc/PID/stat`, the fields that are used.
+/// The fields of `/proc/PID/stat` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// The process.
+    /// The pid.
     pub pid: u32,
-    /// `R`, `S`, `D`, `Z`, `T`, …
+    /// The state: `R`, `S`, `D`, `Z`, `T`, …
     pub state: char,
-    /// Its parent.
+    /// The parent's pid.
     pub parent: u32,
-    /// Its process group.
+    /// The process group.
     pub group: u32,
-    /// Its session.
+    /// The session.
     pub session: u32,
-    /// Processor time of it and of its reaped children, in clock ticks.
+    /// CPU time of the process and its reaped children, in clock ticks.
     pub cpu_ticks: u64,
-    /// When it was started, in clock ticks since boot; with the pid it names a process for this boot.
+    /// The start time, in clock ticks since boot. With the pid it identifies a process until the next boot.
     pub start_ticks: u64,
     /// Resident memory, in pages.
     pub rss_pages: u64,
 }
 
 impl Stat {
-    /// Whether it has ended and waits to be reaped.
+    /// True if it has exited and was not reaped yet.
     pub fn is_zombie(&self) -> bool {
         self.state == 'Z' || self.state == 'X'
     }
 }
 
-/// Reads a line of `/proc/PID/stat`. The command name may hold blanks and parentheses, so fields count from the last `)`.
+/// Parses `/proc/PID/stat`. The command name may contain spaces and parentheses, so fields are counted from the last
+/// `)`.
 pub fn parse_stat(line: &str) -> Option<Stat> {
     let (pid, rest) = line.split_once(" (")?;
     let (_, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    // Numbers as in proc(5), where the state is field 3.
+    // Numbers of fields as in proc(5), where the state is field 3.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let small = |field: usize| number(field).and_then(|value| u32::try_from(value).ok());
     Some(Stat {
@@ -62,7 +63,7 @@ pub fn parse_stat(line: &str) -> Option<Stat> {
     })
 }
 
-/// The state of a process, or `None` when there is none with this pid.
+/// The state of a process; `None` if there is none with this pid.
 pub fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
@@ -73,7 +74,7 @@ pub fn page_bytes() -> u64 {
     size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
 }
 
-/// How long ago a process was started that has this start.
+/// The time since the start of a process.
 pub fn age(start_ticks: u64) -> std::time::Duration {
     use nix::time::{ClockId, clock_gettime};
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
@@ -83,21 +84,21 @@ pub fn age(start_ticks: u64) -> std::time::Duration {
     now.saturating_sub(started)
 }
 
-/// Every process that this one can see, in no order.
+/// All processes that this one can see, in no particular order.
 pub fn all() -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
-/// The children of a process, of all its threads, or `None` where the kernel does not list them.
+/// The children of all threads of a process; `None` if the kernel does not list them.
 pub fn children(pid: u32) -> Option<Vec<u32>> {
     let mut children = Vec::new();
-    // One that is gone has left its children to another.
+    // The children of a process that is gone have another parent now.
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(children) };
     for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
             Ok(line) => children.extend(line.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
-            // The thread went, or the kernel has no such file: the first thread tells which.
+            // The thread has exited, or the kernel does not have this file; the first thread shows which.
             Err(_) if thread.file_name() == OsStr::new(&pid.to_string()) => return None,
             Err(_) => {}
         }
@@ -105,8 +106,8 @@ pub fn children(pid: u32) -> Option<Vec<u32>> {
     Some(children)
 }
 
-/// These processes and all that descend from them, as far as `max` goes: these first, each once.
-pub fn below(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
+/// These processes and all their descendants, at most `max`, without repetitions; the given ones come first.
+pub fn with_descendants(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
     let mut known: BTreeSet<u32> = found.iter().map(|stat| stat.pid).collect();
     let (mut next, mut everybody) = (0, None);
     while next < found.len() && found.len() < max {
@@ -121,9 +122,9 @@ pub fn below(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
     found
 }
 
-/// Memory of a process with its share of what others have too (proc_pid_smaps_rollup(5): `Pss`), in bytes; `None` where it
-/// cannot be read. Takes milliseconds where there is much of it.
-pub fn shared_out_bytes(pid: u32) -> Option<u64> {
+/// Memory of a process in bytes, where shared pages are divided among their users (`Pss` in proc_pid_smaps_rollup(5)).
+/// `None` if it cannot be read. Takes milliseconds for a large process.
+pub fn proportional_bytes(pid: u32) -> Option<u64> {
     parse_pss(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
@@ -132,19 +133,18 @@ fn parse_pss(rollup: &str) -> Option<u64> {
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What the environment of a process says about its instance.
+/// The instance in the environment of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tag {
     /// It descends from this instance.
     Instance(String),
-    /// It says nothing: it was started by nobody of ours, or has overwritten its environment.
+    /// There is no instance: rei did not start it, or it has overwritten its environment.
     None,
-    /// It cannot be read.
+    /// The environment cannot be read.
     Unreadable,
 }
 
-/// The instance that a process was started for, by its environment. A process can overwrite it, so this is a help for
-/// the innocent and no proof.
+/// The instance in the environment of a process. A process can overwrite it, so it is only a hint and no proof.
 pub fn tag(pid: u32) -> Tag {
     let mut environ = Vec::new();
     let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return Tag::Unreadable };
@@ -162,7 +162,7 @@ fn parse_tag(environ: &[u8]) -> Tag {
     value.map_or(Tag::None, |id| Tag::Instance(id.to_owned()))
 }
 
-/// The cgroup v2 of a process, as the kernel names it (`/system.slice/x.service`).
+/// The cgroup v2 path of a process (`/system.slice/x.service`).
 pub fn cgroup(pid: u32) -> Option<std::path::PathBuf> {
     parse_cgroup(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
 }
@@ -172,7 +172,7 @@ fn parse_cgroup(lines: &[u8]) -> Option<std::path::PathBuf> {
     Some(Path::new(OsStr::from_bytes(line)).to_owned())
 }
 
-/// Resident memory of this process.
+/// Resident memory of this process, in bytes.
 pub fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
@@ -193,23 +193,23 @@ mod tests {
     }
 
     #[test]
-    fn a_process_stands_first_among_those_below_it() {
+    fn the_given_processes_come_before_their_descendants() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = stat(std::process::id()).unwrap();
         let of_child = stat(child.id()).unwrap();
-        let found = below(vec![own, of_child], 1000);
+        let found = with_descendants(vec![own, of_child], 1000);
         assert_eq!((found[0].pid, found[1].pid), (own.pid, of_child.pid));
-        assert_eq!(found.iter().filter(|stat| stat.pid == child.id()).count(), 1, "each once");
-        assert!(below(vec![own], 1000).iter().any(|stat| stat.pid == child.id()));
-        assert_eq!(below(vec![own], 1).len(), 1, "bounded");
+        assert_eq!(found.iter().filter(|stat| stat.pid == child.id()).count(), 1, "without repetitions");
+        assert!(with_descendants(vec![own], 1000).iter().any(|stat| stat.pid == child.id()));
+        assert_eq!(with_descendants(vec![own], 1).len(), 1, "limited");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(children(child.id()), Some(Vec::new()), "nobody descends from one that is gone");
+        assert_eq!(children(child.id()), Some(Vec::new()), "a process that is gone has no children");
     }
 
     #[test]
-    fn memory_that_is_shared_out_is_at_most_what_is_resident() {
-        let own = shared_out_bytes(std::process::id()).unwrap();
+    fn proportional_memory_is_read() {
+        let own = proportional_bytes(std::process::id()).unwrap();
         assert!((1..1 << 40).contains(&own), "{own}");
         let rollup = "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:   916 kB\nPss:   34 kB\nPss_Dirty: 9 kB\n";
         assert_eq!(parse_pss(rollup), Some(34 << 10));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_counts_from_the_start() {
+    fn the_age_is_the_time_since_the_start() {
         let start = stat(std::process::id()).unwrap().start_ticks;
         assert!(age(start) < age(start.saturating_sub(100)) && age(u64::MAX).is_zero());
     }

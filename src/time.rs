@@ -1,4 +1,4 @@
-//! Points in time as data: the core never reads a clock, it is told.
+//! Points in time as data. The core never reads a clock; the time is passed to it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A duration in whole milliseconds. More than 584 million years are taken as `u64::MAX`.
+/// A duration in whole milliseconds. If it does not fit (584 million years), the result is `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A point in time in whole milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// An `Instant` cannot be journalled or replayed, so everything that decides uses this. Written as RFC 3339 in UTC
-/// with three decimals (`2026-11-22T15:01:10.250Z`).
+/// An `Instant` cannot be written to a journal or replayed, so all decisions use this type. It is written as RFC 3339
+/// in UTC with three decimals (`2026-11-22T15:01:10.250Z`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     ms: u64,
 }
 
 impl Timestamp {
-    /// The last point that RFC 3339 with a four-digit year can name, in milliseconds.
+    /// The last point in time with a four-digit year in RFC 3339, in milliseconds.
     const MAX_MS: u64 = 253_402_207_200_000;
 
-    /// The point `ms` milliseconds after 1970-01-01T00:00:00Z; later than the year 9999 is taken as its end.
+    /// The point `ms` milliseconds after 1970-01-01T00:00:00Z, at most the end of the year 9999.
     pub const fn from_unix_ms(ms: u64) -> Self {
         Self { ms: if ms > Self::MAX_MS { Self::MAX_MS } else { ms } }
     }
@@ -34,12 +34,12 @@ impl Timestamp {
         self.ms
     }
 
-    /// This point `ms` milliseconds later.
+    /// The point `ms` milliseconds after this one.
     pub const fn plus_ms(self, ms: u64) -> Self {
         Self::from_unix_ms(self.ms.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to this point; 0 when `earlier` is later.
+    /// Milliseconds from `earlier` to this point; 0 if `earlier` is later.
     pub const fn ms_since(self, earlier: Self) -> u64 {
         self.ms.saturating_sub(earlier.ms)
     }
@@ -47,7 +47,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Cannot fail: `ms` is at most MAX_MS, which jiff's range holds.
+        // Cannot fail: `ms` is at most MAX_MS, which is in jiff's range.
         let ms = i64::try_from(self.ms).unwrap_or(0);
         let at = jiff::Timestamp::from_millisecond(ms).map_err(|_| fmt::Error)?;
         write!(f, "{at:.3}")

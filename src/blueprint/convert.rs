@@ -1,7 +1,8 @@
-//! Blueprints of OpenExec 0.8, read as what their engine does with them.
+//! Reads blueprints of OpenExec 0.8, and keeps the meaning that its engine gives them.
 //!
-//! Their stages are a map, start at `initial_stage`, and go nowhere by default; retries are a budget for following
-//! `on_failure`. What cannot be kept (shell in the file, quality gates inside a stage) is refused rather than dropped.
+//! There, stages are a map, the first one is `initial_stage`, and a stage without `on_success` ends the run. Retries
+//! limit how often `on_failure` is followed. Features that rei cannot keep (shell commands in the file, quality gates
+//! inside a stage) are refused, not silently dropped.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use super::fields::{Fields, Word};
 use super::schema::{Action, RETRY_LIMIT_MAX, RetrySemantics, STAGES_MAX, Sandbox, Work};
 use super::yaml::{Key, Node, Problem, Value, problem};
 
-/// The artifact that an agent's changes become; 0.8 names no artifacts.
+/// The name of the artifact with an agent's changes; OpenExec 0.8 has no names for artifacts.
 const PATCH: &str = "patch";
 
-/// Whether a file is of that dialect: its stages are a map, or it names an initial one.
+/// True if the file uses that dialect: its stages are a map, or it has `initial_stage`.
 pub(super) fn is_openexec_08(root: &Node) -> bool {
     let Value::Map(entries) = &root.value else { return false };
     entries
@@ -40,8 +41,8 @@ pub(super) fn convert(root: &Node, problems: &mut Vec<Problem>) -> Option<Draft>
         return None;
     };
     if entries.is_empty() || entries.len() > STAGES_MAX {
-        let message = format!("a blueprint has 1 to {STAGES_MAX} stages, this one {}", entries.len());
-        problems.push(problem(stages.place, message, "name each stage by its key"));
+        let message = format!("a blueprint has 1 to {STAGES_MAX} stages, but this one has {}", entries.len());
+        problems.push(problem(stages.place, message, "write each stage as: NAME: and a map"));
         return None;
     }
     let mut stages: Vec<DraftStage> =
@@ -50,7 +51,7 @@ pub(super) fn convert(root: &Node, problems: &mut Vec<Problem>) -> Option<Draft>
     match stages.iter().position(|stage| stage.id.text == initial.text) {
         Some(first) => stages[..=first].rotate_right(1),
         None => {
-            let message = format!("\"initial_stage\" is {:?}, which is no stage", initial.text);
+            let message = format!("\"initial_stage\" is {:?}, but there is no such stage", initial.text);
             problems.push(problem(initial.place, message, "name one of the stages"));
         }
     }
@@ -75,9 +76,9 @@ fn convert_stage(key: &Key, node: &Node, problems: &mut Vec<Problem>) -> Option<
     let fields = Fields::of(node, "a stage", &known, problems)?;
     if fields.flag("run_quality_gates", problems) == Some(true) {
         let hint = "add a stage after it: type: deterministic, action: run_gates";
-        problems.push(problem(node.place, "quality gates inside a stage are not kept".into(), hint));
+        problems.push(problem(node.place, "quality gates inside a stage are not supported".into(), hint));
     }
-    fields.flag("create_checkpoint", problems); // every stage is a checkpoint here
+    fields.flag("create_checkpoint", problems); // rei makes a checkpoint after every stage
     let work = convert_work(&fields, problems);
     let word = |text: &str| vec![Word { text: text.to_owned(), place: node.place }];
     let (inputs, outputs) = match work {
@@ -113,9 +114,10 @@ fn convert_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work
         return Some(Work::Agent { goal: fields.text("prompt", problems)?.text, agent: None });
     }
     if fields.get("commands").is_some() {
-        return None; // noted as shell
+        return None; // reported as a shell command already
     }
-    // Its engine passes a stage without an action; that would be a check that checks nothing.
+    // OpenExec's engine skips a stage without an action. Here such a stage would be a check that checks nothing, so it
+    // is refused.
     fields.require("action", "write: action: build_context, run_gates or apply_patch", problems)?;
     let word = fields.text("action", problems)?;
     let action = if word.text == "run_gates" { Some(Action::RunTests) } else { simple_action(&word.text) };
@@ -126,7 +128,7 @@ fn convert_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work
     action.map(Work::Action)
 }
 
-/// A duration as Go writes it, of whole hours, minutes and seconds: `10m`, `1h30m`.
+/// Parses a duration as Go writes it, of whole hours, minutes and seconds: `10m`, `1h30m`.
 fn convert_timeout(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Duration> {
     let word = fields.text("timeout", problems)?;
     let mut seconds = Some(0_u64);

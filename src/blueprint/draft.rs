@@ -1,4 +1,4 @@
-//! What both dialects are read into: a blueprint whose routes are still words.
+//! The result of reading both dialects: a blueprint whose routes are not resolved.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::fields::Word;
 use super::schema::{Action, RetrySemantics, Sandbox, Work};
 use super::yaml::Place;
 
-/// A blueprint whose routes are still words.
+/// A blueprint whose routes are still names.
 pub(super) struct Draft {
     pub name: String,
     pub description: String,
@@ -14,18 +14,18 @@ pub(super) struct Draft {
     pub stages: Vec<DraftStage>,
 }
 
-/// A stage whose routes are still words.
+/// A stage whose routes are still names.
 pub(super) struct DraftStage {
     pub id: Word,
-    /// `None` when the stage is wrong in a way that was noted.
+    /// `None` if it has an error, which is reported already.
     pub work: Option<Work>,
     pub inputs: Vec<Word>,
     pub outputs: Vec<Word>,
     pub retry_limit: u32,
     pub approval_required: bool,
-    /// `None`: the next stage, or `done` after the last.
+    /// `None` means the next stage, or `done` after the last.
     pub on_success: Option<Word>,
-    /// `None`: `fail`.
+    /// `None` means `fail`.
     pub on_failure: Option<Word>,
     pub timeout: Option<Duration>,
     pub sandbox: Sandbox,
@@ -33,7 +33,7 @@ pub(super) struct DraftStage {
     pub place: Place,
 }
 
-/// The actions that need no more than their name.
+/// The actions that have no parameters.
 pub(super) fn simple_action(name: &str) -> Option<Action> {
     Some(match name {
         "build_context_pack" | "build_context" => Action::BuildContextPack,

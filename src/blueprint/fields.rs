@@ -1,15 +1,15 @@
-//! Typed reading of a map: each field is asked for once, and what is wrong is noted rather than thrown.
+//! Reads typed fields from a map. Each field is read once; errors are collected, and reading continues.
 
 use super::yaml::{Node, Place, Problem, Value, problem};
 
-/// The longest text of a blueprint, a goal, in bytes.
+/// Maximum length of a text (the longest is a goal), in bytes.
 const TEXT_BYTES_MAX: usize = 16 << 10;
-/// The longest name, in bytes: names become file names.
+/// Maximum length of a name, in bytes. Names become file names.
 const NAME_BYTES_MAX: usize = 64;
-/// Names in one list at most.
+/// Maximum number of names in a list.
 const LIST_MAX: usize = 64;
 
-/// A word of the file with its place.
+/// A word of the file with its line and column.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub text: String,
@@ -23,7 +23,8 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Reads `node` as a map with these keys. Other keys and other shapes are problems; `None` when it is no map.
+    /// Reads `node` as a map with these keys. Unknown keys are problems. `None` if it is not a map, which is a problem,
+    /// too.
     pub fn of(node: &'n Node, what: &str, known: &[&str], problems: &mut Vec<Problem>) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
             problems.push(problem(
@@ -35,8 +36,8 @@ impl<'n> Fields<'n> {
         };
         for (key, _) in entries {
             if key.name == "commands" {
-                let hint = "name a command of rei.toml: action: run, command: NAME";
-                problems.push(problem(key.place, "shell in a blueprint is refused".into(), hint));
+                let hint = "use a command of rei.toml: action: run, command: NAME";
+                problems.push(problem(key.place, "shell commands are not allowed in a blueprint".into(), hint));
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("unknown key {:?} in {what}", key.name);
                 problems.push(problem(key.place, message, format!("known keys: {}", known.join(", "))));
@@ -58,7 +59,7 @@ impl<'n> Fields<'n> {
         found
     }
 
-    /// Text of any kind.
+    /// Reads a non-empty text.
     pub fn text(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Word> {
         let node = self.get(name)?;
         match &node.value {
@@ -67,7 +68,7 @@ impl<'n> Fields<'n> {
             }
             Value::Scalar { text, .. } if text.len() > TEXT_BYTES_MAX => {
                 let message = format!("{name:?} is longer than {TEXT_BYTES_MAX} bytes");
-                problems.push(problem(node.place, message, "say it shorter"));
+                problems.push(problem(node.place, message, "shorten it"));
                 None
             }
             _ => {
@@ -81,13 +82,13 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// A name: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
+    /// Reads a name: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
     pub fn name(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Word> {
         let word = self.text(name, problems)?;
         check_name(&word, name, problems).then_some(word)
     }
 
-    /// A list of names; absent is empty.
+    /// Reads a list of names; empty if the key is absent.
     pub fn names(&self, name: &str, problems: &mut Vec<Problem>) -> Vec<Word> {
         let Some(node) = self.get(name) else { return Vec::new() };
         let Value::List(items) = &node.value else {
@@ -114,7 +115,7 @@ impl<'n> Fields<'n> {
         words
     }
 
-    /// A whole number, unquoted, within bounds.
+    /// Reads a whole number from 0 to `max`, written without quotes.
     pub fn number(&self, name: &str, max: u32, problems: &mut Vec<Problem>) -> Option<u32> {
         let node = self.get(name)?;
         let number = match &node.value {
@@ -128,7 +129,7 @@ impl<'n> Fields<'n> {
         number
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
         let node = self.get(name)?;
         match &node.value {
@@ -142,7 +143,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// One of a few words.
+    /// Reads one of the given words.
     pub fn choice<T: Copy>(&self, name: &str, of: &[(&str, T)], problems: &mut Vec<Problem>) -> Option<T> {
         let node = self.get(name)?;
         let found = match &node.value {
@@ -152,13 +153,13 @@ impl<'n> Fields<'n> {
         if found.is_none() {
             let words: Vec<&str> = of.iter().map(|(word, _)| *word).collect();
             let hint = format!("one of: {}", words.join(", "));
-            problems.push(problem(node.place, format!("{name:?} has a value that rei does not know"), hint));
+            problems.push(problem(node.place, format!("{name:?} has an unknown value"), hint));
         }
         found
     }
 }
 
-/// Whether `text` can be the name of a blueprint, stage, artifact, agent or command, and so of a file.
+/// True if `text` is a valid name of a blueprint, stage, artifact, agent or command, and so of a file.
 pub(crate) fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     text.len() <= NAME_BYTES_MAX
@@ -170,8 +171,8 @@ fn check_name(word: &Word, field: &str, problems: &mut Vec<Problem>) -> bool {
     if is_name(&word.text) {
         return true;
     }
-    let message = format!("{:?} cannot be a name in {field:?}", word.text);
-    let hint = format!("letters, digits, _ - . and at most {NAME_BYTES_MAX} of them, a letter or digit first");
+    let message = format!("{:?} is not a valid name in {field:?}", word.text);
+    let hint = format!("use at most {NAME_BYTES_MAX} letters, digits, _ - and ., beginning with a letter or digit");
     problems.push(problem(word.place, message, hint));
     false
 }

@@ -1,19 +1,19 @@
-//! Routes: every one leads somewhere, every stage is reached, every loop ends, every input can be there.
+//! Checks the routes: every route has a target, every stage can be reached, every loop ends, every input can exist.
 
 use super::draft::{Draft, DraftStage};
 use super::fields::Word;
-use super::schema::{Action, Blueprint, GIVEN, Stage, Target, Work};
+use super::schema::{Action, Blueprint, PROVIDED, Stage, Target, Work};
 use super::yaml::{Problem, problem};
 
 const RESERVED: [&str; 3] = ["done", "fail", "paused"];
 
-/// Resolves the routes and checks the whole; `None` when a stage is missing a part.
+/// Resolves the routes and checks the whole blueprint; `None` if a stage is incomplete.
 pub(super) fn resolve(draft: Draft, digest: String, problems: &mut Vec<Problem>) -> Option<Blueprint> {
     check_ids(&draft.stages, problems);
     let stages: Vec<Stage> =
         (0..draft.stages.len()).filter_map(|index| resolve_stage(&draft.stages, index, problems)).collect();
     if stages.len() < draft.stages.len() {
-        return None; // without them, the graph would show problems that are not there
+        return None; // without all stages, the checks below would report false problems
     }
     check_reached(&stages, problems);
     check_loops(&stages, problems);
@@ -26,11 +26,11 @@ pub(super) fn resolve(draft: Draft, digest: String, problems: &mut Vec<Problem>)
 fn check_ids(stages: &[DraftStage], problems: &mut Vec<Problem>) {
     for (index, stage) in stages.iter().enumerate() {
         if RESERVED.contains(&stage.id.text.as_str()) {
-            let message = format!("{:?} is the name of an end, not of a stage", stage.id.text);
+            let message = format!("{:?} is reserved for an end and cannot be the id of a stage", stage.id.text);
             problems.push(problem(stage.id.place, message, "give the stage another id"));
         }
         if let Some(first) = stages[..index].iter().find(|other| other.id.text == stage.id.text) {
-            let message = format!("stage {:?} is there twice, first in line {}", stage.id.text, first.id.place.line);
+            let message = format!("stage {:?} is defined twice, first in line {}", stage.id.text, first.id.place.line);
             problems.push(problem(stage.id.place, message, "give one of them another id"));
         }
     }
@@ -72,13 +72,13 @@ fn target(stages: &[DraftStage], word: &Word, key: &str, problems: &mut Vec<Prob
     let found = stages.iter().position(|stage| stage.id.text == word.text);
     if found.is_none() {
         let ids: Vec<&str> = stages.iter().map(|stage| stage.id.text.as_str()).collect();
-        let message = format!("{key:?} leads to {:?}, which is no stage", word.text);
+        let message = format!("{key:?} leads to {:?}, but there is no such stage", word.text);
         problems.push(problem(word.place, message, format!("stages: {}; ends: done, fail, paused", ids.join(", "))));
     }
     found.map(Target::Stage)
 }
 
-/// The stages that can follow a stage at once.
+/// The stages that may directly follow a stage.
 fn followers(stages: &[Stage], index: usize) -> Vec<usize> {
     let stage = &stages[index];
     let after = |target: Target, paused: usize| match target {
@@ -89,7 +89,7 @@ fn followers(stages: &[Stage], index: usize) -> Vec<usize> {
     [after(stage.on_success, index + 1), after(stage.on_failure, index)].into_iter().flatten().collect()
 }
 
-/// Which stages can come at some time after `from` (with `from` itself only where a route leads back).
+/// The stages that may follow `from` at any later time; `from` itself only if a route leads back to it.
 fn reachable(stages: &[Stage], from: usize) -> Vec<bool> {
     let (mut seen, mut open) = (vec![false; stages.len()], followers(stages, from));
     while let Some(index) = open.pop() {
@@ -104,11 +104,15 @@ fn check_reached(stages: &[Stage], problems: &mut Vec<Problem>) {
     let seen = reachable(stages, 0);
     for (stage, _) in stages.iter().zip(seen).skip(1).filter(|(_, seen)| !seen) {
         let message = format!("stage {:?} is never reached", stage.id);
-        problems.push(problem(stage.place, message, format!("remove it, or lead to it: on_success: {}", stage.id)));
+        problems.push(problem(
+            stage.place,
+            message,
+            format!("remove it, or add a route to it: on_success: {}", stage.id),
+        ));
     }
 }
 
-/// A loop of successes alone has no bound; a loop with a failure in it ends with the failures that a run may have.
+/// A loop of successes has no limit. A loop that contains a failure ends at the maximum number of failures.
 fn check_loops(stages: &[Stage], problems: &mut Vec<Problem>) {
     let mut told = vec![false; stages.len()];
     for start in 0..stages.len() {
@@ -129,8 +133,8 @@ fn check_loops(stages: &[Stage], problems: &mut Vec<Problem>) {
             path.iter().for_each(|index| told[*index] = true);
             let mut names: Vec<&str> = path.iter().map(|index| stages[*index].id.as_str()).collect();
             names.push(&stages[start].id);
-            let message = format!("a loop without a retry bound: {}", names.join(" -> "));
-            let hint = "lead back by on_failure, which retries bound, or on_success: done";
+            let message = format!("a loop without a retry limit: {}", names.join(" -> "));
+            let hint = "lead back by on_failure, which retries limit, or use on_success: done";
             problems.push(problem(stages[path[path.len() - 1]].place, message, hint));
         }
     }
@@ -145,7 +149,11 @@ fn check_end(stages: &[Stage], problems: &mut Vec<Problem>) {
     let seen = reachable(stages, 0);
     if !stages.iter().enumerate().any(|(index, stage)| (index == 0 || seen[index]) && ends(stage, index)) {
         let place = stages.first().map(|stage| stage.place).unwrap_or_default();
-        problems.push(problem(place, "no way leads to done".into(), "end the last good stage with: on_success: done"));
+        problems.push(problem(
+            place,
+            "no route leads to done".into(),
+            "end the last good stage with: on_success: done",
+        ));
     }
 }
 
@@ -156,7 +164,7 @@ fn check_inputs(stages: &[Stage], drafts: &[DraftStage], problems: &mut Vec<Prob
             let message = format!("stage {:?} has no patch to apply", stages[index].id);
             problems.push(problem(draft.place, message, "write: inputs: [patch]"));
         }
-        for input in draft.inputs.iter().filter(|input| !GIVEN.contains(&input.text.as_str())) {
+        for input in draft.inputs.iter().filter(|input| !PROVIDED.contains(&input.text.as_str())) {
             let made =
                 |maker: usize| maker != index && after[maker][index] && stages[maker].outputs.contains(&input.text);
             if !(0..stages.len()).any(made) {

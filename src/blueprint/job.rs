@@ -1,4 +1,4 @@
-//! What a run is given, what it tells, and what it leaves for a supervisor that is started again.
+//! The input, the events and the checkpoint of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,123 +17,124 @@ use crate::redact::Secrets;
 use crate::source::{self, Mirror, ObjectId};
 use crate::time::Timestamp;
 
-/// One run of a blueprint.
+/// A run of a blueprint.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Names the run and its directory: letters, digits, `_`, `-`.
+    /// The id of the run and the name of its directory: letters, digits, `_`, `-`.
     pub run_id: String,
-    /// The recipe.
+    /// The blueprint.
     pub blueprint: Blueprint,
-    /// The runtime's repository.
+    /// The mirror of the runtime's repository.
     pub mirror: Mirror,
-    /// Under whose ref commits are kept.
+    /// The candidate under whose ref commits are kept.
     pub candidate: CandidateId,
-    /// Active's commit, from which the work begins.
+    /// Active's commit, where the work starts.
     pub active: ObjectId,
-    /// The commit of the followed ref, for `checkout`; in the mirror.
+    /// The commit of the followed ref, for `checkout`. It is in the mirror.
     pub followed: Option<ObjectId>,
-    /// The evidence folder with its `context.json`, or that file; `None` for an upgrade.
+    /// The evidence directory with `context.json`, or that file; `None` for an upgrade.
     pub context: Option<PathBuf>,
-    /// The message of the commits.
+    /// The commit message.
     pub message: String,
-    /// The date of the commits: a run that is repeated makes the same ones.
+    /// The date of the commits. It is fixed so that a repeated run makes the same commits.
     pub at: Timestamp,
-    /// The directory of the flake inside the repository; empty for its root.
+    /// The directory of the flake in the repository; empty for the root.
     pub flake_dir: String,
     /// `[agents]`.
     pub agents: BTreeMap<String, Agent>,
     /// `[commands]`.
     pub commands: BTreeMap<String, Vec<String>>,
-    /// Where `runs/RUN` is made. Hidden from agents, but for their own directories.
+    /// The state directory, where `runs/RUN` is created. Agents do not see it, except their own directories.
     pub state_dir: PathBuf,
-    /// What must not be stored or handed on, whoever prints it.
+    /// The secrets that are removed from all output before it is stored or passed on.
     pub secrets: Secrets,
-    /// Digests of the facts that the context tells, without what differs each time it is collected.
+    /// Digests of the facts in the context, without values that differ each time it is collected.
     pub facts: Vec<String>,
-    /// What agents were asked in earlier evolutions. It is not asked again, unless there is a fact that was not known.
-    pub asked_before: Vec<Earlier>,
-    /// Why earlier repairs of the same incident were refused, oldest first.
+    /// The tasks that agents were given in earlier evolutions. The same task is not given again unless there is a new
+    /// fact.
+    pub asked_before: Vec<EarlierEvolution>,
+    /// The reasons why earlier repairs of the same incident were refused, oldest first.
     pub refused_before: Vec<(EvolutionId, String)>,
-    /// Why content is in quarantine, by its git tree.
+    /// The reasons why trees are in quarantine, by git tree.
     pub quarantine: BTreeMap<String, String>,
-    /// The bound of the whole run, over all restarts of the supervisor.
+    /// The timeout of the whole run, including time before restarts of the supervisor.
     pub timeout: Duration,
 }
 
 /// An earlier evolution.
 #[derive(Clone, Debug)]
-pub struct Earlier {
-    /// Its id.
+pub struct EarlierEvolution {
+    /// The id of the evolution.
     pub evolution: EvolutionId,
     /// Digests of the tasks that its agents were given.
     pub tasks: Vec<String>,
-    /// Digests of the facts that its context told them.
+    /// Digests of the facts in the contexts that its agents were given.
     pub facts: BTreeSet<String>,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// There is a commit, kept in the mirror as the candidate's.
+    /// The run made a commit, which the mirror keeps under the candidate's ref.
     Done {
         /// The commit; never Active's.
         commit: ObjectId,
     },
-    /// There is none to be had: the files are those of Active.
+    /// The run made no change: the files are the same as Active's.
     Unchanged {
-        /// The commit that has them.
+        /// The commit with these files.
         commit: ObjectId,
     },
-    /// There is none.
+    /// The run failed.
     Failed {
-        /// The stage that led here.
+        /// The stage that led to the failure.
         stage: String,
-        /// Why, for a person.
+        /// The reason, as text.
         reason: String,
-        /// Whose failure it is.
+        /// What caused the failure.
         blame: Blame,
         /// The commit of the workspace's files at the end.
         commit: ObjectId,
     },
-    /// An operator decides: [`Checkpoint::decide`], then [`super::run()`] again.
+    /// The run waits for an operator: call [`Checkpoint::decide`], then [`super::run()`] again.
     Paused {
-        /// The stage whose result, or failure, is in question.
+        /// The stage whose result or failure the operator decides about.
         stage: String,
-        /// The state to go on from.
+        /// The state from which the run continues.
         checkpoint: Box<Checkpoint>,
     },
 }
 
-/// What an operator says about a paused run.
+/// An operator's decision about a paused run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Go on.
+    /// Continue.
     Approve,
-    /// Not so.
+    /// Reject the result.
     Reject {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A beginning or end of a stage, for the journal.
+/// The start or end of a stage, for the journal.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageEvent {
-    /// The run.
+    /// The id of the run.
     pub run_id: String,
-    /// The stage.
+    /// The id of the stage.
     pub stage: String,
-    /// Counts the attempts of the stage in this run from 1.
+    /// The number of the attempt of this stage in this run, counted from 1.
     pub attempt: u32,
     /// What happened.
     pub kind: StageEventKind,
-    /// One line for a person.
+    /// A summary in one line.
     pub summary: String,
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// The run of an agent that has ended with it; `None` where none was started.
+    /// The agent's run that ended with this event; `None` if no agent was started.
     pub agent: Option<AgentRun>,
-    /// From here a run goes on after a restart.
+    /// The state from which a run continues after a restart.
     pub checkpoint: Checkpoint,
 }
 
@@ -142,59 +143,60 @@ pub struct StageEvent {
 pub struct AgentRun {
     /// How long it took, in milliseconds.
     pub took_ms: u64,
-    /// A digest of the task that it was given; `None` where it gave no answer.
+    /// The digest of its task; `None` if it gave no answer.
     pub asked: Option<String>,
 }
 
-/// What happened to a stage.
+/// The kind of a stage event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageEventKind {
-    /// It begins.
+    /// The stage has started.
     Started,
-    /// It reached what it should.
+    /// The stage has succeeded.
     Completed,
-    /// It did not.
+    /// The stage has failed.
     Failed,
 }
 
-/// Takes stage events. The runner waits until an event is recorded before it does anything else.
+/// Records stage events. The runner waits until an event is recorded before it continues.
 pub trait Journal {
     /// Records one event.
     fn record(&mut self, event: StageEvent) -> impl Future<Output = ()>;
 }
 
-/// The supervisor's own builder and judge, as a blueprint's stages may ask them: advice to the agent, not a verdict.
-pub trait Workbench {
-    /// Builds the package of a commit, which the mirror keeps under the candidate's ref.
-    fn build(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
+/// The supervisor's builder and judge, for use by a blueprint's stages. Their results are advice for the agent, not a
+/// verdict.
+pub trait Checker {
+    /// Builds the package of a commit that the mirror keeps under the candidate's ref.
+    fn build(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
     /// Runs the flake's checks on a commit.
-    fn test(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
-    /// Runs those of the flake's checks that are linters on a commit; passes where there are none.
-    fn lint(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
+    fn test(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
+    /// Runs those checks of the flake that are linters on a commit; succeeds if there are none.
+    fn lint(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
 }
 
-/// Whose failure it is that a stage did not reach what it should.
+/// What caused the failure of a stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
-    /// The content's own: the commit does not evaluate or build, or a check says no. The same files are not asked twice.
+    /// The content: the commit does not evaluate or build, or a check failed. The same files are not checked again.
     Content,
-    /// The blueprint's, its agent's or its command's: it did not make what it should.
+    /// The blueprint, its agent or its command: it did not produce the required result.
     #[default]
     Maker,
-    /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time.
+    /// The machine or something that it needs: network, Nix daemon, disk space, time.
     Machine,
-    /// Nobody's: its agent was given the same in an earlier evolution, so it was not asked.
+    /// No failure: the agent was not started, because it got the same task in an earlier evolution.
     Repeat,
 }
 
 impl Blame {
-    /// Whose failure an error of the repository or workspace is: a ref that is not there was named wrongly, and what a
-    /// workspace may not hold was put there.
+    /// The cause of an error of the repository or workspace. A missing ref was named wrongly, and a forbidden file in a
+    /// workspace was put there, so both are the maker's.
     pub fn of_source(error: &source::Error) -> Self {
         match error {
-            // No place and no time makes such files fit.
+            // Such files do not fit on any machine at any time.
             source::Error::UnfitTree { .. } | source::Error::LargeTree { .. } => Self::Content,
             error if error.is_of_what_was_given() => Self::Maker,
             _ => Self::Machine,
@@ -202,71 +204,72 @@ impl Blame {
     }
 }
 
-/// What builder or judge found.
+/// The result of the builder or the judge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether it holds.
+pub struct CheckResult {
+    /// True if it succeeded.
     pub ok: bool,
-    /// One line for a person.
+    /// A summary in one line.
     pub summary: String,
-    /// What an agent needs to cure it: the end of a build log, failing tests.
+    /// The text that an agent needs for a correction: the end of a build log, failed tests.
     pub log: String,
-    /// The store path, for a build that holds.
+    /// The store path of a successful build.
     pub product: Option<String>,
-    /// Whose failure it is, where it does not hold.
+    /// What caused the failure, if it failed.
     pub blame: Blame,
 }
 
-/// The state between two stages.
+/// The state of a run between two stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The shape of this object.
+    /// The version of this format.
     pub schema: String,
-    /// The blueprint that it belongs to.
+    /// The digest of the blueprint to which it belongs.
     pub blueprint_digest: String,
-    /// Which stage is next.
+    /// The state of the machine.
     pub machine: Machine,
-    /// The commit that the workspace began with: Active's, or what a checkout chose.
+    /// The commit with which the workspace started: Active's, or one that a checkout chose.
     pub base: ObjectId,
-    /// The commit of the workspace's files, once they differ from those of `base`.
+    /// The commit of the workspace's files, if they differ from those of `base`.
     pub head: Option<ObjectId>,
-    /// What the stages made, by name.
+    /// The artifacts of all stages, by name.
     pub artifacts: BTreeMap<String, Artifact>,
     /// The last failure, which the next agent is told.
     pub failure: Option<LastFailure>,
-    /// Which checks failed for which files: the same files are not asked the same again, as they could pass by chance.
-    #[serde(default)]
-    pub refuted: Vec<Refuted>,
-    /// Digests of all that agents were given in this run: an agent is not asked exactly the same twice.
+    /// Checks that failed, with the files. The same check is not run again for the same files, because it could pass by
+    /// chance.
+    #[serde(default, rename = "refuted")]
+    pub failed_checks: Vec<FailedCheck>,
+    /// Digests of all tasks that agents were given in this run. An agent does not get exactly the same task twice.
     #[serde(default)]
     pub asked: Vec<String>,
     /// Time spent so far, in milliseconds.
     pub elapsed_ms: u64,
 }
 
-/// A check that said no.
+/// A failed check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refuted {
-    /// The action.
+pub struct FailedCheck {
+    /// The name of the action.
     pub action: String,
     /// The commit of the files.
     pub commit: ObjectId,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// Its log.
     pub log: Option<Artifact>,
 }
 
-/// A failure, as the next agent is told it.
+/// A failure, as the next agent is told about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFailure {
-    /// The stage.
+    /// The id of the stage.
     pub stage: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// Its log.
     pub log: Option<Artifact>,
-    /// Whose failure it is.
+    /// What caused the failure.
     #[serde(default)]
     pub blame: Blame,
 }
@@ -282,7 +285,7 @@ impl Checkpoint {
             head: None,
             artifacts: BTreeMap::new(),
             failure: None,
-            refuted: Vec::new(),
+            failed_checks: Vec::new(),
             asked: Vec::new(),
             elapsed_ms: 0,
         }
@@ -293,7 +296,7 @@ impl Checkpoint {
         self.head.as_ref().unwrap_or(&self.base)
     }
 
-    /// Takes an operator's decision about a paused run; does nothing where none is awaited.
+    /// Applies an operator's decision to a paused run; does nothing if the run is not paused.
     pub fn decide(&mut self, blueprint: &Blueprint, decision: Decision) {
         let event = match decision {
             Decision::Approve => Event::Approved,
@@ -305,7 +308,7 @@ impl Checkpoint {
     }
 }
 
-/// What a blueprint names that rei.toml does not have: agents and commands.
+/// The agents and commands that a blueprint uses and rei.toml does not have.
 pub fn missing(
     blueprint: &Blueprint,
     agents: &BTreeMap<String, Agent>,
@@ -329,7 +332,7 @@ pub fn missing(
     problems
 }
 
-/// The agent of this name, or the only one; else what is wrong, and a hint.
+/// The agent with this name, or the only one; otherwise an error message and a hint.
 pub(super) fn choose_agent<'a>(
     name: Option<&str>,
     agents: &'a BTreeMap<String, Agent>,
@@ -339,7 +342,7 @@ pub(super) fn choose_agent<'a>(
         Some(name) => agents.get_key_value(name).ok_or_else(|| format!("rei.toml has no agent {name:?}")),
         None if agents.len() > 1 => {
             return Err((
-                "there are several agents, and the stage names none".into(),
+                "there are several agents, and the stage does not choose one".into(),
                 format!("write: agent: one of {}", known()),
             ));
         }

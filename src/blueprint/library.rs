@@ -1,4 +1,4 @@
-//! Where blueprints come from: the operator's directory, then rei itself; never a candidate's tree.
+//! Finds blueprints in the operator's directory, then among those that ship with rei; never in a candidate's tree.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::config::Config;
 const BUILT_IN: [(&str, &str); 2] =
     [("repair", include_str!("builtin/repair.yaml")), ("upgrade", include_str!("builtin/upgrade.yaml"))];
 
-/// The blueprints that an operator can name.
+/// The blueprints that can be used.
 #[derive(Clone, Debug)]
 pub struct Library {
     directory: Option<PathBuf>,
@@ -23,21 +23,21 @@ pub struct Library {
 /// Where a blueprint was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A file of the operator's.
+    /// In a file of the operator.
     File(PathBuf),
-    /// It ships with rei.
+    /// In rei itself.
     BuiltIn,
 }
 
-/// Why a blueprint could not be had.
+/// Why a blueprint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is none of that name.
+    /// There is no blueprint with this name.
     #[error("there is no blueprint {name:?}")]
     Unknown {
         /// The name.
         name: String,
-        /// Those that there are.
+        /// The names of all blueprints.
         known: Vec<String>,
     },
     /// Its file cannot be read.
@@ -45,23 +45,23 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// It is wrong.
+    /// It has errors.
     #[error("the blueprint {origin} cannot be used")]
     Wrong {
         /// Its file, or its name.
         origin: String,
-        /// What is wrong with it, each with line, column and hint.
+        /// Its errors, each with line, column and hint.
         #[source]
         problems: Problems,
     },
 }
 
 impl Error {
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { known, .. } => Some(format!("blueprints: {}", known.join(", "))),
@@ -72,15 +72,15 @@ impl Error {
 }
 
 impl Library {
-    /// A library with the operator's directory, if there is one, before what ships with rei.
+    /// A library of the operator's directory, if there is one, and of the blueprints that ship with rei.
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self { directory }
     }
 
-    /// The checked blueprint of this name.
+    /// Finds and checks a blueprint.
     ///
     /// # Errors
-    /// When there is none, its file cannot be read, or it is wrong.
+    /// If there is none, its file cannot be read, or it has errors.
     pub fn find(&self, name: &str) -> Result<(Blueprint, Origin), Error> {
         if let Some(path) = self.file(name) {
             let text = read(&path)?;
@@ -95,8 +95,8 @@ impl Library {
         Ok((blueprint, Origin::BuiltIn))
     }
 
-    /// What is wrong with the blueprints that a configuration names: they are not there, not right, or name agents or
-    /// commands that it does not have.
+    /// All errors of the blueprints that a configuration uses: they do not exist, are wrong, or use agents or commands
+    /// that the configuration does not have.
     pub fn unusable(&self, config: &Config) -> Vec<Error> {
         let wanted = &config.blueprints;
         let names = wanted.incident.iter().chain(wanted.by_class.values()).chain([&wanted.upgrade]);
@@ -115,7 +115,7 @@ impl Library {
         wrong.collect()
     }
 
-    /// Every name that [`Library::find`] would find, sorted.
+    /// All names for which [`Library::find`] finds a blueprint, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
         let entries = self.directory.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
@@ -138,7 +138,7 @@ impl Library {
 fn read(path: &Path) -> Result<String, Error> {
     use std::io::Read;
     let mut text = String::new();
-    // One byte more than may be: the parser then says that it is too long.
+    // Read one byte more than the maximum, so that the parser reports a file that is too long.
     let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX as u64 + 1).read_to_string(&mut text));
     read.map(|_| text).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ships_is_right() {
+    fn the_built_in_blueprints_are_valid() {
         let library = Library::new(None);
         assert_eq!(library.names(), ["repair", "upgrade"]);
         for name in library.names() {
@@ -161,7 +161,7 @@ mod tests {
     fn the_operators_file_comes_first_and_names_are_no_paths() {
         let dir = tempfile::tempdir().unwrap();
         let library = Library::new(Some(dir.path().join("blueprints")));
-        assert!(library.find("upgrade").is_ok(), "a directory that is not there is empty");
+        assert!(library.find("upgrade").is_ok(), "a missing directory counts as empty");
         std::fs::create_dir(dir.path().join("blueprints")).unwrap();
         let text = "version: 1\nname: upgrade\nstages: [{id: a, type: deterministic, action: checkout}]\n";
         std::fs::write(dir.path().join("blueprints/upgrade.yaml"), text).unwrap();

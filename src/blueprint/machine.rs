@@ -1,7 +1,7 @@
-//! The engine's core: which stage is next. No I/O, no clock.
+//! The core of the engine: decides which stage is next. No I/O, no clock.
 //!
-//! The law: the machine says what to do ([`Machine::next`]), the runner does it and tells how it ended
-//! ([`Machine::step`]). The machine is its own checkpoint: written down after each step, it goes on from there.
+//! The machine decides what to do ([`Machine::next`]); the runner does it and reports the result ([`Machine::step`]).
+//! The machine is its own checkpoint: it is stored after each step, and a restarted run continues from there.
 //!
 //! ```text
 //!            succeeded (no approval)
@@ -17,65 +17,65 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{Blueprint, FAILURES_MAX, RetrySemantics, Stage, Target, Work};
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     position: Position,
-    /// Failures of each stage in this run, by index; never set back.
+    /// Number of failures of each stage in this run, by index. It never decreases.
     attempts: BTreeMap<usize, u32>,
-    /// Failures of all stages in this run.
+    /// Number of failures of all stages in this run.
     failures: u32,
-    /// Runs of each stage that ended, by index, well or badly; never set back.
+    /// Number of finished runs of each stage, by index, successful or not. It never decreases.
     #[serde(default)]
     runs: BTreeMap<usize, u32>,
 }
 
-/// What is to be done.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub enum Position {
-    /// The stage with this index is to be run.
+    /// Run a stage.
     Run {
-        /// Its index.
+        /// The index of the stage.
         stage: usize,
     },
-    /// An operator decides.
+    /// Wait for an operator's decision.
     Paused {
-        /// The stage that led here.
+        /// The stage that led to the pause.
         stage: usize,
-        /// Where approval leads.
+        /// The next step after approval.
         approved: Target,
-        /// Where rejection leads.
+        /// The next step after rejection.
         rejected: Target,
     },
-    /// Over, well.
+    /// The run has succeeded.
     Done,
-    /// Over, badly.
+    /// The run has failed.
     Failed {
-        /// The stage that led here.
+        /// The stage that led to the failure.
         stage: usize,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// How a stage ended, or what an operator said.
+/// The result of a stage, or an operator's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The stage reached what it should.
+    /// The stage succeeded.
     Succeeded,
-    /// It did not.
+    /// The stage failed.
     Failed {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It took too long.
+    /// The stage exceeded its timeout.
     TimedOut,
-    /// An operator approved the result, or that the run goes on.
+    /// An operator approved the result, or the continuation after a failure.
     Approved,
-    /// An operator rejected it.
+    /// An operator rejected the result.
     Rejected {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -87,18 +87,18 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// What is to be done now.
+    /// What to do now.
     pub fn next(&self) -> &Position {
         &self.position
     }
 
-    /// How often the stage with this index has failed in this run.
+    /// How many times the stage with this index has failed in this run.
     pub fn failures_of(&self, stage: usize) -> u32 {
         self.attempts.get(&stage).copied().unwrap_or(0)
     }
 
-    /// Takes what happened. An event that does not belong to the position changes nothing: a late answer to a question
-    /// that is settled.
+    /// Handles an event. An event that does not fit the position changes nothing: it is a late answer to a question
+    /// that is already decided.
     pub fn step(&mut self, blueprint: &Blueprint, event: Event) {
         if let (Position::Run { stage }, Event::Succeeded | Event::Failed { .. } | Event::TimedOut) =
             (&self.position, &event)
@@ -111,7 +111,9 @@ impl Machine {
                 None => foreign(stage),
             },
             (Position::Run { stage }, Event::Failed { reason }) => self.failed(blueprint, stage, reason),
-            (Position::Run { stage }, Event::TimedOut) => self.failed(blueprint, stage, "took too long".into()),
+            (Position::Run { stage }, Event::TimedOut) => {
+                self.failed(blueprint, stage, "took longer than its timeout".into())
+            }
             (Position::Paused { stage, approved, .. }, Event::Approved) => {
                 self.go(blueprint, stage, approved, "approved")
             }
@@ -139,7 +141,7 @@ impl Machine {
             Target::Paused => after_pause(blueprint, index),
             other => other,
         };
-        // A rejected result is not asked for twice in a row: the failure route decides.
+        // A rejected result is not shown to the operator a second time in a row; the failure route decides.
         let rejected = if stage.on_failure == Target::Paused { Target::Fail } else { stage.on_failure };
         Position::Paused { stage: index, approved, rejected }
     }
@@ -172,7 +174,7 @@ impl Machine {
                 Some(spent) => {
                     let runs = self.runs.get(&stage).copied().unwrap_or(0);
                     let reason =
-                        format!("{reason} (stage {} ran {runs} times, as often as retry_limit allows)", spent.id);
+                        format!("{reason} (stage {} ran {runs} times, the maximum that retry_limit allows)", spent.id);
                     Position::Failed { stage: from, reason }
                 }
                 None => Position::Run { stage },
@@ -185,8 +187,8 @@ impl Machine {
         }
     }
 
-    /// Whether an agent was asked as often as its stage allows: a loop that leads back to it by the failures of others,
-    /// which it does not cure, costs as much as one of its own.
+    /// True if an agent has run as often as its stage allows. A loop back to it caused by the failures of other stages
+    /// costs as much as its own retries.
     fn is_spent(&self, blueprint: &Blueprint, index: usize, stage: &Stage) -> bool {
         let most = match blueprint.retry_semantics {
             RetrySemantics::V1 => stage.retry_limit.max(1),
@@ -195,7 +197,7 @@ impl Machine {
         matches!(stage.work, Work::Agent { .. }) && self.runs.get(&index).is_some_and(|runs| *runs >= most)
     }
 
-    /// OpenExec 0.8 allows that many retries, the documents that many failures.
+    /// OpenExec 0.8 allows that many retries; its documents allow that many failures.
     fn exhausted(&self, blueprint: &Blueprint) -> bool {
         match blueprint.retry_semantics {
             RetrySemantics::V1 => self.failures >= FAILURES_MAX,
@@ -204,12 +206,12 @@ impl Machine {
     }
 }
 
-/// Where a run goes on that was paused after a success.
+/// The next step of a run that was paused after a success.
 fn after_pause(blueprint: &Blueprint, index: usize) -> Target {
     if index + 1 < blueprint.stages.len() { Target::Stage(index + 1) } else { Target::Done }
 }
 
-/// A checkpoint is bound to its blueprint by a digest, so this is only met with one that was made by hand.
+/// A checkpoint belongs to a blueprint by its digest, so this happens only if a checkpoint was edited by hand.
 fn foreign(stage: usize) -> Position {
     Position::Failed { stage, reason: format!("the blueprint has no stage {stage}") }
 }

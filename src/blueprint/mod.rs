@@ -2,22 +2,23 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `library.rs` | a blueprint by its name: the operator's, else rei's own |
-//! | `yaml.rs`, `fields.rs` | a file to a tree with places, a tree to typed fields |
-//! | `parse.rs`, `convert.rs` | OpenExec's DSL v1, and the dialect of its 0.8 releases |
-//! | `draft.rs` | what both are read into |
-//! | `graph.rs` | routes, loops, ends and inputs, checked as a whole |
+//! | `library.rs` | finds a blueprint by its name: the operator's, else one that ships with rei |
+//! | `yaml.rs`, `fields.rs` | a file to a tree with line and column, a tree to typed fields |
+//! | `parse.rs`, `convert.rs` | read OpenExec's DSL v1, and the dialect of its 0.8 releases |
+//! | `draft.rs` | the result of both: a blueprint whose routes are not resolved |
+//! | `graph.rs` | checks routes, loops, ends and inputs of the whole blueprint |
 //! | `schema.rs` | a checked blueprint |
-//! | `machine.rs` | which stage is next (pure) |
-//! | `job.rs` | what a run is given, what it tells, what it leaves behind |
-//! | `run.rs` | the runner: stage by stage, each one checkpointed |
-//! | `store.rs` | the run's directory: timeline and artifacts |
-//! | `actions/` | what a stage does, one file a kind |
-//! | `confine/` | the fence around agents and commands |
+//! | `machine.rs` | decides which stage is next (pure) |
+//! | `job.rs` | the input, events and checkpoint of a run |
+//! | `run.rs` | the runner: runs stage by stage, with a checkpoint after each |
+//! | `store.rs` | the directory of a run: timeline and artifacts |
+//! | `actions/` | what a stage does, one file per kind |
+//! | `confine/` | the sandbox of agents and commands |
 //!
-//! In a stage of type `agent`, the key `agent: NAME` chooses among the agents of rei.toml; without it, there must be exactly
-//! one. Other keys of rei's own: `command` (action `run`), `flake_inputs` (`update_inputs`), `rev` (`checkout`), and
-//! `toolset`, `sandbox` (`read_only`, `workspace_write`) and `timeout_class` (`fast`, `medium`, `long`) of a stage.
+//! In a stage of type `agent`, the key `agent: NAME` chooses one of the agents of rei.toml. Without it, rei.toml must
+//! have exactly one agent. rei adds these keys to OpenExec's: `command` (of the action `run`), `flake_inputs` (of
+//! `update_inputs`), `rev` (of `checkout`), and for every stage `toolset`, `sandbox` (`read_only`, `workspace_write`)
+//! and `timeout_class` (`fast`, `medium`, `long`).
 
 mod actions;
 pub mod confine;
@@ -40,8 +41,8 @@ mod run_tests;
 mod tests;
 
 pub use job::{
-    AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent,
-    StageEventKind, Workbench, missing,
+    AgentRun, Blame, CheckResult, Checker, Checkpoint, Decision, EarlierEvolution, FailedCheck, Job, Journal,
+    LastFailure, Outcome, StageEvent, StageEventKind, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};

@@ -1,4 +1,4 @@
-//! A blueprint file to a checked blueprint, or all that is wrong with it at once.
+//! Reads a blueprint file into a checked blueprint, or reports all its errors at once.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::graph;
 use super::schema::{Action, Blueprint, RETRY_LIMIT_MAX, RetrySemantics, STAGES_MAX, Sandbox, Work};
 use super::yaml::{self, Node, Problem, Value, problem};
 
-/// Retries of a stage where neither it nor `defaults` says how many: OpenExec's figure.
+/// Default `retry_limit` of a stage if neither the stage nor `defaults` sets one. OpenExec has the same default.
 const MAX_STEP_RETRIES: u32 = 2;
 
-/// What is wrong with a blueprint, in the file's order.
+/// All problems of a blueprint, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", list(.0))]
 pub struct Problems(pub Vec<Problem>);
@@ -21,10 +21,10 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("{problem} (hint: {})", problem.hint)).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads a blueprint in OpenExec's DSL v1 or in the dialect of its 0.8 releases, and checks it whole.
+/// Reads a blueprint in OpenExec's DSL v1 or in the dialect of its 0.8 releases, and checks all of it.
 ///
 /// # Errors
-/// Every problem, each with its place and a hint.
+/// All problems, each with its position and a hint.
 pub fn parse(text: &str) -> Result<Blueprint, Problems> {
     let root = yaml::read(text).map_err(Problems)?;
     let mut problems = Vec::new();
@@ -45,7 +45,7 @@ pub fn parse(text: &str) -> Result<Blueprint, Problems> {
     }
 }
 
-/// What `defaults` says.
+/// The values of `defaults`.
 struct Defaults {
     toolset: Option<String>,
     sandbox: Sandbox,
@@ -59,7 +59,7 @@ const SANDBOXES: [(&str, Option<Sandbox>); 3] = [
     ("danger_full_access", None),
 ];
 
-/// OpenExec names classes of patience rather than times.
+/// OpenExec names classes of timeouts instead of durations.
 const TIMEOUT_CLASSES: [(&str, Duration); 3] =
     [("fast", Duration::from_secs(60)), ("medium", Duration::from_secs(600)), ("long", Duration::from_secs(3600))];
 
@@ -69,7 +69,7 @@ fn read_v1(root: &Node, problems: &mut Vec<Problem>) -> Option<Draft> {
     if let Some(node) = fields.require("version", "begin with: version: 1", problems)
         && !matches!(&node.value, Value::Scalar { text, plain: true } if text == "1")
     {
-        problems.push(problem(node.place, "this version of the DSL is not known".into(), "write: version: 1"));
+        problems.push(problem(node.place, "this version of the DSL is not supported".into(), "write: version: 1"));
     }
     fields.require("name", "write: name: my_blueprint", problems);
     let name = fields.name("name", problems);
@@ -81,7 +81,7 @@ fn read_v1(root: &Node, problems: &mut Vec<Problem>) -> Option<Draft> {
         return None;
     };
     if items.is_empty() || items.len() > STAGES_MAX {
-        let message = format!("a blueprint has 1 to {STAGES_MAX} stages, this one {}", items.len());
+        let message = format!("a blueprint has 1 to {STAGES_MAX} stages, but this one has {}", items.len());
         problems.push(problem(stages.place, message, "begin each stage with: - id: NAME"));
         return None;
     }
@@ -102,7 +102,8 @@ fn read_defaults(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Defaults {
     if let Some(retries) = fields.number("max_step_retries", RETRY_LIMIT_MAX, problems) {
         defaults.max_step_retries = retries;
     }
-    // No action of a blueprint is risky: it makes a commit, which is judged. So that mode asks for nothing by itself.
+    // No action of a blueprint is risky, because it only makes a commit, which is then judged. So `on_risky_actions`
+    // requires no approval.
     let modes = [("never", false), ("on_risky_actions", false), ("always", true)];
     defaults.approve_all = fields.choice("approval_mode", &modes, problems).unwrap_or(false);
     defaults
@@ -111,7 +112,7 @@ fn read_defaults(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Defaults {
 fn read_sandbox(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Sandbox> {
     let chosen = fields.choice("sandbox", &SANDBOXES, problems)?;
     if let (None, Some(node)) = (chosen, fields.get("sandbox")) {
-        let message = "the supervisor gives full access to nobody".into();
+        let message = "full access is not allowed".into();
         problems.push(problem(node.place, message, "write: sandbox: workspace_write"));
     }
     chosen
@@ -133,8 +134,8 @@ fn read_stage(node: &Node, defaults: &Defaults, problems: &mut Vec<Problem>) -> 
         "sandbox",
         "timeout_class",
     ];
-    const OURS: [&str; 4] = ["agent", "command", "flake_inputs", "rev"];
-    let fields = Fields::of(node, "a stage", &[&COMMON[..], &OURS[..]].concat(), problems)?;
+    const ADDED_BY_REI: [&str; 4] = ["agent", "command", "flake_inputs", "rev"];
+    let fields = Fields::of(node, "a stage", &[&COMMON[..], &ADDED_BY_REI[..]].concat(), problems)?;
     fields.require("id", "write: id: some_name", problems);
     let id = fields.name("id", problems);
     let work = read_work(&fields, problems);
@@ -166,7 +167,11 @@ fn read_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work> {
     let (wanted, other) = if agent { ("goal", "action") } else { ("action", "goal") };
     if let Some(node) = fields.get(other) {
         let kind = if agent { "an agent" } else { "a deterministic" };
-        problems.push(problem(node.place, format!("{kind} stage has no {other:?}"), format!("write: {wanted}: ...")));
+        problems.push(problem(
+            node.place,
+            format!("{kind} stage must not have {other:?}"),
+            format!("write: {wanted}: ..."),
+        ));
     }
     let work = if agent {
         fields.require("goal", "write: goal: what the agent is to reach", problems)?;
@@ -190,7 +195,7 @@ fn read_work(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<Work> {
         ("rev", "the action checkout"),
     ] {
         if let Some(node) = fields.get(key).filter(|_| owned != Some(key)) {
-            problems.push(problem(node.place, format!("{key:?} belongs to {owner}"), format!("remove {key}")));
+            problems.push(problem(node.place, format!("{key:?} is allowed only for {owner}"), format!("remove {key}")));
         }
     }
     Some(work)

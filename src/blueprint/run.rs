@@ -1,18 +1,18 @@
-//! The runner: asks the machine what is next, does it, writes down how it ended.
+//! The runner: asks the machine for the next stage, runs it, and records the result.
 //!
-//! The law: an event is journalled before the next stage begins, and each event carries the checkpoint from which a
-//! restarted supervisor goes on. A stage that was cut short is done again from the files of its beginning.
+//! Each event is in the journal before the next stage starts. It contains the checkpoint from which a restarted
+//! supervisor continues. A stage that was interrupted is repeated with the files that it started with.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::actions::agent::PATCH;
-use super::actions::revise::fresh;
-use super::actions::{Failure, Made, Stand};
+use super::actions::revise::recreate_workspace;
+use super::actions::{ActionContext, Failure, Made};
 use super::fields::is_name;
 use super::job::{
-    AgentRun, Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench,
+    AgentRun, Blame, Checker, Checkpoint, FailedCheck, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind,
     missing,
 };
 use super::machine::{Event, Position};
@@ -23,52 +23,52 @@ use crate::redact::{Redactor, Secrets};
 use crate::source::{self, Author, Taken, Workspace};
 use crate::time::millis;
 
-/// Why a run could not begin or go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name of a run that cannot be a directory's.
-    #[error("{run_id:?} cannot name a run")]
+    /// The id of the run is not a valid directory name.
+    #[error("{run_id:?} is not a valid id of a run")]
     RunId {
-        /// The name.
+        /// The id.
         run_id: String,
     },
-    /// The blueprint names what rei.toml does not have.
+    /// The blueprint uses agents or commands that rei.toml does not have.
     #[error("the blueprint {name:?} cannot run here")]
     Missing {
-        /// The blueprint.
+        /// The name of the blueprint.
         name: String,
         /// What is missing.
         #[source]
         problems: Problems,
     },
-    /// The blueprint was changed since the run began.
-    #[error("the blueprint {name:?} is not the one that this run began with")]
+    /// The blueprint has changed since the run started.
+    #[error("the blueprint {name:?} has changed since this run started")]
     OtherBlueprint {
-        /// The blueprint.
+        /// The name of the blueprint.
         name: String,
     },
-    /// The repository or the workspace failed.
+    /// An error of the repository or the workspace.
     #[error("cannot prepare the workspace of run {run_id}")]
     Source {
-        /// The run.
+        /// The id of the run.
         run_id: String,
-        /// Why.
+        /// The error.
         #[source]
         source: source::Error,
     },
-    /// The run's directory failed.
+    /// The run's directory cannot be written.
     #[error("cannot write the directory of run {run_id}")]
     Store {
-        /// The run.
+        /// The id of the run.
         run_id: String,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// Whose failure it is.
+    /// What caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::RunId { .. } | Self::Missing { .. } | Self::OtherBlueprint { .. } => Blame::Maker,
@@ -77,62 +77,63 @@ impl Error {
         }
     }
 
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { problems, .. } => problems.0.first().map(|problem| problem.hint.clone()),
-            Self::OtherBlueprint { .. } => Some("begin a new evolution: rei evolve".into()),
+            Self::OtherBlueprint { .. } => Some("start a new evolution: rei evolve".into()),
             Self::Source { source, .. } => source.hint(),
             Self::RunId { .. } | Self::Store { .. } => None,
         }
     }
 }
 
-/// Runs a blueprint to its end, or to the next decision of an operator, from `checkpoint` where there is one.
+/// Runs a blueprint to its end, or to the next decision of an operator; continues from `checkpoint` if there is one.
 ///
-/// Dropping the future cancels the run: every process of it is killed, and the last journalled checkpoint holds.
+/// Dropping the future cancels the run: all its processes are killed, and the last checkpoint in the journal stays
+/// valid.
 ///
 /// # Errors
-/// When the run cannot begin. What fails in a stage is the blueprint's own business, and an [`Outcome`].
-pub async fn run<W: Workbench, J: Journal>(
+/// If the run cannot start. The failure of a stage is handled by the blueprint and is an [`Outcome`].
+pub async fn run<W: Checker, J: Journal>(
     job: &Job,
     checkpoint: Option<Checkpoint>,
-    workbench: &W,
+    checker: &W,
     journal: &mut J,
 ) -> Result<Outcome, Error> {
-    let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
+    let mut runner = Runner::begin(job, checkpoint, checker, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
     let dir = runner.store.dir().to_owned();
     let outcome = runner.stages().await;
     if let Err(error) = clear_run(&dir).await {
-        tracing::warn!(%error, run = job.run_id, "the trees of a run that has ended are left");
+        tracing::warn!(%error, run = job.run_id, "cannot remove the directories of a finished run");
     }
     outcome
 }
 
 struct Runner<'a, W, J> {
     job: &'a Job,
-    workbench: &'a W,
+    checker: &'a W,
     journal: &'a mut J,
     store: Store,
     workspace: Workspace,
     checkpoint: Checkpoint,
     resumed: bool,
-    /// Why the run ends whatever its routes say: the stage, the reason, and whose failure it is.
+    /// Set if the run must end whatever its routes are: the stage, the reason, and the cause.
     stopped: Option<(String, String, Blame)>,
-    /// The run of an agent in the stage that ends now.
+    /// The agent's run in the current stage.
     agent_ran: Option<AgentRun>,
-    /// Time spent before this call, and since when it runs.
+    /// Time spent before this call, and the start of this call.
     earlier: Duration,
     began: Instant,
 }
 
-impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
+impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
     async fn begin(
         job: &'a Job,
         checkpoint: Option<Checkpoint>,
-        workbench: &'a W,
+        checker: &'a W,
         journal: &'a mut J,
     ) -> Result<Self, Error> {
         let (run_id, name) = (job.run_id.clone(), job.blueprint.name.clone());
@@ -152,13 +153,13 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             .map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
         let failed = |source| Error::Source { run_id: run_id.clone(), source };
         let (base, head) = (&checkpoint.base, checkpoint.head.as_ref());
-        let workspace = fresh(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
+        let workspace = recreate_workspace(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
         job.mirror.keep_candidate(&job.candidate, checkpoint.commit()).await.map_err(failed)?;
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
         Ok(Self {
             job,
-            workbench,
+            checker,
             journal,
             store,
             workspace,
@@ -171,7 +172,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         })
     }
 
-    /// Stage after stage, to the end.
+    /// Runs stage after stage, to the end of the run.
     async fn stages(mut self) -> Result<Outcome, Error> {
         let job = self.job;
         loop {
@@ -180,11 +181,12 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                 position => return self.end(position).await,
             };
             let Some(stage) = job.blueprint.stage(index) else {
-                let reason = "the checkpoint is not of this blueprint".into();
+                let reason = "the checkpoint does not belong to this blueprint".into();
                 return self.failed(format!("stage {index}"), reason, Blame::Maker);
             };
-            if self.left().is_zero() {
-                // An agent has all the time that there is; nothing else should need it.
+            if self.time_left().is_zero() {
+                // If there are agents, they probably used up the time; without agents, only the machine can be too
+                // slow.
                 let agents = job.blueprint.stages.iter().any(|stage| matches!(stage.work, Work::Agent { .. }));
                 let blame = if agents { Blame::Maker } else { Blame::Machine };
                 return self.failed(stage.id.clone(), format!("the run took longer than {:?}", job.timeout), blame);
@@ -196,19 +198,19 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         }
     }
 
-    fn left(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         self.job.timeout.saturating_sub(self.earlier + self.began.elapsed())
     }
 
-    /// Does one stage, and writes down how it began and ended.
+    /// Runs one stage, and records its start and its end.
     async fn stage(&mut self, index: usize, stage: &Stage) {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
-        let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
-        let refuted = self.known(stage).await;
+        let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.time_left());
+        let known = self.known(stage).await;
         let (begun, asked) = (Instant::now(), self.checkpoint.asked.len());
-        let ended = match (self.inputs(stage), &refuted) {
-            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
+        let ended = match (self.inputs(stage), &known) {
+            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).caused_by(Blame::Content))),
             (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
             (Err(failure), None) => Ok(Err(failure)),
         };
@@ -217,28 +219,28 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             .then(|| AgentRun { took_ms: millis(begun.elapsed()), asked: self.checkpoint.asked.get(asked).cloned() });
         let late = ended.is_err();
         let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
-        let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
+        let too_late = || Failure::new(format!("took longer than {timeout:?}")).caused_by(blame);
         let done = ended.unwrap_or_else(|_| Err(too_late()));
-        let ended = match self.settle(stage, done).await {
+        let ended = match self.store_result(stage, done).await {
             Ok(summary) => Ok(summary),
             Err(failure) => Err(clean_failure(&self.job.secrets, failure).await),
         };
-        self.forget_private().await;
+        self.remove_agent_dirs().await;
         let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
             Err(Failure { reason, log, blame, not_asked }) => {
-                let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
+                let log = log.and_then(|log| self.store.keep(&log).ok()).or(known.and_then(|known| known.log));
                 if matches!(blame, Blame::Machine | Blame::Repeat) {
-                    // A second try at once lacks the same: the whole run is tried again later, if at all.
+                    // A second attempt now would fail in the same way. The whole run may be repeated later.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
-                    // Nobody has anything new to say about the last failure. Where a check has refused the files as they
-                    // are, that is what is to be said about them.
-                    let refused = self.checkpoint.refuted.iter().any(|it| it.commit == *self.checkpoint.commit());
+                    // The agent was not started, so there is no new answer to the last failure. If a check has refused
+                    // the current files, that is the verdict about them.
+                    let refused = self.checkpoint.failed_checks.iter().any(|it| it.commit == *self.checkpoint.commit());
                     let blame = if refused { Blame::Content } else { blame };
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
                 }
-                self.note_refuted(stage, &reason, log.as_ref(), blame);
+                self.note_failed_check(stage, &reason, log.as_ref(), blame);
                 let (id, told) = (stage.id.clone(), reason.clone());
                 self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
                 let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
@@ -249,57 +251,62 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         self.record(stage, attempt, kind, summary).await;
     }
 
-    /// What is known of the files as they are before this check is asked: what it has said already, as it could pass by chance
-    /// if it were asked again, or that they are in quarantine.
-    async fn known(&self, stage: &Stage) -> Option<Refuted> {
+    /// The known verdict about the current files, before a check is run: an earlier failure of the same check, which
+    /// could pass by chance in a second run, or the quarantine.
+    async fn known(&self, stage: &Stage) -> Option<FailedCheck> {
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit());
-        if let Some(known) = self.refuted(stage).cloned() {
+        if let Some(known) = self.failed_check(stage).cloned() {
             return Some(known);
         }
         if !stage.work.is_check() || self.job.quarantine.is_empty() {
             return None;
         }
-        // Where the tree cannot be told, the check itself fails for the same reason.
+        // If the tree cannot be read, the check itself will fail for the same reason.
         let tree = self.job.mirror.tree(commit).await.ok()?;
         let reason = self.job.quarantine.get(tree.as_str())?.clone();
-        Some(Refuted { action, commit: commit.clone(), reason, log: None })
+        Some(FailedCheck { action, commit: commit.clone(), reason, log: None })
     }
 
-    fn refuted(&self, stage: &Stage) -> Option<&Refuted> {
+    fn failed_check(&self, stage: &Stage) -> Option<&FailedCheck> {
         let (action, commit) = (stage.work.name(), self.checkpoint.commit());
-        self.checkpoint.refuted.iter().find(|known| known.action == action && known.commit == *commit)
+        self.checkpoint.failed_checks.iter().find(|known| known.action == action && known.commit == *commit)
     }
 
-    fn note_refuted(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
-        if !stage.work.is_check() || blame != Blame::Content || self.refuted(stage).is_some() {
+    fn note_failed_check(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
+        if !stage.work.is_check() || blame != Blame::Content || self.failed_check(stage).is_some() {
             return;
         }
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit().clone());
-        // A run ends after so many failures that this stays short.
-        self.checkpoint.refuted.push(Refuted { action, commit, reason: reason.to_owned(), log: log.cloned() });
+        // The number of failures in a run is limited, so this list stays short.
+        self.checkpoint.failed_checks.push(FailedCheck {
+            action,
+            commit,
+            reason: reason.to_owned(),
+            log: log.cloned(),
+        });
     }
 
     async fn work(&mut self, stage: &Stage, inputs: Vec<(String, Artifact)>) -> Result<Made, Failure> {
-        let mut stand = Stand {
+        let mut ctx = ActionContext {
             job: self.job,
-            workbench: self.workbench,
+            checker: self.checker,
             store: &mut self.store,
             checkpoint: &mut self.checkpoint,
             workspace: &mut self.workspace,
             stage,
             inputs,
         };
-        let envelope = stand.envelope();
-        stand.store.note("action_called", now(), json!({"stage": stage.id, "envelope": envelope}));
-        stand.work().await
+        let envelope = ctx.envelope();
+        ctx.store.note("action_called", now(), json!({"stage": stage.id, "envelope": envelope}));
+        ctx.work().await
     }
 
-    /// Takes the workspace's files as they are now and keeps the stage's outputs; gives its summary.
-    async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
+    /// Commits the current files of the workspace, and stores the outputs of the stage. Returns its summary.
+    async fn store_result(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take(stage).await } else { Ok(()) };
         let made = done?;
-        // What a stage leaves that cannot be taken is its own doing.
-        taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
+        // If the files of a stage cannot be committed, the stage itself is the cause.
+        taken.map_err(|error| Failure::from(error).caused_by(Blame::Maker))?;
         let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
         let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
@@ -319,21 +326,21 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         Ok(made.summary)
     }
 
-    /// Removes what an agent's attempt has left in its own directories: it may have its key there.
-    async fn forget_private(&self) {
+    /// Removes the agent's private directories after an attempt: its key may be in them.
+    async fn remove_agent_dirs(&self) {
         let dir = self.store.agent();
         let removed = tokio::task::spawn_blocking(move || {
             for name in ["home", "outputs"] {
-                // What is left is removed before the next attempt.
+                // The rest is removed before the next attempt.
                 let _ = std::fs::remove_dir_all(dir.join(name));
             }
         });
         let _ = removed.await;
     }
 
-    /// Commits the workspace's files in the mirror. What an agent leaves in the workspace besides goes at once, with the
-    /// workspace: files that git ignores, and objects of its repository. It may have its key there, in any form, and no stage
-    /// may rely on them, as a run that goes on after a restart has none of them either.
+    /// Commits the workspace's files in the mirror. The rest of what an agent left in the workspace is removed with the
+    /// workspace: files that git ignores, and objects of the agent's repository. Its key may be there in any form. No
+    /// stage may depend on such files, because a run that continues after a restart does not have them either.
     async fn take(&mut self, stage: &Stage) -> Result<(), source::Error> {
         let (mirror, candidate) = (&self.job.mirror, &self.job.candidate);
         let (parent, secrets) = (&self.checkpoint.base, &self.job.secrets);
@@ -352,7 +359,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let by_agent = matches!(stage.work, Work::Agent { .. }) && stage.sandbox == Sandbox::WorkspaceWrite;
         if by_agent || matches!(taken, Err(source::Error::Secret { .. })) {
             let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
-            self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
+            self.workspace = recreate_workspace(mirror, self.workspace.dir(), base, head).await?;
         }
         taken
     }
@@ -361,7 +368,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let find = |name: &String| match self.checkpoint.artifacts.get(name) {
             Some(artifact) => Ok((name.clone(), artifact.clone())),
             None if name == "context" => self.context().map(|artifact| (name.clone(), artifact)),
-            None => Err(Failure::new(format!("the input {name:?} was not made on the way that led here"))),
+            None => Err(Failure::new(format!("the input {name:?} was not made by the stages that ran so far"))),
         };
         stage.inputs.iter().map(find).collect()
     }
@@ -395,7 +402,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         match position {
             Position::Failed { stage, reason } => {
                 let stage = id(stage);
-                // An operator's no leads here too: then nothing but the blueprint is to blame.
+                // A rejection by an operator also leads here; then the blueprint counts as the cause.
                 let last = self.checkpoint.failure.as_ref().filter(|failure| failure.stage == stage);
                 let blame = last.map_or(Blame::Maker, |failure| failure.blame);
                 self.failed(stage, reason, blame)
@@ -428,13 +435,13 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     }
 }
 
-/// What a stage made, without secrets. A patch is applied as it is, so one with a secret is refused.
+/// Removes secrets from the result of a stage. A patch is applied unchanged, so a patch with a secret is refused.
 async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
     let is_patch =
         |name: &str, bytes: &[u8]| name == PATCH || bytes.starts_with(b"diff ") || bytes.starts_with(b"--- ");
     let patches = made.artifacts.iter().filter(|(name, bytes)| is_patch(name, bytes));
     if let Some(place) = patches.filter_map(|(_, bytes)| secrets.find(bytes)).next() {
-        return Err(Failure::new(format!("the patch has the value of {place}, a secret of rei.toml")));
+        return Err(Failure::new(format!("the patch contains the value of {place}, a secret of rei.toml")));
     }
     let secrets = secrets.clone();
     let clean = move || {
@@ -445,11 +452,11 @@ async fn clean(secrets: &Secrets, made: Made) -> Result<Made, Failure> {
         let artifacts = artifacts.collect();
         Made { summary: redactor.text(&made.summary), artifacts }
     };
-    // A large log takes longer than the event loop may wait.
+    // A large log takes longer than the event loop may be blocked.
     tokio::task::spawn_blocking(clean).await.map_err(|lost| Failure::of(&lost, None))
 }
 
-/// Why a stage failed, without secrets: its log is what the next agent is given.
+/// Removes secrets from a failure: the next agent is given its log.
 async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     let secrets = secrets.clone();
     let clean = move || {
@@ -460,7 +467,8 @@ async fn clean_failure(secrets: &Secrets, failure: Failure) -> Failure {
     tokio::task::spawn_blocking(clean).await.unwrap_or_else(|lost| Failure::of(&lost, None))
 }
 
-/// What each declared output is: the artifact of that name, else the one in its position, else the summary.
+/// The content of each declared output: the artifact with that name, else the artifact at that position, else the
+/// summary.
 fn name_outputs(outputs: &[String], made: &Made) -> Vec<(String, Vec<u8>)> {
     let content = |(position, name): (usize, &String)| {
         let named = made.artifacts.iter().find(|(known, _)| known == name);
@@ -488,6 +496,6 @@ mod tests {
         };
         assert_eq!(named(&["build_log", "candidate"]), "lc");
         assert_eq!(named(&["mine", "log", "more"]), "cls");
-        assert_eq!(named(&["x", "candidate"]), "sc", "the first is taken by its own name");
+        assert_eq!(named(&["x", "candidate"]), "sc", "the first artifact is used under its own name");
     }
 }

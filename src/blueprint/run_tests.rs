@@ -1,11 +1,13 @@
-//! Whole runs: real repositories, real agents, most of them hostile.
+//! Whole runs, with real repositories and real agents, most of them hostile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::job::{Blame, Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
+use super::job::{
+    Blame, CheckResult, Checker, Checkpoint, Decision, Job, Journal, Outcome, StageEvent, StageEventKind,
+};
 use super::library::Library;
 use super::{Error, parse, run};
 use crate::config::types::Agent;
@@ -18,32 +20,32 @@ use crate::time::Timestamp;
 mod keys;
 mod repeats;
 
-/// A judge that looks into the commit for a file: `good` builds, `tested` passes the tests.
+/// A judge that checks for files in the commit: with `good` it builds, with `tested` the tests pass.
 struct Bench<'a> {
     mirror: &'a Mirror,
     asked: RefCell<Vec<String>>,
 }
 
 impl Bench<'_> {
-    async fn has(&self, what: &str, commit: &ObjectId, path: &str) -> Finding {
+    async fn has(&self, what: &str, commit: &ObjectId, path: &str) -> CheckResult {
         self.asked.borrow_mut().push(format!("{what} {commit}"));
         let kept = self.mirror.candidate(&CandidateId::numbered(1)).await.unwrap();
-        assert_eq!(kept.as_ref(), Some(commit), "only commits that are kept are built");
+        assert_eq!(kept.as_ref(), Some(commit), "only commits under a ref are built");
         let ok = self.mirror.files(commit).await.unwrap().iter().any(|file| file.path == Path::new(path));
         let summary = format!("{what}: {path} is {}", if ok { "there" } else { "missing" });
         let (log, product) = (format!("log of {what}"), ok.then(|| "/nix/store/x".into()));
-        Finding { ok, summary, log, product, blame: Blame::Content }
+        CheckResult { ok, summary, log, product, blame: Blame::Content }
     }
 }
 
-impl Workbench for Bench<'_> {
-    async fn build(&self, commit: &ObjectId) -> Finding {
+impl Checker for Bench<'_> {
+    async fn build(&self, commit: &ObjectId) -> CheckResult {
         self.has("build", commit, "good").await
     }
-    async fn test(&self, commit: &ObjectId) -> Finding {
+    async fn test(&self, commit: &ObjectId) -> CheckResult {
         self.has("test", commit, "tested").await
     }
-    async fn lint(&self, commit: &ObjectId) -> Finding {
+    async fn lint(&self, commit: &ObjectId) -> CheckResult {
         self.has("lint", commit, "good").await
     }
 }
@@ -53,7 +55,7 @@ struct Events(Vec<StageEvent>);
 
 impl Journal for Events {
     async fn record(&mut self, event: StageEvent) {
-        // What the journal holds is what a restarted supervisor reads.
+        // Serialise it, because a restarted supervisor reads it from the journal.
         let text = serde_json::to_string(&event.checkpoint).unwrap();
         assert_eq!(serde_json::from_str::<Checkpoint>(&text).unwrap(), event.checkpoint);
         self.0.push(event);
@@ -61,7 +63,7 @@ impl Journal for Events {
 }
 
 impl Events {
-    fn told(&self) -> Vec<String> {
+    fn ended(&self) -> Vec<String> {
         let sign = |kind| match kind {
             StageEventKind::Started => "?",
             StageEventKind::Completed => "+",
@@ -161,7 +163,8 @@ fn built_in(name: &str) -> super::Blueprint {
 
 #[tokio::test]
 async fn a_repair_goes_from_context_to_commit_through_its_loops() {
-    // First it does nothing, then what does not build, then what fails its tests; told why each time.
+    // First the agent does nothing, then it makes a change that does not build, then one that fails the tests. Each
+    // time it is told why.
     let script = r#"
         grep -q ctx_0001 "$REI_CONTEXT" && grep -q boom "${REI_CONTEXT%/*}/logs/tail.log" || exit 9
         grep -q '"commit"' "$REI_INPUTS/context_pack" || exit 8
@@ -191,12 +194,12 @@ async fn a_repair_goes_from_context_to_commit_through_its_loops() {
         "+tests",
         "+report",
     ];
-    assert_eq!(events.told(), expected, "{outcome:?}");
+    assert_eq!(events.ended(), expected, "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, ["file", "good", "tested"]);
     let Outcome::Done { commit } = outcome else { panic!() };
     let kept = world.job.mirror.candidate(&world.job.candidate).await.unwrap();
     assert_eq!(kept, Some(commit), "kept under the candidate's ref");
-    // The run's directory is as OpenExec's documents lay it out.
+    // The run's directory has the layout of OpenExec's documents.
     let timeline = std::fs::read_to_string(world.run_dir().join("timeline.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = timeline.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().enumerate().all(|(n, line)| line["seq"] == n && line["run_id"] == "run_0001"));
@@ -215,7 +218,7 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     let next = world.repository.commit(&[("good", ""), ("tested", "")], "better");
     world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+follow", "+build", "+tests"]);
+    assert_eq!(events.ended(), ["+follow", "+build", "+tests"]);
     assert_eq!(outcome, Outcome::Done { commit: ObjectId::parse(&next).unwrap() });
     world.job.followed = Some(world.job.active.clone());
     world.job.run_id = "run_0002".into();
@@ -226,7 +229,7 @@ async fn an_upgrade_is_the_followed_commit_itself() {
 }
 
 #[tokio::test]
-async fn an_agent_without_effect_is_asked_no_more_often_than_its_stage_says() {
+async fn an_agent_without_effect_is_not_started_more_often_than_its_stage_allows() {
     let looped = |limit: u32| {
         format!(
             "version: 1\nname: x\nstages:\n  - {{id: fix, type: agent, goal: Fix, outputs: [patch], retry_limit: {limit}}}\n  \
@@ -234,49 +237,49 @@ async fn an_agent_without_effect_is_asked_no_more_often_than_its_stage_says() {
         )
     };
     for (limit, most) in [(0, 1), (1, 1), (2, 2), (9, 2)] {
-        // It is told nothing new the third time, so it is not asked.
+        // The third time there is nothing new to tell it, so it is not started.
         let mut world = World::new(&looped(limit), "exit 0").await;
         world.job.run_id = format!("run_{limit}");
         let (outcome, events) = world.run().await;
-        let runs = events.told().iter().filter(|told| *told == "+fix").count();
-        assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.told());
+        let runs = events.ended().iter().filter(|stage| *stage == "+fix").count();
+        assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.ended());
         assert!(matches!(outcome, Outcome::Failed { blame: Blame::Maker, .. }), "{outcome:?}");
     }
 }
 
 #[tokio::test]
-async fn an_agent_that_cannot_start_is_no_word_about_the_task() {
+async fn an_agent_that_cannot_start_is_the_machines_failure() {
     let blueprint = ONE_AGENT.replace("retry_limit: 0", "retry_limit: 3");
     let world = World::new(&blueprint, "echo no network >&2; exit 1").await;
     let (outcome, events) = world.run().await;
     assert!(matches!(outcome, Outcome::Failed { blame: Blame::Machine, .. }), "{outcome:?}");
-    assert_eq!(events.told(), ["-work"], "not again at once");
+    assert_eq!(events.ended(), ["-work"], "no immediate second attempt");
 }
 
-/// A judge whose tests fail once and would pass then.
+/// A judge whose tests fail the first time and would pass the second time.
 #[derive(Default)]
 struct Flaky(Cell<u32>);
 
-impl Workbench for Flaky {
-    async fn build(&self, _: &ObjectId) -> Finding {
-        Finding { ok: true, ..Finding::default() }
+impl Checker for Flaky {
+    async fn build(&self, _: &ObjectId) -> CheckResult {
+        CheckResult { ok: true, ..CheckResult::default() }
     }
-    async fn test(&self, _: &ObjectId) -> Finding {
+    async fn test(&self, _: &ObjectId) -> CheckResult {
         self.0.set(self.0.get() + 1);
-        Finding {
+        CheckResult {
             ok: self.0.get() > 1,
             summary: "1 of 1 checks fail".into(),
             blame: Blame::Content,
-            ..Finding::default()
+            ..CheckResult::default()
         }
     }
-    async fn lint(&self, commit: &ObjectId) -> Finding {
+    async fn lint(&self, commit: &ObjectId) -> CheckResult {
         self.test(commit).await
     }
 }
 
 #[tokio::test]
-async fn the_same_files_are_not_asked_until_they_pass() {
+async fn a_failed_check_is_not_repeated_for_the_same_files() {
     let mut world = World::new(ONE_AGENT, "exit 1").await;
     world.repository.commit(&[("file", "new")], "flaky");
     world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
@@ -292,12 +295,12 @@ async fn the_same_files_are_not_asked_until_they_pass() {
         let commit = world.job.followed.clone().unwrap();
         let reason = "1 of 1 checks fail".to_owned();
         assert_eq!(outcome, Outcome::Failed { stage: "b".into(), reason, blame: Blame::Content, commit });
-        assert_eq!(bench.0.get(), 1, "asked once");
+        assert_eq!(bench.0.get(), 1, "run once");
     }
 }
 
 #[tokio::test]
-async fn a_hostile_agent_changes_nothing_but_its_files() {
+async fn a_hostile_agent_can_change_only_its_files() {
     let script = r#"
         exec 2>/dev/null
         echo x > "$OUTSIDE/x"; echo x > ../x; echo x > ../../x; echo x > ../../../mirror; echo x >> "$REI_CONTEXT"
@@ -320,16 +323,16 @@ async fn a_hostile_agent_changes_nothing_but_its_files() {
     env.insert("REPOSITORY".into(), world.repository.path().into());
     env.insert("FUTURE".into(), future);
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+work"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+work"], "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, [".gitattributes", "file"]);
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     assert!(!world.run_dir().join("x").exists() && world.run_dir().join("timeline.jsonl").exists());
     let context = world.state.path().join("incidents/inc_0001/context.json");
-    assert!(std::fs::read_to_string(context).unwrap().ends_with('}'), "the evidence is as it was");
+    assert!(std::fs::read_to_string(context).unwrap().ends_with('}'), "the evidence is unchanged");
 }
 
 #[tokio::test]
-async fn what_cannot_be_taken_fails_the_stage_by_name() {
+async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
     for (script, told) in [
         ("ln -s /etc/passwd stolen", "leads out of the tree"),
         ("mkdir sub && cd sub && git init -q && echo x > y", "git repository inside"),
@@ -343,7 +346,7 @@ async fn what_cannot_be_taken_fails_the_stage_by_name() {
             "{script}: {outcome:?}"
         );
     }
-    // A FIFO is no file that git knows: the commit goes without it.
+    // A FIFO is no file for git: the commit is made without it.
     let world = World::new(ONE_AGENT, "mkfifo pipe; echo new > file").await;
     assert_eq!(world.changed(&world.run().await.0).await, ["file"]);
     for script in ["rm file; mkfifo file", "mkdir d; mkfifo d/.gitignore"] {
@@ -355,13 +358,13 @@ async fn what_cannot_be_taken_fails_the_stage_by_name() {
 }
 
 #[tokio::test]
-async fn time_and_output_are_bounded() {
+async fn time_and_output_are_limited() {
     let mut world = World::new(ONE_AGENT, "echo partial > file; sleep 86521").await;
     world.job.agents.get_mut("fixer").unwrap().timeout = Duration::from_millis(300);
     let (outcome, events) = world.run().await;
     assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("did not end within")), "{outcome:?}");
     let last = &events.0.last().unwrap().checkpoint;
-    assert!(last.head.is_some(), "what it had done is kept for the next attempt");
+    assert!(last.head.is_some(), "its changes are kept for the next attempt");
     world.job.agents.insert("fixer".into(), agent("sleep 86522"));
     world.job.timeout = Duration::from_millis(300);
     world.job.run_id = "run_0002".into();
@@ -388,7 +391,7 @@ stages:
   - {id: sum, type: deterministic, action: summarize_run, outputs: [summary]}
 ";
 
-/// Writes a patch without touching the workspace, then judges without being able to.
+/// Writes a patch without touching the workspace, then reviews it without write access.
 const WRITER: &str = r#"
     if [ "$REI_STAGE" = look ]; then echo x > file && exit 5; echo "read: $(cat "$REI_INPUTS/notes")"; exit 0; fi
     printf 'diff --git a/file b/file\n--- a/file\n+++ b/file\n@@ -1 +1 @@\n-old\n+new\n' > "$REI_OUTPUTS/patch"
@@ -402,7 +405,7 @@ async fn artifacts_flow_and_an_operator_decides() {
         .commands
         .insert("fmt".into(), ["sh", "-c", "echo formatted > good; cat dir/deep"].map(str::to_owned).to_vec());
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+write", "+apply", "+format", "+lint", "+look", "+bundle"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+write", "+apply", "+format", "+lint", "+look", "+bundle"], "{outcome:?}");
     let Outcome::Paused { stage, checkpoint } = outcome else { panic!("{outcome:?}") };
     assert_eq!(stage, "bundle");
     let read = |name: &str| std::fs::read_to_string(world.run_dir().join(&checkpoint.artifacts[name].path)).unwrap();
@@ -418,20 +421,20 @@ async fn artifacts_flow_and_an_operator_decides() {
     let mut approved = *checkpoint;
     approved.decide(&world.job.blueprint, Decision::Approve);
     let (outcome, events, _) = world.run_from(Some(approved)).await;
-    assert_eq!(events.told(), ["+sum"]);
+    assert_eq!(events.ended(), ["+sum"]);
     assert_eq!(world.changed(&outcome.unwrap()).await, ["file", "good"]);
     assert_eq!(events.summary("sum"), "6 stages completed, 0 failed");
 }
 
 #[tokio::test]
-async fn a_run_goes_on_at_the_stage_at_which_it_was_cut() {
+async fn a_run_continues_at_the_stage_where_it_was_interrupted() {
     let blueprint = "version: 1\nname: two\nstages:
   - {id: first, type: agent, goal: One, outputs: [patch]}
   - {id: second, type: agent, goal: Two, inputs: [patch], outputs: [patch]}\n";
     let script = r#"echo $REI_STAGE >> file; [ $REI_STAGE = first ] || [ -e $REI_WORKSPACE/good ] || { [ -n "$SLOW" ] && sleep 86531; }; exit 0"#;
     let mut world = World::new(blueprint, script).await;
     world.job.agents.get_mut("fixer").unwrap().env.insert("SLOW".into(), "1".into());
-    // Cut while the second stage runs: the future is dropped, as when the supervisor goes away.
+    // Interrupt it in the second stage: drop the future, as when the supervisor exits.
     let bench = Bench { mirror: &world.job.mirror, asked: RefCell::default() };
     let mut events = Events::default();
     let half = world.run_dir().join("workspace/file");
@@ -452,7 +455,7 @@ async fn a_run_goes_on_at_the_stage_at_which_it_was_cut() {
     let checkpoint = last.checkpoint.clone();
     world.job.agents.get_mut("fixer").unwrap().env.clear();
     let (outcome, events, _) = world.run_from(Some(checkpoint.clone())).await;
-    assert_eq!(events.told(), ["+second"], "the first stage is not done twice");
+    assert_eq!(events.ended(), ["+second"], "the first stage is not repeated");
     let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
     let made = world.job.mirror.export(&commit).await.unwrap();
     assert_eq!(
@@ -463,14 +466,14 @@ async fn a_run_goes_on_at_the_stage_at_which_it_was_cut() {
     let is_there = |name: &&str| world.run_dir().join(name).exists();
     let kept: Vec<_> =
         ["artifacts", "timeline.jsonl", "workspace", "agent", "lock"].into_iter().filter(is_there).collect();
-    assert_eq!(kept, ["artifacts", "timeline.jsonl"], "a run that has ended leaves its evidence and no trees");
+    assert_eq!(kept, ["artifacts", "timeline.jsonl"], "a finished run leaves its evidence and no workspace");
     world.job.blueprint = built_in("repair");
     let (outcome, ..) = world.run_from(Some(checkpoint)).await;
     assert!(matches!(outcome, Err(Error::OtherBlueprint { .. })));
 }
 
 #[tokio::test]
-async fn what_rei_toml_lacks_is_told_before_anything_starts() {
+async fn missing_agents_and_commands_are_reported_before_the_run_starts() {
     let mut world = World::new(PIPELINE, WRITER).await;
     world.job.agents.insert("other".into(), agent("true"));
     let (outcome, events, _) = world.run_from(None).await;
@@ -480,7 +483,7 @@ async fn what_rei_toml_lacks_is_told_before_anything_starts() {
     assert_eq!(
         told,
         [
-            "4:5: stage \"write\": there are several agents, and the stage names none",
+            "4:5: stage \"write\": there are several agents, and the stage does not choose one",
             "6:5: stage \"format\": rei.toml has no command \"fmt\"",
         ]
     );
@@ -491,7 +494,7 @@ async fn what_rei_toml_lacks_is_told_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn a_timeline_that_cannot_be_written_changes_nothing() {
+async fn a_run_works_without_a_writable_timeline() {
     let world = World::new(ONE_AGENT, "echo new > file").await;
     std::fs::create_dir_all(world.run_dir().join("timeline.jsonl")).unwrap();
     std::fs::create_dir_all(world.run_dir().join("context_pack.json")).unwrap();
@@ -500,7 +503,7 @@ async fn a_timeline_that_cannot_be_written_changes_nothing() {
 }
 
 #[tokio::test]
-async fn patches_that_reach_out_are_refused() {
+async fn patches_of_files_outside_the_workspace_are_refused() {
     let blueprint = "version: 1\nname: p\nstages:
   - {id: write, type: agent, goal: Write, outputs: [patch]}
   - {id: apply, type: deterministic, action: apply_patch, inputs: [patch], retry_limit: 0}\n";
@@ -512,14 +515,14 @@ async fn patches_that_reach_out_are_refused() {
     for path in ["../../escape", ".git/config", ".git/hooks/post-checkout"] {
         let world = World::new(blueprint, &patch(path)).await;
         let (outcome, events) = world.run().await;
-        assert_eq!(events.told(), ["+write", "-apply"], "{path}: {outcome:?}");
+        assert_eq!(events.ended(), ["+write", "-apply"], "{path}: {outcome:?}");
         assert!(!world.state.path().join("runs/escape").exists());
     }
     let world = World::new(blueprint, "true").await;
     assert!(world.run().await.1.summary("apply").contains("the patch is empty"));
 }
 
-/// Whether this machine has a Nix that this user can evaluate with.
+/// True if this machine has a Nix with which this user can evaluate.
 fn nix_works() -> bool {
     let mut nix = std::process::Command::new("nix");
     nix.args(["--extra-experimental-features", "nix-command flakes", "eval", "--expr", "1"]);
@@ -539,7 +542,7 @@ async fn inputs_of_the_flake_are_updated() {
   - {id: write, type: agent, goal: Write, outputs: [patch]}
   - {id: update, type: deterministic, action: update_inputs, flake_inputs: [dep], outputs: [commit], retry_limit: 0}
   - {id: more, type: agent, goal: More, outputs: [patch]}\n";
-    // The agent's own repository settings and links must not reach the Nix that rei runs.
+    // The settings and links of the agent's repository must not affect the Nix that rei runs.
     let script = r#"[ $REI_STAGE = more ] && { grep -q "$NEWER" flake.lock; exit; }
         echo new > file; git config core.fsmonitor "touch $HOME/ran"; ln -s /etc/hostname .git/flake.lock; exit 0"#;
     let mut world = World::new(blueprint, script).await;
@@ -558,7 +561,7 @@ async fn inputs_of_the_flake_are_updated() {
     let newer = dep.commit(&[("flake.nix", "{ outputs = _: { x = 2; }; }")], "dep 2");
     world.job.agents.get_mut("fixer").unwrap().env.insert("NEWER".into(), newer);
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+write", "+update", "+more"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+write", "+update", "+more"], "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, ["file", "flake.lock"]);
     let mut again = world.job.clone();
     again.active = match outcome {

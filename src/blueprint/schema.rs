@@ -1,4 +1,4 @@
-//! A checked blueprint: what the machine runs.
+//! A checked blueprint, which the machine runs.
 
 use std::time::Duration;
 
@@ -6,60 +6,60 @@ use serde::{Deserialize, Serialize};
 
 use super::yaml::Place;
 
-/// Failures of a whole run after which it ends, whatever its routes say: the documents bound a stage's retries but not
-/// the loops that routes make, and OpenExec 0.8 has the same figure.
+/// Maximum number of failures in a run. After these the run fails, whatever its routes are. OpenExec's documents limit
+/// the retries of a stage but not the loops that routes make; OpenExec 0.8 has the same limit.
 pub const FAILURES_MAX: u32 = 10;
 
-/// Retries of one stage at most that a file may ask for; more could not be used.
+/// Maximum `retry_limit` that a file may set for a stage. More could never be used.
 pub const RETRY_LIMIT_MAX: u32 = FAILURES_MAX;
 
-/// Stages of a blueprint at most.
+/// Maximum number of stages in a blueprint.
 pub const STAGES_MAX: usize = 100;
 
-/// What the runner gives to every run, besides what its stages make.
-pub const GIVEN: [&str; 1] = ["context"];
+/// Artifacts that the runner provides to every run.
+pub const PROVIDED: [&str; 1] = ["context"];
 
 /// A recipe from an evolution context to a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Blueprint {
     /// Its name.
     pub name: String,
-    /// What it is for.
+    /// A description for people.
     pub description: String,
-    /// At least one; a run begins with the first.
+    /// The stages. There is at least one; a run starts with the first.
     pub stages: Vec<Stage>,
     /// How failures are counted.
     pub retry_semantics: RetrySemantics,
-    /// `sha256:` and the digest of the file, to which checkpoints are bound.
+    /// `sha256:` and the digest of the file. A checkpoint is valid only for this digest.
     pub digest: String,
 }
 
-/// One step.
+/// One stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stage {
-    /// Distinct in the blueprint.
+    /// The id, unique in the blueprint.
     pub id: String,
-    /// What is done.
+    /// What the stage does.
     pub work: Work,
-    /// Artifacts it gets, by name.
+    /// Names of the artifacts that it gets.
     pub inputs: Vec<String>,
-    /// Artifacts it makes, by name.
+    /// Names of the artifacts that it makes.
     pub outputs: Vec<String>,
-    /// Attempts before `on_failure` is followed (see [`RetrySemantics`]).
+    /// Maximum number of attempts before `on_failure` is followed (see [`RetrySemantics`]).
     pub retry_limit: u32,
-    /// Whether an operator must approve its result before `on_success` is followed.
+    /// True if an operator must approve the result before `on_success` is followed.
     pub approval_required: bool,
-    /// Where a success leads.
+    /// The next step after success.
     pub on_success: Target,
-    /// Where a failure leads.
+    /// The next step after failure.
     pub on_failure: Target,
-    /// The bound of one attempt; `None` leaves it to the action or agent.
+    /// The timeout of one attempt; `None` means that of the action or agent.
     pub timeout: Option<Duration>,
-    /// What an agent or command may do with the workspace.
+    /// The access of an agent or command to the workspace.
     pub sandbox: Sandbox,
-    /// OpenExec's word for a set of tools, kept for the timeline.
+    /// OpenExec's name of a set of tools; rei only writes it to the timeline.
     pub toolset: Option<String>,
-    /// Where it is in the file.
+    /// Its line and column in the file.
     #[serde(skip)]
     pub place: Place,
 }
@@ -68,13 +68,13 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// rei does it.
+    /// rei performs an action.
     Action(Action),
-    /// An agent command of the operator's does it.
+    /// An agent of the operator changes the workspace.
     Agent {
-        /// What it is asked to reach.
+        /// The goal that the agent is given.
         goal: String,
-        /// Its name in `[agents]`; `None` for the only one.
+        /// Its name in `[agents]`; `None` means the only one.
         agent: Option<String>,
     },
 }
@@ -83,43 +83,43 @@ pub enum Work {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Puts the evolution context and the state of the source into one artifact. Also `build_context`.
+    /// Writes the evolution context and the state of the source into one artifact. Also named `build_context`.
     BuildContextPack,
     /// Applies the first input, a patch, to the workspace.
     ApplyPatch,
-    /// Sets the workspace to a commit: of this branch or tag, or of the followed ref.
+    /// Resets the workspace to a commit: of a branch or tag, or of the followed ref.
     Checkout {
         /// The branch or tag.
         rev: Option<String>,
     },
-    /// Updates these inputs of the flake's lock.
+    /// Updates these inputs in the flake's lock file.
     UpdateInputs {
         /// Their names.
         names: Vec<String>,
     },
-    /// Runs a command of the operator's in the workspace.
+    /// Runs a command of the operator in the workspace.
     Run {
         /// Its name in `[commands]`.
         command: String,
     },
-    /// Runs the flake's checks that are linters.
+    /// Runs those checks of the flake that are linters.
     RunLinters,
     /// Runs the flake's checks.
     RunTests,
     /// Builds the package.
     NixBuild,
-    /// Fails unless something changed, and names the commit.
+    /// Fails if no file has changed. Its result is the id of the commit.
     Commit,
-    /// Writes the difference to Active, for a person.
+    /// Writes the diff against Active, for people.
     GenerateDiffReport,
-    /// Puts all that a reviewer needs into one artifact.
+    /// Writes everything that a reviewer needs into one artifact.
     PrepareReviewBundle,
-    /// Writes what happened so far, for a person.
+    /// Writes a summary of the run so far, for people.
     SummarizeRun,
 }
 
 impl Action {
-    /// Its name in a blueprint.
+    /// The name in a blueprint.
     pub fn name(&self) -> &'static str {
         match self {
             Self::BuildContextPack => "build_context_pack",
@@ -137,7 +137,7 @@ impl Action {
         }
     }
 
-    /// All names, for messages.
+    /// All names, for error messages.
     pub const NAMES: [&'static str; 12] = [
         "build_context_pack",
         "apply_patch",
@@ -154,45 +154,46 @@ impl Action {
     ];
 }
 
-/// Where a stage leads.
+/// The next step after a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// To the stage with this index.
+    /// Run the stage with this index.
     Stage(usize),
-    /// To the good end.
+    /// End the run with success.
     Done,
-    /// To the bad end.
+    /// End the run with failure.
     Fail,
-    /// To an operator: approved, a run goes on with the next stage after a success and with the same stage after a failure.
+    /// Ask an operator. After approval, the run continues with the next stage if the stage succeeded, and with the same
+    /// stage if it failed.
     Paused,
 }
 
 /// How failures of a stage are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetrySemantics {
-    /// DSL v1: the same stage again while its failures are fewer than `retry_limit`, then `on_failure`.
+    /// DSL v1: run the same stage again while it has failed fewer than `retry_limit` times, then follow `on_failure`.
     #[default]
     #[serde(rename = "v1")]
     V1,
-    /// OpenExec 0.8: `on_failure` for as many failures of a stage as `max_retries`, then the run fails.
+    /// OpenExec 0.8: follow `on_failure` for up to `max_retries` failures of the stage, then fail the run.
     #[serde(rename = "openexec-0.8")]
     OpenExec08,
 }
 
-/// What an agent or command may do with the workspace.
+/// The access of an agent or command to the workspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sandbox {
-    /// Read it.
+    /// It may only read the workspace.
     ReadOnly,
-    /// Write it.
+    /// It may change the workspace.
     #[default]
     WorkspaceWrite,
 }
 
 impl Blueprint {
-    /// The stage with this index; a target of a checked blueprint always has one.
+    /// The stage with this index; `None` if the index is not from this blueprint.
     pub fn stage(&self, index: usize) -> Option<&Stage> {
         self.stages.get(index)
     }

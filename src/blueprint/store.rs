@@ -1,14 +1,14 @@
-//! The directory of a run, as OpenExec's documents lay it out.
+//! The directory of a run, with the layout of OpenExec's documents.
 //!
 //! ```text
-//! runs/RUN/timeline.jsonl      what happened, one JSON object a line; written as well as can be
-//!          context_pack.json   what the agent was told
-//!          artifacts/SHA256    what the stages made
-//!          workspace/          the files that are changed
-//!          agent/              what the agent is given, and where it may write besides the workspace
+//! runs/RUN/timeline.jsonl      the events, one JSON object per line (best effort)
+//!          context_pack.json   the context that the agent got
+//!          artifacts/SHA256    the outputs of the stages
+//!          workspace/          the source files that are changed
+//!          agent/              the inputs of the agent, and its private directories
 //! ```
 //!
-//! The last two are gone when the run has ended.
+//! The last two are removed at the end of the run.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,22 +23,22 @@ use crate::redact::Secrets;
 use crate::source;
 use crate::time::{Timestamp, millis};
 
-/// One artifact at most, in bytes: a patch or log that is larger helps nobody.
+/// Maximum size of an artifact, in bytes. A larger patch or log would not be useful.
 pub const ARTIFACT_BYTES_MAX: usize = 16 << 20;
-/// A timeline at most, in bytes: a run has a few hundred events of less than a kilobyte.
+/// Maximum size of a timeline, in bytes. A run has a few hundred events of less than a kilobyte.
 const TIMELINE_BYTES_MAX: u64 = 16 << 20;
 
-/// Something that a stage made.
+/// An output of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// `sha256:` and the digest of its content.
     pub artifact_id: String,
-    /// Relative to the run's directory.
+    /// The path, relative to the run's directory.
     pub path: String,
-    /// Its size.
+    /// The size, in bytes.
     pub bytes: u64,
-    /// Whether it is the context, or was made of it: its ids and times differ from run to run, and what it tells are the
-    /// context's facts.
+    /// True if it is the context or was made from it. Its ids and times differ from run to run, so the context's facts
+    /// are compared instead.
     #[serde(default)]
     pub of_context: bool,
 }
@@ -54,7 +54,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the directory of a run, made where it is missing, for rei's eyes only.
+    /// Opens the directory of a run. Creates it if it does not exist, accessible only to rei's user.
     pub fn open(state_dir: &Path, run_id: &str, secrets: &Secrets) -> std::io::Result<Self> {
         let dir = std::path::absolute(state_dir)?.join("runs").join(run_id);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("artifacts"))?;
@@ -86,8 +86,7 @@ impl Store {
         self.dir.join(&artifact.path)
     }
 
-    /// Keeps some bytes; those of equal content are kept once. The secrets of rei.toml are in no file of the run, whoever
-    /// made it.
+    /// Stores bytes as an artifact; equal content is stored once. Secrets of rei.toml are removed, whoever wrote them.
     pub fn keep(&self, bytes: &[u8]) -> std::io::Result<Artifact> {
         let bytes = self.without_secrets(bytes);
         let bytes = &bytes[..bytes.len().min(ARTIFACT_BYTES_MAX)];
@@ -101,13 +100,13 @@ impl Store {
         std::fs::read(self.path(artifact))
     }
 
-    /// Writes the context pack where the documents have it.
+    /// Writes the context pack to the path in OpenExec's documents.
     pub fn write_context_pack(&mut self, bytes: &[u8]) {
         let written = write(&self.dir.join("context_pack.json"), &self.without_secrets(bytes));
-        self.tell_once(written);
+        self.warn_once(written);
     }
 
-    /// Adds an event to the timeline. That it cannot be written changes nothing for the run.
+    /// Adds an event to the timeline. A write error does not affect the run.
     pub fn note(&mut self, event: &str, at: Timestamp, fields: Value) {
         let mut line = json!({"seq": self.lines, "at": at, "event": event, "run_id": self.run_id});
         if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
@@ -115,10 +114,10 @@ impl Store {
         }
         let written = self.append(&format!("{line}\n"));
         self.lines += 1;
-        self.tell_once(written);
+        self.warn_once(written);
     }
 
-    /// The timeline so far, for a summary; empty where it cannot be read.
+    /// The events so far, for a summary; empty if the file cannot be read.
     pub fn timeline(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.dir.join("timeline.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -135,27 +134,27 @@ impl Store {
 
     fn without_secrets(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        self.secrets.take_out(&mut bytes);
+        self.secrets.remove_from(&mut bytes);
         bytes
     }
 
-    fn tell_once(&mut self, written: std::io::Result<()>) {
+    fn warn_once(&mut self, written: std::io::Result<()>) {
         if let Err(error) = written
             && !std::mem::replace(&mut self.silent, true)
         {
-            tracing::warn!(run = self.run_id, %error, "cannot write the timeline; the run goes on without");
+            tracing::warn!(run = self.run_id, %error, "cannot write the timeline; the run continues without it");
         }
     }
 }
 
-/// What of a run's directory is needed only while a blueprint works in it. Even a run that goes on makes it anew, from the
-/// commit that its checkpoint names.
+/// The parts of a run's directory that are needed only while it runs. A run that continues recreates them from the
+/// commit in its checkpoint.
 const PASSING: [&str; 3] = ["workspace", "agent", "lock"];
 
-/// Removes what a run no longer needs once nobody works in it: its trees. What it made and told stays.
+/// Removes the workspace and other directories of a finished run. Its artifacts and timeline stay.
 ///
 /// # Errors
-/// When the disk fails.
+/// If the disk fails.
 pub async fn clear_run(run: &Path) -> Result<(), source::Error> {
     for name in PASSING {
         source::remove_dir(&run.join(name)).await?;
@@ -163,7 +162,7 @@ pub async fn clear_run(run: &Path) -> Result<(), source::Error> {
     Ok(())
 }
 
-/// Whole or not at all, so that an artifact that is there is right.
+/// Writes a file atomically, so that an artifact that exists is complete.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
@@ -171,7 +170,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(new, path)
 }
 
-/// The time of an event.
+/// The current time, for an event.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_ms(millis(since))

@@ -1,4 +1,4 @@
-//! Blueprint files, good and bad, and the machine that runs them.
+//! Tests of blueprint files, valid and invalid, and of the machine that runs them.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn with(stages: &str) -> String {
 
 const DET: &str = "type: deterministic, action: run_tests";
 
-/// The example of OpenExec's documents, completed by the stage that it leaves out.
+/// The example in OpenExec's documents, with the stage added that it leaves out.
 const EXAMPLE: &str = "
 version: 1
 name: backend_bugfix
@@ -70,11 +70,11 @@ fn openexecs_own_example_loads() {
     assert_eq!(blueprint.stages[0].toolset.as_deref(), Some("coding_backend"));
     let without_tests = EXAMPLE.replace("on_success: run_tests", "on_success: run_test");
     let dead = problems(&without_tests);
-    assert_eq!(dead, ["30:17: \"on_success\" leads to \"run_test\", which is no stage"]);
+    assert_eq!(dead, ["30:17: \"on_success\" leads to \"run_test\", but there is no such stage"]);
 }
 
 #[test]
-fn the_repair_of_the_notes_loads() {
+fn the_repair_blueprint_of_the_documents_loads() {
     let text = r"
 version: 1
 name: runtime_repair
@@ -91,7 +91,7 @@ stages:
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_with_its_place() {
+fn all_problems_are_reported_at_once_with_their_positions() {
     let text = "version: '1'
 name: a b
 colour: red
@@ -106,25 +106,25 @@ stages:
 ";
     let told = problems(text);
     for expected in [
-        "1:10: this version of the DSL is not known",
-        "2:7: \"a b\" cannot be a name in \"name\"",
+        "1:10: this version of the DSL is not supported",
+        "2:7: \"a b\" is not a valid name in \"name\"",
         "3:1: unknown key \"colour\" in the blueprint",
         "5:5: a stage has no \"goal\"",
         "6:42: unknown action \"teleport\"",
-        "7:43: a deterministic stage has no \"goal\"",
+        "7:43: a deterministic stage must not have \"goal\"",
         "7:81: \"ghost\" is listed twice",
         "8:60: \"retry_limit\" must be a whole number from 0 to 10",
-        "8:83: \"agent\" belongs to stages of type agent",
-        "9:34: shell in a blueprint is refused",
+        "8:83: \"agent\" is allowed only for stages of type agent",
+        "9:34: shell commands are not allowed in a blueprint",
         "9:75: \"approval_required\" must be true or false",
-        "9:91: the supervisor gives full access to nobody",
+        "9:91: full access is not allowed",
         "10:5: a stage has no \"id\"",
-        "10:12: \"type\" has a value that rei does not know",
+        "10:12: \"type\" has an unknown value",
         "10:28: \"outputs\" must be a list",
-        "10:48: \"timeout_class\" has a value that rei does not know",
+        "10:48: \"timeout_class\" has an unknown value",
         "11:5: a stage must be a map",
     ] {
-        assert!(told.iter().any(|line| line == expected), "not told: {expected}\ntold: {told:#?}");
+        assert!(told.iter().any(|line| line == expected), "not reported: {expected}\nreported: {told:#?}");
     }
     assert!(parse(text).unwrap_err().0.iter().all(|problem| !problem.hint.is_empty()));
     assert!(told.windows(2).all(|pair| line(&pair[0]) <= line(&pair[1])), "in the file's order");
@@ -137,24 +137,24 @@ fn line(problem: &str) -> usize {
 #[test]
 fn routes_are_checked_as_a_whole() {
     let duplicate = with(&format!("  - {{id: a, {DET}}}\n  - {{id: a, {DET}}}\n"));
-    assert!(problems(&duplicate)[0].contains("5:10: stage \"a\" is there twice, first in line 4"));
+    assert!(problems(&duplicate)[0].contains("5:10: stage \"a\" is defined twice, first in line 4"));
     let reserved = with(&format!("  - {{id: paused, {DET}}}\n"));
-    assert!(problems(&reserved)[0].contains("the name of an end"));
+    assert!(problems(&reserved)[0].contains("reserved for an end"));
     let unreached = with(&format!("  - {{id: a, {DET}, on_success: done}}\n  - {{id: b, {DET}}}\n"));
     assert_eq!(problems(&unreached), ["5:5: stage \"b\" is never reached"]);
     let endless = with(&format!("  - {{id: a, {DET}}}\n  - {{id: b, {DET}, on_success: a, on_failure: done}}\n"));
-    assert_eq!(problems(&endless), ["5:5: a loop without a retry bound: a -> b -> a"]);
+    assert_eq!(problems(&endless), ["5:5: a loop without a retry limit: a -> b -> a"]);
     let itself = with(&format!("  - {{id: a, {DET}, on_success: a, on_failure: done}}\n"));
-    assert_eq!(problems(&itself), ["4:5: a loop without a retry bound: a -> a"]);
+    assert_eq!(problems(&itself), ["4:5: a loop without a retry limit: a -> a"]);
     let tail = with(&format!(
         "  - {{id: s, {DET}}}\n  - {{id: a, {DET}}}\n  - {{id: b, {DET}, on_success: a, on_failure: done}}\n"
     ));
-    assert_eq!(problems(&tail), ["6:5: a loop without a retry bound: a -> b -> a"]);
+    assert_eq!(problems(&tail), ["6:5: a loop without a retry limit: a -> b -> a"]);
     let no_end = with(&format!("  - {{id: a, {DET}, on_success: fail}}\n"));
-    assert_eq!(problems(&no_end), ["4:5: no way leads to done"]);
+    assert_eq!(problems(&no_end), ["4:5: no route leads to done"]);
     let repaired =
         with(&format!("  - {{id: a, {DET}, on_success: done, on_failure: b}}\n  - {{id: b, {DET}, on_success: a}}\n"));
-    assert!(parse(&repaired).is_ok(), "a loop with a failure in it is bounded");
+    assert!(parse(&repaired).is_ok(), "a loop with a failure in it is limited");
 }
 
 #[test]
@@ -196,12 +196,12 @@ fn the_old_dialect_is_converted() {
     assert_eq!(blueprint.stages[2].timeout, Some(std::time::Duration::from_secs(600)));
     assert_eq!(blueprint.stages[1].on_success, Target::Done);
     let shell = OLD.replace("action: run_gates", "commands: ['make test']");
-    assert_eq!(problems(&shell), ["7:43: shell in a blueprint is refused"]);
+    assert_eq!(problems(&shell), ["7:43: shell commands are not allowed in a blueprint"]);
     let integer = OLD.replace("timeout: 10m", "timeout: 10");
     assert_eq!(problems(&integer), ["9:87: \"10\" is not a duration"]);
     let dead = OLD.replace("on_success: test}", "on_success: tests}");
     assert!(problems(&dead)[0].contains("leads to \"tests\""));
-    assert!(problems(&OLD.replace("initial_stage: gather", "initial_stage: x"))[0].contains("is no stage"));
+    assert!(problems(&OLD.replace("initial_stage: gather", "initial_stage: x"))[0].contains("there is no such stage"));
 }
 
 fn failed() -> Event {
@@ -216,14 +216,14 @@ fn after(blueprint: &Blueprint, events: &[Event]) -> Position {
     let mut machine = Machine::default();
     for event in events {
         machine.step(blueprint, event.clone());
-        // A checkpoint is the machine.
+        // The machine itself is the checkpoint.
         machine = serde_json::from_str(&serde_json::to_string(&machine).unwrap()).unwrap();
     }
     machine.next().clone()
 }
 
 #[test]
-fn attempts_are_counted_as_the_documents_word_it() {
+fn attempts_are_counted_as_in_the_documents() {
     let blueprint = parse(&with(&format!(
         "  - {{id: a, {DET}, retry_limit: 3, on_failure: b, on_success: done}}\n  - {{id: b, {DET}, on_success: a}}\n"
     )))
@@ -231,7 +231,7 @@ fn attempts_are_counted_as_the_documents_word_it() {
     let ok = Event::Succeeded;
     assert_eq!(after(&blueprint, &[failed(), Event::TimedOut]), run(0), "2 attempts are fewer than 3");
     assert_eq!(after(&blueprint, &[failed(), failed(), failed()]), run(1));
-    // Attempts are never set back: the next failure leads to b at once.
+    // The number of failures never decreases: the next failure leads to b at once.
     assert_eq!(after(&blueprint, &[failed(), failed(), failed(), ok.clone(), failed()]), run(1));
     let mut all = vec![failed(), failed(), failed()];
     for _ in 0..6 {
@@ -280,7 +280,7 @@ fn operators_decide_about_results() {
     );
 }
 
-/// Stages with any routes, limits and approvals; many are refused, the rest must end.
+/// Stages with arbitrary routes, limits and approvals. Many are refused; the valid ones must end.
 fn any_blueprint() -> impl Strategy<Value = String> {
     let stage = (0..9_usize, 0..9_usize, 0..4_u32, any::<bool>());
     proptest::collection::vec(stage, 1..6).prop_map(|stages| {
@@ -302,8 +302,8 @@ fn any_blueprint() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever happens, a run asks for a bounded number of stages: each failure costs one of ten, and between two
-    /// failures no stage is run twice.
+    /// For all events, a run has a bounded number of stages: each failure costs one of ten, and between two failures no
+    /// stage runs twice.
     #[test]
     fn every_run_ends(text in any_blueprint(), luck in proptest::collection::vec(0..5_u8, 1..20)) {
         let Ok(blueprint) = parse(&text) else { return Ok(()) };

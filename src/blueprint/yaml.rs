@@ -1,37 +1,38 @@
-//! YAML as a tree in which every value knows its place.
+//! Reads YAML into a tree in which every value has its line and column.
 //!
-//! Only the plain part of YAML is read: one document of maps, lists and scalars. Anchors, aliases and tags are refused, as
-//! they can make a small file large or a text mean something else; so are duplicate keys. Size and depth are bounded.
+//! Only a simple subset of YAML is read: one document of maps, lists and scalars. Anchors, aliases and tags are
+//! refused, because they can expand a small file to a large tree, or give a text another meaning. Duplicate keys are
+//! refused, too. Size and depth are limited.
 
 use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::Serialize;
 
-/// A blueprint file at most, in bytes: the longest real one has a few thousand.
+/// Maximum size of a blueprint file, in bytes. The longest real one has a few thousand.
 pub const BYTES_MAX: usize = 256 << 10;
-/// Maps and lists inside each other at most: a blueprint needs four.
+/// Maximum nesting of maps and lists. A blueprint needs four levels.
 const DEPTH_MAX: usize = 16;
-/// Values of a file at most.
+/// Maximum number of values in a file.
 const NODES_MAX: usize = 20_000;
 
-/// A place in a file, both counted from 1.
+/// A position in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
-    /// The line.
+    /// The line, counted from 1.
     pub line: usize,
-    /// The column, in characters.
+    /// The column in characters, counted from 1.
     pub column: usize,
 }
 
-/// Something that is wrong with a blueprint file, and what to do.
+/// An error in a blueprint file, with a hint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// Where.
+    /// Where it is.
     pub place: Place,
-    /// What.
+    /// What is wrong.
     pub message: String,
-    /// The next step.
+    /// How to correct it.
     pub hint: String,
 }
 
@@ -41,17 +42,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value with its place.
+/// A value with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub place: Place,
     pub value: Value,
 }
 
-/// What a value is. The keys of a map are distinct scalars, in the file's order.
+/// The value of a node. The keys of a map are unique scalars, in the order of the file.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    /// Text, and whether it was written without quotes (then it can be a number or `true`).
+    /// A text. `plain` is true if it is not quoted; only then it can be a number or `true`.
     Scalar {
         text: String,
         plain: bool,
@@ -60,22 +61,22 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
-/// A key of a map with its place.
+/// A key of a map with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub place: Place,
     pub name: String,
 }
 
-/// Reads one document.
+/// Parses one document.
 ///
 /// # Errors
-/// Every problem that was found; reading ends at the first that makes the rest unclear.
+/// All problems up to the first one after which the rest cannot be parsed.
 pub(super) fn read(text: &str) -> Result<Node, Vec<Problem>> {
     let start = Place { line: 1, column: 1 };
     if text.len() > BYTES_MAX {
         let message = format!("the file has {} bytes, more than {BYTES_MAX}", text.len());
-        return Err(vec![problem(start, message, "split the blueprint into smaller ones")]);
+        return Err(vec![problem(start, message, "split the blueprint into several files")]);
     }
     let mut tree = Tree::default();
     for event in Parser::new_from_str(text) {
@@ -113,7 +114,7 @@ fn place(span: Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-/// The tree so far: the open maps and lists from the outside in.
+/// The tree so far. `open` has the maps and lists that are not closed yet, outermost first.
 #[derive(Default)]
 struct Tree {
     open: Vec<Open>,
@@ -133,7 +134,7 @@ enum OpenKind {
 }
 
 impl Tree {
-    /// Takes one event; `false` when the rest cannot be understood.
+    /// Handles one event. Returns false if the rest cannot be parsed.
     fn take(&mut self, event: Event<'_>, at: Place) -> bool {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => true,
@@ -208,12 +209,12 @@ impl Tree {
     fn place_key(&mut self, node: Node) -> bool {
         let at = node.place;
         let Value::Scalar { text, .. } = node.value else {
-            return self.refuse(at, "a key must be a word", "put the map or list behind a key");
+            return self.refuse(at, "a key must be a scalar", "make the map or list the value of a key");
         };
         let Some(Open { kind: OpenKind::Map { entries, key }, .. }) = self.open.last_mut() else { return false };
         if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == text) {
-            let message = format!("{text:?} is given twice, first in line {}", first.place.line);
-            self.problems.push(problem(at, message, "keep one of the two"));
+            let message = format!("{text:?} is defined twice, first in line {}", first.place.line);
+            self.problems.push(problem(at, message, "remove one of them"));
         }
         *key = Some(Key { place: at, name: text });
         true
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn values_know_their_places() {
+    fn values_have_their_positions() {
         let root = read("version: 1\nstages:\n  - {id: 'a', type: \"agent\"}\n").unwrap();
         let Value::Map(entries) = root.value else { panic!() };
         assert_eq!(entries[1].0.place, Place { line: 2, column: 1 });
@@ -240,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn what_could_hide_something_is_refused() {
+    fn constructs_that_could_hide_something_are_refused() {
         assert!(refused("a: &x 1\nb: *x\n").starts_with("1:"), "{}", refused("a: &x 1\n"));
         assert!(refused("a: &x 1\n").contains("anchors are not allowed"));
         assert!(refused("a: !!binary aGk=\n").contains("tags are not allowed"));
-        assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: \"a\" is given twice, first in line 1");
+        assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: \"a\" is defined twice, first in line 1");
         assert!(refused("a: 1\n---\nb: 2\n").contains("second document"));
-        assert!(refused("[a]: 1\n").contains("a key must be a word"));
+        assert!(refused("[a]: 1\n").contains("a key must be a scalar"));
         assert!(refused("").contains("empty"));
         assert!(refused("a: [1, 2\nb: 3\n").contains("not YAML"));
     }

@@ -1,4 +1,4 @@
-//! Collects what is known about an incident into one folder and one `EvolutionContext`.
+//! Collects everything known about an incident into one folder and one `EvolutionContext`.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,53 +15,54 @@ use super::evidence::{Folder, digest_of};
 use super::traces;
 use crate::redact::{Redactor, Secrets, strip_ansi};
 
-/// Of the log, so much from its end is evidence, in bytes: some thousands of lines, more than an agent reads.
+/// Size of the end of the log that is collected, in bytes: some thousands of lines, more than an agent reads.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
-/// The last reports that are evidence: ten minutes at one in ten seconds.
+/// Number of newest health reports that are collected: ten minutes with one report in ten seconds.
 pub const HEALTH_REPORTS_MAX: usize = 60;
-/// The runtime may be the one that hangs: its own context is waited for no longer.
+/// Timeout of the request for the runtime's own context. The runtime may be hanging.
 pub const RUNTIME_CONTEXT_MAX: Duration = Duration::from_secs(5);
-/// The bound of reading, redacting and writing; a disk that hangs must not hold up a repair.
+/// Timeout of each of the two phases: redacting, and writing. A hanging disk must not block a repair.
 pub const COLLECT_MAX: Duration = Duration::from_secs(20);
 
-/// What the supervisor knows when it asks for a context.
+/// The supervisor's input for a context.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The state directory.
     pub state: PathBuf,
-    /// The id of the context, given by the lifecycle.
+    /// The id of the context, assigned by the lifecycle.
     pub id: ContextId,
     /// The incident; `None` for an upgrade.
     pub incident: Option<RuntimeIncident>,
-    /// The end of Active's log as it was captured; `None` when it could not be read.
+    /// The end of Active's log; `None` if it could not be read.
     pub log_tail: Option<Vec<u8>>,
-    /// How the process ended, where it did: `exit code 2`, `signal 11 (SIGSEGV)`.
+    /// The exit status of the process, if it has exited: `exit code 2`, `signal 11 (SIGSEGV)`.
     pub exit_status: Option<String>,
     /// Health reports, oldest first.
     pub health: Vec<RuntimeHealthReport>,
-    /// Active's source.
+    /// The version of Active's source.
     pub source: Option<Version>,
-    /// The reproductions, as the judge ran them.
+    /// The results of the reproduction runs.
     pub reproduction_runs: Vec<ReproductionRun>,
     /// The secrets that the configuration gives to the runtime and to agents.
     pub secrets: Secrets,
 }
 
-/// What was collected.
+/// The result of a collection.
 #[derive(Clone, Debug)]
 pub struct Collected {
-    /// The context, as it stands in `context.json`.
+    /// The context, as it is in `context.json`.
     pub context: EvolutionContext,
-    /// The folder; it may lack files, which `context.missing` names.
+    /// The folder. Files may be missing; `context.missing` lists them.
     pub folder: PathBuf,
     /// Every file that was written, `context.json` last.
     pub evidence: Vec<Evidence>,
 }
 
-/// Collects the evidence. `runtime_context` asks the runtime itself; `None` where it does not serve the Interface.
+/// Collects the evidence. `runtime_context` is a request to the runtime itself; `None` if the runtime does not serve
+/// the Interface.
 ///
-/// Always answers, within [`RUNTIME_CONTEXT_MAX`] and twice [`COLLECT_MAX`]: what could not be had or written is named
-/// in `missing` (`NAME: why`), and `complete` is then false.
+/// Always returns, within [`RUNTIME_CONTEXT_MAX`] plus twice [`COLLECT_MAX`]. What could not be collected or written is
+/// listed in `missing` (`NAME: why`), and then `complete` is false.
 pub async fn collect(
     request: Request,
     runtime_context: Option<impl Future<Output = Result<Value, String>>>,
@@ -81,23 +82,23 @@ pub async fn collect(
         let missing = format!("{what}: not done within {COLLECT_MAX:?}");
         seal(EvolutionContext { missing: [context.missing, vec![missing]].concat(), ..context })
     };
-    // Blocking work on threads of its own: the event loop goes on, and a thread that hangs is left behind.
-    let prepared = off_the_loop(move || prepare(request, asked)).await;
+    // The blocking work runs in threads of its own, so the event loop continues. A thread that hangs is abandoned.
+    let prepared = run_blocking(move || prepare(request, asked)).await;
     let Some(prepared) = prepared else {
         return Collected { context: late("evidence", bare), folder, evidence: Vec::new() };
     };
     let context = prepared.context.clone();
-    match off_the_loop(move || write(&state, relative, prepared)).await {
+    match run_blocking(move || write(&state, relative, prepared)).await {
         Some(collected) => collected,
         None => Collected { context: late("folder", context), folder, evidence: Vec::new() },
     }
 }
 
-async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::time::timeout(COLLECT_MAX, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
-/// The runtime's own context, or why there is none.
+/// The runtime's own context, or the reason why there is none.
 async fn ask(
     runtime_context: Option<impl Future<Output = Result<Value, String>>>,
     wait: Duration,
@@ -112,8 +113,8 @@ async fn ask(
     Ok(value)
 }
 
-/// `incidents/INC`, or `contexts/CTX` for an upgrade. Evidence is never written over: a later context of the same
-/// incident has a folder of its own inside.
+/// `incidents/INC`, or `contexts/CTX` for an upgrade. Evidence is never overwritten: a later context of the same
+/// incident gets a subfolder.
 fn relative_folder(request: &Request) -> PathBuf {
     let Some(incident) = &request.incident else { return PathBuf::from("contexts").join(plain(&request.id.0)) };
     let folder = PathBuf::from("incidents").join(plain(&incident.id.0));
@@ -121,14 +122,14 @@ fn relative_folder(request: &Request) -> PathBuf {
     if earlier { folder.join(plain(&request.id.0)) } else { folder }
 }
 
-/// An id as a name of one directory, whatever stands in it.
+/// Converts an id into the name of one directory, whatever it contains.
 fn plain(id: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let name: String = id.chars().take(64).map(safe).collect();
     if name.is_empty() { "unnamed".into() } else { name }
 }
 
-/// The context with its secrets taken out, and the log that goes beside it.
+/// The context without secrets, and the log for the file beside it.
 struct Prepared {
     context: EvolutionContext,
     log: Option<String>,
@@ -178,8 +179,8 @@ fn prepare(request: Request, asked: Result<Value, String>) -> Prepared {
     Prepared { context, log }
 }
 
-/// Everything in the context is redacted, as a summary, a reason or a check's message can hold a secret as well as a log.
-/// What cannot be read back after that is left out and named.
+/// Redacts the whole context, because a summary, a reason or the message of a check can contain a secret, too. If the
+/// result cannot be parsed again, the context is left out and this is listed.
 fn without_secrets(context: EvolutionContext, redactor: &mut Redactor) -> EvolutionContext {
     let clean = serde_json::to_value(&context).map(|value| redactor.value(&value)).and_then(serde_json::from_value);
     match clean {
@@ -196,7 +197,7 @@ fn without_secrets(context: EvolutionContext, redactor: &mut Redactor) -> Evolut
     }
 }
 
-/// The last [`LOG_BYTES_MAX`] of a log, from the beginning of a line on.
+/// The last [`LOG_BYTES_MAX`] bytes of a log, from the beginning of a line.
 fn text_of(tail: &[u8]) -> String {
     let start = tail.len().saturating_sub(LOG_BYTES_MAX);
     let cut = &tail[start..];
@@ -222,7 +223,7 @@ fn write(state: &std::path::Path, relative: PathBuf, prepared: Prepared) -> Coll
     }
     context.missing.append(&mut folder.missing);
     context = seal(context);
-    // Last, so that a folder with a context is a whole one.
+    // Written last, so that a folder with a context is complete.
     let json = serde_json::to_vec_pretty(&context).unwrap_or_default();
     if folder.write("context.json", &json).is_none() {
         context.missing.append(&mut folder.missing);
@@ -250,7 +251,7 @@ mod tests {
     use crate::time::Timestamp;
 
     type Answer = std::future::Ready<Result<Value, String>>;
-    const NOBODY: Option<Answer> = None;
+    const NO_RUNTIME: Option<Answer> = None;
 
     fn request(state: &std::path::Path) -> Request {
         let finding = Finding {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_folder_holds_what_the_context_says_and_no_secret() {
+    async fn the_folder_has_the_files_of_the_context_and_no_secret() {
         let state = tempfile::tempdir().unwrap();
         let answer = ready(Ok(json!({"goroutines": 7, "api_key": "hunter22"})));
         let collected = collect(request(state.path()), Some(answer)).await;
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_runtime_that_does_not_answer_is_waited_for_no_longer_than_the_bound() {
+    async fn the_request_to_the_runtime_has_a_timeout() {
         let silent = ask(Some(pending()), Duration::from_millis(20)).await;
         assert_eq!(silent, Err("no answer within 20ms".into()));
         let refused = ask(Some(ready(Err("connection reset".into()))), RUNTIME_CONTEXT_MAX).await;
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_large_or_was_not_given_is_named() {
+    async fn missing_and_too_large_parts_are_listed() {
         let state = tempfile::tempdir().unwrap();
         let large = ready(Ok(Value::String("x".repeat(MESSAGE_BYTES_MAX))));
         let collected = collect(request(state.path()), Some(large)).await;
@@ -336,16 +337,16 @@ mod tests {
             reproduction_runs: vec![],
             ..request(state.path())
         };
-        let missing = collect(bare, NOBODY).await.context.missing;
+        let missing = collect(bare, NO_RUNTIME).await.context.missing;
         let names: Vec<&str> = missing.iter().filter_map(|it| it.split(':').next()).collect();
         assert_eq!(names, ["runtime_context", "log", "exit_status", "health", "source", "reproduction_runs"]);
     }
 
     #[tokio::test]
-    async fn an_unwritable_folder_is_named_and_the_context_is_given_all_the_same() {
+    async fn an_unwritable_folder_is_listed_and_the_context_is_still_returned() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("incidents"), "in the way").unwrap();
-        let collected = collect(request(state.path()), NOBODY).await;
+        let collected = collect(request(state.path()), NO_RUNTIME).await;
         let context = &collected.context;
         assert_eq!((context.complete, collected.evidence.len(), context.logs.len()), (false, 0, 0));
         for name in ["folder: ", "log.txt: ", "context.json: "] {
@@ -356,26 +357,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn evidence_is_never_written_over_and_no_id_leads_out() {
+    async fn evidence_is_never_overwritten_and_no_id_leads_outside() {
         let state = tempfile::tempdir().unwrap();
-        let first = collect(request(state.path()), NOBODY).await;
-        let second = collect(Request { id: ContextId::numbered(2), ..request(state.path()) }, NOBODY).await;
+        let first = collect(request(state.path()), NO_RUNTIME).await;
+        let second = collect(Request { id: ContextId::numbered(2), ..request(state.path()) }, NO_RUNTIME).await;
         assert_eq!(second.folder, first.folder.join("ctx_0002"));
         let mut outside = request(state.path());
         outside.incident.as_mut().unwrap().id = IncidentId("../../x".into());
-        let outside = collect(outside, NOBODY).await;
+        let outside = collect(outside, NO_RUNTIME).await;
         assert_eq!(outside.folder, state.path().join("incidents/------x"));
-        let upgrade = collect(Request { incident: None, ..request(state.path()) }, NOBODY).await;
+        let upgrade = collect(Request { incident: None, ..request(state.path()) }, NO_RUNTIME).await;
         assert_eq!(upgrade.folder, state.path().join("contexts/ctx_0001"));
     }
 
     #[tokio::test]
-    async fn a_large_log_is_cut_at_a_line_and_health_to_its_last_reports() {
+    async fn a_large_log_is_cut_at_a_line_and_only_the_newest_health_reports_are_kept() {
         let state = tempfile::tempdir().unwrap();
         let mut large = request(state.path());
         large.log_tail = Some((0..100_000).map(|i| format!("line {i:06}\n")).collect::<String>().into_bytes());
         large.health = (0..500).map(|seq| RuntimeHealthReport { seq, ..RuntimeHealthReport::default() }).collect();
-        let collected = collect(large, NOBODY).await;
+        let collected = collect(large, NO_RUNTIME).await;
         let log = std::fs::read_to_string(collected.folder.join("log.txt")).unwrap();
         assert!(log.len() <= LOG_BYTES_MAX && log.starts_with("line ") && log.ends_with("line 099999\n"));
         assert_eq!(collected.context.health.len(), HEALTH_REPORTS_MAX);

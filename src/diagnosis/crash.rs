@@ -1,4 +1,4 @@
-//! What a log says about an end.
+//! What a log shows about the end of a process.
 
 use crate::health::Exit;
 use crate::interface::types::StackTrace;
@@ -7,18 +7,18 @@ use crate::redact::{Redactor, Secrets, strip_ansi};
 use super::traces::{Found, find};
 use super::words::{LINES_LOOK_MAX, last_words};
 
-/// Of the log, so much from its end is read for a crash, in bytes.
+/// Size of the end of the log that is read for a crash, in bytes.
 pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
 
-/// A trace is the cause of the end only if no more lines than this follow it: a server goes on after a panic that it
-/// caught, and what it logged hours ago did not end it.
+/// Maximum number of lines after a trace that explains the end. A server continues after a panic that it caught, and
+/// what it logged hours ago did not end it.
 const LINES_AFTER_MAX: usize = LINES_LOOK_MAX;
 
-/// Signals that are sent from outside, by a person, the kernel's memory killer or a supervisor: no trace explains them.
-const FROM_OUTSIDE: [i32; 6] = [1, 2, 3, 9, 13, 15];
+/// Signals that come from outside: from a person, the kernel's OOM killer or a supervisor. No trace explains them.
+const EXTERNAL_SIGNALS: [i32; 6] = [1, 2, 3, 9, 13, 15];
 
-/// Beginnings of functions of the languages' own panic machinery and libraries: they say little about this fault.
-const MACHINERY: [&str; 11] = [
+/// Prefixes of functions of the languages' panic handling and libraries. They say little about the fault.
+const PANIC_CODE_FUNCTIONS: [&str; 11] = [
     "__rustc::",
     "rust_begin_unwind",
     "core::",
@@ -31,17 +31,17 @@ const MACHINERY: [&str; 11] = [
     "node:internal/",
     "java.base/",
 ];
-/// Places where such functions are.
-const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
+/// Places of such functions.
+const PANIC_CODE_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 
-/// The unasked end of an instance, with the panic message and frames that the end of its log gives, or else its last
-/// meaningful lines, secrets taken out.
+/// The unexpected end of an instance, with the panic message and frames from the end of its log, or else its last
+/// meaningful lines; without secrets.
 ///
-/// `log_tail` is the end of what this instance itself printed, without that of the instance before it. Takes a few
-/// milliseconds at worst: start the instance again first, and call this off the event loop.
+/// `log_tail` is the end of what this instance printed, without output of earlier instances. Takes at most a few
+/// milliseconds: start the instance again first, and call this outside the event loop.
 pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
     let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
-    if code == Some(0) || signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
+    if code == Some(0) || signal.is_some_and(|signal| EXTERNAL_SIGNALS.contains(&signal)) {
         return exit;
     }
     let tail = &log_tail[log_tail.len().saturating_sub(CRASH_LOG_BYTES_MAX)..];
@@ -50,7 +50,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     let mut redactor = Redactor::knowing(secrets);
     if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
         exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
-        exit.frames = telling(trace).map(|frame| redactor.text(frame)).collect();
+        exit.frames = important_frames(trace).map(|frame| redactor.text(frame)).collect();
     }
     if exit.reason.is_none() {
         let words = last_words(&strip_ansi(&text));
@@ -59,10 +59,11 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     exit
 }
 
-/// The frames without the panic machinery; all of them where nothing else is left.
-fn telling(trace: &StackTrace) -> impl Iterator<Item = &String> {
+/// The frames without those of the panic handling; all frames if no others are left.
+fn important_frames(trace: &StackTrace) -> impl Iterator<Item = &String> {
     let machinery = |frame: &String| {
-        MACHINERY.iter().any(|start| frame.starts_with(start)) || MACHINERY_PLACES.iter().any(|it| frame.contains(it))
+        PANIC_CODE_FUNCTIONS.iter().any(|start| frame.starts_with(start))
+            || PANIC_CODE_PLACES.iter().any(|it| frame.contains(it))
     };
     let own = trace.frames.iter().any(|frame| !machinery(frame));
     trace.frames.iter().filter(move |frame| !own || !machinery(frame))
@@ -80,14 +81,14 @@ mod tests {
     const RUST: &[u8] = include_bytes!("samples/rust-backtrace.txt");
 
     #[test]
-    fn the_last_panic_is_the_cause_without_its_machinery() {
+    fn the_last_panic_is_the_cause_without_frames_of_panic_handling() {
         let exit = exit(Some(101), None, 9, RUST);
         assert_eq!(exit.reason.as_deref(), Some("no worker left"));
         assert_eq!(exit.frames[0], "svc::main (./svc.rs:3:158)");
     }
 
     #[test]
-    fn a_panic_that_was_caught_long_ago_and_a_kill_are_not_explained_by_it() {
+    fn a_panic_caught_long_ago_explains_neither_an_exit_nor_a_kill() {
         let mut log = RUST.to_vec();
         log.extend("GET / 200\n".repeat(LINES_AFTER_MAX + 1).as_bytes());
         let late = exit(Some(1), None, 9, &log);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_panicking_goroutine_and_the_root_cause_are_told() {
+    fn the_panicking_goroutine_and_the_root_cause_are_found() {
         let go = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
         assert_eq!(go.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
         let map = exit(Some(2), None, 9, include_bytes!("samples/go-map.txt"));
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bug_with_other_figures_has_the_same_fingerprint() {
+    fn the_same_bug_with_other_numbers_has_the_same_fingerprint() {
         let text = String::from_utf8(RUST.to_vec()).unwrap();
         let other = text.replace("3:158", "7:21").replace("(1942)", "(77)");
         let print = |log: &str| {

@@ -1,4 +1,4 @@
-//! Unlike ends are unlike incidents, and the same end again is the same one.
+//! Different ends give different incidents, and the same end gives the same incident again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::interface::types::RuntimeRef;
 use crate::redact::Secrets;
 use crate::time::Timestamp;
 
-/// Each failure: a name, its exit code, its last words, and what differs when it strikes again.
+/// Each failure: a name, its exit code, its last lines, and the parts that differ when it happens again.
 type End = (&'static str, i32, &'static str, &'static [(&'static str, &'static str)]);
 
 const ENDS: &[End] = &[
@@ -114,7 +114,7 @@ const ENDS: &[End] = &[
     ("a code without a word", 7, "", &[]),
 ];
 
-/// What a service says before it fails, the same and not the same each time.
+/// Output of a service before it fails, partly the same each time.
 const BEFORE: [&str; 3] = [
     "",
     "listening on 127.0.0.1:8080\nGET /a 200 12ms\n10.0.0.1 - - [22/Nov/2026:15:01:10 +0000] \"GET /b HTTP/1.1\" 200 12\n",
@@ -138,7 +138,7 @@ fn fingerprint(code: i32, log: &str) -> String {
 }
 
 #[test]
-fn unlike_ends_are_unlike_incidents() {
+fn different_ends_give_different_incidents() {
     let mut known = BTreeMap::new();
     for (name, code, words, _) in ENDS {
         known.entry(fingerprint(*code, words)).or_insert_with(Vec::new).push(*name);
@@ -148,7 +148,7 @@ fn unlike_ends_are_unlike_incidents() {
 }
 
 #[test]
-fn the_same_end_again_is_the_same_incident() {
+fn the_same_end_gives_the_same_incident_again() {
     for (name, code, words, other) in ENDS {
         let again = other.iter().fold((*words).to_owned(), |words, (from, to)| words.replace(from, to));
         for before in BEFORE {

@@ -1,4 +1,4 @@
-//! Files of evidence: written once, whole or not at all, with their digests.
+//! Evidence files: written once and atomically, with their digests.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,14 +14,15 @@ use crate::interface::types::{Evidence, EvolutionContext};
 pub(super) struct Folder {
     state: PathBuf,
     relative: PathBuf,
-    /// What was written.
+    /// The files that were written.
     pub written: Vec<Evidence>,
-    /// What was not, by name and why.
+    /// What could not be written, by name and reason.
     pub missing: Vec<String>,
 }
 
 impl Folder {
-    /// The folder `relative` of the state directory, made where it is not there, for nobody else to read.
+    /// Opens the folder `relative` in the state directory. Creates it if it does not exist, accessible only to rei's
+    /// user.
     pub fn make(state: &Path, relative: PathBuf) -> Self {
         let mut folder = Self { state: state.to_owned(), relative, written: Vec::new(), missing: Vec::new() };
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.path());
@@ -35,7 +36,7 @@ impl Folder {
         self.state.join(&self.relative)
     }
 
-    /// Writes one file, on disk before it has its name, and lists it; a failure is listed instead.
+    /// Writes one file, syncs it before it gets its name, and lists it in `written`. A failure is listed in `missing`.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Option<Evidence> {
         match replace(&self.path(), name, bytes) {
             Ok(()) => {
@@ -57,7 +58,7 @@ impl Folder {
 
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let (temporary, path) = (folder.join(format!(".{name}.new")), folder.join(name));
-    // What an interrupted collection left is no one's.
+    // The rest of an interrupted collection; no process uses it.
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -69,13 +70,13 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         std::fs::rename(&temporary, &path)
     })();
     if written.is_err() {
-        // Half a file on a full disk helps nobody; the first error is the one to tell.
+        // Half a file on a full disk is useless. The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
     }
     written
 }
 
-/// JSON with the keys of every object in order and no blanks: one text for equal values, whoever wrote them.
+/// JSON with sorted keys and without spaces: the same text for equal values, whoever wrote them.
 pub fn canonical_json(value: &Value) -> String {
     fn sorted(value: &Value) -> Value {
         match value {
@@ -91,8 +92,8 @@ pub fn canonical_json(value: &Value) -> String {
     sorted(value).to_string()
 }
 
-/// `sha256:` and the digest of a context as canonical JSON, its own `digest` left empty. Empty when the context cannot
-/// be written as JSON, which no value that came from JSON can cause.
+/// `sha256:` and the digest of a context as canonical JSON, with its own `digest` empty. Empty if the context cannot be
+/// written as JSON, which cannot happen for a value that came from JSON.
 pub fn digest_of(context: &EvolutionContext) -> String {
     let bare = EvolutionContext { digest: String::new(), ..context.clone() };
     match serde_json::to_value(&bare) {
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_named() {
+    fn a_file_that_cannot_be_written_is_listed() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("incidents"), "a file in the way").unwrap();
         let mut folder = Folder::make(state.path(), "incidents/inc_0001".into());

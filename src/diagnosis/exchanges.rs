@@ -1,24 +1,24 @@
-//! The exchanges that led to an incident, as a runtime names them in its log.
+//! The exchanges that led to an incident, as a runtime reports them in its log.
 //!
-//! A runtime that is about to die of a request says which one it was, in a line of its own:
+//! A runtime that is about to die because of a request reports that request in a separate line:
 //!
 //! ```text
 //! rei-exchange: {"request":{"method":"GET","path":"/greet?name=","headers":{"accept":"text/plain"}}}
 //! ```
 //!
-//! The object is a line of a golden file (see [`crate::golden`]), without a response as there was none. What a runtime writes here can only make its
-//! own reproduction worse: the run is replayed in a sandbox, against Active first.
+//! The object is a line of a golden file (see [`crate::golden`]), without a response, as there was none. A runtime that
+//! writes nonsense here only makes its own reproduction worse: the run is replayed in a sandbox, against Active first.
 
 use crate::golden::Exchange;
 
-/// What a line begins with; log prefixes such as a time may stand before it.
+/// The beginning of such a line. Log prefixes such as a time may precede it.
 const MARK: &str = "rei-exchange: ";
-/// Exchanges that are kept: the last ones, as the last one is the likeliest cause.
+/// Maximum number of exchanges: the last ones, because the last one is the most likely cause.
 const EXCHANGES_MAX: usize = 16;
-/// The longest line that is read, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// The exchanges that a log names, oldest first, each once. Lines that are none are passed over.
+/// The exchanges that a log reports, oldest first, without repetitions. Other lines are skipped.
 pub fn exchanges_of(log: &[u8]) -> Vec<Exchange> {
     let mut found: Vec<Exchange> = Vec::new();
     for line in log.split(|byte| *byte == b'\n').filter(|line| line.len() <= LINE_BYTES_MAX) {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn named_requests_are_found_once_and_garbage_is_passed_over() {
+    fn reported_requests_are_found_once_and_garbage_is_skipped() {
         let log = b"12:00 rei-exchange: {\"request\":{\"method\":\"GET\",\"path\":\"/a\"}}\nrei-exchange: {\"method\":\nnoise\n\
             rei-exchange: {\"request\":{\"method\":\"POST\",\"path\":\"/b\",\"body\":\"x\"}}\n12:01 rei-exchange: {\"request\":{\"method\":\"GET\",\"path\":\"/a\"}}\n";
         let found = exchanges_of(log);

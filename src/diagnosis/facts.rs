@@ -1,10 +1,10 @@
-//! The facts that a context tells an agent, without what differs each time it is collected.
+//! The facts of a context for an agent, without values that differ each time it is collected.
 //!
-//! An agent that was given a context once learns nothing from another one that says the same of a later occurrence. What
-//! counts is the incident's kind and fingerprint, how the process ended, the stack traces, the lines of the log that tell of
-//! an error or an end, whether it can be reproduced, and why earlier repairs were refused. Ids, times, counts, health
-//! reports, measured numbers and what the runtime says of itself differ each time, and are left out. In doubt a difference
-//! counts: an agent that is asked once too often costs a run, and those have a budget.
+//! An agent that got a context once learns nothing from another one that says the same about a later occurrence. Facts
+//! are the kind and the fingerprint of the incident, the exit status, the stack traces, the log lines about an error or
+//! an end, whether the incident can be reproduced, and why earlier repairs were refused. Ids, times, counts, health
+//! reports, measured numbers and the runtime's own context differ each time and are left out. In doubt a difference is
+//! a fact: an unnecessary run of an agent only costs a part of a budget.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,13 @@ use crate::health::{normalise, normalise_line};
 use crate::interface::types::EvolutionContext;
 use crate::redact::strip_ansi;
 
-/// Facts of one context: what an incident shows, and the different errors that its log tells of. Of more, these are taken.
+/// Maximum number of facts of one context: facts about the incident and the different errors in its log.
 const FACTS_MAX: usize = 128;
-/// What is taken of a digest, in bytes: enough to tell some hundred facts apart.
+/// Number of bytes of a digest that are used: enough to distinguish some hundred facts.
 const DIGEST_BYTES: usize = 8;
 
-/// Digests of the facts that the context, the log beside it, and the reasons of earlier refusals tell, in order, each once.
+/// Digests of the facts in the context, in the log beside it, and in the reasons of earlier refusals, sorted, without
+/// repetitions.
 pub fn facts<'a>(context: &EvolutionContext, log: &str, refused: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut told = Vec::new();
     if let Some(incident) = &context.incident {
@@ -34,8 +35,8 @@ pub fn facts<'a>(context: &EvolutionContext, log: &str, refused: impl IntoIterat
     for reason in refused {
         told.extend(reason.lines().map(|line| format!("refused {}", normalise_line(line))));
     }
-    told.extend(words::telling_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
-    // What is said more often, or in another order, is no other fact.
+    told.extend(words::important_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
+    // A repetition or another order is not another fact.
     let digests: BTreeSet<String> = told.iter().map(|fact| digest(fact)).collect();
     digests.into_iter().take(FACTS_MAX).collect()
 }
@@ -88,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn the_same_fault_later_tells_the_same() {
+    fn a_later_occurrence_of_the_same_fault_has_the_same_facts() {
         assert_eq!(facts(&context(1), &log(1), []), facts(&context(2), &[log(2), log(3)].concat(), []));
-        // What a later supervisor does not know any more is no news.
+        // A later supervisor that knows less has no new fact.
         let less = EvolutionContext { exit_status: None, reproduction_runs: Vec::new(), ..context(2) };
         assert!(facts(&less, "", []).iter().all(|fact| facts(&context(1), &log(1), []).contains(fact)));
     }
 
     #[test]
-    fn what_was_not_known_before_tells_more() {
+    fn new_information_is_a_new_fact() {
         let before = facts(&context(1), &log(1), []);
         let other = |change: &dyn Fn(&mut EvolutionContext)| {
             let mut context = context(1);
@@ -117,7 +118,7 @@ mod tests {
         }
         let many: String = (0..50_000).map(|n| format!("ERROR {}\n", "x".repeat(n % 500))).collect();
         assert_eq!(facts(&context(1), &many, []).len(), FACTS_MAX);
-        // The same verdict once more is no news.
+        // A repetition of the same verdict is no new fact.
         let once = facts(&context(1), &log(1), ["unit: 1 of 3 checks fail in 2 s"]);
         assert_eq!(once, facts(&context(3), &log(3), ["unit: 1 of 3 checks fail in 3 s"; 2]));
     }

@@ -1,8 +1,8 @@
-//! The evidence of an incident: what a blueprint is given, with the secrets taken out.
+//! The evidence of an incident, which a blueprint gets, without secrets.
 //!
-//! [`collect()`] writes the folder of one incident and always answers: what could not be had is named in `missing`, and
-//! nothing that fails here changes a verdict (I10). Everything has a bound in bytes and in time. [`traces`] reads stack
-//! traces out of log text, without I/O. Secrets are taken out by [`crate::redact`].
+//! [`collect()`] writes the folder of one incident and always returns: what could not be collected is listed in
+//! `missing`, and no failure here changes a verdict (I10). Everything is limited in bytes and in time. [`traces`]
+//! parses stack traces in log text, without I/O. [`crate::redact`] removes secrets.
 
 mod collect;
 mod crash;

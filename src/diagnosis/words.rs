@@ -1,20 +1,21 @@
-//! The last meaningful lines of a log: what explains an end for which no trace was found.
+//! The last meaningful lines of a log, which explain an end without a stack trace.
 //!
-//! What a service says as it goes along (requests, levels below a warning) differs from one time to the next and explains
-//! nothing, so it is left out. Of the rest, lines that tell of an end come before lines that tell of an error, and these
-//! before any other line. The lines that are indented below it belong to it.
+//! Routine output of a service (requests, levels below a warning) differs each time and explains nothing, so it is left
+//! out. Lines about an end have priority over lines about an error, and these over all other lines. Indented lines
+//! below a line belong to it.
 
 use regex::Regex;
 use serde_json::Value;
 
-/// Lines from the end of the log that are looked at: what was said before did not end it. So many may follow a trace.
+/// Number of lines examined from the end of the log; earlier lines did not end the process. This is also the maximum
+/// number of lines after a trace.
 pub(super) const LINES_LOOK_MAX: usize = 32;
-/// Lines that are taken: a message, and where it happened.
+/// Maximum number of lines taken: a message and its place.
 const LINES_MAX: usize = 4;
-/// What is taken of a line, in bytes.
+/// Maximum length of a line taken, in bytes.
 const LINE_BYTES_MAX: usize = 512;
 
-/// Words, in lower case, of lines that tell of an end, in the languages and libraries that no trace parser knows.
+/// Words, in lower case, in lines about an end, for languages and libraries without a trace parser.
 const ENDS: [&str; 22] = [
     "fatal",
     "panic",
@@ -39,7 +40,7 @@ const ENDS: [&str; 22] = [
     "emerg",
     "runtime error:",
 ];
-/// Words of lines that tell of an error.
+/// Words in lines about an error.
 const ERRORS: [&str; 12] = [
     "error",
     "exception",
@@ -54,33 +55,35 @@ const ERRORS: [&str; 12] = [
     "no such",
     "invalid",
 ];
-/// What a runner adds when its program has ended: it says no more than the exit status.
+/// Messages that a runner adds after its program has exited. They say no more than the exit status.
 const ECHOES: [&str; 4] = ["exit status ", "exited with code ", "npm err! code ", "make: *** "];
-/// Fields of a structured line that say what happened, in the order in which they are taken.
+/// Fields of a structured line that say what happened, by priority.
 const FIELDS: [&str; 6] = ["msg", "message", "event", "error", "err", "exception"];
 
-/// How much a line tells.
+/// The importance of a line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Telling {
+enum Importance {
     Nothing,
     Something,
     Error,
     End,
 }
 
-/// The lines, at most [`LINES_MAX`], without their time stamps; none if all is routine. `text` is without ANSI sequences.
+/// The last meaningful lines, at most [`LINES_MAX`], without timestamps; none if all lines are routine. `text` must not
+/// contain ANSI sequences.
 pub(super) fn last_words(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
     let lines: Vec<&str> = text.lines().collect();
     let lines: Vec<&str> = lines[lines.len().saturating_sub(LINES_LOOK_MAX)..].to_vec();
-    let read: Vec<(Telling, String)> = lines.iter().map(|line| forms.read(line)).collect();
-    let Some(best) = read.iter().map(|(telling, _)| *telling).max().filter(|best| *best != Telling::Nothing) else {
+    let read: Vec<(Importance, String)> = lines.iter().map(|line| forms.read(line)).collect();
+    let Some(best) = read.iter().map(|(importance, _)| *importance).max().filter(|best| *best != Importance::Nothing)
+    else {
         return Vec::new();
     };
-    let last = read.iter().rposition(|(telling, _)| *telling == best).unwrap_or_default();
-    // A message of several lines begins with the first of those that tell as much.
+    let last = read.iter().rposition(|(importance, _)| *importance == best).unwrap_or_default();
+    // A message of several lines begins with the first of the lines with the same importance.
     let mut first = last;
-    while best != Telling::Something && first > 0 && read[first - 1].0 == best && last - first + 1 < LINES_MAX {
+    while best != Importance::Something && first > 0 && read[first - 1].0 == best && last - first + 1 < LINES_MAX {
         first -= 1;
     }
     let mut words: Vec<String> = Vec::new();
@@ -97,33 +100,34 @@ pub(super) fn last_words(text: &str) -> Vec<String> {
     words
 }
 
-/// All lines that tell of an error or an end, without their time stamps. `text` is without ANSI sequences.
-pub(super) fn telling_lines(text: &str) -> Vec<String> {
+/// All lines about an error or an end, without timestamps. `text` must not contain ANSI sequences.
+pub(super) fn important_lines(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
-    let read = text.lines().map(|line| forms.read(line)).filter(|(telling, _)| *telling >= Telling::Error);
+    let read = text.lines().map(|line| forms.read(line)).filter(|(importance, _)| *importance >= Importance::Error);
     read.map(|(_, words)| words).collect()
 }
 
-/// Whether a line belongs to the message above it.
+/// True if a line belongs to the message above it.
 fn belongs(line: &str) -> bool {
     line.starts_with([' ', '\t']) || line.starts_with("#0 ") || line.starts_with("at ") || line.starts_with("from ")
 }
 
-/// The looks of lines, as expressions.
+/// Regular expressions for the forms of lines.
 struct Forms {
     stamp: Regex,
     routine: Regex,
 }
 
 impl Forms {
-    /// `None` never: the expressions are constants, and `what_explains_the_end_is_taken` needs them.
+    /// Never `None`: the expressions are constants, and the test `the_lines_that_explain_the_end_are_taken` uses them.
     fn new() -> Option<Self> {
         let stamp = concat!(
             r"^\s*[\[(]?(?:[A-Z][a-z]{2},? +)?",
             r"(?:\d{4}[-/.]\d\d[-/.]\d\d|\d{1,2}[ /][A-Z][a-z]{2}[ /]\d{4}|[A-Z][a-z]{2} +\d{1,2}|\d{8}|[IWEF]\d{4})?",
             r"[T ,:]*\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?[\])]?[\s:|]*",
         );
-        // A level below a warning; a request: its method, path or protocol; that it serves.
+        // Routine lines: a level below a warning; a request, by its method, path or protocol; a message that the
+        // service listens.
         let routine = concat!(
             r"^[^A-Za-z]*(?:INFO|DEBUG|TRACE|info|debug|trace|Info|Debug|Trace)(?-u:\b)",
             r"|level=(?:info|debug|trace)(?-u:\b)|(?:^|[\s\x22])(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT) /",
@@ -132,39 +136,39 @@ impl Forms {
         Some(Self { stamp: Regex::new(stamp).ok()?, routine: Regex::new(routine).ok()? })
     }
 
-    /// How much a line tells, and its words.
-    fn read(&self, line: &str) -> (Telling, String) {
+    /// The importance of a line, and its text.
+    fn read(&self, line: &str) -> (Importance, String) {
         let line = &line[..line.floor_char_boundary(LINE_BYTES_MAX)];
         let plain = self.stamp.replace(line, "");
         if let Some((level, words)) = structured(&plain) {
-            let telling = match level.as_str() {
-                "info" | "debug" | "trace" | "notice" => Telling::Nothing,
-                "fatal" | "panic" | "critical" | "crit" | "alert" | "emergency" | "emerg" => Telling::End,
-                "error" | "err" => Telling::Error,
-                _ => telling(&words),
+            let importance = match level.as_str() {
+                "info" | "debug" | "trace" | "notice" => Importance::Nothing,
+                "fatal" | "panic" | "critical" | "crit" | "alert" | "emergency" | "emerg" => Importance::End,
+                "error" | "err" => Importance::Error,
+                _ => importance(&words),
             };
-            return (telling, words);
+            return (importance, words);
         }
         let words = plain.trim().to_owned();
         if !words.contains(char::is_alphabetic) || self.routine.is_match(&plain) {
-            return (Telling::Nothing, words);
+            return (Importance::Nothing, words);
         }
-        (telling(&words), words)
+        (importance(&words), words)
     }
 }
 
-fn telling(words: &str) -> Telling {
+fn importance(words: &str) -> Importance {
     let lower = words.to_ascii_lowercase();
     let has = |marks: &[&str]| marks.iter().any(|mark| lower.contains(mark));
     match () {
-        () if ECHOES.iter().any(|echo| lower.starts_with(echo)) => Telling::Nothing,
-        () if has(&ENDS) => Telling::End,
-        () if has(&ERRORS) => Telling::Error,
-        () => Telling::Something,
+        () if ECHOES.iter().any(|echo| lower.starts_with(echo)) => Importance::Nothing,
+        () if has(&ENDS) => Importance::End,
+        () if has(&ERRORS) => Importance::Error,
+        () => Importance::Something,
     }
 }
 
-/// The level and the words of a line in JSON, or in `key=value` pairs with a level and a message. Its other fields are
+/// The level and the message of a line in JSON, or in `key=value` pairs with a level and a message. Other fields are
 /// times, processes and requests.
 fn structured(line: &str) -> Option<(String, String)> {
     let field = |get: &dyn Fn(&str) -> Option<String>| {
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_explains_the_end_is_taken() {
+    fn the_lines_that_explain_the_end_are_taken() {
         for (text, words) in [
             ("", &[][..]),
             ("GET / 200\n\n", &[]),
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_bounded() {
+    fn the_result_is_limited() {
         let hostile = [" panic\n".repeat(10_000), "é".repeat(100_000), "{".repeat(100_000), "\u{0}\n".repeat(99)];
         for text in hostile {
             let words = last_words(&text);

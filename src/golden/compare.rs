@@ -1,11 +1,11 @@
-//! Recorded against candidate, minus noise. Pure.
+//! Compares a recorded answer with the candidate's, without noise. Pure.
 //!
-//! Noise is what differs between two answers of Active to the same request: a clock, a random id, an order. It is found
-//! fact by fact, so that a noisy member hides nothing of its neighbours:
-//! - a fact that both answers have with different values does not count, nor does what is below it;
-//! - a member or element that only one of them has does not count; where they disagree about *which* members there are,
-//!   others that neither has do not count either;
-//! - everything else counts. What Active answers twice alike is never noise.
+//! Noise is what differs between two answers of Active to the same request: a clock, a random id, an order. It is
+//! determined fact by fact, so that a noisy member does not hide its neighbours:
+//! - If both answers have a fact with different values, it does not count, and neither does anything below it.
+//! - If only one of them has a member or element, it does not count. If they have *different* members at a place, then
+//!   members that neither has do not count there either.
+//! - Everything else counts. A fact that is the same in both answers of Active is never noise.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +15,23 @@ use similar::TextDiff;
 use super::facets::{Facets, Fact, Path};
 use super::normalise::Normalisers;
 
-/// The longest value that a report quotes, in characters.
+/// Maximum length of a quoted value in a report, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// The most lines of a diff in a report.
+/// Maximum number of lines of a diff in a report.
 const DIFF_LINES_MAX: usize = 40;
 
-/// Unchanged lines around a change in a diff.
+/// Number of unchanged lines around a change in a diff.
 const DIFF_CONTEXT: usize = 2;
 
-/// One fact in which a candidate is not as recorded.
+/// A fact in which the candidate differs from the recorded answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Where: `status`, `header/content-type`, `body/items/0/id`, `body/line 3`.
+    /// The path of the fact: `status`, `header/content-type`, `body/items/0/id`, `body/line 3`.
     pub at: String,
-    /// What was recorded; `None` for nothing.
+    /// The recorded value; `None` if there is none.
     pub recorded: Option<String>,
-    /// What was answered now; `None` for nothing.
+    /// The candidate's value; `None` if there is none.
     pub answered: Option<String>,
 }
 
@@ -42,23 +42,23 @@ impl std::fmt::Display for Divergence {
     }
 }
 
-/// What does not count, because Active itself answers it one way and another.
+/// The differences that do not count, because Active's own answers differ there.
 #[derive(Clone, Debug, Default)]
 pub struct Noise(Option<(Facets, Facets)>);
 
 impl Noise {
-    /// Where Active gave no two answers: everything counts.
+    /// No noise: Active has not given two answers, so everything counts.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// What differs between two answers of Active.
+    /// The differences between two answers of Active.
     pub fn between(first: Facets, second: Facets) -> Self {
         Self(Some((first, second)))
     }
 
-    /// Whether a difference at this path is noise.
-    fn covers(&self, path: &[String], normalisers: &Normalisers) -> bool {
+    /// True if a difference at this path is noise.
+    fn contains(&self, path: &[String], normalisers: &Normalisers) -> bool {
         let Some((first, second)) = &self.0 else { return false };
         for end in 1..=path.len() {
             let here = &path[..end];
@@ -66,7 +66,7 @@ impl Noise {
                 (Some(a), Some(b)) if equal(here, a, b, normalisers) => {}
                 (Some(_), Some(_)) | (Some(_), None) | (None, Some(_)) => return true,
                 (None, None) => {
-                    // A place that Active never fills is noise only where Active itself fills now these, now those.
+                    // A member that Active never has is noise only if Active's own answers have different members here.
                     let parent = &path[..end - 1];
                     let members = |facets: &Facets| facets.children(parent).into_iter().map(str::to_owned).collect();
                     let (a, b): (BTreeSet<String>, BTreeSet<String>) = (members(first), members(second));
@@ -91,7 +91,8 @@ fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool
     a == b
 }
 
-/// Every fact that counts and differs, in the order of the paths; status and headers that were not recorded are free.
+/// Every fact that counts and differs, in the order of the paths. If a status or a header was not recorded, any value
+/// is accepted.
 pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<Divergence> {
     let paths: BTreeSet<&Path> = recorded.iter().chain(candidate.iter()).map(|(path, _)| path).collect();
     let mut found: Vec<(&Path, Divergence)> = Vec::new();
@@ -102,21 +103,21 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
             (None, Some(_)) => !counts_when_new(recorded, path),
             _ => false,
         };
-        // One word for a missing or new branch: what is below it says nothing more.
+        // A missing or new branch is reported once, without everything below it.
         let told = found.last().is_some_and(|(above, _)| path.starts_with(above));
-        if !same && !told && !noise.covers(path, normalisers) {
+        if !same && !told && !noise.contains(path, normalisers) {
             let (recorded, answered) = (want.map(quote), is.map(quote));
             found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }
     }
-    // The status tells most, then the headers, then the body: not the order of the alphabet.
+    // The status is the most important, then the headers, then the body.
     let rank = |at: &str| ["status", "header"].iter().position(|root| at.starts_with(root)).unwrap_or(2);
     let mut found: Vec<Divergence> = found.into_iter().map(|(_, divergence)| divergence).collect();
     found.sort_by_key(|divergence| rank(&divergence.at));
     found
 }
 
-/// Whether something that was not recorded counts: not a header, and no body where none was recorded.
+/// True if a fact that was not recorded counts: headers do not, and the body does only if one was recorded.
 fn counts_when_new(recorded: &Facets, path: &[String]) -> bool {
     match path.first().map(String::as_str) {
         Some("header") => false,
@@ -133,7 +134,7 @@ fn quote(fact: &Fact) -> String {
     }
 }
 
-/// Both answers as a small unified diff, `-` recorded, `+` candidate; noise is shown as `~` on both sides.
+/// Both answers as a short unified diff: `-` is recorded, `+` is the candidate. Noise is shown as `~` on both sides.
 pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<String> {
     let side = |facets: &Facets, other: &Facets| {
         let mut text = String::new();
@@ -143,7 +144,7 @@ pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &
                 continue;
             }
             let same = other.get(path).is_some_and(|other| equal(path, fact, other, normalisers));
-            let value = if !same && noise.covers(path, normalisers) { "~".into() } else { quote(fact) };
+            let value = if !same && noise.contains(path, normalisers) { "~".into() } else { quote(fact) };
             text.push_str(&format!("{}: {value}\n", path.join("/")));
         }
         text

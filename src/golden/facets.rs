@@ -1,7 +1,7 @@
-//! An answer as a tree of small facts, each with a path: what is compared, and what a report can name.
+//! An answer as a tree of facts, each with a path. Facts are compared, and reports name their paths.
 //!
-//! The paths begin with `status`, `header` or `body`; below `body` a JSON answer has its keys and positions, a text its
-//! lines. Normalisers have already done their work here.
+//! The paths begin with `status`, `header` or `body`. Below `body` a JSON answer has its keys and positions, and a text
+//! has its lines. The normalisers have been applied already.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +13,16 @@ use super::normalise::Normalisers;
 use crate::digest;
 use crate::http::Response;
 
-/// The most lines of a text that are facts of their own; what follows is one fact. Bounds the judge's memory.
+/// Maximum number of lines of a text that are separate facts; the rest is one fact. This limits the judge's memory.
 const LINES_MAX: usize = 10_000;
 
-/// Where a fact is.
+/// The path of a fact.
 pub(crate) type Path = Vec<String>;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fact {
-    /// A number, a text, a truth value or null.
+    /// A number, string, boolean or null; or a digest of bytes.
     Scalar(Value),
     /// A JSON object; its members are facts below it.
     Object,
@@ -30,11 +30,11 @@ pub(crate) enum Fact {
     List,
     /// A text; its lines are facts below it.
     Text,
-    /// Something that is there and does not count.
+    /// A value that is present but does not count.
     Ignored,
 }
 
-/// Quoted as JSON, so that a text `1` and a number `1` look as different as they are.
+/// Values are quoted as JSON, so that the text `1` and the number `1` look different.
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,7 +59,7 @@ impl Facets {
         Self::of(expected.status, &expected.headers, expected.body.as_deref(), normalisers)
     }
 
-    /// The facts of an answer that was given.
+    /// The facts of a received answer.
     pub fn of_response(response: &Response, normalisers: &Normalisers) -> Self {
         Self::of(response.status, &response.headers, Some(&response.body), normalisers)
     }
@@ -69,7 +69,7 @@ impl Facets {
         all.facts.insert(vec!["status".into()], Fact::Scalar(status.into()));
         for (name, value) in headers {
             if normalisers.counts_header(name) {
-                // A repeated header is one fact: its values, in order.
+                // A repeated header is one fact with all its values, in order.
                 let fact = all.facts.entry(vec!["header".into(), name.clone()]);
                 let fact = fact.or_insert_with(|| Fact::Scalar(Value::Array(Vec::new())));
                 if let Fact::Scalar(Value::Array(values)) = fact {
@@ -97,7 +97,7 @@ impl Facets {
         self.facts.insert(root.clone(), Fact::Text);
         for (index, line) in text.splitn(LINES_MAX, '\n').enumerate() {
             let mut path = root.clone();
-            // Padded, so that the order of the paths is the order of the lines.
+            // The number is padded, so that the order of the paths is the order of the lines.
             path.push(format!("line {:>5}", index + 1));
             self.facts.insert(path, Fact::Scalar(Value::String(line.to_owned())));
         }
@@ -132,14 +132,14 @@ impl Facets {
         self.facts.iter()
     }
 
-    /// The names of what is directly below a path.
+    /// The names directly below a path.
     pub(crate) fn children(&self, path: &[String]) -> Vec<&str> {
         let under = self.facts.range(path.to_vec()..).take_while(|(is, _)| is.starts_with(path));
         under.filter(|(is, _)| is.len() == path.len() + 1).filter_map(|(is, _)| is.last().map(String::as_str)).collect()
     }
 }
 
-/// A JSON value after `ignore` and `unordered`.
+/// A JSON value after the rules `ignore` and `unordered`.
 enum Tree {
     Ignored,
     Scalar(Value),
@@ -179,7 +179,7 @@ impl Tree {
         }
     }
 
-    /// As text that is equal for equal trees, to sort by.
+    /// A text that is equal for equal trees, as a sort key.
     fn canonical(&self) -> String {
         match self {
             Self::Ignored => "~".into(),

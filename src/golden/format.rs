@@ -1,7 +1,7 @@
-//! The file of a golden run: `NAME.golden.jsonl`, one JSON object a line.
+//! The file of a golden run: `NAME.golden.jsonl`, one JSON object per line.
 //!
-//! The first line is the [`Header`] with the format's version, each later one an [`Exchange`]. A newer major version is
-//! refused by name; so is every line that is not what it should be, with file, line and reason.
+//! The first line is the [`Header`] with the format's version, each other line is an [`Exchange`]. A newer major
+//! version is refused, and so is every invalid line, with file, line and reason.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,46 +15,46 @@ use super::normalise::{Normaliser, Normalisers};
 use crate::http::{Request, Response};
 use crate::time::Timestamp;
 
-/// The version that is written, `major.minor` after the name. A reader takes every minor of its major, line by line: a
-/// field of an exchange that it does not know is refused, as a misspelt `response` must not turn into "anything is good".
+/// The version that is written: a name and `major.minor`. A reader accepts every minor of its major, but it refuses an
+/// exchange with an unknown field: a misspelt `response` must not turn into "every answer is good".
 pub const SCHEMA: &str = "rei-golden/1.0";
 
-/// How the file of a run is called after its name.
+/// The suffix of the file name, after the name of the run.
 pub const SUFFIX: &str = ".golden.jsonl";
 
-/// The largest file that is read, in bytes: a judge holds it in memory, and the supervisor never does.
+/// Maximum size of a file, in bytes. A judge has it in memory; the supervisor never does.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The most exchanges of one run: more are better split, as independent runs are judged in parallel.
+/// Maximum number of exchanges of a run. Split larger runs: independent runs are judged in parallel.
 pub const EXCHANGES_MAX: usize = 10_000;
 
-/// The longest pause before an exchange that a run may ask for, in milliseconds.
+/// Maximum pause before an exchange, in milliseconds.
 pub const AFTER_MS_MAX: u64 = 10_000;
 
-/// The first line.
+/// The first line of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The run's name: letters, digits, `-`, `_` and `.`; at most 64.
+    /// The name of the run: letters, digits, `-`, `_` and `.`; at most 64 characters.
     pub name: String,
-    /// The listener of `runtime.listen` that is asked.
+    /// The listener of `runtime.listen` to which the requests are sent.
     pub listener: String,
-    /// What of the answers does not count, besides the headers that never do.
+    /// Rules for differences that do not count, in addition to the headers that never count.
     #[serde(default)]
     pub normalisers: Vec<Normaliser>,
-    /// When it was recorded.
+    /// The time of the recording.
     pub created: Timestamp,
 }
 
 impl Header {
-    /// The header of a run that is recorded now.
+    /// A header for a new run.
     pub fn new(name: impl Into<String>, listener: impl Into<String>, created: Timestamp) -> Self {
         Self { schema: SCHEMA.into(), name: name.into(), listener: listener.into(), normalisers: Vec::new(), created }
     }
 }
 
-/// Header names and values in order; as JSON an object, a repeated name with a list of values.
+/// Header names and values in order. In JSON it is an object, and a repeated name has a list of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Map<String, Value>", into = "serde_json::Map<String, Value>")]
 pub struct Headers(pub Vec<(String, String)>);
@@ -93,36 +93,36 @@ impl TryFrom<serde_json::Map<String, Value>> for Headers {
     }
 }
 
-/// One request with the answer that is known to be good.
+/// A request, with the answer that is known to be good.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
-    /// What is asked.
+    /// The request.
     pub request: Request,
-    /// The good answer; `None` where none is known, as in the exchanges that led to an incident: then every answer
-    /// with a status below 500 is good.
+    /// The good answer; `None` if none is known, as in the exchanges that led to an incident. Then every answer with a
+    /// status below 500 is good.
     pub response: Option<Expected>,
     /// The pause before the request, in milliseconds; at most [`AFTER_MS_MAX`].
     pub after_ms: u64,
 }
 
 impl Exchange {
-    /// Reads one line of a golden file.
+    /// Parses one line of a golden file.
     ///
     /// # Errors
-    /// What is wrong with it, for a person.
+    /// What is wrong with the line.
     pub fn parse(line: &str) -> Result<Self, String> {
         serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
     }
 }
 
-/// The part of an answer that must come again.
+/// The parts of an answer that must be the same again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// Headers that must come again, names in lower case; others may come and go.
+    /// Headers that must be the same again, with names in lower case. Other headers are ignored.
     pub headers: Vec<(String, String)>,
-    /// The whole body; `None` when it does not count.
+    /// The complete body; `None` if it does not count.
     pub body: Option<Vec<u8>>,
 }
 
@@ -144,82 +144,82 @@ pub struct GoldenRun {
 /// A golden file as `rei golden list` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listed {
-    /// Where it lies.
+    /// The path of the file.
     pub path: PathBuf,
     /// Its header.
     pub header: Header,
-    /// How many exchanges it holds.
+    /// The number of its exchanges.
     pub exchanges: usize,
 }
 
-/// What is wrong with a golden file.
+/// Why a golden file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read or written.
     #[error("cannot {what} {}", path.display())]
     Io {
-        /// `read`, `write`, `list`.
+        /// The operation: `read`, `write`, `list`.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// It is larger than a judge holds.
-    #[error("{} holds more than {max} {unit}", path.display())]
+    /// It exceeds a maximum.
+    #[error("{} has more than {max} {unit}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The bound.
+        /// The maximum.
         max: u64,
         /// `bytes` or `exchanges`.
         unit: &'static str,
     },
-    /// It is of a version that this program does not know.
-    #[error("{} is of version {found:?}, and this rei reads {SCHEMA} and its later minors", path.display())]
+    /// It has a version that this rei does not support.
+    #[error("{} has the version {found:?}, but this rei supports {SCHEMA} and later minor versions", path.display())]
     Version {
         /// The file.
         path: PathBuf,
-        /// What its first line says.
+        /// The version in its first line.
         found: String,
     },
-    /// A line is not what it should be.
+    /// A line is invalid.
     #[error("{}:{line}: {reason}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The number of the line, counted from 1.
         line: usize,
         /// What is wrong with it.
         reason: String,
     },
-    /// Two files hold runs of one name.
+    /// Two files have runs with the same name.
     #[error("{} and {} are both named {name:?}", first.display(), second.display())]
     Twice {
         /// The name.
         name: String,
-        /// One file.
+        /// The first file.
         first: PathBuf,
-        /// The other.
+        /// The second file.
         second: PathBuf,
     },
 }
 
 impl Error {
-    /// The next step for an operator, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Version { .. } => Some("use the rei that recorded it, or record it again: rei golden import".into()),
             Self::TooLarge { .. } => Some("split the run into several files, each with the header line".into()),
-            Self::Line { path, line, .. } => Some(format!("look at it: sed -n {line}p {}", path.display())),
+            Self::Line { path, line, .. } => Some(format!("see this line: sed -n {line}p {}", path.display())),
             Self::Twice { second, .. } => Some(format!("change \"name\" in the first line of {}", second.display())),
             Self::Io { .. } => None,
         }
     }
 }
 
-/// A line as it is stored.
+/// The stored form of a line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -264,7 +264,7 @@ fn no_headers(headers: &Headers) -> bool {
     headers.0.is_empty()
 }
 
-/// A body as text where it is text, else as base64.
+/// A body as text if it is valid UTF-8, else as base64.
 fn split_body(body: Vec<u8>) -> (Option<String>, Option<String>) {
     match String::from_utf8(body) {
         Ok(text) => (Some(text), None),
@@ -303,13 +303,13 @@ impl TryFrom<Line> for Exchange {
     fn try_from(line: Line) -> Result<Self, String> {
         let RequestLine { method, path, headers, body, body_base64 } = line.request;
         if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphabetic()) {
-            return Err(format!("request method {method:?} is none"));
+            return Err(format!("request method {method:?} is not valid"));
         }
         if !path.starts_with('/') {
             return Err(format!("request path {path:?} does not begin with /"));
         }
         if line.after_ms > AFTER_MS_MAX {
-            return Err(format!("after_ms is {}, and the bound is {AFTER_MS_MAX}", line.after_ms));
+            return Err(format!("after_ms is {}, more than the maximum of {AFTER_MS_MAX}", line.after_ms));
         }
         let body = join_body(body, body_base64).map_err(|reason| format!("the request {reason}"))?.unwrap_or_default();
         let request = Request { method, path, headers: headers.0, body };
@@ -317,7 +317,7 @@ impl TryFrom<Line> for Exchange {
             None => None,
             Some(ResponseLine { status, headers, body, body_base64 }) => {
                 if !(100..=999).contains(&status) {
-                    return Err(format!("response status {status} is none"));
+                    return Err(format!("response status {status} is not valid"));
                 }
                 let body = join_body(body, body_base64).map_err(|reason| format!("the response {reason}"))?;
                 let headers = headers.0.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
@@ -328,7 +328,7 @@ impl TryFrom<Line> for Exchange {
     }
 }
 
-/// Whether text can name a run: it becomes a file name, a store name and the name of a check.
+/// True if the text is a valid name of a run. It becomes a file name, a store name and the name of a check.
 pub(crate) fn is_name(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
@@ -336,7 +336,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
     let wrong = |reason: String| Error::Line { path: path.to_owned(), line: 1, reason };
-    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("the header is no JSON: {error}")))?;
+    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("the header is not JSON: {error}")))?;
     let found = value.get("schema").and_then(Value::as_str).unwrap_or_default().to_owned();
     let major = |schema: &str| schema.split_once('.').map(|(major, _)| major.to_owned());
     if !found.starts_with("rei-golden/") {
@@ -347,25 +347,25 @@ fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
     }
     let header: Header = serde_json::from_value(value).map_err(|error| wrong(format!("the header: {error}")))?;
     if !is_name(&header.name) {
-        let rule = "letters, digits, - _ and . only, 64 at most";
-        return Err(wrong(format!("the name {:?} is none ({rule})", header.name)));
+        let rule = "use at most 64 letters, digits, - _ and .";
+        return Err(wrong(format!("the name {:?} is not valid ({rule})", header.name)));
     }
     Normalisers::compile(&header.normalisers).map_err(wrong)?;
     Ok(header)
 }
 
-/// Parses a run; `path` is for messages.
+/// Parses a run; `path` is used in error messages.
 ///
 /// # Errors
-/// At the first line that is wrong.
+/// The first line that is invalid.
 pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error> {
     let mut exchanges = Vec::new();
-    let header = walk(path, input, |exchange| exchanges.push(exchange))?;
+    let header = for_each_exchange(path, input, |exchange| exchanges.push(exchange))?;
     Ok(GoldenRun { header, exchanges })
 }
 
-/// Gives each exchange of a run, in order, and then its header.
-fn walk(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
+/// Calls `each` for every exchange of a run, in order. Returns the header.
+fn for_each_exchange(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
     let mut header = None;
     let mut count = 0;
     for (index, line) in input.lines().enumerate() {
@@ -389,7 +389,7 @@ fn walk(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Res
     header.ok_or_else(empty)
 }
 
-/// Opens a golden file for reading, bounded.
+/// Opens a golden file for reading, with a size limit.
 fn open(path: &Path) -> Result<BufReader<impl Read>, Error> {
     let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
@@ -399,24 +399,24 @@ fn open(path: &Path) -> Result<BufReader<impl Read>, Error> {
     Ok(BufReader::new(file.take(FILE_BYTES_MAX)))
 }
 
-/// Reads a run whole.
+/// Reads a complete run.
 ///
 /// # Errors
-/// When it cannot be read, is too large, newer than this program, or wrong at some line.
+/// If it cannot be read, is too large or too new, or a line is invalid.
 pub fn read(path: &Path) -> Result<GoldenRun, Error> {
     parse(path, open(path)?)
 }
 
-/// Reads a run line by line and holds none of it: whether all of it is as it should be.
+/// Checks a run line by line, without keeping it in memory.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub fn verify(path: &Path) -> Result<(), Error> {
-    walk(path, open(path)?, drop).map(drop)
+    for_each_exchange(path, open(path)?, drop).map(drop)
 }
 
-/// Reads the header alone and counts the exchanges, without holding them.
-fn glance(path: &Path) -> Result<Listed, Error> {
+/// Reads only the header, and counts the exchanges.
+fn read_header(path: &Path) -> Result<Listed, Error> {
     let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
     let mut lines = open(path)?.lines();
     let mut first = String::new();
@@ -434,10 +434,10 @@ fn glance(path: &Path) -> Result<Listed, Error> {
     Ok(Listed { path: path.to_owned(), header, exchanges })
 }
 
-/// The golden runs of some directories, by name. A directory that is not there holds none.
+/// The golden runs in some directories, by name. A directory that does not exist is skipped.
 ///
 /// # Errors
-/// When a file is no golden run, or two have one name.
+/// If a file is not a golden run, or two runs have the same name.
 pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
     let mut runs: Vec<Listed> = Vec::new();
     for directory in directories {
@@ -450,7 +450,7 @@ pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
         for entry in entries {
             let path = entry.map_err(failed)?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX)) {
-                runs.push(glance(&path)?);
+                runs.push(read_header(&path)?);
             }
         }
     }
@@ -466,7 +466,7 @@ pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
     Ok(runs)
 }
 
-/// Writes a run exchange by exchange, so that nothing is held in memory.
+/// Writes a run exchange by exchange, so that it need not be in memory.
 #[derive(Debug)]
 pub struct Writer {
     file: File,
@@ -475,10 +475,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a new file with its header; an existing file is never overwritten.
+    /// Creates a new file with its header. Never overwrites an existing file.
     ///
     /// # Errors
-    /// When the file is there already or cannot be written.
+    /// If the file exists or cannot be written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, Error> {
         let failed = |source| Error::Io { what: "write", path: path.to_owned(), source };
         let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
@@ -487,10 +487,10 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Adds one exchange as one line, written at once.
+    /// Writes one exchange as one line, immediately.
     ///
     /// # Errors
-    /// When the run is full or the disk is.
+    /// If the run or the disk is full.
     pub fn push(&mut self, exchange: Exchange) -> Result<(), Error> {
         if self.exchanges == EXCHANGES_MAX {
             return Err(Error::TooLarge { path: self.path.clone(), max: EXCHANGES_MAX as u64, unit: "exchanges" });
@@ -499,10 +499,10 @@ impl Writer {
         self.line(&Line::from(exchange))
     }
 
-    /// Makes it durable.
+    /// Syncs the file to disk.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// If the disk fails.
     pub fn finish(self) -> Result<(), Error> {
         self.file.sync_all().map_err(|source| Error::Io { what: "write", path: self.path, source })
     }

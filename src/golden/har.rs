@@ -60,8 +60,8 @@ struct Pair {
     value: String,
 }
 
-/// The headers that go into a run: no pseudo-header of HTTP/2, nothing that speaks of the connection, no coding that
-/// the archive has already undone.
+/// The headers that are kept in a run. Pseudo-headers of HTTP/2, headers about the connection, and encodings that the
+/// archive has already decoded are left out.
 fn headers(pairs: Vec<Pair>) -> Vec<(String, String)> {
     const LEFT_OUT: &[&str] =
         &["connection", "content-encoding", "content-length", "host", "transfer-encoding", "accept-encoding"];
@@ -69,10 +69,10 @@ fn headers(pairs: Vec<Pair>) -> Vec<(String, String)> {
     named.filter(|(name, _)| !name.starts_with(':') && !LEFT_OUT.contains(&name.as_str())).collect()
 }
 
-/// Reads an archive. Entries without an answer (status 0) are left out; their hosts do not count.
+/// Reads an archive. Entries without an answer (status 0) are skipped. The hosts of URLs are ignored.
 ///
 /// # Errors
-/// When it is no archive, or at the first entry that cannot be a golden exchange.
+/// If it is not an archive, or an entry cannot be a golden exchange.
 pub fn from_har(archive: &[u8], header: Header) -> Result<GoldenRun, RecordError> {
     let wrong = |entry, reason: String| RecordError::Archive { entry, reason };
     let har: Har = serde_json::from_slice(archive).map_err(|error| wrong(0, error.to_string()))?;
@@ -82,7 +82,7 @@ pub fn from_har(archive: &[u8], header: Header) -> Result<GoldenRun, RecordError
             continue;
         }
         let (request, response) = (entry.request, entry.response);
-        let path = path_of(&request.url).ok_or_else(|| wrong(index + 1, format!("{:?} is no URL", request.url)))?;
+        let path = path_of(&request.url).ok_or_else(|| wrong(index + 1, format!("{:?} is not a URL", request.url)))?;
         let body = match (response.content.text, response.content.encoding.as_deref()) {
             (None, _) => None,
             (Some(code), Some("base64")) => {

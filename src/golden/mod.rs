@@ -2,15 +2,15 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `format` | `NAME.golden.jsonl`: a header, then one exchange a line; read, written, listed |
-//! | `normalise` | what of an answer does not count, as the run's author says |
-//! | `facets` | an answer as a tree of small facts, each with a path |
-//! | `compare` | recorded against candidate, minus what differs between two answers of Active (noise). Pure |
-//! | `replay` | asks an instance everything a run asks |
-//! | `record` | makes runs: from a live server, from a list of requests |
-//! | `har` | makes runs: from an HTTP archive of a browser or a proxy |
+//! | `format` | reads, writes and lists `NAME.golden.jsonl`: a header, then one exchange per line |
+//! | `normalise` | the rules of a run's author for differences that do not count |
+//! | `facets` | an answer as a tree of facts, each with a path |
+//! | `compare` | compares a recorded answer with the candidate's, without the differences between two answers of Active (noise). Pure |
+//! | `replay` | sends all requests of a run to an instance |
+//! | `record` | records runs from a list of requests to a live server |
+//! | `har` | makes runs from an HTTP archive of a browser or a proxy |
 //!
-//! A run is the operator's: the judge alone reads it, in a place that the judged cannot see.
+//! A run belongs to the operator. Only the judge reads it, where the candidate cannot see it.
 
 mod compare;
 mod credentials;
@@ -24,7 +24,7 @@ mod replay;
 mod tests;
 
 pub use compare::{Divergence, Noise, compare, diff};
-pub use credentials::{TakenOut, take_out};
+pub use credentials::{RemovedCredential, remove_credentials};
 pub use facets::Facets;
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, SUFFIX, Writer, list,

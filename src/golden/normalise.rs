@@ -1,49 +1,49 @@
-//! What of an answer does not count, as the author of a run says.
+//! Normalisers: rules of a run's author for differences that do not count.
 
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 
-/// Headers that never count: they speak of the moment and of the connection, not of the answer.
+/// Headers that never count: they depend on the time and the connection, not on the answer.
 const HEADERS_IGNORED: &[&str] = &["connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"];
 
 /// One rule of a run's header line.
 ///
-/// A pointer is a JSON pointer (RFC 6901) in which a segment `*` stands for every key and every position.
+/// A pointer is a JSON pointer (RFC 6901), in which the segment `*` matches every key and every position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Normaliser {
-    /// The value at a pointer, and all below it, does not count; whether it is there does.
+    /// The value at a pointer, with everything below it, does not count. But it must be present.
     Ignore {
-        /// Where in a JSON body.
+        /// The place in a JSON body.
         pointer: String,
     },
     /// A number at a pointer may differ by this much.
     Tolerance {
-        /// Where in a JSON body.
+        /// The place in a JSON body.
         pointer: String,
-        /// The largest difference that does not count, 0 or more.
+        /// The largest difference that does not count; 0 or more.
         by: f64,
     },
-    /// The order of the elements of the list at a pointer does not count.
+    /// The order of the elements in the list at a pointer does not count.
     Unordered {
-        /// Where in a JSON body.
+        /// The place in a JSON body.
         pointer: String,
     },
-    /// What a regular expression matches in the body is replaced before anything is compared.
+    /// Text in the body that matches a regular expression is replaced before the comparison.
     Replace {
-        /// The expression.
+        /// The regular expression.
         regex: String,
-        /// What takes its place; `$1` names a group.
+        /// The replacement; `$1` refers to a group.
         with: String,
     },
     /// A header does not count.
     IgnoreHeader {
-        /// Its name, in any case.
+        /// The name of the header, in any case.
         name: String,
     },
 }
 
-/// The rules of a run, ready for use.
+/// The compiled rules of a run.
 #[derive(Clone, Debug)]
 pub struct Normalisers {
     ignored: Vec<Pattern>,
@@ -77,7 +77,7 @@ impl Normalisers {
     /// Checks and compiles the rules.
     ///
     /// # Errors
-    /// A line for a person: which rule is wrong and why.
+    /// Which rule is invalid, and why.
     pub fn compile(rules: &[Normaliser]) -> Result<Self, String> {
         let headers = HEADERS_IGNORED.iter().map(|&name| name.to_owned()).collect();
         let mut all =
@@ -93,7 +93,7 @@ impl Normalisers {
                     return Err(format!("the tolerance {by} at {pointer:?} is below 0"));
                 }
                 Normaliser::Replace { regex, with } => {
-                    let compiled = Regex::new(regex).map_err(|_| format!("{regex:?} is no regular expression"))?;
+                    let compiled = Regex::new(regex).map_err(|_| format!("{regex:?} is not a regular expression"))?;
                     all.replaced.push((compiled, with.clone().into_bytes()));
                 }
                 Normaliser::IgnoreHeader { name } => all.headers.push(name.to_ascii_lowercase()),
@@ -102,12 +102,12 @@ impl Normalisers {
         Ok(all)
     }
 
-    /// Whether a header, named in lower case, counts.
+    /// True if a header counts; its name is in lower case.
     pub(crate) fn counts_header(&self, name: &str) -> bool {
         !self.headers.iter().any(|ignored| ignored == name)
     }
 
-    /// The body after every replacement.
+    /// The body after all replacements.
     pub(crate) fn replace(&self, body: &[u8]) -> Vec<u8> {
         let mut body = body.to_vec();
         for (regex, with) in &self.replaced {
@@ -116,18 +116,18 @@ impl Normalisers {
         body
     }
 
-    /// Whether the value at this path is ignored.
+    /// True if the value at this path is ignored.
     pub(crate) fn ignores(&self, path: &[String]) -> bool {
         self.ignored.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// By how much a number at this path may differ.
+    /// The tolerance for a number at this path.
     pub(crate) fn tolerance(&self, path: &[String]) -> f64 {
         let matching = self.tolerances.iter().filter(|(pattern, _)| pattern.matches(path));
         matching.map(|(_, by)| *by).fold(0.0, f64::max)
     }
 
-    /// Whether the order of the list at this path is ignored.
+    /// True if the order of the list at this path is ignored.
     pub(crate) fn unordered(&self, path: &[String]) -> bool {
         self.unordered.iter().any(|pattern| pattern.matches(path))
     }

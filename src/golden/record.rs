@@ -1,4 +1,4 @@
-//! Makes runs by asking a live server.
+//! Records runs by sending requests to a live server.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::http::{self, Address, Request};
 /// Why a run could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// A line of the list is no request.
-    #[error("line {line} of the list is no request: {text:?}")]
+    /// A line of the list is not a request.
+    #[error("line {line} of the list is not a request: {text:?}")]
     List {
-        /// From 1.
+        /// The number of the line, counted from 1.
         line: usize,
         /// The line.
         text: String,
@@ -23,37 +23,38 @@ pub enum RecordError {
         method: String,
         /// The request's path.
         path: String,
-        /// Why there was no answer.
+        /// The reason.
         #[source]
         source: Box<http::Error>,
     },
-    /// The archive is not what it should be.
+    /// The archive is invalid.
     #[error("entry {entry} of the archive: {reason}")]
     Archive {
-        /// From 1; 0 for the whole.
+        /// The number of the entry, counted from 1; 0 for the whole archive.
         entry: usize,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
 }
 
 impl RecordError {
-    /// The next step for an operator, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::List { .. } => Some("write one request a line, as in: GET /path".into()),
+            Self::List { .. } => Some("write one request per line, as in: GET /path".into()),
             Self::Ask { source, .. } => {
-                source.hint().or_else(|| Some("start the server, or name another with --from".into()))
+                source.hint().or_else(|| Some("start the server, or use another one with --from".into()))
             }
             Self::Archive { .. } => None,
         }
     }
 }
 
-/// Reads a list of requests, one `METHOD URL` a line; a URL's host does not count. Empty lines and `#` are left out.
+/// Parses a list of requests, one `METHOD URL` per line. The hosts of URLs are ignored, and so are empty lines and
+/// lines that begin with `#`.
 ///
 /// # Errors
-/// At the first line that is no request.
+/// The first line that is not a request.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RecordError> {
     let mut requests = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -72,7 +73,7 @@ pub fn parse_requests(text: &str) -> Result<Vec<Request>, RecordError> {
     Ok(requests)
 }
 
-/// Path and query of a URL, or of what is a path already.
+/// The path and query of a URL, or of a text that is a path already.
 pub(crate) fn path_of(url: &str) -> Option<String> {
     let rest = match url.split_once("://") {
         Some((_, rest)) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
@@ -83,10 +84,10 @@ pub(crate) fn path_of(url: &str) -> Option<String> {
     Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
 
-/// Asks a server every request, in order, and takes its answers as good.
+/// Sends every request to a server, in order, and records its answers as good.
 ///
 /// # Errors
-/// When one is not answered.
+/// If a request is not answered.
 pub async fn record(
     address: &Address,
     header: Header,

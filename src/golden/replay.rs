@@ -1,4 +1,4 @@
-//! Asks an instance everything that a run asks, in order.
+//! Sends all requests of a run to an instance, in order.
 
 use std::time::{Duration, Instant};
 
@@ -6,19 +6,19 @@ use super::format::Exchange;
 use crate::http::{self, Address, Response};
 use crate::report::chain;
 
-/// The bound of one exchange, from connecting to the end of the answer. Streams that do not end are no golden answers.
+/// Timeout of one exchange, from connecting to the end of the answer. Endless streams cannot be golden answers.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The answer, or why there was none.
+    /// The answer, or the reason why there is none.
     pub response: Result<Response, String>,
-    /// From the request to the end of the answer.
+    /// The time from the request to the end of the answer.
     pub took: Duration,
 }
 
-/// Asks one exchange, after its pause.
+/// Sends the request of an exchange, after its pause.
 pub async fn replay(address: &Address, exchange: &Exchange, timeout: Duration) -> Answer {
     tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
     let begun = Instant::now();

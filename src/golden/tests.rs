@@ -65,7 +65,7 @@ fn a_written_run_is_read_back() {
 #[test]
 fn a_bad_file_is_refused_by_line_and_reason() {
     let later = HEAD.replace("/1.0", "/1.7");
-    assert!(parse(&later).is_ok(), "a later minor is read");
+    assert!(parse(&later).is_ok(), "a later minor version is accepted");
     let newer = HEAD.replace("/1.0", "/2.0");
     insta::assert_snapshot!(
         [
@@ -95,7 +95,7 @@ fn a_bad_file_is_refused_by_line_and_reason() {
 }
 
 #[test]
-fn an_archive_and_a_list_become_requests() {
+fn archives_and_lists_are_converted_to_requests() {
     let har = json!({"log": {"entries": [
         {"request": {"method": "GET", "url": "https://x.test/a?b=1#c", "headers": [{"name": ":authority", "value": "x"}, {"name": "Accept", "value": "*/*"}]},
          "response": {"status": 200, "headers": [{"name": "Content-Encoding", "value": "gzip"}], "content": {"text": "aGk=", "encoding": "base64"}}},
@@ -116,7 +116,7 @@ fn an_archive_and_a_list_become_requests() {
     assert_eq!(requests[0], Request::get("/x?y"));
     assert_eq!((requests[1].method.as_str(), requests[1].path.as_str()), ("DELETE", "/z"));
     let error = parse_requests("GET /\nGET nowhere").unwrap_err();
-    assert_eq!(error.to_string(), "line 2 of the list is no request: \"GET nowhere\"");
+    assert_eq!(error.to_string(), "line 2 of the list is not a request: \"GET nowhere\"");
 }
 
 fn rules(rules: &[Normaliser]) -> Normalisers {
@@ -127,7 +127,7 @@ fn answer(body: &str) -> Response {
     Response { status: 200, headers: vec![("content-type".into(), "x".into())], body: body.as_bytes().to_vec() }
 }
 
-/// What differs, with Active's two answers as the source of noise.
+/// The differences, with Active's two answers as the source of noise.
 fn differs(recorded: &str, active: Option<(&str, &str)>, candidate: &str, normalisers: &Normalisers) -> Vec<String> {
     let facets = |body: &str| Facets::of_response(&answer(body), normalisers);
     let noise = active.map_or(Noise::none(), |(a, b)| Noise::between(facets(a), facets(b)));
@@ -149,19 +149,19 @@ fn noise_is_subtracted_fact_by_fact() {
             r#"body/tags/0: recorded "x", answered "z""#
         ]
     );
-    // Where Active's answers are alike, a recorded answer that is not as theirs still binds the candidate.
+    // If Active's answers agree, the candidate must match the recorded answer, even if Active does not.
     assert_eq!(differs("new", Some(("old", "old")), "old", &none).len(), 1);
-    // Lines of a text are facts too.
+    // Lines of a text are separate facts, too.
     assert_eq!(
         differs("at 1\nhello", Some(("at 2\nhello", "at 3\nhello")), "at 4\nbye", &none),
         [r#"body/line     2: recorded "hello", answered "bye""#]
     );
-    // A JSON answer that turns into a text, or into nothing, is one divergence.
+    // A JSON answer that turns into a text or into nothing is one divergence.
     assert_eq!(differs(recorded, Some(active), "oops", &none).len(), 1);
 }
 
 #[test]
-fn normalisers_say_what_does_not_count() {
+fn normalisers_exclude_differences() {
     let all = rules(&[
         Normaliser::Ignore { pointer: "/items/*/id".into() },
         Normaliser::Unordered { pointer: "/items".into() },
@@ -183,7 +183,7 @@ fn normalisers_say_what_does_not_count() {
 }
 
 #[test]
-fn recorded_headers_must_come_again_and_others_are_free() {
+fn recorded_headers_must_match_and_others_are_ignored() {
     let rules = rules(&[Normaliser::IgnoreHeader { name: "X-Request-Id".into() }]);
     let facets = |status, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -224,7 +224,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// Without noise, a comparison finds nothing exactly where two answers are equal.
+    /// Without noise, a comparison finds nothing if and only if the two answers are equal.
     #[test]
     fn without_noise_only_equal_answers_pass(a in json_value(), b in json_value()) {
         let (a, b) = (json!({"root": a}), json!({"root": b}));
@@ -232,7 +232,7 @@ proptest! {
         prop_assert_eq!(found.is_empty(), a == b);
     }
 
-    /// Whatever else Active's answers disagree about, a difference where they agree is found.
+    /// Whatever else differs between Active's answers, a difference where they agree is found.
     #[test]
     fn noise_never_hides_a_stable_difference(
         one in json_value(), two in json_value(), theirs in json_value(), recorded in json_value(),
@@ -245,14 +245,14 @@ proptest! {
         prop_assert!(found.iter().any(|line| line.starts_with("body/list/0")), "{found:?}");
     }
 
-    /// A candidate that answers as Active once did passes against a record that Active itself answers.
+    /// A candidate that gives one of Active's two answers passes, if the other one of them is recorded.
     #[test]
     fn an_answer_of_active_is_never_a_divergence(one in json_value(), two in json_value()) {
         let (one, two) = (json!({"r": one}).to_string(), json!({"r": two}).to_string());
         prop_assert_eq!(differs(&one, Some((&one, &two)), &two, &rules(&[])), Vec::<String>::new());
     }
 
-    /// A golden file of any bytes is read or refused, never a panic.
+    /// A golden file with arbitrary bytes is parsed or refused, without a panic.
     #[test]
     fn garbage_is_refused(text in "\\PC{0,80}") {
         let _ = parse(&format!("{HEAD}\n{text}"));

@@ -1,15 +1,15 @@
-//! The sealed head: how far the journal went, kept in a second place.
+//! The sealed head: the last position of the journal, stored in a second place.
 //!
-//! The chain shows every change of a record, but not that the last records are gone: a journal that was cut at the end of a
-//! line, or restored from a backup, is a whole chain. So the number and the hash of the last record are kept in a file
-//! outside of the journal's directory, which a backup of that directory does not bring along.
+//! The hash chain shows every change of a record, but not that the last records are missing: a journal that was cut at
+//! the end of a line, or restored from a backup, is a valid chain. So the number and the hash of the last record are
+//! also stored in a file outside of the journal's directory. A backup of that directory does not include this file.
 //!
-//! The head is written after the record is on disk, into the page cache, where it survives the death of the writer. It is
-//! synced beside the work, so after a power cut it may be older than the journal. It is never newer. So a head behind the
-//! journal's end is normal, and a journal that ends before its head has lost records.
+//! The head is written after the record is on disk, into the page cache, where it survives the death of the writer. It
+//! is synced in the background, so after a power failure it may be older than the journal. It is never newer. So a head
+//! older than the end of the journal is normal, and a journal that ends before its head has lost records.
 //!
-//! Two copies are written in turn, each with a sum, so that one is sound whenever the power goes. Their space is written
-//! when the file is made: a full disk does not keep the head back.
+//! Two copies are written alternately, each with a checksum, so that one is valid whenever the power fails. Their space
+//! is allocated when the file is created, so a full disk does not prevent an update.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,91 +21,92 @@ use super::error::Error;
 use super::line::{self, Hash};
 use super::snapshot;
 
-/// Bytes of one copy: less than a sector, so that a power cut leaves the old or the new one.
+/// Size of one copy, in bytes: less than a sector, so that after a power failure it is the old or the new one.
 const COPY_BYTES: usize = 512;
-/// From one copy to the other, in bytes: never in the same block of a disk.
+/// Distance between the copies, in bytes, so that they are never in the same block of a disk.
 const COPY_STRIDE: u64 = 4096;
-/// Copies.
+/// Number of copies.
 const COPIES: u64 = 2;
-/// The word in [`Sealed::head`].
+/// The value of [`Sealed::head`].
 const MAGIC: &str = "rei-head";
 
-/// One copy.
+/// One stored copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sealed {
     /// `rei-head`.
     head: String,
     /// `major.minor`.
     format: String,
-    /// Counts the writes: the copy with the higher one is newer.
+    /// The number of the write: the copy with the higher one is newer.
     turn: u64,
-    /// The last record; 0 when there was none.
+    /// The number of the last record; 0 if there was none.
     seq: u64,
-    /// SHA-256 of its line, in hex. The chain makes it a name of the whole journal up to there.
+    /// SHA-256 of its line, in hex. Because of the chain it identifies the whole journal up to there.
     hash: Hash,
 }
 
-/// The last record that a head has seen.
+/// The last record according to a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct LastRecord {
     pub(super) seq: u64,
     pub(super) hash: Hash,
 }
 
-/// What a head says.
+/// The result of reading a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum HeadContent {
     /// There is no head.
     Nothing,
-    /// Neither copy is sound.
+    /// Both copies are damaged.
     Damaged,
-    /// This.
-    Seen(Seen),
+    /// The last record.
+    Record(LastRecord),
 }
 
-/// How a journal stands to its sealed head.
+/// The result of comparing a journal with its sealed head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The journal has the record that the head has seen last, and maybe more.
+    /// The journal contains the record that the head names, and maybe more.
     Whole,
-    /// There is no head: an older rei wrote the journal, there is none yet, or the head was removed.
+    /// There is no head: an older rei wrote the journal, it is new, or the head was removed.
     NoHead,
-    /// Neither copy of the head is sound.
+    /// Both copies of the head are damaged.
     DamagedHead,
-    /// The journal ends before the record that the head has seen.
+    /// The journal ends before the record that the head names.
     Short {
-        /// The journal's last record; 0 for none.
+        /// The number of the journal's last record; 0 if there is none.
         records: u64,
-        /// The record that the head has seen.
+        /// The number of the record that the head names.
         sealed: u64,
     },
-    /// The journal has another record in the place of the one that the head has seen.
+    /// The journal has another record than the head names.
     Other {
-        /// Its number.
+        /// The number of the record.
         seq: u64,
     },
 }
 
-/// The head of the journal in `directory`: in the directory beside it that only the supervisor may enter.
+/// The path of the head for the journal in `directory`: in the `private` directory beside it, which only the supervisor
+/// may enter.
 pub fn head_beside(directory: &Path) -> PathBuf {
     directory.with_file_name("private").join("journal.head")
 }
 
 /// Reads the head at `path`.
-pub(super) fn read(path: &Path) -> Result<Found, Error> {
+pub(super) fn read(path: &Path) -> Result<HeadContent, Error> {
     match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(HeadContent::Nothing),
         opened => Ok(newest(&opened.map_err(Error::io("open", path))?).0),
     }
 }
 
-/// The newest sound copy, and the turn that comes next.
-fn newest(file: &File) -> (Found, u64) {
+/// The newest valid copy, and the number of the next write.
+fn newest(file: &File) -> (HeadContent, u64) {
     let mut written = false;
     let mut copies = Vec::new();
     for copy in 0..COPIES {
         let mut bytes = [0; COPY_BYTES];
-        // A copy that cannot be read is as good as none: the other one tells.
+        // If one copy cannot be read, the other one is used.
         let _ = file.read_exact_at(&mut bytes, copy * COPY_STRIDE);
         written |= bytes.iter().any(|byte| *byte != 0);
         let text = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -114,27 +115,27 @@ fn newest(file: &File) -> (Found, u64) {
     }
     copies.retain(|copy| copy.head == MAGIC);
     match copies.into_iter().max_by_key(|copy| copy.turn) {
-        Some(copy) => (Found::Seen(Seen { seq: copy.seq, hash: copy.hash }), copy.turn + 1),
-        None if written => (Found::Damaged, 0),
-        None => (Found::Nothing, 0),
+        Some(copy) => (HeadContent::Record(LastRecord { seq: copy.seq, hash: copy.hash }), copy.turn + 1),
+        None if written => (HeadContent::Damaged, 0),
+        None => (HeadContent::Nothing, 0),
     }
 }
 
-/// A head that is written.
+/// A head that is open for writing.
 #[derive(Debug)]
 pub(super) struct Head {
     path: PathBuf,
     file: File,
     turn: u64,
-    /// Whether it was written since it was synced.
+    /// True if it was written after the last sync.
     dirty: bool,
-    /// Why it could not be written last.
+    /// Why the last write failed.
     failure: Option<String>,
 }
 
 impl Head {
-    /// Opens the head at `path`, which is made with all its space if it is not there, and says what it has seen.
-    pub(super) fn open(path: &Path) -> Result<(Self, Found), Error> {
+    /// Opens the head at `path` and reads it. If it does not exist, creates it with all its space.
+    pub(super) fn open(path: &Path) -> Result<(Self, HeadContent), Error> {
         if !path.exists() {
             make(path)?;
         }
@@ -143,8 +144,8 @@ impl Head {
         Ok((Self { path: path.to_owned(), file, turn, dirty: false, failure: None }, found))
     }
 
-    /// Writes what is on disk of the journal now. It takes no sync, and a failure is told by [`Head::failure`]: the record
-    /// is on disk whatever becomes of the head.
+    /// Writes the last record of the journal, which is already on disk. Does not sync. If it fails, [`Head::failure`]
+    /// returns the reason; the record is on disk in any case.
     pub(super) fn write(&mut self, seq: u64, hash: &Hash) {
         let copy = Sealed { head: MAGIC.to_owned(), format: line::format(), turn: self.turn, seq, hash: hash.clone() };
         let written = line::seal(&copy).map_err(|error| error.to_string()).and_then(|mut bytes| {
@@ -158,19 +159,19 @@ impl Head {
         }
     }
 
-    /// Why the head is behind.
+    /// Why the head is older than the journal.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// A handle to be synced beside the work, if there is something to sync.
+    /// A handle to sync in the background, if there is something to sync.
     pub(super) fn take_unsynced(&mut self) -> Option<File> {
         let file = std::mem::take(&mut self.dirty).then(|| self.file.try_clone().ok());
         file.flatten()
     }
 }
 
-/// Makes the file whole or not at all, with every byte written: no later write needs space.
+/// Creates the file atomically, with every byte written, so that no later write needs disk space.
 fn make(path: &Path) -> Result<(), Error> {
     let holder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(holder).map_err(Error::io("make", holder))?;

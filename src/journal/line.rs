@@ -1,4 +1,4 @@
-//! One line of a journal: how it is written, and how it is known to be as it was written.
+//! One line of a journal: how it is written and verified.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,35 +7,36 @@ use super::error::Error;
 use crate::digest;
 use crate::time::Timestamp;
 
-/// A program refuses a journal with a higher one: it could not even follow the chain.
+/// The major format. rei refuses a journal with a higher one, because it could not even follow its chain.
 pub const FORMAT_MAJOR: u32 = 1;
-/// Grows with each addition to the bodies of records. A program follows a journal with a higher one up to the first record
-/// whose body it does not understand. Each segment says by which it was written.
+/// The minor format, which grows with each addition to the bodies of records. rei reads a journal with a higher one up
+/// to the first record whose body it does not know. Each segment names the format in which it was written.
 ///
-/// | minor | what it added |
+/// | minor | addition |
 /// |---|---|
-/// | 0 | the first |
-/// | 1 | reasons are data, no sentences |
-pub const FORMAT_MINOR: u32 = 1;
+/// | 0 | the first format |
+/// | 1 | reasons are data instead of sentences |
+/// | 2 | entries say where the lifecycle stands; it decides about draining, findings by slot, and retries of a plan |
+pub const FORMAT_MINOR: u32 = 2;
 
-/// The largest record, in bytes: a report with many details has some ten thousand.
+/// Maximum size of a record, in bytes. A report with many details has some ten thousand.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
-/// Hex digits of `sum`: 64 bits tell accidents apart.
+/// Number of hex digits of `sum`. 64 bits are enough to detect accidental changes.
 const SUM_DIGITS: usize = 16;
-/// What stands before the digits of `sum`.
+/// The text before the digits of `sum`.
 const SUM_KEY: &str = ",\"sum\":\"";
-/// What stands behind them.
+/// The text after the digits of `sum`.
 const SUM_END: &str = "\"}";
 
-/// One event and its place in the chain.
+/// An event, and its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record<B> {
-    /// Counts the records from 1.
+    /// The number of the record, counted from 1.
     pub seq: u64,
-    /// When the event happened.
+    /// The time of the event.
     pub at: Timestamp,
-    /// SHA-256 of the line before, in hex.
+    /// SHA-256 of the previous line, in hex.
     pub prev: String,
     /// The event.
     pub body: B,
@@ -50,21 +51,21 @@ pub(super) struct Header {
     pub(super) format: String,
     /// The runtime's name.
     pub(super) runtime: String,
-    /// When the segment was begun.
+    /// The time when the segment was created.
     pub(super) created: Timestamp,
     /// The sequence number of its first record.
     pub(super) first: u64,
-    /// SHA-256 of the last line of the segment before; zeros in the first segment.
+    /// SHA-256 of the last line of the previous segment; zeros in the first segment.
     pub(super) prev: String,
 }
 
-/// The word in [`Header::journal`].
+/// The value of [`Header::journal`].
 pub(super) const MAGIC: &str = "rei-journal";
 
-/// SHA-256 in hex: the link of the chain.
+/// SHA-256 in hex, which links the lines.
 pub(super) type Hash = String;
 
-/// The link of the very first line.
+/// The `prev` of the very first line.
 pub(super) fn genesis() -> Hash {
     "0".repeat(64)
 }
@@ -74,16 +75,16 @@ pub(super) fn hash(bytes: &[u8]) -> Hash {
     digest::sha256(bytes)
 }
 
-/// Writes a header or record as a line with its newline.
+/// Encodes a header or record as a line with its newline.
 ///
 /// # Errors
-/// When it cannot be JSON or is larger than [`RECORD_BYTES_MAX`].
+/// If it cannot be written as JSON, or is larger than [`RECORD_BYTES_MAX`].
 pub(super) fn seal(content: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut line = serde_json::to_vec(content).map_err(Error::Encode)?;
     if line.len() > RECORD_BYTES_MAX {
         return Err(Error::TooLarge { bytes: line.len(), max: RECORD_BYTES_MAX });
     }
-    // The closing brace gives way to the sum.
+    // The sum is inserted before the closing brace.
     line.pop();
     let sum = hash(&line);
     line.extend_from_slice(SUM_KEY.as_bytes());
@@ -93,7 +94,7 @@ pub(super) fn seal(content: &impl Serialize) -> Result<Vec<u8>, Error> {
     Ok(line)
 }
 
-/// Whether the line (without its newline) is as [`seal`] wrote it.
+/// True if the line (without its newline) has a valid `sum`.
 pub(super) fn is_sealed(line: &[u8]) -> bool {
     let tail = SUM_KEY.len() + SUM_DIGITS + SUM_END.len();
     let Some((content, tail)) = line.len().checked_sub(tail).map(|at| line.split_at(at)) else { return false };
@@ -101,12 +102,12 @@ pub(super) fn is_sealed(line: &[u8]) -> bool {
     sum.is_some_and(|sum| sum == &hash(content).as_bytes()[..SUM_DIGITS])
 }
 
-/// Reads a record; the seal is left to [`is_sealed`].
+/// Parses a record, without checking its `sum`: see [`is_sealed`].
 pub(super) fn record<B: DeserializeOwned>(line: &[u8]) -> serde_json::Result<Record<B>> {
     serde_json::from_slice(line)
 }
 
-/// The chain's part of a record, read without its body.
+/// The fields of a record that belong to the chain, parsed without its body.
 #[derive(Deserialize)]
 pub(super) struct Link {
     pub(super) seq: u64,
@@ -114,13 +115,13 @@ pub(super) struct Link {
     pub(super) at: Timestamp,
 }
 
-/// `major.minor` of `format`; `None` when it is neither.
+/// Parses `major.minor`; `None` if the text has another form.
 pub(super) fn version(format: &str) -> Option<(u32, u32)> {
     let (major, minor) = format.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Our own format.
+/// The format of this rei.
 pub(super) fn format() -> String {
     format!("{FORMAT_MAJOR}.{FORMAT_MINOR}")
 }

@@ -1,4 +1,4 @@
-//! One writer a journal.
+//! The lock that allows only one writer per journal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -8,20 +8,20 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::error::Error;
 
-/// Digits of a pid and a newline; more is not ours.
+/// The digits of a pid and a newline; a longer file is not from rei.
 const PID_BYTES_MAX: u64 = 16;
 
-/// Held as long as the journal is open for writing.
+/// Held while the journal is open for writing.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes the lock of the journal in `directory` and leaves our pid in it.
+    /// Locks the journal in `directory` and writes our pid into the lock file.
     ///
     /// # Errors
-    /// When another process has it, which is named.
+    /// If another process has locked it; the error has its pid.
     pub(super) fn take(directory: &Path) -> Result<Self, Error> {
         let path = directory.join("lock");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -33,13 +33,14 @@ impl Lock {
             }
             Err((_, error)) => return Err(Error::io("lock", &path)(error.into())),
         };
-        // Who holds the lock is a help for people; a full disk must not keep a supervisor from starting.
+        // The pid is only information for people, so a full disk must not prevent a start.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }
 
-/// The pid of the process that writes the journal in `directory`; `None` when nobody does.
+/// The pid of the process that writes the journal in `directory`; the outer `None` means that no process writes it, the
+/// inner one that the pid is unknown.
 pub(super) fn writer(directory: &Path) -> Option<Option<u32>> {
     let file = File::open(directory.join("lock")).ok()?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {

@@ -2,21 +2,21 @@
 //!
 //! A journal is a directory:
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `SEQ.jsonl` | a segment: a header line, then one record a line; named by its first sequence number |
-//! | `snapshots/SEQ.json` | the state after record SEQ, so that a start reads only what follows |
-//! | `lock` | the pid of the supervisor that writes, under `flock` |
+//! | `SEQ.jsonl` | a segment: a header line, then one record per line; SEQ is its first sequence number |
+//! | `snapshots/SEQ.json` | the state after record SEQ, so that a start reads only the records after it |
+//! | `lock` | the pid of the supervisor that writes the journal, under `flock` |
 //!
-//! Each line has `prev`, the SHA-256 in hex of the whole line before it (without its newline), across segments; and
-//! last of all `sum`, the first 16 hex digits of the SHA-256 of what stands before `,"sum"`, so that a flipped bit in the
-//! very last line is seen too. A record is on disk before [`Journal::append`] returns.
+//! Each line has `prev`, the SHA-256 in hex of the whole previous line (without its newline), also across segments. Its
+//! last field is `sum`, the first 16 hex digits of the SHA-256 of everything before `,"sum"`, so that a flipped bit in
+//! the very last line is detected, too. When [`Journal::append`] returns, the record is on disk.
 //!
-//! How far it went is kept in a second place too, the sealed head: see `head`. Without it, a journal that lost its last
-//! records would look whole.
+//! The last position is also stored in a second place, the sealed head (see `head`). Otherwise a journal that lost its
+//! last records would look complete.
 //!
-//! Damage is never guessed around. Only a last line that a crash cut short is taken off, and that is told. Snapshots
-//! are a cache: a bad one is passed over, and that is told as well.
+//! Damage is an error; nothing is guessed. Only an incomplete last line after a crash is removed, and this is reported.
+//! Snapshots are a cache: a damaged one is skipped, and this is reported, too.
 
 mod error;
 mod head;
@@ -36,5 +36,5 @@ pub use head::{Standing, head_beside};
 pub use line::{FORMAT_MAJOR, FORMAT_MINOR, RECORD_BYTES_MAX, Record};
 pub use reader::{Reader, Verified};
 pub use reserve::Reserve;
-pub use segment::Cut;
+pub use segment::TornLine;
 pub use writer::{Journal, Limits, Meta, Opened};

@@ -1,4 +1,4 @@
-//! Reading a journal without writing it, also while a supervisor runs.
+//! Reads a journal without writing to it, even while a supervisor writes it.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -8,39 +8,39 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::head::{self, Found};
+use super::head::{self, HeadContent};
 use super::line::{self, Record};
 use super::lock;
-use super::segment::{self, Cut, Position, Segment, Sound, Walk};
+use super::segment::{self, Position, Segment, TornLine, ValidLine, Walk};
 use crate::time::Timestamp;
 
-/// A journal that is only read.
+/// A journal that is open for reading.
 #[derive(Debug)]
 pub struct Reader {
     directory: PathBuf,
     segments: Vec<Segment>,
 }
 
-/// What a walk through the whole chain found.
+/// The result of checking the whole chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// The runtime's name.
     pub runtime: String,
     /// `major.minor` of the newest segment.
     pub format: String,
-    /// Segment files.
+    /// Number of segment files.
     pub segments: u64,
-    /// Records.
+    /// Number of records.
     pub records: u64,
     /// The time of the first record.
     pub first_at: Option<Timestamp>,
     /// The time of the last record.
     pub last_at: Option<Timestamp>,
-    /// SHA-256 of the last line: with it, a later journal can be shown to continue this one.
+    /// SHA-256 of the last line. With it one can later prove that a longer journal continues this one.
     pub head: String,
-    /// Bytes of a last line that is not whole: being written just now, or cut short by a crash.
+    /// Size of an incomplete last line, in bytes: it is being written, or a crash interrupted it.
     pub unfinished_bytes: u64,
-    /// The record that the sealed head has seen, where the journal was held against one.
+    /// The record that the sealed head names, if the journal was compared with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed: Option<u64>,
 }
@@ -49,7 +49,7 @@ impl Reader {
     /// Opens the journal in `directory`.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let segments = segment::list(directory)?;
         if segments.is_empty() {
@@ -58,77 +58,78 @@ impl Reader {
         Ok(Self { directory: directory.to_owned(), segments })
     }
 
-    /// The pid of the supervisor that writes it; the inner `None` when it is unknown, the outer when there is none.
+    /// The pid of the supervisor that writes it. The outer `None` means that no supervisor writes it, the inner one
+    /// that the pid is unknown.
     pub fn writer(&self) -> Option<Option<u32>> {
         lock::writer(&self.directory)
     }
 
-    /// Walks the whole chain.
+    /// Checks the whole chain.
     ///
     /// # Errors
-    /// At the first damage, with its place.
+    /// The first damage, with its position.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.walk(|_| Ok(ControlFlow::Continue(())))
     }
 
-    /// Walks the whole chain, and holds it against its sealed head at `head`.
+    /// Checks the whole chain, and compares it with its sealed head at `head`.
     ///
     /// # Errors
-    /// At the first damage, with its place; when the journal ends before the record that the head has seen, or has another
-    /// in its place.
+    /// The first damage, with its position; or if the journal ends before the record that the head names, or has
+    /// another record in its place.
     pub fn verify_against(&self, head: &Path) -> Result<Verified, Error> {
-        // Read first: a supervisor that writes meanwhile brings a record to disk before its head.
-        let Found::Seen(seen) = head::read(head)? else { return self.verify() };
+        // Read the head first: a supervisor that is writing syncs each record before it updates the head.
+        let HeadContent::Record(sealed) = head::read(head)? else { return self.verify() };
         let mut hash = None;
-        let mut verified = self.walk(|sound| {
-            if sound.seq == seen.seq {
-                hash = Some(line::hash(sound.bytes));
+        let mut verified = self.walk(|valid| {
+            if valid.seq == sealed.seq {
+                hash = Some(line::hash(valid.bytes));
             }
             Ok(ControlFlow::Continue(()))
         })?;
         let directory = || self.directory.clone();
-        if verified.records < seen.seq {
-            return Err(Error::Short { directory: directory(), records: verified.records, sealed: seen.seq });
+        if verified.records < sealed.seq {
+            return Err(Error::Short { directory: directory(), records: verified.records, sealed: sealed.seq });
         }
-        if seen.seq > 0 && hash != Some(seen.hash) {
-            return Err(Error::Other { directory: directory(), seq: seen.seq });
+        if sealed.seq > 0 && hash != Some(sealed.hash) {
+            return Err(Error::Other { directory: directory(), seq: sealed.seq });
         }
-        verified.sealed = Some(seen.seq);
+        verified.sealed = Some(sealed.seq);
         Ok(verified)
     }
 
-    /// Writes the lines of the records from number `from` on, as they are stored, and checks them on the way.
+    /// Writes the lines of the records from number `from` on, as they are stored, and checks them.
     ///
     /// # Errors
-    /// At the first damage, or when `out` cannot be written; then `path` of the error is `output`.
+    /// The first damage; or if `out` cannot be written, and then the error's `path` is `output`.
     pub fn export(&self, out: &mut dyn Write, from: u64) -> Result<Verified, Error> {
-        self.walk(|sound| {
-            if sound.seq >= from {
-                let written = out.write_all(sound.bytes).and_then(|()| out.write_all(b"\n"));
+        self.walk(|valid| {
+            if valid.seq >= from {
+                let written = out.write_all(valid.bytes).and_then(|()| out.write_all(b"\n"));
                 written.map_err(Error::io("write", "output"))?;
             }
             Ok(ControlFlow::Continue(()))
         })
     }
 
-    /// Hands each record from number `from` on to `take`, until it breaks.
+    /// Passes each record from number `from` on to `take`, until it returns break.
     ///
     /// # Errors
-    /// At the first damage, or where a record is not a `B`.
+    /// The first damage, or the first record that is not a `B`.
     pub fn records<B: DeserializeOwned>(
         &self,
         from: u64,
         mut take: impl FnMut(Record<B>) -> ControlFlow<()>,
     ) -> Result<Verified, Error> {
-        self.walk(|sound| {
-            if sound.seq < from {
+        self.walk(|valid| {
+            if valid.seq < from {
                 return Ok(ControlFlow::Continue(()));
             }
-            Ok(take(sound.record()?))
+            Ok(take(valid.record()?))
         })
     }
 
-    fn walk(&self, mut take: impl FnMut(&Sound<'_>) -> Result<ControlFlow<()>, Error>) -> Result<Verified, Error> {
+    fn walk(&self, mut take: impl FnMut(&ValidLine<'_>) -> Result<ControlFlow<()>, Error>) -> Result<Verified, Error> {
         let mut position = Position::start();
         let mut verified = Verified {
             runtime: String::new(),
@@ -145,15 +146,15 @@ impl Reader {
             let (mut walk, header) = Walk::begin(segment, index + 1 == self.segments.len(), position)?;
             (verified.runtime, verified.format) = (header.runtime, header.format);
             verified.segments += 1;
-            while let Some(sound) = walk.next()? {
+            while let Some(valid) = walk.next()? {
                 verified.records += 1;
-                verified.first_at.get_or_insert(sound.at);
-                verified.last_at = Some(sound.at);
-                if take(&sound)?.is_break() {
+                verified.first_at.get_or_insert(valid.at);
+                verified.last_at = Some(valid.at);
+                if take(&valid)?.is_break() {
                     return Ok(verified);
                 }
             }
-            verified.unfinished_bytes = walk.cut.as_ref().map_or(0, |Cut { bytes, .. }| *bytes);
+            verified.unfinished_bytes = walk.torn_line.as_ref().map_or(0, |TornLine { bytes, .. }| *bytes);
             position = walk.position;
             verified.head.clone_from(&position.prev);
         }

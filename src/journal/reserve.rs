@@ -1,44 +1,44 @@
-//! Space on disk that is ours before it is needed, so that a full disk cannot keep a rollback from being recorded.
+//! Disk space that is reserved in advance, so that a rollback can be recorded on a full disk.
 
 use std::fs::File;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// Whether the next records have their space.
+/// Whether space for the next records is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// At least half of the reserve is there.
+    /// At least half of the wanted space is reserved.
     Held {
-        /// Bytes that are ours beyond the end.
+        /// Number of reserved bytes behind the last record.
         bytes: u64,
     },
-    /// It could not be renewed: what is left is used up record by record.
+    /// The reservation could not be renewed: each record uses up a part of the rest.
     Shrinking {
-        /// Bytes that are ours beyond the end.
+        /// Number of reserved bytes behind the last record.
         bytes: u64,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
 }
 
-/// The reserve behind one file.
+/// The reserved space of one file.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// Bytes to hold.
+    /// Number of bytes to reserve.
     want: u64,
-    /// The first byte of the file that is not ours.
+    /// The offset in the file where the reserved space ends.
     end: u64,
     /// Why the last renewal failed.
     failure: Option<String>,
 }
 
 impl Space {
-    /// Nothing reserved yet; `want` is what to hold, in bytes.
+    /// No space is reserved yet; `want` is the number of bytes to reserve.
     pub(super) fn new(want: u64) -> Self {
         Self { want, end: 0, failure: None }
     }
 
-    /// Reserves behind `length` where less than half is left. Failing is no error: it is told by [`Space::status`].
+    /// Reserves space behind `length` if less than half is left. A failure is no error: [`Space::status`] reports it.
     pub(super) fn renew(&mut self, file: &File, length: u64) {
         if self.end.saturating_sub(length) >= self.want / 2 && self.failure.is_none() {
             return;
@@ -56,7 +56,7 @@ impl Space {
         }
     }
 
-    /// What is left behind `length`.
+    /// The reserved space behind `length`.
     pub(super) fn status(&self, length: u64) -> Reserve {
         let bytes = self.end.saturating_sub(length);
         match &self.failure {

@@ -1,4 +1,4 @@
-//! Snapshots: the state after a record, and where in the chain that record is.
+//! Snapshots: the state after a record, and the position of that record.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,36 +11,36 @@ use serde_json::Value;
 use super::error::Error;
 use super::line::{self, FORMAT_MAJOR, Hash};
 
-/// Snapshots that are kept: the newest, and one in case it is bad.
+/// Number of snapshots that are kept: the newest, and another one in case it is damaged.
 const KEPT: usize = 2;
-/// The largest snapshot that is read, in bytes.
+/// Maximum size of a snapshot that is read, in bytes.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 
-/// One snapshot as it is stored, in one line with a `sum` as in the journal.
+/// A stored snapshot. The file has one line of JSON, and a second line with its SHA-256.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Snapshot<S> {
     /// `major.minor`.
     pub(super) format: String,
     /// The runtime's name.
     pub(super) runtime: String,
-    /// The last record that the state has seen.
+    /// The number of the last record that the state includes.
     pub(super) seq: u64,
     /// The hash of that record's line.
     pub(super) hash: Hash,
-    /// The first record of the segment that holds it.
+    /// The number of the first record in the segment of that record.
     pub(super) segment: u64,
-    /// Where in that segment the next line begins.
+    /// The offset of the next line in that segment.
     pub(super) offset: u64,
     /// The state.
     pub(super) state: S,
 }
 
 impl Snapshot<Value> {
-    /// With a state that this program knows. Another version of rei may have stored another one.
-    fn understood<S: DeserializeOwned>(self) -> Result<Snapshot<S>, String> {
+    /// Parses the state. Another version of rei may have stored it in another form.
+    fn decode_state<S: DeserializeOwned>(self) -> Result<Snapshot<S>, String> {
         let Self { format, runtime, seq, hash, segment, offset, state } = self;
         let state = serde_json::from_value(state)
-            .map_err(|error| format!("has a state (format {format}) that this rei does not understand: {error}"))?;
+            .map_err(|error| format!("has a state (format {format}) that this rei cannot read: {error}"))?;
         Ok(Snapshot { format, runtime, seq, hash, segment, offset, state })
     }
 }
@@ -61,7 +61,7 @@ fn list(journal: &Path) -> Vec<(u64, PathBuf)> {
     snapshots
 }
 
-/// Writes a snapshot so that it is there whole or not at all, and removes old ones.
+/// Writes a snapshot atomically, and removes old ones.
 pub(super) fn write<S: Serialize>(journal: &Path, snapshot: &Snapshot<S>) -> Result<(), Error> {
     let directory = directory(journal);
     std::fs::create_dir_all(&directory).map_err(Error::io("make", &directory))?;
@@ -76,22 +76,22 @@ pub(super) fn write<S: Serialize>(journal: &Path, snapshot: &Snapshot<S>) -> Res
     std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
     sync(&directory)?;
     for (_, old) in list(journal).into_iter().skip(KEPT) {
-        // One too many does no harm, and the next snapshot tries again.
+        // If it fails, the next snapshot tries again.
         let _ = std::fs::remove_file(old);
     }
     Ok(())
 }
 
-/// The newest good snapshot, and a word on each that is passed over.
+/// The newest valid snapshot, and a message for each one that is skipped.
 pub(super) fn newest<S: DeserializeOwned>(journal: &Path, runtime: &str) -> (Option<Snapshot<S>>, Vec<String>) {
     let mut passed = Vec::new();
     for (seq, path) in list(journal) {
         match read(&path) {
-            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => match snapshot.understood() {
+            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => match snapshot.decode_state() {
                 Ok(snapshot) => return (Some(snapshot), passed),
                 Err(why) => passed.push(format!("{} {why}", path.display())),
             },
-            Ok(_) => passed.push(format!("{} is of another record or runtime", path.display())),
+            Ok(_) => passed.push(format!("{} belongs to another record or runtime", path.display())),
             Err(why) => passed.push(format!("{} {why}", path.display())),
         }
     }
@@ -102,18 +102,19 @@ fn read(path: &Path) -> Result<Snapshot<Value>, String> {
     let mut content = Vec::new();
     let file = File::open(path).and_then(|file| file.take(SNAPSHOT_BYTES_MAX).read_to_end(&mut content));
     file.map_err(|error| format!("cannot be read: {error}"))?;
-    // The sum is a line of 64 digits of its own.
+    // The last line is the SHA-256: 64 hex digits and a newline.
     let split = content.len().checked_sub(65).map(|at| content.split_at(at));
-    let sound = split.filter(|(body, sum)| sum.strip_suffix(b"\n") == Some(line::hash(body).as_bytes()));
-    let (body, _) = sound.ok_or("is damaged")?;
-    let snapshot: Snapshot<Value> = serde_json::from_slice(body).map_err(|error| format!("is no snapshot: {error}"))?;
+    let valid = split.filter(|(body, sum)| sum.strip_suffix(b"\n") == Some(line::hash(body).as_bytes()));
+    let (body, _) = valid.ok_or("is damaged")?;
+    let snapshot: Snapshot<Value> =
+        serde_json::from_slice(body).map_err(|error| format!("is not a snapshot: {error}"))?;
     match line::version(&snapshot.format) {
         Some((FORMAT_MAJOR, _)) => Ok(snapshot),
         _ => Err(format!("has the format {}", snapshot.format)),
     }
 }
 
-/// Makes the names in a directory last.
+/// Syncs a directory, so that new names in it survive a power failure.
 pub(super) fn sync(directory: &Path) -> Result<(), Error> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("sync", directory))
 }

@@ -28,7 +28,7 @@ fn open(directory: &Path) -> Open {
     Journal::open_with(directory, &meta(), SMALL)
 }
 
-/// A journal of `count` records.
+/// A journal with `count` records.
 fn filled(count: u64) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(directory.path()).unwrap();
@@ -46,18 +46,18 @@ fn numbers(opened: &Opened<Value>) -> Vec<u64> {
     opened.records.iter().map(|record| record.body["number"].as_u64().unwrap()).collect()
 }
 
-/// What another start reads: the numbers, whether a line was cut, or the error.
-fn reopened(directory: &Path) -> Result<(Vec<u64>, Option<Cut>), Error> {
-    open(directory).map(|(_, opened)| (numbers(&opened), opened.cut))
+/// The result of another start: the numbers, whether a line was removed, or the error.
+fn reopened(directory: &Path) -> Result<(Vec<u64>, Option<TornLine>), Error> {
+    open(directory).map(|(_, opened)| (numbers(&opened), opened.torn_line))
 }
 
 #[test]
-fn what_is_appended_is_read_back_across_segments() {
+fn appended_records_are_read_back_across_segments() {
     let directory = filled(20);
     assert!(segments(directory.path()).len() > 3, "{:?}", segments(directory.path()));
     let (mut journal, opened) = open(directory.path()).unwrap();
     assert_eq!(numbers(&opened), (1..=20).collect::<Vec<_>>());
-    assert_eq!((opened.snapshot, opened.cut, opened.warnings), (None, None, vec![]));
+    assert_eq!((opened.snapshot, opened.torn_line, opened.warnings), (None, None, vec![]));
     assert_eq!(opened.records[4].at, at(5));
     assert_eq!(journal.append(at(21), &body(21)).unwrap().seq, 21);
     let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
@@ -66,7 +66,7 @@ fn what_is_appended_is_read_back_across_segments() {
 }
 
 #[test]
-fn each_line_names_the_hash_of_the_one_before() {
+fn each_line_contains_the_hash_of_the_previous_one() {
     let directory = filled(20);
     let mut before = "0".repeat(64);
     for path in segments(directory.path()) {
@@ -79,18 +79,19 @@ fn each_line_names_the_hash_of_the_one_before() {
     assert_eq!(Reader::open(directory.path()).unwrap().verify().unwrap().head, before);
 }
 
-/// Puts a device under the descriptor of an open segment: it takes every write and refuses every sync.
+/// Replaces the descriptor of an open segment by a device that accepts every write and refuses every sync.
 fn lose_the_disk_of(segment: &Path) {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
     let mut fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     let fd = fds.find(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == segment)).unwrap();
     let fd = fd.file_name().to_str().unwrap().parse().unwrap();
-    // SAFETY: the descriptor stays the journal's, with another file under it.
+    // SAFETY: dup2 keeps the descriptor number open, so the journal still owns a valid descriptor; only its file
+    // changes.
     assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
 }
 
 #[test]
-fn after_a_failed_sync_nothing_is_written_any_more() {
+fn nothing_is_written_after_a_failed_sync() {
     let directory = filled(1);
     let (mut journal, _) = Journal::<Value>::open::<Value>(directory.path(), &meta()).unwrap();
     lose_the_disk_of(&segments(directory.path())[0]);
@@ -100,7 +101,7 @@ fn after_a_failed_sync_nothing_is_written_any_more() {
 }
 
 #[test]
-fn a_snapshot_bounds_what_is_read() {
+fn only_records_after_the_snapshot_are_read() {
     let directory = filled(10);
     let (mut journal, _) = open(directory.path()).unwrap();
     journal.snapshot(&json!({ "phase": "steady" })).unwrap();
@@ -112,7 +113,7 @@ fn a_snapshot_bounds_what_is_read() {
         journal.append(at(number), &body(number)).unwrap();
     }
     drop(journal);
-    // Nothing before the snapshot is read: it may even be damaged, and `verify` says so.
+    // Nothing before the snapshot is read. It may even be damaged, which `verify` reports.
     let oldest = &segments(directory.path())[0];
     let mut content = std::fs::read(oldest).unwrap();
     content[300] ^= 1;
@@ -122,7 +123,7 @@ fn a_snapshot_bounds_what_is_read() {
 }
 
 #[test]
-fn a_bad_snapshot_is_passed_over_and_told() {
+fn a_damaged_snapshot_is_skipped_and_reported() {
     let directory = filled(3);
     let (mut journal, _) = open(directory.path()).unwrap();
     journal.snapshot(&1).unwrap();
@@ -141,7 +142,7 @@ fn a_bad_snapshot_is_passed_over_and_told() {
 }
 
 #[test]
-fn old_snapshots_go() {
+fn old_snapshots_are_removed() {
     let directory = filled(0);
     let (mut journal, _) = open(directory.path()).unwrap();
     for number in 1..=5 {
@@ -152,7 +153,7 @@ fn old_snapshots_go() {
 }
 
 #[test]
-fn records_that_a_snapshot_has_seen_must_be_there() {
+fn records_that_a_snapshot_includes_must_exist() {
     let directory = filled(3);
     let (mut journal, _) = open(directory.path()).unwrap();
     journal.snapshot(&json!({})).unwrap();
@@ -168,7 +169,7 @@ fn records_that_a_snapshot_has_seen_must_be_there() {
 }
 
 #[test]
-fn one_supervisor_a_journal() {
+fn a_journal_has_only_one_writer() {
     let directory = filled(1);
     let (journal, _) = open(directory.path()).unwrap();
     let error = open(directory.path()).unwrap_err();
@@ -191,11 +192,11 @@ fn a_journal_of_another_runtime_or_a_newer_rei_is_refused() {
     let before = std::fs::read(&segments(other.path())[0]).unwrap();
     let error = reopened(other.path()).unwrap_err();
     assert!(matches!(&error, Error::Newer { found, .. } if found == "2.0"), "{error}");
-    assert_eq!(std::fs::read(&segments(other.path())[0]).unwrap(), before, "a refused journal was written");
+    assert_eq!(std::fs::read(&segments(other.path())[0]).unwrap(), before, "a refused journal was changed");
     assert!(Reader::open(other.path()).unwrap().verify().is_err());
 }
 
-/// A journal of one segment whose header names another format.
+/// A journal with one segment, whose header names another format.
 fn of_format(format: &str, bodies: &[Value]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let header = line::Header {
@@ -237,7 +238,7 @@ fn a_segment_has_one_format() {
 }
 
 #[test]
-fn a_record_of_a_later_rei_is_read_up_to_where_it_is_understood() {
+fn a_journal_of_a_later_rei_is_read_up_to_the_first_unknown_record() {
     let later = format!("{FORMAT_MAJOR}.{}", FORMAT_MINOR + 1);
     let directory = of_format(&later, &[json!(1), json!("two"), json!(3)]);
     let (mut journal, opened) = Journal::<u64>::open_with::<u64>(directory.path(), &meta(), SMALL).unwrap();
@@ -245,32 +246,32 @@ fn a_record_of_a_later_rei_is_read_up_to_where_it_is_understood() {
     let error = opened.later.unwrap();
     assert!(matches!(&error, Error::Later { place, found, .. } if place.seq == Some(2) && *found == later), "{error}");
     assert!(!error.is_damage() && error.hint().is_some());
-    // What follows is kept, and the chain goes on behind it.
+    // The records after it are kept, and the chain continues after them.
     assert_eq!(journal.append(at(4), &4).unwrap().seq, 4);
     drop(journal);
     assert_eq!(Reader::open(directory.path()).unwrap().verify().unwrap().records, 4);
 }
 
 #[test]
-fn a_snapshot_that_is_not_understood_is_passed_over() {
+fn a_snapshot_that_cannot_be_read_is_skipped() {
     let directory = filled(3);
     let (mut journal, _) = open(directory.path()).unwrap();
     journal.snapshot(&json!("another shape")).unwrap();
     drop(journal);
     let (_, opened) = Journal::<Value>::open_with::<u64>(directory.path(), &meta(), SMALL).unwrap();
     assert_eq!((opened.snapshot, opened.records.len()), (None, 3));
-    assert!(opened.warnings.iter().any(|warning| warning.contains("does not understand")), "{:?}", opened.warnings);
+    assert!(opened.warnings.iter().any(|warning| warning.contains("cannot read")), "{:?}", opened.warnings);
 }
 
 #[test]
-fn a_record_of_another_shape_is_named() {
+fn a_record_of_another_form_is_reported_with_its_position() {
     let directory = filled(2);
     let error = Journal::<u64>::open::<Value>(directory.path(), &meta()).unwrap_err();
     assert!(matches!(&error, Error::Body { place, .. } if place.seq == Some(1) && place.line == 2), "{error}");
 }
 
 #[test]
-fn what_is_no_record_is_not_written() {
+fn invalid_records_are_not_written() {
     let directory = filled(1);
     let (mut journal, _) = Journal::<Value>::open::<Value>(directory.path(), &meta()).unwrap();
     let error = journal.append(at(2), &json!("x".repeat(RECORD_BYTES_MAX))).unwrap_err();
@@ -301,7 +302,7 @@ fn a_reader_sees_a_journal_that_is_being_written() {
 }
 
 #[test]
-fn a_torn_last_line_is_cut_and_told() {
+fn a_torn_last_line_is_removed_and_reported() {
     let directory = filled(3);
     let last = segments(directory.path()).pop().unwrap();
     let whole = std::fs::read(&last).unwrap();
@@ -310,19 +311,19 @@ fn a_torn_last_line_is_cut_and_told() {
         std::fs::write(&last, [&whole, torn].concat()).unwrap();
         let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
         assert_eq!((verified.records, verified.unfinished_bytes), (3, torn.len() as u64));
-        let cut = Cut { path: last.clone(), offset: whole.len() as u64, bytes: torn.len() as u64 };
-        assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2, 3], Some(cut)));
+        let torn_line = TornLine { path: last.clone(), offset: whole.len() as u64, bytes: torn.len() as u64 };
+        assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2, 3], Some(torn_line)));
         assert_eq!(std::fs::read(&last).unwrap(), whole);
     }
     let garbage = [&whole, &b"what is this?\n"[..]].concat();
     std::fs::write(&last, &garbage).unwrap();
     let error = reopened(directory.path()).unwrap_err();
     assert!(matches!(&error, Error::Damaged { place, .. } if place.seq == Some(4)), "{error}");
-    assert_eq!(std::fs::read(&last).unwrap(), garbage, "a damaged journal was written");
+    assert_eq!(std::fs::read(&last).unwrap(), garbage, "a damaged journal was changed");
 }
 
 #[test]
-fn a_missing_or_foreign_segment_is_seen() {
+fn a_missing_or_foreign_segment_is_detected() {
     let directory = filled(20);
     let paths = segments(directory.path());
     let second = std::fs::read(&paths[1]).unwrap();
@@ -330,7 +331,7 @@ fn a_missing_or_foreign_segment_is_seen() {
     assert!(reopened(directory.path()).unwrap_err().is_damage());
     std::fs::write(&paths[1], &second).unwrap();
     assert!(reopened(directory.path()).is_ok());
-    // Records of another journal with right numbers and sums.
+    // Records of another journal, with valid numbers and sums.
     let other = filled(20);
     let foreign = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(foreign.path()).unwrap();
@@ -348,7 +349,7 @@ fn the_journal_of_format_1_0_is_read() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/1.0");
     let verified = Reader::open(&fixture).unwrap().verify().unwrap();
     insta::assert_json_snapshot!(verified);
-    // And written on.
+    // And it can be continued.
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("snapshots")).unwrap();
     for name in ["000000000001.jsonl", "000000000004.jsonl", "snapshots/000000000003.json"] {
@@ -363,7 +364,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_flipped_byte_is_seen(pick in 0.0..1.0, flip in 1_u8..) {
+    fn a_flipped_byte_is_detected(pick in 0.0..1.0, flip in 1_u8..) {
         let directory = filled(8);
         let paths = segments(directory.path());
         let sizes: Vec<usize> = paths.iter().map(|path| std::fs::read(path).unwrap().len()).collect();
@@ -381,7 +382,7 @@ proptest! {
     }
 
     #[test]
-    fn a_truncation_is_a_cut_tail_or_an_error(pick in 0.0..1.0, which in any::<prop::sample::Index>()) {
+    fn a_truncation_is_a_removed_last_line_or_an_error(pick in 0.0..1.0, which in any::<prop::sample::Index>()) {
         let directory = filled(8);
         let paths = segments(directory.path());
         let path = which.get(&paths);
@@ -391,12 +392,12 @@ proptest! {
         std::fs::write(path, &content[..keep]).unwrap();
         match reopened(directory.path()) {
             Err(error) => prop_assert!(error.is_damage(), "{error}"),
-            Ok((numbers, cut)) => {
+            Ok((numbers, torn_line)) => {
                 prop_assert_eq!(path, paths.last().unwrap());
-                prop_assert!(cut.is_some() || content[..keep].ends_with(b"\n"));
+                prop_assert!(torn_line.is_some() || content[..keep].ends_with(b"\n"));
                 let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
                 prop_assert_eq!(&numbers, &expected);
-                // What is left is a journal again.
+                // The rest is a valid journal again.
                 prop_assert_eq!(reopened(directory.path()).unwrap(), (expected, None));
             }
         }
@@ -414,30 +415,30 @@ proptest! {
     }
 }
 
-/// A journal of `count` records whose head is sealed, in a directory with room beside it; and the head's path.
+/// A journal with `count` records and a sealed head, in a directory with space beside it; and the head's path.
 fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let state = tempfile::tempdir().unwrap();
     let directory = state.path().join("journal");
     let head = head_beside(&directory);
     let (mut journal, _) = open(&directory).unwrap();
-    assert_eq!(journal.keep_head(&head).unwrap(), Standing::NoHead);
+    assert_eq!(journal.attach_head(&head).unwrap(), Standing::NoHead);
     for number in 1..=count {
         journal.append(at(number), &body(number)).unwrap();
     }
     (state, directory, head)
 }
 
-/// What the next start finds.
+/// The result of the next start.
 fn standing(directory: &Path, head: &Path) -> Standing {
     let (mut journal, _) = open(directory).unwrap();
-    journal.keep_head(head).unwrap()
+    journal.attach_head(head).unwrap()
 }
 
 fn verified(directory: &Path, head: &Path) -> Result<Verified, Error> {
     Reader::open(directory).unwrap().verify_against(head)
 }
 
-/// Takes the last `count` records off, at the end of a line.
+/// Removes the last `count` records, at the end of a line.
 fn cut_records(directory: &Path, count: usize) {
     for _ in 0..count {
         let path = segments(directory).pop().unwrap();
@@ -462,10 +463,10 @@ fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
         "{error}"
     );
     assert!(error.hint().unwrap().contains("rei journal accept"));
-    // Looked at again it is the same: only a record, or who takes it for whole, moves the head.
+    // A second comparison gives the same result: only a record, or an operator's decision, moves the head.
     assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     journal.append(at(20), &body(99)).unwrap();
     drop(journal);
     assert_eq!(standing(&directory, &head), Standing::Whole);
@@ -474,19 +475,19 @@ fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
 }
 
 #[test]
-fn a_head_behind_the_journal_is_normal_and_one_of_another_course_is_not() {
+fn a_head_older_than_the_journal_is_normal_and_a_different_record_is_not() {
     let (_state, directory, head) = sealed(5);
     let old = std::fs::read(&head).unwrap();
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     (6..=20).for_each(|number| drop(journal.append(at(number), &body(number)).unwrap()));
     journal.snapshot(&json!({})).unwrap();
     drop(journal);
-    // As after a power cut: the journal is on disk, the head of then is.
+    // As after a power failure: the journal is on disk, but the head is older.
     std::fs::write(&head, &old).unwrap();
     assert_eq!(standing(&directory, &head), Standing::Whole);
     assert_eq!(verified(&directory, &head).unwrap().sealed, Some(5));
-    // A backup of before record 5 went on in another way.
+    // A backup from before record 5, which was continued in another way.
     std::fs::remove_dir_all(&directory).unwrap();
     let (mut journal, _) = open(&directory).unwrap();
     (1..=9).for_each(|number| drop(journal.append(at(number), &body(number + 100)).unwrap()));
@@ -496,10 +497,10 @@ fn a_head_behind_the_journal_is_normal_and_one_of_another_course_is_not() {
 }
 
 #[test]
-fn a_torn_head_is_the_one_before_and_a_damaged_one_is_told() {
+fn with_a_torn_copy_the_previous_head_is_used_and_a_damaged_head_is_reported() {
     let (_state, directory, head) = sealed(7);
     let whole = std::fs::read(&head).unwrap();
-    // Records 7 and 6 are in the two copies; whichever is torn, the other is sound.
+    // Records 7 and 6 are in the two copies; if one of them is torn, the other one is valid.
     for copy in [0, 4096] {
         let mut torn = whole.clone();
         torn[copy + 40] ^= 1;
@@ -512,7 +513,7 @@ fn a_torn_head_is_the_one_before_and_a_damaged_one_is_told() {
     std::fs::write(&head, "").unwrap();
     assert_eq!(standing(&directory, &head), Standing::NoHead);
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     journal.seal();
     assert_eq!(journal.head_failure(), None);
     assert!(journal.head_to_sync().is_some() && journal.head_to_sync().is_none(), "synced once");
@@ -521,12 +522,12 @@ fn a_torn_head_is_the_one_before_and_a_damaged_one_is_told() {
 }
 
 #[test]
-fn a_head_is_sealed_whatever_segment_the_last_record_is_in() {
+fn the_head_names_the_last_record_in_any_segment() {
     for count in 0..12 {
         let (_state, directory, head) = sealed(count);
         assert_eq!(standing(&directory, &head), if count == 0 { Standing::NoHead } else { Standing::Whole }, "{count}");
         let (mut journal, _) = open(&directory).unwrap();
-        journal.keep_head(&head).unwrap();
+        journal.attach_head(&head).unwrap();
         journal.seal();
         drop(journal);
         assert_eq!(standing(&directory, &head), Standing::Whole, "{count}");

@@ -1,4 +1,4 @@
-//! The one writer of a journal.
+//! The writer of a journal. There is only one at a time.
 
 use std::fs::{File, OpenOptions};
 use std::marker::PhantomData;
@@ -10,52 +10,52 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::Error;
-use super::head::{Found, Head, Standing};
+use super::head::{Head, HeadContent, Standing};
 use super::line::{self, FORMAT_MAJOR, FORMAT_MINOR, Header, Record};
 use super::lock::Lock;
 use super::reserve::{Reserve, Space};
-use super::segment::{self, Cut, Position, Segment, Sound, Walk};
+use super::segment::{self, Position, Segment, TornLine, ValidLine, Walk};
 use super::snapshot::{self, Snapshot};
 use crate::time::Timestamp;
 
-/// Whose journal it is.
+/// The owner of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// The runtime's name.
     pub runtime: String,
-    /// Now: the time of the header, should a segment be begun.
+    /// The current time, for the header of a new segment.
     pub created: Timestamp,
 }
 
-/// Sizes of a journal's files.
+/// Size limits of a journal's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A segment that has grown to this many bytes is followed by a new one.
+    /// When a segment reaches this size in bytes, a new one is created.
     pub segment_bytes: u64,
-    /// Space that is held behind the last record, in bytes.
+    /// Disk space that is reserved behind the last record, in bytes.
     pub reserve_bytes: u64,
 }
 
 impl Default for Limits {
-    /// Segments of 16 MiB, some ten thousand evolutions. A reserve of 2 MiB: two of the largest records, or hundreds of
-    /// usual ones, after the disk has become full.
+    /// Segments of 16 MiB have space for some ten thousand evolutions. A reserve of 2 MiB has space for two of the
+    /// largest records, or hundreds of usual ones, on a full disk.
     fn default() -> Self {
         Self { segment_bytes: 16 << 20, reserve_bytes: 2 << 20 }
     }
 }
 
-/// What a journal held when it was opened.
+/// The content of a journal when it was opened.
 #[derive(Debug)]
 pub struct Opened<B, S = Value> {
-    /// The newest good snapshot: the last record that it has seen, and the state.
+    /// The newest valid snapshot: the number of the last record that it includes, and the state.
     pub snapshot: Option<(u64, S)>,
-    /// The records behind it, oldest first, up to the first that is not understood.
+    /// The records after it, oldest first, up to the first that this rei cannot read.
     pub records: Vec<Record<B>>,
-    /// Why a record is not understood although nothing is damaged: a later rei has written it.
+    /// The error of that record, which is not damaged but was written by a later rei.
     pub later: Option<Error>,
-    /// A last line that a crash had cut short, and that was taken off.
-    pub cut: Option<Cut>,
-    /// What was passed over, for a person: bad snapshots.
+    /// An incomplete last line after a crash, which was removed.
+    pub torn_line: Option<TornLine>,
+    /// Messages about skipped snapshots.
     pub warnings: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Journal<B> {
     space: Space,
     poisoned: bool,
     rotation_failure: Option<String>,
-    /// Whether the open segment has records of another format, so that the next record begins a new one.
+    /// True if the open segment has records of another format, so that the next record starts a new segment.
     other_format: bool,
     head: Option<Head>,
     _lock: Lock,
@@ -82,19 +82,19 @@ pub struct Journal<B> {
 }
 
 impl<B: Serialize + DeserializeOwned> Journal<B> {
-    /// Opens the journal in `directory`, or begins one, and reads what follows the newest snapshot.
+    /// Opens the journal in `directory`, or creates one, and reads the records after the newest snapshot.
     ///
     /// # Errors
-    /// When another process writes it, when it is damaged (which is never guessed around), when it is of a newer rei or
-    /// of another runtime, or when the system refuses.
+    /// If another process writes it, if it is damaged, if it is from a newer rei or belongs to another runtime, or if a
+    /// system call fails.
     pub fn open<S: DeserializeOwned>(directory: &Path, meta: &Meta) -> Result<(Self, Opened<B, S>), Error> {
         Self::open_with(directory, meta, Limits::default())
     }
 
-    /// [`Journal::open`] with other sizes.
+    /// Like [`Journal::open`], with other size limits.
     ///
     /// # Errors
-    /// As [`Journal::open`].
+    /// As for [`Journal::open`].
     pub fn open_with<S: DeserializeOwned>(
         directory: &Path,
         meta: &Meta,
@@ -105,7 +105,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         let segments = segment::list(directory)?;
         let (snapshot, warnings) = snapshot::newest::<S>(directory, &meta.runtime);
         let mut read = Read::new();
-        let (end, cut) = match segments.last() {
+        let (end, torn_line) = match segments.last() {
             None if snapshot.is_some() => {
                 let what = "there is a snapshot, but no record".to_owned();
                 return Err(Error::Incomplete { directory: directory.to_owned(), what });
@@ -118,9 +118,9 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         };
         let open = OpenOptions::new().write(true).open(&end.path);
         let file = open.map_err(Error::io("open", &end.path))?;
-        if cut.is_some() {
+        if torn_line.is_some() {
             let done = file.set_len(end.length).and_then(|()| file.sync_data());
-            done.map_err(Error::io("cut the last line of", &end.path))?;
+            done.map_err(Error::io("remove the incomplete last line of", &end.path))?;
         }
         let mut space = Space::new(limits.reserve_bytes);
         space.renew(&file, end.length);
@@ -143,14 +143,15 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         };
         let snapshot = snapshot.map(|snapshot| (snapshot.seq, snapshot.state));
         let Read { records, later } = read;
-        Ok((journal, Opened { snapshot, records, later, cut, warnings }))
+        Ok((journal, Opened { snapshot, records, later, torn_line, warnings }))
     }
 
-    /// Adds a record; when this returns, it is on disk. Blocks for about 0.2 ms.
+    /// Appends a record. When this returns, the record is on disk. Blocks for about 0.2 ms.
     ///
     /// # Errors
-    /// When the record is too large (nothing is written), or when it cannot be brought to disk. After a failed write
-    /// the journal still ends with the record before; after a failed sync nobody knows, and every later call fails.
+    /// If the record is too large (then nothing is written), or if it cannot be written to disk. After a failed write
+    /// the journal still ends with the previous record. After a failed sync the state of the disk is unknown, so every
+    /// later call fails.
     pub fn append<'b>(&mut self, at: Timestamp, body: &'b B) -> Result<Record<&'b B>, Error> {
         if self.poisoned {
             return Err(Error::Poisoned { directory: self.directory.clone() });
@@ -160,7 +161,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         }
         let record = Record { seq: self.position.seq, at, prev: self.position.prev.clone(), body };
         let line = line::seal(&record)?;
-        // Written at our own offset: what a failed write leaves behind is written over by the next one.
+        // Written at our own offset, so that the next write overwrites the rest of a failed one.
         self.file.write_all_at(&line, self.length).map_err(Error::io("write", &self.path))?;
         if let Err(error) = self.file.sync_data() {
             self.poisoned = true;
@@ -174,57 +175,57 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         Ok(record)
     }
 
-    /// Holds the journal against its sealed head at `path`, and keeps that head from now on: with each record, or with
+    /// Compares the journal with its sealed head at `path`, and updates that head from now on: with each record, or by
     /// [`Journal::seal`]. Until then the old head stays.
     ///
     /// # Errors
-    /// When the head cannot be made or read, or the journal's line of that record cannot.
-    pub fn keep_head(&mut self, path: &Path) -> Result<Standing, Error> {
+    /// If the head cannot be created or read, or if the journal's line of that record cannot be read.
+    pub fn attach_head(&mut self, path: &Path) -> Result<Standing, Error> {
         let (head, found) = Head::open(path)?;
         self.head = Some(head);
-        let seen = match found {
-            Found::Nothing => return Ok(Standing::NoHead),
-            Found::Damaged => return Ok(Standing::DamagedHead),
-            Found::Seen(seen) => seen,
+        let sealed = match found {
+            HeadContent::Nothing => return Ok(Standing::NoHead),
+            HeadContent::Damaged => return Ok(Standing::DamagedHead),
+            HeadContent::Record(sealed) => sealed,
         };
         let last = self.last_seq();
-        if seen.seq > last {
-            return Ok(Standing::Short { records: last, sealed: seen.seq });
+        if sealed.seq > last {
+            return Ok(Standing::Short { records: last, sealed: sealed.seq });
         }
-        let same = match seen.seq {
+        let same = match sealed.seq {
             0 => true,
-            // Behind a header, the last line is not that of the last record.
-            seq if seq == last && seq >= self.segment => seen.hash == self.position.prev,
-            seq => segment::hash_of(&self.directory, seq)? == Some(seen.hash),
+            // After a header, `prev` is the hash of the header and not of the last record.
+            seq if seq == last && seq >= self.segment => sealed.hash == self.position.prev,
+            seq => segment::hash_of(&self.directory, seq)? == Some(sealed.hash),
         };
-        Ok(if same { Standing::Whole } else { Standing::Other { seq: seen.seq } })
+        Ok(if same { Standing::Whole } else { Standing::Other { seq: sealed.seq } })
     }
 
-    /// Writes the sealed head, where one is kept: the journal is taken for whole as it is.
+    /// Writes the sealed head, if there is one: from now on the journal counts as complete as it is.
     pub fn seal(&mut self) {
         let (seq, segment) = (self.last_seq(), self.segment);
         if let Some(head) = &mut self.head
-            // Behind a header, the head of the record before it is the one to keep.
+            // After a header, the head already names the last record, so it stays.
             && (seq >= segment || seq == 0)
         {
             head.write(seq, &self.position.prev);
         }
     }
 
-    /// Why the sealed head is behind the journal; it is written again with the next record.
+    /// Why the sealed head is older than the journal. It is written again with the next record.
     pub fn head_failure(&self) -> Option<&str> {
         self.head.as_ref().and_then(Head::failure)
     }
 
-    /// The file of the sealed head, where it has something to sync: for a thread beside the work.
+    /// The file of the sealed head, if it must be synced; sync it in a background thread.
     pub fn head_to_sync(&mut self) -> Option<File> {
         self.head.as_mut().and_then(Head::take_unsynced)
     }
 
-    /// Stores the state after the last record, so that the next start reads only what follows. Blocks.
+    /// Stores the state after the last record, so that the next start reads only the records after it. Blocks.
     ///
     /// # Errors
-    /// When it cannot be stored; the journal itself is as good as before.
+    /// If it cannot be stored; the journal itself is unaffected.
     pub fn snapshot(&mut self, state: &impl Serialize) -> Result<(), Error> {
         let snapshot = Snapshot {
             format: line::format(),
@@ -238,23 +239,23 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         snapshot::write(&self.directory, &snapshot)
     }
 
-    /// The number of the last record; 0 when there is none.
+    /// The number of the last record; 0 if there is none.
     pub fn last_seq(&self) -> u64 {
         self.position.seq - 1
     }
 
-    /// Whether the next records have their space on disk. What could not be reserved before is tried again.
+    /// Whether disk space for the next records is reserved. A failed reservation is tried again.
     pub fn reserve(&mut self) -> Reserve {
         self.space.renew(&self.file, self.length);
         self.space.status(self.length)
     }
 
-    /// Why the segment in use, though full, is not followed by a new one; it grows meanwhile.
+    /// Why there is no new segment although the current one is full; the current one continues to grow.
     pub fn rotation_failure(&self) -> Option<&str> {
         self.rotation_failure.as_deref()
     }
 
-    /// Begins the next segment. On a full disk the open one, with its reserve, goes on.
+    /// Starts the next segment. On a full disk the current one, with its reserve, is used further.
     fn rotate(&mut self, at: Timestamp) {
         let meta = Meta { runtime: self.runtime.clone(), created: at };
         let next = begin(&self.directory, &meta, &self.position).and_then(|end| {
@@ -263,7 +264,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         });
         match next {
             Ok((end, file)) => {
-                // Gives the old segment's reserve back; where that fails, it is only space.
+                // Releases the reserved space of the old segment. A failure only wastes space.
                 let _ = self.file.set_len(self.length);
                 (self.path, self.segment, self.length, self.position) =
                     (end.path, end.segment, end.length, end.position);
@@ -278,13 +279,13 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     }
 }
 
-/// Where the next record goes.
+/// The place of the next record.
 struct End {
     path: PathBuf,
     segment: u64,
     length: u64,
     position: Position,
-    /// Whether the segment has records of another format than ours.
+    /// True if the segment has records of another format.
     other_format: bool,
 }
 
@@ -299,12 +300,12 @@ impl<B: DeserializeOwned> Read<B> {
         Self { records: Vec::new(), later: None }
     }
 
-    /// Takes the next line. Behind a record that is not understood, none is of use.
-    fn take(&mut self, sound: &Sound<'_>) -> Result<(), Error> {
+    /// Takes the next line. Records after one that cannot be read are useless.
+    fn take(&mut self, valid: &ValidLine<'_>) -> Result<(), Error> {
         if self.later.is_some() {
             return Ok(());
         }
-        match sound.record() {
+        match valid.record() {
             Ok(record) => self.records.push(record),
             Err(error @ Error::Later { .. }) => self.later = Some(error),
             Err(error) => return Err(error),
@@ -313,7 +314,7 @@ impl<B: DeserializeOwned> Read<B> {
     }
 }
 
-/// Makes the directory with those above it, and their names last: else a power cut takes the journal with them.
+/// Creates the directory with its parents, and syncs their names; otherwise a power failure could remove the journal.
 fn make(directory: &Path) -> Result<(), Error> {
     let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
     std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
@@ -324,7 +325,7 @@ fn make(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a new segment that follows `position`; it is there whole or not at all.
+/// Creates a new segment that continues at `position`, atomically.
 fn begin(directory: &Path, meta: &Meta, position: &Position) -> Result<End, Error> {
     let header = Header {
         journal: line::MAGIC.to_owned(),
@@ -345,7 +346,7 @@ fn begin(directory: &Path, meta: &Meta, position: &Position) -> Result<End, Erro
     Ok(End { path, segment: header.first, length: line.len() as u64, position, other_format: false })
 }
 
-/// Reads a journal that is there when it is opened for writing.
+/// Reads an existing journal when it is opened for writing.
 struct Start<'s> {
     directory: &'s Path,
     meta: &'s Meta,
@@ -357,14 +358,14 @@ impl Start<'_> {
         &self,
         snapshot: Option<&Snapshot<S>>,
         read: &mut Read<B>,
-    ) -> Result<(End, Option<Cut>), Error> {
+    ) -> Result<(End, Option<TornLine>), Error> {
         let (mut index, mut walk) = match snapshot {
             None => (0, self.begin(0, Position::start())?),
             Some(snapshot) => self.resume(snapshot)?,
         };
         loop {
-            while let Some(sound) = walk.next()? {
-                read.take(&sound)?;
+            while let Some(valid) = walk.next()? {
+                read.take(&valid)?;
             }
             index += 1;
             if index == self.segments.len() {
@@ -373,16 +374,16 @@ impl Start<'_> {
             walk = self.begin(index, walk.position)?;
         }
         let Segment { first, path } = &self.segments[index - 1];
-        // A segment without a record keeps its name, so it cannot be followed by another.
+        // An empty segment keeps its name, so a new one cannot follow it.
         let other_format = walk.format != (FORMAT_MAJOR, FORMAT_MINOR) && walk.position.seq > *first;
         let (path, segment, length) = (path.clone(), *first, walk.offset());
         let end = End { path, segment, length, position: walk.position, other_format };
-        Ok((end, walk.cut))
+        Ok((end, walk.torn_line))
     }
 
     fn begin(&self, index: usize, position: Position) -> Result<Walk, Error> {
         let (walk, header) = Walk::begin(&self.segments[index], self.is_last(index), position)?;
-        self.is_ours(header)?;
+        self.check_meta(header)?;
         Ok(walk)
     }
 
@@ -390,7 +391,7 @@ impl Start<'_> {
         index + 1 == self.segments.len()
     }
 
-    fn is_ours(&self, header: Header) -> Result<(), Error> {
+    fn check_meta(&self, header: Header) -> Result<(), Error> {
         if header.runtime != self.meta.runtime {
             let (found, wanted) = (header.runtime, self.meta.runtime.clone());
             return Err(Error::Foreign { directory: self.directory.to_owned(), found, wanted });
@@ -398,7 +399,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// The walk from behind the record that the snapshot has seen last.
+    /// The walk that starts after the last record in the snapshot.
     fn resume<S>(&self, snapshot: &Snapshot<S>) -> Result<(usize, Walk), Error> {
         let incomplete = |what: String| Error::Incomplete { directory: self.directory.to_owned(), what };
         let index = self.segments.iter().position(|segment| segment.first == snapshot.segment);
@@ -408,12 +409,12 @@ impl Start<'_> {
         let length = std::fs::metadata(&segment.path).map_err(Error::io("read", &segment.path))?.len();
         if length < snapshot.offset {
             let what =
-                format!("{} ends before record {}, which a snapshot has seen", segment.path.display(), snapshot.seq);
+                format!("{} ends before record {}, which a snapshot includes", segment.path.display(), snapshot.seq);
             return Err(incomplete(what));
         }
         let position = Position { seq: snapshot.seq + 1, prev: snapshot.hash.clone() };
         let (walk, header) = Walk::resume(segment, self.is_last(index), position, snapshot.offset)?;
-        self.is_ours(header)?;
+        self.check_meta(header)?;
         Ok((index, walk))
     }
 }

@@ -1,64 +1,64 @@
-//! What Nix's words mean: the telling part of a message, the problem behind it, and the operator's next step.
+//! Interprets Nix's messages: the main part of a message, the problem, and a hint for the operator.
 
 use std::path::PathBuf;
 
 use super::version::{LEAST_VERSION, Version};
 use crate::command;
 
-/// What the calls of this room give.
+/// The result of this module's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What is kept of a message in full, in bytes: a trace of Nix can be megabytes.
+/// Maximum size of a full message, in bytes. A trace of Nix can have megabytes.
 const FULL_BYTES_MAX: usize = 64 << 10;
 
-/// What is kept of the telling part, in bytes: a few lines for a person.
-const TELLING_BYTES_MAX: usize = 2 << 10;
+/// Maximum size of the main part of a message, in bytes: a few lines.
+const MAIN_PART_BYTES_MAX: usize = 2 << 10;
 
-/// Why Nix could not be asked or did not answer.
+/// Why a call of Nix failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A Nix program is not installed.
+    /// A program of Nix is not installed.
     #[error("no program {program} in PATH")]
     Missing {
-        /// Its name.
+        /// The name of the program.
         program: &'static str,
-        /// What the search said.
+        /// The error of the search.
         #[source]
         source: which::Error,
     },
     /// The installed Nix is too old.
-    #[error("Nix {found} is older than {LEAST_VERSION}, the oldest that rei works with")]
+    #[error("Nix {found} is older than {LEAST_VERSION}, the oldest version that rei supports")]
     Old {
-        /// What is installed.
+        /// The installed version.
         found: Version,
     },
-    /// A program printed something else than it should.
-    #[error("cannot understand what Nix printed on {what}: {output}")]
+    /// A program printed unexpected output.
+    #[error("unexpected output of Nix for {what}: {output}")]
     Unreadable {
-        /// What was asked.
+        /// The purpose of the call.
         what: String,
-        /// The beginning of what it printed.
+        /// The beginning of the output.
         output: String,
     },
     /// A program could not be run to its end.
     #[error("{what}: Nix did not answer")]
     Run {
-        /// What was asked.
+        /// The purpose of the call.
         what: String,
-        /// Why.
+        /// The error of the call.
         #[source]
         source: command::Error,
     },
-    /// Nix says no.
+    /// Nix returned an error.
     #[error("{what}: {message}")]
     Failed {
-        /// What was asked.
+        /// The purpose of the call.
         what: String,
-        /// What is behind it.
+        /// The problem.
         problem: Problem,
-        /// The telling part of what Nix said.
+        /// The main part of Nix's message.
         message: String,
-        /// All that Nix said, at most 64 KiB.
+        /// The full message of Nix, at most 64 KiB.
         full: String,
     },
     /// The flake has no such package.
@@ -66,42 +66,42 @@ pub enum Error {
     NoPackage {
         /// The flake.
         flake: String,
-        /// What was asked for.
+        /// The package that was requested.
         package: String,
         /// The machine's system.
         system: String,
-        /// What there is.
+        /// The existing packages.
         available: Vec<String>,
     },
-    /// An attribute is something else than a derivation.
+    /// An attribute is not a derivation.
     #[error("{attribute} of {flake} is not a derivation but a {found}")]
     NotADerivation {
         /// The flake.
         flake: String,
         /// The attribute.
         attribute: String,
-        /// Its type in Nix's words.
+        /// The name of its type in Nix.
         found: String,
     },
-    /// A flake has more checks than are evaluated one by one.
+    /// The flake has more checks than can be evaluated one by one.
     #[error("{flake} has {count} checks, of which some do not evaluate; at most {max} are tried one by one")]
     TooManyChecks {
         /// The flake.
         flake: String,
-        /// How many it has.
+        /// The number of its checks.
         count: usize,
-        /// How many are tried.
+        /// The maximum.
         max: usize,
     },
-    /// A flake reference cannot be made of this.
-    #[error("{given:?} is no {wanted}")]
+    /// A flake reference cannot be made from this value.
+    #[error("{given:?} is not a valid {wanted}")]
     BadReference {
-        /// What was given.
+        /// The value.
         given: String,
-        /// What it should be.
+        /// The expected kind of value.
         wanted: &'static str,
     },
-    /// A path is not one of the store.
+    /// A path is not in the store.
     #[error("{} is not in the store {}", path.display(), store.display())]
     NotInStore {
         /// The path.
@@ -109,15 +109,15 @@ pub enum Error {
         /// The store.
         store: PathBuf,
     },
-    /// The store's files are not where its paths say. Without a store and a daemon, Nix gives a plain user a private one
-    /// below the home, whose programs do not run.
+    /// The directory of the store does not exist. Without a store and a daemon, Nix uses a private store below the home
+    /// of a plain user; programs from it do not run.
     #[error("there is no Nix store in {}", store.display())]
     NoStore {
-        /// Where it should be.
+        /// The expected directory.
         store: PathBuf,
     },
-    /// What the store has of a path is not what was put there, and cannot be put right.
-    #[error("{} is damaged: it is not what was once put in the store", path.display())]
+    /// A path in the store has not the contents that were added, and it cannot be repaired.
+    #[error("{} is damaged: its contents differ from what was added to the store", path.display())]
     Damaged {
         /// The path.
         path: PathBuf,
@@ -125,11 +125,11 @@ pub enum Error {
     /// A file of rei's own could not be read or written.
     #[error("cannot {act} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The operation that failed.
         act: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -141,75 +141,77 @@ pub enum Error {
         /// The number.
         number: u64,
     },
-    /// The generation's store path is gone.
-    #[error("generation {number} of profile {} points to {}, which is gone", profile.display(), path.display())]
+    /// The store path of the generation does not exist any more.
+    #[error("generation {number} of profile {} points to {}, which does not exist any more", profile.display(), path.display())]
     DeadGeneration {
         /// The profile.
         profile: PathBuf,
         /// The number.
         number: u64,
-        /// Where it points.
+        /// Its store path.
         path: PathBuf,
     },
-    /// Another program holds the profile's lock.
+    /// Another program has locked the profile.
     #[error("profile {} is locked by another program", profile.display())]
     ProfileBusy {
         /// The profile.
         profile: PathBuf,
     },
-    /// A name is not fit for a file.
-    #[error("{name:?} cannot name a {what}: letters, digits, '.', '_', '-', not first a '.'")]
+    /// A name is not a valid file name.
+    #[error(
+        "{name:?} is not a valid name of a {what}: use letters, digits, '.', '_', '-', and no '.' or '-' at the beginning"
+    )]
     BadName {
         /// The name.
         name: String,
-        /// What it should name.
+        /// The thing that it should name.
         what: &'static str,
     },
 }
 
-/// What is behind a refusal of Nix, as far as its words tell.
+/// The cause of an error of Nix, as far as its message shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The daemon cannot be reached, or went away.
+    /// The daemon cannot be reached, or has disconnected.
     Daemon,
-    /// This user may not use the store.
+    /// This user has no permission to use the store.
     Permission,
-    /// The repository of an input is not there or is none.
+    /// The repository of an input does not exist, or is not a repository.
     NotARepository,
-    /// The repository of an input belongs to somebody else.
+    /// The repository of an input belongs to another user.
     Owner,
-    /// The repository of an input has no such commit.
+    /// The repository of an input does not have the commit.
     NoRevision,
     /// The commit has no flake.nix.
     NoFlake,
     /// An input is not in flake.lock.
     Unlocked,
-    /// The evaluation wants to build.
+    /// The evaluation needs a build (import from derivation).
     ImportFromDerivation,
-    /// The evaluation recurses without end.
+    /// The evaluation recurses endlessly.
     Recursion,
-    /// The evaluation wants something from outside its commit.
+    /// The evaluation needs something outside its commit.
     Impure,
-    /// Nothing can be written.
+    /// The disk is full.
     DiskFull,
-    /// A download differs from what was announced.
+    /// A download has another hash than expected.
     HashMismatch,
-    /// Something cannot be downloaded.
+    /// A download failed.
     Network,
-    /// A path is not, or no longer, in the store.
+    /// A path is not in the store, or not any more.
     Gone,
-    /// The kernel gives no sandbox.
+    /// The kernel does not support the sandbox.
     NoNamespaces,
-    /// Anything else: the flake's own error.
+    /// Another error, of the flake itself.
     Other,
 }
 
-/// What a user needs who does not own the store.
+/// The hint for a user that does not own the store.
 const USE_THE_DAEMON: &str = "use Nix through its daemon: apt-get install nix-setup-systemd (or the installer of \
                               nixos.org), then usermod --append --groups nix-users USER";
 
 impl Problem {
-    /// Finds the problem in what Nix printed. The words of Nix 2.8 to 2.34.
+    /// Finds the problem in a message of Nix 2.8 to 2.34.
     pub fn find(text: &str) -> Self {
         const WORDS: &[(&str, Problem)] = &[
             ("cannot connect to socket", Problem::Daemon),
@@ -247,36 +249,42 @@ impl Problem {
             ("' is not valid", Problem::Gone),
             ("Permission denied", Problem::Permission),
         ];
-        // The last error counts: what stands before it are warnings and the way to it.
+        // The last error decides; before it are warnings and the trace.
         let from = text.rfind("error:").unwrap_or(0);
         let found =
             |text: &str| WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, problem)| problem.clone());
         found(&text[from..]).or_else(|| found(text)).unwrap_or(Self::Other)
     }
 
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Daemon => "start the Nix daemon: systemctl start nix-daemon.socket",
             Self::Permission => USE_THE_DAEMON,
-            Self::NotARepository => "an input of the flake names a git repository that is not there: see flake.lock",
-            Self::Owner => "a repository that the flake names must belong to the user that runs rei: chown --recursive",
-            Self::NoRevision => "an input's repository has lost the commit: nix flake update, and commit flake.lock",
+            Self::NotARepository => "an input of the flake names a git repository that does not exist: see flake.lock",
+            Self::Owner => {
+                "the repositories of the flake's inputs must belong to the user that runs rei: chown --recursive"
+            }
+            Self::NoRevision => {
+                "the repository of an input does not have the commit any more: run nix flake update, and commit flake.lock"
+            }
             Self::NoFlake => "the commit needs a flake.nix (runtime.dir names its directory): git add flake.nix",
             Self::Unlocked => "lock the inputs and commit the lock: nix flake lock && git add flake.lock",
             Self::ImportFromDerivation => {
                 "set validation.allow_import_from_derivation = true if you trust this flake to build while it is evaluated"
             }
-            Self::Recursion => "a value of the flake is defined by itself; see the full message for where",
-            Self::Impure => "a commit may only use what it holds: add the file to the tree, give each fetch its hash",
+            Self::Recursion => "a value of the flake refers to itself; the full message shows where",
+            Self::Impure => {
+                "a commit may use only files that it contains: add the file to the tree, and a hash to each fetch"
+            }
             Self::DiskFull => "free some space: nix-collect-garbage, df --human-readable",
             Self::HashMismatch => {
-                "the source has changed upstream, or the hash in the flake is wrong: put in the one Nix got"
+                "the source has changed upstream, or the hash in the flake is wrong: set the hash that Nix got"
             }
-            Self::Network => "the build machine needs the network for this fetch, or a cache that has it",
-            Self::Gone => "the garbage collector took it: build it again",
+            Self::Network => "this fetch needs the network on the build machine, or a cache that contains the result",
+            Self::Gone => "the garbage collector removed it: build it again",
             Self::NoNamespaces => {
-                "allow user namespaces: sysctl user.max_user_namespaces=15000, and where there are these, \
+                "allow user namespaces: sysctl user.max_user_namespaces=15000, and if they exist, \
                  kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
             }
             Self::Other => return None,
@@ -286,20 +294,20 @@ impl Problem {
 }
 
 impl Error {
-    /// What Nix said on standard error, as an error.
+    /// An error from Nix's standard error.
     pub(super) fn from_nix(what: impl Into<String>, stderr: &str) -> Self {
         let text = strip_colours(stderr);
         let full = bounded(text.trim_end(), FULL_BYTES_MAX).to_owned();
-        Self::Failed { what: what.into(), problem: Problem::find(&text), message: telling(&text), full }
+        Self::Failed { what: what.into(), problem: Problem::find(&text), message: main_part(&text), full }
     }
 
-    /// An output that is not what it should be, as an error.
+    /// An error for unexpected output.
     pub(super) fn unreadable(what: impl Into<String>, output: &str) -> Self {
-        Self::Unreadable { what: what.into(), output: bounded(output.trim(), TELLING_BYTES_MAX).to_owned() }
+        Self::Unreadable { what: what.into(), output: bounded(output.trim(), MAIN_PART_BYTES_MAX).to_owned() }
     }
 
-    /// Whether the flake itself is at fault, as far as Nix's words tell: it does not evaluate, or has not what is asked
-    /// for. A flake can forge the words of the other kind; so what follows from those must be bounded.
+    /// True if the flake itself is the cause, as far as Nix's message shows: it does not evaluate, or lacks what was
+    /// requested. A flake can forge the messages of the other kinds, so the consequences of those must be limited.
     pub fn is_of_the_flake(&self) -> bool {
         match self {
             Self::NoPackage { .. } | Self::NotADerivation { .. } | Self::TooManyChecks { .. } => true,
@@ -337,7 +345,7 @@ impl Error {
         }
     }
 
-    /// The problem behind it, where Nix told one.
+    /// The problem, if the error has one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Failed { problem, .. } => Some(problem),
@@ -345,7 +353,7 @@ impl Error {
         }
     }
 
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => {
@@ -353,7 +361,7 @@ impl Error {
             }
             Self::Old { .. } => Some("install a newer Nix: https://nixos.org/download".to_owned()),
             Self::Run { source: command::Error::Timeout { .. }, .. } => {
-                Some("look what it waits for: ps -ef | grep nix".to_owned())
+                Some("see what it is waiting for: ps -ef | grep nix".to_owned())
             }
             Self::Failed { problem, .. } => problem.hint(),
             Self::NoPackage { available, .. } => match available.first() {
@@ -362,12 +370,12 @@ impl Error {
                 }
                 None => Some("add packages.<system>.NAME to the flake".to_owned()),
             },
-            Self::NotADerivation { .. } => {
-                Some("the attribute must be what `derivation` or a builder gives".to_owned())
-            }
+            Self::NotADerivation { .. } => Some("the attribute must be a derivation".to_owned()),
             Self::NoStore { .. } => Some(USE_THE_DAEMON.to_owned()),
             Self::Damaged { path } => Some(format!("nix-store --delete --ignore-liveness {}", path.display())),
-            Self::ProfileBusy { profile } => Some(format!("see who holds it: fuser {}.lock", profile.display())),
+            Self::ProfileBusy { profile } => {
+                Some(format!("see which process holds the lock: fuser {}.lock", profile.display()))
+            }
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Problem::DiskFull.hint(),
             _ => None,
         }
@@ -378,7 +386,7 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// `text` without the escape sequences that colour it.
+/// `text` without colour escape sequences.
 pub(super) fn strip_colours(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -386,7 +394,7 @@ pub(super) fn strip_colours(text: &str) -> String {
         if c != '\u{1b}' {
             plain.push(c);
         } else if chars.next() == Some('[') {
-            // The sequence ends with its first letter.
+            // An escape sequence ends with its first letter.
             chars.by_ref().find(|c| ('@'..='~').contains(c));
         }
     }
@@ -398,16 +406,16 @@ pub(super) fn bounded(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-/// The part of a message that says what is wrong and where: the last error, without trace and source excerpt.
-pub(super) fn telling(text: &str) -> String {
+/// The main part of a message, which says what is wrong and where: the last error, without trace and source excerpt.
+pub(super) fn main_part(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let from = lines.iter().rposition(|line| line.starts_with("error:") && line.len() > "error:".len());
     let Some(from) = from else {
-        // No error said: the last line is the best there is.
-        return bounded(lines.iter().rfind(|line| !line.is_empty()).unwrap_or(&"no message"), TELLING_BYTES_MAX)
+        // There is no error line, so use the last line.
+        return bounded(lines.iter().rfind(|line| !line.is_empty()).unwrap_or(&"no message"), MAIN_PART_BYTES_MAX)
             .to_owned();
     };
-    let mut telling = String::new();
+    let mut main = String::new();
     for line in &lines[from..] {
         let part = if let Some(place) = line.strip_prefix("at ") {
             format!("(at {})", in_the_tree(place.trim_end_matches(':')))
@@ -416,20 +424,20 @@ pub(super) fn telling(text: &str) -> String {
         } else {
             line.strip_prefix("error:").unwrap_or(line).trim().to_owned()
         };
-        if !telling.is_empty() {
-            telling.push(' ');
+        if !main.is_empty() {
+            main.push(' ');
         }
-        telling.push_str(&part);
+        main.push_str(&part);
     }
-    bounded(&telling, TELLING_BYTES_MAX).to_owned()
+    bounded(&main, MAIN_PART_BYTES_MAX).to_owned()
 }
 
-/// Whether a line shows source: `   29|     rec.x = …` or the `|   ^` below it.
+/// True if the line shows source code: `   29|     rec.x = …`, or the `|   ^` below it.
 fn is_excerpt(line: &str) -> bool {
     line.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('|')
 }
 
-/// `flake.nix:29:5` of `/nix/store/HASH-source/flake.nix:29:5` or `«git+file:…»/flake.nix:29:5`.
+/// `flake.nix:29:5` from `/nix/store/HASH-source/flake.nix:29:5` or `«git+file:…»/flake.nix:29:5`.
 fn in_the_tree(place: &str) -> &str {
     place.split_once("-source/").or_else(|| place.split_once("»/")).map_or(place, |(_, rest)| rest)
 }
@@ -439,7 +447,7 @@ mod tests {
     use super::super::samples::{VERSIONS, samples};
     use super::*;
 
-    /// What each version prints when the evaluation of an attribute fails, and what must be read from it.
+    /// The output of each version for a failed evaluation, and the expected result.
     const SAMPLES: &[(&str, [&str; 3], Problem, &str)] = &[
         (
             "abort",
@@ -454,17 +462,17 @@ mod tests {
     ];
 
     #[test]
-    fn the_telling_part_is_the_same_for_all_versions() {
+    fn the_main_part_is_the_same_for_all_versions() {
         for (name, texts, problem, expected) in SAMPLES {
             for (version, text) in VERSIONS.iter().zip(texts) {
-                assert_eq!(&telling(text), expected, "{name} of {version}");
+                assert_eq!(&main_part(text), expected, "{name} of {version}");
                 assert_eq!(&Problem::find(text), problem, "{name} of {version}");
             }
         }
     }
 
     #[test]
-    fn each_problem_is_found_in_the_words_of_all_versions() {
+    fn each_problem_is_found_in_the_messages_of_all_versions() {
         use Problem::*;
         for (problem, texts) in [
             (ImportFromDerivation, samples!("eval-ifd")),
@@ -495,9 +503,9 @@ mod tests {
         assert_eq!(strip_colours("\u{1b}[31;1merror:\u{1b}[0m no"), "error: no");
         assert_eq!(strip_colours("cut \u{1b}[31"), "cut ");
         assert_eq!(strip_colours("\u{1b}"), "");
-        assert_eq!(telling(""), "no message");
-        assert_eq!(telling("\u{fffd}\n\n"), "\u{fffd}");
-        assert_eq!(telling("error:"), "error:");
-        assert!(telling(&format!("error: {}", "ü".repeat(10_000))).len() <= TELLING_BYTES_MAX);
+        assert_eq!(main_part(""), "no message");
+        assert_eq!(main_part("\u{fffd}\n\n"), "\u{fffd}");
+        assert_eq!(main_part("error:"), "error:");
+        assert!(main_part(&format!("error: {}", "ü".repeat(10_000))).len() <= MAIN_PART_BYTES_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Which derivations a flake has: `nix-instantiate --eval`, pure, of a locked reference.
+//! Lists the derivations of a flake: `nix-instantiate --eval`, pure, of a locked reference.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,26 @@ use super::flake_ref::FlakeRef;
 use super::locate::Nix;
 use crate::command::Command;
 
-/// The bound of one evaluation, fetching its inputs included: large flakes take a minute, with a cold cache several.
+/// Timeout of one evaluation, including the download of its inputs. Large flakes take a minute; with a cold cache,
+/// several.
 pub const EVALUATION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Checks that are evaluated one by one: a flake of the largest projects has some hundreds.
+/// Maximum number of checks that are evaluated one by one. The largest projects have some hundreds.
 const CHECKS_MAX: usize = 1000;
 
-/// How often an evaluation is repeated because the garbage collector took what it had just written.
+/// Maximum attempts of an evaluation whose result the garbage collector removed.
 const TRIES_MAX: usize = 3;
 
-/// A derivation and what it will build.
+/// A derivation and its output path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Derivation {
     /// The derivation in the store: `…-name.drv`.
     pub drv: PathBuf,
-    /// Its default output: a store path that need not be valid yet.
+    /// The path of its default output, which need not be valid yet.
     pub out: PathBuf,
 }
 
-/// What the expression of [`Nix::evaluate_package`] gives.
+/// The result of the expression of [`Nix::evaluate_package`].
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Package {
@@ -40,21 +41,22 @@ enum Package {
     Absent(Vec<String>),
 }
 
-/// Describes a derivation; a value that is none is described by its type.
+/// Nix code that describes a derivation; for any other value it gives the type.
 const DESCRIBE: &str = r#"describe = d: if (d.type or null) == "derivation" then { found = {
     drv = builtins.unsafeDiscardStringContext d.drvPath;
     out = builtins.unsafeDiscardStringContext d.outPath;
   }; } else { odd = builtins.typeOf d; };"#;
 
-/// A function that calls a flake in a directory of a tree.
+/// Nix code of a function that calls a flake in a directory of a tree.
 const CALL_FLAKE: &str = include_str!("call_flake.nix");
 
 impl Nix {
-    /// The derivation of `packages.<system>.PACKAGE`, written to the store. With `root`, a link there keeps it from the
-    /// garbage collector.
+    /// Evaluates `packages.<system>.PACKAGE` and writes its derivation to the store. With `root`, a link there protects
+    /// it from the garbage collector.
     ///
     /// # Errors
-    /// When the flake does not evaluate, has no such package (names those it has), or it is no derivation.
+    /// If the flake does not evaluate, has no such package (the error lists the existing ones), or it is not a
+    /// derivation.
     pub async fn evaluate_package(&self, flake: &FlakeRef, package: &str, root: Option<&Path>) -> Result<Derivation> {
         let what = format!("package {package} of {} does not evaluate", flake.brief());
         let expression = package_expression(&self.flake(flake), &self.system_string(), package);
@@ -78,11 +80,11 @@ impl Nix {
         }
     }
 
-    /// The derivations of `checks.<system>`, written to the store; `None` for one that does not evaluate. With `root`,
-    /// links `ROOT`, `ROOT-2`, … keep them from the garbage collector.
+    /// Evaluates `checks.<system>` and writes the derivations to the store. A check that does not evaluate is `None`.
+    /// With `root`, links `ROOT`, `ROOT-2`, … protect them from the garbage collector.
     ///
     /// # Errors
-    /// When not even the names of the checks can be had.
+    /// If not even the names of the checks can be evaluated.
     pub async fn evaluate_checks(
         &self,
         flake: &FlakeRef,
@@ -98,9 +100,9 @@ impl Nix {
             Err(error @ Error::Failed { .. }) if is_of_one_value(&error) => error,
             other => return other,
         };
-        // One check fails in a way that Nix cannot catch (abort, a wrong type, a missing file) and takes the others
-        // with it. Their names force no value.
-        tracing::debug!(error = %refused, "checks are evaluated one by one");
+        // One check fails in a way that Nix cannot catch (abort, a type error, a missing file), and so does the whole
+        // evaluation. The names alone need no values.
+        tracing::debug!(error = %refused, "evaluating the checks one by one");
         let names: Vec<String> = self.evaluate(&what, &format!("builtins.attrNames {checks}")).await?;
         if names.len() > CHECKS_MAX {
             return Err(Error::TooManyChecks { flake: flake.brief(), count: names.len(), max: CHECKS_MAX });
@@ -123,12 +125,13 @@ impl Nix {
         Ok(found)
     }
 
-    /// The derivations that an expression of rei's own gives: a function from `argument` to a set of derivations.
+    /// Evaluates an expression of rei itself: a function from `argument` to a set of derivations.
     ///
-    /// It may name store paths (`builtins.storePath`), so it is not evaluated purely; it must not be a candidate's.
+    /// It may name store paths (`builtins.storePath`), so it is not evaluated purely. It must never come from a
+    /// candidate.
     ///
     /// # Errors
-    /// When it does not evaluate to that.
+    /// If it does not evaluate to such a set.
     pub async fn instantiate_own(
         &self,
         expression: &str,
@@ -140,7 +143,7 @@ impl Nix {
             "let {DESCRIBE} in builtins.mapAttrs (name: d: (describe d).found) (({expression}) (builtins.fromJSON {}))",
             quoted(argument)
         );
-        // An operator's nix.conf may restrict evaluation to some paths; this names rei's own.
+        // An operator's nix.conf may restrict evaluation to some paths, but this expression uses rei's own.
         let call = self.evaluation().args(["--option", "pure-eval", "false", "--option", "restrict-eval", "false"]);
         let call = call.arg("-").stdin(text);
         let drvs = |found: &BTreeMap<String, Derivation>| found.values().map(|one| one.drv.clone()).collect();
@@ -164,7 +167,7 @@ impl Nix {
                 _ => Ok(()),
             };
             match rooted {
-                // Between the evaluation and the root there is a moment for the garbage collector.
+                // The garbage collector may have run between the evaluation and the creation of the root.
                 Err(error) if tries < TRIES_MAX && error.problem() == Some(&Problem::Gone) => {}
                 other => return other.map(|()| found),
             }
@@ -184,7 +187,7 @@ impl Nix {
         self.evaluation().args(["--option", "pure-eval", "true", "--expr", expression])
     }
 
-    /// The call that evaluates to JSON and writes the derivations that its value names; what, is yet to be added.
+    /// A call that evaluates to JSON and writes the derivations of its value; the expression must be added.
     fn evaluation(&self) -> Command {
         let import = if self.may_import_from_derivation() { "true" } else { "false" };
         self.instantiate()
@@ -194,7 +197,7 @@ impl Nix {
             .args(["--option", "accept-flake-config", "false"])
     }
 
-    /// The expression whose value is the flake.
+    /// The Nix expression of the flake.
     fn flake(&self, flake: &FlakeRef) -> String {
         if flake.dir().is_empty() || self.version().takes_dir_of_path() {
             return format!("builtins.getFlake {}", quoted(flake));
@@ -208,7 +211,7 @@ impl Nix {
     }
 }
 
-/// Whether it is one value of the flake that fails, so that others may be had.
+/// True if only one value of the flake fails, so that others may succeed.
 fn is_of_one_value(error: &Error) -> bool {
     use Problem::*;
     match error {
@@ -227,7 +230,7 @@ in if packages ? {package} then describe packages.{package} else {{ absent = bui
     )
 }
 
-/// Every value of the set `checks`; one that throws, or is no derivation, becomes null.
+/// A Nix expression of the set `checks`, where a value that throws or is no derivation becomes null.
 fn checks_expression(checks: &str) -> String {
     format!(
         "let {DESCRIBE} in builtins.mapAttrs (name: d:
@@ -236,7 +239,7 @@ fn checks_expression(checks: &str) -> String {
     )
 }
 
-/// `text` as a string of the Nix language.
+/// `text` as a string literal of the Nix language.
 pub(super) fn quoted(text: impl std::fmt::Display) -> String {
     let text = text.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
     format!("\"{}\"", text.replace('\r', "\\r"))
@@ -247,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_cannot_break_out() {
+    fn quoted_strings_cannot_be_escaped_from() {
         assert_eq!(quoted("a\"b\\c${d}$e"), r#""a\"b\\c\${d}$e""#);
         assert_eq!(quoted("x\r\n"), "\"x\\r\n\"");
         assert_eq!(quoted("$${x}"), "\"$\\${x}\"");
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read() {
+    fn a_result_is_parsed() {
         let found: Package =
             serde_json::from_str(r#"{"found":{"drv":"/nix/store/a.drv","out":"/nix/store/a"}}"#).unwrap();
         assert!(matches!(found, Package::Found(Derivation { drv, .. }) if drv == Path::new("/nix/store/a.drv")));

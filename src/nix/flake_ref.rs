@@ -1,7 +1,7 @@
-//! How a commit is named to Nix: by a copy of its files in the store, locked by their hash.
+//! The flake reference of a commit: a copy of its files in the store, locked by their hash.
 //!
-//! Not by its repository: what Nix writes of one obeys the attributes of its tree, which are the candidate's own. The
-//! reference says what a flake may want to know of its commit besides.
+//! It does not name the repository: Nix would write its files as the git attributes of the tree say, and those belong
+//! to the candidate. The reference also has the facts that a flake may ask about its commit.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::error::{Error, Result};
 use crate::digest::short;
 
-/// A flake at one exact state, so that it can be evaluated purely.
+/// A flake in one exact state, so that it can be evaluated purely.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FlakeRef {
     tree: PathBuf,
@@ -29,11 +29,11 @@ struct Commit {
 }
 
 impl FlakeRef {
-    /// A tree in the store, with its hash as [`super::Nix::nar_hash`] gives it. The tree's name in the store must be
-    /// `source`: Nix looks for it under that name.
+    /// A tree in the store, with its hash from [`super::Nix::nar_hash`]. The tree's name in the store must be `source`,
+    /// because Nix looks it up under that name.
     ///
     /// # Errors
-    /// When the path is relative or the hash is none.
+    /// If the path is relative or the hash is invalid.
     pub fn tree(path: impl Into<PathBuf>, nar_hash: &str) -> Result<Self> {
         let tree = path.into();
         require_absolute(&tree)?;
@@ -43,14 +43,14 @@ impl FlakeRef {
         Ok(Self { tree, nar_hash: nar_hash.to_owned(), commit: None, dir: String::new() })
     }
 
-    /// What the flake is told of its commit: `self.rev` (40 or 64 hex digits), `self.revCount`, and `self.lastModified` in
+    /// Adds the facts about the commit: `self.rev` (40 or 64 hex digits), `self.revCount`, and `self.lastModified` in
     /// seconds since 1970.
     ///
     /// # Errors
-    /// When the commit is none.
+    /// If the commit is not a full commit id.
     pub fn of_commit(mut self, rev: &str, count: u64, committed_at: u64) -> Result<Self> {
         let hex = rev.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        // The null commit is git's word for "none".
+        // In git the null commit means "none".
         let null = rev.bytes().all(|digit| digit == b'0');
         if !matches!(rev.len(), 40 | 64) || !hex || null {
             return Err(Error::BadReference { given: rev.to_owned(), wanted: "full git commit in hex" });
@@ -59,19 +59,19 @@ impl FlakeRef {
         Ok(self)
     }
 
-    /// The flake is in this directory of the tree; empty for its root.
+    /// Sets the directory of the flake in the tree; empty means the root.
     #[must_use]
     pub fn in_dir(mut self, dir: &str) -> Self {
         self.dir = dir.trim_matches('/').to_owned();
         self
     }
 
-    /// That directory.
+    /// The directory of the flake.
     pub(super) fn dir(&self) -> &str {
         &self.dir
     }
 
-    /// The exact state in few words, for a person who knows the source.
+    /// A short name of the state, for people who know the source.
     pub fn brief(&self) -> String {
         let place = match &self.commit {
             Some(Commit { rev, .. }) => format!("commit {}", short(rev)),
@@ -80,7 +80,7 @@ impl FlakeRef {
         if self.dir.is_empty() { place } else { format!("{} of {place}", self.dir) }
     }
 
-    /// The tree as `builtins.fetchTree` takes it; its directory is not part of that.
+    /// The attributes of the tree for `builtins.fetchTree`, without the directory.
     pub(super) fn attributes(&self) -> Value {
         let mut tree = json!({ "type": "path", "path": self.tree.to_string_lossy(), "narHash": self.nar_hash });
         if let Some(Commit { rev, count, committed_at }) = &self.commit {
@@ -114,7 +114,7 @@ fn require_absolute(path: &Path) -> Result<()> {
     Err(Error::BadReference { given: path.display().to_string(), wanted: "absolute path" })
 }
 
-/// `bytes` with everything but letters, digits and a few signs as `%XX`; a slash stays.
+/// Percent-encodes all bytes except letters, digits, `-`, `_`, `.`, `~` and `/`.
 fn encode(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, &byte| {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_told_the_commit() {
+    fn the_brief_name_is_the_commit() {
         let flake = example().of_commit(REV, 1, 1).unwrap();
         assert_eq!(flake.brief(), "commit 0123456789ab");
         assert_eq!(flake.in_dir("sub").brief(), "sub of commit 0123456789ab");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_exact_state_is_refused() {
+    fn references_without_an_exact_state_are_refused() {
         for rev in ["", "main", "HEAD", "0123", &"0".repeat(40), &REV.to_uppercase(), &format!("{REV}x"), "--option"] {
             assert!(example().of_commit(rev, 1, 1).is_err(), "{rev}");
         }

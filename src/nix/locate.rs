@@ -1,4 +1,4 @@
-//! Which Nix is here, and how it is called: programs, version, environment, the options that every call gets.
+//! Finds Nix on this machine and prepares calls: programs, version, environment, and the options of every call.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,19 +11,19 @@ use super::error::{Error, Result};
 use super::version::{LEAST_VERSION, Version};
 use crate::command::{Command, Output};
 
-/// The bound of a question that Nix answers from its database: thousands of times what it takes, so that a store under
-/// garbage collection or a slow disk is no error.
+/// Timeout of a query that Nix answers from its database. It is thousands of times what a query takes, so that a
+/// garbage collection or a slow disk causes no error.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// From SIGTERM to SIGKILL of a Nix program: it must kill its builders, which are in sessions of their own and would
-/// otherwise go on without it.
+/// Time between SIGTERM and SIGKILL of a Nix program. It must kill its builders, which are in their own sessions and
+/// would otherwise continue without it.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Where Nix is when PATH does not say so, as in a systemd unit.
+/// Directories where Nix is found if PATH does not have them, as in a systemd unit.
 const USUAL_PLACES: &str = "/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin";
 
-/// What of rei's own environment Nix gets to see: where the store is, how to reach the network, whose keys to use.
-/// Everything else would make an evaluation depend on who started the supervisor.
+/// The variables of rei's environment that are passed to Nix: the place of the store, network settings, and
+/// credentials. With any others, an evaluation could depend on who started the supervisor.
 const INHERITED: &[&str] = &[
     "PATH",
     "TMPDIR",
@@ -51,11 +51,10 @@ const INHERITED: &[&str] = &[
     "NO_PROXY",
 ];
 
-/// Options of every call. The sandbox is on and nothing is built without it; nothing is built on another machine, whose
-/// sandbox rei has not seen.
+/// Options of every call. The sandbox is on, without fallback. No remote builders: rei has not checked their sandbox.
 const OPTIONS: &[(&str, &str)] = &[("sandbox", "true"), ("sandbox-fallback", "false"), ("builders", "")];
 
-/// The Nix of this machine: its programs, where its store is, and how it is called.
+/// The Nix of this machine: its programs, its store, and its settings.
 #[derive(Clone, Debug)]
 pub struct Nix {
     store_program: PathBuf,
@@ -75,20 +74,20 @@ struct Facts {
 }
 
 impl Nix {
-    /// Finds Nix and asks it who it is.
+    /// Finds Nix, and asks for its version and system.
     ///
-    /// `home` is made if it is missing; Nix keeps its caches there and leaves the user's own home alone.
+    /// Creates `home` if it does not exist. Nix keeps its caches there and does not use the user's own home.
     ///
     /// # Errors
-    /// When no Nix is installed, it is too old, its store or daemon cannot be reached, or `home` cannot be made.
+    /// If Nix is not installed or too old, its store or daemon cannot be reached, or `home` cannot be created.
     pub async fn locate(home: &Path) -> Result<Self> {
         Self::locate_in(home, std::env::vars_os()).await
     }
 
-    /// As [`Nix::locate`], with another environment than that of this process.
+    /// Like [`Nix::locate`], with another environment than that of this process.
     ///
     /// # Errors
-    /// As [`Nix::locate`].
+    /// As for [`Nix::locate`].
     pub async fn locate_in(home: &Path, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self> {
         let vars: Vec<_> = vars.into_iter().collect();
         let path = search_path(&vars);
@@ -122,7 +121,8 @@ impl Nix {
         let printed = nix.run("asking for its system", &ask).await?.stdout_text();
         let facts: Facts = serde_json::from_str(&printed).map_err(|_| Error::unreadable("its system", &printed))?;
         (nix.system, nix.store_dir) = (facts.system, facts.store);
-        // The questions so far open no store. A path that cannot exist is a question that every store answers.
+        // These calls do not open the store, so query it: a path that cannot exist is a query that every store can
+        // answer.
         let absent = nix.store_dir.join("00000000000000000000000000000000-none");
         nix.invalid([&absent]).await?;
         if !nix.store_dir.is_dir() {
@@ -131,34 +131,34 @@ impl Nix {
         Ok(nix)
     }
 
-    /// The same Nix, whose evaluations may or may not build what they import.
+    /// Allows or forbids import from derivation: builds during an evaluation.
     #[must_use]
     pub fn allow_import_from_derivation(mut self, allow: bool) -> Self {
         self.import_from_derivation = allow;
         self
     }
 
-    /// Its version.
+    /// The version.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// What it builds for: `x86_64-linux`.
+    /// The system that it builds for, such as `x86_64-linux`.
     pub fn system(&self) -> &str {
         &self.system
     }
 
-    /// Where its store is: `/nix/store`, or elsewhere.
+    /// The directory of its store, usually `/nix/store`.
     pub fn store_dir(&self) -> &Path {
         &self.store_dir
     }
 
-    /// Where it keeps its caches for rei.
+    /// The home directory with its caches for rei.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// Whether builds go through a daemon, as far as can be told from here: Nix takes it when it may not write the store.
+    /// True if builds probably go through the daemon. Nix uses it if it may not write to the store itself.
     pub(super) fn may_use_daemon(&self) -> bool {
         match value(&self.env, "NIX_REMOTE") {
             Some(remote) if !remote.is_empty() && remote != "auto" => remote == "daemon",
@@ -166,12 +166,12 @@ impl Nix {
         }
     }
 
-    /// Whether evaluations may build what they import.
+    /// True if import from derivation is allowed.
     pub(super) fn may_import_from_derivation(&self) -> bool {
         self.import_from_derivation
     }
 
-    /// Whether `path` is a path in the store, so that it can be an argument.
+    /// Checks that `path` is a path in the store, so that it can be used as an argument.
     pub(super) fn require_store_path(&self, path: &Path) -> Result<()> {
         use std::path::Component;
         let below = path.strip_prefix(&self.store_dir).ok().map(Path::components);
@@ -201,19 +201,19 @@ impl Nix {
         self.env.iter().fold(call, |call, (name, value)| call.env(name, value))
     }
 
-    /// Runs a call to its end; `what` says for what, in errors.
+    /// Runs a call; `what` is its purpose, for error messages.
     pub(super) async fn run(&self, what: &str, call: &Command) -> Result<Output> {
         let output = call.run().await.map_err(|source| Error::Run { what: what.to_owned(), source })?;
         if output.success() { Ok(output) } else { Err(Error::from_nix(what, &output.stderr_text())) }
     }
 }
 
-/// The value of one variable.
+/// The value of a variable.
 fn value<'a>(vars: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
     vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
 }
 
-/// PATH with the usual places of Nix at its end.
+/// PATH, with the usual directories of Nix at its end.
 fn search_path(vars: &[(OsString, OsString)]) -> OsString {
     let mut path = value(vars, "PATH").unwrap_or_default().to_owned();
     if !path.is_empty() {
@@ -223,14 +223,15 @@ fn search_path(vars: &[(OsString, OsString)]) -> OsString {
     path
 }
 
-/// The environment of every call: the little that is inherited, a home of rei's own, a fixed locale.
+/// The environment of every call: a few inherited variables, a home of rei's own, and a fixed locale.
 fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = vars
         .iter()
         .filter(|(name, _)| INHERITED.iter().any(|inherited| name == inherited) && name != "PATH")
         .cloned()
         .collect();
-    // Nix looks for the user's own configuration (tokens for private repositories) below HOME, which is another now.
+    // Nix looks for the user's own configuration (with tokens for private repositories) below HOME, which is changed
+    // here.
     let user_files = value(vars, "NIX_USER_CONF_FILES").map(OsStr::to_owned).or_else(|| {
         let config = value(vars, "XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let config = config.or_else(|| value(vars, "HOME").map(|home| Path::new(home).join(".config")));
@@ -248,10 +249,10 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
         env.push((name.into(), home.join(below).into()));
     }
     env.push(("LC_ALL".into(), "C.UTF-8".into()));
-    // Nobody is there to answer a question.
+    // No person can answer a prompt.
     env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
-    // Nix keeps a clone of each input that is a git repository, and git would leave its objects in memory: when the power
-    // fails, one of them is empty, and no commit can be evaluated any more.
+    // Nix keeps a clone of each input that is a git repository. By default git does not sync its objects to disk, so
+    // after a power failure one may be empty, and no commit could be evaluated any more.
     for (name, setting) in
         [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "core.fsync"), ("GIT_CONFIG_VALUE_0", "committed")]
     {
@@ -266,7 +267,7 @@ fn environment(home: &Path, path: &OsStr, vars: &[(OsString, OsString)]) -> Vec<
 
 #[cfg(test)]
 impl Nix {
-    /// A Nix that is never run, for tests of calls.
+    /// A Nix that is never run, for tests of arguments.
     pub(super) fn example() -> Self {
         Self {
             store_program: "nix-store".into(),
@@ -286,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn little_is_inherited_and_the_home_is_ours() {
+    fn few_variables_are_inherited_and_the_home_is_reis_own() {
         let vars: Vec<(OsString, OsString)> = [
             ("HOME", "/home/user"),
             ("SECRET", "x"),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn only_paths_of_the_store_are_arguments() {
+    fn only_store_paths_are_allowed_as_arguments() {
         let nix = Nix::example();
         for path in ["/nix/store", "/nix/storex", "--gc", "", "/etc", "/nix/store/../../etc"] {
             assert!(nix.require_store_path(Path::new(path)).is_err(), "{path}");
@@ -328,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_nix_the_error_says_how_to_get_it() {
-        // The usual places are searched too, so only a machine without Nix there can tell.
+        // The usual directories are searched too, so this needs a machine without Nix there.
         if which::which_in("nix-store", Some(USUAL_PLACES), "/").is_ok() {
             let error = Error::Missing { program: "nix-store", source: which::Error::CannotFindBinaryPath };
             assert!(error.hint().unwrap().contains("apt-get install nix-bin"));

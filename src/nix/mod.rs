@@ -1,25 +1,27 @@
-//! Drives the Nix programs; never reimplements the store.
+//! Runs the Nix programs. Never reimplements the store.
 //!
-//! | file | its question |
+//! | file | its one job |
 //! |---|---|
-//! | `locate` | which Nix is here, and how is it called |
-//! | `version` | is it new enough |
-//! | `flake_ref` | how is a commit named to Nix |
-//! | `evaluate` | which derivations does a flake have (`nix-instantiate --eval`) |
-//! | `realise` | build them (`nix-store --realise`) |
-//! | `progress` | what is being built (`--log-format internal-json`), pure |
-//! | `store` | what is in the store (`nix-store --query`, `--add`, `--verify-path`, `--read-log`) |
-//! | `roots` | what the garbage collector must keep |
-//! | `profile` | which version is Active, and which was before: Nix's own format, switched without Nix |
-//! | `sandbox` | whether a sandbox really holds here; `probe` is the builder that looks from inside |
-//! | `error` | what Nix's words mean and what to do next, pure |
+//! | `locate` | finds Nix on this machine, and prepares calls |
+//! | `version` | checks whether it is new enough |
+//! | `flake_ref` | the flake reference of a commit |
+//! | `evaluate` | lists the derivations of a flake (`nix-instantiate --eval`) |
+//! | `realise` | builds derivations (`nix-store --realise`) |
+//! | `progress` | parses the progress of builds (`--log-format internal-json`), pure |
+//! | `store` | queries and changes the store (`nix-store --query`, `--add`, `--verify-path`, `--read-log`) |
+//! | `roots` | garbage collector roots |
+//! | `profile` | the current and previous versions: a Nix profile, switched without Nix |
+//! | `sandbox` | checks that builds are really sandboxed; `probe` is the builder that checks from inside |
+//! | `error` | finds the problem in Nix's messages, and a hint for the operator, pure |
 //!
-//! Only `nix-store` and `nix-instantiate` are called: what they print is alike from Nix 2.8 on. Whether a build worked
-//! is never read from an exit code or a message, but asked of the store afterwards; messages only explain.
+//! Only `nix-store` and `nix-instantiate` are called, because their output is the same since Nix 2.8. Whether a build
+//! succeeded is never read from an exit code or a message: the store is queried afterwards. Messages are only used as
+//! explanations.
 //!
-//! Every evaluation is pure and of a locked reference. `builtins.getFlake` ignores a flake's `nixConfig`, asks no
-//! registry, and refuses inputs that are not in `flake.lock`, so a commit names all that it is built from. A reference names
-//! a tree of the store and never a repository: Nix would write the repository's files as the tree's own attributes say.
+//! Every evaluation is pure, of a locked reference. `builtins.getFlake` ignores a flake's `nixConfig`, uses no
+//! registry, and refuses inputs that are not in `flake.lock`. So a commit determines everything that it is built from.
+//! A reference names a tree in the store and never a repository: for a repository, Nix would write the files as the
+//! tree's own git attributes say.
 
 mod error;
 mod evaluate;

@@ -1,5 +1,5 @@
-//! The builder that looks at the sandbox from inside. It runs as the builder of one derivation, judges nothing but where
-//! it is, and writes what it found to `$out/verdict.json`.
+//! The builder that checks the sandbox from inside. It runs as the builder of one derivation, checks only its
+//! surroundings, and writes what it found to `$out/verdict.json`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,34 +9,34 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-/// The first argument by which rei knows that it is run as this builder.
+/// The first argument that makes rei run as this builder.
 pub const PROBE_ARGUMENT: &str = "builder-probe";
 
 /// The namespaces that a sandbox must not share with the machine.
 pub(super) const NAMESPACES: [&str; 4] = ["net", "pid", "mnt", "ipc"];
 
-/// An address that belongs to nobody (RFC 5737): a route to it is a route to the world.
+/// A documentation address (RFC 5737) that no host has. A route to it means a route to the outside.
 const OUTSIDE: &str = "192.0.2.1:9";
 
-/// A store entry more than these is named at most this often.
+/// Maximum number of unexpected store entries that are listed.
 const NAMED_MAX: usize = 5;
 
-/// What the builder found.
+/// The result of the builder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Verdict {
-    /// The value that it was given, so that an old verdict is not taken for this one.
+    /// The nonce of the derivation, so that an old verdict is not mistaken for this one.
     pub(super) nonce: String,
-    /// What is not as it is in a sandbox, each for a person; empty when it holds.
+    /// Differences from a sandbox, as text; empty if the sandbox holds.
     pub(super) findings: Vec<String>,
 }
 
-/// Runs as the builder. The environment is that of the derivation that `sandbox` makes.
+/// Runs as the builder, with the environment of the derivation that `sandbox` makes.
 ///
-/// Exits 0 whenever it could write its verdict, whatever it is.
+/// Exits with 0 if it could write its verdict, whatever the verdict is.
 pub fn probe_builder_main() -> ExitCode {
     let given = |name: &str| std::env::var_os(name);
     let Some(out) = given("out").map(PathBuf::from) else {
-        eprintln!("rei {PROBE_ARGUMENT} is run by Nix, as a builder");
+        eprintln!("rei {PROBE_ARGUMENT} must be run by Nix, as a builder");
         return ExitCode::from(2);
     };
     let text = |name: &str| given(name).unwrap_or_default().to_string_lossy().into_owned();
@@ -52,7 +52,7 @@ pub fn probe_builder_main() -> ExitCode {
     }
 }
 
-/// All that is not as it is in a sandbox.
+/// All differences from a sandbox.
 fn findings(given: &impl Fn(&str) -> Option<OsString>, out: &Path) -> Vec<String> {
     let mut findings = Vec::new();
     let pid = std::process::id();
@@ -77,7 +77,7 @@ fn findings(given: &impl Fn(&str) -> Option<OsString>, out: &Path) -> Vec<String
     findings
 }
 
-/// The namespace of this process as the kernel names it: `net:[4026531840]`.
+/// The namespace of this process, in the kernel's notation: `net:[4026531840]`.
 pub(super) fn namespace(name: &str) -> Option<OsString> {
     std::fs::read_link(Path::new("/proc/self/ns").join(name)).ok().map(PathBuf::into_os_string)
 }
@@ -88,19 +88,19 @@ fn network() -> Vec<String> {
         Ok(table) => {
             let names = table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
             findings
-                .extend(names.filter(|name| *name != "lo").map(|name| format!("there is a network interface {name}")));
+                .extend(names.filter(|name| *name != "lo").map(|name| format!("the network interface {name} exists")));
         }
         Err(error) => findings.push(format!("the network interfaces cannot be listed: {error}")),
     }
-    // Connecting a UDP socket sends nothing: it asks for a route.
+    // Connecting a UDP socket sends nothing; it only looks up a route.
     let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect(OUTSIDE));
     if route.is_ok() {
-        findings.push("there is a route to the world".to_owned());
+        findings.push("there is a route to the outside".to_owned());
     }
     findings
 }
 
-/// Everything in the store but the builder itself, its closure, and its output.
+/// All store entries except the builder itself and its output.
 fn store_entries(store: &Path, own: Option<&Path>, out: &Path) -> Vec<String> {
     let entries = match std::fs::read_dir(store) {
         Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect::<BTreeSet<_>>(),
@@ -111,5 +111,5 @@ fn store_entries(store: &Path, own: Option<&Path>, out: &Path) -> Vec<String> {
         return Vec::new();
     }
     let named: Vec<_> = other.iter().take(NAMED_MAX).map(|path| path.display().to_string()).collect();
-    vec![format!("the store shows {} paths that are no input: {}", other.len(), named.join(", "))]
+    vec![format!("the store contains {} paths that are not inputs: {}", other.len(), named.join(", "))]
 }

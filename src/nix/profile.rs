@@ -1,15 +1,15 @@
-//! Which version is Active, and which was before: a Nix profile, in Nix's own format.
+//! The current and previous versions: a Nix profile, in Nix's own format.
 //!
 //! ```text
 //! greeter -> greeter-3-link            the current generation: one symlink, replaced atomically
 //! greeter-1-link -> /nix/store/…-v1    every generation is a root of the garbage collector
 //! greeter-3-link -> /nix/store/…-v3
-//! .greeter-prepared -> greeter-1-link  made beforehand: going back exchanges the two names
+//! .greeter-prepared -> greeter-1-link  prepared: a rollback exchanges the two names
 //! ```
 //!
-//! A switch runs no Nix program and needs no free space: the exchange renames two directory entries that are there. It
-//! is done under the lock that `nix-env` takes, and what it leaves is what `nix-env --list-generations` shows. The
-//! target is always named by its number; the generation before the current one can be the bad one.
+//! A switch runs no Nix program and needs no free disk space: it exchanges the names of two existing directory entries.
+//! It holds the lock that `nix-env` uses, and its result is what `nix-env --list-generations` shows. The target is
+//! always named by its number, because the generation before the current one may be a bad one.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -24,13 +24,13 @@ use super::error::{Error, Result};
 use super::locate::Nix;
 use super::roots::require_name;
 
-/// How long a switch waits for another program's lock. `nix-env` holds it for milliseconds.
+/// How long a switch waits for another program's lock. `nix-env` holds the lock for milliseconds.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// The pause between tries for the lock.
+/// The pause between attempts to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
-/// A profile: a directory that is ours and a name in it.
+/// A profile: a directory of rei and a name in it.
 #[derive(Clone, Debug)]
 pub struct Profile {
     dir: PathBuf,
@@ -40,26 +40,26 @@ pub struct Profile {
 /// One generation of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
-    /// Its number, from 1; numbers are not used twice.
+    /// The number, from 1 on. Numbers are not reused.
     pub number: u64,
     /// The store path.
     pub path: PathBuf,
-    /// Whether it is the one that the profile points to.
+    /// True if the profile points to it.
     pub current: bool,
 }
 
 impl Profile {
-    /// The profile `dir/name`, which may have no generation yet. `dir` is made if it is missing.
+    /// Opens the profile `dir/name`, which may have no generation yet. Creates `dir` if it does not exist.
     ///
     /// # Errors
-    /// When the name is none or the directory cannot be made.
+    /// If the name is invalid or the directory cannot be created.
     pub fn open(dir: &Path, name: &str) -> Result<Self> {
         require_name(name, "profile")?;
         std::fs::create_dir_all(dir).map_err(file("make the directory", dir))?;
         Ok(Self { dir: dir.canonicalize().map_err(file("find", dir))?, name: name.to_owned() })
     }
 
-    /// The symlink itself, for `nix-env --profile`.
+    /// The path of the symlink, for `nix-env --profile`.
     pub fn path(&self) -> PathBuf {
         self.dir.join(&self.name)
     }
@@ -67,7 +67,7 @@ impl Profile {
     /// All generations, oldest first.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn generations(&self) -> Result<Vec<Generation>> {
         let current = self.current_number()?;
         let mut generations = Vec::new();
@@ -75,7 +75,7 @@ impl Profile {
             let entry = entry.map_err(file("read", &self.dir))?;
             let name = entry.file_name();
             let Some(number) = name.to_str().and_then(|name| self.number_of(name)) else { continue };
-            // A generation that goes while the directory is read is no error.
+            // A generation that disappears meanwhile is no error.
             let Ok(path) = std::fs::read_link(entry.path()) else { continue };
             generations.push(Generation { number, path, current: current == Some(number) });
         }
@@ -83,19 +83,19 @@ impl Profile {
         Ok(generations)
     }
 
-    /// The generation that the profile points to; `None` for a profile that has none.
+    /// The generation that the profile points to; `None` if the profile has none.
     ///
     /// # Errors
-    /// When the links cannot be read.
+    /// If the links cannot be read.
     pub fn current(&self) -> Result<Option<Generation>> {
         let Some(number) = self.current_number()? else { return Ok(None) };
         self.generation(number).map(Some)
     }
 
-    /// One generation.
+    /// The generation with this number.
     ///
     /// # Errors
-    /// When there is none of this number.
+    /// If it does not exist.
     pub fn generation(&self, number: u64) -> Result<Generation> {
         let link = self.link(number);
         match std::fs::read_link(&link) {
@@ -107,13 +107,13 @@ impl Profile {
         }
     }
 
-    /// Makes a generation of a valid store path, without switching to it, and gives its number. As with Nix, no new one
-    /// is made when the highest is this path already.
+    /// Creates a generation for a valid store path, without switching to it, and returns its number. Like Nix, it
+    /// creates no new one if the highest generation has this path.
     ///
     /// # Errors
-    /// When the path is not in the store, or the profile is locked or cannot be written.
+    /// If the path is not in the store, or the profile is locked or cannot be written.
     pub async fn create_generation(&self, nix: &Nix, out: &Path) -> Result<u64> {
-        // `nix-env --set` takes no lock, so rei's own programs need one of their own as well.
+        // `nix-env --set` takes no lock, so rei's own processes also need a lock of their own.
         let (profile, own) = (self.clone(), self.dir.join(format!(".{}-generations.lock", self.name)));
         let locked = tokio::task::spawn_blocking(move || {
             let own = profile.lock_file(&own, LOCK_WAIT)?;
@@ -133,10 +133,11 @@ impl Profile {
         Ok(number)
     }
 
-    /// Makes the link that a later [`Profile::switch`] to `number` exchanges, so that it needs no free space.
+    /// Creates the link that a later [`Profile::switch`] to `number` exchanges, so that the switch needs no free disk
+    /// space.
     ///
     /// # Errors
-    /// When there is no such generation, or the link cannot be made.
+    /// If the generation does not exist, or the link cannot be created.
     pub fn prepare_rollback(&self, number: u64) -> Result<()> {
         let _lock = self.lock()?;
         self.require_alive(number)?;
@@ -144,20 +145,20 @@ impl Profile {
         self.sync()
     }
 
-    /// Makes `number` the current generation, atomically, without any Nix program. It is on disk when this returns.
+    /// Makes `number` the current generation, atomically and without Nix. When this returns, the change is on disk.
     ///
-    /// Blocks the thread: microseconds and one fsync, at most 2 s while `nix-env` works on the profile.
+    /// Blocks the thread: for microseconds and one fsync, or for at most 2 s while `nix-env` holds the lock.
     ///
     /// # Errors
-    /// When there is no such generation or its path is gone; then the profile is as it was.
+    /// If the generation or its store path does not exist; then the profile is unchanged.
     pub fn switch(&self, number: u64) -> Result<()> {
         self.switch_locked(number, self.lock()?)
     }
 
-    /// As [`Profile::switch`], without waiting: for a loop that must go round.
+    /// Like [`Profile::switch`], but does not wait for the lock, for use in an event loop.
     ///
     /// # Errors
-    /// As [`Profile::switch`]; [`Error::ProfileBusy`] at once while another program holds the lock.
+    /// As for [`Profile::switch`]; [`Error::ProfileBusy`] at once if another program holds the lock.
     pub fn switch_now(&self, number: u64) -> Result<()> {
         self.switch_locked(number, self.lock_within(Duration::ZERO)?)
     }
@@ -172,7 +173,7 @@ impl Profile {
         if ready && profile.is_symlink() {
             match renameat2(AT_FDCWD, &prepared, AT_FDCWD, &profile, RenameFlags::RENAME_EXCHANGE) {
                 Ok(()) => return self.sync(),
-                // A file system without exchange: a rename needs no more than the link that is there.
+                // The file system does not support the exchange. A plain rename also needs no free disk space.
                 Err(Errno::EINVAL | Errno::ENOSYS) => {
                     std::fs::rename(&prepared, &profile).map_err(file("switch", &profile))?;
                     return self.sync();
@@ -184,11 +185,11 @@ impl Profile {
         self.sync()
     }
 
-    /// Removes all generations but the `keep` highest, the current one, the prepared one and those in `in_use`. The
-    /// highest is never removed, so that no number is used twice. Gives the numbers that went.
+    /// Removes all generations except the `keep` highest, the current one, the prepared one and those in `in_use`. The
+    /// highest is never removed, so that its number is not reused. Returns the numbers of the removed ones.
     ///
     /// # Errors
-    /// When a link cannot be removed.
+    /// If a link cannot be removed.
     pub fn prune(&self, keep: usize, in_use: &[u64]) -> Result<Vec<u64>> {
         let _lock = self.lock()?;
         let prepared = std::fs::read_link(self.prepared()).ok();
@@ -209,7 +210,7 @@ impl Profile {
         Ok(pruned)
     }
 
-    /// Puts a link to the generation in place of `at`, atomically.
+    /// Atomically replaces `at` by a link to the generation.
     fn place(&self, number: u64, at: &Path) -> Result<()> {
         let next = self.dir.join(format!(".{}-next", self.name));
         match std::fs::remove_file(&next) {
@@ -220,7 +221,7 @@ impl Profile {
         std::fs::rename(&next, at).map_err(file("switch", at))
     }
 
-    /// A generation whose path is gone would leave a profile that points nowhere.
+    /// Checks that the store path of a generation exists; otherwise the profile would point to nothing.
     fn require_alive(&self, number: u64) -> Result<()> {
         let generation = self.generation(number)?;
         if generation.path.symlink_metadata().is_ok() {
@@ -238,15 +239,15 @@ impl Profile {
         }
     }
 
-    /// What makes a rename last through a power cut; Nix itself leaves it out.
+    /// Syncs the directory, so that a rename survives a power failure. Nix itself does not do this.
     fn sync(&self) -> Result<()> {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(file("sync", &self.dir))
     }
 
-    /// Nix's own lock of the profile.
+    /// Takes Nix's own lock of the profile.
     ///
-    /// `None` where no lock file can be made for want of space: then Nix cannot make one either, and going back must not
-    /// fail for it.
+    /// `None` if the lock file cannot be created because the disk is full. Then Nix cannot create it either, and a
+    /// rollback must not fail for this reason.
     fn lock(&self) -> Result<Option<Flock<File>>> {
         self.lock_within(LOCK_WAIT)
     }
@@ -269,7 +270,7 @@ impl Profile {
             let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             match Flock::lock(open.map_err(file("open", path))?, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
-                    // Nix removes a lock file when it is done with it: then the one we hold is not the lock.
+                    // Nix removes its lock file after use. Then the file that we have locked is not the lock any more.
                     let held = lock.metadata().map_err(file("read", path))?;
                     if path.metadata().is_ok_and(|there| there.ino() == held.ino()) {
                         return Ok(lock);
@@ -312,7 +313,7 @@ fn file(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error 
 mod tests {
     use super::*;
 
-    /// A profile whose generations are made by hand, as Nix makes them, with the first `n` current.
+    /// A profile with generations made by hand in Nix's format; the first is current.
     fn profile(generations: &[u64]) -> (tempfile::TempDir, Profile) {
         let dir = tempfile::tempdir().unwrap();
         let profile = Profile::open(&dir.path().join("profiles"), "app").unwrap();
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_goes_where_it_is_told() {
+    fn a_switch_goes_to_the_given_generation() {
         let (_dir, profile) = profile(&[1, 2, 10]);
         profile.switch(10).unwrap();
         assert_eq!(current(&profile), Some(10));
@@ -362,11 +363,11 @@ mod tests {
         profile.prepare_rollback(1).unwrap();
         profile.switch(1).unwrap();
         assert_eq!(current(&profile), Some(1));
-        // The link that was given up lies where the prepared one was, so the way back is prepared too.
+        // The old link is now where the prepared one was, so the way back is prepared, too.
         assert_eq!(std::fs::read_link(profile.prepared()).unwrap(), Path::new("app-3-link"));
         profile.switch(3).unwrap();
         assert_eq!(current(&profile), Some(3));
-        // What was prepared for one generation is not used for another.
+        // A link that was prepared for one generation is not used for another.
         profile.switch(2).unwrap();
         assert_eq!(current(&profile), Some(2));
     }
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_spares_what_is_needed() {
+    fn pruning_keeps_needed_generations() {
         let (_dir, profile) = profile(&[1, 2, 3, 4, 5, 6]);
         profile.switch(3).unwrap();
         profile.prepare_rollback(1).unwrap();
@@ -403,11 +404,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_is_respected_and_one_that_was_removed_is_none() {
+    fn a_held_lock_is_respected_and_a_removed_one_is_ignored() {
         let (_dir, profile) = profile(&[1, 2]);
         let held = profile.lock().unwrap();
         assert!(matches!(profile.switch(2), Err(Error::ProfileBusy { .. })));
-        // As Nix does at its end; whoever waited on the old file must take the new one.
+        // Nix does this at its end. A program that waited for the old file must lock the new one.
         std::fs::remove_file(profile.dir.join("app.lock")).unwrap();
         profile.switch(2).unwrap();
         drop(held);

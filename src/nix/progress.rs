@@ -1,4 +1,4 @@
-//! What is being built, from `--log-format internal-json`: one line in, at most one event out. Pure.
+//! Parses the progress of builds from `--log-format internal-json`: for each line at most one event. Pure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::error::{bounded, strip_colours};
 
-/// Builds that are followed at once; more are built all the same, but not shown.
+/// Maximum number of builds that are tracked at a time. Others are built, but their lines are not shown.
 const BUILDS_MAX: usize = 4096;
 
-/// A line of a builder's output, in bytes: a terminal shows less.
+/// Maximum length of a line of a builder's output, in bytes.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
-/// Errors that are kept to explain failed builds; further ones say the same of others.
+/// Maximum number of stored errors; they explain failed builds.
 const ERRORS_MAX: usize = 256;
 
 // Activity and result types of Nix's internal protocol, the same from 2.8 to 2.34.
@@ -23,50 +23,50 @@ const ACTIVITY_BUILD: u64 = 105;
 const RESULT_LOG_LINE: u64 = 101;
 const RESULT_PHASE: u64 = 104;
 const RESULT_PROGRESS: u64 = 105;
-/// The level of an error; what is above is only told.
+/// The level of an error. Higher levels are only information.
 const LEVEL_ERROR: u64 = 0;
 
-/// Something that happens during a realisation.
+/// An event during a realisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// A build begins.
+    /// A build has started.
     Started {
-        /// Its derivation.
+        /// The derivation.
         drv: PathBuf,
     },
-    /// A builder prints a line.
+    /// A builder has printed a line.
     Line {
-        /// Its derivation.
+        /// The derivation.
         drv: PathBuf,
         /// The line, at most 4 KiB.
         line: String,
     },
-    /// A builder says which phase it is in.
+    /// A builder has started a phase.
     Phase {
-        /// Its derivation.
+        /// The derivation.
         drv: PathBuf,
-        /// The phase.
+        /// The name of the phase.
         phase: String,
     },
-    /// A build ends. How, only the store knows.
+    /// A build has ended. Only the store knows whether it succeeded.
     Ended {
-        /// Its derivation.
+        /// The derivation.
         drv: PathBuf,
     },
-    /// How far the whole is. `expected` may be too high: Nix counts what it plans.
+    /// The overall progress. `expected` may be too high, because Nix counts planned builds.
     Counts {
-        /// Builds that succeeded.
+        /// Number of builds that have succeeded.
         done: u64,
-        /// Builds in all.
+        /// Total number of builds.
         expected: u64,
-        /// Builds that run.
+        /// Number of running builds.
         running: u64,
-        /// Builds that failed.
+        /// Number of builds that have failed.
         failed: u64,
     },
 }
 
-/// Follows the lines of one realisation.
+/// Parses the lines of one realisation.
 #[derive(Debug, Default)]
 pub struct Parser {
     builds: BTreeMap<u64, PathBuf>,
@@ -103,7 +103,7 @@ enum Message {
 }
 
 impl Parser {
-    /// Reads one line of standard error. Lines that are no message, or an unknown one, give nothing.
+    /// Parses one line of standard error. A line that is no message, or an unknown one, gives no event.
     pub fn line(&mut self, line: &str) -> Option<Progress> {
         let Some(json) = line.strip_prefix("@nix ") else {
             self.keep(line);
@@ -141,7 +141,7 @@ impl Parser {
         }
     }
 
-    /// The errors that Nix printed, oldest first, each once.
+    /// The errors that Nix has printed, oldest first, without repetitions.
     pub fn messages(&self) -> &[String] {
         &self.messages
     }
@@ -158,7 +158,7 @@ impl Parser {
         let field = |n: usize| fields.get(n).and_then(Value::as_u64);
         let (done, failed) = (field(0)?, field(3)?);
         let counts = Progress::Counts { done, expected: field(1)?, running: field(2)?, failed };
-        // Nix repeats itself.
+        // Nix repeats the same counts.
         if self.counts.as_ref() == Some(&counts) {
             return None;
         }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_followed_in_all_versions() {
+    fn a_build_is_tracked_in_all_versions() {
         for (version, text) in VERSIONS.iter().zip(samples!("build-good2")) {
             let (events, parser) = all(text);
             let drv = PathBuf::from("/nix/store/r4r044gnxcybgl588gdx3kczvlf4ndf1-good2.drv");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_kept_plain_and_once() {
+    fn errors_are_stored_once_without_colours() {
         for (version, text) in VERSIONS.iter().zip(samples!("build-fail")) {
             let (_, parser) = all(&format!("{text}{text}"));
             assert_eq!(parser.messages().len(), 1, "{version} {:?}", parser.messages());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn stored_builds_and_errors_are_limited() {
         let mut parser = Parser::default();
         for id in 0..2 * BUILDS_MAX {
             parser.line(&format!(r#"@nix {{"action":"start","id":{id},"type":105,"fields":["/x-{id}.drv"]}}"#));

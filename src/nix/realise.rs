@@ -1,4 +1,4 @@
-//! Builds: one `nix-store --realise` for many derivations, then the store is asked which outputs there are.
+//! Builds many derivations with one `nix-store --realise`, then queries the store which outputs are valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,109 +12,109 @@ use super::locate::Nix;
 use super::progress::{Parser, Progress};
 use crate::command::{self, Command};
 
-/// Lines of progress that may wait for the parser; a flood beyond it is dropped, the builds do not slow down.
+/// Maximum number of progress lines that wait for the parser. More are dropped; the builds are not slowed down.
 const LINES_MAX: usize = 4096;
 
-/// What is kept of the raw progress stream, in bytes: nothing reads it, the parser saw each line.
+/// How much of the raw progress stream is kept, in bytes. It is not read again; the parser has seen each line.
 const RAW_BYTES_MAX: usize = 4 << 10;
 
-/// The log of one build, in bytes; Nix ends a build that writes more.
+/// Maximum size of the log of one build, in bytes. Nix kills a build that writes more.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
-/// An explanation, in bytes: a few lines of a terminal.
+/// Maximum length of a failure message, in bytes: a few lines.
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
 
-/// How a realisation is done.
+/// Options of a realisation.
 #[derive(Clone, Debug)]
 pub struct RealiseOptions {
-    /// Builds at once.
+    /// Maximum number of parallel builds.
     pub jobs: usize,
-    /// The bound of each build.
+    /// Timeout of each build.
     pub timeout: Duration,
-    /// The bound of each build's silence.
+    /// Maximum time without output of each build.
     pub silence: Duration,
-    /// The bound of the whole call.
+    /// Timeout of the whole call.
     pub total: Duration,
-    /// Links `ROOT`, `ROOT-2`, … keep the outputs from the garbage collector.
+    /// With a root, links `ROOT`, `ROOT-2`, … protect the outputs from the garbage collector.
     pub root: Option<PathBuf>,
 }
 
-/// What became of each derivation, in the order in which they were given.
+/// The result for each derivation, in the order of the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Realised {
-    /// One for each derivation.
+    /// One result per derivation.
     pub outcomes: Vec<Outcome>,
 }
 
-/// What became of one derivation.
+/// The result for one derivation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which.
+    /// The derivation.
     pub derivation: Derivation,
-    /// `None` when its output is valid in the store.
+    /// `None` if its output is valid in the store.
     pub failure: Option<Failure>,
 }
 
-/// Why a derivation has no output, as far as Nix's words tell.
+/// Why a derivation has no output, as far as Nix's messages show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// One line for a person.
+    /// A message in one line.
     pub message: String,
 }
 
-/// Why a derivation has no output. By it is decided what to say, and whether it may be tried again; never a pass.
+/// The kind of failure. It decides the message and whether a retry makes sense; it never decides that a check passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The builder exited with another code than 0, or by a signal.
+    /// The builder exited with a code other than 0, or was killed by a signal.
     Builder,
-    /// The build took too long.
+    /// The build exceeded its timeout.
     TimedOut,
-    /// The builder was silent for too long. Nix 2.34 does not tell this from [`FailureKind::TimedOut`].
+    /// The builder printed nothing for too long. Nix 2.34 does not distinguish this from [`FailureKind::TimedOut`].
     Silent,
-    /// The builder ended well but made no output.
+    /// The builder succeeded but made no output.
     NoOutput,
-    /// Something that it needs failed.
+    /// A dependency failed.
     Dependency,
-    /// A fixed output differs from its hash.
+    /// A fixed output has another hash than declared.
     HashMismatch,
-    /// It wants to be built without a sandbox, on another system or with features that this machine lacks.
+    /// It requires a build without a sandbox, another system, or features that this machine lacks.
     Refused,
     /// Its log was too long.
     LogTooLong,
-    /// Nothing can be written.
+    /// The disk is full.
     DiskFull,
-    /// The kernel gives no sandbox.
+    /// The kernel does not support the sandbox.
     NoNamespaces,
-    /// Nix did not say.
+    /// Nix gave no reason.
     Unknown,
 }
 
 impl Outcome {
-    /// Whether its output is valid in the store.
+    /// True if its output is valid in the store.
     pub fn valid(&self) -> bool {
         self.failure.is_none()
     }
 }
 
 impl Realised {
-    /// Whether all outputs are valid.
+    /// True if all outputs are valid.
     pub fn all_valid(&self) -> bool {
         self.outcomes.iter().all(Outcome::valid)
     }
 }
 
 impl Failure {
-    /// Whether what was built is at fault, as far as Nix's words tell. It can forge the words of the other kind; so what
-    /// follows from those must be bounded.
+    /// True if the build itself is the cause, as far as Nix's messages show. A build can forge the messages of the
+    /// other kinds, so the consequences of those must be limited.
     pub fn is_of_the_build(&self) -> bool {
-        // Nix's own note, on whatever a build says when the disk is full.
+        // Nix adds this note to any failure while the disk is full.
         let no_space = self.message.contains("caused by lack of free disk space");
         match self.kind {
             FailureKind::Builder | FailureKind::NoOutput => !no_space,
-            // A source that cannot be fetched is a dependency whose builder fails.
+            // A source that cannot be downloaded is a dependency whose builder fails.
             FailureKind::Dependency => !no_space && Problem::find(&self.message) != Problem::Network,
             FailureKind::HashMismatch | FailureKind::Refused | FailureKind::LogTooLong => true,
             FailureKind::TimedOut
@@ -125,7 +125,7 @@ impl Failure {
         }
     }
 
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self, drv: &Path) -> Option<String> {
         let drv = drv.display();
         match self.kind {
@@ -133,7 +133,7 @@ impl Failure {
             FailureKind::DiskFull => Problem::DiskFull.hint(),
             FailureKind::NoNamespaces => Problem::NoNamespaces.hint(),
             FailureKind::TimedOut | FailureKind::Silent => {
-                Some(format!("see how far it came: nix-store --read-log {drv}; or raise the timeout in rei.toml"))
+                Some(format!("see its log: nix-store --read-log {drv}; or raise the timeout in rei.toml"))
             }
             FailureKind::Builder | FailureKind::NoOutput => Some(format!("see its log: nix-store --read-log {drv}")),
             _ => None,
@@ -142,13 +142,14 @@ impl Failure {
 }
 
 impl Nix {
-    /// Builds all of `derivations` that are not built, each as far as it goes, and says which outputs there are.
+    /// Builds all of `derivations` that are not built yet, each as far as possible, and returns which outputs are
+    /// valid.
     ///
-    /// What happens meanwhile is sent to `progress`; a slow reader loses events and slows nothing. A failed build is an
-    /// [`Outcome`], not an error.
+    /// Progress events are sent to `progress`. A slow receiver loses events, but does not slow the builds down. A
+    /// failed build is an [`Outcome`], not an error.
     ///
     /// # Errors
-    /// When Nix cannot be run, or the store cannot be asked afterwards.
+    /// If Nix cannot be run, or the store cannot be queried afterwards.
     pub async fn realise(
         &self,
         derivations: &[Derivation],
@@ -172,8 +173,9 @@ impl Nix {
             let drv = derivation.drv.as_path();
             let mut failure = explain(&all.messages, drv);
             if failure.is_none() && derivations.len() > 1 {
-                // A builder that prints a malformed message makes Nix 2.8 give up all builds of the call. What Nix says
-                // nothing about gets a call of its own, so that one hostile build takes no other with it.
+                // If a builder prints a malformed message, Nix 2.8 aborts all builds of the call. A derivation for
+                // which Nix gives no reason is built in a call of its own, so that one hostile build does not fail the
+                // others.
                 let call = realisation(self.store(), &[drv], &RealiseOptions { root: None, ..options.clone() });
                 let alone = self.build(&what, call, deadline, progress.as_ref()).await?;
                 failure = explain(&alone.messages, drv).or_else(|| unknown(&alone.messages));
@@ -184,7 +186,7 @@ impl Nix {
             invalid = self.invalid_outputs(derivations).await?;
         }
         if let (Some(root), false) = (&options.root, all.success) {
-            // With a failure Nix made no root at all.
+            // If any build failed, Nix has created no root.
             let valid = derivations.iter().map(|derivation| derivation.out.clone());
             let valid: Vec<PathBuf> = valid.filter(|out| !invalid.contains(out)).collect();
             if !valid.is_empty() {
@@ -194,27 +196,27 @@ impl Nix {
         let outcomes = derivations.iter().map(|derivation| {
             let failure = invalid.contains(&derivation.out).then(|| failures.remove(&derivation.out).flatten());
             let gone =
-                || Failure { kind: FailureKind::Unknown, message: "it has no output, and Nix does not say why".into() };
+                || Failure { kind: FailureKind::Unknown, message: "it has no output, and Nix gives no reason".into() };
             Outcome { derivation: derivation.clone(), failure: failure.map(|failure| failure.unwrap_or_else(gone)) }
         });
         Ok(Realised { outcomes: outcomes.collect() })
     }
 
-    /// Runs one realisation until `deadline` and collects what Nix says. That builds fail is no error here.
+    /// Runs one realisation until `deadline` and collects Nix's messages. Failed builds are no error here.
     async fn build(
         &self,
         what: &str,
         call: Command,
         deadline: Instant,
         progress: Option<&mpsc::Sender<Progress>>,
-    ) -> Result<Said> {
+    ) -> Result<CallOutput> {
         let (lines, mut received) = mpsc::channel::<String>(LINES_MAX);
         let call = call.timeout(deadline.saturating_duration_since(Instant::now())).output_bytes_max(RAW_BYTES_MAX);
         let parse = async {
             let mut parser = Parser::default();
             while let Some(line) = received.recv().await {
                 if let (Some(event), Some(progress)) = (parser.line(&line), progress) {
-                    // A reader that is slow or gone is no reason to stop.
+                    // A slow or closed receiver must not stop the builds.
                     let _ = progress.try_send(event);
                 }
             }
@@ -234,7 +236,7 @@ impl Nix {
         if !success && Problem::find(&text) == Problem::Daemon {
             return Err(Error::from_nix(what, &text));
         }
-        Ok(Said { success, messages })
+        Ok(CallOutput { success, messages })
     }
 
     async fn invalid_outputs(&self, derivations: &[Derivation]) -> Result<BTreeSet<PathBuf>> {
@@ -242,15 +244,15 @@ impl Nix {
     }
 }
 
-/// What one call said.
-struct Said {
+/// The result of one call.
+struct CallOutput {
     success: bool,
     messages: Vec<String>,
 }
 
 /// The call that builds `drvs`.
 fn realisation(call: Command, drvs: &[&Path], options: &RealiseOptions) -> Command {
-    // Nix takes 0 for "no bound".
+    // Nix interprets 0 as "no limit".
     let seconds = |bound: Duration| bound.as_secs().max(1).to_string();
     let call = call
         .args(["--realise", "--keep-going", "--log-format", "internal-json"])
@@ -265,7 +267,7 @@ fn realisation(call: Command, drvs: &[&Path], options: &RealiseOptions) -> Comma
     call.args(drvs)
 }
 
-/// The first of `derivations` and how many others there are.
+/// The name of the first derivation, and the number of others.
 fn summary(derivations: &[Derivation]) -> String {
     let first = derivations.first().and_then(|one| one.drv.file_name()).unwrap_or_default().to_string_lossy();
     match derivations.len() {
@@ -274,32 +276,32 @@ fn summary(derivations: &[Derivation]) -> String {
     }
 }
 
-/// Why `drv` has no output, as far as `messages` tell.
+/// Why `drv` has no output, as far as `messages` show.
 fn explain(messages: &[String], drv: &Path) -> Option<Failure> {
     let name = drv.file_name()?.to_string_lossy();
-    // `build of 'A.drv', 'B.drv' failed` sums up and says nothing of its own.
+    // `build of 'A.drv', 'B.drv' failed` is only a summary.
     let of_its_own = |message: &&String| !message.contains("build of '");
     let named = messages.iter().filter(of_its_own).find(|message| message.contains(&*name));
-    // Nix 2.34 does not say what has timed out.
+    // Nix 2.34 does not say which build timed out.
     let late = || messages.iter().find(|message| message.contains("timed out after") && !message.contains(".drv"));
     let message = named.or_else(late)?;
     let kind = kind(message);
     let mut told = one_line(message);
     if kind == FailureKind::Dependency {
-        // The cause was told before.
+        // The message about the cause came earlier.
         let cause = messages.iter().filter(of_its_own).find(|message| self::kind(message) != FailureKind::Dependency);
         told.extend(cause.map(|cause| format!(": {}", one_line(cause))));
     }
     Some(Failure { kind, message: bounded(&told, MESSAGE_BYTES_MAX).to_owned() })
 }
 
-/// The last word of a call that ended for no reason that names the derivation.
+/// The last message of a call, if no message names the derivation.
 fn unknown(messages: &[String]) -> Option<Failure> {
     let last = messages.last()?;
     Some(Failure { kind: kind(last), message: bounded(&one_line(last), MESSAGE_BYTES_MAX).to_owned() })
 }
 
-/// What a message of a failed build speaks of. The words of Nix 2.8 to 2.34.
+/// The kind of failure in a message of Nix 2.8 to 2.34.
 fn kind(message: &str) -> FailureKind {
     const WORDS: &[(&str, FailureKind)] = &[
         ("seconds of silence", FailureKind::Silent),
@@ -325,7 +327,7 @@ fn kind(message: &str) -> FailureKind {
     })
 }
 
-/// A message without its `error:`, on one line, without the list of outputs that Nix 2.34 adds.
+/// A message on one line, without `error:` and without the list of outputs that Nix 2.34 adds.
 fn one_line(message: &str) -> String {
     let message = message.split("Output paths:").next().unwrap_or(message);
     let words: Vec<&str> = message.split_whitespace().skip_while(|word| *word == "error:").collect();
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_one_call_are_told_apart() {
+    fn failures_of_one_call_are_distinguished() {
         for (version, text) in VERSIONS.iter().zip(samples!("build-mixed")) {
             let kind = |drv| explained(text, drv).map(|failure| failure.kind);
             assert_eq!(kind("jaw78mm50pv7d089hig504vbyn7p7i1c-fail.drv"), Some(FailureKind::Builder), "{version}");
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_a_sandbox_is_told_in_all_versions() {
+    fn a_machine_without_a_sandbox_is_recognised_in_all_versions() {
         for message in [
             "error: unable to start build process",
             "error: cannot perform a sandboxed build because user namespaces are not enabled; check /proc/sys/user",
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nix_does_not_name_is_not_made_up() {
+    fn a_derivation_without_a_message_has_no_explanation() {
         let [text, ..] = samples!("build-garbage");
         assert_eq!(explained(text, "pr73dpwglb86nf7gn852cq3kakx8cfnn-garbage.drv"), None);
         for text in samples!("build-fail") {
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_call_bounds_every_build() {
+    fn the_call_limits_every_build() {
         let options = RealiseOptions {
             jobs: 0,
             timeout: Duration::from_millis(1),

@@ -1,7 +1,7 @@
-//! What the garbage collector must keep: links in rei's state directory that Nix knows of.
+//! Garbage collector roots: links in rei's state directory that Nix knows.
 //!
-//! A root is a link in a directory of rei's own; Nix finds it through `gcroots/auto`, and forgets it by itself once the
-//! link is gone. So a root is taken away by removing one file, without Nix.
+//! A root is a link in one of rei's directories. Nix finds it through `gcroots/auto`, and forgets it when the link is
+//! gone. So removing a root only means removing one file; Nix is not needed.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -11,17 +11,17 @@ use super::error::{Error, Problem, Result};
 use super::evaluate::quoted;
 use super::locate::Nix;
 
-/// Roots by name, in one directory.
+/// The roots in one directory, by name.
 #[derive(Clone, Debug)]
 pub struct Roots {
     dir: PathBuf,
 }
 
 impl Roots {
-    /// The roots in `dir`, which is made if it is missing.
+    /// Opens the directory of the roots. Creates it if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be created.
     pub fn open(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| Error::File {
             act: "make the directory",
@@ -32,20 +32,20 @@ impl Roots {
         Ok(Self { dir })
     }
 
-    /// Where the root of this name is, for calls that make roots as they build.
+    /// The path of the root with this name, for calls that create roots themselves.
     ///
     /// # Errors
-    /// When the name cannot name a file.
+    /// If the name is not a valid file name.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
         require_name(name, "root")?;
         Ok(self.dir.join(name))
     }
 
-    /// Keeps a valid store path or derivation, with all that it needs, until the root is removed. A root of this name
-    /// that was there is replaced.
+    /// Protects a valid store path or derivation, with everything that it needs, until the root is removed. Replaces an
+    /// existing root with this name.
     ///
     /// # Errors
-    /// When the path is not in the store.
+    /// If the path is not in the store.
     pub async fn add(&self, nix: &Nix, name: &str, path: &Path) -> Result<()> {
         let link = self.path(name)?;
         if path.extension().is_some_and(|extension| extension == "drv") {
@@ -55,10 +55,10 @@ impl Roots {
         }
     }
 
-    /// Removes a root and the numbered ones that were made with it. That there is none is no error.
+    /// Removes a root, and the numbered roots that were created with it. It is no error if there is none.
     ///
     /// # Errors
-    /// When the directory cannot be changed.
+    /// If the directory cannot be changed.
     pub fn remove(&self, name: &str) -> Result<()> {
         require_name(name, "root")?;
         for root in self.list()?.into_keys().filter(|root| is_of(root, name)) {
@@ -73,16 +73,16 @@ impl Roots {
         Ok(())
     }
 
-    /// All roots and what they keep.
+    /// All roots and their targets.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn list(&self) -> Result<BTreeMap<String, PathBuf>> {
         let unreadable = |source| Error::File { act: "read", path: self.dir.clone(), source };
         let mut roots = BTreeMap::new();
         for entry in std::fs::read_dir(&self.dir).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
-            // What is no link, or no longer there, is no root.
+            // An entry that is no link, or that has just disappeared, is no root.
             if let (Ok(name), Ok(target)) = (entry.file_name().into_string(), std::fs::read_link(entry.path())) {
                 roots.insert(name, target);
             }
@@ -92,19 +92,19 @@ impl Roots {
 }
 
 impl Nix {
-    /// Roots derivations at `link`, `link-2`, … in their order.
+    /// Creates roots for derivations at `link`, `link-2`, … in their order.
     pub(super) async fn root_drvs(&self, drvs: &[PathBuf], link: &Path) -> Result<()> {
-        // `nix-store --realise` would build them; to import one is to name it.
+        // `nix-store --realise` would build them. Importing a derivation only makes it the result of the instantiation.
         let imports = drvs.iter().map(|drv| {
             self.require_store_path(drv)?;
             Ok(format!("(import {})", quoted(drv.display())))
         });
         let imports = imports.collect::<Result<Vec<_>>>()?.join(" ");
         let call = self.instantiate().arg("--add-root").arg(link).args(["--expr", &format!("[ {imports} ]")]);
-        let what = format!("keeping derivations at {}", link.display());
+        let what = format!("adding roots for derivations at {}", link.display());
         let rooted = self.run(&what, &call.args(["--option", "pure-eval", "false"])).await.map(drop);
         match rooted {
-            // Each version says in other words that a file to import is gone.
+            // Each version of Nix has another message if a file to import is gone, so check the paths.
             Err(Error::Failed { what, message, full, .. }) if !self.invalid(drvs).await?.is_empty() => {
                 Err(Error::Failed { what, problem: Problem::Gone, message, full })
             }
@@ -112,22 +112,22 @@ impl Nix {
         }
     }
 
-    /// Roots valid paths at `link`, `link-2`, … in their order.
+    /// Creates roots for valid paths at `link`, `link-2`, … in their order.
     pub(super) async fn root_paths(&self, paths: &[PathBuf], link: &Path) -> Result<()> {
         paths.iter().try_for_each(|path| self.require_store_path(path))?;
         let call = self.store().arg("--realise").args(paths).arg("--add-root").arg(link);
-        let what = format!("keeping store paths at {}", link.display());
+        let what = format!("adding roots for store paths at {}", link.display());
         self.run(&what, &call).await.map(drop)
     }
 }
 
-/// Whether `root` is `name`, or `name-2` and so on.
+/// True if `root` is `name`, or `name-2` and so on.
 fn is_of(root: &str, name: &str) -> bool {
     let Some(rest) = root.strip_prefix(name) else { return false };
     rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number > 1))
 }
 
-/// Names become files next to others: nothing hidden, nothing above.
+/// Checks a name that becomes a file name: not hidden, and in no other directory.
 pub(super) fn require_name(name: &str, what: &'static str) -> Result<()> {
     let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.starts_with(['.', '-']) && name.chars().all(fit) {
@@ -136,7 +136,7 @@ pub(super) fn require_name(name: &str, what: &'static str) -> Result<()> {
     Err(Error::BadName { name: name.to_owned(), what })
 }
 
-/// A name, in bytes: a file's 255 without what Nix adds.
+/// Maximum length of a name, in bytes: the 255 of a file name, minus what Nix appends.
 const NAME_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_in_the_directory() {
+    fn names_of_files_outside_the_directory_are_refused() {
         for name in ["", ".", "..", "a/b", "../x", ".hidden", "-flag", "a b", "a\n", &"x".repeat(300)] {
             assert!(require_name(name, "root").is_err(), "{name:?}");
         }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_no_error() {
+    fn a_missing_root_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::open(&dir.path().join("roots")).unwrap();
         std::os::unix::fs::symlink("/nix/store/gone", roots.path("a").unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! Whether a sandbox really holds here. A check that runs without one is worth nothing, and Nix by itself falls back to
-//! none, or ignores an untrusted user's wish, without a word. So before anything is judged, one derivation is built
-//! whose builder looks around from inside.
+//! Checks whether builds are really sandboxed. Without a sandbox a check is worth nothing, but by default Nix silently
+//! builds without one if it cannot make one, and ignores the sandbox option of an untrusted user. So before anything is
+//! judged, one derivation is built whose builder checks its surroundings.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -16,13 +16,13 @@ use super::locate::Nix;
 use super::probe::{NAMESPACES, PROBE_ARGUMENT, Verdict, namespace};
 use super::realise::{Failure, FailureKind, RealiseOptions};
 
-/// The bound of the probe's build, which takes a tenth of a second.
+/// Timeout of the probe's build, which takes a tenth of a second.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A verdict of the probe, in bytes.
+/// Maximum size of the probe's verdict, in bytes.
 const VERDICT_BYTES_MAX: u64 = 64 << 10;
 
-/// The derivation of the probe. `nonce` makes it another one each time; a cache must not answer for it.
+/// The derivation of the probe. `nonce` makes it new each time, so that no cached result is used.
 const EXPRESSION: &str = "a: { probe = derivation (a.env // {
   name = \"rei-sandbox-probe\";
   system = builtins.currentSystem;
@@ -32,73 +32,73 @@ const EXPRESSION: &str = "a: { probe = derivation (a.env // {
   preferLocalBuild = true;
 }); }";
 
-/// The program that is the builder of rei's own derivations: static, so that it needs nothing else in the sandbox.
+/// The program that is the builder of rei's own derivations. It is static, so it needs no other file in the sandbox.
 #[derive(Clone, Debug)]
 pub struct Builder {
     /// The program.
     pub program: PathBuf,
-    /// What it must be given to run as the probe.
+    /// The arguments that make it run as the probe.
     pub probe_args: Vec<OsString>,
 }
 
-/// That the sandbox held when it was asked.
+/// The proof that builds were sandboxed at this time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// The builder in the store, for the checks that follow. Give it a root: the garbage collector may take it.
+    /// The builder's path in the store, for later checks. Create a root for it, or the garbage collector may remove it.
     pub builder: PathBuf,
-    /// The derivation that proved it.
+    /// The derivation of the probe.
     pub derivation: Derivation,
 }
 
-/// Why nothing can be judged here.
+/// Why no candidate can be judged on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Nix could not be asked.
-    #[error("the sandbox cannot be tried")]
+    /// A call of Nix failed.
+    #[error("cannot check the sandbox")]
     Nix(#[source] Error),
     /// A file of rei's own could not be read or written.
-    #[error("the sandbox cannot be tried: {} {}", act, path.display())]
+    #[error("cannot check the sandbox: cannot {} {}", act, path.display())]
     File {
-        /// What was to be done.
+        /// The operation that failed.
         act: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The builder needs libraries that no sandbox has.
+    /// The builder needs shared libraries, which are not in the sandbox.
     #[error("{} is not linked statically, so it cannot be a builder", program.display())]
     NotStatic {
         /// The program.
         program: PathBuf,
     },
-    /// The kernel gives no sandbox.
-    #[error("the kernel gives Nix no sandbox: {message}")]
+    /// The kernel does not support the sandbox.
+    #[error("the kernel does not allow Nix to make a sandbox: {message}")]
     NoNamespaces {
-        /// What Nix said.
+        /// The message of Nix.
         message: String,
     },
     /// The probe was built, but not in a sandbox.
     #[error("Nix builds without a sandbox: {}", findings.join("; "))]
     NotSandboxed {
-        /// What the builder saw.
+        /// What the builder found.
         findings: Vec<String>,
-        /// Whether the build went through a daemon, which alone decides.
+        /// True if the build went through the daemon, whose settings then decide.
         daemon: bool,
     },
-    /// The probe was not built.
-    #[error("the sandbox cannot be tried: {message}")]
+    /// The probe could not be built.
+    #[error("cannot check the sandbox: {message}")]
     NotBuilt {
-        /// What kind of failure.
+        /// The kind of failure.
         kind: FailureKind,
-        /// What Nix said.
+        /// The message of Nix.
         message: String,
     },
 }
 
 impl Refusal {
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Nix(error) => error.hint(),
@@ -109,12 +109,12 @@ impl Refusal {
             }
             Self::NoNamespaces { .. } => Problem::NoNamespaces.hint(),
             Self::NotSandboxed { daemon: true, .. } => Some(
-                "the daemon decides: set sandbox = true and sandbox-fallback = false in /etc/nix/nix.conf, \
+                "the settings of the daemon apply: set sandbox = true and sandbox-fallback = false in /etc/nix/nix.conf, \
                  then systemctl restart nix-daemon"
                     .to_owned(),
             ),
             Self::NotSandboxed { daemon: false, .. } => {
-                Some("look what overrules it: nix --extra-experimental-features nix-command show-config".to_owned())
+                Some("find the setting that disables it: nix --extra-experimental-features nix-command show-config".to_owned())
             }
             Self::NotBuilt { kind, message } => Problem::find(message).hint().filter(|_| *kind != FailureKind::Builder),
         }
@@ -122,10 +122,10 @@ impl Refusal {
 }
 
 impl Builder {
-    /// The running program.
+    /// The program that is running.
     ///
     /// # Errors
-    /// When the system cannot say which it is.
+    /// If the system does not report its path.
     pub fn this_program() -> std::result::Result<Self, Refusal> {
         let program = std::env::current_exe().map_err(|source| Refusal::File {
             act: "find",
@@ -136,12 +136,12 @@ impl Builder {
     }
 }
 
-/// Builds one derivation whose builder looks around, and believes only what it wrote.
+/// Builds one derivation whose builder checks its surroundings. Only the verdict that it wrote counts.
 ///
-/// `dir` must be the supervisor's own: a file is made there that no builder may see.
+/// `dir` must belong to the supervisor: a file is created there that the builder must not be able to see.
 ///
 /// # Errors
-/// When there is no sandbox, or it cannot be told.
+/// If builds are not sandboxed, or it cannot be checked.
 pub async fn prove(nix: &Nix, builder: &Builder, dir: &Path) -> std::result::Result<Proof, Refusal> {
     let (program, secret) = (builder.program.clone(), Secret::make(dir)?);
     let linked = tokio::task::spawn_blocking({
@@ -167,7 +167,7 @@ pub async fn prove(nix: &Nix, builder: &Builder, dir: &Path) -> std::result::Res
     })?;
     let verdict = build(nix, &derivation).await?;
     if verdict.nonce != nonce {
-        let message = "the verdict is of another build".to_owned();
+        let message = "the verdict belongs to another build".to_owned();
         return Err(Refusal::NotBuilt { kind: FailureKind::Unknown, message });
     }
     if !verdict.findings.is_empty() {
@@ -197,7 +197,7 @@ async fn build(nix: &Nix, derivation: &Derivation) -> std::result::Result<Verdic
     serde_json::from_str(&text).map_err(|error| read(error.into()))
 }
 
-/// A file that no sandboxed builder can see, removed with this value.
+/// A file that no sandboxed builder can see. It is removed when this value is dropped.
 struct Secret {
     path: PathBuf,
     nonce: String,
@@ -212,31 +212,31 @@ impl Secret {
         })?;
         let nonce = nonce.trim().to_owned();
         let path = dir.join(format!("probe-{nonce}"));
-        // Everybody may read it: only the sandbox must hide it.
+        // The file is world-readable, so only the sandbox can hide it.
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
-        made.map_err(|source| Refusal::File { act: "make", path: path.clone(), source })?;
+        made.map_err(|source| Refusal::File { act: "create", path: path.clone(), source })?;
         Ok(Self { path, nonce })
     }
 }
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        // An empty file that stays is no harm.
+        // An empty file that stays does no harm.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Whether an ELF program asks for no interpreter, so that the kernel can start it alone.
+/// True if an ELF program has no interpreter, so that the kernel can start it without other files.
 fn is_static(program: &Path) -> std::io::Result<bool> {
     use std::os::unix::fs::FileExt;
-    /// The program header that names the dynamic linker.
+    /// The type of the program header that names the dynamic linker.
     const PT_INTERP: u32 = 3;
     let file = std::fs::File::open(program)?;
     let mut header = [0_u8; 64];
     file.read_exact_at(&mut header, 0)?;
     let number =
         |at: usize, bytes: usize| header[at..at + bytes].iter().rev().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
-    // 64 bit, little endian: every machine that rei is built for.
+    // 64 bit and little endian, as on every machine that rei supports.
     if !header.starts_with(b"\x7fELF\x02\x01") {
         return Ok(false);
     }
@@ -265,13 +265,13 @@ mod tests {
         std::fs::write(&script, "short").unwrap();
         assert!(is_static(&script).is_err());
         if let Ok(shell) = std::fs::canonicalize("/bin/sh") {
-            // Dynamic on every distribution but the smallest; there it is static and rightly found so.
+            // It is dynamic on almost every distribution; on the smallest ones it is static and is recognised as such.
             assert!(is_static(&shell).is_ok());
         }
     }
 
     #[test]
-    fn the_secret_goes_with_its_value() {
+    fn the_secret_file_is_removed_on_drop() {
         let dir = tempfile::tempdir().unwrap();
         let secret = Secret::make(dir.path()).unwrap();
         assert!(secret.path.exists());
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_that_can_be_mended_says_how() {
+    fn every_refusal_that_can_be_corrected_has_a_hint() {
         for daemon in [true, false] {
             let refusal = Refusal::NotSandboxed { findings: vec!["x".into(), "y".into()], daemon };
             assert_eq!(refusal.to_string(), "Nix builds without a sandbox: x; y");

@@ -1,4 +1,4 @@
-//! What is in the store: `nix-store --check-validity`, `--query`, `--add`, `--verify-path`, `--read-log`.
+//! Queries and changes the store: `nix-store --check-validity`, `--query`, `--add`, `--verify-path`, `--read-log`.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -8,42 +8,42 @@ use std::time::{Duration, SystemTime};
 use super::error::{Error, Problem, Result};
 use super::locate::Nix;
 
-/// The bound of adding a tree or hashing a path: gigabytes on a slow disk.
+/// Timeout of adding a tree or hashing a path: gigabytes on a slow disk.
 const HASH_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// The bound of writing to disk what a build has left in memory: gigabytes on a slow one.
+/// Timeout of writing the results of a build from memory to disk: gigabytes on a slow disk.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How often a tree is added because what the store had of it was taken away or is damaged.
+/// Maximum attempts to add a tree whose copy in the store was removed or is damaged.
 const TRIES_MAX: usize = 3;
 
-/// By so much a file system's clock is behind: a tick of the slowest kernels.
+/// How far the timestamps of a file system may be behind: one tick of the slowest kernels.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
-/// Nix's own alphabet for hashes: no letters that make words.
+/// Nix's own base-32 alphabet, without the letters e, o, u and t.
 const BASE32: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
 impl Nix {
-    /// Those of `paths` that the store does not have. A path that exists on disk may still be invalid: a failed build
-    /// leaves its output behind.
+    /// The paths that are not valid in the store. A path that exists on disk may be invalid: a failed build leaves its
+    /// output behind.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// If the store cannot be queried.
     pub async fn invalid(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<BTreeSet<PathBuf>> {
         let mut call = self.store().args(["--check-validity", "--print-invalid"]);
         for path in paths {
             self.require_store_path(path.as_ref())?;
             call = call.arg(path.as_ref());
         }
-        let printed = self.run("asking which paths are valid", &call).await?.stdout_text();
+        let printed = self.run("querying which paths are valid", &call).await?.stdout_text();
         Ok(paths_in(&printed).collect())
     }
 
-    /// Writes to disk what the store and Nix's caches have in memory. Nix does so for its databases alone: when the power
-    /// fails, a path can be valid and its files empty.
+    /// Writes the data of the store and of Nix's caches from memory to disk. Nix does this only for its databases, so
+    /// after a power failure a valid path could have empty files.
     ///
     /// # Errors
-    /// When the disk refuses it or takes too long.
+    /// If the disk fails or takes too long.
     pub async fn sync(&self) -> Result<()> {
         let failed = |source| Error::File { act: "write to disk", path: self.store_dir().to_owned(), source };
         let dirs = [self.store_dir(), self.home()].map(Path::to_owned);
@@ -55,10 +55,11 @@ impl Nix {
         synced.map_err(|panic| failed(panic.into()))?.map_err(failed)
     }
 
-    /// Copies a file or tree into the store, under its own name, and gives its path there. A program stays executable.
+    /// Copies a file or tree into the store, under its own name, and returns its store path. A program stays
+    /// executable.
     ///
     /// # Errors
-    /// When it cannot be read or the store not be written.
+    /// If it cannot be read, or the store cannot be written.
     pub async fn add(&self, path: &Path) -> Result<PathBuf> {
         let what = format!("adding {} to the store", path.display());
         let path =
@@ -68,12 +69,12 @@ impl Nix {
         self.one_path(&what, &printed)
     }
 
-    /// As [`Nix::add`], and keeps it from the garbage collector by a link at `link`. Gives its path and the hash of its
-    /// contents. What was there before is not taken on trust: when the power fails, the store's database can have a path
-    /// whose files are empty.
+    /// Like [`Nix::add`], and protects it from the garbage collector by a root at `link`. Returns its path and the hash
+    /// of its contents. If the path existed before, its contents are verified: after a power failure, the store's
+    /// database may have a path whose files are empty.
     ///
     /// # Errors
-    /// As [`Nix::add`], or when the store has something else under that path and keeps it.
+    /// As for [`Nix::add`], or if the store has different contents under that path that cannot be removed.
     pub async fn add_rooted(&self, path: &Path, link: &Path) -> Result<(PathBuf, String)> {
         let mut tries = 0;
         loop {
@@ -83,7 +84,7 @@ impl Nix {
             let (rooted, hash) =
                 tokio::join!(self.root_paths(std::slice::from_ref(&added), link), self.nar_hash(&added));
             match rooted.and(hash) {
-                // Between the two there is a moment for the garbage collector.
+                // The garbage collector may have run between the two calls.
                 Err(error) if tries < TRIES_MAX && error.problem() == Some(&Problem::Gone) => {}
                 Err(error) => return Err(error),
                 Ok(hash) if is_younger(&added, since) || self.verify_path(&added).await? => return Ok((added, hash)),
@@ -93,28 +94,28 @@ impl Nix {
         }
     }
 
-    /// Removes a path that only `link` keeps from the store.
+    /// Removes a path from the store that only the root `link` protects.
     async fn delete(&self, path: &Path, link: &Path) -> Result<()> {
         std::fs::remove_file(link).map_err(|source| Error::File { act: "remove", path: link.to_owned(), source })?;
-        tracing::warn!(path = %path.display(), "a source in the store is damaged, perhaps by a loss of power; it is made anew");
+        tracing::warn!(path = %path.display(), "a source in the store is damaged, perhaps by a power failure; adding it again");
         let call = self.store().timeout(HASH_TIMEOUT).arg("--delete").arg(path);
         let deleted = self.run("removing a damaged path from the store", &call).await;
         deleted.map(drop).map_err(|_| Error::Damaged { path: path.to_owned() })
     }
 
-    /// The path with everything that it needs, itself included.
+    /// The closure: the path with everything that it needs.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn closure(&self, path: &Path) -> Result<BTreeSet<PathBuf>> {
         let printed = self.query("closure", "--requisites", &[path]).await?;
         Ok(paths_in(&printed).collect())
     }
 
-    /// The size of the path with everything that it needs, in bytes.
+    /// The total size of the closure, in bytes.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn closure_size(&self, path: &Path) -> Result<u64> {
         let closure = self.closure(path).await?;
         let printed = self.query("size", "--size", &closure.iter().map(PathBuf::as_path).collect::<Vec<_>>()).await?;
@@ -123,46 +124,46 @@ impl Nix {
         sum.map_err(|_| Error::unreadable("the size of a closure", &printed))
     }
 
-    /// What the path names directly.
+    /// The direct references of the path.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn references(&self, path: &Path) -> Result<BTreeSet<PathBuf>> {
         let printed = self.query("references", "--references", &[path]).await?;
         Ok(paths_in(&printed).collect())
     }
 
-    /// The derivation that the path was built from; `None` when it was added or the store does not know.
+    /// The derivation from which the path was built; `None` if it was added, or if the store does not know.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn deriver(&self, path: &Path) -> Result<Option<PathBuf>> {
         let printed = self.query("deriver", "--deriver", &[path]).await?;
         Ok(paths_in(&printed).next().filter(|deriver| deriver.starts_with(self.store_dir())))
     }
 
-    /// The outputs of a derivation.
+    /// The output paths of a derivation.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn outputs(&self, drv: &Path) -> Result<BTreeSet<PathBuf>> {
         let printed = self.query("outputs", "--outputs", &[drv]).await?;
         Ok(paths_in(&printed).collect())
     }
 
-    /// The hash of the path's contents, as flake references write it: `sha256-BASE64`.
+    /// The hash of the path's contents, in the form of flake references: `sha256-BASE64`.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn nar_hash(&self, path: &Path) -> Result<String> {
         let printed = self.query("hash", "--hash", &[path]).await?;
         sri(printed.trim()).ok_or_else(|| Error::unreadable("the hash of a path", &printed))
     }
 
-    /// Whether the path's contents are what was once put there.
+    /// True if the path's contents are unchanged since it was added.
     ///
     /// # Errors
-    /// When it is not in the store.
+    /// If it is not in the store.
     pub async fn verify_path(&self, path: &Path) -> Result<bool> {
         self.require_store_path(path)?;
         let what = format!("verifying {}", path.display());
@@ -176,11 +177,11 @@ impl Nix {
         }
     }
 
-    /// The end of the log of the derivation's last build, at most `bytes`; `None` when there is no log. The log of a
-    /// failed build is there too.
+    /// The end of the log of the derivation's last build, at most `bytes`; `None` if there is no log. Failed builds
+    /// have a log, too.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// If the store cannot be queried.
     pub async fn log(&self, drv: &Path, bytes: usize) -> Result<Option<Vec<u8>>> {
         self.require_store_path(drv)?;
         let what = format!("reading the log of {}", drv.display());
@@ -199,10 +200,10 @@ impl Nix {
         paths.iter().try_for_each(|path| self.require_store_path(path))?;
         let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
         let call = self.store().args(["--query", question]).args(paths);
-        Ok(self.run(&format!("asking for the {what} of {first}"), &call).await?.stdout_text())
+        Ok(self.run(&format!("querying the {what} of {first}"), &call).await?.stdout_text())
     }
 
-    /// The store path that `printed` is.
+    /// The store path in `printed`.
     fn one_path(&self, what: &str, printed: &str) -> Result<PathBuf> {
         let path = PathBuf::from(printed.trim_end_matches('\n'));
         self.require_store_path(&path).map_err(|_| Error::unreadable(what, printed))?;
@@ -210,16 +211,17 @@ impl Nix {
     }
 }
 
-/// What must be kept of a call's output to understand why it failed, in bytes.
+/// How much of a call's output is kept to explain a failure, in bytes.
 const LOG_MESSAGE_BYTES: usize = 4 << 10;
 
-/// Whether a store path was made after `since`. Nix sets its time of change, so the inode's is asked.
+/// True if a store path was created after `since`. Nix sets its modification time to a constant, so the inode's change
+/// time is used.
 fn is_younger(path: &Path, since: SystemTime) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Ok(found) = path.symlink_metadata() else { return false };
     let (seconds, nanos) = (u64::try_from(found.ctime()).unwrap_or(0), u32::try_from(found.ctime_nsec()).unwrap_or(0));
     let made = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-    // A time that has not come yet is from before the clock was set back.
+    // A time in the future is from before the clock was set back.
     (since - CLOCK_TICK..=SystemTime::now()).contains(&made)
 }
 
@@ -227,7 +229,7 @@ fn paths_in(printed: &str) -> impl Iterator<Item = PathBuf> {
     printed.lines().filter(|line| line.starts_with('/')).map(PathBuf::from)
 }
 
-/// `sha256-BASE64` of `sha256:BASE32` in Nix's own base 32, whose digits go from the last to the first.
+/// Converts `sha256:BASE32` to `sha256-BASE64`. In Nix's base 32 the last digit comes first.
 fn sri(hash: &str) -> Option<String> {
     let digits = hash.strip_prefix("sha256:").filter(|digits| digits.len() == 52)?;
     let mut bytes = [0_u8; 32];
@@ -263,8 +265,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_rewritten() {
-        // From `nix hash to-sri --type sha256`.
+    fn hashes_are_converted() {
+        // The expected values are from `nix hash to-sri --type sha256`.
         for (nix, expected) in [
             (
                 "sha256:1xmr8jicvzszfzpz46g37mlpvbzjl2wpwvl2b05psipssyp1sm8h",
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn only_paths_are_paths() {
+    fn lines_that_are_no_paths_are_skipped() {
         let found: Vec<_> = paths_in("/nix/store/a\nunknown-deriver\n\n/nix/store/b\n").collect();
         assert_eq!(found, [Path::new("/nix/store/a"), Path::new("/nix/store/b")]);
     }

@@ -1,11 +1,11 @@
-//! Which versions of Nix there are, and which is the oldest that will do.
+//! Versions of Nix, and the oldest one that rei supports.
 
 use std::fmt;
 
-/// The oldest Nix that rei works with: the first with the `packages.<system>.default` of today's flakes.
+/// The oldest supported version: the first with the `packages.<system>.default` of today's flakes.
 pub const LEAST_VERSION: Version = Version { major: 2, minor: 8 };
 
-/// A Nix version, as far as it matters.
+/// A version of Nix: its first two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// The 2 of 2.8.
@@ -20,18 +20,18 @@ impl fmt::Display for Version {
     }
 }
 
-/// The first Nix whose flake references of the kind `path:` take a `dir`.
+/// The first version of Nix in which flake references of type `path:` accept a `dir`.
 const DIR_OF_PATH: Version = Version { major: 2, minor: 26 };
-/// Lix counts on from here, and reads references as Nix 2.18 does.
+/// The first version number of Lix. Lix handles flake references like Nix 2.18.
 const LIX: Version = Version { major: 2, minor: 90 };
 
 impl Version {
-    /// Whether a flake reference `path:…` may say in which directory of the path the flake is.
+    /// True if a flake reference `path:…` may have a `dir`, the directory of the flake.
     pub(super) fn takes_dir_of_path(self) -> bool {
         (DIR_OF_PATH..LIX).contains(&self)
     }
 
-    /// Reads `nix-store (Nix) 2.26.3` and the names of forks and snapshots alike.
+    /// Parses `nix-store (Nix) 2.26.3`, and the output of forks and snapshots.
     pub(super) fn parse(output: &str) -> Option<Self> {
         let word = output.lines().next()?.split_whitespace().next_back()?;
         let mut numbers = word.split('.').map(|part| {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_and_compared() {
+    fn versions_are_parsed_and_compared() {
         for (printed, expected) in [
             ("nix-store (Nix) 2.8.0\n", (2, 8)),
             ("nix (Nix) 2.26.3\n", (2, 26)),

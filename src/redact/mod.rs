@@ -1,9 +1,9 @@
-//! Takes secrets out of what is stored, handed to an agent or shown.
+//! Removes secrets from everything that is stored, given to an agent, or shown.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `secrets` | secrets that are known by their value, in all the forms in which a text can hold them |
-//! | `redactor` | both: the known ones first, then what looks like a secret |
+//! | `secrets` | secrets with a known value, in all their encodings |
+//! | `redactor` | removes known secrets first, then text that looks like a secret |
 
 mod redactor;
 mod secrets;

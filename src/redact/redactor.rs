@@ -1,8 +1,9 @@
-//! Takes secrets out of text and JSON: those that are known by their value, then what looks like one.
+//! Removes secrets from text and JSON: those with a known value, then text that looks like a secret.
 //!
-//! Line by line, so that the structure of a log stays. A line is looked at closely only where it holds one of a rule's
-//! cheap marks; the expressions are linear in the length of the line (crate `regex`), so no log can make this slow.
-//! Redacting twice is redacting once. Too much taken out costs a hint; too little costs a secret: in doubt it goes.
+//! It works line by line, so the structure of a log stays. A line is examined closely only if it contains one of the
+//! cheap marks of a rule, and the expressions are linear in the length of the line (crate `regex`), so no log can make
+//! this slow. Redacting twice has the same result as redacting once. Removing too much costs a hint, removing too
+//! little costs a secret: in doubt, text is removed.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -12,18 +13,19 @@ use serde_json::Value;
 
 use super::secrets::{REDACTED, Secrets};
 
-/// Deeper JSON than this is taken out whole; serde_json itself reads no deeper.
+/// Deeper JSON is removed as a whole; serde_json itself parses no deeper.
 const DEPTH_MAX: usize = 128;
-/// A value behind a key that only hints at a secret is one from this length …
+/// Minimum length of a secret after a key that only hints at one, in bytes …
 const HINTED_LEN_MIN: usize = 16;
-/// … and this many bits of entropy a character on: English words have less, keys and digests more.
+/// … and its minimum entropy, in bits per character: English words have less, keys and digests have more.
 const HINTED_BITS_MIN: f64 = 3.0;
-/// A `token` in prose is a word or two of a parser; from this length, or with a digit, it is taken for a credential.
+/// In prose, `token` is followed by a short word, as in the message of a parser. From this length on, in bytes, or with
+/// a digit, the value counts as a credential.
 const TOKEN_LEN_MIN: usize = 8;
-/// Of a value, so much is looked at to tell what it is, in bytes.
+/// How much of a value is examined to classify it, in bytes.
 const VALUE_LOOK_MAX: usize = 256;
 
-/// Parts of a key that say that its value is a secret, whatever it looks like.
+/// Parts of a key whose value is always a secret.
 const SECRET_WORDS: [&str; 17] = [
     "password",
     "passwd",
@@ -43,17 +45,17 @@ const SECRET_WORDS: [&str; 17] = [
     "authorization",
     "cookie",
 ];
-/// Words of a key that hint at one: then length and entropy decide.
+/// Words in a key that hint at a secret: then length and entropy decide.
 const HINT_WORDS: [&str; 12] =
     ["key", "auth", "sig", "signature", "session", "sid", "cert", "salt", "pin", "otp", "bearer", "jwt"];
 
-/// A secret that is known by its own looks: which lines to look at, and for what.
+/// A kind of secret that is recognised by its form.
 struct Shape {
-    /// In lower case; a line without any of them cannot match.
+    /// Marks in lower case. A line without any of them cannot match.
     marks: &'static [&'static str],
-    /// Groups 1 and 3 stay, where there are any; the rest is the secret.
+    /// Groups 1 and 3 stay, if they exist; the rest is the secret.
     expression: &'static str,
-    /// A match whose secret is all in lower case is prose ("basic authentication").
+    /// If true, a secret of only lower-case letters is prose ("basic authentication") and stays.
     spare_prose: bool,
 }
 
@@ -63,7 +65,7 @@ const SHAPES: [Shape; 5] = [
         expression: r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*",
         spare_prose: false,
     },
-    // A password in a URL may hold `/`, `#` and `@` where nobody encoded it; the last `@` ends it.
+    // A password in a URL may contain `/`, `#` and `@` if it was not encoded; it ends at the last `@`.
     Shape { marks: &["://"], expression: r#"(://[^\s/:@"']*:)([^\s"']+)(@)"#, spare_prose: false },
     Shape {
         marks: &["bearer ", "basic ", "token "],
@@ -76,8 +78,8 @@ const SHAPES: [Shape; 5] = [
         expression: r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",
         spare_prose: false,
     },
-    // Amazon, GitHub, GitLab, Slack, Google, npm, PyPI, Hugging Face, Stripe, DigitalOcean, age; OpenAI, Anthropic and the
-    // like.
+    // Tokens of Amazon, GitHub, GitLab, Slack, Google, npm, PyPI, Hugging Face, Stripe, DigitalOcean, age, OpenAI,
+    // Anthropic and others.
     Shape {
         marks: &[
             "akia",
@@ -109,8 +111,8 @@ const SHAPES: [Shape; 5] = [
     },
 ];
 
-/// Takes secrets out and counts them. Make one, use it, drop it: expressions are compiled when a line first needs them and
-/// are not kept for ever in a supervisor that has to be small.
+/// Removes secrets and counts them. Make one, use it and drop it: expressions are compiled when a line first needs
+/// them, and are not kept, because the supervisor must use little memory.
 #[derive(Debug, Default)]
 pub struct Redactor {
     shapes: [OnceCell<Option<Regex>>; SHAPES.len()],
@@ -120,22 +122,22 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// One that has taken out nothing.
+    /// Makes a redactor without known secrets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that knows the secrets of the configuration.
+    /// Makes a redactor with the secrets of the configuration.
     pub fn knowing(secrets: &Secrets) -> Self {
         Self { known: secrets.clone(), ..Self::default() }
     }
 
-    /// How many secrets were taken out so far.
+    /// Number of secrets removed so far.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The text without its secrets, with the same lines.
+    /// The text without secrets. The number of lines is unchanged.
     pub fn text(&mut self, text: &str) -> String {
         let (known, count) = self.known.without(text);
         self.count += count;
@@ -147,7 +149,7 @@ impl Redactor {
             let begins = body.contains("-----BEGIN ") && body.contains("PRIVATE KEY");
             let ends = body.contains("-----END ") && body.contains("PRIVATE KEY");
             if inside_key && !begins && (ends || key_material(body)) {
-                // A line in the midst of a private key, which may be cut off at either end of the text.
+                // A line inside a private key. Either end of the key may be missing from the text.
                 self.count += u64::from(ends);
                 out.push_str(REDACTED);
                 inside_key = !ends;
@@ -160,16 +162,16 @@ impl Redactor {
         out
     }
 
-    /// Bytes without their secrets; they stay as they are if there are none, text or not.
+    /// Bytes without secrets. If there are none, the bytes are unchanged, even if they are no text.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         let mut bytes = bytes;
-        self.count += self.known.take_out(&mut bytes);
+        self.count += self.known.remove_from(&mut bytes);
         let known = self.count;
         let text = self.text(&String::from_utf8_lossy(&bytes));
         if self.count > known { text.into_bytes() } else { bytes }
     }
 
-    /// The value without its secrets: strings as text, and whatever is behind a secret's key.
+    /// The value without secrets: strings are handled as text, and values of secret keys are removed.
     pub fn value(&mut self, value: &Value) -> Value {
         self.walk(value, None, 0)
     }
@@ -186,7 +188,7 @@ impl Redactor {
             Value::Number(number) if secret(&number.to_string()) => self.taken(),
             Value::Array(items) => Value::Array(items.iter().map(|item| self.walk(item, key, depth + 1)).collect()),
             Value::Object(map) => {
-                // A secret's key hands itself on: `{"password": {"value": "x"}}`.
+                // A secret key also applies to everything below it: `{"password": {"value": "x"}}`.
                 let inherited = key.filter(|key| is_secret_key(&key.to_ascii_lowercase()));
                 let mut clean = serde_json::Map::new();
                 for (name, item) in map {
@@ -207,14 +209,14 @@ impl Redactor {
     fn line(&mut self, line: &str) -> String {
         let lower = line.to_ascii_lowercase();
         let has = |mark: &&str| lower.contains(*mark);
-        // Keys first: a quoted value goes as a whole then, before a shape inside it could break its quotes.
+        // Keys first: then a quoted value is removed as a whole, before a shape inside it could break its quotes.
         let keyed = SECRET_WORDS.iter().chain(&HINT_WORDS).any(has) || lower.contains("token");
         let mut line = if keyed { self.keyed(line) } else { Cow::Borrowed(line) };
         for (shape, compiled) in SHAPES.iter().zip(&self.shapes) {
             if !shape.marks.iter().any(has) {
                 continue;
             }
-            // The expressions are constants, and `every_expression_compiles` proves that each one does.
+            // The expressions are constants, and the test `every_expression_compiles` compiles each one.
             let Some(expression) = compiled.get_or_init(|| Regex::new(shape.expression).ok()) else { continue };
             let mut hits = 0;
             let replaced = expression.replace_all(&line, |found: &Captures<'_>| {
@@ -234,10 +236,11 @@ impl Redactor {
         line.into_owned()
     }
 
-    /// `key=value`, `key: value`, `"key": "value"`, `key => value`, `--key value`, `<key>value<`, and header lines.
+    /// Handles `key=value`, `key: value`, `"key": "value"`, `key => value`, `--key value`, `<key>value<`, and header
+    /// lines.
     ///
-    /// The expression finds keys; the value is then read by hand, so that one that stays is not skipped over: in
-    /// `failed key: password=x` the value of `key` holds a key.
+    /// The expression finds only the keys. The value is parsed by hand, so that the search continues inside a value
+    /// that stays: in `failed key: password=x` the value of `key` contains a key.
     fn keyed<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
         let Some(keys) = self.keys.get_or_init(|| Regex::new(&key_expression()).ok()) else { return line.into() };
         let (mut out, mut copied, mut from) = (String::new(), 0, 0);
@@ -245,7 +248,8 @@ impl Redactor {
             let (Some(all), Some(key)) = (found.get(0), (1..=3).find_map(|i| found.get(i))) else { break };
             from = all.end();
             let before = line[..key.start()].chars().next_back();
-            // Decided by the value's beginning, so that many keys whose values stay are not each read to the line's end.
+            // Only the beginning of a value is examined, so that many keys whose values stay do not each read the rest
+            // of the line.
             let look = &line[..line.floor_char_boundary(all.end() + VALUE_LOOK_MAX)];
             let (start, end) = value_span(look, all.end(), key.as_str(), before);
             let value = &look[start..end];
@@ -266,14 +270,15 @@ impl Redactor {
     }
 }
 
-/// Finds a key that can be a secret's, up to its value; groups 1, 2 and 3 are the key in each of its forms.
+/// An expression that finds a key that may belong to a secret, up to its value. Groups 1, 2 and 3 are the key in its
+/// three forms.
 fn key_expression() -> String {
     let words: Vec<&str> = SECRET_WORDS.iter().chain(&HINT_WORDS).copied().chain(["token"]).collect();
     let key = format!("[A-Za-z0-9_.-]*(?i-u:{})[A-Za-z0-9_.-]*", words.join("|"));
     format!(r#"--?({key})[ \t]+|<({key})>|({key})\\*["']?\s*(?:=>|:=|[:=])\s*"#)
 }
 
-/// Where the value lies that begins at `start`, without its quotes. `before` is the character in front of the key.
+/// The range of the value that begins at `start`, without its quotes. `before` is the character in front of the key.
 fn value_span(line: &str, start: usize, key: &str, before: Option<char>) -> (usize, usize) {
     let rest = &line[start..];
     // `\"value\"` inside a quoted text ends at the next quote with as many backslashes.
@@ -285,7 +290,7 @@ fn value_span(line: &str, start: usize, key: &str, before: Option<char>) -> (usi
     }
     let lower = key.to_ascii_lowercase();
     if lower.ends_with("authorization") || lower.ends_with("cookie") || lower.ends_with("cookie2") {
-        // A header's value is the rest of its line, or of the quotes around the header.
+        // The value of a header is the rest of the line, or of the quotes around the header.
         let quote = before.filter(|c| ['"', '\''].contains(c));
         return (start, quote.and_then(|quote| rest.find(quote)).map_or(line.len(), |at| start + at));
     }
@@ -293,7 +298,7 @@ fn value_span(line: &str, start: usize, key: &str, before: Option<char>) -> (usi
     (start, rest.find(ends).map_or(line.len(), |at| start + at))
 }
 
-/// Where the value ends whose closing quote is `closing`; behind a backslash it is none where `escapes` are.
+/// The position of the closing quote `closing`. With `escapes`, a quote after a backslash does not close.
 fn closing_at(text: &str, closing: &str, escapes: bool) -> Option<usize> {
     let mut from = 0;
     loop {
@@ -306,12 +311,12 @@ fn closing_at(text: &str, closing: &str, escapes: bool) -> Option<usize> {
     }
 }
 
-/// Whether the value behind a key is a credential, as far as the two can tell.
+/// True if the value of this key is a credential, as far as the two show.
 pub fn is_credential(key: &str, value: &str) -> bool {
     is_secret(key, value)
 }
 
-/// Whether the value behind a key is to be taken out.
+/// True if the value of this key must be removed.
 fn is_secret(key: &str, value: &str) -> bool {
     if value == REDACTED || ["null", "none", "true", "false"].contains(&value) {
         return false;
@@ -321,7 +326,7 @@ fn is_secret(key: &str, value: &str) -> bool {
         return true;
     }
     if value.contains(REDACTED) {
-        // What is left of it was looked at already.
+        // The rest of it was examined before.
         return false;
     }
     let start = &value.as_bytes()[..value.len().min(VALUE_LOOK_MAX)];
@@ -334,12 +339,12 @@ fn is_secret(key: &str, value: &str) -> bool {
     hinted && value.len() >= HINTED_LEN_MIN && entropy_bits(start) >= HINTED_BITS_MIN
 }
 
-/// Whether a key, in lower case, is a secret's whatever the value.
+/// True if the value of this key (in lower case) is always a secret.
 fn is_secret_key(key: &str) -> bool {
     SECRET_WORDS.iter().any(|word| key.contains(word))
 }
 
-/// The words of `sessionKey`, `session_key`, `session-key` and `session.key`, in lower case.
+/// The words in `sessionKey`, `session_key`, `session-key` and `session.key`, in lower case.
 fn words(key: &str) -> Vec<String> {
     let mut split = String::new();
     let mut lower_before = false;
@@ -353,7 +358,7 @@ fn words(key: &str) -> Vec<String> {
     split.split(['_', '-', '.']).map(str::to_owned).collect()
 }
 
-/// Shannon entropy a byte, in bits.
+/// Shannon entropy per byte, in bits.
 fn entropy_bits(bytes: &[u8]) -> f64 {
     let mut counts = [0_u32; 256];
     bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
@@ -361,13 +366,13 @@ fn entropy_bits(bytes: &[u8]) -> f64 {
     counts.iter().filter(|count| **count > 0).map(part).map(|p| -p * p.log2()).sum()
 }
 
-/// Whether the text begins inside a private key whose first line was cut off.
+/// True if the text begins inside a private key whose first line is missing.
 fn cut_key(text: &str) -> bool {
     let end = |line: &str| line.contains("-----END ") && line.contains("PRIVATE KEY");
     text.lines().find(|line| !key_material(line)).is_some_and(end)
 }
 
-/// Whether a line can be part of a private key's body: base 64, a header of an encrypted one, or nothing.
+/// True if the line may belong to the body of a private key: base64, a header of an encrypted key, or an empty line.
 fn key_material(line: &str) -> bool {
     let line = line.trim();
     line == REDACTED
@@ -375,7 +380,7 @@ fn key_material(line: &str) -> bool {
         || ["Proc-Type:", "DEK-Info:", "Version:", "Comment:"].iter().any(|header| line.starts_with(header))
 }
 
-/// Text without terminal escapes (CSI, OSC and the short ones): colours inside a word would hide it from every rule.
+/// Text without terminal escapes (CSI, OSC and the short ones). A colour inside a word would hide it from every rule.
 pub fn strip_ansi(text: &str) -> Cow<'_, str> {
     if !text.contains('\x1b') {
         return Cow::Borrowed(text);
@@ -386,7 +391,7 @@ pub fn strip_ansi(text: &str) -> Cow<'_, str> {
         if c != '\x1b' {
             out.push(c);
         } else if chars.next_if_eq(&'[').is_some() {
-            // Parameters and intermediates, then one final byte; a line's end is never part of it.
+            // Parameters and intermediate bytes, then one final byte; the end of a line is never part of it.
             while chars.next_if(|c| ('\x20'..='\x3f').contains(c)).is_some() {}
             chars.next_if(|c| ('\x40'..='\x7e').contains(c));
         } else if chars.next_if_eq(&']').is_some() {
@@ -420,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_taken_out_and_the_rest_stays() {
+    fn secrets_are_removed_and_the_rest_stays() {
         let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
         for (text, expected) in [
             ("DB_PASSWORD=hunter2 port=5432", "DB_PASSWORD=[redacted] port=5432"),
@@ -450,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays() {
+    fn text_without_secrets_stays() {
         for text in [
             "max_tokens: 4096, prompt_tokens=17",
             "unexpected token: ')'",
@@ -469,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn private_keys_go_whole_and_cut_and_the_lines_stay() {
+    fn whole_and_truncated_private_keys_are_removed_and_the_lines_stay() {
         let key = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEow\nIBAAKC/+==\n-----END RSA PRIVATE KEY-----\n";
         let text = format!("before\n{key}after\n");
         let (out, count) = redacted(&text);
@@ -485,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_walked() {
+    fn nested_json_is_redacted() {
         let value = json!({
             "user": "ada", "password": {"value": "x", "n": 7}, "pins": [1, 2],
             "headers": {"Authorization": "Bearer abcdefgh1", "cookie": "a=b"},
@@ -515,8 +520,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_line_is_done_in_its_time() {
-        // No clock is asked: an expression that backtracks would not end within anyone's patience.
+    fn a_hostile_line_does_not_take_long() {
+        // There is no check of the time: an expression that backtracks would practically never end.
         let patterns =
             ["password=", "key=", "key:\"a\\", "key: '", "\"a\\", "://a:", "eyJ.", "--key ", "authorization:", "sk-a-"];
         for pattern in patterns {
@@ -527,7 +532,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn twice_is_once_and_lines_stay(text in "([a-zA-Z0-9 =:\"'&,;/@\\n\\\\-]{0,12}(password|token|key|Cookie|Bearer|://u:|sk-|--pwd )?){0,12}") {
+        fn redacting_twice_is_like_once_and_lines_stay(text in "([a-zA-Z0-9 =:\"'&,;/@\\n\\\\-]{0,12}(password|token|key|Cookie|Bearer|://u:|sk-|--pwd )?){0,12}") {
             let (once, _) = redacted(&text);
             let (twice, count) = redacted(&once);
             prop_assert_eq!((&twice, count), (&once, 0));

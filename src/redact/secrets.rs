@@ -1,8 +1,8 @@
-//! Secrets that are known by their value: those of the configuration.
+//! Secrets with a known value: those of the configuration.
 //!
-//! A program that was given a key can print it as it stands, or inside base64, a URL, JSON or hexadecimal digits. All
-//! these forms are looked for at once, in bytes, by one automaton. A form that the program invents itself (reversed,
-//! encrypted, one character a line) is not found: what holds such an agent is its fence, not this.
+//! A program that has a key can print it in plain form, or in base64, a URL, JSON or hexadecimal digits. One automaton
+//! searches for all these forms at once, in bytes. An encoding that the program invents (reversed, encrypted, one
+//! character per line) is not found: against such an agent only its sandbox helps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,23 +11,24 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use regex::bytes::Regex;
 
-/// What stands where a secret was.
+/// The replacement of a secret.
 pub const REDACTED: &str = "[redacted]";
-/// A shorter value is a word that stands everywhere (`1`, `debug`), in bytes.
+/// Minimum length of a secret, in bytes. A shorter value is a common word (`1`, `debug`).
 pub const VALUE_BYTES_MIN: usize = 6;
-/// A longer value is looked for in pieces of this length, in bytes.
+/// Maximum length of a piece, in bytes. A longer value is searched for in pieces.
 const PIECE_BYTES_MAX: usize = 128;
-/// Pieces that are looked for: a key has one, a certificate some ten. A configuration with more has its first ones.
+/// Maximum number of pieces. A key has one, a certificate some ten. If a configuration has more, only the first ones
+/// are searched for.
 const PIECES_MAX: usize = 128;
-/// The automaton at most, in bytes: all forms of all pieces, each many times over.
+/// Maximum size of the automaton, in bytes. It contains all forms of all pieces many times over.
 const AUTOMATON_BYTES_MAX: usize = 64 << 20;
-/// Of an encoded form, so many characters must be left to be looked for: fewer stand in any text.
+/// Minimum length of an encoded form, in characters. Shorter ones occur in any text.
 const FORM_CHARS_MIN: usize = 8;
 
-/// A secret and where it is configured.
+/// A secret, and its key in the configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// `agents.fixer.env.API_KEY`.
+    /// Its key: `agents.fixer.env.API_KEY`.
     pub place: String,
     /// Its value.
     pub value: String,
@@ -39,7 +40,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The secrets of a configuration, ready to be looked for. Clones share them.
+/// The secrets of a configuration, prepared for a search. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets(Option<Arc<Known>>);
 
@@ -56,13 +57,13 @@ impl fmt::Debug for Known {
 }
 
 impl Secrets {
-    /// Those of these values that are long enough to be told from a word.
+    /// Takes those of the values that are long enough.
     pub fn new(secrets: Vec<Secret>) -> Self {
         let mut known: Vec<Secret> = Vec::new();
         for Secret { place, value } in secrets {
             let mut rest = value.trim();
             while rest.len() >= VALUE_BYTES_MIN && known.len() < PIECES_MAX {
-                // What would be too short for a piece of its own goes with the one before it.
+                // A rest that would be too short for a separate piece is added to the piece before it.
                 let all = rest.len() < PIECE_BYTES_MAX + VALUE_BYTES_MIN;
                 let at = if all { rest.len() } else { rest.floor_char_boundary(PIECE_BYTES_MAX) };
                 let piece = Secret { place: place.clone(), value: rest[..at].to_owned() };
@@ -72,7 +73,7 @@ impl Secrets {
                 }
             }
         }
-        // The longest first, so that a secret inside another does not leave the rest of that one.
+        // Longest first: if a secret contains another one, it is removed as a whole.
         known.sort_by_key(|secret| std::cmp::Reverse(secret.value.len()));
         let mut all: Vec<String> = known.iter().flat_map(|secret| forms(&secret.value)).collect();
         all.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
@@ -80,21 +81,22 @@ impl Secrets {
         let Some(longest) = all.first().map(String::len) else { return Self::default() };
         let expression: Vec<String> = all.iter().map(|form| regex::escape(form)).collect();
         let built = regex::bytes::RegexBuilder::new(&expression.join("|")).size_limit(AUTOMATON_BYTES_MAX).build();
-        // Literals of so few and short pieces compile within the bound.
+        // So few and short literals always fit into the size limit.
         Self(built.ok().map(|forms| Arc::new(Known { forms, secrets: known, longest })))
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The longest form, in bytes: a text that is cut keeps at least as much, or half a secret would stay.
+    /// Length of the longest form, in bytes. A text that is truncated must keep at least this much, or a part of a
+    /// secret could stay.
     pub fn longest(&self) -> usize {
         self.0.as_ref().map_or(0, |known| known.longest)
     }
 
-    /// Where the first secret in these bytes is configured; `None` if there is none.
+    /// The configuration key of the first secret in these bytes; `None` if there is none.
     pub fn find(&self, bytes: &[u8]) -> Option<&str> {
         let known = self.0.as_ref()?;
         let found = known.forms.find(bytes)?;
@@ -102,8 +104,8 @@ impl Secrets {
         Some(known.secrets.iter().find(of).map_or("rei.toml", |secret| &secret.place))
     }
 
-    /// Takes them out of bytes, in place, and counts them.
-    pub fn take_out(&self, bytes: &mut Vec<u8>) -> u64 {
+    /// Removes the secrets in place. Returns how many were removed.
+    pub fn remove_from(&self, bytes: &mut Vec<u8>) -> u64 {
         let Some(known) = &self.0 else { return 0 };
         if !known.forms.is_match(bytes) {
             return 0;
@@ -113,16 +115,16 @@ impl Secrets {
         count
     }
 
-    /// The text without them, and how many there were.
+    /// The text without the secrets, and how many were removed.
     pub fn without(&self, text: &str) -> (String, u64) {
         let mut bytes = text.as_bytes().to_vec();
-        let count = self.take_out(&mut bytes);
-        // Forms are whole characters, so what is left is text.
+        let count = self.remove_from(&mut bytes);
+        // Forms consist of whole characters, so the rest is valid text.
         (String::from_utf8_lossy(&bytes).into_owned(), count)
     }
 }
 
-/// The forms in which a value can stand in a text.
+/// The forms in which a value can occur in a text.
 fn forms(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
     let mut encoded = |form: String| {
@@ -131,12 +133,12 @@ fn forms(value: &str) -> Vec<String> {
         }
     };
     for engine in [STANDARD, URL_SAFE] {
-        // Inside a longer text a value begins at one of three places of a group.
+        // In a longer text a value can begin at three places of a base64 group.
         for before in 0..3 {
             let mut bytes = vec![0; before];
             bytes.extend_from_slice(value.as_bytes());
             let code = engine.encode(&bytes);
-            // The characters that hold bits of a neighbour differ with it.
+            // The characters that contain bits of neighbouring bytes differ with them, so they are left out.
             let start = [0, 2, 3][before];
             let end = bytes.len() * 8 / 6;
             encoded(code.get(start..end).unwrap_or_default().to_owned());
@@ -156,7 +158,7 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-/// As in a URL; as in a form, a blank is a plus.
+/// Percent-encodes as in a URL; with `form`, a space becomes a plus.
 fn percent(value: &str, form: bool) -> String {
     let mut out = String::new();
     for byte in value.bytes() {
@@ -170,7 +172,7 @@ fn percent(value: &str, form: bool) -> String {
     out
 }
 
-/// `%2F` as `%2f`.
+/// Converts `%2F` to `%2f`.
 fn lower_escapes(text: &str) -> String {
     let mut out = String::new();
     let mut escape = 0;
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_a_secret_is_found() {
+    fn every_encoding_of_a_secret_is_found() {
         let value = "p/ss w\u{f6}rd+\"x\"=42";
         let secrets = secrets(&[value]);
         for text in [
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_no_secret_and_the_longer_one_goes_whole() {
+    fn a_word_is_no_secret_and_the_longer_secret_is_removed_as_a_whole() {
         let known = secrets(&["1", "debug", "hunter2222", "hunter2222-and-more", ""]);
         assert_eq!(known.without("1 debug hunter2222-and-more hunter2222").0, "1 debug [redacted] [redacted]");
         assert_eq!(known.find(b"x hunter2222 y"), Some("env.hunter2222"));
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_go_whole_and_many_are_looked_for() {
+    fn long_values_are_removed_as_a_whole_and_many_are_searched_for() {
         let long: String = (0..300).map(|n| format!("{n:03}\u{e9}")).collect();
         assert_eq!(secrets(&[&long]).without(&format!("<{long}>")).0.replace(REDACTED, ""), "<>");
         let values: Vec<String> = (0..PIECES_MAX).map(|n| format!("{n:03}-").repeat(PIECE_BYTES_MAX / 4)).collect();

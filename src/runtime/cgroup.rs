@@ -1,4 +1,4 @@
-//! Cgroup v2 directories of our own: the only way to kill a whole tree at once and to count it without a race.
+//! cgroup v2 directories of instances. Only a cgroup can kill a whole tree at once and list it without a race.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,39 +7,40 @@ use std::path::{Path, PathBuf};
 
 use crate::process;
 
-/// The name of a directory below which systemd puts the supervisor alone (`DelegateSubgroup=supervisor`), so that its
-/// siblings can have controllers.
+/// The subgroup in which systemd puts only the supervisor (`DelegateSubgroup=supervisor`), so that the cgroups beside
+/// it can have controllers.
 const OWN_SUBGROUP: &str = "supervisor";
 
-/// Characters of the digest that an instance's id begins with.
+/// Length of the digest at the beginning of an instance's id, in characters.
 const DIGEST_CHARS: usize = 8;
 
-/// How deep a tree of directories is removed; instances cannot make any, so more is somebody else's.
+/// Maximum depth of directories to remove. Instances cannot create cgroups, so deeper directories belong to another
+/// program.
 const DEPTH_MAX: usize = 8;
 
-/// Where instances get their directories, and what can be bounded there.
+/// The parent of the instances' cgroups, and the limits that are available there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// A directory that we may write.
+    /// The parent directory, which rei may write.
     pub dir: PathBuf,
-    /// Its name in `/proc/PID/cgroup`.
+    /// Its path in `/proc/PID/cgroup`.
     pub name: PathBuf,
-    /// Whether `memory.max` is there for instances.
+    /// True if instances have `memory.max`.
     pub memory: bool,
-    /// Whether `pids.max` is.
+    /// True if instances have `pids.max`.
     pub pids: bool,
 }
 
-/// What an instance's cgroup bounds.
+/// Limits of an instance's cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TreeLimits {
-    /// Memory of the whole tree, in bytes.
+    /// Maximum memory of the whole tree, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads of the tree.
+    /// Maximum number of processes and threads in the tree.
     pub processes: Option<u64>,
 }
 
-/// One instance's directory.
+/// The cgroup of one instance.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -48,10 +49,10 @@ pub struct Cgroup {
 }
 
 impl Base {
-    /// Finds a place for instances, by trying it.
+    /// Finds a parent directory, and tests it by creating a cgroup there.
     ///
     /// # Errors
-    /// In words, why there is none.
+    /// Returns the reason as text if there is none.
     pub fn find() -> Result<Self, String> {
         let own = process::cgroup(std::process::id()).ok_or("no cgroup v2 for this process")?;
         let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("no list of mounts: {error}"))?;
@@ -65,7 +66,7 @@ impl Base {
         if Path::new("/run/systemd/system").exists() && !is_delegated(&dir) {
             return Err(format!("systemd has not delegated {} (Delegate=yes)", dir.display()));
         }
-        // Fails where the supervisor itself is inside; then only killing works.
+        // This fails if the supervisor itself is in this cgroup; then killing works, but there are no limits.
         let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory +pids");
         let trial = dir.join(format!("rei-trial-{}", std::process::id()));
         let failed = |error: io::Error| format!("cannot make a cgroup in {}: {error}", dir.display());
@@ -79,10 +80,10 @@ impl Base {
         Ok(Self { dir, name, memory, pids })
     }
 
-    /// Makes the directory of an instance; one that is there already (from a supervisor that died) is taken.
+    /// Creates the cgroup of an instance. If it exists (from a supervisor that died), it is used.
     ///
     /// # Errors
-    /// When it cannot be made or bounded.
+    /// If it cannot be created, or a limit cannot be set.
     pub fn create(&self, id: &str, limits: TreeLimits) -> io::Result<Cgroup> {
         let dir = self.dir.join(directory_of(id));
         match fs::create_dir(&dir) {
@@ -99,10 +100,10 @@ impl Base {
         Ok(cgroup)
     }
 
-    /// Opens the directory of an instance that runs already.
+    /// Opens the cgroup of a running instance.
     ///
     /// # Errors
-    /// When there is none.
+    /// If it does not exist.
     pub fn open(&self, id: &str) -> io::Result<Cgroup> {
         let dir = self.dir.join(directory_of(id));
         let handle = File::open(&dir)?;
@@ -116,21 +117,21 @@ impl Cgroup {
         self.handle.as_fd()
     }
 
-    /// Sends SIGKILL to every process in it; none can fork out of it.
+    /// Sends SIGKILL to every process in it. No process can escape by forking.
     ///
     /// # Errors
-    /// When the kernel refuses it.
+    /// If the kernel refuses it.
     pub fn kill(&self) -> io::Result<()> {
         fs::write(self.dir.join("cgroup.kill"), "1")
     }
 
-    /// Whether a process lives in it.
+    /// True if it contains a live process.
     pub fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
     }
 
-    /// The processes in it, also in directories below.
+    /// The processes in it and in its subdirectories.
     pub fn processes(&self) -> Vec<u32> {
         let mut pids = Vec::new();
         walk(&self.dir, DEPTH_MAX, &mut |dir| {
@@ -140,21 +141,21 @@ impl Cgroup {
         pids
     }
 
-    /// Processor time of all that ever ran in it, in microseconds.
+    /// CPU time of all processes that were ever in it, in microseconds.
     pub fn cpu_us(&self) -> Option<u64> {
         let stat = fs::read_to_string(self.dir.join("cpu.stat")).ok()?;
         stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
     }
 
-    /// Whether a process is in it.
+    /// True if the process is in it.
     pub fn contains(&self, pid: u32) -> bool {
         process::cgroup(pid).is_some_and(|name| name.starts_with(&self.name))
     }
 
-    /// Removes the directory, which must be empty of processes.
+    /// Removes the directory. It must not contain processes.
     ///
     /// # Errors
-    /// When it is not.
+    /// If it contains processes.
     pub fn remove(&self) -> io::Result<()> {
         let mut result = Ok(());
         walk(&self.dir, DEPTH_MAX, &mut |dir| result = fs::remove_dir(dir));
@@ -162,7 +163,7 @@ impl Cgroup {
     }
 }
 
-/// Calls `visit` for every directory, the deepest first.
+/// Calls `visit` for every directory, children before parents.
 fn walk(dir: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
     if depth > 0 {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -178,9 +179,9 @@ fn directory_of(id: &str) -> String {
     format!("rei-{id}")
 }
 
-/// Whether a control group, as `/proc/PID/cgroup` names it, is that of an instance of any supervisor on this machine, or
-/// below it. Their ids begin with the digest of a state directory.
-pub fn is_an_instances(path: &str) -> bool {
+/// True if this cgroup path (as in `/proc/PID/cgroup`) is the cgroup of an instance of any supervisor on this machine,
+/// or below one. Ids of instances begin with the digest of a state directory.
+pub fn is_instance_cgroup(path: &str) -> bool {
     let is_instance = |name: &str| {
         let mut words = name.split('-');
         let is_digest = |word: &str| word.len() == DIGEST_CHARS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -199,13 +200,13 @@ fn mount_point(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// systemd marks what it has delegated with an attribute.
+/// True if systemd has delegated the directory; systemd marks it with an extended attribute.
 fn is_delegated(dir: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };
     [c"trusted.delegate", c"user.delegate"].iter().any(|name| {
         let mut value = [0_u8; 1];
-        // SAFETY: both names end with NUL, and the value has the size that is said.
+        // SAFETY: both strings end with NUL, and the kernel writes at most `value.len()` bytes to `value`.
         let n = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
         n == 1 && value == *b"1"
     })
@@ -216,13 +217,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_of_whatever_supervisor_is_told_by_its_group() {
+    fn the_cgroup_of_any_supervisors_instance_is_recognised() {
         let unit = "/system.slice/rei-served.service";
         for inside in ["rei-0a1b2c3d-17-a", "rei-0a1b2c3d-17-b-drain", "rei-0a1b2c3d-17-a/below"] {
-            assert!(is_an_instances(&format!("{unit}/{inside}")), "{inside}");
+            assert!(is_instance_cgroup(&format!("{unit}/{inside}")), "{inside}");
         }
         for outside in ["", "/supervisor", "/rei-operators-1-a", "/rei-0a1b2c3d", "/xrei-0a1b2c3d-17-a"] {
-            assert!(!is_an_instances(&format!("{unit}{outside}")), "{outside}");
+            assert!(!is_instance_cgroup(&format!("{unit}{outside}")), "{outside}");
         }
     }
 

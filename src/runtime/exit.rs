@@ -1,26 +1,26 @@
-//! How a process ended, in the words that incidents and people use.
+//! The exit status of a process, and its text for incidents and messages.
 
 use std::fmt;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-/// How an instance's main process ended.
+/// The exit status of an instance's main process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code, when it exited by itself.
+    /// The exit code, if the process called exit.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that killed it.
     pub signal: Option<i32>,
-    /// Whether it wrote a core file.
+    /// True if it wrote a core file.
     pub core: bool,
 }
 
 impl Exit {
-    /// The end of a process that somebody else reaped: nothing is known but that it ended.
+    /// The status of a process that another process reaped: only that it has exited is known.
     pub const UNKNOWN: Self = Self { code: None, signal: None, core: false };
 
-    /// Reads the status word of wait(2).
+    /// Decodes the status word of wait(2).
     pub fn from_wait_status(status: i32) -> Self {
         if libc::WIFEXITED(status) {
             Self { code: Some(libc::WEXITSTATUS(status)), ..Self::UNKNOWN }
@@ -31,7 +31,7 @@ impl Exit {
         }
     }
 
-    /// Whether it exited with 0.
+    /// True if it exited with code 0.
     pub fn success(self) -> bool {
         self.code == Some(0)
     }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_said_in_plain_words() {
+    fn is_shown_as_code_or_signal() {
         let said = |status| Exit::from_wait_status(status).to_string();
         assert_eq!(said(2 << 8), "exit code 2");
         assert_eq!(said(11), "signal 11 (SIGSEGV)");

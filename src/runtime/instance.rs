@@ -1,8 +1,9 @@
-//! One running instance: its end is awaited by process descriptor, its stop takes the whole tree.
+//! One running instance: waits for its exit by a pidfd, and stops its whole process tree.
 //!
-//! An instance that is not asked to end is over when its main process is over. A service that forks and exits has ended,
-//! whatever it left running: what is left is killed, so that nothing runs that nobody watches. An instance that is asked
-//! to finish is over when its whole tree is: the main process may be a shell in front of the service.
+//! If an instance exits without being asked, it has ended when its main process exits. A service that forks and exits
+//! has ended, too: the processes that it left are killed, so that no process runs unsupervised. If an instance is asked
+//! to stop, it has ended when its whole tree has exited, because the main process may be a shell in front of the
+//! service.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -13,19 +14,20 @@ use tokio::io::unix::AsyncFd;
 use super::exit::Exit;
 use super::pidfd::{self, Waited};
 use super::spawn::Spawned;
-use super::tree::{KILL_MAX, Killed, Told, Tree, Trees};
+use super::tree::{KILL_MAX, Killed, Signalled, Tree, Trees};
 use crate::config::StopMode;
 use crate::process::{self, Tag};
 
-/// How often, and how far apart, the kernel is asked how a process ended that another one must reap first.
+/// How often, and at which interval, the kernel is asked for the exit status of a process that its parent must reap
+/// first.
 const FOREIGN_EXIT_TRIES: u32 = 20;
 const FOREIGN_EXIT_PAUSE: Duration = Duration::from_millis(5);
 
-/// How often, and how far apart, a process's environment is read: it is empty for a moment inside exec.
+/// How often, and at which interval, the environment of a process is read: it is empty for a moment during exec.
 const TAG_TRIES: u32 = 20;
 const TAG_PAUSE: Duration = Duration::from_millis(5);
 
-/// A running process tree.
+/// A running instance.
 pub struct Instance {
     id: String,
     pid: u32,
@@ -33,16 +35,16 @@ pub struct Instance {
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
     exit: Option<Exit>,
-    /// Who got the stop signal, once the instance was asked to finish.
-    told: Told,
+    /// The processes that got the stop signal, after the instance was asked to stop.
+    signalled: Signalled,
 }
 
-/// How an instance is asked to finish.
+/// How an instance is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopBy {
-    /// The signal.
+    /// The stop signal.
     pub signal: Signal,
-    /// Who gets it.
+    /// Which processes get it.
     pub mode: StopMode,
 }
 
@@ -52,57 +54,57 @@ impl Default for StopBy {
     }
 }
 
-/// What ended an instance.
+/// The cause of an instance's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
-    /// It ended before it was asked to.
+    /// It exited before it was asked to stop.
     Itself,
-    /// The stop signal, within the grace: nothing had to be killed that was asked to finish.
+    /// The stop signal, within the stop timeout. No process that was asked to stop had to be killed.
     Term,
-    /// SIGKILL, to all of it or to what was left when the grace was over.
+    /// SIGKILL, sent to all processes or to those that were left after the stop timeout.
     Kill,
 }
 
 /// How an instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The main process's end.
+    /// The exit status of the main process.
     pub exit: Exit,
-    /// What ended it.
+    /// The cause.
     pub by: EndedBy,
-    /// What else was found in its tree.
+    /// What happened to the rest of its process tree.
     pub tree: Killed,
 }
 
-/// Why a process is not the instance that it was taken for.
+/// Why a process cannot be adopted as an instance.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// It has ended.
-    #[error("process {pid} of instance {id} has ended")]
+    /// The process has exited.
+    #[error("process {pid} of instance {id} has exited")]
     Gone {
-        /// The instance.
+        /// The instance id.
         id: String,
-        /// Its process.
+        /// The process id.
         pid: u32,
     },
-    /// Another process has its pid.
+    /// Another process has the pid now.
     #[error("process {pid} is not instance {id}: {why}")]
     Other {
-        /// The instance.
+        /// The instance id.
         id: String,
-        /// Its process.
+        /// The process id.
         pid: u32,
-        /// How that is known.
+        /// The reason.
         why: &'static str,
     },
-    /// It cannot be watched.
+    /// The process cannot be watched.
     #[error("cannot watch process {pid} of instance {id}")]
     Watch {
-        /// The instance.
+        /// The instance id.
         id: String,
-        /// Its process.
+        /// The process id.
         pid: u32,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -119,10 +121,10 @@ fn is_tagged(pid: u32, id: &str) -> bool {
 }
 
 impl Instance {
-    /// Watches a process that was just made in `tree`.
+    /// Makes an instance of a process that was just started in `tree`.
     ///
     /// # Errors
-    /// When the event loop cannot take its descriptor.
+    /// If the event loop cannot register its pidfd.
     pub fn new(id: &str, spawned: Spawned, tree: Tree) -> std::io::Result<Self> {
         tree.set_main(spawned.pid);
         let pidfd = pidfd::watch(spawned.pidfd)?;
@@ -133,16 +135,16 @@ impl Instance {
             pidfd,
             tree,
             exit: None,
-            told: Told::new(),
+            signalled: Signalled::new(),
         })
     }
 
-    /// Takes over a process that an earlier supervisor started. Its descriptor is opened first, so what is compared
-    /// then is of this process: its start, or, where none was recorded, the instance in its environment. For the start
-    /// of the supervisor: it may wait a tenth of a second.
+    /// Adopts a process that an earlier supervisor started. The pidfd is opened first, so that the checks are about its
+    /// process: they compare the start time, or, if none was recorded, the instance id in its environment. May block
+    /// for a tenth of a second, so call it only when the supervisor starts.
     ///
     /// # Errors
-    /// When the process has ended or is another one.
+    /// If the process has exited or is another one.
     pub fn adopt(id: &str, pid: u32, start_ticks: Option<u64>, trees: &Trees) -> Result<Self, AdoptError> {
         let gone = || AdoptError::Gone { id: id.to_owned(), pid };
         let other = |why| AdoptError::Other { id: id.to_owned(), pid, why };
@@ -161,52 +163,60 @@ impl Instance {
         let tree = trees.adopt(id);
         tree.set_main(pid);
         let pidfd = pidfd::watch(pidfd).map_err(watch)?;
-        Ok(Self { id: id.to_owned(), pid, start_ticks: stat.start_ticks, pidfd, tree, exit: None, told: Told::new() })
+        Ok(Self {
+            id: id.to_owned(),
+            pid,
+            start_ticks: stat.start_ticks,
+            pidfd,
+            tree,
+            exit: None,
+            signalled: Signalled::new(),
+        })
     }
 
-    /// Its id.
+    /// The id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Its main process.
+    /// The pid of the main process.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// When that was started, in clock ticks since boot.
+    /// The start time of the main process, in clock ticks since boot.
     pub fn start_ticks(&self) -> u64 {
         self.start_ticks
     }
 
-    /// Its processes.
+    /// The process tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// How it ended, once [`Instance::wait`] has seen it.
+    /// The exit status, once [`Instance::wait`] has returned.
     pub fn exit(&self) -> Option<Exit> {
         self.exit
     }
 
-    /// Waits until the main process has ended. May be cancelled and called again. The process stays a zombie, and so
-    /// its pid its own, until [`Instance::end`]: to start a successor at once, do so before that.
+    /// Waits until the main process has exited. Cancel safe. The process stays a zombie and keeps its pid until
+    /// [`Instance::end`]; to start a successor at once, do it before that.
     pub async fn wait(&mut self) -> Exit {
         if let Some(exit) = self.exit {
             return exit;
         }
-        // An error means that the event loop is going down, and then nobody listens to the answer.
+        // This fails only while the event loop shuts down; then the result is not used.
         let _ = self.pidfd.readable().await;
         let exit = match pidfd::peek(self.pidfd.get_ref()) {
             Waited::Ended(exit) => exit,
             Waited::Running => Exit::UNKNOWN,
-            Waited::NotOurs => self.exit_told_by_kernel().await,
+            Waited::NotOurChild => self.exit_from_kernel().await,
         };
         self.exit = Some(exit);
         exit
     }
 
-    async fn exit_told_by_kernel(&self) -> Exit {
+    async fn exit_from_kernel(&self) -> Exit {
         for _ in 0..FOREIGN_EXIT_TRIES {
             if let Some(exit) = pidfd::exit_after_reap(self.pidfd.get_ref()) {
                 return exit;
@@ -219,25 +229,25 @@ impl Instance {
     /// Sends a signal to the main process.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has exited.
     pub fn signal(&self, signal: Signal) -> std::io::Result<()> {
         pidfd::signal(self.pidfd.get_ref(), signal)
     }
 
-    /// Asks the instance to finish, and kills what is left of it when `grace` is over. Returns when nothing of it runs any
-    /// more.
+    /// Asks the instance to stop, and kills the processes that are left after `grace`. Returns when none of its
+    /// processes runs.
     pub async fn stop(&mut self, by: StopBy, grace: Duration) -> Ended {
         if !self.ask_to_finish(by).await {
             return self.end().await;
         }
         let finished = tokio::time::timeout(grace, self.finished(by)).await.is_ok();
-        self.end_asked(by, finished).await
+        self.finish_stop(by, finished).await
     }
 
-    /// Sends the stop signal, as systemd does: to every process of the tree, or to the main process alone. `false` when
-    /// the main process has ended already; then there is nobody to ask.
+    /// Sends the stop signal, like systemd: to every process of the tree, or to the main process only. Returns false if
+    /// the main process has exited already.
     pub async fn ask_to_finish(&mut self, by: StopBy) -> bool {
-        if self.exit.is_none() && pidfd::peek(self.pidfd.get_ref()) != Waited::Running && !self.runs() {
+        if self.exit.is_none() && pidfd::peek(self.pidfd.get_ref()) != Waited::Running && !self.is_running() {
             self.wait().await;
         }
         if self.exit.is_some() {
@@ -245,29 +255,30 @@ impl Instance {
         }
         let main = (self.pid, self.start_ticks);
         if by.mode == StopMode::ControlGroup {
-            self.told = self.tree.tell(by.signal, main).await;
+            self.signalled = self.tree.signal_all(by.signal, main).await;
             return true;
         }
-        // Gone in this moment is as good.
+        // If it has exited just now, that is fine.
         let _ = self.signal(by.signal);
-        // A stopped process sees the signal only when it goes on.
+        // A stopped process handles the signal only when it continues.
         let _ = self.signal(Signal::SIGCONT);
-        self.told.insert(main);
+        self.signalled.insert(main);
         true
     }
 
-    /// Waits until all that was asked to finish has ended: the tree, or the main process alone. May be cancelled and
-    /// called again.
+    /// Waits until all processes that were asked to stop have exited: the tree, or only the main process. Cancel safe.
     pub async fn finished(&mut self, by: StopBy) {
         self.wait().await;
         if by.mode == StopMode::ControlGroup {
-            // What was started after the signal was sent has not heard of it, and nobody is left who would end it.
-            self.tree.gone(by.signal, &mut self.told).await;
+            // Processes that started after the stop signal was sent have not got it yet; if their parents are gone,
+            // they get it now.
+            self.tree.wait_until_empty(by.signal, &mut self.signalled).await;
         }
     }
 
-    /// Kills what did not finish, and reaps the instance. `finished` says whether [`Instance::finished`] returned.
-    pub async fn end_asked(&mut self, by: StopBy, finished: bool) -> Ended {
+    /// Kills the processes that did not stop, and reaps the instance. `finished` is true if [`Instance::finished`]
+    /// returned.
+    pub async fn finish_stop(&mut self, by: StopBy, finished: bool) -> Ended {
         match (finished, self.exit) {
             (true, Some(exit)) if by.mode == StopMode::ControlGroup => {
                 let tree = self.tree.close();
@@ -279,16 +290,16 @@ impl Instance {
         }
     }
 
-    /// Whether the main process has not ended, for one that is no child of ours.
-    fn runs(&self) -> bool {
+    /// True if the main process has not exited; for a process that is not our child.
+    fn is_running(&self) -> bool {
         process::stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_zombie())
     }
 
-    /// Kills what is left of the instance, all of it if it still runs, and reaps it.
+    /// Kills all processes of the instance that are left, and reaps it.
     pub async fn end(&mut self) -> Ended {
         let by = if self.exit.is_some() { EndedBy::Itself } else { EndedBy::Kill };
         let tree = self.tree.kill().await;
-        // A process that hangs in the kernel does not end even so; it is told as a survivor.
+        // A process that hangs in the kernel does not exit even after SIGKILL. It is reported as a survivor.
         let exit = tokio::time::timeout(KILL_MAX, self.wait()).await.unwrap_or(Exit::UNKNOWN);
         pidfd::reap(self.pidfd.get_ref());
         Ended { exit, by, tree }

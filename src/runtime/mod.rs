@@ -1,21 +1,21 @@
-//! Instances, slots, probes, logs, isolation.
+//! Instances: their sockets, processes, isolation, logs and probes.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | [`traffic`] | the listening sockets: two slots an address, steered without a proxy |
-//! | [`keeper`] | holds descriptors beyond the supervisor's life |
+//! | [`traffic`] | the listening sockets: two slots per address, routed by the kernel without a proxy |
+//! | [`keeper`] | keeps descriptors open while no supervisor runs |
 //! | [`spawn`] | makes a process: clone, confinement and exec without a helper program |
-//! | [`isolation`] | what a process may do: Landlock, seccomp, limits, user |
-//! | [`table`] | which processes are ours, known even after a SIGKILL of the supervisor |
-//! | [`instance`] | one running process tree: its end, its stop, its adoption |
-//! | [`tree`] | all processes of an instance, found and killed |
-//! | [`cgroup`] | directories of cgroup v2 |
-//! | [`pidfd`] | process descriptors |
-//! | [`exit`] | how a process ended, in words |
-//! | [`logs`] | what an instance prints, bounded |
-//! | [`notify`] | `sd_notify`, both ends |
-//! | [`probe`] | whether an instance answers |
-//! | [`usage`] | what its processes use |
+//! | [`isolation`] | the sandbox of a process: Landlock, seccomp, limits, user |
+//! | [`table`] | the processes that rei has started, recorded even if the supervisor is killed |
+//! | [`instance`] | one running instance: waits for its exit, stops it, adopts it |
+//! | [`tree`] | finds and kills all processes of an instance |
+//! | [`cgroup`] | cgroup v2 directories |
+//! | [`pidfd`] | pidfds |
+//! | [`exit`] | the exit status of a process, and its text |
+//! | [`logs`] | reads and stores the output of instances |
+//! | [`notify`] | `sd_notify`: receives from instances, sends to systemd |
+//! | [`probe`] | checks whether an instance answers |
+//! | [`usage`] | measures the resources that an instance uses |
 
 pub mod cgroup;
 pub mod exit;

@@ -1,7 +1,7 @@
-//! `sd_notify`, both ends: what an instance says about itself, and what rei says to the service manager above it.
+//! `sd_notify`, both sides: messages from instances to rei, and from rei to the service manager.
 //!
-//! An instance's word is evidence, never an order: a message counts only when the kernel says that its sender is in the
-//! instance's tree, and garbage is a signal like any other.
+//! A message of an instance is evidence and never a command. It counts only if the kernel says that its sender is in
+//! the instance's tree. A malformed message is a health signal like any other.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -20,20 +20,20 @@ use tokio::task::JoinHandle;
 use super::isolation::User;
 use super::tree::Tree;
 
-/// The longest message, in bytes; systemd's own bound was this for long.
+/// Maximum length of a message, in bytes. systemd had the same limit for a long time.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// The longest status that is kept, in bytes.
+/// Maximum length of a stored status text, in bytes.
 pub const STATUS_BYTES_MAX: usize = 512;
 
-/// The longest time by which an instance can put off its own deadline, at once.
+/// Maximum extension that an instance can request for its own deadline in one message.
 pub const EXTEND_MAX: Duration = Duration::from_secs(300);
 
-/// Descriptors that a message can carry before the kernel drops the rest. They are closed when the message has been
-/// handled, which is what `BARRIER=1` waits for.
+/// Maximum number of descriptors in a message; the kernel drops the rest. They are closed when the message has been
+/// handled; `BARRIER=1` waits for that.
 const DESCRIPTORS_MAX: usize = 4;
 
-/// One thing that an instance says.
+/// One assignment of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// `READY=1`
@@ -44,21 +44,21 @@ pub enum Notification {
     Stopping,
     /// `WATCHDOG=1`
     Watchdog,
-    /// `WATCHDOG=trigger`: it asks to be taken for hung.
+    /// `WATCHDOG=trigger`: the instance asks to be treated as hung.
     WatchdogTrigger,
-    /// `STATUS=…`, cut to [`STATUS_BYTES_MAX`].
+    /// `STATUS=…`, truncated to [`STATUS_BYTES_MAX`].
     Status(String),
-    /// `EXTEND_TIMEOUT_USEC=…`, cut to [`EXTEND_MAX`].
+    /// `EXTEND_TIMEOUT_USEC=…`, limited to [`EXTEND_MAX`].
     ExtendTimeout(Duration),
-    /// `MAINPID=…`, which is ignored: the main process is the one that rei started.
+    /// `MAINPID=…`. It is ignored: the main process is always the one that rei started.
     MainPid(String),
-    /// A message that cannot be read, and why.
+    /// A malformed message, with the reason.
     Garbage(String),
-    /// A message of a process outside the tree, which is ignored. The process had this pid.
+    /// A message of a process outside the tree, with its pid. It is ignored.
     Stranger(i32),
 }
 
-/// Reads one message. Fields that rei has no use for are passed over, as systemd does.
+/// Parses one message. Unknown fields are skipped, as in systemd.
 pub fn parse(message: &[u8]) -> Vec<Notification> {
     let Ok(text) = std::str::from_utf8(message) else {
         return vec![Notification::Garbage("not UTF-8".into())];
@@ -96,7 +96,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// The socket of one instance.
+/// The notification socket of one instance.
 #[derive(Debug)]
 pub struct NotifySocket {
     path: PathBuf,
@@ -104,11 +104,11 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Binds the socket at `path`, so that only the supervisor and `user` can write to it. One that is there already
-    /// (of a supervisor that died) is replaced: its instance finds the new one under the same name.
+    /// Binds the socket at `path`, so that only the supervisor and `user` can write to it. An existing one (of a
+    /// supervisor that died) is replaced: its instance finds the new one at the same path.
     ///
     /// # Errors
-    /// When it cannot be bound.
+    /// If it cannot be bound.
     pub fn bind(path: &Path, user: Option<&User>) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -124,11 +124,11 @@ impl NotifySocket {
         Ok(Self { path: path.to_owned(), socket: UnixDatagram::from_std(socket)? })
     }
 
-    /// The socket that an earlier supervisor bound at `path` and that a store has kept: what was said meanwhile waits in
-    /// it.
+    /// Adopts the socket that an earlier supervisor bound at `path` and that the store returned. Messages that were
+    /// sent meanwhile wait in it.
     ///
     /// # Errors
-    /// When the event loop cannot take it.
+    /// If the event loop cannot register it.
     pub fn adopt(path: &Path, socket: OwnedFd) -> io::Result<Self> {
         let socket = StdUnixDatagram::from(socket);
         socket.set_nonblocking(true)?;
@@ -140,26 +140,27 @@ impl NotifySocket {
         &self.path
     }
 
-    /// Receives one message. `READY=1` is said once, so `on_ready` is called while the message is still in the socket: a
-    /// supervisor that dies at any moment leaves the message to the next one, or what `on_ready` has noted. May be cancelled.
+    /// Receives one message. `READY=1` is sent only once, so `on_ready` is called while the message is still in the
+    /// socket. If the supervisor dies at any moment, the next one finds the message or what `on_ready` has recorded.
+    /// Cancel safe.
     ///
     /// # Errors
-    /// When the socket fails, which it does not as long as the system works.
+    /// If the socket fails; with a working kernel it never does.
     pub async fn receive(&self, tree: &Tree, on_ready: impl Fn()) -> io::Result<Vec<Notification>> {
         let receive = || {
             let heard = peek(&self.socket, tree)?;
             if heard.contains(&Notification::Ready) {
                 on_ready();
             }
-            // What is left of it goes with it: descriptors, too.
+            // This also discards the rest of the message and its descriptors.
             recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT)?;
             Ok(heard)
         };
         self.socket.async_io(Interest::READABLE, receive).await
     }
 
-    /// Receives until the task is aborted, and sends on what it hears. When nobody listens fast enough, messages are
-    /// dropped: they say how it is now, and the next one says so again. `on_ready` as in [`NotifySocket::receive`].
+    /// Receives messages until the task is aborted, and forwards them. If the receiver is too slow, messages about the
+    /// current state are dropped: the next message repeats it. For `on_ready` see [`NotifySocket::receive`].
     pub fn forward(
         self,
         tree: Tree,
@@ -169,7 +170,8 @@ impl NotifySocket {
         tokio::spawn(async move {
             while let Ok(notifications) = self.receive(&tree, &on_ready).await {
                 for notification in notifications {
-                    // READY and STOPPING are said once, so they wait for room.
+                    // READY, STOPPING and other one-time messages must not be lost, so they wait for space in the
+                    // channel.
                     match notification {
                         Notification::Watchdog
                         | Notification::Status(_)
@@ -194,12 +196,12 @@ impl AsFd for NotifySocket {
 
 impl Drop for NotifySocket {
     fn drop(&mut self) {
-        // A successor may have replaced it already.
+        // A successor may have replaced it already; then this removes nothing of value to rei, and an error is ignored.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Reads the next message and leaves it there.
+/// Reads the next message without removing it from the socket.
 fn peek(socket: &UnixDatagram, tree: &Tree) -> io::Result<Vec<Notification>> {
     let mut buffer = [0; MESSAGE_BYTES_MAX];
     let mut control = nix::cmsg_space!(UnixCredentials, [std::os::fd::RawFd; DESCRIPTORS_MAX]);
@@ -211,7 +213,7 @@ fn peek(socket: &UnixDatagram, tree: &Tree) -> io::Result<Vec<Notification>> {
         match part {
             ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials.pid()),
             ControlMessageOwned::ScmRights(fds) => {
-                // SAFETY: the kernel has just put them into our table.
+                // SAFETY: the kernel has just created these descriptors for us, and no other code owns them.
                 descriptors.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
             _ => {}
@@ -228,10 +230,10 @@ fn peek(socket: &UnixDatagram, tree: &Tree) -> io::Result<Vec<Notification>> {
     Ok(parse(&buffer[..bytes]))
 }
 
-/// Tells the service manager that runs rei. Says whether there is one.
+/// Sends a message to the service manager that runs rei. Returns true if there is one.
 ///
 /// # Errors
-/// When `NOTIFY_SOCKET` names a socket that does not take the message.
+/// If the socket that `NOTIFY_SOCKET` names does not accept the message.
 pub fn notify_systemd(message: &str) -> io::Result<bool> {
     match std::env::var_os("NOTIFY_SOCKET") {
         Some(address) => send_to(&address, message).map(|()| true),
@@ -248,7 +250,7 @@ fn send_to(address: &std::ffi::OsStr, message: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(address)?,
     };
     let socket = StdUnixDatagram::unbound()?;
-    // A service manager that does not read must not stop the supervisor.
+    // A service manager that does not read must not block the supervisor.
     socket.set_nonblocking(true)?;
     socket.send_to_addr(message.as_bytes(), &address).map(|_| ())
 }
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_read() {
+    fn messages_are_parsed() {
         let heard =
             parse(b"READY=1\nSTATUS=serving 3\nWATCHDOG=1\nX_THEIRS=1\nEXTEND_TIMEOUT_USEC=5000000\nMAINPID=17");
         let expected = [
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_a_signal() {
+    fn malformed_messages_are_reported() {
         for message in [&b"\xff\xfe"[..], b"hello", b"READY=yes", b"EXTEND_TIMEOUT_USEC=-1", b"WATCHDOG=\0"] {
             let heard = parse(message);
             assert!(matches!(heard[..], [Notification::Garbage(_)]), "{heard:?}");
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut() {
+    fn long_values_are_truncated() {
         let heard = parse(format!("STATUS=x{}", "ä".repeat(1000)).as_bytes());
         let [Notification::Status(status)] = &heard[..] else { panic!("{heard:?}") };
         assert_eq!(status.len(), STATUS_BYTES_MAX - 1);
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_manager_is_told_by_path_and_by_abstract_name() {
+    fn the_service_manager_is_reached_by_path_and_by_abstract_name() {
         use std::os::linux::net::SocketAddrExt;
         let dir = tempfile::tempdir().unwrap();
         let by_path = StdUnixDatagram::bind(dir.path().join("notify")).unwrap();

@@ -1,7 +1,8 @@
-//! Whether an instance answers: each probe of `[health]` on its own clock, each bounded in time and size.
+//! Probes: check whether an instance answers. Each probe of `[health]` has its own interval and is limited in time and
+//! size.
 //!
-//! Two slots share one address, so a probe cannot simply connect: it would ask whichever instance has the traffic.
-//! [`Dial`] connects to the instance of one slot; how is the business of the traffic part.
+//! Both slots share one address, so a probe cannot simply connect: it would reach the instance that gets the traffic.
+//! [`Dial`] connects to the instance of one slot; the traffic module implements it.
 
 use std::future::Future;
 use std::io;
@@ -22,14 +23,14 @@ use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
 use crate::report::chain;
 use crate::time::{Timestamp, millis};
 
-/// What is read of a probe's answer, in bytes; a health page is small.
+/// Maximum size of a probe's response body, in bytes; a health page is small.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What is kept of a probe's answer for a person, in bytes.
+/// Maximum length of a result's `detail` text, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 200;
 
-/// The first pause between probes of an instance that has not answered yet; it grows to the probe's interval. Being
-/// ready is then seen within milliseconds, and not an interval later.
+/// The first pause between probes of an instance that has not answered yet. The pause grows up to the probe's interval.
+/// So readiness is detected within milliseconds instead of one interval later.
 const START_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection to an instance.
@@ -41,57 +42,58 @@ pub trait Dial: Send + Sync + 'static {
     /// Connects to the listener of this name in slot `slot`.
     ///
     /// # Errors
-    /// When nobody accepts.
+    /// If no process accepts the connection.
     fn dial(&self, listener: &str, slot: usize) -> impl Future<Output = io::Result<Box<dyn Stream>>> + Send;
 }
 
-/// One answer, or none.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     /// `http`, `tcp` or `command`.
     pub probe: &'static str,
-    /// When it was asked.
+    /// When the probe started.
     pub at: Timestamp,
-    /// Whether it answered as it should.
+    /// True if the answer was as required.
     pub ok: bool,
-    /// Whether nothing came in time.
+    /// True if there was no answer before the timeout.
     pub timed_out: bool,
-    /// From the question to the answer, in microseconds; for no answer, until it was given up.
+    /// Time from the start to the answer, or to the failure, in microseconds.
     pub latency_us: u64,
-    /// What came back, for a person.
+    /// A text about the answer, for the operator.
     pub detail: String,
 }
 
-/// Which instance is asked.
+/// The instance to probe.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its slot.
+    /// Its slot: 0 or 1.
     pub slot: usize,
-    /// Its main process.
+    /// The pid of its main process.
     pub pid: u32,
-    /// Its store path.
+    /// The store path of its version.
     pub store_path: String,
 }
 
-/// One way of asking.
+/// The kinds of probes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
-    /// `GET path` must answer 2xx or 3xx.
+    /// `GET path` must return status 2xx or 3xx.
     Http(HttpProbe),
-    /// A connection must be accepted.
+    /// A TCP connection must be accepted.
     Tcp(TcpProbe),
-    /// A command must exit 0.
+    /// A command must exit with 0.
     Command(CommandProbe),
 }
 
-/// The running probes of one instance; they end when this is dropped.
+/// The running probes of one instance. They stop when this is dropped.
 pub struct Probes {
     _tasks: JoinSet<()>,
 }
 
 impl Probes {
-    /// Starts the probes of `[health]` that ask (the others are told: `notify`, `interface`). Results go to `to`; when
-    /// nobody takes them, the probe waits and asks no more.
+    /// Starts the active probes of `[health]` (http, tcp and command; the other sources, `notify` and `interface`,
+    /// report by themselves). Results are sent to `to`; while the channel is full, the probe waits and sends no
+    /// requests.
     pub fn start(health: &Health, target: &Target, dial: &Arc<impl Dial>, to: &mpsc::Sender<ProbeResult>) -> Self {
         let mut tasks = JoinSet::new();
         for probe in Probe::all_of(health) {
@@ -113,13 +115,13 @@ async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Se
         }
         let pause = if has_answered { probe.interval() } else { start_pause.min(probe.interval()) };
         start_pause = (start_pause * 2).min(probe.interval());
-        // From question to question, so that slow answers do not thin out the series.
+        // The interval counts from start to start, so that slow answers do not reduce the number of samples.
         sleep(pause.saturating_sub(asked.elapsed()).max(START_PAUSE)).await;
     }
 }
 
 impl Probe {
-    /// The probes that `[health]` asks for.
+    /// The active probes of `[health]`.
     pub fn all_of(health: &Health) -> Vec<Self> {
         let http = health.http.clone().map(Self::Http);
         let tcp = health.tcp.clone().map(Self::Tcp);
@@ -127,7 +129,7 @@ impl Probe {
         http.into_iter().chain(tcp).chain(command).collect()
     }
 
-    /// Its name in results.
+    /// The name in results.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
@@ -152,7 +154,7 @@ impl Probe {
         }
     }
 
-    /// Asks once.
+    /// Runs the probe once.
     pub async fn ask(&self, target: &Target, dial: &impl Dial) -> ProbeResult {
         let (at, asked) = (now(), Instant::now());
         let answer = async {
@@ -181,7 +183,7 @@ impl Probe {
 }
 
 async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
-    let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("not connected: {error}"))?;
+    let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("cannot connect: {error}"))?;
     let said = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
     let request = Request::get(&probe.path)
@@ -189,15 +191,16 @@ async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Resul
         .header(header::USER_AGENT, concat!("rei/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("{:?} is no path: {error}", probe.path))?;
+        .map_err(|error| format!("{:?} is not a valid path: {error}", probe.path))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(said)?;
         let status = response.status();
-        // The answer is whole when its body is; a larger one is an answer too.
+        // Read the body to its end: only then is the answer complete. A body that is too large also counts as an
+        // answer.
         let body = match Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
-            Err(error) => return Err(format!("{status}, and the body broke off: {error}")),
+            Err(error) => return Err(format!("{status}, but the body is incomplete: {error}")),
         };
         let line = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
         if status.is_success() || status.is_redirection() {
@@ -206,7 +209,7 @@ async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Resul
             Err(format!("{status}: {line}"))
         }
     };
-    // The connection drives the exchange, and ends with it.
+    // Polling `connection` drives the exchange; whichever ends first decides.
     tokio::pin!(exchange);
     tokio::select! {
         biased;
@@ -225,7 +228,7 @@ async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, St
         .env("REI_SLOT_PID", target.pid.to_string())
         .env("REI_STORE_PATH", &target.store_path)
         .output_bytes_max(BODY_BYTES_MAX)
-        // It may run a program of the version that it asks about.
+        // The command may run a program of the version that it probes.
         .no_new_privileges()
         .run()
         .await
@@ -261,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Slot n is the nth address.
+    /// Slot n is the address with index n.
     struct Plain(Vec<SocketAddr>);
 
     impl Dial for Plain {
@@ -270,7 +273,7 @@ mod tests {
         }
     }
 
-    /// Serves each connection with what it is given, and closes it.
+    /// Answers each connection with the given bytes, and closes it.
     async fn server(answer: Vec<u8>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn http_answers_are_judged_by_status() {
+    async fn an_http_answer_is_judged_by_its_status() {
         let big = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 1 << 20]].concat();
         let cases: Vec<(Vec<u8>, bool, &str)> = vec![
             (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true, "204 No Content"),
@@ -312,7 +315,7 @@ mod tests {
             (b"HTTP/1.1 503 X\r\nContent-Length: 4\r\n\r\nbusy".to_vec(), false, "503 Service Unavailable: busy"),
             (big, true, "200 OK"),
             (b"SSH-2.0-OpenSSH\r\n".to_vec(), false, "no HTTP answer: invalid HTTP version parsed"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx".to_vec(), false, "200 OK, and the body broke off"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx".to_vec(), false, "200 OK, but the body is incomplete"),
             (Vec::new(), false, "no answer within 500ms"),
         ];
         let dial = Plain(futures(cases.iter().map(|(answer, ..)| server(answer.clone()))).await);
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_enough_for_tcp() {
+    async fn an_accepted_connection_is_enough_for_tcp() {
         let open = server(Vec::new()).await;
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Plain(vec![open, closed]);
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_is_judged_by_its_exit_and_told_whom_to_ask() {
+    async fn a_command_is_judged_by_its_exit_and_knows_the_instance() {
         let ask = async |script: &str, timeout| {
             let command = ["sh", "-c", script].map(str::to_owned).to_vec();
             let probe = Probe::Command(CommandProbe { command, interval: timeout, timeout });
@@ -360,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_begin_fast_and_go_on_until_dropped() {
+    async fn probes_start_with_short_pauses_and_run_until_dropped() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Arc::new(Plain(vec![closed, server(answer).await]));
@@ -368,7 +371,7 @@ mod tests {
         let health =
             Health { http: Some(HttpProbe { interval: Duration::from_secs(3600), ..probe }), ..Health::default() };
         let (to, mut results) = mpsc::channel(4);
-        // With an interval of an hour, a second result shows the pace of the start.
+        // The interval is one hour, so a second result can only come from the short pauses at the start.
         let probes = Probes::start(&health, &target(0), &dial, &to);
         for _ in 0..3 {
             assert!(!results.recv().await.unwrap().ok);

@@ -1,12 +1,13 @@
-//! Makes a process: clone3 (or clone) with VFORK, VM and PIDFD, confinement, exec. No helper program, no copy of page tables.
+//! Starts a process: clone3 (or clone) with VFORK, VM and PIDFD, then confinement, then exec. There is no helper
+//! program, and page tables are not copied.
 //!
-//! Everything that takes memory or can fail without a system call is prepared here; the child ([`child`]) then makes
-//! raw system calls only, on a stack of its own, with all signals blocked. It shares the supervisor's memory until it
-//! runs its program, so it can say exactly which step failed. The calling thread sleeps until then: about a
-//! millisecond, and as long as the [`Gate`] is closed, where there is one.
+//! Everything that allocates, or that can fail without a system call, is prepared here. The child ([`child`]) then
+//! makes only raw system calls, on its own stack, with all signals blocked. It shares the supervisor's memory until
+//! exec, so it can report exactly which step failed. The calling thread is suspended until exec: for about a
+//! millisecond, or until the [`Gate`] opens, if there is one.
 //!
-//! The new process has a session of its own, `/dev/null` as standard input, the listeners from descriptor 3 on, and
-//! nothing else open. It outlives the supervisor on purpose.
+//! The new process is in its own session, has `/dev/null` as standard input, the listeners as descriptors 3 and up, and
+//! no other open descriptors. It intentionally outlives the supervisor.
 
 mod child;
 mod gate;
@@ -25,87 +26,88 @@ use rustix::io::fcntl_dupfd_cloexec;
 pub use child::Step;
 pub use gate::Gate;
 
-use gate::Behind;
+use gate::GateWait;
 
 use super::isolation::Sandbox;
 use super::table::PidCell;
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::process::{self, INSTANCE_VARIABLE};
 
-/// What is to be started.
+/// The specification of a process.
 pub struct SpawnSpec<'a> {
-    /// Names the instance; every process of it carries it as `REI_INSTANCE` from the start.
+    /// The id of the instance. It is in the environment of all its processes as `REI_INSTANCE` from the start.
     pub id: &'a str,
     /// The program's absolute path.
     pub program: &'a Path,
-    /// Its arguments after the program's name.
+    /// The arguments after the program name.
     pub args: &'a [OsString],
-    /// Its whole environment, but for the variables that are set here: `REI_INSTANCE`, `LISTEN_*`, `NOTIFY_SOCKET`,
+    /// The environment, without the variables that are set here: `REI_INSTANCE`, `LISTEN_*`, `NOTIFY_SOCKET`,
     /// `WATCHDOG_*`.
     pub env: &'a [(OsString, OsString)],
-    /// Its working directory; `/` without one.
+    /// The working directory; the default is `/`.
     pub dir: Option<&'a Path>,
-    /// Descriptors it inherits from 3 on, with their names for `LISTEN_FDNAMES`.
+    /// The descriptors to inherit as 3 and up, with their names for `LISTEN_FDNAMES`.
     pub fds: &'a [(String, BorrowedFd<'a>)],
-    /// Where it writes its standard output.
+    /// The standard output.
     pub stdout: BorrowedFd<'a>,
-    /// Where it writes its standard error.
+    /// The standard error.
     pub stderr: BorrowedFd<'a>,
-    /// What it may do; `None` leaves it as free as the supervisor (but without new privileges).
+    /// The sandbox. With `None` it has the rights of the supervisor, but no new privileges.
     pub sandbox: Option<&'a Sandbox>,
-    /// The cgroup v2 directory it is born in.
+    /// The cgroup v2 directory in which it starts.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The socket for its notifications, and how often it must send WATCHDOG=1.
+    /// The notification socket, and the interval in which it must send WATCHDOG=1.
     pub notify: Option<(&'a Path, Option<Duration>)>,
-    /// Where it writes its pid before it runs the program.
+    /// The cell where it writes its pid before exec.
     pub pid_cell: Option<PidCell<'a>>,
-    /// What it waits at, all else done, before it runs the program. It ends with the calling thread while it waits.
+    /// The gate where it waits before exec, when all other steps are done. If the calling thread dies while it waits,
+    /// it exits.
     pub gate: Option<&'a Gate>,
 }
 
-/// A process that runs its program.
+/// A process that has run exec.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its id.
+    /// The process id.
     pub pid: u32,
-    /// The descriptor that means this process and no later one of the same id.
+    /// The pidfd of this process.
     pub pidfd: OwnedFd,
-    /// When it was started, in clock ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub start_ticks: u64,
 }
 
-/// Why there is no process.
+/// Why no process was started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// A word holds a NUL byte and cannot be given to a program.
+    /// A string contains a NUL byte and cannot be passed to a program.
     #[error("{what} of {program} contains a NUL byte")]
     Nul {
-        /// `an argument`, `a variable`, …
+        /// Which string: `an argument`, `a variable`, …
         what: &'static str,
         /// The program.
         program: PathBuf,
     },
-    /// No process could be made.
+    /// The process could not be created.
     #[error("cannot make a process for {program}")]
     Clone {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The process was made and could not become the program.
+    /// The process was created, but a step before or during exec failed.
     #[error("cannot start {program}: {step} failed")]
     Child {
         /// The program.
         program: PathBuf,
-        /// What it could not do.
+        /// The step that failed.
         step: Step,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The process was killed before it became the program.
+    /// The process was killed before exec.
     #[error("{program} was killed before it started")]
     Killed {
         /// The program.
@@ -114,25 +116,29 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// What the operator can do.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         let Self::Child { program, step, source } = self else { return None };
         let shown = program.display();
         match (step, source.raw_os_error()?) {
             (Step::Exec, libc::ENOENT) if program.exists() => {
-                Some(format!("its interpreter is not there: see the first line of it, or `file {shown}`"))
+                Some(format!("its interpreter does not exist: see the first line of the script, or run `file {shown}`"))
             }
             (Step::Exec, libc::ENOENT) => {
                 let dir = program.parent().unwrap_or(Path::new("/")).display();
                 Some(format!("runtime.command names a program that the package does not have: ls {dir}"))
             }
-            (Step::Exec, libc::EACCES) => {
-                Some(format!("it must be executable, and inside what the instance may read: ls -l {shown}"))
+            (Step::Exec, libc::EACCES) => Some(format!(
+                "the file must be executable, and in a directory that the instance may read: ls -l {shown}"
+            )),
+            (Step::Exec, libc::ENOEXEC) => {
+                Some("the file is not a program: a script needs a first line like #!/bin/sh".into())
             }
-            (Step::Exec, libc::ENOEXEC) => Some("it is no program: a script needs a first line like #!/bin/sh".into()),
-            (Step::Exec | Step::User, libc::EAGAIN) => Some("its user runs isolation.processes already".into()),
+            (Step::Exec | Step::User, libc::EAGAIN) => {
+                Some("its user already has as many processes as isolation.processes allows".into())
+            }
             (Step::Landlock | Step::Seccomp, libc::EPERM) => Some(
-                "a filter around rei refuses it: the unit's SystemCallFilter, or a container's profile, must have seccomp, \
+                "a seccomp filter of the systemd unit or the container blocks it: allow the system calls seccomp, \
                  landlock_create_ruleset, landlock_add_rule and landlock_restrict_self"
                     .into(),
             ),
@@ -142,7 +148,7 @@ impl SpawnError {
     }
 }
 
-/// The environment of an instance: the operator's variables over what every service under systemd can count on.
+/// The environment of an instance: the variables of the operator, and the usual variables of a service under systemd.
 pub fn environment<'a>(
     variables: impl IntoIterator<Item = (&'a String, &'a String)>,
     state: &Path,
@@ -165,8 +171,8 @@ pub fn environment<'a>(
 /// Starts the program.
 ///
 /// # Errors
-/// When a word cannot be passed, no process can be made, or a step before the program's first instruction fails. No
-/// process is left then.
+/// If a string contains a NUL byte, no process can be created, or a step before the program's first instruction fails.
+/// Then no process is left.
 pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
     let program = || spec.program.to_owned();
     let clone_failed = |source: io::Error| SpawnError::Clone { program: program(), source };
@@ -176,7 +182,7 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
     let args: Result<Vec<CString>, _> = spec.args.iter().map(|arg| c_string(arg)).collect();
     let args = args.map_err(nul("an argument"))?;
     let mut env = Environment::of(spec).map_err(nul("a variable"))?;
-    let moved = out_of_the_way(spec).map_err(clone_failed)?;
+    let moved = move_descriptors(spec).map_err(clone_failed)?;
     let argv: Vec<*const libc::c_char> =
         std::iter::once(&path).chain(&args).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
     let envp = env.pointers();
@@ -197,23 +203,23 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
         ruleset: moved.ruleset.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
         enter: AtomicI32::new(-1),
-        behind: spec.gate.map(|gate| Behind { gate, parent: std::process::id().cast_signed() }),
+        behind: spec.gate.map(|gate| GateWait { gate, parent: std::process::id().cast_signed() }),
         failure: child::Failure::default(),
     };
-    let born = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;
-    // SAFETY: the kernel made this descriptor for us, close-on-exec, and nobody else knows of it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(born.pidfd) };
+    let cloned = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;
+    // SAFETY: the kernel has just created this close-on-exec descriptor for us, and no other code owns it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
     if let Some((step, errno)) = plan.failure.read() {
         reap(&pidfd);
         return Err(SpawnError::Child { program: program(), step, source: io::Error::from_raw_os_error(errno) });
     }
-    // It is there until somebody reaps it, which is us, unless SIGCHLD is ignored.
-    let Some(stat) = process::stat(born.pid) else { return Err(SpawnError::Killed { program: program() }) };
-    Ok(Spawned { pid: born.pid, pidfd, start_ticks: stat.start_ticks })
+    // The process exists until it is reaped. Only we reap it, unless SIGCHLD is ignored.
+    let Some(stat) = process::stat(cloned.pid) else { return Err(SpawnError::Killed { program: program() }) };
+    Ok(Spawned { pid: cloned.pid, pidfd, start_ticks: stat.start_ticks })
 }
 
 fn reap(pidfd: &OwnedFd) {
-    // It has called _exit; there is nothing else to learn.
+    // The child has called _exit, and its failure is known already, so the status is not needed.
     let _ = nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
 }
 
@@ -225,23 +231,24 @@ fn child_limits(sandbox: &Sandbox) -> Vec<(u32, libc::rlimit64)> {
     sandbox.limits.iter().map(|(what, max)| (*what as u32, libc::rlimit64 { rlim_cur: *max, rlim_max: *max })).collect()
 }
 
-/// Copies of all descriptors that the child needs, above the numbers that it will fill, so that none is overwritten.
-struct Moved {
+/// Copies of all descriptors for the child, with numbers above its targets, so that dup3 overwrites none of them.
+struct MovedDescriptors {
     fds: Vec<OwnedFd>,
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
     ruleset: Option<OwnedFd>,
-    /// Only held: whoever gets the lock knows that no process is between clone and exec.
+    /// Keeps the lock of the instance table until exec, so that the next supervisor knows that no process is between
+    /// clone and exec.
     _lock: Option<OwnedFd>,
 }
 
-fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
+fn move_descriptors(spec: &SpawnSpec) -> io::Result<MovedDescriptors> {
     let first_free = LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
     let above = |fd: BorrowedFd| fcntl_dupfd_cloexec(fd, first_free);
     let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<rustix::io::Result<_>>()?;
     let ruleset = spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
-    Ok(Moved {
+    Ok(MovedDescriptors {
         fds,
         stdin: above(File::open("/dev/null")?.as_fd())?,
         stdout: above(spec.stdout)?,
@@ -251,18 +258,19 @@ fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
     })
 }
 
-/// The environment block. The pid of a process is known only to itself, so room is kept for it.
+/// The environment block. Only the process itself knows its pid, so space for it is reserved.
 struct Environment {
-    /// Each `NAME=value` with its NUL. Inner buffers do not move.
+    /// Each `NAME=value` with its final NUL. Moving this vector does not move the inner buffers, so pointers to them
+    /// stay valid.
     words: Vec<Vec<u8>>,
     has_listeners: bool,
 }
 
 impl Environment {
     const LISTEN_PID: &[u8] = b"LISTEN_PID=";
-    /// Digits of the largest pid and a NUL.
+    /// Bytes for the digits of the largest pid and a NUL.
     const PID_ROOM: usize = 11;
-    const OURS: [&str; 7] = [
+    const RESERVED: [&str; 7] = [
         INSTANCE_VARIABLE,
         "LISTEN_PID",
         "LISTEN_FDS",
@@ -273,7 +281,7 @@ impl Environment {
     ];
 
     fn of(spec: &SpawnSpec) -> Result<Self, std::ffi::NulError> {
-        let mut words = Vec::with_capacity(spec.env.len() + Self::OURS.len());
+        let mut words = Vec::with_capacity(spec.env.len() + Self::RESERVED.len());
         let mut set = |name: &OsStr, value: &OsStr| -> Result<(), std::ffi::NulError> {
             let word = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?;
             words.push(word.into_bytes_with_nul());
@@ -292,7 +300,7 @@ impl Environment {
             }
         }
         for (name, value) in spec.env {
-            if !Self::OURS.iter().any(|ours| name == ours) {
+            if !Self::RESERVED.iter().any(|ours| name == ours) {
                 set(name, value)?;
             }
         }
@@ -308,7 +316,7 @@ impl Environment {
         self.words.iter().map(|word| word.as_ptr().cast()).chain([std::ptr::null()]).collect()
     }
 
-    /// Where the digits of the pid go; null without listeners.
+    /// The address for the digits of the pid; null without listeners.
     fn listen_pid(&mut self) -> *mut u8 {
         match self.words.last_mut() {
             Some(word) if self.has_listeners => word[Self::LISTEN_PID.len()..].as_mut_ptr(),

@@ -1,12 +1,13 @@
-//! The instance table: which processes are ours, known even to a supervisor that was killed while it started one.
+//! The instance table records the processes that rei has started. It is complete even if the supervisor is killed while
+//! it starts one.
 //!
-//! A small file, mapped shared. An instance's slot is reserved before the process is made, and the new process writes
-//! its own pid into it before it runs any program. A write into the page cache survives the death of the writer, so
-//! there is no instruction at which a SIGKILL of the supervisor leaves an instance that is not in the table. (A crash
-//! of the machine ends the instances too: a table of another boot is emptied.)
+//! It is a small file, mapped shared. The supervisor reserves a slot before it makes the process, and the new process
+//! writes its own pid into the slot before exec. A write into the page cache survives the death of the writer. So at no
+//! instruction can a SIGKILL of the supervisor leave an instance that is not in the table. (A crash of the machine also
+//! ends the instances: a table from another boot is cleared.)
 //!
-//! The table is locked by its supervisor. A process between clone and exec still holds that lock, so whoever gets it
-//! can be sure that every process has written its pid or is gone.
+//! The supervisor locks the table. A process between clone and exec also holds that lock. So when the next supervisor
+//! gets the lock, every process has written its pid or is gone.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -20,17 +21,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Instances that fit: two slots, a standby, their successors, and room for those that are being ended.
+/// Number of slots: two traffic slots, a standby, their successors, and some that are being stopped.
 pub const SLOTS: usize = 16;
 
-/// The longest instance id, in bytes.
+/// Maximum length of an instance id, in bytes.
 pub const ID_BYTES_MAX: usize = 64;
 
-/// How long [`InstanceTable::open`] waits for the lock: a process between clone and exec holds it for about a
+/// How long [`InstanceTable::open`] waits for the lock. A process between clone and exec holds it for about a
 /// millisecond, so a lock that is held longer belongs to another supervisor.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// The pause between two tries of the lock.
+/// The pause between two attempts to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 const MAGIC: [u8; 8] = *b"reitab01";
@@ -42,8 +43,8 @@ const RESERVED: u32 = 1;
 struct Map {
     magic: [u8; 8],
     boot_id: [u8; BOOT_ID_BYTES],
-    /// 1 when the last supervisor ended every instance itself.
-    ended: AtomicU32,
+    /// 1 if the last supervisor stopped every instance itself.
+    stopped: AtomicU32,
     padding: [u8; 16],
     slots: [Slot; SLOTS],
 }
@@ -54,8 +55,8 @@ struct Slot {
     pid: AtomicU32,
     start_ticks: AtomicU64,
     id_bytes: AtomicU32,
-    /// 1 once the instance has said that it is ready.
-    said_ready: AtomicU32,
+    /// 1 after the instance has sent READY=1.
+    reported_ready: AtomicU32,
     id: [AtomicU64; ID_BYTES_MAX / 8],
 }
 
@@ -64,23 +65,23 @@ const MAP_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<Map>()).expect("a ma
 /// Why the table cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The file could not be opened, made or mapped.
+    /// The file could not be opened, created or mapped.
     #[error("cannot use the instance table {path}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Another supervisor has it.
+    /// Another supervisor has locked it.
     #[error("another supervisor uses the instance table {path}")]
     Busy {
         /// The file.
         path: PathBuf,
     },
     /// The file is not an instance table.
-    #[error("{path} is not an instance table of this version")]
+    #[error("{path} is not an instance table of this version of rei")]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -88,7 +89,7 @@ pub enum TableError {
     /// No slot is free.
     #[error("the instance table is full: {SLOTS} instances")]
     Full,
-    /// An id that is too long or already there.
+    /// The id is empty, too long or already used.
     #[error("the instance id {id:?} is empty, longer than {ID_BYTES_MAX} bytes or already in the table")]
     Id {
         /// The id.
@@ -97,12 +98,12 @@ pub enum TableError {
 }
 
 impl TableError {
-    /// What the operator can do.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Busy { .. } => Some("stop the other `rei run`, or give this one its own state.directory".into()),
             Self::Foreign { path } => Some(format!(
-                "move it away: mv {0} {0}.bad; instances that run are found without it and taken over",
+                "move it away: mv {0} {0}.bad; running instances are found without it and adopted",
                 path.display()
             )),
             Self::Io { .. } | Self::Full | Self::Id { .. } => None,
@@ -110,17 +111,17 @@ impl TableError {
     }
 }
 
-/// What the table knows of an instance.
+/// The table entry of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The instance.
+    /// The instance id.
     pub id: String,
-    /// Its main process; `None` when none was made.
+    /// The pid of its main process; `None` if no process was made.
     pub pid: Option<u32>,
-    /// When that was started, in clock ticks since boot; `None` when the supervisor died before it could look.
+    /// The start time of the main process, in clock ticks since boot; `None` if the supervisor died before it read it.
     pub start_ticks: Option<u64>,
-    /// Whether it has said that it is ready, which it says once.
-    pub said_ready: bool,
+    /// True if it has sent READY=1, which an instance sends only once.
+    pub reported_ready: bool,
 }
 
 /// The table, locked and mapped.
@@ -128,22 +129,23 @@ pub struct InstanceTable {
     map: NonNull<Map>,
     lock: File,
     new_boot: bool,
-    all_ended: bool,
-    /// Whether this supervisor had to make it.
+    clean_stop: bool,
+    /// True if this supervisor created the file.
     new: bool,
 }
 
-// SAFETY: the mapping lives as long as the table and every field that changes after `open` is atomic.
+// SAFETY: the mapping belongs to the table and is unmapped only on drop, and every field that changes after `open` is
+// atomic.
 unsafe impl Send for InstanceTable {}
-// SAFETY: as above.
+// SAFETY: all access through a shared reference is to atomics, or to fields that never change after `open`.
 unsafe impl Sync for InstanceTable {}
 
 impl InstanceTable {
-    /// Opens the table at `path`, made when it is not there and emptied when it is of another boot. Waits for the lock
-    /// at most [`LOCK_WAIT`], so it is for the start of the supervisor, not for its loop.
+    /// Opens the table at `path`. Creates it if it does not exist, and clears it if it is from another boot. Blocks for
+    /// the lock at most [`LOCK_WAIT`], so call it only when the supervisor starts, not in its loop.
     ///
     /// # Errors
-    /// When the file cannot be used, is not a table, or another supervisor holds it.
+    /// If the file cannot be used, is not a table, or is locked by another supervisor.
     pub fn open(path: &Path) -> Result<Self, TableError> {
         let failed = |source| TableError::Io { path: path.to_owned(), source };
         let boot_id = std::fs::read("/proc/sys/kernel/random/boot_id").map_err(failed)?;
@@ -156,20 +158,20 @@ impl InstanceTable {
             .open(path)
             .map_err(failed)?;
         lock(&file, path)?;
-        // A shorter file is one whose maker died before it was whole: no slot of it was ever used.
+        // If the file is too short, its creator died before it was complete, so no slot was ever used.
         let new = file.metadata().map_err(failed)?.len() < MAP_BYTES.get() as u64;
         if new {
             initialise(&file, &boot_id).map_err(failed)?;
         }
         let map = map(&file).map_err(failed)?;
-        // SAFETY: the mapping has the size of a Map, is aligned to a page and lives as long as the table.
+        // SAFETY: the mapping is page-aligned, has the size of a `Map` and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
         let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
-        let mut table = Self { map, lock: file, new_boot, all_ended: false, new };
+        let mut table = Self { map, lock: file, new_boot, clean_stop: false, new };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
-        table.all_ended = table.ended().swap(0, Ordering::AcqRel) == 1;
+        table.clean_stop = table.stopped_flag().swap(0, Ordering::AcqRel) == 1;
         if new_boot {
             table.slots().iter().for_each(Slot::free);
             initialise(&table.lock, &boot_id).map_err(failed)?;
@@ -177,36 +179,36 @@ impl InstanceTable {
         Ok(table)
     }
 
-    /// Whether there was no table: it is the first start, or somebody has removed it.
+    /// True if the table did not exist: this is the first start, or the file was removed.
     pub fn is_new(&self) -> bool {
         self.new
     }
 
-    /// Whether the machine was started anew since the table was used last: then no instance can have survived.
-    pub fn is_of_new_boot(&self) -> bool {
+    /// True if the machine has rebooted since the table was last used. Then no instance can have survived.
+    pub fn is_new_boot(&self) -> bool {
         self.new_boot
     }
 
-    /// Whether the last supervisor ended every instance itself: then nobody is to blame that none is there.
-    pub fn is_of_clean_end(&self) -> bool {
-        self.all_ended
+    /// True if the last supervisor stopped every instance itself. Then missing instances are expected.
+    pub fn was_clean_stop(&self) -> bool {
+        self.clean_stop
     }
 
-    /// Notes that every instance was ended on purpose.
-    pub fn all_ended(&self) {
-        self.ended().store(1, Ordering::Release);
+    /// Records that every instance was stopped on purpose.
+    pub fn mark_clean_stop(&self) {
+        self.stopped_flag().store(1, Ordering::Release);
     }
 
-    fn ended(&self) -> &AtomicU32 {
-        // SAFETY: mapped until drop; every bit pattern of an atomic is a value.
-        unsafe { &(*self.map.as_ptr()).ended }
+    fn stopped_flag(&self) -> &AtomicU32 {
+        // SAFETY: the mapping lives until drop, and every bit pattern is a valid atomic.
+        unsafe { &(*self.map.as_ptr()).stopped }
     }
 
-    /// Takes a slot for an instance that is about to be started. The cell goes to the new process, which writes its
-    /// pid there.
+    /// Reserves a slot for an instance that is about to be started. The new process writes its pid into the returned
+    /// cell.
     ///
     /// # Errors
-    /// When the id is no id or already there, or no slot is free.
+    /// If the id is invalid or already used, or no slot is free.
     pub fn reserve(&self, id: &str) -> Result<PidCell<'_>, TableError> {
         if id.is_empty() || id.len() > ID_BYTES_MAX || self.find(id).is_some() {
             return Err(TableError::Id { id: id.to_owned() });
@@ -218,11 +220,11 @@ impl InstanceTable {
         Ok(PidCell { pid: &slot.pid, lock: self.lock.as_fd() })
     }
 
-    /// Puts in an instance that lives and was not in the table, or with another process.
+    /// Inserts a running instance that is not in the table, or is there with another process.
     ///
     /// # Errors
-    /// When the id is none, or no slot is free.
-    pub fn enter(&self, id: &str, pid: u32, start_ticks: u64) -> Result<(), TableError> {
+    /// If the id is invalid, or no slot is free.
+    pub fn insert(&self, id: &str, pid: u32, start_ticks: u64) -> Result<(), TableError> {
         self.clear(id);
         let cell = self.reserve(id)?;
         cell.pid.store(pid, Ordering::Release);
@@ -230,34 +232,34 @@ impl InstanceTable {
         Ok(())
     }
 
-    /// Records when an instance's process was started.
+    /// Records the start time of an instance's process.
     pub fn started(&self, id: &str, start_ticks: u64) {
         if let Some(slot) = self.find(id) {
             slot.start_ticks.store(start_ticks, Ordering::Release);
         }
     }
 
-    /// Records that an instance has said that it is ready.
-    pub fn said_ready(&self, id: &str) {
+    /// Records that an instance has sent READY=1.
+    pub fn reported_ready(&self, id: &str) {
         if let Some(slot) = self.find(id) {
-            slot.said_ready.store(1, Ordering::Release);
+            slot.reported_ready.store(1, Ordering::Release);
         }
     }
 
-    /// Gives the slot of an instance back; nothing happens when it has none.
+    /// Frees the slot of an instance; does nothing if it has none.
     pub fn clear(&self, id: &str) {
         if let Some(slot) = self.find(id) {
             slot.free();
         }
     }
 
-    /// Every instance in the table.
+    /// All instances in the table.
     pub fn entries(&self) -> Vec<Entry> {
         self.slots().iter().filter_map(Slot::entry).collect()
     }
 
     fn slots(&self) -> &[Slot; SLOTS] {
-        // SAFETY: mapped until drop; slots are made of atomics, for which every bit pattern is a value.
+        // SAFETY: the mapping lives until drop; a slot consists of atomics, for which every bit pattern is valid.
         unsafe { &(*self.map.as_ptr()).slots }
     }
 
@@ -268,12 +270,12 @@ impl InstanceTable {
 
 impl Drop for InstanceTable {
     fn drop(&mut self) {
-        // SAFETY: mapped by `open` with this size; a PidCell cannot outlive the table.
+        // SAFETY: `open` made the mapping with this size, and a PidCell cannot outlive the table.
         let _ = unsafe { munmap(self.map.cast(), MAP_BYTES.get()) };
     }
 }
 
-/// Where a new process writes its pid.
+/// The cell where a new process writes its pid.
 #[derive(Clone, Copy)]
 pub struct PidCell<'a> {
     pid: &'a AtomicU32,
@@ -286,7 +288,7 @@ impl<'a> PidCell<'a> {
         self.pid
     }
 
-    /// What the new process must hold until it has run its program.
+    /// The lock that the new process must hold until exec.
     pub fn lock(self) -> BorrowedFd<'a> {
         self.lock
     }
@@ -304,7 +306,7 @@ impl Slot {
             id: String::from_utf8_lossy(&bytes).into_owned(),
             pid: (pid != 0).then_some(pid),
             start_ticks: (start_ticks != 0).then_some(start_ticks),
-            said_ready: self.said_ready.load(Ordering::Acquire) != 0,
+            reported_ready: self.reported_ready.load(Ordering::Acquire) != 0,
         })
     }
 
@@ -323,7 +325,7 @@ impl Slot {
         self.state.store(FREE, Ordering::Release);
         self.pid.store(0, Ordering::Release);
         self.start_ticks.store(0, Ordering::Release);
-        self.said_ready.store(0, Ordering::Release);
+        self.reported_ready.store(0, Ordering::Release);
     }
 }
 
@@ -339,7 +341,7 @@ fn lock(file: &File, path: &Path) -> Result<(), TableError> {
     }
 }
 
-/// Writes an empty table. Every byte is written, so that no later store into the map needs space on the disk.
+/// Writes an empty table. Every byte is written, so that later stores into the mapping need no disk space.
 fn initialise(mut file: &File, boot_id: &[u8]) -> io::Result<()> {
     use std::io::Seek;
     let mut bytes = vec![0; MAP_BYTES.get()];
@@ -353,7 +355,8 @@ fn initialise(mut file: &File, boot_id: &[u8]) -> io::Result<()> {
 
 fn map(file: &File) -> io::Result<NonNull<Map>> {
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice; the file is ours by its lock and never shrinks.
+    // SAFETY: the kernel chooses the address of the new mapping. The lock keeps other writers away, and the file never
+    // shrinks.
     let address = unsafe { mmap(None, MAP_BYTES, protection, MapFlags::MAP_SHARED, file, 0)? };
     Ok(address.cast())
 }
@@ -363,11 +366,11 @@ mod tests {
     use super::*;
 
     fn entry(id: &str, pid: Option<u32>, start_ticks: Option<u64>) -> Entry {
-        Entry { id: id.into(), pid, start_ticks, said_ready: false }
+        Entry { id: id.into(), pid, start_ticks, reported_ready: false }
     }
 
     #[test]
-    fn is_found_again_by_the_next_supervisor() {
+    fn the_next_supervisor_reads_all_entries() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances");
         let table = InstanceTable::open(&path).unwrap();
@@ -379,22 +382,22 @@ mod tests {
         drop(table);
         let table = InstanceTable::open(&path).unwrap();
         assert_eq!(table.entries(), [entry("inst_0001", Some(4711), Some(99)), entry("inst_0002", None, None)]);
-        table.said_ready("inst_0001");
+        table.reported_ready("inst_0001");
         drop(table);
         let table = InstanceTable::open(&path).unwrap();
-        assert_eq!(table.entries()[0], Entry { said_ready: true, ..entry("inst_0001", Some(4711), Some(99)) });
+        assert_eq!(table.entries()[0], Entry { reported_ready: true, ..entry("inst_0001", Some(4711), Some(99)) });
         table.clear("inst_0001");
         table.clear("inst_9999");
         assert_eq!(table.entries(), [entry("inst_0002", None, None)]);
-        table.enter("inst_0002", 4712, 100).unwrap();
-        table.enter("inst_0003", 4713, 101).unwrap();
+        table.insert("inst_0002", 4712, 100).unwrap();
+        table.insert("inst_0003", 4713, 101).unwrap();
         let both = [entry("inst_0002", Some(4712), Some(100)), entry("inst_0003", Some(4713), Some(101))];
         assert!(table.entries().iter().all(|it| both.contains(it)) && table.entries().len() == 2);
         assert!(!table.is_new());
     }
 
     #[test]
-    fn a_used_slot_is_clean_for_the_next_instance() {
+    fn a_freed_slot_keeps_no_data_of_its_last_instance() {
         let dir = tempfile::tempdir().unwrap();
         let table = InstanceTable::open(&dir.path().join("instances")).unwrap();
         for n in 0..SLOTS {
@@ -402,7 +405,7 @@ mod tests {
         }
         assert!(matches!(table.reserve("one"), Err(TableError::Full)));
         table.started("a-rather-long-instance-name-3", 5);
-        table.said_ready("a-rather-long-instance-name-3");
+        table.reported_ready("a-rather-long-instance-name-3");
         table.clear("a-rather-long-instance-name-3");
         table.reserve("one").unwrap();
         assert!(table.entries().contains(&entry("one", None, None)));
@@ -412,16 +415,16 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_end_is_known_once() {
+    fn a_clean_stop_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances");
-        InstanceTable::open(&path).unwrap().all_ended();
-        assert!(InstanceTable::open(&path).unwrap().is_of_clean_end());
-        assert!(!InstanceTable::open(&path).unwrap().is_of_clean_end());
+        InstanceTable::open(&path).unwrap().mark_clean_stop();
+        assert!(InstanceTable::open(&path).unwrap().was_clean_stop());
+        assert!(!InstanceTable::open(&path).unwrap().was_clean_stop());
     }
 
     #[test]
-    fn of_another_boot_is_emptied() {
+    fn a_table_of_another_boot_is_cleared() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances");
         InstanceTable::open(&path).unwrap().reserve("old").unwrap();
@@ -432,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_made_again_and_a_foreign_one_refused() {
+    fn an_incomplete_file_is_created_again_and_a_foreign_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances");
         std::fs::write(&path, b"reitab").unwrap();

@@ -1,13 +1,13 @@
-//! All processes of an instance: told apart from others, and ended as a whole.
+//! The process tree of an instance: which processes belong to it, and how all of them are killed.
 //!
-//! | method | what is in a tree | how it is killed |
+//! | method | which processes belong to a tree | how they are killed |
 //! |---|---|---|
-//! | cgroup | who is in the cgroup | `cgroup.kill`: all at once, nothing can fork away |
-//! | scan | session, group, descent, `REI_INSTANCE` in the environment | SIGKILL to all that a scan finds, until it finds none |
+//! | cgroup | those in its cgroup | `cgroup.kill`: all at once, none can escape by forking |
+//! | scan | by session, group, descent, or `REI_INSTANCE` in the environment | SIGKILL to all that a scan finds, until a scan finds none |
 //!
-//! The scan is what is left without a delegated cgroup v2, and weaker: a process that leaves its session, loses its
-//! parents and wipes its environment cannot be told from another instance's. Such a one is killed with the last
-//! instance, and counted as unattributed before. [`TreeMethod`] says which method is in use and why.
+//! The scan is used if there is no delegated cgroup v2. It is weaker: a process that leaves its session, loses its
+//! parents and clears its environment cannot be assigned to one instance. Such a process is killed with the last
+//! instance, and counted as unattributed before that. [`TreeMethod`] says which method is used and why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -25,39 +25,40 @@ use super::cgroup::{Base, Cgroup};
 use super::pidfd;
 use crate::process::{self, Stat, Tag};
 
-/// How long a tree may take to die after SIGKILL: longer means a process that hangs in the kernel.
+/// How long a tree may take to die after SIGKILL. A process that takes longer hangs in the kernel.
 pub const KILL_MAX: Duration = Duration::from_secs(5);
 
-/// The first and the longest pause between two looks at a dying tree.
-const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+/// The first and the longest pause between two scans of a dying tree.
+const SCAN_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
-/// How long a dead child in the supervisor's own session is left to whoever started it.
+/// How long an exited child in the supervisor's own session is left for the code that started it.
 const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
 
-/// Scans without a find that end a kill: a process inside exec has no environment to be told by for a moment.
+/// The number of empty scans in a row that end a kill. During exec a process has no environment for a moment, so one
+/// scan can miss it.
 const EMPTY_SCANS: u32 = 2;
 
-/// Looks for processes that a signal has not reached yet: each look that finds none ends it, and a tree that forks faster
-/// than it is looked at is killed when its time is over.
-const TELL_LOOKS_MAX: u32 = 16;
+/// Maximum number of scans for processes that have not got the stop signal yet. The first scan that finds none is the
+/// last. If a tree forks faster than it is scanned, it is killed after the stop timeout.
+const SIGNAL_SCANS_MAX: u32 = 16;
 
-/// Members of a tree that are remembered by pid, so that they are known when they have lost their parents.
+/// Maximum number of remembered members, by pid and start time. They are recognised even after they lose their parents.
 const SEEN_MAX: usize = 1024;
 
-/// How far a process's ancestors are followed.
+/// Maximum number of ancestors that are followed.
 const DESCENT_MAX: usize = 64;
 
-/// Processes by pid and start that got a signal.
-pub type Told = BTreeSet<(u32, u64)>;
+/// The processes that got a signal, by pid and start time.
+pub type Signalled = BTreeSet<(u32, u64)>;
 
-/// How trees are told apart and killed on this machine.
+/// How trees are found and killed on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TreeMethod {
     /// By cgroup v2.
     Cgroup(Base),
-    /// By looking at all processes.
+    /// By scans of all processes.
     Scan {
-        /// Why there is no cgroup.
+        /// The reason why there is no cgroup.
         why: String,
     },
 }
@@ -71,43 +72,43 @@ impl fmt::Display for TreeMethod {
     }
 }
 
-/// How the killing of a tree ended.
+/// The result of killing a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Killed {
-    /// Processes that lived beside the main process and were killed.
+    /// Number of processes other than the main one that were alive and were killed.
     pub leftovers: usize,
-    /// Processes that live still: they hang in the kernel, or breed faster than a scan.
+    /// Number of processes that are still alive: they hang in the kernel, or fork faster than the scan.
     pub survivors: usize,
-    /// Orphans that may belong to this tree or to another; they are killed with the last one.
+    /// Number of orphans that may belong to this tree or to another one. They are killed with the last tree.
     pub unattributed: usize,
 }
 
-/// The trees of this supervisor.
+/// The trees of all instances of this supervisor.
 #[derive(Clone)]
 pub struct Trees(Arc<Shared>);
 
 struct Shared {
     method: TreeMethod,
-    /// The supervisor's own process and session.
+    /// The pid and session of the supervisor.
     own: (u32, u32),
-    /// The live instances and their main processes.
+    /// The live instances, with the pids of their main processes.
     live: Mutex<BTreeMap<String, Option<u32>>>,
-    /// Dead children that somebody else should reap, by pid and start, and since when they are seen.
+    /// Exited children that other code should reap, by pid and start time, with the time when they were first seen.
     zombies: Mutex<HashMap<(u32, u64), Instant>>,
-    /// Orphans that are no instance's: the keeper, when it was started anew.
-    spared: Mutex<BTreeSet<u32>>,
+    /// Orphans that belong to no instance: a keeper that was started again.
+    excluded: Mutex<BTreeSet<u32>>,
 }
 
 impl Trees {
-    /// Finds the method of this machine and makes this process the one that inherits orphans.
+    /// Chooses the method for this machine, and makes this process a subreaper, so that it inherits orphans.
     ///
     /// # Errors
-    /// When it cannot inherit them.
+    /// If it cannot become a subreaper.
     pub fn detect() -> io::Result<Self> {
         Self::with(Base::find().map_or_else(|why| TreeMethod::Scan { why }, TreeMethod::Cgroup))
     }
 
-    /// As [`Trees::detect`], with a given method.
+    /// Like [`Trees::detect`], with a given method.
     ///
     /// # Errors
     /// As [`Trees::detect`].
@@ -119,13 +120,14 @@ impl Trees {
             own,
             live: Mutex::default(),
             zombies: Mutex::default(),
-            spared: Mutex::default(),
+            excluded: Mutex::default(),
         })))
     }
 
-    /// Says that a process is no instance's, though this process inherits it: it is not killed as an orphan.
-    pub fn spare(&self, pid: u32) {
-        lock(&self.0.spared).insert(pid);
+    /// Excludes a process: it belongs to no instance, although this process may inherit it, so it is not killed as an
+    /// orphan.
+    pub fn exclude(&self, pid: u32) {
+        lock(&self.0.excluded).insert(pid);
     }
 
     /// The method in use.
@@ -136,7 +138,7 @@ impl Trees {
     /// Makes the tree of an instance that is about to be started.
     ///
     /// # Errors
-    /// When its cgroup cannot be made.
+    /// If its cgroup cannot be created.
     pub fn create(&self, id: &str, limits: TreeLimits) -> io::Result<Tree> {
         let cgroup = match self.method() {
             TreeMethod::Cgroup(base) => Some(base.create(id, limits)?),
@@ -145,7 +147,7 @@ impl Trees {
         Ok(self.tree(id, cgroup))
     }
 
-    /// The tree of an instance that runs already. It is scanned when it has no cgroup here.
+    /// The tree of a running instance. If it has no cgroup here, scans are used.
     pub fn adopt(&self, id: &str) -> Tree {
         let cgroup = match self.method() {
             TreeMethod::Cgroup(base) => base.open(id).ok(),
@@ -160,8 +162,8 @@ impl Trees {
         Tree(Arc::new(Member { shared: self.0.clone(), id, cgroup, main: Mutex::new(None), seen: Mutex::default() }))
     }
 
-    /// Whether a process is the main one of a live instance, or in the cgroup of one. Other processes of an instance are
-    /// told by their ancestors.
+    /// True if the process is the main process of a live instance, or in the cgroup of one. It does not check
+    /// ancestors; the caller does.
     pub fn contains(&self, pid: u32) -> bool {
         let live = lock(&self.0.live);
         let in_cgroup = || match &self.0.method {
@@ -171,9 +173,9 @@ impl Trees {
         live.values().flatten().any(|main| *main == pid) || in_cgroup()
     }
 
-    /// Reaps what instances have left behind. To be called after SIGCHLD and now and then; returns how many were
-    /// reaped. Main processes are left to their [`super::instance::Instance`], and children in the supervisor's own
-    /// session to whoever started them, for a while.
+    /// Reaps the orphans that instances have left. Call it after SIGCHLD and regularly; returns the number of reaped
+    /// processes. Each [`super::instance::Instance`] reaps its own main process. Children in the supervisor's own
+    /// session are left for a while to the code that started them.
     pub fn reap_orphans(&self) -> usize {
         let shared = &self.0;
         let children = process::children(shared.own.0).unwrap_or_else(|| {
@@ -198,12 +200,12 @@ fn reap(pid: u32) -> bool {
     waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG)).is_ok()
 }
 
-/// Nothing is left half done in these maps when a thread panics, so a poisoned lock is as good as any.
+/// No code leaves these maps half changed when it panics, so a poisoned lock can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The processes of one instance. Clones speak of the same tree.
+/// The process tree of one instance. Clones refer to the same tree.
 #[derive(Clone)]
 pub struct Tree(Arc<Member>);
 
@@ -212,7 +214,7 @@ struct Member {
     id: String,
     cgroup: Option<Cgroup>,
     main: Mutex<Option<Stat>>,
-    /// Members by pid and start, seen while they could be told by descent.
+    /// Members by pid and start time, found earlier by descent.
     seen: Mutex<BTreeSet<(u32, u64)>>,
 }
 
@@ -223,18 +225,18 @@ impl Drop for Member {
 }
 
 impl Tree {
-    /// The directory that the main process is born in, where there is one.
+    /// The directory in which the main process is started, if there is one.
     pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         self.0.cgroup.as_ref().map(Cgroup::fd)
     }
 
-    /// Says which process is the main one.
+    /// Sets the main process.
     pub fn set_main(&self, pid: u32) {
         *lock(&self.0.main) = process::stat(pid);
         lock(&self.0.shared.live).insert(self.0.id.clone(), Some(pid));
     }
 
-    /// The live processes of the tree, the main one first, cheaply: by cgroup, or by descent from the main process.
+    /// The live processes of the tree, found cheaply: by cgroup, or by descent from the main process.
     pub fn members(&self) -> Vec<Stat> {
         let tree = &self.0;
         if let Some(cgroup) = &tree.cgroup {
@@ -246,19 +248,19 @@ impl Tree {
         members.extend(lock(&tree.seen).iter().filter_map(|(pid, start)| {
             process::stat(*pid).filter(|stat| stat.start_ticks == *start && stat.pid != main.pid)
         }));
-        let mut members = process::below(members, SEEN_MAX);
+        let mut members = process::with_descendants(members, SEEN_MAX);
         members.retain(|stat| !stat.is_zombie());
         let seen = members.iter().filter(|stat| stat.pid != main.pid).map(|stat| (stat.pid, stat.start_ticks));
         *lock(&tree.seen) = seen.take(SEEN_MAX).collect();
         members
     }
 
-    /// Processor time of all that ever ran in the tree, in microseconds, where a cgroup counts it.
+    /// CPU time of all processes that were ever in the tree, in microseconds, if it has a cgroup.
     pub fn cpu_us(&self) -> Option<u64> {
         self.0.cgroup.as_ref()?.cpu_us()
     }
 
-    /// Whether a process belongs to the tree, by what it cannot forge: cgroup, session or descent.
+    /// True if the process belongs to the tree, by facts that it cannot forge: cgroup, session or descent.
     pub fn contains(&self, pid: u32) -> bool {
         if let Some(cgroup) = &self.0.cgroup {
             return cgroup.contains(pid);
@@ -276,87 +278,89 @@ impl Tree {
         false
     }
 
-    /// Sends a signal to every process of the tree, to `main` first. Gives back who was told.
-    pub async fn tell(&self, signal: Signal, main: (u32, u64)) -> Told {
+    /// Sends a signal to every process of the tree, to `main` first. Returns the processes that got it.
+    pub async fn signal_all(&self, signal: Signal, main: (u32, u64)) -> Signalled {
         let tree = self.clone();
-        let told = tokio::task::spawn_blocking(move || tree.tell_blocking(signal, main)).await;
-        told.unwrap_or_else(|_| Told::from([main]))
+        let told = tokio::task::spawn_blocking(move || tree.signal_all_blocking(signal, main)).await;
+        told.unwrap_or_else(|_| Signalled::from([main]))
     }
 
-    fn tell_blocking(&self, signal: Signal, main: (u32, u64)) -> Told {
-        // Listed before anybody hears: what a process starts when it has heard is part of its end.
+    fn signal_all_blocking(&self, signal: Signal, main: (u32, u64)) -> Signalled {
+        // List the processes before any of them gets the signal: a process that is started later, in response to the
+        // signal, is part of the graceful stop.
         let listed = self.live().into_iter().map(|stat| (stat.pid, stat.start_ticks));
         let told: Vec<(u32, u64)> = std::iter::once(main).chain(listed.filter(|process| *process != main)).collect();
-        told.iter().for_each(|process| Self::tell_one(*process, signal));
-        let mut told: Told = told.into_iter().collect();
-        for _ in 0..TELL_LOOKS_MAX {
-            if !Self::tell_new(&self.live(), signal, &mut told) {
+        told.iter().for_each(|process| Self::signal_one(*process, signal));
+        let mut told: Signalled = told.into_iter().collect();
+        for _ in 0..SIGNAL_SCANS_MAX {
+            if !Self::signal_new(&self.live(), signal, &mut told) {
                 break;
             }
         }
         told
     }
 
-    fn tell_one((pid, start_ticks): (u32, u64), signal: Signal) {
+    fn signal_one((pid, start_ticks): (u32, u64), signal: Signal) {
         pidfd::signal_exactly(pid, start_ticks, signal);
-        // A stopped process sees the signal only when it goes on.
+        // A stopped process handles the signal only when it continues.
         pidfd::signal_exactly(pid, start_ticks, Signal::SIGCONT);
     }
 
-    /// Tells those that nobody who has heard looks after: the child of one that has heard is its affair, a helper perhaps
-    /// with which it finishes. Says whether there was one.
-    fn tell_new(live: &[Stat], signal: Signal, told: &mut Told) -> bool {
+    /// Signals the processes whose parent has not got the signal. A child of a process that got it is left alone: it
+    /// may be a helper for the graceful stop. Returns true if there was a new one.
+    fn signal_new(live: &[Stat], signal: Signal, told: &mut Signalled) -> bool {
         let have_heard: BTreeSet<u32> = told.iter().map(|(pid, _)| *pid).collect();
         let mut any = false;
         for stat in live.iter().filter(|stat| !have_heard.contains(&stat.parent)) {
             let process = (stat.pid, stat.start_ticks);
             if told.insert(process) {
                 any = true;
-                Self::tell_one(process, signal);
+                Self::signal_one(process, signal);
             }
         }
         any
     }
 
-    /// Waits until no process of the tree lives. Who has not heard the signal yet gets it meanwhile. Costs nothing while
-    /// they live. May be cancelled and called again.
-    pub async fn gone(&self, signal: Signal, told: &mut Told) {
-        let mut empty_looks = 0;
+    /// Waits until no process of the tree is alive. Processes that have not got the signal get it meanwhile. It sleeps
+    /// while they live. Cancel safe.
+    pub async fn wait_until_empty(&self, signal: Signal, told: &mut Signalled) {
+        let mut empty_scans = 0;
         loop {
             let (tree, mut known) = (self.clone(), told.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let live = tree.live();
-                Self::tell_new(&live, signal, &mut known);
+                Self::signal_new(&live, signal, &mut known);
                 (live, known)
             });
-            // The task only panics when the runtime is going down.
+            // The task panics only while the tokio runtime shuts down.
             let Ok((live, known)) = looked.await else { return };
             *told = known;
-            empty_looks = if live.is_empty() { empty_looks + 1 } else { 0 };
-            // No process can hide from a cgroup.
-            if empty_looks == EMPTY_SCANS || (empty_looks > 0 && self.0.cgroup.is_some()) {
+            empty_scans = if live.is_empty() { empty_scans + 1 } else { 0 };
+            // No process can hide from a cgroup, so one empty scan is enough.
+            if empty_scans == EMPTY_SCANS || (empty_scans > 0 && self.0.cgroup.is_some()) {
                 return;
             }
             for stat in live {
-                if !pidfd::ended(stat.pid, stat.start_ticks).await {
-                    tokio::time::sleep(LOOK_PAUSE[1]).await;
+                if !pidfd::wait_for_exit(stat.pid, stat.start_ticks).await {
+                    tokio::time::sleep(SCAN_PAUSE[1]).await;
                 }
             }
-            tokio::time::sleep(LOOK_PAUSE[0]).await;
+            tokio::time::sleep(SCAN_PAUSE[0]).await;
         }
     }
 
-    /// Clears up after a tree of which nothing lives any more.
+    /// Cleans up after a tree without live processes.
     pub fn close(&self) -> Killed {
         if let Some(cgroup) = &self.0.cgroup {
-            // One that somebody entered meanwhile stays, and is told by its name.
+            // This fails if a process entered the cgroup meanwhile. Then the directory stays, and its name shows the
+            // instance.
             let _ = cgroup.remove();
         }
         Trees(self.0.shared.clone()).reap_orphans();
         Killed::default()
     }
 
-    /// The live processes of the tree, the whole of it, by looking at all processes where there is no cgroup.
+    /// All live processes of the tree; without a cgroup by a scan of all processes.
     fn live(&self) -> Vec<Stat> {
         if let Some(cgroup) = &self.0.cgroup {
             let stats = cgroup.processes().into_iter().filter_map(process::stat);
@@ -366,11 +370,11 @@ impl Tree {
         main.map_or_else(Vec::new, |main| self.scan(&main).members)
     }
 
-    /// Kills every process of the tree and waits until they are gone, at most [`KILL_MAX`]. Reaps the orphans; the
-    /// main process is left to be reaped by its [`super::instance::Instance`].
+    /// Kills every process of the tree and waits until they are gone, at most [`KILL_MAX`]. Reaps the orphans;
+    /// [`super::instance::Instance`] reaps the main process.
     pub async fn kill(&self) -> Killed {
         let tree = self.clone();
-        // The task only panics when the runtime is going down.
+        // The task panics only while the tokio runtime shuts down.
         tokio::task::spawn_blocking(move || tree.kill_blocking()).await.unwrap_or_default()
     }
 
@@ -386,14 +390,14 @@ impl Tree {
     fn kill_cgroup(&self, cgroup: &Cgroup) -> Killed {
         let main = lock(&self.0.main).map(|main| main.pid);
         let leftovers = cgroup.processes().into_iter().filter(|pid| Some(*pid) != main).count();
-        let mut pauses = Pauses::new();
-        // One order is enough, but the kernel may refuse it for a moment while memory is short.
+        let mut backoff = Backoff::new();
+        // One write is enough, but the kernel may refuse it for a moment if memory is short.
         while cgroup.kill().is_err() || cgroup.is_populated() {
-            if !pauses.pause() {
+            if !backoff.pause() {
                 break;
             }
         }
-        // What is not empty is told as survivors.
+        // If processes are left, this fails and they are reported as survivors.
         let _ = cgroup.remove();
         Killed { leftovers, survivors: cgroup.processes().len(), unattributed: 0 }
     }
@@ -401,7 +405,7 @@ impl Tree {
     fn kill_scanned(&self) -> Killed {
         let tree = &self.0;
         let Some(main) = *lock(&tree.main) else { return Killed::default() };
-        let (mut killed, mut empty_scans, mut pauses) = (BTreeSet::new(), 0, Pauses::new());
+        let (mut killed, mut empty_scans, mut backoff) = (BTreeSet::new(), 0, Backoff::new());
         loop {
             let found = self.scan(&main);
             for stat in &found.members {
@@ -412,7 +416,7 @@ impl Tree {
             }
             let survivors = found.members.len();
             empty_scans = if survivors == 0 { empty_scans + 1 } else { 0 };
-            if empty_scans == EMPTY_SCANS || !pauses.pause() {
+            if empty_scans == EMPTY_SCANS || !backoff.pause() {
                 return Killed { leftovers: killed.len(), survivors, unattributed: found.unattributed };
             }
         }
@@ -422,7 +426,7 @@ impl Tree {
         let tree = &self.0;
         let all = process::all();
         let (live, seen) = (lock(&tree.shared.live).clone(), lock(&tree.seen).clone());
-        let spared = lock(&tree.shared.spared).clone();
+        let excluded = lock(&tree.shared.excluded).clone();
         let alone = live.keys().all(|id| *id == tree.id);
         let foreign_mains: BTreeSet<u32> =
             live.iter().filter(|(id, _)| **id != tree.id).filter_map(|(_, pid)| *pid).collect();
@@ -430,7 +434,7 @@ impl Tree {
         let mut found = Found::default();
         let mut ours: BTreeSet<u32> = BTreeSet::new();
         let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
-        let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !spared.contains(&stat.pid);
+        let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !excluded.contains(&stat.pid);
         for stat in all.iter().filter(later).filter(others) {
             let told = stat.pid == main.pid
                 || stat.session == main.pid
@@ -449,7 +453,7 @@ impl Tree {
                 ours.insert(stat.pid);
             }
         }
-        // Descendants, however deep: the list is in no order, so until nothing is added.
+        // Add all descendants. The list is not sorted, so repeat until nothing is added.
         while all
             .iter()
             .any(|stat| !foreign_mains.contains(&stat.pid) && ours.contains(&stat.parent) && ours.insert(stat.pid))
@@ -466,24 +470,24 @@ struct Found {
     unattributed: usize,
 }
 
-/// Growing pauses until [`KILL_MAX`] is over.
-struct Pauses {
+/// Growing backoff, until [`KILL_MAX`] is over.
+struct Backoff {
     deadline: Instant,
     next: Duration,
 }
 
-impl Pauses {
+impl Backoff {
     fn new() -> Self {
-        Self { deadline: Instant::now() + KILL_MAX, next: LOOK_PAUSE[0] }
+        Self { deadline: Instant::now() + KILL_MAX, next: SCAN_PAUSE[0] }
     }
 
-    /// Sleeps, unless the time is over.
+    /// Sleeps and returns true; returns false if the time is over.
     fn pause(&mut self) -> bool {
         if Instant::now() >= self.deadline {
             return false;
         }
         std::thread::sleep(self.next);
-        self.next = (self.next * 2).min(LOOK_PAUSE[1]);
+        self.next = (self.next * 2).min(SCAN_PAUSE[1]);
         true
     }
 }

@@ -1,4 +1,5 @@
-//! What the processes of an instance use. A few file reads for each process; one that vanishes meanwhile is not counted.
+//! Measures what the processes of an instance use, with a few file reads per process. A process that exits meanwhile is
+//! not counted.
 
 use std::fs;
 
@@ -25,7 +26,7 @@ impl Default for UsageMeter {
 }
 
 impl UsageMeter {
-    /// What the instance's tree uses now. `restarts` is for the supervisor to fill in.
+    /// The current usage of the instance's tree. The supervisor fills in `restarts`.
     pub fn read(&self, instance: &Instance) -> ProcessUsage {
         let tree = instance.tree();
         let mut usage = self.sum(&tree.members());
@@ -38,7 +39,7 @@ impl UsageMeter {
     }
 
     fn sum(&self, members: &[Stat]) -> ProcessUsage {
-        // A count that can be had for a part of the tree only is no count.
+        // If the descriptors of one process cannot be counted, the total is unknown.
         let fds = members.iter().try_fold(0, |sum, stat| match open_fds(stat.pid) {
             Some(fds) => Some(sum + fds),
             None => process::stat(stat.pid).is_none_or(|now| now.is_zombie()).then_some(sum),
@@ -55,7 +56,8 @@ impl UsageMeter {
     }
 }
 
-/// Open descriptors of a process. The size of the directory is their number since Linux 6.2; before, they are counted.
+/// Number of open descriptors of a process. Since Linux 6.2 it is the size of the directory; before, the entries are
+/// counted.
 fn open_fds(pid: u32) -> Option<u64> {
     let path = format!("/proc/{pid}/fd");
     match fs::metadata(&path).ok()?.len() {
@@ -82,7 +84,7 @@ mod tests {
         let before = meter.sum(&[me]);
         let files: Vec<_> = (0..20).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         let after = meter.sum(&[me]);
-        // Other tests of this process open files too, so more is possible and less is not likely.
+        // Other tests of this process open and close files meanwhile, hence 10 and not 20.
         assert!(after.fds >= before.fds.map(|fds| fds + 10), "{before:?} {after:?} {}", files.len());
         assert!(after.rss_bytes > Some(1 << 19) && after.processes == Some(1));
     }

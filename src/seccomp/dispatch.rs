@@ -1,22 +1,23 @@
-//! The front of the system call filter: finds a call's rule by halving, instead of asking rule by rule.
+//! The first part of the seccomp filter: finds the rule for a system call by binary search, instead of testing rule by
+//! rule.
 //!
-//! When a filter is installed, the kernel runs it once for every system call that there is, to learn which ones it
-//! always allows. A list of 300 steps made that 180 microseconds of each start; halving makes it a few.
+//! When a filter is installed, the kernel runs it once for every system call, to learn which ones it always allows.
+//! With a list of 300 steps this took 180 microseconds of each start; with binary search it takes a few.
 
 use std::collections::BTreeMap;
 
 use libc::sock_filter;
 
-/// What becomes of a call.
+/// The decision about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Refused whatever its arguments: EPERM.
+    /// Refused with EPERM, with any arguments.
     Refused,
-    /// The rules behind the front look at its arguments.
+    /// The rules in the second part check its arguments.
     ByArguments,
 }
 
-/// As the kernel names the architecture of a call: others have other numbers for their calls.
+/// The kernel's number of this architecture. Other architectures have other system call numbers.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -26,10 +27,10 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 
-/// System call numbers from here up are those of the x32 ABI, which a list of x86-64 numbers does not know.
+/// The first system call number of the x32 ABI, which the list of x86-64 numbers does not cover.
 const X32_FIRST: u32 = 0x4000_0000;
 
-/// As many calls are compared one by one.
+/// Maximum number of calls that are compared one by one.
 const LEAF_CALLS: usize = 3;
 
 enum Step {
@@ -37,10 +38,10 @@ enum Step {
     ToArguments,
 }
 
-/// The whole filter: calls that are not in `answers` are allowed, `arguments` is for those that must be looked at.
+/// The whole filter. Calls that are not in `answers` are allowed; `arguments` is the second part.
 ///
-/// Before all rules, three kinds of calls do not exist (ENOSYS): those of another architecture, those of x32, and
-/// clone3, which hides its flags behind a pointer; the C library falls back to clone.
+/// Three kinds of calls fail with ENOSYS before all rules: those of another architecture, those of x32, and clone3,
+/// whose flags are behind a pointer that a filter cannot read. The C library falls back to clone.
 pub(super) fn program(answers: &BTreeMap<u32, Answer>, arguments: Vec<sock_filter>) -> Vec<sock_filter> {
     let mut steps = vec![
         Step::Filter(load(ARCHITECTURE_AT)),
@@ -55,7 +56,7 @@ pub(super) fn program(answers: &BTreeMap<u32, Answer>, arguments: Vec<sock_filte
     let end = steps.len();
     let place = |(at, step)| match step {
         Step::Filter(filter) => filter,
-        Step::ToArguments => always((end - at - 1) as u32),
+        Step::ToArguments => jump_always((end - at - 1) as u32),
     };
     steps.into_iter().enumerate().map(place).chain(arguments).collect()
 }
@@ -65,8 +66,8 @@ fn halve(answers: &[(u32, Answer)]) -> Vec<Step> {
     if answers.len() > LEAF_CALLS {
         let (below, above) = answers.split_at(answers.len() / 2);
         let below = halve(below);
-        // A conditional jump reaches 255 steps only.
-        let mut steps = vec![jump(libc::BPF_JGE, above[0].0, 0, 1), Step::Filter(always(below.len() as u32))];
+        // A conditional jump reaches at most 255 steps.
+        let mut steps = vec![jump(libc::BPF_JGE, above[0].0, 0, 1), Step::Filter(jump_always(below.len() as u32))];
         steps.extend(below);
         steps.extend(halve(above));
         return steps;
@@ -91,7 +92,7 @@ fn load(offset: u32) -> sock_filter {
     step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-fn always(steps: u32) -> sock_filter {
+fn jump_always(steps: u32) -> sock_filter {
     step(libc::BPF_JMP | libc::BPF_JA, steps)
 }
 
@@ -107,7 +108,7 @@ fn error(errno: i32) -> Step {
 mod tests {
     use super::*;
 
-    /// Runs a filter as the kernel does, for the steps that are used here.
+    /// Runs a filter like the kernel, for the kinds of steps that are used here.
     fn run(program: &[sock_filter], architecture: u32, number: u32) -> (u32, usize) {
         let (mut at, mut value, mut count) = (0, 0, 0);
         loop {

@@ -1,8 +1,9 @@
-//! The system calls that Landlock leaves open: refused with EPERM, so that a program sees a plain error.
+//! The system calls that Landlock leaves open. They are refused with EPERM, so that a program sees a normal error.
 //!
-//! This is a list of what is refused, not of what is allowed: any service that runs under systemd must run here, and any
-//! agent. What is refused reaches around the other rules (the group that the kernel picks a listener from, other processes
-//! of the same user, user namespaces) or into the machine (modules, mounts, clocks), which no service needs.
+//! This is a list of refused calls, not of allowed ones, because any service that runs under systemd must run here, and
+//! any agent. The refused calls bypass the other rules (the group from which the kernel picks a listener, other
+//! processes of the same user, user namespaces), or change the machine (modules, mounts, clocks), which no service
+//! needs.
 
 use std::collections::BTreeMap;
 
@@ -13,46 +14,46 @@ use seccompiler::{
 
 use super::dispatch::{self, Answer};
 
-/// What the process may do on the network.
+/// The allowed network access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// Whatever its user may.
+    /// Everything that its user may do.
     Open,
-    /// TCP connections are restricted by Landlock: the ways around it are closed.
+    /// Landlock restricts TCP connections; ways around it are refused.
     Restricted,
-    /// Nothing but Unix sockets.
+    /// Only Unix sockets.
     None,
 }
 
-/// What the filter must know.
+/// The parameters of the filter.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter {
-    /// The network.
+    /// The network access.
     pub network: Network,
-    /// Whether the process has the supervisor's user and network: then it could join the group of listeners.
+    /// True if the process has the supervisor's user and network namespace: then it could join the group of listeners.
     pub shares_user: bool,
 }
 
-/// Refused whatever the arguments.
+/// Calls that are refused with any arguments.
 const REFUSED: &[i64] = &[
-    // io_uring does socket options and files past every seccomp filter.
+    // io_uring performs socket options and file operations that no seccomp filter sees.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Memory and descriptors of other processes.
+    // Access to memory and descriptors of other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
-    // Kernel interfaces with a history of local root exploits, or that watch others.
+    // Kernel interfaces with a history of local root exploits, or for watching other processes.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    // Keyrings are shared by a user's processes across every sandbox.
+    // All processes of a user share its keyrings, across all sandboxes.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Another view of the file system, and files by handle past path rules.
+    // Other views of the file system, and access to files by handle, which bypasses path rules.
     libc::SYS_setns,
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -65,7 +66,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     libc::SYS_open_by_handle_at,
-    // The machine itself.
+    // Changes of the machine itself.
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
     libc::SYS_init_module,
@@ -88,8 +89,12 @@ const REFUSED: &[i64] = &[
     libc::SYS_ioperm,
 ];
 
-/// Calls that change another process's priority or limits, by the argument that names it; 0 is the caller itself.
-const ON_OTHERS: &[(i64, u8)] = &[
+/// Calls that change the priority or limits of another process, with the index of the argument that names it; 0 means
+/// the caller itself.
+///
+/// `sched_setaffinity` is not in the list: programs use it for their own threads, and the filter cannot see whose
+/// thread an id belongs to. The supervisor resets its own affinity.
+const PROCESS_CONTROL_CALLS: &[(i64, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_setpriority, 1),
     (libc::SYS_sched_setscheduler, 0),
@@ -98,15 +103,14 @@ const ON_OTHERS: &[(i64, u8)] = &[
     (libc::SYS_ioprio_set, 1),
 ];
 
-/// Not among them is `sched_setaffinity`: programs bind their own threads by it, and a number does not say whose thread it
-/// is. The supervisor looks after its own.
+/// The value of `which` in ioprio_set(2) for all processes of a user.
 const IOPRIO_WHO_USER: u64 = 3;
 
 const SO_REUSEPORT: u64 = 15;
-/// Attaching and detaching the program that picks the listener of a new connection: classic, extended, detach.
+/// Options that attach or detach the program that picks the listener of a new connection: classic BPF, eBPF, detach.
 const SO_REUSEPORT_PROGRAMS: [u64; 3] = [51, 52, 68];
-/// Options of a socket that shut others out of it, by level and number.
-const SHUT_OUT: &[(i32, i32)] = &[
+/// Options that shut other users of a socket out, by level and number.
+const EXCLUSIVE_OPTIONS: &[(i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
     (libc::SOL_SOCKET, SO_BINDTOIFINDEX),
     (libc::SOL_SOCKET, libc::SO_MARK),
@@ -133,10 +137,10 @@ const SOCK_SEQPACKET: u64 = 5;
 const SOCK_DCCP: u64 = 6;
 
 impl Filter {
-    /// The filter as a program for the kernel.
+    /// Compiles the filter for the kernel.
     ///
     /// # Errors
-    /// When there is none for this machine's architecture.
+    /// If this machine's architecture is not supported.
     pub fn program(self) -> Result<Vec<sock_filter>, seccompiler::Error> {
         let rules = self.rules()?;
         let number = |call: &i64| u32::try_from(*call).unwrap_or(u32::MAX);
@@ -161,10 +165,10 @@ impl Filter {
             rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
             Ok(())
         };
-        for (call, argument) in ON_OTHERS {
+        for (call, argument) in PROCESS_CONTROL_CALLS {
             refuse(*call, vec![is_not(*argument, 0)?])?;
         }
-        // All processes of the caller's user: the supervisor is one of them, where they share it.
+        // PRIO_USER affects all processes of the user, which may include the supervisor.
         refuse(libc::SYS_setpriority, vec![is(0, libc::PRIO_USER as u64)?])?;
         refuse(libc::SYS_ioprio_set, vec![is(0, IOPRIO_WHO_USER)?])?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
@@ -173,7 +177,7 @@ impl Filter {
         for option in SO_REUSEPORT_PROGRAMS {
             refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, option)?])?;
         }
-        for (level, option) in SHUT_OUT {
+        for (level, option) in EXCLUSIVE_OPTIONS {
             let (level, option) = (u64::from(level.unsigned_abs()), u64::from(option.unsigned_abs()));
             refuse(libc::SYS_setsockopt, vec![is(1, level)?, is(2, option)?])?;
         }
@@ -184,7 +188,7 @@ impl Filter {
             Network::Open => {}
             Network::None => refuse(libc::SYS_socket, vec![is_not(0, libc::AF_UNIX as u64)?])?,
             Network::Restricted => {
-                // Other families may carry TCP past Landlock (SMC does).
+                // Other families may carry TCP past Landlock (as SMC does).
                 let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
                 let others = families.iter().map(|family| is_not(0, *family as u64)).collect::<Result<_, _>>()?;
                 refuse(libc::SYS_socket, others)?;
@@ -196,7 +200,7 @@ impl Filter {
                         refuse(libc::SYS_socket, vec![is(0, family as u64)?, has(1, SOCK_TYPE_MASK, kind)?])?;
                     }
                 }
-                // Connects without connect(2).
+                // MSG_FASTOPEN connects without connect(2).
                 let fast_open = libc::MSG_FASTOPEN as u64;
                 for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
                     refuse(call, vec![has(flags, fast_open, fast_open)?])?;
@@ -207,7 +211,7 @@ impl Filter {
     }
 }
 
-// The kernel reads these arguments as 32 bits, so the upper half must not decide.
+// The kernel reads these arguments as 32 bits, so the upper half must be ignored.
 fn is(argument: u8, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?)
 }

@@ -1,4 +1,4 @@
-//! What instances and agents may ask of the kernel.
+//! The seccomp filter for instances and agents.
 //!
 //! | file | its one job |
 //! |---|---|

@@ -1,14 +1,15 @@
-//! What rei itself can do in a stage. Each action is a function from the state of the run to what it made.
+//! The actions of rei in a stage. Each action is a function from the state of the run to its result.
 //!
-//! The envelope is that of OpenExec's action contract: in goes `{action, run_id, inputs, context}`, out comes
-//! `{status, artifacts, summary}`; both are in the timeline.
+//! The envelope follows OpenExec's action contract: the input is `{action, run_id, inputs, context}`, the output is
+//! `{status, artifacts, summary}`. Both are in the timeline.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `stand` | the state of a run as an action sees it, what it made, and which function an action is |
-//! | `agent`, `command` | a program in a fence |
+//! | `action_context` | the state of a run as an action sees it, its result, and the function for each action |
+//! | `agent`, `command` | a confined program |
 //! | `check`, `patch`, `revise`, `context`, `report` | rei's own actions |
 
+mod action_context;
 pub(super) mod agent;
 mod check;
 mod command;
@@ -16,6 +17,5 @@ mod context;
 mod patch;
 mod report;
 pub(super) mod revise;
-mod stand;
 
-pub(super) use stand::{ACTION_TIMEOUT, Failure, Made, Stand};
+pub(super) use action_context::{ACTION_TIMEOUT, ActionContext, Failure, Made};

@@ -1,18 +1,18 @@
-//! What happens in the child between fork and exec. System calls only: no allocation, no lock, no panic.
+//! The child between fork and exec. It makes only system calls: no allocation, no lock, no panic.
 //!
 //! ```text
 //! rei ─┬─ guard      waits for its child or for the end of rei (the lifeline), then ends all
 //!      └── init      pid 1 of the namespace: when it ends, the kernel kills all that is left
 //!           └─ agent user, limits, Landlock, seccomp, exec
 //! ```
-//! Without namespaces there is no init: the guard's child is the agent, and the guard inherits what the agent leaves
-//! behind, and kills it.
+//! Without namespaces there is no init: the guard's child is the agent. The guard is a subreaper; it inherits the
+//! processes that the agent leaves, and kills them.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Everything that the child needs, prepared by its parent.
+/// Everything the child needs, prepared by its parent.
 pub(super) struct Plan {
     pub namespaces: Option<Namespaces>,
     pub landlock: OwnedFd,
@@ -23,47 +23,47 @@ pub(super) struct Plan {
     pub dir: CString,
 }
 
-/// The namespaces and what is in them.
+/// The namespaces and their contents.
 pub(super) struct Namespaces {
     pub flags: libc::c_int,
-    /// The lines of `uid_map` and `gid_map` where a user namespace is made.
+    /// The lines of `uid_map` and `gid_map`, if a user namespace is made.
     pub user_map: Option<[Vec<u8>; 2]>,
     pub hide: Option<Hide>,
     pub loopback: bool,
 }
 
-/// A directory that is covered by an empty one, with some directories below it carried over.
+/// A directory that is covered by an empty one. Some directories below it stay visible.
 pub(super) struct Hide {
     pub target: CString,
-    pub keep: Vec<Keep>,
+    pub keep: Vec<KeptDir>,
 }
 
-/// A directory that is carried over, and the directories to be made for it, outermost first, itself last.
-pub(super) struct Keep {
+/// A directory that stays visible, and the directories to create for it, outermost first and itself last.
+pub(super) struct KeptDir {
     pub path: CString,
     pub dirs: Vec<CString>,
 }
 
-/// Directories that are carried over at most; more are not seen by the agent.
+/// Maximum number of directories that stay visible; the agent does not see more.
 const KEEP_MAX: usize = 16;
-/// Size of one file that an agent may write, in bytes.
+/// Maximum size of a file that an agent may write, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Open files of a process.
+/// Maximum number of open files per process.
 const FILES_MAX: u64 = 4096;
-/// How far an agent stands back behind the runtime for the processor: half way down.
+/// The nice value of an agent, so that the runtime has priority for the CPU: half of the maximum.
 const NICENESS: libc::c_int = 10;
-/// How often a guard looks for children that are left: each round kills all that are known, so that only something that
-/// forks faster than it dies gets so far.
+/// Maximum number of rounds in which a guard kills remaining children. Each round kills all known ones, so only a
+/// program that forks faster than it is killed reaches it.
 const SWEEPS_MAX: usize = 100_000;
-/// The exit code of a guard or init that lost its child; a shell's code for a program that cannot be run.
+/// The exit code of a guard or init that could not wait for its child; shells use it for a program that cannot be run.
 pub(super) const EXIT_LOST: libc::c_int = 126;
-/// Added to a signal to make an exit code, as shells do.
+/// Added to a signal number to make an exit code, as in shells.
 pub(super) const EXIT_SIGNAL: libc::c_int = 128;
 
-/// SECBIT_NOROOT and its lock.
+/// SECBIT_NOROOT and SECBIT_NOROOT_LOCKED.
 const SECBITS_NO_ROOT: libc::c_ulong = 0b11;
 
-/// Landlock's rule for a directory, as the kernel lays it out.
+/// The kernel's layout of a Landlock rule for a directory.
 #[repr(C, packed)]
 struct PathBeneathAttr {
     allowed_access: u64,
@@ -73,16 +73,16 @@ const LANDLOCK_RULE_PATH_BENEATH: libc::c_int = 1;
 const LANDLOCK_READ_FILE: u64 = 1 << 2;
 const LANDLOCK_READ_DIR: u64 = 1 << 3;
 
-/// Turns the freshly forked child into guard, init and agent; returns in the agent alone, ready to exec.
+/// Turns the forked child into guard, init and agent. Returns only in the agent, which is ready for exec.
 ///
 /// # Errors
-/// The system call that failed; the program is then not run.
+/// The error of the system call that failed; then the program is not run.
 pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
-    write_file(c"/proc/self/oom_score_adj", b"1000"); // when memory is short, the agent goes, not Active
+    write_file(c"/proc/self/oom_score_adj", b"1000"); // if memory runs out, the kernel kills the agent and not Active
     if let Some(namespaces) = &plan.namespaces {
         make_namespaces(namespaces)?;
     }
-    // SAFETY: prctl with these arguments touches no memory.
+    // SAFETY: with these options prctl takes only integers and changes only this process.
     unsafe {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
         check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
@@ -92,7 +92,8 @@ pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
         child => guard(child, lifeline.as_raw_fd()),
     }
     die_with_parent()?;
-    // SAFETY: touches no memory. A group without the guard: a signal to the agent's own group must not end it.
+    // SAFETY: setpgid takes only integers. The agent gets a process group without the guard, because a signal to the
+    // agent's group must not kill the guard.
     check(unsafe { libc::setpgid(0, 0) })?;
     if let Some(namespaces) = &plan.namespaces {
         mount_proc(plan, namespaces);
@@ -104,13 +105,14 @@ pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
     limit(plan)?;
     if let Some(user) = plan.user {
         drop_user(user)?;
-        die_with_parent()?; // the change of user forgot it
+        die_with_parent()?; // the change of user clears the parent-death signal
     }
-    // Root of a container that has no other user must not get its capabilities back by exec. Others may not ask for this.
-    // SAFETY: touches no memory.
+    // Root in a container without another user must not regain its capabilities at exec. Other users may not set these
+    // bits, so an error is ignored.
+    // SAFETY: with this option prctl takes only integers and changes only this process.
     unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBITS_NO_ROOT, 0, 0, 0) };
-    // SAFETY: the fd is open and a rule set; prctl with these arguments touches no memory; `dir` is a C string; the
-    // filter is as long as it says.
+    // SAFETY: the Landlock fd is open and a ruleset; with this option prctl takes only integers; `dir` ends with NUL;
+    // `filter` points to `len` instructions of `plan.filter`, which lives through the call.
     unsafe {
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         check(libc::chdir(plan.dir.as_ptr()))?;
@@ -121,18 +123,18 @@ pub(super) fn enter(plan: &Plan, lifeline: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the namespaces of the parent.
+/// Leaves the parent's namespaces.
 pub(super) fn unshare(flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: touches no memory.
+    // SAFETY: unshare takes only integers and changes only this process, which has one thread after fork.
     check(unsafe { libc::unshare(flags) }).map(drop)
 }
 
 fn make_namespaces(namespaces: &Namespaces) -> io::Result<()> {
     unshare(namespaces.flags)?;
     if let Some([users, groups]) = &namespaces.user_map {
-        // The supervisor is not dumpable, and then its map files belong to root. Nothing secret is at stake for these
-        // few microseconds that a process of the same user could not have had before.
-        // SAFETY: prctl with these arguments touches no memory.
+        // The supervisor is not dumpable, so the map files of this fork belong to root. Making it dumpable for a few
+        // microseconds exposes no secret that a process of the same user could not read before.
+        // SAFETY: with this option prctl takes only integers and changes only this process.
         check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) })?;
         let written = write_file(c"/proc/self/setgroups", b"deny")
             && write_file(c"/proc/self/uid_map", users)
@@ -141,7 +143,7 @@ fn make_namespaces(namespaces: &Namespaces) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: all pointers are C strings or null, as mount wants them.
+    // SAFETY: all pointers are null or to constant strings that end with NUL.
     unsafe {
         let none = std::ptr::null();
         check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
@@ -155,28 +157,28 @@ fn make_namespaces(namespaces: &Namespaces) -> io::Result<()> {
     Ok(())
 }
 
-/// Covers a directory and carries over what is kept.
+/// Mounts an empty directory over `target`, and moves the kept directories back into it.
 fn hide(hide: &Hide) -> io::Result<()> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
     let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_RECURSIVE).cast_unsigned();
     let mut fds: [RawFd; KEEP_MAX] = [-1; KEEP_MAX];
     for (fd, keep) in fds.iter_mut().zip(&hide.keep) {
-        // SAFETY: the path is a C string.
+        // SAFETY: `path` ends with NUL.
         *fd = check(syscall(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, keep.path.as_ptr(), flags) }))?;
     }
     let (kind, options) = (c"tmpfs".as_ptr(), c"mode=0711,size=256k".as_ptr());
-    // SAFETY: all pointers are C strings.
+    // SAFETY: all strings end with NUL.
     unsafe {
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
         check(libc::mount(kind, hide.target.as_ptr(), kind, flags, options.cast()))?;
     }
     for (fd, keep) in fds.iter().zip(&hide.keep) {
         for dir in &keep.dirs {
-            // SAFETY: the path is a C string. It can be there already, made for another.
+            // SAFETY: `dir` ends with NUL. The directory may exist already, made for another kept directory.
             unsafe { libc::mkdir(dir.as_ptr(), 0o755) };
         }
-        // SAFETY: the paths are C strings, the fd is open.
+        // SAFETY: both paths end with NUL, and the fd is open.
         check(syscall(unsafe {
             let (empty, path) = (c"".as_ptr(), keep.path.as_ptr());
             libc::syscall(libc::SYS_move_mount, *fd, empty, libc::AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
@@ -185,9 +187,9 @@ fn hide(hide: &Hide) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the network namespace's own loopback up: tests of the agent may need it. Without it, they fail.
+/// Brings the loopback of the new network namespace up: the agent's tests may need it. On an error they fail.
 fn raise_loopback() {
-    // SAFETY: `ifreq` is plain data for which zero is valid; the ioctl reads and writes it alone.
+    // SAFETY: `ifreq` is plain data for which zero is valid, and the ioctl accesses only `request`.
     unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         if fd < 0 {
@@ -203,14 +205,14 @@ fn raise_loopback() {
     }
 }
 
-/// A `/proc` of the new namespace, in which the agent sees itself alone, and the right to read it. Where the kernel does
-/// not allow one (inside some containers), the agent has no `/proc`.
+/// Mounts a `/proc` of the new PID namespace, where the agent sees only its own processes, and allows reading it. If
+/// the kernel does not allow the mount (in some containers), the agent has no `/proc`.
 fn mount_proc(plan: &Plan, namespaces: &Namespaces) {
     if namespaces.flags & libc::CLONE_NEWPID == 0 {
         return;
     }
     let (kind, path) = (c"proc".as_ptr(), c"/proc".as_ptr());
-    // SAFETY: all pointers are C strings, null, or to a rule that outlives the call.
+    // SAFETY: all strings end with NUL; the other pointers are null or to a rule that lives through the call.
     unsafe {
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         if libc::mount(kind, path, kind, flags, std::ptr::null()) != 0 {
@@ -236,11 +238,11 @@ fn limit(plan: &Plan) -> io::Result<()> {
     for (resource, limit) in limits {
         if let Some(limit) = limit {
             let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            // SAFETY: the struct outlives the call.
+            // SAFETY: `limit` lives through the call.
             check(unsafe { libc::setrlimit(resource, &limit) })?;
         }
     }
-    // SAFETY: touch no memory.
+    // SAFETY: setpriority and umask take only integers.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
         libc::umask(0o022);
@@ -248,9 +250,10 @@ fn limit(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// For good: real, effective and saved ids, and no supplementary group. Capabilities go with the user.
+/// Switches to the user permanently: real, effective and saved ids, without supplementary groups. Capabilities are lost
+/// with the user.
 fn drop_user(user: u32) -> io::Result<()> {
-    // SAFETY: an empty list of groups is not read.
+    // SAFETY: with a length of 0 the list of groups is not read; the other calls take only integers.
     unsafe {
         check(libc::setgroups(0, std::ptr::null()))?;
         check(libc::setresgid(user, user, user))?;
@@ -259,12 +262,13 @@ fn drop_user(user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the child or for the end of rei, kills what is left, and never returns.
+/// Waits for the child's exit or for the end of rei, then kills the rest. Never returns.
 fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
-    // SAFETY: system calls on values and on arrays of this frame.
+    // SAFETY: the system calls get integers, or pointers to local variables that live through the call.
     unsafe {
         close_all_but(lifeline);
-        // By hand: this process was forked from one with threads, and makes plain system calls alone.
+        // By a raw system call: this process was forked from one with threads, so it must not use library code that
+        // allocates or locks.
         let pidfd = libc::syscall(libc::SYS_pidfd_open, child, 0) as RawFd;
         let mut fds = [
             libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 },
@@ -285,11 +289,11 @@ fn guard(child: libc::pid_t, lifeline: RawFd) -> ! {
     }
 }
 
-/// Kills what has become the guard's child because its own parent ended, and what comes to light by that.
+/// Kills processes that became children of the guard because their parent died, and repeats this for their children.
 fn sweep() {
     let mut text = [0_u8; 4096];
     for _ in 0..SWEEPS_MAX {
-        // SAFETY: the path is a C string, the buffer as long as it says, and the rest are values.
+        // SAFETY: the path ends with NUL, the kernel writes at most `text.len()` bytes, and the rest are integers.
         let length = unsafe {
             let fd = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             let length = libc::read(fd, text.as_mut_ptr().cast(), text.len());
@@ -301,22 +305,23 @@ fn sweep() {
             if byte.is_ascii_digit() {
                 pid = pid.wrapping_mul(10).wrapping_add(libc::pid_t::from(byte - b'0'));
             } else if pid > 1 {
-                // Each number is followed by a blank; one that was cut off at the end is read again.
-                // SAFETY: touches no memory.
+                // Each number is followed by a space. A number that is cut off at the end of the buffer is read in the
+                // next round.
+                // SAFETY: kill takes only integers.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
                 pid = 0;
             }
         }
-        // SAFETY: a null status is not written.
+        // SAFETY: with a null pointer the status is not written.
         if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
             return; // no child is left
         }
     }
 }
 
-/// Pid 1 of the namespace: waits for everything, ends with the agent, and never returns.
+/// Pid 1 of the namespace: reaps all processes, exits when the agent exits. Never returns.
 fn init(agent: libc::pid_t) -> ! {
-    // SAFETY: system calls on values and on a variable of this frame.
+    // SAFETY: the system calls get integers, or a pointer to a local variable that lives through the call.
     unsafe {
         close_all_but(-1);
         let mut status = 0;
@@ -336,13 +341,13 @@ fn exit_code(status: libc::c_int) -> libc::c_int {
     if libc::WIFSIGNALED(status) { EXIT_SIGNAL + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
 }
 
-/// Closes what rei had open, and with it the pipe on which rei waits for the exec.
+/// Closes the descriptors of rei, also the pipe on which rei waits for the exec.
 ///
 /// # Safety
-/// Nothing in this process may use those descriptors any more.
+/// No code of this process may use those descriptors any more.
 unsafe fn close_all_but(kept: RawFd) {
     const FIRST: libc::c_uint = 3;
-    // SAFETY: as the caller promises.
+    // SAFETY: close_range takes only integers; the caller guarantees that the descriptors are not used.
     unsafe {
         match libc::c_uint::try_from(kept) {
             Ok(kept) if kept >= FIRST => {
@@ -359,17 +364,17 @@ unsafe fn close_all_but(kept: RawFd) {
 }
 
 fn fork() -> io::Result<libc::pid_t> {
-    // SAFETY: the child goes on with system calls alone, as this one does.
+    // SAFETY: the parent had one thread since its own fork, and parent and child make only system calls.
     check(unsafe { libc::fork() })
 }
 
 fn die_with_parent() -> io::Result<()> {
-    // SAFETY: touches no memory.
+    // SAFETY: with this option prctl takes only integers and changes only this process.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
 }
 
 fn write_file(path: &std::ffi::CStr, bytes: &[u8]) -> bool {
-    // SAFETY: the path is a C string, the buffer as long as it says.
+    // SAFETY: the path ends with NUL, and `bytes` has `bytes.len()` bytes.
     unsafe {
         let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if fd < 0 {
@@ -381,7 +386,7 @@ fn write_file(path: &std::ffi::CStr, bytes: &[u8]) -> bool {
     }
 }
 
-/// A system call's result fits an `int`: a descriptor, zero or -1.
+/// Converts the result of a system call: a descriptor, zero or -1 fits into an `int`.
 fn syscall(result: libc::c_long) -> libc::c_int {
     result as libc::c_int
 }

@@ -1,4 +1,4 @@
-//! A program and what it may, run to its end.
+//! Runs a confined program to its end.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -11,22 +11,23 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::child::{self, EXIT_LOST, EXIT_SIGNAL};
-use super::excess::{Disks, Excess, Watch};
+use super::excess::{Disks, Excess, ResourceWatch};
 use super::fence::{self, Fences, agent_user};
 use super::program::{Confined, Error};
 use crate::redact::Secrets;
 
-/// How long a killed tree may take to be gone: longer than any but a process that hangs in the kernel.
+/// How long a killed process tree may take to exit. Only a process that hangs in the kernel takes longer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the output of a program that has ended is still read: what a killed process had written is there at once.
+/// How long the output is read after the program has exited. Everything that a killed process has written is available
+/// at once.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a program was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Its time was up.
+    /// It exceeded its timeout.
     Late(Duration),
-    /// It took too much.
+    /// It exceeded a limit.
     Excess(Excess),
 }
 
@@ -39,23 +40,23 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// How a confined program ended.
+/// The result of a confined program.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// The exit code; 128 and the signal for a program that a signal ended.
+    /// The exit code; 128 plus the signal number for a program that a signal killed.
     pub code: Result<i32, Stopped>,
     /// The end of its standard output.
     pub stdout: Vec<u8>,
     /// The end of its standard error.
     pub stderr: Vec<u8>,
-    /// Whether output was dropped.
+    /// True if output was dropped.
     pub truncated: bool,
-    /// What held it.
+    /// The fences that were in force.
     pub fences: Fences,
 }
 
 impl Ended {
-    /// How it failed, as the end of a sentence that begins with its name; `None` where it did not.
+    /// The failure, as the end of a sentence that begins with the program's name; `None` if it succeeded.
     pub fn failure(&self) -> Option<String> {
         match &self.code {
             Ok(0) => None,
@@ -64,7 +65,7 @@ impl Ended {
         }
     }
 
-    /// Both streams, the second under a heading.
+    /// Both streams; standard error follows under a heading.
     pub fn log(&self) -> Vec<u8> {
         let mut log = self.stdout.clone();
         if !self.stderr.is_empty() {
@@ -76,10 +77,10 @@ impl Ended {
 }
 
 impl Confined {
-    /// Runs the program to its end and kills whatever it started. Dropping the future kills it, too.
+    /// Runs the program to its end and kills all processes that it started. Dropping the future kills them, too.
     ///
     /// # Errors
-    /// When it cannot be confined or started. A failing exit code is not an error here.
+    /// If it cannot be confined or started. A failing exit code is no error here.
     pub async fn run(&self) -> Result<Ended, Error> {
         let program = self.resolve()?;
         let lost = |source| Error::Lost { program: program.clone(), source };
@@ -91,16 +92,16 @@ impl Confined {
         command.args(&self.args).env_clear().envs(&self.env).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let held = hangup.try_clone().map_err(lost)?;
-        // SAFETY: between fork and exec the closure makes system calls only, on memory that was prepared before.
+        // SAFETY: between fork and exec the closure makes only system calls, on memory that was prepared before.
         unsafe { command.pre_exec(move || child::enter(&plan, &held)) };
         let mut command = tokio::process::Command::from(command);
-        // Making namespaces takes milliseconds: off the event loop.
+        // Creating namespaces takes milliseconds, so do it off the event loop.
         let spawned = tokio::task::spawn_blocking(move || command.spawn()).await;
         let spawned = spawned.map_err(|lost_task| lost(std::io::Error::other(lost_task)))?;
         let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
         drop(hangup);
         let guard = child.id().ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
-        let watch = Watch::begin(guard, self.memory_bytes, disks);
+        let watch = ResourceWatch::begin(guard, self.memory_bytes, disks);
         let (mut stdout, mut stderr) = (self.tail(), self.tail());
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {
@@ -110,7 +111,7 @@ impl Confined {
             let ended = async {
                 tokio::select! {
                     status = child.wait() => (status, false),
-                    // It closed its output and goes on: wait for its end all the same.
+                    // The program has closed its output but still runs, so wait for its exit.
                     _ = &mut read => (child.wait().await, true),
                 }
             };
@@ -119,11 +120,11 @@ impl Confined {
                 excess = watch.exceeded() => Err(Stopped::Excess(excess)),
                 () = tokio::time::sleep(self.timeout) => Err(Stopped::Late(self.timeout)),
             };
-            // The guard ends when all else has, and ends all else when the lifeline goes.
+            // The guard exits after all other processes. If the lifeline closes, it kills them.
             drop(lifeline);
             let (code, done) = match ended {
                 Ok((status, done)) => {
-                    // The guard exits; only somebody else's SIGKILL ends it otherwise.
+                    // The guard exits with a code; it has none only if another process killed it by SIGKILL.
                     (Ok(status.map_err(lost)?.code().unwrap_or(EXIT_LOST)), done)
                 }
                 Err(stopped) => {
@@ -142,7 +143,7 @@ impl Confined {
         Tail { bytes: Vec::new(), max: self.output_bytes, cut: false, secrets: &self.secrets }
     }
 
-    /// The program's real file, which must not be one that the agent can write.
+    /// The path of the program. Its real file must not be in a directory that the agent can write.
     fn resolve(&self) -> Result<PathBuf, Error> {
         let missing = || Error::NoProgram { program: self.program.clone() };
         let path = self.env.get(std::ffi::OsStr::new("PATH"));
@@ -156,7 +157,7 @@ impl Confined {
     }
 }
 
-/// The signal behind an exit code.
+/// The name of the signal in an exit code.
 fn by_signal(code: i32) -> String {
     let signal = code.checked_sub(EXIT_SIGNAL).and_then(|number| Signal::try_from(number).ok());
     signal.map_or_else(String::new, |signal| format!(" ({signal})"))
@@ -164,7 +165,7 @@ fn by_signal(code: i32) -> String {
 
 async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) {
     if let Some(mut stdin) = stdin {
-        // A program need not read its input.
+        // A program need not read its input, so an error is ignored.
         let _ = stdin.write_all(bytes).await;
     }
 }
@@ -181,21 +182,21 @@ impl Tail<'_> {
     async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
         let mut chunk = [0_u8; 8192];
-        // A stream that cannot be read any more has ended.
+        // If a stream cannot be read any more, it has ended.
         while let Ok(n @ 1..) = stream.read(&mut chunk).await {
             self.bytes.extend_from_slice(&chunk[..n]);
-            // Cut at twice the bound, so that a flood is moved once for each bound's worth and not for each chunk.
+            // Trim at twice the maximum, so that bytes are moved once per `max` bytes and not once per chunk.
             if self.bytes.len() > 2 * self.max + chunk.len() {
-                // Half a secret at the end may still become a whole one.
+                // The end may contain a part of a secret that the next chunk completes, so keep enough to find it.
                 self.trim(self.max.max(self.secrets.longest()));
             }
         }
         self.trim(self.max);
     }
 
-    /// Secrets go before the cut, which would leave the end of one otherwise.
+    /// Removes secrets before truncating; otherwise the end of a cut secret would remain.
     fn trim(&mut self, max: usize) {
-        self.secrets.take_out(&mut self.bytes);
+        self.secrets.remove_from(&mut self.bytes);
         if let Some(over @ 1..) = self.bytes.len().checked_sub(max) {
             self.bytes.drain(..over);
             self.cut = true;
@@ -203,15 +204,15 @@ impl Tail<'_> {
     }
 }
 
-/// A usual search path: Debian's, NixOS's, and Nix's own profile.
+/// The usual search path: of Debian, of NixOS, and of Nix's default profile.
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Gives `dir` and all below it to the user that agents run as. Nothing is done where rei is not root.
+/// Makes the user of agents the owner of `dir` and everything below it. Does nothing if rei is not root.
 ///
-/// Blocks on the disk. No process that writes below `dir` may be alive.
+/// Blocks on the disk. No process that writes below `dir` may be running.
 ///
 /// # Errors
-/// When the owner cannot be changed.
+/// If the owner cannot be changed.
 pub fn give_to_agent(dir: &Path) -> std::io::Result<()> {
     let Some(user) = agent_user() else { return Ok(()) };
     let mut open = vec![dir.to_owned()];

@@ -1,5 +1,5 @@
-//! What a confined program takes of the machine all in all, looked at while it runs: no limit of a single process bounds
-//! the memory of many, or how many files fill the disk that Active's records and logs are written to.
+//! Limits the total use of memory and disk by a confined program while it runs. Limits per process do not limit the
+//! memory of many processes, or the files that fill the disk where Active's records and logs are written.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,30 +10,31 @@ use nix::sys::statvfs::statvfs;
 
 use crate::process;
 
-/// The pause between two looks: what writes 1 GiB/s is seen before it has written what must stay free.
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
-/// Processes that are looked at; more than the limit of processes lets it have.
+/// The pause between two checks. A program that writes 1 GiB/s is stopped before it has used the reserved space.
+const CHECK_PAUSE: Duration = Duration::from_millis(250);
+/// Maximum number of processes examined; the limit of processes is lower.
 const PROCESSES_MAX: usize = 4096;
-/// What stays free on each disk that the program can write to, or half of what was free when it began, in bytes.
+/// Space that must stay free on each disk that the program can write to, in bytes; or half of the free space at its
+/// start, if that is less.
 const DISK_LEFT_BYTES: u64 = 256 << 20;
 
-/// What a program took too much of.
+/// The limit that a program exceeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// Memory.
     Memory {
-        /// What its processes had together, in bytes.
+        /// The memory of all its processes, in bytes.
         bytes: u64,
-        /// What it may have, in bytes.
+        /// The limit, in bytes.
         bound: u64,
     },
-    /// Free space of a disk.
+    /// Free space on a disk.
     Disk {
-        /// A directory on it.
+        /// A directory on that disk.
         dir: PathBuf,
-        /// What is left, in bytes.
+        /// The free space, in bytes.
         left: u64,
-        /// What must be left, in bytes.
+        /// The space that must stay free, in bytes.
         bound: u64,
     },
 }
@@ -47,51 +48,52 @@ impl fmt::Display for Excess {
             }
             Self::Disk { dir, left, bound } => {
                 let dir = dir.display();
-                // Others write there, too: it need not be to blame, and is what can be spared.
+                // Other processes write to the disk, too. The program need not be the cause, but it is the one that can
+                // be stopped.
                 write!(f, "ran while only {} MiB were free at {dir}, where {} MiB must be,", mib(left), mib(bound))
             }
         }
     }
 }
 
-/// What must stay free on each disk that a program may write to.
+/// The space that must stay free on each disk that a program may write to.
 pub(super) struct Disks(Vec<(PathBuf, u64)>);
 
 impl Disks {
-    /// For a program that has not begun: what it writes first would count as taken before.
+    /// Call this before the program starts; otherwise its first writes would count as used space.
     pub fn before(write: &[PathBuf]) -> Self {
         let bound = |dir: &PathBuf| Some((dir.clone(), DISK_LEFT_BYTES.min(free_bytes(dir)? / 2)));
         Self(write.iter().filter_map(bound).collect())
     }
 }
 
-/// The bounds of one program.
-pub(super) struct Watch {
+/// The limits of one program.
+pub(super) struct ResourceWatch {
     first: u32,
     memory_bytes: u64,
     disks: Disks,
 }
 
-impl Watch {
-    /// Watches the process `first` and all that descend from it, and the disks that they may write to.
+impl ResourceWatch {
+    /// Watches the process `first` with all its descendants, and the disks that they may write to.
     pub fn begin(first: u32, memory_bytes: u64, disks: Disks) -> Self {
         Self { first, memory_bytes, disks }
     }
 
-    /// Ends when it took too much, and never before.
+    /// Returns when a limit is exceeded, and never before.
     pub async fn exceeded(self) -> Excess {
         let watch = Arc::new(self);
         loop {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(CHECK_PAUSE).await;
             let watch = Arc::clone(&watch);
-            // A look reads a file for each process: off the event loop. One that is lost is followed by the next.
-            if let Ok(Some(excess)) = tokio::task::spawn_blocking(move || watch.look()).await {
+            // A check reads a file per process, so it runs off the event loop. If a check fails, the next one follows.
+            if let Ok(Some(excess)) = tokio::task::spawn_blocking(move || watch.check()).await {
                 return excess;
             }
         }
     }
 
-    fn look(&self) -> Option<Excess> {
+    fn check(&self) -> Option<Excess> {
         let bound = self.memory_bytes;
         let bytes = memory_bytes(self.first, bound);
         if bytes > bound {
@@ -104,11 +106,11 @@ impl Watch {
     }
 }
 
-/// The memory of a tree, in bytes. Shared pages are counted for each process first, which is quick, and once where that
-/// is over the bound.
+/// The memory of a process tree, in bytes. First shared pages are counted in full for each process, which is fast. Only
+/// if that exceeds the limit, they are divided among the processes that share them.
 fn memory_bytes(first: u32, bound: u64) -> u64 {
-    let mut tree = process::below(process::stat(first).into_iter().collect(), PROCESSES_MAX);
-    // The guard is a piece of rei, and has no memory of its own.
+    let mut tree = process::with_descendants(process::stat(first).into_iter().collect(), PROCESSES_MAX);
+    // The guard is a fork of rei and has no memory of its own.
     tree.retain(|stat| stat.pid != first);
     let page_bytes = process::page_bytes();
     let resident = |stat: &process::Stat| stat.rss_pages.saturating_mul(page_bytes);
@@ -116,10 +118,10 @@ fn memory_bytes(first: u32, bound: u64) -> u64 {
     if quick <= bound {
         return quick;
     }
-    tree.iter().map(|stat| process::shared_out_bytes(stat.pid).unwrap_or_else(|| resident(stat))).sum()
+    tree.iter().map(|stat| process::proportional_bytes(stat.pid).unwrap_or_else(|| resident(stat))).sum()
 }
 
-/// What a user who is not root can still write, in bytes; `None` where nobody can say.
+/// Free space for users other than root, in bytes; `None` if it cannot be read.
 fn free_bytes(dir: &Path) -> Option<u64> {
     let disk = statvfs(dir).ok()?;
     disk.blocks_available().checked_mul(disk.fragment_size())

@@ -1,4 +1,4 @@
-//! What a fence is made of, prepared before the fork: rule sets, paths and limits.
+//! Prepares the confinement before the fork: rulesets, paths and limits.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -10,22 +10,22 @@ use std::sync::OnceLock;
 use nix::unistd::{Uid, getegid, geteuid};
 use serde::Serialize;
 
-use super::child::{self, Hide, Keep, Namespaces, Plan};
+use super::child::{self, Hide, KeptDir, Namespaces, Plan};
 use super::program::{Confined, Error};
 use crate::sandbox::{ABI, Access, DEVICES, Domain, PROGRAMS, RulesetError, Tcp};
 use crate::seccomp::{Filter, Network};
 
-/// The user that agents run as where rei is root: "REI" and a number, far above the users that distributions, systemd,
-/// containers and Nix give out.
+/// The user id of agents if rei is root: "REI" in ASCII and a number. It is far above the ids that distributions,
+/// systemd, containers and Nix assign.
 const AGENT_USER: u32 = 0x5245_4901;
-/// `nobody`, where the other is not mapped (in a container with few users).
+/// `nobody`, used if the other id is not mapped (in a container with few users).
 const NOBODY: u32 = 65_534;
-/// Processes of an agent at most: a compiler on a large machine starts a few hundred.
+/// Maximum number of processes of an agent. A compiler on a large machine starts a few hundred.
 const PROCESSES_MAX: u64 = 1024;
-/// Landlock rights that rei knows of; a kernel that knows fewer enforces fewer.
+/// The newest Landlock version that rei uses. An older kernel enforces less.
 const LANDLOCK: ABI = ABI::V9;
 
-/// What every agent may read besides the system's programs: their settings, name service and facts about the machine.
+/// Paths that every agent may read besides the system's programs: their settings, name service, facts about the machine.
 const SETTINGS: [&str; 5] = [
     "/etc",
     "/run/systemd/resolve",
@@ -34,23 +34,23 @@ const SETTINGS: [&str; 5] = [
     "/sys/kernel/mm/transparent_hugepage",
 ];
 
-/// Which fences held a program.
+/// The fences that were in force for a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Fences {
-    /// Landlock; always.
+    /// Landlock; always true.
     pub landlock: bool,
-    /// A filter of system calls; always.
+    /// The seccomp filter; always true.
     pub seccomp: bool,
     /// A user of its own.
     pub user: bool,
-    /// Namespaces of its own for processes, mounts and IPC.
+    /// Its own namespaces for processes, mounts and IPC.
     pub namespaces: bool,
-    /// No network but its own loopback.
+    /// A network namespace with only a loopback.
     pub network: bool,
 }
 
-/// The user that agents run as; `None` where rei is not root, or root of a container with no other user, and they run as
-/// rei's own.
+/// The user of agents. `None` if rei is not root, or is root of a container without another user; then agents run as
+/// rei's own user.
 pub fn agent_user() -> Option<u32> {
     static USER: OnceLock<Option<u32>> = OnceLock::new();
     let choose = || {
@@ -60,7 +60,7 @@ pub fn agent_user() -> Option<u32> {
     *USER.get_or_init(choose)
 }
 
-/// Whether a user namespace with this `uid_map` (FIRST OUTSIDE COUNT a line) has the user.
+/// True if a user namespace with this `uid_map` (FIRST OUTSIDE COUNT per line) contains the user.
 fn is_mapped(map: &str, user: u32) -> bool {
     map.lines().any(|line| {
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -68,15 +68,15 @@ fn is_mapped(map: &str, user: u32) -> bool {
     })
 }
 
-/// Whether namespaces can be made here, tried once.
+/// True if namespaces can be created here. Tried once.
 fn namespaces_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
     let tried = || {
         let flags = namespace_flags(false);
         let mut command = std::process::Command::new("/nonexistent/program");
-        // SAFETY: the closure makes one system call.
+        // SAFETY: the closure makes only one system call, which is allowed between fork and exec.
         unsafe { command.pre_exec(move || child::unshare(flags)) };
-        // A program that is not found is only looked for once the namespaces are there.
+        // exec reports "not found" only after the namespaces were created.
         command.spawn().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     };
     *WORK.get_or_init(tried)
@@ -89,7 +89,7 @@ fn namespace_flags(network: bool) -> libc::c_int {
     flags | net | user
 }
 
-/// Prepares everything for `confined`.
+/// Prepares everything to run `confined`.
 pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences), Error> {
     let fail = |what: &str| Error::Fence { program: program.to_owned(), what: what.to_owned() };
     let namespaces = namespaces_work();
@@ -111,21 +111,21 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
         filter,
         user,
         memory_bytes: confined.memory_bytes,
-        // Without either, the count would be that of all of rei's own user's processes.
+        // Without either, the kernel would count all processes of rei's own user.
         processes: (namespaces || user.is_some()).then_some(PROCESSES_MAX),
         dir: c_path(&confined.dir).ok_or_else(|| fail("a path holds a NUL"))?,
     };
     Ok((plan, fences))
 }
 
-/// A path that is not there needs no rule.
+/// A path that does not exist needs no rule.
 fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<Domain, RulesetError> {
     let tcp = if confined.network || namespaces { Tcp::Open } else { Tcp::Closed };
     Domain::new(LANDLOCK, tcp)?
         .allow_if_there(PROGRAMS, Access::Execute)?
         .allow_if_there(SETTINGS, Access::Execute)?
         .allow_if_there(&confined.read, Access::Execute)?
-        // The program itself, wherever it is, by its name and by what the name leads to.
+        // The program itself, by its own path and by the target of that path.
         .allow_if_there([program], Access::Execute)?
         .allow_if_there([&confined.dir], Access::Execute)?
         .allow_if_there(DEVICES, Access::Device)?
@@ -137,7 +137,7 @@ fn plan_namespaces(confined: &Confined) -> Option<Namespaces> {
         [&confined.write[..], &confined.read[..], std::slice::from_ref(&confined.dir)].concat();
     kept.retain(|path| path.is_dir());
     kept.sort();
-    // One that is inside another comes with it.
+    // A directory inside another one is included with it.
     let inner = |path: &PathBuf| kept.iter().any(|other| other != path && path.starts_with(other));
     let mut outer: Vec<PathBuf> = kept.iter().filter(|path| !inner(path)).cloned().collect();
     outer.dedup();
@@ -169,10 +169,10 @@ fn hidden(hide: &Path, kept: &[PathBuf]) -> PathBuf {
     }
 }
 
-fn keep_path(hide: &Path, path: &Path) -> Option<Keep> {
+fn keep_path(hide: &Path, path: &Path) -> Option<KeptDir> {
     let below: Vec<&Path> = path.ancestors().take_while(|ancestor| *ancestor != hide).collect();
     let dirs = below.into_iter().rev().map(c_path).collect::<Option<Vec<_>>>()?;
-    Some(Keep { path: c_path(path)?, dirs })
+    Some(KeptDir { path: c_path(path)?, dirs })
 }
 
 fn c_path(path: &Path) -> Option<CString> {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_includes_what_the_agent_could_not_enter() {
+    fn the_hidden_directory_includes_parents_that_the_agent_cannot_enter() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         std::fs::create_dir_all(state.join("work")).unwrap();

@@ -1,27 +1,27 @@
-//! One program in a fence: an agent, or a command that handles an agent's files.
+//! Confines one program: an agent, or a command that handles an agent's files.
 //!
-//! | fence | keeps it from | where it is missing |
+//! | fence | prevents | if not available |
 //! |---|---|---|
-//! | Landlock | writing outside its workspace and private directories, reading more than the system's programs and what it was given | refused to run |
-//! | own user | rei's files and processes, where rei is root | rei's own user, as a plain user |
-//! | PID namespace | outliving its stage, seeing or signalling other processes | its guard inherits what it leaves behind and kills that; it can see other processes' names |
-//! | mount namespace | seeing the state directory at all | Landlock alone |
-//! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP, and the filter every socket but local ones |
-//! | seccomp | a place among the service's listeners, and what no agent needs: modules, mounts, keys, io_uring, tracing | refused to run |
-//! | limits | memory (each process), processes, file size, time, output | |
-//! | looks, four a second | memory (all processes), the last of the disk | |
+//! | Landlock | writing outside its workspace and private directories; reading more than the system's programs and its inputs | the program is not run |
+//! | own user | access to rei's files and processes, if rei is root | runs as rei's own user |
+//! | PID namespace | surviving its stage; seeing or signalling other processes | its guard inherits and kills the processes that it leaves; it can see the names of other processes |
+//! | mount namespace | seeing the state directory at all | Landlock only |
+//! | network namespace | any network but its own loopback, unless the operator allows it | Landlock refuses TCP, and the seccomp filter refuses every socket that is not local |
+//! | seccomp | joining the service's listeners; and system calls that no agent needs: modules, mounts, keys, io_uring, tracing | the program is not run |
+//! | limits | too much memory (per process), too many processes, too large files, too much time or output | |
+//! | checks, four a second | too much memory (all processes), a full disk | |
 //!
-//! Not fenced: memory in files that no process has mapped, the disk that its workspace takes while there is enough (a bound
-//! is checked when its files are taken), and, with the network allowed, where it connects to. Local sockets with a path name can be connected to where
-//! their permissions allow it; Linux 7.1 and later refuse that too.
+//! Not prevented: memory in files that no process has mapped; the use of free disk space in its workspace (a limit is
+//! checked when its files are committed); and, if the network is allowed, connections to any address. Local sockets
+//! with a path can be connected to if their permissions allow it; Linux 7.1 and later can refuse that, too.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `program` | a program and what it may |
-//! | `confined` | it is run to its end |
-//! | `fence` | what the machine can give, planned before the fork |
-//! | `child` | between fork and exec |
-//! | `excess` | what it takes of the machine all in all |
+//! | `program` | a program and its permissions |
+//! | `confined` | runs it to its end |
+//! | `fence` | prepares the confinement that this machine supports, before the fork |
+//! | `child` | the child between fork and exec |
+//! | `excess` | limits the total use of memory and disk |
 
 mod child;
 mod confined;

@@ -1,4 +1,4 @@
-//! A program and what it may, and why it was not run.
+//! A confined program with its permissions, and the errors of running it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,38 +7,38 @@ use std::time::Duration;
 
 use crate::redact::Secrets;
 
-/// A program and what it may.
+/// A program with its permissions.
 #[derive(Clone, Debug)]
 pub struct Confined {
-    /// The program: a path, or a name that is looked up in `PATH` of `env`.
+    /// The program: a path, or a name that is looked up in the `PATH` of `env`.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// All of its variables.
+    /// Its complete environment.
     pub env: BTreeMap<OsString, OsString>,
-    /// Where it starts.
+    /// Its working directory.
     pub dir: PathBuf,
-    /// Directories it may write, all that is below them.
+    /// Directories that it may write, with everything below them.
     pub write: Vec<PathBuf>,
-    /// Paths it may read, besides the system's programs.
+    /// Paths that it may read, in addition to the system's programs.
     pub read: Vec<PathBuf>,
-    /// A directory of which it may see only what is in `write` and `read`.
+    /// A directory in which it sees only the paths of `write` and `read`.
     pub hide: PathBuf,
-    /// Whether it may use the network.
+    /// True if it may use the network.
     pub network: bool,
-    /// Memory of its processes together, in bytes; none of them can have more.
+    /// Memory limit of all its processes together, and of each single process, in bytes.
     pub memory_bytes: u64,
-    /// How long it may run.
+    /// Its timeout.
     pub timeout: Duration,
-    /// What is kept of each output stream, in bytes: the end, as that is where an answer is.
+    /// How much of the end of each output stream is kept, in bytes. The answer is at the end.
     pub output_bytes: usize,
     /// Its standard input.
     pub stdin: Vec<u8>,
-    /// What is taken out of its output before anything else is done with it.
+    /// The secrets that are removed from its output before anything else is done with it.
     pub secrets: Secrets,
 }
 
-/// Why a program was not run.
+/// Why a program could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel cannot confine it.
@@ -50,42 +50,42 @@ pub enum Error {
         /// The program.
         program: PathBuf,
     },
-    /// It is one of the files that it is to change.
-    #[error("{} belongs to the workspace", program.display())]
+    /// The program is in a directory that it may change.
+    #[error("{} is inside the workspace", program.display())]
     OwnProgram {
         /// The program.
         program: PathBuf,
     },
-    /// The fence could not be made.
-    #[error("cannot make the fence for {}: {what}", program.display())]
+    /// The confinement could not be prepared.
+    #[error("cannot prepare the sandbox for {}: {what}", program.display())]
     Fence {
         /// The program.
         program: PathBuf,
-        /// Which part.
+        /// What failed.
         what: String,
     },
-    /// It could not be started inside the fence.
-    #[error("cannot start {} inside its fence", program.display())]
+    /// It could not be started in the sandbox.
+    #[error("cannot start {} in its sandbox", program.display())]
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// Its end could not be awaited.
-    #[error("lost {} while it ran", program.display())]
+    /// Waiting for its exit failed.
+    #[error("cannot wait for {} to exit", program.display())]
     Lost {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// The operator's next step, where there is one.
+    /// A hint for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoLandlock => "boot with lsm=landlock,... (Linux 5.13 or newer): cat /sys/kernel/security/lsm".into(),
@@ -95,7 +95,7 @@ impl Error {
                 format!("the agent's own user must be able to run it: chmod -R o+rX {}", program.display())
             }
             Self::Start { source, .. } if matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
-                "a filter around rei refuses the fence: the unit's SystemCallFilter, or a container's profile, must have \
+                "a seccomp filter of the systemd unit or the container blocks the sandbox: allow the system calls \
                  seccomp, landlock_restrict_self, unshare and mount"
                     .into()
             }

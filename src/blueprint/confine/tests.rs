@@ -1,4 +1,4 @@
-//! Programs that try to get out.
+//! Tests programs that try to escape.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// A state directory with a workspace, a secret beside it, and a place outside.
+/// A state directory with a workspace, a secret beside it, and a directory outside.
 struct World {
     state: tempfile::TempDir,
     outside: tempfile::TempDir,
@@ -66,7 +66,7 @@ fn alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Living processes whose command line has this word.
+/// Pids of live processes with this word in their command line.
 fn running(word: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -77,11 +77,11 @@ fn running(word: &str) -> Vec<i32> {
     pids.filter(has).collect()
 }
 
-/// Waits until no process is left whose command line has this word.
-async fn gone(word: &str) {
+/// Waits until no process has this word in its command line.
+async fn wait_until_gone(word: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !running(word).is_empty() {
-        assert!(Instant::now() < deadline, "{word} lives on as {:?}", running(word));
+        assert!(Instant::now() < deadline, "{word} still runs as {:?}", running(word));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -145,7 +145,7 @@ async fn reads_no_secret() {
 }
 
 #[tokio::test]
-async fn gains_no_power() {
+async fn gains_no_privilege() {
     let world = World::new();
     let (_, text) =
         world.out("grep -E '^(NoNewPrivs|CapEff|CapPrm|Groups):' /proc/self/status; id -u; nice; ulimit -c").await;
@@ -155,30 +155,30 @@ async fn gains_no_power() {
             assert!(line.ends_with("\t0000000000000000"), "{text}");
         }
     } else {
-        eprintln!("no /proc in this fence: capabilities are not looked at");
+        eprintln!("no /proc in this fence: capabilities are not checked");
     }
     let (_, text) = world.out("kill -9 $PARENT && echo killed; kill -9 -1; echo end").await;
     assert!(!text.contains("killed"), "{text}");
     let (_, text) = world.out("unshare -m true && echo unshared; mount -t tmpfs x . && echo mounted; mknod n c 1 1 && echo made; echo end").await;
     assert!(!text.contains("mounted") && !text.contains("made") && text.contains("end"), "{text}");
     let (_, text) = world.out("unshare -U echo namespace; echo end").await;
-    assert!(!text.contains("namespace\n") && text.contains("end"), "the kernel's way to all of its powers: {text}");
+    assert!(!text.contains("namespace\n") && text.contains("end"), "a user namespace gives all capabilities: {text}");
 }
 
 #[tokio::test]
-async fn nothing_outlives_it() {
+async fn no_process_outlives_it() {
     let world = World::new();
     let plain = world.sh("sleep 86411 & sleep 86412 > /dev/null 2>&1 & setsid sleep 86413 & (setsid sh -c 'sleep 86414 &' &) & echo started");
     let ended = plain.run().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "started\n");
-    gone("86411").await;
-    gone("86412").await;
-    gone("86413").await;
-    gone("86414").await;
+    wait_until_gone("86411").await;
+    wait_until_gone("86412").await;
+    wait_until_gone("86413").await;
+    wait_until_gone("86414").await;
 }
 
 #[tokio::test]
-async fn ends_when_its_time_is_up_or_its_caller_goes() {
+async fn is_killed_at_its_timeout_or_when_its_caller_goes() {
     let world = World::new();
     let mut late = world.sh("trap '' TERM; echo begun; setsid sleep 86421 & sleep 86422; echo end");
     late.timeout = Duration::from_millis(300);
@@ -187,7 +187,7 @@ async fn ends_when_its_time_is_up_or_its_caller_goes() {
         (ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()),
         (Err(Stopped::Late(late.timeout)), "begun\n")
     );
-    gone("86422").await;
+    wait_until_gone("86422").await;
     let sleeper = world.sh("echo > here; setsid sleep 86423 & sleep 86424");
     let here = world.path("runs/1/tree/here");
     let there = async {
@@ -199,39 +199,39 @@ async fn ends_when_its_time_is_up_or_its_caller_goes() {
         ended = sleeper.run() => panic!("{ended:?}"),
         () = there => {}
     }
-    gone("86424").await;
-    gone("86421").await;
-    gone("86423").await;
+    wait_until_gone("86424").await;
+    wait_until_gone("86421").await;
+    wait_until_gone("86423").await;
 }
 
-/// Set in the process that plays a rei which is killed.
-const VICTIM: &str = "REI_TEST_VICTIM";
+/// Set in the process that plays a rei that is killed.
+const IN_KILLED_PROCESS: &str = "REI_TEST_VICTIM";
 
 #[tokio::test]
-async fn ends_with_a_rei_that_is_killed() {
-    if std::env::var_os(VICTIM).is_some() {
+async fn is_killed_when_rei_is_killed() {
+    if std::env::var_os(IN_KILLED_PROCESS).is_some() {
         let world = World::new();
         let ended = world.sh("sleep 86431 & sleep 86432").run().await;
         panic!("not killed: {ended:?}");
     }
     let itself = std::env::current_exe().unwrap();
-    let name = "blueprint::confine::tests::ends_with_a_rei_that_is_killed";
+    let name = "blueprint::confine::tests::is_killed_when_rei_is_killed";
     let mut command = std::process::Command::new(itself);
-    command.args(["--exact", name]).env(VICTIM, "1").stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--exact", name]).env(IN_KILLED_PROCESS, "1").stdout(Stdio::null()).stderr(Stdio::null());
     let mut rei = command.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while running("86431").is_empty() || running("86432").is_empty() {
-        assert!(Instant::now() < deadline, "the agent never ran");
+        assert!(Instant::now() < deadline, "the agent did not start");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     rei.kill().unwrap();
     rei.wait().unwrap();
-    gone("86431").await;
-    gone("86432").await;
+    wait_until_gone("86431").await;
+    wait_until_gone("86432").await;
 }
 
 #[tokio::test]
-async fn floods_are_cut_and_their_end_is_kept() {
+async fn large_output_is_truncated_and_its_end_is_kept() {
     let world = World::new();
     let mut flood = world.sh("yes flood | head -c 20000000; echo the answer; yes | head -c 1000000 1>&2");
     flood.output_bytes = 1000;
@@ -240,9 +240,9 @@ async fn floods_are_cut_and_their_end_is_kept() {
     assert!(String::from_utf8_lossy(&ended.stdout).ends_with("the answer\n"));
     let mut deaf = world.sh("exec <&-; exit 3");
     deaf.stdin = vec![b'x'; 1 << 20];
-    assert_eq!(deaf.run().await.unwrap().code, Ok(3), "input that nobody reads is dropped");
+    assert_eq!(deaf.run().await.unwrap().code, Ok(3), "input that is not read is dropped");
     let closed = world.sh("exec >&- 2>&- <&-; sleep 0.2; exit 4").run().await.unwrap();
-    assert_eq!(closed.code, Ok(4), "closed output is not the end");
+    assert_eq!(closed.code, Ok(4), "a program with closed output still runs");
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn the_network_is_off_unless_it_is_allowed() {
 }
 
 #[tokio::test]
-async fn no_place_among_the_services_listeners() {
+async fn cannot_join_the_services_listeners() {
     use nix::sys::socket::*;
     let world = World::new();
     let group = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -291,21 +291,21 @@ async fn no_place_among_the_services_listeners() {
 }
 
 #[tokio::test]
-async fn memory_and_signals_are_told() {
+async fn memory_limits_and_signals_are_reported() {
     let world = World::new();
-    // At once, and not little by little: else the look at all processes together may be the first to say no.
+    // In one allocation: otherwise the check of all processes together could trigger first.
     let mut sh = world.sh("dd if=/dev/zero bs=200000000 count=1 | wc -c; kill -SEGV $$");
     sh.memory_bytes = 64 << 20;
     let ended = sh.run().await.unwrap();
     assert_eq!(ended.code, Ok(128 + libc::SIGSEGV));
     assert_eq!(ended.failure().as_deref(), Some("exited with 139 (SIGSEGV)"));
-    assert!(!String::from_utf8_lossy(&ended.stdout).contains("200000000"), "dd held it all");
+    assert!(!String::from_utf8_lossy(&ended.stdout).contains("200000000"), "dd could allocate it all");
 }
 
 #[tokio::test]
-async fn many_processes_have_no_more_memory_than_one() {
+async fn many_processes_together_have_the_memory_limit_of_one() {
     let world = World::new();
-    // Eight that hold 12 MB each, and wait: none is over the limit of a single process.
+    // Eight processes that hold 12 MB each and wait: none exceeds the limit of a single process.
     let hold = |seconds: &str| format!("(head -c 12000000 /dev/zero; sleep {seconds}) | tail -c 12000000 > /dev/null");
     let mut sh = world.sh(&format!("for i in 1 2 3 4 5 6 7 8; do {} & done; wait", hold("86441")));
     sh.memory_bytes = 64 << 20;
@@ -313,14 +313,14 @@ async fn many_processes_have_no_more_memory_than_one() {
     let Err(Stopped::Excess(Excess::Memory { bytes, bound })) = ended.code else { panic!("{ended:?}") };
     assert!(bytes > bound && bound == 64 << 20);
     assert!(ended.failure().unwrap().contains("of which it may have 64 MiB"));
-    gone("86441").await;
+    wait_until_gone("86441").await;
     let mut few = world.sh(&hold("0.5"));
     few.memory_bytes = 64 << 20;
     assert_eq!(few.run().await.unwrap().code, Ok(0));
 }
 
 #[tokio::test]
-async fn the_last_of_a_disk_is_not_written() {
+async fn is_killed_before_the_disk_is_full() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small disk");
         return;
@@ -345,7 +345,7 @@ async fn the_last_of_a_disk_is_not_written() {
 }
 
 #[tokio::test]
-async fn programs_that_are_missing_or_the_agents_own_are_refused() {
+async fn missing_programs_and_programs_in_the_workspace_are_refused() {
     let world = World::new();
     let mut sh = world.sh("true");
     sh.program = "no-such-agent".into();

@@ -1,11 +1,11 @@
-//! An agent is not asked what it was asked in an earlier run.
+//! An agent does not get the same task again in a later run.
 
-use super::super::job::Earlier;
+use super::super::job::EarlierEvolution;
 use super::*;
 use crate::interface::types::EvolutionId;
 use crate::redact::Secret;
 
-/// An agent with the usual input, whose change must be one.
+/// An agent with the usual input, which must change something.
 const REPAIR: &str = "version: 1
 name: repair
 stages:
@@ -14,13 +14,13 @@ stages:
   - {id: commit, type: deterministic, action: commit, retry_limit: 0}
 ";
 
-/// What the run's agents were asked, by digest.
+/// The tasks that the run's agents were given, as digests.
 fn asked(events: &Events) -> Vec<String> {
     events.0.iter().filter_map(|event| event.agent.as_ref()?.asked.clone()).collect()
 }
 
 impl World {
-    /// A later run for the same incident: another evolution at another time, whose context was collected anew.
+    /// A later run for the same incident: another evolution at another time, with a newly collected context.
     fn again(&mut self, number: usize) {
         let job = &mut self.job;
         job.run_id = format!("run_{number:04}");
@@ -32,7 +32,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_an_agent_was_asked_in_an_earlier_run_is_not_asked_again() {
+async fn an_agent_does_not_get_the_task_of_an_earlier_run_again() {
     let mut world = World::new(REPAIR, "exit 0").await;
     let key =
         |value: &str| Secrets::new(vec![Secret { place: "agents.fixer.env.API_KEY".into(), value: value.into() }]);
@@ -40,19 +40,19 @@ async fn what_an_agent_was_asked_in_an_earlier_run_is_not_asked_again() {
     world.job.secrets = key("sesame-open-1");
     let (_, events) = world.run().await;
     let first = asked(&events);
-    assert_eq!((first.len(), events.told()), (1, ["+gather", "+fix", "-commit"].map(str::to_owned).to_vec()));
+    assert_eq!((first.len(), events.ended()), (1, ["+gather", "+fix", "-commit"].map(str::to_owned).to_vec()));
     let facts = ["it crashed", "by signal 6"].map(str::to_owned).into();
-    world.job.asked_before = vec![Earlier { evolution: EvolutionId::numbered(7), tasks: first, facts }];
-    // Neither another run at another time nor a new key makes it another question.
+    world.job.asked_before = vec![EarlierEvolution { evolution: EvolutionId::numbered(7), tasks: first, facts }];
+    // Another run, another time or a new key does not make it another task.
     world.again(2);
     world.job.agents.get_mut("fixer").unwrap().env.insert("API_KEY".into(), "sesame-open-2".into());
     world.job.secrets = key("sesame-open-2");
     let (outcome, events) = world.run().await;
     let Outcome::Failed { stage, reason, blame: Blame::Repeat, .. } = &outcome else { panic!("{outcome:?}") };
-    assert_eq!((stage.as_str(), events.told()), ("fix", ["+gather", "-fix"].map(str::to_owned).to_vec()));
+    assert_eq!((stage.as_str(), events.ended()), ("fix", ["+gather", "-fix"].map(str::to_owned).to_vec()));
     assert!(reason.contains("evo_0007") && reason.contains("rei evolve"), "{reason}");
     assert!(events.0.iter().all(|event| event.agent.is_none()), "no run is counted");
-    // Something new is: what is known of the incident, the files, the agent, its task.
+    // A change of one of these does: the facts about the incident, the files, the agent, its goal.
     let changes: [&dyn Fn(&mut Job); 4] = [
         &|job| job.facts.push("it happened to another request".into()),
         &|job| job.agents.get_mut("fixer").unwrap().network = true,
@@ -73,8 +73,8 @@ async fn what_an_agent_was_asked_in_an_earlier_run_is_not_asked_again() {
     assert_eq!(asked(&world.run().await.1).len(), 1);
 }
 
-/// As `REPAIR`, where a check that says no leads back to the agent.
-const CHECKED: &str = "version: 1
+/// Like `REPAIR`, but a failed check leads back to the agent.
+const REPAIR_WITH_CHECK: &str = "version: 1
 name: checked
 stages:
   - {id: fix, type: agent, goal: Fix it, outputs: [patch], retry_limit: 9}
@@ -82,17 +82,17 @@ stages:
 ";
 
 #[tokio::test]
-async fn what_a_check_has_refused_is_refused_where_the_agent_has_no_other_answer() {
-    let world = World::new(CHECKED, "echo new > file").await;
+async fn the_verdict_of_a_failed_check_stays_if_the_agent_has_no_other_answer() {
+    let world = World::new(REPAIR_WITH_CHECK, "echo new > file").await;
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
     let Outcome::Failed { stage, reason, blame, .. } = &outcome else { panic!("{outcome:?}") };
     assert_eq!((stage.as_str(), *blame), ("tests", Blame::Content), "{reason}");
 }
 
 #[tokio::test]
-async fn files_that_are_in_quarantine_are_not_built_whoever_makes_them_again() {
-    let checked = CHECKED.replace("action: run_tests", "action: nix_build");
+async fn files_in_quarantine_are_not_built_if_another_agent_makes_them_again() {
+    let checked = REPAIR_WITH_CHECK.replace("action: run_tests", "action: nix_build");
     let mut world = World::new(&checked, "echo > good").await;
     let (outcome, _, built) = world.run_from(None).await;
     let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
@@ -103,19 +103,19 @@ async fn files_that_are_in_quarantine_are_not_built_whoever_makes_them_again() {
     let (outcome, events, built) = world.run_from(None).await;
     let Ok(Outcome::Failed { reason, blame: Blame::Content, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(built.is_empty() && reason.contains("cand_0007"), "{built:?} {reason}");
-    // The agent was told, and had nothing else to say.
-    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);
+    // The agent was told, and had no other answer.
+    assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);
 }
 
 #[tokio::test]
-async fn an_agent_that_gave_no_answer_was_not_asked() {
+async fn a_task_without_an_answer_does_not_count() {
     let world = World::new(REPAIR, "kill -9 $$").await;
     let (_, events) = world.run().await;
     assert!(events.0.iter().any(|event| event.agent.is_some()) && asked(&events).is_empty());
 }
 
 #[tokio::test]
-async fn an_agent_is_told_why_earlier_repairs_were_refused() {
+async fn an_agent_gets_the_reasons_why_earlier_repairs_were_refused() {
     let script = r#"cat > "$HOME/prompt"; grep -q "$REI_REFUSED" "$HOME/prompt" || exit 5
         grep -q "evo_0007 was refused: unit: 1 of 3 checks fail" "$REI_REFUSED" || exit 6
         grep -q sesame "$REI_REFUSED" && exit 7; echo new > file"#;

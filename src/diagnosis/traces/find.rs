@@ -1,4 +1,4 @@
-//! Every trace in a text, by the parsers of all languages.
+//! Finds all traces in a text, with the parsers of all languages.
 
 use std::collections::VecDeque;
 
@@ -6,26 +6,26 @@ use super::{go, java, node, python, rust};
 use crate::interface::types::StackTrace;
 use crate::redact::strip_ansi;
 
-/// Of a log, so much from its end is parsed, in bytes.
+/// Size of the end of a log that is parsed, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
-/// Traces that are kept: the last ones, as the last is the one that ended the process.
+/// Maximum number of traces: the last ones, because the last one ended the process.
 pub const TRACES_MAX: usize = 16;
-/// Frames that are kept of each, innermost first.
+/// Maximum number of frames of each trace, innermost first.
 pub const FRAMES_MAX: usize = 64;
-/// What is kept of a reason or a frame, in bytes.
+/// Maximum length of a reason or a frame, in bytes.
 const LINE_BYTES_MAX: usize = 1024;
-/// Lines that a message may have before its frames begin.
+/// Maximum number of lines of a message before its frames begin.
 pub(super) const MESSAGE_LINES_MAX: usize = 16;
 
-/// A trace and the line behind its last one.
+/// A trace, and the index of the line after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::diagnosis) struct Found {
     pub trace: StackTrace,
     pub end: usize,
 }
 
-/// What one parser took: traces, the most telling one last, and the line to go on from.
-pub(super) struct Taken {
+/// The result of a parser: traces, the most important one last, and the index of the next line.
+pub(super) struct ParsedTraces {
     pub traces: Vec<StackTrace>,
     pub next: usize,
 }
@@ -36,10 +36,10 @@ pub fn parse(log: &[u8]) -> Vec<StackTrace> {
     find(&text).0.into_iter().map(|found| found.trace).collect()
 }
 
-/// As [`parse`], with the places of the traces and the number of lines.
+/// Like [`parse`], with the positions of the traces and the number of lines.
 pub(in crate::diagnosis) fn find(text: &str) -> (Vec<Found>, usize) {
     let plain = strip_ansi(text);
-    let lines: Vec<&str> = plain.lines().map(unstamped).collect();
+    let lines: Vec<&str> = plain.lines().map(without_timestamp).collect();
     let (mut found, mut i) = (VecDeque::new(), 0);
     while i < lines.len() {
         let parsers = [rust::take, go::take, python::take, java::take, node::take];
@@ -58,9 +58,9 @@ pub(in crate::diagnosis) fn find(text: &str) -> (Vec<Found>, usize) {
     (found.into(), lines.len())
 }
 
-/// A line without a time stamp in front (`2026-11-22T15:01:10.250Z `), which a logger may have put there, and without
-/// the name of its stream behind that.
-fn unstamped(line: &str) -> &str {
+/// A line without the timestamp (`2026-11-22T15:01:10.250Z `) and the stream name that a logger may have put in front
+/// of it.
+fn without_timestamp(line: &str) -> &str {
     let bytes = line.as_bytes();
     let dated = bytes.len() > 20 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[4] == b'-' && bytes[10] == b'T';
     let Some((_, rest)) = line.split_once(' ').filter(|_| dated) else { return line };
@@ -78,7 +78,7 @@ fn bounded(trace: StackTrace) -> StackTrace {
     }
 }
 
-/// `function (place)`, the form that fingerprints know.
+/// `function (place)`, the form that fingerprints use.
 pub(super) fn frame(function: &str, place: &str) -> String {
     if place.is_empty() { function.to_owned() } else { format!("{function} ({place})") }
 }

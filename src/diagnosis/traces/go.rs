@@ -1,20 +1,21 @@
-//! Go: `panic: REASON` or `fatal error: REASON`, then one block a goroutine: `goroutine N [STATE]:`, and for each frame the
-//! call on one line and `\tFILE:LINE +0xOFFSET` below it.
+//! Go: `panic: REASON` or `fatal error: REASON`, then one block per goroutine: `goroutine N [STATE]:`, and for each
+//! frame a line with the call and below it `\tFILE:LINE +0xOFFSET`.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{Taken, frame};
+use super::find::{ParsedTraces, frame};
 
-/// Lines between the reason and the first goroutine: the signal, re-panics, the runtime's own stack.
+/// Maximum number of lines between the reason and the first goroutine: the signal, repeated panics, the runtime's own
+/// stack.
 const HEAD_LINES_MAX: usize = 64;
-/// Goroutines that are kept; a server has thousands, and the first is the one that panicked.
+/// Maximum number of goroutines. A server has thousands; the first one has panicked.
 const GOROUTINES_MAX: usize = 4;
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let mut reason = reason(lines[i])?.to_owned();
     let ahead = lines.iter().enumerate().skip(i + 1).take(HEAD_LINES_MAX);
     let mut next = ahead.clone().find(|(_, line)| state(line).is_some()).map(|(at, _)| at)?;
-    // A value that was recovered and panicked anew is named on a line of its own, and the last one counts.
+    // If a recovered value was panicked again, it is on a line of its own, and the last one counts.
     for line in &lines[i + 1..next] {
         if let Some(again) = line.strip_prefix("\tpanic: ") {
             reason = again.to_owned();
@@ -41,16 +42,16 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
             next += 1;
         }
     }
-    // The goroutine that panicked is printed first and is the most telling.
+    // The goroutine that panicked is printed first, and it is the most important.
     traces.reverse();
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
 fn reason(line: &str) -> Option<&str> {
     line.strip_prefix("panic: ").or_else(|| line.strip_prefix("fatal error: "))
 }
 
-/// `goroutine 17 [running]` of its heading.
+/// `goroutine 17 [running]` from its heading.
 fn state(line: &str) -> Option<&str> {
     let heading = line.strip_suffix(':')?;
     (heading.starts_with("goroutine ") && heading.ends_with(']')).then_some(heading)
@@ -60,9 +61,9 @@ fn frames(lines: &[&str], next: &mut usize) -> Vec<String> {
     let mut frames = Vec::new();
     while let [call, place, ..] = &lines[(*next).min(lines.len())..] {
         let Some(place) = place.strip_prefix('\t') else { break };
-        // Where it was started is no frame.
+        // The place where the goroutine was started is no frame.
         if !call.starts_with("created by ") {
-            // `main.(*Server).lookup(...)`, `main.f({0x1, 0x2}, 0x3)`: the arguments are the last parentheses.
+            // `main.(*Server).lookup(...)`, `main.f({0x1, 0x2}, 0x3)`: the last parentheses contain the arguments.
             let function = call.rfind('(').filter(|_| call.ends_with(')')).map_or(*call, |at| &call[..at]);
             let place = place.split_once(" +0x").map_or(place, |(place, _)| place);
             frames.push(frame(function, place));

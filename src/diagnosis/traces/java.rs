@@ -1,13 +1,13 @@
-//! Java: `Exception in thread "NAME" TYPE: MESSAGE` (or the type alone, from a logger), `\tat PACKAGE.CLASS.METHOD(FILE:LINE)`
-//! a frame, then perhaps `Caused by: …` with frames of its own, the root cause last.
+//! Java: `Exception in thread "NAME" TYPE: MESSAGE` (or only the type, from a logger), then `\tat
+//! PACKAGE.CLASS.METHOD(FILE:LINE)` per frame, then perhaps `Caused by: …` with its own frames; the root cause is last.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let (thread, reason) = head(lines[i])?;
-    // A message may go over lines; a type without `Exception in thread` must have its frames right below.
+    // A message may have several lines. Without `Exception in thread`, the frames must follow directly.
     let reach = if thread.is_some() { MESSAGE_LINES_MAX } else { 1 };
     let ahead = &lines[i + 1..lines.len().min(i + 1 + reach)];
     let message = ahead.iter().position(|line| located(line).is_some())?;
@@ -29,16 +29,16 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
         reason = cause.to_owned();
         next += 1;
     }
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
-/// The thread, where it is named, and the exception.
+/// The thread, if it is named, and the exception.
 fn head(line: &str) -> Option<(Option<&str>, &str)> {
     if let Some(rest) = line.strip_prefix("Exception in thread \"") {
         let (thread, reason) = rest.split_once("\" ")?;
         return Some((Some(thread), reason));
     }
-    // `com.example.OrderException: message`: a dotted name, whatever it is called.
+    // `com.example.OrderException: message`: any dotted name.
     let name = line.split([':', ' ']).next()?;
     let dotted = name.contains('.') && name.split('.').all(|part| !part.is_empty() && part.chars().all(is_name));
     dotted.then_some((None, line))
@@ -51,7 +51,7 @@ fn is_name(c: char) -> bool {
 /// The frame of `\tat java.base/java.lang.Integer.parseInt(Integer.java:668)`.
 fn located(line: &str) -> Option<String> {
     let (function, place) = line.trim_start().strip_prefix("at ")?.strip_suffix(')')?.rsplit_once('(')?;
-    // Node writes a blank before its parenthesis.
+    // A frame of Node has a space before its parenthesis.
     (!function.contains(' ') && function.contains('.')).then(|| frame(function, place))
 }
 

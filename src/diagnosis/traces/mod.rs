@@ -1,8 +1,8 @@
-//! Stack traces out of log text: Rust, Go, Python, Java and Node. Pure, bounded, one pass.
+//! Parses stack traces in log text: Rust, Go, Python, Java and Node. Pure, with limits, in one pass.
 //!
-//! Each language has one file with one function that looks at the lines from one on and either takes some of them or
-//! none. A parser that recognises a beginning takes all lines that it looked at, so that no line is looked at twice and
-//! a log made to be slow is not.
+//! Each language has one file with one function, which examines the lines from a given one on and takes some of them or
+//! none. A parser that recognises a beginning takes all lines that it has examined. So no line is examined twice, and a
+//! log cannot be crafted to make this slow.
 
 mod find;
 mod go;

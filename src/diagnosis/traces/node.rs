@@ -1,17 +1,17 @@
-//! Node: `TYPE: MESSAGE`, then `    at FUNCTION (FILE:LINE:COL)` or `    at FILE:LINE:COL` a frame, then perhaps, inside braces,
-//! `[cause]: …` with frames of its own. The engine's own end is `FATAL ERROR: …`.
+//! Node: `TYPE: MESSAGE`, then `    at FUNCTION (FILE:LINE:COL)` or `    at FILE:LINE:COL` per frame, then perhaps, in
+//! braces, `[cause]: …` with its own frames. The engine itself ends with `FATAL ERROR: …`.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
-/// Lines of properties between an error's frames and its cause.
+/// Maximum number of lines with properties between an error's frames and its cause.
 const PROPERTIES_MAX: usize = 16;
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     if let Some(reason) = lines[i].strip_prefix("FATAL ERROR: ") {
         let trace = StackTrace { language: "node".into(), reason: reason.into(), ..StackTrace::default() };
-        return Some(Taken { traces: vec![trace], next: i + 1 });
+        return Some(ParsedTraces { traces: vec![trace], next: i + 1 });
     }
     let first = head(lines[i])?;
     let ahead = &lines[i + 1..lines.len().min(i + 1 + MESSAGE_LINES_MAX)];
@@ -27,7 +27,7 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
             next += 1;
         }
         traces.push(StackTrace { language: "node".into(), reason, frames, thread: None });
-        // Only an error that goes on in braces has properties, and a cause may be among them.
+        // Only an error that continues in braces has properties; one of them may be its cause.
         if !lines[next - 1].ends_with(" {") {
             break;
         }
@@ -41,11 +41,11 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
             break;
         }
     }
-    // An error that wraps another is printed first and was not caught: as in Java, its root cause is the most telling.
-    Some(Taken { traces, next })
+    // The outer error is printed first. As in Java, its root cause, which comes last, is the most important.
+    Some(ParsedTraces { traces, next })
 }
 
-/// The error, where the line begins with the name of one: `TypeError: …`, `Uncaught Error [ERR_X]: …`.
+/// The error, if the line begins with the name of one: `TypeError: …`, `Uncaught Error [ERR_X]: …`.
 fn head(line: &str) -> Option<&str> {
     let line = line.strip_prefix("Uncaught ").unwrap_or(line);
     let name = line.split([':', ' ']).next()?;
@@ -62,7 +62,7 @@ fn located(line: &str) -> Option<String> {
         Some((function, place)) => (function.strip_prefix("async ").unwrap_or(function), place),
         None => ("", text),
     };
-    // `new Promise (<anonymous>)` and `Array.map (native)` have no line; every other place has one.
+    // `new Promise (<anonymous>)` and `Array.map (native)` have no line number; every other place has one.
     let known = place.starts_with('<') || place == "native" || place.rsplit(':').next()?.parse::<u32>().is_ok();
     known.then(|| if function.is_empty() { place.to_owned() } else { frame(function, place) })
 }

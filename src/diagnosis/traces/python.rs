@@ -1,22 +1,22 @@
-//! Python: `Traceback (most recent call last):`, two or three lines a frame from the outermost in, then `TYPE: MESSAGE`.
-//! Chained exceptions are printed one after the other, the one that was not caught last. Exception groups are drawn with
-//! `|` and `+` in front of each line. `Fatal Python error: …` comes from the interpreter itself, innermost first.
+//! Python: `Traceback (most recent call last):`, then two or three lines per frame, outermost first, then `TYPE:
+//! MESSAGE`. Chained exceptions are printed one after the other; the uncaught one is last. Exception groups have `|`
+//! and `+` in front of each line. `Fatal Python error: …` comes from the interpreter itself, innermost frame first.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{Taken, frame};
+use super::find::{ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     match lines[i].strip_prefix("Fatal Python error: ") {
         Some(reason) => Some(fatal(lines, i + 1, reason)),
         None => traceback(lines, i),
     }
 }
 
-fn traceback(lines: &[&str], i: usize) -> Option<Taken> {
+fn traceback(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let heads = ["Exception Group Traceback (most recent call last):", "Traceback (most recent call last):"];
     let column = heads.iter().find_map(|head| lines[i].strip_suffix(head).map(str::len))?;
-    // In front is nothing, a logger's own words, or a group's drawing, which the following lines have too.
+    // In front of it is nothing, a logger's prefix, or the lines of a group, which the following lines have, too.
     let drawing = |text: &str| !text.is_empty() && text.bytes().all(|byte| b" |+-".contains(&byte));
     let column = if drawing(&lines[i][..column]) { column } else { 0 };
     let (mut frames, mut reason, mut next) = (Vec::new(), String::new(), i + 1);
@@ -28,7 +28,7 @@ fn traceback(lines: &[&str], i: usize) -> Option<Taken> {
         if let Some(place) = line.strip_prefix("  File ") {
             frames.extend(located(place));
         } else if !line.starts_with(' ') {
-            // A bare end means that the log was cut inside the trace.
+            // An empty line means that the log was cut inside the trace.
             reason = line.to_owned();
             next += usize::from(!line.is_empty());
             break;
@@ -38,10 +38,10 @@ fn traceback(lines: &[&str], i: usize) -> Option<Taken> {
     frames.reverse();
     let trace = StackTrace { language: "python".into(), reason, frames, thread: None };
     let traces = if trace.frames.is_empty() && trace.reason.is_empty() { Vec::new() } else { vec![trace] };
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
-/// The frame of `"PATH", line N, in FUNCTION`, or of `"PATH", line N in FUNCTION` as the interpreter's last words have it.
+/// The frame of `"PATH", line N, in FUNCTION`, or of `"PATH", line N in FUNCTION` in the interpreter's fatal errors.
 fn located(place: &str) -> Option<String> {
     let (path, rest) = place.strip_prefix('"')?.split_once("\", line ")?;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -50,8 +50,8 @@ fn located(place: &str) -> Option<String> {
     Some(frame(function, &format!("{path}:{line}")))
 }
 
-fn fatal(lines: &[&str], mut next: usize, reason: &str) -> Taken {
-    // The reason, perhaps a line on the runtime's state, a blank line, then a block for each thread.
+fn fatal(lines: &[&str], mut next: usize, reason: &str) -> ParsedTraces {
+    // The reason, perhaps a line about the state of the interpreter, an empty line, then a block per thread.
     const BLANKS_MAX: usize = 3;
     let mut traces: Vec<StackTrace> = Vec::new();
     let mut plain = 0;
@@ -77,7 +77,7 @@ fn fatal(lines: &[&str], mut next: usize, reason: &str) -> Taken {
     if traces.is_empty() {
         traces.push(StackTrace { language: "python".into(), reason: reason.into(), ..StackTrace::default() });
     }
-    // The thread that failed is the most telling.
+    // The thread that failed is the most important, so it comes last.
     traces.sort_by_key(|trace| trace.thread.as_deref() != Some("other"));
-    Taken { traces, next }
+    ParsedTraces { traces, next }
 }

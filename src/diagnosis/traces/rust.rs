@@ -1,11 +1,11 @@
-//! Rust: `thread 'NAME' (ID) panicked at FILE:LINE:COL:` with the message below (since 1.73), or
-//! `thread 'NAME' panicked at 'MESSAGE', FILE:LINE:COL` (before); then, where asked for, `stack backtrace:`.
+//! Rust: `thread 'NAME' (ID) panicked at FILE:LINE:COL:` with the message below it (since 1.73), or `thread 'NAME'
+//! panicked at 'MESSAGE', FILE:LINE:COL` (before); then, if enabled, `stack backtrace:`.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let (thread, event) = head(lines[i])?;
     let mut next = i + 1;
     let (reason, place) = if event.starts_with("has overflowed its stack") {
@@ -23,15 +23,15 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
     }
     let thread = Some(thread.to_owned()).filter(|name| name != "<unnamed>");
     let trace = StackTrace { language: "rust".into(), reason, frames, thread };
-    Some(Taken { traces: vec![trace], next })
+    Some(ParsedTraces { traces: vec![trace], next })
 }
 
-/// The thread's name, and what happened to it.
+/// The name of the thread, and the event.
 fn head(line: &str) -> Option<(&str, &str)> {
     let (_, rest) = line.split_at_checked(line.find("thread '")? + "thread '".len())?;
     let (name, rest) = rest.split_once('\'')?;
     let rest = rest.trim_start();
-    // Newer releases write the id of the thread behind its name.
+    // Newer versions print the id of the thread after its name.
     let event = match rest.strip_prefix('(') {
         Some(rest) => rest.split_once(") ")?.1,
         None => rest,
@@ -39,7 +39,7 @@ fn head(line: &str) -> Option<(&str, &str)> {
     (event.starts_with("panicked at ") || event.starts_with("has overflowed")).then_some((name, event))
 }
 
-/// `MESSAGE', FILE:LINE:COL`, where the message may go over lines.
+/// `MESSAGE', FILE:LINE:COL`, where the message may have several lines.
 fn old_message<'a>(lines: &[&'a str], next: &mut usize, first: &'a str) -> (String, &'a str) {
     let mut reason = String::new();
     let mut line = first;
@@ -57,8 +57,8 @@ fn old_message<'a>(lines: &[&'a str], next: &mut usize, first: &'a str) -> (Stri
     (reason, "")
 }
 
-/// The lines up to the backtrace or the note about it. Without either, the log goes on right behind the message: then it
-/// is one line, with the two sides of an assertion.
+/// The lines up to the backtrace or the note about it. Without either, normal log lines may follow directly: then the
+/// message is one line, with the two sides of an assertion.
 fn new_message(lines: &[&str], next: &mut usize) -> String {
     let ahead = &lines[*next..lines.len().min(*next + MESSAGE_LINES_MAX)];
     let ends = |line: &&str| *line == "stack backtrace:" || line.starts_with("note: ");
@@ -71,7 +71,7 @@ fn new_message(lines: &[&str], next: &mut usize) -> String {
     ahead[..count].join("\n")
 }
 
-/// `   0: FUNCTION`, each with `             at FILE:LINE:COL` below where it is known.
+/// `   0: FUNCTION`, each with `             at FILE:LINE:COL` below it if the place is known.
 fn backtrace(lines: &[&str], next: &mut usize) -> Vec<String> {
     let mut frames: Vec<(String, &str)> = Vec::new();
     if lines.get(*next) == Some(&"stack backtrace:") {
@@ -96,7 +96,7 @@ fn backtrace(lines: &[&str], next: &mut usize) -> Vec<String> {
     frames.iter().map(|(function, place)| frame(function, place)).collect()
 }
 
-/// The function of `0: name` or `0:     0x55e0c0 - name`.
+/// The function in `0: name` or `0:     0x55e0c0 - name`.
 fn numbered(text: &str) -> Option<&str> {
     let (number, rest) = text.split_once(':')?;
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -109,7 +109,7 @@ fn numbered(text: &str) -> Option<&str> {
     }
 }
 
-/// `std[e28293b1aa0f68bd]::f` and `std::f::h0123456789abcdef` are both `std::f`.
+/// Removes hashes: `std[e28293b1aa0f68bd]::f` and `std::f::h0123456789abcdef` both become `std::f`.
 fn without_hashes(function: &str) -> String {
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let function = match function.rsplit_once("::h") {

@@ -1,10 +1,10 @@
-//! Real output of each language's own runtime, and logs made to hurt.
+//! Tests with real output of each language's runtime, and with hostile logs.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One line a trace and one a frame, for snapshots.
+/// One line per trace and one per frame, for snapshots.
 fn shown(text: &str) -> String {
     let mut out = String::new();
     for trace in parse(text.as_bytes()) {
@@ -203,7 +203,7 @@ fn node() {
 }
 
 #[test]
-fn stamped_and_coloured_lines_are_read_as_plain_ones() {
+fn lines_with_timestamps_and_colours_are_parsed_like_plain_ones() {
     for name in [sample!("rust-backtrace"), sample!("python-chained"), sample!("java-caused"), sample!("go-panic")] {
         let stamp = |line: &str| format!("2026-11-22T15:01:10.250Z stderr {line}\n");
         let stamped: String = name.lines().map(stamp).collect();
@@ -221,7 +221,7 @@ fn ordinary_lines_are_no_traces() {
 }
 
 #[test]
-fn a_flood_is_bounded_and_the_last_traces_are_kept() {
+fn a_flood_is_limited_to_the_last_traces() {
     let one = |i: usize| format!("thread 'w' panicked at a.rs:1:1:\nboom {i}\nnote: run with\n");
     let log: String = (0..5_000).map(one).collect();
     let traces = parse(log.as_bytes());

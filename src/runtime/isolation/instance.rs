@@ -1,4 +1,4 @@
-//! The rules of an instance, from `[isolation]` of rei.toml.
+//! The sandbox of an instance, from `[isolation]` of rei.toml.
 
 use std::path::{Path, PathBuf};
 
@@ -8,28 +8,28 @@ use super::sandbox::has_landlock;
 use super::sandbox::{Sandbox, SandboxError};
 use super::user::{User, can_switch_user};
 
-/// What an instance's rules need besides the configuration.
+/// The facts for an instance's sandbox that are not in the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct InstancePaths<'a> {
-    /// Names the user that rei makes up where none is configured: the runtime's name.
+    /// The name from which a user id is derived if none is configured: the runtime's name.
     pub user: &'a str,
-    /// Store paths (or the whole store) that it may read and execute.
+    /// Store paths (or the whole store) that the instance may read and execute.
     pub closure: &'a [&'a Path],
-    /// The directory for its state; made, and given to its user.
+    /// The directory for its state. It is created, and owned by the instance's user.
     pub state: &'a Path,
-    /// The directory for its temporary files; made, and given to its user.
+    /// The directory for its temporary files. It is created, and owned by the instance's user.
     pub temporary: &'a Path,
-    /// Whether a cgroup bounds the memory of its tree.
+    /// True if a cgroup limits the memory of its tree.
     pub memory_by_cgroup: bool,
-    /// Whether a cgroup bounds its processes.
+    /// True if a cgroup limits its number of processes.
     pub processes_by_cgroup: bool,
 }
 
 impl Sandbox {
-    /// The rules of an instance. Its state and temporary directory are made and belong to its user afterwards.
+    /// Makes the sandbox of an instance. Creates its state and temporary directories, owned by its user.
     ///
     /// # Errors
-    /// When the user is not there, a directory cannot be made, or a path of rei.toml cannot be opened.
+    /// If the user does not exist, a directory cannot be created, or a path of rei.toml cannot be opened.
     pub fn instance(config: &Isolation, paths: &InstancePaths) -> Result<Self, SandboxError> {
         let user = match &config.user {
             _ if !can_switch_user() => None,
@@ -62,14 +62,14 @@ impl Sandbox {
         }
         let mut sandbox = builder.build()?;
         if config.memory_bytes.is_some() && !paths.memory_by_cgroup {
-            sandbox.lacks("a bound of the tree's memory: no memory cgroup, so each process is bounded by itself");
+            sandbox.add_missing("a memory limit of the whole tree: there is no memory cgroup, so the limit applies to each process separately");
         }
         Ok(sandbox)
     }
 }
 
-/// Why an instance, or an agent of rei's user that may read the paths `agents`, could read a file that is rei's and
-/// `group`'s alone; `None` where none could.
+/// Why an instance, or an agent with rei's user and access to the paths `agents`, could read a file that only rei and
+/// `group` may read. `None` if none could.
 pub fn why_readable<'a>(
     config: &'a Isolation,
     agents: impl IntoIterator<Item = &'a PathBuf>,
@@ -78,24 +78,24 @@ pub fn why_readable<'a>(
 ) -> Option<String> {
     let barred = is_another_user(config, group);
     if !barred && !config.enabled {
-        return Some("isolation.enabled is false, and instances run as a user who may read rei's files".into());
+        return Some("isolation.enabled is false, and instances run as a user that may read rei's files".into());
     }
     if !barred && !has_landlock() {
-        return Some("this kernel has no Landlock, and instances run as a user who may read rei's files".into());
+        return Some("this kernel has no Landlock, and instances run as a user that may read rei's files".into());
     }
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let holds = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| file.starts_with(path));
     let instances = config.read.iter().chain(&config.write).filter(|_| !barred);
     let granted = instances.chain(agents).find(holds)?;
-    Some(format!("rei.toml lets instances or agents read {}, which holds {}", granted.display(), file.display()))
+    Some(format!("rei.toml lets instances or agents read {}, which contains {}", granted.display(), file.display()))
 }
 
-/// Whether instances run as a user who is not rei's, and no member of the group.
+/// True if instances run as a user that is not rei's and not a member of the group.
 fn is_another_user(config: &Isolation, group: Option<u32>) -> bool {
     let user = match &config.user {
         _ if !can_switch_user() => return false,
         None => return true,
-        // One that is not there fails the start of the instance.
+        // If this user does not exist, no instance can start.
         Some(name) => User::named(name),
     };
     user.is_ok_and(|user| {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_rei_is_readable_where_a_rule_or_no_rule_lets_an_instance_of_its_user() {
+    fn a_file_of_rei_is_readable_if_its_user_and_the_sandbox_rules_allow_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("control.key");
         std::fs::write(&file, "").unwrap();
@@ -128,7 +128,8 @@ mod tests {
         assert!(why(&off, &[]).unwrap().contains("isolation.enabled"));
         let (around, beside) = (directory.path().to_owned(), directory.path().join("other"));
         if can_switch_user() {
-            // As a user of its own it never is, whatever an instance is allowed; an agent may be rei's user all the same.
+            // With its own user an instance can never read it, whatever the rules allow; but an agent may have rei's
+            // user.
             let other = Isolation { user: None, read: vec![around.clone()], ..off };
             assert_eq!(why(&other, &[]), None);
             assert!(why(&other, std::slice::from_ref(&around)).is_some());

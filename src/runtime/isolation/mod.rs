@@ -1,12 +1,14 @@
-//! What a process may do: the rules are made before it, and put on between clone and exec without a helper program.
+//! The sandbox of a process. The rules are prepared before the process exists, and applied between clone and exec
+//! without a helper program.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | [`sandbox`] | the rules: a builder |
-//! | [`instance`] | the rules of an instance, from `[isolation]` |
-//! | [`user`] | the user that an instance runs as |
+//! | [`sandbox`] | the rules, and a builder for them |
+//! | [`instance`] | the sandbox of an instance, from `[isolation]` |
+//! | [`user`] | the user of an instance |
 //!
-//! What the kernel or the supervisor's rights do not allow is named by [`Sandbox::missing`], never left out silently.
+//! If the kernel or the supervisor's rights do not allow a restriction, it is reported by [`Sandbox::missing`], never
+//! silently left out.
 
 pub mod instance;
 pub mod sandbox;

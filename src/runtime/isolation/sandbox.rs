@@ -1,4 +1,4 @@
-//! The rules of one process tree, made once and put on by each child that is spawned with them.
+//! The sandbox of a process tree. It is built once and applied by each child that is spawned with it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::sandbox::{
 };
 use crate::seccomp::{Filter, Network};
 
-/// Rules for [`crate::runtime::spawn`].
+/// A sandbox for [`crate::runtime::spawn`].
 #[derive(Debug)]
 pub struct Sandbox {
     pub(in crate::runtime) user: Option<User>,
@@ -24,7 +24,7 @@ pub struct Sandbox {
     missing: Vec<String>,
 }
 
-/// Why no rules could be made.
+/// Why the sandbox could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A path that the process needs cannot be opened.
@@ -32,17 +32,17 @@ pub enum SandboxError {
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The kernel refused the rules.
+    /// The kernel refused the Landlock rules.
     #[error("the kernel refused the Landlock rules")]
     Landlock(#[source] Box<RulesetError>),
-    /// There is no filter for this architecture.
+    /// The seccomp filter could not be compiled, for example for this architecture.
     #[error("cannot make the seccomp filter")]
     Seccomp(#[source] seccompiler::Error),
-    /// The user is not there, or a directory cannot be given to it.
+    /// The user does not exist, or a directory cannot be given to it.
     #[error("cannot set up the user of the sandbox")]
     User(#[source] super::user::UserError),
 }
@@ -54,41 +54,41 @@ impl From<RulesetError> for SandboxError {
 }
 
 impl SandboxError {
-    /// What the operator can do.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::User(error) => error.hint(),
-            Self::Path { path, .. } => Some(format!("look at it: ls -ld {}", path.display())),
+            Self::Path { path, .. } => Some(format!("check this path: ls -ld {}", path.display())),
             Self::Landlock(_) | Self::Seccomp(_) => {
-                Some("set isolation.enabled = false to run without these rules".into())
+                Some("set isolation.enabled = false to run without Landlock and seccomp".into())
             }
         }
     }
 }
 
 impl Sandbox {
-    /// Rules that allow nothing yet.
+    /// A builder that allows nothing yet.
     pub fn builder() -> SandboxBuilder {
         SandboxBuilder::default()
     }
 
-    /// What was asked for and cannot be had here, each a line for a person. Empty where everything is in force.
+    /// The restrictions that are not available here, one line of text each. Empty if everything is in force.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// Names one more thing that cannot be had.
-    pub(super) fn lacks(&mut self, what: &str) {
+    /// Adds one more restriction that is not available.
+    pub(super) fn add_missing(&mut self, what: &str) {
         self.missing.push(what.to_owned());
     }
 
-    /// The user that the process will run as; `None` is the supervisor's own.
+    /// The user of the process; `None` is the supervisor's own.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 }
 
-/// Collects what a process tree may do; everything else is refused.
+/// Collects what a process tree may do. Everything else is refused.
 #[derive(Debug)]
 pub struct SandboxBuilder {
     enabled: bool,
@@ -123,38 +123,38 @@ impl Default for SandboxBuilder {
 }
 
 impl SandboxBuilder {
-    /// Whether Landlock and seccomp are used at all. No new privileges, limits and the user are set in any case.
+    /// Enables Landlock and seccomp (default true). No new privileges, limits and the user are always set.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
         self
     }
 
-    /// Allows to read a file, or everything below a directory. It must be there.
+    /// Allows reading a file, or everything below a directory. It must exist.
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.push(path.into());
         self
     }
 
-    /// Allows to read and execute a file, or everything below a directory. It must be there.
+    /// Allows reading and executing a file, or everything below a directory. It must exist.
     pub fn execute(mut self, path: impl Into<PathBuf>) -> Self {
         self.execute.push(path.into());
         self
     }
 
-    /// Allows everything below a directory, or with a file. It must be there.
+    /// Allows all access to a file, or to everything below a directory. It must exist.
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.write.push(path.into());
         self
     }
 
-    /// Allows to execute the programs and libraries of the system, besides [`SandboxBuilder::essentials`].
+    /// Allows executing the system's programs and libraries, in addition to [`SandboxBuilder::essentials`].
     pub fn system(mut self) -> Self {
         self.optional.extend([(PROGRAMS, Access::Execute), (OPTIONAL_PROGRAMS, Access::Execute)]);
         self.essentials()
     }
 
     /// Allows what nearly every program needs: name service, certificates, time zones, facts about the machine and
-    /// the harmless devices. What a machine does not have is passed over.
+    /// harmless devices. Paths that do not exist are skipped.
     pub fn essentials(mut self) -> Self {
         self.optional.extend([
             (SYSTEM_FILES, Access::Read),
@@ -165,48 +165,48 @@ impl SandboxBuilder {
         self
     }
 
-    /// Restricts TCP connections to these ports; `None` does not restrict them.
+    /// Restricts outgoing TCP connections to these ports; `None` means no restriction.
     pub fn connect(mut self, ports: Option<Vec<u16>>) -> Self {
         self.connect = ports;
         self
     }
 
-    /// Whether there is any network; without it only Unix sockets work.
+    /// Enables the network (default true). Without it only Unix sockets work.
     pub fn network(mut self, network: bool) -> Self {
         self.network = network;
         self
     }
 
-    /// The user to run as. Taken only where the supervisor may switch users.
+    /// The user of the process. It is ignored if the supervisor cannot switch users.
     pub fn user(mut self, user: Option<User>) -> Self {
         self.user = user;
         self
     }
 
-    /// Bounds the memory of each process (its private writable memory), in bytes.
+    /// Limits the memory of each process (private writable memory), in bytes.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);
         self
     }
 
-    /// Bounds the processes and threads of the tree. Without a user of its own there is nothing to count by, and the
-    /// bound is named as missing.
+    /// Limits the number of processes and threads of the tree. It is counted per user, so without a user of its own the
+    /// limit is reported as missing.
     pub fn processes(mut self, processes: u64) -> Self {
         self.processes = Some(processes);
         self
     }
 
-    /// Bounds the open descriptors of each process.
+    /// Limits the number of open descriptors of each process.
     pub fn fds(mut self, fds: u64) -> Self {
         self.fds = Some(fds);
         self
     }
 
-    /// Makes the rules.
+    /// Builds the sandbox.
     ///
     /// # Errors
-    /// When a path that must be there is not, or the kernel refuses the rules. That the kernel knows less is no error
-    /// but a line of [`Sandbox::missing`].
+    /// If a path that must exist does not, or the kernel refuses the rules. If the kernel does not support a
+    /// restriction, this is no error: [`Sandbox::missing`] reports it.
     pub fn build(mut self) -> Result<Sandbox, SandboxError> {
         let mut missing = Vec::new();
         if self.user.is_some() && !can_switch_user() {
@@ -215,7 +215,7 @@ impl SandboxBuilder {
         if self.user.is_none() && !can_switch_user() {
             missing.push(
                 "a user of its own: the supervisor is not root, so Unix sockets by path and the mode and times of this \
-                 user's files are within reach"
+                 user's files are accessible"
                     .to_owned(),
             );
         }
@@ -232,16 +232,18 @@ impl SandboxBuilder {
     fn limits(&self, missing: &mut Vec<String>) -> Vec<(Resource, u64)> {
         let mut limits = vec![(Resource::RLIMIT_CORE, 0)];
         if let Some(fds) = self.fds {
-            limits.push((Resource::RLIMIT_NOFILE, capped(Resource::RLIMIT_NOFILE, fds, missing)));
+            limits.push((Resource::RLIMIT_NOFILE, within_hard_limit(Resource::RLIMIT_NOFILE, fds, missing)));
         }
         if let Some(bytes) = self.memory_bytes {
-            limits.push((Resource::RLIMIT_DATA, capped(Resource::RLIMIT_DATA, bytes, missing)));
+            limits.push((Resource::RLIMIT_DATA, within_hard_limit(Resource::RLIMIT_DATA, bytes, missing)));
         }
         match (self.processes, &self.user) {
             (Some(processes), Some(_)) => {
-                limits.push((Resource::RLIMIT_NPROC, capped(Resource::RLIMIT_NPROC, processes, missing)));
+                limits.push((Resource::RLIMIT_NPROC, within_hard_limit(Resource::RLIMIT_NPROC, processes, missing)));
             }
-            (Some(_), None) => missing.push("a bound of processes: it has no user of its own to count them by".into()),
+            (Some(_), None) => {
+                missing.push("a limit on processes: they are counted per user, and it has no user of its own".into())
+            }
             (None, _) => {}
         }
         limits
@@ -284,11 +286,11 @@ impl SandboxBuilder {
     }
 }
 
-/// What this version of Landlock does not know of what is asked for.
+/// The requested restrictions that this Landlock version does not support.
 fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str> {
     let (files, version) = (abi == ABI::Unsupported, abi as i32);
     [
-        (files, "Landlock: this kernel has none (5.13 has, when `landlock` is among its security modules), or a filter around rei refuses it"),
+        (files, "Landlock: this kernel does not support it (it needs Linux 5.13 with `landlock` among the security modules), or a seccomp filter around rei blocks it"),
         (!files && version < 2, "moves between directories: needs Landlock ABI 2 (Linux 5.19)"),
         (!files && version < 3, "truncation of files: needs Landlock ABI 3 (Linux 6.2)"),
         (connections && version < 4, "TCP by port: needs Landlock ABI 4 (Linux 6.7)"),
@@ -298,16 +300,16 @@ fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str>
     .filter_map(|(lacks, what)| lacks.then_some(what))
 }
 
-/// The hard limit bounds what may be asked for without a privilege that root can lack too.
-fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
+/// Limits the value to the hard limit: raising that needs a privilege which even root may lack.
+fn within_hard_limit(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
     if wanted > hard {
-        missing.push(format!("{wanted} as {resource:?}: the supervisor's own bound is {hard}"));
+        missing.push(format!("{wanted} as {resource:?}: the supervisor's own limit is {hard}"));
     }
     wanted.min(hard)
 }
 
-/// Whether this kernel has Landlock, for us.
+/// True if this kernel has Landlock and lets us use it.
 pub(super) fn has_landlock() -> bool {
     kernel_abi() != ABI::Unsupported
 }

@@ -1,4 +1,4 @@
-//! The user that an instance runs as where the supervisor is root.
+//! The user of an instance if the supervisor is root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -6,54 +6,54 @@ use std::path::Path;
 
 use nix::unistd::Uid;
 
-/// Users of our own making: a range that no distribution, container manager or systemd gives out.
+/// Range of the user ids that rei derives. No distribution, container manager or systemd assigns ids from it.
 const RANGE: std::ops::Range<u32> = 1_900_000_000..2_000_000_000;
 
-/// The range of systemd's dynamic users, for a user namespace that maps only 65536 ids.
+/// The range of systemd's dynamic users, used if a user namespace maps only 65536 ids.
 const RANGE_SMALL: std::ops::Range<u32> = 61_184..65_520;
 
 /// A user with its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Its id.
+    /// The user id.
     pub uid: u32,
-    /// Its first group.
+    /// The primary group id.
     pub gid: u32,
-    /// All its groups.
+    /// All group ids, with the primary one.
     pub groups: Vec<u32>,
 }
 
-/// Why there is no such user.
+/// Why the user cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// No such name, or `/etc/passwd` and `/etc/group` cannot be read.
+    /// The name does not exist, or `/etc/passwd` or `/etc/group` cannot be read.
     #[error("there is no user {name:?} in /etc/passwd")]
     Unknown {
         /// The name in rei.toml.
         name: String,
-        /// What the system said, if it failed.
+        /// The error of the system, if there was one.
         #[source]
         source: Option<std::io::Error>,
     },
-    /// A directory could not be given to it.
-    #[error("cannot give {path} to user {uid}")]
+    /// The owner of a directory could not be changed.
+    #[error("cannot make user {uid} the owner of {path}")]
     Directory {
         /// The directory.
         path: std::path::PathBuf,
         /// The user.
         uid: u32,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl UserError {
-    /// What the operator can do.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { name, .. } => Some(format!(
-                "make it (useradd --system {name}), or leave isolation.user out: rei then uses one of its own"
+                "create it (useradd --system {name}), or leave isolation.user out: then rei derives a user id itself"
             )),
             Self::Directory { .. } => None,
         }
@@ -61,11 +61,11 @@ impl UserError {
 }
 
 impl User {
-    /// The user of this name, with its groups, from `/etc/passwd` and `/etc/group`. (The C library's own look-up loads
-    /// shared libraries, which a statically linked program must not.)
+    /// Looks up a user with its groups in `/etc/passwd` and `/etc/group`. (The C library's lookup functions load shared
+    /// libraries, which a statically linked program must not do.)
     ///
     /// # Errors
-    /// When there is none.
+    /// If the user does not exist.
     pub fn named(name: &str) -> Result<Self, UserError> {
         let unknown = |source| UserError::Unknown { name: name.to_owned(), source };
         let passwd = fs::read_to_string("/etc/passwd").map_err(|error| unknown(Some(error)))?;
@@ -73,9 +73,9 @@ impl User {
         find(name, &passwd, &group).ok_or_else(|| unknown(None))
     }
 
-    /// An unprivileged user that needs no entry anywhere: always the same id for the same name, so that files written
-    /// by one instance belong to the next. The id is 1 900 000 000 and up, or among systemd's dynamic users where a
-    /// container does not map such ids.
+    /// An unprivileged user that needs no entry in `/etc/passwd`. The same name always gives the same id, so the next
+    /// instance owns the files that the last one wrote. The id is at least 1 900 000 000, or one of systemd's dynamic
+    /// users if a container does not map such high ids.
     pub fn derived(name: &str) -> Self {
         let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let range = if maps(&uid_map, RANGE.end - 1) { RANGE } else { RANGE_SMALL };
@@ -83,11 +83,11 @@ impl User {
         Self { uid, gid: uid, groups: Vec::new() }
     }
 
-    /// Makes a directory that this user alone can use, or gives it an existing one. Files that are already in it keep
+    /// Creates a directory that only this user can access, or changes the owner of an existing one. Files in it keep
     /// their owner.
     ///
     /// # Errors
-    /// When it cannot be made or given.
+    /// If it cannot be created, or its owner cannot be changed.
     pub fn own_dir(&self, path: &Path) -> Result<(), UserError> {
         let own = || -> std::io::Result<()> {
             fs::create_dir_all(path)?;
@@ -112,10 +112,10 @@ fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
     Some(User { uid, gid, groups })
 }
 
-/// The number of a group, from `/etc/group`.
+/// The id of a group, from `/etc/group`.
 ///
 /// # Errors
-/// When the file cannot be read; [`std::io::ErrorKind::NotFound`] when it has no such group.
+/// If the file cannot be read; [`std::io::ErrorKind::NotFound`] if it has no such group.
 pub fn group_named(name: &str) -> std::io::Result<u32> {
     let text = fs::read_to_string("/etc/group")?;
     find_group(name, &text).ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "not in /etc/group"))
@@ -126,12 +126,12 @@ fn find_group(name: &str, text: &str) -> Option<u32> {
     groups.find_map(|mut fields| if fields.next() == Some(name) { fields.nth(1)?.parse().ok() } else { None })
 }
 
-/// Whether this process can become another user.
+/// True if this process can switch to another user.
 pub fn can_switch_user() -> bool {
     Uid::effective().is_root()
 }
 
-/// Whether a user namespace with this map has the id.
+/// True if a user namespace with this map contains the id.
 fn maps(uid_map: &str, id: u32) -> bool {
     uid_map.lines().any(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
@@ -142,7 +142,7 @@ fn maps(uid_map: &str, id: u32) -> bool {
     })
 }
 
-/// FNV-1a: the id must be the same in every version of the program.
+/// FNV-1a. The id must be the same in every version of rei.
 fn hash(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -157,12 +157,12 @@ mod tests {
         assert_eq!(greeter, User::derived("greeter"));
         assert_ne!(greeter.uid, User::derived("greeter2").uid);
         assert!(RANGE.contains(&greeter.uid) || RANGE_SMALL.contains(&greeter.uid));
-        // Pinned: another id would orphan the state of every installation.
+        // Fixed: another id would leave the state of every installation with the wrong owner.
         assert_eq!(RANGE.start + hash("greeter") % (RANGE.end - RANGE.start), 1_914_077_725);
     }
 
     #[test]
-    fn a_container_with_few_ids_is_seen() {
+    fn a_container_with_few_ids_is_detected() {
         assert!(maps("         0          0 4294967295\n", 1_999_999_999));
         assert!(!maps("0 100000 65536\n", 1_999_999_999));
         assert!(maps("0 100000 65536\n", 65_519));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_the_groups_that_name_it() {
+    fn a_user_has_all_groups_that_list_it() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nwww:x:33:33:www:/var/www:/usr/sbin/nologin\nbroken:x\n";
         let group = "root:x:0:\nwww:x:33:\nssl:x:101:git,www\nlog:x:4:wwwx,git\nbroken\n";
         assert_eq!(find("www", passwd, group), Some(User { uid: 33, gid: 33, groups: vec![33, 101] }));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_its_number() {
+    fn a_group_is_found_by_its_name() {
         let text = "root:x:0:\nrei-operators:x:990:ada,bo\nrei:x:991:\nbroken\n";
         assert_eq!((find_group("rei-operators", text), find_group("rei", text)), (Some(990), Some(991)));
         assert_eq!((find_group("operators", text), find_group("broken", text)), (None, None));

@@ -1,4 +1,4 @@
-//! A supervisor's side of the keeper.
+//! The supervisor's side of the keeper.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,15 +21,15 @@ use crate::runtime::pidfd;
 
 /// How long the keeper may take to answer, in seconds; it takes microseconds.
 const ANSWER_SECS_MAX: i64 = 2;
-/// How long a new keeper may take to listen, in milliseconds; it takes a few.
+/// How long a new keeper may take until it listens, in milliseconds; it takes a few.
 const START_MS_MAX: u16 = 10_000;
-/// Tries to get a keeper while another one is starting or ending, each after a pause: two seconds together.
+/// Attempts to reach a keeper while another one is starting or exiting, with a pause after each: two seconds in total.
 const START_TRIES_MAX: usize = 100;
 const START_PAUSE: Duration = Duration::from_millis(20);
-/// What is kept of a failed keeper's message, in bytes.
+/// Maximum length of the error message of a keeper that fails to start, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 4096;
 
-/// A connection to the keeper. While it is open the keeper stays; it reads as ended when the keeper is gone.
+/// A connection to the keeper. The keeper keeps running while it is open; it hangs up when the keeper exits.
 #[derive(Debug)]
 pub struct Keeper {
     connection: OwnedFd,
@@ -37,27 +37,28 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Connects to the keeper at `path`, which is started as `exe keeper --socket path` where none answers. Two supervisors
-    /// that do this at once get the same one.
+    /// Connects to the keeper at `path`. If none answers, starts one as `exe keeper --socket path`. Two supervisors
+    /// that do this at the same time get the same keeper.
     ///
     /// # Errors
-    /// When none answers and none can be started.
+    /// If none answers and none can be started.
     pub fn start_or_connect(path: &Path, exe: &Path) -> Result<Self, StoreError> {
         let mut command = Command::new(exe);
         command.args([OsStr::new("keeper"), OsStr::new("--socket"), path.as_os_str()]).env_clear();
         Self::start_with_or_connect(path, command)
     }
 
-    /// As [`Keeper::start_or_connect`], with a command that calls [`super::keeper_main`].
+    /// Like [`Keeper::start_or_connect`], with a command that calls [`super::keeper_main`].
     ///
     /// # Errors
-    /// When none answers and none can be started.
+    /// If none answers and none can be started.
     pub fn start_with_or_connect(path: &Path, mut command: Command) -> Result<Self, StoreError> {
         let mut connected = Self::connect(path);
         if matches!(&connected, Err(StoreError::Lost(error)) if is_absent(error))
             && let Some(keeper) = find::at(path)
         {
-            // It holds sockets that nobody else has, and somebody removed its own or its key. It makes them anew.
+            // A keeper runs and holds sockets that no other process has, but its socket or its key was removed. SIGHUP
+            // makes it create them again.
             let _ = pidfd::signal(&keeper, Signal::SIGHUP);
             for _ in 0..START_TRIES_MAX {
                 connected = Self::connect(path);
@@ -67,7 +68,7 @@ impl Keeper {
                 std::thread::sleep(START_PAUSE);
             }
         }
-        // Another one may be about to listen, or about to end: then neither it nor ours answers for a moment.
+        // Another keeper may be about to listen, or about to exit: then neither it nor ours answers for a moment.
         for _ in 0..START_TRIES_MAX {
             match connected {
                 Err(StoreError::Lost(error)) if is_absent(&error) => {}
@@ -82,10 +83,10 @@ impl Keeper {
         connected
     }
 
-    /// Connects to a keeper that is there.
+    /// Connects to a running keeper.
     ///
     /// # Errors
-    /// When none answers.
+    /// If none answers.
     pub fn connect(path: &Path) -> Result<Self, StoreError> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let connection =
@@ -94,50 +95,50 @@ impl Keeper {
         setsockopt(&connection, sockopt::SendTimeout, &bound).map_err(io::Error::from)?;
         setsockopt(&connection, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path).map_err(invalid)?).map_err(io::Error::from)?;
-        // Only now: whoever listens has written its key before.
+        // Read the key only now: the keeper writes it before it listens.
         let key = fs::read_to_string(wire::lock_path(path))?;
         let mut keeper = Self { connection, pid: 0 };
-        keeper.ask(wire::HELLO, &key, &[])?;
-        keeper.pid = keeper.ask(wire::PING, "", &[])?.parse().map_err(|_| StoreError::Confused)?;
+        keeper.request(wire::HELLO, &key, &[])?;
+        keeper.pid = keeper.request(wire::PING, "", &[])?.parse().map_err(|_| StoreError::InvalidAnswer)?;
         Ok(keeper)
     }
 
-    /// Whether it answers.
+    /// Checks that the keeper answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it does not.
     pub fn ping(&self) -> Result<(), StoreError> {
-        self.ask(wire::PING, "", &[]).map(drop)
+        self.request(wire::PING, "", &[]).map(drop)
     }
 
-    /// Its process id.
+    /// The pid of the keeper.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Tells the keeper to let go of everything and end: the service is over.
+    /// Tells the keeper to close everything and exit, when the service is stopped.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn quit(self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[]).map(drop)
+        self.request(wire::QUIT, "", &[]).map(drop)
     }
 
-    /// Tells the keeper to end if nobody needs it: no other client is connected, and no instance that it knows of lives.
+    /// Tells the keeper to exit if it is not needed: no other client is connected, and no stored instance is alive.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] with the reason when it is needed; else when it does not answer.
-    pub fn leave(self) -> Result<(), StoreError> {
-        self.ask(wire::LEAVE, "", &[]).map(drop)
+    /// [`StoreError::Refused`] with the reason if it is needed; another error if it does not answer.
+    pub fn quit_if_unneeded(self) -> Result<(), StoreError> {
+        self.request(wire::QUIT_IF_UNNEEDED, "", &[]).map(drop)
     }
 
-    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
+    fn request(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
         wire::send(&self.connection, kind, text, fds, MsgFlags::empty())?;
         let answer = self.receive()?;
         match answer.kind {
             wire::OK => Ok(answer.text),
             wire::NO => Err(StoreError::Refused { name: text.to_owned(), why: answer.text }),
-            _ => Err(StoreError::Confused),
+            _ => Err(StoreError::InvalidAnswer),
         }
     }
 
@@ -154,22 +155,22 @@ impl AsFd for Keeper {
 }
 
 impl FdStore for Keeper {
-    fn lifeline(&self) -> Option<OwnedFd> {
+    fn disconnect_fd(&self) -> Option<OwnedFd> {
         self.connection.try_clone().ok()
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[]).map(drop)
+        self.request(wire::QUIT, "", &[]).map(drop)
     }
 
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::STORE, name, &[fd]).map(drop)
+        self.request(wire::STORE, name, &[fd]).map(drop)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::REMOVE, name, &[]).map(drop)
+        self.request(wire::REMOVE, name, &[]).map(drop)
     }
 
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
@@ -182,23 +183,23 @@ impl FdStore for Keeper {
                 wire::PART if all.len() + packet.fds.len() <= FDS_MAX => {
                     let names: Vec<String> = packet.text.lines().map(str::to_owned).collect();
                     if names.len() != packet.fds.len() {
-                        return Err(StoreError::Confused);
+                        return Err(StoreError::InvalidAnswer);
                     }
                     all.extend(names.into_iter().zip(packet.fds));
                 }
-                _ => return Err(StoreError::Confused),
+                _ => return Err(StoreError::InvalidAnswer),
             }
         }
     }
 }
 
-/// Whether nobody answers, which a new keeper would change.
+/// True if no keeper answers, so that starting one helps.
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
     matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
 }
 
-/// Starts a keeper, and waits until it listens or has found another.
+/// Starts a keeper, and waits until it listens or has found another one.
 fn start(command: &mut Command) -> Result<(), StoreError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |why: String| StoreError::NotStarted { program: program.clone(), why };
@@ -208,10 +209,10 @@ fn start(command: &mut Command) -> Result<(), StoreError> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
-    // It ends when the starter has exited and the keeper has turned its streams away.
+    // The stream ends when the starter has exited and the keeper has redirected its streams.
     let message = child.stderr.take().map_or(Ok(String::new()), read_bounded);
     if message.is_err() {
-        // Whatever it does, it is too late. It may have ended meanwhile.
+        // It is too late for an answer. The process may have exited already, so an error is ignored.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| failed(error.to_string()))?;
@@ -219,7 +220,7 @@ fn start(command: &mut Command) -> Result<(), StoreError> {
     if status.success() { Ok(()) } else { Err(failed(format!("{status}, {}", message.trim()))) }
 }
 
-/// Reads to the end, or to the bounds of time and size.
+/// Reads until the end, or until the limit of time or size.
 fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
     let deadline = Instant::now() + Duration::from_millis(START_MS_MAX.into());
     let (mut stream, mut text) = (stream.take(MESSAGE_BYTES_MAX), Vec::new());
@@ -233,7 +234,7 @@ fn read_bounded(stream: std::process::ChildStderr) -> io::Result<String> {
         match stream.read(&mut chunk) {
             Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
             Ok(n) => text.extend_from_slice(&chunk[..n]),
-            // A signal about a child that has ended: as a rule, the starter itself.
+            // Usually SIGCHLD of the starter itself.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! A keeper whose socket cannot be found, found by its process.
+//! Finds a keeper by its process if its socket was removed.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::process;
 use crate::runtime::pidfd;
 
-/// The name of a keeper's process.
+/// The process name of a keeper.
 pub(super) const NAME: &std::ffi::CStr = c"rei-keeper";
 
 /// The process of the keeper that was started for this socket.
@@ -17,7 +17,7 @@ pub(super) fn at(socket: &Path) -> Option<OwnedFd> {
         if named("comm").trim_ascii_end() != NAME.to_bytes() {
             return None;
         }
-        // The descriptor first: what is read afterwards is of its process, or of nobody's.
+        // The pidfd is opened first, so everything read afterwards is about its process, or about none.
         let keeper = pidfd::open(stat.pid).ok()?;
         let line = named("cmdline");
         let mut words = line.split(|byte| *byte == 0);

@@ -1,25 +1,26 @@
-//! The keeper: holds descriptors while there is no supervisor.
+//! The keeper: keeps descriptors open while there is no supervisor.
 //!
-//! Listening sockets live as long as somebody has them open. When a supervisor dies, its sockets' queues would be lost; so copies
-//! are with a [`FdStore`]: systemd's own where there is one, else the keeper, a process of its own that does nothing else. Log
-//! pipes, notify sockets and pidfds of instances are kept likewise. A store knows names and descriptors. Of three kinds the keeper
-//! knows what they are: as long as the pidfd of an instance says that it lives, the keeper stays, and if neither a logger nor a
-//! supervisor reads what the instance prints, it reads and drops that, so that the instance need not wait.
+//! A listening socket lives as long as a process has it open. When a supervisor dies, its sockets and their queues
+//! would be lost. So a [`FdStore`] has copies: systemd's own store if there is one, else the keeper, a separate
+//! process. Log pipes, notification sockets and pidfds of instances are stored in the same way. A store knows only
+//! names and descriptors, but the keeper interprets three kinds of names. It keeps running while a pidfd of an instance
+//! shows that the instance is alive. If neither a logger nor a supervisor reads the output of an instance, it reads and
+//! drops that output, so that the instance does not block.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `store` | the trait and its error |
-//! | `wire` | packets between a supervisor and the keeper |
-//! | `server` | the keeper's process |
-//! | `reader` | what instances print, read where nobody else does |
-//! | `client` | a supervisor's side, which starts the keeper where there is none |
-//! | `find` | a keeper whose socket was removed, found by its process |
-//! | `systemd` | systemd's descriptor store |
-//! | `handed` | from one program to the next in the same process |
+//! | `wire` | the packets between a supervisor and the keeper |
+//! | `server` | the process of the keeper |
+//! | `reader` | drains the output of instances if no other process reads it |
+//! | `client` | the supervisor's side; starts the keeper if there is none |
+//! | `find` | finds a keeper by its process if its socket was removed |
+//! | `systemd` | the descriptor store of systemd |
+//! | `exec_fds` | passes descriptors to the next program in the same process |
 
 mod client;
+pub mod exec_fds;
 mod find;
-pub mod handed;
 mod reader;
 mod server;
 mod store;
@@ -27,7 +28,7 @@ mod systemd;
 pub(in crate::runtime) mod wire;
 
 pub use client::Keeper;
-pub use server::{ALONE_MAX, keeper_main};
+pub use server::{IDLE_MAX, keeper_main};
 pub use store::{FdStore, INSTANCE_PREFIX, LOGGER_PREFIX, NoStore, StoreError};
 pub use systemd::SystemdStore;
 pub use wire::FDS_MAX;

@@ -1,62 +1,63 @@
-//! What a store of descriptors can do.
+//! The interface of a descriptor store.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Names that start with this belong to pidfds of instances: as long as one of them lives, the keeper stays.
+/// Prefix of the names of instances' pidfds. The keeper keeps running while one of these instances is alive.
 pub const INSTANCE_PREFIX: &str = "instance/";
 
-/// Names that start with this belong to connections to the logger: one that hangs up has lost it.
+/// Prefix of the names of connections to the logger. If such a connection hangs up, the logger is gone.
 pub const LOGGER_PREFIX: &str = "logger/";
 
-/// The longest name, in bytes; systemd's bound.
+/// Maximum length of a name, in bytes. This is systemd's limit.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Keeps copies of descriptors by name, beyond the end of the process that stores them.
+/// Keeps copies of descriptors by name. The copies outlive the process that stored them.
 ///
-/// Calls block, for tens of microseconds with a live store and at most for a second or two with a broken one.
+/// Calls block: for tens of microseconds normally, and for at most a few seconds if the store hangs.
 pub trait FdStore {
-    /// Keeps a copy; an older one of the same name is replaced.
+    /// Stores a copy. An older descriptor with the same name is replaced.
     ///
     /// # Errors
-    /// When the store is full, refuses the name, or is gone.
+    /// If the store is full, refuses the name, or is gone.
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError>;
 
-    /// Forgets a name; one that is not there is no error.
+    /// Removes a name. A name that is not stored is no error.
     ///
     /// # Errors
-    /// When the store is gone.
+    /// If the store is gone.
     fn remove(&mut self, name: &str) -> Result<(), StoreError>;
 
-    /// Copies of everything, in the order in which it was stored.
+    /// Returns copies of all descriptors, in the order in which they were stored.
     ///
     /// # Errors
-    /// When the store is gone.
+    /// If the store is gone.
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError>;
 
-    /// Waits until the store has closed what it was told to forget. Only where it does so later need this do anything.
+    /// Waits until the store has closed all removed descriptors. Only a store that closes them asynchronously needs to
+    /// implement this.
     ///
     /// # Errors
-    /// When the store is gone.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    /// If the store is gone.
+    fn wait_for_closes(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// What hangs up when the store is gone, where it can go while this process lives.
-    fn lifeline(&self) -> Option<OwnedFd> {
+    /// A descriptor that hangs up when the store dies, if the store can die while this process lives.
+    fn disconnect_fd(&self) -> Option<OwnedFd> {
         None
     }
 
-    /// What the next program in this same process must be given across `execve`, because the store gives nothing back to
-    /// a process that has not ended.
+    /// The descriptors that must be passed across `execve`, because the store returns nothing to a process that has not
+    /// exited.
     fn across_exec(&self) -> Vec<(String, OwnedFd)> {
         Vec::new()
     }
 
-    /// Lets go of everything: the service is over.
+    /// Removes everything, when the service is stopped.
     ///
     /// # Errors
-    /// When the store is gone.
+    /// If the store is gone.
     fn finish(&mut self) -> Result<(), StoreError> {
         for (name, _) in self.fetch_all()? {
             self.remove(&name)?;
@@ -65,7 +66,7 @@ pub trait FdStore {
     }
 }
 
-/// Keeps nothing: for a supervisor whose end may be the end of the service.
+/// Stores nothing: for a supervisor whose sockets need not survive it.
 #[derive(Debug)]
 pub struct NoStore;
 
@@ -83,25 +84,25 @@ impl FdStore for NoStore {
     }
 }
 
-/// Why a store did not do what it was asked.
+/// Why a request to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The connection failed or was too slow.
+    /// The connection failed, or the store was too slow.
     #[error("the descriptor store does not answer")]
     Lost(#[from] io::Error),
-    /// The store said no.
+    /// The store refused the request.
     #[error("the descriptor store refused {name:?}: {why}")]
     Refused {
-        /// What was to be stored.
+        /// The name that was to be stored.
         name: String,
-        /// Its answer.
+        /// The reason that the store gave.
         why: String,
     },
-    /// The answer is not of a store's form.
-    #[error("the descriptor store answered something else")]
-    Confused,
-    /// The name is empty, too long or has a character that a store does not take.
-    #[error("{name:?} cannot name a descriptor")]
+    /// The answer does not follow the protocol.
+    #[error("the descriptor store sent an invalid answer")]
+    InvalidAnswer,
+    /// The name is empty, too long, or has a character that not every store accepts.
+    #[error("{name:?} is not a valid name for a descriptor")]
     BadName {
         /// The name.
         name: String,
@@ -111,27 +112,27 @@ pub enum StoreError {
     NotStarted {
         /// The program.
         program: String,
-        /// What it said, or what became of it.
+        /// Its error message, or its exit status.
         why: String,
     },
 }
 
 impl StoreError {
-    /// The operator's next step.
+    /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Lost(error) if error.kind() == io::ErrorKind::InvalidInput => Some(
-                "the state directory's path is too long for a socket: take a shorter one in `state.directory`".into(),
+                "the state directory's path is too long for a socket: set a shorter path in `state.directory`".into(),
             ),
             Self::Lost(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Some("another user's keeper has the state directory: run rei as that user".into())
+                Some("a keeper of another user uses the state directory: run rei as that user".into())
             }
             _ => None,
         }
     }
 }
 
-/// Refuses names that not every store takes.
+/// Refuses names that not every store accepts.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
     let legal = |c: char| c.is_ascii_graphic() && c != ':';
     if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(legal) {

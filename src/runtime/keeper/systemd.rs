@@ -1,4 +1,5 @@
-//! systemd's descriptor store: `FDSTORE=1` over `NOTIFY_SOCKET`, and everything back as `LISTEN_FDS` at the next start.
+//! systemd's descriptor store: descriptors are sent with `FDSTORE=1` over `NOTIFY_SOCKET`, and returned as `LISTEN_FDS`
+//! at the next start.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -10,53 +11,56 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::handed;
+use super::exec_fds;
 use super::store::{FdStore, StoreError, check_name};
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::poll::wait;
 
-/// Descriptors taken over at most, whatever the variable says.
+/// Maximum number of descriptors that are adopted, whatever `LISTEN_FDS` says.
 const LISTEN_FDS_MAX: i32 = 4096;
-/// How long systemd may take to empty its queue, in seconds.
+/// How long systemd may take to accept a message when its queue is full, in seconds.
 const SEND_SECS_MAX: i64 = 2;
 
-/// How long systemd may take to close what it was told to forget: it has a queue of its own, and much to do at boot.
+/// How long systemd may take to close removed descriptors. It has its own queue, and much to do at boot.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
-/// The store of the systemd service that this process is.
+/// The store of the systemd service that runs this process.
 #[derive(Debug)]
 pub struct SystemdStore {
     notify: String,
     inherited: Vec<(String, OwnedFd)>,
     room: u64,
-    /// Copies of what it keeps: systemd gives it back to a new process alone, so a new program in this one has them from
-    /// us.
+    /// Copies of the stored descriptors. systemd returns them only to a new process, so a new program in this process
+    /// gets these copies.
     copies: Vec<(String, OwnedFd)>,
 }
 
 impl SystemdStore {
-    /// The store, if the service has one: systemd 254 and later say so in `FDSTORE`. Earlier ones do not tell whether
-    /// `FileDescriptorStoreMax=` is set, and drop in silence what they do not keep; there the keeper does it.
+    /// The store, if the service has one: systemd 254 and later set `FDSTORE`. Earlier versions do not show whether
+    /// `FileDescriptorStoreMax=` is set, and silently drop descriptors that they do not store; there rei uses its own
+    /// keeper.
     ///
     /// # Safety
-    /// Takes ownership of the descriptors that `LISTEN_FDS` announces: at most one call in a process, before anybody else uses them.
+    /// Takes ownership of the descriptors in `LISTEN_FDS`: call it at most once per process, before any other code uses
+    /// them.
     pub unsafe fn from_env() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let number = |name| variable(name)?.parse::<i64>().ok();
         let room = number("FDSTORE").and_then(|room| u64::try_from(room).ok()).filter(|room| *room > 0)?;
         let notify = variable("NOTIFY_SOCKET")?;
         let mut inherited = Vec::new();
-        // SAFETY: what an earlier program in this process has announced is ours, and by the contract nobody else took it.
-        if let Some(handed) = unsafe { handed::take() } {
-            inherited = handed;
+        // SAFETY: the previous program in this process passed these descriptors to us; by the contract no other code
+        // took them.
+        if let Some(passed) = unsafe { exec_fds::take() } {
+            inherited = passed;
         } else if number("LISTEN_PID") == Some(i64::from(std::process::id())) {
             let count =
                 number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).clamp(0, LISTEN_FDS_MAX);
             let names = variable("LISTEN_FDNAMES").unwrap_or_default();
             for (number, name) in (LISTEN_FDS_START..LISTEN_FDS_START + count).zip(names.split(':')) {
-                // SAFETY: systemd gave us this descriptor, and by the contract nobody else took it.
+                // SAFETY: systemd passed this descriptor to us; by the contract no other code took it.
                 let fd = unsafe { OwnedFd::from_raw_fd(number) };
-                // Our own children get copies on purpose, never by accident.
+                // Children of rei get copies only on purpose, so set close-on-exec.
                 let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
                 if nix::fcntl::fcntl(&fd, flags).is_ok() {
                     inherited.push((name.to_owned(), fd));
@@ -66,20 +70,20 @@ impl SystemdStore {
         Some(Self::new(notify, inherited, room))
     }
 
-    /// A store whose notify socket is at `notify` (a path, or `@` and an abstract name), which gave `inherited` back, and has
-    /// room for that many descriptors.
+    /// A store with the notification socket `notify` (a path, or `@` and an abstract name), the returned descriptors
+    /// `inherited`, and space for `room` descriptors.
     pub fn new(notify: String, inherited: Vec<(String, OwnedFd)>, room: u64) -> Self {
         let copy = |(name, fd): &(String, OwnedFd)| Some((name.clone(), fd.try_clone().ok()?));
         let copies = inherited.iter().filter_map(copy).collect();
         Self { notify, inherited, room, copies }
     }
 
-    /// Descriptors that systemd keeps at most (`FileDescriptorStoreMax=`).
+    /// Maximum number of descriptors in the store (`FileDescriptorStoreMax=`).
     pub fn room(&self) -> u64 {
         self.room
     }
 
-    fn tell(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+    fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
         let send = || -> io::Result<()> {
             let to = match self.notify.strip_prefix('@') {
                 Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
@@ -100,9 +104,10 @@ impl SystemdStore {
 impl FdStore for SystemdStore {
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        // systemd adds a second descriptor of the same name; and without FDPOLL=0 it drops a pipe whose writer is gone.
+        // systemd would add a second descriptor with the same name. Without FDPOLL=0 it would drop a pipe without a
+        // writer.
         self.remove(name)?;
-        self.tell(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])?;
+        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])?;
         self.copies.push((name.to_owned(), fd.try_clone_to_owned()?));
         Ok(())
     }
@@ -110,13 +115,13 @@ impl FdStore for SystemdStore {
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
         self.copies.retain(|(known, _)| known != name);
-        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
     }
 
-    /// systemd takes messages in turn, and closes what came with a barrier when it gets there.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    /// systemd handles messages in order, and closes the descriptor of a barrier when it handles it.
+    fn wait_for_closes(&mut self) -> Result<(), StoreError> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        self.tell("BARRIER=1", &[write.as_fd()])?;
+        self.send("BARRIER=1", &[write.as_fd()])?;
         drop(write);
         let mut end = [PollFd::new(read.as_fd(), PollFlags::empty())];
         match wait(&mut end, SETTLE_MAX).map_err(io::Error::from)? {
@@ -134,7 +139,7 @@ impl FdStore for SystemdStore {
         names.iter().try_for_each(|name| self.remove(name))
     }
 
-    /// What systemd gave back at the start of this process; once.
+    /// The descriptors that systemd returned when this process started. Later calls return nothing.
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
         Ok(std::mem::take(&mut self.inherited))
     }

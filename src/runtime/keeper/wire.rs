@@ -1,4 +1,4 @@
-//! Packets between a supervisor and the keeper: one byte that says what it is, a text, and descriptors beside it.
+//! Packets between a supervisor and the keeper: one byte for the kind, a text, and descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -8,42 +8,43 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 
-/// Descriptors that a keeper holds at most: dozens of listeners with three sockets each, and the instances' pipes.
+/// Maximum number of descriptors in a keeper: enough for dozens of listeners with three sockets each, and the
+/// instances' pipes.
 pub const FDS_MAX: usize = 256;
-/// Descriptors in one packet: well below the kernel's 253.
+/// Maximum number of descriptors in one packet; the kernel's limit is 253.
 pub(super) const PACKET_FDS_MAX: usize = 64;
-/// The longest packet, in bytes: the names of [`PACKET_FDS_MAX`] descriptors at their longest.
+/// Maximum length of a packet, in bytes: the longest names of [`PACKET_FDS_MAX`] descriptors.
 pub(super) const PACKET_BYTES_MAX: usize = 1 + PACKET_FDS_MAX * 256;
 
-/// The first packet of a client: the key that follows. Nothing else is answered before.
+/// The first packet of a client. Its text is the key. No other packet is answered before it.
 pub(super) const HELLO: u8 = b'H';
-/// Store the descriptor under the name that follows.
+/// Store the descriptor under the name in the text.
 pub(super) const STORE: u8 = b'S';
-/// Forget the name that follows.
+/// Remove the name in the text.
 pub(super) const REMOVE: u8 = b'R';
-/// Send everything.
+/// Send all descriptors.
 pub(super) const FETCH: u8 = b'F';
-/// Are you there? The answer's text is the process id.
+/// Check that the keeper answers. The text of the answer is its pid.
 pub(super) const PING: u8 = b'P';
-/// Let go of everything and end.
+/// Close all descriptors and exit.
 pub(super) const QUIT: u8 = b'Q';
-/// Let go of everything and end, unless another client is connected or an instance lives.
-pub(super) const LEAVE: u8 = b'L';
-/// Done.
+/// Close all descriptors and exit, unless another client is connected or an instance is alive.
+pub(super) const QUIT_IF_UNNEEDED: u8 = b'L';
+/// Success.
 pub(super) const OK: u8 = b'k';
-/// Not done; why follows.
+/// Failure; the text is the reason.
 pub(super) const NO: u8 = b'e';
-/// Names, one a line, with a descriptor each; more packets follow, and `OK` at the end.
+/// Names, one per line, and a descriptor for each. More packets follow, and at the end `OK`.
 pub(super) const PART: u8 = b'f';
 
-/// A packet that came.
+/// A received packet.
 pub(in crate::runtime) struct Packet {
     pub kind: u8,
     pub text: String,
     pub fds: Vec<OwnedFd>,
 }
 
-/// Sends one packet, whole or not at all.
+/// Sends one packet, completely or not at all.
 pub(in crate::runtime) fn send(
     to: &impl AsRawFd,
     kind: u8,
@@ -59,7 +60,8 @@ pub(in crate::runtime) fn send(
     Ok(())
 }
 
-/// A call with a bound of its own is not restarted by the kernel when a signal comes, and children end at any time.
+/// Repeats a call that a signal interrupted. The kernel does not restart a call with a timeout, and SIGCHLD can arrive
+/// at any time.
 fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -69,19 +71,20 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
     }
 }
 
-/// Receives one packet; `None` when the other side is gone. Descriptors are closed on exec. A cut packet is an error.
+/// Receives one packet; `None` if the peer has closed. Its descriptors have close-on-exec. A truncated packet is an
+/// error.
 pub(in crate::runtime) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-    // Waits; what is there is then received at once.
+    // Wait for a packet first; the next call then receives it at once.
     uninterrupted(|| recv(from.as_raw_fd(), &mut [], flags | MsgFlags::MSG_PEEK))?;
     let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut control), flags)?;
     let mut fds = Vec::new();
     for rights in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = rights {
-            // SAFETY: the kernel has just made these descriptors for us, and each is taken once.
+            // SAFETY: the kernel has just created these descriptors for us, and each is taken once.
             fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
@@ -94,8 +97,8 @@ pub(in crate::runtime) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::R
     Ok(Some(Packet { kind, text, fds }))
 }
 
-/// The file beside the socket that is the keeper's lock and has its key. A confined instance of the same user may reach the
-/// socket, for nothing keeps it from connecting; but it cannot read this file.
+/// The file beside the socket that is the keeper's lock and contains its key. A confined instance of the same user may
+/// be able to connect to the socket, but it cannot read this file.
 pub(super) fn lock_path(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");

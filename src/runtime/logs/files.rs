@@ -1,4 +1,4 @@
-//! Two files that take turns: `x.log` and, before it, `x.log.1`.
+//! Two rotating files: `x.log`, and the older `x.log.1`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ pub(super) struct LogFile {
     path: PathBuf,
     /// `None` until it could be opened.
     open: Option<Open>,
-    /// Bytes that the disk has refused since it took some, and why.
+    /// Number of bytes that the disk has refused since its last successful write, and the error.
     refused: u64,
     why: String,
 }
@@ -20,7 +20,7 @@ pub(super) struct LogFile {
 struct Open {
     file: File,
     bytes: u64,
-    /// Its device and number: whether the path still names it.
+    /// Device and inode, to check whether the path still names this file.
     is: (u64, u64),
 }
 
@@ -29,10 +29,10 @@ impl LogFile {
         Self { path: path.to_owned(), open: None, refused: 0, why: String::new() }
     }
 
-    /// Adds bytes; both files together have at most `bytes_max`.
+    /// Appends bytes. Both files together have at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// When the disk does not take all of them; how many are missing is written once it takes some.
+    /// If the disk does not accept all of them. The number of missing bytes is written once it accepts some.
     pub(super) fn write(&mut self, bytes: &[u8], bytes_max: u64) -> io::Result<()> {
         let half = bytes_max / 2;
         let fits = usize::try_from(half).unwrap_or(usize::MAX);
@@ -57,12 +57,12 @@ impl LogFile {
             fs::rename(&path, older(&path))?;
             open = self.opened()?;
         }
-        // Counted also when the disk takes only a part of it: the bound holds either way.
+        // Count the bytes even if the disk accepts only a part of them; so the limit always holds.
         open.bytes += bytes.len() as u64;
         open.file.write_all(bytes)
     }
 
-    /// The file that the path names now: an earlier logger may still write the log of an instance that it has.
+    /// The file that the path names now. An earlier logger may still write, and rotate, the log of its instance.
     fn opened(&mut self) -> io::Result<&mut Open> {
         let named = fs::metadata(&self.path).ok().map(|now| (now.dev(), now.ino()));
         match &mut self.open {
@@ -77,9 +77,10 @@ impl LogFile {
     }
 }
 
-/// The last `bytes` of a log that was written to `path`. They begin with a whole line if there is more before them.
+/// The last `bytes` of a log that was written to `path`. If there is more before them, the result begins with a whole
+/// line.
 pub fn tail_of(path: &Path, bytes: usize) -> Vec<u8> {
-    // One byte more, to see whether the first line is whole.
+    // Read one byte more, to see whether the first line is whole.
     let with_before = bytes.saturating_add(1);
     let mut tail = end_of(path, with_before);
     if tail.len() < with_before {
@@ -100,7 +101,7 @@ fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The last bytes of a file; nothing when it cannot be read.
+/// The last bytes of a file; empty if it cannot be read.
 fn end_of(path: &Path, bytes: usize) -> Vec<u8> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_files_hold_the_end_within_the_bound() {
+    fn two_files_have_the_end_of_the_log_within_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut file = LogFile::new(&path);
@@ -142,20 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_of_one_path_stay_within_the_bound() {
+    fn two_writers_of_one_path_stay_within_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut both = [LogFile::new(&path), LogFile::new(&path)];
         for n in 0..300 {
             both[n % 2].write(format!("line {n}\n").as_bytes(), 1000).unwrap();
         }
-        // Each knows of the other's bytes when it opens the file: one of them at most is ahead by a file.
+        // Each knows the other's bytes only when it opens the file, so one of them may be ahead by at most one file.
         assert!(fs::metadata(&path).unwrap().len() <= 1000);
         assert!(String::from_utf8(tail_of(&path, 100)).unwrap().ends_with("line 298\nline 299\n"));
     }
 
     #[test]
-    fn what_the_disk_refused_is_counted_in_the_log_once_it_takes_some() {
+    fn bytes_that_the_disk_refused_are_noted_when_it_accepts_writes_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut file = LogFile::new(&path);

@@ -1,5 +1,5 @@
-//! A logger that no store leads to any more, or that hangs, makes way for the next one: two readers of one pipe would tear
-//! its lines.
+//! Stops a logger that is in no descriptor store any more, or that hangs, before the next one starts: two readers of
+//! one pipe would split its lines.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -13,45 +13,46 @@ use crate::poll;
 use crate::process;
 use crate::runtime::pidfd;
 
-/// The name of a logger's process.
+/// The process name of a logger.
 pub(super) const NAME: &std::ffi::CStr = c"rei-logger";
-/// What asks a logger to leave its pipes to another. The signals that end what is around it are ignored.
-const MAKE_WAY: Signal = Signal::SIGUSR2;
-/// The wait for an answer to one signal. A signal that comes just before a logger waits is not seen: it is sent again.
+/// The signal that asks a logger to release its pipes. It ignores the usual termination signals.
+const HANDOVER_SIGNAL: Signal = Signal::SIGUSR2;
+/// The wait after one signal. A signal that arrives just before the logger's poll is not noticed there, so it is sent
+/// again.
 const ANSWER_MAX: Duration = Duration::from_millis(50);
-/// Signals that are sent. The last bytes have a second to get to the disk; then the logger is killed.
+/// Number of signals. With the pauses the logger has one second to write its last bytes; then it is killed.
 const SIGNALS_MAX: u32 = 20;
 
-/// Whether this process was asked to make way.
-static MAKES_WAY: AtomicBool = AtomicBool::new(false);
+/// True if this process was asked to release its pipes.
+static HANDOVER_REQUESTED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn make_way(_: libc::c_int) {
-    MAKES_WAY.store(true, Ordering::Relaxed);
+extern "C" fn on_signal(_: libc::c_int) {
+    HANDOVER_REQUESTED.store(true, Ordering::Relaxed);
 }
 
-/// Lets this process be asked to make way.
+/// Installs the signal handler.
 pub(super) fn listen() -> nix::Result<()> {
-    // SAFETY: the handler stores to an atomic and does nothing else.
-    unsafe { signal(MAKE_WAY, SigHandler::Handler(make_way)) }.map(drop)
+    // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+    unsafe { signal(HANDOVER_SIGNAL, SigHandler::Handler(on_signal)) }.map(drop)
 }
 
-/// Whether this process was asked to make way.
-pub(super) fn is_asked() -> bool {
-    MAKES_WAY.load(Ordering::Relaxed)
+/// True if this process was asked to release its pipes.
+pub(super) fn is_requested() -> bool {
+    HANDOVER_REQUESTED.load(Ordering::Relaxed)
 }
 
-/// Ends the loggers that write below `directory`. Blocks for a second at most for each: one that hangs, or that somebody has
-/// stopped, is killed then.
+/// Stops the loggers that write below `directory`. Blocks for at most one second for each: a logger that hangs or is
+/// stopped is killed then.
 ///
-/// Only for a supervisor that is about to have another one.
-pub fn end_loggers(directory: &Path) {
+/// Call this only in a supervisor that is about to start another logger.
+pub fn stop_loggers(directory: &Path) {
     let directory = directory.as_os_str().as_encoded_bytes();
     for stat in process::all().into_iter().filter(|stat| !stat.is_zombie()) {
         let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", stat.pid)).unwrap_or_default();
         if read("comm").trim_ascii_end() != NAME.to_bytes() {
             continue;
         }
-        // The descriptor first: what is read afterwards is of its process, or of nobody's.
+        // The pidfd is opened first, so everything read afterwards is about its process, or about none.
         let Ok(logger) = pidfd::open(stat.pid) else { continue };
         let line = read("cmdline");
         let mut words = line.split(|byte| *byte == 0);
@@ -59,12 +60,12 @@ pub fn end_loggers(directory: &Path) {
             continue;
         }
         let ended = |_| {
-            // One that may not be signalled, or has ended, is waited for as well.
-            let _ = pidfd::signal(&logger, MAKE_WAY);
+            // If it may not be signalled, or has exited, the wait below shows it.
+            let _ = pidfd::signal(&logger, HANDOVER_SIGNAL);
             poll::wait(&mut [PollFd::new(logger.as_fd(), PollFlags::POLLIN)], ANSWER_MAX).is_ok_and(|ready| ready > 0)
         };
         if !(0..SIGNALS_MAX).any(ended) {
-            tracing::warn!(pid = stat.pid, "a logger does not leave its logs, and is killed");
+            tracing::warn!(pid = stat.pid, "killing a logger that did not exit in time");
             let _ = pidfd::signal(&logger, Signal::SIGKILL);
         }
     }

@@ -1,24 +1,25 @@
-//! What is kept of what an instance prints. Knows the clock by its caller only.
+//! Limits the output of an instance: its rate, and the length of its lines. The caller passes the time.
 
 use std::time::Instant;
 
-/// What is kept in a second, in bytes; more is a flood.
+/// Maximum rate, in bytes per second. More is a flood.
 pub const RATE_BYTES_PER_S: u64 = 8 << 20;
 
-/// What may come at once after a quiet time, in bytes: a large stack dump is no flood.
+/// Maximum burst after a quiet time, in bytes: a large stack dump is no flood.
 pub const BURST_BYTES: u64 = 8 << 20;
 
-/// The longest line, in bytes.
+/// Maximum length of a line, in bytes.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// The end that is kept of what was too much, in bytes: its last lines say why it was, and often why the instance ended.
+/// Size of the end of a flood that is kept, in bytes. Its last lines explain the flood, and often the exit of the
+/// instance.
 pub(super) const FLOOD_END_BYTES: usize = LINE_BYTES_MAX;
 
-/// The lines of one instance.
+/// The state for one instance.
 pub(super) struct Lines {
     column: usize,
     budget: Budget,
-    /// Bytes of a flood that are not kept yet, and the end of them.
+    /// Number of bytes of a flood that are not stored yet, and the end of them.
     behind: u64,
     flood_end: Vec<u8>,
     dropped: u64,
@@ -30,7 +31,7 @@ impl Lines {
         Self { column: 0, budget, behind: 0, flood_end: Vec::new(), dropped: 0 }
     }
 
-    /// What is kept of bytes that were read now.
+    /// The part of these bytes, which were read now, that is to be stored.
     pub(super) fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
         let room = self.budget.take(bytes.len() as u64, now) as usize;
         let (within, flood) = bytes.split_at(room);
@@ -42,18 +43,18 @@ impl Lines {
         kept
     }
 
-    /// Whether bytes of a flood wait to be told of.
+    /// True if bytes of a flood are not stored or noted yet.
     pub(super) fn is_behind(&self) -> bool {
         self.behind > 0
     }
 
-    /// Bytes that are dropped, as things stand.
+    /// Number of dropped bytes so far.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped + self.behind
     }
 
-    /// What is to be kept in the place of bytes that are missing, if there are any.
-    pub(super) fn miss(&mut self, bytes: u64, why: &str) -> Vec<u8> {
+    /// The note for missing bytes; empty if there are none.
+    pub(super) fn note_missing(&mut self, bytes: u64, why: &str) -> Vec<u8> {
         if bytes == 0 {
             return Vec::new();
         }
@@ -61,7 +62,7 @@ impl Lines {
         note(bytes, why).into_bytes()
     }
 
-    /// What is to be kept of a flood that is over: how much was dropped, and its end.
+    /// The text to store after a flood: how much was dropped, and its end.
     pub(super) fn catch_up(&mut self) -> Vec<u8> {
         if self.behind == 0 {
             return Vec::new();
@@ -69,7 +70,7 @@ impl Lines {
         let mut end = std::mem::take(&mut self.flood_end);
         let mut dropped = std::mem::take(&mut self.behind) - end.len() as u64;
         if dropped > 0 {
-            // From a whole line on, where there is one.
+            // Begin with a whole line, if there is one.
             let whole = end.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             let whole = if whole == end.len() { 0 } else { whole };
             end.drain(..whole);
@@ -86,7 +87,7 @@ impl Lines {
         kept
     }
 
-    /// Ends lines that are too long.
+    /// Splits lines that are too long.
     fn split(&mut self, bytes: &[u8], lines: &mut Vec<u8>) {
         lines.reserve(bytes.len() + bytes.len() / LINE_BYTES_MAX + 1);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -107,12 +108,12 @@ impl Lines {
     }
 }
 
-/// Says in a log that bytes are missing there.
+/// The note in a log at the place where bytes are missing.
 pub(super) fn note(bytes: u64, why: &str) -> String {
     format!("\n[rei: {bytes} bytes dropped here: {why}]\n")
 }
 
-/// Bytes that may be kept, filled at [`RATE_BYTES_PER_S`].
+/// A token bucket of bytes, filled at [`RATE_BYTES_PER_S`].
 struct Budget {
     bytes: u64,
     at: Option<Instant>,
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn long_lines_are_split_and_bytes_kept() {
         let (mut lines, mut kept) = (Lines::new(), Vec::new());
-        // In pieces that do not fit the bound, and bytes that are no text.
+        // Pieces that do not match the limit, and bytes that are no text.
         for piece in [
             vec![0xff; LINE_BYTES_MAX - 1],
             vec![0xfe; 2],
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_dropped_and_said_and_its_end_is_kept() {
+    fn a_flood_is_dropped_and_noted_and_its_end_is_kept() {
         let mut lines = Lines::new();
         let (start, chunk) = (Instant::now(), b"a line of a flood\n".repeat(1 << 16));
         let sent = 20 * chunk.len() as u64;

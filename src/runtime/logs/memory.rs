@@ -1,15 +1,16 @@
-//! The last that an instance printed, and what became of the rest: a file in memory that logger, supervisor and keeper
-//! share. It belongs to the instance's pipe, and is there as long as one of them is.
+//! The newest output of an instance and the counters of its log, in a memory file that logger, supervisor and keeper
+//! share. It belongs to the instance's pipe, and exists as long as one of these processes has it.
 //!
-//! | bytes | what | who writes it |
+//! | bytes | content | writer |
 //! |---|---|---|
 //! | 0 to 63 | the [`Head`] | the logger |
-//! | 64 to 71 | bytes that the supervisor read in the logger's place, and dropped | the supervisor |
-//! | 72 to 79 | bytes that the keeper read in the logger's place, and dropped | the keeper |
-//! | 80 to 87 | bytes of the instance that the disk has taken or refused | the logger's thread that writes files |
+//! | 64 to 71 | number of bytes that the supervisor read as a fallback, and dropped | the supervisor |
+//! | 72 to 79 | number of bytes that the keeper read as a fallback, and dropped | the keeper |
+//! | 80 to 87 | number of bytes of the instance that the disk has accepted or refused | the logger's writer thread |
 //! | from 128 | a ring of [`MEMORY_BYTES`] | the logger |
 //!
-//! Each part has one writer. `turn` is odd while the logger writes, so that a reader knows what it has read in halves.
+//! Each part has one writer. `sequence` is odd while the logger writes, so that a reader can detect an inconsistent
+//! read.
 
 use std::fs::File;
 use std::io;
@@ -19,46 +20,47 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// The end of the log that is kept in memory, in bytes.
+/// Size of the newest output that is kept in memory, in bytes.
 pub const MEMORY_BYTES: usize = 64 << 10;
 
 const HEAD_BYTES: usize = 64;
 
-/// Where the count of what the disk has taken or refused is.
-const SETTLED_AT: u64 = 80;
+/// Offset of the number of bytes that the disk has accepted or refused.
+const COMPLETED_AT: u64 = 80;
 
-/// Where the ring begins, behind the head and the counts of others, in bytes.
+/// Offset of the ring, in bytes.
 const RING_AT: usize = 128;
 
-/// How often a reader tries to read what is not being written. A logger that is stopped in the middle is not waited for.
+/// Maximum attempts to read a consistent state. The reader does not wait for a logger that is stopped in the middle of
+/// a write.
 const READ_TRIES: u32 = 64;
 
-/// What became of the bytes.
+/// The counters of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
-    /// Bytes that the instance printed.
+    /// Number of bytes that the instance printed.
     pub read_bytes: u64,
-    /// Bytes of those that are not in the files: too fast for the log or for the disk, or the disk refused them, or the
+    /// How many of them are not in the files: they were too fast for the log or the disk, the disk refused them, or the
     /// logger did not read them.
     pub dropped_bytes: u64,
-    /// What the disk said the last time, when it refused.
+    /// The last error of the disk, if it has refused a write.
     pub write_error: Option<String>,
 }
 
-/// Who reads a pipe in the logger's place, and drops what it reads. Each has a count of its own: no two processes write
-/// one word.
+/// A process that reads a pipe in place of the logger, and drops what it reads. Each has its own counter, so that no
+/// two processes write the same word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandIn {
+pub enum FallbackReader {
     /// The supervisor, until another logger is there.
     Supervisor,
-    /// The keeper, while there is no supervisor, or one that does nothing.
+    /// The keeper, while there is no supervisor, or one that hangs.
     Keeper,
 }
 
-impl StandIn {
+impl FallbackReader {
     const ALL: [Self; 2] = [Self::Supervisor, Self::Keeper];
 
-    /// Where its count is.
+    /// The offset of its counter.
     fn at(self) -> u64 {
         let nth = match self {
             Self::Supervisor => 0,
@@ -68,34 +70,34 @@ impl StandIn {
     }
 }
 
-/// What is known of the log.
+/// The head of the memory file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
-    turn: u64,
-    /// Bytes that ever went into the ring.
+    sequence: u64,
+    /// Number of bytes that were ever written to the ring.
     written: u64,
     pub(super) read_bytes: u64,
     pub(super) dropped_bytes: u64,
-    /// The number of the last error of the disk, or 0.
+    /// The errno of the last error of the disk, or 0.
     pub(super) errno: u64,
-    /// 1 when all writers are gone and all they wrote is read.
+    /// 1 if all writers have closed the pipe and everything in it was read.
     finished: u64,
-    /// Bytes that others dropped in the logger's place and that are among `read_bytes` and `dropped_bytes` already.
-    joined: u64,
-    /// Bytes that were given to the thread that writes files.
+    /// Number of bytes that fallback readers dropped and that are already included in `read_bytes` and `dropped_bytes`.
+    merged: u64,
+    /// Number of bytes that were given to the writer thread.
     pub(super) given_bytes: u64,
 }
 
 impl Head {
     fn bytes(self) -> [u8; HEAD_BYTES] {
         let words = [
-            self.turn,
+            self.sequence,
             self.written,
             self.read_bytes,
             self.dropped_bytes,
             self.errno,
             self.finished,
-            self.joined,
+            self.merged,
             self.given_bytes,
         ];
         let mut bytes = [0; HEAD_BYTES];
@@ -112,27 +114,27 @@ impl Head {
             u64::from_le_bytes(word)
         };
         Self {
-            turn: word(0),
+            sequence: word(0),
             written: word(1),
             read_bytes: word(2),
             dropped_bytes: word(3),
             errno: word(4),
             finished: word(5),
-            joined: word(6),
+            merged: word(6),
             given_bytes: word(7),
         }
     }
 }
 
-/// The memory of one log.
+/// The memory file of one log.
 #[derive(Debug)]
 pub struct Memory(File);
 
 impl Memory {
-    /// An empty one.
+    /// Makes an empty one.
     ///
     /// # Errors
-    /// When descriptors or memory have run out.
+    /// If there are no free descriptors or no memory.
     pub fn new() -> io::Result<Self> {
         let fd = memfd_create(c"rei-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let file = File::from(fd);
@@ -142,52 +144,52 @@ impl Memory {
         Ok(Self(file))
     }
 
-    /// One that came from another process.
+    /// A memory file that came from another process.
     pub fn of(fd: OwnedFd) -> Self {
         Self(File::from(fd))
     }
 
-    /// The same memory, for another owner.
+    /// Another handle of the same memory.
     ///
     /// # Errors
-    /// When descriptors have run out.
+    /// If there are no free descriptors.
     pub fn share(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
 
-    /// Whether both are one memory.
+    /// True if both are the same memory.
     fn is(&self, other: &Self) -> bool {
         let which = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
         which(&self.0) == which(&other.0)
     }
 
-    /// Whether no logger has put anything in.
+    /// True if no logger has written to it.
     pub(super) fn is_empty(&self) -> bool {
         self.head().written == 0
     }
 
-    /// Counts bytes that were read in the logger's place, and dropped. Nobody else counts for the same stand-in.
-    pub(super) fn count_dropped(&self, by: StandIn, bytes: u64) {
+    /// Counts bytes that this fallback reader dropped. Only that process may call this.
+    pub(super) fn count_dropped(&self, by: FallbackReader, bytes: u64) {
         self.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
     }
 
-    fn dropped_by(&self, by: StandIn) -> u64 {
+    fn dropped_by(&self, by: FallbackReader) -> u64 {
         self.word(by.at())
     }
 
-    /// Bytes of the instance that the disk has taken or refused.
-    pub(super) fn settled(&self) -> u64 {
-        self.word(SETTLED_AT)
+    /// Number of bytes of the instance that the disk has accepted or refused.
+    pub(super) fn completed(&self) -> u64 {
+        self.word(COMPLETED_AT)
     }
 
-    /// Tells how many bytes the disk has taken or refused by now. Nobody else tells it.
-    pub(super) fn settle(&self, bytes: u64) {
-        self.set_word(SETTLED_AT, bytes);
+    /// Stores how many bytes the disk has accepted or refused so far. Only the writer thread may call this.
+    pub(super) fn set_completed(&self, bytes: u64) {
+        self.set_word(COMPLETED_AT, bytes);
     }
 
     fn word(&self, at: u64) -> u64 {
         let mut word = [0; 8];
-        // It is in memory and has this size.
+        // This cannot fail: the file is in memory and has this size.
         let _ = self.0.read_exact_at(&mut word, at);
         u64::from_le_bytes(word)
     }
@@ -197,20 +199,20 @@ impl Memory {
     }
 
     fn dropped_by_all(&self) -> u64 {
-        StandIn::ALL.into_iter().map(|by| self.dropped_by(by)).fold(0, u64::saturating_add)
+        FallbackReader::ALL.into_iter().map(|by| self.dropped_by(by)).fold(0, u64::saturating_add)
     }
 
-    /// A number that changes when somebody reads the pipe whom `by` stands in for: the logger, and for the keeper the
-    /// supervisor as well.
-    pub(super) fn progress(&self, by: StandIn) -> u64 {
+    /// A number that changes when a reader with priority over `by` reads the pipe: the logger, and for the keeper also
+    /// the supervisor.
+    pub(super) fn progress(&self, by: FallbackReader) -> u64 {
         let logger = self.head().read_bytes;
         match by {
-            StandIn::Supervisor => logger,
-            StandIn::Keeper => logger.wrapping_add(self.dropped_by(StandIn::Supervisor)),
+            FallbackReader::Supervisor => logger,
+            FallbackReader::Keeper => logger.wrapping_add(self.dropped_by(FallbackReader::Supervisor)),
         }
     }
 
-    /// Puts in what was printed before, while nobody else has it.
+    /// Writes earlier output into the memory, before any other process has it.
     pub(super) fn begin_with(&self, bytes: &[u8]) -> io::Result<()> {
         Recorder::of(Self(self.0.try_clone()?)).put(bytes);
         Ok(())
@@ -218,7 +220,7 @@ impl Memory {
 
     fn head(&self) -> Head {
         let mut bytes = [0; HEAD_BYTES];
-        // It is in memory and has this size.
+        // This cannot fail: the file is in memory and has this size.
         let _ = self.0.read_exact_at(&mut bytes, 0);
         Head::of(bytes)
     }
@@ -233,26 +235,26 @@ impl Memory {
         bytes
     }
 
-    /// The last bytes.
+    /// The newest output.
     pub(super) fn recent(&self) -> Vec<u8> {
         for _ in 0..READ_TRIES {
             let before = self.head();
             let bytes = self.ring(before.written);
-            if before.turn.is_multiple_of(2) && self.head() == before {
+            if before.sequence.is_multiple_of(2) && self.head() == before {
                 return bytes;
             }
             std::thread::yield_now();
         }
-        // Words with a scratch are better than none.
+        // An inconsistent text is better than none.
         self.ring(self.head().written)
     }
 
-    /// What became of the bytes so far.
+    /// The counters so far.
     pub(super) fn stats(&self) -> LogStats {
         let head = self.head();
         let error = i32::try_from(head.errno).ok().filter(|errno| *errno != 0);
-        // What the logger does not know of yet.
-        let more = self.dropped_by_all().saturating_sub(head.joined);
+        // Bytes that the logger does not know about yet.
+        let more = self.dropped_by_all().saturating_sub(head.merged);
         LogStats {
             read_bytes: head.read_bytes + more,
             dropped_bytes: head.dropped_bytes + more,
@@ -260,7 +262,7 @@ impl Memory {
         }
     }
 
-    /// Whether there is no more to come.
+    /// True if no more output will come.
     pub(super) fn is_finished(&self) -> bool {
         self.head().finished == 1
     }
@@ -279,52 +281,52 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Goes on where another writer ended, if there was one.
+    /// Continues where an earlier writer stopped, if there was one.
     pub(super) fn of(memory: Memory) -> Self {
         let mut head = memory.head();
-        head.turn += head.turn % 2;
+        head.sequence += head.sequence % 2;
         head.finished = 0;
         Self { memory, head }
     }
 
-    /// Goes on in another memory. What others dropped is to be joined before.
+    /// Continues in another memory. Call [`Recorder::merge_dropped`] before.
     pub(super) fn move_to(&mut self, memory: Memory) {
         if self.memory.is(&memory) {
             return;
         }
         let bytes = self.memory.recent();
         self.memory = memory;
-        (self.head.written, self.head.joined) = (0, 0);
+        (self.head.written, self.head.merged) = (0, 0);
         self.put(&bytes);
     }
 
-    /// The bytes that others have dropped in the logger's place since this was asked last. From now on they are among
-    /// `read_bytes`, and the caller has them among `dropped_bytes`.
-    pub(super) fn join_dropped(&mut self) -> u64 {
+    /// The number of bytes that fallback readers have dropped since the last call. From now on they are included in
+    /// `read_bytes`, and the caller adds them to `dropped_bytes`.
+    pub(super) fn merge_dropped(&mut self) -> u64 {
         let all = self.memory.dropped_by_all();
-        let more = all.saturating_sub(self.head.joined);
-        self.head.joined = all;
+        let more = all.saturating_sub(self.head.merged);
+        self.head.merged = all;
         self.head.read_bytes += more;
         more
     }
 
-    /// Bytes that an earlier logger has read and that neither the disk has taken nor anybody has counted: it was killed.
-    /// The caller has them among `dropped_bytes` from now on.
-    pub(super) fn join_lost(&mut self) -> u64 {
-        let settled = self.memory.settled();
-        let lost = self.head.given_bytes.saturating_sub(settled);
-        self.head.given_bytes = settled;
+    /// The number of bytes that an earlier logger has read, but that the disk never got, because the logger was killed.
+    /// The caller adds them to `dropped_bytes`.
+    pub(super) fn merge_lost(&mut self) -> u64 {
+        let completed = self.memory.completed();
+        let lost = self.head.given_bytes.saturating_sub(completed);
+        self.head.given_bytes = completed;
         lost
     }
 
-    /// What is known, to be changed; it is told with the next [`Recorder::put`] or [`Recorder::tell`].
+    /// The head, to be changed. It is published by the next [`Recorder::put`] or [`Recorder::publish`].
     pub(super) fn head(&mut self) -> &mut Head {
         &mut self.head
     }
 
-    /// Adds bytes.
+    /// Appends bytes, and publishes the head.
     pub(super) fn put(&mut self, bytes: &[u8]) {
-        self.head.turn += 1;
+        self.head.sequence += 1;
         self.write(0, &self.head.bytes());
         self.head.written += bytes.len().saturating_sub(MEMORY_BYTES) as u64;
         let bytes = &bytes[bytes.len().saturating_sub(MEMORY_BYTES)..];
@@ -333,24 +335,24 @@ impl Recorder {
         self.write(RING_AT + at, here);
         self.write(RING_AT, again);
         self.head.written += bytes.len() as u64;
-        self.head.turn += 1;
+        self.head.sequence += 1;
         self.write(0, &self.head.bytes());
     }
 
-    /// Tells what is known.
-    pub(super) fn tell(&mut self) {
-        self.head.turn += 2;
+    /// Publishes the head.
+    pub(super) fn publish(&mut self) {
+        self.head.sequence += 2;
         self.write(0, &self.head.bytes());
     }
 
-    /// Tells that there is no more to come.
+    /// Publishes that no more output will come.
     pub(super) fn finish(&mut self) {
         self.head.finished = 1;
-        self.tell();
+        self.publish();
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
-        // Fails only where the machine has no memory left; the files have it then.
+        // This fails only if the machine has no memory left; then the output is still in the files.
         let _ = self.memory.0.write_all_at(bytes, at as u64);
     }
 }
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_remembered_whatever_its_pieces() {
+    fn the_newest_output_is_kept_for_any_size_of_pieces() {
         let (memory, mut recorder) = both();
         let mut all = Vec::new();
         for (n, length) in
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn another_memory_has_all_that_the_first_one_had() {
+    fn a_new_memory_gets_everything_of_the_old_one() {
         let (_, mut recorder) = both();
         recorder.put(&[b'a'; MEMORY_BYTES]);
         recorder.put(b"the end\n");
@@ -397,25 +399,25 @@ mod tests {
     }
 
     #[test]
-    fn what_others_drop_is_counted_once_by_whoever_reads_next() {
+    fn bytes_dropped_by_fallback_readers_are_counted_once() {
         let (memory, mut recorder) = both();
         recorder.head().read_bytes = 10;
         recorder.put(b"0123456789");
-        let (keeper, supervisor) = (StandIn::Keeper, StandIn::Supervisor);
+        let (keeper, supervisor) = (FallbackReader::Keeper, FallbackReader::Supervisor);
         let before = [keeper, supervisor].map(|by| memory.progress(by));
         memory.count_dropped(keeper, 5);
-        assert_eq!([keeper, supervisor].map(|by| memory.progress(by)), before, "its own reading is no progress");
+        assert_eq!([keeper, supervisor].map(|by| memory.progress(by)), before, "its own read is no progress");
         memory.count_dropped(supervisor, 2);
         assert_ne!(memory.progress(keeper), before[0]);
         assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7), "before a logger knows of it");
-        assert_eq!(recorder.join_dropped(), 7);
+        assert_eq!(recorder.merge_dropped(), 7);
         recorder.head().dropped_bytes += 7;
-        // One that dies before it has told leaves it to the next.
+        // A logger that dies before it publishes leaves the count to the next one.
         let mut next = Recorder::of(memory.share().unwrap());
-        assert_eq!(next.join_dropped(), 7);
+        assert_eq!(next.merge_dropped(), 7);
         next.head().dropped_bytes += 7;
-        next.tell();
-        assert_eq!((next.join_dropped(), Recorder::of(memory.share().unwrap()).join_dropped()), (0, 0));
+        next.publish();
+        assert_eq!((next.merge_dropped(), Recorder::of(memory.share().unwrap()).merge_dropped()), (0, 0));
         assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7));
         let other = Memory::new().unwrap();
         next.move_to(other.share().unwrap());
@@ -423,10 +425,10 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_died_in_the_middle_is_not_waited_for() {
+    fn a_reader_does_not_wait_for_a_writer_that_died_in_the_middle() {
         let (memory, mut recorder) = both();
         recorder.put(b"words\n");
-        recorder.head.turn += 1;
+        recorder.head.sequence += 1;
         recorder.write(0, &recorder.head.bytes());
         assert_eq!(memory.recent(), b"words\n");
         let mut next = Recorder::of(Memory::of(memory.0.try_clone().unwrap().into()));

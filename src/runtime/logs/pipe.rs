@@ -1,4 +1,4 @@
-//! What an instance writes into, and how full it is.
+//! The pipe of an instance's output, and its fill level.
 
 use std::fs;
 use std::io;
@@ -9,38 +9,39 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
-/// What a pipe holds until the logger reads it, in bytes: the most that an unprivileged process may ask for.
+/// Capacity of a pipe, in bytes: the maximum for an unprivileged process.
 pub const PIPE_BYTES: i32 = 1 << 20;
 
-/// Names pipes in a descriptor store, before the instance.
+/// Prefix of a pipe's name in a descriptor store; the instance id follows.
 pub const PIPE_PREFIX: &str = "log/";
-/// Names the memory of a pipe in a descriptor store, behind the pipe's name.
+/// Suffix of the name of a pipe's memory in a descriptor store.
 pub const MEMORY_SUFFIX: &str = "/memory";
 
-/// A pipe for a log, both ends close-on-exec: the reader's end, and the one for standard output and error. The latter can be read
-/// too, so that whoever has it never finds the pipe broken. If nobody of rei is left who reads, the instance waits once the
-/// pipe is full, and goes on with the next supervisor; a broken pipe would end most programs at their next line (SIGPIPE).
+/// Makes a pipe for a log, both ends with close-on-exec: the read end, and the end for standard output and error. The
+/// latter is opened for reading as well, so the pipe never breaks. If no process of rei reads, the instance blocks when
+/// the pipe is full, and continues with the next supervisor. A broken pipe would kill most programs at their next line
+/// (SIGPIPE).
 ///
 /// # Errors
-/// When descriptors have run out.
+/// If there are no free descriptors.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    // Without /proc it is as pipes are.
+    // Without /proc a normal write end is used.
     let both =
         open(format!("/proc/self/fd/{}", write.as_raw_fd()).as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
     let write = both.unwrap_or(write);
-    // Refused where the user's pipes hold too much already; the default size does too.
+    // Refused if the pipes of this user already have too much memory; then the default size is used.
     let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     Ok((read, write))
 }
 
-/// How much waits in a pipe and how much it can hold, in bytes.
+/// The number of bytes in a pipe, and its capacity in bytes.
 ///
 /// # Errors
-/// When it is no pipe.
+/// If it is not a pipe.
 pub(super) fn fill(pipe: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     let mut waiting: libc::c_int = 0;
-    // SAFETY: the descriptor is open, and FIONREAD writes one int to where the pointer leads.
+    // SAFETY: the descriptor is open, and FIONREAD writes one int to the address of `waiting`.
     if unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut waiting) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -48,8 +49,8 @@ pub(super) fn fill(pipe: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((u64::try_from(waiting).unwrap_or(0), u64::try_from(capacity).unwrap_or(0)))
 }
 
-/// The reader's end of the pipe that a process prints to, where nobody kept it. `None` where it prints elsewhere, or may not be
-/// asked.
+/// The read end of the pipe that a process writes its output to, if no store has it. `None` if the output does not
+/// go to a pipe, or if /proc may not be read.
 pub fn reopen(pid: u32) -> Option<OwnedFd> {
     [1, 2].iter().find_map(|number| {
         let path = format!("/proc/{pid}/fd/{number}");

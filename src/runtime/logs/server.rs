@@ -1,4 +1,4 @@
-//! The logger's process: one loop that reads, one thread that writes files.
+//! The process of the logger: one loop that reads, and one thread that writes files.
 
 use std::fs::File;
 use std::io;
@@ -20,41 +20,41 @@ use nix::sys::stat::{Mode, umask};
 use super::handover;
 use super::lines::Lines;
 use super::memory::{Memory, Recorder};
-use super::source::{Found, Source};
+use super::source::{ReadResult, Source};
 use super::writer::{Account, Writer};
 use crate::runtime::keeper::wire::{self, Packet};
 
-/// Read a pipe: the text is the instance, its file and the bound of it in bytes, a line each; the descriptors are the
-/// pipe and the memory.
+/// Request to read a pipe. The text has the instance id, the path of its file and the size limit in bytes, a line each.
+/// The descriptors are the pipe and the memory.
 pub(super) const READ: u8 = b'R';
-/// Let go of the instance that the text names: read what is in its pipe, and no more.
+/// Request to release the instance in the text: read what is in its pipe, and no more.
 pub(super) const FORGET: u8 = b'F';
 
-/// What is read at once, in bytes.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Chunks that are still read when a log is let go: four pipes full.
+/// Maximum number of chunks that are read when a log is released: four full pipes.
 const LAST_CHUNKS_MAX: usize = 64;
 
-/// The pause after a round in which a flood was dropped: the flood may not cost a processor.
+/// The pause after a round in which a flood was dropped, so that the flood does not use a whole CPU.
 const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a pipe must be quiet before a flood is taken to be over, and what is missing is told.
+/// How long a pipe must be quiet until a flood is considered over, and the missing bytes are noted.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Logs at once: every instance that the instance table can hold, four times.
+/// Maximum number of logs: four times the size of the instance table.
 const LOGS_MAX: usize = 64;
 
-/// How long the last bytes may take to the disk when the logger ends.
+/// How long the last bytes may take to be written when the logger exits.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the logger on the connection that is its standard input, for files below `directory`. It ends when nobody has the
-/// other end and every pipe is read to its end.
+/// Runs the logger with its standard input as the connection, for files below `directory`. It exits when no process has
+/// the other end and every pipe has been read to its end.
 ///
-/// It ignores the signals that end what is around it: it must outlive its supervisor, and the last words of an instance
-/// come after that was told to end. It is not dumpable, so that nobody of its user reads what it has read.
+/// It ignores termination signals: it must outlive its supervisor, and the last words of an instance come after that
+/// was told to stop. It is not dumpable, so that no process of its user can read its memory.
 ///
-/// Must be called while the process has one thread.
+/// Call it only while the process has one thread.
 pub fn logger_main(directory: &Path) -> ExitCode {
     let begun = detach().and_then(|()| io::stdin().as_fd().try_clone_to_owned());
     match begun.and_then(|connection| serve(connection, directory)) {
@@ -68,25 +68,26 @@ pub fn logger_main(directory: &Path) -> ExitCode {
 
 fn detach() -> io::Result<()> {
     prctl::set_dumpable(false)?;
-    // SAFETY: called first of all in a process whose own code has opened nothing yet; what is closed belongs to nobody here.
+    // SAFETY: this runs before any code of this process has opened a descriptor, so no owner of a closed descriptor
+    // exists here.
     if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
     umask(Mode::from_bits_truncate(0o077));
     for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGPIPE] {
-        // SAFETY: to ignore a signal runs no handler.
+        // SAFETY: ignoring a signal installs no handler.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }
     handover::listen()?;
-    // For `ps`, and for a supervisor that looks for a lost logger.
+    // The process name is used by `ps`, and by a supervisor that looks for a lost logger.
     let _ = prctl::set_name(handover::NAME);
     Ok(())
 }
 
-/// Does the logger's work until nobody needs it any more.
+/// Runs the loop of the logger until it is not needed any more.
 ///
 /// # Errors
-/// When there are no descriptors or threads for it.
+/// If there are no free descriptors or threads.
 pub fn serve(connection: OwnedFd, directory: &Path) -> io::Result<()> {
     let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
     let mut server = Server {
@@ -98,10 +99,10 @@ pub fn serve(connection: OwnedFd, directory: &Path) -> io::Result<()> {
         chunk: vec![0; CHUNK_BYTES],
     };
     let is_needed = |server: &Server| server.connection.is_some() || server.logs.iter().any(|log| log.pipe.is_some());
-    while is_needed(&server) && !handover::is_asked() {
+    while is_needed(&server) && !handover::is_requested() {
         server.round()?;
     }
-    // Asked to make way, it has lines that were read and not written.
+    // When it was asked to release its pipes, some lines may be read but not written yet.
     let writer = &server.writer;
     server.logs.iter_mut().for_each(|log| log.catch_up(writer));
     server.writer.finish(FLUSH_MAX);
@@ -118,23 +119,23 @@ struct Server {
 }
 
 impl Server {
-    /// Waits until something can be done, and does it.
+    /// Waits for the next event and handles it.
     fn round(&mut self) -> io::Result<()> {
         let (asked, readable, refused) = self.wait()?;
         let mut flood = false;
         for index in readable {
-            flood |= matches!(self.logs[index].read(&mut self.chunk, &self.writer), Found::Flood);
+            flood |= matches!(self.logs[index].read(&mut self.chunk, &self.writer), ReadResult::Flood);
         }
         for log in self.logs.iter_mut().filter(|log| log.is_behind() && log.read_at.elapsed() >= QUIET) {
             log.catch_up(&self.writer);
         }
         if refused {
-            // It may have been read by nobody else.
+            // The eventfd may have been read already, so an error is ignored.
             let _ = self.wake.read();
-            self.logs.iter_mut().for_each(Source::tell);
+            self.logs.iter_mut().for_each(Source::publish);
         }
         if asked {
-            self.obey();
+            self.handle_request();
         }
         if flood {
             std::thread::sleep(FLOOD_PAUSE);
@@ -142,7 +143,8 @@ impl Server {
         Ok(())
     }
 
-    /// Whether the supervisor asks something, which logs can be read, and whether the disk has refused something.
+    /// Returns whether the supervisor has sent a request, which logs can be read, and whether the disk has refused a
+    /// write.
     fn wait(&self) -> io::Result<(bool, Vec<usize>, bool)> {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.wake.as_fd())];
@@ -162,15 +164,15 @@ impl Server {
         Ok((connection.iter().any(ready), readable, refused))
     }
 
-    /// Does what the supervisor asks. Nothing is answered: what is done is seen in the memory.
-    fn obey(&mut self) {
+    /// Handles a request of the supervisor. There is no answer: the effect is visible in the memory.
+    fn handle_request(&mut self) {
         let Some(connection) = &self.connection else { return };
         match wire::receive(connection, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(packet)) if packet.kind == READ => self.begin(packet),
             Ok(Some(packet)) if packet.kind == FORGET => self.forget(&packet.text),
             Ok(Some(_)) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Nobody has the other end any more.
+            // No process has the other end any more.
             Ok(None) | Err(_) => self.connection = None,
         }
     }
@@ -180,7 +182,7 @@ impl Server {
         let (Some(id), Some(name), Some(bytes_max)) = (words.next(), words.next(), words.next()) else { return };
         let Ok(bytes_max) = bytes_max.parse::<u64>() else { return };
         let Ok([pipe, memory]) = <[OwnedFd; 2]>::try_from(packet.fds) else { return };
-        // A file below this directory, whoever asks.
+        // Only files below this directory are allowed, whoever asks.
         let path: Arc<Path> = PathBuf::from(name).into();
         let inside = path.starts_with(&self.directory) && !path.components().any(|part| part == Component::ParentDir);
         if !inside {
@@ -188,9 +190,9 @@ impl Server {
         }
         let memory = Memory::of(memory);
         if let Some(known) = self.logs.iter_mut().find(|log| log.id == id) {
-            // The next supervisor asks for what is read already: it gets what the first one would have.
+            // The next supervisor asks for a log that is already being read: it gets the same content as the first one.
             (known.path, known.bytes_max) = (path, bytes_max);
-            let missed = known.missed();
+            let missed = known.take_missed();
             known.keep(&missed, &self.writer);
             if let Ok(shared) = memory.share() {
                 known.account.move_to(shared);
@@ -202,7 +204,7 @@ impl Server {
             return;
         }
         if self.logs.len() >= LOGS_MAX {
-            // One that has ended, and that nobody let go.
+            // Make space by removing a log that has ended and was not released.
             let Some(ended) = self.logs.iter().position(|log| log.pipe.is_none()) else { return };
             self.logs.remove(ended);
         }
@@ -211,7 +213,7 @@ impl Server {
         }
         let Ok(account) = memory.share().map(Account::of) else { return };
         let mut memory = Recorder::of(memory);
-        let lost = memory.join_lost();
+        let lost = memory.merge_lost();
         let dropped = memory.head().dropped_bytes + lost;
         let mut source = Source {
             id: id.to_owned(),
@@ -222,11 +224,11 @@ impl Server {
             memory,
             account: Arc::new(account),
             dropped,
-            untold: 0,
+            unreported: 0,
             late: Vec::new(),
             read_at: Instant::now(),
         };
-        let told = source.lines.miss(lost, "the logger was killed before they were written");
+        let told = source.lines.note_missing(lost, "the logger was killed before they were written");
         source.keep(&told, &self.writer);
         self.logs.push(source);
     }
@@ -235,7 +237,7 @@ impl Server {
         let Some(at) = self.logs.iter().position(|log| log.id == id) else { return };
         let mut log = self.logs.remove(at);
         for _ in 0..LAST_CHUNKS_MAX {
-            if matches!(log.read(&mut self.chunk, &self.writer), Found::Nothing) {
+            if matches!(log.read(&mut self.chunk, &self.writer), ReadResult::Nothing) {
                 break;
             }
         }
@@ -245,14 +247,14 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Log, Logger, PIPE_BYTES, StandIn, pipe};
+    use super::super::{FallbackReader, Log, Logger, PIPE_BYTES, pipe};
     use std::io::Read;
 
     use super::*;
     use std::io::Write;
     use std::thread::JoinHandle;
 
-    /// A logger in a thread, and a supervisor's side of it.
+    /// A logger in a thread, and a client of it.
     fn logger(dir: &Path) -> (Logger, JoinHandle<()>) {
         let (ours, theirs) = Logger::connection().unwrap();
         let dir = dir.to_owned();
@@ -262,7 +264,7 @@ mod tests {
     fn until(what: &str, mut fact: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !fact() {
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(Instant::now() < deadline, "timeout while waiting for {what}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_supervisor_gets_what_the_first_one_would_have() {
+    fn the_next_supervisor_gets_the_same_log_as_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let (logger, thread) = logger(dir.path());
         let (first, mut write, read) = log(&logger, "1", dir.path(), 1 << 20);
@@ -305,7 +307,7 @@ mod tests {
         until("all words", || next.recent() == b"before\nmeanwhile\n");
         drop(write);
         until("the end", || next.is_finished());
-        // And another one, after the end.
+        // Another supervisor, after the end.
         let last = logger.read("1", &read, Memory::new().unwrap(), &dir.path().join("a.log"), 1 << 20);
         until("the end", || last.is_finished());
         assert_eq!((last.recent(), last.stats().read_bytes), (b"before\nmeanwhile\n".to_vec(), 17));
@@ -320,7 +322,7 @@ mod tests {
         let (log, mut write, read) = log(&first, "1", dir.path(), 1 << 20);
         write.write_all(b"before\n").unwrap();
         until("the words", || log.recent() == b"before\n");
-        // As when its process was killed: it reads no more.
+        // As if its process was killed: it reads no more.
         first.forget("1");
         until("the end of the first one", || log.is_finished());
         drop(first);
@@ -334,9 +336,10 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("a.log")).unwrap(), b"before\nbetween\n");
     }
 
-    /// The first logger hangs; what does not fit the pipe is read in its place. The next one says how much.
+    /// The first logger hangs, and a fallback reader drains what does not fit into the pipe. The next logger writes how
+    /// much is missing.
     #[test]
-    fn what_was_dropped_while_no_logger_read_is_told_where_it_is_missing() {
+    fn bytes_dropped_while_no_logger_read_are_noted_at_their_place() {
         let dir = tempfile::tempdir().unwrap();
         let (first, thread) = logger(dir.path());
         let (log, mut write, read) = log(&first, "1", dir.path(), 64 << 20);
@@ -349,15 +352,15 @@ mod tests {
         let line = [&[b'x'; 99][..], b"\n"].concat();
         let (mut written, mut dropped) = (7, 0);
         for n in 0..5 * PIPE_BYTES / 100 {
-            dropped += log.relieve(&read, StandIn::Supervisor).unwrap();
+            dropped += log.drain_excess(&read, FallbackReader::Supervisor).unwrap();
             if n % 2 == 0 {
-                dropped += log.relieve(&read, StandIn::Keeper).unwrap();
+                dropped += log.drain_excess(&read, FallbackReader::Keeper).unwrap();
             }
             write.write_all(&line).unwrap();
             written += 100;
         }
         assert!(dropped > 3 * PIPE_BYTES as u64);
-        assert_eq!(log.stats().dropped_bytes, dropped, "told before there is a logger");
+        assert_eq!(log.stats().dropped_bytes, dropped, "counted before there is a logger");
         let (second, thread) = logger(dir.path());
         second.read_again(&log, &read);
         drop(write);
@@ -371,9 +374,9 @@ mod tests {
         assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (written, dropped));
     }
 
-    /// The first logger ends while the disk hangs: nobody reads the named pipe in the file's place.
+    /// The first logger ends while the disk hangs: the file is a named pipe without a reader.
     #[test]
-    fn what_a_logger_had_read_and_not_written_is_told_by_the_next_one() {
+    fn the_next_logger_notes_bytes_that_the_last_one_read_and_did_not_write() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
@@ -385,7 +388,7 @@ mod tests {
         until("the end of the first one", || log.is_finished());
         drop(first);
         thread.join().unwrap();
-        assert_eq!(log.stats().dropped_bytes, 0, "nobody knows it yet");
+        assert_eq!(log.stats().dropped_bytes, 0, "not known yet");
         std::fs::remove_file(&path).unwrap();
         for words in ["second\n", "third\n"] {
             let (next, thread) = logger(dir.path());
@@ -403,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logger_that_knows_nothing_goes_on_from_the_file() {
+    fn a_new_logger_continues_from_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         std::fs::write(&path, "before\n").unwrap();
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_pipe_does_not_hold_up_the_end() {
+    fn an_open_pipe_does_not_delay_the_end_of_a_log() {
         let dir = tempfile::tempdir().unwrap();
         let (logger, thread) = logger(dir.path());
         let (log, mut write, read) = log(&logger, "1", dir.path(), 1 << 20);
@@ -435,9 +438,9 @@ mod tests {
         drop(write);
     }
 
-    /// The disk hangs: nobody reads the named pipe that is in the file's place, and to open it waits for ever.
+    /// The disk hangs: the file is a named pipe without a reader, so opening it blocks for ever.
     #[test]
-    fn a_disk_that_hangs_is_not_waited_for() {
+    fn the_logger_does_not_wait_for_a_hanging_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
@@ -454,7 +457,7 @@ mod tests {
         let stats = log.stats();
         assert_eq!(stats.read_bytes, lines as u64 * 10_000 + 8);
         assert!(stats.dropped_bytes >= 3 * PIPE_BYTES as u64, "{stats:?}");
-        // It works again.
+        // The disk works again.
         let mut disk = File::open(&path).unwrap();
         let (mut text, mut chunk) = (String::new(), vec![0; 1 << 16]);
         let end =

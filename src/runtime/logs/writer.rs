@@ -1,5 +1,5 @@
-//! A thread that writes files. Reading goes on whatever the disk does: what the thread cannot take in time is dropped by
-//! who gives it, and counted.
+//! A thread that writes files, so that reading never waits for the disk. If its queue is full, the caller drops the
+//! bytes and counts them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,52 +13,57 @@ use nix::sys::eventfd::EventFd;
 use super::files::LogFile;
 use super::memory::Memory;
 
-/// What may wait for the disk, in bytes: an eighth of a second of a flood.
+/// Size limit of the queue, in bytes: an eighth of a second of output at the maximum rate.
 pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// Files that are held open: two slots, and room for others.
+/// Maximum number of open files: those of two slots, and some others.
 const FILES_MAX: usize = 16;
 
-/// The thread's stack, in bytes.
+/// Stack size of the thread, in bytes.
 const STACK_BYTES: usize = 128 << 10;
 
-/// What became of the bytes of one log that were given to the thread.
+/// The counters of one log in the writer.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// Bytes that the disk has refused.
+    /// Number of bytes that the disk has refused.
     pub(super) refused: AtomicU64,
-    /// The number of the last error, or 0.
+    /// The errno of the last error, or 0.
     pub(super) errno: AtomicU64,
-    /// Bytes that the disk has taken or refused, and where that is told: the next logger counts what is missing.
-    settled: Mutex<(u64, Memory)>,
+    /// Number of bytes that the disk has accepted or refused, and the memory where this number is stored: from it the
+    /// next logger computes what is missing.
+    completed: Mutex<(u64, Memory)>,
 }
 
 impl Account {
-    /// That of a log whose memory this is.
+    /// The counters of the log with this memory.
     pub(super) fn of(memory: Memory) -> Self {
-        Self { refused: AtomicU64::new(0), errno: AtomicU64::new(0), settled: Mutex::new((memory.settled(), memory)) }
+        Self {
+            refused: AtomicU64::new(0),
+            errno: AtomicU64::new(0),
+            completed: Mutex::new((memory.completed(), memory)),
+        }
     }
 
-    /// Tells it in another memory from now on.
+    /// Stores the number in another memory from now on.
     pub(super) fn move_to(&self, memory: Memory) {
-        let mut settled = lock(&self.settled);
-        memory.settle(settled.0);
-        settled.1 = memory;
+        let mut completed = lock(&self.completed);
+        memory.set_completed(completed.0);
+        completed.1 = memory;
     }
 
-    fn settle(&self, bytes: u64) {
-        let mut settled = lock(&self.settled);
-        settled.0 += bytes;
-        settled.1.settle(settled.0);
+    fn set_completed(&self, bytes: u64) {
+        let mut completed = lock(&self.completed);
+        completed.0 += bytes;
+        completed.1.set_completed(completed.0);
     }
 }
 
-/// Bytes for a file.
+/// Bytes to write to a file.
 pub(super) struct Piece {
     pub(super) path: Arc<Path>,
     pub(super) bytes_max: u64,
     pub(super) bytes: Vec<u8>,
-    /// How many of them the instance printed.
+    /// How many of them the instance printed; the rest are notes.
     pub(super) of_instance: u64,
     pub(super) account: Arc<Account>,
 }
@@ -66,22 +71,22 @@ pub(super) struct Piece {
 #[derive(Default)]
 struct Queue {
     pieces: VecDeque<Piece>,
-    /// Bytes that wait, with those that are being written.
+    /// Number of bytes in the queue, including those that are being written.
     bytes: usize,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Tells that something was refused.
+    /// Signals that a write was refused.
     wake: Arc<EventFd>,
 }
 
-/// The giving side.
+/// The caller's side of the thread.
 pub(super) struct Writer(Arc<Shared>);
 
 impl Writer {
-    /// Starts the thread, which lives as long as the process. `wake` is told when the disk refuses something.
+    /// Starts the thread, which lives as long as the process. `wake` is signalled if the disk refuses a write.
     pub(super) fn start(wake: Arc<EventFd>) -> io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), wake });
         let of_thread = shared.clone();
@@ -90,7 +95,7 @@ impl Writer {
         Ok(Self(shared))
     }
 
-    /// Gives it something to write; `false` when too much waits already.
+    /// Adds a piece to the queue. Returns false if the queue is full.
     pub(super) fn give(&self, piece: Piece) -> bool {
         let mut queue = lock(&self.0.queue);
         if queue.bytes > 0 && queue.bytes + piece.bytes.len() > WAITING_BYTES_MAX {
@@ -102,10 +107,10 @@ impl Writer {
         true
     }
 
-    /// Waits until all is written, or the time is over.
+    /// Waits until all is written, or until the timeout.
     pub(super) fn finish(&self, within: Duration) {
         let queue = lock(&self.0.queue);
-        // Whether it is over in time or not, nothing more can be done.
+        // On a timeout nothing more can be done.
         let _ = self.0.changed.wait_timeout_while(queue, within, |queue| queue.bytes > 0);
     }
 }
@@ -131,10 +136,10 @@ impl Shared {
                 let errno = error.raw_os_error().and_then(|errno| u64::try_from(errno).ok());
                 piece.account.refused.fetch_add(piece.of_instance, Ordering::AcqRel);
                 piece.account.errno.store(errno.unwrap_or_default(), Ordering::Release);
-                // Full only when it was told already.
+                // It is full only if it was signalled already.
                 let _ = self.wake.write(1);
             }
-            piece.account.settle(piece.of_instance);
+            piece.account.set_completed(piece.of_instance);
             lock(&self.queue).bytes -= piece.bytes.len();
             self.changed.notify_all();
         }
@@ -142,6 +147,6 @@ impl Shared {
 }
 
 fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A log with a hole is better than none.
+    // A log with a gap is better than none.
     guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

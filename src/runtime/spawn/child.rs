@@ -1,8 +1,8 @@
-//! The child between clone and exec: raw system calls only.
+//! The child between clone and exec. It makes only raw system calls.
 //!
-//! It shares the supervisor's memory and its thread-local storage, so it must not allocate, lock, or call what changes
-//! every thread of a process (the C library's setuid does). Its own are the descriptor table, the signal handlers, the
-//! working directory and the credentials.
+//! The child shares the supervisor's memory and its thread-local storage. So it must not allocate, lock, or call
+//! functions that change every thread of a process (as the C library's setuid does). It has its own descriptor table,
+//! signal handlers, working directory and credentials.
 
 use std::arch::asm;
 use std::ffi::{c_char, c_int, c_long};
@@ -10,47 +10,48 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use super::gate::Behind;
+use super::gate::GateWait;
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::runtime::isolation::User;
 
-/// The child's stack, in bytes. It calls a few levels deep without buffers; debug builds need the most.
+/// Size of the child's stack, in bytes. The child calls only a few levels deep and has no large buffers; debug builds
+/// need the most.
 const STACK_BYTES: usize = 64 << 10;
 
-/// The exit code of a child that did not become its program, as a shell gives it.
+/// The exit code of a child that did not reach exec, as a shell returns it.
 const EXIT_NOT_STARTED: c_int = 127;
 
-/// Signals are numbered from 1 to this.
+/// The highest signal number; the lowest is 1.
 const SIGNAL_MAX: c_int = 64;
 
 /// The size of the kernel's signal set, in bytes.
 const SIGNAL_SET_BYTES: usize = 8;
 
-/// What the child does, in this order.
+/// The steps of the child, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
-    /// Enters its control group, where it was not made inside.
+    /// Enters its cgroup, if clone did not put it there.
     Group = 1,
-    /// Leaves the supervisor's session.
+    /// Starts a new session.
     Session,
-    /// Puts its descriptors in place and marks all others to be closed.
+    /// Moves its descriptors to their numbers and sets close-on-exec on all others.
     Descriptors,
-    /// Bounds its resources.
+    /// Sets its resource limits.
     Limits,
-    /// Becomes its user.
+    /// Switches to its user.
     User,
-    /// Enters its working directory.
+    /// Changes to its working directory.
     Directory,
-    /// Gives up new privileges.
+    /// Sets no_new_privs.
     NoNewPrivileges,
     /// Enters its Landlock domain.
     Landlock,
-    /// Puts on its system call filter.
+    /// Installs its seccomp filter.
     Seccomp,
-    /// Waits until its program may run.
+    /// Waits for the gate.
     Gate,
-    /// Becomes the program.
+    /// Runs exec.
     Exec,
 }
 
@@ -88,33 +89,33 @@ impl fmt::Display for Step {
     }
 }
 
-/// Everything the child needs, made before it.
+/// Everything the child needs, prepared before clone.
 pub(super) struct Plan<'a> {
     pub program: *const c_char,
     pub argv: *const *const c_char,
     pub envp: *const *const c_char,
     pub dir: *const c_char,
-    /// Room for ten digits and a NUL, or null.
+    /// Space for ten digits and a NUL, or null.
     pub listen_pid: *mut u8,
-    /// Null without a table.
+    /// Null if there is no instance table.
     pub pid_cell: *const AtomicU32,
-    /// What become 0, 1 and 2.
+    /// The sources of descriptors 0, 1 and 2.
     pub standard: [c_int; 3],
-    /// What become 3 and up.
+    /// The sources of descriptors 3 and up.
     pub fds: &'a [c_int],
     pub limits: &'a [(u32, libc::rlimit64)],
     pub user: Option<&'a User>,
-    /// -1 without one.
+    /// -1 if there is none.
     pub ruleset: c_int,
     pub filter: Option<libc::sock_fprog>,
-    /// The control group's directory, where the child has to enter it by itself, else -1.
+    /// The directory of the cgroup if the child must enter it by itself, else -1.
     pub enter: AtomicI32,
-    /// What it waits at before it runs the program.
-    pub behind: Option<Behind<'a>>,
+    /// The gate before exec.
+    pub behind: Option<GateWait<'a>>,
     pub failure: Failure,
 }
 
-/// What the child says when it fails, through the memory that it shares.
+/// The failure that the child reports through the shared memory.
 #[derive(Default)]
 pub(super) struct Failure {
     step: AtomicU32,
@@ -130,8 +131,8 @@ impl Failure {
     }
 }
 
-/// A child that has run exec, or failed to and ended.
-pub(super) struct Born {
+/// A child that has run exec, or that failed and exited.
+pub(super) struct Cloned {
     pub pid: u32,
     pub pidfd: c_int,
 }
@@ -155,8 +156,8 @@ struct CloneArgs {
 #[repr(C, align(16))]
 struct Stack([u8; STACK_BYTES]);
 
-/// Makes the child and returns when it runs its program or has ended.
-pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<Born> {
+/// Makes the child. Returns after its exec or its exit.
+pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<Cloned> {
     let mut stack: Box<std::mem::MaybeUninit<Stack>> = Box::new_uninit();
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs {
@@ -173,33 +174,41 @@ pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<B
     }
     let before = block_signals();
     let call = [&raw const args as u64, size_of::<CloneArgs>() as u64, 0];
-    // SAFETY: the arguments are those of clone3; the child runs `child_main` on its own stack and never returns from
-    // it, and with VFORK this thread sleeps, and so keeps `plan` and `stack`, until the child needs them no more.
+    // SAFETY: the arguments are valid for clone3. The child runs `child_main` on its own stack and never returns from
+    // it. With VFORK this thread sleeps until the child has run exec or exited, so `plan` and `stack` stay valid as
+    // long as the child uses them.
     let mut result = unsafe { clone(libc::SYS_clone3, call, child_main, plan) };
     if result == -c_long::from(libc::ENOSYS) {
-        // A filter that looks at arguments (systemd's RestrictNamespaces, a container's) cannot look into clone3's, and
-        // refuses it. The older call takes no group, so the child enters it itself.
+        // A seccomp filter that checks arguments (of systemd's RestrictNamespaces= or of a container) cannot read
+        // clone3's structure, so it refuses clone3 with ENOSYS. The older clone has no cgroup argument, so the child
+        // enters its cgroup itself.
         plan.enter.store(cgroup.unwrap_or(-1), Ordering::Relaxed);
         let flags = args.flags & !CLONE_INTO_CGROUP | args.exit_signal;
         let call = [flags, args.stack + args.stack_size, args.pidfd];
-        // SAFETY: as above, with the arguments of clone.
+        // SAFETY: the same as for clone3; the arguments are valid for clone, which takes the stack's upper end.
         result = unsafe { clone(libc::SYS_clone, call, child_main, plan) };
     }
     restore_signals(before);
     if result < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EINVAL)));
     }
-    Ok(Born { pid: u32::try_from(result).map_err(io::Error::other)?, pidfd })
+    Ok(Cloned { pid: u32::try_from(result).map_err(io::Error::other)?, pidfd })
 }
 
-/// A 64-bit flag, beyond the type that libc gives it.
+/// A 64-bit flag, too large for the type that `libc` uses.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// clone or clone3. As a plain call it would return on the wrong stack in the child, so the child's jump is part of it.
+/// Calls clone or clone3. A plain function call would return on the wrong stack in the child, so the jump to `main` is
+/// part of the assembly.
+///
+/// # Safety
+/// `number` and `args` must be a valid call of clone or clone3 with CLONE_VM and CLONE_VFORK, and with a new stack for the
+/// child. `plan` must be what `main` needs.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
     let result: c_long;
-    // SAFETY: the caller upholds what clone3 needs; the child leaves this code at once and for good.
+    // SAFETY: the caller guarantees a valid call. In the child, `main` never returns, so the child does not use this
+    // stack frame.
     unsafe {
         asm!(
             "syscall",
@@ -223,10 +232,15 @@ unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !,
     result
 }
 
+/// Calls clone or clone3: see the version for x86_64.
+///
+/// # Safety
+/// As for the version for x86_64.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !, plan: &Plan) -> c_long {
     let result: c_long;
-    // SAFETY: the caller upholds what clone3 needs; the child leaves this code at once and for good.
+    // SAFETY: the caller guarantees a valid call. In the child, `main` never returns, so the child does not use this
+    // stack frame.
     unsafe {
         asm!(
             "svc #0",
@@ -250,7 +264,7 @@ unsafe fn clone(number: c_long, args: [u64; 3], main: extern "C" fn(&Plan) -> !,
 
 fn block_signals() -> u64 {
     let (all, mut before) = (u64::MAX, 0_u64);
-    // SAFETY: both sets have the kernel's size.
+    // SAFETY: both pointers are valid for the call, and both sets have the size of the kernel's set.
     unsafe {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, &raw mut before, SIGNAL_SET_BYTES)
     };
@@ -258,7 +272,8 @@ fn block_signals() -> u64 {
 }
 
 fn restore_signals(mask: u64) {
-    // SAFETY: the set has the kernel's size; the old one is not asked for.
+    // SAFETY: `mask` is valid for the call and has the size of the kernel's set; null means that the old mask is not
+    // wanted.
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -271,19 +286,23 @@ fn restore_signals(mask: u64) {
 }
 
 extern "C" fn child_main(plan: &Plan) -> ! {
-    // SAFETY: called once, in the child, with a plan that outlives it.
+    // SAFETY: `clone` calls this once, in the child, with a plan that lives until exec.
     let (step, errno) = unsafe { become_program(plan) };
     plan.failure.errno.store(errno, Ordering::Release);
     plan.failure.step.store(step as u32, Ordering::Release);
     loop {
-        // SAFETY: ends this process and nothing else.
+        // SAFETY: exit_group takes an integer; it ends only this process, not the supervisor, which is another thread
+        // group.
         unsafe { libc::syscall(libc::SYS_exit_group, EXIT_NOT_STARTED) };
     }
 }
 
-/// Does every step; returns only with the one that failed.
+/// Runs all steps; returns only if one fails.
+///
+/// # Safety
+/// Call this only in the child, which never returns to the supervisor's code. The pointers of `plan` must be valid.
 unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
-    // SAFETY: the caller is the child, and the plan's pointers are valid for it.
+    // SAFETY: the caller guarantees both; execve reads only memory that `plan` points to.
     unsafe {
         match prepare(plan) {
             Ok(()) => {}
@@ -295,8 +314,13 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
     }
 }
 
+/// All steps before exec.
+///
+/// # Safety
+/// As for [`become_program`].
 unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
-    // SAFETY: as in `become_program`.
+    // SAFETY: the pointers that the system calls read are valid, as the caller guarantees; the calls change only the
+    // child.
     unsafe {
         write_pid(plan);
         enter_cgroup(plan)?;
@@ -309,8 +333,8 @@ unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
             check(Step::Limits, libc::syscall(libc::SYS_prlimit64, 0, *resource, limit as *const _, none))?;
         }
         if let Some(user) = plan.user {
-            // Also takes the dumpable flag from the memory that is shared, so no process of that user can look into
-            // it before exec. The supervisor itself is never dumpable anyway.
+            // This also clears the dumpable flag of the shared memory, so no process of that user can read it before
+            // exec. The supervisor itself is never dumpable anyway.
             let (uid, gid) = (user.uid, user.gid);
             check(Step::User, libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()))?;
             check(Step::User, libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
@@ -329,26 +353,29 @@ unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
     plan.behind.map_or(Ok(()), |behind| wait(&behind))
 }
 
-/// Waits at the gate. Who could open it may be killed meanwhile, and a process that nobody lets go must not stay.
-fn wait(behind: &Behind) -> Result<(), (Step, c_int)> {
+/// Waits at the gate. The supervisor may be killed meanwhile; then this process must exit.
+fn wait(behind: &GateWait) -> Result<(), (Step, c_int)> {
     let end_with_parent = |signal: c_int| {
-        // SAFETY: plain numbers.
+        // SAFETY: prctl with this option takes only integers and changes only this process.
         check(Step::Gate, unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })
     };
     end_with_parent(libc::SIGKILL)?;
-    // One that ended before that sends nothing.
-    // SAFETY: no arguments.
+    // A parent that died before the prctl call sends no signal, so check the parent.
+    // SAFETY: getppid takes no arguments and cannot fail.
     let orphan = unsafe { libc::syscall(libc::SYS_getppid) } != c_long::from(behind.parent);
-    if orphan || !behind.gate.is_passed() {
+    if orphan || !behind.gate.wait_until_decided() {
         return Err((Step::Gate, libc::ECANCELED));
     }
-    // From here on it outlives its parent.
+    // From here on the process outlives its parent.
     end_with_parent(0)
 }
 
-/// The first act: from here on the supervisor's successor knows of this process.
+/// The first step: from here on, the next supervisor finds this process in the instance table.
+///
+/// # Safety
+/// As for [`become_program`].
 unsafe fn write_pid(plan: &Plan) {
-    // SAFETY: getpid has no arguments; cell and digits are valid or null as the plan says.
+    // SAFETY: getpid takes no arguments; `pid_cell` and `listen_pid` are valid or null, as the caller guarantees.
     unsafe {
         let pid = libc::syscall(libc::SYS_getpid) as u32;
         if let Some(cell) = plan.pid_cell.as_ref() {
@@ -360,13 +387,16 @@ unsafe fn write_pid(plan: &Plan) {
     }
 }
 
-/// Before any program runs: nothing of the instance is ever outside.
+/// Enters the cgroup before exec, so that no program of the instance ever runs outside of it.
+///
+/// # Safety
+/// As for [`become_program`].
 unsafe fn enter_cgroup(plan: &Plan) -> Result<(), (Step, c_int)> {
     let dir = plan.enter.load(Ordering::Relaxed);
     if dir < 0 {
         return Ok(());
     }
-    // SAFETY: the text is a constant; the descriptor is closed by exec.
+    // SAFETY: both strings are constants that end with NUL, and write reads one byte. Exec closes the descriptor.
     unsafe {
         let flags = libc::O_WRONLY | libc::O_CLOEXEC;
         let procs = libc::syscall(libc::SYS_openat, dir, c"cgroup.procs".as_ptr(), flags);
@@ -375,7 +405,10 @@ unsafe fn enter_cgroup(plan: &Plan) -> Result<(), (Step, c_int)> {
     }
 }
 
-/// Without leading zeros: sd_listen_fds(3) would read them as octal.
+/// Writes a number in decimal, without leading zeros: sd_listen_fds(3) would parse those as octal.
+///
+/// # Safety
+/// `to` must have space for ten bytes.
 unsafe fn write_digits(to: *mut u8, number: u32) {
     let (mut digits, mut rest) = (1, number);
     while rest >= 10 {
@@ -383,19 +416,24 @@ unsafe fn write_digits(to: *mut u8, number: u32) {
     }
     let mut rest = number;
     for place in (0..digits).rev() {
-        // SAFETY: a 32-bit number has at most ten digits, and there is room for eleven bytes.
+        // SAFETY: a 32-bit number has at most ten digits, so `place` is below ten.
         unsafe { to.add(place).write(b'0' + (rest % 10) as u8) };
         rest /= 10;
     }
 }
 
-/// Handlers go by exec, but what the supervisor ignores (SIGPIPE) would stay ignored.
+/// Resets all signals to their default. exec resets signal handlers, but ignored signals (here SIGPIPE) would stay
+/// ignored.
+///
+/// # Safety
+/// As for [`become_program`]: in the supervisor this would remove its own handlers.
 unsafe fn default_signals() {
     // The kernel's struct sigaction of all zeros: SIG_DFL, no flags, no restorer, empty mask.
     let default = [0_u64; 4];
     for signal in 1..=SIGNAL_MAX {
-        // Fails for SIGKILL and SIGSTOP, which have no other disposition.
-        // SAFETY: the struct is at least as large as the kernel's, and the old one is not asked for.
+        // This fails for SIGKILL and SIGSTOP, whose disposition cannot change.
+        // SAFETY: `default` is at least as large as the kernel's struct; null means that the old disposition is not
+        // wanted.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -408,17 +446,22 @@ unsafe fn default_signals() {
     }
 }
 
+/// Moves the descriptors of the plan to their numbers.
+///
+/// # Safety
+/// As for [`become_program`]: in the supervisor this would replace its own descriptors.
 unsafe fn pass_descriptors(plan: &Plan) -> Result<(), (Step, c_int)> {
-    // The sources are all above the last target.
+    // All sources have numbers above the last target.
     let standard = plan.standard.iter().zip(0..);
     let inherited = plan.fds.iter().zip(LISTEN_FDS_START..);
     for (source, target) in standard.chain(inherited) {
-        // SAFETY: plain numbers.
+        // SAFETY: dup3 takes only integers. It replaces descriptors of the child, whose table is its own.
         check(Step::Descriptors, unsafe { libc::syscall(libc::SYS_dup3, *source, target, 0) })?;
     }
     let first = LISTEN_FDS_START + plan.fds.len() as c_int;
-    // Marks, not closes: the lock of the instance table is held until exec, and the rules are still needed.
-    // SAFETY: plain numbers.
+    // Only set close-on-exec: the lock of the instance table must be held until exec, and the Landlock ruleset is
+    // needed later.
+    // SAFETY: close_range takes only integers and changes only the child's own descriptor table.
     unsafe {
         let marked =
             libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint);
@@ -430,8 +473,9 @@ fn check(step: Step, result: c_long) -> Result<(), (Step, c_int)> {
     if result < 0 { Err((step, errno())) } else { Ok(()) }
 }
 
-/// The calling thread's errno, which the child shares with the sleeping supervisor.
+/// The errno of the calling thread; the child uses that of the sleeping supervisor thread.
 fn errno() -> c_int {
-    // SAFETY: the C library's thread-local is valid in the child, which has the supervisor's thread pointer.
+    // SAFETY: the child has the thread pointer of the supervisor's thread, so the C library's thread-local errno is
+    // valid.
     unsafe { *libc::__errno_location() }
 }

@@ -1,4 +1,4 @@
-//! Tells when an instance tampers with a listener that it inherited.
+//! Reports that an instance tampered with a listener that it inherited.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -9,57 +9,59 @@ use tokio::io::unix::AsyncFd;
 
 use super::slot::Slot;
 
-/// Something that no well-behaved instance causes.
+/// A change that no well-behaved instance causes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tampering {
-    /// The guard, which is never chosen, got a connection: the group was renumbered, or lost its program.
+    /// The guard, which the program never chooses, got a connection: the members were renumbered, or the program was
+    /// removed.
     GuardChosen {
-        /// The listener.
+        /// The name of the listener.
         listener: String,
     },
-    /// A slot's socket was shut down by whoever inherited it: it takes no connection any more.
+    /// An instance shut the socket of a slot down: it accepts no connection any more.
     ShutDown {
-        /// The listener.
+        /// The name of the listener.
         listener: String,
-        /// Whose socket.
+        /// The slot of the socket.
         slot: Slot,
     },
 }
 
-/// Watches the guards and the members of all listeners. Each tells once; [`super::Traffic::repair`], then a new alarm.
+/// Watches the guards and the members of all listeners. Each socket reports once. After a report, call
+/// [`super::Traffic::repair`] and make a new alarm.
 pub struct Alarm {
-    epoll: AsyncFd<Watch>,
+    epoll: AsyncFd<EpollSet>,
     watched: Vec<Tampering>,
-    of: u64,
+    replacements: u64,
 }
 
-/// An epoll instance is readable when one of its own descriptors is ready.
-struct Watch(Epoll);
+/// A set of watched descriptors. It is readable when one of them is ready.
+struct EpollSet(Epoll);
 
-impl AsFd for Watch {
+impl AsFd for EpollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
     }
 }
 
-impl AsRawFd for Watch {
+impl AsRawFd for EpollSet {
     fn as_raw_fd(&self) -> RawFd {
         self.0.0.as_raw_fd()
     }
 }
 
 impl Alarm {
-    /// One that watches nothing yet, of the sockets that have this number.
-    pub(super) fn new(of: u64) -> io::Result<Self> {
+    /// Makes an alarm without watched sockets. `replacements` is the counter of [`super::Traffic`] at this time.
+    pub(super) fn new(replacements: u64) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        // SAFETY: `Watch` names the same descriptor as long as it lives, and owns it.
-        let epoll = unsafe { AsyncFd::register_with_interest(Watch(epoll), Interest::READABLE) }?;
-        Ok(Self { epoll, watched: Vec::new(), of })
+        // SAFETY: `EpollSet` owns the descriptor, and returns the same one for as long as it lives.
+        let epoll = unsafe { AsyncFd::register_with_interest(EpollSet(epoll), Interest::READABLE) }?;
+        Ok(Self { epoll, watched: Vec::new(), replacements })
     }
 
-    /// The number of the sockets that it watches.
-    pub(super) fn of(&self) -> u64 {
-        self.of
+    /// The counter of socket replacements when this alarm was made.
+    pub(super) fn replacements(&self) -> u64 {
+        self.replacements
     }
 
     pub(super) fn watch_guard(&mut self, listener: &str, guard: &OwnedFd) -> io::Result<()> {
@@ -67,7 +69,7 @@ impl Alarm {
     }
 
     pub(super) fn watch_member(&mut self, listener: &str, slot: Slot, member: &OwnedFd) -> io::Result<()> {
-        // Hang-up is always told; that connections wait is none of our business.
+        // epoll always reports a hang-up. Waiting connections are not of interest here.
         self.watch(Tampering::ShutDown { listener: listener.to_owned(), slot }, member, EpollFlags::empty())
     }
 
@@ -78,25 +80,25 @@ impl Alarm {
         Ok(())
     }
 
-    /// Waits for the next tampering. May be dropped and called again at any time.
+    /// Waits for the next tampering. Cancel safe.
     ///
     /// # Errors
-    /// When the system refuses to watch.
+    /// If the system refuses to wait.
     pub async fn next(&self) -> io::Result<Tampering> {
         loop {
             let mut ready = self.epoll.readable().await?;
-            if let Some(tampering) = self.look()? {
+            if let Some(tampering) = self.try_next()? {
                 return Ok(tampering);
             }
             ready.clear_ready();
         }
     }
 
-    /// What has happened so far and was not told yet, without waiting.
+    /// Returns a tampering that was not reported yet, without waiting.
     ///
     /// # Errors
-    /// When the system refuses to watch.
-    pub fn look(&self) -> io::Result<Option<Tampering>> {
+    /// If the system refuses to wait.
+    pub fn try_next(&self) -> io::Result<Option<Tampering>> {
         let mut events = [EpollEvent::empty()];
         let n = self.epoll.get_ref().0.wait(&mut events, EpollTimeout::ZERO)?;
         let told = events.first().filter(|_| n > 0).and_then(|event| usize::try_from(event.data()).ok());

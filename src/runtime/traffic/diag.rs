@@ -1,4 +1,4 @@
-//! Questions to the kernel's `sock_diag`: what `ss` asks, for what no socket option tells.
+//! Queries to the kernel's `sock_diag`, as `ss` makes them, for facts that no socket option shows.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,9 +10,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use super::slot::Slot;
 use super::socket::Mark;
 
-/// One read of the answer: the kernel fills at most this much at once.
+/// Size of one read of the answer, in bytes. The kernel fills at most this much at once.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Handshakes that are looked at; a flood beyond it only delays the answer "drained".
+/// Maximum number of handshakes examined. More of them only delay the result "drained".
 const HANDSHAKES_MAX: usize = 65_536;
 
 const NLMSG_HEADER_BYTES: usize = 16;
@@ -34,8 +34,8 @@ const SHOW_FILE: u32 = 2;
 /// `TCPF_SYN_RECV`.
 const STATE_HANDSHAKE: u32 = 1 << 3;
 
-/// The slot to whose member the connection from `client` to `server` came, wherever it is now: queued, or with an instance.
-/// `None` when there is no such connection or its socket has no mark.
+/// The slot whose member received the connection from `client` to `server`, whether it is in a queue or was accepted.
+/// `None` if there is no such connection, or its socket has no mark.
 pub(super) fn slot_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Slot>> {
     let mut request = inet_request(server.is_ipv6(), u32::MAX);
     request[8..10].copy_from_slice(&server.port().to_be_bytes());
@@ -44,10 +44,10 @@ pub(super) fn slot_of(server: SocketAddr, client: SocketAddr) -> io::Result<Opti
     put_ip(&mut request[28..44], client.ip());
     let mut slot = None;
     ask(&request, 0, |answer| {
-        // The kernel answers with the listener when there is no such connection.
+        // If there is no such connection, the kernel answers with the listener.
         if answer.len() >= INET_ANSWER_BYTES && answer[6..8] == client.port().to_be_bytes() {
             slot = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
-                // Bit fields of a C struct, counted from the low end on every machine with little-endian bytes.
+                // Bit fields of a C struct: on every little-endian machine the first field is the lowest bit.
                 let mark = Mark { multicast_all: flags.first()? & 0x40 != 0, no_port: flags.get(1)? & 1 != 0 };
                 mark.slot()
             });
@@ -57,10 +57,11 @@ pub(super) fn slot_of(server: SocketAddr, client: SocketAddr) -> io::Result<Opti
     Ok(slot)
 }
 
-/// The clients whose handshake with a listener of this address is not complete. The kernel does not tell with which member.
+/// The clients whose handshake with a listener of this address is not complete. The kernel does not show which member
+/// the handshake belongs to.
 pub(super) fn handshakes(address: SocketAddr) -> io::Result<BTreeSet<SocketAddr>> {
     let mut clients = BTreeSet::new();
-    // A dual-stack listener may list its version 4 clients under either family.
+    // A dual-stack listener may list its IPv4 clients under either family.
     let families: &[bool] = if address.is_ipv6() { &[true, false] } else { &[false] };
     for &v6 in families {
         let mut request = inet_request(v6, STATE_HANDSHAKE);
@@ -79,17 +80,17 @@ pub(super) fn handshakes(address: SocketAddr) -> io::Result<BTreeSet<SocketAddr>
     Ok(clients)
 }
 
-/// Connections that wait in a unix listener's queue.
+/// Number of connections in the queue of a Unix listener.
 pub(super) fn unix_queue(fd: &OwnedFd) -> io::Result<u64> {
     unix(fd, SHOW_QUEUE, ATTRIBUTE_QUEUE).map(u64::from)
 }
 
-/// The lower half of the inode of the file that a unix socket was bound to.
+/// The low 32 bits of the inode of the file that a Unix socket was bound to.
 pub(super) fn unix_file(fd: &OwnedFd) -> io::Result<u32> {
     unix(fd, SHOW_FILE, ATTRIBUTE_FILE)
 }
 
-/// The first word of an attribute of a unix socket.
+/// The first 32-bit word of an attribute of a Unix socket.
 fn unix(fd: &OwnedFd, show: u32, kind: u16) -> io::Result<u32> {
     let inode = nix::sys::stat::fstat(fd)?.st_ino;
     let inode = u32::try_from(inode).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -113,12 +114,13 @@ fn inet_request(v6: bool, states: u32) -> [u8; INET_REQUEST_BYTES] {
     request[0] = if v6 { libc::AF_INET6 } else { libc::AF_INET } as u8;
     request[1] = libc::IPPROTO_TCP as u8;
     request[4..8].copy_from_slice(&states.to_ne_bytes());
-    // No cookie: any socket with these addresses.
+    // No cookie: match any socket with these addresses.
     request[48..56].fill(0xff);
     request
 }
 
-/// Sends one request and gives each answer's body to `each`, until it says enough or the kernel is done.
+/// Sends one request and calls `each` with the body of every answer, until `each` returns false or the kernel has sent
+/// all.
 fn ask(body: &[u8], flags: i32, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let mut request = vec![0_u8; NLMSG_HEADER_BYTES];
@@ -141,7 +143,7 @@ fn ask(body: &[u8], flags: i32, mut each: impl FnMut(&[u8]) -> bool) -> io::Resu
                 k if k == libc::NLMSG_DONE as u16 => return Ok(()),
                 k if k == libc::NLMSG_ERROR as u16 => {
                     let code = word(body, 0).map_or(0, |code| code.cast_signed().wrapping_neg());
-                    // Nothing found is an answer.
+                    // "Not found" is a valid, empty answer.
                     return if code == libc::ENOENT { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) };
                 }
                 _ if !each(body) => return Ok(()),
@@ -154,7 +156,7 @@ fn ask(body: &[u8], flags: i32, mut each: impl FnMut(&[u8]) -> bool) -> io::Resu
     }
 }
 
-/// Splits the first netlink message off: its kind, its body, what follows.
+/// Splits off the first netlink message. Returns its type, its body and the bytes after it.
 fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = word(bytes, 0)? as usize;
     let body = bytes.get(NLMSG_HEADER_BYTES..length)?;
@@ -162,7 +164,7 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// The value of the first attribute of this kind.
+/// The value of the first attribute of this type.
 fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));

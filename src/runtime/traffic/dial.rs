@@ -1,4 +1,4 @@
-//! Connections to the instance of one slot, whether it has traffic or not.
+//! Connections from the supervisor to the instance of one slot, whether the slot has traffic or not.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpSocket, UnixStream};
 
-use super::listeners::{Traffic, Way};
+use super::listeners::{Endpoint, Traffic};
 use super::slot::Slot;
 use crate::runtime::probe::{Dial, Stream};
 
-/// Dials the slots of shared listeners.
+/// Connects to the slots of shared listeners.
 #[derive(Clone)]
 pub struct SlotDial(Arc<Mutex<Traffic>>);
 
 impl SlotDial {
-    /// For these listeners.
+    /// Makes a dialler for these listeners.
     pub fn new(traffic: Arc<Mutex<Traffic>>) -> Self {
         Self(traffic)
     }
@@ -25,10 +25,10 @@ impl SlotDial {
 impl Dial for SlotDial {
     async fn dial(&self, listener: &str, slot: usize) -> io::Result<Box<dyn Stream>> {
         let slot = if slot == 0 { Slot::A } else { Slot::B };
-        let way = self.0.lock().unwrap_or_else(PoisonError::into_inner).way(listener, slot);
-        match way {
-            Some(Way::Tcp { address, field }) => Ok(Box::new(connect(address, field).await?)),
-            Some(Way::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
+        let endpoint = self.0.lock().unwrap_or_else(PoisonError::into_inner).endpoint(listener, slot);
+        match endpoint {
+            Some(Endpoint::Tcp { address, field }) => Ok(Box::new(connect(address, field).await?)),
+            Some(Endpoint::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
             None => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no listener {listener}"))),
         }
     }
@@ -44,8 +44,9 @@ async fn connect(address: SocketAddr, field: u8) -> io::Result<tokio::net::TcpSt
         setsockopt(&socket, sockopt::Ipv6TClass, &i32::from(field))?;
         socket
     };
-    // The program obeys only who comes from the address that it goes to, and to any of 127.0.0.0/8 the kernel goes from 127.0.0.1.
-    // The port is chosen as for any other client, when both ends are known.
+    // The program obeys only connections whose source address equals their destination. For any address of 127.0.0.0/8
+    // the kernel would choose the source 127.0.0.1, so bind to the destination address. With IP_BIND_ADDRESS_NO_PORT
+    // the port is chosen at connect, as for any other client.
     super::socket::set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     socket.bind(SocketAddr::new(address.ip(), 0))?;
     socket.connect(address).await

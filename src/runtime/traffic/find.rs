@@ -1,8 +1,9 @@
-//! Finds who is where in a group by asking the kernel, without touching other clients.
+//! Finds the index of each member of a group by test connections, without an effect on other clients.
 //!
-//! A program can send the connections of one source port to one index and leave all others as they were. A connection from that
-//! port comes to the guard's queue, or shows in `sock_diag` with the mark of the slot that it came to, even where an instance
-//! accepts it at once. The instance sees a connection that ends without a byte, as from a TCP health check.
+//! A BPF program can send the connections of one source port to one index and route all others as before. A test
+//! connection from that port arrives in the guard's queue, or `sock_diag` shows it with the mark of the slot that
+//! received it, even if an instance accepts it at once. The instance sees a connection that closes without sending a
+//! byte, like a TCP health check.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -21,60 +22,64 @@ use super::slot::{Role, Slot};
 use super::socket;
 use crate::poll::wait;
 
-/// How long one connection of the machine to itself may take, in milliseconds. It takes microseconds; a full queue never answers.
+/// Timeout of one connection of the machine to itself, in milliseconds. It normally takes microseconds; a full queue
+/// never answers.
 const CONNECT_MS_MAX: u16 = 100;
-/// Tries at an index whose connection could not be seen: an instance may have ended it at once.
+/// Attempts for an index whose connection was not seen: the instance may have closed it at once.
 const TRIES_MAX: usize = 3;
-/// Connections taken off the guard's queue at most; more than any queue holds.
+/// Maximum number of connections taken off the guard's queue; more than any queue holds.
 const STRAYS_MAX: usize = 65_536;
 
 /// A search in one group.
 pub(super) struct Search<'a> {
-    /// The group's address.
+    /// The address of the group.
     pub address: SocketAddr,
-    /// TCP, not UDP.
+    /// True for TCP, false for UDP.
     pub stream: bool,
     /// The member that only the supervisor holds.
     pub guard: &'a OwnedFd,
-    /// What must happen to everybody else meanwhile.
+    /// The program for all other connections during the search.
     pub rest: &'a dyn Fn() -> Program,
 }
 
 impl Search<'_> {
-    /// The order of the group, or `None` when the guard is not last or the members contradict each other.
+    /// The order of the group; `None` if the guard is not the last member or the results contradict each other.
     ///
-    /// `whole` says that no member has left as far as we know. Then the guard in its place proves that none has moved since the
-    /// order was written down, because whatever leaves moves the last; so no instance is bothered.
-    /// Datagrams leave no trace to look at, so for UDP only the guard is found.
-    pub fn order(&self, expected: Order, whole: bool) -> io::Result<Option<Order>> {
+    /// `complete` means that, as far as is known, no member has left. Then it is enough to find the guard at its index:
+    /// if any member had left, the last one would have moved. So no instance gets a test connection. Datagrams leave no
+    /// trace that could be looked up, so for UDP only the guard is searched for.
+    pub fn order(&self, expected: Order, complete: bool) -> io::Result<Option<Order>> {
         let last = expected.index(Role::Guard);
-        if !self.stream || whole {
+        if !self.stream || complete {
             let found =
                 if self.stream { self.member(last)? == Some(Role::Guard) } else { self.datagram_to_guard(last)? };
             if found || !self.stream {
-                return Ok((found && expected.guarded()).then_some(expected));
+                return Ok((found && expected.guard_is_last()).then_some(expected));
             }
         }
         let found = [self.member(0)?, self.member(1)?, self.member(2)?];
         let seen: Vec<Role> = found.iter().flatten().copied().collect();
         let order = match (found, seen.len()) {
             (_, 3) => Order::of(&seen),
-            // Two that were seen tell the third. The guard alone tells that the slots are where we left them.
-            (_, 2) => [Order::joined(Slot::A), Order::joined(Slot::B)].into_iter().find(|order| agrees(*order, &found)),
+            // Two known members determine the third. If only the guard was found, the slots are assumed to be where
+            // they were.
+            (_, 2) => {
+                [Order::joined(Slot::A), Order::joined(Slot::B)].into_iter().find(|order| is_consistent(*order, &found))
+            }
             ([None, None, Some(Role::Guard)], _) => Some(expected),
             _ => None,
         };
-        Ok(order.filter(|order| order.guarded()))
+        Ok(order.filter(|order| order.guard_is_last()))
     }
 
-    /// The member at an index, or `None` where no connection to it could be seen.
+    /// The member at an index; `None` if no connection to it was seen.
     fn member(&self, index: u32) -> io::Result<Option<Role>> {
         let server = SocketAddr::new(reachable(self.address.ip()), self.address.port());
         for _ in 0..TRIES_MAX {
             let client = socket::inet(server, SockType::Stream)?;
             socket::bind_inet(&client, SocketAddr::new(server.ip(), 0))?;
             let from = socket::address(&client).ok_or(io::ErrorKind::AddrNotAvailable)?;
-            self.steer(from.port(), index)?;
+            self.route_port(from.port(), index)?;
             setsockopt(&client, sockopt::SendTimeout, &TimeVal::milliseconds(CONNECT_MS_MAX.into()))?;
             let connected = connect(client.as_raw_fd(), &SockaddrStorage::from(server));
             if self.empty_guard(from) {
@@ -87,12 +92,12 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// Whether the guard is at this index of a UDP group. If not, a slot gets one empty datagram.
+    /// True if the guard is at this index of a UDP group. If it is not, a slot gets one empty datagram.
     fn datagram_to_guard(&self, index: u32) -> io::Result<bool> {
         let server = SocketAddr::new(reachable(self.address.ip()), self.address.port());
         let client = UdpSocket::bind((server.ip(), 0))?;
         let from = client.local_addr()?;
-        self.steer(from.port(), index)?;
+        self.route_port(from.port(), index)?;
         client.send_to(&[], server)?;
         let guard = UdpSocket::from(self.guard.try_clone()?);
         for _ in 0..STRAYS_MAX {
@@ -110,18 +115,18 @@ impl Search<'_> {
         Ok(false)
     }
 
-    fn steer(&self, source_port: u16, index: u32) -> io::Result<()> {
+    fn route_port(&self, source_port: u16, index: u32) -> io::Result<()> {
         socket::attach(self.guard, &mut program::probe(self.address.is_ipv6(), source_port, index, (self.rest)()))
     }
 
-    /// Takes what came to the guard off its queue, so that its alarm is quiet again, and says whether this client was among it.
-    /// No instance could ever serve the others.
+    /// Accepts all connections in the guard's queue, so that its alarm is quiet again. Returns true if the connection
+    /// of this client was among them. No instance could ever serve the others.
     fn empty_guard(&self, client: SocketAddr) -> bool {
         let mut found = false;
         for _ in 0..STRAYS_MAX {
             match accept4(self.guard.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 Ok(fd) => {
-                    // SAFETY: `accept4` has just made this descriptor, and nobody else knows of it.
+                    // SAFETY: `accept4` has just created this descriptor, and no other code owns it.
                     let stray = unsafe { OwnedFd::from_raw_fd(fd) };
                     found |= socket::peer(&stray) == Some(client);
                 }
@@ -133,11 +138,11 @@ impl Search<'_> {
     }
 }
 
-fn agrees(order: Order, found: &[Option<Role>; 3]) -> bool {
+fn is_consistent(order: Order, found: &[Option<Role>; 3]) -> bool {
     found.iter().zip(0..).all(|(role, index)| role.is_none_or(|role| order.index(role) == index))
 }
 
-/// The address at which the machine itself reaches a listener.
+/// The address by which this machine itself reaches the listener.
 fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,8 +1,10 @@
-//! An internet listener: one `SO_REUSEPORT` group of three sockets, steered by a program.
+//! A TCP or UDP listener: one `SO_REUSEPORT` group of three sockets. A BPF program chooses the member for each
+//! connection.
 //!
-//! The members are the two slots' and the guard K. K is never handed out and never chosen, and it is the last of its group: when a
-//! member leaves, the kernel moves the *last* one into its place. So as long as K is last, nothing before it has moved, and
-//! whoever tampers with a member makes K receive connections instead of getting more itself.
+//! The members are the sockets of the two slots and the guard K. No instance inherits K, the program never chooses K,
+//! and K is the last member: when a member leaves, the kernel moves the *last* one into its place. So as long as K is
+//! the last, no member before it has moved. An instance that tampers with its member makes K receive connections; it
+//! does not get more connections itself.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,20 +26,20 @@ use super::socket::{self, Mark};
 use crate::config::types::ListenAddress;
 use crate::poll::is_ready;
 
-/// What is asked of a group.
+/// The specification of a group.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct GroupSpec {
     /// The listener's name.
     pub name: String,
     /// The address as configured, for messages.
     pub listen: ListenAddress,
     /// The same as a socket address; its port may be 0.
     pub address: SocketAddr,
-    /// Not for version 4 clients: another listener has them.
+    /// Do not accept IPv4 clients, because another listener has them.
     pub v6_only: bool,
 }
 
-impl Wanted {
+impl GroupSpec {
     pub fn kind(&self) -> SockType {
         if matches!(self.listen, ListenAddress::Udp(_)) { SockType::Datagram } else { SockType::Stream }
     }
@@ -46,10 +48,10 @@ impl Wanted {
         OpenError::of(&self.name, act, &self.listen, source)
     }
 
-    /// A socket that may be bound.
+    /// Creates a socket that can be bound.
     fn socket(&self) -> io::Result<OwnedFd> {
         let fd = socket::inet(self.address, self.kind())?;
-        // Connections of an earlier run that linger must not keep the port.
+        // Connections of an earlier run that are still closing (TIME_WAIT) must not block the port.
         setsockopt(&fd, sockopt::ReuseAddr, &(self.kind() == SockType::Stream))?;
         if self.v6_only {
             setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
@@ -57,7 +59,8 @@ impl Wanted {
         Ok(fd)
     }
 
-    /// Opens a member and makes it join. `program` is for the first alone, so that not even the first connection goes astray.
+    /// Opens a member, which joins the group. Only the first member gets a `program`, so that even the first connection
+    /// is routed right.
     pub fn member(&self, at: SocketAddr, role: Role, program: Option<Program>) -> Result<OwnedFd, OpenError> {
         let open = || {
             let fd = self.socket()?;
@@ -65,7 +68,7 @@ impl Wanted {
             if let Some(mut program) = program {
                 socket::attach(&fd, &mut program)?;
             }
-            dress(&fd, role)?;
+            configure(&fd, role)?;
             socket::bind_inet(&fd, at)?;
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
@@ -75,13 +78,13 @@ impl Wanted {
         open().map_err(|source| self.error("listen on", source))
     }
 
-    /// Joins a group of one and makes all come to that one. A client that is sent to the helper before that hears nothing, and
-    /// asks again, as when a packet is lost.
+    /// Joins a group of one member with a helper socket, and routes everything to that member. If the kernel sends a
+    /// client to the helper before that, the packet is dropped and the client sends it again, as after any packet loss.
     pub fn helper(&self, at: SocketAddr) -> Result<OwnedFd, OpenError> {
         let open = || {
             let fd = self.socket()?;
             setsockopt(&fd, sockopt::ReusePort, &true)?;
-            socket::deafen(&fd)?;
+            socket::drop_all_packets(&fd)?;
             socket::bind_inet(&fd, at)?;
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
@@ -92,12 +95,12 @@ impl Wanted {
         open().map_err(|source| self.error("join", source))
     }
 
-    /// Binds alone, which fails where anybody has the address, even somebody who would share it.
+    /// Binds a socket without SO_REUSEPORT. This fails if any process uses the address, even one that would share it.
     fn reserve(&self) -> Result<OwnedFd, OpenError> {
         let reserve = || {
             let fd = self.socket()?;
             socket::bind_inet(&fd, self.address)?;
-            // From here on the members may join.
+            // Now the members may join.
             setsockopt(&fd, sockopt::ReusePort, &true)?;
             Ok(fd)
         };
@@ -105,14 +108,14 @@ impl Wanted {
     }
 }
 
-/// Gives a socket the mark and the flags of its role.
-pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
+/// Sets the mark and the flags for the role of a socket.
+pub(super) fn configure(fd: &OwnedFd, role: Role) -> io::Result<()> {
     match role {
-        // It is looked at in passing.
+        // The supervisor must not block on it.
         Role::Guard => socket::set_nonblocking(fd, true),
         Role::Slot(slot) => {
             Mark::of(slot).put(fd)?;
-            // An instance expects what socket activation gives: calls wait.
+            // By the convention of socket activation, inherited sockets block.
             socket::set_nonblocking(fd, false)?;
             socket::lock_filter(fd)
         }
@@ -121,43 +124,44 @@ pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
 
 /// The three sockets of one internet listener.
 pub(super) struct Group {
-    pub(super) wanted: Wanted,
+    pub(super) spec: GroupSpec,
     /// The bound address.
     pub(super) address: SocketAddr,
     pub(super) routing: Routing,
     pub(super) slots: [OwnedFd; 2],
-    /// `None` only after a new one could not be opened.
+    /// `None` only after a new guard could not be opened.
     pub(super) guard: Option<OwnedFd>,
     pub(super) order: Order,
-    /// What a socket of this group has that nobody ever had.
+    /// The options of an untouched socket of this group.
     pub(super) options: Options,
-    /// When connections began to go where they go; `None` if they always did.
+    /// When the current routing began; `None` if it never changed.
     pub(super) since: Option<Instant>,
-    /// Handshakes under way when a slot was first asked whether it is drained after the last switch.
+    /// Handshakes that were in progress when `is_drained` was first called after the last switch.
     pub(super) pending: Option<BTreeSet<SocketAddr>>,
 }
 
 impl Group {
-    /// Opens a group at an address that nobody else has.
-    pub fn open(wanted: &Wanted, routing: Routing) -> Result<Self, OpenError> {
-        let reserved = wanted.reserve()?;
-        let address = socket::address(&reserved).unwrap_or(wanted.address);
-        // A bound datagram socket would be a member. A stream socket is none until it listens, so it holds the port meanwhile.
-        let _reserved = (wanted.kind() == SockType::Stream).then_some(reserved);
+    /// Opens a group at an address that no other process uses.
+    pub fn open(spec: &GroupSpec, routing: Routing) -> Result<Self, OpenError> {
+        let reserved = spec.reserve()?;
+        let address = socket::address(&reserved).unwrap_or(spec.address);
+        // A bound datagram socket would already be a member. A stream socket is no member until it listens, so it can
+        // reserve the port meanwhile.
+        let _reserved = (spec.kind() == SockType::Stream).then_some(reserved);
         let first = routing.main();
         let to_first = program::route(Routing::All(first), |_| 0);
-        let one = wanted.member(address, Role::Slot(first), Some(to_first))?;
-        let two = wanted.member(address, Role::Slot(first.other()), None)?;
-        let guard = wanted.member(address, Role::Guard, None)?;
+        let one = spec.member(address, Role::Slot(first), Some(to_first))?;
+        let two = spec.member(address, Role::Slot(first.other()), None)?;
+        let guard = spec.member(address, Role::Guard, None)?;
         let slots = if first == Slot::A { [one, two] } else { [two, one] };
-        let mut group = Self::of(wanted, address, routing, slots, guard, Order::joined(first));
-        group.route(routing).map_err(|source| wanted.error("steer", source))?;
+        let mut group = Self::of(spec, address, routing, slots, guard, Order::joined(first));
+        group.route(routing).map_err(|source| spec.error("set the routing of", source))?;
         Ok(group)
     }
 
-    /// A group of sockets that have joined.
+    /// Makes a group of sockets that have joined.
     pub fn of(
-        wanted: &Wanted,
+        spec: &GroupSpec,
         address: SocketAddr,
         routing: Routing,
         slots: [OwnedFd; 2],
@@ -165,24 +169,24 @@ impl Group {
         order: Order,
     ) -> Self {
         let options = Options::of(&guard);
-        let (wanted, guard) = (wanted.clone(), Some(guard));
-        Self { wanted, address, routing, slots, guard, order, options, since: None, pending: None }
+        let (spec, guard) = (spec.clone(), Some(guard));
+        Self { spec, address, routing, slots, guard, order, options, since: None, pending: None }
     }
 
     /// The listener's name.
     pub fn name(&self) -> &str {
-        &self.wanted.name
+        &self.spec.name
     }
 
-    /// Where it is bound.
+    /// The address where it is bound.
     pub fn bound(&self) -> ListenAddress {
-        match self.wanted.listen {
+        match self.spec.listen {
             ListenAddress::Udp(_) => ListenAddress::Udp(self.address),
             _ => ListenAddress::Tcp(self.address),
         }
     }
 
-    /// The switch: one system call.
+    /// Switches the routing with one system call.
     pub fn route(&mut self, routing: Routing) -> io::Result<()> {
         socket::attach(self.guard()?, &mut self.program(routing, self.order))?;
         if self.routing != routing {
@@ -193,7 +197,7 @@ impl Group {
         Ok(())
     }
 
-    /// The program for a routing where the members are in this order.
+    /// The program for a routing and an order of the members.
     pub fn program(&self, routing: Routing, order: Order) -> Program {
         let route = program::route(routing, |slot| order.slot(slot));
         if self.is_stream() { program::choose(self.address.is_ipv6(), |slot| order.slot(slot), route) } else { route }
@@ -204,7 +208,7 @@ impl Group {
         self.guard.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
-    /// A slot's socket.
+    /// The socket of a slot.
     pub fn slot(&self, slot: Slot) -> &OwnedFd {
         let [a, b] = &self.slots;
         match slot {
@@ -213,12 +217,12 @@ impl Group {
         }
     }
 
-    /// Whether members queue connections, not datagrams.
+    /// True for TCP, which queues connections; false for UDP, which queues datagrams.
     pub fn is_stream(&self) -> bool {
-        self.wanted.kind() == SockType::Stream
+        self.spec.kind() == SockType::Stream
     }
 
-    /// Connections in a slot's queue; for UDP 1 when a datagram waits.
+    /// Number of connections in the queue of a slot. For UDP it is 1 if a datagram waits.
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         let fd = self.slot(slot);
         if self.is_stream() {
@@ -227,15 +231,15 @@ impl Group {
         Ok(is_ready(fd.as_fd(), PollFlags::POLLIN)?.into())
     }
 
-    /// Handshakes with any member that are under way.
+    /// Handshakes in progress with any member.
     pub fn handshakes(&self) -> io::Result<BTreeSet<SocketAddr>> {
         if self.is_stream() { diag::handshakes(self.address) } else { Ok(BTreeSet::new()) }
     }
 
-    /// Whether nothing waits in a slot that gets no new connections, and nothing can come any more.
+    /// True if the slot gets no new connections, none is in its queue, and none can arrive any more.
     ///
-    /// A handshake's member is fixed by its first packet, and the kernel does not tell which it is. So all that were under way at
-    /// the first question after a switch must have ended, however many have begun since.
+    /// The first packet of a handshake determines the member, and the kernel does not show which one. So all handshakes
+    /// that were in progress at the first call after a switch must end. Handshakes that began later do not matter.
     pub fn is_drained(&mut self, slot: Slot) -> io::Result<bool> {
         if self.routing.plain() != Routing::All(slot.other()) || self.backlog(slot)? > 0 {
             return Ok(false);
@@ -243,20 +247,20 @@ impl Group {
         let now = self.handshakes()?;
         let pending = self.pending.get_or_insert_with(|| now.clone());
         pending.retain(|client| now.contains(client));
-        // One that has just ended may be in the queue by now.
+        // A handshake that has just ended may have put its connection into the queue.
         Ok(pending.is_empty() && self.backlog(slot)? == 0)
     }
 
-    /// The sockets with their names in a store.
+    /// The sockets with their names in the descriptor store.
     pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
         let slots = Slot::ALL.map(|slot| (Role::Slot(slot), self.slot(slot)));
         let members = slots.into_iter().chain(self.guard.as_ref().map(|guard| (Role::Guard, guard)));
         members.map(|(role, fd)| Ok((self.label(role, fd)?, fd))).collect()
     }
 
-    /// The name of a member in a store.
+    /// The name of a member in the descriptor store.
     pub fn label(&self, role: Role, fd: &OwnedFd) -> io::Result<Label> {
         let place = u64::from(self.order.index(role));
-        Ok(Label { name: self.wanted.name.clone(), role, place, cookie: socket::cookie(fd)? })
+        Ok(Label { name: self.spec.name.clone(), role, place, cookie: socket::cookie(fd)? })
     }
 }

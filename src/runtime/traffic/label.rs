@@ -1,32 +1,33 @@
-//! Names under which the store keeps a listener's sockets: all that the next supervisor must know of them.
+//! Names of listener sockets in the descriptor store. A name holds everything that the next supervisor must know about
+//! the socket.
 
 use std::fmt;
 
 use super::slot::{Role, Slot};
 
-/// What every name of a socket of [`super::Traffic`] starts with.
+/// The prefix of every socket name of [`super::Traffic`].
 const PREFIX: &str = "traffic/";
 
-/// What a socket is. Written as `traffic/NAME/ROLE/PLACE/COOKIE`, so that it can be a name in a descriptor store.
+/// Describes one socket. The text form, `traffic/NAME/ROLE/PLACE/COOKIE`, is a valid name in a descriptor store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     /// The listener's name.
     pub name: String,
-    /// Which member.
+    /// Which member of the group it is.
     pub role: Role,
-    /// Its index in the group; for a unix socket the inode of its path.
+    /// The index in the group; for a Unix socket the inode of its path.
     pub place: u64,
-    /// Its `SO_COOKIE`: no other socket has it until the machine starts again.
+    /// The `SO_COOKIE`, unique until the machine reboots.
     pub cookie: u64,
 }
 
 impl Label {
-    /// Whether a stored name is one of ours, of whatever version.
+    /// True if the stored name is a name of [`super::Traffic`], in any version of the format.
     pub fn is_ours(name: &str) -> bool {
         name.starts_with(PREFIX)
     }
 
-    /// Reads a name back.
+    /// Parses a stored name.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(PREFIX)?.rsplitn(4, '/');
         let cookie = u64::from_str_radix(parts.next()?, 16).ok()?;

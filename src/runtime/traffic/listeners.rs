@@ -9,71 +9,73 @@ use std::time::{Duration, Instant};
 
 use super::Alarm;
 use super::error::{OpenError, RouteError};
-use super::exchange::{Exchange, INTERFACE, Private};
-use super::group::{Group, Wanted};
+use super::group::{Group, GroupSpec};
 use super::label::Label;
 use super::program::service_field;
-use super::rejoin::{Adoption, Kept};
+use super::rejoin::{Adoption, StoredMembers};
 use super::renew::Prepared;
-use super::slot::{Heir, Routing, Slot};
+use super::slot::{NextVersion, Routing, Slot};
+use super::unix_pair::{INTERFACE, InterfaceSockets, UnixPair};
 use crate::config::types::{Listen, ListenAddress};
 use crate::runtime::keeper::FdStore;
 
-/// Bound of a listener's name, in bytes: a store's names have 255, of which ours need some for themselves.
+/// Maximum length of a listener's name, in bytes. A name in the descriptor store has at most 255 bytes, and the label
+/// adds its own parts.
 const NAME_BYTES_MAX: usize = 200;
 
-/// What is to be listened on.
+/// The configuration of all listeners.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
-    /// The listeners, in the order in which instances inherit them. One at an IP version 6 address is not for version 4 clients
-    /// where another listener has the same port at a version 4 address.
+    /// The listeners, in the order in which instances inherit them. An IPv6 listener does not accept IPv4 clients if
+    /// another listener has an IPv4 address with the same port.
     pub listens: &'a [Listen],
-    /// The directory of the Interface's private sockets, which the supervisor alone may enter; `None` where the runtime does not
-    /// serve the Interface.
+    /// The directory of the Interface's private sockets, which only the supervisor may enter; `None` if the runtime
+    /// does not serve the Interface.
     pub interface: Option<&'a Path>,
 }
 
-/// All listeners of a runtime, with the slot that gets new connections. To drop it closes this process's copies only.
+/// All listeners of a runtime, and the slot that gets new connections. Dropping it closes only this process's copies.
 pub struct Traffic {
     listeners: Vec<Listener>,
-    interface: Option<Private>,
+    interface: Option<InterfaceSockets>,
     routing: Routing,
-    /// Counts how often sockets that an alarm watches were replaced.
-    watched: u64,
+    /// Counts how often sockets were replaced that an alarm watches.
+    replacements: u64,
 }
 
 enum Listener {
     Group(Box<Group>),
-    Exchange(Exchange),
+    UnixPair(UnixPair),
 }
 
-/// What a switch did.
+/// The result of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Routed {
-    /// How long all listeners took together.
+    /// The total time for all listeners.
     pub took: Duration,
-    /// Listeners that cannot share (unix sockets), where a share was asked for: there the slot of the share gets *nothing*,
-    /// and the other slot everything.
+    /// Unix listeners, if a share was requested. They cannot share: the slot of the share gets *nothing*, the other
+    /// slot gets everything.
     pub unshared: Vec<String>,
 }
 
 impl Traffic {
-    /// Opens all listeners, or none, for a supervisor that found nothing to take over. `routing` holds from the first connection.
+    /// Opens all listeners, or none, if there is nothing to adopt. `routing` applies from the first connection on.
     ///
     /// # Errors
-    /// When an address is used by anybody, may not be used, or is impossible; when the store refuses the sockets.
+    /// If an address is in use, not permitted or invalid, or if the store refuses a socket.
     pub fn open(setup: Setup<'_>, routing: Routing, store: &mut dyn FdStore) -> Result<Self, OpenError> {
         Self::adopt(setup, routing, &mut Vec::new(), store).map(|(traffic, _)| traffic)
     }
 
-    /// Takes the listeners over from an earlier supervisor and opens what is missing.
+    /// Adopts the listeners from an earlier supervisor and opens the missing ones.
     ///
-    /// `kept` is what the store gave back; traffic's sockets are taken out of it, other things stay. `routing` is what was in
-    /// force, as the journal has it: no client is routed otherwise, not even for a moment. Queues are kept.
+    /// `kept` is what the store returned; the sockets of traffic are taken out of it, other descriptors stay. `routing`
+    /// is the routing in force, as the journal has it: no client is routed differently, not even for a moment. Queues
+    /// are preserved.
     ///
     /// # Errors
-    /// As [`Traffic::open`]; and when sockets of others share an address with ours.
+    /// As [`Traffic::open`], or if sockets of other processes share an address with a listener.
     pub fn adopt(
         setup: Setup<'_>,
         routing: Routing,
@@ -88,7 +90,7 @@ impl Traffic {
                 kept.push((name, fd));
                 continue;
             }
-            // A name that does not fit its socket is nothing to build on.
+            // If the name does not match its socket, the socket is not used.
             if let Some(label) = Label::parse(&name)
                 && super::socket::cookie(&fd).is_ok_and(|cookie| cookie == label.cookie)
             {
@@ -97,11 +99,11 @@ impl Traffic {
             stored.insert(name);
         }
         let mut traffic =
-            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, watched: 0 };
+            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, replacements: 0 };
         match traffic.fill(setup, &mut ours, &stored, store) {
             Ok(adoption) => Ok((traffic, adoption)),
             Err(error) => {
-                // All or nothing: no file is left of what was opened just now. What others had is theirs still.
+                // All or nothing: remove the files of sockets that were opened just now. Adopted files stay.
                 traffic.listeners.iter().for_each(Listener::unlink_new);
                 Err(error)
             }
@@ -119,22 +121,23 @@ impl Traffic {
         for listen in setup.listens {
             self.listeners.push(Listener::open(listen, setup, self.routing, ours, store, &mut adoption)?);
         }
-        self.interface = setup.interface.map(|dir| Private::open(dir, ours, &mut adoption)).transpose()?;
+        self.interface = setup.interface.map(|dir| InterfaceSockets::open(dir, ours, &mut adoption)).transpose()?;
         adoption.dropped = ours.iter().map(|(label, _)| label.to_string()).collect();
-        self.keep(stored, store)?;
+        self.sync_store(stored, store)?;
         Ok(adoption)
     }
 
-    /// Gives all sockets to a store, for example to a new keeper after the old one was lost.
+    /// Adds all sockets to a store, for example to a new keeper after the old one was lost.
     ///
     /// # Errors
-    /// When the store refuses one.
+    /// If the store refuses a socket.
     pub fn store_all(&self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.keep(&HashSet::new(), store)
+        self.sync_store(&HashSet::new(), store)
     }
 
-    /// Brings a store that has `stored` of ours to what we have: first the new, then without the old.
-    fn keep(&self, stored: &HashSet<String>, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    /// Synchronises a store that has the names `stored`: adds the missing sockets first, then removes the obsolete
+    /// ones.
+    fn sync_store(&self, stored: &HashSet<String>, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let mut current = HashSet::new();
         for (label, fd) in self.labelled().map_err(|source| OpenError::Store(source.into()))? {
             let name = label.to_string();
@@ -151,33 +154,34 @@ impl Traffic {
         for listener in &self.listeners {
             all.extend(match listener {
                 Listener::Group(group) => group.labelled()?,
-                Listener::Exchange(exchange) => exchange.labelled()?,
+                Listener::UnixPair(pair) => pair.labelled()?,
             });
         }
-        all.extend(self.interface.as_ref().map(Private::labelled).transpose()?.into_iter().flatten());
+        all.extend(self.interface.as_ref().map(InterfaceSockets::labelled).transpose()?.into_iter().flatten());
         Ok(all)
     }
 
-    /// The names under which a store keeps the sockets now. With them in the journal, [`super::take_back`] finds the sockets in
-    /// running instances when the store is lost. They change by [`Traffic::adopt`], [`Traffic::prepare`] and [`Traffic::repair`] alone.
+    /// The names of the sockets in the store. With these names in the journal, [`super::recover_from_instances`] finds the sockets
+    /// in running instances if the store is lost. Only [`Traffic::adopt`], [`Traffic::prepare`] and [`Traffic::repair`]
+    /// change them.
     ///
     /// # Errors
-    /// When the system refuses to tell of a socket, which it does not for an open one.
+    /// If the system does not return a socket's properties; for an open socket it always does.
     pub fn labels(&self) -> io::Result<Vec<String>> {
         Ok(self.labelled()?.into_iter().map(|(label, _)| label.to_string()).collect())
     }
 
-    /// Switches all listeners: one system call for each. All are tried, whatever happens to one.
+    /// Switches all listeners, with one system call each. If one fails, the others are switched all the same.
     ///
     /// # Errors
-    /// Names the first listener that stayed as it was.
+    /// The first listener that was not switched.
     pub fn route(&mut self, routing: Routing) -> Result<Routed, RouteError> {
         let begin = Instant::now();
         let (mut failure, mut unshared) = (None, Vec::new());
         for listener in &mut self.listeners {
             let switched = match listener {
                 Listener::Group(group) => group.route(routing).map(|()| false),
-                Listener::Exchange(exchange) => exchange.route(routing),
+                Listener::UnixPair(pair) => pair.route(routing),
             };
             match switched {
                 Ok(true) => unshared.push(listener.name().to_owned()),
@@ -198,139 +202,145 @@ impl Traffic {
         }
     }
 
-    /// Where new connections go.
+    /// The current routing.
     pub fn routing(&self) -> Routing {
         self.routing
     }
 
-    /// What an instance in this slot inherits, in the order of the configuration, the Interface's socket `rei` last. The
-    /// descriptors are closed on exec; the spawner gives the instance copies that are not.
+    /// The sockets that an instance in this slot inherits, in the order of the configuration, with the Interface's
+    /// socket `rei` last. They have close-on-exec; the spawner gives the instance copies without it.
     pub fn slot_fds(&self, slot: Slot) -> Vec<(String, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|listener| (listener.name().to_owned(), listener.slot(slot).as_fd()));
-        let interface = self.interface.iter().map(|private| (INTERFACE.to_owned(), private.slot(slot).as_fd()));
+        let interface = self.interface.iter().map(|sockets| (INTERFACE.to_owned(), sockets.slot(slot).as_fd()));
         listeners.chain(interface).collect()
     }
 
-    /// Makes a slot's sockets what they were when they were opened, whatever an instance did to them: new ones if the slot gets no
-    /// traffic and nothing waits there, else the same with all their options set back. To be called before an instance starts,
-    /// and only when none lives in the slot. Gives the listeners whose queue had to be refused, because another version inherits
-    /// what could not be set back.
+    /// Resets the sockets of a slot to their state when they were opened, undoing changes of instances. If the slot
+    /// gets no traffic and its queue is empty, it gets new sockets; otherwise all options are reset. Call this before
+    /// an instance starts, and only if no instance lives in the slot. Returns the listeners whose queue had to be
+    /// refused because another version inherits a socket that could not be reset.
     ///
     /// # Errors
-    /// When a socket cannot be replaced, or the store refuses one.
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Vec<String>, OpenError> {
+    /// If a socket cannot be replaced, or if the store refuses one.
+    pub fn prepare(
+        &mut self,
+        slot: Slot,
+        next: NextVersion,
+        store: &mut dyn FdStore,
+    ) -> Result<Vec<String>, OpenError> {
         let stored: HashSet<String> =
             self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
         let (mut renewed, mut refused) = (false, Vec::new());
         for listener in &mut self.listeners {
             let prepared = match listener {
-                Listener::Group(group) => group.prepare(slot, heir, store)?,
-                Listener::Exchange(exchange) => exchange.prepare(slot, heir, store)?,
+                Listener::Group(group) => group.prepare(slot, next, store)?,
+                Listener::UnixPair(pair) => pair.prepare(slot, next, store)?,
             };
             renewed |= prepared != Prepared::Kept;
             if prepared == Prepared::QueueLost {
                 refused.push(listener.name().to_owned());
             }
         }
-        if let Some(private) = &mut self.interface {
-            private.prepare(slot, heir, store)?;
+        if let Some(sockets) = &mut self.interface {
+            sockets.prepare(slot, next, store)?;
         }
         if renewed {
-            // Whoever watches the old ones is told of their end.
-            self.watched += 1;
-            self.keep(&stored, store)?;
+            // An alarm of the old sockets would report that they were closed.
+            self.replacements += 1;
+            self.sync_store(&stored, store)?;
         }
         Ok(refused)
     }
 
-    /// Connections that wait to be accepted in a slot, over all listeners; a UDP listener counts 1 when a datagram waits.
+    /// Number of connections in the queues of a slot, over all listeners. A UDP listener counts 1 if a datagram waits.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system query fails.
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         self.listeners.iter().try_fold(0, |sum, listener| {
             Ok(sum
                 + match listener {
                     Listener::Group(group) => group.backlog(slot)?,
-                    Listener::Exchange(exchange) => exchange.backlog(slot)?,
+                    Listener::UnixPair(pair) => pair.backlog(slot)?,
                 })
         })
     }
 
-    /// Handshakes that are under way at any listener, with either slot: the kernel does not tell with which. Slower than
-    /// [`Traffic::backlog`]: it looks through the machine's connections.
+    /// Handshakes in progress at all listeners, for both slots: the kernel does not show which slot. Slower than
+    /// [`Traffic::backlog`], because it reads the connections of the whole machine.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system query fails.
     pub fn handshakes(&self) -> io::Result<u64> {
         self.listeners.iter().try_fold(0, |sum, listener| match listener {
             Listener::Group(group) => Ok(sum + group.handshakes()?.len() as u64),
-            Listener::Exchange(_) => Ok(sum),
+            Listener::UnixPair(_) => Ok(sum),
         })
     }
 
-    /// Whether a slot that gets no new connections has none waiting, and can get none any more: its sockets may then lose their
-    /// instance. `false` for a slot that still gets some. To be asked again until it is true; handshakes end within a minute or so.
+    /// True if the slot gets no new connections, has none in its queues, and none can arrive any more; then its
+    /// instance may be stopped. False for a slot that still gets connections. Call it again until it returns true;
+    /// handshakes end within about a minute.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system query fails.
     pub fn is_drained(&mut self, slot: Slot) -> io::Result<bool> {
         let mut drained = true;
         for listener in &mut self.listeners {
             drained &= match listener {
                 Listener::Group(group) => group.is_drained(slot)?,
-                Listener::Exchange(exchange) => exchange.is_drained(slot)?,
+                Listener::UnixPair(pair) => pair.is_drained(slot)?,
             };
         }
         Ok(drained)
     }
 
-    /// Each listener's name and where it is really bound: a configured port 0 has become a number.
+    /// Each listener's name and its bound address: a configured port 0 is replaced by the real port.
     pub fn addresses(&self) -> Vec<Listen> {
         let listen = |listener: &Listener| Listen { name: listener.name().to_owned(), address: listener.bound() };
         self.listeners.iter().map(listen).collect()
     }
 
-    /// Where the supervisor connects to the Interface of a slot's instance.
+    /// The path where the supervisor connects to the Interface of a slot's instance.
     pub fn interface_path(&self, slot: Slot) -> Option<&Path> {
-        self.interface.as_ref().map(|private| private.path(slot))
+        self.interface.as_ref().map(|sockets| sockets.path(slot))
     }
 
-    /// How the supervisor connects to the listener of this name in a slot, whether the slot has traffic or not.
-    pub fn way(&self, name: &str, slot: Slot) -> Option<Way> {
+    /// How the supervisor connects to a listener in a slot, whether the slot has traffic or not.
+    pub fn endpoint(&self, name: &str, slot: Slot) -> Option<Endpoint> {
         let listener = self.listeners.iter().find(|listener| listener.name() == name)?;
         Some(match listener {
-            Listener::Group(group) => Way::Tcp { address: reachable(group.address), field: service_field(slot) },
-            Listener::Exchange(exchange) => Way::Unix(exchange.way(slot)),
+            Listener::Group(group) => Endpoint::Tcp { address: reachable(group.address), field: service_field(slot) },
+            Listener::UnixPair(pair) => Endpoint::Unix(pair.endpoint(slot)),
         })
     }
 
-    /// Whether sockets that an alarm watches were replaced: it would tell of their end.
+    /// True if sockets of this alarm were replaced: it would report that they were closed.
     pub fn alarm_is_stale(&self, alarm: &Alarm) -> bool {
-        alarm.of() != self.watched
+        alarm.replacements() != self.replacements
     }
 
-    /// What tells of tampering. To be made anew when sockets were replaced: see [`Traffic::alarm_is_stale`].
+    /// Makes an alarm for tampering. Make a new one after sockets were replaced: see [`Traffic::alarm_is_stale`].
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system refuses to watch a socket.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O.
     pub fn alarm(&self) -> io::Result<Alarm> {
-        let mut alarm = Alarm::new(self.watched)?;
+        let mut alarm = Alarm::new(self.replacements)?;
         for listener in &self.listeners {
             match listener {
                 Listener::Group(group) => {
                     alarm.watch_guard(group.name(), group.guard()?)?;
-                    // A UDP socket may report errors of its peers: that is no tampering.
+                    // A UDP socket may report errors of its peers, which are no tampering.
                     for slot in Slot::ALL.into_iter().filter(|_| group.is_stream()) {
                         alarm.watch_member(group.name(), slot, group.slot(slot))?;
                     }
                 }
-                Listener::Exchange(exchange) => {
+                Listener::UnixPair(pair) => {
                     for slot in Slot::ALL {
-                        alarm.watch_member(exchange.name(), slot, exchange.slot(slot))?;
+                        alarm.watch_member(pair.name(), slot, pair.slot(slot))?;
                     }
                 }
             }
@@ -338,52 +348,53 @@ impl Traffic {
         Ok(alarm)
     }
 
-    /// Puts the groups in order after tampering. Live queues are kept; what came to a guard is lost, as no instance has it.
+    /// Restores all listeners after tampering. Queues of live sockets are kept. Connections in a guard's queue are
+    /// lost, because no instance has that queue.
     ///
     /// # Errors
     /// As [`Traffic::adopt`].
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.watched += 1;
+        self.replacements += 1;
         let stored: HashSet<String> =
             self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
         for listener in &mut self.listeners {
             match listener {
                 Listener::Group(group) => group.repair(store)?,
-                Listener::Exchange(exchange) => exchange.repair()?,
+                Listener::UnixPair(pair) => pair.repair()?,
             }
         }
-        self.keep(&stored, store)
+        self.sync_store(&stored, store)
     }
 
-    /// Removes the files of unix sockets: nobody can connect to these any more. Other listeners end when their last copy is
-    /// closed: those of this process, of the store and of instances.
+    /// Removes the files of Unix sockets, so that no client can connect to them. Other listeners close when their last
+    /// copy is closed, in this process, in the store and in the instances.
     pub fn unlink(&self) {
         for listener in &self.listeners {
-            if let Listener::Exchange(exchange) = listener {
-                exchange.unlink();
+            if let Listener::UnixPair(pair) = listener {
+                pair.unlink();
             }
         }
-        if let Some(private) = &self.interface {
-            private.unlink();
+        if let Some(sockets) = &self.interface {
+            sockets.unlink();
         }
     }
 }
 
 /// How to connect to one slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// With this differentiated-services field.
+pub enum Endpoint {
+    /// By TCP with this DSCP, which chooses the slot.
     Tcp {
         /// The address.
         address: SocketAddr,
-        /// The field.
+        /// The differentiated-services field.
         field: u8,
     },
-    /// By the slot's own path.
+    /// By the path of the slot's own socket.
     Unix(PathBuf),
 }
 
-/// An address that can be connected to: that of this machine itself where the listener takes any.
+/// An address to connect to: the loopback address if the listener is bound to all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
@@ -403,61 +414,61 @@ impl Listener {
     ) -> Result<Self, OpenError> {
         let address = match &listen.address {
             ListenAddress::Unix(path) => {
-                return Exchange::open(&listen.name, path, routing, ours, adoption).map(Self::Exchange);
+                return UnixPair::open(&listen.name, path, routing, ours, adoption).map(Self::UnixPair);
             }
             ListenAddress::Tcp(address) | ListenAddress::Udp(address) => *address,
         };
-        let wanted = Wanted {
+        let spec = GroupSpec {
             name: listen.name.clone(),
             listen: listen.address.clone(),
             address,
             v6_only: address.is_ipv6() && setup.listens.iter().any(|other| has_v4_of(&other.address, &listen.address)),
         };
-        let kept = Kept::take(&wanted, ours);
+        let kept = StoredMembers::take(&spec, ours);
         let group = if kept.is_empty() {
-            Group::open(&wanted, routing)?
+            Group::open(&spec, routing)?
         } else {
-            Group::adopt(&wanted, kept, routing, store, adoption)?
+            Group::adopt(&spec, kept, routing, store, adoption)?
         };
         Ok(Self::Group(Box::new(group)))
     }
 
     /// Removes the files of sockets that did not exist before.
     fn unlink_new(&self) {
-        if let Self::Exchange(exchange) = self
-            && exchange.is_new()
+        if let Self::UnixPair(pair) = self
+            && pair.is_new()
         {
-            exchange.unlink();
+            pair.unlink();
         }
     }
 
     fn name(&self) -> &str {
         match self {
             Self::Group(group) => group.name(),
-            Self::Exchange(exchange) => exchange.name(),
+            Self::UnixPair(pair) => pair.name(),
         }
     }
 
     fn bound(&self) -> ListenAddress {
         match self {
             Self::Group(group) => group.bound(),
-            Self::Exchange(exchange) => exchange.bound(),
+            Self::UnixPair(pair) => pair.bound(),
         }
     }
 
     fn slot(&self, slot: Slot) -> &OwnedFd {
         match self {
             Self::Group(group) => group.slot(slot),
-            Self::Exchange(exchange) => exchange.slot(slot),
+            Self::UnixPair(pair) => pair.slot(slot),
         }
     }
 }
 
-/// Refuses names and addresses that would get in each other's way.
+/// Refuses names and addresses that conflict.
 fn check(setup: Setup<'_>) -> Result<(), OpenError> {
     for (n, listen) in setup.listens.iter().enumerate() {
         let name = &listen.name;
-        // What `LISTEN_FDNAMES` allows, and no `/`, which separates the parts of a label.
+        // The characters that `LISTEN_FDNAMES` allows, without `/`, which separates the parts of a label.
         let legal = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '/');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(legal) {
             return Err(OpenError::BadName { name: name.clone() });
@@ -474,8 +485,8 @@ fn check(setup: Setup<'_>) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether both would get the same connections. The system allows an address beside "all addresses", but then who asks for which
-/// decides by details that nobody has in mind.
+/// True if both would get the same connections. The system allows a specific address beside the wildcard address, but
+/// then it depends on small details which listener gets a connection.
 fn overlap(one: &ListenAddress, two: &ListenAddress) -> bool {
     let (one, two) = match (one, two) {
         (ListenAddress::Unix(one), ListenAddress::Unix(two)) => return one == two,
@@ -488,7 +499,7 @@ fn overlap(one: &ListenAddress, two: &ListenAddress) -> bool {
     one.port() != 0 && one.port() == two.port() && one.is_ipv4() == two.is_ipv4() && same_ip
 }
 
-/// Whether `one` is of IP version 4 and has the port and kind of `other`.
+/// True if `one` is an IPv4 address with the same port and protocol as `other`.
 fn has_v4_of(one: &ListenAddress, other: &ListenAddress) -> bool {
     match (one, other) {
         (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) | (ListenAddress::Udp(one), ListenAddress::Udp(other)) => {

@@ -1,37 +1,37 @@
-//! Traffic: the listening sockets, opened before anything starts and held until it ends, and which instance gets new connections.
+//! Traffic: the listening sockets, and which instance gets new connections. The sockets are opened before any instance
+//! starts, and stay open until the supervisor stops serving.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `slot` | the words: slot, member, routing |
-//! | `listeners` | [`Traffic`]: all listeners of a runtime, opened, taken over, switched |
-//! | `group` | an internet listener: three sockets of one port, steered by a program |
-//! | `renew` | a slot's sockets as the next instance shall find them: new ones, or set back |
-//! | `options` | every option of a socket, read and set back |
-//! | `rejoin` | makes a group whole again after a crash or after tampering |
-//! | `order`, `find` | who is where in the kernel's array: deduced, and looked up |
-//! | `program` | the programs (pure) |
-//! | `exchange` | a unix listener: two sockets change places; the Interface's private ones |
-//! | `dial` | connections of the supervisor to one slot |
-//! | `alarm` | tells when an instance tampers with a listener |
-//! | `takeback` | listeners back from running instances |
-//! | `label` | names of sockets in a store |
-//! | `socket`, `diag` | system calls; questions to `sock_diag` |
+//! | `slot` | the terms: slot, member, routing |
+//! | `listeners` | [`Traffic`]: opens, adopts and switches all listeners of a runtime |
+//! | `group` | a TCP or UDP listener: a group of three sockets on one port; a BPF program chooses the member |
+//! | `renew` | prepares the sockets of a slot for the next instance: replaces or resets them |
+//! | `options` | reads every option of a socket and restores it |
+//! | `rejoin` | completes a group again after a supervisor crash or after tampering |
+//! | `order`, `find` | which member has which index in the kernel's array: computed, and measured |
+//! | `program` | the BPF programs (pure) |
+//! | `unix_pair` | a Unix listener: two sockets that swap paths; the private sockets of the Interface |
+//! | `dial` | connections from the supervisor to one slot |
+//! | `alarm` | reports that an instance tampered with a listener |
+//! | `recover` | recovers listeners from running instances |
+//! | `label` | names of sockets in the descriptor store |
+//! | `socket`, `diag` | system calls; queries to `sock_diag` |
 //!
-//! What a switch does: it decides about connections that begin after it. Those that wait in a slot's queue, and those whose
-//! handshake is under way, stay with that slot; so a slot is given up only when [`Traffic::is_drained`] says so. For UDP
-//! there are no connections: each datagram is routed by itself, and flows do not stick to an instance.
+//! A switch affects only connections that begin after it. Connections in the queue of a slot, and handshakes in
+//! progress, stay with that slot. So a slot is released only when [`Traffic::is_drained`] returns true. UDP has no
+//! connections: each datagram is routed separately, and flows do not stick to an instance.
 //!
-//! What an instance did to a socket that it inherited stays with the socket: options, flags, what is bound to it. So a slot that
-//! gets no traffic and whose queue is empty has new sockets before each start: that is how every candidate starts. Where clients
-//! wait or come, closing a socket would refuse them; there every option is set back to what a socket has that nobody ever had,
-//! and read again. Only if that fails, and another version inherits, new sockets take their place all the same: to lose a queue
-//! is better than a version that cannot serve and is blamed for it.
+//! Changes that an instance makes to an inherited socket (options, flags, binding to a device) stay with the socket. So
+//! a slot without traffic and with an empty queue gets new sockets before each start. Every candidate starts this way.
+//! If clients are connecting or waiting, closing the socket would refuse them. Then every option is reset to its value
+//! on an untouched socket, and read again to check it. If the reset fails and another version inherits the socket, the
+//! socket is replaced anyway: losing a queue is better than a version that cannot serve and is blamed for it.
 
 mod alarm;
 mod diag;
 mod dial;
 mod error;
-mod exchange;
 mod find;
 mod group;
 mod label;
@@ -39,16 +39,17 @@ mod listeners;
 mod options;
 mod order;
 mod program;
+mod recover;
 mod rejoin;
 mod renew;
 mod slot;
 mod socket;
-mod takeback;
+mod unix_pair;
 
 pub use alarm::{Alarm, Tampering};
 pub use dial::SlotDial;
 pub use error::{OpenError, RouteError};
-pub use listeners::{Routed, Setup, Traffic, Way};
+pub use listeners::{Endpoint, Routed, Setup, Traffic};
+pub use recover::{Holder, Refused, recover_from_instances};
 pub use rejoin::Adoption;
-pub use slot::{Heir, Routing, Slot};
-pub use takeback::{Holder, Refused, take_back};
+pub use slot::{NextVersion, Routing, Slot};

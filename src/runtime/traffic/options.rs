@@ -1,7 +1,8 @@
-//! Socket options: all of them read, and set back to what they were on a socket that no instance ever had.
+//! Socket options: reads all of them, and restores the values of an untouched socket.
 //!
-//! Whoever inherits a socket shares it with all who have it before and after. A timeout, a least TTL, the size of a buffer that
-//! one version sets is there for the next one too, and that one is not ready, for no fault of its own.
+//! An inherited socket is shared with all instances that had it before and will have it later. A timeout, a minimum TTL
+//! or a buffer size that one version sets also applies to the next version, which then may fail to become ready through
+//! no fault of its own.
 
 use std::os::fd::OwnedFd;
 
@@ -9,15 +10,16 @@ use libc::c_int;
 
 use super::socket;
 
-/// What an option's value takes at most, in bytes: the largest is the name of a device or of an algorithm. IP options have 40.
+/// Maximum size of an option's value, in bytes. The largest values are names of devices and algorithms; IP options take
+/// 40.
 const VALUE_BYTES_MAX: usize = 256;
-/// An option may switch another one off, so all are set in turn, and once more.
+/// Number of passes. One option may switch another one off, so all are set in sequence, and then once more.
 const ROUNDS: usize = 2;
 
-/// The levels with the number of their last option in Linux 6.18, and the numbers that are not looked at.
+/// For each level: the number of the last option in Linux 6.18, and the option numbers that are skipped.
 ///
-/// Those are: facts that nobody sets (type, error, cookie, what arrived last); the marks of a slot, which have a place of their
-/// own ([`socket::Mark`]); numbers of the packet filter; and questions that take an argument, or make a descriptor.
+/// Skipped are: read-only facts (type, error, cookie, the last packet received); the mark of a slot, which
+/// [`socket::Mark`] handles; options of packet filters; and options that need an argument or create a descriptor.
 const LEVELS: &[(c_int, c_int, &[c_int])] = &[
     (
         libc::SOL_SOCKET,
@@ -30,16 +32,16 @@ const LEVELS: &[(c_int, c_int, &[c_int])] = &[
     (libc::IPPROTO_UDP, 104, &[]),
 ];
 
-/// Zero means "no bound of its own". What is read is a default then, which would be a bound if it were set.
+/// For this option 0 means "no limit". A read then returns a default, which would become a limit if it were set.
 const ZERO_IS_NONE: (c_int, c_int) = (libc::IPPROTO_TCP, libc::TCP_MAXSEG);
 
-/// Every option of a socket, as it was opened.
+/// All options of a socket, as they were when it was opened.
 pub(super) struct Options(Vec<Setting>);
 
 struct Setting {
     level: c_int,
     option: c_int,
-    /// `None` where such a socket has no such option.
+    /// `None` if this kind of socket does not have the option.
     value: Option<Vec<u8>>,
 }
 
@@ -48,15 +50,15 @@ impl Setting {
         socket::get_bytes(fd, self.level, self.option, VALUE_BYTES_MAX)
     }
 
-    fn is_on(&self, fd: &OwnedFd) -> bool {
+    fn is_set(&self, fd: &OwnedFd) -> bool {
         self.read(fd) == self.value
     }
 
-    fn put(&self, fd: &OwnedFd) {
+    fn apply(&self, fd: &OwnedFd) {
         let Some(value) = &self.value else { return };
-        // Whether it worked is seen when it is read.
+        // The caller reads the option again, so an error here can be ignored.
         let _ = match (self.level, self.option) {
-            // The kernel doubles what it is asked for, and tells what it has.
+            // The kernel stores and reports twice the requested size.
             (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => {
                 let bytes = <[u8; 4]>::try_from(&value[..]).map_or(0, c_int::from_ne_bytes);
                 socket::set(fd, self.level, self.option, bytes / 2)
@@ -68,7 +70,7 @@ impl Setting {
 }
 
 impl Options {
-    /// Those of a socket that nobody has changed.
+    /// Reads the options of an untouched socket.
     pub fn of(fd: &OwnedFd) -> Self {
         let is_of = |level| match level {
             libc::SOL_SOCKET => true,
@@ -86,18 +88,18 @@ impl Options {
         Self(settings)
     }
 
-    /// Sets all on a socket of the same kind; says whether it has them now.
-    pub fn put_back(&self, fd: &OwnedFd) -> bool {
+    /// Restores all options on a socket of the same kind. Returns true if all have their values now.
+    pub fn restore(&self, fd: &OwnedFd) -> bool {
         for setting in self.0.iter().filter(|setting| (setting.level, setting.option) == ZERO_IS_NONE) {
-            setting.put(fd);
+            setting.apply(fd);
         }
-        let mut differs: Vec<&Setting> = self.0.iter().filter(|setting| !setting.is_on(fd)).collect();
+        let mut differs: Vec<&Setting> = self.0.iter().filter(|setting| !setting.is_set(fd)).collect();
         if differs.is_empty() {
             return true;
         }
         for _ in 0..ROUNDS {
-            differs.iter().for_each(|setting| setting.put(fd));
-            differs = self.0.iter().filter(|setting| !setting.is_on(fd)).collect();
+            differs.iter().for_each(|setting| setting.apply(fd));
+            differs = self.0.iter().filter(|setting| !setting.is_set(fd)).collect();
         }
         differs.is_empty()
     }

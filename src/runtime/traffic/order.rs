@@ -1,4 +1,4 @@
-//! Who is where in the kernel's array of a group's members. Pure.
+//! The order of a group's members in the kernel's array. Pure.
 
 use super::slot::{Role, Slot};
 
@@ -7,19 +7,19 @@ use super::slot::{Role, Slot};
 pub(super) struct Order([Role; 3]);
 
 impl Order {
-    /// The order in which members joined.
+    /// The order after all three members joined one after the other, beginning with this slot.
     pub const fn joined(first: Slot) -> Self {
         Self([Role::Slot(first), Role::Slot(first.other()), Role::Guard])
     }
 
-    /// An order from members, if it names each once.
+    /// Builds an order from the members; `None` unless each member occurs exactly once.
     pub fn of(members: &[Role]) -> Option<Self> {
         let order: [Role; 3] = members.try_into().ok()?;
         Role::ALL.iter().all(|role| order.contains(role)).then_some(Self(order))
     }
 
-    /// The order that labels of surviving members tell, as it was when they were written. A missing member had the place that is left.
-    /// Labels that contradict each other tell nothing: then it is the order of a fresh group.
+    /// Computes the order when the labels were written, from the labels of the members that survive. A missing member
+    /// takes the index that is left. If labels contradict each other, the order of a new group is assumed.
     pub fn recorded(labels: impl Iterator<Item = (Role, u64)>) -> Self {
         let mut order = [None; 3];
         for (role, place) in labels {
@@ -28,7 +28,7 @@ impl Order {
                 _ => return Self::joined(Slot::A),
             }
         }
-        // K goes to the last free place, the slots to the others.
+        // K takes the last free index; the slots take the others.
         for role in [Role::Guard, Role::Slot(Slot::B), Role::Slot(Slot::A)] {
             if !order.contains(&Some(role))
                 && let Some(free) = order.iter_mut().rev().find(|place| place.is_none())
@@ -40,7 +40,7 @@ impl Order {
         Self::of(&members).unwrap_or(Self::joined(Slot::A))
     }
 
-    /// The order after `lost` members left: the kernel moves the last into each hole.
+    /// The order after the `lost` members left. The kernel moves the last member into each hole.
     pub fn without(self, lost: &[Role]) -> Vec<Role> {
         let mut left = self.0.to_vec();
         for role in lost {
@@ -60,13 +60,13 @@ impl Order {
         }
     }
 
-    /// The index of a slot's member.
+    /// The index of the member of a slot.
     pub fn slot(self, slot: Slot) -> u32 {
         self.index(Role::Slot(slot))
     }
 
-    /// Whether the guard is where it must be.
-    pub fn guarded(self) -> bool {
+    /// True if the guard is the last member, as it must be.
+    pub fn guard_is_last(self) -> bool {
         self.0[2] == Role::Guard
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     const K: Role = Role::Guard;
 
     #[test]
-    fn survivors_tell_the_places_of_the_lost() {
+    fn the_places_of_lost_members_follow_from_the_survivors() {
         let recorded = |labels: &[(Role, u64)]| Order::recorded(labels.iter().copied()).0;
         assert_eq!(recorded(&[(A, 0), (B, 1), (K, 2)]), [A, B, K]);
         assert_eq!(recorded(&[(A, 1), (K, 2)]), [B, A, K]);

@@ -1,21 +1,23 @@
-//! Classic BPF programs that pick a group's member for each new connection. Pure: routing in, instructions out.
+//! Classic BPF programs that choose the group member for each new connection. Pure: they turn a routing into
+//! instructions.
 //!
-//! The program's result is the index of a member. A result beyond the group makes the kernel spread by a hash over *all* members,
-//! so every program ends in an index that exists. The packet starts behind the transport header; the network header is at `NET`.
+//! The result of the program is the index of a member. If the index does not exist, the kernel distributes connections
+//! over *all* members by a hash, so every program must return an existing index. Offset 0 is behind the transport
+//! header; the network header begins at `NET`.
 
 use libc::sock_filter;
 
 use super::slot::{Routing, Slot};
 
-/// A program.
+/// A classic BPF program.
 pub(super) type Program = Vec<sock_filter>;
 
-/// The network header.
+/// Offset of the network header.
 const NET: u32 = libc::SKF_NET_OFF as u32;
-/// Random bits of the kernel.
+/// Offset of a random number from the kernel.
 const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 
-// Load a word, a half-word, a byte; return; jump; arithmetic. (BPF_LD = 0, BPF_W = 0, BPF_K = 0.)
+// Load a word, half-word or byte; return; jump; arithmetic. (BPF_LD, BPF_W and BPF_K are 0.)
 const LD_W: u16 = libc::BPF_ABS as u16;
 const LD_H: u16 = (libc::BPF_H | libc::BPF_ABS) as u16;
 const LD_B: u16 = (libc::BPF_B | libc::BPF_ABS) as u16;
@@ -35,7 +37,8 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The program that routes as told, a share by chance for each connection anew; `index` says where each slot's member is.
+/// The program for a routing. A share is drawn at random for each connection. `index` gives the index of each slot's
+/// member.
 pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32) -> Program {
     let (to, share) = match routing.plain() {
         Routing::All(slot) => return vec![op(RET, index(slot))],
@@ -44,8 +47,8 @@ pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32) -> Program {
     vec![op(LD_W, RANDOM), jump(JGE, Routing::threshold(share), 1, 0), op(RET, index(to)), op(RET, index(to.other()))]
 }
 
-/// The differentiated-services field by which the supervisor's own connections name the slot they want: code points 7 and 11,
-/// of the pool for local use (RFC 2474, section 6).
+/// The differentiated-services field (DSCP) that marks the supervisor's own connections for a slot: code points 7 and
+/// 11, of the pool for local use (RFC 2474, section 6).
 pub(super) const fn service_field(slot: Slot) -> u8 {
     match slot {
         Slot::A => 7 << 2,
@@ -53,8 +56,9 @@ pub(super) const fn service_field(slot: Slot) -> u8 {
     }
 }
 
-/// The program that lets this machine's own connections choose a slot by their service field, and sends all others through
-/// `rest`. A connection is this machine's own when it comes from the address that it goes to, which no other host can have.
+/// The program that lets connections from this machine choose a slot by their DSCP, and routes all others by `rest`. A
+/// connection is from this machine if its source address equals its destination address; no other host can have that
+/// address.
 pub(super) fn choose(v6: bool, index: impl Fn(Slot) -> u32, rest: Program) -> Program {
     let (first, last) = (Slot::A, Slot::B);
     let (field_a, field_b) = (u32::from(service_field(first)), u32::from(service_field(last)));
@@ -62,7 +66,7 @@ pub(super) fn choose(v6: bool, index: impl Fn(Slot) -> u32, rest: Program) -> Pr
         |source: u32, destination: u32| [op(LD_W, NET + source), op(TAX, 0), op(LD_W, NET + destination), op(XOR_X, 0)];
     let mut program = Program::new();
     if v6 {
-        // Version, then the field, then the halves of the addresses that tell hosts apart and networks apart.
+        // Check the IP version, then compare the host halves and the network halves of the addresses, then the field.
         program.extend([op(LD_B, NET), op(RSH, 4), jump(JEQ, 6, 0, 17)]);
         program.extend(same(20, 36));
         program.push(jump(JEQ, 0, 0, 12));
@@ -85,7 +89,7 @@ pub(super) fn choose(v6: bool, index: impl Fn(Slot) -> u32, rest: Program) -> Pr
     program
 }
 
-/// The program that sends the connections of one source port to one index and all others through `rest`.
+/// The program that sends connections from one source port to one index, and all others through `rest`.
 pub(super) fn probe(v6: bool, source_port: u16, index: u32, rest: Program) -> Program {
     let port = u32::from(source_port);
     let mut program = if v6 {
@@ -108,7 +112,7 @@ mod tests {
         }
     }
 
-    /// Runs a program as the kernel would on an IP header and a random draw.
+    /// Runs a program like the kernel, on an IP header and a random number.
     fn run(program: &[sock_filter], header: &[u8], random: u32) -> u32 {
         let (mut at, mut a, mut x) = (0_usize, 0_u32, 0_u32);
         let byte = |k: u32, n: u32| u32::from(header[(k.wrapping_sub(NET) + n) as usize]);
@@ -179,7 +183,11 @@ mod tests {
             run(&choose(true, index, rest()), &header, 0)
         };
         let (a, b) = (service_field(Slot::A), service_field(Slot::B));
-        assert_eq!([four(a, 9, 9), four(b, 9, 9), four(b | 3, 9, 9)], [7, 9, 9], "the two lowest bits are not ours");
+        assert_eq!(
+            [four(a, 9, 9), four(b, 9, 9), four(b | 3, 9, 9)],
+            [7, 9, 9],
+            "the two lowest bits (ECN) are ignored"
+        );
         assert_eq!([four(0, 9, 9), four(a, 8, 9), four(b, 8, 9)], [107; 3]);
         assert_eq!([six(a, 1, 1), six(b, 1, 1)], [7, 9]);
         assert_eq!([six(0, 1, 1), six(b, 2, 1), six(b, 1 << 100 | 1, 1)], [107; 3]);

@@ -1,4 +1,4 @@
-//! Makes a group whole again: after a supervisor's end, and after an instance's tampering.
+//! Completes a group again: after a supervisor crash, and after an instance tampered with it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,44 +9,45 @@ use nix::sys::socket::{Shutdown, SockType, shutdown};
 
 use super::error::OpenError;
 use super::find::Search;
-use super::group::{Group, Wanted, dress};
+use super::group::{Group, GroupSpec, configure};
 use super::label::Label;
 use super::order::Order;
 use super::slot::{Role, Routing, Slot};
 use super::socket;
 use crate::runtime::keeper::FdStore;
 
-/// What an adoption found.
+/// The result of an adoption.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adoption {
-    /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in a lost one's queue are lost.
+    /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in their queues are lost.
     pub lost: Vec<String>,
-    /// Whether members were not where they had been left: an instance tampered with its listener while nobody watched.
+    /// True if members were not at their recorded index: an instance tampered with its listener while no supervisor
+    /// watched.
     pub moved: bool,
-    /// Stored sockets that no listener wants any more; they were closed.
+    /// Stored sockets that do not belong to any configured listener; they were closed.
     pub dropped: Vec<String>,
 }
 
-/// Live members of one group, taken out of a store.
+/// Live members of one group, taken out of the descriptor store.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct StoredMembers {
     slots: [Option<OwnedFd>; 2],
     guard: Option<OwnedFd>,
     labels: Vec<Label>,
-    /// A socket came under two names: the last supervisor ended while it renamed it.
+    /// One socket has two names: the last supervisor died while it renamed the socket.
     doubt: bool,
-    /// Second sockets of a slot: the last supervisor ended while it replaced the first.
+    /// Second sockets of a slot: the last supervisor died while it replaced the first.
     second: Vec<(Label, OwnedFd)>,
 }
 
-impl Kept {
-    /// Takes what belongs to `wanted` out of `all`.
-    pub fn take(wanted: &Wanted, all: &mut Vec<(Label, OwnedFd)>) -> Self {
+impl StoredMembers {
+    /// Takes the sockets that belong to the listener out of `all`.
+    pub fn take(spec: &GroupSpec, all: &mut Vec<(Label, OwnedFd)>) -> Self {
         let mut kept = Self::default();
-        // A guard that was made a slot's socket is that: slots go first.
+        // A guard that has become the socket of a slot has both names; the slot's name counts, so slots come first.
         all.sort_by_key(|(label, _)| label.role == Role::Guard);
         for (label, fd) in std::mem::take(all) {
-            if !fits(wanted, &label, &fd) {
+            if !fits(spec, &label, &fd) {
                 all.push((label, fd));
                 continue;
             }
@@ -67,18 +68,18 @@ impl Kept {
         kept
     }
 
-    /// Whether there is nothing to take over.
+    /// True if there is no socket to adopt.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 }
 
-/// Whether a kept socket is a live one for this listener. A listener may be renamed, not moved.
-fn fits(wanted: &Wanted, label: &Label, fd: &OwnedFd) -> bool {
-    is_for(wanted.address, wanted.kind(), fd) && (wanted.address.port() != 0 || label.name == wanted.name)
+/// True if a stored socket is alive and belongs to this listener. A listener may get a new name, but not a new address.
+fn fits(spec: &GroupSpec, label: &Label, fd: &OwnedFd) -> bool {
+    is_for(spec.address, spec.kind(), fd) && (spec.address.port() != 0 || label.name == spec.name)
 }
 
-/// Whether a socket is a live one at an address; port 0 stands for any.
+/// True if the socket is alive and bound to the address; port 0 matches any port.
 pub(super) fn is_for(address: SocketAddr, kind: SockType, fd: &OwnedFd) -> bool {
     let is_there = socket::address(fd)
         .is_some_and(|bound| bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port()));
@@ -86,44 +87,46 @@ pub(super) fn is_for(address: SocketAddr, kind: SockType, fd: &OwnedFd) -> bool 
 }
 
 impl Group {
-    /// Takes a group over from an earlier supervisor. No live socket is closed, and nobody is routed otherwise than before.
+    /// Adopts a group from an earlier supervisor. No live socket is closed, and all connections are routed as before.
     ///
-    /// A slot whose socket was lost gets the guard's, for the connections that were meant for it come there; then a new guard joins.
+    /// If the socket of a slot was lost, the slot gets the guard's socket, because the kernel now sends the slot's
+    /// connections there. Then a new guard joins.
     pub fn adopt(
-        wanted: &Wanted,
-        kept: Kept,
+        spec: &GroupSpec,
+        kept: StoredMembers,
         routing: Routing,
         store: &mut dyn FdStore,
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
-        let Kept { slots, mut guard, labels, doubt, second } = kept;
+        let StoredMembers { slots, mut guard, labels, doubt, second } = kept;
         for (label, fd) in second {
-            // It joined after all that are kept, so as it leaves none of them moves.
-            leave(wanted, &label, fd, store)?;
+            // It joined after all sockets that stay, so none of them moves when it leaves.
+            remove_member(spec, &label, fd, store)?;
         }
         let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
         let has = |role: &Role| labels.iter().any(|label| label.role == *role);
         let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
-        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", wanted.name)));
+        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", spec.name)));
         let first = slots.iter().flatten().next().or(guard.as_ref());
-        let address = first.and_then(socket::address).unwrap_or(wanted.address);
+        let address = first.and_then(socket::address).unwrap_or(spec.address);
         let mut order = recorded.without(&lost);
-        // What is in force was made for a larger group, and whoever joins may be who it names. Nobody but a guard can change it,
-        // and there is none; so a helper joins that the kernel gives no packet, and points at the only one that is left.
+        // The program in force was made for a larger group, and a new member may have an index that it names. Only a
+        // guard may change the program, and there is no guard. So a helper socket, which drops all packets, joins and
+        // routes everything to the one member that is left.
         let alone = guard.is_none() && slots.iter().flatten().count() == 1;
-        let helper = alone.then(|| wanted.helper(address)).transpose()?;
+        let helper = alone.then(|| spec.helper(address)).transpose()?;
         let join = |order: &mut Vec<Role>, role| {
             order.push(role);
-            wanted.member(address, role, None)
+            spec.member(address, role, None)
         };
         let mut fill = |slot, fd: Option<OwnedFd>, guard: &mut Option<OwnedFd>| {
             let role = Role::Slot(slot);
             match (fd, guard) {
-                // An instance may be using it: nothing about it is touched.
+                // An instance may be using this socket, so it is not changed.
                 (Some(fd), _) => Ok(fd),
                 (None, guard) => match guard.take() {
                     Some(fd) => {
-                        dress(&fd, role).map_err(|source| wanted.error("take back", source))?;
+                        configure(&fd, role).map_err(|source| spec.error("recover", source))?;
                         order.iter_mut().filter(|member| **member == Role::Guard).for_each(|member| *member = role);
                         Ok(fd)
                     }
@@ -133,89 +136,102 @@ impl Group {
         };
         let [a, b] = slots;
         let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
-        // As it leaves, the one that joined after it takes its place.
-        helper.into_iter().for_each(|helper| leave_group(wanted, helper));
+        // When the helper leaves, the member that joined after it takes its index.
+        helper.into_iter().for_each(|helper| shut_down_member(spec, helper));
         let guard = match guard {
             Some(guard) => guard,
             None => join(&mut order, Role::Guard)?,
         };
         let expected = Order::of(&order).unwrap_or(recorded);
-        let mut group = Self::of(wanted, address, routing, slots, guard, expected);
+        let mut group = Self::of(spec, address, routing, slots, guard, expected);
         group.since = Some(Instant::now());
-        adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
+        adoption.moved |= group.locate_and_route(expected, lost.is_empty() && !doubt, store)?;
         Ok(group)
     }
 
-    /// Undoes what an instance did to the group: members that were shut down listen again, a new guard joins as the last, the
-    /// members are found, and the program is put back. What waited in the old guard's queue is lost: no instance has it.
+    /// Undoes tampering: members that were shut down listen again, a new guard joins as the last, the index of each
+    /// member is searched for, and the program is set again. Connections in the old guard's queue are lost: no instance
+    /// has that queue.
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         for fd in &self.slots {
             if self.is_stream() && !socket::listens(fd) {
-                socket::listen(fd).map_err(|source| self.wanted.error("listen again on", source))?;
+                socket::listen(fd).map_err(|source| self.spec.error("listen again on", source))?;
             }
         }
         self.new_guard(store)?;
-        self.settle(self.order, false, store)?;
+        self.locate_and_route(self.order, false, store)?;
         Ok(())
     }
 
-    /// Finds the members, with a new guard where the old one is not last, and routes. Says whether they were not where expected.
-    pub(super) fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
-        let found = match self.search(expected, whole)? {
+    /// Finds the index of each member and routes. Replaces the guard if it is not the last. Returns true if the order
+    /// was not as expected.
+    pub(super) fn locate_and_route(
+        &mut self,
+        expected: Order,
+        complete: bool,
+        store: &mut dyn FdStore,
+    ) -> Result<bool, OpenError> {
+        let found = match self.search(expected, complete)? {
             Some(order) => order,
             None => {
                 self.new_guard(store)?;
                 self.search(expected, false)?
-                    .ok_or_else(|| OpenError::Strangers { name: self.wanted.name.clone(), address: self.bound() })?
+                    .ok_or_else(|| OpenError::Strangers { name: self.spec.name.clone(), address: self.bound() })?
             }
         };
         self.order = found;
-        self.route(self.routing).map_err(|source| self.wanted.error("steer", source))?;
+        self.route(self.routing).map_err(|source| self.spec.error("set the routing of", source))?;
         Ok(found != expected)
     }
 
-    /// Looks for the members. Everybody else is routed as if nobody looked, by the order as far as it is known.
-    fn search(&self, expected: Order, whole: bool) -> Result<Option<Order>, OpenError> {
+    /// Searches for the members. Meanwhile all other connections are routed by the last known order.
+    fn search(&self, expected: Order, complete: bool) -> Result<Option<Order>, OpenError> {
         let search = || -> io::Result<Option<Order>> {
             let rest = || self.program(self.routing, self.order);
             Search { address: self.address, stream: self.is_stream(), guard: self.guard()?, rest: &rest }
-                .order(expected, whole)
+                .order(expected, complete)
         };
-        search().map_err(|source| self.wanted.error("find the members of", source))
+        search().map_err(|source| self.spec.error("find the members of", source))
     }
 
-    /// Replaces the guard. When a single member has left and come back as the last, the old guard stands in its hole; as it goes,
-    /// that member moves back where it was, so the program in force stays right all the time.
+    /// Replaces the guard. If a single member left and came back as the last, the old guard is in its place. When the
+    /// guard leaves, that member moves back to its old index, so the program in force is right all the time.
     fn new_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         self.remove_guard(store)?;
         self.add_guard()
     }
 
-    /// Takes the guard out of the group.
+    /// Removes the guard from the group.
     pub(super) fn remove_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let Some(old) = self.guard.take() else { return Ok(()) };
-        let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
-        leave(&self.wanted, &label, old, store)
+        let label = self.label(Role::Guard, &old).map_err(|source| self.spec.error("inspect", source))?;
+        remove_member(&self.spec, &label, old, store)
     }
 
-    /// A guard joins as the last.
+    /// Adds a new guard as the last member.
     pub(super) fn add_guard(&mut self) -> Result<(), OpenError> {
-        self.guard = Some(self.wanted.member(self.address, Role::Guard, None)?);
+        self.guard = Some(self.spec.member(self.address, Role::Guard, None)?);
         Ok(())
     }
 }
 
-/// Takes a socket out of its group, whoever else has a copy. A datagram socket leaves only when all copies are closed.
-pub(super) fn leave(wanted: &Wanted, label: &Label, fd: OwnedFd, store: &mut dyn FdStore) -> Result<(), OpenError> {
-    // A copy there would keep it in the group.
+/// Removes a socket from its group, even if other processes have copies. A datagram socket leaves only when all copies
+/// are closed.
+pub(super) fn remove_member(
+    spec: &GroupSpec,
+    label: &Label,
+    fd: OwnedFd,
+    store: &mut dyn FdStore,
+) -> Result<(), OpenError> {
+    // A copy in the store would keep it in the group.
     store.remove(&label.to_string()).map_err(OpenError::Store)?;
-    leave_group(wanted, fd);
-    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
+    shut_down_member(spec, fd);
+    if spec.kind() == SockType::Stream { Ok(()) } else { store.wait_for_closes().map_err(OpenError::Store) }
 }
 
-fn leave_group(wanted: &Wanted, fd: OwnedFd) {
-    if wanted.kind() == SockType::Stream {
-        // It fails only where it is out already.
+fn shut_down_member(spec: &GroupSpec, fd: OwnedFd) {
+    if spec.kind() == SockType::Stream {
+        // This fails only if the socket was shut down before.
         let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
     }
 }

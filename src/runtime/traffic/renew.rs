@@ -1,4 +1,4 @@
-//! A slot's sockets as the next instance shall find them.
+//! Prepares the sockets of a slot for the next instance.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -6,40 +6,40 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::OpenError;
-use super::group::{Group, dress};
-use super::rejoin::leave;
-use super::slot::{Heir, Role, Slot};
+use super::group::{Group, configure};
+use super::rejoin::remove_member;
+use super::slot::{NextVersion, Role, Slot};
 use super::socket;
 use crate::runtime::keeper::FdStore;
 
-/// How long after a switch a processor may still be at work on a packet from before it, or a client be between the look at a path
-/// and its connection; both take microseconds, and the host of a virtual machine may stop it for a while in between.
+/// After a switch, a processor may still handle a packet from before the switch, or a client may have resolved a path
+/// but not connected yet. Both take microseconds, but the host of a virtual machine may pause it meanwhile.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// Whether what was routed before a switch may be under way still.
+/// True if connections that were routed before the switch may still be arriving.
 pub(super) fn is_recent(switch: Option<Instant>) -> bool {
     switch.is_some_and(|at| at.elapsed() < RECENT)
 }
 
-/// What became of a slot's socket.
+/// What `prepare` did with the socket of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prepared {
-    /// It is the same, as if nobody had had it.
+    /// The socket is the same; its options and flags are reset.
     Kept,
-    /// It is another.
+    /// The socket is new.
     Renewed,
-    /// It is another, and what waited in the queue of the one before was refused.
+    /// The socket is new, and the connections in the queue of the old socket were refused.
     QueueLost,
 }
 
 impl Group {
-    /// Makes a slot's socket what it was when it was opened. Only while no instance lives in the slot.
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
-        if heir == Heir::Other && self.is_free(slot)? {
+    /// Resets the socket of a slot to its state when it was opened. Call this only while no instance lives in the slot.
+    pub fn prepare(&mut self, slot: Slot, next: NextVersion, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
+        if next == NextVersion::Other && self.is_free(slot)? {
             self.renew(slot, store)?;
             return Ok(Prepared::Renewed);
         }
-        if self.put_back(slot) || heir == Heir::Same {
+        if self.reset_slot(slot) || next == NextVersion::Same {
             return Ok(Prepared::Kept);
         }
         let waits = self.backlog(slot).is_ok_and(|waiting| waiting > 0);
@@ -47,48 +47,49 @@ impl Group {
         Ok(if waits { Prepared::QueueLost } else { Prepared::Renewed })
     }
 
-    /// Whether nothing is lost if the slot's socket is closed.
+    /// True if no connection is lost when the socket of the slot is closed.
     fn is_free(&mut self, slot: Slot) -> Result<bool, OpenError> {
-        // A packet whose member was chosen by the program before the last switch may be on its way to the queue still.
+        // A packet that the program routed before the last switch may not have reached the queue yet.
         if is_recent(self.since) && !socket::all_packets_arrived() {
             return Ok(false);
         }
         self.pending = None;
-        self.is_drained(slot).map_err(|source| self.wanted.error("look at", source))
+        self.is_drained(slot).map_err(|source| self.spec.error("inspect", source))
     }
 
-    /// Undoes what can be undone; says whether all is as it was.
-    fn put_back(&self, slot: Slot) -> bool {
+    /// Resets the socket of a slot. Returns true if it is completely restored.
+    fn reset_slot(&self, slot: Slot) -> bool {
         let fd = self.slot(slot);
-        let restored = self.options.put_back(fd);
-        // On a listener `listen` sets the length of the queue alone.
+        let restored = self.options.restore(fd);
+        // On a socket that listens already, `listen` only sets the length of the queue.
         restored
             && socket::clear_flags(fd).is_ok()
-            && dress(fd, Role::Slot(slot)).is_ok()
+            && configure(fd, Role::Slot(slot)).is_ok()
             && (!self.is_stream() || socket::listens(fd) && socket::listen(fd).is_ok())
     }
 
-    /// Puts a socket that nobody had in the place of a slot's.
+    /// Replaces the socket of a slot by a new one.
     ///
-    /// The kernel moves the last of the group into the place of one that leaves. So the guard, which is last, leaves first, and
-    /// nothing moves; the new socket joins as the last and moves into the place of the old one as that leaves; then a new guard
-    /// is the last. The program in force names the right member all the time, so nobody is routed otherwise. Whenever a
-    /// supervisor ends in between, the next one finds members whose places are known: see [`super::rejoin`].
+    /// When a member leaves, the kernel moves the last member into its place. So the guard leaves first: it is the
+    /// last, and no other member moves. Then the new socket joins as the last member, and moves into the old socket's
+    /// place when the old one leaves. Then a new guard joins as the last. All the time the program in force names the
+    /// right member, so no connection is misrouted. If the supervisor dies between two steps, the next one can still
+    /// determine the order of the members: see [`super::rejoin`].
     fn renew(&mut self, slot: Slot, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        let wanted = self.wanted.clone();
-        let system = |source| wanted.error("replace a socket of", source);
-        // Whoever joins must be let in: an instance may have taken the option away.
+        let spec = self.spec.clone();
+        let system = |source| spec.error("replace a socket of", source);
+        // All members need SO_REUSEPORT to let another one join; an instance may have cleared it.
         for fd in self.slots.iter().chain(&self.guard) {
             setsockopt(fd, sockopt::ReusePort, &true).map_err(|errno| system(errno.into()))?;
         }
         let old = self.label(Role::Slot(slot), self.slot(slot)).map_err(system)?;
         self.remove_guard(store)?;
-        let new = self.wanted.member(self.address, Role::Slot(slot), None)?;
+        let new = self.spec.member(self.address, Role::Slot(slot), None)?;
         let label = self.label(Role::Slot(slot), &new).map_err(system)?;
         store.store(&label.to_string(), new.as_fd()).map_err(OpenError::Store)?;
         let left = std::mem::replace(&mut self.slots[slot.index()], new);
-        leave(&self.wanted, &old, left, store)?;
+        remove_member(&self.spec, &old, left, store)?;
         self.add_guard()?;
-        self.settle(self.order, true, store).map(drop)
+        self.locate_and_route(self.order, true, store).map(drop)
     }
 }

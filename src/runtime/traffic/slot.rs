@@ -1,16 +1,16 @@
-//! The words of routing: slots, members, and which slot new connections go to.
+//! The terms of routing: slots, members, and the slot that gets new connections.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of listening sockets for one instance. Which version is in which slot is the supervisor's business.
+/// A set of listening sockets for one instance. The supervisor decides which version uses which slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slot {
-    /// The first.
+    /// The first slot.
     A,
-    /// The second.
+    /// The second slot.
     B,
 }
 
@@ -18,7 +18,7 @@ impl Slot {
     /// Both slots.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
 
-    /// Its place in an array of both.
+    /// The index in an array of both slots.
     pub(super) const fn index(self) -> usize {
         match self {
             Self::A => 0,
@@ -26,7 +26,7 @@ impl Slot {
         }
     }
 
-    /// The slot that this one is not.
+    /// The opposite slot.
     pub const fn other(self) -> Self {
         match self {
             Self::A => Self::B,
@@ -44,33 +44,33 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Who inherits the sockets of a slot.
+/// The version that inherits the sockets of a slot next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heir {
-    /// The version that had them last: what it did to them, it would do again.
+pub enum NextVersion {
+    /// The same version as before: it would make the same changes to the sockets again.
     Same,
-    /// Another version, or nobody knows which had them.
+    /// Another version, or it is not known which version had the sockets.
     Other,
 }
 
-/// Where new connections go. Connections that were made stay with the instance that accepted them.
+/// Where new connections go. Established connections stay with the instance that accepted them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Routing {
-    /// All to one slot.
+    /// All connections go to one slot.
     All(Slot),
-    /// A part to one slot, the rest to the other.
+    /// A share of the connections goes to one slot, the rest to the other.
     Share {
-        /// The slot that gets the part.
+        /// The slot that gets the share.
         to: Slot,
-        /// The part of the new connections, 0 to 1.
+        /// The share of new connections, 0.0 to 1.0.
         share: f64,
     },
 }
 
 impl Routing {
-    /// The same routing in its plainest form: a share that is no share, or that 32 bits of chance cannot tell from all, is `All`.
-    /// A share that is not a number gives `to` nothing.
+    /// Simplifies the routing: a share of nothing or of everything, to a precision of 32 bits, becomes `All`. If the
+    /// share is not a number, `to` gets nothing.
     pub fn plain(self) -> Self {
         match self {
             Self::Share { to, share } if share >= 1.0 || Self::threshold(share) == u32::MAX => Self::All(to),
@@ -88,10 +88,14 @@ impl Routing {
         }
     }
 
-    /// The draws of 32 random bits below this one belong to the share.
+    /// A random 32-bit number below this threshold belongs to the share.
     pub(super) fn threshold(share: f64) -> u32 {
         // `as` saturates: a share below 0 or NaN is 0, one above 1 is the maximum.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is what is wanted")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "values out of range must saturate"
+        )]
         let threshold = (share * 4_294_967_296.0) as u32;
         threshold
     }
@@ -100,14 +104,14 @@ impl Routing {
 /// A member of a listener's group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {
-    /// Handed out to the instance of a slot.
+    /// The socket that the instance of this slot inherits.
     Slot(Slot),
-    /// The guard, K: never handed out, never chosen, the last of its group.
+    /// The guard, K: no instance inherits it, the program never chooses it, and it is the last member of its group.
     Guard,
 }
 
 impl Role {
-    /// All members in the order that a fresh group of slot A has.
+    /// All members, in the order of a new group that begins with slot A.
     pub const ALL: [Self; 3] = [Self::Slot(Slot::A), Self::Slot(Slot::B), Self::Guard];
 }
 

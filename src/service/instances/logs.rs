@@ -1,0 +1,62 @@
+//! The logs of instances, as they are started or taken over.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::logfiles::{LogFiles, SlotLog};
+use super::logpipe::LogPipe;
+use super::set::Instances;
+use super::types::SpawnContext;
+use crate::lifecycle::Slot;
+use crate::report::chain;
+use crate::runtime::logs::{Log, Memory};
+
+impl Instances {
+    /// The log of an instance that is started now.
+    pub(super) fn begin_log(
+        &mut self,
+        wanted: &SpawnContext<'_>,
+        id: &str,
+        pipe: &LogPipe,
+    ) -> Result<Arc<Log>, String> {
+        let (files, bytes_max) = log_files(wanted);
+        let path = files.begin(id, wanted.store_path).map_err(|error| no_file(&error))?;
+        let memory = pipe.memory.share().map_err(|error| format!("cannot share the memory of its log: {error}"))?;
+        let log = self.logger.read(id, &pipe.read, memory, &path, bytes_max);
+        Ok(self.last_log_is(wanted.slot, log, path, files))
+    }
+
+    /// The log of an instance that an earlier supervisor started. Without a pipe, which went with the store, an earlier
+    /// logger goes on writing its file.
+    pub(super) fn resume_log(
+        &mut self,
+        wanted: &SpawnContext<'_>,
+        id: &str,
+        pipe: Option<(OwnedFd, Memory)>,
+    ) -> Result<Arc<Log>, String> {
+        let (files, bytes_max) = log_files(wanted);
+        let path = files.resume(id, wanted.store_path).map_err(|error| no_file(&error))?;
+        let log = match pipe {
+            Some((pipe, memory)) => self.logger.resume(id, &pipe, memory, &path, bytes_max),
+            None => Log::of_another_logger(id, &path, bytes_max).map_err(|error| chain(&error))?,
+        };
+        Ok(self.last_log_is(wanted.slot, log, path, files))
+    }
+
+    fn last_log_is(&mut self, slot: Slot, log: Log, path: PathBuf, files: LogFiles) -> Arc<Log> {
+        let log = Arc::new(log);
+        self.logs[slot.index()] = Some(SlotLog::new(log.clone(), path, files));
+        log
+    }
+}
+
+fn log_files(wanted: &SpawnContext<'_>) -> (LogFiles, u64) {
+    let bytes_max = wanted.tools.config.state.log_bytes;
+    (LogFiles::new(&wanted.tools.paths.log(wanted.slot), bytes_max), bytes_max)
+}
+
+fn no_file(error: &io::Error) -> String {
+    format!("cannot make the file of its log: {error}")
+}

@@ -1,0 +1,94 @@
+//! From a commit to a store path, with its progress told.
+
+use crate::blueprint::Blame;
+use crate::interface::types::Version;
+use crate::nix::{Derivation, Progress, RealiseOptions};
+use crate::service::failure::{Failed, HINT, last_words};
+use crate::service::input::{Input, Inputs};
+use crate::service::tools::Tools;
+use crate::service::versions;
+use crate::source::ObjectId;
+
+/// Progress events that may wait; more are dropped.
+const PROGRESS_MAX: usize = 64;
+/// The last lines of a build's log that an agent is told.
+const LOG_TAIL_BYTES: usize = 4 << 10;
+/// Evaluates and builds the package of a commit, rooted as `root`.
+pub(super) async fn build_version(
+    tools: &Tools,
+    commit: &ObjectId,
+    root: &str,
+    inputs: &Inputs,
+) -> Result<Version, Failed> {
+    let flake = tools.flake(commit).await?;
+    let drv_root = tools.roots.path(&format!("{root}-drv"))?;
+    let package = &tools.config.runtime.package;
+    let by_hand = |error: crate::nix::Error| {
+        let hint = error.hint().unwrap_or_else(|| {
+            let source = &tools.config.runtime.source;
+            format!("see it in full: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
+        });
+        Failed::of_nix(&error, Some(hint))
+    };
+    let driver = tools.nix().await?;
+    let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
+    realise(tools, &derivation, root, inputs).await?;
+    // The record that names it is on disk at once, and what it names must be.
+    driver.sync().await?;
+    let tree = tools.mirror.tree(commit).await?;
+    let version = Version {
+        store_path: derivation.out.display().to_string(),
+        rev: commit.to_string(),
+        tree: tree.to_string(),
+        drv: derivation.drv.display().to_string(),
+    };
+    versions::keep(&tools.paths, &version).await;
+    Ok(version)
+}
+
+/// Builds one derivation, with its progress told and its log in the reason of a failure.
+async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &Inputs) -> Result<(), Failed> {
+    let options = RealiseOptions {
+        jobs: Tools::jobs(),
+        timeout: tools.config.blueprints.timeout,
+        silence: tools.config.blueprints.timeout,
+        total: tools.config.blueprints.timeout,
+        root: Some(tools.roots.path(root)?),
+    };
+    let driver = tools.nix().await?;
+    let realised = driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await?;
+    let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
+    let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
+    let said = last_words(&log);
+    let hint = failure.hint(&derivation.drv).unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
+    // One line for a person; whoever repairs it is told the end of the log too.
+    let reason = format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
+    Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })
+}
+
+/// Tells progress to the loop, which tells whoever listens.
+pub(super) fn progress(inputs: &Inputs) -> tokio::sync::mpsc::Sender<Progress> {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(PROGRESS_MAX);
+    let inputs = inputs.clone();
+    tokio::spawn(async move {
+        while let Some(progress) = receiver.recv().await {
+            let name = |drv: &std::path::Path| {
+                let file = drv.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let name = file.split_once('-').map_or(file.as_str(), |(_, name)| name);
+                name.trim_end_matches(".drv").to_owned()
+            };
+            let (text, done) = match &progress {
+                Progress::Started { drv } => (format!("building {}", name(drv)), None),
+                Progress::Ended { drv } => (format!("built {}", name(drv)), None),
+                Progress::Counts { done, expected, .. } => {
+                    (format!("{done} of {expected} builds"), Some((*done, *expected)))
+                }
+                Progress::Line { .. } | Progress::Phase { .. } => continue,
+            };
+            if inputs.send(Input::Progress { text, done }).await.is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
