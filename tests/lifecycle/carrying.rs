@@ -14,7 +14,7 @@ impl World {
         }
     }
 
-    pub(super) fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
             Effect::Build { evolution, rev, .. } => {
@@ -122,7 +122,7 @@ impl World {
         true
     }
 
-    pub(super) fn carry_plan(&mut self, plan: &Plan) {
+    pub(super) fn execute_plan(&mut self, plan: &Plan) {
         for step in &plan.steps {
             match *step {
                 Step::SwitchProfile { to, .. } => {

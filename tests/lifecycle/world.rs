@@ -269,7 +269,7 @@ impl World {
         }
         let count = effects.len();
         for effect in effects.into_iter().take(carried) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
         count
     }
@@ -322,7 +322,7 @@ impl World {
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("only where one is followed").to_owned();
+                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }
@@ -343,7 +343,7 @@ impl World {
             Cause::Carried(well) => {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
-                    self.carry_plan(&plan);
+                    self.execute_plan(&plan);
                     return Event::Carried { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
@@ -459,7 +459,7 @@ impl World {
             // The worst case: half of the plan was executed.
             if let Some(step) = plan.steps.first() {
                 let half = Plan { steps: vec![*step], ..plan.clone() };
-                self.carry_plan(&half);
+                self.execute_plan(&half);
             }
         }
         let had = self.candidate_share(self.routing);
