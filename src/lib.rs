@@ -17,6 +17,7 @@
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
+//! | [`sandbox`] | the Landlock rules: which files, sockets and ports a process can reach |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
 //! | [`http`] | a bounded HTTP/1.1 client for probes and replay |
 //! | [`digest`] | SHA-256 in hex, of bytes and of files, and its short form |
@@ -57,6 +58,7 @@ pub mod process;
 pub mod redact;
 pub mod report;
 pub mod runtime;
+pub mod sandbox;
 pub mod seccomp;
 pub mod service;
 pub mod source;
