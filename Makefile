@@ -1,4 +1,4 @@
-# What people type. `make demo` and `make test` need Rust alone: they install the rest from Debian, or say what to install.
+# The targets for people. `make demo` and `make test` need only Rust: they install the rest from Debian, or say what to install.
 .PHONY: demo test nix-matrix vm-test flake-check lint fmt bench
 
 demo: ## watch a service break, be repaired and upgraded
@@ -6,30 +6,30 @@ demo: ## watch a service break, be repaired and upgraded
 	cargo build --release --bins
 	@cargo run --release --quiet --bin rei -- demo
 
-test: ## the whole suite
+test: ## run the whole test suite
 	@scripts/setup.sh nix git python
 	cargo test
 
-nix-matrix: ## the end-to-end tests beside each Nix that Debian has, as root and as a plain user; SUITES, USERS, TESTS choose
+nix-matrix: ## run the end-to-end tests with each Nix version of Debian, as root and as a plain user; SUITES, USERS, TESTS choose
 	@scripts/setup.sh git mmdebstrap
 	@scripts/nix-matrix.sh
 
-lint: ## what CI wants besides the tests
+lint: ## run the checks of CI besides the tests
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-flake-check: ## the flake and its checks, with a stand-in for nixpkgs; with nixpkgs in reach: nix flake check
+flake-check: ## check the flake with a stand-in for nixpkgs; if nixpkgs can be fetched: nix flake check
 	@scripts/setup.sh nix git
 	scripts/flake-check.sh
 
-vm-test: ## rei under a real systemd, in a small machine: ONLY=power chooses scenarios, SUITE=bookworm an older systemd
+vm-test: ## run rei under a real systemd, in a virtual machine: ONLY=power chooses scenarios, SUITE=bookworm an older systemd
 	@scripts/setup.sh qemu mmdebstrap
 	cargo build --bins --example served
 	tests/vm/run.sh --suite $(or $(SUITE),trixie) --only '$(ONLY)'
 
-fmt: ## put the source in order
+fmt: ## format the source
 	cargo fmt
 
-bench: ## rei and others side by side, in one run; see benches/README.md
+bench: ## measure rei and other supervisors side by side, in one run; see benches/README.md
 	@scripts/setup.sh nix git python runit s6 wrk
 	scripts/bench.sh

@@ -1,5 +1,5 @@
 {
-  description = "rei, the OpenExec supervisor: keeps one service alive and lets it be repaired and upgraded";
+  description = "rei, the OpenExec supervisor: keeps one service alive, repairs and upgrades it";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -47,7 +47,7 @@
         rei = final.callPackage ./nix/wrapper.nix { };
       };
 
-      # The sandboxed checks, for a project that wants them in its own flake:
+      # The sandboxed checks, for projects that use them in their own flake:
       # `(rei.lib.checksFor "x86_64-linux").boot { spec = …; candidate = self.packages.x86_64-linux.default; }`.
       lib = {
         checks = import ./checks;

@@ -1,70 +1,80 @@
-# Sandboxed checks of a runtime. The builder is the rei program itself, so that they need no nixpkgs and no shell.
+# Sandboxed checks of a runtime. The builder is the rei program itself, so the checks need no nixpkgs and no shell.
 #
-# Each check is a derivation whose output holds verdict.json; it fails to build only where the check could not be run.
-# `candidate` and `active` are store paths or packages, `golden` is a golden run, `spec` says how the runtime is started
-# (`rei check --json` prints it for a rei.toml). Another `nonce` asks again where Nix would repeat an earlier verdict.
+# Each check is a derivation whose output contains verdict.json; it fails to build only if the check could not run. `candidate`
+# and `active` are store paths or packages, `golden` is a golden run, `spec` says how to start the runtime (`rei check --json`
+# prints it for a rei.toml). With another `nonce` a check runs again; otherwise Nix would repeat an earlier verdict.
 {
   rei, # the program: a file
   system,
   nonce ? "",
 }:
 let
-  # The judged may read its own closure and nothing else: Nix writes down what that is.
-  closureOf =
-    name: path:
-    if path == null then
-      [ ]
-    else
-      [
-        "closure-${name}"
-        path
-      ];
-
+  # A check gets each of its inputs as an attribute. `versions` are started, and a version may read its closure and
+  # nothing else: Nix writes down what that is. `files` are read by the judge alone.
   check =
     {
       spec,
-      candidate ? null,
-      active ? null,
-      golden ? null,
+      versions ? { },
+      files ? { },
     }:
-    derivation {
-      name = "rei-check-${builtins.replaceStrings [ "/" ] [ "-" ] spec.check}";
-      inherit
-        system
-        nonce
-        candidate
-        active
-        golden
-        ;
-      builder = "${rei}";
-      args = [ "builder" ];
-      spec = builtins.toJSON spec;
-      exportReferencesGraph = closureOf "candidate" candidate ++ closureOf "active" active;
-      preferLocalBuild = true;
-      allowSubstitutes = false;
-    };
+    derivation (
+      versions
+      // files
+      // {
+        name = "rei-check-${builtins.replaceStrings [ "/" ] [ "-" ] spec.check}";
+        inherit system nonce;
+        builder = "${rei}";
+        args = [ "builder" ];
+        spec = builtins.toJSON spec;
+        exportReferencesGraph = builtins.concatLists (
+          map (name: [
+            "closure-${name}"
+            versions.${name}
+          ]) (builtins.attrNames versions)
+        );
+        preferLocalBuild = true;
+        allowSubstitutes = false;
+      }
+    );
 in
+# One function for each kind of check, named by its kind.
 {
-  # A sandboxed build works here and now.
+  # Passes if a sandboxed build works on this machine.
   control = { spec }: check { inherit spec; };
-  # The candidate becomes ready in time, stays in the foreground, and stops on SIGTERM in time.
-  boot = { spec, candidate }: check { inherit spec candidate; };
-  # The candidate answers a golden run as recorded, but for what differs between two runs of Active.
+  # Passes if the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
+  boot =
+    { spec, candidate }:
+    check {
+      inherit spec;
+      versions = { inherit candidate; };
+    };
+  # Passes if the candidate answers a golden run as recorded, except for differences between two runs of Active.
   golden =
     {
       spec,
       candidate,
       active,
       golden,
-    }@asked:
-    check asked;
-  # What fails on Active passes on the candidate; without a candidate: whether it fails on Active.
+    }:
+    check {
+      inherit spec;
+      versions = { inherit candidate active; };
+      files = { inherit golden; };
+    };
+  # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
   reproduction =
     {
       spec,
       active,
       golden,
       candidate ? null,
-    }@asked:
-    check asked;
+    }:
+    check {
+      inherit spec;
+      versions = {
+        inherit active;
+      }
+      // (if candidate == null then { } else { inherit candidate; });
+      files = { inherit golden; };
+    };
 }

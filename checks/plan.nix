@@ -1,5 +1,5 @@
-# All sandboxed checks of one plan, in one evaluation: from `checks`, the expressions beside this file, and a request to
-# derivations, each under its number.
+# All sandboxed checks of one plan, in one evaluation. The inputs are `checks`, the expressions beside this file, and a request;
+# the result is a set of derivations, each named by its number.
 checks: asked:
 let
   inherit (asked) system nonce;
@@ -14,28 +14,20 @@ let
         name = "rei";
       };
   makers = checks { inherit rei system nonce; };
-  # A golden run that has changed since the plan was made is refused by its hash.
-  run =
-    fact:
-    builtins.path {
-      inherit (fact) path sha256;
-      name = "${fact.name}.golden.jsonl";
-      recursive = false;
-    };
-  # What a check has no use for is not given to it.
+  # An input is a store path or a golden run. Nix refuses, by its hash, a golden run that has changed since the plan was made.
   given =
-    name: make: value:
-    if value == null then { } else { ${name} = make value; };
+    input:
+    if builtins.isString input then
+      builtins.storePath input
+    else
+      builtins.path {
+        inherit (input) path sha256;
+        name = "${input.name}.golden.jsonl";
+        recursive = false;
+      };
   check =
     { spec, inputs }:
-    makers.${spec.kind} (
-      {
-        inherit spec;
-      }
-      // given "candidate" builtins.storePath inputs.candidate
-      // given "active" builtins.storePath inputs.active
-      // given "golden" run inputs.golden
-    );
+    makers.${spec.kind} ({ inherit spec; } // builtins.mapAttrs (_: given) inputs);
   numbered = n: {
     name = toString n;
     value = check (builtins.elemAt asked.checks n);

@@ -1,8 +1,8 @@
-//! The program that the judge's tests judge: a small HTTP server whose behaviour is a file in its own store path, from
-//! honest to hostile. It is also the builder that makes such store paths, and the builder of the checks.
+//! The candidate of the judge's tests: a small HTTP server. A file in its own store path sets its behaviour, from honest to
+//! hostile. This program is also the builder that makes such store paths, and the builder of the checks.
 //!
-//! `judged builder` is `rei builder`; `judged make` writes `$out`; `judged fail` is a check that fails; without an
-//! argument it serves on the inherited socket.
+//! `judged builder` does the same as `rei builder`; `judged make` writes `$out`; `judged fail` is a check that fails; without an
+//! argument the program serves on the inherited socket.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,7 +47,7 @@ fn serve() -> ExitCode {
     match behaviour.as_str() {
         // SAFETY: ignoring a signal installs no handler.
         "ignores_term" => drop(unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }),
-        // Ends a little late, so that its child has answered before. SAFETY: this process has one thread.
+        // Exits a little later, so that its child has answered before. SAFETY: this process has one thread.
         "forks" if unsafe { libc::fork() } != 0 => {
             std::thread::sleep(Duration::from_millis(100));
             return ExitCode::SUCCESS;
@@ -61,7 +61,7 @@ fn serve() -> ExitCode {
         _ => {}
     }
     let answers = if behaviour == "reads_answers" { read_answers(&home) } else { None };
-    // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+    // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     for stream in listener.incoming().flatten() {
         answer(stream, &behaviour, answers);
@@ -94,14 +94,14 @@ fn answer(mut stream: TcpStream, behaviour: &str, answers: Option<&str>) {
         std::thread::sleep(Duration::from_secs(4));
     }
     let head = format!("HTTP/1.1 {status} X\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
-    // A client that has gone away misses its answer; the next one is served.
+    // An error means that the client has gone: it gets no answer, and the next client is served.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     if behaviour == "dies_after" && path == "/greet" {
         std::process::exit(0);
     }
 }
 
-/// Tells whether something hostile worked; the tests look for the word.
+/// Prints whether a hostile action worked; the tests search for the word SUCCEEDED.
 fn tried<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
     match result {
         Ok(value) => {
@@ -135,8 +135,8 @@ fn read_answers(home: &Path) -> Option<&'static str> {
     tried("list the store", std::fs::read_dir(store(home)));
     tried("list the build directory", std::fs::read_dir("../.."));
     tried("open the judge's memory", std::fs::File::open("/proc/1/mem"));
-    // Their numbers can be listed where builds have no users of their own, and say nothing; what is behind them must stay
-    // closed.
+    // If builds do not have their own users, this process can list the numbers of the judge's descriptors. The numbers tell
+    // nothing, but the files behind them must stay closed.
     for fd in 0..64 {
         let link = format!("/proc/1/fd/{fd}");
         let absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
@@ -146,7 +146,7 @@ fn read_answers(home: &Path) -> Option<&'static str> {
         }
     }
     tried("enter the judge's root", std::fs::read_dir("/proc/1/root/"));
-    // The strongest attacker knows where the answers are; the test has told it.
+    // The strongest attacker knows the path of the answers: the test wrote the path into the file `knows`.
     let path = std::fs::read_to_string(home.join("knows")).unwrap_or_default();
     let text = tried("read the golden run", std::fs::read_to_string(path))?;
     text.contains("world").then_some("world")
@@ -156,7 +156,7 @@ fn kill_judge() {
     let judge = Pid::from_raw(1);
     tried("kill the judge", kill(judge, Signal::SIGKILL));
     tried("stop the judge", kill(judge, Signal::SIGSTOP));
-    // SAFETY: attaching touches no memory of this process.
+    // SAFETY: PTRACE_ATTACH does not read or write memory of this process.
     let traced = unsafe { libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0) };
     let traced = if traced == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     tried("trace the judge", traced);

@@ -1,13 +1,13 @@
-//! The runtime of the end-to-end tests: an HTTP server, and on UDP an echo, that does what a file in its own store path
-//! says, as a careful service would: it serves many connections at once, keeps them alive, and ends on SIGTERM without
-//! cutting anybody off. Asked for `/say/BYTES`, it prints so much before it answers.
+//! The runtime of the end-to-end tests: an HTTP server, and an echo server on UDP. A file in its own store path sets its behaviour.
+//! It behaves as a careful service: it serves many connections at once, keeps them alive, and on SIGTERM it answers every client
+//! before it exits. A request for `/say/BYTES` makes it print that many bytes before it answers.
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
-//! flake that has this program in its tree. The file is words: `ok`, or `slow=N:MS` (after N greetings, every answer takes MS),
-//! `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (it is
-//! ready when it says so), `slow-start=MS` and `slow-end=MS` (it takes that long to be ready or to end, and asks for 3 s more
-//! twice a second meanwhile), `orphan=SOCKET` (it leaves a process behind that approves what waits there, as soon as the
-//! supervisor is gone), and any other word, by which versions differ.
+//! flake that has this program in its tree. The file contains words: `ok`, or `slow=N:MS` (after N greetings, every answer takes
+//! MS), `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (the
+//! service is ready only when it sends READY=1), `slow-start=MS` and `slow-end=MS` (it takes that long to be ready or to stop, and
+//! requests 3 s more, twice a second), `orphan=SOCKET` (it leaves a process behind, which approves the waiting evolutions as soon
+//! as the supervisor is gone), and any other word, which makes the version different from others.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -26,14 +26,14 @@ use nix::sys::socket::{SockFlag, SockType, accept4};
 
 /// The first descriptor of socket activation.
 const LISTEN_FDS_START: i32 = 3;
-/// How often an idle thread looks whether the end has come.
+/// The pause between two checks of an idle thread for SIGTERM.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long an idle connection is kept once the end has come: a client that has one sends its next request meanwhile, and
-/// is told that it was the last.
+/// How long an idle connection is kept after SIGTERM: meanwhile its client sends its next request, and the answer says that it was
+/// the last one.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What a look at its health takes. A service that answers in no time would be judged by the scheduler of a busy machine:
-/// a process that waits 10 ms for its turn is a hundred times slower then.
+/// How long the answer to a health probe takes. If the service answered at once, the scheduler of a busy machine would decide the
+/// measured latency: a process that waits 10 ms for a processor would look a hundred times slower.
 const HEALTH: Duration = Duration::from_millis(30);
 
 static ENDS: AtomicBool = AtomicBool::new(false);
@@ -73,27 +73,27 @@ fn check() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// This program again, with these arguments and no variable by which anyone could know it.
+/// Starts this program again, with these arguments and an empty environment, so that no variable identifies it.
 fn run_in_a_clean_environment(args: &[&str]) -> std::process::Child {
     let program = std::env::args().next().expect("a program");
     std::process::Command::new(program).args(args).env_clear().spawn().expect("a process")
 }
 
 /// Forks once more, so that the child's parent is gone.
-#[expect(clippy::zombie_processes, reason = "the child is to outlive this process")]
+#[expect(clippy::zombie_processes, reason = "the child must outlive this process")]
 fn leave_orphan() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(2).collect();
     run_in_a_clean_environment(&["orphan", &args[0], &args[1], &std::process::id().to_string()]);
     ExitCode::SUCCESS
 }
 
-/// Waits until nobody is there who knows it, then says yes to each evolution there may be, and adds what it was told to a
-/// file, until nobody serves any more.
+/// Waits until the processes that know it are gone, then approves each possible evolution again and again, and appends the replies
+/// to a file. It stops when the control socket is gone.
 fn approve_as_an_orphan() -> ExitCode {
     use std::os::unix::net::UnixStream;
     let args: Vec<String> = std::env::args().skip(2).collect();
     nix::unistd::setsid().expect("a session");
-    // Its parent is gone, or will be. What comes then is the supervisor, and what comes after that knows nothing of it.
+    // Its parent exits, so the supervisor becomes its parent. Then the supervisor is killed, and the next parent knows nothing of it.
     let reaper = |not: nix::unistd::Pid| loop {
         match nix::unistd::getppid() {
             parent if parent == not => std::thread::sleep(LOOK),
@@ -116,7 +116,7 @@ fn approve_as_an_orphan() -> ExitCode {
     loop {
         for id in 1..=3 {
             match approve(id) {
-                Ok(reply) => file.write_all(&[&reply[..], b"\n"].concat()).expect("room"),
+                Ok(reply) => file.write_all(&[&reply[..], b"\n"].concat()).expect("disk space"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return ExitCode::SUCCESS,
                 Err(_) => {}
             }
@@ -125,7 +125,7 @@ fn approve_as_an_orphan() -> ExitCode {
     }
 }
 
-/// What a version does.
+/// The behaviour of a version.
 struct Version {
     text: String,
     slow: Option<(u64, Duration)>,
@@ -145,8 +145,8 @@ impl Version {
         Self { text, slow, greeted: AtomicU64::new(0), open: AtomicUsize::new(0) }
     }
 
-    /// As long as the word says, and asks for more time meanwhile.
-    fn takes_its_time(&self, word: &str) {
+    /// Waits as long as the word says, and requests more time meanwhile.
+    fn wait_as_told_by(&self, word: &str) {
         let Some(ms) = self.text.split_whitespace().find_map(|known| known.strip_prefix(word)) else { return };
         let (begun, all) = (Instant::now(), Duration::from_millis(ms.parse().expect("milliseconds")));
         while begun.elapsed() < all {
@@ -164,7 +164,7 @@ fn serve() -> ExitCode {
     let version = Arc::new(Version::of(Path::new(&std::env::args().next().unwrap_or_default())));
     assert_eq!(std::env::var("LISTEN_PID").ok(), Some(std::process::id().to_string()), "LISTEN_PID");
     let count: i32 = std::env::var("LISTEN_FDS").expect("LISTEN_FDS").parse().expect("a number");
-    // SAFETY: the handler stores into an atomic; a broken connection is an error where it is written to.
+    // SAFETY: the handler only stores into an atomic. Ignoring SIGPIPE turns a broken connection into an error of the write.
     unsafe {
         signal(Signal::SIGTERM, SigHandler::Handler(end)).expect("a handler");
         signal(Signal::SIGPIPE, SigHandler::SigIgn).expect("a handler");
@@ -174,8 +174,8 @@ fn serve() -> ExitCode {
         let said = PathBuf::from(std::env::var_os("STATE_DIRECTORY").expect("a state directory")).join("said");
         run_in_a_clean_environment(&["leave-orphan", socket, &said.to_string_lossy()]).wait().expect("an end");
     }
-    version.takes_its_time("slow-start=");
-    println!("told to be ready: {:?}", notify("READY=1"));
+    version.wait_as_told_by("slow-start=");
+    println!("sent READY=1: {:?}", notify("READY=1"));
     let accepting: Vec<_> = (LISTEN_FDS_START..LISTEN_FDS_START + count)
         .map(|fd| {
             let version = version.clone();
@@ -185,7 +185,7 @@ fn serve() -> ExitCode {
     for thread in accepting {
         thread.join().expect("no panic");
     }
-    version.takes_its_time("slow-end=");
+    version.wait_as_told_by("slow-end=");
     let asked = Instant::now();
     while version.open.load(Ordering::SeqCst) > 0 && asked.elapsed() < 2 * LINGER {
         std::thread::sleep(LOOK);
@@ -194,14 +194,14 @@ fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Tells the service manager, if there is one.
+/// Sends a message to the service manager, if there is one.
 fn notify(message: &str) -> io::Result<usize> {
     let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     UnixDatagram::unbound()?.send_to(message.as_bytes(), path)
 }
 
 fn accept(listener: i32, version: &Arc<Version>) {
-    // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+    // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
     let owned = unsafe { OwnedFd::from_raw_fd(listener) };
     let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
     nix::fcntl::fcntl(&owned, flags).expect("a socket");
@@ -213,9 +213,9 @@ fn accept(listener: i32, version: &Arc<Version>) {
         let waiting = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&owned), PollFlags::POLLIN)], timeout);
         if waiting != Ok(0) {
             match accept4(listener, SockFlag::SOCK_CLOEXEC) {
-                // SAFETY: accept4 has just made it. Reading and writing are alike for all stream sockets.
+                // SAFETY: accept4 has just returned it. A TcpStream reads and writes any stream socket in the same way.
                 Ok(fd) => converse(unsafe { TcpStream::from_raw_fd(fd) }, version),
-                // Another process on the same listener was quicker, or a client has gone.
+                // Another process on the same listener accepted the connection first, or the client has gone.
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(errno) => panic!("accept: {errno}"),
             }
@@ -223,7 +223,7 @@ fn accept(listener: i32, version: &Arc<Version>) {
     }
 }
 
-/// Answers each datagram with itself and the version, also those that wait when the end comes.
+/// Answers each datagram with the same bytes and the version. After SIGTERM it also answers the datagrams that already wait.
 fn echo(socket: &UdpSocket, version: &Version) {
     let mut datagram = [0_u8; 1024];
     loop {
@@ -232,7 +232,7 @@ fn echo(socket: &UdpSocket, version: &Version) {
         let _ = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)], timeout);
         while let Ok((n, from)) = socket.recv_from(&mut datagram) {
             let answer = [&datagram[..n], b" ", version.text.as_bytes()].concat();
-            // A client that has gone misses its answer.
+            // An error means that the client has gone.
             let _ = socket.send_to(&answer, from);
         }
         if ends {
@@ -245,7 +245,7 @@ fn converse(mut stream: TcpStream, version: &Arc<Version>) {
     let version = version.clone();
     version.open.fetch_add(1, Ordering::SeqCst);
     std::thread::spawn(move || {
-        // A client that has gone misses its answer; that is its own affair.
+        // An error means that the client has gone: it gets no answer.
         let _ = answer_all(&mut stream, &version);
         version.open.fetch_sub(1, Ordering::SeqCst);
     });
@@ -275,19 +275,19 @@ fn answer_all(stream: &mut TcpStream, version: &Version) -> io::Result<()> {
     }
 }
 
-/// Prints so many bytes and a last line, and says so. It waits as long as standard output does not take them.
+/// Prints that many bytes and a last line, and returns the last line. It blocks while standard output is full.
 fn say(bytes: &str) -> String {
     let (bytes, line) = (bytes.parse::<usize>().expect("/say/BYTES"), format!("{}\n", "x".repeat(99)));
     let mut out = io::stdout().lock();
     for _ in 0..bytes / line.len() {
-        out.write_all(line.as_bytes()).expect("somebody to read it");
+        out.write_all(line.as_bytes()).expect("a reader of standard output");
     }
-    writeln!(out, "said {bytes} bytes").expect("somebody to read it");
-    out.flush().expect("somebody to read it");
+    writeln!(out, "said {bytes} bytes").expect("a reader of standard output");
+    out.flush().expect("a reader of standard output");
     format!("said {bytes} bytes")
 }
 
-/// Answers one request; says whether the connection stays.
+/// Answers one request; returns whether the connection stays open.
 fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Result<bool> {
     let path = request.split(' ').nth(1).unwrap_or("/");
     let greeted = version.greeted.load(Ordering::Relaxed);

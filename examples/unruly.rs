@@ -1,11 +1,11 @@
-//! The runtime that the tests of bad input supervise: a small HTTP service whose behaviour is a file in its own store
-//! path, from well to unruly. It is also the builder that makes such store paths, and the builder of the flake's checks.
+//! The runtime of the bad-input tests: a small HTTP service. A file in its own store path sets its behaviour, from good to hostile.
+//! This program is also the builder that makes such store paths, and the builder of the flake's checks.
 //!
 //! | called as | does |
 //! |---|---|
 //! | `unruly make` | writes `$out`, as a builder |
-//! | `unruly try` | a check: what `$try` says |
-//! | `unruly agent` | an agent: what the file `agent` in its workspace's parent says, see `agent` |
+//! | `unruly try` | a check that does what `$try` says |
+//! | `unruly agent WORD` | an agent that does what the word says, see `agent` |
 //! | `unruly` | serves on the inherited sockets |
 
 use std::io::{Read, Write};
@@ -21,19 +21,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-/// Whether it was asked to become sick.
+/// Whether a request to `/sicken` has made the service fail its health probes.
 static SICK: AtomicBool = AtomicBool::new(false);
 
-/// What a look at its health takes: beside it, the time for which a busy machine lets a process wait is little.
+/// How long the answer to a health probe takes: long compared with the time that a process waits on a busy machine.
 const HEALTH: Duration = Duration::from_millis(20);
 
 /// A reply that no supervisor should take, in bytes.
 const HUGE_BYTES: usize = 100 << 20;
-/// What a flood prints at once, and altogether, in bytes.
+/// The bytes that a flood prints at once, and in total.
 const FLOOD_CHUNK: usize = 1 << 20;
 const FLOOD_BYTES: usize = 300 << 20;
 
-/// The last words of a Go program.
+/// The last output of a Go program that panics.
 const PANIC: &str = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.put(...)\n\t/src/store.go:21\n\
                      main.main()\n\t/src/main.go:9 +0x1d\nexit status 2\n";
 
@@ -69,16 +69,16 @@ fn check() -> ExitCode {
     let out = PathBuf::from(attribute("out"));
     let pass = || std::fs::write(&out, "passed").is_ok();
     match attribute("try").as_str() {
-        // Whether what is to be checked is right: the file in the tree says so.
+        // Passes if the checked file in the tree does not contain "wrong".
         "reads" => {
             let text = std::fs::read_to_string(attribute("subject")).unwrap_or_default();
             println!("the subject says {:?}", text.trim());
             if text.contains("wrong") || !pass() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         "passes" if pass() => ExitCode::SUCCESS,
-        // What differs from one build to the next: a file that is let into the sandbox.
+        // Depends on a file that the test adds to the sandbox, so two builds can differ.
         "by chance" if Path::new("/chance/good").exists() && pass() => ExitCode::SUCCESS,
-        // Prints a verdict, leaves one where rei's own checks leave theirs, and ends well without an output.
+        // Prints a verdict like one of rei's own checks, and exits successfully without an output.
         "says passed" => {
             println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
             ExitCode::SUCCESS
@@ -90,7 +90,7 @@ fn check() -> ExitCode {
     }
 }
 
-/// An agent. What it does is the last word of its command.
+/// An agent. The last word of its command says what it does.
 fn agent() -> ExitCode {
     match std::env::args().nth(2).as_deref() {
         Some("hangs") => loop {
@@ -101,7 +101,7 @@ fn agent() -> ExitCode {
             ExitCode::FAILURE
         }
         Some("crashes") => std::process::abort(),
-        // Makes the service wrong, and in another way where it knows that this was refused.
+        // Makes the service wrong. If it knows that its last change was refused, it makes the service wrong in another way.
         Some("worsens") => {
             let version =
                 if std::env::var_os("REI_REFUSED").is_some_and(|file| Path::new(&file).exists()) { 3 } else { 2 };
@@ -112,7 +112,7 @@ fn agent() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        // Tells its keys, in its environment and in a file, to both streams, and leaves them where it can write.
+        // Prints its keys, from its environment and from a file, to both streams, and writes them into the directories it can write.
         Some("tells") => {
             let key = std::fs::read_to_string(attribute("KEY_FILE")).unwrap_or_default();
             for (name, value) in std::env::vars() {
@@ -156,7 +156,7 @@ fn serve() -> ExitCode {
             println!("all 12 checks passed\n{{\"verdict\":\"pass\"}}");
             return ExitCode::SUCCESS;
         }
-        // Puts a verdict wherever a judge might look for one, and ends well.
+        // Writes a verdict into every directory where a judge could search for one, and exits successfully.
         "writes_verdict" => {
             let verdict = "{\"schema\":\"rei-verdict/1.0\",\"verdict\":\"pass\",\"summary\":\"\"}";
             for dir in [attribute("out"), "..".into(), "../..".into(), "/tmp".into(), home.display().to_string()] {
@@ -167,16 +167,16 @@ fn serve() -> ExitCode {
         }
         "forks" => {
             let first = std::process::id();
-            // SAFETY: the child goes on alone with what one thread has; nothing else runs in this process yet.
+            // SAFETY: this process has one thread, so the child has no lock of another thread.
             if unsafe { libc::fork() } != 0 {
                 return ExitCode::SUCCESS;
             }
-            // Nobody sees it serve before the first one has ended.
+            // The child serves only after the first process has exited.
             while std::os::unix::process::parent_id() == first {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        // As a candidate, not where it is judged: leaves its listeners to the next version as nobody can use them.
+        // As a candidate with traffic, not in the judge's sandbox: leaves unusable listeners to the next version.
         "poisons" if std::env::var_os("REI_INSTANCE").is_some() => {
             ["http", "udp"].into_iter().filter_map(listener).for_each(poison);
             std::thread::sleep(Duration::from_secs(120));
@@ -184,7 +184,7 @@ fn serve() -> ExitCode {
         "slow_start" => std::thread::sleep(Duration::from_secs(120)),
         _ => {}
     }
-    let end = wish_to_end(does == "ignores_term");
+    let term = watch_for_sigterm(does == "ignores_term");
     let alone = does.to_owned();
     match does {
         "floods" => drop(std::thread::spawn(flood)),
@@ -193,7 +193,7 @@ fn serve() -> ExitCode {
         _ => {}
     }
     if let Some(fd) = listener("rei") {
-        // SAFETY: socket activation promises a listener there, and nothing else here uses it.
+        // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
         let socket = unsafe { UnixListener::from_raw_fd(fd) };
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
@@ -202,15 +202,15 @@ fn serve() -> ExitCode {
             }
         });
     }
-    // SAFETY: as above.
+    // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
     let http = unsafe { TcpListener::from_raw_fd(listener("http").expect("a listener named http")) };
-    serve_until(&end, &http, |stream| answer(stream, does, version));
+    serve_until(&term, &http, |stream| answer(stream, does, version));
     ExitCode::SUCCESS
 }
 
-/// The wish that this process ends, which is looked at between two connections alone: SIGTERM takes nobody's answer away.
-/// Threads that begin afterwards leave it to this one. One that ignores the signal has no such wish.
-fn wish_to_end(ignores: bool) -> Option<SignalFd> {
+/// A descriptor that becomes readable at SIGTERM. The service checks it only between two connections, so that SIGTERM interrupts no
+/// answer. Threads that start later inherit the blocked signal. Without a descriptor, the process ignores SIGTERM.
+fn watch_for_sigterm(ignores: bool) -> Option<SignalFd> {
     let term = SigSet::from(Signal::SIGTERM);
     if ignores {
         // SAFETY: ignoring a signal installs no handler.
@@ -221,19 +221,19 @@ fn wish_to_end(ignores: bool) -> Option<SignalFd> {
     Some(SignalFd::new(&term).expect("a descriptor of signals"))
 }
 
-/// Serves one connection after another, until the end is wished for. Whoever waits in the queue then is the next one's.
-fn serve_until(end: &Option<SignalFd>, http: &TcpListener, mut serve: impl FnMut(TcpStream)) {
+/// Serves one connection after another until SIGTERM. The connections that wait in the queue then go to the next instance.
+fn serve_until(term: &Option<SignalFd>, http: &TcpListener, mut serve: impl FnMut(TcpStream)) {
     loop {
         let mut waits = vec![PollFd::new(http.as_fd(), PollFlags::POLLIN)];
-        waits.extend(end.iter().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
-        // Only a signal that nobody blocks interrupts it, and then it is asked again.
+        waits.extend(term.iter().map(|term| PollFd::new(term.as_fd(), PollFlags::POLLIN)));
+        // Only an unblocked signal interrupts poll, and then poll is called again.
         if poll(&mut waits, PollTimeout::NONE).is_err() {
             continue;
         }
-        if waits.get(1).is_some_and(|end| end.any() == Some(true)) {
+        if waits.get(1).is_some_and(|term| term.any() == Some(true)) {
             return;
         }
-        // Another process on the same listener was quicker, or the client has gone.
+        // Another process on the same listener accepted the connection first, or the client has gone.
         let Ok((stream, _)) = http.accept() else { continue };
         serve(stream);
     }
@@ -255,7 +255,7 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
         }
         "/healthz" => (200, "yes"),
         "/die" => std::process::abort(),
-        // Ends as a Go program that panics, with one plain word, or without a word.
+        // Exits like a Go program that panics, after one plain word, or without output.
         "/panic" => {
             eprint!("{PANIC}");
             std::process::exit(2)
@@ -265,7 +265,7 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
             std::process::exit(1)
         }
         "/silent" => std::process::exit(7),
-        // Last words that would rewrite a terminal.
+        // Last output with escape sequences for a terminal.
         "/curse" => {
             eprintln!(
                 "\u{1b}[31mfatal\u{1b}[0m: cannot open user\u{202e}txt.exe \u{9b}2J\u{7} \u{1b}]0;title\u{7}gone"
@@ -278,11 +278,11 @@ fn answer(mut stream: TcpStream, does: &str, version: &str) {
         _ => (200, version),
     };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    // A client that has gone away misses its answer; the next one is served.
+    // An error means that the client has gone: it gets no answer, and the next client is served.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
-/// Sets what hurts whoever inherits a listener after this one. What is refused is not set.
+/// Sets options that harm the next instance that inherits the listener. Options that the seccomp filter refuses stay unset.
 fn poison(fd: RawFd) {
     let one = [(libc::IPPROTO_IP, libc::IP_MINTTL, 255), (libc::IPPROTO_IP, libc::IP_TTL, 1)];
     let tcp = [(libc::TCP_MAXSEG, 100), (libc::TCP_DEFER_ACCEPT, 100), (libc::TCP_USER_TIMEOUT, 1)];
@@ -293,14 +293,14 @@ fn poison(fd: RawFd) {
         // SAFETY: the pointer and the length describe an integer that lives through the call.
         unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), 4) };
     }
-    // SAFETY: integers.
+    // SAFETY: both calls take only integers.
     unsafe {
         libc::listen(fd, 0);
         libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC);
     }
 }
 
-/// Answers on the interface as no runtime should.
+/// Answers on the interface with wrong replies.
 fn report(mut stream: UnixStream, does: &str) {
     let mut call = Vec::new();
     let mut byte = [0_u8; 1];
@@ -313,7 +313,7 @@ fn report(mut stream: UnixStream, does: &str) {
             let chunk = vec![b' '; FLOOD_CHUNK];
             (0..HUGE_BYTES / FLOOD_CHUNK).try_for_each(|_| stream.write_all(&chunk))
         }
-        // A call that is never answered.
+        // Never answers the call.
         _ => {
             std::thread::sleep(Duration::from_secs(3600));
             Ok(())

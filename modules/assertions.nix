@@ -1,5 +1,5 @@
-# What cannot work, said when the system is evaluated, each with what to do. Mistakes inside rei.toml are rei's own to tell:
-# it checks the file when the system is built.
+# Refuses wrong configurations when the system is evaluated; each message says what to do. rei itself reports mistakes inside
+# rei.toml: it checks the file when the system is built.
 { lib, config }:
 let
   cfg = config.services.rei;
@@ -33,13 +33,13 @@ let
         "${at one.name} and ${at other.name} both listen on ${lib.concatStringsSep ", " collisions}: give one of them another address in settings.runtime.listen."
       )
       (claim (!overlap "directory")
-        "${at one.name} and ${at other.name} share the state directory ${(state one).directory}: leave settings.state.directory out, or give each a directory of its own."
+        "${at one.name} and ${at other.name} share the state directory ${(state one).directory}: leave settings.state.directory out, or give each its own directory."
       )
       (claim (!overlap "sockets")
-        "${at one.name} and ${at other.name} share ${(state one).sockets} for their sockets: leave settings.state.sockets out, or give each a directory of its own."
+        "${at one.name} and ${at other.name} share ${(state one).sockets} for their sockets: leave settings.state.sockets out, or give each its own directory."
       )
       (claim (one.value.user != other.value.user)
-        "${at one.name} and ${at other.name} run as the same user ${one.value.user}, and could reach each other's processes and files: leave `user` out, or give each its own."
+        "${at one.name} and ${at other.name} run as the same user ${one.value.user}, so they could reach each other's processes and files: leave `user` out, or give each its own user."
       )
     ];
 
@@ -83,7 +83,7 @@ let
     [
       (claim
         (builtins.match "[A-Za-z_][A-Za-z0-9_-]*" name != null && lib.stringLength "rei-${name}" <= 31)
-        "${at name}: this is no name for a unit and a user: take letters, digits, - and _, at most 27 of them."
+        "${at name}: this cannot be the name of a unit and a user: use letters, digits, - and _, at most 27 characters."
       )
       (claim (malformed == [ ])
         "${at name}.settings.runtime.listen: ${
@@ -91,7 +91,7 @@ let
         }: write name=address, as in \"http=127.0.0.1:8080\", \"dns=udp:[::]:53\" or \"ipc=unix:${settings.state.sockets}/ipc.sock\"."
       )
       (claim (privileged == [ ] || instance.privilegedPorts)
-        "${at name} listens on ${lib.concatStringsSep ", " privileged}, which needs a capability: set ${at name}.privilegedPorts = true, or take a port from ${toString firstPort} up."
+        "${at name} listens on ${lib.concatStringsSep ", " privileged}, which needs a capability: set ${at name}.privilegedPorts = true, or use port ${toString firstPort} or higher."
       )
       (claim (unreachable == [ ])
         "${at name} cannot make ${
@@ -99,19 +99,19 @@ let
         }: put it below ${settings.state.sockets}, or add its directory to systemd.services.rei-${name}.serviceConfig.ReadWritePaths."
       )
       (claim (isUrl || lib.hasPrefix "/" settings.runtime.source)
-        "${at name}.settings.runtime.source = \"${settings.runtime.source}\": there is no directory to begin at here, write an absolute path or a URL."
+        "${at name}.settings.runtime.source = \"${settings.runtime.source}\" must be an absolute path or a URL: a relative path has no base directory here."
       )
       (claim (!hidden)
-        "${at name}.settings.runtime.source is ${settings.runtime.source}, which the unit cannot see: move it (to /srv, say), or set systemd.services.rei-${name}.serviceConfig.ProtectHome = \"read-only\"."
+        "${at name}.settings.runtime.source is ${settings.runtime.source}, which the unit cannot read: move it (for example to /srv), or set systemd.services.rei-${name}.serviceConfig.ProtectHome = \"read-only\"."
       )
       (claim (!(settings.isolation ? user))
-        "${at name}.settings.isolation.user: rei is not root here, so instances are the unit's user: set ${at name}.user."
+        "${at name}.settings.isolation.user cannot be set: rei is not root here, so instances run as the unit's user. Set ${at name}.user instead."
       )
       (claim (inStore == [ ])
-        "${at name}.credentials: ${lib.concatStringsSep ", " inStore}: `file` must be an absolute path outside the store, which everybody can read. Write it as a string: \"/etc/secrets/NAME\"."
+        "${at name}.credentials: ${lib.concatStringsSep ", " inStore}: `file` must be an absolute path outside the store, because every user can read the store. Write it as a string: \"/etc/secrets/NAME\"."
       )
       (claim (strangers == [ ])
-        "${at name}.credentials are for ${lib.concatStringsSep ", " (lib.unique strangers)}, which is no agent: name one of settings.agents."
+        "${at name}.credentials name ${lib.concatStringsSep ", " (lib.unique strangers)}, which is not in settings.agents: use the name of an agent from there."
       )
     ];
 
@@ -129,8 +129,8 @@ let
       refused = lib.attrNames (lib.filterAttrs (_: instance: !isAllowed instance) enabled);
     in
     [
-      (claim config.nix.enable "services.rei asks Nix for every candidate: set nix.enable = true.")
-      (claim (lib.versionAtLeast package.version "2.8") "services.rei needs Nix 2.8 or newer, and nix.package is ${package.version}: leave nix.package out, or take a newer one.")
+      (claim config.nix.enable "services.rei builds every candidate with Nix: set nix.enable = true.")
+      (claim (lib.versionAtLeast package.version "2.8") "services.rei needs Nix 2.8 or newer, but nix.package is ${package.version}: leave nix.package out, or use a newer one.")
       (claim
         (lib.elem (settings.sandbox or true) [
           true
@@ -139,7 +139,7 @@ let
         "services.rei judges candidates in Nix's sandbox: leave nix.settings.sandbox out, or set it to true."
       )
       (claim (refused == [ ])
-        "The Nix daemon would turn ${lib.concatStringsSep ", " refused} away: add ${
+        "The Nix daemon would refuse the users of ${lib.concatStringsSep ", " refused}: add ${
           lib.concatMapStringsSep ", " (name: ''"${enabled.${name}.user}"'') refused
         } to nix.settings.allowed-users."
       )
@@ -157,11 +157,11 @@ in
       flakes = lib.any (lib.hasInfix "flakes") (features ++ [ config.nix.extraOptions ]);
     in
     lib.optional (enabled != { } && !flakes) ''
-      services.rei builds flakes, and they are off in this system's Nix. rei turns them on for its own calls; the people who
-      look after the runtime need them as well: nix.settings.experimental-features = [ "nix-command" "flakes" ];
+      services.rei builds flakes, but this system's Nix has them off. rei turns them on for its own calls. The people who
+      maintain the runtime need them too: nix.settings.experimental-features = [ "nix-command" "flakes" ];
     ''
     ++ lib.optional (enabled != { } && !config.security.allowUserNamespaces) ''
-      services.rei: without user namespaces agents are fenced in by Landlock alone, and their network stays open: leave
+      services.rei: without user namespaces only Landlock confines agents, and they can use the network: leave
       security.allowUserNamespaces out.
     '';
 }

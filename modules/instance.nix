@@ -10,14 +10,14 @@ let
   inherit (lib) mkDefault mkOption types;
   cfg = config;
   unit = "rei-${name}";
-  # Where systemd puts credentials: the unit's user alone can read there.
+  # The directory in which systemd puts credentials: only the unit's user can read it.
   credentials = "/run/credentials/${unit}.service";
-  # Nix copies what is a path literal; a string is left where it is.
+  # Nix copies a path literal into the store, but not a string.
   pathsOf = user: lib.attrNames (lib.filterAttrs (_: credential: user credential) cfg.credentials);
 in
 {
   options = {
-    enable = lib.mkEnableOption "this rei" // {
+    enable = lib.mkEnableOption "this instance of rei" // {
       default = true;
     };
 
@@ -32,8 +32,8 @@ in
       type = import ./settings.nix { inherit lib format; };
       default = { };
       description = ''
-        What stands in rei.toml. The file is checked by rei itself when the system is built. Its pages and defaults:
-        `rei init` writes them out.
+        The content of rei.toml. rei itself checks the file when the system is built. `rei init` writes a file with every key,
+        its default and its explanation.
       '';
     };
 
@@ -52,16 +52,16 @@ in
       default = { };
       example = lib.literalExpression "{ mend = ./mend.yaml; }";
       description = ''
-        Blueprints by name, for `settings.blueprints`. `repair` and `upgrade` come with rei; one of that name here is taken
-        in their place. They are copied to the store and checked when the system is built.
+        Blueprints by name, for `settings.blueprints`. rei has the blueprints `repair` and `upgrade`; a blueprint of the
+        same name here replaces rei's own. They are copied to the store and checked when the system is built.
       '';
     };
 
     credentials = mkOption {
       default = { };
       description = ''
-        Secrets, which must not stand in the settings, as those are in the store. systemd hands each file over (LoadCredential);
-        it is then at {file}`/run/credentials/rei-NAME.service/CREDENTIAL`, and who may read it is named here.
+        Secrets. They must not stand in the settings, because every user can read those in the store. systemd gives each file to
+        the unit (LoadCredential), as {file}`/run/credentials/rei-NAME.service/CREDENTIAL`. Name here who may read it.
       '';
       example = {
         model-key = {
@@ -98,8 +98,8 @@ in
       default = unit;
       defaultText = "rei-NAME";
       description = ''
-        The user that rei, its instances and agents run as, and whose the source must be if it is a path. It is made unless
-        another one is named.
+        The user of rei, its instances and its agents. If the source is a path, this user must own it. The module creates the user
+        `rei-NAME`; it does not create another user that you name here.
       '';
     };
 
@@ -107,27 +107,27 @@ in
       type = types.str;
       default = unit;
       defaultText = "rei-NAME";
-      description = "The group whose members are the operators: they alone, and root, may use the control socket.";
+      description = "The group of the operators: only its members and root may use the control socket.";
     };
 
     operators = mkOption {
       type = types.listOf types.str;
       default = [ ];
       example = [ "ada" ];
-      description = "Users who become members of the operators' group: they approve, reject, roll back, pause.";
+      description = "Users that become members of the operators' group: they can approve, reject, roll back and pause.";
     };
 
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether to open the ports of `settings.runtime.listen`, except those of this machine alone.";
+      description = "Whether to open the ports of `settings.runtime.listen`, except those with a loopback address.";
     };
 
     privilegedPorts = mkOption {
       type = types.bool;
       default = false;
       description = ''
-        Whether rei may listen on ports below 1024. Its instances have the capability as well (CAP_NET_BIND_SERVICE).
+        Whether rei may listen on ports below 1024. Its instances get the capability too (CAP_NET_BIND_SERVICE).
       '';
     };
   };

@@ -1,4 +1,4 @@
-# What the module must know about a listener `name=address` before rei reads it: ports for the firewall, and who else is there.
+# Parses a listener `name=address` for the module: the firewall needs the ports, and two instances must not share an address.
 { lib }:
 let
   internet = builtins.match "([A-Za-z0-9_-]+)=(udp:)?(\\[[0-9A-Fa-f:.]+]|[0-9.]+|localhost):([0-9]{1,5})";
@@ -9,7 +9,7 @@ let
   ];
 in
 rec {
-  # null where it is malformed.
+  # null if the text is malformed.
   parse =
     text:
     let
@@ -34,7 +34,7 @@ rec {
 
   all = texts: lib.filter (listener: listener != null) (map parse texts);
 
-  # The ports of one kind that others than this machine can reach.
+  # The ports of one kind that other machines can reach.
   openPorts =
     kind: texts:
     let
@@ -44,7 +44,7 @@ rec {
       lib.filter (listener: listener.kind == kind && !isLocal listener.host) (all texts)
     );
 
-  # Whether two sockets could not both be opened.
+  # Whether two sockets cannot be open at the same time.
   collide =
     a: b:
     a.kind == b.kind

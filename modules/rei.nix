@@ -1,15 +1,15 @@
-# rei as a NixOS service: `services.rei.instances.<name>`, one for each runtime that is supervised.
+# rei as a NixOS service: `services.rei.instances.<name>`, one for each supervised runtime.
 #
 # | file | its one job |
 # |---|---|
-# | rei.nix | from instances to units, users, files and ports |
+# | rei.nix | turns instances into units, users, files and ports |
 # | instance.nix | the options of one instance |
 # | settings.nix | the keys of rei.toml as options |
-# | assertions.nix | what cannot work, with what to do |
-# | listen.nix | what a listener claims |
-# | unit.nix, unit.toml | the systemd unit, which other distributions have as well |
+# | assertions.nix | refuses wrong configurations, and says what to do |
+# | listen.nix | parses listeners |
+# | unit.nix, unit.toml | the systemd unit, which other distributions use too |
 #
-# It needs no flake; the flake's `nixosModules.rei` sets the package.
+# The module needs no flake; the flake's `nixosModules.rei` sets the package.
 {
   config,
   lib,
@@ -24,7 +24,7 @@ let
   toUnit = import ./unit.nix { inherit lib; };
   forEach = make: lib.mkMerge (lib.mapAttrsToList make enabled);
 
-  # TOML has no null: what is null is left out.
+  # TOML has no null: keys that are null are left out.
   written =
     value:
     if lib.isDerivation value then
@@ -36,7 +36,7 @@ let
     else
       value;
 
-  # rei.toml, which rei has read: a system with a wrong one is not built.
+  # rei.toml, after rei has checked it: a system with a wrong file is not built.
   checked =
     name: instance:
     let
@@ -52,7 +52,7 @@ let
       ''
     );
 
-  # Of a duration in rei.toml, in seconds.
+  # The seconds of a duration in rei.toml.
   seconds =
     text:
     let
@@ -66,7 +66,7 @@ let
       };
     in
     lib.toIntBase10 (builtins.elemAt parts 0) * unit.${builtins.elemAt parts 1} / 1000;
-  # What rei itself may take at its end, besides the instances; unit.toml counts the same with the default of 10 s.
+  # The seconds that rei itself gets to stop, after the instances. The default in unit.toml is this plus 10 s for the instances.
   endSeconds = 50;
 
   service =
@@ -92,13 +92,13 @@ let
     in
     unit
     // {
-      # The Nix of the machine fits its daemon.
+      # The machine's own Nix fits its daemon.
       path = [
         config.nix.package
         pkgs.gitMinimal
       ];
-      # Never stopped by a switch of the system: whatever changes is taken by a re-exec. With `restartIfChanged = false` and
-      # `reloadTriggers` a new rei would wait for the next boot wherever something else of the unit changes as well.
+      # A switch of the system never stops the unit: a re-exec loads every change. With `restartIfChanged = false` and
+      # `reloadTriggers`, a new rei would wait for the next boot if anything else in the unit changes too.
       reloadIfChanged = true;
       restartTriggers = [
         (checked name instance)
@@ -129,9 +129,9 @@ in
   options.services.rei = {
     package = lib.mkOption {
       type = lib.types.package;
-      defaultText = lib.literalMD "that of the flake which the module comes from";
+      defaultText = lib.literalMD "the package of the flake that has the module";
       description = ''
-        The rei package of all instances. Without the flake it must be set:
+        The rei package of all instances. Without the flake you must set it:
         `pkgs.callPackage ./nix/wrapper.nix { rei-unwrapped = pkgs.callPackage ./nix/package.nix { }; }` makes it from the
         source of rei.
       '';
@@ -147,7 +147,7 @@ in
         )
       );
       default = { };
-      description = "The runtimes that are supervised, each by a rei of its own: the unit `rei-NAME`.";
+      description = "The supervised runtimes. Each has its own rei: the unit `rei-NAME`.";
       example = lib.literalExpression ''
         {
           greeter = {
@@ -172,7 +172,7 @@ in
         name: instance: lib.nameValuePair "rei-${name}" (service name instance)
       ) enabled;
 
-      # Stable names for what changes: a re-exec finds the new program and the new file at the old place.
+      # Paths that stay the same: a re-exec finds the new program and the new file at the old path.
       environment.etc = forEach (
         name: instance: {
           "rei/${name}/rei.toml".source = checked name instance;
@@ -195,7 +195,7 @@ in
       );
       users.groups = forEach (name: instance: { ${instance.group}.members = instance.operators; });
 
-      # Another place than the unit's own has to be there before it.
+      # systemd makes only the unit's own directories; other directories must exist before the unit starts.
       systemd.tmpfiles.settings = forEach (
         name: instance: {
           "10-rei-${name}" =
@@ -220,7 +220,7 @@ in
         }
       );
 
-      # Connections that wait in the queue of a listener move to another one when it is closed, instead of being reset.
+      # If a listener is closed, the connections in its queue move to another listener instead of being reset.
       boot.kernel.sysctl."net.ipv4.tcp_migrate_req" = lib.mkDefault 1;
     })
   ];

@@ -1,10 +1,10 @@
-# The systemd service of one instance, from unit.toml, which is written for other distributions as well.
+# The systemd service of one instance, from unit.toml, which other distributions use too.
 { lib }:
 {
   name,
   user,
   operators,
-  # What stands for the program and its configuration while their store paths change: a reload finds the new ones there.
+  # Paths of the program and its configuration that stay the same while their store paths change: a reload finds the new ones.
   rei,
   config,
 }:
@@ -34,7 +34,7 @@ in
   after = lib.toList unit.Unit.After;
   wants = lib.toList unit.Unit.Wants;
   unitConfig = removeAttrs unit.Unit options;
-  # An administrator's word counts more.
+  # mkDefault, because an administrator's own setting has priority.
   wantedBy = lib.toList unit.Install.WantedBy;
   serviceConfig = lib.mapAttrs (_: lib.mkDefault) unit.Service;
 }

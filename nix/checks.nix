@@ -1,4 +1,4 @@
-# What `nix flake check` builds. Each is a file of its own where it is more than a few lines.
+# The checks that `nix flake check` builds. A check of more than a few lines has its own file.
 {
   nixpkgs,
   pkgs,
@@ -8,7 +8,7 @@
   sandboxed, # the expressions of checks/, with rei as their builder
 }:
 let
-  # The same source with another end, compiled without what only a release needs.
+  # The same source with other build phases, compiled without the release profile.
   instead =
     name: change:
     rei-unwrapped.overrideAttrs (
@@ -25,15 +25,15 @@ in
 {
   inherit rei;
 
-  # The model of the lifecycle: every reachable state of its worlds, and random histories.
+  # The model check of the lifecycle: every reachable state of bounded worlds, and random histories.
   lifecycle = instead "lifecycle" (_: {
     dontCargoBuild = true;
     doCheck = true;
     cargoTestFlags = [ "--test=lifecycle" ];
   });
 
-  # The pure parts. What needs a kernel, a Nix store or a network of its own is in `make test`: inside a build sandbox it
-  # would only skip.
+  # The pure modules. Tests that need the kernel, a Nix store or a network run in `make test`: inside a build sandbox they would
+  # only be skipped.
   tests = instead "tests" (_: {
     dontCargoBuild = true;
     doCheck = true;
@@ -59,12 +59,12 @@ in
     '';
   });
 
-  # A build, its tests and the judge's verdicts, one trip without a supervisor.
+  # A build, its tests and the judge's verdicts, without a supervisor.
   judged = import ./tests/judged.nix { inherit pkgs rei-unwrapped sandboxed; };
 }
 # checks/offline stands in for nixpkgs and has neither NixOS nor its formatter.
 // nixpkgs.lib.optionalAttrs (nixpkgs.lib ? nixosSystem) {
-  # As `nix fmt` leaves them.
+  # Passes if `nix fmt` would change no file.
   format =
     pkgs.runCommand "rei-nix-format"
       {

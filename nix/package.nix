@@ -1,20 +1,20 @@
-# rei itself: one static program and nothing around it, as it is also the builder of the sandboxed checks, where there is
-# no dynamic linker and nothing but its own closure.
+# rei itself: one static program without a wrapper. It is also the builder of the sandboxed checks, and their sandbox has no
+# dynamic linker and only the program's own closure.
 {
   lib,
   glibc,
   rustPlatform,
 }:
 let
-  # cargo is called with --target, so these flags reach the program alone: build scripts and procedural macros stay with
-  # the shared C library, which static archives ahead of it in buildInputs could break. They stand in for
-  # .cargo/config.toml, which says the same to cargo outside Nix.
+  # cargo is called with --target, so these flags apply only to the program. Build scripts and procedural macros use the shared C
+  # library; static archives in buildInputs could come before it and break them. Outside Nix, .cargo/config.toml has the same
+  # flags.
   RUSTFLAGS = toString [
     "-C target-feature=+crt-static"
     "-L native=${lib.getOutput "static" glibc}/lib"
   ];
   manifest = lib.importTOML ../Cargo.toml;
-  # What the program is made of: a change of the pages or of the Nix files builds nothing anew.
+  # The files that the program is built from: a change of the documentation or of the Nix files causes no new build.
   source = lib.fileset.unions [
     ../Cargo.toml
     ../Cargo.lock
@@ -42,7 +42,7 @@ rustPlatform.buildRustPackage {
   env = { inherit RUSTFLAGS; };
   passthru = { inherit RUSTFLAGS; };
 
-  # `checks.tests` runs them; `nix run` need not wait.
+  # `checks.tests` runs the tests, so that `nix run` need not wait for them.
   doCheck = false;
 
   # The kernel starts a static program without an interpreter: a program header for one means that the flags were lost.

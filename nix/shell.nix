@@ -1,4 +1,4 @@
-# `nix develop`: what `make` needs, and the tools of an editor.
+# `nix develop`: the programs that `make` needs, and the tools that an editor needs.
 { pkgs, rei-unwrapped }:
 pkgs.mkShell {
   inputsFrom = [ rei-unwrapped ];
@@ -12,6 +12,6 @@ pkgs.mkShell {
     nix
     python3
   ];
-  # As the package is linked. The explicit target that these flags need is in .cargo/config.toml.
+  # The same flags as for the package. The explicit target that they need is in .cargo/config.toml.
   env = { inherit (rei-unwrapped.passthru) RUSTFLAGS; };
 }

@@ -1,8 +1,8 @@
-# rei with the programs that it calls: git and Nix, at the end of PATH, so that those of the machine come first. The Nix of
-# the machine is the one that fits its daemon.
+# rei with the programs that it calls: git and Nix, at the end of PATH, so that the machine's own programs come first. The
+# machine's Nix fits its daemon.
 #
-# It is a derivation of its own: rei finds itself by /proc/self/exe, which is the static program behind the wrapper, and a
-# check's sandbox gets that program's closure without git and Nix in it.
+# It is a separate derivation: rei finds itself by /proc/self/exe, which is the static program behind the wrapper, so a check's
+# sandbox gets that program's closure, without git and Nix.
 {
   lib,
   gitMinimal,

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# `nix flake check` of rei's own flake where nixpkgs is out of reach: checks/offline stands in for it, with the crates of
-# Cargo.lock and the compiler of this machine. Everything else is as it is: evaluation, sandbox, builds.
+# `nix flake check` of rei's own flake on a machine that cannot fetch nixpkgs. checks/offline replaces nixpkgs, with the crates of
+# Cargo.lock and the compiler of this machine. Evaluation, sandbox and builds are the usual ones.
 #
-# What needs NixOS itself cannot be checked so, and is named at the end.
+# Checks that need NixOS itself cannot run here; the script names them at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,8 +10,8 @@ LEFT_OUT="format module vm"
 
 case $(id -u) in
     0) ;;
-    *) echo "error: handing the compiler into Nix's sandbox needs root, or a trusted user" >&2
-       echo "hint: with nixpkgs in reach no compiler is handed in: nix flake check" >&2
+    *) echo "error: only root or a trusted user may give the compiler to Nix's sandbox" >&2
+       echo "hint: if this machine can fetch nixpkgs, no compiler is needed: nix flake check" >&2
        exit 1 ;;
 esac
 
@@ -35,7 +35,7 @@ names=$(nix eval --json ".#checks.$system" --apply builtins.attrNames)
 echo "checked: $names" >&2
 for name in $LEFT_OUT; do
     case $names in
-        *"\"$name\""*) echo "error: the check $name is said to be left out, and was not" >&2; exit 1 ;;
+        *"\"$name\""*) echo "error: LEFT_OUT names the check $name, but it was not left out" >&2; exit 1 ;;
     esac
 done
-echo "left out, as they need NixOS or its formatter from nixpkgs: $LEFT_OUT" >&2
+echo "left out, because they need NixOS or its formatter from nixpkgs: $LEFT_OUT" >&2

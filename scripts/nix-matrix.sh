@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# The end-to-end tests beside each Nix that Debian has, as root without a daemon and as a plain user through it.
+# Runs the end-to-end tests with each Nix version of Debian, as root without a daemon and as a plain user through the daemon.
 #
-# `make nix-matrix` calls it. SUITES, USERS and TESTS choose; REI_KILLS as in the test of many kills. What was seen is in
-# target/nix-matrix: a log of each cell, and table.md of all cells that have one.
+# `make nix-matrix` calls it. SUITES, USERS and TESTS choose a part; REI_KILLS is the number of kills in tests/evolution/kills.rs.
+# The results are in target/nix-matrix: a log of each cell, and table.md with all cells that have a log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SUITES=${SUITES:-bookworm trixie sid}
 USERS=${USERS:-root tester}
 TESTS=${TESTS:-evolution nix source judge bad_input demo}
-# The kills of the usual suite are for the supervisor, which is the same beside each Nix.
+# The usual suite kills the supervisor more often. The supervisor is the same with each Nix version, so few kills are enough here.
 REI_KILLS=${REI_KILLS:-10}
-# A cell takes minutes; what takes longer hangs.
+# A cell takes minutes; a cell that takes longer hangs.
 CELL_TIMEOUT=30m
-# What is slow because others work beside it is no finding.
+# A test that is slow only because of other work on the machine shows no fault.
 PRIORITY=-10
 LOGS=target/nix-matrix
 
-# "NAME PROGRAM" of each test, built.
+# Builds each test and prints "NAME PROGRAM" for it.
 programs() {
     local wanted=() name
     for name in $TESTS; do wanted+=(--test "$name"); done
@@ -28,14 +28,14 @@ programs() {
 
 run_cell() {
     local suite=$1 user=$2 name=$3 program=$4 threads=2
-    # Its tests collect garbage, in the one store.
+    # The tests of nix collect garbage, and all tests share one store.
     [ "$name" != nix ] || threads=1
     nice -n "$PRIORITY" timeout --kill-after=30s "$CELL_TIMEOUT" scripts/nix-root.sh "$suite" "$user" env \
         REI_TEST_STORE=machine "REI_KILLS=$REI_KILLS" sh -c 'nix --version; exec "$@"' sh \
         "$program" --show-output --test-threads "$threads" >"$LOGS/$suite-$user-$name.log" 2>&1
 }
 
-# "21 passed, 1 skipped" of a log. A test that skips is one that libtest calls passed.
+# Prints "21 passed, 1 skipped" for a log. libtest counts a skipped test as passed.
 count() {
     awk '/^---- .* stdout ----$/ { told = 0 }
          /SKIPPED/ && !told { told = 1; skipped++ }
@@ -48,7 +48,7 @@ count() {
          }' "$1"
 }
 
-# All cells that have a log, as Markdown.
+# Prints all cells that have a log, as Markdown.
 table() {
     local suite user name log version cells
     echo "| Nix | as | evolution | nix | judge | bad_input | demo |"
@@ -86,5 +86,5 @@ for suite in $SUITES; do
 done
 table >"$LOGS/table.md"
 cat "$LOGS/table.md"
-[ $code = 0 ] || echo "error: not all of it passes; the logs are in $LOGS" >&2
+[ $code = 0 ] || echo "error: some tests failed; the logs are in $LOGS" >&2
 exit $code

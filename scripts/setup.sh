@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what is missing of: nix git python runit s6 wrk qemu mmdebstrap. From Debian's packages, as root or with sudo;
-# elsewhere it says what to install. What is there already costs nothing.
+# Installs the missing ones of: nix git python runit s6 wrk qemu mmdebstrap. It uses Debian's packages, as root or with sudo. On
+# other systems it says what to install. It does nothing for programs that are already installed.
 set -eu
 
-# The programs that show that a thing is there, and the Debian packages that bring it.
+# The programs by which the script finds out if a name is installed. Below: the Debian packages that contain them.
 programs() {
     case $1 in
         nix) echo nix-store nix-instantiate nix-env ;;
@@ -32,7 +32,7 @@ is_there() {
     for program in $(programs "$1"); do
         command -v "$program" >/dev/null 2>&1 || return 1
     done
-    # Debian's Python comes without what makes environments.
+    # Debian's Python comes without the modules that make virtual environments.
     [ "$1" != python ] || python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
@@ -60,9 +60,9 @@ fi
 
 echo "installing $wanted" >&2
 # The list may be old or absent, as in a new container.
-$as_root apt-get update -qq || echo "warning: the package lists are as they were" >&2
+$as_root apt-get update -qq || echo "warning: the package lists could not be updated" >&2
 # shellcheck disable=SC2086 # several words are meant
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
 for thing in $missing; do
-    is_there "$thing" || { echo "error: $thing is installed and cannot be found" >&2; exit 1; }
+    is_there "$thing" || { echo "error: $thing was installed but cannot be found" >&2; exit 1; }
 done

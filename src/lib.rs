@@ -2,7 +2,7 @@
 //! upgraded while nobody touches the live process. ARCHITECTURE.md has the problem, the flow and the decisions. This
 //! is the map of the modules ("rooms").
 //!
-//! | room | its one job |
+//! | module | its one job |
 //! |---|---|
 //! | [`lifecycle`] | decides what to do next: a pure state machine; one event goes in, all effects come out |
 //! | [`health`] | finds incidents: pure windows and detectors over the signals of an instance |
@@ -24,18 +24,20 @@
 //! | [`state`] | the state directory: the paths of its files, and the objects that are stored there |
 //! | [`narrate`] | describes in sentences, for a person, what the lifecycle decides |
 //! | [`history`] | the journal's records, and the history that is read from them |
-//! | [`service`] | the event loop that carries out what the lifecycle decides |
+//! | [`service`] | the supervisor of one service: the lifecycle decides, the journal records, the executor executes |
+//! | [`daemon`] | the process: signals, the service manager, and the service that it supervises |
 //! | [`cli`] | the commands, one file each |
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
+//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
 //! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
 
 pub mod blueprint;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod diagnosis;
 pub mod digest;

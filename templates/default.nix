@@ -1,4 +1,4 @@
-# `nix flake init --template`: a runtime to begin with, in four languages.
+# `nix flake init --template`: a runtime to start with, in four languages.
 let
   template = path: description: {
     inherit path description;
@@ -6,7 +6,7 @@ let
       # A service for rei
 
       - Make it a repository: `git init && git add --all && nix flake lock && git add --all && git commit -m Begin`
-      - See whether all is well: `rei check`
+      - Check the file and the machine: `rei check`
       - Supervise it: `rei run`, and in another terminal `rei status --watch`
     '';
   };

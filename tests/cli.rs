@@ -1,11 +1,11 @@
-//! The command line as a person meets it: stories in `tests/cli`, and `init` and `check` with real git and Nix.
+//! The command line: stories in `tests/cli`, and `init` and `check` with real git and Nix.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use rei::config::Config;
 
-/// A directory without programs: the stories are the same on every machine.
+/// A directory without programs, so that the stories are the same on every machine.
 const NO_PROGRAMS: &str = "/nonexistent";
 
 #[test]
@@ -85,7 +85,7 @@ fn init_reads_the_repository_and_the_flake() {
     }
     let again = rei(&top, &["init", "nix"]);
     assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
-    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("already exists"), "{}", text(&again.stderr));
 }
 
 #[test]
@@ -105,16 +105,16 @@ fn init_writes_a_unit_for_the_file_that_is_there() {
     assert!(unit.contains("\nUser=rei-x\n") && unit.contains("\nStateDirectory=rei/x\n"), "{unit}");
     let again = rei(&directory, &["init", "--systemd"]);
     assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
-    // A path that a unit cannot say.
+    // A path that a unit cannot contain.
     let odd = parent.path().join("a b");
     std::fs::create_dir(&odd).unwrap();
     rei_toml(&odd, "");
     let refused = rei(&odd, &["init", "--systemd"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("cannot stand in a unit"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("systemd unit cannot contain"), "{}", text(&refused.stderr));
 }
 
-/// What `rei check --json` says about `name`: the level and the line.
+/// The level and the line of the answer `name` in `rei check --json`.
 fn answer(directory: &Path, name: &str) -> (String, String) {
     let output = rei(directory, &["check", "--json"]);
     let page: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
@@ -187,7 +187,7 @@ fn check_sees_what_is_missing() {
 }
 
 #[test]
-fn check_tells_of_a_supervisor_that_runs() {
+fn check_reports_a_running_supervisor() {
     use rei::journal::{Journal, Meta};
     let parent = tempfile::tempdir().unwrap();
     let state = parent.path().join("state");
@@ -202,10 +202,10 @@ fn check_tells_of_a_supervisor_that_runs() {
     journal.append(meta.created, &1).unwrap();
     let (level, line) = answer(parent.path(), "listen");
     assert!(level == "ok" && line.contains(&format!("pid {}", std::process::id())), "{level} {line}");
-    // The journal of rei.toml is the one that is verified, also while it is written.
+    // The command verifies the journal of rei.toml, even while a supervisor writes it.
     let output = rei(parent.path(), &["journal", "verify"]);
     assert!(text(&output.stdout).starts_with("the journal of x is whole: 1 record in 1 segment"), "{output:?}");
-    // Nobody reads the export to its end: that is no failure.
+    // A reader that stops before the end of the export causes no failure.
     let body = 7;
     for _ in 0..2000 {
         journal.append(meta.created, &body).unwrap();
@@ -216,7 +216,7 @@ fn check_tells_of_a_supervisor_that_runs() {
 }
 
 #[test]
-fn check_proves_what_it_says() {
+fn check_tests_the_machine_really() {
     let parent = tempfile::tempdir().unwrap();
     rei_toml(parent.path(), "");
     for (name, word) in [("switch", "switches new connections"), ("pidfd", "process descriptors")] {
@@ -224,7 +224,7 @@ fn check_proves_what_it_says() {
         assert!(level == "ok" && line.contains(word), "{name}: {level} {line}");
     }
     if nix_evaluates() {
-        // Where no sandbox can be had, that is told; nothing between the two is believed.
+        // Either a sandbox works, or the answer says that there is none.
         let (level, line) = answer(parent.path(), "sandbox");
         assert!(level == "ok" && line.ends_with("seen from inside") || level == "fail", "{level} {line}");
         if level == "fail" {
@@ -233,7 +233,7 @@ fn check_proves_what_it_says() {
     }
 }
 
-/// Answers every connection with the present page.
+/// A server that answers every connection with the current page.
 fn http_server(page: std::sync::Arc<std::sync::Mutex<&'static str>>) -> std::net::SocketAddr {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -274,15 +274,15 @@ fn golden_runs_are_imported_listed_and_replayed() {
     let listed = rei(here, &["golden", "list"]);
     assert!(text(&listed.stdout).contains("hello  http      2"), "{}", text(&listed.stdout));
     let good = rei(here, &["golden", "replay"]);
-    let told = format!("ok    hello  2 of 2 exchanges answered as recorded by {address}\n");
-    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), told));
+    let said = format!("ok    hello  2 of 2 exchanges answered as recorded by {address}\n");
+    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), said));
     *page.lock().unwrap() = r#"{"greeting":"bye"}"#;
     let bad = rei(here, &["golden", "replay", "hello"]);
     assert_eq!(bad.status.code(), Some(6), "{}", text(&bad.stderr));
-    let told = text(&bad.stdout);
+    let said = text(&bad.stdout);
     assert!(
-        told.contains("exchange 1: GET /greet/ada\n        body/greeting: recorded \"hello\", answered \"bye\""),
-        "{told}"
+        said.contains("exchange 1: GET /greet/ada\n        body/greeting: recorded \"hello\", answered \"bye\""),
+        "{said}"
     );
 }
 
@@ -300,13 +300,12 @@ fn an_archive_is_imported_without_its_credentials() {
     let secrets = ["abc123secret", "sk-live", "deadbeef", "hunter2"];
     let output = rei(here, &["golden", "import", "login.har"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let (told, file) = (text(&output.stdout), std::fs::read_to_string(here.join("golden/login.golden.jsonl")).unwrap());
+    let (said, file) = (text(&output.stdout), std::fs::read_to_string(here.join("golden/login.golden.jsonl")).unwrap());
     assert!(file.contains("ada@example.org") && !secrets.iter().any(|secret| file.contains(secret)), "{file}");
-    for what in ["took out 5 credentials", "exchange 1: query token", "request header cookie", "answer body /password"]
-    {
-        assert!(told.contains(what), "{what} is not in {told}");
+    for what in ["removed 5 credentials", "exchange 1: query token", "request header cookie", "answer body /password"] {
+        assert!(said.contains(what), "{what} is not in {said}");
     }
-    assert!(!secrets.iter().any(|secret| told.contains(secret)), "{told}");
+    assert!(!secrets.iter().any(|secret| said.contains(secret)), "{said}");
     let kept = rei(here, &["golden", "import", "login.har", "--name", "kept", "--keep-credentials"]);
     assert!(text(&kept.stderr).contains("do not commit it"), "{}", text(&kept.stderr));
     let file = std::fs::read_to_string(here.join("golden/kept.golden.jsonl")).unwrap();

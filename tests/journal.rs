@@ -1,4 +1,4 @@
-//! The journal on real file systems: full ones.
+//! The journal on real, full file systems.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +7,14 @@ use rei::journal::{Error, Journal, Limits, Meta, Reader, Reserve, Standing, head
 use rei::time::Timestamp;
 use serde_json::{Value, json};
 
-/// A small file system that is gone when this is dropped.
+/// A small file system that is unmounted when this is dropped.
 struct Mount {
     path: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl Mount {
-    /// Mounts one of `kind`; says why and gives `None` where that is not possible.
+    /// Mounts a file system of `kind`; if that is not possible, prints the reason and returns `None`.
     fn new(kind: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let (image, path) = (directory.path().join("image"), directory.path().join("mount"));
@@ -41,7 +41,7 @@ impl Mount {
         Some(Self { path, _directory: directory })
     }
 
-    /// Takes every free byte.
+    /// Fills the disk completely.
     fn fill(&self) {
         use std::io::Write;
         let mut file = std::fs::File::create(self.path.join("filler")).unwrap();
@@ -73,13 +73,13 @@ fn appends_succeed_on_a_full(kind: &str) {
     journal.append(at, &body).unwrap();
     assert!(matches!(journal.reserve(), Reserve::Held { bytes } if bytes >= limits.reserve_bytes / 2));
     mount.fill();
-    // Far more than one rollback writes, and past the bound at which a new segment would be begun.
+    // Far more than one rollback writes, and beyond the size at which a new segment usually starts.
     for _ in 0..400 {
         journal.append(at, &body).unwrap();
     }
     let Reserve::Shrinking { bytes, reason } = journal.reserve() else { panic!("{:?}", journal.reserve()) };
     assert!(bytes < limits.reserve_bytes / 2, "{bytes} {reason}");
-    // When the reserve itself is used up, the error says so and the journal stays whole.
+    // If the reserve itself is used up, the error says so, and the journal stays valid.
     let error = loop {
         match journal.append(at, &body) {
             Ok(_) => {}
@@ -94,15 +94,19 @@ fn appends_succeed_on_a_full(kind: &str) {
     assert!(journal.rotation_failure().is_some());
     let written = journal.last_seq();
     assert_eq!(Reader::open(&directory).unwrap().verify().unwrap().records, written);
-    // The head had its space.
+    // The sealed head still had its space.
     assert_eq!(journal.head_failure(), None);
     assert_eq!(
         Reader::open(&directory).unwrap().verify_against(&head_beside(&directory)).unwrap().sealed,
         Some(written)
     );
-    // With space again, it goes on as if nothing had been.
+    // With free space again, the journal continues normally.
     std::fs::remove_file(mount.path.join("filler")).unwrap();
-    assert!(matches!(journal.reserve(), Reserve::Held { .. }), "told without a record: {:?}", journal.reserve());
+    assert!(
+        matches!(journal.reserve(), Reserve::Held { .. }),
+        "the reserve is reported without a record: {:?}",
+        journal.reserve()
+    );
     assert_eq!(journal.append(at, &body).unwrap().seq, written + 1);
     assert!(matches!(journal.reserve(), Reserve::Held { .. }), "{:?}", journal.reserve());
     assert_eq!(journal.rotation_failure(), None);
@@ -121,13 +125,13 @@ fn appends_succeed_on_a_full_tmpfs() {
     appends_succeed_on_a_full("tmpfs");
 }
 
-/// Where the child of the next test writes.
+/// The variable with the directory for the child of the next test.
 const CHILD_DIRECTORY: &str = "REI_TEST_JOURNAL";
-/// Small, so that many kills fall into the change of segments.
+/// The size of a segment: small, so that many kills happen at a change of segments.
 const SMALL: Limits = Limits { segment_bytes: 2000, reserve_bytes: 64 << 10 };
 
 #[test]
-#[ignore = "the child of what_was_promised_outlives_a_kill"]
+#[ignore = "the child of acknowledged_records_survive_a_kill"]
 fn child_that_writes_until_it_is_killed() {
     use std::io::Write;
     let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
@@ -149,7 +153,7 @@ fn child_that_writes_until_it_is_killed() {
 }
 
 #[test]
-fn what_was_promised_outlives_a_kill() {
+fn acknowledged_records_survive_a_kill() {
     use std::io::{BufRead, BufReader};
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("journal");
@@ -168,15 +172,15 @@ fn what_was_promised_outlives_a_kill() {
             promised = number.unwrap_or(promised);
             seen += u64::from(number.is_some());
             if seen == 3 + round {
-                // What it says until it is dead is read as well.
+                // The child's output until its death is read, too.
                 child.kill().unwrap();
             }
         }
         child.wait().unwrap();
-        assert!(seen >= 3 + round, "round {round}: the child ended by itself");
+        assert!(seen >= 3 + round, "round {round}: the child exited by itself");
         let verified = Reader::open(&directory).unwrap().verify_against(&head_beside(&directory)).unwrap();
         assert!(verified.records >= promised, "round {round}: {} of {promised}", verified.records);
-        // What was acknowledged was sealed before.
+        // Every acknowledged record was sealed before.
         assert!(verified.sealed >= Some(promised), "round {round}: {:?} of {promised}", verified.sealed);
     }
     let (_, opened) = Journal::<u64>::open_with::<u64>(&directory, &meta(), SMALL).unwrap();

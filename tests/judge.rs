@@ -1,6 +1,6 @@
-//! The judge against real sandboxed Nix builds: an honest candidate passes, a hostile one is refused.
+//! The judge with real sandboxed Nix builds: an honest candidate passes, a hostile one fails.
 //!
-//! Needs Nix and user namespaces; says so and skips where they are missing.
+//! The tests need Nix and user namespaces; without them they are skipped and print the reason.
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
@@ -19,11 +19,11 @@ use rei::interface::types::{CandidateId, ReportId, ValidationReport, Verdict, Ve
 use rei::nix::Nix;
 use rei::time::Timestamp;
 use rei::validation::{
-    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Means, Meta, Plan, TreeFile, Work, execute, plan, report,
-    reproduce,
+    Bound, Built, Error, Facts, FlakeChecks, GoldenFact, Kind, Means, Meta, Plan, TreeFile, Work, execute, plan,
+    report, reproduce,
 };
 
-/// A store, the judged program in it, and the configuration of its runtime.
+/// A store, the program `judged` in it, and the configuration of its runtime.
 struct Lab {
     dir: tempfile::TempDir,
     nix: Nix,
@@ -33,12 +33,12 @@ struct Lab {
 }
 
 impl Lab {
-    /// `None` where this machine has no Nix or no user namespaces.
+    /// Makes a lab; `None` if this machine has no Nix or no user namespaces.
     async fn open() -> Option<Self> {
         if !can_build() {
             return None;
         }
-        // Named, so that what a killed test leaves behind is known for whose it is.
+        // The directory has a prefix, so that the leftovers of a killed test can be recognised.
         let dir = tempfile::Builder::new().prefix("rei-judge-").tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let env = store::environment(&root, "sandbox = true");
@@ -59,12 +59,12 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// A derivation of the judged program.
+    /// A derivation of the program `judged`.
     fn derive(&self, name: &str, does: &str) -> Built {
         self.derive_knowing(name, does, "")
     }
 
-    /// The same, with a text that it knows.
+    /// The same, with a text in its file `knows`.
     fn derive_knowing(&self, name: &str, does: &str, knows: &str) -> Built {
         let system = format!("{}-linux", std::env::consts::ARCH);
         let expression = format!(
@@ -78,7 +78,7 @@ impl Lab {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// A version that behaves so.
+    /// A version with this behaviour.
     fn version(&self, behaviour: &str) -> Version {
         self.version_knowing(behaviour, "")
     }
@@ -104,7 +104,7 @@ impl Lab {
         GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
     }
 
-    /// Where the judge will read a golden run: a store path that anyone can compute who has the file.
+    /// The store path at which the judge reads a golden run; it can be computed from the file.
     fn place(&self, run: &GoldenFact) -> String {
         let expression = format!(
             "builtins.unsafeDiscardStringContext (builtins.path {{ path = \"{}\"; name = \"{}.golden.jsonl\"; recursive = false; }})",
@@ -144,7 +144,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // A store is read-only, and a plain user could not remove it.
+        // A store is read-only, so a plain user could not remove it.
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).output();
     }
 }
@@ -158,11 +158,15 @@ fn meta() -> Meta {
     Meta { id: ReportId::numbered(1), candidate_id: CandidateId::numbered(1), started_at: at, finished_at: at }
 }
 
-/// Short bounds for what the tests make late on purpose; the honest need a small part of them.
+/// Sets short time limits, for checks that are late on purpose; honest candidates need only a small part of them.
 fn quicken(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let Work::Sandboxed { spec, .. } = &mut step.work {
-            spec.request_timeout_ms = 2_000;
+            match &mut spec.kind {
+                Kind::Golden(golden) => golden.request_timeout_ms = 2_000,
+                Kind::Reproduction(reproduction) => reproduction.request_timeout_ms = 2_000,
+                Kind::Control | Kind::Boot => {}
+            }
         }
     }
 }
@@ -198,7 +202,7 @@ fn word(report: &ValidationReport, check: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_honest_repair_passes_every_check_and_a_repeat_costs_nothing() {
+async fn an_honest_repair_passes_every_check_and_a_repeat_builds_nothing() {
     let Some(lab) = Lab::open().await else { return };
     let (active, repaired) = (lab.version("ok"), lab.version("fixed"));
     let mut facts = lab.facts(&repaired, &active);
@@ -221,14 +225,19 @@ async fn an_honest_repair_passes_every_check_and_a_repeat_costs_nothing() {
     assert!(again.checks.iter().all(|check| check.duration_ms.is_none()), "{again:#?}");
 
     let run = facts.reproduction.clone().unwrap();
-    let told = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
-    assert_eq!((told.tries, told.failures, told.reproduces), (3, 3, Some(true)), "{}", told.detail);
-    let told = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
-    assert_eq!(told.reproduces, Some(false), "{}", told.detail);
+    let run_result = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
+    assert_eq!(
+        (run_result.tries, run_result.failures, run_result.reproduces),
+        (3, 3, Some(true)),
+        "{}",
+        run_result.detail
+    );
+    let run_result = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
+    assert_eq!(run_result.reproduces, Some(false), "{}", run_result.detail);
 }
 
 #[tokio::test]
-async fn what_is_late_wrong_or_gone_fails_and_is_named() {
+async fn late_wrong_and_missing_answers_fail_and_are_named() {
     let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let cases = [
@@ -251,7 +260,7 @@ async fn what_is_late_wrong_or_gone_fails_and_is_named() {
         );
         assert!(word(&report, check).contains(reason), "{behaviour}: {report:#?}");
     }
-    // An incident that is not repaired, one that Active does not have, and a check that fails or is gone.
+    // An incident that is not repaired, an incident that Active does not have, and a check that fails or is missing.
     let mut facts = lab.facts(&lab.version("wrong"), &active);
     facts.reproduction = Some(lab.golden("crash", &[("/crash", None)]));
     let failing = lab.derive("failing", "fail");
@@ -278,7 +287,7 @@ fn golden_once(lab: &Lab) -> GoldenFact {
 }
 
 #[tokio::test]
-async fn a_hostile_candidate_gains_nothing() {
+async fn a_hostile_candidate_does_not_pass() {
     let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let golden = lab.greeting();
@@ -293,12 +302,12 @@ async fn a_hostile_candidate_gains_nothing() {
         facts.golden = vec![golden.clone()];
         let report = lab.judge(&facts).await;
         assert_eq!(verdict_of(&report, "golden/greeting"), Verdict::Fail, "{behaviour}: {report:#?}");
-        // The whole log, as a verdict quotes only its end.
+        // The whole log, because a verdict quotes only its end.
         let drv =
             report.checks.iter().find(|check| check.name == "golden/greeting").and_then(|check| check.drv.clone());
         let log = lab.ask("nix-store", &["--read-log", &drv.unwrap()]);
         for attempt in attempts {
-            // For want of a right, not because it looked in the wrong place.
+            // The attempt must fail because of a missing permission, not because of a wrong path.
             let refused = ["Permission denied", "Operation not permitted", "EPERM", "EACCES"];
             let tried = |line: &&str| line.starts_with(&format!("{attempt}: "));
             let lines: Vec<&str> = log.lines().filter(tried).collect();
@@ -314,23 +323,23 @@ async fn without_a_sandbox_nothing_is_judged() {
     let Some(lab) = Lab::open().await else { return };
     let active = lab.version("ok");
     let facts = lab.facts(&active, &active);
-    // A Nix that ignores what it is asked: the builder itself sees that it is not process 1 of a sandbox.
+    // A Nix that ignores its options: the builder itself finds that it is not process 1 of a sandbox.
     let unsandboxed =
         Command::new(&lab.program).arg("builder").env_clear().env("out", lab.dir.path().join("out")).output().unwrap();
     assert_eq!(unsandboxed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unsandboxed.stderr).contains("this is no Nix sandbox"));
     assert!(!lab.dir.path().join("out").exists());
-    // A plan for another moment is refused, and so is a golden run that has changed since.
+    // An old plan is refused, and so is a golden run that has changed since.
     let plan_now = plan(&lab.config, &facts);
     let elsewhere = Bound { active_store_path: "/nix/store/other".into(), ..bound(&facts) };
     assert!(matches!(execute(&plan_now, &elsewhere, lab.means()).await, Err(Error::Stale { .. })));
     let mut changed = facts.clone();
-    // What a store has by its hash already is not read again.
+    // Content that the store already has by its hash is not read again.
     changed.golden = vec![lab.golden("changing", &[("/greet", None)])];
     std::fs::write(&changed.golden[0].path, "another").unwrap();
     let error = execute(&plan(&lab.config, &changed), &bound(&changed), lab.means()).await.unwrap_err();
     assert!(matches!(error, Error::Nix(_)) && error.hint().is_some(), "{error}");
-    // A builder that cannot judge leaves the question open, also for the flake's own checks.
+    // A builder that cannot judge makes the verdict inconclusive, also for the flake's own checks.
     let mut broken = facts.clone();
     broken.rei = lab.dir.path().join("no-program");
     std::fs::write(&broken.rei, "not executable").unwrap();

@@ -4,6 +4,10 @@
 mod deadlines;
 #[path = "lifecycle/desk.rs"]
 mod desk;
+#[path = "lifecycle/draining.rs"]
+mod draining;
+#[path = "lifecycle/findings.rs"]
+mod findings;
 #[path = "lifecycle/repeats.rs"]
 mod repeats;
 #[path = "lifecycle/verdicts.rs"]
@@ -59,21 +63,23 @@ impl Model for Bounded {
             Property::always("I1 one Active, and the profile and the routing are its", |_, world: &World| {
                 world.one_active()
             }),
-            Property::always("I2 I5 I6 I8 nothing forbidden was asked for or done", |_, world: &World| {
+            Property::always("I2 I5 I6 I8 no forbidden effect was requested or executed", |_, world: &World| {
                 world.broken.is_empty()
             }),
-            Property::always("I3 what would be restored is there", |_, world: &World| world.previous_can_serve()),
+            Property::always("I3 the version to restore can serve", |_, world: &World| world.previous_can_serve()),
             Property::always("I4 every phase has a deadline", |_, world: &World| world.has_deadline()),
-            Property::always("I5 Active is cared for", |_, world: &World| world.active_is_cared_for()),
-            Property::always("I6 an instance asks in vain", |_, world: &World| world.instance_asks_in_vain()),
+            Property::always("I5 Active has a process or gets one", |_, world: &World| world.active_is_cared_for()),
+            Property::always("I6 a request of an instance has no effect", |_, world: &World| {
+                world.instance_asks_in_vain()
+            }),
             Property::always("I7 the hourly budget holds", |model: &Self, world: &World| {
                 let operators = u64::from(model.left.requests - world.left.requests);
-                // Numbers go on behind all that is known; what lost records have spent is lost, and an operator was asked.
+                // New numbers are higher than all known ones. The budget spent in lost records is lost, and an operator was asked.
                 let before = if model.left.losses > world.left.losses { NUMBERED } else { 1 };
                 let most = model.policy.per_hour + before + operators + u64::from(world.free);
                 world.core.evolution().is_none_or(|it| it.id.0 <= format!("evo_{most:04}"))
             }),
-            Property::always("I9 a rollback's plan names what it restores", |_, world: &World| {
+            Property::always("I9 a rollback's plan names the restored version", |_, world: &World| {
                 match (world.core.phase(), &world.plan) {
                     (Phase::RollingBack { .. }, Some(plan)) => {
                         world.core.active().is_some_and(|active| active.version.store_path == plan.store_path)
@@ -82,14 +88,14 @@ impl Model for Bounded {
                 }
             }),
             Property::sometimes(
-                "what serves is trusted over a journal that lost its end",
+                "the operator accepts reality after a journal lost its end",
                 |model: &Self, world: &World| {
                     model.left.losses == 0
                         || world.settled == Some(Trust::Reality) && world.core.phase() == Phase::Steady
                 },
             ),
             Property::sometimes(
-                "the journal is trusted, and what it says is restored",
+                "the operator accepts the journal, and its Active is restored",
                 |model: &Self, world: &World| {
                     model.left.losses == 0
                         || world.settled == Some(Trust::Journal)
@@ -103,15 +109,20 @@ impl Model for Bounded {
             Property::sometimes("a candidate is rolled back", |_, world: &World| {
                 matches!(world.core.phase(), Phase::RollingBack { stage: Back::Switching, .. })
             }),
-            Property::sometimes("something is in quarantine", |_, world: &World| !world.core.quarantine().is_empty()),
-            Property::sometimes("a commit is found to be built as Active is", |model: &Self, world: &World| {
+            Property::sometimes("some content is in quarantine", |_, world: &World| {
+                !world.core.quarantine().is_empty()
+            }),
+            Property::sometimes("a commit has the same build as Active", |model: &Self, world: &World| {
                 model.left.commits < 2 || world.unchanged
             }),
-            Property::sometimes("what came to no verdict is tried again", |model: &Self, world: &World| {
+            Property::sometimes("an evolution without a verdict is tried again", |model: &Self, world: &World| {
                 model.policy.tries == 1 || world.free > 0 && matches!(world.core.phase(), Phase::Building)
             }),
-            Property::sometimes("an operator is asked for want of data", |_, world: &World| {
+            Property::sometimes("an operator is asked because of missing data", |_, world: &World| {
                 matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Observation })
+            }),
+            Property::sometimes("a queue is drained", |model: &Self, world: &World| {
+                model.left.waits == 0 || world.processes.iter().flatten().any(|process| process.drains)
             }),
             Property::sometimes("a budget is spent", |model: &Self, world: &World| {
                 model.left.findings == 0
@@ -120,12 +131,12 @@ impl Model for Bounded {
                         Some(Reason::IncidentBudgetSpent { .. } | Reason::HourBudgetSpent { .. })
                     )
             }),
-            Property::sometimes("a crash in the middle of a promotion is survived", |model: &Self, world: &World| {
+            Property::sometimes("the lifecycle recovers from a crash in a promotion", |model: &Self, world: &World| {
                 model.left.crashes == 0
                     || matches!(world.recovered_in, Some(Phase::Promoting { .. }))
                         && world.core.phase() == Phase::Steady
             }),
-            Property::sometimes("a crash in the middle of a rollback is survived", |model: &Self, world: &World| {
+            Property::sometimes("the lifecycle recovers from a crash in a rollback", |model: &Self, world: &World| {
                 model.left.crashes == 0
                     || matches!(world.recovered_in, Some(Phase::RollingBack { .. }))
                         && world.core.phase() == Phase::Steady
@@ -134,7 +145,7 @@ impl Model for Bounded {
     }
 }
 
-/// Proves every property over the whole space, and says how large it was.
+/// Proves every property over the whole space, and returns the number of states.
 fn prove(policy: Policy, left: Left) -> usize {
     let checker = Bounded { policy, left }.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
@@ -142,19 +153,19 @@ fn prove(policy: Policy, left: Left) -> usize {
 }
 
 #[test]
-fn a_record_from_before_there_were_other_callers_is_an_operators() {
+fn a_record_from_before_other_callers_existed_belongs_to_an_operator() {
     let old = r#"{"event":"operator","who":"ada","request":{"request":"approve","id":"evo_0001"}}"#;
     let event: Event = serde_json::from_str(old).unwrap();
     let Event::Operator { who, .. } = &event else { panic!("{event:?}") };
     assert_eq!(*who, Caller::Operator("ada".into()));
-    assert_eq!(serde_json::to_string(&event).unwrap(), old, "and it is written as it was");
+    assert_eq!(serde_json::to_string(&event).unwrap(), old, "it is written in the same form");
     let other = Event::Operator { who: Caller::Supervised { pid: 7 }, request: Request::Pause };
     let text = serde_json::to_string(&other).unwrap();
     assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), other);
 }
 
 #[test]
-fn a_reason_of_any_version_of_rei_is_read() {
+fn a_reason_of_any_version_of_rei_can_be_read() {
     for (stored, wanted) in [
         (r#""it ended: exit code 2""#, Reason::Text("it ended: exit code 2".into())),
         (r#"{"why":"exited","exit":"exit code 2"}"#, Reason::Exited { exit: "exit code 2".into() }),
@@ -165,7 +176,7 @@ fn a_reason_of_any_version_of_rei_is_read() {
     ] {
         let read: Reason = serde_json::from_str(stored).unwrap();
         assert_eq!(read, wanted);
-        assert_eq!(serde_json::to_string(&read).unwrap(), stored, "and it is written as it was");
+        assert_eq!(serde_json::to_string(&read).unwrap(), stored, "it is written in the same form");
     }
     let nested = Reason::NoVerdict { reason: Box::new(Reason::Text("no space".into())) };
     let text = serde_json::to_string(&nested).unwrap();
@@ -173,7 +184,7 @@ fn a_reason_of_any_version_of_rei_is_read() {
 }
 
 #[test]
-fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
+fn a_snapshot_with_the_evolution_of_quarantined_content_can_be_read() {
     let old =
         r#"{"tree":"t","store_path":"/s","evolution":"evo_0002","reason":"slow","at":"2026-01-01T00:00:00.000Z"}"#;
     let entry: Quarantined = serde_json::from_str(old).unwrap();
@@ -182,56 +193,126 @@ fn a_snapshot_that_names_the_evolution_of_quarantined_content_is_read() {
     assert!(now.contains(r#""candidate":"evo_0002""#), "{now}");
 }
 
-// The counts are pinned: a change that shrinks the space proves less, one that grows it may have opened a door.
+// The counts are pinned: a change that shrinks the space proves less, and one that grows it may allow something forbidden.
 
 #[test]
 fn incidents_and_upgrades() {
-    let left = Left { commits: 2, findings: 1, exits: 1, crashes: 0, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 116_672);
+    let left = Left {
+        commits: 2,
+        findings: 1,
+        exits: 1,
+        crashes: 0,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 111_820);
 }
 
 #[test]
-fn what_comes_to_no_verdict_is_tried_twice() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 1, rechecks: 0, losses: 0 };
+fn an_evolution_without_a_verdict_is_tried_twice() {
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 0,
+        failures: 1,
+        rechecks: 0,
+        losses: 0,
+        waits: 0,
+    };
     let policy = Policy { tries: 2, ..policy(false, false, Standby::Cold) };
     assert_eq!(prove(policy, left), 750);
 }
 
 #[test]
 fn an_operator() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 2, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 2,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Keep), left), 700_613);
 }
 
 #[test]
 fn a_crash_anywhere() {
-    let left = Left { commits: 2, findings: 0, exits: 1, crashes: 1, requests: 0, failures: 1, rechecks: 1, losses: 0 };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 34_529);
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 1,
+        crashes: 1,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 1,
+    };
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 48_365);
 }
 
 #[test]
 fn two_crashes() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 2, requests: 0, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 2,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Cold), left), 40_627);
 }
 
 #[test]
 fn an_exclusive_runtime_and_an_operator() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 1, requests: 2, failures: 1, rechecks: 1, losses: 0 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 1,
+        requests: 2,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
     assert_eq!(prove(policy(false, true, Standby::Cold), left), 199_329);
 }
 
 #[test]
 fn a_journal_that_loses_its_end() {
-    let left = Left { commits: 2, findings: 0, exits: 0, crashes: 0, requests: 1, failures: 1, rechecks: 1, losses: 1 };
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 1,
+        failures: 1,
+        rechecks: 1,
+        losses: 1,
+        waits: 0,
+    };
     assert_eq!(prove(policy(true, false, Standby::Keep), left), 47_033);
 }
 
-/// Any walk through a larger world than the model checker's, by the numbers that proptest draws.
+/// A walk through a larger world than the model checker's, chosen by the numbers of proptest.
 fn walk(world: &mut World, draws: &[u16]) {
     for draw in draws {
         if !world.instance_asks_in_vain() {
-            world.broken.push("I6: an instance's request did something");
+            world.broken.push("I6: an instance's request had an effect");
         }
         let losses = world.losses();
         if let Some(loss) = losses.get(usize::from(*draw) % losses.len().max(1)).filter(|_| draw % 37 == 0) {
@@ -249,10 +330,19 @@ fn walk(world: &mut World, draws: &[u16]) {
     }
 }
 
-/// Lets the world answer without a fault until nothing is left to answer.
+/// Lets the world answer every task without a fault; returns the number of steps.
 fn calm_down(world: &mut World) -> usize {
-    world.left =
-        Left { commits: 0, findings: 0, exits: 0, crashes: 0, requests: 0, failures: 0, rechecks: 255, losses: 0 };
+    world.left = Left {
+        commits: 0,
+        findings: 0,
+        exits: 0,
+        crashes: 0,
+        requests: 0,
+        failures: 0,
+        rechecks: 255,
+        losses: 0,
+        waits: 0,
+    };
     for steps in 0..STEPS_MAX {
         let causes = world.causes();
         let calm = causes.iter().find(|cause| !matches!(cause, Cause::Due(_))).or_else(|| causes.first());
@@ -266,19 +356,19 @@ fn calm_down(world: &mut World) -> usize {
     STEPS_MAX
 }
 
-/// More than any evolution needs when everything answers.
+/// More steps than any evolution needs without faults.
 const STEPS_MAX: usize = 200;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever happened, once faults cease the state comes to rest; and no invariant broke on the way.
+    /// After any history, the state comes to rest when the faults stop, and no invariant breaks on the way.
     #[test]
     fn every_walk_comes_to_rest(
         overlap: bool, approve: bool, cold: bool, draws in proptest::collection::vec(any::<u16>(), 0..300)
     ) {
         let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 2 };
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 2, waits: 4 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let mut world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
         walk(&mut world, &draws);
@@ -293,11 +383,11 @@ proptest! {
         prop_assert!(world.one_active() && world.active_is_cared_for());
     }
 
-    /// A snapshot is the state: written and read back it is equal.
+    /// A snapshot that is written and read back equals the state.
     #[test]
-    fn a_snapshot_is_the_state(draws in proptest::collection::vec(any::<u16>(), 0..150)) {
+    fn a_snapshot_equals_the_state(draws in proptest::collection::vec(any::<u16>(), 0..150)) {
         let left =
-            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 0 };
+            Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 0, waits: 4 };
         let mut world = World::new(policy(true, true, Standby::Keep), left);
         walk(&mut world, &draws);
         let text = serde_json::to_string(&world.core).unwrap();

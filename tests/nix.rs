@@ -1,4 +1,4 @@
-//! The Nix part against a real Nix, in a store of its own.
+//! The module `nix` with a real Nix, in its own store.
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
@@ -27,7 +27,7 @@ async fn build(nix: &Nix, derivation: &Derivation) -> PathBuf {
     derivation.out.clone()
 }
 
-/// Builds a package of a flake that has just this script.
+/// Builds the package of a flake with only this script.
 async fn built(store: &Store, script: &str) -> PathBuf {
     let flake = Flake::new();
     flake.write("packages/default.sh", script);
@@ -37,7 +37,7 @@ async fn built(store: &Store, script: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_package_is_evaluated_built_and_asked_about() {
+async fn a_package_is_evaluated_built_and_queried() {
     let Some(store) = Store::open().await else { return };
     let nix = &store.nix;
     let place = if is_shared() { PathBuf::from("/nix/store") } else { store.path("store") };
@@ -59,11 +59,11 @@ async fn a_package_is_evaluated_built_and_asked_about() {
         events.push(event);
     }
     let drv = derivation.drv.clone();
-    let told: Vec<_> = events.into_iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
+    let seen: Vec<_> = events.into_iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
     let line = |line: &str| Progress::Line { drv: drv.clone(), line: line.to_owned() };
     let expected =
         [Progress::Started { drv: drv.clone() }, line("one"), line("two"), Progress::Ended { drv: drv.clone() }];
-    assert_eq!(told, expected);
+    assert_eq!(seen, expected);
 
     let source = PathBuf::from(std::fs::read_to_string(derivation.out.join("source")).unwrap().trim());
     assert_eq!(nix.references(&derivation.out).await.unwrap(), [source.clone()].into());
@@ -101,15 +101,15 @@ async fn a_file_and_a_tree_can_be_added_and_a_change_is_seen() {
 }
 
 #[tokio::test]
-async fn failures_of_a_call_are_told_apart_and_spare_the_others() {
+async fn failures_of_a_call_are_distinguished_and_do_not_affect_the_others() {
     let Some(store) = Store::open().await else { return };
     let flake = Flake::new();
     for (name, script) in [
         ("good", "echo > $out"),
-        ("fails", "echo last words; exit 3"),
+        ("fails", "echo last output; exit 3"),
         ("late", "while :; do echo x; sleep 0.1; done"),
         ("empty", "true"),
-        // Nix 2.8 gives up the whole call on this.
+        // Nix 2.8 stops the whole call at this.
         ("hostile", "printf '@nix {}\\n' >&2; sleep 0.2; echo > $out"),
         ("slow", "sleep 1; echo > $out"),
     ] {
@@ -128,16 +128,16 @@ async fn failures_of_a_call_are_told_apart_and_spare_the_others() {
     assert_eq!(kind(1), Some(FailureKind::Builder), "{realised:?}");
     assert_eq!(kind(2), None, "{realised:?}");
     assert_eq!(kind(4), Some(FailureKind::TimedOut), "{realised:?}");
-    assert_eq!(kind(5), None, "a hostile build took another with it: {realised:?}");
-    assert_eq!(store.nix.log(&all[1].drv, 100).await.unwrap().as_deref(), Some(&b"last words\n"[..]));
-    // What there is is kept, although the call as a whole failed.
+    assert_eq!(kind(5), None, "a hostile build made another one fail: {realised:?}");
+    assert_eq!(store.nix.log(&all[1].drv, 100).await.unwrap().as_deref(), Some(&b"last output\n"[..]));
+    // The successful outputs are kept, although the whole call failed.
     store.run("nix-store", &["--gc"]);
     let invalid = store.nix.invalid(all.iter().map(|one| &one.out)).await.unwrap();
     assert!(!invalid.contains(&all[2].out) && !invalid.contains(&all[5].out), "{invalid:?}");
 }
 
 #[tokio::test]
-async fn checks_that_do_not_evaluate_are_none_and_spare_the_others() {
+async fn checks_that_do_not_evaluate_are_none_and_do_not_affect_the_others() {
     let Some(store) = Store::open().await else { return };
     let flake = Flake::new();
     let text = |extra: &str| {
@@ -218,13 +218,13 @@ async fn each_evaluation_that_fails_says_what_to_do() {
     assert!(matches!(odd, Error::NotADerivation { ref found, .. } if found == "int"), "{odd}");
     let none = nix.evaluate_package(&commit("{ outputs = { self }: { }; }").await, "default", None).await.unwrap_err();
     assert!(none.to_string().ends_with("it has: none"), "{none}");
-    // Its own settings are not a flake's to make, and nothing was written into the tree.
+    // A flake cannot change Nix's settings, and nothing was written into the tree.
     commit(&format!("{{ nixConfig.sandbox = false; {}", &package("throw \"x\"")[1..])).await;
     assert_eq!(flake.git(&["status", "--porcelain"]), "");
 }
 
 #[tokio::test]
-async fn roots_keep_what_they_name_and_nothing_else() {
+async fn roots_keep_only_what_they_name() {
     let Some(store) = Store::open().await else { return };
     let nix = &store.nix;
     let roots = Roots::open(&store.path("roots")).unwrap();
@@ -267,7 +267,7 @@ fn listed(store: &Store, profile: &Profile) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_profile_is_one_for_nix_env_too() {
+async fn a_profile_works_with_nix_env_too() {
     let Some(store) = Store::open().await else { return };
     let (nix, profile) = (&store.nix, Profile::open(&store.path("profiles"), "my-app").unwrap());
     let path = profile.path();
@@ -279,10 +279,14 @@ async fn a_profile_is_one_for_nix_env_too() {
     for (n, out) in (1..).zip(&outs[..3]) {
         assert_eq!(profile.create_generation(nix, out).await.unwrap(), n);
     }
-    assert_eq!(profile.current().unwrap(), None, "a generation is made before it is switched to");
+    assert_eq!(profile.current().unwrap(), None, "making a generation does not switch to it");
     profile.switch(3).unwrap();
     assert_eq!(listed(&store, &profile), ["1", "2", "3*"]);
-    assert_eq!(profile.create_generation(nix, &outs[2]).await.unwrap(), 3, "the highest is this path already");
+    assert_eq!(
+        profile.create_generation(nix, &outs[2]).await.unwrap(),
+        3,
+        "the highest generation already has this path"
+    );
     profile.prepare_rollback(1).unwrap();
     profile.switch(1).unwrap();
     assert_eq!(listed(&store, &profile), ["1*", "2", "3"], "not the numeric predecessor");
@@ -318,7 +322,7 @@ async fn a_switch_waits_for_nix_env_and_nix_env_for_a_switch() {
     }
     profile.switch(1).unwrap();
     let path = profile.path();
-    // Both sides switch at once, over and over; whoever is last, the profile always points to a generation.
+    // Both sides switch at the same time, over and over; the profile must always point to a generation.
     let nixs = std::thread::scope(|scope| {
         let nixs = scope.spawn(|| {
             for n in 0..10 {
@@ -338,8 +342,7 @@ async fn a_switch_waits_for_nix_env_and_nix_env_for_a_switch() {
     assert_eq!(profile.generations().unwrap().len(), 2);
 }
 
-/// The builder of the probe below: this very program, which Nix runs with the name of this test. As a test of its own it
-/// does nothing.
+/// The builder of the probe below: Nix runs this test program with the name of this test. Run as a test, it does nothing.
 #[test]
 fn probe_entry() {
     if std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("nonce").is_some() {
@@ -353,8 +356,8 @@ fn this_test() -> Builder {
 }
 
 #[tokio::test]
-async fn a_sandbox_is_proved_from_inside() {
-    // Without the convenience of the other tests: a bare sandbox.
+async fn a_sandbox_is_checked_from_inside() {
+    // A bare sandbox, without the extra paths of the other tests.
     let Some(store) = Store::bare().await else { return };
     let dir = store.path("state");
     std::fs::create_dir(&dir).unwrap();
@@ -369,11 +372,11 @@ async fn a_sandbox_is_proved_from_inside() {
 }
 
 #[tokio::test]
-async fn without_a_sandbox_nothing_is_proved() {
+async fn without_a_sandbox_the_probe_fails() {
     let Some(store) = Store::relocated().await else { return };
     let dir = store.path("state");
     std::fs::create_dir(&dir).unwrap();
-    // A Nix that ignores the wish for a sandbox, as a daemon does with that of an untrusted user.
+    // A Nix that ignores the sandbox option, as a daemon does for an untrusted user.
     let nix = with_nix_store(&store, "exec REAL \"$@\" --option sandbox false").await.unwrap();
     let refusal = prove(&nix, &this_test(), &dir).await.unwrap_err();
     let Refusal::NotSandboxed { findings, .. } = &refusal else { panic!("{refusal:?}") };
@@ -382,7 +385,7 @@ async fn without_a_sandbox_nothing_is_proved() {
     assert!(found("paths that are no input"), "{findings:?}");
 }
 
-/// The Nix of the store with this script in place of `nix-store`; `REAL` in it is the real one.
+/// The Nix of the store with this script instead of `nix-store`; `REAL` in the script is the real program.
 async fn with_nix_store(store: &Store, script: &str) -> Result<Nix, Error> {
     use std::os::unix::fs::PermissionsExt;
     let real = which::which("nix-store").unwrap();
@@ -420,7 +423,7 @@ async fn an_old_nix_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repository_of_somebody_else_is_read() {
+async fn a_repository_of_another_user_is_read() {
     let Some(store) = Store::open().await else { return };
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can give a repository away");
@@ -430,18 +433,18 @@ async fn a_repository_of_somebody_else_is_read() {
     let rev = flake.commit("one");
     let chown = std::process::Command::new("chown").args(["-R", "12345"]).arg(flake.dir()).status().unwrap();
     assert!(chown.success());
-    // Nix would not from 2.26 on; it is given the files.
+    // Nix itself refuses this from 2.26 on, but rei gives it the files.
     store.nix.evaluate_package(&flake.at(&store.nix, &rev).await, "default", None).await.unwrap();
 }
 
-/// Runs `work` with a small file system of its own on `dir`, seen by no other process and gone afterwards; `false` where
-/// that cannot be done.
+/// Runs `work` with a small file system on `dir`, which no other process sees and which is unmounted afterwards; `false` if that is
+/// not possible.
 fn with_small_disk(dir: &Path, mount_args: &[&str], work: impl FnOnce() + Send) -> bool {
     let mount =
         |args: &[&str]| std::process::Command::new("mount").args(args).status().is_ok_and(|done| done.success());
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // The namespace is that of this thread alone.
+            // Only this thread is in the new namespace.
             if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
                 return false;
             }
@@ -455,14 +458,14 @@ fn with_small_disk(dir: &Path, mount_args: &[&str], work: impl FnOnce() + Send) 
     })
 }
 
-/// Writes until nothing more goes in, bytes or files.
+/// Writes until the disk has no space for another byte or file.
 fn fill(dir: &Path) {
     use std::io::Write;
     let mut full = std::fs::File::create(dir.join("full")).unwrap();
     for size in [4096, 1] {
         while full.write_all(&vec![1; size]).is_ok() {}
     }
-    // Long targets take a block of their own; short names fit in gaps that long ones leave in the directory.
+    // A long link target uses its own block; short names fill the gaps that long names leave in the directory.
     let mut n = 0;
     for (target, name) in [(200, 200), (1, 200), (1, 1)] {
         let link =
@@ -486,7 +489,7 @@ fn a_prepared_rollback_needs_no_free_space() {
         }
         profile.switch(3).unwrap();
         profile.prepare_rollback(1).unwrap();
-        // As nix-env does when it is done.
+        // nix-env does this when it has finished.
         std::fs::remove_file(disk.join("app.lock")).unwrap();
         fill(&disk);
         let refused = profile.switch(2).unwrap_err();
@@ -512,7 +515,7 @@ fn a_prepared_rollback_needs_no_free_space() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_not_there_is_named() {
+async fn a_missing_daemon_is_named() {
     let Some(store) = Store::relocated().await else { return };
     let mut env = store.env.clone();
     env.retain(|(name, _)| name != "NIX_REMOTE");
@@ -530,10 +533,10 @@ fn runs(word: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_build_that_is_given_up_is_ended() {
+async fn a_cancelled_build_is_killed() {
     let Some(store) = Store::open().await else { return };
     let flake = Flake::new();
-    // A builder is in a session of its own: killing Nix alone would leave it behind.
+    // A builder has its own session: a kill of Nix alone would leave it running.
     let word = format!("given-up-{}", std::process::id());
     flake.write("packages/default.sh", &format!("echo started; sh -c 'while :; do sleep 1; done' {word}"));
     let derivation =
@@ -542,9 +545,9 @@ async fn a_build_that_is_given_up_is_ended() {
     let nix = store.nix.clone();
     let run = tokio::spawn(async move { nix.realise(&[derivation], &options(), Some(send)).await });
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    while !matches!(receive.recv().await.expect("it ended by itself"), Progress::Line { .. }) {}
+    while !matches!(receive.recv().await.expect("the build must not end by itself"), Progress::Line { .. }) {}
     while !runs(&word) {
-        assert!(std::time::Instant::now() < deadline, "the builder is not seen");
+        assert!(std::time::Instant::now() < deadline, "the builder does not appear");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     run.abort();

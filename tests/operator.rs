@@ -53,11 +53,11 @@ fn out(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn each_command_asks_what_it_says() {
+async fn each_command_sends_its_request() {
     let served = serve();
     let path = "/nix/store/abc-x";
     for (args, call, said) in [
-        (vec!["approve", "evo_0002"], "approve evo_0002", "evo_0002 goes on\n"),
+        (vec!["approve", "evo_0002"], "approve evo_0002", "evo_0002 is approved\n"),
         (vec!["reject", "evo_0003", "-r", "no"], "reject evo_0003 no", "evo_0003 is rejected\n"),
         (vec!["reject", "inc_1"], "reject inc_1 an operator rejected it", "inc_1 is rejected\n"),
         (vec!["rollback"], "rollback None", "generation 41 is current\n"),
@@ -66,11 +66,11 @@ async fn each_command_asks_what_it_says() {
             "rollback Some(7)",
             "{\n  \"schema\": \"rei/v0.1\",\n  \"generation\": 41\n}\n",
         ),
-        (vec!["pause"], "pause", "no evolution begins until `rei resume`; the runtime is kept alive\n"),
-        (vec!["resume"], "resume", "evolutions may begin again\n"),
-        (vec!["reexec"], "reexec", "the supervisor goes on as the program that is installed now\n"),
-        (vec!["stop"], "stop", "the runtime and its supervisor end\n"),
-        (vec!["lift", path], "lift /nix/store/abc-x", "/nix/store/abc-x is out of quarantine\n"),
+        (vec!["pause"], "pause", "no evolution starts until `rei resume`; rei still keeps the runtime alive\n"),
+        (vec!["resume"], "resume", "evolutions may start again\n"),
+        (vec!["reexec"], "reexec", "the supervisor now runs the installed program\n"),
+        (vec!["stop"], "stop", "the runtime and its supervisor stop\n"),
+        (vec!["lift", path], "lift /nix/store/abc-x", "/nix/store/abc-x is released from quarantine\n"),
     ] {
         assert_eq!(out(&rei(&served, &args).await), said, "{args:?}");
         assert_eq!(served.owner.calls().last().unwrap(), call, "{args:?}");
@@ -81,7 +81,7 @@ async fn each_command_asks_what_it_says() {
 }
 
 #[tokio::test]
-async fn json_is_exactly_what_travels() {
+async fn json_is_exactly_the_object_of_the_interface() {
     let served = serve();
     let status = out(&rei(&served, &["status", "--json"]).await);
     assert_eq!(serde_json::from_str::<Status>(&status).unwrap(), shapes::status());
@@ -99,7 +99,7 @@ async fn json_is_exactly_what_travels() {
 }
 
 #[tokio::test]
-async fn pages_are_for_people() {
+async fn without_json_commands_print_pages() {
     let served = serve();
     let page = out(&rei(&served, &["status"]).await);
     assert!(page.starts_with("● greeter  degraded  canary for "), "{page}");
@@ -120,17 +120,17 @@ async fn a_refusal_has_its_own_code_and_the_next_step() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "error: not in phase canary\nhint: wait for its end\n");
 }
 
-/// Sends the event once somebody listens.
+/// Sends the event as soon as a watcher listens.
 async fn send(served: &Served, event: MonitorEvent) {
     let events = &served.owner.events;
-    until("somebody monitors", || events.receiver_count() > 0).await;
+    until("a watcher", || events.receiver_count() > 0).await;
     events.send(event).unwrap();
 }
 
 #[tokio::test]
-async fn watching_without_a_terminal_tells_each_event_on_a_line() {
+async fn watching_without_a_terminal_prints_each_event_on_a_line() {
     for (args, line) in [
-        (vec!["status", "--watch"], "15:01:18.000  phase       steady → diagnosing".to_owned()),
+        (vec!["status", "--watch"], "15:01:18.000  phase       evo_0001: the context is collected".to_owned()),
         (vec!["status", "--watch", "--json"], serde_json::to_string(&shapes::monitor_event()).unwrap()),
     ] {
         let served = serve();
@@ -147,7 +147,7 @@ async fn watching_without_a_terminal_tells_each_event_on_a_line() {
     }
 }
 
-/// `rei status --watch`, once it watches, and what it says beside the events.
+/// Starts `rei status --watch` and waits until it watches; returns it and its standard error.
 async fn watching(served: &Served) -> (tokio::process::Child, tokio::io::Lines<tokio::io::BufReader<ChildStderr>>) {
     let mut child =
         command(served, &["status", "--watch"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -157,50 +157,50 @@ async fn watching(served: &Served) -> (tokio::process::Child, tokio::io::Lines<t
 }
 
 #[tokio::test]
-async fn a_watcher_that_has_to_make_room_is_told_so() {
+async fn a_watcher_whose_stream_is_ended_gets_the_reason() {
     let served = serve();
     let (mut child, mut said) = watching(&served).await;
     let operator = served.operator().await;
     let mut others = Vec::new();
-    // As many as there may be: the oldest of all goes.
+    // As many streams as allowed: the oldest stream of all is ended.
     for _ in 0..16 {
         others.push(operator.monitor().await.unwrap());
     }
-    let told = async {
+    let said = async {
         for line in [
             "error: the supervisor ended this watch: there are more than 16 streams, and this was the oldest of them",
-            "hint: end another program that watches, then call `rei status --watch` again",
+            "hint: end another watching program, then call `rei status --watch` again",
         ] {
             assert_eq!(said.next_line().await.unwrap().as_deref(), Some(line));
         }
         child.wait().await.unwrap().code()
     };
-    assert_eq!(tokio::time::timeout(fakes::PATIENCE, told).await.expect("it watches on"), Some(5));
+    assert_eq!(tokio::time::timeout(fakes::PATIENCE, said).await.expect("the watch must end"), Some(5));
 }
 
-/// Ends all connections, and serves on.
+/// Ends all connections, and serves again.
 async fn serve_again(served: &mut Served) {
     served.task.abort();
-    // What is aborted is no panic, and there is no other end.
+    // The result is always the error of the abort.
     let _ = (&mut served.task).await;
     let socket = Socket::bind(&served.path, None).unwrap();
     served.task = tokio::spawn(serve_operations(socket, served.owner.clone(), Access::own_user()));
 }
 
 #[tokio::test]
-async fn a_watcher_tells_a_lost_connection_from_a_new_supervisor() {
+async fn a_watcher_distinguishes_a_lost_connection_from_a_new_supervisor() {
     let mut served = serve();
     let (_child, mut said) = watching(&served).await;
     serve_again(&mut served).await;
-    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("nothing is said").unwrap();
+    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("no line arrived").unwrap();
     assert_eq!(line.as_deref(), Some("warning: the connection to the supervisor was lost: events may be missing here"));
     *served.owner.started_at.lock().unwrap() = Some(rei::time::Timestamp::from_unix_ms(1));
     serve_again(&mut served).await;
-    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("nothing is said").unwrap();
-    assert_eq!(line.as_deref(), Some("the supervisor was started again"));
+    let line = tokio::time::timeout(fakes::PATIENCE, said.next_line()).await.expect("no line arrived").unwrap();
+    assert_eq!(line.as_deref(), Some("the supervisor has restarted"));
 }
 
-/// `evolve --wait`, of which the owner tells some progress and then this end.
+/// Runs `evolve --wait`; the owner sends some progress and then this end.
 async fn waited(action: MaintenanceAction) -> Output {
     let served = serve();
     let entry = |action, finished_at| HistoryEntry { action, finished_at, ..shapes::history_entry() };
@@ -217,15 +217,15 @@ async fn waited(action: MaintenanceAction) -> Output {
     let progress = json!({ "done": 1, "total": 3 });
     send(&served, MonitorEvent { seq: 0, kind: "progress".into(), data: progress, ..shapes::monitor_event() }).await;
     send(&served, shapes::monitor_event()).await;
-    until("it is looked at", || served.owner.calls().iter().any(|call| call == "show evo_0001")).await;
+    until("a request for the evolution", || served.owner.calls().iter().any(|call| call == "show evo_0001")).await;
     show(reply(entry(Some(action), shapes::history_entry().finished_at), "observing"));
     send(&served, MonitorEvent { kind: "decision".into(), text: "it ended".into(), ..shapes::monitor_event() }).await;
-    tokio::time::timeout(fakes::PATIENCE, child.wait_with_output()).await.expect("it waits for ever").unwrap()
+    tokio::time::timeout(fakes::PATIENCE, child.wait_with_output()).await.expect("the command does not end").unwrap()
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_evolution_and_tells_how() {
-    for (action, code, told) in [
+async fn waiting_ends_with_the_evolution_and_its_exit_code() {
+    for (action, code, said) in [
         (MaintenanceAction::Promoted, 0, ""),
         (MaintenanceAction::Unchanged, 0, ""),
         (MaintenanceAction::RolledBack, 11, "error: Previous was restored: repaired crash\nhint: rei show evo_0001\n"),
@@ -236,17 +236,17 @@ async fn waiting_ends_with_the_evolution_and_tells_how() {
         ),
     ] {
         let output = waited(action).await;
-        let begun = "evo_0001 begins\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
+        let begun = "evo_0001 starts\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(stderr.starts_with(begun) && stderr.ends_with(told), "{stderr}");
+        assert!(stderr.starts_with(begun) && stderr.ends_with(said), "{stderr}");
         let shown: ShowReply = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(shown.id, "evo_0001");
     }
 }
 
 #[tokio::test]
-async fn waiting_goes_on_without_events_if_others_watch() {
+async fn waiting_continues_without_events_if_others_watch() {
     let served = serve();
     let show = |finished_at, action| {
         let object = json!(HistoryEntry { action, finished_at, ..shapes::history_entry() });
@@ -261,15 +261,15 @@ async fn waiting_goes_on_without_events_if_others_watch() {
     let mut others = Vec::new();
     for nth in 1..=16 {
         others.push(operator.monitor().await.unwrap());
-        until("another one watches", || served.owner.events.receiver_count() > nth.min(15)).await;
+        until("another watcher", || served.owner.events.receiver_count() > nth.min(15)).await;
     }
     let looks = || served.owner.calls().iter().filter(|call| *call == "show evo_0001").count();
     let before = looks();
-    until("it looks again and again", || looks() >= before + 2).await;
+    until("repeated requests for the evolution", || looks() >= before + 2).await;
     show(shapes::history_entry().finished_at, Some(MaintenanceAction::Promoted));
     let output = tokio::time::timeout(fakes::PATIENCE, child.unwrap().wait_with_output()).await.expect("it waits");
     assert!(output.unwrap().status.success());
-    // It has sent nobody away in turn.
+    // It has ended no stream of the others.
     send(&served, shapes::monitor_event()).await;
     for other in &mut others {
         assert_eq!(other.next().await.unwrap().unwrap(), shapes::monitor_event());
@@ -277,18 +277,18 @@ async fn waiting_goes_on_without_events_if_others_watch() {
 }
 
 #[tokio::test]
-async fn waiting_is_bounded_where_a_bound_is_given() {
+async fn waiting_ends_at_the_given_timeout() {
     let served = serve();
     let output = rei(&served, &["evolve", "--wait", "--timeout", "1ms"]).await;
     assert_eq!(output.status.code(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `--watch` on a terminal: a page on a screen of its own, drawn anew; Ctrl-C leaves the last one behind.
+/// `--watch` on a terminal: a page on the alternate screen, drawn again and again; after Ctrl-C the last page stays.
 #[tokio::test]
 async fn watching_on_a_terminal_draws_a_page() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     if which::which("script").is_err() {
-        fakes::skip("no `script` here that gives a terminal");
+        fakes::skip("there is no program `script`, which gives a terminal");
         return;
     }
     let served = serve();
@@ -307,14 +307,14 @@ async fn watching_on_a_terminal_draws_a_page() {
     let mut drawn = Vec::new();
     let pages = |drawn: &[u8]| String::from_utf8_lossy(drawn).matches("\x1b[H").count();
     let both = async {
-        // A page at once, and another one as time goes on.
+        // One page at once, and another one after a while.
         while pages(&drawn) < 2 {
             assert_ne!(screen.read_buf(&mut drawn).await.unwrap(), 0, "{}", String::from_utf8_lossy(&drawn));
         }
         keys.write_all(b"\x03").await.unwrap();
         screen.read_to_end(&mut drawn).await.unwrap();
     };
-    tokio::time::timeout(fakes::PATIENCE, both).await.expect("nothing is drawn, or it does not end");
+    tokio::time::timeout(fakes::PATIENCE, both).await.expect("no page was drawn, or the command did not end");
     let drawn = String::from_utf8_lossy(&drawn);
     let (inside, after) = drawn.split_once("\x1b[?1049l").expect("the screen is left");
     assert!(inside.contains("\x1b[?1049h") && inside.contains("greeter"), "{drawn}");

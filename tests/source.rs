@@ -1,4 +1,4 @@
-//! What is built is what is compared: the files of a commit, byte for byte, under every Nix.
+//! Nix builds the same files that rei compares: the files of a commit, byte for byte, with every version of Nix.
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
@@ -12,23 +12,23 @@ use common::git::{commit, git, init};
 use common::nix::{Flake, Store};
 use rei::nix::{FlakeRef, Nix, Problem};
 
-/// Attributes of the tree that change what git and Nix write of it.
+/// Attributes of the tree that change the files that git and Nix write.
 const ATTRIBUTES: &str = "hidden export-ignore\nlater/** export-ignore\nstamped export-subst\nlines text eol=crlf\n\
                           named ident\nscrubbed filter=scrub\nwide text working-tree-encoding=UTF-16\n* -diff\n";
 
-/// A flake that says what it knows of itself, in the attribute that its one package has.
+/// A flake whose only package writes the attributes of its own commit.
 const TOLD: &str = r#"{ outputs = { self }: {
   packages.SYSTEM.default = derivation {
-    name = "told"; system = "SYSTEM"; builder = "/bin/sh"; source = "${./.}";
-    told = builtins.toJSON {
+    name = "known"; system = "SYSTEM"; builder = "/bin/sh"; source = "${./.}";
+    known = builtins.toJSON {
       inherit (self) rev shortRev revCount lastModified lastModifiedDate narHash;
       out = "${self.sourceInfo.outPath}";
     };
-    args = [ "-c" "echo \"$told\" > $out" ];
+    args = [ "-c" "echo \"$known\" > $out" ];
   };
 }; }"#;
 
-/// Every file below `dir`: its content, or where it leads, and whether it can be executed.
+/// Every file below `dir`: its content or link target, and whether it is executable.
 fn files(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, bool)> {
     let (mut found, mut open) = (BTreeMap::new(), vec![dir.to_owned()]);
     while let Some(next) = open.pop() {
@@ -50,7 +50,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, bool)> {
     found
 }
 
-/// The same of a commit, asked of git object by object.
+/// The same for a commit, read from git's objects.
 fn objects(repository: &Path, rev: &str) -> BTreeMap<PathBuf, (Vec<u8>, bool)> {
     let listed = git(repository, &["ls-tree", "-r", rev]);
     let file = |line: &str| {
@@ -62,15 +62,15 @@ fn objects(repository: &Path, rev: &str) -> BTreeMap<PathBuf, (Vec<u8>, bool)> {
     listed.lines().map(file).collect()
 }
 
-/// What git prints, as bytes.
+/// The output of git, as bytes.
 fn raw(repository: &Path, args: &[&str]) -> Vec<u8> {
     let output = std::process::Command::new("git").arg("-C").arg(repository).args(args).output().unwrap();
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
-/// A repository whose attributes would change everything about it.
-fn dressed() -> Flake {
+/// A repository whose attributes change every file.
+fn with_attributes() -> Flake {
     let flake = Flake::new();
     let dir = flake.dir();
     git(dir, &["config", "filter.scrub.clean", "tr a-z A-Z"]);
@@ -114,32 +114,32 @@ async fn build(nix: &Nix, flake: &FlakeRef) -> PathBuf {
 #[tokio::test]
 async fn the_source_of_a_build_is_gits_objects_byte_for_byte() {
     let Some(store) = Store::open().await else { return };
-    let flake = dressed();
+    let flake = with_attributes();
     flake.commit("one");
     flake.write("plain", "changed");
     let rev = flake.commit("two");
     let built = build(&store.nix, &flake.at(&store.nix, &rev).await).await;
-    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(built).unwrap()).unwrap();
-    let source = files(Path::new(told["out"].as_str().unwrap()));
+    let known: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(built).unwrap()).unwrap();
+    let source = files(Path::new(known["out"].as_str().unwrap()));
     let expected = objects(flake.dir(), &rev);
     assert_eq!(source.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (path, content) in &expected {
         assert_eq!(source[path], *content, "{}", path.display());
     }
-    // git and Nix would have written something else: the attributes work.
+    // git and Nix themselves would write other files, so the attributes have an effect.
     let archived = raw(flake.dir(), &["archive", &rev]);
     assert!(!String::from_utf8_lossy(&archived).contains("a hard test"));
 
-    // The flake knows its commit as if Nix had fetched it.
+    // The flake has the same attributes of its commit as if Nix had fetched it.
     let committed_at: i64 = flake.git(&["log", "-1", "--format=%ct"]).trim().parse().unwrap();
     let date = jiff::Timestamp::from_second(committed_at).unwrap().strftime("%Y%m%d%H%M%S").to_string();
-    assert_eq!(told["rev"], rev);
-    assert_eq!(told["shortRev"], rev[..7]);
-    assert_eq!(told["revCount"], 2);
-    assert_eq!(told["lastModified"], committed_at);
-    assert_eq!(told["lastModifiedDate"], date);
-    let hash = store.nix.nar_hash(Path::new(told["out"].as_str().unwrap())).await.unwrap();
-    assert_eq!(told["narHash"], hash);
+    assert_eq!(known["rev"], rev);
+    assert_eq!(known["shortRev"], rev[..7]);
+    assert_eq!(known["revCount"], 2);
+    assert_eq!(known["lastModified"], committed_at);
+    assert_eq!(known["lastModifiedDate"], date);
+    let hash = store.nix.nar_hash(Path::new(known["out"].as_str().unwrap())).await.unwrap();
+    assert_eq!(known["narHash"], hash);
 }
 
 #[tokio::test]
@@ -185,9 +185,9 @@ async fn a_flake_in_a_directory_has_the_whole_tree_and_its_locked_inputs() {
     assert!(checks.is_empty());
 }
 
-/// As after a loss of power: the database has the path, the disk has not what belongs there.
+/// The state after a power cut: the database has the path, but the disk does not have the files.
 #[tokio::test]
-async fn a_source_that_the_store_has_lost_is_put_there_again() {
+async fn a_source_that_the_store_has_lost_is_added_again() {
     let Some(store) = Store::relocated().await else { return };
     let (nix, root) = (&store.nix, store.path("root"));
     let source = store.path("source");
@@ -200,7 +200,7 @@ async fn a_source_that_the_store_has_lost_is_put_there_again() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(&file, "").unwrap();
     assert!(!nix.verify_path(&added).await.unwrap());
-    // Until it is not of this moment any more.
+    // Wait until the copy is old enough to be checked.
     let made = std::time::UNIX_EPOCH + std::time::Duration::from_secs(added.metadata().unwrap().ctime().unsigned_abs());
     while made.elapsed().unwrap() < std::time::Duration::from_millis(1100) {
         std::thread::sleep(std::time::Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! The templates that users begin with: each is right in rei's own eyes, and its service answers as its golden run says.
+//! The templates for users: rei accepts each of them, and its service answers as in its golden run.
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -12,7 +12,7 @@ use rei::config::Config;
 use rei::golden::{self, GoldenRun};
 use rei::http::Address;
 
-/// The bound of one request to a service that has just been started.
+/// The time limit of one request to a service that has just started.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
 
 const LANGUAGES: [&str; 4] = ["go", "python", "rust", "shell"];
@@ -21,7 +21,7 @@ fn template(language: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("templates").join(language)
 }
 
-/// The one golden run of a template, read to its end.
+/// The only golden run of a template.
 fn golden_run(language: &str) -> GoldenRun {
     let config = Config::load(&template(language).join("rei.toml")).unwrap_or_else(|error| panic!("{error:?}"));
     let runs = golden::list(&config.validation.golden).unwrap();
@@ -38,7 +38,7 @@ fn has(program: &str) -> bool {
 }
 
 #[test]
-fn each_is_right() {
+fn rei_accepts_each_template() {
     for language in LANGUAGES {
         let config = Config::load(&template(language).join("rei.toml")).unwrap_or_else(|error| panic!("{error:?}"));
         let unusable = Library::new(config.blueprints.directory.clone()).unusable(&config);
@@ -52,17 +52,17 @@ fn each_is_right() {
 /// The first descriptor of socket activation.
 const FIRST_INHERITED: i32 = 3;
 
-/// Starts `program` as socket activation does: the shell names itself before it becomes the program.
+/// Starts `program` by socket activation: the shell sets LISTEN_PID to its own pid before it executes the program.
 fn activated(program: &str, listener: &TcpListener, directory: &Path) -> Child {
     let fd = listener.as_raw_fd();
     let mut command = Command::new("sh");
     command.args(["-c", &format!("LISTEN_PID=$$ LISTEN_FDS=1 exec {program}")]);
     command.current_dir(directory).env("PYTHONDONTWRITEBYTECODE", "1").stderr(Stdio::null());
-    // SAFETY: both are plain system calls, and touch no memory.
+    // SAFETY: only two system calls that take integers run between fork and exec.
     unsafe {
         command.pre_exec(move || {
             nix::libc::dup2(fd, FIRST_INHERITED);
-            // Where it is there already, dup2 leaves it to be closed.
+            // If the listener already has this number, dup2 does not clear its close-on-exec flag.
             nix::libc::fcntl(FIRST_INHERITED, nix::libc::F_SETFD, 0);
             Ok(())
         });
@@ -70,7 +70,7 @@ fn activated(program: &str, listener: &TcpListener, directory: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Runs a service until its golden run is through and it has ended on SIGTERM.
+/// Runs a service, replays its golden run, and stops it by SIGTERM.
 async fn answers(language: &str, program: &str, directory: &Path) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
@@ -103,7 +103,7 @@ async fn shell_answers() {
     let shell = template("shell");
     let tested = Command::new("bash").arg("test.sh").arg(shell.join("greeter.sh")).current_dir(&shell).status();
     assert!(tested.unwrap().success());
-    // socat takes a listening socket from 1.8 on.
+    // socat accepts an inherited listening socket from version 1.8 on.
     let addresses = Command::new("socat").arg("-h").output().map(|output| output.stdout).unwrap_or_default();
     if !String::from_utf8_lossy(&addresses).contains("ACCEPT-FD") {
         return eprintln!("SKIPPED in part: no socat 1.8 here");
@@ -117,7 +117,7 @@ async fn rust_answers() {
         return;
     }
     let built = tempfile::tempdir().unwrap();
-    // Without cargo: no lock to wait for, nothing written beside the source.
+    // Built by rustc and not by cargo, which would wait for a lock and write files beside the source.
     for (kind, file) in [("lib", "src/lib.rs"), ("bin", "src/main.rs")] {
         let mut rustc = Command::new("rustc");
         rustc.args(["--edition=2024", "--crate-name=greeter", "--crate-type", kind, file, "-L"]).arg(built.path());

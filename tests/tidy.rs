@@ -1,6 +1,6 @@
-//! The rules of the house that no compiler checks: who may use whom, what the pure parts leave alone, how files look.
+//! The project's rules that no compiler checks: which module may use which, what pure code must not use, how files look.
 //!
-//! Each rule is data with its why, and a failure says where and what to do. Nothing is run or changed.
+//! Each rule is data with its reason. A failure names the place and says what to do. The tests here only read the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,10 +11,11 @@ use regex::Regex;
 #[path = "tidy/circles.rs"]
 mod circles;
 
-/// Every room and the rooms that it may use. A room stands below all that use it, so imports run one way.
+/// Every top-level module and the modules that it may use. A module may use only modules above it in this list, so imports run
+/// one way.
 ///
-/// ARCHITECTURE.md shows this as its table of rooms; a test keeps the two alike.
-const ROOMS: &[(&str, &[&str])] = &[
+/// ARCHITECTURE.md shows this list as its table of modules; a test keeps the two equal.
+const MODULES: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("report", &[]),
     ("command", &[]),
@@ -39,15 +40,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("state", &["config", "digest", "interface", "journal", "lifecycle"]),
     ("narrate", &["digest", "interface", "lifecycle"]),
     ("history", &["digest", "interface", "journal", "lifecycle", "narrate", "time"]),
-    ("service", ANY_LOWER),
-    ("demo", ANY_LOWER),
-    ("cli", ANY_LOWER),
+    ("service", ANY_ABOVE),
+    ("daemon", ANY_ABOVE),
+    ("demo", ANY_ABOVE),
+    ("cli", ANY_ABOVE),
 ];
 
-/// The rooms on top may use all that stands above them in [`ROOMS`].
-const ANY_LOWER: &[&str] = &["*"];
+/// The last modules of [`MODULES`] may use all modules above them.
+const ANY_ABOVE: &[&str] = &["*"];
 
-/// What is pure: rooms, and single files of others. They decide or compute; time, ids and facts are handed to them.
+/// Pure code: whole modules, and single files of other modules. It decides or computes; it gets time, ids and facts as arguments.
 const PURE: &[&str] = &[
     "lifecycle/",
     "health/",
@@ -68,7 +70,19 @@ const PURE: &[&str] = &[
     "service/reconcile.rs",
 ];
 
-/// What the pure leave alone. Hash maps are here because their order is random. Addresses are only words, and allowed.
+/// Code that executes decisions. It gets effects and facts, and never the state of the lifecycle.
+const EXECUTES: &[&str] = &[
+    "service/executor.rs",
+    "service/instances/",
+    "service/jobs/",
+    "service/listeners.rs",
+    "service/monitors.rs",
+    "service/fdstore.rs",
+    "service/log_reader.rs",
+];
+
+/// Names that pure code must not use. Hash maps are in the list because their order is random. Address types are plain data, so
+/// they are allowed.
 const IMPURE: &[&str] = &[
     "tokio",
     "async",
@@ -96,8 +110,8 @@ const IMPURE: &[&str] = &[
     "unsafe",
 ];
 
-/// What stands nowhere, and what to write instead.
-const NOWHERE: &[(&str, &str)] = &[
+/// Texts that no source file may contain, and what to write instead.
+const FORBIDDEN: &[(&str, &str)] = &[
     ("todo!", "do it"),
     ("unimplemented!", "do it"),
     ("dbg!", "use tracing"),
@@ -105,32 +119,32 @@ const NOWHERE: &[(&str, &str)] = &[
     ("FIXME", "do it"),
 ];
 
-/// Lines of a file: what a reader holds in the head.
+/// The most lines of a file: a reader can remember a file of this length.
 const LINES_MAX: usize = 600;
 
 /// Files that may be longer, and why.
 const LONG: &[(&str, &str)] = &[];
 
-/// Pauses of a test beyond those of a loop that waits for a fact: in which file, how many, and why.
+/// Pauses of a test outside of a loop that waits for a fact: the file, how many, and why.
 const SLEEPS: &[(&str, usize, &str)] = &[
-    ("tests/interface/peers.rs", 1, "that a stream has ended is seen by nothing coming any more"),
+    ("tests/interface/peers.rs", 1, "nothing more arrives after the end of a stream"),
     ("tests/instance/spawning.rs", 1, "kills at moments spread over the cycle of a spawn"),
-    ("tests/instance/helper.rs", 2, "the program under test hangs on purpose, or takes its time for an answer"),
-    ("tests/bad_input/lab.rs", 3, "looks at another process's answers and files until they are there"),
-    ("tests/evolution/kills.rs", 2, "kills at random moments, and looks until processes are gone"),
-    ("tests/evolution/load.rs", 2, "looks at the counts of its own threads until they have grown"),
-    ("tests/evolution/lab.rs", 3, "looks at another process's answers and files until they are there"),
-    ("tests/traffic/keeper.rs", 1, "that a keeper stays is seen by time going by"),
+    ("tests/instance/helper.rs", 2, "the program under test hangs on purpose, or answers slowly"),
+    ("tests/bad_input/lab.rs", 3, "polls another process's answers and files until they are there"),
+    ("tests/evolution/kills.rs", 2, "kills at random moments, and polls until processes are gone"),
+    ("tests/evolution/load.rs", 2, "polls the counters of its own threads until they have grown"),
+    ("tests/evolution/lab.rs", 3, "polls another process's answers and files until they are there"),
+    ("tests/traffic/keeper.rs", 1, "only time shows that a keeper stays"),
 ];
 
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
 
-/// Hosts that texts of the project may name: documents it cites, and names that belong to nobody.
+/// Hosts that the project's texts may name: the hosts of cited documents, and example names.
 const HOSTS: &[&str] =
     &["nixos.org", "github.com", "127.0.0.1", "localhost", "example.org", "x.test", "host", "h", "HOST"];
 
-/// Where build machines keep checkouts, below the root: a path below these is one that no reader has.
+/// Directories below the root in which build machines keep checkouts: readers do not have paths below them.
 const CHECKOUTS: &[&str] = &["work", "workspace", "Users", "home/runner"];
 
 /// A file of the project, by its path below the root.
@@ -140,11 +154,11 @@ struct File {
 }
 
 impl File {
-    /// The room that a file of `src/` belongs to.
-    fn room(&self) -> Option<&str> {
+    /// The top-level module that a file of `src/` belongs to.
+    fn module(&self) -> Option<&str> {
         let below = self.path.strip_prefix("src/")?;
-        let room = below.split('/').next()?;
-        Some(room.strip_suffix(".rs").unwrap_or(room))
+        let module = below.split('/').next()?;
+        Some(module.strip_suffix(".rs").unwrap_or(module))
     }
 
     fn is_rust(&self) -> bool {
@@ -157,7 +171,7 @@ impl File {
         self.path.starts_with("tests/") || name.ends_with("tests.rs") || name == "testing.rs"
     }
 
-    /// The lines that are code and no test, numbered, without comments.
+    /// The numbered lines of code that is not a test, without comments.
     fn code(&self) -> Vec<(usize, &str)> {
         if self.is_test() {
             Vec::new()
@@ -166,13 +180,13 @@ impl File {
         }
     }
 
-    /// The lines of tests, numbered, without comments.
+    /// The numbered lines of tests, without comments.
     fn tests(&self) -> Vec<(usize, &str)> {
         let whole = self.is_test();
         self.lines().into_iter().filter(|line| whole || line.2).map(|(n, it, _)| (n, it)).collect()
     }
 
-    /// Each line with its number, without its comment, and whether it belongs to an item for tests alone.
+    /// Each line: its number, its text without the comment, and whether it belongs to an item that only tests have.
     fn lines(&self) -> Vec<(usize, &str, bool)> {
         let (mut found, mut test) = (Vec::new(), false);
         for (n, line) in self.text.lines().enumerate() {
@@ -190,7 +204,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every text file of the project but what tools wrote.
+/// Every text file of the project, except files that tools wrote.
 fn files() -> Vec<File> {
     let (mut open, mut found) = (vec![root()], Vec::new());
     while let Some(dir) = open.pop() {
@@ -222,21 +236,21 @@ fn none(rule: &str, findings: Vec<String>) {
     assert!(findings.is_empty(), "{rule}:\n  {}\n", findings.join("\n  "));
 }
 
-/// The rooms that each room uses, with the first place that does.
+/// The modules that each module uses, with the first place that does.
 fn uses(files: &[File]) -> BTreeMap<String, BTreeMap<String, String>> {
     let path = Regex::new(r"\bcrate::(\w+|\{[^}]*\})").unwrap();
     let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.is_rust()) {
-        let Some(room) = file.room().filter(|room| !["lib", "main", "bin"].contains(room)) else { continue };
-        let used = found.entry(room.to_owned()).or_default();
+        let Some(module) = file.module().filter(|module| !["lib", "main", "bin"].contains(module)) else { continue };
+        let used = found.entry(module.to_owned()).or_default();
         for (n, line) in file.code() {
             for capture in path.captures_iter(line) {
                 assert!(
                     !capture[1].starts_with('{'),
-                    "{}:{n}: one `use crate::…` a room, so that it can be read",
+                    "{}:{n}: write one `use crate::…` for each module, so that this test can read it",
                     file.path
                 );
-                if &capture[1] != room {
+                if &capture[1] != module {
                     used.entry(capture[1].to_owned()).or_insert_with(|| format!("{}:{n}", file.path));
                 }
             }
@@ -245,11 +259,11 @@ fn uses(files: &[File]) -> BTreeMap<String, BTreeMap<String, String>> {
     found
 }
 
-fn may_use(room: &str) -> BTreeSet<&'static str> {
-    let at =
-        ROOMS.iter().position(|(name, _)| *name == room).unwrap_or_else(|| panic!("a new room: add {room} to ROOMS"));
-    match ROOMS[at].1 {
-        all if all == ANY_LOWER => ROOMS[..at].iter().map(|(name, _)| *name).collect(),
+fn may_use(module: &str) -> BTreeSet<&'static str> {
+    let at = MODULES.iter().position(|(name, _)| *name == module);
+    let at = at.unwrap_or_else(|| panic!("a new module: add {module} to MODULES"));
+    match MODULES[at].1 {
+        all if all == ANY_ABOVE => MODULES[..at].iter().map(|(name, _)| *name).collect(),
         named => named.iter().copied().collect(),
     }
 }
@@ -257,44 +271,44 @@ fn may_use(room: &str) -> BTreeSet<&'static str> {
 #[test]
 fn imports_run_one_way() {
     let found = uses(&files());
-    for (at, (room, named)) in ROOMS.iter().enumerate() {
-        let lower: Vec<&str> = ROOMS[..at].iter().map(|(name, _)| *name).collect();
-        let known = |used: &&str| *used == "*" || lower.contains(used);
-        assert!(named.iter().all(known), "{room} may use only rooms that stand above it in the list");
-        assert!(found.contains_key(*room), "{room} is listed, but there is no such room");
+    for (at, (module, named)) in MODULES.iter().enumerate() {
+        let above: Vec<&str> = MODULES[..at].iter().map(|(name, _)| *name).collect();
+        let known = |used: &&str| *used == "*" || above.contains(used);
+        assert!(named.iter().all(known), "{module} may use only modules that stand above it in the list");
+        assert!(found.contains_key(*module), "{module} is in the list, but there is no such module");
     }
     let mut findings = Vec::new();
-    for (room, used) in &found {
-        let allowed = may_use(room);
+    for (module, used) in &found {
+        let allowed = may_use(module);
         for (other, place) in used.iter().filter(|(other, _)| !allowed.contains(other.as_str())) {
-            findings.push(format!("{place}: {room} must not use {other}"));
+            findings.push(format!("{place}: {module} must not use {other}"));
         }
-        let named = ROOMS.iter().find(|(name, _)| name == room).map_or(&[][..], |(_, named)| named);
+        let named = MODULES.iter().find(|(name, _)| name == module).map_or(&[][..], |(_, named)| named);
         for idle in named.iter().filter(|named| **named != "*" && !used.contains_key(**named)) {
-            findings.push(format!("{room} does not use {idle} any more: take it off the list"));
+            findings.push(format!("{module} does not use {idle} any more: remove it from the list"));
         }
     }
     none("imports run one way", findings);
 }
 
 #[test]
-fn the_map_and_the_architecture_name_every_room() {
-    let (map, mut table) = (read("src/lib.rs"), String::from("| room | may use |\n|---|---|\n"));
-    for (room, named) in ROOMS {
-        assert!(map.contains(&format!("pub mod {room};")), "src/lib.rs does not have {room}");
+fn the_map_and_the_architecture_name_every_module() {
+    let (map, mut table) = (read("src/lib.rs"), String::from("| module | may use |\n|---|---|\n"));
+    for (module, named) in MODULES {
+        assert!(map.contains(&format!("pub mod {module};")), "src/lib.rs does not have {module}");
         let named = match *named {
-            [] => "nothing of the house".to_owned(),
-            ["*"] => "all rooms above in this table".to_owned(),
+            [] => "no other module".to_owned(),
+            ["*"] => "all modules above in this table".to_owned(),
             named => named.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         };
-        writeln!(table, "| `{room}` | {named} |").unwrap();
+        writeln!(table, "| `{module}` | {named} |").unwrap();
     }
     let page = read("ARCHITECTURE.md");
-    assert!(page.contains(&table), "ARCHITECTURE.md needs this table of rooms:\n\n{table}");
+    assert!(page.contains(&table), "ARCHITECTURE.md needs this table of modules:\n\n{table}");
 }
 
 #[test]
-fn the_pure_have_no_clock_no_input_and_no_chance() {
+fn pure_code_has_no_clock_no_input_and_no_randomness() {
     let files = files();
     let mut findings = Vec::new();
     for pure in PURE {
@@ -308,10 +322,25 @@ fn the_pure_have_no_clock_no_input_and_no_chance() {
         }
         assert!(seen, "there is no src/{pure} any more");
     }
-    none("the pure get facts and time as arguments", findings);
+    none("pure code gets facts and time as arguments", findings);
 }
 
-/// Whether `word` stands in `line` and is no part of a longer name.
+#[test]
+fn code_that_executes_decisions_does_not_see_the_state() {
+    let files = files();
+    let mut findings = Vec::new();
+    for part in EXECUTES {
+        let of_part = |file: &&File| file.is_rust() && file.path.starts_with(&format!("src/{part}"));
+        assert!(files.iter().any(|file| of_part(&file)), "there is no src/{part} any more");
+        for file in files.iter().filter(of_part) {
+            let named = file.code().into_iter().filter(|(_, line)| has_word(line, "Lifecycle"));
+            findings.extend(named.map(|(n, _)| format!("{}:{n}", file.path)));
+        }
+    }
+    none("code that executes decisions gets effects and facts, and never `Lifecycle`", findings);
+}
+
+/// Whether `line` contains `word`, and not only as a part of a longer name.
 fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -322,29 +351,29 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 #[test]
-fn every_file_says_what_it_is_for_and_fits_in_a_head() {
+fn every_file_says_what_it_is_for_and_is_short() {
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.is_rust() && !file.path.starts_with("benches/")) {
         let lines = file.text.lines().count();
         if lines > LINES_MAX && !LONG.iter().any(|(path, _)| *path == file.path) {
             findings.push(format!("{}: {lines} lines, more than {LINES_MAX}: split it", file.path));
         }
-        let needs_no_word = file.is_test() && file.path.starts_with("src/");
-        if !file.text.starts_with("//!") && !needs_no_word {
-            findings.push(format!("{}: begins with no `//!` that says what it is for", file.path));
+        let needs_no_text = file.is_test() && file.path.starts_with("src/");
+        if !file.text.starts_with("//!") && !needs_no_text {
+            findings.push(format!("{}: starts without a `//!` that says what the file is for", file.path));
         }
     }
     for dir in directories(&root().join("src")) {
-        let (room, folder) = (dir.with_extension("rs"), dir.join("mod.rs"));
-        if has_rust(&dir) && !room.exists() && !folder.exists() && !dir.ends_with("src") && !dir.ends_with("bin") {
-            findings.push(format!("{} has no mod.rs that is its map", dir.display()));
+        let (beside, inside) = (dir.with_extension("rs"), dir.join("mod.rs"));
+        if has_rust(&dir) && !beside.exists() && !inside.exists() && !dir.ends_with("src") && !dir.ends_with("bin") {
+            findings.push(format!("{} has no mod.rs that lists its files", dir.display()));
         }
     }
-    none("a reader finds the way", findings);
+    none("every file says what it is for and is short", findings);
 }
 
 #[test]
-fn a_mod_file_is_a_map_and_holds_no_code() {
+fn a_mod_file_has_documentation_and_no_code() {
     let map = Regex::new(r"^(#\[cfg\(test\)\]|(pub(\([^)]*\))? )?(use|mod) )").unwrap();
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.path.starts_with("src/") && file.path.ends_with("/mod.rs")) {
@@ -354,7 +383,7 @@ fn a_mod_file_is_a_map_and_holds_no_code() {
             if !begins && !names {
                 findings.push(format!("{}:{n}: {line}", file.path));
             }
-            // A list of names goes over lines.
+            // A list of names can span several lines.
             names = (begins || names) && !line.ends_with(';');
         }
     }
@@ -370,30 +399,30 @@ fn has_rust(dir: &Path) -> bool {
     std::fs::read_dir(dir).unwrap().any(|entry| entry.unwrap().path().extension().is_some_and(|it| it == "rs"))
 }
 
-/// Where standard output and standard error may be written, and why.
+/// The files that may write to standard output and standard error, and why.
 const WRITERS: &[(&str, &str)] = &[
-    ("src/cli/ui.rs", "the one place: it escapes"),
+    ("src/cli/ui.rs", "all commands write through it, and it escapes"),
     ("src/cli/run.rs", "the log, whose fields are escaped"),
-    ("src/cli/progress.rs", "the bar, whose words are escaped"),
-    ("src/runtime/keeper/server.rs", "the keeper, which says only what it was started with"),
-    ("src/runtime/logs/server.rs", "the logger, likewise"),
-    ("src/validation/builder/", "a builder inside Nix: its log is escaped where it is shown"),
-    ("src/nix/probe.rs", "as above"),
-    ("src/demo/serve.rs", "the demo's runtime: its log is escaped where it is shown"),
-    ("src/demo/program.rs", "as above"),
+    ("src/cli/progress.rs", "the progress bar, whose text is escaped"),
+    ("src/runtime/keeper/server.rs", "the keeper, which prints only its own arguments"),
+    ("src/runtime/logs/server.rs", "the logger, which prints only its own arguments"),
+    ("src/validation/builder/", "a builder inside Nix: rei escapes its log when it shows the log"),
+    ("src/nix/probe.rs", "a builder inside Nix, like the one above"),
+    ("src/demo/serve.rs", "the demo's runtime: rei escapes its log when it shows the log"),
+    ("src/demo/program.rs", "the demo's runtime, like the one above"),
 ];
 
 #[test]
 fn one_place_writes_to_the_terminal() {
-    let ways = ["println!", "print!", "eprintln!", "eprint!", "stdout()", "stderr()", "io::stdout", "io::stderr"];
+    let names = ["println!", "print!", "eprintln!", "eprint!", "stdout()", "stderr()", "io::stdout", "io::stderr"];
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.is_rust() && file.path.starts_with("src/")) {
         if WRITERS.iter().any(|(path, _)| file.path.starts_with(path)) {
             continue;
         }
         for (n, line) in file.code() {
-            if ways.iter().any(|way| has_word(line, way)) {
-                findings.push(format!("{}:{n}: say it through cli::ui, which escapes what others wrote", file.path));
+            if names.iter().any(|name| has_word(line, name)) {
+                findings.push(format!("{}:{n}: print through cli::ui, which escapes the text of others", file.path));
             }
         }
     }
@@ -401,15 +430,15 @@ fn one_place_writes_to_the_terminal() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_work_is_left_for_later() {
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.is_rust() && file.path != "tests/tidy.rs") {
         for (n, line, _) in file.lines() {
-            let found = NOWHERE.iter().filter(|(word, _)| line.contains(word));
+            let found = FORBIDDEN.iter().filter(|(word, _)| line.contains(word));
             findings.extend(found.map(|(word, instead)| format!("{}:{n}: {word}; {instead}", file.path)));
         }
     }
-    none("nothing is left for later", findings);
+    none("no work is left for later", findings);
 }
 
 #[test]
@@ -417,7 +446,7 @@ fn tests_wait_for_facts() {
     let pause = Regex::new(r"\bsleep\(.*from_(millis|micros)\((\d+)\)").unwrap();
     let mut findings = Vec::new();
     for file in files().iter().filter(|file| file.is_rust() && file.path != "tests/tidy.rs") {
-        let mut lone = Vec::new();
+        let mut pauses = Vec::new();
         for (n, line) in file.tests().iter().filter(|(_, line)| line.contains("sleep(") && !line.contains("fn sleep("))
         {
             let short = pause.captures(line).is_some_and(|found| {
@@ -425,19 +454,19 @@ fn tests_wait_for_facts() {
                 found[2].parse::<u64>().is_ok_and(|pause| pause <= bound)
             });
             if !short {
-                lone.push(*n);
+                pauses.push(*n);
             }
         }
         let listed = SLEEPS.iter().find(|(path, ..)| *path == file.path).map_or(0, |(_, count, _)| *count);
-        if lone.len() != listed {
-            findings.push(format!("{}: sleeps at {lone:?}, {listed} listed: wait for a fact", file.path));
+        if pauses.len() != listed {
+            findings.push(format!("{}: sleeps at {pauses:?}, {listed} listed: wait for a fact", file.path));
         }
     }
     none("tests wait for facts, not for time", findings);
 }
 
 #[test]
-fn the_project_speaks_of_itself_alone() {
+fn the_project_names_no_foreign_host_or_path() {
     let host = Regex::new(r"\bhttps?://(?:[^/@\s]*@)?([\w.-]+)").unwrap();
     let mut checkouts: Vec<String> = CHECKOUTS.iter().map(|place| format!("/{place}/")).collect();
     checkouts.push(root().display().to_string());
@@ -451,7 +480,7 @@ fn the_project_speaks_of_itself_alone() {
             for checkout in &checkouts {
                 let starts = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "_.}-".contains(c));
                 if line.match_indices(checkout.as_str()).any(|(at, _)| starts(at)) {
-                    findings.push(format!("{}: a path of somebody's machine: {checkout}", place()));
+                    findings.push(format!("{}: a path of one person's machine: {checkout}", place()));
                 }
             }
         }
@@ -462,7 +491,7 @@ fn the_project_speaks_of_itself_alone() {
             findings.push(format!("Cargo.lock: {line}"));
         }
     }
-    none("the project speaks of itself alone", findings);
+    none("the project names no foreign host or path", findings);
 }
 
 #[test]
@@ -479,12 +508,12 @@ fn every_dependency_has_a_reason_and_a_user() {
         };
         count += 1;
         if rest.split_once(" # ").is_none_or(|(_, reason)| reason.len() <= 3) {
-            findings.push(format!("{name}: no reason after it"));
+            findings.push(format!("{name}: no reason stands after it"));
         }
         if !has_word(&rust, &name.replace('-', "_")) {
-            findings.push(format!("{name}: nobody uses it"));
+            findings.push(format!("{name}: no Rust file uses it"));
         }
     }
     assert!(count > 20, "the dependencies were not found");
-    none("a dependency is for something", findings);
+    none("every dependency has a reason and a user", findings);
 }

@@ -1,9 +1,9 @@
-//! What the figures measure with: the builder of its own store path, a process that tells when it began, and a server.
+//! The program that the benchmark measures with: a builder of its own store path, a process that reports its start, and a server.
 //!
-//! `make` writes `$out`; `stamp` adds its process id and the time of its first act to the file `stamps` in its working
-//! directory and sleeps; `respawn` starts `stamp` again whenever it ends; `serve [ADDRESS]` answers HTTP on the inherited
-//! listener, or on its own, with the version that lies beside it. Under the name of a program of Nix it runs that one and
-//! tells when. It is as small and plain as can be, for what is measured is who starts it and who brings clients to it.
+//! `make` writes `$out`; `stamp` adds its process id and the time of its first act to the file `stamps` in its working directory
+//! and sleeps; `respawn` starts `stamp` again whenever it exits; `serve [ADDRESS]` answers HTTP on the inherited listener, or on
+//! its own, with the version in the file beside it. Under the name of a Nix program it runs that program and writes down when it
+//! ran. It is as small as possible, because the benchmark measures the supervisors and not this program.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -30,7 +30,7 @@ static DRAINING: AtomicBool = AtomicBool::new(false);
 /// Connections that are open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// The program, without the set-up that Rust does before `main`: so the clock is read as early as in a C program.
+/// The entry point, without the setup that Rust does before `main`: so it reads the clock as early as a C program.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
     let begun_ns = now_ns();
@@ -57,12 +57,12 @@ fn now_ns() -> u64 {
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
-/// Runs the program of its own name in the directory `real` beside it, and tells in the file `times` when it ran.
+/// Runs the program of the same name in the directory `real` beside it, and writes to the file `times` when it ran.
 fn wrap(program: &Path, args: impl Iterator<Item = String>, begun_ns: u64) -> i32 {
     let (Some(dir), Some(name)) = (program.parent(), program.file_name()) else { return 2 };
     let status = Command::new(dir.join("real").join(name)).args(args).status();
     let mut times = std::fs::OpenOptions::new().append(true).create(true).open(dir.join("times")).expect("a file");
-    times.write_all(format!("{begun_ns} {}\n", now_ns()).as_bytes()).expect("room for it");
+    times.write_all(format!("{begun_ns} {}\n", now_ns()).as_bytes()).expect("disk space");
     status.ok().and_then(|status| status.code()).unwrap_or(1)
 }
 
@@ -79,13 +79,13 @@ fn stamp(begun_ns: u64) {
     line[..8].copy_from_slice(&u64::from(std::process::id()).to_le_bytes());
     line[8..].copy_from_slice(&begun_ns.to_le_bytes());
     let mut stamps = std::fs::OpenOptions::new().append(true).create(true).open("stamps").expect("a file");
-    stamps.write_all(&line).expect("room for it");
+    stamps.write_all(&line).expect("disk space");
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
 }
 
-/// The least that a supervisor can do: starts `stamp` again as soon as it has ended.
+/// A minimal restarter: starts `stamp` again as soon as it has exited.
 fn respawn(program: &Path) {
     loop {
         let _ = Command::new(program).arg("stamp").status().expect("a process");
@@ -119,7 +119,7 @@ fn serve(address: Option<&str>) {
 fn accept(listener: &TcpListener, version: &str) {
     for stream in listener.incoming().flatten() {
         OPEN.fetch_add(1, Ordering::AcqRel);
-        // A client that has gone away misses its answer; the next one is served.
+        // An error means that the client has gone: it gets no answer, and the next client is served.
         let _ = converse(stream, version);
         OPEN.fetch_sub(1, Ordering::AcqRel);
     }

@@ -1,4 +1,4 @@
-//! An evolution's time over Nix's own.
+//! The time of an evolution minus the time in which Nix ran.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -17,7 +17,7 @@ const OVERHEAD_MS_MAX: f64 = 1000.0;
 
 pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     println!("evolution: {EVOLUTIONS} commits that were never built, from the request to promoted");
-    // Versions that no earlier run has built.
+    // The versions are new, so that no earlier run has built them.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
     let (repo, _) = Repo::begin(dir.join("repo"), &format!("{now}"))?;
     let wrapped = dir.join("wrapped");
@@ -36,7 +36,7 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
         let rev = repo.commit(&format!("{now} rei {n}"))?;
         let before = intervals(&wrapped)?.len();
         let begun = Instant::now();
-        // rei follows the branch, too: where it was faster, the evolution has begun.
+        // rei follows the branch, too: if its poll was faster, the evolution has already started.
         if let Err(error) = rei.evolve(&rev)
             && !error.to_string().contains("WrongPhase")
         {
@@ -55,24 +55,24 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     report.row(CHAPTER, "request to promoted", "ms", whole);
     report.row(CHAPTER, "of that, a program of Nix ran", "ms", nixs);
     report.row(CHAPTER, "`nix build` of package and check of such a commit", "ms", plain);
-    let over = report.row(CHAPTER, "rei's own time", "ms", over).ok_or("nothing measured")?;
+    let over = report.row(CHAPTER, "rei's own time", "ms", over).ok_or("no value was measured")?;
     let met = over <= OVERHEAD_MS_MAX;
     report.goal(CHAPTER, "rei's own time, p50", "at most 1000 ms", format!("{over:.0} ms"), met);
     Ok(())
 }
 
-/// Makes a directory of programs that run those of Nix and tell when; gives a search path that begins with it.
+/// Makes a directory of wrappers that run Nix programs and write down when; returns a search path that starts with it.
 fn wrap(dir: &Path) -> Result<String> {
     std::fs::create_dir_all(dir.join("real"))?;
     for program in PROGRAMS {
         symlink(which::which(program)?, dir.join("real").join(program))?;
-        // A copy, not a link: it finds the directory by its own name.
+        // A copy, not a link: the wrapper finds the directory by its own path.
         std::fs::copy(child(), dir.join(program))?;
     }
     Ok(format!("{}:{}", dir.display(), std::env::var("PATH")?))
 }
 
-/// When programs of Nix ran: begin and end in nanoseconds.
+/// The times in which Nix programs ran: start and end in nanoseconds.
 fn intervals(dir: &Path) -> Result<Vec<(u64, u64)>> {
     let text = std::fs::read_to_string(dir.join("times"))?;
     let times = text.lines().filter_map(|line| {
@@ -93,7 +93,7 @@ fn union_ms(mut intervals: Vec<(u64, u64)>) -> f64 {
     covered as f64 / 1e6
 }
 
-/// What a person would type to build the same.
+/// Builds the same with the command that a person would type.
 fn plain_build(repo: &Path, rev: &str) -> Result<f64> {
     let flake = format!("git+file://{}?rev={rev}", repo.display());
     let system = format!("{}-linux", std::env::consts::ARCH);

@@ -27,9 +27,9 @@ const CHAPTERS: &[(&str, Chapter)] = &[
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --all-targets` runs it too.
+    // `cargo test --all-targets` runs this program too, without `--bench`.
     if !args.iter().any(|arg| arg == "--bench") {
-        println!("measures only when asked: `make bench`");
+        println!("to measure, run `make bench`");
         return ExitCode::SUCCESS;
     }
     let wanted = |name: &str| args.iter().all(|arg| arg.starts_with('-')) || args.iter().any(|arg| arg == name);
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Has every Nix that is measured, rei's and the plain one, ask no binary cache: where none is in reach, each call of Nix
-/// tries for seconds, and where one is, its answers are no property of rei.
+/// Turns binary caches off for every measured Nix, rei's and the plain one. If no cache can be reached, each call of Nix tries for
+/// seconds; if one can be reached, the time of its answers is no property of rei.
 fn use_no_substituters(conf: &Path) -> Result<()> {
     std::fs::write(conf.join("nix.conf"), "!include /etc/nix/nix.conf\nsubstituters =\n")?;
     // SAFETY: no other thread runs yet.
@@ -52,7 +52,7 @@ fn use_no_substituters(conf: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Measures chapter by chapter; says whether all could be.
+/// Measures chapter by chapter; returns whether all chapters could be measured.
 fn measure(wanted: impl Fn(&str) -> bool) -> Result<bool> {
     let target = Path::new(env!("CARGO_BIN_EXE_rei")).ancestors().find(|dir| dir.ends_with("target"));
     let target = target.ok_or("the program is not below target")?;
@@ -62,11 +62,11 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<bool> {
     let mut whole = true;
     for (name, chapter) in CHAPTERS.iter().filter(|(name, _)| wanted(name)) {
         let dir = tempfile::Builder::new().prefix("rei-bench-").tempdir()?;
-        // Instances run as users of their own and must get through.
+        // Instances run as their own users and must be able to enter the directory.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         if let Err(error) = chapter(&mut report, dir.path(), target) {
             whole = false;
-            report.note(format!("{name} is not measured to its end: {error}"));
+            report.note(format!("the chapter {name} failed: {error}"));
         }
     }
     report.finish(&target.join("bench.json"))?;

@@ -13,10 +13,10 @@ use super::rig::{Rei, Repo, Result, child, run};
 
 /// The bound of a start or restart: the slowest peer pauses for seconds.
 const START_MAX: Duration = Duration::from_secs(30);
-/// The pause between looks at the file of stamps: the supervisor needs the processor more than we do.
+/// The pause between two polls of the file of stamps: the supervisor needs the processor more than this program.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
-/// Names the peer that is no supervisor.
-pub const BARE: &str = "start and wait, nothing else";
+/// The name of the peer that is no supervisor.
+pub const BARE: &str = "minimal restarter";
 /// Bytes of a stamp: process id, then nanoseconds.
 const STAMP_BYTES: usize = 16;
 
@@ -26,18 +26,18 @@ pub struct Peer {
     stamps: PathBuf,
     read: usize,
     running: Running,
-    /// The child, and when it was first seen.
+    /// The child, and the time at which it was first seen.
     pub pid: i32,
     pub since: Instant,
 }
 
-#[expect(dead_code, reason = "held until it is dropped, which ends it")]
+#[expect(dead_code, reason = "the process is stopped when this is dropped")]
 enum Running {
     Rei(Rei),
     Process(Process),
 }
 
-/// A process that is asked to end and then awaited.
+/// A process that is stopped and awaited when this is dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -54,11 +54,11 @@ impl Drop for Process {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // A supervisor that is asked to end may leave its child: then it ends with us.
+        // A supervisor that exits may leave its child running: then it is killed here.
         if let Running::Process(process) = &mut self.running {
             let _ = kill(Pid::from_raw(process.0.id().cast_signed()), Signal::SIGTERM);
             let _ = process.0.wait();
-            // There may be none; 0 would mean ourselves.
+            // There may be no child; process id 0 would mean this process group.
             if self.pid > 0 {
                 let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
             }
@@ -71,7 +71,7 @@ impl Peer {
     pub fn rei(dir: &Path) -> Result<Self> {
         let (repo, _) = Repo::begin(dir.join("repo"), "stamp")?;
         let source = repo.path().display();
-        // The incident of so many crashes is not what is measured, so there are more of them before one opens.
+        // So many crashes would open an incident, which is not measured here, so the limits are high.
         let toml = format!(
             "[runtime]\nname = \"bench-stamp\"\nsource = \"{source}\"\ncommand = [\"bin/child\", \"stamp\"]\nlisten = []\n\
              [incidents]\ncrash = {{ restarts = 100000, within = \"60s\" }}\nrepeats = 100000\n"
@@ -81,7 +81,7 @@ impl Peer {
         Self::begun("rei", stamps, Running::Rei(rei))
     }
 
-    /// Starts what does nothing but start and wait: nobody can be much faster.
+    /// Starts the minimal restarter: no supervisor can be much faster.
     pub fn bare(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let process = Self::spawn(dir, Command::new(child()).arg("respawn"))?;
@@ -98,7 +98,7 @@ impl Peer {
         Self::service("s6-supervise", dir, "s6-supervise")
     }
 
-    /// Both take a directory with a program `run`: here the child itself, the fastest that they can start.
+    /// Both runit and s6 take a directory with a program `run`: here the child itself, which they can start fastest.
     fn service(name: &'static str, dir: &Path, program: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         symlink(child(), dir.join("run"))?;

@@ -1,4 +1,4 @@
-//! What was measured: rows of a table, goals, and what was skipped; printed and written as JSON.
+//! The report: the measured rows, the goals, and notes; printed and written as JSON.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, TableStyle};
 use serde::Serialize;
 
-/// The version of the JSON's shape.
+/// The version of the JSON format.
 const SCHEMA: &str = "rei-bench/1.0";
 
 /// One distribution.
@@ -21,7 +21,7 @@ pub struct Row {
     pub unit: &'static str,
 }
 
-/// One aim, and whether it was reached in this run.
+/// One goal, and whether this run met it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Goal {
     pub chapter: &'static str,
@@ -31,7 +31,7 @@ pub struct Goal {
     pub met: bool,
 }
 
-/// All of it.
+/// All rows, goals and notes of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     schema: &'static str,
@@ -52,7 +52,7 @@ impl Report {
         Self { schema: SCHEMA, machine, load_before, load_after, rows: vec![], goals: vec![], notes: vec![] }
     }
 
-    /// Adds a distribution and gives its median.
+    /// Adds a distribution and returns its median.
     pub fn row(&mut self, chapter: &'static str, what: &str, unit: &'static str, mut values: Vec<f64>) -> Option<f64> {
         values.sort_by(f64::total_cmp);
         let max = *values.last()?;
@@ -78,7 +78,7 @@ impl Report {
         self.goals.push(Goal { chapter, what: what.to_owned(), wanted: wanted.to_owned(), measured, met });
     }
 
-    /// Says aloud what a reader of the figures must know.
+    /// Prints and keeps a note for the readers of the figures.
     pub fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         println!("  {note}");
@@ -107,12 +107,12 @@ impl Report {
         println!("{table}\n");
         self.notes.iter().for_each(|note| println!("* {note}"));
         std::fs::write(path, serde_json::to_vec_pretty(&self)?)?;
-        println!("\nall of it: {}", path.display());
+        println!("\nthe whole report: {}", path.display());
         Ok(())
     }
 }
 
-/// A quantile of sorted values: the least of them that so many are not above.
+/// A quantile of sorted values: the smallest value that is not below the fraction `q` of them.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]

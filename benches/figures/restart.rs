@@ -12,11 +12,11 @@ use super::report::Report;
 use super::rig::Result;
 
 const CHAPTER: &str = "crash";
-/// A child that ran this long is one that had started, for each of the supervisors: none of them pauses for that.
+/// After this run time every supervisor takes its child as started, and restarts it without a pause.
 const UP: Duration = Duration::from_millis(1200);
-/// Rounds; in each every supervisor has its child killed once, in turn, so that all see the same machine.
+/// Rounds. Each round kills the child of every supervisor once, in turn, so that all see the same load of the machine.
 const ROUNDS: usize = 40;
-/// Rounds of children that are killed right after their start.
+/// Rounds that kill children right after their start.
 const EARLY_ROUNDS: usize = 5;
 
 pub fn measure(report: &mut Report, dir: &Path, target: &Path) -> Result<()> {
@@ -55,10 +55,10 @@ pub fn measure(report: &mut Report, dir: &Path, target: &Path) -> Result<()> {
     let of = |name| medians.iter().find(|(of, _)| *of == name).and_then(|(_, p50)| *p50);
     if let (Some(rei), Some(runit)) = (of("rei"), of("runit runsv")) {
         let ratio = rei / runit;
-        report.goal(CHAPTER, "rei's p50 over runit's", "at most 0.5", format!("{ratio:.2}"), ratio <= 0.5);
+        report.goal(CHAPTER, "rei's p50 divided by runit's", "at most 0.5", format!("{ratio:.2}"), ratio <= 0.5);
     }
     if let (Some(bare), Some(runit)) = (of(BARE), of("runit runsv")) {
-        report.note(format!("crash: what nothing but starts and waits needs {:.2} of runit's p50", bare / runit));
+        report.note(format!("crash: the minimal restarter needs {:.2} of runit's p50", bare / runit));
     }
     for name in ["s6-supervise", "supervisord"] {
         if let (Some(rei), Some(peer)) = (of("rei"), of(name)) {
@@ -68,7 +68,7 @@ pub fn measure(report: &mut Report, dir: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Kills the child and gives the milliseconds to the next one's first act.
+/// Kills the child and returns the milliseconds until the next child's first act.
 fn crash(peer: &mut Peer) -> Result<f64> {
     let killed = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     kill(Pid::from_raw(peer.pid), Signal::SIGKILL)?;

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// What goes wrong while measuring is told and ends the chapter.
+/// An error ends the chapter, and the report notes it.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The bound of a call of the supervisor.
+/// The time limit of a call to the supervisor.
 const CALL_MAX: Duration = Duration::from_secs(20);
-/// The bound of a phase that is waited for: evaluations and builds on a loaded machine.
+/// The time limit of a wait for a phase: evaluations and builds on a loaded machine.
 const PHASE_MAX: Duration = Duration::from_secs(180);
 const PHASE_PAUSE: Duration = Duration::from_millis(2);
-/// The bound of the supervisor's end.
+/// The time limit of the supervisor's stop.
 const END_MAX: Duration = Duration::from_secs(40);
 
 const FLAKE: &str = r#"{
@@ -63,7 +63,7 @@ impl Repo {
         Ok((repo, rev))
     }
 
-    /// Commits another version and gives its revision.
+    /// Commits another version and returns its revision.
     pub fn commit(&self, version: &str) -> Result<String> {
         std::fs::write(self.0.join("version"), version)?;
         self.git(&["add", "--all"])?;
@@ -81,7 +81,7 @@ impl Repo {
     }
 }
 
-/// Runs a program and gives what it printed.
+/// Runs a program and returns its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {
@@ -90,7 +90,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A free port of this machine itself.
+/// A free port on the loopback address.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -137,13 +137,13 @@ impl Rei {
         Ok(self.call("Status", json!({}))?["status"].take())
     }
 
-    /// Waits for a status and gives it.
+    /// Waits for a status and returns it.
     pub fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let begun = Instant::now();
         let mut last = String::from("no answer");
         while begun.elapsed() < PHASE_MAX {
             if let Some(status) = self.process.try_wait()? {
-                return Err(format!("rei ended, {status}: {}", self.last_words()).into());
+                return Err(format!("rei exited, {status}: {}", self.last_line()).into());
             }
             match self.status() {
                 Ok(status) if wanted(&status) => return Ok(status),
@@ -152,23 +152,23 @@ impl Rei {
             }
             std::thread::sleep(PHASE_PAUSE);
         }
-        Err(format!("waited in vain: {last}: {}", self.last_words()).into())
+        Err(format!("the wait timed out, with the status {last}: {}", self.last_line()).into())
     }
 
     /// The last line of its log.
-    fn last_words(&self) -> String {
+    fn last_line(&self) -> String {
         let log = std::fs::read(self.dir.join("rei.log")).unwrap_or_default();
         String::from_utf8_lossy(&log).lines().last().unwrap_or_default().to_owned()
     }
 
-    /// Asks for an evolution to a revision.
+    /// Requests an evolution to a revision.
     pub fn evolve(&self, rev: &str) -> Result<String> {
         let reply = self.call("Evolve", json!({ "rev": rev }))?;
         Ok(reply["evolution_id"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Lifts every quarantine: the same version is to be promoted again.
-    pub fn lift_all(&self) -> Result<()> {
+    /// Releases all content from quarantine, so that the same version can be promoted again.
+    pub fn release_all(&self) -> Result<()> {
         let reply = self.call("Quarantine", json!({}))?;
         for entry in reply["entries"].as_array().into_iter().flatten() {
             self.call("LiftQuarantine", json!({ "id": entry["store_path"] }))?;

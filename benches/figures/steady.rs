@@ -1,4 +1,4 @@
-//! What supervision costs while nothing happens.
+//! The cost of supervision while the service runs without events.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 12;
 const ROUND: &str = "3s";
 /// The time over which the idle supervisor's processor time is counted.
 const IDLE: Duration = Duration::from_secs(10);
-/// The most of resident memory, in KiB.
+/// The goal for resident memory, in KiB.
 const MEMORY_KIB_MAX: u64 = 10 << 10;
 
 /// A server without a supervisor.
@@ -39,7 +39,7 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     let rei = Rei::start(dir.join("rei"), &toml, &[])?;
     let mut command = Command::new(child());
     command.arg("serve").arg(format!("127.0.0.1:{bare_port}")).stdin(Stdio::null());
-    // A service has a session of its own, and the kernel shares processors out by session.
+    // Like rei's instance, the bare server gets its own session, because the kernel divides processor time among sessions.
     // SAFETY: between fork and exec, setsid(2) is allowed and nothing else is done.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
     let _bare = Bare(command.spawn()?);
@@ -52,8 +52,8 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     for (name, header) in [("new connections", &["-H", "Connection: close"][..]), ("keep-alive", &[])] {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            // Each is first as often as second: a round leaves the kernel tens of thousands of closed connections that it
-            // remembers for a minute.
+            // Each server is first in half of the rounds, because the kernel remembers tens of thousands of closed connections of
+            // a round for a minute.
             let mut both = [(bare_port, &mut without), (port, &mut with)];
             if round % 2 == 1 {
                 both.reverse();
@@ -63,9 +63,9 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
             }
         }
         let (ratio, p99_ratio) = compare(report, name, &with, &without);
-        let what = format!("throughput with rei over without, {name}");
+        let what = format!("throughput with rei divided by throughput without, {name}");
         report.goal(CHAPTER, &what, "at least 0.99", format!("{ratio:.3}"), ratio >= 0.99);
-        report.note(format!("steady: p99 latency with rei over without, {name}: {p99_ratio:.3}"));
+        report.note(format!("steady: p99 latency with rei divided by latency without, {name}: {p99_ratio:.3}"));
     }
 
     let (resident, most) = (memory_kib(rei.pid(), "VmRSS:")?, memory_kib(rei.pid(), "VmHWM:")?);
@@ -80,11 +80,11 @@ type Seen = (f64, f64);
 
 fn compare(report: &mut Report, name: &str, with: &[Seen], without: &[Seen]) -> Seen {
     let column = |rounds: &[Seen], of: fn(&Seen) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
-    for (who, rounds) in [("with rei", with), ("without", without)] {
-        report.row(CHAPTER, &format!("{name}, {who}"), "requests/s", column(rounds, |seen| seen.0));
-        report.row(CHAPTER, &format!("{name}, {who}: p99 latency"), "ms", column(rounds, |seen| seen.1));
+    for (server, rounds) in [("with rei", with), ("without", without)] {
+        report.row(CHAPTER, &format!("{name}, {server}"), "requests/s", column(rounds, |seen| seen.0));
+        report.row(CHAPTER, &format!("{name}, {server}: p99 latency"), "ms", column(rounds, |seen| seen.1));
     }
-    // Of the rounds' ratios the median: neighbours in time saw the same machine.
+    // The median of the rounds' ratios: the two measurements of one round saw the same load of the machine.
     let ratios = |of: fn(&Seen) -> f64| {
         median(&with.iter().zip(without).map(|(with, without)| of(with) / of(without)).collect::<Vec<f64>>())
     };

@@ -1,4 +1,4 @@
-//! Promotions and rollbacks of a running service: how long the way back takes, and what clients lose.
+//! Promotions and rollbacks of a running service: how long a rollback takes, and how many requests clients lose.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -19,24 +19,24 @@ use super::rig::{Rei, Repo, Result, ask, free_port, run};
 
 const CHAPTER: &str = "rollback";
 const LOAD: &str = "under load";
-/// Trips without load: each is an evolution, its promotion and its rollback.
-const TRIPS: usize = 50;
-/// Trips under load: as many promotions and as many rollbacks.
-const LOADED_TRIPS: usize = 50;
+/// Cycles without load: each is an evolution, its promotion and its rollback.
+const CYCLES: usize = 50;
+/// Cycles under load: each is a promotion and a rollback.
+const LOADED_CYCLES: usize = 50;
 const NIX_SWITCHES: usize = 20;
-/// Where the journal has the time of a switch.
-const CARRIED: &str = "/body/event/took_us";
-/// Longer than any chapter: the load is ended by a signal, upon which it prints what it saw.
+/// The place of the time of a switch in a record of the journal.
+const SWITCH_TIME: &str = "/body/event/took_us";
+/// Longer than any chapter: a signal ends the load, which then prints its results.
 const LOAD_MAX: &str = "3600s";
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// How long the prober goes on after the rollback was answered.
+/// How long the prober continues after the reply to the rollback.
 const AFTER: Duration = Duration::from_millis(20);
 
 pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     let port = free_port()?;
     let address: SocketAddr = ([127, 0, 0, 1], port).into();
     let (repo, _) = Repo::begin(dir.join("repo"), "v1")?;
-    // The window is longer than the chapter, so that every promotion meets its rollback with Previous warm.
+    // The window is longer than the chapter, so that Previous is warm at every rollback.
     let toml = format!(
         "[runtime]\nname = \"bench-switch\"\nsource = \"{}\"\ncommand = [\"bin/child\", \"serve\"]\n\
          listen = [\"http=127.0.0.1:{port}\"]\npoll = \"1h\"\n\
@@ -48,17 +48,17 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     let mut rei = Rei::start(dir.join("rei"), &toml, &[])?;
     let v2 = repo.commit("v2")?;
 
-    println!("rollback: {TRIPS} evolutions, each promoted, then rolled back by an operator's request");
-    let (mut trips, mut synced) = (Trips::default(), Vec::new());
+    println!("rollback: {CYCLES} evolutions, each promoted, then rolled back by an operator's request");
+    let (mut cycles, mut synced) = (Cycles::default(), Vec::new());
     let mut file = File::create(dir.join("record"))?;
-    for _ in 0..TRIPS {
-        trips.one(&mut rei, address, &v2)?;
+    for _ in 0..CYCLES {
+        cycles.one(&mut rei, address, &v2)?;
         synced.push(sync_one(&mut file)?);
     }
-    trips.tell(report, CHAPTER);
+    cycles.add_to(report, CHAPTER);
     report.row(
         CHAPTER,
-        "beside it: 1 KiB appended to a file and synced, which a record is before its effect",
+        "for comparison: 1 KiB appended to a file and synced, like a record before its effect",
         "ms",
         synced,
     );
@@ -67,20 +67,20 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     }
     nix_env(report, &rei)?;
 
-    println!("{LOADED_TRIPS} promotions and as many rollbacks under load");
+    println!("{LOADED_CYCLES} promotions and as many rollbacks under load");
     let loads = match (Load::begin("new connections", port, true), Load::begin("keep-alive", port, false)) {
         (Ok(new), Ok(kept)) => [new, kept],
         (Err(error), _) | (_, Err(error)) => {
-            report.note(format!("no load, so nothing is told of lost requests: {error}"));
+            report.note(format!("lost requests are not measured, because there is no load: {error}"));
             return Ok(());
         }
     };
-    let mut trips = Trips::default();
-    for _ in 0..LOADED_TRIPS {
-        trips.one(&mut rei, address, &v2)?;
+    let mut cycles = Cycles::default();
+    for _ in 0..LOADED_CYCLES {
+        cycles.one(&mut rei, address, &v2)?;
     }
-    trips.tell(report, LOAD);
-    let what = format!("requests failed over {LOADED_TRIPS} promotions and {LOADED_TRIPS} rollbacks");
+    cycles.add_to(report, LOAD);
+    let what = format!("requests failed over {LOADED_CYCLES} promotions and {LOADED_CYCLES} rollbacks");
     for load in loads {
         let name = load.name;
         let seen = load.end()?;
@@ -93,7 +93,7 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the disk takes for as much as a record, in milliseconds.
+/// The time that the disk needs for the size of a record, in milliseconds.
 fn sync_one(file: &mut File) -> Result<f64> {
     let begun = Instant::now();
     file.write_all(&[b'x'; 1024])?;
@@ -105,17 +105,17 @@ const ANSWERED: &str = "request of the rollback to the first answer of the warm 
 
 const SWITCHED: &str = "of that, the switch itself: routing and profile, synced to disk";
 
-/// What trips measured, in milliseconds.
+/// The times of cycles, in milliseconds.
 #[derive(Default)]
-struct Trips {
+struct Cycles {
     answered: Vec<f64>,
     replied: Vec<f64>,
-    carried: Vec<f64>,
+    switched: Vec<f64>,
     evolution: Vec<f64>,
 }
 
-impl Trips {
-    /// An evolution to `rev`, and the way back.
+impl Cycles {
+    /// Runs an evolution to `rev`, and rolls it back.
     fn one(&mut self, rei: &mut Rei, address: SocketAddr, rev: &str) -> Result<()> {
         let begun = Instant::now();
         rei.evolve(rev)?;
@@ -125,27 +125,27 @@ impl Trips {
         self.answered.push(answered);
         self.replied.push(replied);
         rei.wait(|status| status["phase"] == "steady" && status["candidate"].is_null())?;
-        rei.lift_all()?;
-        self.read_carried(&rei.journal()?);
+        rei.release_all()?;
+        self.read_switch_time(&rei.journal()?);
         Ok(())
     }
 
     /// The time that the supervisor itself took for the switch, from its journal.
-    fn read_carried(&mut self, journal: &[Value]) {
-        let took_us = journal.iter().rev().find_map(|record| record.pointer(CARRIED)?.as_f64());
-        self.carried.extend(took_us.map(|took_us| took_us / 1000.0));
+    fn read_switch_time(&mut self, journal: &[Value]) {
+        let took_us = journal.iter().rev().find_map(|record| record.pointer(SWITCH_TIME)?.as_f64());
+        self.switched.extend(took_us.map(|took_us| took_us / 1000.0));
     }
 
-    fn tell(self, report: &mut Report, chapter: &'static str) {
+    fn add_to(self, report: &mut Report, chapter: &'static str) {
         report.row(chapter, ANSWERED, "ms", self.answered);
-        report.row(chapter, "request of the rollback to its reply (all is on disk)", "ms", self.replied);
-        report.row(chapter, SWITCHED, "ms", self.carried);
-        report.row(chapter, "evolution to a version that is built already, to promoted", "ms", self.evolution);
+        report.row(chapter, "request of the rollback to its reply (everything is on disk)", "ms", self.replied);
+        report.row(chapter, SWITCHED, "ms", self.switched);
+        report.row(chapter, "evolution to a version that is already built, until it is promoted", "ms", self.evolution);
     }
 }
 
-/// Asks for the rollback while new connections come one after the other. Gives the milliseconds until the first answer
-/// of another version, and until the supervisor's reply.
+/// Requests the rollback while a client opens connections one after the other. Returns the milliseconds until the first answer of
+/// another version, and until the supervisor's reply.
 fn roll_back(control: &Path, address: SocketAddr) -> Result<(f64, f64)> {
     let (ready, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -173,12 +173,12 @@ fn roll_back(control: &Path, address: SocketAddr) -> Result<(f64, f64)> {
         let (before, changed) = prober.join().map_err(|_| "the prober panicked")??;
         reply?;
         let before = String::from_utf8_lossy(&before).into_owned();
-        let changed = changed.ok_or_else(|| format!("nobody but {before} answered"))?;
+        let changed = changed.ok_or_else(|| format!("only {before} answered"))?;
         Ok((ms(changed.duration_since(asked)), replied))
     })
 }
 
-/// One request by a new connection; gives the whole answer.
+/// Sends one request on a new connection; returns the whole answer.
 fn get(address: SocketAddr) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(REQUEST_MAX))?;
@@ -188,7 +188,7 @@ fn get(address: SocketAddr) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// What `nix-env` takes for the profile's part of the switch, on a copy of the generations that the trips made.
+/// Measures `nix-env` for the profile's part of the switch, on a copy of the generations that the cycles made.
 fn nix_env(report: &mut Report, rei: &Rei) -> Result<()> {
     let copy = rei.state().join("bench-profile");
     run(Command::new("cp").arg("--archive").arg(rei.state().join("profiles")).arg(&copy))?;
@@ -216,7 +216,7 @@ struct Load {
     process: Child,
 }
 
-/// What a load saw.
+/// The results of a load.
 struct Seen {
     requests: u64,
     failed: u64,
@@ -226,7 +226,7 @@ struct Seen {
 impl Load {
     fn begin(name: &'static str, port: u16, close: bool) -> Result<Self> {
         which::which("wrk")?;
-        // Nix and rei go first, so that the load takes all that is left and the trips end in minutes.
+        // Nix and rei have priority: the load takes the rest of the processor time, and the cycles end in minutes.
         let mut command = Command::new("nice");
         command.args(["-n", "10", "wrk", "-t", "1", "-c", "8", "-d", LOAD_MAX, "--timeout", "10s"]);
         if close {
@@ -262,7 +262,7 @@ impl Seen {
                 requests = Some(count.parse()?);
             } else if line.starts_with("Socket errors") || line.starts_with("Non-2xx") {
                 let numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-                // The 2 and 3 of `Non-2xx or 3xx` are no counts.
+                // The digits 2 and 3 in `Non-2xx or 3xx` are not counts.
                 failed += numbers.skip(if line.starts_with("Non") { 2 } else { 0 }).sum::<u64>();
                 let _ = write!(errors, "{line}; ");
             }

@@ -1,11 +1,11 @@
-# Builds one derivation of packages.nix, in Nix's sandbox. From outside come /usr, /bin, /lib, the toolchain as /toolchain
-# and the crates of Cargo.lock as /crates: scripts/flake-check.sh hands them in.
+# Builds one derivation of packages.nix, in Nix's sandbox. scripts/flake-check.sh adds paths of the machine to the sandbox: /usr,
+# /bin, /lib, the toolchain as /toolchain and the crates of Cargo.lock as /crates.
 set -euo pipefail
 export PATH=/toolchain/bin:/usr/bin:/bin HOME=$NIX_BUILD_TOP CARGO_HOME=$NIX_BUILD_TOP/cargo
 
 runHook() { :; }
 
-# As makeBinaryWrapper's, as far as it is used here.
+# Like makeBinaryWrapper's, with only the options that are used here.
 makeWrapper() {
     local program=$1 wrapper=$2 suffix=
     shift 2
@@ -38,7 +38,7 @@ cp -r "$src" "$NIX_BUILD_TOP/source"
 chmod -R u+w "$NIX_BUILD_TOP/source"
 cd "$NIX_BUILD_TOP/source"
 
-# The words of the derivation are flags of cargo: "debug" and "release" are names of profiles.
+# Turns a build type of the derivation into the name of a cargo profile.
 profile() { [ "$1" = debug ] && echo dev || echo "$1"; }
 cargo_build() { cargo build --offline --locked --profile "$(profile "$buildType")" --target "$target" -j "$NIX_BUILD_CORES"; }
 cargo_check() {

@@ -1,8 +1,8 @@
 {
-  description = "Stands in for nixpkgs where it is out of reach: what rei's flake asks of it, from the programs of this machine";
+  description = "Replaces nixpkgs on machines that cannot fetch it: the parts that rei's flake uses, from this machine's programs";
 
-  # Given by `make flake-check` in place of the flake's input. Builds are real and sandboxed, with the machine's compiler
-  # handed in by sandbox-paths; NixOS is not here, so what needs it (`nixosSystem`, `testers`) is not either.
+  # `make flake-check` uses it in place of the flake's input. Builds are real and sandboxed, and sandbox-paths adds the machine's
+  # compiler. It has no NixOS, and none of the functions that need NixOS (`nixosSystem`, `testers`).
   outputs =
     { self }:
     {

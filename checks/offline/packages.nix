@@ -3,7 +3,7 @@
 let
   target = "${lib.removeSuffix "-linux" system}-unknown-linux-gnu";
 
-  # As nixpkgs' mkDerivation: attributes are variables of the build, phases are words of shell.
+  # Like nixpkgs' mkDerivation: attributes are variables of the build, phases are shell code.
   mkDerivation =
     attrs:
     let
@@ -39,7 +39,7 @@ let
     name: attrs: buildCommand:
     mkDerivation ({ version = ""; } // attrs // { inherit name buildCommand; });
 
-  # What the machine has itself: an empty package, so that there is something to name.
+  # A program that the machine has: an empty package, so that the flake can name it.
   ofMachine = name: runCommand name { meta.mainProgram = name; } "mkdir -p $out/bin";
 
   packages = {

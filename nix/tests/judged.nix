@@ -1,9 +1,9 @@
-# One trip through the gate inside Nix's own sandboxes: a version is built, its flake's checks run, and the judge, which is
-# rei as the builder of a derivation, starts it and holds it against recorded answers. Then the same with a candidate that
-# answers differently, which must not pass.
+# One validation inside Nix's own sandboxes: Nix builds a version and runs its flake's checks; the judge, which is rei as the builder
+# of a derivation, starts the version and compares its answers with recorded ones. Then the same with a candidate that answers
+# differently, which must not pass.
 #
-# A supervisor's whole life does not fit in here: its candidates are judged in sandboxes, and Nix makes none inside another.
-# `make test` has that, and the VM test.
+# A whole supervisor cannot run here: its candidates are judged in sandboxes, and Nix makes no sandbox inside another one.
+# `make test` and the VM test run whole supervisors.
 {
   pkgs,
   rei-unwrapped,

@@ -1,5 +1,5 @@
-# The module against the module system of NixOS: what works evaluates to the last unit without a warning, and each thing
-# that cannot work is refused with words that say what to do. Nothing is built but the words.
+# Tests the module with the module system of NixOS: a right configuration evaluates completely and without a warning, and each wrong
+# configuration is refused with a message that says what to do. Only the resulting rei.toml is built.
 {
   nixpkgs,
   pkgs,
@@ -71,24 +71,24 @@ let
   unit = full.systemd.services.rei-greeter.serviceConfig;
   facts = {
     "assertions hold" = lib.all (a: a.assertion) full.assertions;
-    "nothing is warned of" = full.warnings == [ ];
+    "there are no warnings" = full.warnings == [ ];
     "the unit is notify with a watchdog" = unit.Type == "notify" && unit ? WatchdogSec;
-    "the end is waited for" = unit.TimeoutStopSec == 80;
+    "systemd waits long enough for a stop" = unit.TimeoutStopSec == 80;
     "instances outlive rei" = unit.KillMode == "process" && unit.FileDescriptorStoreMax > 0;
     "a switch of the system is a reload" = full.systemd.services.rei-greeter.reloadIfChanged;
-    "ports are open where it was asked for" = full.networking.firewall.allowedTCPPorts == [ 8080 ];
+    "openFirewall opens the ports" = full.networking.firewall.allowedTCPPorts == [ 8080 ];
     "operators are members of the group" = full.users.groups.rei-greeter.members == [ "ada" ];
-    "a secret can be read by those who were named" =
+    "the named readers can read a secret" =
       let
         path = "/run/credentials/rei-greeter.service/key";
         inherit (full.services.rei.instances.greeter) settings;
       in
       settings.isolation.read == [ path ] && settings.agents.fixer.read == [ path ];
-    "queues move" = full.boot.kernel.sysctl."net.ipv4.tcp_migrate_req" == 1;
+    "waiting connections move to another listener" = full.boot.kernel.sysctl."net.ipv4.tcp_migrate_req" == 1;
   };
   wrong = lib.attrNames (lib.filterAttrs (_: holds: !holds) facts);
 
-  # What cannot work, and a word of the refusal.
+  # Wrong configurations, and a part of the message that refuses each.
   refused = [
     {
       given = two { settings.runtime.listen = [ "http=127.0.0.1:8080" ]; };
@@ -116,7 +116,7 @@ let
     }
     {
       given = with' { settings.runtime.source = "."; };
-      says = "write an absolute path or a URL";
+      says = "must be an absolute path or a URL";
     }
     {
       given = with' { settings.runtime.source = "/home/ada/greeter"; };
@@ -137,7 +137,7 @@ let
           agents = [ "nobody" ];
         };
       };
-      says = "no agent";
+      says = "not in settings.agents";
     }
     {
       given = with' { };
@@ -159,7 +159,7 @@ let
     !lib.any (lib.hasInfix case.says) said
   ) refused;
 
-  # A value of the wrong type does not evaluate at all.
+  # Settings with a value of the wrong type, which must not evaluate.
   untyped =
     lib.filter
       (
@@ -189,14 +189,14 @@ let
       ];
 
   problems =
-    map (fact: "not so: ${fact}") wrong
+    map (fact: "does not hold: ${fact}") wrong
     ++ map (case: "not refused: ${case.says}") missed
-    ++ map (settings: "taken: ${builtins.toJSON settings}") untyped;
+    ++ map (settings: "accepted: ${builtins.toJSON settings}") untyped;
 in
 if problems != [ ] then
   throw "the module: ${lib.concatStringsSep "; " problems}"
 else
-  # The last unit of the system depends on rei.toml, which rei reads here.
+  # The system depends on rei.toml; rei reads and checks it here.
   pkgs.runCommand "rei-module"
     {
       checked = full.environment.etc."rei/greeter/rei.toml".source;

@@ -1,8 +1,8 @@
-# A machine with rei as a NixOS service: it boots, evolves, is killed and restarted, reboots in the observation window,
-# rolls back, and refuses who is no operator.
+# Tests a virtual machine with rei as a NixOS service. The machine boots and evolves the service, the supervisor is killed and
+# restarted, the machine reboots in the observation window, rei rolls back, and rei refuses users that are not operators.
 { pkgs, module }:
 let
-  # The demo's service is scripts and an interpreter, so that candidates are built without a network.
+  # The demo's service is scripts and an interpreter, so Nix builds candidates without a network.
   tree = ../../src/demo/tree;
 in
 pkgs.testers.runNixOSTest {
@@ -19,7 +19,7 @@ pkgs.testers.runNixOSTest {
       virtualisation = {
         memorySize = 2048;
         cores = 2;
-        # Candidates are built here, and a reboot must find them.
+        # Candidates are built into this store, and they must still be there after a reboot.
         writableStore = true;
         writableStoreUseTmpfs = false;
       };
@@ -55,7 +55,7 @@ pkgs.testers.runNixOSTest {
                 for = "2s";
               }
             ];
-            # Long enough to reboot in it.
+            # Long enough for a reboot inside the window.
             observe = "2m";
             on_inconclusive = "promote";
             hold = "10s";
@@ -67,7 +67,7 @@ pkgs.testers.runNixOSTest {
         };
       };
 
-      # The repository is there before rei is.
+      # Makes the repository before rei starts.
       systemd.services.greeter-source = {
         requiredBy = [ "rei-greeter.service" ];
         before = [ "rei-greeter.service" ];
@@ -154,7 +154,7 @@ pkgs.testers.runNixOSTest {
         phase("steady")
         serves("Good day, Ada!")
 
-    with subtest("the control socket is for operators alone"):
+    with subtest("only operators may use the control socket"):
         machine.succeed(as_user("ada", f"{REI} status"))
         machine.fail(as_user("eve", f"{REI} status"))
         machine.fail(as_user("eve", f"{REI} rollback"))
@@ -170,7 +170,7 @@ pkgs.testers.runNixOSTest {
         assert main_pid() != supervisor
         assert instance() == first
 
-    with subtest("a restart and a reload leave the instance alone"):
+    with subtest("a restart and a reload do not stop the instance"):
         machine.succeed(f"systemctl restart {UNIT}")
         phase("steady")
         assert instance() == first
@@ -187,7 +187,7 @@ pkgs.testers.runNixOSTest {
         serves("Good evening, Ada!")
         assert path() != before
 
-    with subtest("a reboot in the observation window ends with one of the two serving, and then in peace"):
+    with subtest("after a reboot in the observation window Active or Previous serves, and the phase becomes steady"):
         machine.crash()
         machine.start()
         machine.wait_for_unit(UNIT)

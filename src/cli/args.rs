@@ -1,4 +1,4 @@
-//! The whole command line, and which function a command is.
+//! The whole command line, and the function of each command.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use super::{
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
 
-/// The file of a runtime, where no other is named.
+/// The runtime's file if the command line names no other.
 pub(super) const CONFIG: &str = "rei.toml";
 
-/// Keeps one service alive and lets it be repaired and upgraded, each version a Nix store path.
+/// Keeps one service alive, repairs and upgrades it; each version is a Nix store path.
 #[derive(Debug, Parser)]
 #[command(name = "rei", version, after_help = after_help(), disable_help_subcommand = true)]
 pub struct Cli {
-    /// For every command.
+    /// The arguments of every command.
     #[command(flatten)]
     pub global: Global,
     /// The command.
@@ -37,75 +37,75 @@ pub struct Global {
     /// The file that describes the runtime
     #[arg(short, long, value_name = "FILE", default_value = CONFIG, global = true)]
     pub config: PathBuf,
-    /// Say only results, warnings and errors
+    /// Print only results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// When to use colour: auto, always or never; NO_COLOR, CLICOLOR and CLICOLOR_FORCE are honoured
+    /// When to use colour: auto, always or never; rei obeys NO_COLOR, CLICOLOR and CLICOLOR_FORCE
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, hide_possible_values = true)]
     pub color: Color,
 }
 
-/// The commands. One gets its line here when what it does is there.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a commented rei.toml for the flake in a directory
     Init(init::Args),
-    /// Check the file and the machine; each line is ok, or what to do
+    /// Check the file and the machine; each line is ok, or says what to do
     Check(check::Args),
-    /// Supervise the runtime in the foreground; SIGHUP reads the file again
+    /// Supervise the runtime in the foreground; SIGHUP makes it read the file again
     Run(run::Args),
-    /// What serves, how well, what goes on and what it waits for
+    /// Show what is running, its health, and what the current evolution waits for
     Status(status::Args),
-    /// What happened, newest first
+    /// List evolutions and maintenance records, newest first
     History(history::Args),
-    /// One object with its evidence: an evolution, incident, candidate, report; or the quarantine
+    /// Show one object with its evidence: an evolution, incident, candidate, report; or the quarantine
     Show(show::Args),
-    /// Ask for an evolution: to a new commit, or by a blueprint
+    /// Request an evolution: to a new commit, or by a blueprint
     Evolve(evolve::Args),
-    /// Say yes to what waits for an operator, as `rei status` tells
+    /// Approve a waiting evolution; `rei status` shows its id
     Approve(approve::Args),
-    /// Say no: end an evolution or close an incident
+    /// Reject an evolution, or close an incident
     Reject(reject::Args),
-    /// Go back to Previous, or to a generation, at once
+    /// Roll back to Previous, or to a generation, at once
     Rollback(rollback::Args),
-    /// Begin no evolution until `rei resume`
+    /// Start no evolution until `rei resume`
     Pause(pause::Args),
-    /// Begin evolutions again
+    /// Start evolutions again
     Resume(resume::Args),
-    /// Take content out of quarantine
+    /// Release content from quarantine
     Lift(lift::Args),
-    /// Replace the supervisor's program in place, by the one that is installed now
+    /// Replace the supervisor's program in place by the installed one
     Reexec(reexec::Args),
-    /// End the runtime, then the supervisor
+    /// Stop the runtime, then the supervisor
     Stop(stop::Args),
-    /// Recorded exchanges with known-good answers
+    /// List, replay and import golden runs: recorded exchanges with known-good answers
     #[command(subcommand)]
     Golden(golden::Command),
-    /// The record of all that happened
+    /// Verify and print the journal, or decide which version is Active if records are lost
     #[command(subcommand)]
     Journal(journal::Command),
-    /// Watch a service break, be repaired and upgraded: a story in five acts, in two minutes
+    /// Watch how a service breaks, is repaired and is upgraded: a story in five acts, in two minutes
     Demo(demo::Args),
     /// Hold the listeners while no supervisor runs
     #[command(hide = true)]
     Keeper(keeper::Args),
-    /// Read what instances print
+    /// Read the output of instances
     #[command(hide = true)]
     Logger(logger::Args),
-    /// Judge inside a Nix sandbox
+    /// Run one check inside a Nix sandbox
     #[command(hide = true)]
     Builder(builder::Args),
-    /// Look whether this is a Nix sandbox
+    /// Check if this process is in a Nix sandbox
     #[command(hide = true, name = PROBE_ARGUMENT)]
     BuilderProbe(builder::Args),
 }
 
-/// Runs the command that `arguments` name and gives the code to end with.
+/// Runs the command that `arguments` name and returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Where the help cannot be printed there is nobody to tell.
+            // If the help cannot be printed, an error message cannot be printed either.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { exit_code::USAGE } else { exit_code::SUCCESS });
         }
@@ -148,10 +148,10 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
     done.map(|()| ExitCode::from(exit_code::SUCCESS))
 }
 
-/// The way in.
+/// The first commands for a new user.
 const BEGIN: &str = "\
 Begin with:
-  rei demo                          to see it work; it needs no file
+  rei demo                          to see rei work; it needs no file
   rei init, rei check, rei run      in the directory of a flake, to run its service";
 
 fn after_help() -> String {
@@ -162,10 +162,12 @@ fn after_help() -> String {
 /// A runtime for commands that run other programs or talk to a socket.
 ///
 /// # Errors
-/// When the system gives no event queue.
+/// If the kernel gives no event queue.
 pub fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| CommandError::new(super::Kind::Failed, "cannot begin to wait for programs").because(error))
+    built.map_err(|error| {
+        CommandError::new(super::Kind::Failed, "cannot start the event loop of this command").because(error)
+    })
 }
 
 #[cfg(test)]

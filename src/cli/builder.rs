@@ -1,5 +1,5 @@
-//! `rei builder` and `rei builder-probe`, which nobody but Nix starts: the builders of sandboxed checks and of the proof
-//! that the sandbox holds. They take all from the derivation's environment.
+//! `rei builder` and `rei builder-probe`, which only Nix starts: the builders of the sandboxed checks and of the probe that tests
+//! the sandbox. They get all their inputs from the derivation's environment.
 
 /// `rei builder`, `rei builder-probe` (hidden).
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! How a command reaches the supervisor of `rei.toml`, and the memory of one that does not run.
+//! Connects a command to the supervisor of `rei.toml`, or to its journal if the supervisor does not run.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -8,71 +8,71 @@ use super::error::CommandError;
 use super::ui::Ui;
 use super::view::Look;
 use crate::config::Config;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::client::{ClientError, Operation, OperationsClient};
 use crate::journal::{self, Reader, Record};
 use crate::state::paths::Paths;
 use crate::time::{Timestamp, millis};
 
-/// Where the supervisor of `rei.toml` has its things.
+/// The paths of the supervisor of `rei.toml`.
 ///
 /// # Errors
-/// When the file is wrong.
+/// If the file is wrong.
 pub(super) fn paths(global: &Global) -> Result<Paths, CommandError> {
     Ok(Paths::of(&Config::load(&global.config)?))
 }
 
-/// Asks the supervisor.
+/// Sends a request to the supervisor.
 ///
 /// # Errors
-/// When the file is wrong, nobody answers, or the supervisor refuses.
+/// If the file is wrong, no supervisor answers, or the supervisor refuses.
 pub(super) fn ask<T>(
     global: &Global,
-    question: impl AsyncFnOnce(&OperationsClient) -> Operation<T>,
+    request: impl AsyncFnOnce(&OperationsClient) -> Operation<T>,
 ) -> Result<T, CommandError> {
     let paths = paths(global)?;
-    let asked = runtime()?.block_on(async { question(&OperationsClient::connect(paths.control()).await?).await });
+    let asked = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
     Ok(asked?)
 }
 
-/// Asks the supervisor, or, where none runs, its journal.
+/// Sends a request to the supervisor. If no supervisor runs, it reads the journal.
 ///
 /// # Errors
-/// When neither answers.
-pub(super) fn ask_or_remember<T>(
+/// If no supervisor answers and the journal cannot be read.
+pub(super) fn ask_or_read_journal<T>(
     global: &Global,
     ui: &mut Ui,
-    question: impl AsyncFnOnce(&OperationsClient) -> Operation<T>,
-    memory: impl FnOnce(&Paths) -> Result<T, CommandError>,
+    request: impl AsyncFnOnce(&OperationsClient) -> Operation<T>,
+    from_journal: impl FnOnce(&Paths) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let paths = paths(global)?;
-    let asked = runtime()?.block_on(async { question(&OperationsClient::connect(paths.control()).await?).await });
+    let asked = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
     match asked {
         Err(error @ ClientError::NotRunning { .. }) => {
             if matches!(Reader::open(&paths.journal()), Err(journal::Error::Absent { .. })) {
                 return Err(error.into());
             }
-            ui.status("no supervisor runs; this is read from its journal");
-            memory(&paths)
+            ui.status("no supervisor runs; this comes from its journal");
+            from_journal(&paths)
         }
         asked => Ok(asked?),
     }
 }
 
-/// Walks a chronicle through the whole journal.
+/// Passes every record of the journal to a history.
 ///
 /// # Errors
-/// When the journal is damaged.
-pub(super) fn walk(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, CommandError> {
+/// If the journal is damaged.
+pub(super) fn walk(paths: &Paths, mut history: History) -> Result<History, CommandError> {
     Reader::open(&paths.journal())?.records(1, |record: Record<Entry>| {
-        chronicle.take(&record);
+        history.take(&record);
         ControlFlow::Continue(())
     })?;
-    Ok(chronicle)
+    Ok(history)
 }
 
-/// How pages look now.
+/// The colour, the width and the time for pages.
 pub(super) fn look(ui: &Ui) -> Look {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = Timestamp::from_unix_ms(millis(since_epoch));

@@ -6,10 +6,10 @@ use super::args::runtime;
 use super::error::{CommandError, Kind};
 use super::ui::{Role, Ui};
 use crate::demo::Error;
+use crate::demo::narrator::{Narrator, Page, Part};
 use crate::demo::story::{self, Play};
-use crate::demo::tell::{Page, Part, Teller};
 
-/// `rei demo`: a whole story on a runtime of its own.
+/// `rei demo`: a whole story on its own small runtime.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Use no colour
@@ -20,13 +20,13 @@ pub struct Args {
     pub keep: bool,
 }
 
-/// The story is the command's result.
-struct Told<'u> {
+/// Prints the story as the command's result.
+struct StoryPage<'u> {
     ui: &'u mut Ui,
     plain: bool,
 }
 
-impl Page for Told<'_> {
+impl Page for StoryPage<'_> {
     fn line(&mut self, text: &str) -> std::io::Result<()> {
         self.ui.result(text)
     }
@@ -46,12 +46,12 @@ impl Page for Told<'_> {
 /// Plays the demo.
 ///
 /// # Errors
-/// When the machine cannot play it, or a fact of the story does not come true.
+/// If the machine cannot run the demo, or a fact of the story does not happen.
 pub fn run(args: &Args, ui: &mut Ui) -> Result<(), CommandError> {
     let this = std::env::current_exe()?;
     let play = Play { runtime: this.with_file_name("rei-demo-runtime"), rei: this, keep: args.keep };
-    let mut page = Told { ui, plain: args.plain };
-    let mut teller = Teller::new(&mut page);
+    let mut page = StoryPage { ui, plain: args.plain };
+    let mut narrator = Narrator::new(&mut page);
     let played = runtime()?.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let interrupted = async {
@@ -60,7 +60,7 @@ pub fn run(args: &Args, ui: &mut Ui) -> Result<(), CommandError> {
                 _ = terminate.recv() => {}
             }
         };
-        story::play(&play, &mut teller, interrupted).await
+        story::play(&play, &mut narrator, interrupted).await
     });
     played.map_err(|error: Error| {
         let mut failure = CommandError::of(Kind::Failed, &error, error.hint());

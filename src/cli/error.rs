@@ -11,10 +11,10 @@ use crate::journal;
 use crate::runtime::table::TableError;
 use crate::service::StartError;
 
-/// What sort of failure it is; decides the exit code.
+/// The kind of a failure; it decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It could not be done.
+    /// The command failed.
     Failed,
     /// The command line is wrong in a way that clap cannot see.
     Usage,
@@ -24,26 +24,26 @@ pub enum Kind {
     NotRunning,
     /// The supervisor refuses.
     Refused,
-    /// Something must be put right.
+    /// A check found a problem.
     Findings,
     /// The journal is damaged.
     Damaged,
     /// Another supervisor has the state directory.
     Busy,
-    /// What was waited for did not come in time.
+    /// The wait timed out.
     TimedOut,
     /// The candidate was rejected.
     Rejected,
     /// Previous was restored.
     RolledBack,
-    /// A mistake in rei itself.
+    /// A bug in rei itself.
     Internal,
-    /// Nobody reads the output any more: no failure of ours, and nobody to tell.
+    /// The reader of the output has gone: that is no failure, and no message can be printed.
     BrokenPipe,
 }
 
 impl Kind {
-    /// All of them, for the table in the tests.
+    /// All kinds, for the table in the tests.
     pub const ALL: [Self; 13] = [
         Self::Failed,
         Self::Usage,
@@ -60,7 +60,7 @@ impl Kind {
         Self::BrokenPipe,
     ];
 
-    /// The number that the process ends with.
+    /// The exit code of the process.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::BrokenPipe => exit_code::SUCCESS,
@@ -84,11 +84,11 @@ impl Kind {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CommandError {
-    /// What sort of failure it is.
+    /// The kind of the failure.
     pub kind: Kind,
-    /// What failed, on what: a lower-case fragment.
+    /// What failed, and on what: a fragment in lower case.
     pub message: String,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
     /// Next steps, each one line.
@@ -103,7 +103,7 @@ impl CommandError {
         Self { kind, message: message.into(), source: None, hints: Vec::new(), page: None }
     }
 
-    /// Adds why.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
@@ -117,11 +117,11 @@ impl CommandError {
         self
     }
 
-    /// An error that is told as it is, with its causes.
+    /// A failure with the message and the causes of `error`.
     pub fn of(kind: Kind, error: &(dyn StdError + 'static), hint: Option<String>) -> Self {
-        let told: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
+        let causes: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
         let link = |inner, text| Some(Box::new(Cause { text, inner }) as Box<dyn StdError + Send + Sync>);
-        let source = told.into_iter().rev().fold(None, link);
+        let source = causes.into_iter().rev().fold(None, link);
         Self { kind, message: error.to_string(), source, hints: hint.into_iter().collect(), page: None }
     }
 
@@ -211,7 +211,7 @@ impl From<ClientError<OperationsError>> for CommandError {
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::new(Kind::BrokenPipe, "nobody reads the output");
+            return Self::new(Kind::BrokenPipe, "the reader of the output has gone");
         }
         Self::new(Kind::Failed, "cannot write the output").because(error)
     }
@@ -223,7 +223,7 @@ mod tests {
     use std::fmt::Write;
 
     #[test]
-    fn the_exit_codes_are_a_promise() {
+    fn the_exit_codes_stay_the_same() {
         let mut page = String::new();
         for (code, meaning) in exit_code::TABLE {
             let kinds: Vec<String> =
@@ -232,24 +232,24 @@ mod tests {
         }
         assert!(Kind::ALL.iter().all(|kind| exit_code::TABLE.iter().any(|(code, _)| *code == kind.exit_code())));
         insta::assert_snapshot!(page, @r"
-          0 it is done, or all is well (BrokenPipe)
-          1 it could not be done; the message says why (Failed)
+          0 the command succeeded (BrokenPipe)
+          1 the command failed; the message says why (Failed)
           2 the command line is wrong (Usage)
           3 rei.toml is wrong or cannot be read (Config)
           4 no supervisor answers (NotRunning)
           5 the supervisor refuses (Refused)
-          6 `check` or `golden replay` found something to put right (Findings)
+          6 `check` or `golden replay` found a problem (Findings)
           7 the journal is damaged (Damaged)
-          8 another supervisor has the state directory (Busy)
-          9 what was waited for did not come in time (TimedOut)
+          8 another supervisor uses the state directory (Busy)
+          9 the wait timed out (TimedOut)
          10 `evolve --wait`: the candidate was rejected (Rejected)
          11 `evolve --wait`: Previous was restored (RolledBack)
-         70 a mistake in rei itself (Internal)
+         70 a bug in rei itself (Internal)
         ");
     }
 
     #[test]
-    fn causes_are_told_once_each() {
+    fn each_cause_is_named_once() {
         let source = io::Error::other("the disk is gone");
         let error = journal::Error::Io { act: "sync", path: "/x".into(), source };
         let error = CommandError::from(error);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::{Global, runtime};
 use super::connect::{ask, look, paths};
 use super::error::{CommandError, Kind};
-use super::status::{News, Next};
+use super::status::{EventFeed, Next};
 use super::ui::Ui;
 use super::{Progress, view};
 use crate::config::parse_duration;
@@ -15,25 +15,25 @@ use crate::interface::client::{ClientError, OperationsClient};
 use crate::interface::operations::{HistoryEntry, MonitorEvent, OperationsError, Phase, ShowReply};
 use crate::interface::types::{EvolutionId, MaintenanceAction};
 
-/// The pause between looks at an evolution of which no event tells.
+/// The pause between two polls of an evolution without events.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
-/// `rei evolve`: ask for an evolution.
+/// `rei evolve`: request an evolution.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The revision to become; without it, the head of the followed ref
+    /// The revision to build; without it, the head of the followed ref
     #[arg(long, value_name = "REV")]
     rev: Option<String>,
     /// The blueprint to use; without it, the configured one
     #[arg(long, value_name = "NAME")]
     blueprint: Option<String>,
-    /// Wait until it has ended; the exit code tells how
+    /// Wait for its end; the exit code says how it ended
     #[arg(long)]
     wait: bool,
-    /// How long to wait: 90s, 10m, 2h; the evolution goes on after it
+    /// How long to wait: 90s, 10m, 2h; after that the evolution continues without this command
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Print the evolution's id as JSON, or with --wait the evolution
+    /// Print the evolution's id as JSON; with --wait, the evolution
     #[arg(long)]
     json: bool,
 }
@@ -45,7 +45,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers or the supervisor refuses; with `--wait` also when the candidate did not become Active.
+/// If no supervisor answers or the supervisor refuses; with `--wait` also if the candidate did not become Active.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     if args.wait {
         return wait(args, global, ui);
@@ -54,7 +54,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     if args.json {
         return Ok(ui.json(&serde_json::json!({ "evolution_id": evolution_id }))?);
     }
-    ui.result(&format!("{evolution_id} begins"))?;
+    ui.result(&format!("{evolution_id} starts"))?;
     ui.hint("rei status --watch");
     Ok(())
 }
@@ -67,7 +67,7 @@ fn wait(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
         match args.timeout {
             None => ended.await,
             Some(bound) => tokio::time::timeout(bound, ended).await.unwrap_or_else(|_| {
-                let late = format!("it did not end within {bound:?}, and goes on");
+                let late = format!("the evolution did not end within {bound:?}; it continues");
                 Err(CommandError::new(Kind::TimedOut, late).hint("rei status --watch"))
             }),
         }
@@ -79,15 +79,15 @@ fn wait(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     outcome(&entry(&shown)?)
 }
 
-/// Asks for the evolution and watches it to its end.
+/// Requests the evolution and watches it to its end.
 async fn watch(args: &Args, client: &OperationsClient, ui: &mut Ui) -> Result<ShowReply, CommandError> {
-    // Before it begins, so that nothing of it is missed.
-    let mut news = News::of(client).await?;
+    // The feed starts before the evolution, so that no event is missed.
+    let mut feed = EventFeed::of(client).await?;
     let id = client.evolve(args.rev.clone(), args.blueprint.clone()).await?;
-    ui.status(&format!("{id} begins"));
+    ui.status(&format!("{id} starts"));
     let mut progress = ui.progress();
     loop {
-        let mut coming = std::pin::pin!(news.next());
+        let mut coming = std::pin::pin!(feed.next());
         let next = loop {
             match tokio::time::timeout(LOOK_PAUSE, &mut coming).await {
                 Ok(next) => break next?,
@@ -99,9 +99,9 @@ async fn watch(args: &Args, client: &OperationsClient, ui: &mut Ui) -> Result<Sh
             }
         };
         match &next {
-            // What is not journalled changes nothing.
+            // An event without a journal record changes no state.
             Next::Event(event) if event.seq == 0 => count(&mut progress, event),
-            // Its end can be seen without events.
+            // The loop below polls for the end without events.
             Next::Ended(_) => break,
             Next::Event(_) | Next::Missed(_) | Next::Reconnected | Next::Restarted => {
                 if let Some(shown) = ended(client, &id, &mut progress).await? {
@@ -125,7 +125,7 @@ fn count(progress: &mut Progress<'_>, event: &MonitorEvent) {
     }
 }
 
-/// The evolution, once it has ended; until then the step that it is at is told.
+/// Returns the evolution after its end; before that it shows the current step.
 async fn ended(
     client: &OperationsClient,
     id: &EvolutionId,
@@ -145,7 +145,7 @@ async fn ended(
             }
             Ok(None)
         }
-        // It begins with the next turn of the supervisor's loop; a restart answers again soon.
+        // The evolution starts in the next turn of the supervisor's loop; a supervisor that restarts answers again soon.
         Err(
             ClientError::Answered(OperationsError::NotFound { .. } | OperationsError::Busy { .. })
             | ClientError::NotRunning { .. }
@@ -157,16 +157,16 @@ async fn ended(
 
 fn entry(shown: &ShowReply) -> Result<HistoryEntry, CommandError> {
     let read = serde_json::from_value(shown.object.clone());
-    read.map_err(|error| CommandError::new(Kind::Failed, format!("{} is no evolution", shown.id)).because(error))
+    read.map_err(|error| CommandError::new(Kind::Failed, format!("{} is not an evolution", shown.id)).because(error))
 }
 
-/// How the waiting command ends.
+/// The result of the command after the wait.
 fn outcome(entry: &HistoryEntry) -> Result<(), CommandError> {
     let failed = |kind, what: &str| {
         Err(CommandError::new(kind, format!("{what}: {}", entry.summary)).hint(format!("rei show {}", entry.id)))
     };
     match entry.action {
-        // Active is as good as what was asked for; the entry that was printed says which it was.
+        // In both cases Active is the requested build; the printed entry says which case it was.
         Some(MaintenanceAction::Promoted | MaintenanceAction::Unchanged) => Ok(()),
         Some(MaintenanceAction::RolledBack) => failed(Kind::RolledBack, "Previous was restored"),
         Some(MaintenanceAction::Rejected) => failed(Kind::Rejected, "the candidate was rejected"),

@@ -16,19 +16,19 @@ use crate::golden::{
 };
 use crate::http::Address;
 
-/// Divergences of one exchange that are told; `--json` has all.
+/// The most divergences of one exchange that are printed; `--json` has all.
 const DIVERGENCES_MAX: usize = 5;
-/// Credentials that are named; an archive has the same ones in every exchange.
-const TAKEN_OUT_MAX: usize = 40;
+/// The most removed credentials that are named; an archive has the same ones in every exchange.
+const REMOVED_MAX: usize = 40;
 
 /// `rei golden`: recorded exchanges with known-good answers.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List the golden runs
     List(ListArgs),
-    /// Replay golden runs against an address: everything counts but what the run's normalisers leave out
+    /// Replay golden runs against an address, and compare everything that the run's normalisers do not exclude
     Replay(ReplayArgs),
-    /// Make a golden run of an HTTP archive (HAR), or of a list of requests that a live server answers
+    /// Make a golden run from an HTTP archive (HAR), or from a list of requests that a live server answers
     Import(ImportArgs),
 }
 
@@ -46,7 +46,7 @@ pub struct ReplayArgs {
     /// The runs to replay; without them, all
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// The address to ask; without it, the listener that the run names
+    /// The address for the requests; without it, the listener that the run names
     #[arg(long, value_name = "ADDRESS")]
     against: Option<String>,
     /// Print the result as JSON
@@ -57,24 +57,24 @@ pub struct ReplayArgs {
 /// `rei golden import`.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
-    /// A HAR file, or a list with one `METHOD URL` a line
+    /// A HAR file, or a list with one `METHOD URL` on each line
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The name of the new run; without it, that of the file
+    /// The name of the new run; without it, the name of the file
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The listener that the run asks; without it, the first of the runtime
+    /// The listener for the run's requests; without it, the first of the runtime
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// For a list: the server whose answers are good; without it, that listener
+    /// For a list: the server with the good answers; without it, that listener
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
-    /// Keep credentials in headers, queries and bodies; without it, they are taken out
+    /// Keep credentials in headers, queries and bodies; without it, they are removed
     #[arg(long)]
     keep_credentials: bool,
 }
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug, Serialize)]
 struct Replayed {
     name: String,
@@ -83,10 +83,10 @@ struct Replayed {
     differ: Vec<Differs>,
 }
 
-/// An exchange that was not answered as recorded.
+/// An exchange whose answer was not as recorded.
 #[derive(Debug, Serialize)]
 struct Differs {
-    /// From 1.
+    /// The number of the exchange, from 1.
     exchange: usize,
     request: String,
     divergences: Vec<Divergence>,
@@ -95,7 +95,7 @@ struct Differs {
 /// Runs the command.
 ///
 /// # Errors
-/// When a file is wrong, a server does not answer, or an answer is not as recorded.
+/// If a file is wrong, a server does not answer, or an answer is not as recorded.
 pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let config = Config::load(&global.config)?;
     match command {
@@ -144,39 +144,45 @@ fn replay(args: &ReplayArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     if args.json {
         ui.json(&serde_json::json!({ "runs": results }))?;
     } else {
-        results.iter().try_for_each(|result| tell(result, ui))?;
+        results.iter().try_for_each(|result| print(result, ui))?;
     }
     match results.iter().map(|result| result.differ.len()).sum() {
         0 => Ok(()),
-        1 => Err(CommandError::new(Kind::Findings, "one exchange is not answered as recorded")),
-        count => Err(CommandError::new(Kind::Findings, format!("{count} exchanges are not answered as recorded"))),
+        1 => Err(CommandError::new(Kind::Findings, "the answer to one exchange is not as recorded")),
+        count => {
+            Err(CommandError::new(Kind::Findings, format!("the answers to {count} exchanges are not as recorded")))
+        }
     }
 }
 
 async fn replay_run(
     run: &GoldenRun,
     against: &Address,
-    told: &mut impl FnMut(usize),
+    progress: &mut impl FnMut(usize),
 ) -> Result<Replayed, CommandError> {
-    let rules = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
+    let normalisers = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
     let mut differ = Vec::new();
     for (index, exchange) in run.exchanges.iter().enumerate() {
         let answer = golden::replay(against, exchange, REQUEST_TIMEOUT).await;
-        let divergences = held(exchange, answer.response, &rules);
+        let divergences = compare(exchange, answer.response, &normalisers);
         if !divergences.is_empty() {
             let request = format!("{} {}", exchange.request.method, exchange.request.path);
             differ.push(Differs { exchange: index + 1, request, divergences });
         }
-        told(index + 1);
+        progress(index + 1);
     }
     let (name, exchanges) = (run.header.name.clone(), run.exchanges.len());
     Ok(Replayed { name, against: against.to_string(), exchanges, differ })
 }
 
-/// An answer held against what was recorded.
-fn held(exchange: &Exchange, answer: Result<crate::http::Response, String>, rules: &Normalisers) -> Vec<Divergence> {
+/// Compares an answer with the recorded one.
+fn compare(
+    exchange: &Exchange,
+    answer: Result<crate::http::Response, String>,
+    normalisers: &Normalisers,
+) -> Vec<Divergence> {
     let one = |recorded: &str, answered: String| {
         let (recorded, answered) = (Some(recorded.to_owned()), Some(answered));
         vec![Divergence { at: "answer".to_owned(), recorded, answered }]
@@ -184,15 +190,16 @@ fn held(exchange: &Exchange, answer: Result<crate::http::Response, String>, rule
     match (answer, &exchange.response) {
         (Err(error), _) => one("an answer", error),
         (Ok(response), Some(expected)) => {
-            let (recorded, given) = (Facets::of_expected(expected, rules), Facets::of_response(&response, rules));
-            golden::compare(&recorded, &given, &Noise::none(), rules)
+            let (recorded, given) =
+                (Facets::of_expected(expected, normalisers), Facets::of_response(&response, normalisers));
+            golden::compare(&recorded, &given, &Noise::none(), normalisers)
         }
         (Ok(response), None) if response.status < 500 => Vec::new(),
         (Ok(response), None) => one("a status below 500", response.status.to_string()),
     }
 }
 
-fn tell(result: &Replayed, ui: &mut Ui) -> std::io::Result<()> {
+fn print(result: &Replayed, ui: &mut Ui) -> std::io::Result<()> {
     let word = match result.differ.is_empty() {
         true => ui.paint(Role::Good, "ok  "),
         false => ui.paint(Role::Bad, "fail"),
@@ -212,7 +219,7 @@ fn tell(result: &Replayed, ui: &mut Ui) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The address that was given, or that of a listener.
+/// The given address, or the address of a listener.
 fn address(given: Option<&str>, listener: &str, config: &Config) -> Result<Address, CommandError> {
     if let Some(given) = given {
         return given.parse().map_err(|error: crate::http::Error| {
@@ -223,10 +230,12 @@ fn address(given: Option<&str>, listener: &str, config: &Config) -> Result<Addre
     match config.runtime.listen.iter().find(|listen| listen.name == listener).map(|listen| &listen.address) {
         Some(ListenAddress::Tcp(address)) => Ok(Address::Tcp(*address)),
         Some(ListenAddress::Unix(path)) => Ok(Address::Unix(path.clone())),
-        Some(ListenAddress::Udp(_)) => Err(CommandError::new(Kind::Failed, format!("`{listener}` speaks no HTTP"))),
+        Some(ListenAddress::Udp(_)) => {
+            Err(CommandError::new(Kind::Failed, format!("the listener `{listener}` is UDP and cannot serve HTTP")))
+        }
         None => {
             let absent = format!("the runtime has no listener `{listener}`");
-            Err(CommandError::new(Kind::Failed, absent).hint("name an address instead of it"))
+            Err(CommandError::new(Kind::Failed, absent).hint("name an address instead"))
         }
     }
 }
@@ -239,14 +248,17 @@ fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     let stem = || args.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     if name.contains('/') {
-        return Err(CommandError::new(Kind::Usage, format!("{name} is no name: letters, digits, `-`, `_` and `.`")));
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{name} is not a name: use letters, digits, `-`, `_` and `.`"),
+        ));
     }
     let first = || config.runtime.listen.first().map(|listen| listen.name.clone());
     let Some(listener) = args.listener.clone().or_else(first) else {
-        return Err(CommandError::new(Kind::Config, "the runtime listens on nothing that a run could ask"));
+        return Err(CommandError::new(Kind::Config, "the runtime has no listener for the requests of a run"));
     };
     let mut run = make(args, Header::new(name, listener, look(ui).now), config)?;
-    let taken = if args.keep_credentials { Vec::new() } else { golden::remove_credentials(&mut run) };
+    let removed = if args.keep_credentials { Vec::new() } else { golden::remove_credentials(&mut run) };
     std::fs::create_dir_all(directory).map_err(|error| {
         CommandError::new(Kind::Failed, format!("cannot make {}", directory.display())).because(error)
     })?;
@@ -254,21 +266,21 @@ fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     let count = run.exchanges.len();
     write(&path, run)?;
     ui.result(&format!("wrote {} with {count} exchanges", path.display()))?;
-    match taken.len() {
+    match removed.len() {
         0 if args.keep_credentials => {
-            ui.hint("it has the credentials of the archive: do not commit it, and do not share it")
+            ui.hint("the file has the credentials of the archive: do not commit it, and do not share it")
         }
         0 => {}
         count => {
-            ui.result(&format!("took out {count} credentials:"))?;
-            taken.iter().take(TAKEN_OUT_MAX).try_for_each(|it| ui.result(&format!("  {it}")))?;
-            if let Some(more) = count.checked_sub(TAKEN_OUT_MAX).filter(|more| *more > 0) {
+            ui.result(&format!("removed {count} credentials:"))?;
+            removed.iter().take(REMOVED_MAX).try_for_each(|it| ui.result(&format!("  {it}")))?;
+            if let Some(more) = count.checked_sub(REMOVED_MAX).filter(|more| *more > 0) {
                 ui.result(&format!("  and {more} more"))?;
             }
-            ui.hint("if the service answers nobody without them: --keep-credentials, with ones that are worth nothing");
+            ui.hint("if the service does not answer without credentials, use --keep-credentials with worthless ones");
         }
     }
-    ui.hint("look whether each answer is good, then `rei golden replay`");
+    ui.hint("check that each answer is good, then run `rei golden replay`");
     Ok(())
 }
 
@@ -293,14 +305,14 @@ fn read(file: &Path) -> Result<Vec<u8>, CommandError> {
     Ok(bytes)
 }
 
-/// Writes the run whole, or nothing.
+/// Writes the whole run, or no file.
 fn write(path: &Path, run: GoldenRun) -> Result<(), CommandError> {
     let mut writer = Writer::create(path, &run.header)?;
     let written = run.exchanges.into_iter().try_for_each(|exchange| writer.push(exchange));
-    // Read back: a name or exchange that no reader takes shall not stay.
+    // Read the file back: if it has a name or an exchange that cannot be read, it must not stay.
     let done = written.and_then(|()| writer.finish()).and_then(|()| golden::read(path).map(drop));
     if done.is_err() {
-        // The first error is the one to tell.
+        // Only the first error is reported.
         let _ = std::fs::remove_file(path);
     }
     Ok(done?)

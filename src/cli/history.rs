@@ -1,14 +1,14 @@
 //! `rei history`.
 
 use super::args::Global;
-use super::connect::{ask_or_remember, look, walk};
+use super::connect::{ask_or_read_journal, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::view;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::interface::operations::{HISTORY_LIMIT, HISTORY_LIMIT_MAX};
 
-/// `rei history`: evolutions and maintenance acts, newest first.
+/// `rei history`: evolutions and maintenance records, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many to show
@@ -23,19 +23,19 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When neither a supervisor nor a journal answers.
+/// If no supervisor answers and there is no journal.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let entries = ask_or_remember(
+    let entries = ask_or_read_journal(
         global,
         ui,
         async |it| it.history(Some(args.limit)).await,
-        |paths| Ok(walk(paths, Chronicle::last(limit))?.history()),
+        |paths| Ok(walk(paths, History::last(limit))?.entries()),
     )?;
     if args.json {
         ui.json(&serde_json::json!({ "entries": entries }))?;
     } else if entries.is_empty() {
-        ui.status("nothing happened yet");
+        ui.status("there is no history yet");
     } else {
         ui.result(&view::history(&entries, look(ui)))?;
     }

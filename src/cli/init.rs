@@ -12,11 +12,11 @@ use super::ui::Ui;
 use crate::command::Command;
 use crate::config::template::{self, Answers};
 
-/// How long git may take for a question about a local repository.
+/// The time limit of one git command in a local repository.
 const GIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long Nix may take to name the packages of a flake: it may have to fetch its inputs.
+/// The time limit of Nix to list the packages of a flake: it may have to fetch the flake's inputs.
 const NIX_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest name that is made of a directory's.
+/// The longest name that rei makes from a directory's name.
 const NAME_BYTES_MAX: usize = 64;
 
 /// `rei init`.
@@ -25,12 +25,12 @@ pub struct Args {
     /// The directory with the flake
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
-    /// Write a systemd unit as well, for the rei.toml that is there or for the new one, and say how it is installed
+    /// Also write a systemd unit for the existing or the new rei.toml, and print how to install it
     #[arg(long)]
     systemd: bool,
 }
 
-/// What git says about a directory.
+/// The git repository of a directory.
 struct Repository {
     top: PathBuf,
     branch: Option<String>,
@@ -39,11 +39,11 @@ struct Repository {
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no flake, a rei.toml is there already, or it cannot be written.
+/// If there is no flake, a rei.toml already exists, or it cannot be written.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     if global.config != Path::new(CONFIG) {
-        // What it says begins where it lies.
-        let elsewhere = CommandError::new(Kind::Usage, format!("{CONFIG} is written beside the flake, nowhere else"));
+        // Relative paths in the file start at the file's own directory, so it belongs beside the flake.
+        let elsewhere = CommandError::new(Kind::Usage, format!("{CONFIG} can only be written beside the flake"));
         return Err(elsewhere.hint("name the directory instead of a file: `rei init DIR`"));
     }
     let shown = &args.directory;
@@ -57,36 +57,36 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         if args.systemd {
             return unit::write(&file, ui);
         }
-        let error = failed(format!("{} is there already", file.display()));
-        return Err(error.hint(format!("`{}` tells whether it is right", check(&file))));
+        let error = failed(format!("{} already exists", file.display()));
+        return Err(error.hint(format!("`{}` checks it", check(&file))));
     }
     if !directory.join("flake.nix").is_file() {
         let error = failed(format!("{} has no flake.nix", shown.display()));
-        return Err(error.hint("name the directory that has one: `rei init DIR`; or begin one: `nix flake init`"));
+        return Err(error.hint("name the directory of a flake: `rei init DIR`; or make one: `nix flake init`"));
     }
     let runtime = runtime()?;
     let repository = runtime.block_on(repository(&directory));
     let packages = runtime.block_on(packages(&directory, repository.as_ref()));
     let mut answers = runtime.block_on(answers(&directory, repository.as_ref(), &packages));
     answers.systemd = args.systemd;
-    // Not one that has come meanwhile, either.
+    // create_new also refuses a file that another process has made in the meantime.
     let created = std::fs::OpenOptions::new().write(true).create_new(true).open(&file);
     let written = created.and_then(|mut new| new.write_all(template::fill(&answers).as_bytes()));
     written.map_err(|error| failed(format!("cannot write {}", file.display())).because(error))?;
-    tell(&file, &answers, repository.as_ref(), &packages, ui);
+    report(&file, &answers, repository.as_ref(), &packages, ui);
     if args.systemd { unit::write(&file, ui) } else { Ok(()) }
 }
 
-fn tell(file: &Path, answers: &Answers, repository: Option<&Repository>, packages: &[String], ui: &mut Ui) {
+fn report(file: &Path, answers: &Answers, repository: Option<&Repository>, packages: &[String], ui: &mut Ui) {
     ui.status(&format!("wrote {} for the runtime `{}`", file.display(), answers.name));
     if repository.is_none() {
-        ui.warning("this is no git repository yet, and rei builds commits: git init && git add -A && git commit");
+        ui.warning("this is not a git repository yet, but rei builds commits: git init && git add -A && git commit");
     }
     if answers.package.is_none() && !packages.is_empty() && !packages.iter().any(|name| name == "default") {
         let names = packages.join(", ");
         ui.warning(&format!("the flake has no package `default`: set `runtime.package` to one of {names}"));
     }
-    ui.hint(&format!("look at `command` and `listen`, then `{}`", check(file)));
+    ui.hint(&format!("check `command` and `listen` in the file, then run `{}`", check(file)));
 }
 
 /// The command that checks this file.
@@ -117,7 +117,7 @@ async fn answers(directory: &Path, repository: Option<&Repository>, packages: &[
     }
 }
 
-/// A name for the runtime out of its directory's.
+/// Makes a name for the runtime from the name of its directory.
 fn name_of(directory: &Path) -> String {
     let last = directory.file_name().unwrap_or_default().to_string_lossy();
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
@@ -126,7 +126,7 @@ fn name_of(directory: &Path) -> String {
     if name.is_empty() { "runtime".to_owned() } else { name.to_owned() }
 }
 
-/// What git says; `None` where there is no git or no repository.
+/// The git repository of the directory; `None` if there is no git or no repository.
 async fn repository(directory: &Path) -> Option<Repository> {
     let git = |args: &[&str]| Command::new("git", GIT_TIMEOUT).arg("-C").arg(directory).args(args);
     let line = |output: crate::command::Output| output.success().then(|| output.stdout_text().trim_end().to_owned());
@@ -135,19 +135,19 @@ async fn repository(directory: &Path) -> Option<Repository> {
     Some(Repository { top: PathBuf::from(top).canonicalize().ok()?, branch })
 }
 
-/// The flake as it is committed, named so that Nix asks no registry.
+/// The reference of the committed flake, in a form for which Nix needs no registry.
 fn flake(directory: &Path, repository: Option<&Repository>) -> String {
     let Some(repository) = repository else { return format!("path:{}", encoded(directory)) };
     let inner = directory.strip_prefix(&repository.top).ok().filter(|inner| !inner.as_os_str().is_empty());
     let inner = inner.map(|inner| format!("dir={}", encoded(inner)));
-    // Nix 2.8 takes `master` for the branch where it cannot tell.
+    // If the reference names no branch, Nix 2.8 uses `master`.
     let branch = repository.branch.as_ref().map(|branch| format!("ref={}", encoded(Path::new(branch))));
     let query: Vec<String> = inner.into_iter().chain(branch).collect();
     let mark = if query.is_empty() { "" } else { "?" };
     format!("git+file://{}{mark}{}", encoded(&repository.top), query.join("&"))
 }
 
-/// The path as it can stand in a URL.
+/// The path in the encoding of a URL.
 fn encoded(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let keep = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(byte);
@@ -162,14 +162,14 @@ fn nix_eval(flake: &str, attribute: &str, function: &str) -> Command {
         .arg(format!("{flake}#packages.{}-linux{attribute}", std::env::consts::ARCH))
 }
 
-/// The names of the flake's packages; none where Nix is missing or does not understand the flake.
+/// The names of the flake's packages; none if Nix is missing or cannot evaluate the flake.
 async fn packages(directory: &Path, repository: Option<&Repository>) -> Vec<String> {
     let output = nix_eval(&flake(directory, repository), "", "builtins.attrNames").run().await;
     let names = output.ok().filter(crate::command::Output::success);
     names.and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default()
 }
 
-/// The program that a package is for, where it says so.
+/// The main program of a package, if the package names one.
 async fn main_program(directory: &Path, repository: Option<&Repository>, package: &str) -> Option<String> {
     let attribute = format!(".\"{package}\"");
     let function = "p: p.meta.mainProgram or p.pname or null";

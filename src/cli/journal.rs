@@ -16,18 +16,18 @@ use crate::journal::{Reader, Verified, head_beside};
 /// `rei journal`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check that every record is as it was written, from the first to the last
+    /// Check that no record was changed or lost, from the first to the last
     Verify(VerifyArgs),
-    /// Print the records, one line of JSON each
+    /// Print the records, each as one line of JSON
     Export(ExportArgs),
-    /// Say what is Active, where `rei status` tells that the journal is behind reality
+    /// Decide which version is Active, if `rei status` says that the journal is behind reality
     Accept(AcceptArgs),
 }
 
-/// Which journal.
+/// The journal that the command reads.
 #[derive(Debug, clap::Args)]
 pub struct Which {
-    /// The journal's directory; without it, that of the runtime in rei.toml
+    /// The journal's directory; without it, the directory of the runtime in rei.toml
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -55,11 +55,11 @@ pub struct ExportArgs {
 /// `rei journal accept`.
 #[derive(Debug, clap::Args)]
 pub struct AcceptArgs {
-    /// What to trust: reality, and what serves is Active; or the journal, and what it says is restored
+    /// reality: the version that serves is Active; journal: the journal's Active is restored
     #[arg(value_name = "WHAT", value_enum)]
     what: What,
-    /// Why, for the record
-    #[arg(short, long, value_name = "TEXT", default_value = "an operator said so")]
+    /// The reason, for the record
+    #[arg(short, long, value_name = "TEXT", default_value = "an operator decided so")]
     reason: String,
     /// Print the result as JSON
     #[arg(long)]
@@ -69,9 +69,9 @@ pub struct AcceptArgs {
 /// What an operator trusts.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum What {
-    /// What serves is Active
+    /// The version that serves is Active
     Reality,
-    /// What the journal says is Active, and is restored
+    /// The journal's Active is restored
     Journal,
 }
 
@@ -87,14 +87,14 @@ impl Which {
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no journal, it is damaged, the supervisor refuses, or the output cannot be written.
+/// If there is no journal, it is damaged, the supervisor refuses, or the output cannot be written.
 pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     match command {
         Command::Verify(args) => verify(args, global, ui),
         Command::Export(args) => {
             let mut out = std::io::BufWriter::new(ui.json_lines());
             let exported = Reader::open(&args.which.directory(global)?)?.export(&mut out, args.from);
-            // What is sound is printed also where damage follows.
+            // If a record is damaged, the records before it are still printed.
             out.flush()?;
             drop(out);
             let verified = exported?;
@@ -115,9 +115,9 @@ fn accept(args: &AcceptArgs, global: &Global, ui: &mut Ui) -> Result<(), Command
         return Ok(ui.json(&serde_json::json!({ "generation": generation }))?);
     }
     ui.result(&match (args.what, generation) {
-        (_, 0) => "nothing was ever installed: the first version is built".to_owned(),
+        (_, 0) => "no version was ever installed; rei builds the first one".to_owned(),
         (What::Reality, generation) => format!("generation {generation} is Active"),
-        (What::Journal, _) => "what the journal says is Active".to_owned(),
+        (What::Journal, _) => "the journal's Active is restored".to_owned(),
     })?;
     ui.hint("rei status");
     Ok(())
@@ -148,6 +148,6 @@ fn verify(args: &VerifyArgs, global: &Global, ui: &mut Ui) -> Result<(), Command
 fn unfinished(verified: &Verified, ui: &mut Ui) {
     if verified.unfinished_bytes > 0 {
         let bytes = verified.unfinished_bytes;
-        ui.warning(&format!("the last line is not whole ({bytes} bytes): the next `rei run` takes it off"));
+        ui.warning(&format!("the last line is incomplete ({bytes} bytes): the next `rei run` removes it"));
     }
 }

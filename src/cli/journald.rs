@@ -1,5 +1,5 @@
-//! How rei writes where systemd's journal reads: a priority before each line, as sd-daemon(3) has it, and one line for
-//! each thing that is said, so that `journalctl -p err` shows what is wrong and all of it.
+//! The output for systemd's journal: a priority before each line, as in sd-daemon(3), and one line for each message, so that
+//! `journalctl -p err` shows every error completely.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -12,16 +12,16 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::terminal;
 
-/// What a line is to the journal: the numbers of syslog(3).
+/// The priority of a line: the numbers of syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Something is wrong.
+    /// An error.
     Error = 3,
-    /// Something is not as it should be.
+    /// A warning.
     Warning = 4,
-    /// What goes on.
+    /// A normal message.
     Info = 6,
-    /// For who looks for a mistake.
+    /// Details for debugging.
     Debug = 7,
 }
 
@@ -36,7 +36,7 @@ impl From<&Level> for Priority {
     }
 }
 
-/// Whether the journal reads standard error: systemd names the stream that it has made, and ours may be another one.
+/// Whether the journal reads standard error. systemd names the stream that it has made; standard error may be another stream.
 pub fn reads_stderr() -> bool {
     let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     let own = std::fs::metadata("/proc/self/fd/2").map(|about| format!("{}:{}", about.dev(), about.ino()));
@@ -49,7 +49,7 @@ pub fn prefixed(priority: Priority, text: &str) -> String {
     lines.join("\n")
 }
 
-/// The fields of the log, as a terminal may show them: what they say came from builders, agents and instances too.
+/// The fields of the log, escaped for a terminal: their values also come from builders, agents and instances.
 pub fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     debug_fn(|writer, field, value| {
         let shown = terminal::text(&format!("{value:?}"));
@@ -62,11 +62,11 @@ pub fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     .delimited(" ")
 }
 
-/// Events of the supervisor's log, one line each. The journal knows the time, and the level is the priority.
+/// Events of the supervisor's log, one line each. The journal adds the time, and the level becomes the priority.
 pub struct Lines(Format<Full, ()>);
 
 impl Lines {
-    /// With the default fields.
+    /// A format with the default fields.
     pub fn new() -> Self {
         Self(Format::default().without_time().with_level(false).with_ansi(false))
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_escaped_in_the_log() {
+    fn text_from_others_is_escaped_in_the_log() {
         let page = Page::default();
         let to = page.clone();
         let log =

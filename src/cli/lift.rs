@@ -5,7 +5,7 @@ use super::connect::ask;
 use super::error::CommandError;
 use super::ui::Ui;
 
-/// `rei lift CONTENT`: take content out of quarantine, so that it may be built, judged and promoted again.
+/// `rei lift CONTENT`: release content from quarantine, so that it may be built, judged and promoted again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The candidate, git tree or store path, as in `rei show quarantine`
@@ -16,9 +16,9 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers or that content is not in quarantine.
+/// If no supervisor answers, or the content is not in quarantine.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     ask(global, async |it| it.lift_quarantine(args.content.clone()).await)?;
-    ui.result(&format!("{} is out of quarantine", args.content))?;
+    ui.result(&format!("{} is released from quarantine", args.content))?;
     Ok(())
 }

@@ -1,22 +1,22 @@
-//! `rei logger`, which nobody but rei starts: reads what instances print, with and without a supervisor.
+//! `rei logger`, which only rei starts: reads the output of instances, with and without a supervisor.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::daemon::give_back;
 use crate::runtime::logs::logger_main;
-use crate::service::give_back;
 
 /// `rei logger` (hidden).
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the logs are
+    /// The directory of the logs
     #[arg(long, value_name = "PATH")]
     directory: PathBuf,
 }
 
-/// Runs the logger on standard input; the process still has one thread.
+/// Runs the logger on standard input. The process must have only one thread.
 pub fn run(args: &Args) -> ExitCode {
-    // It was needed to read the arguments, and is not needed to read pipes.
+    // Gives back memory that only the parsing of the arguments needed.
     give_back();
     logger_main(&args.directory)
 }

@@ -1,17 +1,17 @@
-//! The command line: one file a command.
+//! The command line: one file for each command.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `args` | the whole command line as clap types, and which function a command is |
-//! | `ui` | the one way to say something: results on standard output, the rest on standard error |
-//! | `terminal` | what of a text may not reach a terminal as it is |
-//! | `journald` | the same where systemd's journal reads it |
-//! | `error`, `exit_code` | why a command failed, and the number that it ends with |
-//! | `connect` | how a command reaches the supervisor, and the memory of one that does not run |
-//! | `view` | what a person sees: pages made of the interface's objects |
-//! | `init`, `check`, `journal`, … | a command: its arguments, their documentation, what it does |
+//! | `args` | the whole command line as clap types, and the function of each command |
+//! | `ui` | all output: results on standard output, everything else on standard error |
+//! | `terminal` | escapes text for a terminal |
+//! | `journald` | formats messages for systemd's journal |
+//! | `error`, `exit_code` | why a command failed, and its exit code |
+//! | `connect` | the connection to the supervisor, and the journal if no supervisor runs |
+//! | `view` | pages for people, made from the interface's objects |
+//! | `init`, `check`, `journal`, … | one command: its arguments, their documentation, and its function |
 //!
-//! Commands that need the supervisor talk to it through its sockets alone.
+//! Commands that need the supervisor talk to it only through its sockets.
 
 pub mod approve;
 pub mod args;

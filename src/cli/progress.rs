@@ -1,4 +1,4 @@
-//! How far something long is.
+//! The progress of a long action.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::ui::Ui;
 
-/// What is done sooner needs no bar.
+/// A shorter action needs no bar.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Between two turns of the bar's sign of life.
+/// The time between two frames of the bar's spinner.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A bar, or lines; gone when it is dropped, also when the command fails.
+/// A bar, or lines. It disappears when it is dropped, also if the command fails.
 pub struct Progress<'u> {
     ui: &'u mut Ui,
     bar: Option<ProgressBar>,
@@ -25,9 +25,9 @@ impl<'u> Progress<'u> {
         Self { ui, bar, stage: String::new(), begun: Instant::now() }
     }
 
-    /// Begins a stage, or says that it still goes on.
+    /// Starts a stage, or shows that the stage continues.
     pub fn stage(&mut self, stage: &str) {
-        // The bar writes by itself.
+        // The bar writes to the terminal itself, so the text is escaped here.
         let stage = &*super::terminal::line(stage);
         let is_new = self.stage != stage;
         if is_new {
@@ -41,7 +41,7 @@ impl<'u> Progress<'u> {
         self.show();
     }
 
-    /// Says how many of how many parts of the stage are done.
+    /// Shows how many parts of the stage are done.
     pub fn count(&mut self, done: u64, of: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(of);
@@ -50,12 +50,12 @@ impl<'u> Progress<'u> {
         self.show();
     }
 
-    /// Brings the bar on the terminal once it has taken long enough.
+    /// Shows the bar once the action has taken long enough.
     fn show(&self) {
         let Some(bar) = self.bar.as_ref().filter(|bar| bar.is_hidden() && self.begun.elapsed() >= PATIENCE) else {
             return;
         };
-        // A template that indicatif does not take leaves its own, which is a bar as well.
+        // If indicatif refuses the template, it keeps its default bar.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}") {
             bar.set_style(style);
         }

@@ -5,13 +5,13 @@ use super::connect::ask;
 use super::error::CommandError;
 use super::ui::Ui;
 
-/// `rei reject ID`: end an evolution, whose candidate is quarantined, or close an incident.
+/// `rei reject ID`: end an evolution and quarantine its candidate, or close an incident.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The evolution, or its candidate or report, or an open incident, as in `rei status`: evo_0001
     #[arg(value_name = "ID")]
     id: String,
-    /// Why, for the record
+    /// The reason, for the record
     #[arg(short, long, value_name = "TEXT", default_value = "an operator rejected it")]
     reason: String,
     /// Print the result as JSON
@@ -22,7 +22,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers or nothing of that name can be rejected.
+/// If no supervisor answers, or no evolution or incident of that name can be rejected.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let evolution_id = ask(global, async |it| it.reject(args.id.clone(), args.reason.clone()).await)?;
     if args.json {

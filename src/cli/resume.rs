@@ -5,16 +5,16 @@ use super::connect::ask;
 use super::error::CommandError;
 use super::ui::Ui;
 
-/// `rei resume`: begin evolutions again, and forget spent budgets.
+/// `rei resume`: start evolutions again, and forget spent budgets.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers.
+/// If no supervisor answers.
 pub fn run(_: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     ask(global, async |it| it.resume().await)?;
-    ui.result("evolutions may begin again")?;
+    ui.result("evolutions may start again")?;
     Ok(())
 }

@@ -5,10 +5,10 @@ use super::connect::ask;
 use super::error::CommandError;
 use super::ui::Ui;
 
-/// `rei rollback`: go back to Previous, or to a generation, at once.
+/// `rei rollback`: roll back to Previous, or to a generation, at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The profile generation to go back to; without it, the recorded Previous
+    /// The profile generation to restore; without it, the recorded Previous
     #[arg(long, value_name = "GEN")]
     to: Option<u64>,
     /// Print the result as JSON
@@ -19,7 +19,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers or there is nothing to go back to.
+/// If no supervisor answers, or there is no version to restore.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let generation = ask(global, async |it| it.rollback(args.to).await)?;
     if args.json {

@@ -11,19 +11,19 @@ use crate::interface::client::{ClientError, Events, Operation, OperationsClient}
 use crate::interface::operations::{MonitorEvent, OperationsError, SupervisorStatus};
 use crate::time::Timestamp;
 
-/// The pause between two pages where nothing happens: uptimes and countdowns go on.
+/// The pause between two pages without events: uptimes and countdowns change all the time.
 const REDRAW: Duration = Duration::from_secs(1);
-/// How long events are gathered before a page is drawn for them.
+/// How long the command collects events before it draws a page for them.
 const GATHER: Duration = Duration::from_millis(100);
-/// The pause before a supervisor that went away is looked for again.
+/// The pause between two attempts to reconnect to a supervisor that has gone.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// How long it is looked for: a restart or `rei reexec` takes less than a second.
+/// How long the command tries to reconnect: a restart or `rei reexec` takes less than a second.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// `rei status`: Active, Candidate, Previous, the phase and what it waits for, health, open incidents.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Go on showing it as it changes: a page on a terminal, a line for each event elsewhere
+    /// Keep showing changes: a page on a terminal, a line for each event elsewhere
     #[arg(short, long)]
     watch: bool,
     /// Print the state as JSON; with --watch, each event on a line
@@ -34,7 +34,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody answers.
+/// If no supervisor answers.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     match (args.watch, args.json) {
         (false, json) => {
@@ -50,14 +50,14 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
     }
 }
 
-/// A line for each event, until the reader or the supervisor goes away.
+/// Prints a line for each event, until the reader or the supervisor has gone.
 fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> {
     let control = paths(global)?.control();
     runtime()?.block_on(async {
         let client = OperationsClient::connect(control).await?;
-        let mut news = News::of(&client).await?;
+        let mut feed = EventFeed::of(&client).await?;
         loop {
-            match news.next().await? {
+            match feed.next().await? {
                 Next::Event(event) if json => ui.json_line(&event)?,
                 Next::Event(event) => {
                     ui.result(&view::event_line(&event, look(ui)))?;
@@ -67,65 +67,65 @@ fn follow(global: &Global, ui: &mut Ui, json: bool) -> Result<(), CommandError> 
                 Next::Reconnected => {
                     ui.warning("the connection to the supervisor was lost: events may be missing here")
                 }
-                Next::Restarted => ui.status("the supervisor was started again"),
+                Next::Restarted => ui.status("the supervisor has restarted"),
                 Next::Ended(reason) => {
                     let ended = format!("the supervisor ended this watch: {reason}");
                     return Err(CommandError::new(Kind::Refused, ended)
-                        .hint("end another program that watches, then call `rei status --watch` again"));
+                        .hint("end another watching program, then call `rei status --watch` again"));
                 }
             }
         }
     })
 }
 
-/// What a reader of events has to know.
+/// The next item of an event feed.
 pub(super) enum Next {
-    /// Something happened.
+    /// An event.
     Event(Box<MonitorEvent>),
-    /// So much happened that some of it was not told; what follows is.
+    /// This many events were too fast for this reader and were skipped; the next events follow.
     Missed(u64),
-    /// The connection was lost, and the same supervisor answers on another one. What happened meanwhile was not told.
+    /// The connection was lost, and the same supervisor answers on a new one. Events in between are missing.
     Reconnected,
-    /// The supervisor went away and another one answers.
+    /// The supervisor has gone and another one answers.
     Restarted,
-    /// The supervisor sends no more to this reader, for this reason. To ask again at once would only send another reader away.
+    /// The supervisor ended this stream, for this reason. A new request would only end the stream of another reader.
     Ended(String),
 }
 
-/// A supervisor, known by its process and its start.
+/// The identity of a supervisor: its process id and its start time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Incarnation {
+struct SupervisorProcess {
     pid: u32,
     started_at: Timestamp,
 }
 
-impl Incarnation {
+impl SupervisorProcess {
     async fn of(client: &OperationsClient) -> Operation<Self> {
         let SupervisorStatus { pid, started_at, .. } = client.status().await?.supervisor;
         Ok(Self { pid, started_at })
     }
 }
 
-/// The events of a supervisor, and of those that follow it.
-pub(super) struct News<'c> {
+/// The events of a supervisor, and of the supervisors after it.
+pub(super) struct EventFeed<'c> {
     client: &'c OperationsClient,
     events: Events,
-    from: Incarnation,
+    from: SupervisorProcess,
 }
 
-impl<'c> News<'c> {
-    /// Everything that happens from now on.
+impl<'c> EventFeed<'c> {
+    /// Starts a feed of all events from now on.
     ///
     /// # Errors
-    /// When nobody answers, or the supervisor refuses.
+    /// If no supervisor answers, or the supervisor refuses.
     pub(super) async fn of(client: &'c OperationsClient) -> Operation<Self> {
-        Ok(Self { from: Incarnation::of(client).await?, events: client.monitor().await?, client })
+        Ok(Self { from: SupervisorProcess::of(client).await?, events: client.monitor().await?, client })
     }
 
-    /// The next one; a supervisor that is started anew is found again.
+    /// Waits for the next item, and reconnects if the supervisor restarts.
     ///
     /// # Errors
-    /// When the supervisor is gone for longer than a restart takes, or refuses.
+    /// If the supervisor does not come back within [`RETRY_MAX`], or refuses.
     pub(super) async fn next(&mut self) -> Result<Next, CommandError> {
         let error = match self.events.next().await {
             Some(Ok(event)) => return Ok(Next::Event(Box::new(event))),
@@ -138,8 +138,8 @@ impl<'c> News<'c> {
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let found = tokio::time::timeout(RETRY_MAX, again(self.client)).await.map_err(|_| {
-            let gone = CommandError::new(Kind::NotRunning, "the supervisor went away").hint("rei run");
+        let found = tokio::time::timeout(RETRY_MAX, reconnect(self.client)).await.map_err(|_| {
+            let gone = CommandError::new(Kind::NotRunning, "the supervisor has gone").hint("rei run");
             error.map_or(gone, CommandError::from)
         })?;
         let before;
@@ -148,12 +148,12 @@ impl<'c> News<'c> {
     }
 }
 
-/// The next supervisor that answers, and its events.
-async fn again(client: &OperationsClient) -> (Incarnation, Events) {
+/// Waits for a supervisor that answers; returns it and its events.
+async fn reconnect(client: &OperationsClient) -> (SupervisorProcess, Events) {
     loop {
         tokio::time::sleep(RETRY_PAUSE).await;
-        // A socket that accepts is not yet a supervisor that answers.
-        if let Ok(found) = Incarnation::of(client).await
+        // The socket can accept a connection before the supervisor answers.
+        if let Ok(found) = SupervisorProcess::of(client).await
             && let Ok(events) = client.monitor().await
         {
             return (found, events);
@@ -161,7 +161,7 @@ async fn again(client: &OperationsClient) -> (Incarnation, Events) {
     }
 }
 
-/// One page, drawn anew as things change, on a screen of its own; the last one stays.
+/// Draws a page again at each change, on the terminal's alternate screen; the last page stays on the normal screen.
 fn redraw(global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let control = paths(global)?.control();
     let page = runtime()?.block_on(async {
@@ -178,10 +178,10 @@ fn redraw(global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
             page = match client.status().await {
                 Ok(status) => view::status(&status, look(screen.ui)),
                 Err(error) => {
-                    screen.draw(&format!("{page}\n\n{error}; it is looked for"))?;
+                    screen.draw(&format!("{page}\n\n{error}; trying to reconnect"))?;
                     tokio::select! {
                         _ = tokio::signal::ctrl_c() => return Ok(page),
-                        found = tokio::time::timeout(RETRY_MAX, again(&client)) => {
+                        found = tokio::time::timeout(RETRY_MAX, reconnect(&client)) => {
                             (_, events) = found.map_err(|_| error)?;
                         }
                     }
@@ -194,11 +194,11 @@ fn redraw(global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Something happened, or it is time for another page.
+/// Waits for an event, or for the time of the next page.
 async fn changed(events: &mut Events) {
     let first = tokio::time::timeout(REDRAW, events.next()).await;
     if matches!(first, Ok(None | Some(Err(_)))) {
-        // There are no more events; the next question says why.
+        // The stream has ended; the next request for the status says why.
         tokio::time::sleep(REDRAW).await;
         return;
     }
@@ -206,7 +206,7 @@ async fn changed(events: &mut Events) {
     while let Ok(Some(Ok(_))) = tokio::time::timeout_at(until, events.next()).await {}
 }
 
-/// The terminal's other screen, left when this value goes.
+/// The terminal's alternate screen; this value restores the normal screen when it is dropped.
 struct Screen<'u> {
     ui: &'u mut Ui,
 }
@@ -224,7 +224,7 @@ impl<'u> Screen<'u> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // A terminal that is gone needs no cleaning.
+        // An error means that the terminal has gone, so nothing needs to be restored.
         let _ = self.ui.control("\x1b[?25h\x1b[?1049l");
     }
 }

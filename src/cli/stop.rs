@@ -6,33 +6,33 @@ use super::error::{CommandError, Kind};
 use super::ui::Ui;
 use crate::runtime::keeper::{Keeper, StoreError};
 
-/// `rei stop`: end the runtime, then the supervisor.
+/// `rei stop`: stop the runtime, then the supervisor.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Runs the command. Where no supervisor answers, a keeper that nobody needs any more is ended.
+/// Runs the command. If no supervisor answers, it stops a keeper that is no longer needed.
 ///
 /// # Errors
-/// When nobody answers or the supervisor refuses.
+/// If no supervisor answers, or the supervisor refuses.
 pub fn run(_: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     match ask(global, async |it| it.stop().await) {
-        Err(error) if error.kind == Kind::NotRunning => end_keeper(error, global, ui),
+        Err(error) if error.kind == Kind::NotRunning => stop_keeper(error, global, ui),
         asked => {
             asked?;
-            Ok(ui.result("the runtime and its supervisor end")?)
+            Ok(ui.result("the runtime and its supervisor stop")?)
         }
     }
 }
 
-fn end_keeper(nobody: CommandError, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
-    let Ok(keeper) = Keeper::connect(&paths(global)?.keeper()) else { return Err(nobody) };
+fn stop_keeper(not_running: CommandError, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
+    let Ok(keeper) = Keeper::connect(&paths(global)?.keeper()) else { return Err(not_running) };
     match keeper.quit_if_unneeded() {
-        Ok(()) => Ok(ui.result("no supervisor ran; the keeper that held the listening sockets for it ends")?),
+        Ok(()) => Ok(ui.result("no supervisor was running; the keeper that held its listening sockets stops")?),
         Err(StoreError::Refused { why, .. }) => {
-            let message = format!("no supervisor answers, and its keeper cannot end: {why}");
+            let message = format!("no supervisor answers, and its keeper cannot stop: {why}");
             Err(CommandError::new(Kind::NotRunning, message)
-                .hint("`rei run` takes over what there is; then `rei stop`"))
+                .hint("`rei run` takes the instances over; then `rei stop`"))
         }
-        Err(_) => Err(nobody),
+        Err(_) => Err(not_running),
     }
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
 
-/// A table without lines, two blanks between its columns, no wider than `width`.
+/// A table without lines, with two spaces between its columns, at most `width` columns wide.
 pub(super) fn aligned(head: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);

@@ -1,12 +1,11 @@
-//! What may not reach a terminal as it is: text of other people, builders and programs can move the cursor, change colours,
-//! and make words read in another order.
+//! Escapes text for a terminal. Text of other people, builders and programs can move the cursor, change colours, and make words
+//! read in another order.
 //!
-//! Control characters, marks of direction and invisible characters become visible escapes (`\u{202e}`); whole ANSI
-//! sequences, which builders print, are taken out. [`super::ui`] writes nothing that has not passed here, so a new view
-//! cannot forget it.
+//! Control characters, direction marks and invisible characters become visible escapes (`\u{202e}`). Whole ANSI sequences, which
+//! builders print, are removed. [`super::ui`] passes all its output through this module, so a new view cannot forget it.
 //!
-//! rei's own looks are no ANSI sequences until then: [`look`] puts a mark around a text that differs with each process, and
-//! [`shown`] makes the sequence of it. So what others wrote cannot pass for rei's own.
+//! rei's own styles become ANSI sequences only here: [`look`] puts a mark around a text, and [`shown`] turns the mark into a
+//! sequence. The mark differs with each process, so text of others cannot pretend to be rei's own.
 
 use std::collections::hash_map::RandomState;
 use std::fmt::Write;
@@ -14,31 +13,31 @@ use std::hash::BuildHasher;
 use std::io;
 use std::sync::LazyLock;
 
-/// Characters of a mark: nobody guesses one of 32 to the twelfth.
+/// The characters of a mark: 32 to the power of 12 marks exist, too many to guess one.
 const MARK_CHARS: u64 = 12;
-/// The first of the characters that Unicode keeps for marks inside a program.
+/// The first of the characters that Unicode reserves for use inside a program.
 const MARK_FIRST: u32 = 0xfdd0;
 
-/// What stands before rei's own looks.
+/// The mark of this process.
 static MARK: LazyLock<String> = LazyLock::new(|| {
-    // Each `RandomState` of the standard library has keys of its own.
+    // Each `RandomState` of the standard library has its own random keys.
     let state = RandomState::new();
     let chars = (0..MARK_CHARS).map(|n| MARK_FIRST + (state.hash_one(n) % 32) as u32);
     chars.filter_map(char::from_u32).collect()
 });
 
-/// A text in a look, by its SGR parameters: for [`shown`] alone.
+/// A text in a style, given by its SGR parameters. Only [`shown`] can display it.
 pub fn look(sgr: &'static str, text: &str) -> String {
     let mark = &*MARK;
     format!("{mark}{sgr}m{text}{mark}0m")
 }
 
-/// What goes to a terminal: rei's own looks as they are seen, and all else as [`text`] has it.
+/// The output for a terminal: rei's own styles become ANSI sequences, and everything else is escaped as in [`text`].
 pub fn shown(page: &str) -> String {
     let mut parts = page.split(MARK.as_str());
     let mut out = text(parts.next().unwrap_or_default());
     for part in parts {
-        // Only `look` writes the mark, and so a parameter behind it.
+        // Only `look` writes the mark, so an SGR parameter follows it.
         let (sgr, rest) = part.split_once('m').unwrap_or(("0", part));
         let _ = write!(out, "\x1b[{sgr}m"); // cannot fail for a String
         out.push_str(&text(rest));
@@ -46,14 +45,14 @@ pub fn shown(page: &str) -> String {
     out
 }
 
-/// Lines of JSON on their way to a terminal.
+/// A writer that escapes lines of JSON for a terminal.
 pub struct JsonLines<W: io::Write> {
     to: W,
     line: Vec<u8>,
 }
 
 impl<W: io::Write> JsonLines<W> {
-    /// On their way to `to`.
+    /// A writer that passes the escaped lines on to `to`.
     pub fn new(to: W) -> Self {
         Self { to, line: Vec::new() }
     }
@@ -76,7 +75,7 @@ impl<W: io::Write> io::Write for JsonLines<W> {
     }
 }
 
-/// Whether a character is dangerous or misleading on a terminal. Newlines and tabs are for the caller to judge.
+/// Whether a character is dangerous or misleading on a terminal. Newlines and tabs do not count; the caller handles them.
 pub fn is_dangerous(c: char) -> bool {
     matches!(c,
         '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
@@ -89,8 +88,8 @@ pub fn is_dangerous(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The text with visible escapes and without ANSI sequences. Newlines and tabs stay; the carriage return of a line's end
-/// goes.
+/// The text with visible escapes and without ANSI sequences. Newlines and tabs stay; the carriage return at the end of a line is
+/// removed.
 pub fn text(text: &str) -> String {
     if !text.contains(is_dangerous) {
         return text.to_owned();
@@ -110,14 +109,14 @@ pub fn text(text: &str) -> String {
     out
 }
 
-/// The same on one line: newlines and tabs are blanks.
+/// The same on one line: newlines and tabs become spaces.
 pub fn line(text: &str) -> String {
     self::text(text).replace(['\n', '\t'], " ")
 }
 
-/// JSON with every dangerous character as an escape: the same value for who parses it.
+/// JSON with every dangerous character as an escape: a parser reads the same value.
 pub fn json(json: &str) -> String {
-    // Structure is plain ASCII, so such a character stands in a string. serde_json has escaped those below the blank.
+    // The structure of JSON is plain ASCII, so such a character is inside a string. serde_json already escapes the ones below space.
     if !json.contains(is_dangerous) {
         return json.to_owned();
     }
@@ -134,7 +133,7 @@ pub fn json(json: &str) -> String {
     out
 }
 
-/// The text without ANSI escape sequences. What only begins like one stays.
+/// The text without ANSI escape sequences. An incomplete sequence stays.
 fn without_ansi(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -152,7 +151,7 @@ fn without_ansi(text: &str) -> String {
     out + rest
 }
 
-/// The length of the sequence whose escape character stands before `text`; `None` if it is none that ends.
+/// The length of the escape sequence whose escape character stands before `text`; `None` if the sequence is incomplete or unknown.
 fn sequence(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     match bytes.first()? {
@@ -183,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_dangerous_is_seen_and_colours_go() {
+    fn dangerous_characters_become_visible_and_colours_are_removed() {
         for (given, shown) in [
             ("plain é 漢字 ✓ 👍🏽\n\tnext", "plain é 漢字 ✓ 👍🏽\n\tnext"),
             ("\u{1b}[31;1merror:\u{1b}[0m x", "error: x"),
@@ -204,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn only_own_looks_are_seen() {
+    fn only_own_styles_become_sequences() {
         let page = format!("{} \u{1b}[32mok\u{1b}[0m \u{fdd0}32mok", look("32", "ok\u{202e}"));
         assert_eq!(shown(&page), "\u{1b}[32mok\\u{202e}\u{1b}[0m ok \u{fdd0}32mok");
     }
 
     #[test]
-    fn exported_lines_are_escaped_whole() {
+    fn exported_lines_are_escaped_completely() {
         let mut lines = JsonLines::new(Vec::new());
         for piece in ["{\"a\":\"\u{202e}".as_bytes(), b"\"}\n{}\n"] {
             io::Write::write_all(&mut lines, piece).unwrap();
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({ "a\u{202e}": "\u{9b}\u{7f}\u{e0041}\n\u{1b}[31m é" });
         let shown = json(&serde_json::to_string_pretty(&value).unwrap());
         assert!(!shown.contains(is_dangerous), "{shown}");
@@ -228,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_dangerous_is_left(given in "(\\PC|\\x1b|\\[|\\]|[0-9;]|m|\u{9b}|\u{202e}|\r|\n|\u{7}|\0){0,40}") {
+        fn no_dangerous_character_is_left(given in "(\\PC|\\x1b|\\[|\\]|[0-9;]|m|\u{9b}|\u{202e}|\r|\n|\u{7}|\0){0,40}") {
             let shown = text(&given);
             prop_assert!(!shown.contains(is_dangerous), "{:?}", shown);
             prop_assert_eq!(text(&shown), shown.clone());

@@ -1,4 +1,4 @@
-//! The one way to say something: results on standard output; status, hints, warnings and errors on standard error.
+//! All output of commands: results on standard output; status, hints, warnings and errors on standard error.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -11,12 +11,12 @@ use super::progress::Progress;
 use super::terminal;
 use crate::interface::types::SCHEMA;
 
-/// The width of pages where nobody says one, in columns.
+/// The default width of pages, in columns.
 const WIDTH: u16 = 120;
-/// The narrowest width that is believed.
+/// The smallest width that is used, in columns.
 const WIDTH_MIN: u16 = 20;
 
-/// What a text is, which decides how it looks.
+/// The role of a text; it decides the style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// `ok`.
@@ -29,12 +29,12 @@ pub enum Role {
     Hint,
     /// The head of a table.
     Heading,
-    /// Of less weight.
+    /// Less important text.
     Faint,
 }
 
 impl Role {
-    /// The look, as SGR parameters. The only place that names a colour.
+    /// The style, as SGR parameters. Only this function names colours.
     const fn look(self) -> &'static str {
         match self {
             Self::Good => "32",
@@ -50,16 +50,16 @@ impl Role {
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR is set; also elsewhere where CLICOLOR_FORCE is.
+    /// On a terminal unless NO_COLOR is set; elsewhere only if CLICOLOR_FORCE is set.
     #[default]
     Auto,
-    /// Always.
+    /// On every output.
     Always,
-    /// Never.
+    /// On no output.
     Never,
 }
 
-/// What the environment says about output; read once, at the edge.
+/// The environment variables for output; they are read once, at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// NO_COLOR is set and not empty, or TERM is `dumb`.
@@ -68,12 +68,12 @@ pub struct Environment {
     pub clicolor_off: bool,
     /// CLICOLOR_FORCE is set and not 0.
     pub clicolor_force: bool,
-    /// COLUMNS.
+    /// The value of COLUMNS.
     pub columns: Option<u16>,
 }
 
 impl Environment {
-    /// That of this process.
+    /// The environment of this process.
     pub fn read() -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
@@ -93,7 +93,7 @@ impl Environment {
     }
 }
 
-/// Paints words of a page, or leaves them plain.
+/// Adds colour to words of a page, or leaves them plain.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
     /// Whether there is colour.
@@ -101,7 +101,7 @@ pub struct Paint {
 }
 
 impl Paint {
-    /// The text in the look of its role, which is seen once [`Ui`] writes it.
+    /// The text in the style of its role; [`Ui`] turns the style into colour when it writes the text.
     pub fn paint(self, role: Role, text: &str) -> String {
         if self.color { terminal::look(role.look(), text) } else { text.to_owned() }
     }
@@ -120,7 +120,7 @@ impl Stream {
     }
 }
 
-/// Says things to whoever called the command.
+/// The output of a command.
 pub struct Ui {
     out: Stream,
     err: Stream,
@@ -131,7 +131,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// The process's own streams.
+    /// The streams of this process.
     pub fn new(color: Color, quiet: bool, environment: &Environment) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let (out_terminal, err_terminal) = (out.is_terminal(), err.is_terminal());
@@ -146,7 +146,7 @@ impl Ui {
         }
     }
 
-    /// Other streams, no terminals: for tests and for pages that are kept.
+    /// Other streams that are not terminals, for tests and stored pages.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>, color: bool, quiet: bool) -> Self {
         let stream = |sink| Stream { sink, color, terminal: false };
         Self { out: stream(out), err: stream(err), journald: false, quiet, width: WIDTH }
@@ -155,24 +155,24 @@ impl Ui {
     /// Prints a part of the result.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn result(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out.sink, "{}", terminal::shown(text))
     }
 
-    /// Prints the result as JSON: one object with the version of its shape. docs/cli.md has them all.
+    /// Prints the result as JSON: one object with the version of its format. docs/cli.md documents all objects.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let json = serde_json::to_string_pretty(&versioned(value)?)?;
         writeln!(self.out.sink, "{}", terminal::json(&json))
     }
 
-    /// The same on one line, for streams; written at once.
+    /// The same on one line, for streams, flushed at once.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
         let json = serde_json::to_string(&versioned(value)?)?;
         writeln!(self.out.sink, "{}", terminal::json(&json))?;
@@ -182,7 +182,7 @@ impl Ui {
     /// Prints a table.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn table(&mut self, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
         let page = super::table::aligned(head, rows, self.width);
         let (first, rest) = page.split_once('\n').unwrap_or((&page, ""));
@@ -190,7 +190,7 @@ impl Ui {
         self.result(&if rest.is_empty() { first } else { format!("{first}\n{rest}") })
     }
 
-    /// Where lines of JSON are written: byte for byte, but for a terminal with escapes.
+    /// A writer for lines of JSON: byte for byte, or escaped if the output is a terminal.
     pub fn json_lines(&mut self) -> Box<dyn Write + '_> {
         match self.out.terminal {
             true => Box::new(terminal::JsonLines::new(&mut self.out.sink)),
@@ -198,34 +198,34 @@ impl Ui {
         }
     }
 
-    /// Sends a sequence of rei's own to the terminal.
+    /// Sends one of rei's own control sequences to the terminal.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn control(&mut self, sequence: &'static str) -> io::Result<()> {
         write!(self.out.sink, "{sequence}")?;
         self.out.sink.flush()
     }
 
-    /// Draws a page over the one that was there.
+    /// Draws a page over the earlier one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn draw(&mut self, page: &str) -> io::Result<()> {
-        // Each line is wiped where it ends, not before it is written: nothing flickers.
+        // Each line is cleared after its end and not before it is written, so that the page does not flicker.
         let page = terminal::shown(page).replace('\n', "\x1b[K\r\n");
         write!(self.out.sink, "\x1b[H{page}\x1b[K\x1b[J")?;
         self.out.sink.flush()
     }
 
-    /// Says what goes on. Silent with `--quiet`.
+    /// Prints what the command is doing. Silent with `--quiet`.
     pub fn status(&mut self, text: &str) {
         if !self.quiet {
             self.say(Priority::Info, text);
         }
     }
 
-    /// Says what could be done next. Silent with `--quiet`.
+    /// Prints a possible next step. Silent with `--quiet`.
     pub fn hint(&mut self, text: &str) {
         if !self.quiet {
             let label = self.err.paint(Role::Hint, "hint:");
@@ -233,13 +233,13 @@ impl Ui {
         }
     }
 
-    /// Says what is not as it should be. Never silent.
+    /// Prints a warning, also with `--quiet`.
     pub fn warning(&mut self, text: &str) {
         let label = self.err.paint(Role::Warning, "warning:");
         self.say(Priority::Warning, &format!("{label} {text}"));
     }
 
-    /// Says why the command failed, with causes and next steps.
+    /// Prints why the command failed, with causes and next steps.
     pub fn failure(&mut self, error: &CommandError) {
         if error.kind == super::Kind::BrokenPipe {
             return;
@@ -259,7 +259,7 @@ impl Ui {
         }
     }
 
-    /// A line with the label that it begins with in its look.
+    /// A line whose first word, if it is a label, has the style of that label.
     fn labelled(&self, line: &str) -> String {
         for (label, role) in [("error:", Role::Bad), ("hint:", Role::Hint)] {
             if let Some(rest) = line.strip_prefix(label) {
@@ -269,38 +269,38 @@ impl Ui {
         line.to_owned()
     }
 
-    /// A word of a result in its look.
+    /// A word of a result in the style of its role.
     pub fn paint(&self, role: Role, text: &str) -> String {
         self.out.paint(role, text)
     }
 
-    /// Paints words of a page that is a result.
+    /// Adds colour to words of a page on standard output.
     pub fn painter(&self) -> Paint {
         Paint { color: self.out.color }
     }
 
-    /// Whether a person watches the results.
+    /// Whether standard output is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.out.terminal
     }
 
-    /// Whether standard error takes colour, for a log that is written there.
+    /// Whether standard error shows colour, for the log there.
     pub fn log_color(&self) -> bool {
         self.err.color
     }
 
-    /// Shows how far something long is: a bar on a terminal, after a while; elsewhere a line for each stage.
+    /// Shows the progress of a long action: a bar on a terminal, after a while; elsewhere a line for each stage.
     pub fn progress(&mut self) -> Progress<'_> {
         let bar = self.err.terminal && !self.quiet;
         Progress::new(self, bar)
     }
 
-    /// Columns of a page.
+    /// The width of a page, in columns.
     pub fn width(&self) -> u16 {
         self.width
     }
 
-    /// Nobody can be told that standard error is gone.
+    /// Writes to standard error. An error of the write is ignored, because it could only be reported there.
     fn say(&mut self, priority: Priority, text: &str) {
         let text = terminal::shown(text);
         let _ = match self.journald {
@@ -310,17 +310,17 @@ impl Ui {
     }
 }
 
-/// An object with its `schema` first, as the objects of the interface have it.
+/// An object with `schema` as its first field, like the objects of the interface.
 fn versioned(value: &impl Serialize) -> io::Result<Value> {
     let Value::Object(fields) = serde_json::to_value(value)? else {
-        return Err(io::Error::other("a result in JSON is an object"));
+        return Err(io::Error::other("a JSON result must be an object"));
     };
     let mut whole = Map::from_iter([("schema".to_owned(), SCHEMA.into())]);
     whole.extend(fields);
     Ok(Value::Object(whole))
 }
 
-/// The columns of the terminal on standard output.
+/// The width of the terminal on standard output, in columns.
 fn terminal_width() -> Option<u16> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one `winsize` to the pointer, which is valid and exclusive for the call.
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn each_word_goes_where_it_belongs() {
+    fn each_message_goes_to_its_stream() {
         let (out, err) = said(false, false, everything);
         assert_eq!(out, "result\n");
         insta::assert_snapshot!(err, @r"
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_used_where_it_is_wanted() {
+    fn colour_follows_the_option_and_the_environment() {
         let plain = Environment::default();
         let no_color = Environment { no_color: true, clicolor_force: true, ..plain.clone() };
         let off = Environment { clicolor_off: true, ..plain.clone() };
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_escaped_wherever_it_is_said() {
+    fn text_from_others_is_escaped_in_every_output() {
         let evil = "a\u{202e}b\u{9b}2J\u{1b}[31mc\u{7}";
         let shown = "a\\u{202e}b\\u{9b}2Jc\\u{7}";
         for color in [false, true] {
@@ -461,7 +461,7 @@ mod tests {
         let (out, _) = said(false, false, |ui| {
             ui.json_line(&json!({ "a": 1 })).unwrap();
             ui.json_line(&json!({ "schema": "rei/v0.1", "a": 1 })).unwrap();
-            assert!(ui.json(&[1, 2]).is_err(), "a list has no place for a version");
+            assert!(ui.json(&[1, 2]).is_err(), "a list cannot have a version");
         });
         assert_eq!(out, "{\"schema\":\"rei/v0.1\",\"a\":1}\n".repeat(2));
     }

@@ -1,7 +1,7 @@
 //! The demo's stand-in for an AI coding agent: a program that reads the context of an incident, finds the place in the
-//! source that the stack trace names, and repairs the one sort of bug that it understands.
+//! source that the stack trace names, and repairs the one kind of bug that it understands.
 //!
-//! It knows nothing of the demo. It is given a context and a tree, and what it cannot derive from them it refuses.
+//! It knows nothing about the demo. Its inputs are a context and a tree. If it cannot derive a repair from them, it fails.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -16,11 +16,11 @@ const CONTEXT_BYTES_MAX: u64 = 16 << 20;
 /// A change of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
-    /// Relative to the tree.
+    /// The file, relative to the tree.
     pub path: PathBuf,
-    /// What the file becomes.
+    /// The new text of the file.
     pub text: String,
-    /// What was found and done, for a person.
+    /// The bug and the repair, in a sentence for people.
     pub summary: String,
 }
 
@@ -30,42 +30,42 @@ pub enum Error {
     /// The context cannot be read.
     #[error("cannot read the context {}", path.display())]
     Context {
-        /// Its file.
+        /// The file of the context.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The context is none.
-    #[error("the context {} is none", path.display())]
+    /// The file is not a context.
+    #[error("{} is not a context", path.display())]
     Json {
-        /// Its file.
+        /// The file of the context.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the parser.
         #[source]
         source: serde_json::Error,
     },
     /// No trace names a bug that this agent understands.
-    #[error("none of {traces} stack traces is of a bug that this agent understands: an index out of bounds")]
+    #[error("none of {traces} stack traces shows a bug that this agent understands: an index out of bounds")]
     NotUnderstood {
-        /// How many there are.
+        /// The number of traces.
         traces: usize,
     },
     /// The trace names no place in the tree.
-    #[error("the trace names {frame:?}, which is no place in the tree")]
+    #[error("the trace names {frame:?}, which is not in the tree")]
     NoPlace {
         /// The innermost frame.
         frame: String,
     },
-    /// The place does not show what the trace says.
-    #[error("{place} does not show the index that the trace speaks of: {line:?}")]
+    /// The source does not show the bug of the trace.
+    #[error("{place} does not show the index that the trace names: {line:?}")]
     NoIndex {
         /// File and line.
         place: String,
-        /// What stands there.
+        /// The text of that line.
         line: String,
     },
-    /// A file of the tree.
+    /// A file of the tree is not a valid script.
     #[error(transparent)]
     Script(#[from] script::Error),
     /// The repaired file cannot be written.
@@ -73,16 +73,16 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Repairs the tree in `tree` after what `context` tells, and says what it did.
+/// Repairs the tree in `tree` from the facts in `context`; returns a summary.
 ///
 /// # Errors
-/// When it cannot derive a repair, or a file cannot be read or written.
+/// If it cannot derive a repair, or a file cannot be read or written.
 pub fn run(context: &Path, tree: &Path) -> Result<String, Error> {
     use std::io::Read;
     let failed = |source| Error::Context { path: context.to_owned(), source };
@@ -99,13 +99,13 @@ pub fn run(context: &Path, tree: &Path) -> Result<String, Error> {
 /// Derives the repair from the context and the files of the tree.
 ///
 /// # Errors
-/// When no trace is of a bug that this agent understands, or the source does not show it.
+/// If no trace shows a bug that this agent understands, or the source does not show the bug.
 pub fn repair(
     context: &EvolutionContext,
     read: impl Fn(&Path) -> Result<String, script::Error>,
 ) -> Result<Repair, Error> {
     let out_of_bounds = Regex::new(r"index (-?\d+) out of bounds").expect("a constant that compiles");
-    // The last trace is of the crash that opened the incident.
+    // The last trace belongs to the crash that opened the incident.
     let found = context.stack_traces.iter().rev().find_map(|trace| {
         let index = out_of_bounds.captures(&trace.reason)?.get(1)?.as_str().to_owned();
         Some((trace, index))
@@ -134,7 +134,7 @@ pub fn repair(
     Ok(Repair { path: place.path, text: repaired, summary })
 }
 
-/// Where the innermost function stopped.
+/// The place at which the innermost function stopped.
 struct Place {
     function: String,
     path: PathBuf,
@@ -156,7 +156,7 @@ fn place(trace: &StackTrace) -> Result<Place, Error> {
     parse().ok_or(Error::NoPlace { frame: frame.clone() })
 }
 
-/// The list and the index of the `list[index]` at a column (from 1) of a line, where both are plain names.
+/// The list and the index of the `list[index]` at a column (from 1) of a line, if both are plain names.
 fn indexed(line: &str, column: usize) -> Option<(&str, &str)> {
     let pattern = Regex::new(r"([A-Za-z_]\w*)\[([A-Za-z_]\w*)\]").expect("a constant that compiles");
     let covers = |found: &regex::Captures<'_>| {
@@ -167,7 +167,7 @@ fn indexed(line: &str, column: usize) -> Option<(&str, &str)> {
     Some((&line[list], &line[index]))
 }
 
-/// Whether the function that a line (from 1) is in has this name.
+/// Whether a line (from 1) is inside the function of this name.
 fn encloses(text: &str, line: usize, function: &str) -> bool {
     let heads = text.lines().take(line).filter_map(|line| line.trim_start().strip_prefix("fn "));
     heads.last().is_some_and(|head| head.split('(').next() == Some(function))
@@ -181,7 +181,7 @@ mod tests {
 
     const GREETER: &str = include_str!("tree/bin/greeter");
 
-    /// The context of a crash that really happened to a script.
+    /// The context of a real crash of a script.
     fn crashed(source: &str, target: &str) -> EvolutionContext {
         let fault = Script::parse("bin/greeter", source).unwrap().handle(&Request::new("GET", target)).unwrap_err();
         let frames = fault.frames.iter().map(|frame| format!("{} ({frame})", frame.function)).collect();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_derive_it_refuses() {
+    fn it_fails_if_it_cannot_derive_a_repair() {
         let refuse = |context: &EvolutionContext, text: &str| repair(context, tree(text)).unwrap_err();
         let none = EvolutionContext::default();
         assert!(matches!(refuse(&none, GREETER), Error::NotUnderstood { traces: 0 }));
@@ -233,7 +233,7 @@ mod tests {
         let mut elsewhere = crashed(GREETER, "/greet?style=3");
         elsewhere.stack_traces[0].frames[0] = "salutation (/etc/passwd:1:1)".into();
         assert!(matches!(refuse(&elsewhere, GREETER), Error::NoPlace { .. }));
-        // The tree has changed since: the line shows something else.
+        // The tree has changed since the crash: the line shows other code.
         let moved = GREETER.replace("fn salutation(style) {", "fn salutation(style) {\n\n\n");
         assert!(matches!(refuse(&crashed(GREETER, "/greet?style=3"), &moved), Error::NoIndex { .. }));
     }

@@ -1,21 +1,21 @@
-//! Why the demo could not be played to its end.
+//! Why the demo failed.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What went wrong.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Ctrl-C, or SIGTERM.
+    /// The demo got Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
-    /// The runtime's program is not where it should be.
-    #[error("the demo's runtime {} is not there", path.display())]
+    /// The runtime's program does not exist.
+    #[error("the demo's runtime {} does not exist", path.display())]
     NoRuntime {
-        /// Where it should be.
+        /// The expected path.
         path: PathBuf,
     },
-    /// The runtime's program needs libraries, which no sandbox of the demo has.
+    /// The runtime's program needs shared libraries, which the demo's sandboxes do not have.
     #[error("the demo's runtime {} is not linked statically", path.display())]
     NotStatic {
         /// The program.
@@ -24,59 +24,59 @@ pub enum Error {
     /// Nix cannot be used.
     #[error("cannot use Nix")]
     Nix(#[from] crate::nix::Error),
-    /// A file or directory.
+    /// An operation on a file or directory failed.
     #[error("cannot {act} {}", path.display())]
     File {
-        /// What was tried.
+        /// The operation, as a verb.
         act: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
     /// A program could not be run.
     #[error("cannot run a program of the demo")]
     Command {
-        /// Why.
+        /// The error of the command.
         #[source]
         source: crate::command::Error,
     },
     /// A program failed.
-    #[error("{what}: {said}")]
-    Told {
-        /// What was tried.
+    #[error("{what}: {output}")]
+    ProgramFailed {
+        /// The command that failed.
         what: String,
-        /// What it said.
-        said: String,
+        /// The output of the program.
+        output: String,
     },
-    /// The supervisor ended.
-    #[error("the supervisor ended by itself ({how})")]
+    /// The supervisor exited.
+    #[error("the supervisor exited unexpectedly ({how})")]
     Ended {
         /// Its exit status.
         how: String,
         /// The end of its log.
         log: String,
     },
-    /// The supervisor did not answer, or with an error.
-    #[error("the supervisor did not do what it was asked")]
-    Silent(#[from] crate::interface::client::ClientError<crate::interface::operations::OperationsError>),
-    /// Something did not happen in time.
-    #[error("{what} did not come within {bound:?} ({stand})")]
+    /// The supervisor did not answer, or answered with an error.
+    #[error("a request to the supervisor failed")]
+    Request(#[from] crate::interface::client::ClientError<crate::interface::operations::OperationsError>),
+    /// A fact did not happen in time.
+    #[error("{what} did not happen within {bound:?} ({state})")]
     Late {
-        /// What was waited for.
+        /// The expected fact.
         what: String,
-        /// How long.
+        /// The time limit.
         bound: Duration,
-        /// Where the supervisor stood.
-        stand: String,
+        /// The state of the supervisor.
+        state: String,
         /// The end of its log.
         log: String,
     },
-    /// Something else happened than should.
+    /// A fact is not as expected.
     #[error("{what}")]
     Unexpected {
-        /// What happened.
+        /// The fact.
         what: String,
     },
     /// The golden run could not be recorded.
@@ -91,12 +91,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A fact that is not as it should be.
+    /// An error for a fact that is not as expected.
     pub fn unexpected(what: impl Into<String>) -> Self {
         Self::Unexpected { what: what.into() }
     }
 
-    /// The next step, where there is one.
+    /// The next step, if there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoRuntime { .. } => "build both programs: cargo build --release --bins".into(),
@@ -105,12 +105,12 @@ impl Error {
             Self::Command { source: crate::command::Error::Start { program, .. } } if program.ends_with("git") => {
                 "install git: apt-get install git".into()
             }
-            Self::Ended { .. } | Self::Late { .. } => "play it again with --keep and look at rei.log".into(),
+            Self::Ended { .. } | Self::Late { .. } => "run it again with --keep and read rei.log".into(),
             _ => return None,
         })
     }
 
-    /// The end of the supervisor's log, where it tells more.
+    /// The end of the supervisor's log, if the error has one.
     pub fn log(&self) -> Option<&str> {
         match self {
             Self::Ended { log, .. } | Self::Late { log, .. } => Some(log).filter(|log| !log.is_empty()).map(|x| &**x),

@@ -1,6 +1,6 @@
-//! A steady load from outside: new connections at a fixed pace, and a few that are kept open. Every request is counted.
+//! A steady load from outside: new connections at a fixed rate, and a few connections that stay open. It counts every request.
 //!
-//! It runs on a thread of its own, so that what the story does does not show in the figures.
+//! It runs on its own thread, so that the work of the story does not change the figures.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,21 +16,21 @@ use tokio::task::JoinSet;
 
 use super::tally::{Outcome, Tally};
 
-/// New connections in a second.
+/// New connections per second.
 pub const CONNECTIONS_PER_SECOND: u32 = 120;
-/// Connections that are kept open.
+/// Connections that stay open.
 pub const KEPT_OPEN: usize = 4;
 
-/// The pause between two requests on a connection that is kept open.
+/// The pause between two requests on a connection that stays open.
 const KEPT_OPEN_PAUSE: Duration = Duration::from_millis(50);
-/// No request waits longer for its answer.
+/// The time limit of one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Requests under way at once: beyond, the load waits as real clients would, and the machine stays usable.
-const UNDER_WAY_MAX: usize = 32;
-/// Styles that the greeter really has.
+/// Requests in progress at once. Beyond this number the load waits, as real clients would, and the machine stays usable.
+const IN_PROGRESS_MAX: usize = 32;
+/// The number of styles that the greeter has.
 const STYLES: u64 = 3;
 
-/// The load, until it is finished or dropped.
+/// The load; it stops when it is dropped.
 pub struct Load {
     address: SocketAddr,
     tally: Arc<Mutex<Tally>>,
@@ -39,10 +39,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Begins to ask the greeter on `address`.
+    /// Starts to send requests to the greeter on `address`.
     ///
     /// # Errors
-    /// When no thread or event queue can be had.
+    /// If the system gives no thread or no event queue.
     pub fn start(address: SocketAddr) -> std::io::Result<Self> {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (stop, stopped) = oneshot::channel();
@@ -60,12 +60,12 @@ impl Load {
         Ok(Self { address, tally, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn tally(&self) -> Tally {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends one request more, on a connection of its own, and counts nothing.
+    /// Sends one more request on a new connection, without counting it.
     pub async fn ask(&self, target: &str) -> (Outcome, Duration) {
         let begun = Instant::now();
         let asked = tokio::time::timeout(ANSWER_MAX, ask_once(self.address, target));
@@ -76,7 +76,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
+            // An error means that the thread has already ended.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
@@ -97,7 +97,7 @@ impl Client {
         for index in 0..KEPT_OPEN {
             tasks.spawn(self.clone().keep_open(index));
         }
-        let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let places = Arc::new(Semaphore::new(IN_PROGRESS_MAX));
         let mut pace = tokio::time::interval(Duration::from_secs(1) / CONNECTIONS_PER_SECOND);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         for guest in 0_u64.. {
@@ -126,7 +126,7 @@ impl Client {
         self.counted(|tally| tally.count(outcome, begun.elapsed()));
     }
 
-    /// Sends request after request on one connection, and opens another when the server closed it between two requests.
+    /// Sends one request after the other on one connection. If the server closes it between two requests, it opens another one.
     async fn keep_open(self, index: usize) {
         let target = format!("/farewell?name=regular-{index}");
         let mut open: Option<SendRequest<Empty<Bytes>>> = None;
@@ -148,7 +148,7 @@ impl Client {
                     self.count(outcome, begun);
                     open = sender;
                 }
-                // Closed before the request was sent: no request, and none lost.
+                // The connection was closed before the request was sent, so no request was lost.
                 Ok(Exchange::NotSent) => {}
                 Err(_) => self.count(Outcome::Late, begun),
             }
@@ -157,7 +157,7 @@ impl Client {
 }
 
 enum Exchange {
-    /// How it went, and the connection where it can be used again.
+    /// The outcome, and the connection if it can be used again.
     Done(Outcome, Option<SendRequest<Empty<Bytes>>>),
     /// The connection was closed before anything was sent.
     NotSent,
@@ -168,11 +168,11 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Outco
         std::io::ErrorKind::ConnectionRefused => Outcome::Refused,
         _ => Outcome::Broken,
     })?;
-    // A request is one small packet; nobody knows better when to send it.
+    // A request is one small packet that must be sent at once. An error does not matter.
     let _ = stream.set_nodelay(true);
     let (sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Outcome::Broken)?;
-    // Ends with the connection; what it ends with is seen by whoever waits for an answer.
+    // The task ends with the connection. The waiter for an answer sees the error of the connection.
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -192,7 +192,7 @@ async fn exchange(mut sender: SendRequest<Empty<Bytes>>, address: SocketAddr, ta
         Err(_) => Exchange::Done(Outcome::Broken, None),
         Ok(_) if !status.is_success() => Exchange::Done(Outcome::Failed, None),
         Ok(_) => {
-            // The connection is free again when its task has seen the end of the answer.
+            // The connection can be used again after its task has seen the end of the answer.
             let open = !closes && sender.ready().await.is_ok();
             Exchange::Done(Outcome::Ok, open.then_some(sender))
         }
@@ -215,7 +215,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    /// A server that does with each connection what the number of it says, until the load is gone.
+    /// A server that calls `act` with each connection and its number.
     fn serve(act: impl Fn(usize, &mut std::net::TcpStream) + Send + Sync + 'static) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -229,7 +229,7 @@ mod tests {
         address
     }
 
-    /// Answers a request with these bytes; `None` when there is none, or nobody hears it.
+    /// Answers a request with these bytes; `None` if there is no request or the client has gone.
     fn answer(stream: &mut std::net::TcpStream, text: &[u8]) -> Option<()> {
         stream.read(&mut [0; 1024]).ok().filter(|n| *n > 0)?;
         stream.write_all(text).ok()
@@ -250,7 +250,7 @@ mod tests {
     const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     #[test]
-    fn good_answers_are_good_on_new_and_kept_connections() {
+    fn good_answers_count_as_ok_on_new_and_kept_connections() {
         let address = serve(|_, stream| while answer(stream, GOOD).is_some() {});
         let load = Load::start(address).unwrap();
         let tally = until(&load, |tally| tally.total() > 60);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_lose_a_request_is_told() {
+    fn each_way_to_lose_a_request_is_counted() {
         let address = serve(|number, stream| {
             let text: &[u8] = match number % 3 {
                 0 => b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",

@@ -13,49 +13,49 @@ use super::{agent, script, serve};
 #[derive(Debug, Parser)]
 #[command(name = "rei-demo-runtime", version)]
 pub enum Program {
-    /// Answer HTTP requests with a script: what the first line of a packaged script does
+    /// Answer HTTP requests with a script; the first line of a packaged script calls this
     Serve {
         /// The script
         file: PathBuf,
-        /// Where to listen when no socket is inherited
+        /// The address to listen on if no socket is inherited
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<SocketAddr>,
     },
-    /// Install a script as a program into $out: the builder of a package
+    /// Install a script as a program into $out; Nix calls this as the builder of a package
     Package {
         /// The script
         file: PathBuf,
         /// Its path below $out
         to: PathBuf,
     },
-    /// Run the functions of a script that begin with `test_`: the builder of a check
+    /// Run the functions of a script that start with `test_`; Nix calls this as the builder of a check
     Test {
         /// The service's script
         service: PathBuf,
         /// The script with the tests
         tests: PathBuf,
     },
-    /// Repair the tree in the current directory: stands in for an AI coding agent
+    /// Repair the tree in the current directory, in place of an AI coding agent
     Repair {
-        /// The context of the incident; without it the one that REI_CONTEXT names
+        /// The context of the incident; without it, the file that REI_CONTEXT names
         context: Option<PathBuf>,
     },
 }
 
-/// Runs it with the arguments of this process.
+/// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     let done = match Program::parse() {
         Program::Serve { file, listen } => serve::serve(&file, listen).map_err(|error| {
             let hint = error.hint();
-            told(&error, hint)
+            described(&error, hint)
         }),
         Program::Package { file, to } => package(&file, &to),
         Program::Test { service, tests } => test(&service, &tests),
         Program::Repair { context } => {
             let named = context.or_else(|| std::env::var_os("REI_CONTEXT").map(PathBuf::from));
             let done = match named {
-                Some(context) => agent::run(&context, Path::new(".")).map_err(|error| told(&error, None)),
-                None => Err("no context is named".to_owned()),
+                Some(context) => agent::run(&context, Path::new(".")).map_err(|error| described(&error, None)),
+                None => Err("no context is given: name a file, or set REI_CONTEXT".to_owned()),
             };
             done.map(|summary| println!("{summary}"))
         }
@@ -69,8 +69,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// An error and its causes in one line, with what to do.
-fn told(error: &dyn std::error::Error, hint: Option<String>) -> String {
+/// An error and its causes in one line, with its hint.
+fn described(error: &dyn std::error::Error, hint: Option<String>) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     let causes: String = causes.map(|cause| format!(": {cause}")).collect();
     let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
@@ -78,15 +78,17 @@ fn told(error: &dyn std::error::Error, hint: Option<String>) -> String {
 }
 
 fn out() -> Result<PathBuf, String> {
-    std::env::var_os("out").map(PathBuf::from).ok_or_else(|| "$out is not set: this is a builder of Nix".into())
+    std::env::var_os("out")
+        .map(PathBuf::from)
+        .ok_or_else(|| "$out is not set: only Nix may call this, as a builder".into())
 }
 
-/// Installs a script that is a program, with this interpreter in its first line.
+/// Installs a script as a program, with this interpreter in its first line.
 fn package(file: &Path, to: &Path) -> Result<(), String> {
-    let text = script::read(file).map_err(|error| told(&error, None))?;
-    script::Script::parse(&to.display().to_string(), &text).map_err(|error| told(&error, None))?;
-    let interpreter = std::env::current_exe().map_err(|error| format!("who am I: {error}"))?;
-    // The first line makes a script a program; it is replaced, so that every other line keeps its number.
+    let text = script::read(file).map_err(|error| described(&error, None))?;
+    script::Script::parse(&to.display().to_string(), &text).map_err(|error| described(&error, None))?;
+    let interpreter = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    // The first line names the interpreter. It is replaced, so that every other line keeps its number.
     let body = if text.starts_with("#!") { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
     let target = out()?.join(to);
     let failed = |error: std::io::Error| format!("cannot write {}: {error}", target.display());
@@ -97,7 +99,7 @@ fn package(file: &Path, to: &Path) -> Result<(), String> {
     std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o755)).map_err(failed)
 }
 
-/// The name of a file without the hash that it has as a store path.
+/// The name of a file without the hash of its store path.
 fn name_in_store(file: &Path) -> String {
     const HASH: usize = 33;
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -106,10 +108,10 @@ fn name_in_store(file: &Path) -> String {
 
 /// Runs every test; the output exists if and only if all of them pass.
 fn test(service: &Path, tests: &Path) -> Result<(), String> {
-    let read = |file: &Path| script::read(file).map_err(|error| told(&error, None));
+    let read = |file: &Path| script::read(file).map_err(|error| described(&error, None));
     let (service_text, test_text) = (read(service)?, read(tests)?);
     let (service, name) = (name_in_store(service), name_in_store(tests));
-    let load = || script::test_script((&service, &service_text), (&name, &test_text)).map_err(|e| told(&e, None));
+    let load = || script::test_script((&service, &service_text), (&name, &test_text)).map_err(|e| described(&e, None));
     let names = load()?.functions("test_");
     let mut failed = 0;
     for function in &names {

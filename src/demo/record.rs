@@ -1,4 +1,4 @@
-//! What the runtime knows of itself: how many requests it answered, and how long that took.
+//! The runtime's own counts: the number of answered requests, and their latencies.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,14 +9,14 @@ use hdrhistogram::Histogram;
 use crate::interface::types::{ErrorCount, HealthStatus, LatencySummary, RuntimeHealthReport};
 use crate::time::millis;
 
-/// Half of the time that the figures of a report cover at most.
+/// Half of the longest time that a report covers.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
-/// The longest answer that is told apart from longer ones, in microseconds.
+/// The largest recorded latency, in microseconds; longer ones count as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
-/// Two digits are what a person reads of a latency.
+/// The significant digits of a recorded latency: people read two.
 const DIGITS: u8 = 2;
 
-/// Requests and their latencies since some moment.
+/// The requests of one half of the window, and their latencies.
 struct Half {
     since: Instant,
     latency_us: Histogram<u64>,
@@ -30,7 +30,7 @@ impl Half {
     }
 }
 
-/// Counts what the runtime does.
+/// Counts the runtime's requests.
 pub struct Record {
     halves: Mutex<(Half, Half)>,
 }
@@ -42,7 +42,7 @@ impl Default for Record {
 }
 
 impl Record {
-    /// A request was answered.
+    /// Counts an answered request.
     pub fn request(&self, took: Duration, status: u16) {
         let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
         rotate(&mut halves);
@@ -50,12 +50,12 @@ impl Record {
         halves.1.failed += u64::from(status >= 500);
     }
 
-    /// The health as the runtime sees it: it answers, and this is how fast.
+    /// The runtime's own health report: status ok, with the counts and latencies.
     pub fn health(&self) -> RuntimeHealthReport {
         let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
         rotate(&mut halves);
         let mut both = halves.0.latency_us.clone();
-        // Of equal bounds, so that it cannot fail.
+        // Both histograms have the same bounds, so this cannot fail.
         let _ = both.add(&halves.1.latency_us);
         let at = |quantile| both.value_at_quantile(quantile);
         let summary = LatencySummary {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_tells_what_was_counted() {
+    fn health_reports_the_counts() {
         let record = Record::default();
         for (ms, status) in [(1, 200), (2, 404), (50, 500)] {
             record.request(Duration::from_millis(ms), status);

@@ -1,4 +1,4 @@
-//! The demo's git repositories: the one that rei follows, and the desk of a developer who pushes to it.
+//! The demo's git repositories: the one that rei follows, and a developer's clone (the desk), which pushes to it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::error::Error;
 use crate::command::Command;
 
-/// The bound of one git command: the repositories are tiny.
+/// The time limit of one git command: the repositories are tiny.
 const GIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The branch that rei follows.
 pub const BRANCH: &str = "main";
 
-/// The greeter as it is first written. `@path@` and `@hash@` are the interpreter's.
+/// The files of the greeter's first version. `@path@` and `@hash@` stand for the interpreter's store path and hash.
 const FILES: [(&str, &str); 6] = [
     ("flake.nix", include_str!("tree/flake.nix")),
     ("flake.lock", include_str!("tree/flake.lock")),
@@ -20,12 +20,12 @@ const FILES: [(&str, &str); 6] = [
     ("tests/pages.rhai", include_str!("tree/tests/pages.rhai")),
     ("tests/farewell.rhai", include_str!("tree/tests/farewell.rhai")),
 ];
-/// Of these, the ones that came with the second commit.
+/// The files among them that only the second commit adds.
 const ADDED_LATER: [&str; 1] = ["tests/farewell.rhai"];
 
-/// Names the most frequent guest in every answer, and takes longer the more guests there were.
+/// A commit that names the most frequent guest in every answer. The more guests there were, the longer an answer takes.
 pub const FAVOURITE: &str = include_str!("tree/commits/favourite.patch");
-/// Says less, and deletes the test that wants more.
+/// A commit that shortens farewells, and deletes the test that then fails.
 pub const SHORTER: &str = include_str!("tree/commits/shorter.patch");
 
 /// Both repositories.
@@ -39,7 +39,7 @@ impl Repository {
     /// NAR hash.
     ///
     /// # Errors
-    /// When git or the disk fails.
+    /// If git or the disk fails.
     pub async fn create(home: &Path, interpreter: (&Path, &str)) -> Result<Self, Error> {
         let repository = Self { home: home.to_owned() };
         let (path, hash) = interpreter;
@@ -57,7 +57,7 @@ impl Repository {
         Ok(repository)
     }
 
-    /// What rei follows.
+    /// The repository that rei follows.
     pub fn origin(&self) -> PathBuf {
         self.home.join("greeter.git")
     }
@@ -73,20 +73,20 @@ impl Repository {
         write.map_err(|source| Error::File { act: "write", path, source })
     }
 
-    /// Takes a commit of another repository as the newest of the desk's branch.
+    /// Moves the desk's branch to a commit of another repository.
     ///
     /// # Errors
-    /// When git fails, or the commit does not follow from the branch.
+    /// If git fails, or the branch is not an ancestor of the commit.
     pub async fn take_over(&self, from: &Path, commit: &str) -> Result<(), Error> {
-        // rei keeps the commit as the candidate's, and once its evolution has ended as the version's.
+        // rei keeps the commit under a candidate's ref, and after the end of its evolution under a version's ref.
         self.git(&["fetch", "--quiet", &from.display().to_string(), "refs/rei/*:refs/taken/*"]).await?;
         self.git(&["merge", "--quiet", "--ff-only", commit]).await.map(drop)
     }
 
-    /// Takes the newest commit back by another one.
+    /// Reverts the newest commit with another commit.
     ///
     /// # Errors
-    /// When git fails.
+    /// If git fails.
     pub async fn revert(&self) -> Result<(), Error> {
         self.git(&["revert", "--no-edit", "HEAD"]).await.map(drop)
     }
@@ -94,7 +94,7 @@ impl Repository {
     /// Applies a patch and commits it.
     ///
     /// # Errors
-    /// When git fails.
+    /// If git fails.
     pub async fn change(&self, patch: &str, message: &str) -> Result<String, Error> {
         let path = self.home.join("change.patch");
         std::fs::write(&path, patch).map_err(|source| Error::File { act: "write", path: path.clone(), source })?;
@@ -108,10 +108,10 @@ impl Repository {
         Ok(self.git(&["rev-parse", "HEAD"]).await?.trim().to_owned())
     }
 
-    /// Makes the desk's branch the one that rei follows.
+    /// Pushes the desk's branch to the repository that rei follows.
     ///
     /// # Errors
-    /// When git fails.
+    /// If git fails.
     pub async fn push(&self) -> Result<(), Error> {
         self.git(&["push", "--quiet", "origin", BRANCH]).await.map(drop)
     }
@@ -121,10 +121,10 @@ impl Repository {
     }
 }
 
-/// The lines that a commit adds and removes, without heads.
+/// The lines that a commit adds and removes, without headers.
 ///
 /// # Errors
-/// When git fails.
+/// If git fails.
 pub async fn changed_lines(repository: &Path, commit: &str) -> Result<Vec<String>, Error> {
     let shown = git(repository, &["show", "--format=", "--unified=0", "--no-color", commit]).await?;
     let change = |line: &&str| {
@@ -133,7 +133,7 @@ pub async fn changed_lines(repository: &Path, commit: &str) -> Result<Vec<String
     Ok(shown.lines().filter(change).map(str::to_owned).collect())
 }
 
-/// Runs git without anybody's configuration.
+/// Runs git without the configuration of the user or the system.
 async fn git(dir: &Path, args: &[&str]) -> Result<String, Error> {
     let command = Command::new("git", GIT_TIMEOUT).env_clear().dir(dir);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -150,8 +150,8 @@ async fn git(dir: &Path, args: &[&str]) -> Result<String, Error> {
     }
     let output = command.args(args).run().await.map_err(|source| Error::Command { source })?;
     if !output.success() {
-        let said = output.stderr_text().trim().to_owned();
-        return Err(Error::Told { what: format!("git {} failed", args.join(" ")), said });
+        let output = output.stderr_text().trim().to_owned();
+        return Err(Error::ProgramFailed { what: format!("git {} failed", args.join(" ")), output });
     }
     Ok(output.stdout_text())
 }
@@ -160,7 +160,7 @@ async fn git(dir: &Path, args: &[&str]) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    /// Skips, loudly, where there is no git.
+    /// Makes the repositories; prints SKIPPED and returns `None` if there is no git.
     async fn repository(home: &Path) -> Option<Repository> {
         match Repository::create(home, (Path::new("/nix/store/x-runtime"), "sha256-x")).await {
             Err(Error::Command { source }) => {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_history_of_the_story_can_be_written() {
+    async fn the_commits_of_the_story_can_be_made() {
         let dir = tempfile::tempdir().unwrap();
         let Some(repository) = repository(dir.path()).await else { return };
         let lock = std::fs::read_to_string(repository.desk().join("flake.lock")).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_changes_are_what_the_story_says() {
+    fn the_changes_do_what_the_story_says() {
         use super::super::script::{Request, Script, test_script};
         let dir = tempfile::tempdir().unwrap();
         for patch in [FAVOURITE, SHORTER] {
@@ -216,7 +216,7 @@ mod tests {
                 let script = Script::parse("x", &greeter).unwrap();
                 let answers = (0..201).map(|n| script.handle(&Request::new("GET", &format!("/greet?name={n}"))));
                 let named = answers.filter(|answer| answer.as_ref().unwrap().headers.contains_key("x-favourite"));
-                assert_eq!(named.count(), 2, "the work begins with the 200th guest");
+                assert_eq!(named.count(), 2, "answers name a guest from the 200th guest on");
             } else {
                 assert_eq!(failing, ["tests/farewell.rhai"], "it fails the test that it deletes");
                 assert!(!dir.path().join("tests/farewell.rhai").exists());

@@ -1,11 +1,11 @@
-//! Source code as a service: reads a script and answers requests with it.
+//! The interpreter: reads a script and answers requests with it.
 //!
-//! The script has a function `handle(request)`, where `request` is `#{ method, path, query }` and `query` a map of texts.
-//! What it gives back is the answer: a text, or `#{ status, body, headers }`. `throw #{ status, body }` is an answer,
-//! too. Every other error is a bug in the script, a [`Fault`].
+//! The script has a function `handle(request)`; `request` is `#{ method, path, query }`, and `query` is a map of texts. The
+//! function's value is the answer: a text, or `#{ status, body, headers }`. `throw #{ status, body }` is an answer, too. Every other
+//! error is a bug in the script, a [`Fault`].
 //!
-//! Besides the language it has two functions: `remember(book, value)` appends to a book in the process's memory, and
-//! `recall(book)` gives the whole book as an array.
+//! In addition to the language a script has two functions: `remember(book, value)` appends to a book (a list in the process's
+//! memory), and `recall(book)` returns the whole book as an array.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,27 +14,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rhai::{AST, Array, Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position, Scope};
 
-/// The largest script that is read, in bytes: far above any that a person would write.
+/// The largest accepted script, in bytes: far larger than any that a person would write.
 const SCRIPT_BYTES_MAX: u64 = 1 << 20;
-/// Steps of the interpreter for one request, some seconds' worth: an endless loop is a bug that must show.
+/// The most steps of the interpreter for one request, a few seconds: an endless loop is a bug that must become visible.
 const OPERATIONS_MAX: u64 = 100_000_000;
-/// Calls within calls; each takes some KiB of a worker's stack.
+/// The most nested calls; each takes a few KiB of a worker's stack.
 const CALLS_MAX: usize = 64;
-/// Expressions within expressions, outside and inside of functions.
+/// The most nested expressions, outside and inside of functions.
 const DEPTH_MAX: usize = 64;
 /// The largest text, array or map of a script, in bytes or entries.
 const VALUE_MAX: usize = 1 << 20;
-/// Entries of one book: it begins to forget the oldest then.
+/// The most entries of one book; beyond that the oldest half is removed.
 const BOOK_MAX: usize = 100_000;
 
-/// A request as a script sees it.
+/// A request, as the input of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `GET`, …
     pub method: String,
-    /// Without the query.
+    /// The path without the query.
     pub path: String,
-    /// Names and values of the query, percent-decoded; of a repeated name the last.
+    /// The names and values of the query, percent-decoded; of a repeated name only the last value.
     pub query: BTreeMap<String, String>,
 }
 
@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// Undoes percent-coding and `+`; what is no code stays as it is.
+/// Decodes percent-encoding and `+`; text that is not a code stays unchanged.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());
@@ -89,9 +89,9 @@ pub struct Frame {
     pub function: String,
     /// The script's file.
     pub file: String,
-    /// From 1; 0 where it is not known.
+    /// The line, from 1; 0 if it is not known.
     pub line: usize,
-    /// From 1; 0 where it is not known.
+    /// The column, from 1; 0 if it is not known.
     pub column: usize,
 }
 
@@ -105,36 +105,36 @@ impl fmt::Display for Frame {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Fault {
-    /// What went wrong, in the interpreter's words.
+    /// The message of the interpreter.
     pub message: String,
-    /// Where, innermost first; never empty.
+    /// The stack, innermost frame first; never empty.
     pub frames: Vec<Frame>,
 }
 
-/// Why there is no script.
+/// Why a script cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its file cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the script {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// It is larger than any script.
+    /// The file is larger than [`SCRIPT_BYTES_MAX`].
     #[error("the script {} is larger than {SCRIPT_BYTES_MAX} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
     },
-    /// It is no program.
+    /// The text is not a valid script.
     #[error("{file}: {source}")]
     Parse {
         /// The file's name.
         file: String,
-        /// What is wrong, with its place.
+        /// The error of the parser, with its place.
         #[source]
         source: rhai::ParseError,
     },
@@ -143,7 +143,7 @@ pub enum Error {
 /// Reads a script's text.
 ///
 /// # Errors
-/// When it cannot be read, is too large or no text.
+/// If the file cannot be read, is too large, or is not text.
 pub fn read(path: &Path) -> Result<String, Error> {
     use std::io::Read;
     let failed = |source| Error::Read { path: path.to_owned(), source };
@@ -156,10 +156,10 @@ pub fn read(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What a script remembers, for the life of the process.
+/// The books of a script; they live as long as the process.
 type Books = Arc<Mutex<BTreeMap<String, Array>>>;
 
-/// A script that can be run by many threads at once.
+/// A script that many threads can run at once.
 #[derive(Clone)]
 pub struct Script {
     engine: Arc<Engine>,
@@ -168,16 +168,16 @@ pub struct Script {
 }
 
 impl Script {
-    /// Reads the script in `text`; `file` is its name in faults.
+    /// Parses the script in `text`; `file` is its name in faults.
     ///
     /// # Errors
-    /// When it is no program.
+    /// If the text is not a valid script.
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
         Self::with(file, text, engine())
     }
 
     fn with(file: &str, text: &str, engine: Engine) -> Result<Self, Error> {
-        // The line that makes a file executable becomes a comment, so that every place stays what it is.
+        // The first line, which names the interpreter, becomes a comment, so that every place in the file stays the same.
         let text = text.strip_prefix("#!").map_or_else(|| text.to_owned(), |rest| format!("//{rest}"));
         let program = engine.compile(text).map_err(|source| Error::Parse { file: file.to_owned(), source })?;
         Ok(Self { engine: Arc::new(engine), program: Arc::new(program), file: file.into() })
@@ -186,19 +186,19 @@ impl Script {
     /// Answers a request.
     ///
     /// # Errors
-    /// When the script has a bug that this request meets.
+    /// If this request meets a bug in the script.
     pub fn handle(&self, request: &Request) -> Result<Answer, Fault> {
         let query = request.query.iter().map(|(name, value)| (name.as_str().into(), text(value)));
-        let mut asked = Map::new();
-        asked.insert("method".into(), text(&request.method));
-        asked.insert("path".into(), text(&request.path));
-        asked.insert("query".into(), Dynamic::from_map(query.collect()));
-        let given = self.call("handle", vec![Dynamic::from_map(asked)]);
+        let mut input = Map::new();
+        input.insert("method".into(), text(&request.method));
+        input.insert("path".into(), text(&request.path));
+        input.insert("query".into(), Dynamic::from_map(query.collect()));
+        let given = self.call("handle", vec![Dynamic::from_map(input)]);
         let value = given.or_else(|error| thrown_answer(&error).ok_or_else(|| self.fault("handle", &error)))?;
         answer_of(value).map_err(|message| self.fault_here("handle", message))
     }
 
-    /// The names of the script's functions without parameters that begin with `prefix`, in their order.
+    /// The sorted names of the script's functions that have no parameters and start with `prefix`.
     pub fn functions(&self, prefix: &str) -> Vec<String> {
         let plain = |function: &rhai::ScriptFnMetadata<'_>| function.params.is_empty();
         let all = self.program.iter_functions().filter(plain).map(|function| function.name.to_owned());
@@ -210,7 +210,7 @@ impl Script {
     /// Runs one of [`Script::functions`].
     ///
     /// # Errors
-    /// When it fails, also with a `throw`.
+    /// If it fails, also with a `throw`.
     pub fn run(&self, function: &str) -> Result<(), Fault> {
         self.call(function, Vec::new()).map(drop).map_err(|error| self.fault(function, &error))
     }
@@ -219,7 +219,7 @@ impl Script {
         self.engine.call_fn(&mut Scope::new(), &self.program, function, arguments)
     }
 
-    /// The place of each call that led to an error, innermost first, and what the innermost says.
+    /// The fault of an error: the place of each call that led to it, innermost first, and the innermost message.
     fn fault(&self, called: &str, error: &EvalAltResult) -> Fault {
         let mut calls: Vec<(String, Position)> = Vec::new();
         let mut innermost = error;
@@ -230,7 +230,7 @@ impl Script {
         if calls.first().is_none_or(|(name, _)| name != called) {
             calls.insert(0, (called.to_owned(), Position::NONE));
         }
-        // A call's place is in the function that calls: each function stopped where the one inside it was called.
+        // The position of a call is in the caller: each function stopped at its call of the next inner function.
         let mut places: Vec<Position> = calls.iter().skip(1).map(|(_, position)| *position).collect();
         places.push(innermost.position());
         let frame = |((function, _), at): (&(String, Position), Position)| Frame {
@@ -255,7 +255,7 @@ impl fmt::Debug for Script {
     }
 }
 
-/// The language, bounded, with books of its own.
+/// The language with its limits, and with new books.
 fn engine() -> Engine {
     let mut engine = Engine::new();
     engine
@@ -281,11 +281,11 @@ fn engine() -> Engine {
     engine
 }
 
-/// The script that tests `service`: `get(target)` asks the service and gives `#{ status, headers, body }`, and
-/// `expect(found, wanted)` fails where the two differ. Each call of this function is a service that remembers nothing.
+/// A script that tests `service`: `get(target)` sends a request to the service and returns `#{ status, headers, body }`, and
+/// `expect(found, wanted)` fails if the two differ. Each call of this function makes a new service with empty books.
 ///
 /// # Errors
-/// When one of the two is no program.
+/// If one of the two is not a valid script.
 pub fn test_script(service: (&str, &str), test: (&str, &str)) -> Result<Script, Error> {
     let service = Script::parse(service.0, service.1)?;
     let mut engine = engine();
@@ -315,7 +315,7 @@ fn text(text: &str) -> Dynamic {
     Dynamic::from(ImmutableString::from(text))
 }
 
-/// What was thrown, where it is an answer.
+/// The thrown value, if it is an answer.
 fn thrown_answer(error: &EvalAltResult) -> Option<Dynamic> {
     match error {
         EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => thrown_answer(inner),
@@ -327,14 +327,14 @@ fn thrown_answer(error: &EvalAltResult) -> Option<Dynamic> {
     }
 }
 
-/// The interpreter's words without the place, which the frames have.
+/// The interpreter's message without the place, which the frames have.
 fn message_of(error: &EvalAltResult) -> String {
-    let told = error.to_string().replace('\n', " ");
+    let message = error.to_string().replace('\n', " ");
     let place = format!(" ({})", error.position());
-    told.strip_suffix(place.as_str()).map_or_else(|| told.clone(), str::to_owned)
+    message.strip_suffix(place.as_str()).map_or_else(|| message.clone(), str::to_owned)
 }
 
-/// The answer that a script's value is, or why it is none.
+/// Turns a script's value into an answer; the error says why it is not an answer.
 fn answer_of(value: Dynamic) -> Result<Answer, String> {
     let plain = |body: String| Answer { status: 200, headers: BTreeMap::new(), body };
     if value.is_string() {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_taken_apart() {
+    fn a_request_target_is_parsed() {
         let request = Request::new("GET", "/a%20b?name=Zo%C3%AB+X&flag&bad=%zz&name=last");
         assert_eq!(request.path, "/a b");
         let query: Vec<_> = request.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_a_bug() {
+    fn a_value_that_is_no_answer_is_a_bug() {
         for source in ["fn handle(r) { 1 }", "fn handle(r) { #{ status: 99 } }", "fn handle(r) { throw \"x\" }"] {
             assert_eq!(ask(source, "/").unwrap_err().frames[0].function, "handle", "{source}");
         }
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_is_no_program_is_told_with_its_place() {
+    fn a_syntax_error_names_its_place() {
         let error = Script::parse("bin/x", "fn handle(r) {\n  let = 1;\n}").unwrap_err();
         assert!(error.to_string().starts_with("bin/x: ") && error.to_string().contains("line 2"), "{error}");
     }

@@ -1,8 +1,8 @@
-//! The runtime's server: HTTP/1.1 on the sockets that it inherits, health and context on the one named `rei`.
+//! The runtime's server: HTTP/1.1 on the sockets that it inherits, health and context on the socket named `rei`.
 //!
-//! Worker threads accept from the same sockets. On SIGTERM they accept what still waits, answer what is under way, say
-//! `connection: close` on connections that stay open, and end. A bug in the script is a panic with the script's stack,
-//! and ends the process: that is what a supervisor is for.
+//! Worker threads accept from the same sockets. On SIGTERM they accept the connections that still wait, answer the requests in
+//! progress, send `connection: close` on open connections, and stop. A bug in the script is a panic with the script's stack, and
+//! ends the process: then a supervisor must restart it.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -26,46 +26,46 @@ use super::record::Record;
 use super::script::{self, Answer, Fault, Request, Script};
 use crate::interface::runtime::{self, LISTEN_FDS_START, SOCKET_NAME};
 
-/// Worker threads: enough that one slow request does not hold up all others, few enough to be a small neighbour.
+/// Worker threads: enough that one slow request does not delay all others, and few enough to use little of the machine.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 /// The largest body of a request, in bytes; scripts do not read it.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// After SIGTERM an open connection has so long to send one more request, which is answered with `connection: close`:
-/// a client that just sent one is not cut off.
+/// How long an open connection may send one more request after SIGTERM. The answer has `connection: close`, so a client that has
+/// just sent a request still gets its answer.
 const LINGER: Duration = Duration::from_secs(1);
-/// After SIGTERM no connection lasts longer.
+/// The longest time that a connection stays open after SIGTERM.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Pause after an `accept` that failed for want of descriptors, so that it does not spin.
+/// The pause after an `accept` that failed, for example because no descriptor is free, so that the loop does not use a whole processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Why the runtime does not serve.
+/// Why the runtime cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no script.
+    /// The script cannot be used.
     #[error(transparent)]
     Script(#[from] script::Error),
-    /// Nothing to listen on.
-    #[error("no listening socket was inherited and none was named")]
+    /// There is no socket to listen on.
+    #[error("no listening socket was inherited, and no address was given")]
     NoSocket,
     /// A socket cannot be used.
     #[error("cannot listen on {what}")]
     Listen {
-        /// Its name or address.
+        /// The name or address of the socket.
         what: String,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// A thread, reactor or signal handler cannot be had.
+    /// The system gives no thread, event queue or signal handler.
     #[error("cannot start the workers")]
     Start(#[source] io::Error),
 }
 
 impl Error {
-    /// The next step for whoever started it.
+    /// The next step for the user who started the runtime.
     pub fn hint(&self) -> Option<String> {
         matches!(self, Self::NoSocket)
-            .then(|| "name an address: rei-demo-runtime serve FILE --listen 127.0.0.1:8080".into())
+            .then(|| "give an address: rei-demo-runtime serve FILE --listen 127.0.0.1:8080".into())
     }
 }
 
@@ -106,7 +106,7 @@ enum Acceptor {
     Unix(tokio::net::UnixListener),
 }
 
-/// A connection, whatever the socket.
+/// A connection of any kind of socket.
 type Stream = Box<dyn Duplex>;
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -132,7 +132,7 @@ impl Acceptor {
 /// Serves the script in `file` until SIGTERM, on the inherited sockets or on `listen`.
 ///
 /// # Errors
-/// When it cannot begin to serve.
+/// If it cannot start to serve.
 pub fn serve(file: &Path, listen: Option<SocketAddr>) -> Result<(), Error> {
     let script = Script::parse(&name_of(file), &script::read(file)?)?;
     let listeners = match listen {
@@ -151,7 +151,7 @@ pub fn serve(file: &Path, listen: Option<SocketAddr>) -> Result<(), Error> {
     panic_with_the_scripts_stack();
     let reported = Arc::clone(&record);
     let about = serde_json::json!({ "interpreter": concat!("rei-demo-runtime ", env!("CARGO_PKG_VERSION")) });
-    // Without a supervisor nobody asks.
+    // Without a supervisor no caller uses this.
     let _serving = runtime::spawn((move || reported.health(), move |_: &_| about.clone()));
     let (stop, stopped) = watch::channel(false);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -164,10 +164,10 @@ pub fn serve(file: &Path, listen: Option<SocketAddr>) -> Result<(), Error> {
         workers.push(std::thread::Builder::new().name(format!("http-{index}")).spawn(work).map_err(Error::Start)?);
     }
     drop(listeners);
-    reactor()?.block_on(asked_to_stop()).map_err(Error::Start)?;
+    reactor()?.block_on(stop_signal()).map_err(Error::Start)?;
     let _ = stop.send(true);
     for worker in workers {
-        // A worker that panicked has ended the process already.
+        // An error is impossible: a panic of a worker ends the process.
         let _ = worker.join();
     }
     Ok(())
@@ -183,7 +183,7 @@ fn reactor() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)
 }
 
-async fn asked_to_stop() -> io::Result<()> {
+async fn stop_signal() -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -192,7 +192,7 @@ async fn asked_to_stop() -> io::Result<()> {
     Ok(())
 }
 
-/// Every inherited socket but the one of the Interface.
+/// Every inherited socket except the one of the Interface.
 fn inherited() -> Result<Vec<Listener>, Error> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
@@ -207,20 +207,20 @@ fn inherited() -> Result<Vec<Listener>, Error> {
         if name == SOCKET_NAME {
             continue;
         }
-        // SAFETY: the variables are for this process and say that the descriptor is its own; nobody else takes it,
-        // as `interface::runtime` takes only the one that was left out above.
+        // SAFETY: the variables are for this process and say that it owns the descriptor. No other code takes it:
+        // `interface::runtime` takes only the descriptor that is skipped above.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         listeners.push(Listener::adopt(fd).map_err(|source| Error::Listen { what: name, source })?);
     }
     Ok(listeners)
 }
 
-/// From here on a panic prints the script's stack, where it is the script's, and ends the process.
+/// Sets a panic hook: if the panic comes from the script, it prints the script's stack. Every panic ends the process.
 fn panic_with_the_scripts_stack() {
     let otherwise = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         match panic.payload().downcast_ref::<Crash>() {
-            // In one write, so that no other line comes between.
+            // One write, so that no other line comes in between.
             Some(crash) => {
                 let _ = io::stderr().write_all(crash.to_string().as_bytes());
             }
@@ -230,7 +230,7 @@ fn panic_with_the_scripts_stack() {
     }));
 }
 
-/// A fault, and what met it.
+/// A fault, and the request that met it.
 struct Crash {
     fault: Fault,
     method: String,
@@ -238,7 +238,7 @@ struct Crash {
 }
 
 impl std::fmt::Display for Crash {
-    /// The request as a line that rei replays, then what Rust prints of a panic, but with the frames of the script.
+    /// The request as a line that rei replays, then the usual text of a Rust panic, but with the frames of the script.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("<unnamed>");
@@ -253,7 +253,7 @@ impl std::fmt::Display for Crash {
     }
 }
 
-/// One thread's share of the work.
+/// The state of one worker thread.
 #[derive(Clone)]
 struct Worker {
     script: Script,
@@ -270,7 +270,7 @@ impl Worker {
         while accepting.join_next().await.is_some() {}
     }
 
-    /// Accepts until SIGTERM, and then whatever waits already; ends with the last of these connections.
+    /// Accepts until SIGTERM, then accepts the connections that already wait; ends with the last of these connections.
     async fn accept(mut self, listener: Listener) {
         let mut connections = JoinSet::new();
         let acceptor = match Acceptor::of(listener) {
@@ -284,7 +284,7 @@ impl Worker {
             };
             match accepted {
                 Ok(stream) => drop(connections.spawn(self.clone().connection(stream))),
-                // The client went away again.
+                // The client has already gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF)) => {
                     eprintln!("the listening socket was shut down: {error}");
@@ -308,7 +308,7 @@ impl Worker {
             hyper::server::conn::http1::Builder::new().max_headers(100).serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
-            // A client that breaks off is its own affair.
+            // An error means that the client has gone.
             _ended = &mut connection => return,
             _ = stopped.wait_for(|stop| *stop) => {}
         }
@@ -342,7 +342,7 @@ impl Worker {
             response = response.header("connection", "close");
         }
         let body = Full::new(Bytes::from(answer.body));
-        // A script can name a header that is none.
+        // The script can return a header with an invalid name.
         Ok(response.body(body).unwrap_or_else(|error| {
             let mut plain = hyper::Response::new(Full::new(Bytes::from(error.to_string())));
             *plain.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
@@ -357,14 +357,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crash_is_read_back_by_the_diagnosis() {
+    fn the_diagnosis_reads_a_crash() {
         let frame = |function: &str, line| Frame { function: function.into(), file: "bin/x".into(), line, column: 5 };
         let fault = Fault { message: "Array index 3".into(), frames: vec![frame("inner", 9), frame("handle", 2)] };
-        let told = Crash { fault, method: "GET".into(), target: "/x?y".into() }.to_string();
-        let traces = crate::diagnosis::traces::parse(told.as_bytes());
-        assert_eq!(traces.len(), 1, "{told}");
+        let text = Crash { fault, method: "GET".into(), target: "/x?y".into() }.to_string();
+        let traces = crate::diagnosis::traces::parse(text.as_bytes());
+        assert_eq!(traces.len(), 1, "{text}");
         assert_eq!((traces[0].language.as_str(), traces[0].reason.as_str()), ("rust", "Array index 3"));
-        let exchanges = crate::diagnosis::exchanges_of(told.as_bytes());
+        let exchanges = crate::diagnosis::exchanges_of(text.as_bytes());
         assert_eq!(exchanges.iter().map(|it| it.request.path.as_str()).collect::<Vec<_>>(), ["/x?y"]);
         assert_eq!(traces[0].frames, ["inner (bin/x:9:5)", "handle (bin/x:2:5)"]);
     }

@@ -1,4 +1,4 @@
-//! What the story is played on: a directory with the repositories, rei.toml and a supervisor, all gone afterwards.
+//! The stage of the story: a directory with the repositories, rei.toml and a supervisor. All of it is removed afterwards.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,39 +15,39 @@ use crate::command::{Command, Output};
 use crate::interface::client::OperationsClient;
 use crate::nix::{Error as NixError, Nix, Roots};
 
-/// The bound from SIGTERM to the supervisor's end: its instances' own bounds, and its own.
+/// The time limit from SIGTERM to the supervisor's exit: the limit of its instances plus its own.
 const END_MAX: Duration = Duration::from_secs(40);
-/// The bound of a command of act 5.
+/// The time limit of a command in act 5.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
-/// The width of what commands print: a page that fits where the story is read.
+/// The width of the commands' output, in columns: a page that fits into the story.
 const COLUMNS: &str = "98";
-/// What is told of the supervisor's log when something fails, in lines.
+/// The lines of the supervisor's log that an error shows.
 const LOG_LINES: usize = 20;
-/// What the operator calls slow, of the 99th percentile: far above what a busy machine does to a quick service.
+/// The operator's limit for the 99th percentile: far above the delays that a busy machine causes.
 pub const LATENCY_BOUND: Duration = Duration::from_millis(500);
 /// The name of the interpreter's program.
 const RUNTIME: &str = "rei-demo-runtime";
 
-/// The directory and all that runs in it. [`Stage::clear`] ends it; dropping kills.
+/// The directory and the processes in it. [`Stage::clear`] stops them; dropping the stage kills them.
 pub struct Stage {
     home: PathBuf,
-    /// The Nix that is used.
+    /// The Nix of the demo.
     pub nix: Nix,
     /// The repositories.
     pub repository: Repository,
-    /// Where the greeter listens.
+    /// The address of the greeter.
     pub address: SocketAddr,
     env: Vec<(OsString, OsString)>,
     supervisor: Option<tokio::process::Child>,
 }
 
 impl Stage {
-    /// Makes everything in the new directory `home`, and starts nothing.
+    /// Makes all files in the new directory `home`, and starts no process.
     ///
     /// # Errors
-    /// When there is no Nix or git, or the disk fails.
+    /// If there is no Nix or no git, or the disk fails.
     pub async fn set(home: &Path, runtime: &Path) -> Result<Self, Error> {
-        // Instances and the agent have users of their own, which pass through.
+        // Instances and the agent have their own users, which must be able to enter the directory.
         let open = std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755));
         open.map_err(|source| Error::File { act: "open", path: home.to_owned(), source })?;
         let (nix, env) = locate(home).await?;
@@ -67,17 +67,17 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Whether the demo has a store of its own, as this user cannot use the machine's.
+    /// Whether the demo has its own store, because this user cannot use the machine's store.
     pub fn has_own_store(&self) -> bool {
         !self.env.is_empty()
     }
 
-    /// Its rei.toml.
+    /// The path of rei.toml.
     pub fn config(&self) -> PathBuf {
         self.home.join("rei.toml")
     }
 
-    /// Where the golden runs are.
+    /// The directory of the golden runs.
     pub fn golden(&self) -> PathBuf {
         self.home.join("golden")
     }
@@ -103,7 +103,7 @@ impl Stage {
     /// Starts the supervisor: `rei run`, as an operator would.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(&mut self, rei: &Path) -> Result<(), Error> {
         let failed = |source| Error::File { act: "start", path: rei.to_owned(), source };
         let log = std::fs::File::create(self.log()).map_err(failed)?;
@@ -111,24 +111,24 @@ impl Stage {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(self.config()).arg("run").current_dir(&self.home);
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
-        // Ctrl-C is for the demo, which then ends the supervisor in order.
+        // Ctrl-C must reach only the demo, which then stops the supervisor in order.
         command.process_group(0).kill_on_drop(true);
         self.supervisor = Some(command.spawn().map_err(failed)?);
         Ok(())
     }
 
-    /// The operator's way to the supervisor.
+    /// Connects to the supervisor as an operator.
     ///
     /// # Errors
-    /// When it does not answer (yet).
+    /// If the supervisor does not answer, or not yet.
     pub async fn operator(&self) -> Result<OperationsClient, Error> {
         Ok(OperationsClient::connect(self.state().join("control.sock")).await?)
     }
 
-    /// Fails if the supervisor has ended.
+    /// Fails if the supervisor has exited.
     ///
     /// # Errors
-    /// When it has, with the end of its log.
+    /// If it has exited; the error has the end of its log.
     pub fn alive(&mut self) -> Result<(), Error> {
         match self.supervisor.as_mut().map(tokio::process::Child::try_wait) {
             Some(Ok(None)) => Ok(()),
@@ -145,10 +145,10 @@ impl Stage {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Runs a program as an operator would type it, and gives what it printed.
+    /// Runs a command of an operator, and returns its output.
     ///
     /// # Errors
-    /// When it cannot be run or fails.
+    /// If it cannot be run, or fails.
     pub async fn type_command(&self, program: &Path, args: &[&str]) -> Result<Output, Error> {
         let command = Command::new(program, COMMAND_MAX).args(args).dir(&self.home).env("HOME", &self.home);
         let command = self.env.iter().fold(command, |command, (name, value)| command.env(name, value));
@@ -162,28 +162,31 @@ impl Stage {
             return Ok(output);
         }
         let what = format!("{} {} failed", program.display(), args.join(" "));
-        Err(Error::Told { what, said: [output.stdout_text(), output.stderr_text()].concat().trim().to_owned() })
+        Err(Error::ProgramFailed {
+            what,
+            output: [output.stdout_text(), output.stderr_text()].concat().trim().to_owned(),
+        })
     }
 
-    /// Ends the supervisor with all that it runs, and says what had to be killed.
+    /// Stops the supervisor and all its processes, and kills the processes that are left.
     ///
     /// # Errors
-    /// When it did not end in time.
+    /// If the supervisor did not exit in time, or left a process.
     pub async fn clear(&mut self) -> Result<(), Error> {
         let mut ended = Ok(());
         if let Some(mut supervisor) = self.supervisor.take() {
             if let Some(pid) = supervisor.id().and_then(|pid| i32::try_from(pid).ok()) {
-                // It may have ended already.
+                // An error means that it has already exited.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
             }
             if tokio::time::timeout(END_MAX, supervisor.wait()).await.is_err() {
                 let _ = supervisor.kill().await;
-                ended = Err(Error::unexpected(format!("the supervisor did not end within {END_MAX:?}")));
+                ended = Err(Error::unexpected(format!("the supervisor did not exit within {END_MAX:?}")));
             }
         }
         let left = self.left_over();
         for pid in &left {
-            // It may have ended since it was found.
+            // An error means that it has exited in the meantime.
             let _ = kill(*pid, Signal::SIGKILL);
         }
         match (ended, left.len()) {
@@ -195,7 +198,7 @@ impl Stage {
         }
     }
 
-    /// Processes whose command line or environment names the demo's own state directory, which has a name like no other.
+    /// The processes whose command line or environment contains the demo's state directory, whose name is unique.
     fn left_over(&self) -> Vec<Pid> {
         let state = self.state().display().to_string().into_bytes();
         let names = |path: PathBuf| {
@@ -219,14 +222,14 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if self.supervisor.take().is_some() {
             for pid in self.left_over() {
-                // It may have ended since it was found.
+                // An error means that it has exited in the meantime.
                 let _ = kill(pid, Signal::SIGKILL);
             }
         }
     }
 }
 
-/// The machine's Nix; for a user who may not use its store, the same programs on a store in the demo's own directory.
+/// The machine's Nix. If the user may not use its store, the same programs with a store in the demo's own directory.
 async fn locate(home: &Path) -> Result<(Nix, Vec<(OsString, OsString)>), Error> {
     let own_home = home.join("nix-home");
     let refused = match Nix::locate(&own_home).await {
@@ -246,18 +249,18 @@ async fn locate(home: &Path) -> Result<(Nix, Vec<(OsString, OsString)>), Error> 
     let others = std::env::vars_os().filter(|(name, _)| env.iter().all(|(own, _)| own != name));
     match Nix::locate_in(&own_home, others.chain(env.iter().cloned())).await {
         Ok(nix) => Ok((nix, env)),
-        // What the machine's own store said is what an operator can put right.
+        // The error of the machine's own store is the one that the user can solve.
         Err(error) => Err(refused.unwrap_or(error).into()),
     }
 }
 
-/// Whether this user can build: as root, through a daemon, or in a store that it may write.
+/// Whether this user can build: as root, through a daemon, or in a writable store.
 fn usable(nix: &Nix) -> bool {
     let daemon = Path::new("/nix/var/nix/daemon-socket/socket");
     access(nix.store_dir(), AccessFlags::W_OK).is_ok() || access(daemon, AccessFlags::W_OK).is_ok()
 }
 
-/// Puts the interpreter into the store, as a tree with `bin/`, and roots it for as long as the stage stands.
+/// Adds the interpreter to the store, as a tree with `bin/`, and keeps a garbage collector root for it as long as the stage exists.
 async fn add_interpreter(nix: &Nix, home: &Path, runtime: &Path) -> Result<PathBuf, Error> {
     let path = runtime.to_owned();
     if !runtime.is_file() {
@@ -276,13 +279,13 @@ async fn add_interpreter(nix: &Nix, home: &Path, runtime: &Path) -> Result<PathB
     Ok(added)
 }
 
-/// Whether an ELF program of this machine names no interpreter of its own, the dynamic linker.
+/// Whether an ELF program is static: its headers name no interpreter (the dynamic linker).
 fn is_static(program: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
     let bytes = |at: usize, count: usize| program.get(at..at.checked_add(count)?);
     let u16_at = |at| bytes(at, 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes).map(usize::from);
     let u64_at = |at| bytes(at, 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    // 64 bits and little-endian, as every machine that rei is built for.
+    // 64 bits and little-endian, like every machine for which rei is built.
     let headers = || {
         let (at, size, count) = (usize::try_from(u64_at(32)?).ok()?, u16_at(54)?, u16_at(56)?);
         (0..count).map(|index| bytes(at + index * size, 4)).collect::<Option<Vec<_>>>()
@@ -291,7 +294,7 @@ fn is_static(program: &[u8]) -> bool {
     elf && headers().is_some_and(|headers| headers.iter().all(|kind| *kind != PT_INTERP.to_le_bytes()))
 }
 
-/// An address that nobody listens on.
+/// A free address.
 fn free_address() -> std::io::Result<SocketAddr> {
     std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
@@ -300,7 +303,7 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(|source| Error::File { act: "write", path: path.to_owned(), source })
 }
 
-/// The file that an operator would write, with short times, so that the story is.
+/// The rei.toml of the story, with short times, so that the story is short.
 fn rei_toml(source: &Path, address: SocketAddr, interpreter: &Path, state: &Path) -> String {
     let bound = LATENCY_BOUND.as_millis();
     let (source, interpreter, state) = (source.display(), interpreter.display(), state.display());
@@ -341,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_right() {
+    fn the_rei_toml_is_valid() {
         let address = free_address().unwrap();
         let text = rei_toml(Path::new("/x/greeter.git"), address, Path::new("/nix/store/x"), Path::new("/x/state"));
         let dir = tempfile::tempdir().unwrap();
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_needs_libraries_is_told_from_one_that_does_not() {
+    fn static_programs_are_recognised() {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert_eq!(is_static(&own), cfg!(target_feature = "crt-static"));
         let shell = std::fs::read("/bin/sh").unwrap();

@@ -1,13 +1,13 @@
-//! What became of each request that was sent from outside. Pure.
+//! Counts the outcomes of the requests from outside. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest wait that is told apart from longer ones, in microseconds.
+/// The largest recorded latency, in microseconds; longer ones count as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
-/// Two digits are what a person reads of a latency.
+/// The significant digits of a recorded latency: people read two.
 const DIGITS: u8 = 2;
 
 /// How a request ended.
@@ -17,7 +17,7 @@ pub enum Outcome {
     Ok,
     /// Another answer.
     Failed,
-    /// Nobody accepted the connection.
+    /// The connection was refused.
     Refused,
     /// The connection ended before the answer did.
     Broken,
@@ -34,7 +34,7 @@ impl Outcome {
 pub struct Tally {
     counts: [u64; Outcome::ALL.len()],
     latency_us: Histogram<u64>,
-    /// Requests that were due and not sent, as too many were under way: the load is what was counted, not more.
+    /// Requests that were due but not sent, because too many were in progress. They are not part of the load.
     pub held_back: u64,
 }
 
@@ -65,24 +65,24 @@ impl Tally {
         self.counts.iter().sum()
     }
 
-    /// Requests that did not get the answer they should have had.
+    /// Requests that did not get the right answer.
     pub fn lost(&self) -> u64 {
         self.total() - self.of(Outcome::Ok)
     }
 
-    /// The latency below which this part of the answers were, in microseconds; 0 without answers.
+    /// A quantile of the latencies, in microseconds; 0 without answers.
     pub fn latency_us(&self, quantile: f64) -> u64 {
         if self.latency_us.is_empty() { 0 } else { self.latency_us.value_at_quantile(quantile) }
     }
 
-    /// What was counted since `earlier`, an older state of the same tally.
+    /// The counts since `earlier`, an older state of the same tally.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut later = self.clone();
         for (count, before) in later.counts.iter_mut().zip(earlier.counts) {
             *count = count.saturating_sub(before);
         }
-        // The bounds are equal, and an older state has no value more often: it cannot fail.
+        // The bounds are the same, and no count was larger in an older state, so this cannot fail.
         let _ = later.latency_us.subtract(&earlier.latency_us);
         later.held_back = later.held_back.saturating_sub(earlier.held_back);
         later
@@ -90,7 +90,7 @@ impl Tally {
 }
 
 impl fmt::Display for Tally {
-    /// `1200 requests, 0 lost, p99 2.1 ms`; of lost ones the way.
+    /// `1200 requests, 0 lost, p99 2.1 ms`; lost requests are listed by outcome.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.total() == 1 { "request" } else { "requests" };
         write!(f, "{} {word}, {} lost", self.total(), self.lost())?;
@@ -109,13 +109,13 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Microseconds as a person reads them: `87 µs`, `2.1 ms`, `154 ms`, `3.2 s`.
+/// Microseconds in readable form: `87 µs`, `2.1 ms`, `154 ms`, `3.2 s`.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency(pub u64);
 
 impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+        #[expect(clippy::cast_precision_loss, reason = "the output has only two digits")]
         let us = self.0 as f64;
         match self.0 {
             0..1_000 => write!(f, "{} µs", self.0),
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_in_one_line() {
+    fn a_tally_is_printed_in_one_line() {
         let mut tally = Tally::default();
         tally.count(Outcome::Ok, Duration::from_micros(87));
         assert_eq!(tally.to_string(), "1 request, 0 lost, p99 87 µs");
         tally.count(Outcome::Broken, Duration::ZERO);
         assert_eq!(tally.to_string(), "2 requests, 1 lost (1 broken off), p99 87 µs");
-        let told: Vec<String> =
+        let printed: Vec<String> =
             [999, 2_140, 154_000, 3_200_000].map(|us| Latency(us).to_string()).into_iter().collect();
-        assert_eq!(told, ["999 µs", "2.1 ms", "154 ms", "3.2 s"]);
+        assert_eq!(printed, ["999 µs", "2.1 ms", "154 ms", "3.2 s"]);
     }
 }

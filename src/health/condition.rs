@@ -11,20 +11,20 @@ pub(super) const SAMPLES_MIN: u64 = 10;
 /// Bad samples that a lasting condition needs: one or two are an accident.
 const BAD_MIN: u64 = 3;
 
-/// How far a window stretches back for [`SAMPLES_MIN`], in milliseconds, where probes are rarer than the bound's time.
+/// How far a window stretches back for [`SAMPLES_MIN`], in milliseconds, if probes are rarer than the bound's time.
 const STRETCH_MAX_MS: u64 = 600_000;
 
 /// A condition must be fine for at least this long before it can open again, in milliseconds.
 const CLOSE_MIN_MS: u64 = 10_000;
 
-/// The word of one detector: pass (nothing wrong), fail, or inconclusive with what it waits for.
+/// What one detector says: pass (nothing is wrong), fail, or inconclusive with what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detection {
-    /// The word.
+    /// Pass, fail or inconclusive.
     pub verdict: Verdict,
     /// What was found, for a person.
     pub detail: String,
-    /// What would make an inconclusive word a clear one.
+    /// What would make an inconclusive answer a clear one.
     pub waits_for: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Detection {
     }
 }
 
-/// Opens at a fail and closes when it has passed for a while; an inconclusive word changes nothing.
+/// Opens at a fail and closes when it has passed for a while; an inconclusive answer changes nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Condition {
     open: bool,
@@ -50,7 +50,7 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// Takes the detector's word; true when the condition opens now. It closes after a pass of `close_ms`.
+    /// Takes what the detector says; true if the condition opens now. It closes after a pass of `close_ms`.
     pub fn update(&mut self, at: Timestamp, verdict: Verdict, close_ms: u64) -> bool {
         match verdict {
             Verdict::Fail => {
@@ -73,7 +73,7 @@ impl Condition {
         self.open
     }
 
-    /// Time was set back: what was measured from it is void.
+    /// The clock was set back: what was measured from it is void.
     pub fn rewind(&mut self) {
         self.fine_since = None;
     }
@@ -91,13 +91,11 @@ pub(super) struct Sustained {
     for_ms: u64,
     tally: Tally,
     over_since: Option<Timestamp>,
-    condition: Condition,
 }
 
 impl Sustained {
     pub fn new(ratio: f64, r#for: std::time::Duration) -> Self {
-        let for_ms = millis(r#for);
-        Self { ratio, for_ms, tally: Tally::new(), over_since: None, condition: Condition::default() }
+        Self { ratio, for_ms: millis(r#for), tally: Tally::new(), over_since: None }
     }
 
     pub fn add(&mut self, at: Timestamp, total: u64, bad: u64) {
@@ -108,29 +106,27 @@ impl Sustained {
         &self.tally
     }
 
-    pub fn is_open(&self) -> bool {
-        self.condition.is_open()
+    /// For how long the share must be over the bound, in milliseconds.
+    pub fn for_ms(&self) -> u64 {
+        self.for_ms
     }
 
-    /// Forgets all counts, where time was set back; what is open stays open.
+    /// The clock was set back: forgets all counts.
     pub fn rewind(&mut self) {
         self.tally = Tally::new();
         self.over_since = None;
-        self.condition.rewind();
     }
 
-    /// Brings the condition up to `at`; true when it opens now.
-    pub fn update(&mut self, at: Timestamp) -> bool {
+    /// Notes since when the share is over the bound. Comes before [`Sustained::detect`] at each `at`.
+    pub fn settle(&mut self, at: Timestamp) {
         if self.is_over(&self.window(at)) {
             self.over_since.get_or_insert(at);
         } else {
             self.over_since = None;
         }
-        let verdict = self.detect(at, "").verdict;
-        self.condition.update(at, verdict, self.for_ms)
     }
 
-    /// The word at `at`; `what` names the bad samples.
+    /// What it says at `at`; `what` names the bad samples.
     pub fn detect(&self, at: Timestamp, what: &str) -> Detection {
         let seen = self.window(at);
         if seen.total < SAMPLES_MIN {
@@ -177,17 +173,26 @@ mod tests {
         Timestamp::from_unix_ms(1_000_000_000_000 + second * 1_000)
     }
 
-    /// The seconds at which it opens, one sample a second, for a bound of 5 % for 10 s.
-    fn opens(bad: impl Fn(u64) -> bool, seconds: u64) -> Vec<u64> {
-        let mut sustained = Sustained::new(0.05, Duration::from_secs(10));
-        let mut opened = Vec::new();
-        for second in 0..seconds {
-            sustained.add(at(second), 1, u64::from(bad(second)));
-            if sustained.update(at(second)) {
-                opened.push(second);
-            }
+    /// A bound of 5 % for 10 s and its condition, as a monitor holds them.
+    struct Watched(Sustained, Condition);
+
+    impl Watched {
+        fn new() -> Self {
+            Self(Sustained::new(0.05, Duration::from_secs(10)), Condition::default())
         }
-        opened
+
+        /// Takes one sample; true if the condition opens now.
+        fn opens(&mut self, second: u64, bad: bool) -> bool {
+            self.0.add(at(second), 1, u64::from(bad));
+            self.0.settle(at(second));
+            self.1.update(at(second), self.0.detect(at(second), "").verdict, self.0.for_ms())
+        }
+    }
+
+    /// The seconds at which it opens, one sample a second.
+    fn opens(bad: impl Fn(u64) -> bool, seconds: u64) -> Vec<u64> {
+        let mut watched = Watched::new();
+        (0..seconds).filter(|second| watched.opens(*second, bad(*second))).collect()
     }
 
     #[test]
@@ -212,14 +217,12 @@ mod tests {
 
     #[test]
     fn rare_probes_stretch_the_window() {
-        let mut sustained = Sustained::new(0.05, Duration::from_secs(10));
-        let mut opened = 0;
-        for i in 0..60 {
-            sustained.add(at(i * 20), 1, u64::from(i > 20));
-            opened += u64::from(sustained.update(at(i * 20)));
-        }
+        let mut watched = Watched::new();
+        let opened = (0..60).filter(|i| watched.opens(i * 20, *i > 20)).count();
         assert_eq!(opened, 1);
-        assert_eq!(sustained.detect(at(100_000), "").verdict, Verdict::Inconclusive, "no data is not a pass");
-        assert!(sustained.is_open(), "and does not close what is open");
+        let late = watched.0.detect(at(100_000), "").verdict;
+        assert_eq!(late, Verdict::Inconclusive, "no data is not a pass");
+        watched.1.update(at(100_000), late, watched.0.for_ms());
+        assert!(watched.1.is_open(), "and does not close what is open");
     }
 }

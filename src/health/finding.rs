@@ -1,84 +1,73 @@
-//! What a detector found.
+//! What a detector found, and the causes that it can name.
 
 use serde::{Deserialize, Serialize};
 
 use crate::interface::types::{IncidentClass, IncidentId, RuntimeIncident, RuntimeRef, SCHEMA, Severity};
 use crate::time::Timestamp;
 
-/// The detector's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// It ended unasked.
-    Crash,
-    /// It was started again too often in a time.
-    CrashLoop,
-    /// It lives and does not answer.
-    Hang,
-    /// It answers too late.
-    Latency,
-    /// It fails too often.
-    Errors,
-    /// Its memory grows without an end.
-    MemoryGrowth,
-    /// Its descriptors grow without an end.
-    FdGrowth,
-    /// It did or tried what it must not.
-    PolicyAnomaly,
-    /// It sent what is no message.
-    InterfaceGarbage,
-    /// It would like to become another version.
-    UpgradeWanted,
-}
-
-impl Cause {
-    /// The word as it is stored in an incident.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Crash => "crash",
-            Self::CrashLoop => "crash_loop",
-            Self::Hang => "hang",
-            Self::Latency => "latency",
-            Self::Errors => "errors",
-            Self::MemoryGrowth => "memory_growth",
-            Self::FdGrowth => "fd_growth",
-            Self::PolicyAnomaly => "policy_anomaly",
-            Self::InterfaceGarbage => "interface_garbage",
-            Self::UpgradeWanted => "upgrade_wanted",
+/// Defines [`Cause`]: one line for each cause, with the word that is stored, its class and its severity.
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $class:ident, $severity:ident;)*) => {
+        /// What is wrong, in one word.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Cause {
+            $($(#[$doc])* $name,)*
         }
-    }
 
-    /// The seed's trigger that it belongs to.
-    pub fn class(self) -> IncidentClass {
-        match self {
-            Self::Crash | Self::CrashLoop | Self::Hang => IncidentClass::RuntimeFailure,
-            Self::Latency | Self::Errors | Self::MemoryGrowth | Self::FdGrowth => IncidentClass::BehavioralDegradation,
-            Self::PolicyAnomaly => IncidentClass::PolicyViolation,
-            Self::InterfaceGarbage => IncidentClass::ObservabilitySignal,
-            Self::UpgradeWanted => IncidentClass::UpgradeRequest,
-        }
-    }
+        impl Cause {
+            /// All causes.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-    /// How bad it is by itself.
-    pub fn severity(self) -> Severity {
-        match self {
-            Self::Crash | Self::CrashLoop | Self::Hang | Self::PolicyAnomaly => Severity::Critical,
-            Self::Latency | Self::Errors | Self::MemoryGrowth | Self::FdGrowth | Self::InterfaceGarbage => {
-                Severity::Warning
+            /// The word that is stored in an incident.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
             }
-            Self::UpgradeWanted => Severity::Info,
+
+            /// The trigger of the interface that it belongs to.
+            pub fn class(self) -> IncidentClass {
+                match self { $(Self::$name => IncidentClass::$class,)* }
+            }
+
+            /// How bad it is by itself.
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
         }
-    }
+    };
 }
 
-/// Something is wrong: opens an incident, or is one more occurrence of the open one with this fingerprint.
+causes! {
+    /// It exited, and nobody had asked it to.
+    Crash = "crash", RuntimeFailure, Critical;
+    /// It was restarted too often in a time.
+    CrashLoop = "crash_loop", RuntimeFailure, Critical;
+    /// It runs and does not answer.
+    Hang = "hang", RuntimeFailure, Critical;
+    /// It answers too late.
+    Latency = "latency", BehavioralDegradation, Warning;
+    /// It fails too often.
+    Errors = "errors", BehavioralDegradation, Warning;
+    /// Its memory grows and does not stop growing.
+    MemoryGrowth = "memory_growth", BehavioralDegradation, Warning;
+    /// Its open descriptors grow and do not stop growing.
+    FdGrowth = "fd_growth", BehavioralDegradation, Warning;
+    /// It did or tried something that is forbidden.
+    PolicyAnomaly = "policy_anomaly", PolicyViolation, Critical;
+    /// It sent something that is no valid message.
+    InterfaceGarbage = "interface_garbage", ObservabilitySignal, Warning;
+    /// It asks to become another version.
+    UpgradeWanted = "upgrade_wanted", UpgradeRequest, Info;
+}
+
+/// Something is wrong: it opens an incident, or it is one more occurrence of the open incident with this fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// By the seed's triggers.
+    /// The trigger of the interface.
     pub class: IncidentClass,
-    /// The detector's word.
+    /// What is wrong.
     pub cause: Cause,
-    /// How bad.
+    /// How bad it is.
     pub severity: Severity,
     /// `sha256:…`; equal findings have equal ones.
     pub fingerprint: String,

@@ -23,8 +23,9 @@ use crate::interface::types::{ErrorCount, HealthStatus, Verdict};
 use crate::time::Timestamp;
 
 use super::condition::SAMPLES_MIN;
-use super::finding::Cause;
-use super::monitor::{Monitor, P99_RATIO};
+use super::detectors::DETECTORS;
+use super::evidence::P99_RATIO;
+use super::monitor::Monitor;
 use super::stats::{binomial_tail, hodges_lehmann, mann_whitney_greater};
 use super::window::quantile;
 
@@ -113,8 +114,8 @@ pub struct Analysis {
 impl Monitor {
     /// What a later candidate can be compared with; `None` while this one is not well or too little is known.
     pub fn learned(&self) -> Option<Learned> {
-        let since = Timestamp::from_unix_ms(self.now.as_unix_ms().saturating_sub(LEARNED_BACK_MS));
-        let seen = Side::of(self, since, self.now);
+        let since = Timestamp::from_unix_ms(self.evidence.now.as_unix_ms().saturating_sub(LEARNED_BACK_MS));
+        let seen = Side::of(self, since, self.evidence.now);
         let enough = seen.latencies.len() as u64 >= SAMPLES_MIN && self.status() == HealthStatus::Ok;
         let newest = seen.latencies.len().saturating_sub(LEARNED_MAX);
         enough.then(|| Learned {
@@ -137,15 +138,16 @@ struct Side {
 
 impl Side {
     fn of(monitor: &Monitor, since: Timestamp, at: Timestamp) -> Self {
+        let evidence = &monitor.evidence;
         let count = |tally: &super::window::Tally| {
             let seen = tally.between(since, at);
             ErrorCount { total: seen.total, failed: seen.bad }
         };
         Self {
-            latencies: monitor.samples.between(since, at),
-            probes: count(monitor.probes.tally()),
-            traffic: count(monitor.traffic.tally()),
-            processors_milli: monitor.processors_milli(since, at),
+            latencies: evidence.samples.between(since, at),
+            probes: count(evidence.probes.tally()),
+            traffic: count(evidence.traffic.tally()),
+            processors_milli: evidence.processors_milli(since, at),
         }
     }
 
@@ -165,10 +167,12 @@ pub fn judge(
     bounds: &Bounds,
 ) -> Analysis {
     let mut case = Case::default();
-    case.events(candidate, since);
+    case.detectors(candidate, since);
     case.conditions(candidate);
     let seen = Side::of(candidate, since, at);
-    let warm = candidate.warm_since.map(|warm| candidate.samples.between(warm.max(since), at)).unwrap_or_default();
+    let evidence = &candidate.evidence;
+    let warm_since = evidence.process.warm_since;
+    let warm = warm_since.map(|warm| evidence.samples.between(warm.max(since), at)).unwrap_or_default();
     let mut reference = match baseline {
         Some(Reference::Beside(active)) => Side::of(active, since, at),
         Some(Reference::Learned(it, _)) => Side {
@@ -181,9 +185,9 @@ pub fn judge(
     };
     let mut control = match baseline {
         Some(Reference::Learned(_, Some(previous)))
-            if previous.evidence() != HealthStatus::Failed && !seen.takes_more_than(&reference) =>
+            if previous.observed_status() != HealthStatus::Failed && !seen.takes_more_than(&reference) =>
         {
-            previous.samples.between(since, at)
+            previous.evidence.samples.between(since, at)
         }
         Some(Reference::Learned(..) | Reference::Beside(_)) | None => Vec::new(),
     };
@@ -212,33 +216,30 @@ impl Case {
         self.wanted.push((reason.into(), waits_for.into()));
     }
 
-    fn events(&mut self, candidate: &Monitor, since: Timestamp) {
-        if let Some(status) = &candidate.down {
-            self.fail(format!("the candidate ended with {status}"));
-        }
-        for cause in [Cause::Crash, Cause::CrashLoop, Cause::Hang, Cause::PolicyAnomaly] {
-            if candidate.seen[cause as usize].0.is_some_and(|when| when >= since) {
-                self.fail(format!("{} in the window", cause.word()));
+    fn detectors(&mut self, candidate: &Monitor, since: Timestamp) {
+        let evidence = &candidate.evidence;
+        for detector in DETECTORS {
+            let word = detector.cause.word();
+            let noted = evidence.noted(detector.cause).filter(|noted| noted.at >= since);
+            if noted.is_some_and(|noted| detector.trial.ends_by_finding(noted.occurrence >= evidence.repeats())) {
+                self.fail(format!("{word} in the window"));
             }
-        }
-        if candidate.detect_hang().verdict == Verdict::Fail {
-            self.fail("the candidate hangs");
+            let failing = detector.detect(evidence).filter(|seen| seen.verdict == Verdict::Fail);
+            if let Some(seen) = failing.filter(|_| detector.trial.ends_by_failing()) {
+                self.fail(format!("{word}: {}", seen.detail));
+            }
         }
     }
 
     fn conditions(&mut self, candidate: &Monitor) {
-        for (cause, seen) in candidate.detections() {
-            if seen.verdict == Verdict::Fail && !matches!(cause, Cause::Crash | Cause::CrashLoop | Cause::Hang) {
-                self.fail(format!("{}: {}", cause.word(), seen.detail));
-            }
+        let process = &candidate.evidence.process;
+        if candidate.observed_status() == HealthStatus::Failed && self.failed.is_empty() {
+            self.fail(format!("{} probes in a row failed", process.failed_in_a_row));
         }
-        if candidate.evidence() == HealthStatus::Failed && self.failed.is_empty() {
-            self.fail(format!("{} probes in a row failed", candidate.failed_in_a_row));
-        }
-        if candidate.ready == Some(false) {
+        if process.ready == Some(false) {
             self.want("the candidate is not ready", "readiness");
         }
-        match candidate.own().map(|own| own.status) {
+        match candidate.evidence.report().map(|own| own.status) {
             Some(HealthStatus::Failed) => self.fail("the candidate says of itself that it failed"),
             Some(HealthStatus::Degraded) => {
                 self.want("the candidate says of itself that it is degraded", "its own report to say otherwise");
@@ -354,10 +355,10 @@ impl Case {
 
     /// Is there enough to call it well? Where probes are configured, probes; otherwise exchanges or signs of life.
     fn enough(&mut self, candidate: &Monitor, seen: &Side, since: Timestamp, at: Timestamp, bounds: &Bounds) {
-        let (what, have) = match candidate.sources.probe_ms {
+        let (what, have) = match candidate.evidence.sources.probe_ms {
             Some(_) => ("probes", seen.probes.total),
             None => {
-                let alive = candidate.alive.between(since, at).total;
+                let alive = candidate.evidence.alive.between(since, at).total;
                 ("signs of life or exchanges (no probe is configured)", alive.max(seen.traffic.total))
             }
         };
@@ -366,7 +367,7 @@ impl Case {
             self.want(format!("{have} {what}, {} needed", bounds.samples_min), waits);
         } else if candidate.status() == HealthStatus::Unknown {
             self.want("nothing is known of the candidate at this moment", "a fresh sign of health");
-        } else if candidate.sources.probe_ms.is_none() {
+        } else if candidate.evidence.sources.probe_ms.is_none() {
             self.noted.push("known by its process alone: no probe is configured".into());
         }
     }

@@ -16,15 +16,16 @@
 //! - a monitor keeps less than [`MONITOR_BYTES_MAX`], whatever it is told.
 
 mod condition;
-mod detect;
+mod detectors;
+mod evidence;
 mod finding;
 mod fingerprint;
 mod growth;
 mod judge;
 mod ledger;
 mod monitor;
-mod own;
 mod report;
+mod self_report;
 mod signal;
 mod stats;
 mod window;

@@ -377,17 +377,17 @@ proptest! {
         let mut signals = history.iter().map(|(_, signal)| signal);
         replay(&history, |monitor, _, _| {
             let signal = signals.next().unwrap();
-            if monitor.now < before {
+            if monitor.evidence.now < before {
                 good = None;
             }
-            before = monitor.now;
+            before = monitor.evidence.now;
             match signal {
-                Signal::Probe(probe) if probe.outcome == Outcome::Ok => good = Some(monitor.now),
+                Signal::Probe(probe) if probe.outcome == Outcome::Ok => good = Some(monitor.evidence.now),
                 Signal::Exited(_) | Signal::Restarted => good = None,
                 _ => {}
             }
             if monitor.status() == HealthStatus::Ok {
-                assert!(good.is_some_and(|good| monitor.now.ms_since(good) <= 60_000), "ok without evidence");
+                assert!(good.is_some_and(|good| monitor.evidence.now.ms_since(good) <= 60_000), "ok without evidence");
             }
         });
     }
@@ -396,12 +396,12 @@ proptest! {
     fn the_own_report_never_raises(history in history(), own in own_report()) {
         let mut without = replay(&history, |_, _, _| {});
         let mut with = without.clone();
-        let last = without.now;
+        let last = without.evidence.now;
         let own = RuntimeHealthReport { policy_anomalies: None, ..own };
         // A report also ends the row of missed ones; that row is evidence of its own, so it is not begun here.
-        prop_assume!(!without.hang.is_open());
+        prop_assume!(!without.open().any(|cause| cause == Cause::Hang));
         with.observe(last, Signal::NativeReport(Box::new(own)));
-        without.own = None;
+        without.evidence.process.report = None;
         without.tick(last);
         prop_assert!(rank(with.status()) >= rank(without.status()), "{:?} over {:?}", with.status(), without.status());
         let (with, without) = (with.report(last).ready, without.report(last).ready);
@@ -429,7 +429,7 @@ proptest! {
     #[test]
     fn a_judgement_has_reasons_and_passes_only_what_is_ok(history in history(), window in 0_u64..300_000) {
         let candidate = replay(&history, |_, _, _| {});
-        let now = candidate.now;
+        let now = candidate.evidence.now;
         let since = Timestamp::from_unix_ms(now.as_unix_ms().saturating_sub(window));
         let analysis = judge(&candidate, None, since, now, &Bounds::of(&incidents()));
         prop_assert!(!analysis.reasons.is_empty());

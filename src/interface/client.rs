@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use super::evolution::EvolutionError;
 use super::evolution::call as evolution;
 use super::method::Method;
-use super::operations::call as operations;
-use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, ShowReply, Status, Trust};
+use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, call, operations};
 use super::proof::{self, AccessError};
 use super::secret::Secret;
+use super::table::client;
 use super::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
@@ -26,7 +26,7 @@ use crate::time::millis;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The bound of an operator's call: the supervisor answers from memory, or after one write to its journal.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The bound of a call that is answered from the journal, which may be long, and where other readers may come first.
+/// The bound of a call that is answered from the journal: the journal may be long, and other readers may come first.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(125);
 /// What of an odd reply is quoted, in characters.
 const QUOTE_CHARS: usize = 120;
@@ -318,20 +318,11 @@ impl OperationsClient {
         Ok(client)
     }
 
-    async fn call<M: Method>(&self, call: M) -> Operation<M::Reply> {
-        self.call_within(call, OPERATION_TIMEOUT).await
-    }
+    /// How long a call waits if its row in the table says nothing else.
+    const AFTER: Duration = OPERATION_TIMEOUT;
 
-    async fn call_within<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
+    async fn call<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
         Conversation::with_supervisor(&self.path).await?.call(&call, after).await
-    }
-
-    /// The whole state in one view.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says; so with every other method.
-    pub async fn status(&self) -> Operation<Status> {
-        self.call(operations::Status {}).await.map(|reply| reply.status)
     }
 
     /// Everything that happens from now on.
@@ -340,113 +331,13 @@ impl OperationsClient {
     /// When the supervisor cannot be reached; its refusal is the first item.
     pub async fn monitor(&self) -> Operation<Events> {
         let mut conversation = Conversation::with_supervisor(&self.path).await?;
-        conversation.send(&operations::Monitor {}, true).await?;
+        conversation.send(&call::Monitor {}, true).await?;
         Ok(Events(Stream { conversation, ended: false }))
     }
+}
 
-    /// Asks for an evolution.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn evolve(&self, rev: Option<String>, blueprint: Option<String>) -> Operation<EvolutionId> {
-        self.call(operations::Evolve { rev, blueprint }).await.map(|reply| reply.evolution_id)
-    }
-
-    /// Says yes to what waits for an operator.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn approve(&self, id: String) -> Operation<EvolutionId> {
-        self.call(operations::Approve { id }).await.map(|reply| reply.evolution_id)
-    }
-
-    /// Says no.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn reject(&self, id: String, reason: String) -> Operation<EvolutionId> {
-        self.call(operations::Reject { id, reason }).await.map(|reply| reply.evolution_id)
-    }
-
-    /// Restores Previous, or the version of one generation; returns the generation that is current then.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn rollback(&self, to_generation: Option<u64>) -> Operation<u64> {
-        self.call(operations::Rollback { to_generation }).await.map(|reply| reply.generation)
-    }
-
-    /// The last entries, newest first.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn history(&self, limit: Option<u64>) -> Operation<Vec<HistoryEntry>> {
-        self.call_within(operations::History { limit }, RECALL_TIMEOUT).await.map(|reply| reply.entries)
-    }
-
-    /// One object by its id.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn show(&self, id: String) -> Operation<ShowReply> {
-        self.call_within(operations::Show { id }, RECALL_TIMEOUT).await.map(|reply| reply.shown)
-    }
-
-    /// Says what is Active, where the journal is behind reality; returns the generation of what serves then.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn settle(&self, trust: Trust, reason: Option<String>) -> Operation<u64> {
-        self.call(operations::Settle { trust, reason }).await.map(|reply| reply.generation)
-    }
-
-    /// Starts no evolution until [`OperationsClient::resume`].
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn pause(&self) -> Operation<()> {
-        self.call(operations::Pause {}).await.map(drop)
-    }
-
-    /// Ends a pause.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn resume(&self) -> Operation<()> {
-        self.call(operations::Resume {}).await.map(drop)
-    }
-
-    /// What is quarantined.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn quarantine(&self) -> Operation<Vec<QuarantineEntry>> {
-        self.call(operations::Quarantine {}).await.map(|reply| reply.entries)
-    }
-
-    /// Lifts a quarantine.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn lift_quarantine(&self, id: String) -> Operation<()> {
-        self.call(operations::LiftQuarantine { id }).await.map(drop)
-    }
-
-    /// Replaces the supervisor's program in place.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn reexec(&self) -> Operation<()> {
-        self.call(operations::Reexec {}).await.map(drop)
-    }
-
-    /// Ends the runtime and the supervisor.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn stop(&self) -> Operation<()> {
-        self.call(operations::Stop {}).await.map(drop)
-    }
+impl OperationsClient {
+    operations!(client);
 }
 
 /// Events of `Monitor`.
@@ -456,7 +347,7 @@ pub struct Events(Stream);
 impl Events {
     /// The next event, however long it takes; `None` after the last item, which is an error. Cancel safe.
     pub async fn next(&mut self) -> Option<Operation<MonitorEvent>> {
-        let next = self.0.next::<operations::Monitor, OperationsError>(Duration::MAX).await?;
+        let next = self.0.next::<call::Monitor, OperationsError>(Duration::MAX).await?;
         Some(next.map(|reply| reply.event))
     }
 }

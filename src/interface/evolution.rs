@@ -7,13 +7,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::access::{Access, Caller};
-use super::answer::{Answer, Interface, ReplyTo};
+use super::access::Access;
+use super::answer::{Interface, ReplyTo};
 use super::server;
 use super::socket::Socket;
+use super::table::service;
 use super::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use super::wire::WireError;
 
@@ -29,44 +29,6 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// The longest pause that is granted: a stream that says nothing for longer serves nobody.
 pub const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// The Runtime Evolution Interface.
-///
-/// A dropped future means that the caller went away; what it did so far must not harm.
-pub trait RuntimeEvolution: Send + Sync + 'static {
-    /// The health of the runtime now. Called again and again for a caller who asked for `more`.
-    ///
-    /// # Errors
-    /// [`EvolutionError::NotAvailable`] where nothing runs.
-    fn report_runtime_health(&self) -> impl Future<Output = Result<RuntimeHealthReport, EvolutionError>> + Send;
-
-    /// What is known about an incident. Always answers what it has, and names the rest in `missing`.
-    ///
-    /// # Errors
-    /// [`EvolutionError::UnknownIncident`].
-    fn collect_evolution_context(
-        &self,
-        incident_id: IncidentId,
-    ) -> impl Future<Output = Result<EvolutionContext, EvolutionError>> + Send;
-
-    /// Makes a candidate from a context: blueprint, commit, Nix build. Changes nothing that is Active.
-    ///
-    /// # Errors
-    /// [`EvolutionError::BuildFailed`], [`EvolutionError::Busy`], [`EvolutionError::NotAvailable`].
-    fn build_candidate_runtime(
-        &self,
-        context: EvolutionContext,
-    ) -> impl Future<Output = Result<CandidateRuntime, EvolutionError>> + Send;
-
-    /// Judges a candidate. The report is bound to the candidate's store path; what cannot be judged is inconclusive.
-    ///
-    /// # Errors
-    /// [`EvolutionError::UnknownCandidate`], [`EvolutionError::Busy`], [`EvolutionError::NotAvailable`].
-    fn validate_candidate(
-        &self,
-        candidate: CandidateRuntime,
-    ) -> impl Future<Output = Result<ValidationReport, EvolutionError>> + Send;
-}
 
 /// The errors of the interface.
 #[derive(Clone, Debug, PartialEq, Eq, zlink::ReplyError, zlink::introspect::ReplyError)]
@@ -144,31 +106,51 @@ impl EvolutionError {
     }
 }
 
+/// The methods, each once: the service and the definition file are made from this table.
+macro_rules! evolution {
+    ($emit:ident) => {
+        $emit! {
+            /// The Runtime Evolution Interface.
+            ///
+            /// A dropped future means that the caller went away; what it did so far must not harm.
+            "io.openexec.RuntimeEvolution", RuntimeEvolution, EvolutionError;
+
+            /// The health of the runtime. With `more`, one report at once and one every `interval_ms` milliseconds (default
+            /// 1000, at least 50, at most 3600000) until the caller closes the connection. A runtime's own report can lower
+            /// the status that the supervisor's evidence gives, and never raise it.
+            ReportRuntimeHealth(interval_ms: Option<u64>) -> ReportRuntimeHealthReply(report: RuntimeHealthReport)
+                = repeated report_runtime_health;
+
+            /// What is known about an incident, with secrets taken out. It is not an error that something is missing:
+            /// `complete` is false then, and `missing` names it.
+            CollectEvolutionContext(incident_id: IncidentId) -> CollectEvolutionContextReply(context: EvolutionContext)
+                = anyone collect_evolution_context;
+
+            /// Makes a candidate from a context: runs the blueprint, commits, builds with Nix. Nothing that is Active changes.
+            /// Errors: BuildFailed, Busy, NotAvailable.
+            BuildCandidateRuntime(context: EvolutionContext) -> BuildCandidateRuntimeReply(candidate: CandidateRuntime)
+                = anyone build_candidate_runtime;
+
+            /// Judges a candidate in Nix sandboxes. The report speaks of the candidate's store path and no other; only the
+            /// verdict `pass` lets the supervisor promote. Errors: UnknownCandidate, Busy, NotAvailable.
+            ValidateCandidate(candidate: CandidateRuntime) -> ValidateCandidateReply(report: ValidationReport)
+                = anyone validate_candidate;
+        }
+    };
+}
+use evolution;
+
 /// Inputs and replies of the methods.
 pub mod call {
+    use super::super::method::methods;
     use crate::interface::types::{
         CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport,
     };
 
-    super::super::method::methods! { "io.openexec.RuntimeEvolution";
-        /// The health of the runtime. With `more`, one report at once and one every `interval_ms` milliseconds (default
-        /// 1000, at least 50, at most 3600000) until the caller closes the connection. A runtime's own report can lower
-        /// the status that the supervisor's evidence gives, and never raise it.
-        ReportRuntimeHealth(interval_ms: Option<u64>) -> ReportRuntimeHealthReply(report: RuntimeHealthReport);
-
-        /// What is known about an incident, with secrets taken out. It is not an error that something is missing:
-        /// `complete` is false then, and `missing` names it.
-        CollectEvolutionContext(incident_id: IncidentId) -> CollectEvolutionContextReply(context: EvolutionContext);
-
-        /// Makes a candidate from a context: runs the blueprint, commits, builds with Nix. Nothing that is Active changes.
-        /// Errors: BuildFailed, Busy, NotAvailable.
-        BuildCandidateRuntime(context: EvolutionContext) -> BuildCandidateRuntimeReply(candidate: CandidateRuntime);
-
-        /// Judges a candidate in Nix sandboxes. The report speaks of the candidate's store path and no other; only the
-        /// verdict `pass` lets the supervisor promote. Errors: UnknownCandidate, Busy, NotAvailable.
-        ValidateCandidate(candidate: CandidateRuntime) -> ValidateCandidateReply(report: ValidationReport);
-    }
+    super::evolution!(methods);
 }
+
+evolution!(service);
 
 /// The types that the interface's definition names, in its order.
 #[cfg(test)]
@@ -238,33 +220,8 @@ impl<T> Interface for Service<T> {
     }
 }
 
-impl<T: RuntimeEvolution> Answer for Service<T> {
-    async fn answer(&self, _: &Caller, method: &str, parameters: Value, to: &mut ReplyTo) -> Result<(), WireError> {
-        use call::*;
-        match Call::read(method, parameters) {
-            Err(bad) => to.bad_call(bad).await,
-            Ok(Call::ReportRuntimeHealth(call)) => self.report(*call, to).await,
-            Ok(Call::CollectEvolutionContext(call)) => {
-                let result = self.0.collect_evolution_context(call.incident_id).await;
-                let result = result.map(|context| CollectEvolutionContextReply { context });
-                to.finish::<Self, CollectEvolutionContext>(result).await
-            }
-            Ok(Call::BuildCandidateRuntime(call)) => {
-                let result = self.0.build_candidate_runtime(call.context).await;
-                let result = result.map(|candidate| BuildCandidateRuntimeReply { candidate });
-                to.finish::<Self, BuildCandidateRuntime>(result).await
-            }
-            Ok(Call::ValidateCandidate(call)) => {
-                let result = self.0.validate_candidate(call.candidate).await;
-                let result = result.map(|report| ValidateCandidateReply { report });
-                to.finish::<Self, ValidateCandidate>(result).await
-            }
-        }
-    }
-}
-
 impl<T: RuntimeEvolution> Service<T> {
-    async fn report(&self, call: call::ReportRuntimeHealth, to: &mut ReplyTo) -> Result<(), WireError> {
+    async fn report_runtime_health(&self, call: call::ReportRuntimeHealth, to: &mut ReplyTo) -> Result<(), WireError> {
         use call::{ReportRuntimeHealth, ReportRuntimeHealthReply};
         let pause = call.interval_ms.map_or(REPORT_INTERVAL, Duration::from_millis);
         let pause = pause.clamp(REPORT_INTERVAL_MIN, REPORT_INTERVAL_MAX);

@@ -187,3 +187,21 @@ fn the_file_of_access_is_the_code() {
     check_names(&composed, &[]);
     check(&composed, super::proof::DEFINITION);
 }
+
+/// Its row is all that an operation needs here: no other place spells it, but for the one that is a stream.
+#[test]
+fn an_operation_is_one_row() {
+    let sources = [include_str!("operations.rs"), include_str!("client.rs")];
+    for method in super::operations::call::methods().iter().filter(|method| method.name() != "Monitor") {
+        let mut function = String::new();
+        for c in method.name().chars() {
+            if c.is_uppercase() && !function.is_empty() {
+                function.push('_');
+            }
+            function.extend(c.to_lowercase());
+        }
+        for source in sources {
+            assert!(!source.contains(&format!("fn {function}(")), "{function} is spelled beside its row");
+        }
+    }
+}

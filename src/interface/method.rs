@@ -30,10 +30,21 @@ impl BadCall {
 
 /// Declares the methods of one interface: their inputs, their replies, `Call` with one variant a method (so that a
 /// service that forgets one does not compile), and for the definition file `methods()`.
+///
+/// A row of the table is a method:
+///
+/// ```text
+/// /// What it does, as the definition file says it.
+/// Name(input: Type, …) -> NameReply(output: Type, …) = who function;
+/// ```
+///
+/// What follows the `=` is for `service!` and `client!` in `table`, which take the same rows.
 macro_rules! methods {
-    ($interface:literal; $(
+    ($(#[doc = $about:literal])* $interface:literal $(, $trait:ident, $error:ident)?; $(
         $(#[doc = $doc:literal])*
-        $name:ident ( $($in:ident : $in_type:ty),* ) -> $reply:ident ( $($out:ident : $out_type:ty),* );
+        $name:ident ( $($in:ident : $in_type:ty $(=> $given:ty = $bound:path)?),* )
+            -> $reply:ident ( $($out:ident : $out_type:ty),* )
+            $(= $who:ident $function:ident $(within $after:ident)?)?;
     )*) => {
         $(
             $(#[doc = $doc])*

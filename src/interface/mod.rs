@@ -11,7 +11,8 @@
 //! | [`proof`], [`secret`] | `io.openexec.Access`, by which a caller proves its descent; the secret that proves it |
 //! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
-//! | `server`, `answer`, `method` | connections and their bounds; calls and replies; methods as data |
+//! | `server`, `answer` | connections and their bounds; calls and replies |
+//! | `method`, `table` | methods as data: one table for the service, the client and the definition file of an interface |
 //! | `crowd` | who has a place among the connections, and who has to make room |
 //! | `wire` | messages on a connection, bounded |
 //! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
@@ -31,6 +32,7 @@ mod method;
 mod peer;
 mod refusal;
 mod server;
+mod table;
 mod wire;
 
 pub mod access;

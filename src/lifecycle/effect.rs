@@ -211,10 +211,21 @@ pub enum Effect {
         /// Which is.
         role: Role,
     },
-    /// Let the instance of a slot finish what it has, then end it; answered by `Stopped`.
+    /// Let the instance of a slot finish its requests, then end it; answered by `Stopped`, also if no instance is there.
     Stop {
         /// The slot.
         slot: Slot,
+        /// Whether no new connections come to the slot: then the instance first empties the slot's queue.
+        #[serde(default)]
+        drain: bool,
+    },
+    /// Start an instance that empties the queue of a slot and then exits; answered by `Stopped`, `Exited` or
+    /// `StartFailed`. Until then the slot is not free.
+    Drain {
+        /// The slot, which gets no new connections.
+        slot: Slot,
+        /// The version that serves what waits there: Active.
+        version: Version,
     },
     /// Replace the instance of a slot by a fresh one of the same version and let the old one drain.
     Refresh {
@@ -272,7 +283,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether two effects are the same decision. Their reasons may differ: a reason decides nothing.
+    /// Whether two effects are the same decision. Their reasons may differ, since a reason decides nothing; and so may what
+    /// they copy from the state for whoever carries them out.
     pub fn decides_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::SetTimer { timer, at, reason: _ }, Self::SetTimer { timer: others, at: others_at, reason: _ }) => {
@@ -280,6 +292,8 @@ impl Effect {
             }
             (Self::Record(maintenance), Self::Record(others)) => maintenance.decides_as(others),
             (Self::GiveUp { reason: _ }, Self::GiveUp { reason: _ }) => true,
+            // Copies of facts of the state, which an earlier rei has not recorded.
+            (Self::Stop { slot, drain: _ }, Self::Stop { slot: others, drain: _ }) => slot == others,
             _ => self == other,
         }
     }

@@ -304,7 +304,7 @@ impl Lifecycle {
         match self.slots[slot.index()].run {
             Run::Down => self.start(out, slot, target.version, Role::Previous),
             Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
-            Run::Stopping => {}
+            Run::Stopping | Run::Draining => {}
         }
     }
 

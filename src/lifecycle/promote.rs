@@ -52,7 +52,7 @@ impl Lifecycle {
                 let version = self.candidate_version();
                 self.start(out, slot, version, Role::Candidate);
             }
-            Run::Stopping => {}
+            Run::Stopping | Run::Draining => {}
             Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
         }
     }

@@ -99,15 +99,19 @@ impl Lifecycle {
     fn take_over(&mut self, slot: Slot, running: Option<&Running>) {
         let state = &mut self.slots[slot.index()];
         let Some(running) = running else {
-            if state.run != Run::Stopping && state.run != Run::Backoff {
-                state.run = Run::Down;
-            }
+            state.run = match state.run {
+                // What emptied the queue for the earlier supervisor is ended with it. The slot is asked for again, and if
+                // connections still wait there, it is drained again.
+                Run::Stopping | Run::Draining => Run::Stopping,
+                Run::Backoff => Run::Backoff,
+                Run::Down | Run::Starting | Run::Ready => Run::Down,
+            };
             state.instance = None;
             return;
         };
         let expected = state.version.as_ref().is_some_and(|version| version.store_path == running.store_path);
         state.run = match state.run {
-            Run::Stopping => Run::Stopping,
+            Run::Stopping | Run::Draining => Run::Stopping,
             _ if expected && running.ready => Run::Ready,
             _ if expected => Run::Starting,
             // Something that nobody asked for: made to end below, as nothing has a use for it.
@@ -124,7 +128,7 @@ impl Lifecycle {
         }
         for slot in Slot::ALL {
             if self.slots[slot.index()].run == Run::Stopping {
-                out.push(Effect::Stop { slot });
+                self.ask_to_stop(out, slot);
             }
         }
     }
@@ -256,7 +260,7 @@ impl Lifecycle {
                 match self.slots[active.other().index()].run {
                     Run::Ready => self.target_is_ready(out),
                     Run::Down => self.start_target(out),
-                    Run::Starting | Run::Backoff | Run::Stopping => {}
+                    Run::Starting | Run::Backoff | Run::Stopping | Run::Draining => {}
                 }
             }
         }

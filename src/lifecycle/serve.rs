@@ -52,7 +52,8 @@ impl Lifecycle {
         }
     }
 
-    fn holds_active(&self, slot: Slot) -> bool {
+    /// Whether the instance in a slot is, or was last, one of Active.
+    pub(super) fn holds_active(&self, slot: Slot) -> bool {
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
     }
@@ -74,10 +75,20 @@ impl Lifecycle {
     pub(super) fn stop(&mut self, out: &mut Out, slot: Slot) {
         self.clear(out, Timer::restart(slot));
         let state = &mut self.slots[slot.index()];
-        if state.run != Run::Stopping {
+        if !matches!(state.run, Run::Stopping | Run::Draining) {
             state.run = Run::Stopping;
-            out.push(Effect::Stop { slot });
+            self.ask_to_stop(out, slot);
         }
+    }
+
+    /// Hands out the wish to end what is in a slot.
+    pub(super) fn ask_to_stop(&self, out: &mut Out, slot: Slot) {
+        out.push(Effect::Stop { slot, drain: !self.gets_connections(slot) });
+    }
+
+    /// Whether new connections come to a slot. Then its queue is never empty for good.
+    fn gets_connections(&self, slot: Slot) -> bool {
+        self.routing.is_some_and(|routing| routing.share_ppm(slot) > 0)
     }
 
     pub(super) fn on_started(&mut self, slot: Slot, instance: Instance) {
@@ -114,7 +125,12 @@ impl Lifecycle {
         let state = &mut self.slots[slot.index()];
         match state.run {
             Run::Starting | Run::Ready => {}
-            // Its end was asked for, or is known already: `Stopped` or the backoff follows.
+            // What still waits in the queue was not served, and a second instance would fare no better.
+            Run::Draining => {
+                self.is_free(out, slot);
+                return;
+            }
+            // Its exit was asked for, or is known already: `Stopped` or the backoff follows.
             Run::Down | Run::Backoff | Run::Stopping => return,
         }
         state.run = Run::Down;
@@ -192,13 +208,25 @@ impl Lifecycle {
         self.start(out, slot, version, role);
     }
 
-    pub(super) fn on_stopped(&mut self, out: &mut Out, slot: Slot) {
-        let state = &mut self.slots[slot.index()];
-        if state.run != Run::Stopping {
-            return;
+    /// The instance of a slot has exited as it was asked to. What still waits in the queue of the slot is served by an
+    /// instance of Active first. That is done once: what waits after that is refused.
+    pub(super) fn on_stopped(&mut self, out: &mut Out, slot: Slot, waiting: bool) {
+        match (self.slots[slot.index()].run, &self.active) {
+            (Run::Stopping, Some(active)) if waiting && self.rules().overlap && !self.gets_connections(slot) => {
+                let version = active.version.clone();
+                let state = &mut self.slots[slot.index()];
+                (state.run, state.instance) = (Run::Draining, None);
+                out.push(Effect::Drain { slot, version });
+            }
+            (Run::Stopping | Run::Draining, _) => self.is_free(out, slot),
+            (Run::Down | Run::Starting | Run::Ready | Run::Backoff, _) => {}
         }
-        state.run = Run::Down;
-        state.instance = None;
+    }
+
+    /// Nothing is in a slot any more, and nothing waits in its queue that could be served.
+    fn is_free(&mut self, out: &mut Out, slot: Slot) {
+        let state = &mut self.slots[slot.index()];
+        (state.run, state.instance) = (Run::Down, None);
         let active = self.active_slot == Some(slot);
         match self.phase {
             Phase::Canary { stage: CanaryStage::Stopping } if active => self.begin_promotion(out),

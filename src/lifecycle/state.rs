@@ -228,8 +228,10 @@ pub enum Run {
     Ready,
     /// Ended; started again when the backoff is over.
     Backoff,
-    /// Asked to end.
+    /// Asked to exit.
     Stopping,
+    /// An instance of Active empties the queue that is left. Then the slot is free.
+    Draining,
 }
 
 /// One trip through the lifecycle.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::executor::GaveUp;
 use crate::blueprint::library;
 use crate::config::LoadError;
 use crate::interface::socket::SocketError;
@@ -33,6 +34,18 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The system refuses this process something that it needs.
+    #[error("cannot {act}")]
+    Process {
+        /// What was tried.
+        act: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listening sockets cannot be watched.
+    #[error("cannot watch the listening sockets")]
+    Alarm(#[source] std::io::Error),
     /// The journal cannot be used.
     #[error("cannot use the journal")]
     Journal(#[from] journal::Error),
@@ -89,13 +102,8 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The first version does not serve, so there is nothing to supervise.
-    #[error("there is nothing to supervise: {reason}")]
-    GaveUp {
-        /// Why.
-        reason: String,
-        /// What to do.
-        hint: String,
-    },
+    #[error("there is nothing to supervise: {}", .0.reason)]
+    GaveUp(GaveUp),
 }
 
 fn lines(errors: &[library::Error]) -> String {
@@ -124,7 +132,8 @@ impl StartError {
             Self::Operators { name, .. } => {
                 Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
             }
-            Self::GaveUp { hint, .. } => Some(hint.clone()),
+            Self::GaveUp(gave_up) => Some(gave_up.hint.clone()),
+            Self::Process { .. } | Self::Alarm(_) => None,
         }
     }
 }

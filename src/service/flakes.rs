@@ -45,8 +45,8 @@ impl Tools {
     /// Lets go of sources that only ended evolutions needed, and of the roots that an earlier process has left.
     pub async fn sweep_sources(&self) {
         let mut known = self.sources.0.lock().await;
-        if self.needed.evolving_since().is_none() {
-            let serving: Vec<String> = self.needed.versions().into_iter().take(SERVING).map(|it| it.tree).collect();
+        if self.in_use.evolving_since().is_none() {
+            let serving: Vec<String> = self.in_use.versions().into_iter().take(SERVING).map(|it| it.tree).collect();
             known.drop_idle(|tree| !serving.iter().any(|kept| *kept == tree.as_str()));
         }
         let Ok(roots) = self.roots.list() else { return };

@@ -34,8 +34,8 @@ pub enum Input {
         slot: Slot,
         /// The instance.
         id: String,
-        /// What.
-        news: News,
+        /// What happened.
+        event: InstanceEvent,
     },
     /// Progress of a build or check, for people.
     Progress {
@@ -45,7 +45,7 @@ pub enum Input {
         done: Option<(u64, u64)>,
     },
     /// Somebody on a socket wants something.
-    Ask(Ask),
+    Call(Call),
     /// A keeper in place of one that had ended, or why there is none.
     Keeper(Result<Keeper, StoreError>),
     /// A logger in place of one that had ended, or why there is none.
@@ -56,7 +56,7 @@ pub enum Input {
 
 /// What can be told of an instance.
 #[derive(Debug)]
-pub enum News {
+pub enum InstanceEvent {
     /// Health.
     Signal(Signal),
     /// It does not serve yet: what the probe said.
@@ -80,7 +80,7 @@ pub enum News {
 
 /// What the sockets ask. The answer goes back by the channel; a caller who is gone is no matter.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Call {
     /// The whole state.
     Status(oneshot::Sender<Status>),
     /// The operator's authority.

@@ -1,48 +1,24 @@
-//! Who reads what instances print: found at the start, and watched.
+//! The logger process, which reads what instances print: found at the start, or started.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Instant;
 
-use super::keep::{Kept, Lifeline, Store};
+use super::fdstore::{SharedStore, StoredFds};
 use super::sync::lock;
 use crate::report::chain;
 use crate::runtime::keeper::LOGGER_PREFIX;
-use crate::runtime::logs::{LogError, Logger, PipeWatch};
+use crate::runtime::logs::{LogError, Logger};
 use crate::state::paths::Paths;
 
 /// Names the connection to the logger in the descriptor store, and what is spoken on it, the layout of the memory with it: a
 /// supervisor that speaks otherwise starts a logger of its own.
 pub const NAME: &str = "logger/2";
 
-/// How the logger does.
-pub struct Reading {
-    /// Tells when it is gone.
-    pub lifeline: Lifeline,
-    /// When it was found or started.
-    pub since: Instant,
-    /// Whether there is none that reads: another one is being started.
-    pub is_away: bool,
-    /// When pipes are looked at again, if one fills; else it is done once a second.
-    pub look_at: Option<Instant>,
-    /// What earlier looks have found, by instance.
-    pub watches: BTreeMap<String, PipeWatch>,
-}
-
-impl Reading {
-    /// By a logger that was found or started now.
-    pub fn by(logger: &Logger) -> Self {
-        let lifeline = Lifeline::on(logger.copy().ok());
-        Self { lifeline, since: Instant::now(), is_away: false, look_at: None, watches: BTreeMap::new() }
-    }
-}
-
 /// The logger that an earlier supervisor has left, or a new one.
 ///
 /// # Errors
 /// When there is none and none can be started.
-pub fn open(paths: &Paths, exe: &Path, kept: &mut Kept, store: &Store) -> Result<Logger, LogError> {
+pub fn open(paths: &Paths, exe: &Path, kept: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
     for (name, _) in kept.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
         // Of a rei of another version. Its logger was asked to make way when the listeners were taken over.
         if let Err(error) = lock(store).remove(name) {
@@ -67,7 +43,7 @@ pub fn start(paths: &Paths, exe: &Path) -> Result<Logger, LogError> {
 }
 
 /// Gives the connection to the store, so that the next supervisor finds this logger.
-pub fn keep_logger(logger: &Logger, store: &Store) {
+pub fn keep_logger(logger: &Logger, store: &SharedStore) {
     let stored = logger.copy().map_err(Into::into).and_then(|copy| lock(store).store(NAME, copy.as_fd()));
     if let Err(error) = stored {
         tracing::warn!(error = %chain(&error), "the next supervisor will not find the logger");

@@ -1,75 +1,74 @@
-//! The shell: the event loop that carries out what the lifecycle decides.
+//! The supervisor of one service: decides by the lifecycle, records, carries out.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `shell` | the loop: one input, one decision, all its effects |
-//! | `input` | what the loop can be told |
-//! | `begin`, `carry` | the record, and the start beside it; effects, carried out |
-//! | `instances` | instances: started, adopted, ended; their logs and what they may do |
-//! | `extend` | an instance asks for more time |
-//! | `watch`, `observe` | monitors and the judgement of the version under trial; what their findings mean to the loop |
-//! | `sources`, `flakes` | the files of commits in the store: which are there; put there when they are wanted |
-//! | `needed` | what may not be swept away |
+//! | `open` | from rei.toml to a service that is supervised: locked, opened, begun |
+//! | `supervisor` | the loop of a service: handles an input, has it decided, recorded and carried out |
+//! | `input` | what a service can be told |
+//! | `commit`, `ledger` | a decision on disk, with the start beside it; the journal and what to do while it cannot be written |
+//! | `executor` | carries out effects; it does not see the lifecycle |
+//! | `facts` | what the state says that a job begins with |
+//! | `instances` | the instances: started, adopted, ended; their logs and what they may do |
+//! | `listeners`, `open_listeners` | the listening sockets: where connections go; how they are opened or taken back at the start |
+//! | `monitors`, `findings` | health and the trial of a version; findings in the words of the lifecycle |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
-//! | `operate`, `status` | what operators ask, and what they see |
-//! | `serve`, `reach` | the two sockets, opened, and who may use them; whether instances can read the operators' secret |
-//! | `sockets` | the two interfaces, as messages to the loop |
-//! | `start`, `undo`, `error` | from rei.toml to a running loop; a start that fails leaves nothing, and says why |
+//! | `fdstore` | the store of descriptors that outlives the supervisor |
+//! | `logger`, `log_reader` | the logger process; watched and replaced |
+//! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; what can be asked |
+//! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
+//! | `announcer` | what was decided, in the log and to who watches |
+//! | `recover` | what an earlier supervisor left is taken over |
+//! | `inspect`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
 //! | `follow`, `reload` | the followed ref; rei.toml, also when it is read again |
-//! | `signals`, `shutdown` | what the operating system asks; the end |
-//! | `witness`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
-//! | `recover`, `reexec` | what an earlier supervisor left is taken over; another program in the same process |
-//! | `regain` | what no store has, taken back from the instances |
-//! | `keep`, `new_keeper` | the store of descriptors that outlives the supervisor; begun anew when it is lost |
-//! | `logger`, `new_logger` | who reads what instances print; begun anew when it is lost or hangs |
+//! | `sources`, `flakes` | the files of commits in the store: which are there; put there when they are wanted |
+//! | `in_use` | what must not be removed |
+//! | `repair` | rights to rei's own files, given back |
+//! | `undo`, `error` | a start that fails leaves nothing, and says why |
+//! | `shutdown` | the end of a service |
 //! | `clock`, `policy`, `tools` | time; numbers; what parts share |
 //! | `failure`, `sync` | why something failed, in one line; locks, and tasks that end with their owner |
-//! | `mend` | what a process of the same user took from rei, given back and told |
-//! | `memory` | what the start and evolutions needed is given back |
 
-mod begin;
-mod carry;
+mod announcer;
+mod calls;
 mod clock;
+mod commit;
 mod error;
-mod extend;
+mod executor;
+mod facts;
 mod failure;
+pub mod fdstore;
+mod findings;
 mod flakes;
 mod follow;
+mod in_use;
 mod input;
+mod inspect;
 mod instances;
 mod jobs;
-mod keep;
+mod ledger;
+mod listeners;
+mod log_reader;
 mod logger;
-mod memory;
-mod mend;
-mod needed;
-mod new_keeper;
-mod new_logger;
-mod observe;
-mod operate;
+mod monitors;
+pub mod open;
+mod open_listeners;
+mod operator;
 mod policy;
+mod queries;
 mod reach;
 pub mod reconcile;
 mod recover;
-mod reexec;
-mod regain;
-mod reload;
-mod serve;
-mod shell;
+pub mod reload;
+pub mod repair;
+mod requests;
 mod shutdown;
-mod signals;
 mod sockets;
 mod sources;
-mod start;
-mod status;
-mod sync;
+mod supervisor;
+pub mod sync;
 mod tools;
 mod undo;
 mod versions;
-mod watch;
-mod witness;
 
 pub use error::StartError;
-pub use memory::give_back;
-pub use shell::End;
-pub use start::supervise;
+pub use supervisor::{End, Service};

@@ -10,11 +10,11 @@ use crate::runtime::isolation::{group_named, why_readable};
 
 /// Whether an instance can read the operators' secret, or could since this supervisor was started: who read it knows it.
 #[derive(Clone, Default)]
-pub(super) struct Reach(Arc<OnceLock<String>>);
+pub struct Reach(Arc<OnceLock<String>>);
 
 impl Reach {
     /// Looks at what instances are allowed from now on.
-    pub(super) fn look(&self, tools: &Tools) {
+    pub fn look(&self, tools: &Tools) {
         let config = &tools.config;
         let group = config.state.operators.as_ref().and_then(|name| group_named(name).ok());
         let agents = config.agents.values().filter(|_| agent_user().is_none()).flat_map(|agent| &agent.read);
@@ -25,7 +25,7 @@ impl Reach {
         }
     }
 
-    pub(super) fn proof(&self, secret: &Arc<Secret>) -> Proof {
+    pub fn proof(&self, secret: &Arc<Secret>) -> Proof {
         self.0.get().map_or_else(|| Proof::Secret(Arc::clone(secret)), |why| Proof::Impossible(why.clone()))
     }
 }

@@ -1,180 +1,65 @@
-//! The two interfaces of the supervisor, as messages to its loop.
+//! The two sockets: opened, and who may use them.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
-use super::input::{Ask, Input, Inputs};
-use crate::interface::access::{Caller, Standing};
-use crate::interface::evolution::{EvolutionError, RuntimeEvolution};
-use crate::interface::operations::{
-    HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status, Trust,
-};
-use crate::interface::types::{
-    CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
-};
-use crate::lifecycle::{self, Request};
+use super::calls::{EvolutionService, OperationsService};
+use super::error::StartError;
+use super::executor::Executor;
+use super::input::Input;
+use super::reach::Reach;
+use super::sync::AbortOnDrop;
+use crate::interface::access::Access;
+use crate::interface::evolution::serve_evolution;
+use crate::interface::operations::{MonitorEvent, serve_operations};
+use crate::interface::secret::Secret;
+use crate::interface::socket::Socket;
+use crate::runtime::cgroup::is_instance_cgroup;
+use crate::runtime::isolation::group_named;
 
-/// The bound of the loop's answer to a question of state: it never works longer than milliseconds at a time.
-const ANSWER: Duration = Duration::from_secs(10);
-
-/// The bound of an answer that is read from the journal: a hundred thousand records take seconds, and readers queue.
-const RECALL: Duration = Duration::from_secs(120);
-
-/// `control.sock`.
-pub struct Control {
-    /// The loop.
-    pub inputs: Inputs,
-    /// What `Monitor` listens to.
-    pub listeners: broadcast::Sender<MonitorEvent>,
-}
-
-fn busy() -> OperationsError {
-    OperationsError::Busy { reason: "the supervisor starts or ends".to_owned() }
-}
-
-/// For what no lifecycle decides. The server answers no other callers; this is a second wall.
-fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
-    match caller.standing {
-        Standing::Operator => Ok(()),
-        Standing::Unproven => {
-            Err(OperationsError::NotAllowed { reason: format!("process {} is no operator's", caller.pid) })
-        }
-    }
-}
-
-impl Control {
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, OperationsError> {
-        self.ask_within(ANSWER, ask).await
-    }
-
-    async fn ask_within<T>(
-        &self,
-        bound: Duration,
-        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
-    ) -> Result<T, OperationsError> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Ask(ask(reply))).await.map_err(|_| busy())?;
-        tokio::time::timeout(bound, answer).await.map_err(|_| busy())?.map_err(|_| busy())
-    }
-
-    async fn request(&self, caller: &Caller, request: Request) -> Result<(EvolutionId, u64), OperationsError> {
-        let who = match caller.standing {
-            Standing::Operator => lifecycle::Caller::Operator(caller.name()),
-            Standing::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
-        };
-        let (id, generation) = self.ask(|reply| Ask::Operator { who, request, reply }).await??;
-        Ok((EvolutionId(id), generation))
-    }
-}
-
-impl Operations for Control {
-    async fn status(&self) -> Result<Status, OperationsError> {
-        self.ask(Ask::Status).await
-    }
-
-    async fn monitor(&self) -> Result<broadcast::Receiver<MonitorEvent>, OperationsError> {
-        Ok(self.listeners.subscribe())
-    }
-
-    async fn evolve(
-        &self,
-        caller: &Caller,
-        rev: Option<String>,
-        blueprint: Option<String>,
-    ) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Evolve { rev, blueprint }).await?.0)
-    }
-
-    async fn approve(&self, caller: &Caller, id: String) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Approve { id }).await?.0)
-    }
-
-    async fn reject(&self, caller: &Caller, id: String, reason: String) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Reject { id, reason }).await?.0)
-    }
-
-    async fn rollback(&self, caller: &Caller, to_generation: Option<u64>) -> Result<u64, OperationsError> {
-        Ok(self.request(caller, Request::Rollback { to: to_generation }).await?.1)
-    }
-
-    async fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
-        self.ask_within(RECALL, |reply| Ask::History(limit, reply)).await?
-    }
-
-    async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
-        self.ask_within(RECALL, |reply| Ask::Show(id, reply)).await?
-    }
-
-    async fn pause(&self, caller: &Caller) -> Result<(), OperationsError> {
-        self.request(caller, Request::Pause).await.map(|_| ())
-    }
-
-    async fn resume(&self, caller: &Caller) -> Result<(), OperationsError> {
-        self.request(caller, Request::Resume).await.map(|_| ())
-    }
-
-    async fn quarantine(&self) -> Result<Vec<QuarantineEntry>, OperationsError> {
-        self.ask(Ask::Quarantine).await
-    }
-
-    async fn lift_quarantine(&self, caller: &Caller, id: String) -> Result<(), OperationsError> {
-        self.request(caller, Request::Lift { content: id }).await.map(|_| ())
-    }
-
-    async fn settle(&self, caller: &Caller, trust: Trust, reason: Option<String>) -> Result<u64, OperationsError> {
-        let trust = match trust {
-            Trust::Reality => lifecycle::Trust::Reality,
-            Trust::Journal => lifecycle::Trust::Journal,
-        };
-        let reason = reason.unwrap_or_else(|| "an operator said so".to_owned());
-        Ok(self.request(caller, Request::Settle { trust, reason }).await?.1)
-    }
-
-    async fn reexec(&self, caller: &Caller) -> Result<(), OperationsError> {
-        operators_only(caller)?;
-        self.ask(Ask::Reexec).await?
-    }
-
-    async fn stop(&self, caller: &Caller) -> Result<(), OperationsError> {
-        operators_only(caller)?;
-        self.inputs.send(Input::Ask(Ask::Stop)).await.map_err(|_| busy())
-    }
-}
-
-/// `rei.sock`.
-pub struct Facade {
-    /// The loop.
-    pub inputs: Inputs,
-}
-
-impl Facade {
-    /// No bound of its own: builds and validations have theirs.
-    async fn ask<T>(
-        &self,
-        ask: impl FnOnce(oneshot::Sender<Result<T, EvolutionError>>) -> Ask,
-    ) -> Result<T, EvolutionError> {
-        let gone = || EvolutionError::NotAvailable { reason: "the supervisor starts or ends".to_owned() };
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Ask(ask(reply))).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-impl RuntimeEvolution for Facade {
-    async fn report_runtime_health(&self) -> Result<RuntimeHealthReport, EvolutionError> {
-        self.ask(Ask::Health).await
-    }
-
-    async fn collect_evolution_context(&self, incident_id: IncidentId) -> Result<EvolutionContext, EvolutionError> {
-        self.ask(|reply| Ask::Context(incident_id, reply)).await
-    }
-
-    async fn build_candidate_runtime(&self, context: EvolutionContext) -> Result<CandidateRuntime, EvolutionError> {
-        self.ask(|reply| Ask::Build(Box::new(context), reply)).await
-    }
-
-    async fn validate_candidate(&self, candidate: CandidateRuntime) -> Result<ValidationReport, EvolutionError> {
-        self.ask(|reply| Ask::Validate(Box::new(candidate), reply)).await
-    }
+/// Opens both sockets: the operators' group may use the one that is theirs.
+///
+/// # Errors
+/// When a socket, or what its callers prove themselves by, cannot be made.
+pub fn serve(
+    executor: &Executor,
+    reach: &Reach,
+    subscribers: &broadcast::Sender<MonitorEvent>,
+) -> Result<[AbortOnDrop<()>; 2], StartError> {
+    let paths = &executor.tools.paths;
+    let operators = match &executor.tools.config.state.operators {
+        Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
+        None => None,
+    };
+    let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
+    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
+    // Nobody is served before, and no other supervisor serves here: its secret would be lost.
+    let file = paths.secret();
+    let secret = Secret::make(&file, operators);
+    let secret = Arc::new(secret.map_err(|source| StartError::File { act: "write", path: file, source })?);
+    reach.look(&executor.tools);
+    let reach = reach.clone();
+    let trees = executor.instances.trees();
+    let (told, inputs) = (executor.inputs.clone(), executor.inputs.clone());
+    let access = Access::own_user()
+        .refuse_instances(move |pid| trees.contains(pid))
+        .refuse_instance_cgroups(is_instance_cgroup)
+        .refuse_descendants_of(std::process::id())
+        .ask_for_proof(move || reach.proof(&secret))
+        .on_refusal(move |refusal| {
+            if refusal.reason.is_policy_anomaly() {
+                // A full queue has worse to tell.
+                let _ = told.try_send(Input::Intruder(refusal.to_string()));
+            }
+        });
+    let operations = Arc::new(OperationsService { inputs: inputs.clone(), subscribers: subscribers.clone() });
+    let evolution = Arc::new(EvolutionService { inputs });
+    let own = access.clone();
+    let theirs = operators.into_iter().fold(access, Access::group);
+    Ok([
+        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
+        AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
+    ])
 }

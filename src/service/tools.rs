@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, mpsc};
 
-use super::needed::Needed;
+use super::in_use::InUse;
 use super::sources::Sources;
 use crate::config::Config;
 use crate::interface::operations::StateStatus;
@@ -27,13 +27,13 @@ pub struct Tools {
     /// The state directory's map.
     pub paths: Paths,
     /// Nix and the builder, asked for when they are needed.
-    pub workshop: Workshop,
+    pub lazy_nix: LazyNix,
     /// The runtime's source.
     pub mirror: Mirror,
     /// The files of commits in the store.
     pub sources: Sources,
     /// What may not be swept away.
-    pub needed: Needed,
+    pub in_use: InUse,
     /// What the state directory takes.
     pub measured: Measured,
     /// The profile.
@@ -47,7 +47,7 @@ pub struct Tools {
 /// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be
 /// taken over and perhaps rolled back, so nothing but work that builds waits for it. Clones share what was found.
 #[derive(Clone, Default)]
-pub struct Workshop {
+pub struct LazyNix {
     nix: Arc<OnceCell<Nix>>,
     builder: Arc<OnceCell<PathBuf>>,
 }
@@ -83,7 +83,7 @@ impl Tools {
             let nix = Nix::locate_in(&self.paths.nix_home(), variables).await?;
             Ok(nix.allow_import_from_derivation(self.config.validation.allow_import_from_derivation))
         };
-        self.workshop.nix.get_or_try_init(|| locate).await
+        self.lazy_nix.nix.get_or_try_init(|| locate).await
     }
 
     /// What validation works with.
@@ -105,7 +105,7 @@ impl Tools {
             self.roots.add(nix, BUILDER_ROOT, &proof.builder).await.map_err(Refusal::Nix)?;
             Ok(proof.builder)
         };
-        self.workshop.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
+        self.lazy_nix.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
     }
 
     /// Builds at once: all processors but one, which the runtime keeps.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::keep::{Kept, Store};
+use super::fdstore::{SharedStore, StoredFds};
 use super::sync::lock;
 use crate::process;
 use crate::runtime::keeper::INSTANCE_PREFIX;
@@ -12,7 +12,7 @@ use crate::runtime::traffic::Traffic;
 /// What a start has made so far. Dropped before [`Undo::disarm`], it closes the listeners and ends the keeper; but where an
 /// instance of an earlier supervisor lives, and the store had something of it, all that stays.
 pub struct Undo {
-    store: Option<Store>,
+    store: Option<SharedStore>,
     traffic: Option<Arc<Mutex<Traffic>>>,
     /// An instance of an earlier supervisor lives.
     lives: bool,
@@ -20,7 +20,7 @@ pub struct Undo {
 
 impl Undo {
     /// Of a start that has a store, which had this.
-    pub fn new(store: &Store, kept: &Kept, table: &InstanceTable) -> Self {
+    pub fn new(store: &SharedStore, kept: &StoredFds, table: &InstanceTable) -> Self {
         // The table may have been removed: a process that the store knows counts as one that lives.
         let is_known = kept.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
         let lives = is_known || table.entries().iter().any(lives);

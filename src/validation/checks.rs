@@ -1,4 +1,4 @@
-//! A check as data: what the supervisor asks, the Nix expression passes on and the builder does.
+//! A check as data: the supervisor asks for it, the Nix expression passes it on, and the builder runs it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::step::StepId;
 use crate::config::{Config, ListenAddress, StopMode};
 use crate::golden::REQUEST_TIMEOUT;
 use crate::time::millis;
@@ -14,24 +15,57 @@ use crate::time::millis;
 /// may outlive it.
 pub const SCHEMA: &str = "rei-check/1.0";
 
-/// How often a reproduction is tried on each side: a fault that comes now and then is told from one that always comes.
-pub const TRIES: u64 = 3;
+/// How often a reproduction is tried on each side: this tells a fault that comes now and then from one that always comes.
+const TRIES: u64 = 3;
 
 /// The listener on which a runtime serves the Interface.
 pub const INTERFACE_LISTENER: &str = "rei";
 
-/// What is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What is checked, each kind with its own data. Its word is also the name of its expression in `checks/default.nix`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Kind {
     /// That a sandboxed build works here and now, and is sandboxed.
     Control,
     /// That the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
     Boot,
     /// That the candidate answers as recorded.
-    Golden,
+    Golden(GoldenSpec),
     /// That what failed on Active passes on the candidate; without a candidate, whether it fails on Active.
-    Reproduction,
+    Reproduction(ReproductionSpec),
+}
+
+/// How a golden run is replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldenSpec {
+    /// The bound of one request, in milliseconds.
+    pub request_timeout_ms: u64,
+}
+
+/// How the exchanges of an incident are replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReproductionSpec {
+    /// The bound of one request, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// How often it is tried on each side.
+    #[serde(default = "tries")]
+    pub tries: u64,
+}
+
+impl Default for GoldenSpec {
+    fn default() -> Self {
+        Self { request_timeout_ms: millis(REQUEST_TIMEOUT) }
+    }
+}
+
+impl Default for ReproductionSpec {
+    fn default() -> Self {
+        Self { request_timeout_ms: millis(REQUEST_TIMEOUT), tries: TRIES }
+    }
+}
+
+fn tries() -> u64 {
+    TRIES
 }
 
 /// One sandboxed check without its store paths, which Nix passes beside it.
@@ -39,28 +73,58 @@ pub enum Kind {
 pub struct CheckSpec {
     /// [`SCHEMA`].
     pub schema: String,
-    /// `boot`, `golden/NAME`, …
+    /// Its name, which the verdict repeats: `boot`, `golden/NAME`, …
     pub check: String,
     /// What is done.
+    #[serde(flatten)]
     pub kind: Kind,
-    /// How the judged is started and known to be ready.
+    /// How the judged version is started and known to be ready.
     pub instance: InstanceSpec,
-    /// The bound of one request, in milliseconds.
-    pub request_timeout_ms: u64,
-    /// The bound of the whole check, in milliseconds: its own word comes before Nix would kill it.
+    /// The bound of the whole check, in milliseconds: the check ends by itself before Nix would kill it.
     pub timeout_ms: u64,
+}
+
+/// What a check reads. Nix passes each as an attribute of this name to the builder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputName {
+    /// The version that is judged.
+    Candidate,
+    /// The version that it is compared with.
+    Active,
+    /// The golden run that is replayed.
+    Golden,
+}
+
+impl InputName {
+    /// All inputs that a check can have.
+    pub const ALL: [Self; 3] = [Self::Candidate, Self::Active, Self::Golden];
+
+    /// The name of the attribute.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Active => "active",
+            Self::Golden => "golden",
+        }
+    }
+
+    /// Whether it is a version, whose closure its process may read; else it is a file that no version may read.
+    pub fn is_version(self) -> bool {
+        matches!(self, Self::Candidate | Self::Active)
+    }
 }
 
 /// How an instance is started in the sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
-    /// The program inside the store path and its arguments.
+    /// The path of the program inside the store path, and its arguments.
     pub command: Vec<String>,
     /// Its variables, besides those of socket activation.
     pub env: BTreeMap<String, String>,
     /// Its sockets, in the order in which they are handed out.
     pub listen: Vec<ListenSpec>,
-    /// All that must say so before it is ready; none: it is ready when it runs.
+    /// The probes that must all succeed before it is ready; if there are none, it is ready when it runs.
     pub probes: Vec<Probe>,
     /// The bound from start to ready, in milliseconds.
     pub start_timeout_ms: u64,
@@ -69,7 +133,7 @@ pub struct InstanceSpec {
     /// The name of the stop signal.
     #[serde(default = "sigterm")]
     pub stop_signal: String,
-    /// Who gets it.
+    /// Which processes get it.
     #[serde(default)]
     pub stop_mode: StopMode,
 }
@@ -83,7 +147,7 @@ fn sigterm() -> String {
 pub struct ListenSpec {
     /// Its name in `LISTEN_FDNAMES`.
     pub name: String,
-    /// What kind.
+    /// Its kind.
     pub kind: ListenKind,
 }
 
@@ -103,7 +167,7 @@ pub enum ListenKind {
     Unix,
 }
 
-/// How readiness is known.
+/// How the judge knows that an instance is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Probe {
@@ -134,7 +198,7 @@ pub enum Probe {
 
 impl InstanceSpec {
     /// As the operator configured it. A `health.command` is a program of this machine, which a sandbox does not have:
-    /// it is left to the canary.
+    /// only the canary runs it.
     pub fn of(config: &Config) -> Self {
         let mut listen: Vec<ListenSpec> = config
             .runtime
@@ -192,19 +256,18 @@ impl ListenKind {
 
 impl CheckSpec {
     /// A check of this kind under this configuration.
-    pub fn new(check: impl Into<String>, kind: Kind, config: &Config) -> Self {
+    pub fn new(id: &StepId, kind: Kind, config: &Config) -> Self {
         Self {
             schema: SCHEMA.into(),
-            check: check.into(),
+            check: id.to_string(),
             kind,
             instance: InstanceSpec::of(config),
-            request_timeout_ms: millis(REQUEST_TIMEOUT),
             timeout_ms: millis(config.validation.timeout) / 10 * 9,
         }
     }
 }
 
-/// Whether a command's program is a path inside the store path and not out of it.
+/// Whether a command's program is a path that stays inside the store path.
 pub(crate) fn stays_inside(program: &str) -> bool {
     let path = Path::new(program);
     !program.is_empty() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::derive::derive;
 use super::plan::{Built, GoldenFact, Plan, Work, plan_reproduction};
+use super::step::StepId;
 use super::verdict::{FILE, VERDICT_BYTES_MAX, VerdictFile};
 use crate::config::Config;
 use crate::interface::types::{ReproductionRun, Version};
@@ -165,7 +166,9 @@ pub async fn reproduce(
     let now = Bound { store_path: active.store_path.clone(), active_store_path: active.store_path.clone() };
     let mut told = ReproductionRun { path: run.path.display().to_string(), ..ReproductionRun::default() };
     let found = match execute(&plan, &now, means).await?.into_iter().next() {
-        Some(Finding::Built { verdict: Some(bytes), .. }) => VerdictFile::parse(&bytes, "reproduction"),
+        Some(Finding::Built { verdict: Some(bytes), .. }) => {
+            VerdictFile::parse(&bytes, &StepId::Reproduction.to_string())
+        }
         Some(Finding::Failed { log, .. }) => Err(log.join("\n")),
         _ => Err("the run cannot be replayed: see its listener".to_owned()),
     };

@@ -2,7 +2,8 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `checks` | a check as data: what the Nix expression passes to its builder |
+//! | `step` | which check a step of a plan is |
+//! | `checks` | a check as data, each kind with its own: what the Nix expression passes to its builder |
 //! | `verdict` | `verdict.json`, the output of every sandboxed check |
 //! | `plan` | every decision: from configuration and facts to an immutable plan for one store path. Pure |
 //! | `derive` | a plan's sandboxed steps as derivations |
@@ -10,8 +11,8 @@
 //! | `report` | plan and findings to a ValidationReport. Pure |
 //! | `builder` | the other side of the sandbox: rei as the builder of a check |
 //!
-//! The judged never speaks to the judge but by answering requests: what it prints, writes and exits with is no verdict.
-//! A verdict that is missing, garbled or of another check is inconclusive, and inconclusive never promotes.
+//! A candidate reaches the judge only through its responses. What it prints, what it writes and its exit code are never a
+//! verdict. A verdict that is missing, garbled or of another check is inconclusive, and inconclusive never promotes.
 
 mod builder;
 mod checks;
@@ -19,13 +20,17 @@ mod derive;
 mod execute;
 mod plan;
 mod report;
+mod step;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 pub use builder::builder_main;
-pub use checks::{CheckSpec, InstanceSpec, Kind, ListenKind, ListenSpec, Probe};
+pub use checks::{
+    CheckSpec, GoldenSpec, InputName, InstanceSpec, Kind, ListenKind, ListenSpec, Probe, ReproductionSpec,
+};
 pub use execute::{Bound, Error, Finding, Means, execute, reproduce};
-pub use plan::{Built, Facts, FlakeChecks, GoldenFact, Inputs, MadeFrom, Plan, Step, TreeFile, Work, plan};
+pub use plan::{Built, Facts, FlakeChecks, GoldenFact, Input, Inputs, MadeFrom, Plan, Step, TreeFile, Work, plan};
 pub use report::{Meta, report};
+pub use step::{StepId, UnknownStep};
 pub use verdict::{VERDICT_BYTES_MAX, VerdictFile};

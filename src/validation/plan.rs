@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{CheckSpec, Kind, stays_inside};
+use super::checks::{CheckSpec, GoldenSpec, InputName, Kind, ReproductionSpec, stays_inside};
+use super::step::StepId;
 use crate::config::Config;
 use crate::digest;
 use crate::interface::types::{Verdict, Version};
@@ -18,9 +19,6 @@ use crate::time::millis;
 
 /// The version of a stored plan.
 pub const SCHEMA: &str = "rei-plan/1.0";
-
-/// The check that proves that the machine could judge at all.
-pub const CONTROL: &str = "sandbox";
 
 /// A derivation and its output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,19 +114,20 @@ pub struct Plan {
 /// One check of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `protected`, `unit/NAME`, `boot`, …
-    pub name: String,
-    /// How it comes to its word.
+    /// Which check it is.
+    #[serde(rename = "name")]
+    pub id: StepId,
+    /// How it comes to its verdict.
     pub work: Work,
 }
 
-/// How a check comes to its word.
+/// How a check comes to its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
     /// The facts decide it.
     Decided {
-        /// Its word.
+        /// Its verdict.
         verdict: Verdict,
         /// One line for a person.
         summary: String,
@@ -137,7 +136,7 @@ pub enum Work {
     },
     /// It passes if and only if this derivation builds.
     Build(Built),
-    /// Its word is the `verdict.json` of a derivation of the rei program.
+    /// Its verdict is the `verdict.json` of a derivation whose builder is the rei program.
     Sandboxed {
         /// What the builder is asked.
         spec: Box<CheckSpec>,
@@ -146,24 +145,37 @@ pub enum Work {
     },
 }
 
-/// The files that a sandboxed check gets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inputs {
-    /// The candidate's store path.
-    pub candidate: Option<String>,
-    /// Active's store path.
-    pub active: Option<String>,
-    /// The golden run.
-    pub golden: Option<GoldenFact>,
+/// What a sandboxed check reads, by name.
+pub type Inputs = BTreeMap<InputName, Input>;
+
+/// Something that a sandboxed check reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Input {
+    /// A version: its store path.
+    StorePath(String),
+    /// A golden run.
+    Run(GoldenFact),
+}
+
+impl Input {
+    fn version(version: &Version) -> Self {
+        Self::StorePath(version.store_path.clone())
+    }
+
+    fn run(run: &GoldenFact) -> Self {
+        Self::Run(run.clone())
+    }
 }
 
 impl Step {
-    fn decided(name: impl Into<String>, verdict: Verdict, summary: impl Into<String>, details: Vec<String>) -> Self {
-        Self { name: name.into(), work: Work::Decided { verdict, summary: summary.into(), details } }
+    fn decided(id: StepId, verdict: Verdict, summary: impl Into<String>, details: Vec<String>) -> Self {
+        Self { id, work: Work::Decided { verdict, summary: summary.into(), details } }
     }
 
-    fn sandboxed(spec: CheckSpec, inputs: Inputs) -> Self {
-        Self { name: spec.check.clone(), work: Work::Sandboxed { spec: Box::new(spec), inputs } }
+    fn sandboxed(id: StepId, kind: Kind, inputs: Inputs, config: &Config) -> Self {
+        let spec = Box::new(CheckSpec::new(&id, kind, config));
+        Self { id, work: Work::Sandboxed { spec, inputs } }
     }
 }
 
@@ -174,14 +186,14 @@ impl fmt::Display for Plan {
         let MadeFrom { candidate_rev, active_rev, digest } = &self.made_from;
         writeln!(f, "made of  {candidate_rev} and {active_rev}, facts {}", digest::short(digest))?;
         for (index, step) in self.steps.iter().enumerate() {
-            write!(f, "{:>3}. {:<24} ", index + 1, step.name)?;
+            write!(f, "{:>3}. {:<24} ", index + 1, step.id)?;
             match &step.work {
                 Work::Decided { verdict, summary, .. } => writeln!(f, "{verdict:?}: {summary}")?,
                 Work::Build(built) => writeln!(f, "builds {}", built.drv)?,
-                Work::Sandboxed { inputs: Inputs { golden: Some(run), .. }, .. } => {
-                    writeln!(f, "replays {}", run.path.display())?;
-                }
-                Work::Sandboxed { .. } => writeln!(f, "runs in a sandbox")?,
+                Work::Sandboxed { inputs, .. } => match inputs.get(&InputName::Golden) {
+                    Some(Input::Run(run)) => writeln!(f, "replays {}", run.path.display())?,
+                    Some(Input::StorePath(_)) | None => writeln!(f, "runs in a sandbox")?,
+                },
             }
         }
         Ok(())
@@ -190,36 +202,16 @@ impl fmt::Display for Plan {
 
 /// Makes the plan.
 pub fn plan(config: &Config, facts: &Facts) -> Plan {
-    let mut steps = vec![Step::sandboxed(CheckSpec::new(CONTROL, Kind::Control, config), Inputs::default())];
+    let mut steps = vec![Step::sandboxed(StepId::Control, Kind::Control, Inputs::new(), config)];
     steps.push(protected(&config.validation.protected, facts));
-    steps.extend(unit(facts));
-    let candidate = Some(facts.candidate.store_path.clone());
-    let active = Some(facts.active.store_path.clone());
-    if config.runtime.command.first().is_some_and(|program| stays_inside(program)) {
-        let inputs = Inputs { candidate: candidate.clone(), ..Inputs::default() };
-        steps.push(Step::sandboxed(CheckSpec::new("boot", Kind::Boot, config), inputs));
-    } else {
-        let summary = "runtime.command does not name a program inside the store path";
-        steps.push(Step::decided("boot", Verdict::Fail, summary, Vec::new()));
-    }
-    let both =
-        |run: &GoldenFact| Inputs { candidate: candidate.clone(), active: active.clone(), golden: Some(run.clone()) };
-    for run in &facts.golden {
-        steps.push(replayed(format!("golden/{}", run.name), Kind::Golden, run, both(run), config));
-    }
-    if let Some(run) = &facts.reproduction {
-        steps.push(replayed("reproduction".into(), Kind::Reproduction, run, both(run), config));
-    }
-    Plan {
-        schema: SCHEMA.into(),
-        store_path: facts.candidate.store_path.clone(),
-        active_store_path: facts.active.store_path.clone(),
-        made_from: made_from(config, facts),
-        rei: facts.rei.clone(),
-        nonce: facts.nonce.clone(),
-        timeout_ms: millis(config.validation.timeout),
-        steps,
-    }
+    steps.extend(units(facts));
+    steps.push(boot(config, facts));
+    steps.extend(facts.golden.iter().map(|run| golden(config, facts, run)));
+    steps.extend(facts.reproduction.iter().map(|run| {
+        let candidate = (InputName::Candidate, Input::version(&facts.candidate));
+        reproduction(config, &facts.active, run, Some(candidate))
+    }));
+    with_steps(config, facts, steps)
 }
 
 /// A plan that replays a run against Active alone, as the diagnosis of an incident does.
@@ -236,27 +228,59 @@ pub fn plan_reproduction(config: &Config, active: &Version, run: &GoldenFact, re
         rei,
         nonce,
     };
-    let mut plan = plan(config, &facts);
-    plan.steps.retain(|step| step.name == "reproduction");
-    for step in &mut plan.steps {
-        if let Work::Sandboxed { inputs, .. } = &mut step.work {
-            inputs.candidate = None;
-        }
-    }
-    plan
+    with_steps(config, &facts, vec![reproduction(config, active, run, None)])
 }
 
-fn replayed(name: String, kind: Kind, run: &GoldenFact, inputs: Inputs, config: &Config) -> Step {
-    let spec = CheckSpec::new(name.clone(), kind, config);
+fn with_steps(config: &Config, facts: &Facts, steps: Vec<Step>) -> Plan {
+    Plan {
+        schema: SCHEMA.into(),
+        store_path: facts.candidate.store_path.clone(),
+        active_store_path: facts.active.store_path.clone(),
+        made_from: made_from(config, facts),
+        rei: facts.rei.clone(),
+        nonce: facts.nonce.clone(),
+        timeout_ms: millis(config.validation.timeout),
+        steps,
+    }
+}
+
+fn boot(config: &Config, facts: &Facts) -> Step {
+    if config.runtime.command.first().is_some_and(|program| stays_inside(program)) {
+        let inputs = Inputs::from([(InputName::Candidate, Input::version(&facts.candidate))]);
+        Step::sandboxed(StepId::Boot, Kind::Boot, inputs, config)
+    } else {
+        let summary = "runtime.command does not name a program inside the store path";
+        Step::decided(StepId::Boot, Verdict::Fail, summary, Vec::new())
+    }
+}
+
+fn golden(config: &Config, facts: &Facts, run: &GoldenFact) -> Step {
+    let inputs = Inputs::from([
+        (InputName::Candidate, Input::version(&facts.candidate)),
+        (InputName::Active, Input::version(&facts.active)),
+        (InputName::Golden, Input::run(run)),
+    ]);
+    replayed(StepId::Golden(run.name.clone()), Kind::Golden(GoldenSpec::default()), run, inputs, config)
+}
+
+fn reproduction(config: &Config, active: &Version, run: &GoldenFact, candidate: Option<(InputName, Input)>) -> Step {
+    let mut inputs = Inputs::from([(InputName::Active, Input::version(active)), (InputName::Golden, Input::run(run))]);
+    inputs.extend(candidate);
+    replayed(StepId::Reproduction, Kind::Reproduction(ReproductionSpec::default()), run, inputs, config)
+}
+
+fn replayed(id: StepId, kind: Kind, run: &GoldenFact, inputs: Inputs, config: &Config) -> Step {
+    let step = Step::sandboxed(id, kind, inputs, config);
+    let Work::Sandboxed { spec, .. } = &step.work else { return step };
     match spec.instance.listen.iter().find(|listen| listen.name == run.listener) {
-        Some(listen) if listen.kind.is_stream() => Step::sandboxed(spec, inputs),
+        Some(listen) if listen.kind.is_stream() => step,
         Some(_) => {
             let summary = format!("it asks the listener {:?}, which is UDP and speaks no HTTP", run.listener);
-            Step::decided(name, Verdict::Inconclusive, summary, Vec::new())
+            Step::decided(step.id, Verdict::Inconclusive, summary, Vec::new())
         }
         None => {
             let summary = format!("it asks the listener {:?}, which runtime.listen does not have", run.listener);
-            Step::decided(name, Verdict::Inconclusive, summary, Vec::new())
+            Step::decided(step.id, Verdict::Inconclusive, summary, Vec::new())
         }
     }
 }
@@ -265,7 +289,7 @@ fn replayed(name: String, kind: Kind, run: &GoldenFact, inputs: Inputs, config: 
 fn protected(globs: &[String], facts: &Facts) -> Step {
     let set = match glob_set(globs) {
         Ok(set) => set,
-        Err(error) => return Step::decided("protected", Verdict::Inconclusive, error.to_string(), Vec::new()),
+        Err(error) => return Step::decided(StepId::Protected, Verdict::Inconclusive, error.to_string(), Vec::new()),
     };
     let named = |files: &[TreeFile]| -> BTreeMap<String, String> {
         let named = files.iter().filter(|file| set.is_match(&file.path));
@@ -284,11 +308,11 @@ fn protected(globs: &[String], facts: &Facts) -> Step {
     match details.first() {
         Some(first) => {
             let summary = format!("{} of the protected files are not as in Active ({first})", details.len());
-            Step::decided("protected", Verdict::Fail, summary, details)
+            Step::decided(StepId::Protected, Verdict::Fail, summary, details)
         }
         None => {
             let summary = format!("{} protected files are as in Active", active.len());
-            Step::decided("protected", Verdict::Pass, summary, details)
+            Step::decided(StepId::Protected, Verdict::Pass, summary, details)
         }
     }
 }
@@ -302,31 +326,31 @@ fn glob_set(globs: &[String]) -> Result<GlobSet, globset::Error> {
 }
 
 /// Every check of Active's flake is still there and builds; so does every check that the candidate adds.
-fn unit(facts: &Facts) -> Vec<Step> {
+fn units(facts: &Facts) -> Vec<Step> {
     let (active, candidate) = match (&facts.active_checks, &facts.candidate_checks) {
         (Ok(active), Ok(candidate)) => (active, candidate),
         (Err(reason), _) => {
             let summary = "the checks of Active's flake are not known";
-            return vec![Step::decided("unit", Verdict::Inconclusive, summary, vec![reason.clone()])];
+            return vec![Step::decided(StepId::Units, Verdict::Inconclusive, summary, vec![reason.clone()])];
         }
         (Ok(_), Err(reason)) => {
             let summary = "the checks of the candidate's flake do not evaluate";
-            return vec![Step::decided("unit", Verdict::Fail, summary, vec![reason.clone()])];
+            return vec![Step::decided(StepId::Units, Verdict::Fail, summary, vec![reason.clone()])];
         }
     };
     if active.is_empty() && candidate.is_empty() {
         let summary = "neither flake has checks: nothing is tested, and none fewer than on Active";
-        return vec![Step::decided("unit", Verdict::Pass, summary, Vec::new())];
+        return vec![Step::decided(StepId::Units, Verdict::Pass, summary, Vec::new())];
     }
     let gone = active.keys().filter(|name| !candidate.contains_key(*name)).map(|name| {
         let summary = format!("Active's flake has the check {name:?}, and the candidate's has not");
-        Step::decided(format!("unit/{name}"), Verdict::Fail, summary, Vec::new())
+        Step::decided(StepId::Unit(name.clone()), Verdict::Fail, summary, Vec::new())
     });
     let there = candidate.iter().map(|(name, built)| match built {
-        Some(built) => Step { name: format!("unit/{name}"), work: Work::Build(built.clone()) },
+        Some(built) => Step { id: StepId::Unit(name.clone()), work: Work::Build(built.clone()) },
         None => {
             let summary = format!("the check {name:?} of the candidate's flake does not evaluate");
-            Step::decided(format!("unit/{name}"), Verdict::Fail, summary, Vec::new())
+            Step::decided(StepId::Unit(name.clone()), Verdict::Fail, summary, Vec::new())
         }
     });
     gone.chain(there).collect()

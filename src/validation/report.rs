@@ -1,7 +1,8 @@
 //! Plan and findings to a [`ValidationReport`]. Pure.
 
 use super::execute::Finding;
-use super::plan::{Built, CONTROL, Plan, Step, Work};
+use super::plan::{Built, Plan, Step, Work};
+use super::step::StepId;
 use super::verdict::VerdictFile;
 use crate::interface::types::{CandidateId, CheckResult, ReportId, SCHEMA, ValidationReport, Verdict};
 use crate::time::Timestamp;
@@ -24,7 +25,7 @@ pub struct Meta {
 
 /// Makes the report: one result for each step of the plan, whatever was found.
 pub fn report(plan: &Plan, findings: &[Finding], meta: Meta) -> ValidationReport {
-    let control = plan.steps.iter().zip(findings).find(|(step, _)| step.name == CONTROL);
+    let control = plan.steps.iter().zip(findings).find(|(step, _)| step.id == StepId::Control);
     let could_judge = control.is_some_and(|(step, finding)| judge(step, Some(finding), true).verdict == Verdict::Pass);
     let results = plan.steps.iter().enumerate().map(|(index, step)| judge(step, findings.get(index), could_judge));
     let checks: Vec<CheckResult> = results.collect();
@@ -56,7 +57,7 @@ fn whole(checks: &[CheckResult]) -> Verdict {
 
 fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResult {
     let mut result = CheckResult {
-        name: step.name.clone(),
+        name: step.id.to_string(),
         verdict: Verdict::Inconclusive,
         summary: String::new(),
         details: Vec::new(),
@@ -83,7 +84,7 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
         (Work::Sandboxed { .. }, Some(Finding::Built { drv, verdict, reused })) => {
             result.drv = Some(drv.clone());
             let bytes = verdict.as_deref().ok_or_else(|| "the output holds no verdict".to_owned());
-            match bytes.and_then(|bytes| VerdictFile::parse(bytes, &step.name)) {
+            match bytes.and_then(|bytes| VerdictFile::parse(bytes, &result.name)) {
                 Ok(file) => {
                     (result.verdict, result.summary, result.details) = (file.verdict, file.summary, file.details);
                     result.duration_ms = (!reused).then_some(file.duration_ms);

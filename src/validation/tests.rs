@@ -70,7 +70,9 @@ fn well(step: &Step) -> Finding {
     match &step.work {
         Work::Decided { .. } => Finding::None,
         Work::Build(_) => Finding::Built { drv, verdict: None, reused: false },
-        Work::Sandboxed { .. } => Finding::Built { drv, verdict: Some(said(&step.name, Verdict::Pass)), reused: false },
+        Work::Sandboxed { .. } => {
+            Finding::Built { drv, verdict: Some(said(&step.id.to_string(), Verdict::Pass)), reused: false }
+        }
     }
 }
 
@@ -100,6 +102,55 @@ fn a_plan_can_be_read_and_stored() {
     let text = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), made);
     assert_eq!(judged(&facts(), |_, finding| finding).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_reproduction_alone_is_one_step_against_active() {
+    let run = golden("incident", "http");
+    let made =
+        super::plan::plan_reproduction(&config(), &version("old"), &run, "/nix/store/x-rei".into(), String::new());
+    let [step] = made.steps.as_slice() else { panic!("{made}") };
+    let Work::Sandboxed { spec, inputs } = &step.work else { panic!("{made}") };
+    assert_eq!((&step.id, spec.check.as_str()), (&StepId::Reproduction, "reproduction"));
+    assert_eq!(inputs.keys().copied().collect::<Vec<_>>(), [InputName::Active, InputName::Golden]);
+}
+
+/// Flakes write specs by hand, and derivations outlive a version of rei.
+#[test]
+fn the_data_of_a_kind_stands_beside_it() {
+    let text = |check: &str, kind: Kind| {
+        let mut spec = CheckSpec::new(&StepId::try_from(check.to_owned()).unwrap(), kind, &config());
+        spec.instance = InstanceSpec::default();
+        serde_json::to_value(spec).unwrap()
+    };
+    let golden = text("golden/greeting", Kind::Golden(GoldenSpec::default()));
+    assert_eq!((&golden["kind"], &golden["request_timeout_ms"]), (&"golden".into(), &10_000.into()));
+    let mut again = text("reproduction", Kind::Reproduction(ReproductionSpec::default()));
+    again.as_object_mut().unwrap().remove("tries");
+    let read: CheckSpec = serde_json::from_value(again).unwrap();
+    assert_eq!(read.kind, Kind::Reproduction(ReproductionSpec::default()), "a spec of before has no tries");
+    let mut boot = text("boot", Kind::Boot);
+    boot.as_object_mut().unwrap().insert("request_timeout_ms".into(), 5.into());
+    assert_eq!(
+        serde_json::from_value::<CheckSpec>(boot).unwrap().kind,
+        Kind::Boot,
+        "a spec of before has a time too many"
+    );
+}
+
+#[test]
+fn every_kind_has_an_expression() {
+    let expressions = include_str!("../../checks/default.nix");
+    let kinds = [
+        Kind::Control,
+        Kind::Boot,
+        Kind::Golden(GoldenSpec::default()),
+        Kind::Reproduction(ReproductionSpec::default()),
+    ];
+    for kind in kinds {
+        let word = serde_json::to_value(&kind).unwrap()["kind"].as_str().unwrap().to_owned();
+        assert!(expressions.contains(&format!("\n  {word} =")), "checks/default.nix has no {word}");
+    }
 }
 
 #[test]
@@ -157,7 +208,7 @@ fn what_cannot_be_asked_is_not_passed() {
         let mut config = config();
         config.runtime.command = vec![program.into()];
         let made = plan(&config, &facts);
-        let boot = made.steps.iter().find(|step| step.name == "boot").unwrap();
+        let boot = made.steps.iter().find(|step| step.id == StepId::Boot).unwrap();
         assert!(matches!(boot.work, Work::Decided { verdict: Verdict::Fail, .. }), "{program:?}");
     }
 }
@@ -178,8 +229,8 @@ fn only_its_own_whole_verdict_is_a_pass() {
         ),
     ];
     for (verdict, expected) in cases {
-        let report = judged(&facts(), |step, finding| match step.name.as_str() {
-            "boot" => Finding::Built { drv: "d".into(), verdict: verdict.clone(), reused: false },
+        let report = judged(&facts(), |step, finding| match &step.id {
+            StepId::Boot => Finding::Built { drv: "d".into(), verdict: verdict.clone(), reused: false },
             _ => finding,
         });
         assert_eq!((word(&report, "boot").0, report.verdict), (expected, expected), "{report:#?}");
@@ -190,7 +241,7 @@ fn only_its_own_whole_verdict_is_a_pass() {
 fn where_the_control_was_not_built_a_failed_check_says_nothing() {
     let failed =
         |finding: Finding, is: bool| if is { Finding::Failed { drv: "d".into(), log: vec![] } } else { finding };
-    let alone = judged(&facts(), |step, finding| failed(finding, step.name == "unit/tests"));
+    let alone = judged(&facts(), |step, finding| failed(finding, step.id == StepId::Unit("tests".into())));
     assert_eq!((word(&alone, "unit/tests").0, alone.verdict), (Verdict::Fail, Verdict::Fail));
     let all = judged(&facts(), |_, finding| failed(finding, true));
     assert_eq!((word(&all, "unit/tests").0, all.verdict), (Verdict::Inconclusive, Verdict::Inconclusive));

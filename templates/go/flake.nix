@@ -18,12 +18,12 @@
           pname = "greeter";
           version = "0.1.0";
           src = ./.;
-          vendorHash = null; # no dependencies; with some, Nix says what to write here
+          vendorHash = null; # no dependencies; if you add one, Nix prints the hash for this line
           meta.mainProgram = "greeter";
         };
       });
 
-      # rei wants every check of Active's flake to pass on a candidate, too, and none to be gone.
+      # A candidate must have every check of Active's flake, and pass each of them.
       checks = each (pkgs: {
         # The build runs `go test`.
         unit = self.packages.${pkgs.stdenv.hostPlatform.system}.default;

@@ -1,6 +1,6 @@
 // A small service to try rei with: it greets.
 //
-// It serves on the socket that it inherits (LISTEN_FDS, as under systemd), or on a port by hand: greeter 8080
+// It serves on the socket that it inherits (LISTEN_FDS, as under systemd). Without one it serves on a port: greeter 8080
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 // Descriptors 0, 1 and 2 are input, output and errors.
 const firstInherited = 3
 
-// What is under way gets this long to end: less than rei's stop_timeout.
+// Requests in progress get this long to finish: less than rei's stop_timeout.
 const grace = 5 * time.Second
 
 func routes() http.Handler {
@@ -43,7 +43,7 @@ func answer(w http.ResponseWriter, status int, text string) {
 	fmt.Fprintln(w, text)
 }
 
-// The socket that the supervisor hands down, or one of our own.
+// Returns the socket from the supervisor, or a new one.
 func listen() (net.Listener, error) {
 	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
 		return net.FileListener(os.NewFile(firstInherited, "http"))

@@ -20,7 +20,7 @@
         '';
       });
 
-      # rei wants every check of Active's flake to pass on a candidate, too, and none to be gone.
+      # A candidate must have every check of Active's flake, and pass each of them.
       checks = each (pkgs: {
         unit = pkgs.runCommand "notes-unit" { } ''
           cd ${./.}

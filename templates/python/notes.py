@@ -1,6 +1,6 @@
 """A small service to try rei with: it keeps notes in memory.
 
-It serves on the socket that it inherits (LISTEN_FDS, as under systemd), or on a port by hand:
+It serves on the socket that it inherits (LISTEN_FDS, as under systemd). Without one it serves on a port:
     python3 notes.py 8080
 """
 
@@ -26,7 +26,7 @@ class Notes:
     def add(self, text):
         with self.lock:
             if len(self.notes) >= NOTES_MAX:
-                raise ValueError("there is no room for another note")
+                raise ValueError("the list of notes is full")
             self.notes.append(text)
             return len(self.notes)
 
@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def inherited():
-    """The socket that the supervisor hands down, or None."""
+    """The socket from the supervisor, or None."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
     return socket.socket(fileno=FIRST_INHERITED)
@@ -88,7 +88,7 @@ def main():
         server.server_address = ("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
         server.server_bind()
         server.server_activate()
-    # What is under way is finished; shutdown() must not be called from the thread that serves.
+    # Requests in progress are finished. The serving thread itself must not call shutdown().
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.daemon_threads = False
     server.block_on_close = False

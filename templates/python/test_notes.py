@@ -1,4 +1,4 @@
-"""The flake's check: `nix flake check`, and rei's for every candidate."""
+"""The flake's check: `nix flake check` runs it, and rei runs it for every candidate."""
 
 import unittest
 
@@ -11,12 +11,12 @@ class TestNotes(unittest.TestCase):
         self.assertEqual([notes.add("a"), notes.add("b")], [1, 2])
         self.assertEqual(notes.get(2), "b")
 
-    def test_what_is_not_there_is_none(self):
+    def test_a_missing_note_is_none(self):
         notes = Notes()
         for number in [-1, 0, 1]:
             self.assertIsNone(notes.get(number))
 
-    def test_there_is_a_bound(self):
+    def test_the_number_of_notes_is_bounded(self):
         notes = Notes()
         for _ in range(NOTES_MAX):
             notes.add("x")

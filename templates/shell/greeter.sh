@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A small service to try rei with: it greets. It serves on the socket that it inherits (LISTEN_FDS, as under systemd), or on
-# a port by hand: greeter.sh 8080
+# A small service to try rei with: it greets. It serves on the socket that it inherits (LISTEN_FDS, as under systemd). Without one
+# it serves on a port: greeter.sh 8080
 #
 # socat accepts the connections and starts this script again for each, with `answer`.
 set -euo pipefail
 
 # Descriptors 0, 1 and 2 are input, output and errors.
 first_inherited=3
-# How long a client may take, in seconds.
+# How long the service waits for a client, in seconds.
 patience=10
 connections_max=64
 
 answer() {
     local path status=200 reason=OK text
     read -r -t "$patience" _ path _
-    # The rest of the head, to its empty line.
+    # Read the rest of the head, to its empty line.
     while read -r -t "$patience" line && [ "${line%$'\r'}" != "" ]; do :; done
     case $path in
         /healthz) text=ok ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test.sh GREETER: asks each page of the service.
+# test.sh GREETER: requests each page of the service.
 set -euo pipefail
 
 ask() {

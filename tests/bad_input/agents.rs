@@ -1,16 +1,16 @@
-//! Blueprints that cannot be run, and agents that do not do what they should.
+//! Wrong blueprints, and agents that misbehave.
 
 use rei::interface::operations::Phase;
 use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Supervisor, agent};
 
-/// Three stages in a ring, and one that nothing leads to.
+/// Three stages in a cycle, and one stage that no route reaches.
 const LOOP: &str = "version: 1\nname: ring\nstages:\n  - id: a\n    type: deterministic\n    action: run_tests\n    \
                     on_success: b\n  - id: b\n    type: deterministic\n    action: run_tests\n    on_success: a\n  - id: c\n    \
                     type: deterministic\n    action: run_tests\n    on_success: done\n";
 
-/// A dead route,  an unknown action, a stage that nothing leads to.
+/// A dead route, an unknown action, and a stage that no route reaches.
 const WRONG: &str = "version: 1\nname: wrong\nstages:\n  - id: a\n    type: deterministic\n    action: nix_biuld\n    \
                      on_success: b\n    on_failure: nowhere\n  - id: b\n    type: deterministic\n    action: run_tests\n    \
                      on_success: a\n  - id: c\n    type: deterministic\n    action: run_tests\n    on_success: done\n";
@@ -21,7 +21,7 @@ fn write(lab: &Lab, name: &str, text: &str) {
 }
 
 #[test]
-fn a_wrong_blueprint_is_told_before_anything_starts() {
+fn a_wrong_blueprint_is_reported_before_anything_starts() {
     let Some(lab) = Lab::new() else { return };
     write(&lab, "wrong", WRONG);
     lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"wrong\"\nincident = \"absent\"");
@@ -33,7 +33,7 @@ fn a_wrong_blueprint_is_told_before_anything_starts() {
 }
 
 #[test]
-fn a_blueprint_that_goes_in_a_ring_is_told_before_anything_starts() {
+fn a_blueprint_with_a_cycle_is_reported_before_anything_starts() {
     let Some(lab) = Lab::new() else { return };
     write(&lab, "ring", LOOP);
     lab.configure("[blueprints]\ndirectory = \"blueprints\"\nupgrade = \"ring\"");
@@ -45,7 +45,7 @@ fn a_blueprint_that_goes_in_a_ring_is_told_before_anything_starts() {
 }
 
 #[test]
-fn a_blueprint_that_became_wrong_is_told_when_it_is_asked_for() {
+fn a_blueprint_that_became_wrong_is_reported_when_it_is_used() {
     let Some(lab) = Lab::new() else { return };
     write(
         &lab,
@@ -66,7 +66,7 @@ fn a_blueprint_that_became_wrong_is_told_when_it_is_asked_for() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// An incident is given to an agent that does this; the evolution is rejected with these words and nothing is left.
+/// Gives an incident to an agent that does this; the evolution must be rejected with these words, and no process is left.
 fn agent_that(does: &str, words: &[&str]) {
     let Some(lab) = Lab::new() else { return };
     let program = agent();
@@ -95,7 +95,7 @@ fn agent_that(does: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_agent_that_tells_its_keys() {
+fn an_agent_that_prints_its_keys() {
     let Some(lab) = Lab::new() else { return };
     let (program, file, keys) = (agent(), lab.path("agent.token"), ["sesame-0pen-4711", "sesame-0pen-4712"]);
     std::fs::write(&file, keys[1]).unwrap();
@@ -114,12 +114,12 @@ fn an_agent_that_tells_its_keys() {
         assert!(lab.ask("/die").is_err());
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
-    // It gave up at once, which is no verdict; what it said is kept and handed on all the same.
+    // It failed at once, which is no verdict. Its output is still kept and given to the next agent.
     let end = ended(&mut supervisor, MaintenanceAction::Deferred);
     let state = crate::lab::texts_below(&lab.path("state"));
     assert!(
         state.contains("API_KEY=[redacted]") && state.contains("the key is [redacted]"),
-        "what else it said is kept"
+        "the rest of its output is kept"
     );
     for key in keys {
         for (what, text) in [("state", &state), ("history", &end), ("log", &supervisor.raw_output())] {
@@ -129,7 +129,7 @@ fn an_agent_that_tells_its_keys() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// How the repair ended.
+/// Waits for the end of the repair; returns its reason.
 fn ended(supervisor: &mut Supervisor, action: MaintenanceAction) -> String {
     let mut summary = String::new();
     supervisor.until("the end of the repair", |it| {
@@ -168,7 +168,7 @@ fn an_agent_that_does_nothing() {
     agent_that("nothing", &["stage commit", "nothing was changed"]);
 }
 
-/// A service with an incident, whose repair by an agent that does this is tried again and again without a pause.
+/// A service with an incident, and an agent that does this; rei tries the repair again and again without a pause.
 fn repaired_by(does: &str) -> Option<(Lab, Supervisor)> {
     let lab = Lab::new()?;
     let program = agent();
@@ -188,7 +188,7 @@ fn repaired_by(does: &str) -> Option<(Lab, Supervisor)> {
 }
 
 #[test]
-fn an_agent_whose_repair_was_refused_is_told_why_and_asked_once_more() {
+fn an_agent_gets_the_reason_of_a_refused_repair_and_is_asked_once_more() {
     let Some((lab, mut supervisor)) = repaired_by("worsens") else { return };
     for n in [1, 2] {
         let end = nth_end(&mut supervisor, n);
@@ -196,26 +196,26 @@ fn an_agent_whose_repair_was_refused_is_told_why_and_asked_once_more() {
         assert!(end.contains("stage tests") && end.contains("right"), "{end}");
     }
     let runs = runs_of_agents(&lab);
-    // The reason is the same as the one that it knew.
+    // The second reason is the same as the first, so the agent is not asked again.
     let end = nth_end(&mut supervisor, 3);
     println!("{end}");
     assert!(end.contains("\"fixer\" is not asked") && end.contains("in evo_0003"), "{end}");
     assert_eq!(runs_of_agents(&lab), runs);
     let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
     let trees: std::collections::BTreeSet<_> = quarantine.iter().map(|entry| &entry.tree).collect();
-    assert_eq!(trees.len(), 2, "it made something else when it was told: {quarantine:#?}");
+    assert_eq!(trees.len(), 2, "with the reason it made another change: {quarantine:#?}");
     assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     assert_eq!(supervisor.stop(), Some(0));
 }
 
 #[test]
-fn an_agent_without_effect_is_asked_once_whatever_evolutions_and_supervisors_follow() {
+fn an_agent_without_effect_is_asked_once_also_by_later_evolutions_and_supervisors() {
     let Some((lab, mut supervisor)) = repaired_by("nothing") else { return };
-    // Its stage may ask it twice: the second time it is told that nothing was changed. Then it has said all that it can.
+    // Its stage may ask it twice: the second time its input says that it changed nothing. After that, no new input is left.
     let first = nth_end(&mut supervisor, 1);
     assert!(first.contains("nothing was changed"), "{first}");
     assert_eq!(runs_of_agents(&lab), 2);
-    // The fault strikes again and again, and later evolutions and supervisors know what was asked.
+    // The fault happens again and again, and later evolutions and supervisors know the earlier questions.
     for ends in [3, 5] {
         assert!(lab.ask("/die").is_err());
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
@@ -229,15 +229,15 @@ fn an_agent_without_effect_is_asked_once_whatever_evolutions_and_supervisors_fol
         supervisor.until("the next supervisor", |it| it.status().is_some_and(|it| it.active.is_some()));
     }
     assert_eq!(runs_of_agents(&lab), 2);
-    // An operator may ask for it all the same.
-    supervisor.until("an evolution of the operator's", |it| {
+    // An operator may still request a repair.
+    supervisor.until("an evolution by the operator", |it| {
         it.operator(async |client| client.evolve(None, None).await.is_ok()).unwrap_or_default()
     });
     supervisor.until("the agent to be asked again", |_| runs_of_agents(&lab) > 2);
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// How the `n`th repair that was rejected ended.
+/// Waits for the end of the `n`th rejected repair; returns its reason.
 fn nth_end(supervisor: &mut Supervisor, n: usize) -> String {
     let mut summary = None;
     supervisor.until(&format!("the end of repair {n}"), |it| {
@@ -250,7 +250,7 @@ fn nth_end(supervisor: &mut Supervisor, n: usize) -> String {
     summary.unwrap()
 }
 
-/// How often agents were run, as the runs' own records say.
+/// The number of agent runs, from the records of the runs.
 fn runs_of_agents(lab: &Lab) -> usize {
     let runs = std::fs::read_dir(lab.path("state/runs")).into_iter().flatten().flatten();
     let timelines = runs.filter_map(|run| std::fs::read_to_string(run.path().join("timeline.jsonl")).ok());
@@ -258,7 +258,7 @@ fn runs_of_agents(lab: &Lab) -> usize {
 }
 
 #[test]
-fn an_agent_that_fails_at_once_spends_nothing_and_is_asked_again_later() {
+fn an_agent_that_fails_at_once_spends_no_budget_and_is_asked_again_later() {
     let Some(lab) = Lab::new() else { return };
     lab.configure(
         "[blueprints]\nincident = \"repair\"\n\
@@ -270,12 +270,12 @@ fn an_agent_that_fails_at_once_spends_nothing_and_is_asked_again_later() {
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
     let load = lab.load();
-    let mut told = None;
-    supervisor.until("the next try to be waited for", |it| {
-        told = it.status().and_then(|status| Some((status.waits_for?, status.deadline?, status.budget, status.phase)));
-        told.as_ref().is_some_and(|(waits_for, ..)| waits_for.contains("again"))
+    let mut seen = None;
+    supervisor.until("a wait for the next try", |it| {
+        seen = it.status().and_then(|status| Some((status.waits_for?, status.deadline?, status.budget, status.phase)));
+        seen.as_ref().is_some_and(|(waits_for, ..)| waits_for.contains("again"))
     });
-    let (waits_for, _, budget, phase) = told.unwrap();
+    let (waits_for, _, budget, phase) = seen.unwrap();
     println!("{waits_for}");
     assert!(waits_for.contains("exited with 1"), "{waits_for}");
     assert_eq!((phase, budget.left), (Phase::Steady, budget.per_hour));

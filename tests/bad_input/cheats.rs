@@ -1,5 +1,5 @@
-//! A commit that wants to pass without being right: rejected by the check that caught it, put into quarantine, and
-//! Active is untouched.
+//! Commits that try to pass without being right: a check catches each of them, the commit is rejected and quarantined, and Active
+//! does not change.
 
 use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
 use crate::upgrade::rejects;
@@ -11,7 +11,7 @@ const TWO: &str = r#"{ check, self }: {
 }
 "#;
 
-/// Checks as of a runner of what it finds: the hard one is tried where its file is there.
+/// Checks like those of a test runner that runs the tests that it finds: it runs the hard check only if its file exists.
 const FOUND: &str = r#"{ check, self }: {
   right = check {
     name = "right"; subject = "${../behaviour}";
@@ -39,7 +39,7 @@ fn guarded_by(checks: &str, protected: &str) -> Option<(Lab, Supervisor)> {
     let response = Some(rei::golden::Expected { status: 200, headers: vec![], body: Some(b"42".to_vec()) });
     writer.push(rei::golden::Exchange { request: rei::http::Request::get("/answer"), response, after_ms: 0 }).unwrap();
     writer.finish().unwrap();
-    // The shipped blueprint runs the flake's checks itself; here the judge alone is asked.
+    // The built-in blueprint runs the flake's checks itself; here only the judge runs them.
     std::fs::create_dir(lab.path("blueprints")).unwrap();
     let follow = "version: 1\nname: follow\nstages:\n  - id: follow\n    type: deterministic\n    action: checkout\n    \
                   outputs: [commit]\n    on_success: done\n";
@@ -52,7 +52,7 @@ fn guarded_by(checks: &str, protected: &str) -> Option<(Lab, Supervisor)> {
     Some((lab, supervisor))
 }
 
-/// The commit is rejected with these words and is in quarantine.
+/// The commit must be rejected with these words and be in quarantine.
 fn caught(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) {
     let summary = rejects(lab, supervisor, rev, words);
     let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
@@ -63,7 +63,7 @@ fn caught(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) {
 #[test]
 fn a_protected_file_is_edited() {
     let Some((lab, mut supervisor)) = guarded("\"checks/**\", \"flake.nix\", \"golden/**\"") else { return };
-    // A check that reads something else.
+    // The check now reads another file.
     lab.write("checks/default.nix", &CHECKS.replace("../behaviour", "../flake.nix"));
     let rev = lab.commit("wrong 2");
     caught(&lab, &mut supervisor, &rev, &["unit", "checks/default.nix"]);
@@ -82,7 +82,7 @@ fn a_protected_file_is_edited() {
 }
 
 #[test]
-fn a_check_is_deleted_where_nothing_is_protected() {
+fn a_check_is_deleted_and_no_file_is_protected() {
     let Some((lab, mut supervisor)) = guarded("") else { return };
     lab.write("checks/default.nix", "{ check, self }: { also = check { name = \"also\"; try = \"passes\"; }; }");
     let rev = lab.commit("wrong 2");
@@ -96,7 +96,7 @@ fn a_check_is_deleted_where_nothing_is_protected() {
 #[test]
 fn a_check_lies() {
     let Some((lab, mut supervisor)) = guarded("") else { return };
-    // It prints that it passed, and ends well without an output.
+    // It prints that it passed, and exits successfully without an output.
     lab.write("checks/default.nix", &CHECKS.replace("\"reads\"", "\"says passed\""));
     let rev = lab.commit("wrong 2");
     rejects(&lab, &mut supervisor, &rev, &["right"]);
@@ -104,20 +104,20 @@ fn a_check_lies() {
 }
 
 #[test]
-fn checks_are_patched_to_true_where_nothing_is_protected() {
+fn checks_are_patched_to_true_and_no_file_is_protected() {
     let Some((lab, mut supervisor)) = guarded("") else { return };
     lab.write(
         "checks/default.nix",
         "{ check, self }: { right = check { name = \"right\"; try = \"passes\"; }; also = check { name = \"also\"; try = \"passes\"; }; }",
     );
     let rev = lab.commit("wrong_answer 2");
-    // What the operator asks remains.
+    // The operator's own checks remain.
     caught(&lab, &mut supervisor, &rev, &["golden/answers", "41"]);
     assert_eq!(supervisor.stop(), Some(0));
 }
 
 #[test]
-fn a_golden_run_in_the_tree_is_no_question() {
+fn a_golden_run_in_the_tree_is_not_used() {
     let Some((lab, mut supervisor)) = guarded("\"checks/**\"") else { return };
     std::fs::create_dir(lab.path("repo/golden")).unwrap();
     let golden = std::fs::read_to_string(lab.path("golden/answers.golden.jsonl")).unwrap();
@@ -128,7 +128,7 @@ fn a_golden_run_in_the_tree_is_no_question() {
 }
 
 #[test]
-fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
+fn the_output_and_exit_code_of_a_candidate_are_no_verdict() {
     let Some((lab, mut supervisor)) = guarded("\"checks/**\"") else { return };
     for (behaviour, words) in [
         ("says_passed 2", ["boot", "ended"]),
@@ -139,7 +139,7 @@ fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
         let rev = lab.commit(behaviour);
         caught(&lab, &mut supervisor, &rev, &words);
     }
-    // The same content by another commit is not even built.
+    // Another commit with the same content is not even built.
     let status = supervisor.status().unwrap();
     lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
     let rev = lab.git(&["rev-parse", "HEAD"]);
@@ -151,7 +151,7 @@ fn what_a_candidate_prints_or_exits_with_is_no_verdict() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// A tree's own attributes tell `git archive` what to leave out. What is compared must be what is built.
+/// With attributes in the tree `git archive` would leave a file out. rei must build the same files that it compares.
 #[test]
 fn a_protected_test_is_hidden_by_an_attribute() {
     let protected = "\"checks/**\", \"tests/**\", \"flake.nix\"";

@@ -1,4 +1,4 @@
-//! A disk that is full: Active serves, is started again when it dies, and a rollback needs no byte.
+//! A full disk: Active serves, rei restarts it if it dies, and a rollback needs no free space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,14 +10,14 @@ use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Supervisor};
 
-/// A small file system of its own, mounted as the lab's state directory.
+/// A small file system, mounted as the lab's state directory.
 struct Disk {
     at: PathBuf,
     filler: PathBuf,
 }
 
 impl Disk {
-    /// `None`, with a word why, where this user may not mount.
+    /// Mounts it; if this user may not mount, prints the reason and returns `None`.
     fn mount(lab: &Lab) -> Option<Self> {
         let at = lab.path("state");
         std::fs::create_dir_all(&at).unwrap();
@@ -27,7 +27,7 @@ impl Disk {
             Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
         };
         let (image, dir) = (image.to_str().unwrap(), at.to_str().unwrap());
-        // Without a share for root: what is full is full.
+        // Without reserved blocks for root, so that the disk is really full.
         let mounted = ran("mkfs.ext4", &["-q", "-m", "0", image]) && ran("mount", &["-o", "loop", image, dir])
             || ran("mount", &["-t", "tmpfs", "-o", "size=48m,mode=0711", "tmpfs", dir]);
         if !mounted {
@@ -38,7 +38,7 @@ impl Disk {
         Some(Self { filler: at.join("filler"), at })
     }
 
-    /// Leaves no byte.
+    /// Fills the disk completely.
     fn fill(&self) {
         use std::io::Write;
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.filler).unwrap();
@@ -54,7 +54,7 @@ impl Disk {
     }
 }
 
-/// The order to an ext4 file system to fail from now on: every write is an error.
+/// The ioctl that shuts an ext4 file system down: every later write fails.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
 static EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
 
@@ -64,7 +64,7 @@ fn a_disk_that_fails_while_it_serves() {
     let Some(disk) = Disk::mount(&lab) else { return };
     let mut supervisor = lab.serving();
     let root = std::fs::File::open(&disk.at).unwrap();
-    // SAFETY: the order takes a number and touches no other memory.
+    // SAFETY: the ioctl reads only one integer.
     let failed = unsafe {
         libc::ioctl(
             std::os::fd::AsRawFd::as_raw_fd(&root),
@@ -77,7 +77,7 @@ fn a_disk_that_fails_while_it_serves() {
         return;
     }
     drop(root);
-    // Nothing can be decided without a journal; what serves goes on, and whoever asks is told.
+    // rei decides nothing without a journal. The service continues, and requests to rei fail with the reason.
     let load = lab.load();
     let refused = supervisor.operator(async |client| client.pause().await.expect_err("no journal")).unwrap();
     let refused = rei::report::chain(&refused);
@@ -86,7 +86,7 @@ fn a_disk_that_fails_while_it_serves() {
     let asked = load.count();
     supervisor.until("requests meanwhile", |_| load.count() > asked + 50);
     load.none_lost();
-    // The end of an instance is an event that waits for the journal.
+    // The exit of an instance is an event that must wait for the journal.
     let _ = lab.ask("/die");
     let line = supervisor.says("nothing is decided");
     println!("{line}");
@@ -94,7 +94,7 @@ fn a_disk_that_fails_while_it_serves() {
     let status = supervisor.status().expect("it answers");
     assert!(status.attention.is_some_and(|text| text.contains("journal")));
     println!("{}", supervisor.output());
-    assert_eq!(supervisor.output().matches("nothing is decided").count(), 1, "told once");
+    assert_eq!(supervisor.output().matches("nothing is decided").count(), 1, "logged once");
     supervisor.stop();
 }
 
@@ -116,12 +116,12 @@ fn full_while_it_serves() {
     let mut supervisor = lab.serving();
     let load = lab.load();
     disk.fill();
-    // An upgrade cannot be had, and that is said.
+    // An upgrade is impossible, and the log says so.
     let rev = lab.commit("well 2");
     let line = supervisor.says("No space left");
     println!("{line}");
     load.none_lost();
-    // It dies, and is started again.
+    // The service dies, and rei restarts it.
     for _ in 0..5 {
         assert!(lab.ask("/die").is_err());
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
@@ -129,7 +129,7 @@ fn full_while_it_serves() {
     assert!(supervisor.status().is_some(), "it answers");
     println!("{}", supervisor.output());
     disk.free();
-    // What could not be done is done once there is room.
+    // When there is space again, rei does the upgrade.
     let again = lab.commit("well 3");
     let _ = rev;
     let end = supervisor.verdict_on(&again);
@@ -154,7 +154,7 @@ fn full_in_the_canary() {
         candidate.is_some()
     });
     disk.fill();
-    // It, not Active, dies: both answer half of the requests, so no request would tell them apart.
+    // The candidate must die, not Active: each answers half of the requests, so a request could reach either.
     kill(Pid::from_raw(candidate.unwrap().cast_signed()), Signal::SIGKILL).unwrap();
     let end = supervisor.verdict_on(&rev);
     println!("{}\n{}", end.summary, supervisor.output());
@@ -163,7 +163,7 @@ fn full_in_the_canary() {
     let after = active(&supervisor);
     assert_eq!((&after.version, after.share), (&before.version, 1.0));
     let pid = |it: &VersionStatus| it.instances.first().and_then(|instance| instance.usage.pid);
-    assert_eq!(pid(&after), pid(&before), "Active was never touched");
+    assert_eq!(pid(&after), pid(&before), "Active kept its process");
     assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     disk.free();
     assert_eq!(supervisor.stop(), Some(0));
@@ -191,7 +191,7 @@ fn a_rollback_on_a_full_disk() {
     let after = supervisor.status().and_then(|it| it.active).unwrap();
     assert_eq!((after.version, after.generation), (before.version, before.generation));
     let current = std::fs::read_link(lab.path("state/profiles/service")).unwrap();
-    assert_eq!(current.to_str(), Some("service-1-link"), "the profile went back too");
+    assert_eq!(current.to_str(), Some("service-1-link"), "the profile is rolled back too");
     load.none_lost();
     disk.free();
     assert_eq!(supervisor.stop(), Some(0));

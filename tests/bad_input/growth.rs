@@ -1,4 +1,4 @@
-//! Years of upgrades: what rei keeps is bounded.
+//! Many upgrades: the space that rei uses is bounded.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Supervisor};
 
-/// A file of the tree that no compression makes smaller, in bytes.
+/// The size of a file in the tree that cannot be compressed, in bytes.
 const LARGE: usize = 4 << 20;
-/// What an upgrade may add: records, reports, objects of git.
+/// The space that an upgrade may add, in bytes: records, reports, git objects.
 const SMALL: u64 = 1 << 20;
 
-/// What the files below a directory take on the disk, in bytes.
+/// The disk usage of the files below a directory, in bytes.
 fn taken(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let size = |path: PathBuf| match path.symlink_metadata() {
         Ok(about) if about.is_dir() => taken(&path),
         Ok(about) => about.blocks() * 512,
-        // It went meanwhile.
+        // The file was deleted in the meantime.
         Err(_) => 0,
     };
     entries.flatten().map(|entry| size(entry.path())).sum()
 }
 
-/// Names in a directory of the state.
+/// The names in a directory of the state directory.
 fn names(lab: &Lab, dir: &str) -> Vec<String> {
     let entries = std::fs::read_dir(lab.path("state").join(dir)).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -60,20 +60,20 @@ fn five_upgrades_of_a_large_repository_leave_no_trees() {
     let Some((lab, mut supervisor)) = large("") else { return };
     promote(&lab, &mut supervisor, 2);
     let state = lab.path("state");
-    supervisor.until("the first upgrade to be cleared away", |_| trees(&lab).is_empty());
+    supervisor.until("the sweep after the first upgrade", |_| trees(&lab).is_empty());
     let before = taken(&state);
     for version in 3..=6 {
         promote(&lab, &mut supervisor, version);
     }
-    supervisor.until("the others to be cleared away", |_| trees(&lab).is_empty());
+    supervisor.until("the sweep after the others", |_| trees(&lab).is_empty());
     let after = taken(&state);
     assert!(after < before + 4 * SMALL, "{before} bytes became {after}");
-    // Evidence is there: what an operator is shown, and what the runs made.
+    // The evidence is still there: the objects for operators, and the results of the runs.
     let history = supervisor.operator(async |client| client.history(Some(50)).await.unwrap()).unwrap();
     assert_eq!(names(&lab, "runs").len(), history.iter().filter(|entry| entry.candidate_id.is_some()).count());
     // The store keeps the sources of Active and Previous.
-    supervisor.until("old sources to be let go of", |_| roots(&lab, "tree_") <= 2 && roots(&lab, "cand_") == 0);
-    supervisor.until("the state directory to be measured", |it| {
+    supervisor.until("the removal of old sources", |_| roots(&lab, "tree_") <= 2 && roots(&lab, "cand_") == 0);
+    supervisor.until("the measurement of the state directory", |it| {
         let state = it.status().and_then(|status| status.state);
         state.is_some_and(|state| state.runs == 5 && state.bytes > LARGE as u64 && state.evidence_bytes < SMALL)
     });
@@ -85,10 +85,10 @@ fn roots(lab: &Lab, prefix: &str) -> usize {
 }
 
 #[test]
-fn no_more_runs_are_kept_than_wanted_and_what_a_crash_has_left_goes() {
+fn only_the_configured_runs_are_kept_and_leftovers_of_a_crash_are_removed() {
     let Some(lab) = Lab::new() else { return };
     lab.configure("runs = 2\n[evolution]\nbudget = { per_incident = 3, per_hour = 60 }");
-    // As if a supervisor had been killed in the middle of a run, and its evolution had ended since.
+    // The same state as after a supervisor was killed in the middle of a run, and the run's evolution has ended.
     let old = lab.path("state/runs/evo_0000-cand_0000");
     for tree in ["workspace/d", "agent/home"] {
         std::fs::create_dir_all(old.join(tree)).unwrap();
@@ -97,26 +97,26 @@ fn no_more_runs_are_kept_than_wanted_and_what_a_crash_has_left_goes() {
     std::fs::write(old.join("timeline.jsonl"), "{}\n").unwrap();
     std::fs::create_dir_all(lab.path("state/source/scratch/take-cand_0000")).unwrap();
     let mut supervisor = lab.serving();
-    supervisor.until("the trees to be cleared away at the start", |_| trees(&lab).is_empty());
-    assert!(old.join("timeline.jsonl").exists(), "it is evidence");
+    supervisor.until("the sweep at the start", |_| trees(&lab).is_empty());
+    assert!(old.join("timeline.jsonl").exists(), "the timeline is evidence and stays");
     promote(&lab, &mut supervisor, 2);
     let second = names(&lab, "runs");
     promote(&lab, &mut supervisor, 3);
-    supervisor.until("the oldest run to go", |_| !old.exists());
+    supervisor.until("the removal of the oldest run", |_| !old.exists());
     assert!(second.iter().any(|run| lab.path("state/runs").join(run).exists()));
     promote(&lab, &mut supervisor, 4);
-    supervisor.until("two runs to be left", |_| names(&lab, "runs").len() == 2);
+    supervisor.until("only two runs", |_| names(&lab, "runs").len() == 2);
     assert!(second.iter().all(|run| !lab.path("state/runs").join(run).exists()), "the newest stay");
-    // The mirror keeps commits of versions that can serve, and no candidate's.
+    // The mirror keeps the commits of versions that can serve, and no commit of a candidate.
     let git = |args: &[&str]| crate::common::git::git(&lab.path("state/source/mirror.git"), args);
     supervisor
-        .until("candidates' commits to be forgotten", |_| git(&["for-each-ref", "refs/rei/candidates"]).is_empty());
+        .until("the removal of candidates' commits", |_| git(&["for-each-ref", "refs/rei/candidates"]).is_empty());
     let active = supervisor.status().and_then(|it| it.active).unwrap().version.rev;
     assert!(git(&["for-each-ref", "refs/rei/versions"]).contains(&active));
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// What is left of the trees of runs.
+/// The remaining trees of runs.
 fn trees(lab: &Lab) -> Vec<String> {
     let mut left: Vec<_> = names(lab, "source/scratch");
     for run in names(lab, "runs") {

@@ -1,4 +1,4 @@
-//! A real supervisor on a real service in a directory of its own: store, repository, state, port.
+//! A real supervisor and a real service in their own directory: store, repository, state, port.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -19,16 +19,16 @@ use crate::common::git::{commit, git, init};
 use crate::common::programs::{can_build, passable, stripped};
 use crate::common::{process, store};
 
-/// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
+/// The time limit of a wait for a fact: on two busy cores a build of milliseconds takes seconds.
 const FACT: Duration = Duration::from_secs(120);
-/// The pause between looks: tests that run side by side share the processors with those who look.
-const LOOK: Duration = Duration::from_millis(25);
-/// The pause between looks at the history, for which the supervisor reads its journal.
-const LOOK_BACK: Duration = Duration::from_millis(150);
-/// The bound of one request: a supervisor that switches, restarts or is killed makes nobody wait longer.
+/// The pause between two polls: tests that run side by side share the processors with the polls.
+const POLL_PAUSE: Duration = Duration::from_millis(25);
+/// The pause between two polls of the history: the supervisor reads its journal for each.
+const HISTORY_PAUSE: Duration = Duration::from_millis(150);
+/// The time limit of one request: a switch, restart or kill of the supervisor must not delay a client longer.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// The flake of the service. What it is and what its checks are is told by two files beside it.
+/// The flake of the service. Two files beside it describe the service and its checks.
 pub const FLAKE: &str = r#"{
   outputs = { self }: let
     make = attributes: derivation ({
@@ -42,7 +42,7 @@ pub const FLAKE: &str = r#"{
 }
 "#;
 
-/// One check, which reads the behaviour.
+/// The checks of the usual service: one check, which reads the behaviour.
 pub const CHECKS: &str = r#"{ check, self }: {
   right = check { name = "right"; try = "reads"; subject = "${../behaviour}"; };
 }
@@ -56,7 +56,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A service that is well; `None`, with a word why, where the machine has no Nix or no user namespaces.
+    /// A healthy service; if the machine has no Nix or no user namespaces, prints the reason and returns `None`.
     pub fn new() -> Option<Self> {
         if !can_build() {
             return None;
@@ -74,13 +74,13 @@ impl Lab {
         Some(lab)
     }
 
-    /// Takes a store of its own, also where tests share one.
+    /// Uses its own store, even if the other tests share one.
     pub fn take_own_store(&mut self) {
         self.store = store::own(self.dir.path(), "sandbox-paths =");
     }
 
-    /// Lets the lab's directory `chance` into every sandbox, as `/chance`: what builds read there, no derivation knows. Only
-    /// with a store of one's own.
+    /// Adds the lab's directory `chance` to every sandbox, as `/chance`. Files there change the result of a build without changing its
+    /// derivation. This needs its own store.
     pub fn let_chance_in(&self) {
         std::fs::create_dir(self.path("chance")).unwrap();
         let conf = std::fs::read_to_string(self.path("etc/nix.conf")).unwrap();
@@ -123,14 +123,14 @@ impl Lab {
         std::fs::write(self.path("rei.toml"), text).unwrap();
     }
 
-    /// Replaces words of rei.toml, which must be there.
+    /// Replaces a text of rei.toml, which must exist.
     pub fn reword(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.path("rei.toml")).unwrap();
         assert!(text.contains(from), "{from:?} is not in {text}");
         std::fs::write(self.path("rei.toml"), text.replace(from, to)).unwrap();
     }
 
-    /// Where the service listens.
+    /// The address of the service.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -147,13 +147,13 @@ impl Lab {
         std::fs::write(path, text).unwrap();
     }
 
-    /// Commits the tree with this behaviour, `DOES VERSION`; gives the commit.
+    /// Commits the tree with this behaviour, `DOES VERSION`; returns the commit.
     pub fn commit(&self, behaviour: &str) -> String {
         self.write("behaviour", &format!("{behaviour}\n"));
         self.commit_tree(behaviour)
     }
 
-    /// Commits the tree as it is.
+    /// Commits the current tree; returns the commit.
     pub fn commit_tree(&self, message: &str) -> String {
         commit(&self.path("repo"), message)
     }
@@ -165,18 +165,18 @@ impl Lab {
         command
     }
 
-    /// Gives a command the lab's store and nothing else of the machine but its PATH.
+    /// Gives a command an environment with only the lab's store and the machine's PATH.
     pub fn environment(&self, command: &mut Command) {
         command.env_clear().envs(self.store.iter().map(|(name, value)| (name, value)));
         command.env("RUST_BACKTRACE", "1").env("RUST_LOG", "info").stdin(Stdio::null());
     }
 
-    /// `rei run`, begun.
+    /// Starts `rei run`.
     pub fn run(&self) -> Supervisor {
         self.run_by(self.rei())
     }
 
-    /// `rei run` by a command of one's own.
+    /// Starts `rei run` by the given command.
     pub fn run_by(&self, mut command: Command) -> Supervisor {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let output = self.path(&format!("output-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -186,16 +186,16 @@ impl Lab {
         Supervisor { child, output, control: self.path("state/control.sock"), ended: None }
     }
 
-    /// `rei run` that must refuse: what it said. Nothing may serve, nothing may be left.
+    /// Starts `rei run`, which must fail; returns its output. No process may serve, and no process may be left.
     pub fn refused(&self) -> String {
         let mut supervisor = self.run();
         let code = supervisor.wait();
         let output = supervisor.output();
-        assert_ne!(code, Some(0), "rei run should have refused: {output}");
+        assert_ne!(code, Some(0), "rei run should have failed: {output}");
         output
     }
 
-    /// After a `rei run` that gave up: no keeper, no instance, and nobody listens, which a client that waits would not show.
+    /// Checks that after a failed `rei run` there is no keeper and no instance, and that no process listens.
     pub fn nothing_is_left(&self) {
         let left = || {
             let listens = match TcpStream::connect_timeout(&self.address(), REQUEST) {
@@ -206,11 +206,11 @@ impl Lab {
             let left = (process::keeper(&state), process::of_service(&state), listens);
             (left != (None, Vec::new(), None)).then_some(left)
         };
-        // A process that was told to end takes a moment.
+        // A process that got a signal needs a moment to exit.
         eventually(|| left().is_none(), || format!("left: {:?}", left()));
     }
 
-    /// `rei run` on the first version that serves it.
+    /// Starts `rei run` and waits until the first version serves.
     pub fn serving(&self) -> Supervisor {
         let mut supervisor = self.run();
         supervisor.until("the first version to serve", |it| it.status().is_some_and(|it| it.active.is_some()));
@@ -218,37 +218,37 @@ impl Lab {
         supervisor
     }
 
-    /// One request: the body of the answer.
+    /// Sends one request; returns the body of the answer.
     pub fn ask(&self, path: &str) -> Result<String, String> {
         ask(self.address(), path)
     }
 
-    /// Requests in the background, one after another, until it is dropped.
+    /// Sends requests in the background, one after another, until the value is dropped.
     pub fn load(&self) -> Load {
         Load::on(self.address())
     }
 }
 
-/// Waits for a fact; where it does not come about, `else_say` has words for it.
-pub fn eventually(mut holds: impl FnMut() -> bool, else_say: impl Fn() -> String) {
+/// Waits for a fact; if it does not happen in time, fails with the message of `otherwise`.
+pub fn eventually(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let since = Instant::now();
     while !holds() {
-        assert!(since.elapsed() < FACT, "{}", else_say());
-        std::thread::sleep(LOOK);
+        assert!(since.elapsed() < FACT, "{}", otherwise());
+        std::thread::sleep(POLL_PAUSE);
     }
 }
 
-/// How `rei run` is told where its file is.
+/// The arguments that name rei.toml.
 fn config_args(path: &Path) -> Vec<std::ffi::OsString> {
     vec![path.into()]
 }
 
-/// Nix's name of this machine.
+/// Nix's name for this system.
 pub fn system() -> String {
     format!("{}-linux", std::env::consts::ARCH)
 }
 
-/// One request over a connection of its own: the body of the answer.
+/// Sends one request on a new connection; returns the body of the answer.
 pub fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
     let answer = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, REQUEST)?;
@@ -263,7 +263,7 @@ pub fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
     if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
 }
 
-/// Requests without a pause.
+/// A thread that sends requests without a pause.
 pub struct Load {
     end: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -290,12 +290,12 @@ impl Load {
         Self { end, count, failures, thread: Some(thread) }
     }
 
-    /// Requests so far.
+    /// The number of requests so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Ends it. Every request must have been answered, and there must have been some.
+    /// Stops it. Every request must have an answer, and there must be at least one.
     pub fn none_lost(mut self) {
         self.stop();
         let failures = self.failures.lock().unwrap();
@@ -317,7 +317,7 @@ impl Drop for Load {
     }
 }
 
-/// A supervisor that runs.
+/// A running supervisor.
 pub struct Supervisor {
     child: Child,
     output: PathBuf,
@@ -326,12 +326,12 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has said, without colours.
+    /// Its output so far, without colours.
     pub fn output(&self) -> String {
         let text = String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned();
         let mut plain = String::with_capacity(text.len());
@@ -343,17 +343,17 @@ impl Supervisor {
         plain + rest
     }
 
-    /// What it has said, byte for byte.
+    /// Its output so far, byte for byte.
     pub fn raw_output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
-    /// What an operator sees; `None` before it can be asked.
+    /// The status for an operator; `None` before it answers.
     pub fn status(&self) -> Option<Status> {
         self.operator(async |client| client.status().await.ok()).flatten()
     }
 
-    /// Asks something on the control socket; `None` when nobody answers there.
+    /// Sends a request to the control socket; `None` if there is no answer.
     pub fn operator<T>(&self, ask: impl AsyncFnOnce(OperationsClient) -> T) -> Option<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -364,28 +364,28 @@ impl Supervisor {
 
     /// Waits for a fact.
     pub fn until(&mut self, what: &str, holds: impl FnMut(&mut Self) -> bool) {
-        self.look(what, LOOK, holds);
+        self.look(what, POLL_PAUSE, holds);
     }
 
     fn look(&mut self, what: &str, pause: Duration, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = Instant::now();
         while !holds(self) {
-            assert!(self.is_running(), "rei ended while waiting for {what}:\n{}", self.output());
+            assert!(self.is_running(), "rei exited during the wait for {what}:\n{}", self.output());
             assert!(since.elapsed() < FACT, "no {what}; status {:#?}\n{}", self.status(), self.output());
             std::thread::sleep(pause);
         }
     }
 
-    /// Waits for words in what it says; gives the line.
+    /// Waits for words in its output; returns the line.
     pub fn says(&mut self, words: &str) -> String {
         self.until(words, |it| it.output().contains(words));
         self.output().lines().find(|line| line.contains(words)).unwrap_or_default().to_owned()
     }
 
-    /// Waits for the end of the evolution about a commit: how it ended, and why.
+    /// Waits for the end of the evolution to a commit; returns its entry in the history.
     pub fn verdict_on(&mut self, rev: &str) -> rei::interface::operations::HistoryEntry {
         let mut found = None;
-        self.look(&format!("the end of the evolution to {rev}"), LOOK_BACK, |it| {
+        self.look(&format!("the end of the evolution to {rev}"), HISTORY_PAUSE, |it| {
             let history = it.operator(async |client| client.history(Some(50)).await.unwrap_or_default());
             let wanted = &rev[..12];
             found = history.unwrap_or_default().into_iter().find(|entry| {
@@ -393,25 +393,25 @@ impl Supervisor {
             });
             found.is_some()
         });
-        found.expect("found just now")
+        found.expect("the wait has found it")
     }
 
-    /// Whether it has not ended.
+    /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits until it has ended; its exit code.
+    /// Waits until it has exited; returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let output = self.output.clone();
-        let said = || format!("rei does not end:\n{}", String::from_utf8_lossy(&std::fs::read(&output).unwrap()));
+        let said = || format!("rei does not exit:\n{}", String::from_utf8_lossy(&std::fs::read(&output).unwrap()));
         eventually(|| !self.is_running(), said);
         let code = self.child.wait().unwrap().code();
         self.ended = Some(code);
         code
     }
 
-    /// Asks it to end, and waits.
+    /// Sends SIGTERM and waits for the exit.
     pub fn stop(&mut self) -> Option<i32> {
         process::send(self.pid(), Signal::SIGTERM);
         self.wait()
@@ -424,25 +424,25 @@ impl Drop for Supervisor {
             process::send(self.pid(), Signal::SIGTERM);
             let since = Instant::now();
             while self.is_running() && since.elapsed() < Duration::from_secs(20) {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_PAUSE);
             }
             let _ = self.child.kill();
         }
         if std::thread::panicking() {
-            eprintln!("--- what rei said ---\n{}", self.output());
+            eprintln!("--- the log of rei ---\n{}", self.output());
         }
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // What a test has left is this test's own.
+        // Only processes of this test are killed.
         process::end_all(&self.path("state"));
         store::make_writable(self.dir.path());
     }
 }
 
-/// The texts of all files below a directory, in no order; links are not followed.
+/// The texts of all files below a directory, in any order; links are not followed.
 pub fn texts_below(dir: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -456,7 +456,7 @@ pub fn texts_below(dir: &Path) -> String {
     text
 }
 
-/// The program that stands in for an agent.
+/// The program in the role of an agent.
 pub fn agent() -> PathBuf {
     stripped("unruly").join("unruly")
 }

@@ -1,17 +1,18 @@
-//! Bad input, on a real `rei run`: each case gives one clear error that names the thing and the next step, changes
-//! nothing else, and Active keeps serving.
+//! Bad input for a real `rei run`: each case causes one clear error that names the problem and the next step, and changes nothing
+//! else. Active continues to serve.
 //!
-//! | file | what is bad |
+//! | file | the bad input |
 //! |---|---|
-//! | `start` | what makes a start impossible |
-//! | `upgrade` | a commit that cannot become a version |
-//! | `cheats` | a commit that wants to pass without being right |
+//! | `start` | problems that make a start impossible |
+//! | `upgrade` | commits that cannot become a version |
+//! | `cheats` | commits that try to pass without being right |
 //! | `runtime` | a runtime that misbehaves while it serves |
-//! | `agents` | blueprints and agents |
-//! | `disk` | a disk that is full |
-//! | `growth` | years of upgrades |
+//! | `agents` | wrong blueprints, and agents that misbehave |
+//! | `disk` | a full disk |
+//! | `growth` | many upgrades |
+//! | `terminal` | text that would change a terminal |
 //!
-//! Needs Nix and user namespaces; says so and skips where they are missing.
+//! The tests need Nix and user namespaces; without them they are skipped and print the reason.
 
 mod agents;
 mod cheats;

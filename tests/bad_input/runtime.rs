@@ -1,4 +1,4 @@
-//! A runtime that misbehaves while it serves: the supervisor says so, stays small, and keeps it serving.
+//! A runtime that misbehaves while it serves: the supervisor reports it, stays small, and keeps it serving.
 
 use rei::interface::types::RuntimeIncident;
 
@@ -11,7 +11,7 @@ fn resident_kib(supervisor: &Supervisor) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A debug build of the supervisor with all that Nix told it; far below the 100 MB and the flood that must not be kept.
+/// The limit for a debug build of the supervisor with the output of Nix: far below the 100 MB and the flood that it must not keep.
 const RESIDENT_KIB_MAX: u64 = 48 << 10;
 
 const INTERFACE: &str = "[health]\nhttp = { listen = \"http\", path = \"/healthz\", interval = \"100ms\", timeout = \"2s\" }\n\
@@ -35,7 +35,7 @@ fn a_flood_in_the_log() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// A runtime that behaves so on the interface: an incident with these words, and it serves.
+/// A runtime with this behaviour on the interface: an incident with these words opens, and the runtime serves.
 fn on_the_interface(behaviour: &str, words: &[&str]) {
     let Some(lab) = Lab::new() else { return };
     lab.commit(&format!("{behaviour} 1"));
@@ -74,7 +74,7 @@ fn silence_on_the_interface() {
     on_the_interface("silent", &["report"]);
 }
 
-/// A runtime that leaks: an incident with these words, and it serves.
+/// A runtime that leaks: an incident with these words opens, and the runtime serves.
 fn leaks(behaviour: &str, bound: &str, words: &[&str]) {
     let Some(lab) = Lab::new() else { return };
     lab.commit(&format!("{behaviour} 1"));
@@ -121,7 +121,7 @@ fn a_runtime_that_dies_again_and_again() {
     let mut supervisor = lab.serving();
     for _ in 0..3 {
         assert!(lab.ask("/die").is_err());
-        // Waits in the queue until the next instance takes it.
+        // The connection waits in the queue until the next instance accepts it.
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
     let mut incidents = Vec::new();
@@ -134,7 +134,7 @@ fn a_runtime_that_dies_again_and_again() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// The incidents that are open, once they are so many.
+/// Waits until that many incidents are open; returns them.
 fn incidents(supervisor: &mut Supervisor, count: usize) -> Vec<RuntimeIncident> {
     let mut found = Vec::new();
     supervisor.until(&format!("{count} incidents"), |it| {
@@ -145,12 +145,12 @@ fn incidents(supervisor: &mut Supervisor, count: usize) -> Vec<RuntimeIncident> 
 }
 
 #[test]
-fn a_stale_crash_is_blamed_on_nobody_else() {
+fn an_old_crash_is_not_attributed_to_another_instance() {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
     let dies_of = |path: &str| {
         assert!(lab.ask(path).is_err());
-        // Waits in the queue until the next instance takes it.
+        // The connection waits in the queue until the next instance accepts it.
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     };
     dies_of("/panic");
@@ -162,7 +162,7 @@ fn a_stale_crash_is_blamed_on_nobody_else() {
     let blamed = |found: &[RuntimeIncident]| found.iter().filter(|it| it.summary.contains("nil map")).count();
     assert_eq!(blamed(&second), 1, "{second:#?}");
     assert!(second.iter().any(|it| it.summary.contains("exit code 1")), "{second:#?}");
-    // The log of the slot is there for a person, across a restart of everything.
+    // The logs of the slot stay for people, even if everything restarts.
     assert_eq!(supervisor.stop(), Some(0));
     let mut supervisor = lab.serving();
     dies_of("/silent");

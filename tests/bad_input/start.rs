@@ -1,4 +1,4 @@
-//! What makes a start impossible: one error, and nothing is changed.
+//! Problems that make a start impossible: each causes one error, and nothing changes.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::common::process;
 use crate::lab::{FLAKE, Lab, eventually, system};
 
-/// `rei run` refuses with all these words, and says what to do next.
+/// `rei run` must fail with all these words, and say what to do next.
 fn refuses(lab: &Lab, words: &[&str]) -> String {
     refuses_by(lab, lab.rei(), words)
 }
@@ -69,21 +69,21 @@ fn a_first_version_that_never_becomes_ready() {
 }
 
 #[test]
-fn a_first_version_that_ends_at_once() {
+fn a_first_version_that_exits_at_once() {
     let Some(lab) = Lab::new() else { return };
     lab.commit("exits 1");
     refuses(&lab, &["does not stay up", "exit code 3", "a.log"]);
 }
 
 #[test]
-fn a_first_version_that_forks_and_ends() {
+fn a_first_version_that_forks_and_exits() {
     let Some(lab) = Lab::new() else { return };
     lab.commit("forks 1");
     refuses(&lab, &["does not stay up", "foreground"]);
 }
 
 #[test]
-fn a_port_that_is_taken() {
+fn a_port_that_is_in_use() {
     let Some(lab) = Lab::new() else { return };
     let taken = TcpListener::bind(lab.address()).unwrap();
     let mut supervisor = lab.run();
@@ -97,9 +97,9 @@ fn a_port_that_is_taken() {
     lab.nothing_is_left();
 }
 
-/// A start that fails beside an instance of an earlier supervisor takes nothing from it.
+/// If an instance of an earlier supervisor runs, a failed start takes nothing from it.
 #[test]
-fn a_start_that_fails_leaves_a_service_that_runs() {
+fn a_failed_start_does_not_touch_a_running_service() {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
     let load = lab.load();
@@ -107,7 +107,7 @@ fn a_start_that_fails_leaves_a_service_that_runs() {
     supervisor.wait();
     let before = (process::of_service(&lab.path("state")), process::keeper(&lab.path("state")));
     assert_eq!((before.0.len(), before.1.is_some()), (1, true));
-    // The control socket's place is taken by something that is none.
+    // The path of the control socket is a file that is not a socket.
     let control = lab.path("state/control.sock");
     let _ = std::fs::remove_file(&control);
     std::fs::create_dir(&control).unwrap();
@@ -123,18 +123,18 @@ fn a_start_that_fails_leaves_a_service_that_runs() {
     lab.nothing_is_left();
 }
 
-/// A keeper that nobody needs any more: its supervisor was killed before there was a version.
+/// A keeper that is no longer needed: its supervisor was killed before there was a version.
 #[test]
-fn a_keeper_that_was_left_alone_is_ended_by_a_signal_and_by_rei_stop() {
+fn an_unneeded_keeper_stops_at_a_signal_and_at_rei_stop() {
     let Some(lab) = Lab::new() else { return };
-    // A first version that takes its time, so that there is none yet.
+    // The first version is slow to start, so that there is no version yet.
     lab.commit("slow_start 1");
     for way in ["signal", "rei stop"] {
         let mut supervisor = lab.run();
         supervisor.until("a keeper with listeners", |_| {
             process::keeper(&lab.path("state")).is_some() && !process::of_service(&lab.path("state")).is_empty()
         });
-        // While its supervisor is there it stays.
+        // The keeper stays as long as its supervisor is there.
         let keeper = process::keeper(&lab.path("state")).unwrap();
         process::send(keeper, Signal::SIGTERM);
         process::send(supervisor.pid(), Signal::SIGKILL);
@@ -145,7 +145,7 @@ fn a_keeper_that_was_left_alone_is_ended_by_a_signal_and_by_rei_stop() {
         assert_eq!(process::keeper(&lab.path("state")), Some(keeper), "its supervisor needed it");
         let mut said = String::new();
         let ends = || {
-            // An instance that was killed just now has to be gone first: then it says that it is needed.
+            // The killed instance must have exited first; before that the keeper answers that it is needed.
             if way == "signal" {
                 process::send(keeper, Signal::SIGTERM);
                 return process::keeper(&lab.path("state")).is_none();
@@ -156,7 +156,7 @@ fn a_keeper_that_was_left_alone_is_ended_by_a_signal_and_by_rei_stop() {
             said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             output.status.success()
         };
-        eventually(ends, || "the keeper does not end".to_owned());
+        eventually(ends, || "the keeper does not stop".to_owned());
         println!("{said}");
         assert_eq!(said.contains("the keeper that held the listening sockets"), way == "rei stop", "{said}");
         lab.nothing_is_left();
@@ -164,14 +164,14 @@ fn a_keeper_that_was_left_alone_is_ended_by_a_signal_and_by_rei_stop() {
 }
 
 #[test]
-fn a_source_that_is_no_repository() {
+fn a_source_that_is_not_a_repository() {
     let Some(lab) = Lab::new() else { return };
     std::fs::remove_dir_all(lab.path("repo/.git")).unwrap();
     refuses(&lab, &["/repo", "repository", "runtime.source"]);
 }
 
 #[test]
-fn a_source_that_is_not_there() {
+fn a_source_that_does_not_exist() {
     let Some(lab) = Lab::new() else { return };
     lab.reword("/repo\"", "/nowhere\"");
     refuses(&lab, &["/nowhere", "runtime.source"]);
@@ -192,14 +192,14 @@ fn a_machine_without_nix() {
     std::fs::create_dir(&git).unwrap();
     std::os::unix::fs::symlink(which::which("git").unwrap(), git.join("git")).unwrap();
     command.env("PATH", &git).env("REI_NIX_PATH", "");
-    // The usual places are looked at too; where Nix is in one of them there is nothing to see.
+    // rei also searches the usual places, so these are hidden.
     if ["/usr/bin/nix-store", "/usr/local/bin/nix-store", "/nix/var/nix/profiles/default/bin/nix-store"]
         .iter()
         .any(|path| std::path::Path::new(path).exists())
     {
         let mut hidden = Command::new("unshare");
         lab.environment(&mut hidden);
-        // A user namespace lets a plain user mount, too.
+        // In a user namespace a plain user may mount, too.
         hidden.args(["--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c"]);
         hidden.arg("for p in /usr/bin/nix-store /usr/local/bin/nix-store /nix/var/nix/profiles/default/bin/nix-store; do test ! -e $p || mount --bind /dev/null $p || exit 9; done; exec \"$0\" \"$@\"");
         hidden.arg(lab.rei().get_program());
@@ -219,12 +219,12 @@ fn a_daemon_that_cannot_be_reached() {
 
 #[test]
 fn a_machine_without_user_namespaces() {
-    // A daemon builds in its own namespace, where there are some.
+    // A daemon builds in its own namespace, which has user namespaces.
     let Some(mut lab) = Lab::new() else { return };
     lab.take_own_store();
     let mut command = Command::new("unshare");
     lab.environment(&mut command);
-    // Not as root: newer Nix would drop groups first, which no user of such a namespace may.
+    // Not as root: a newer Nix would first drop groups, which is forbidden in such a namespace.
     command.args(["--user", "--map-user=1000", "--map-group=1000", "--keep-caps", "--", "/bin/sh", "-c"]);
     command.arg("echo 0 > /proc/sys/user/max_user_namespaces || exit 9; exec \"$0\" \"$@\"");
     command.arg(lab.rei().get_program());
@@ -232,7 +232,7 @@ fn a_machine_without_user_namespaces() {
 }
 
 #[test]
-fn a_file_with_every_kind_of_mistake_tells_them_all() {
+fn all_mistakes_of_a_rei_toml_are_reported_at_once() {
     let Some(lab) = Lab::new() else { return };
     lab.reword("poll = \"1s\"", "pol = \"1s\"\nstrategy = \"overlapp\"\nstandby = 5");
     lab.reword("share = 0.5", "share = 1.5");
@@ -243,7 +243,7 @@ fn a_file_with_every_kind_of_mistake_tells_them_all() {
     for word in ["`pol`", "`poll`", "strategy", "standby", "share", "rei.toml:6:", "4 mistakes"] {
         assert!(output.contains(word), "{word:?} is not in:\n{output}");
     }
-    assert!(!lab.path("state").exists(), "nothing is made before the file is right");
+    assert!(!lab.path("state").exists(), "no directory is made before the file is valid");
 }
 
 #[test]
@@ -265,26 +265,26 @@ fn two_supervisors_on_one_state_directory() {
     assert_eq!(first.stop(), Some(0));
 }
 
-/// Ends a supervisor and spoils its journal: the next one must refuse and leave it as it is.
-fn spoiled(spoil: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
+/// Stops a supervisor and damages its journal: the next supervisor must refuse to start and must not change the journal.
+fn damaged(damage: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
     assert_eq!(supervisor.stop(), Some(0));
-    // Without its snapshots the whole of it is read.
+    // Without snapshots the supervisor reads the whole journal.
     let _ = std::fs::remove_dir_all(lab.path("state/journal/snapshots"));
     let segment = std::fs::read_dir(lab.path("state/journal")).unwrap().flatten().map(|entry| entry.path());
     let segment = segment.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).min().unwrap();
     let mut bytes = std::fs::read(&segment).unwrap();
-    spoil(&mut bytes);
+    damage(&mut bytes);
     std::fs::write(&segment, &bytes).unwrap();
     let output = refuses(&lab, words);
     assert!(output.contains(segment.to_str().unwrap()), "{output}");
-    assert!(std::fs::read(&segment).unwrap().starts_with(&bytes), "the journal was touched");
+    assert!(std::fs::read(&segment).unwrap().starts_with(&bytes), "the journal was changed");
 }
 
 #[test]
 fn a_journal_with_a_flipped_bit() {
-    spoiled(|bytes| bytes[600] ^= 1, &["the journal is damaged", "line 2", "rei journal verify"]);
+    damaged(|bytes| bytes[600] ^= 1, &["the journal is damaged", "line 2", "rei journal verify"]);
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn a_journal_with_lost_lines() {
         let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
         bytes.drain(ends[1] + 1..=ends[2]);
     };
-    spoiled(cut, &["the journal is damaged", "line 3", "rei journal verify"]);
+    damaged(cut, &["the journal is damaged", "line 3", "rei journal verify"]);
 }
 
 #[test]
@@ -306,11 +306,11 @@ fn a_journal_of_a_newer_format() {
         assert_ne!(header, newer);
         bytes.splice(..end, newer.into_bytes());
     };
-    spoiled(newer, &["7.0", "newer rei"]);
+    damaged(newer, &["7.0", "newer rei"]);
 }
 
 #[test]
-fn a_journal_whose_last_line_was_cut_short_goes_on() {
+fn a_journal_with_an_incomplete_last_line_is_continued() {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
     let _ = nix::sys::signal::kill(

@@ -1,11 +1,11 @@
-//! Text that would rewrite a terminal: in a log, an incident, a commit, the name of a check. It is seen, and does nothing.
+//! Text that would change a terminal: in a log, an incident, a commit, the name of a check. rei shows it escaped.
 
 use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{CHECKS, Lab};
 
-/// Whether a terminal would do more than show it: what Unicode calls controls, and marks of direction.
-fn acts(c: char) -> bool {
+/// Whether a terminal would interpret the character: control characters and direction marks.
+fn is_interpreted(c: char) -> bool {
     let direction = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c)
         || ('\u{202a}'..='\u{202e}').contains(&c)
         || ('\u{2066}'..='\u{2069}').contains(&c);
@@ -13,7 +13,7 @@ fn acts(c: char) -> bool {
 }
 
 #[test]
-fn what_others_wrote_does_nothing_to_a_terminal() {
+fn text_from_others_cannot_change_a_terminal() {
     let Some(lab) = Lab::new() else { return };
     lab.write("checks/default.nix", &CHECKS.replace("right =", "\"ri\u{202e}ght \u{9b}\" ="));
     lab.commit_tree("well 1");
@@ -24,14 +24,14 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
         incidents = it.status().map(|status| status.open_incidents).unwrap_or_default();
         !incidents.is_empty()
     });
-    assert!(incidents[0].summary.contains('\u{202e}'), "what was said is kept as it was: {incidents:#?}");
+    assert!(incidents[0].summary.contains('\u{202e}'), "the text is stored unchanged: {incidents:#?}");
     lab.write("behaviour", "wrong 2\n");
     let rev = lab.commit_tree("well\u{202e} 2 \u{1b}[2J\u{9b}31m");
     let end = supervisor.verdict_on(&rev);
     assert_eq!(end.action, Some(MaintenanceAction::Rejected), "{end:#?}");
     assert!(end.summary.contains("ri\u{202e}ght"), "{end:#?}");
     let mut all = supervisor.raw_output();
-    assert!(all.contains("user\\u{202e}txt.exe"), "the log shows it: {all}");
+    assert!(all.contains("user\\u{202e}txt.exe"), "the log shows the text escaped: {all}");
     for words in [
         &["status"][..],
         &["status", "--json"],
@@ -46,7 +46,7 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
         let output = command.args(words).arg("--config").arg(lab.path("rei.toml")).output().unwrap();
         let said = [output.stdout.clone(), output.stderr].concat();
         let said = String::from_utf8(said).unwrap();
-        assert!(!said.contains(acts), "{words:?}: {said:?}");
+        assert!(!said.contains(is_interpreted), "{words:?}: {said:?}");
         if words.contains(&"--json") {
             let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
             assert!(value.to_string().contains('\u{202e}'), "the same value: {said}");
@@ -55,6 +55,6 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
         }
         all += &said;
     }
-    assert!(!all.contains(acts), "{all:?}");
+    assert!(!all.contains(is_interpreted), "{all:?}");
     assert_eq!(supervisor.stop(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! A commit that cannot become a version: it is rejected with a reason, and Active is as it was.
+//! Commits that cannot become a version: each is rejected with a reason, and Active does not change.
 
 use std::os::unix::fs::symlink;
 
@@ -7,7 +7,7 @@ use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{CHECKS, FLAKE, Lab, Supervisor, system};
 
-/// A bad commit is rejected with these words, and no request is lost.
+/// A bad commit must be rejected with these words, and no request may be lost.
 pub fn rejects(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]) -> String {
     let before = supervisor.status().and_then(|it| it.active).map(|it| it.version);
     let load = lab.load();
@@ -24,7 +24,7 @@ pub fn rejects(lab: &Lab, supervisor: &mut Supervisor, rev: &str, words: &[&str]
     end.summary
 }
 
-/// The same on a service of its own; what is good is taken afterwards as if nothing had been.
+/// The same with a new service; a good commit after it must be promoted as usual.
 fn alone(commit: impl FnOnce(&Lab) -> String, words: &[&str]) {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
@@ -71,7 +71,7 @@ fn a_commit_without_a_flake() {
     alone(commit, &["flake.nix"]);
 }
 
-/// With `protected = []` the flake itself may change, so that what it says is judged.
+/// With `protected = []` a commit may change the flake itself, so that rei judges the changed flake.
 fn unprotected() -> Option<(Lab, Supervisor)> {
     let lab = Lab::new()?;
     lab.configure("[validation]\nprotected = []");
@@ -90,7 +90,7 @@ fn a_commit_without_the_command() {
 }
 
 #[test]
-fn candidates_that_do_not_serve_or_do_not_end() {
+fn candidates_that_do_not_serve_or_do_not_stop() {
     let Some(lab) = Lab::new() else { return };
     lab.configure_with("start_timeout = \"4s\"\n", "");
     let mut supervisor = lab.serving();
@@ -107,7 +107,7 @@ fn candidates_that_do_not_serve_or_do_not_end() {
     }
     let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
     assert_eq!(quarantine.len(), 5, "{quarantine:#?}");
-    // Each is named as `rei show` and `rei lift` take it.
+    // Each name works with `rei show` and `rei lift`.
     for entry in &quarantine {
         let id = &entry.candidate_id.0;
         let shown = supervisor.operator(async |client| client.show(id.clone()).await.unwrap()).unwrap();
@@ -122,14 +122,14 @@ fn candidates_that_do_not_serve_or_do_not_end() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// A check that fails or passes by chance: whoever asks often enough hears a yes.
+/// A check that passes by chance: if it runs often enough, it passes once.
 const BY_CHANCE: &str = r#"{ check, self }: {
   flaky = check { name = "flaky"; try = "by chance"; subject = "${../behaviour}"; };
 }
 "#;
 
 #[test]
-fn a_check_that_said_no_by_chance_has_said_no() {
+fn a_failure_of_a_flaky_check_counts() {
     let Some(mut lab) = Lab::new() else { return };
     lab.take_own_store();
     lab.let_chance_in();
@@ -139,7 +139,7 @@ fn a_check_that_said_no_by_chance_has_said_no() {
     let rev = lab.commit("well 2");
     let end = rejects(&lab, &mut supervisor, &rev, &["stage tests", "flaky"]);
     println!("{end}");
-    // From now on it would pass. The same commit, and the same files in another one, are not asked again.
+    // From now on the check would pass. But rei does not run it again for the same commit, or for another commit with the same files.
     std::fs::write(lab.path("chance/good"), "").unwrap();
     lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same again"]);
     let again = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
@@ -151,12 +151,12 @@ fn a_check_that_said_no_by_chance_has_said_no() {
     };
     assert_eq!(evolutions(&supervisor), 1, "{}", supervisor.output());
     assert_eq!(lab.ask("/"), Ok("1".to_owned()));
-    // Neither is it for an operator, who is told so.
+    // An operator's request is refused too, with this reason.
     let asked = again.clone();
     supervisor.operator(async |client| client.evolve(Some(asked), None).await.unwrap()).unwrap();
     let end = rejects(&lab, &mut supervisor, &again, &["quarantine", "flaky"]);
     println!("{end}");
-    // An operator who knows better lifts it, and then it is asked once more.
+    // If an operator releases the content from quarantine, rei runs the check once more.
     let tree = lab.git(&["rev-parse", "HEAD^{tree}"]).trim().to_owned();
     supervisor.operator(async |client| client.lift_quarantine(tree).await.unwrap()).unwrap();
     supervisor
@@ -179,7 +179,7 @@ fn a_repository_that_goes_away_and_comes_back() {
     assert_eq!(
         supervisor.output().matches("cannot follow the source").count(),
         1,
-        "told once:\n{}",
+        "logged once:\n{}",
         supervisor.output()
     );
     std::fs::rename(lab.path("away"), lab.path("repo")).unwrap();
@@ -198,7 +198,7 @@ fn a_golden_run_with_a_broken_line() {
     lab.configure("[validation]\ngolden = [\"golden\"]");
     let mut supervisor = lab.serving();
     let rev = lab.commit("well 2");
-    // The operator's file is at fault: that is no verdict on the commit.
+    // The operator's own file is wrong, so there is no verdict on the commit.
     let end = supervisor.verdict_on(&rev);
     assert_eq!(end.action, Some(MaintenanceAction::Deferred), "{}", end.summary);
     assert!(end.summary.contains("answers.golden.jsonl:2:"), "{}", end.summary);
@@ -207,19 +207,19 @@ fn a_golden_run_with_a_broken_line() {
 }
 
 #[test]
-fn a_tree_with_what_no_tree_should_have() {
+fn a_tree_with_a_link_to_the_outside() {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
     std::fs::remove_file(lab.path("repo/behaviour")).unwrap();
     symlink("/etc/shadow", lab.path("repo/behaviour")).unwrap();
     let rev = lab.commit_tree("a link to the outside");
-    // Nix 2.26 names the directory alone.
+    // Nix 2.26 names only the directory.
     rejects(&lab, &mut supervisor, &rev, &["path '/etc", "is forbidden in", "a commit may only use what it holds"]);
     assert_eq!(supervisor.stop(), Some(0));
 }
 
 #[test]
-fn a_profile_that_another_program_holds_delays_the_switch_alone() {
+fn a_profile_locked_by_another_program_delays_only_the_switch() {
     use rei::interface::operations::Phase;
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
@@ -227,7 +227,7 @@ fn a_profile_that_another_program_holds_delays_the_switch_alone() {
     let rev = lab.commit("well 2");
     let line = supervisor.says("of new connections");
     println!("{line}");
-    // As `nix-env --profile … --switch-generation` would, and much longer.
+    // `nix-env --profile … --switch-generation` takes the same lock, but for a much shorter time.
     let held = std::fs::File::create(lab.path("state/profiles/service.lock")).unwrap();
     let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
     supervisor.until("the switch to wait", |it| it.status().is_some_and(|status| status.phase == Phase::Promoting));
@@ -240,7 +240,7 @@ fn a_profile_that_another_program_holds_delays_the_switch_alone() {
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// Nix builds the same store path: neither a version nor a rejection, and no cost.
+/// Nix builds the same store path: the commit is neither a version nor a rejection, and costs no budget.
 fn unchanged(lab: &Lab, supervisor: &mut Supervisor, rev: &str) {
     let before = supervisor.status().and_then(|it| it.active).map(|it| it.version);
     let end = supervisor.verdict_on(rev);
@@ -252,10 +252,10 @@ fn unchanged(lab: &Lab, supervisor: &mut Supervisor, rev: &str) {
 }
 
 #[test]
-fn commits_with_actives_build_cost_nothing_and_open_no_way_around_the_judge() {
+fn commits_with_actives_build_cost_no_budget_and_do_not_bypass_the_judge() {
     let Some(lab) = Lab::new() else { return };
     let mut supervisor = lab.serving();
-    // As many as the usual budget allows evolutions in an hour.
+    // As many as the evolutions that the usual hourly budget allows.
     let budget = supervisor.status().expect("a status").budget;
     assert_eq!(budget.per_hour, 6);
     for number in 0..budget.per_hour {
@@ -264,13 +264,13 @@ fn commits_with_actives_build_cost_nothing_and_open_no_way_around_the_judge() {
         unchanged(&lab, &mut supervisor, &rev);
     }
     assert_eq!(supervisor.status().expect("a status").budget.left, budget.left);
-    // The check goes first, in a commit that changes nothing that is built; then what it would have caught.
+    // First a commit that only removes the check and changes no build; then a commit that the check would have caught.
     lab.write("checks/default.nix", "{ check, self }: { }\n");
     let rev = lab.commit_tree("no check");
     unchanged(&lab, &mut supervisor, &rev);
     let rev = lab.commit("well 2");
     rejects(&lab, &mut supervisor, &rev, &["protected", "checks/default.nix", "right"]);
-    // An operator who waits for such a commit is told so, and that it is well.
+    // `rei evolve --wait` reports such a commit as unchanged, and succeeds.
     lab.write("checks/default.nix", CHECKS);
     lab.write("behaviour", "well 1\n");
     lab.write("README.md", "More words.\n");
@@ -278,23 +278,23 @@ fn commits_with_actives_build_cost_nothing_and_open_no_way_around_the_judge() {
     let mut evolve = lab.rei();
     let waited =
         evolve.args(["evolve", "--wait", "--rev", &rev, "--config"]).arg(lab.path("rei.toml")).output().unwrap();
-    let told = String::from_utf8_lossy(&waited.stdout).into_owned();
-    assert_eq!(waited.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&waited.stderr));
-    assert!(told.contains("unchanged") && told.contains("the same as Active's"), "{told}");
-    // The build of the rejected commit is in quarantine; another one is taken.
+    let output = String::from_utf8_lossy(&waited.stdout).into_owned();
+    assert_eq!(waited.status.code(), Some(0), "{output}{}", String::from_utf8_lossy(&waited.stderr));
+    assert!(output.contains("unchanged") && output.contains("the same as Active's"), "{output}");
+    // The build of the rejected commit is in quarantine; another build is promoted.
     let rev = lab.commit("well 3");
     assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
     assert_eq!(supervisor.stop(), Some(0));
 }
 
-/// A candidate that spoils what it inherits is rejected, and the next version, which is good, is not blamed for it.
+/// A candidate that makes its inherited listeners unusable is rejected, and the next, good version does not suffer from it.
 fn spoiled_listeners(runtime: &str, more: &str) {
     let Some(lab) = Lab::new() else { return };
     let one_slot = runtime.contains("recreate");
     let promotion = if one_slot { "[promotion]\ncanary = []\nobserve = \"2s\"\n" } else { "" };
     lab.configure_with(&format!("start_timeout = \"4s\"\n{runtime}"), &format!("{promotion}{more}"));
     let mut supervisor = lab.serving();
-    // Twice, as each candidate inherits from the one before.
+    // Twice, because each candidate inherits from the one before.
     for round in 0..2 {
         let bad = lab.commit(&format!("poisons {round}"));
         let load = lab.load();
@@ -312,22 +312,22 @@ fn spoiled_listeners(runtime: &str, more: &str) {
     assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
     assert_eq!(lab.ask("/"), Ok("2".to_owned()));
     load.none_lost();
-    assert!(!supervisor.output().contains("tampered"), "nobody did");
+    assert!(!supervisor.output().contains("tampered"), "no process tampered");
     assert_eq!(supervisor.stop(), Some(0));
 }
 
 #[test]
-fn listeners_that_a_rejected_candidate_has_spoiled() {
+fn listeners_that_a_rejected_candidate_made_unusable() {
     spoiled_listeners("", "");
 }
 
 #[test]
-fn listeners_that_a_rejected_candidate_without_isolation_has_spoiled() {
+fn listeners_that_a_rejected_candidate_without_isolation_made_unusable() {
     spoiled_listeners("", "[isolation]\nenabled = false\n");
 }
 
-/// One slot for both versions: connections wait meanwhile, and the one before must serve again.
+/// With one slot for both versions, connections wait meanwhile, and the version before must serve again.
 #[test]
-fn listeners_that_a_rejected_candidate_has_spoiled_for_the_version_before() {
+fn listeners_that_a_rejected_candidate_made_unusable_for_the_version_before() {
     spoiled_listeners("strategy = \"recreate\"\n", "[isolation]\nenabled = false\n");
 }

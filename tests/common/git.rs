@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Runs git in a repository; it must succeed, and what it printed is given.
+/// Runs git in a repository; it must succeed. Returns its output.
 pub fn git(repository: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(repository)
@@ -20,15 +20,15 @@ pub fn git(repository: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Makes a repository with the branch that rei follows by default, and nothing in it.
+/// Makes an empty repository with the branch that rei follows by default.
 pub fn init(repository: &Path) {
     std::fs::create_dir_all(repository).unwrap();
     git(repository, &["init", "--quiet", "--initial-branch=main"]);
-    // The program of the service is in the tree: to make it smaller would cost more than to copy it.
+    // The tree contains the program of the service: compressing it would take longer than copying it.
     git(repository, &["config", "core.compression", "0"]);
 }
 
-/// Commits the whole tree, also if it is as before; gives the commit.
+/// Commits the whole tree, even if it is unchanged; returns the commit.
 pub fn commit(repository: &Path, message: &str) -> String {
     git(repository, &["add", "--all"]);
     git(repository, &["commit", "--quiet", "--allow-empty", "--message", message]);

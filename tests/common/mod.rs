@@ -1,6 +1,6 @@
-//! What the tests of several parts share.
+//! Code that several tests share.
 //!
-//! A test that uses only some of it says `#[expect(dead_code, reason = "uses a part of it")] mod common;`.
+//! A test that uses only a part of it writes `#[expect(dead_code, reason = "uses a part of it")] mod common;`.
 
 pub mod addresses;
 pub mod git;

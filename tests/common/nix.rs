@@ -1,10 +1,9 @@
-//! Real Nix in tests, without root, without `/nix`, without nixpkgs, without network.
+//! Real Nix in tests: without root, without `/nix`, without nixpkgs and without a network.
 //!
 //! [`Store::relocated`] is a whole store in a temporary directory, with its own database, configuration, profiles and
-//! garbage collector: the machine's own Nix is left alone, and everything is gone with the value. Builds in it are
-//! sandboxed. Its `sandbox-paths` show the machine's shell and tools to builders, so that a build is a few lines of
-//! shell; that is the tests' convenience alone, no flake of a user gets it. [`Store::open`] is the same, or the machine's
-//! where tests are told to share it.
+//! garbage collector. The machine's own Nix is not touched, and the store is removed when the value is dropped. Builds in it are
+//! sandboxed. Its `sandbox-paths` show the machine's shell and tools to builders, so that a build is a few lines of shell; only
+//! tests have this, not the flakes of users. [`Store::open`] is the same, or the machine's store if the tests must share it.
 //!
 //! [`Flake::new`] is a real git repository with a flake. Each file `packages/NAME.sh` and `checks/NAME.sh` in it is a
 //! derivation, built by that script with `$out` and `$src` (the committed tree).
@@ -27,7 +26,7 @@ use tempfile::TempDir;
 
 use super::{git, store};
 
-/// What builders see of the machine, where it is there.
+/// The paths of the machine that builders see, if they exist.
 const SANDBOX_PATHS: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/usr"];
 
 /// Every `packages/NAME.sh` and `checks/NAME.sh` as a derivation.
@@ -56,27 +55,27 @@ const FLAKE: &str = r#"{
 }
 "#;
 
-/// A store of its own.
+/// A Nix store for a test.
 pub struct Store {
-    /// The Nix that works on it.
+    /// The Nix that uses this store.
     pub nix: Nix,
-    /// What makes a Nix program work on it, with PATH.
+    /// The environment variables with which a Nix program uses this store, and PATH.
     pub env: Vec<(OsString, OsString)>,
     dir: TempDir,
 }
 
 impl Store {
-    /// The store that tests work on; `None`, with a word why, where there is no Nix.
+    /// The store of the tests; if there is no Nix, prints the reason and returns `None`.
     pub async fn open() -> Option<Self> {
         Self::with(store::environment, "").await
     }
 
-    /// As [`Store::open`], where builders see nothing of the machine.
+    /// Like [`Store::open`], but builders see no path of the machine.
     pub async fn bare() -> Option<Self> {
         Self::with(store::environment, "sandbox-paths =").await
     }
 
-    /// A new, empty store of its own: for tests that spoil it, or that name the Nix they want.
+    /// A new, empty store: for tests that damage it, or that choose their Nix.
     pub async fn relocated() -> Option<Self> {
         Self::with(store::own, "").await
     }
@@ -96,19 +95,19 @@ impl Store {
         }
     }
 
-    /// A directory of the test's own, gone with the store.
+    /// A path in a directory of the test, which is removed with the store.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A Nix program on this store: what an operator would type.
+    /// A Nix program that uses this store, as an operator would type it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    /// Runs such a program, which must succeed, and gives what it printed.
+    /// Runs such a program, which must succeed; returns its output.
     pub fn run(&self, program: &str, args: &[&str]) -> String {
         let output = self.command(program).args(args).output().unwrap();
         assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -137,7 +136,7 @@ impl Flake {
         flake
     }
 
-    /// Where it is.
+    /// The directory of the repository.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -149,12 +148,12 @@ impl Flake {
         std::fs::write(path, text).unwrap();
     }
 
-    /// Commits the whole tree and gives the commit.
+    /// Commits the whole tree; returns the commit.
     pub fn commit(&self, message: &str) -> String {
         git::commit(self.dir(), message)
     }
 
-    /// The flake at a commit, whose files are put in the store as the supervisor does.
+    /// The flake at a commit, whose files are added to the store in the same way as the supervisor does it.
     pub async fn at(&self, nix: &Nix, rev: &str) -> FlakeRef {
         let mirror = Mirror::open(self.mirror.path(), self.dir.path().to_str().unwrap(), "main").await.unwrap();
         let commit = mirror.resolve(rev).await.unwrap();

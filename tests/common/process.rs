@@ -1,4 +1,4 @@
-//! The processes of a service and its keeper, found from outside: what is there, whatever rei says.
+//! Finds the processes of a service and its keeper in /proc, independently of rei's own answers.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use nix::unistd::Pid;
 /// A process of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// `REI_INSTANCE`.
+    /// The instance: the value of `REI_INSTANCE`.
     pub instance: String,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
 }
 
 impl Process {
-    /// `a` or `b`; `None` for one that only empties a queue.
+    /// `a` or `b`; `None` for an instance that only serves the connections left in a queue.
     pub fn slot(&self) -> Option<&str> {
         self.instance.rsplit_once('-').map(|(_, slot)| slot).filter(|slot| *slot != "drain")
     }
@@ -30,7 +30,7 @@ fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     rei::process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
@@ -61,14 +61,14 @@ pub fn keeper(state: &Path) -> Option<u32> {
     })
 }
 
-/// Kills what a test has left of its service.
+/// Kills the processes that a test has left of its service.
 pub fn end_all(state: &Path) {
     for pid in of_service(state).into_iter().map(|process| process.pid).chain(keeper(state)) {
         send(pid, Signal::SIGKILL);
     }
 }
 
-/// Sends a process a signal, if it is still there.
+/// Sends a signal to a process, if the process still exists.
 pub fn send(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// An example, built. Where there is no cargo, whoever brought this test brought its examples.
+/// Builds an example and returns its path. If there is no cargo, the examples must have come together with this test program.
 pub fn example(name: &str) -> PathBuf {
     let cargo = Path::new(env!("CARGO"));
     if cargo.exists() {
@@ -16,11 +16,11 @@ pub fn example(name: &str) -> PathBuf {
     rei.parent().expect("a target directory").join("examples").join(name)
 }
 
-/// A directory with rei and this example, without their symbols: what is not there need not be copied and hashed. One
-/// example in a test program.
+/// A directory with rei and this example, without their symbols, so that less must be copied and hashed. A test program may use
+/// only one example.
 pub fn stripped(name: &str) -> &'static Path {
     static PROGRAMS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    /// What is static is never dropped.
+    /// Removes the directory at the end of the process, because a static is never dropped.
     extern "C" fn remove() {
         if let Some(dir) = PROGRAMS.get() {
             let _ = std::fs::remove_dir_all(dir.path());
@@ -32,23 +32,23 @@ pub fn stripped(name: &str) -> &'static Path {
             for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_rei")), "rei"), (&example(name), name)] {
                 let to = dir.path().join(name);
                 std::fs::copy(from, &to).unwrap();
-                // Without `strip` it is only slower.
+                // Without `strip` the tests are only slower.
                 let _ = Command::new("strip").arg(&to).output();
             }
             passable(dir.path());
-            // SAFETY: the function may run at any end of this process.
+            // SAFETY: the function may run at any exit of this process.
             assert_eq!(unsafe { libc::atexit(remove) }, 0);
             dir
         })
         .path()
 }
 
-/// Lets other users through: instances have users of their own where the supervisor is root.
+/// Lets other users enter the directory: if the supervisor is root, instances have their own users.
 pub fn passable(dir: &Path) {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
 }
 
-/// Whether this machine has Nix and user namespaces; if not, a word about it is printed, and the test that asks is over.
+/// Whether this machine has Nix and user namespaces; if not, prints the reason, and the calling test must return.
 pub fn can_build() -> bool {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let fails = |program: &str, args: &[&str]| {
@@ -59,7 +59,7 @@ pub fn can_build() -> bool {
         };
         Some(format!("`{program}` says {why}"))
     };
-    // Asked once, alone: all tests have one answer.
+    // Checked only once; all tests use the same result.
     let missing = MISSING.get_or_init(|| {
         fails("nix-store", &["--version"]).or_else(|| fails("unshare", &["--user", "--map-root-user", "true"]))
     });

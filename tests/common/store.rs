@@ -1,8 +1,8 @@
-//! Which Nix store a test works on.
+//! The Nix store of a test.
 //!
-//! Usually each test has one of its own below its directory, and nothing of the machine's. With `REI_TEST_STORE=machine`
-//! all of them share the machine's, as whoever runs them reaches it: root by itself, others through the daemon. That is
-//! for machines that are thrown away, as those of `make nix-matrix`.
+//! Usually each test has its own store below its directory, and uses nothing of the machine's store. With
+//! `REI_TEST_STORE=machine` all tests share the machine's store: root uses it directly, other users through the daemon. That is for
+//! machines that are thrown away, such as those of `make nix-matrix`.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -13,15 +13,15 @@ pub fn is_shared() -> bool {
     std::env::var_os("REI_TEST_STORE").is_some_and(|store| store == "machine")
 }
 
-/// What makes Nix programs work on the store that tests work on; [`own`] unless it is shared.
+/// The environment variables with which Nix programs use the store of the test; those of [`own`] unless the store is shared.
 pub fn environment(dir: &Path, lines: &str) -> Vec<(OsString, OsString)> {
     if is_shared() { seeing(dir, std::env::var_os("NIX_REMOTE").unwrap_or_default()) } else { own(dir, lines) }
 }
 
-/// What makes Nix programs work on a store below `dir`, with these lines in its nix.conf.
+/// The environment variables with which Nix programs use a store below `dir`, with these lines in its nix.conf.
 pub fn own(dir: &Path, lines: &str) -> Vec<(OsString, OsString)> {
     std::fs::create_dir_all(dir.join("etc")).unwrap();
-    // What is gone with its test need not outlive a loss of power.
+    // The store is removed with its test, so it need not survive a power cut.
     let usual = "build-users-group =\nsubstituters =\nfsync-metadata = false\n";
     std::fs::write(dir.join("etc/nix.conf"), format!("{usual}{lines}\n")).unwrap();
     let mut env = seeing(dir, OsString::new());
@@ -36,7 +36,7 @@ pub fn own(dir: &Path, lines: &str) -> Vec<(OsString, OsString)> {
     env
 }
 
-/// All that is seen of the machine: PATH, which comes first, and the way to its store.
+/// The variables that come from the machine: PATH, which is first, and the access to its store.
 fn seeing(dir: &Path, remote: OsString) -> Vec<(OsString, OsString)> {
     vec![
         ("PATH".into(), std::env::var_os("PATH").unwrap_or_default()),

@@ -1,5 +1,5 @@
-//! A rei of another version, built from this one's sources: it has other words, stores more, decides otherwise,
-//! and writes another minor version of the journal.
+//! Another version of rei, built from this one's sources: it has other sentences, stores more, decides differently, and writes
+//! another minor version of the journal.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use rei::journal::FORMAT_MINOR;
 
-/// The version that it says to be of.
+/// The version that it reports.
 pub const VERSION: &str = "0.2.0";
 
-/// What differs: a file, a text that stands in it once, and the text in its place.
+/// The differences: a file, a text that occurs in it once, and its replacement.
 fn differences() -> Vec<(&'static str, String, String)> {
     let minor = |minor: u32| format!("FORMAT_MINOR: u32 = {minor};");
     let version = |version: &str| format!("name = \"rei\"\nversion = \"{version}\"\n");
@@ -20,13 +20,13 @@ fn differences() -> Vec<(&'static str, String, String)> {
         ("Cargo.toml", version("0.1.0"), version(VERSION)),
         ("Cargo.lock", version("0.1.0"), version(VERSION)),
         ("src/journal/line.rs", minor(FORMAT_MINOR), minor(FORMAT_MINOR + 1)),
-        // All its words are others.
+        // All its sentences are different.
         (
             "src/narrate/reason.rs",
             "pub fn reason(of: &Reason) -> String {".to_owned(),
             format!("pub fn reason(of: &Reason) -> String {words}"),
         ),
-        // A reason that this rei has never heard of, and one that is a sentence.
+        // A reason that this rei does not know, and one that is a sentence.
         (
             "src/lifecycle/step.rs",
             "out.push(Effect::SetTimer { timer, at, reason });".to_owned(),
@@ -39,9 +39,9 @@ fn differences() -> Vec<(&'static str, String, String)> {
             "            reason,\n".to_owned(),
             "            reason: Reason::Text(format!(\"in other words, {reason:?}\")),\n".to_owned(),
         ),
-        // Another decision: a switch has a second less.
+        // A different decision: a switch has one second less.
         ("src/lifecycle/promote.rs", "PLAN_MS: u64 = 10_000;".to_owned(), "PLAN_MS: u64 = 9_000;".to_owned()),
-        // More in the state and in what is under way.
+        // An additional field in the state and in the evolution.
         (
             "src/lifecycle/state.rs",
             "pub struct Lifecycle {".to_owned(),
@@ -55,11 +55,11 @@ fn differences() -> Vec<(&'static str, String, String)> {
     ]
 }
 
-/// What it is built from.
+/// The files that it is built from.
 const PARTS: [&str; 7] =
     ["Cargo.toml", "Cargo.lock", "src", "checks", "interface", "modules/unit.toml", "examples/served.rs"];
 
-/// The program; `None`, with a word why, where there is no cargo to build it. It is built once, beside this one: crates that both
+/// The program; if there is no cargo, prints the reason and returns `None`. It is built once, beside this one: crates that both
 /// use are not compiled again.
 pub fn program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -69,7 +69,7 @@ pub fn program() -> Option<&'static Path> {
     }
     Some(PROGRAM.get_or_init(|| {
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("another-rei");
-        // The outermost one: below it is one for each architecture, marked likewise.
+        // The outermost target directory: below it there is one for each architecture, with the same mark.
         let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").exists();
         let target =
             Path::new(env!("CARGO_BIN_EXE_rei")).ancestors().filter(marked).last().expect("a target directory");
@@ -77,7 +77,7 @@ pub fn program() -> Option<&'static Path> {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--offline", "--bins", "--example", "another-served", "--manifest-path"])
             .arg(copy.join("Cargo.toml"))
-            // The flags of the compiler are found from here.
+            // Cargo finds the compiler flags from this directory.
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("CARGO_TARGET_DIR", target)
             .status()
@@ -87,7 +87,7 @@ pub fn program() -> Option<&'static Path> {
     }))
 }
 
-/// Writes its sources. A file that has not changed keeps its time, so that it is not built again.
+/// Writes its sources. An unchanged file keeps its time, so that cargo does not build it again.
 fn write(copy: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = BTreeMap::new();
@@ -127,8 +127,8 @@ fn read(root: &Path, part: &Path, into: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// The manifest with targets of other names, since both are built in one directory. The example is here because crates are
-/// shared only if both builds want the same features, and examples want those of the tests.
+/// The manifest with other target names, because both are built in one directory. It keeps the example: crates are shared only if
+/// both builds have the same features, and examples use the features of the tests.
 fn with_other_targets(manifest: &str) -> String {
     let mut kept = String::new();
     let mut is_target = false;

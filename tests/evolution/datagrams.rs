@@ -1,4 +1,4 @@
-//! Datagrams have no connections: each is routed by itself, and an evolution loses none.
+//! Datagrams: each is routed separately, and an evolution loses none.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use rei::interface::types::MaintenanceAction;
 
 use crate::lab::{Lab, Setup};
 
-/// The bound of one answer: nobody waits longer for a switch.
+/// The time limit of one answer: a switch must not delay a client longer.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// One client with one socket: what it asks and hears is one flow.
+/// One client with one socket: its requests and answers are one flow.
 struct Client {
     end: Arc<AtomicBool>,
     thread: JoinHandle<Vec<String>>,
@@ -36,7 +36,7 @@ impl Client {
                     let n = socket.recv(&mut datagram).unwrap_or_else(|error| panic!("no answer to {number}: {error}"));
                     let text = String::from_utf8_lossy(&datagram[..n]).into_owned();
                     let (echoed, version) = text.split_once(' ').unwrap();
-                    assert_eq!(echoed, number, "each datagram is answered once");
+                    assert_eq!(echoed, number, "each datagram has one answer");
                     answers.push(version.to_owned());
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -46,7 +46,7 @@ impl Client {
         Self { end, thread }
     }
 
-    /// Who answered, in order. Every datagram was answered.
+    /// Stops; returns the answering versions in order. Every datagram must have an answer.
     fn finish(self) -> Vec<String> {
         self.end.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
@@ -62,7 +62,7 @@ fn a_share_of_datagrams_then_all_of_them_and_none_is_lost() {
     assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
     lab.until("Steady", |status| status.phase == Phase::Steady);
     let answers = client.finish();
-    // Both answer from the first of the one to the last of the other, and only there.
+    // Both versions answer between the first answer of the new version and the last answer of the old one.
     let first = answers.iter().position(|version| version == "ok 2").expect("the new version answers");
     let last = answers.iter().rposition(|version| version == "ok 1").expect("the old one did");
     assert!(first < last && last + 1 < answers.len(), "{first}, {last} of {}", answers.len());
@@ -70,6 +70,6 @@ fn a_share_of_datagrams_then_all_of_them_and_none_is_lost() {
     let (n, got) = (both.len() as f64, both.iter().filter(|version| *version == "ok 2").count() as f64);
     let (mean, deviation) = (n * 0.3, (n * 0.3 * 0.7).sqrt());
     println!("{got} of {n} datagrams for a share of 0.3, of {} altogether", answers.len());
-    // Six standard deviations: wrong by chance once in five hundred million runs.
+    // Six standard deviations: a false failure once in five hundred million runs.
     assert!(n > 50.0 && (got - mean).abs() < 6.0 * deviation, "{got} of {n} for a share of 0.3");
 }

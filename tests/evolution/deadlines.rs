@@ -1,4 +1,4 @@
-//! Deadlines are points in time: under a supervisor that is killed over and over, a canary and a window end by theirs.
+//! Deadlines are points in time: even if the supervisor is killed over and over, a canary and a window end at their deadlines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use rei::time::Timestamp;
 use crate::lab::{Lab, Setup};
 use crate::load::now_ms;
 
-/// Nobody asks the service anything, so each phase waits for data until its deadline, and goes on then.
+/// The service gets no requests, so each phase waits for data until its deadline, and then continues.
 const WAITS_FOR_DATA: &str = "canary = [{ share = 0.3, for = \"1500ms\" }]\nobserve = \"1500ms\"\nhold = \"2s\"\n\
                               on_inconclusive = \"promote\"";
-/// How long the data of a step and of the window are gathered, which a deadline is moved by at most, and once.
+/// How long a step and the window gather data; a deadline moves by at most this time, and only once.
 const DATA_MS: u64 = 1500;
 
-/// The phase in which the version is under trial. There is one evolution, so each comes once.
+/// The phase of the trial. There is one evolution, so each phase comes once.
 fn trial(state: &Lifecycle) -> Option<&'static str> {
     let is_trial = matches!(
         state.phase(),
@@ -29,7 +29,7 @@ fn recoveries(lab: &Lab) -> usize {
 }
 
 #[test]
-fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_their_deadlines() {
+fn a_canary_and_a_window_end_at_their_deadlines_if_the_supervisor_is_killed_over_and_over() {
     let Some(mut lab) = Lab::serving(Setup { promotion: WAITS_FOR_DATA, ..Setup::default() }) else { return };
     let rev = lab.commit("ok 2");
     let mut killed: BTreeMap<&str, usize> = BTreeMap::new();
@@ -44,8 +44,8 @@ fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_
         let deadline = state.timers()[&Timer::Phase].at;
         let known = deadlines.entry(current).or_default();
         known.insert(deadline);
-        // One that began anew with each supervisor would never come, and be another each time.
-        assert!(known.len() <= 2, "the deadline of {current} moves on and on: {known:?}");
+        // If each supervisor set a new deadline, it would be another one each time and never come.
+        assert!(known.len() <= 2, "the deadline of {current} moves with each supervisor: {known:?}");
         if Timestamp::from_unix_ms(now_ms()) >= deadline {
             lab.wait_for("its end", |lab| lab.ledger().states.pop().filter(|state| trial(state) != Some(current)));
             continue;
@@ -63,10 +63,10 @@ fn a_canary_and_a_window_under_a_supervisor_that_is_killed_over_and_over_end_by_
         assert!(killed.contains_key(current), "{killed:?}");
         let (first, last) = (known.first().expect("one"), known.last().expect("one"));
         assert!(last.ms_since(*first) <= DATA_MS, "{known:?}");
-        // What ended it is its deadline, which was due then.
+        // The deadline ended it, which was due at that time.
         let end = ledger.states.iter().rposition(|state| trial(state) == Some(*current)).expect("the trial") + 1;
         let end = &ledger.records[end];
-        assert_eq!(end.body.event, Event::Due(Timer::Phase), "{}", ledger.tell());
+        assert_eq!(end.body.event, Event::Due(Timer::Phase), "{}", ledger.lines());
         assert!(end.at >= *last);
     }
     let ends: Vec<_> = ledger.ends().into_values().flatten().collect();

@@ -1,4 +1,4 @@
-//! A service that needs more time than rei.toml gives, and says so while it does: `EXTEND_TIMEOUT_USEC`.
+//! A service that needs more time than rei.toml allows, and requests it by `EXTEND_TIMEOUT_USEC`.
 
 use rei::interface::operations::Phase;
 use rei::interface::types::MaintenanceAction;
@@ -6,7 +6,7 @@ use rei::interface::types::MaintenanceAction;
 use crate::lab::{Lab, Setup};
 
 #[test]
-fn a_service_that_asks_for_more_time_is_waited_for_at_its_start_in_the_judge_and_at_its_end() {
+fn a_service_that_requests_more_time_gets_it_at_its_start_in_the_judge_and_at_its_stop() {
     let setup = Setup { health: "notify = {}", first: "ok 1 slow-start=6000 slow-end=6000", ..Setup::default() };
     let Some(mut lab) = Lab::new(setup) else { return };
     let text = std::fs::read_to_string(lab.path("rei.toml")).unwrap();
@@ -20,7 +20,7 @@ fn a_service_that_asks_for_more_time_is_waited_for_at_its_start_in_the_judge_and
     assert_eq!(lab.verdict_on(&candidate).action, Some(MaintenanceAction::Promoted));
     let left = lab.path("state/logs/a.log");
     let finished = |log: &std::path::Path, text: &str| std::fs::read_to_string(log).ok()?.contains(text).then_some(());
-    lab.wait_for("the end of the one that was left", |_| finished(&left, "finished ok 1"));
+    lab.wait_for("the exit of the former instance", |_| finished(&left, "finished ok 1"));
     lab.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(lab.wait(), Some(0));
     assert!(finished(&lab.path("state/logs/b.log"), "finished ok 2").is_some(), "it was killed");

@@ -1,4 +1,4 @@
-//! One fault at a time, under load.
+//! Single faults, under load.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,7 +13,7 @@ fn send(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
-/// Waits until Active's instance is one that was not there before.
+/// Waits until Active has a new instance.
 fn until_replaced(lab: &mut Lab, before: &std::collections::BTreeMap<String, u32>) {
     lab.wait_for("another instance", |lab| {
         let instance = lab.status()?.active?.instances.into_iter().next()?;
@@ -22,7 +22,7 @@ fn until_replaced(lab: &mut Lab, before: &std::collections::BTreeMap<String, u32
 }
 
 #[test]
-fn an_instance_that_is_killed_loses_what_it_had_accepted_and_no_more() {
+fn a_killed_instance_loses_only_its_accepted_requests() {
     const MANY: &str = "[incidents]\ncrash = { restarts = 60, within = \"60s\" }";
     let Some(mut lab) = Lab::serving(Setup { more: MANY, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
@@ -34,7 +34,7 @@ fn an_instance_that_is_killed_loses_what_it_had_accepted_and_no_more() {
     }
     load.wait_for_more(40);
     let tally = load.finish();
-    // A client that was being served may lose its request, once each time. Nobody is refused.
+    // Each kill may lose the requests in progress. No connection is refused.
     let refused = tally.failures.iter().filter(|(_, what)| what.contains("refused") || what.starts_with("connecting"));
     assert_eq!(refused.count(), 0, "{:?}", tally.failures);
     assert!(tally.failures.len() <= 5 * 5, "{:?}", tally.failures);
@@ -42,20 +42,20 @@ fn an_instance_that_is_killed_loses_what_it_had_accepted_and_no_more() {
 }
 
 #[test]
-fn an_instance_that_ends_while_nobody_watches_is_started_again_and_its_last_words_are_heard() {
+fn an_instance_that_exits_without_a_supervisor_is_restarted_and_its_last_output_is_known() {
     let Some(mut lab) = Lab::serving(Setup { first: "ok bug 1", ..Setup::default() }) else { return };
     let before = lab.until_settled();
     lab.kill();
     assert!(ask(lab.address(), "/crash").is_err(), "it crashes");
     lab.start();
     until_replaced(&mut lab, &before);
-    // Once the kernel has taken the connection nobody is refused.
+    // The kernel accepts connections, so no client is refused.
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok bug 1"));
-    // Its own log has them: `a.log` is its successor's by now.
+    // Its own log has the last output; `a.log` belongs to its successor now.
     let logs = std::fs::read_dir(lab.path("state/logs/a")).unwrap();
     let logs: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
     assert!(logs.contains("a real bug"), "{logs}");
-    lab.until("the crash to be known", |status| {
+    lab.until("the crash in the health report", |status| {
         let crashes = status.health.as_ref().and_then(|health| serde_json::to_value(health).ok());
         crashes.is_some_and(|health| health.to_string().contains("a real bug"))
             || status.open_incidents.iter().any(|incident| incident.summary.contains("bug"))
@@ -64,7 +64,7 @@ fn an_instance_that_ends_while_nobody_watches_is_started_again_and_its_last_word
 }
 
 #[test]
-fn a_keeper_that_is_killed_is_replaced_and_the_new_one_has_everything() {
+fn a_killed_keeper_is_replaced_and_the_new_one_has_all_descriptors() {
     let Some(mut lab) = Lab::serving(Setup::default()) else { return };
     let load = Load::on(lab.address());
     let before = lab.until_settled();
@@ -84,7 +84,7 @@ fn a_keeper_that_is_killed_is_replaced_and_the_new_one_has_everything() {
         lab.start();
         assert_eq!(lab.until_settled(), before, "the same instance");
     }
-    // An instance that ends takes no keeper with it.
+    // The exit of an instance does not stop the keeper.
     let keeper = lab.keeper();
     let good = lab.commit("ok 2");
     assert_eq!(lab.verdict_on(&good).action, Some(MaintenanceAction::Promoted));
@@ -96,12 +96,12 @@ fn a_keeper_that_is_killed_is_replaced_and_the_new_one_has_everything() {
 }
 
 #[test]
-fn what_an_instance_says_while_nobody_listens_is_heard() {
+fn a_notification_without_a_supervisor_is_not_lost() {
     let health =
         "http = { listen = \"http\", path = \"/healthz\", interval = \"50ms\", timeout = \"5s\" }\nnotify = {}";
     let Some(mut lab) = Lab::serving(Setup { health, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
-    // The candidate is started and says READY=1 at some moment around the kill.
+    // The candidate starts and sends READY=1 at about the time of the kill.
     for version in 2..6 {
         let rev = lab.commit(&format!("ok {version}"));
         lab.wait_for("the candidate's process", |lab| (lab.processes().len() == 2).then_some(()));
@@ -126,7 +126,7 @@ fn previous_is_restored_without_nix_git_and_source() {
     std::fs::write(lab.path("no-directory"), "").unwrap();
     let mut command = lab.rei();
     command.env("PATH", "/nonexistent");
-    // Nix lies in a usual place too, and would be found: it has no database then, and no daemon.
+    // rei would find Nix in a usual place, too; there it has no database and no daemon.
     for name in ["NIX_STATE_DIR", "NIX_DAEMON_SOCKET_PATH"] {
         command.env(name, lab.path("no-directory"));
     }
@@ -142,7 +142,7 @@ fn previous_is_restored_without_nix_git_and_source() {
     load.none_lost();
 }
 
-/// Whoever can remove them has the supervisor's user. The keeper itself is well, and has what nobody else has.
+/// A process of the supervisor's user can remove them. The keeper itself still runs, and only it has the descriptors.
 #[test]
 fn a_keeper_whose_socket_or_key_was_removed_is_found_again() {
     let Some(mut lab) = Lab::serving(Setup::default()) else { return };
@@ -163,7 +163,7 @@ fn a_keeper_whose_socket_or_key_was_removed_is_found_again() {
     assert!(!lab.output().contains("opened anew"), "{}", lab.output());
 }
 
-/// Nobody but the instances has the listening sockets then.
+/// Then only the instances have the listening sockets.
 #[test]
 fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
     let Some(mut lab) = Lab::serving(Setup { udp: true, ..Setup::default() }) else { return };
@@ -181,7 +181,7 @@ fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
                 lab.kill();
                 send(keeper, Signal::SIGKILL);
             }
-            // As `rm` and a kill of both.
+            // Kills both and removes the files.
             _ => {
                 std::fs::remove_file(lab.path("state/private/keeper.sock")).unwrap();
                 std::fs::remove_file(lab.path("state/private/keeper.sock.lock")).unwrap();
@@ -194,7 +194,7 @@ fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
         assert_eq!(lab.until_settled(), before, "round {round}: the same instance");
         load.wait_for_more(40);
     }
-    // It is as whole as before: other versions come, through both slots, and each may be the only one that is left.
+    // Everything still works: other versions are promoted, through both slots, and each may be the only remaining one.
     for version in [2, 3] {
         let rev = lab.commit(&format!("ok {version}"));
         assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
@@ -210,8 +210,8 @@ fn without_supervisor_and_keeper_the_listeners_come_back_from_the_instances() {
     load.none_lost();
 }
 
-/// Both versions run, and whoever had which part of the clients has it afterwards.
-fn goes_on_without_supervisor_and_keeper(setup: Setup, phase: Phase) {
+/// Both versions run, and each has the same share of the clients afterwards.
+fn continues_without_supervisor_and_keeper(setup: Setup, phase: Phase) {
     let Some(mut lab) = Lab::serving(setup) else { return };
     let load = Load::on(lab.address());
     let rev = lab.commit("ok 2");
@@ -229,14 +229,14 @@ fn goes_on_without_supervisor_and_keeper(setup: Setup, phase: Phase) {
 }
 
 #[test]
-fn without_supervisor_and_keeper_a_canary_goes_on() {
+fn without_supervisor_and_keeper_a_canary_continues() {
     let promotion = "canary = [{ share = 0.3, for = \"20s\" }]\nobserve = \"3s\"";
-    goes_on_without_supervisor_and_keeper(Setup { promotion, udp: true, ..Setup::default() }, Phase::Canary);
+    continues_without_supervisor_and_keeper(Setup { promotion, udp: true, ..Setup::default() }, Phase::Canary);
 }
 
 /// A unix socket cannot be shared.
 #[test]
-fn without_supervisor_and_keeper_a_window_goes_on() {
+fn without_supervisor_and_keeper_a_window_continues() {
     let promotion = "canary = []\nobserve = \"20s\"";
-    goes_on_without_supervisor_and_keeper(Setup { promotion, unix: true, ..Setup::default() }, Phase::Observing);
+    continues_without_supervisor_and_keeper(Setup { promotion, unix: true, ..Setup::default() }, Phase::Observing);
 }

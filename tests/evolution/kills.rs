@@ -1,4 +1,4 @@
-//! The supervisor is killed again and again, in every phase, under load, and nobody notices.
+//! The supervisor is killed again and again, in every phase, under load; no client notices.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,9 +20,9 @@ use crate::common::process::{self, Process, of_service};
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
-/// Kills, unless `REI_KILLS` says otherwise.
+/// The number of kills, unless `REI_KILLS` is set.
 const KILLS: usize = 50;
-/// How the kills are spread, in percent. The phases differ in length by four orders of magnitude, so each is aimed at.
+/// The share of kills in each phase, in percent. The lengths of the phases differ by four orders of magnitude, so the test aims at each phase.
 const SPREAD: [(&str, usize); 8] = [
     ("Diagnosing", 8),
     ("Building", 16),
@@ -33,8 +33,8 @@ const SPREAD: [(&str, usize); 8] = [
     ("RollingBack", 10),
     ("Steady", 12),
 ];
-/// How long after a phase was entered it is killed at most, in microseconds. What takes less has passed by then: that is
-/// as good a moment as any.
+/// The longest time from the start of a phase to the kill, in microseconds. A shorter phase has ended by then, which is as good a
+/// time for a kill as any other.
 const fn delay_max_us(phase: &str) -> u64 {
     match phase.as_bytes() {
         b"Diagnosing" => 8_000,
@@ -42,12 +42,12 @@ const fn delay_max_us(phase: &str) -> u64 {
         _ => 1_200_000,
     }
 }
-/// How long the canary takes, as the set-up of the test says.
+/// How long the canary takes in the setup of this test.
 const CANARY: Duration = Duration::from_secs(1);
-/// An evolution that does not bring a wanted phase is followed by another, at most so many.
+/// The most evolutions: if one does not reach a wanted phase, another one follows.
 const EVOLUTIONS_MAX: usize = 60;
 
-/// splitmix64: the same seed, the same draws.
+/// splitmix64: the same seed gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -68,8 +68,8 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Reads the journal as it grows, and so knows the phase as soon as it is decided.
-struct Spy {
+/// Reads the journal while it grows, so it knows each phase as soon as it is decided.
+struct JournalReader {
     path: PathBuf,
     read: u64,
     unread: Vec<u8>,
@@ -77,14 +77,14 @@ struct Spy {
     records: u64,
 }
 
-impl Spy {
+impl JournalReader {
     fn on(journal: &Path) -> Self {
         let path = first_segment(journal);
         Self { path, read: 0, unread: Vec::new(), state: Lifecycle::default(), records: 0 }
     }
 
-    /// Takes in what was written since.
-    fn look(&mut self) -> &Lifecycle {
+    /// Reads the records since the last call.
+    fn read_on(&mut self) -> &Lifecycle {
         let mut file = File::open(&self.path).expect("the journal");
         file.seek(SeekFrom::Start(self.read)).expect("the journal");
         let before = self.unread.len();
@@ -92,7 +92,7 @@ impl Spy {
         self.read += (self.unread.len() - before) as u64;
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
-            // The header is no record. What a kill cut short is cut off, and written again from the same place.
+            // The header is not a record. If a kill left a part of a line, the next supervisor removes it and writes at the same place.
             if let Ok(record) = serde_json::from_slice::<Record<Entry>>(&line) {
                 self.state.step(record.at, record.body.event);
                 self.records += 1;
@@ -101,8 +101,8 @@ impl Spy {
         &self.state
     }
 
-    /// Begins anew: a supervisor that was killed may have left half a line, which the next one takes off.
-    fn again(&mut self) {
+    /// Starts at the beginning again: a killed supervisor may have left half a line, which the next one removes.
+    fn restart(&mut self) {
         *self = Self {
             path: std::mem::take(&mut self.path),
             read: 0,
@@ -110,7 +110,7 @@ impl Spy {
             state: Lifecycle::default(),
             records: 0,
         };
-        self.look();
+        self.read_on();
     }
 }
 
@@ -125,7 +125,7 @@ fn first_segment(journal: &Path) -> PathBuf {
     segments.into_iter().next().expect("a segment")
 }
 
-/// Counts the instances all the time: no slot ever has two.
+/// Counts the instances all the time: no slot may ever have two.
 struct Census {
     end: Arc<AtomicBool>,
     doubles: Arc<Mutex<Vec<Vec<Process>>>>,
@@ -143,8 +143,8 @@ impl Census {
                 while !end.load(Ordering::Relaxed) {
                     let mut there = of_service(&state);
                     if is_double(&there) {
-                        // Processes are looked at one after the other, and one that was there may have ended before its
-                        // successor was looked at. Two that are seen again were there at once.
+                        // The processes are read one after the other, so one may have exited before its successor was read. Two
+                        // that are found again existed at the same time.
                         let again = of_service(&state);
                         there.retain(|process| again.contains(process));
                     }
@@ -175,7 +175,7 @@ impl Drop for Census {
     }
 }
 
-/// Whether a slot has more than one.
+/// Whether a slot has more than one instance.
 fn is_double(there: &[Process]) -> bool {
     let slots: Vec<&str> = there.iter().filter_map(Process::slot).collect();
     ["a", "b"].iter().any(|slot| slots.iter().filter(|it| *it == slot).count() > 1)
@@ -184,20 +184,20 @@ fn is_double(there: &[Process]) -> bool {
 struct Run {
     lab: Lab,
     load: Load,
-    spy: Spy,
+    reader: JournalReader,
     random: Random,
-    /// Kills that are still wanted, by phase.
+    /// The remaining kills, by phase.
     wanted: BTreeMap<&'static str, usize>,
     killed: usize,
-    /// The longest time without a supervisor that answers.
+    /// The longest time without an answering supervisor.
     longest_away: Duration,
-    /// The profile's lock, held so that Promoting lasts until it is killed. It is over in a millisecond otherwise.
+    /// The profile's lock, held so that Promoting lasts until the kill. Otherwise it ends after a millisecond.
     profile: Option<Flock<File>>,
 }
 
 impl Run {
     fn phase(&mut self) -> &'static str {
-        self.spy.look().phase().name()
+        self.reader.read_on().phase().name()
     }
 
     fn wants(&self, phase: &str) -> bool {
@@ -208,13 +208,13 @@ impl Run {
         self.wanted.values().sum()
     }
 
-    /// Holds the profile as another program would, where the next phase is a Promoting that is to be killed; lets go of it
-    /// where it is not. `entered` is when the phase began.
+    /// Holds the profile's lock like another program, if the next phase is a Promoting that is to be killed; releases it otherwise.
+    /// `entered` is the start time of the phase.
     fn hold_profile(&mut self, phase: &str, entered: Instant) {
         let holds = match phase {
-            // The profile's next generation is made as the canary begins.
+            // rei makes the profile's next generation at the start of the canary.
             "Canary" => self.wants("Promoting") && entered.elapsed() > CANARY / 2,
-            // Until it was killed.
+            // Held until the kill.
             "Promoting" => self.profile.is_some() && self.wants("Promoting"),
             _ => false,
         };
@@ -227,8 +227,8 @@ impl Run {
         }
     }
 
-    /// Kills, starts anew, and waits until the same instances are cared for as before. `ending` is a process that was asked
-    /// to end: the service waits for its successor.
+    /// Kills the supervisor, starts the next one, and waits until it has the same instances as before. `ending` is a process that got
+    /// the stop signal: then the service waits for its successor.
     fn kill(&mut self, aimed_at: &'static str, ending: Option<u32>) {
         let before = self.lab.processes();
         let keeper = self.lab.keeper();
@@ -238,37 +238,37 @@ impl Run {
         if let Some(count) = self.wanted.get_mut(aimed_at) {
             *count = count.saturating_sub(1);
         }
-        // Sometimes nobody is there for a while.
+        // Sometimes there is no supervisor for a while.
         if self.random.below(4) == 0 && ending.is_none() {
             self.load.wait_for_more(60);
         }
         self.lab.start();
         self.lab.wait_for("an answer", |lab| lab.status());
         self.longest_away = self.longest_away.max(away.elapsed());
-        assert_eq!(self.lab.keeper(), keeper, "the keeper stays");
-        self.spy.again();
+        assert_eq!(self.lab.keeper(), keeper, "the keeper must stay");
+        self.reader.restart();
         let status = self.lab.status().expect("it answered");
         let there = self.lab.processes();
-        // Who serves was not touched.
+        // The serving instances were not touched.
         for instance in status.active.iter().flat_map(|active| &active.instances) {
-            // It may wait for the end of its backoff.
+            // The instance may wait for the end of its backoff.
             let Some(pid) = instance.usage.pid else { continue };
             if ending == Some(pid) {
-                // Its end may not be known yet; whoever is there in its place was started by the new supervisor.
+                // Its exit may not be known yet; the new supervisor has started the instance in its place.
                 continue;
             }
             assert!(
                 before.iter().chain(&there).any(|process| process.pid == pid && process.instance == instance.id),
-                "{instance:?} is none of {before:?} and {there:?}"
+                "{instance:?} is not among {before:?} and {there:?}"
             );
         }
     }
 
-    /// Watches one evolution to its end, and kills on the way where it is wanted.
+    /// Watches one evolution to its end, and kills the supervisor in the chosen phases.
     fn through(&mut self, rev: &str) {
         let since = Instant::now();
         let mut entered = ("", Instant::now());
-        // When to kill in the present phase, if at all.
+        // The time of the kill in the current phase, if there is one.
         let mut due: Option<Instant> = None;
         loop {
             let phase = self.phase();
@@ -284,13 +284,13 @@ impl Run {
                 && Instant::now() >= at
             {
                 self.kill(entered.0, None);
-                // The same phase may be hit again, later.
+                // The same phase may be chosen again later.
                 entered.0 = "";
                 continue;
             }
             let ended = phase == "Steady"
-                && (self.spy.state.active().is_some_and(|active| active.version.rev == rev)
-                    || self.spy.state.followed() == Some(rev));
+                && (self.reader.state.active().is_some_and(|active| active.version.rev == rev)
+                    || self.reader.state.followed() == Some(rev));
             if ended {
                 return;
             }
@@ -299,7 +299,7 @@ impl Run {
                 "the evolution to {rev} does not end: {phase}\n{}",
                 self.lab.output()
             );
-            // What comes next may take a millisecond: then it is looked for without a pause.
+            // The next phase may last a millisecond: then this loop polls without a pause.
             let quick = (matches!(phase, "Steady") && self.wants("Diagnosing"))
                 || (matches!(phase, "Canary") && self.wants("Promoting"))
                 || (matches!(phase, "Observing") && self.wants("RollingBack"))
@@ -308,13 +308,13 @@ impl Run {
         }
     }
 
-    /// Kills while nothing goes on but that an instance ends and is started again.
+    /// Kills the supervisor in Steady, while an instance stops and is restarted.
     fn in_steady(&mut self) {
         let status = self.lab.until("Steady", |status| status.phase == operations::Phase::Steady);
         let serving = status.active.and_then(|active| active.instances.first().and_then(|it| it.usage.pid));
         let ending = serving.filter(|_| self.random.below(2) == 0);
         if let Some(pid) = ending {
-            // It finishes what it has; clients wait for the next one.
+            // The instance finishes its requests; clients wait for the next instance.
             process::send(pid, Signal::SIGTERM);
         }
         std::thread::sleep(Duration::from_micros(self.random.below(30_000)));
@@ -327,7 +327,7 @@ impl Run {
 fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let seed = variable("REI_SEED").unwrap_or_else(crate::load::now_ms);
     let kills = variable("REI_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap());
-    println!("again: REI_SEED={seed} REI_KILLS={kills} cargo test --test evolution killed_fifty -- --nocapture");
+    println!("to repeat: REI_SEED={seed} REI_KILLS={kills} cargo test --test evolution killed_fifty -- --nocapture");
     let setup = Setup {
         promotion: "canary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"1500ms\"\nhold = \"20s\"\non_inconclusive = \"promote\"",
         more: "[incidents]\ncrash = { restarts = 60, within = \"60s\" }\nlatency = { p99 = \"400ms\", for = \"1s\" }",
@@ -336,10 +336,10 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
     let Some(lab) = Lab::serving(setup) else { return };
     let begun = Instant::now();
     let census = Census::of(&lab);
-    let (load, spy) = (Load::on(lab.address()), Spy::on(&lab.path("state/journal")));
+    let (load, reader) = (Load::on(lab.address()), JournalReader::on(&lab.path("state/journal")));
     let wanted = SPREAD.map(|(phase, percent)| (phase, (kills * percent).div_ceil(100))).into();
     let mut run =
-        Run { lab, load, spy, random: Random(seed), wanted, killed: 0, longest_away: Duration::ZERO, profile: None };
+        Run { lab, load, reader, random: Random(seed), wanted, killed: 0, longest_away: Duration::ZERO, profile: None };
     run.load.wait_for_more(100);
     let mut commits = Vec::new();
     while run.left() > 0 && commits.len() < EVOLUTIONS_MAX {
@@ -347,7 +347,7 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
             run.in_steady();
         }
         let number = commits.len() + 2;
-        // Every second version turns out bad in its window, as long as rollbacks are wanted.
+        // Every second version degrades in its window, as long as kills in rollbacks remain.
         let slow = run.wants("RollingBack") && number % 2 == 0;
         let behaviour = if slow { format!("slow=120:900 {number}") } else { format!("ok {number}") };
         let rev = run.lab.commit(&behaviour);
@@ -375,27 +375,27 @@ fn a_supervisor_killed_fifty_times_in_all_phases_loses_no_request() {
         tally.longest_ms(),
     );
     tally.assert_none_lost();
-    assert!(wanted.values().all(|count| *count == 0), "kills that never came about: {wanted:?}");
-    // A supervisor that was killed before it had written that it took over is not seen here.
+    assert!(wanted.values().all(|count| *count == 0), "kills that never happened: {wanted:?}");
+    // A supervisor that was killed before it had recorded its start does not appear here.
     assert!(recoveries.len() <= killed && recoveries.len() + 5 >= killed, "{} of {killed}", recoveries.len());
-    assert!(recoveries.iter().all(|(before, after)| before == after), "the phase goes on: {recoveries:?}");
+    assert!(recoveries.iter().all(|(before, after)| before == after), "the phase must continue: {recoveries:?}");
     if kills >= KILLS {
         for (phase, _) in SPREAD {
             assert!(hit.contains_key(phase), "no supervisor was lost in {phase}: {hit:?}");
         }
     }
-    assert_eq!(ledger.commits(), commits, "one evolution a commit, in order");
+    assert_eq!(ledger.commits(), commits, "one evolution for each commit, in order");
     for (evolution, ends) in ledger.ends() {
         assert_eq!(ends.len(), 1, "{evolution} ended as {ends:?}");
     }
-    let (held, intervals) = ledger.hold_against(&tally, |path| versions.get(path).cloned().unwrap_or_default());
-    println!("{held} fresh connections in {intervals} intervals went where the journal said");
+    let (held, intervals) = ledger.compare_with(&tally, |path| versions.get(path).cloned().unwrap_or_default());
+    println!("{held} new connections in {intervals} intervals were routed as the journal says");
     let said = std::fs::read_to_string(lab.path("output")).unwrap();
     assert!(!said.contains("opened anew"), "a listener was lost");
     assert!(!said.contains("panicked"), "a supervisor panicked");
 }
 
-/// What each store path answers.
+/// The answer of each store path.
 fn versions(states: &[Lifecycle]) -> BTreeMap<String, String> {
     let slots = states.iter().flat_map(|state| rei::lifecycle::Slot::ALL.map(|slot| state.slot(slot).version.clone()));
     let trial = states.iter().filter(|state| !matches!(state.phase(), Phase::Steady));

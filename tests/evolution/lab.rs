@@ -1,4 +1,4 @@
-//! A real supervisor on a real service in a directory of its own: store, repository, state, address.
+//! A real supervisor and a real service in their own directory: store, repository, state, address.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,14 +19,14 @@ use crate::common::programs::{can_build, passable, stripped};
 use crate::common::store;
 use crate::ledger::Ledger;
 
-/// How long a fact may take to come about: a machine with two busy cores builds in seconds what takes milliseconds.
+/// The time limit of a wait for a fact: on two busy cores a build of milliseconds takes seconds.
 const FACT: Duration = Duration::from_secs(120);
-/// The pause between looks: tests that run side by side share the processors with those who look.
-const LOOK: Duration = Duration::from_millis(25);
-/// The pause between looks at the history, for which the supervisor reads its journal.
-const LOOK_BACK: Duration = Duration::from_millis(150);
+/// The pause between two polls: tests that run side by side share the processors with the polls.
+const POLL_PAUSE: Duration = Duration::from_millis(25);
+/// The pause between two polls of the history: the supervisor reads its journal for each.
+const HISTORY_PAUSE: Duration = Duration::from_millis(150);
 
-/// The flake of the service: what a version does is told by a file beside it.
+/// The flake of the service: the file `behaviour` beside it says what a version does.
 const FLAKE: &str = r#"{
   outputs = { self }: let
     run = verb: derivation {
@@ -40,7 +40,7 @@ const FLAKE: &str = r#"{
 }
 "#;
 
-/// What differs from the usual rei.toml.
+/// The differences from the usual rei.toml.
 #[derive(Clone, Copy, Default)]
 pub struct Setup {
     /// Lines of `[runtime]`.
@@ -51,15 +51,15 @@ pub struct Setup {
     pub promotion: &'static str,
     /// More tables.
     pub more: &'static str,
-    /// Whether it listens on a unix socket, `service.sock` in the lab.
+    /// Whether the service listens on a unix socket, `service.sock` in the lab.
     pub unix: bool,
-    /// Whether it listens for datagrams as well.
+    /// Whether the service also listens for datagrams.
     pub udp: bool,
-    /// What the first version does; `ok 1` if empty.
+    /// The behaviour of the first version; `ok 1` if empty.
     pub first: &'static str,
 }
 
-/// Where the service listens.
+/// An address of the service.
 #[derive(Clone, Debug)]
 pub enum Address {
     Tcp(SocketAddr),
@@ -77,8 +77,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A service that is well, and nothing that supervises it yet; `None`, with a word why, where the machine has no Nix
-    /// or no user namespaces.
+    /// A healthy service without a supervisor; if the machine has no Nix or no user namespaces, prints the reason and returns
+    /// `None`.
     pub fn new(setup: Setup) -> Option<Self> {
         if !can_build() {
             return None;
@@ -100,7 +100,7 @@ impl Lab {
         Some(lab)
     }
 
-    /// Such a service, served by its first version.
+    /// The same, with a running supervisor and a serving first version.
     pub fn serving(setup: Setup) -> Option<Self> {
         let mut lab = Self::new(setup)?;
         lab.start();
@@ -113,12 +113,12 @@ impl Lab {
         self.dir.path().join(path)
     }
 
-    /// Where the service listens.
+    /// The address of the service.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Where it listens for datagrams.
+    /// The address for datagrams.
     pub fn udp(&self) -> SocketAddr {
         self.udp.expect("a setup with `udp`")
     }
@@ -147,7 +147,7 @@ impl Lab {
         std::fs::write(self.path("rei.toml"), self.filled(&text)).unwrap();
     }
 
-    /// A text in which `LAB` stands for the directory. In the flake it makes each lab build for itself, in one store too.
+    /// Replaces `LAB` by the directory. In the flake this gives each lab its own builds, even in a shared store.
     fn filled(&self, text: &str) -> String {
         text.replace("LAB", &self.dir.path().to_string_lossy())
     }
@@ -157,13 +157,13 @@ impl Lab {
         git(&self.path("repo"), args)
     }
 
-    /// Commits a version that does this; gives the commit.
+    /// Commits a version with this behaviour; returns the commit.
     pub fn commit(&self, behaviour: &str) -> String {
         std::fs::write(self.path("repo/behaviour"), format!("{behaviour}\n")).unwrap();
         commit(&self.path("repo"), behaviour)
     }
 
-    /// A command that works on the lab's store and sees nothing else of the machine but its PATH.
+    /// A command whose environment has only the lab's store and the machine's PATH.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(self.store.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
@@ -171,12 +171,12 @@ impl Lab {
         command
     }
 
-    /// `rei run`, not begun yet. What it says is added to `output`.
+    /// The command `rei run`, not started yet. Its output is appended to the lab's log.
     pub fn rei(&self) -> Command {
         self.rei_at(&Self::program())
     }
 
-    /// The same by a copy of rei.
+    /// The same with a copy of rei.
     pub fn rei_at(&self, program: &Path) -> Command {
         let output = std::fs::File::options().create(true).append(true).open(self.path("output")).unwrap();
         let mut command = self.command(program);
@@ -185,7 +185,7 @@ impl Lab {
         command
     }
 
-    /// The program that supervises.
+    /// The program of the supervisor.
     pub fn program() -> PathBuf {
         stripped("served").join("rei")
     }
@@ -196,22 +196,22 @@ impl Lab {
         self.start_by(command);
     }
 
-    /// Starts the supervisor by a command of one's own.
+    /// Starts the supervisor by the given command.
     pub fn start_by(&mut self, mut command: Command) {
-        assert!(self.supervisor.is_none(), "one at a time");
+        assert!(self.supervisor.is_none(), "only one supervisor at a time");
         self.supervisor = Some(command.spawn().unwrap());
     }
 
-    /// The supervisor's process.
+    /// The process id of the supervisor.
     pub fn pid(&self) -> u32 {
         self.supervisor.as_ref().expect("it was started").id()
     }
 
-    /// Kills the supervisor, and nothing else.
+    /// Kills only the supervisor.
     pub fn kill(&mut self) {
         let mut supervisor = self.supervisor.take().expect("it was started");
         let ended = supervisor.try_wait().unwrap();
-        assert!(ended.is_none(), "rei had ended by itself: {ended:?}\n{}", self.output());
+        assert!(ended.is_none(), "rei had exited before: {ended:?}\n{}", self.output());
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
     }
@@ -221,7 +221,7 @@ impl Lab {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
-    /// Waits until the supervisor has ended by itself; its exit code.
+    /// Waits until the supervisor has exited; returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let since = Instant::now();
         loop {
@@ -229,30 +229,30 @@ impl Lab {
                 self.supervisor = None;
                 return status.code();
             }
-            assert!(since.elapsed() < FACT, "rei does not end\n{}", self.output());
-            std::thread::sleep(LOOK);
+            assert!(since.elapsed() < FACT, "rei does not exit\n{}", self.output());
+            std::thread::sleep(POLL_PAUSE);
         }
     }
 
-    /// The end of what supervisors have said.
+    /// The end of the log of all supervisors.
     pub fn output(&self) -> String {
         const TAIL: usize = 12_000;
         let said = std::fs::read(self.path("output")).unwrap_or_default();
         String::from_utf8_lossy(&said[said.len().saturating_sub(TAIL)..]).into_owned()
     }
 
-    /// Asks something on the control socket.
+    /// Sends a request to the control socket.
     pub fn ask<T>(&self, ask: impl AsyncFnOnce(OperationsClient) -> Operation<T>) -> Operation<T> {
         let path = self.path("state/control.sock");
         self.runtime.block_on(async { ask(OperationsClient::connect(path).await?).await })
     }
 
-    /// What an operator sees; `None` when nobody answers.
+    /// The status for an operator; `None` if there is no answer.
     pub fn status(&self) -> Option<Status> {
         self.ask(async |client| client.status().await).ok()
     }
 
-    /// Waits until what an operator sees is as wanted; gives it.
+    /// Waits for a status; returns it.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Status) -> bool) -> Status {
         let mut last = None;
         self.wait_for(what, |lab| {
@@ -263,7 +263,7 @@ impl Lab {
 
     /// Waits for a fact.
     pub fn wait_for<T>(&mut self, what: &str, find: impl FnMut(&mut Self) -> Option<T>) -> T {
-        self.look_for(what, LOOK, find)
+        self.look_for(what, POLL_PAUSE, find)
     }
 
     fn look_for<T>(&mut self, what: &str, pause: Duration, mut find: impl FnMut(&mut Self) -> Option<T>) -> T {
@@ -275,7 +275,7 @@ impl Lab {
             if let Some(supervisor) = &mut self.supervisor
                 && let Some(status) = supervisor.try_wait().unwrap()
             {
-                panic!("rei ended ({status}) while waiting for {what}\n{}", self.output());
+                panic!("rei exited ({status}) during the wait for {what}\n{}", self.output());
             }
             assert!(since.elapsed() < FACT, "no {what}; {:#?}\n{}", self.status(), self.output());
             std::thread::sleep(pause);
@@ -285,13 +285,13 @@ impl Lab {
     /// Waits for the end of the evolution to a commit.
     pub fn verdict_on(&mut self, rev: &str) -> HistoryEntry {
         let rev = rev[..12].to_owned();
-        self.look_for(&format!("end of the evolution to {rev}"), LOOK_BACK, |lab| {
+        self.look_for(&format!("end of the evolution to {rev}"), HISTORY_PAUSE, |lab| {
             let history = lab.ask(async |client| client.history(Some(50)).await).ok()?;
             history.into_iter().find(|entry| entry.finished_at.is_some() && entry.summary.contains(&rev))
         })
     }
 
-    /// What the journal has.
+    /// The journal, read and replayed.
     pub fn ledger(&self) -> Ledger {
         Ledger::read(&self.path("state/journal"))
     }
@@ -301,9 +301,9 @@ impl Lab {
         process::of_service(&self.path("state"))
     }
 
-    /// Waits until exactly those instances run that an operator sees, and none of them is on its way in or out.
+    /// Waits until exactly the instances of the status run, and none of them is starting or stopping; returns their pids.
     pub fn until_settled(&mut self) -> BTreeMap<String, u32> {
-        self.wait_for("instances to be those of the status", |lab| {
+        self.wait_for("the instances of the status", |lab| {
             let status = lab.status()?;
             let versions = [&status.active, &status.candidate, &status.previous];
             let instances: Vec<_> = versions.into_iter().flatten().flat_map(|version| &version.instances).collect();
@@ -319,7 +319,7 @@ impl Lab {
         })
     }
 
-    /// The keeper's process.
+    /// The process id of the keeper.
     pub fn keeper(&self) -> Option<u32> {
         process::keeper(&self.path("state"))
     }
@@ -328,12 +328,12 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- what rei said ---\n{}", self.output());
+            eprintln!("--- the log of rei ---\n{}", self.output());
         }
         let until = |mut over: Box<dyn FnMut() -> bool + '_>| {
             let since = Instant::now();
             while !over() && since.elapsed() < Duration::from_secs(30) {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_PAUSE);
             }
         };
         if let Some(mut supervisor) = self.supervisor.take() {
@@ -342,10 +342,10 @@ impl Drop for Lab {
             let _ = supervisor.kill();
             let _ = supervisor.wait();
         }
-        // What a test has left is this test's own.
+        // Only processes of this test are killed.
         process::end_all(&self.path("state"));
         if std::env::var_os("REI_TELL").is_some() {
-            eprintln!("{}", self.ledger().tell());
+            eprintln!("{}", self.ledger().lines());
         }
         store::make_writable(self.dir.path());
     }

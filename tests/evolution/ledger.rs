@@ -1,4 +1,4 @@
-//! What the journal says, replayed: phases, evolutions, and who was to get how much of the traffic when.
+//! The replayed journal: phases, evolutions, and the routing of traffic over time.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,13 +11,13 @@ use rei::lifecycle::{Effect, Event, Lifecycle, Phase, Slot, WHOLE_PPM};
 
 use crate::load::Tally;
 
-/// From a decision to the switch: a write and a system call, on a machine that does much else. What connected later went
-/// where the decision said.
+/// The longest time from a decision to its switch: a write and a system call, on a busy machine. Later connections are routed as
+/// decided.
 const SWITCH_MS: u64 = 400;
-/// Fresh connections in an interval from which a share can be told.
+/// The number of new connections in an interval that is enough to check a share.
 const SAMPLE_MIN: usize = 60;
 
-/// A journal with the state after each record.
+/// A journal, with the state after each record.
 pub struct Ledger {
     pub records: Vec<Record<Entry>>,
     pub states: Vec<Lifecycle>,
@@ -36,25 +36,25 @@ impl Ledger {
         let mut state = Lifecycle::default();
         let states = records.iter().map(|record: &Record<Entry>| {
             let effects = state.step(record.at, record.body.event.clone());
-            assert_eq!(effects, record.body.effects, "record {} does not follow", record.seq);
+            assert_eq!(effects, record.body.effects, "the effects of record {} differ in the replay", record.seq);
             state.clone()
         });
         let states = states.collect();
         Self { records, states }
     }
 
-    /// A line for each record, for who looks why a test takes long.
-    pub fn tell(&self) -> String {
-        let mut told = String::new();
+    /// A line for each record, to find out why a test takes long.
+    pub fn lines(&self) -> String {
+        let mut lines = String::new();
         for (record, state) in self.records.iter().zip(&self.states) {
             let event = serde_json::to_value(&record.body.event).expect("JSON").to_string();
             let event: String = event.chars().take(220).collect();
-            told.push_str(&format!("{} {} {} {event}\n", record.seq, record.at, state.phase().name()));
+            lines.push_str(&format!("{} {} {} {event}\n", record.seq, record.at, state.phase().name()));
         }
-        told
+        lines
     }
 
-    /// The phases in which supervisors were lost, with the phase after each recovery.
+    /// The phases in which supervisors were killed, with the phase after each recovery.
     pub fn recoveries(&self) -> Vec<(&'static str, &'static str)> {
         let recovered = |(at, record): (usize, &Record<Entry>)| {
             let before = self.states.get(at.checked_sub(1)?)?;
@@ -64,7 +64,7 @@ impl Ledger {
         self.records.iter().enumerate().filter_map(recovered).collect()
     }
 
-    /// How each evolution ended: all that was recorded as its end, in order.
+    /// The recorded ends of each evolution, in order.
     pub fn ends(&self) -> BTreeMap<String, Vec<MaintenanceAction>> {
         let mut ends: BTreeMap<String, Vec<MaintenanceAction>> = BTreeMap::new();
         for (record, state) in self.records.iter().zip(&self.states) {
@@ -83,7 +83,7 @@ impl Ledger {
         ends
     }
 
-    /// Commits that evolutions were begun for, in order; the first version came without one.
+    /// The commits of all evolutions, in order; the first version has no evolution to a commit.
     pub fn commits(&self) -> Vec<String> {
         let mut commits: BTreeMap<&str, &str> = BTreeMap::new();
         let installed = |state: &&Lifecycle| state.phase() != Phase::Installing;
@@ -95,10 +95,9 @@ impl Ledger {
         commits.into_values().map(str::to_owned).collect()
     }
 
-    /// Holds what clients saw against what was decided: no version but those of the routing got a new connection, and a
-    /// share was no more than that. `version_of` tells what a store path answers. Gives how many connections were held
-    /// against how many intervals.
-    pub fn hold_against(&self, tally: &Tally, version_of: impl Fn(&str) -> String) -> (usize, usize) {
+    /// Compares the answers with the decisions: only versions of the routing got a new connection, and no version got more than its
+    /// share. `version_of` returns the answer of a store path. Returns the number of compared connections and of intervals.
+    pub fn compare_with(&self, tally: &Tally, version_of: impl Fn(&str) -> String) -> (usize, usize) {
         let mut intervals: Vec<(u64, u64, BTreeMap<String, u32>)> = Vec::new();
         let mut taken_over = false;
         for (record, state) in self.records.iter().zip(&self.states) {
@@ -111,12 +110,12 @@ impl Ledger {
                 }
             }
             match state.phase() {
-                // The switch comes at some moment; either side of it is right.
+                // The time of the switch is not exact; both routings are right here.
                 Phase::Promoting { .. } => {
                     let version = state.evolution().and_then(|it| it.version.as_ref());
                     shares.extend(version.map(|version| (version_of(&version.store_path), WHOLE_PPM)));
                 }
-                // Likewise; but a supervisor that takes over may not undo what was decided.
+                // The same here, but a supervisor that takes over must not undo a decision.
                 Phase::RollingBack { .. } if matches!(record.body.event, Event::Recovered { .. }) => taken_over = true,
                 Phase::RollingBack { .. } if !taken_over => {
                     shares.extend(intervals.last().into_iter().flat_map(|(_, _, before)| before.clone()));
@@ -135,18 +134,18 @@ impl Ledger {
         if let Some(last) = intervals.last_mut() {
             last.1 = u64::MAX;
         }
-        let (mut held, mut told) = (0, 0);
+        let (mut connections, mut compared) = (0, 0);
         let mut fresh: Vec<_> = tally.answers.iter().filter(|answer| answer.first).collect();
         fresh.sort_by_key(|answer| answer.connected_ms);
         for (begin, end, shares) in &intervals {
-            // What began to connect shortly before the end may have been sent elsewhere already.
+            // Connections that started shortly before the end may already have the next routing.
             let (from, to) = (begin + SWITCH_MS, end.saturating_sub(SWITCH_MS));
             let within = fresh.iter().filter(|it| it.connected_ms >= from && it.connected_ms < to);
             let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
             within.for_each(|it| *seen.entry(it.version.as_str()).or_default() += 1);
             let all: usize = seen.values().sum();
-            held += all;
-            told += usize::from(all > 0);
+            connections += all;
+            compared += usize::from(all > 0);
             for (version, count) in seen {
                 let share = f64::from(shares.get(version).copied().unwrap_or(0)) / f64::from(WHOLE_PPM);
                 assert!(
@@ -161,6 +160,6 @@ impl Ledger {
                 );
             }
         }
-        (held, told)
+        (connections, compared)
     }
 }

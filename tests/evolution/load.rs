@@ -1,4 +1,4 @@
-//! Clients of the service: new connections and kept ones. Every request is counted, every failure told with its time.
+//! Clients of the service: new connections and kept ones. Every request is counted, and every failure has its time.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -11,32 +11,32 @@ use std::time::{Duration, SystemTime};
 
 use crate::lab::Address;
 
-/// The bound of one request: nobody waits longer for a switch, a restart or a recovery.
+/// The time limit of one request: a switch, restart or recovery must not delay a client longer.
 const REQUEST: Duration = Duration::from_secs(20);
-/// The pause of a client between two requests: some hundred a second altogether, so that the machine builds too.
+/// The pause of a client between two requests: a few hundred requests a second in total, so that builds still make progress.
 const PAUSE: Duration = Duration::from_millis(8);
-/// Clients with a new connection for each request, and clients that keep theirs.
+/// The number of clients with a new connection for each request, and of clients that keep their connection.
 const FRESH: usize = 3;
 const KEPT: usize = 2;
 
 /// An answered request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// When its connection was begun, in milliseconds since the epoch.
+    /// The start of its connection, in milliseconds since the epoch.
     pub connected_ms: u64,
-    /// When it was answered.
+    /// The time of the answer.
     pub answered_ms: u64,
-    /// Whether it was the first of its connection: then the routing chose who answers.
+    /// Whether it was the first request of its connection: then the routing chose the version.
     pub first: bool,
-    /// The version that answered.
+    /// The answering version.
     pub version: String,
 }
 
-/// What became of all requests.
+/// The results of all requests.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub answers: Vec<Answer>,
-    /// When, and what happened.
+    /// The failures, with their times.
     pub failures: Vec<(u64, String)>,
 }
 
@@ -81,7 +81,7 @@ impl Connection {
         Ok(Self { stream, connected_ms, asked: 0 })
     }
 
-    /// One request: the body, and whether the connection stays.
+    /// Sends one request; returns the body, and whether the connection stays open.
     fn ask(&mut self, path: &str, keep: bool) -> io::Result<(String, bool)> {
         self.asked += 1;
         let connection = if keep { "keep-alive" } else { "close" };
@@ -110,13 +110,13 @@ impl Connection {
     }
 }
 
-/// One request over a connection of its own: the body.
+/// Sends one request on a new connection; returns the body.
 pub fn ask(address: &Address, path: &str) -> io::Result<String> {
     Connection::open(address)?.ask(path, false).map(|(body, _)| body)
 }
 
 impl Load {
-    /// Begins it.
+    /// Starts the load.
     pub fn on(address: &Address) -> Self {
         let (end, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Tally::default())));
         let client = |keep: bool| {
@@ -133,31 +133,31 @@ impl Load {
         Self { end, tally, threads }
     }
 
-    /// Requests answered so far.
+    /// The number of answers so far.
     pub fn count(&self) -> usize {
         self.tally.lock().unwrap().answers.len()
     }
 
-    /// Waits until so many more are answered.
+    /// Waits for that many more answers.
     pub fn wait_for_more(&self, more: usize) {
         let (wanted, since) = (self.count() + more, std::time::Instant::now());
         while self.count() < wanted {
             assert!(
                 since.elapsed() < Duration::from_secs(60),
-                "the load stands still: {:?}",
+                "the load makes no progress: {:?}",
                 self.tally.lock().unwrap().failures.last()
             );
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Ends it and tells what became of all requests.
+    /// Stops the load; returns the results of all requests.
     pub fn finish(mut self) -> Tally {
         self.stop();
         std::mem::take(&mut self.tally.lock().unwrap())
     }
 
-    /// Ends it. Every request must have been answered, and there must have been some.
+    /// Stops the load. Every request must have an answer, and there must be at least one.
     pub fn none_lost(self) -> Tally {
         let tally = self.finish();
         tally.assert_none_lost();
@@ -211,7 +211,7 @@ impl Tally {
         assert!(!self.answers.is_empty(), "there was no load");
     }
 
-    /// Answers by version.
+    /// The number of answers by version.
     pub fn versions(&self) -> BTreeMap<&str, usize> {
         let mut versions = BTreeMap::new();
         for answer in &self.answers {

@@ -1,4 +1,4 @@
-//! What a service prints while nobody supervises it: it is read, kept within its bound, and never waited for.
+//! The output of a service without a supervisor: it is read, kept within its limit, and never blocks the service.
 
 use std::path::Path;
 
@@ -8,43 +8,43 @@ use crate::common::process::{is_alive, send};
 use crate::lab::{Lab, Setup};
 use crate::load::ask;
 
-/// Five times what a pipe holds. Twice as much is a flood.
+/// A request for output of five times the size of a pipe. Twice that size is already a flood.
 const MUCH: &str = "/say/5000000";
 const SAID: &str = "said 5000000 bytes";
-/// The bound of the log.
+/// The size limit of the log.
 const LOG_BYTES: u64 = 1 << 20;
 const SETUP: Setup =
     Setup { runtime: "", health: "", promotion: "", more: "log = \"1MiB\"", unix: false, udp: false, first: "" };
 
-/// A log with room for a note and whatever follows it.
+/// The limit of the log plus the size of a note and of the lines after it.
 const ROOM: Setup = Setup { more: "log = \"64MiB\"", ..SETUP };
 
 fn size(log: &Path) -> u64 {
     std::fs::metadata(log).map_or(0, |log| log.len())
 }
 
-/// The service prints more than a pipe holds, and goes on answering; the log has the newest lines, and no more than its
-/// bound.
+/// The service prints more than the size of a pipe, and continues to answer; the log has the newest lines, and is within its
+/// limit.
 fn prints_and_answers(lab: &mut Lab) {
     for _ in 0..2 {
-        assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+        assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
     }
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
     let log = lab.path("state/logs/a.log");
     lab.wait_for("the newest line in the log", |_| {
         std::fs::read_to_string(&log).ok()?.ends_with(&format!("{SAID}\n")).then_some(())
     });
-    // What is missing is said there, and told to an operator.
+    // The log says how much is missing, and so does the status.
     let older = log.with_extension("log.1");
     assert!(size(&older) > 0 && size(&log) + size(&older) <= LOG_BYTES);
 }
 
-/// The process that reads what instances print.
+/// The process that reads the output of instances.
 fn logger(lab: &Lab) -> Option<u32> {
     loggers(lab).first().copied()
 }
 
-/// The processes that read what instances print.
+/// The processes that read the output of instances.
 fn loggers(lab: &Lab) -> Vec<u32> {
     let directory = lab.path("state/logs");
     let is_logger = |pid: &u32| {
@@ -56,23 +56,23 @@ fn loggers(lab: &Lab) -> Vec<u32> {
 }
 
 #[test]
-fn a_logger_that_is_killed_is_replaced_and_the_last_words_of_a_crash_are_heard() {
+fn a_killed_logger_is_replaced_and_the_last_output_before_a_crash_is_known() {
     let Some(mut lab) = Lab::serving(Setup { first: "ok bug 1", ..SETUP }) else { return };
     lab.until_settled();
     let first = logger(&lab).expect("a logger");
     send(first, Signal::SIGKILL);
     lab.wait_for("another logger", |lab| logger(lab).filter(|pid| *pid != first));
-    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
     let dropped = lab.status().and_then(|status| status.active?.instances.first()?.log_dropped_bytes);
-    assert!(dropped.is_some(), "an operator is told");
-    // Both are killed; the next supervisor finds the instance and what it printed, and a logger for it.
+    assert!(dropped.is_some(), "the status shows the dropped bytes");
+    // Both are killed; the next supervisor finds the instance and its output, and starts a logger for it.
     let second = logger(&lab).expect("a logger");
     lab.kill();
     send(second, Signal::SIGKILL);
     lab.start();
     lab.until_settled();
-    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
-    // It crashes, and what it said at last is the incident's.
+    assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
+    // The service crashes, and its last output is in the incident.
     assert!(ask(lab.address(), "/crash").is_err(), "it crashes");
     lab.until_settled();
     assert!(ask(lab.address(), "/crash").is_err(), "it crashes again");
@@ -96,16 +96,16 @@ fn a_service_prints_and_answers_after_its_supervisor_was_killed_and_after_the_ke
     let before = lab.until_settled();
     lab.kill();
     prints_and_answers(&mut lab);
-    // The next supervisor finds the instance, and hears its last words.
+    // The next supervisor finds the instance, and gets its last output.
     lab.start();
     assert_eq!(lab.until_settled(), before);
     prints_and_answers(&mut lab);
-    // Without both, in any order.
+    // Without both, killed in either order.
     let keeper = lab.keeper().expect("a keeper");
     lab.kill();
     send(keeper, Signal::SIGKILL);
     prints_and_answers(&mut lab);
-    // Nothing leads to the logger any more. It makes way for a new one: two would tear the lines of one pipe.
+    // No descriptor leads to the old logger any more. It stops for a new one: two readers would tear the lines of one pipe.
     let lost = loggers(&lab);
     lab.start();
     assert_eq!(lab.until_settled(), before);
@@ -114,21 +114,21 @@ fn a_service_prints_and_answers_after_its_supervisor_was_killed_and_after_the_ke
     assert!(lost.len() == 1 && now.len() == 1 && lost != now, "{lost:?} {now:?}");
 }
 
-/// What nobody has read is missing in the log, and that is said: there, and to an operator. Gives how much it is.
+/// Output that no process has read is missing in the log; the log and the status say so. Returns the number of missing bytes.
 fn more_is_missing(lab: &mut Lab, than: u64) -> u64 {
-    let dropped = lab.wait_for("an operator to be told", |lab| {
+    let dropped = lab.wait_for("the dropped bytes in the status", |lab| {
         lab.status()?.active?.instances.first()?.log_dropped_bytes.filter(|dropped| *dropped > than)
     });
     let log = lab.path("state/logs/a.log");
-    lab.wait_for("the log to say it", |_| {
+    lab.wait_for("the note in the log", |_| {
         let text = std::fs::read_to_string(&log).ok()?;
         let note = |line: &str| {
             let (bytes, why) = line.strip_prefix("[rei: ")?.split_once(" bytes dropped here: ")?;
             Some((bytes.parse::<u64>().ok()?, why == "the logger did not read them]"))
         };
         let notes: Vec<_> = text.lines().filter_map(note).collect();
-        let told: u64 = notes.iter().map(|(bytes, _)| bytes).sum();
-        (told >= dropped && notes.iter().any(|(_, unread)| *unread)).then_some(())
+        let bytes_noted: u64 = notes.iter().map(|(bytes, _)| bytes).sum();
+        (bytes_noted >= dropped && notes.iter().any(|(_, unread)| *unread)).then_some(())
     });
     dropped
 }
@@ -139,15 +139,17 @@ fn a_logger_that_reads_nothing_is_replaced_and_the_service_does_not_wait_for_it(
     let before = lab.until_settled();
     let first = logger(&lab).expect("a logger");
     send(first, Signal::SIGSTOP);
-    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
     lab.wait_for("another logger", |lab| logger(lab).filter(|pid| *pid != first && !is_alive(first)));
     more_is_missing(&mut lab, 0);
-    // One that reads nothing of little is replaced as well, and nothing of that is missing.
+    // A logger that hangs is also replaced if little output waits, and then nothing is missing.
     let (second, log) = (logger(&lab).expect("a logger"), lab.path("state/logs/a.log"));
     send(second, Signal::SIGSTOP);
-    assert_eq!(ask(lab.address(), "/say/1000").expect("the service goes on"), "said 1000 bytes");
-    lab.wait_for("it in the log", |_| std::fs::read_to_string(&log).ok()?.ends_with("said 1000 bytes\n").then_some(()));
-    lab.wait_for("the end of the one that hung", |_| (!is_alive(second)).then_some(()));
+    assert_eq!(ask(lab.address(), "/say/1000").expect("the service answers"), "said 1000 bytes");
+    lab.wait_for("the line in the log", |_| {
+        std::fs::read_to_string(&log).ok()?.ends_with("said 1000 bytes\n").then_some(())
+    });
+    lab.wait_for("the end of the hanging logger", |_| (!is_alive(second)).then_some(()));
     assert_eq!(lab.until_settled(), before);
 }
 
@@ -155,19 +157,19 @@ fn a_logger_that_reads_nothing_is_replaced_and_the_service_does_not_wait_for_it(
 fn a_service_prints_and_answers_if_supervisor_and_logger_are_both_away() {
     let Some(mut lab) = Lab::serving(ROOM) else { return };
     let before = lab.until_settled();
-    // The one hangs, the other is gone.
+    // One of them hangs, the other is gone.
     lab.signal(Signal::SIGSTOP);
     send(logger(&lab).expect("a logger"), Signal::SIGKILL);
-    assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+    assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
     lab.signal(Signal::SIGCONT);
     let mut dropped = more_is_missing(&mut lab, 0);
-    // The one is gone, the other hangs; both are gone.
+    // First: one of them is gone, the other hangs. Then: both are gone.
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        // In this order: the kernel lets a stopped process go on whose parent ends.
+        // In this order, because the kernel continues a stopped process when its parent exits.
         lab.kill();
         send(logger(&lab).expect("a logger"), signal);
         for _ in 0..2 {
-            assert_eq!(ask(lab.address(), MUCH).expect("the service goes on"), SAID);
+            assert_eq!(ask(lab.address(), MUCH).expect("the service answers"), SAID);
         }
         lab.start();
         assert_eq!(lab.until_settled(), before);

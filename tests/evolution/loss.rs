@@ -1,5 +1,5 @@
-//! A journal that is shorter than reality, and a table of instances that is gone: what runs serves on, nothing is decided,
-//! and an operator is asked.
+//! A journal that is shorter than reality, and a lost table of instances: the running version continues to serve, rei decides
+//! nothing, and asks an operator.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ const QUICK: Setup = Setup {
     first: "",
 };
 
-/// A service whose second version was promoted, and a backup of the journal of before that.
+/// A service whose second version was promoted, and a backup of the journal from before that promotion.
 fn promoted() -> Option<(Lab, PathBuf)> {
     let mut lab = Lab::serving(QUICK)?;
     lab.until_settled();
@@ -42,7 +42,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
-/// Puts a backup of the journal in its place.
+/// Replaces the journal by a backup.
 fn restore(lab: &Lab, backup: &Path) {
     remove_journal(lab);
     copy(backup, &lab.path("state/journal"));
@@ -52,26 +52,26 @@ fn remove_journal(lab: &Lab) {
     std::fs::remove_dir_all(lab.path("state/journal")).unwrap();
 }
 
-/// Cuts the journal behind the record after which nothing but the first version was there.
+/// Cuts the journal after a record at which only the first version existed.
 fn cut(lab: &Lab) {
     let ledger = lab.ledger();
     let begun = ledger.states.iter().rposition(|state| state.phase() == CorePhase::Installing).unwrap();
     let segment = lab.path("state/journal/000000000001.jsonl");
     let text = std::fs::read_to_string(&segment).unwrap();
-    // The header, the records up to that one, and the one that ended it.
+    // Keeps the header, the records up to that one, and the record that ended it.
     let kept: String = text.split_inclusive('\n').take(begun + 3).collect();
     assert!(kept.len() < text.len());
     std::fs::write(&segment, kept).unwrap();
 }
 
-/// The supervisor, the keeper and all instances are gone at once, as at a loss of power.
+/// Kills the supervisor, the keeper and all instances at once, as in a power cut.
 fn end_everything(lab: &mut Lab) {
     lab.kill();
     process::end_all(&lab.path("state"));
-    lab.wait_for("everything to be gone", |lab| lab.processes().is_empty().then_some(()));
+    lab.wait_for("the end of all processes", |lab| lab.processes().is_empty().then_some(()));
 }
 
-/// Ends the supervisor in an orderly way, with all that it runs.
+/// Stops the supervisor and its instances in order.
 fn stop(lab: &mut Lab) {
     lab.signal(Signal::SIGTERM);
     assert_eq!(lab.wait(), Some(0));
@@ -88,9 +88,10 @@ fn profile(lab: &Lab) -> String {
     std::fs::read_link(lab.path("state/profiles/served")).unwrap().display().to_string()
 }
 
-/// Waits until an operator is asked; gives what is seen then.
+/// Waits until rei asks an operator; returns the status.
 fn until_asked(lab: &mut Lab) -> Status {
-    let status = lab.until("an operator to be asked", |status| status.attention.is_some() && status.active.is_some());
+    let status =
+        lab.until("a question to the operator", |status| status.attention.is_some() && status.active.is_some());
     let attention = status.attention.clone().unwrap();
     assert!(attention.contains("rei journal accept"), "{attention}");
     status
@@ -101,21 +102,21 @@ fn serves(lab: &Lab, version: &str) {
     assert!(body.ends_with(&format!(" of {version}")), "{body}");
 }
 
-/// Waits until the follower has told the commit; nothing may come of it.
+/// Waits until the follower has reported the commit; no evolution may start.
 fn until_followed(lab: &mut Lab, rev: &str) {
-    lab.wait_for("the commit to be seen", |lab| {
+    lab.wait_for("the commit in the journal", |lab| {
         lab.ledger().states.last().and_then(|state| state.followed().map(str::to_owned)).filter(|seen| seen == rev)
     });
     assert_eq!(lab.status().unwrap().phase, Phase::Held);
     let ledger = lab.ledger();
-    assert!(!ledger.commits().contains(&rev.to_owned()), "an evolution was begun");
+    assert!(!ledger.commits().contains(&rev.to_owned()), "an evolution was started");
 }
 
-/// An operator trusts what serves, and all goes on: the next good commit is promoted.
+/// An operator accepts the serving version; then the next good commit is promoted.
 fn accept_reality(lab: &mut Lab, next: &str) {
     let why = Some("it is the release of today".to_owned());
     assert_eq!(lab.ask(async |client| client.settle(Trust::Reality, why).await).unwrap(), 2);
-    let status = lab.until("nothing to be asked", |status| status.attention.is_none());
+    let status = lab.until("no question to the operator", |status| status.attention.is_none());
     assert_eq!(status.active.unwrap().generation, Some(2));
     let again = lab.ask(async |client| client.settle(Trust::Reality, None).await);
     assert!(matches!(again, Err(ClientError::Answered(OperationsError::WrongPhase { .. }))), "{again:?}");
@@ -130,7 +131,7 @@ fn accept_reality(lab: &mut Lab, next: &str) {
 }
 
 #[test]
-fn a_journal_that_was_cut_ends_nothing() {
+fn a_cut_journal_stops_nothing() {
     let Some((mut lab, _)) = promoted() else { return };
     let load = Load::on(lab.address());
     let pid = the_pid(&lab);
@@ -141,19 +142,19 @@ fn a_journal_that_was_cut_ends_nothing() {
     assert_eq!((status.phase, the_pid(&lab), profile(&lab)), (Phase::Held, pid, "served-2-link".to_owned()));
     assert!(status.attention.unwrap().contains("are lost"));
     serves(&lab, "ok 2");
-    // What an operator may ask for otherwise waits for the answer.
+    // Other requests of the operator must wait for this decision.
     let asked = lab.ask(async |client| client.rollback(None).await);
     assert!(matches!(asked, Err(ClientError::Answered(OperationsError::WrongPhase { .. }))), "{asked:?}");
     let third = lab.commit("ok 3");
     until_followed(&mut lab, &third);
-    // Another supervisor asks the same, and the same process serves.
+    // The next supervisor asks the same question, and the same process serves.
     lab.kill();
     lab.start();
     assert_eq!(until_asked(&mut lab).phase, Phase::Held);
     assert_eq!((the_pid(&lab), profile(&lab)), (pid, "served-2-link".to_owned()));
     accept_reality(&mut lab, "ok 4");
     load.none_lost();
-    // It is whole again, and the next start asks nobody.
+    // The journal is complete again, and the next start asks no question.
     lab.kill();
     lab.start();
     let settled = lab.until_settled();
@@ -161,7 +162,7 @@ fn a_journal_that_was_cut_ends_nothing() {
 }
 
 #[test]
-fn with_a_journal_that_was_cut_and_nothing_running_the_profile_says_what_serves() {
+fn with_a_cut_journal_and_no_instance_the_profile_decides_what_serves() {
     let Some((mut lab, _)) = promoted() else { return };
     end_everything(&mut lab);
     cut(&lab);
@@ -173,7 +174,7 @@ fn with_a_journal_that_was_cut_and_nothing_running_the_profile_says_what_serves(
 }
 
 #[test]
-fn a_backup_that_is_older_than_a_promotion_takes_nothing_back() {
+fn a_backup_from_before_a_promotion_does_not_undo_it() {
     let Some((mut lab, backup)) = promoted() else { return };
     let load = Load::on(lab.address());
     let pid = the_pid(&lab);
@@ -183,7 +184,7 @@ fn a_backup_that_is_older_than_a_promotion_takes_nothing_back() {
     until_asked(&mut lab);
     assert_eq!((the_pid(&lab), profile(&lab)), (pid, "served-2-link".to_owned()));
     serves(&lab, "ok 2");
-    // An operator who trusts the journal gets what it says, without a gap; and then what the source has is judged again.
+    // If the operator accepts the journal, rei restores its Active without a gap; then it judges the commit of the source again.
     let why = Some("it was a mistake".to_owned());
     lab.ask(async |client| client.settle(Trust::Journal, why).await).unwrap();
     lab.wait_for("the journal's version", |lab| ask(lab.address(), "/").unwrap().ends_with(" of ok 1").then_some(()));
@@ -198,7 +199,7 @@ fn a_backup_that_is_older_than_a_promotion_takes_nothing_back() {
 }
 
 #[test]
-fn with_such_a_backup_and_nothing_running_the_profile_says_what_serves() {
+fn with_such_a_backup_and_no_instance_the_profile_decides_what_serves() {
     let Some((mut lab, backup)) = promoted() else { return };
     stop(&mut lab);
     restore(&lab, &backup);
@@ -207,7 +208,7 @@ fn with_such_a_backup_and_nothing_running_the_profile_says_what_serves() {
     assert_eq!(profile(&lab), "served-2-link");
     let before = lab.until_settled();
     serves(&lab, "ok 2");
-    // It is cared for meanwhile.
+    // rei restarts the instance in this phase, too.
     process::send(the_pid(&lab), Signal::SIGKILL);
     let after = lab.wait_for("another instance", |lab| {
         let instances = lab.status()?.active?.instances;
@@ -222,7 +223,7 @@ fn with_such_a_backup_and_nothing_running_the_profile_says_what_serves() {
 }
 
 #[test]
-fn without_a_journal_nothing_is_installed_beside_what_runs() {
+fn without_a_journal_nothing_is_installed_beside_a_running_instance() {
     let Some((mut lab, _)) = promoted() else { return };
     let load = Load::on(lab.address());
     let bad = lab.commit("fails-check 3");
@@ -237,7 +238,7 @@ fn without_a_journal_nothing_is_installed_beside_what_runs() {
     until_followed(&mut lab, &bad);
     let none = lab.ask(async |client| client.settle(Trust::Journal, None).await);
     assert!(matches!(none, Err(ClientError::Answered(OperationsError::WrongPhase { .. }))), "{none:?}");
-    // The commit that was rejected is judged again, not installed.
+    // The rejected commit is judged again, not installed.
     lab.ask(async |client| client.settle(Trust::Reality, None).await).unwrap();
     assert_eq!(lab.verdict_on(&bad).action, Some(MaintenanceAction::Rejected));
     assert_eq!((the_pid(&lab), profile(&lab)), (pid, "served-2-link".to_owned()));
@@ -245,7 +246,7 @@ fn without_a_journal_nothing_is_installed_beside_what_runs() {
 }
 
 #[test]
-fn without_a_journal_and_with_nothing_running_the_profile_says_what_serves() {
+fn without_a_journal_and_without_an_instance_the_profile_decides_what_serves() {
     let Some((mut lab, _)) = promoted() else { return };
     let bad = lab.commit("fails-check 3");
     assert_eq!(lab.verdict_on(&bad).action, Some(MaintenanceAction::Rejected));
@@ -261,7 +262,7 @@ fn without_a_journal_and_with_nothing_running_the_profile_says_what_serves() {
 }
 
 #[test]
-fn without_journal_and_table_what_runs_is_found_and_ended_with_the_rest() {
+fn without_journal_and_table_running_instances_are_found_and_stopped_with_the_rest() {
     let Some((mut lab, _)) = promoted() else { return };
     let pid = the_pid(&lab);
     lab.kill();
@@ -289,12 +290,12 @@ fn without_a_table_no_second_copy_is_started() {
         }
         lab.start();
         assert_eq!(lab.until_settled().values().copied().collect::<Vec<_>>(), [pid], "{damage}");
-        assert_eq!(lab.status().unwrap().attention, None, "the journal knows it");
+        assert_eq!(lab.status().unwrap().attention, None, "the journal knows the instance");
     }
     load.none_lost();
     stop(&mut lab);
     assert!(!is_alive(pid));
-    // With nothing running it is made anew.
+    // Without an instance a new table is made.
     std::fs::remove_file(lab.path("state/instances")).unwrap();
     lab.start();
     assert_eq!(lab.until_settled().len(), 1);
@@ -302,7 +303,7 @@ fn without_a_table_no_second_copy_is_started() {
 }
 
 #[test]
-fn a_head_that_is_gone_is_sealed_again_where_all_else_agrees() {
+fn a_lost_head_is_sealed_again_if_all_other_witnesses_agree() {
     let Some((mut lab, _)) = promoted() else { return };
     let pid = the_pid(&lab);
     let head = lab.path("state/private/journal.head");
@@ -314,7 +315,7 @@ fn a_head_that_is_gone_is_sealed_again_where_all_else_agrees() {
     let verified = Reader::open(&lab.path("state/journal")).unwrap().verify_against(&head).unwrap();
     assert!(verified.sealed.is_some());
     assert!(lab.output().contains("no sound sealed head"), "{}", lab.output());
-    // Without a head the profile tells that a promotion is lost.
+    // Without a head the profile shows that a promotion is lost.
     lab.kill();
     std::fs::remove_file(&head).unwrap();
     cut(&lab);

@@ -1,5 +1,5 @@
-//! End to end, on real Nix: a supervisor, a service, its commits, its clients, and everything that can go wrong between
-//! them. See `lab` for what a test has.
+//! End-to-end tests with real Nix: a supervisor, a service, its commits, its clients, and the faults between them. `lab` has the
+//! setup of a test.
 
 mod another;
 #[path = "../common/mod.rs"]

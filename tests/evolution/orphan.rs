@@ -1,4 +1,4 @@
-//! What a process of rei's own user does to rei, where an instance has that user too.
+//! Attacks by a process of rei's own user, if instances have that user too.
 
 use std::os::unix::fs::lchown;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rei::interface::types::MaintenanceAction;
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
-/// `nobody`: Nix works only for a user who has a name.
+/// `nobody`: Nix works only for a user that has a name.
 const USER: u32 = 65_534;
 
 fn give(path: &Path, user: u32) {
@@ -22,7 +22,7 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-/// Git works in nobody else's repository.
+/// Commits as the owner of the repository, because git refuses the repository of another user.
 fn commit(lab: &Lab, behaviour: &str) -> String {
     give(&lab.path("repo"), 0);
     let commit = lab.commit(behaviour);
@@ -30,7 +30,7 @@ fn commit(lab: &Lab, behaviour: &str) -> String {
     commit
 }
 
-/// A supervisor that is no root; `None`, with a word why, where this machine has no other user.
+/// A supervisor that is not root; if this machine cannot do that, prints the reason and returns `None`.
 fn as_a_plain_user(lab: &Lab) -> Option<std::process::Command> {
     let program = lab.path("rei");
     if !program.exists() {
@@ -42,7 +42,7 @@ fn as_a_plain_user(lab: &Lab) -> Option<std::process::Command> {
         return Some(plain);
     }
     if which::which("setpriv").is_err() {
-        eprintln!("SKIPPED: root can be another user only with setpriv");
+        eprintln!("SKIPPED: root can become another user only with setpriv");
         return None;
     }
     let id = USER.to_string();
@@ -66,7 +66,7 @@ fn an_orphan_of_an_instance_approves_nothing_after_its_supervisor_was_killed() {
     let status = lab.until("AwaitingApproval", |status| status.phase == Phase::AwaitingApproval);
     let id = status.evolution.unwrap().id.0;
     let said = lab.path("state/runtime/said");
-    assert!(!said.exists(), "it waits for the end of its supervisor");
+    assert!(!said.exists(), "the orphan waits for the end of its supervisor");
 
     lab.kill();
     lab.start_by(as_a_plain_user(&lab).expect("as before"));
@@ -78,7 +78,7 @@ fn an_orphan_of_an_instance_approves_nothing_after_its_supervisor_was_killed() {
     assert!(replies.lines().all(|reply| reply.contains("io.openexec.Access.ProofNeeded")), "{replies}");
     assert_eq!(lab.status().map(|status| status.phase), Some(Phase::AwaitingApproval));
 
-    // The operator's word is what counts.
+    // Only the operator's approval counts.
     lab.ask(async |client| client.approve(id).await).unwrap();
     assert_eq!(lab.verdict_on(&candidate).action, Some(MaintenanceAction::Promoted));
     load.none_lost();
@@ -90,14 +90,14 @@ fn processors(pid: u32) -> String {
 }
 
 #[test]
-fn rei_gets_back_what_a_process_of_its_user_took_from_it() {
+fn rei_undoes_changes_of_a_process_of_its_user() {
     use nix::sched::{CpuSet, sched_setaffinity};
     use nix::unistd::Pid;
     use std::os::unix::fs::PermissionsExt;
     let Some(mut lab) = Lab::new(Setup::default()) else { return };
     let Some(command) = as_a_plain_user(&lab) else { return };
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: rei is mended where it is no root, and only root can run it as another user here");
+        eprintln!("SKIPPED: only root can run rei as another user here, and only such a rei undoes these changes");
         return;
     }
     lab.start_by(command);
@@ -119,10 +119,10 @@ fn rei_gets_back_what_a_process_of_its_user_took_from_it() {
     };
     let is_open = |lab: &Lab| lab.path("state/journal").metadata().unwrap().permissions().mode() & 0o777 == 0o700;
     close(&lab);
-    // While it runs.
+    // While the supervisor runs.
     lab.wait_for("its rights and its processors", |lab| (is_open(lab) && processors(lab.pid()) == all).then_some(()));
     assert!(lab.output().contains("has changed what rei needs"), "{}", lab.output());
-    // And before the next one can begin.
+    // And before the next supervisor starts.
     close(&lab);
     lab.kill();
     lab.start_by(as_a_plain_user(&lab).expect("as before"));

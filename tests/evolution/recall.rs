@@ -1,4 +1,4 @@
-//! A long memory costs whoever looks back, and nobody else.
+//! A long journal slows only the reader of the history.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,10 +12,10 @@ use rei::time::Timestamp;
 
 use crate::lab::{Lab, Setup};
 
-/// Records of a journal that has seen years.
+/// The number of records of a journal after years.
 const RECORDS: u64 = 50_000;
 
-/// Adds so many records to a journal that nobody writes: an operator pauses and resumes.
+/// Adds that many records to a journal without a supervisor: an operator pauses and resumes.
 fn grow(directory: &Path) {
     let meta = Meta { runtime: "served".into(), created: Timestamp::default() };
     let (mut journal, opened) = Journal::<Entry>::open::<Lifecycle>(directory, &meta).unwrap();
@@ -29,12 +29,12 @@ fn grow(directory: &Path) {
         let request = if number % 2 == 0 { Request::Pause } else { Request::Resume };
         let event = Event::Operator { who: Caller::Operator("ada".into()), request };
         let effects = core.step(at, event.clone());
-        journal.append(at, &Entry { event, effects }).unwrap();
+        journal.append(at, &Entry::new(event, effects, &core)).unwrap();
     }
     journal.snapshot(&core).unwrap();
 }
 
-/// The same, in memory where there is some: a disk would sync each record, which shows nothing here.
+/// The same, in a memory file system if there is one: the syncs of a disk would only cost time here.
 fn grow_quickly(directory: &Path) {
     let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return grow(directory) };
     let copy = |from: &Path, to: &Path| {
@@ -52,7 +52,7 @@ fn a_supervisor_answers_while_its_long_history_is_read() {
     lab.kill();
     grow_quickly(&lab.path("state/journal"));
     lab.start();
-    lab.until("the long journal to be taken over", |status| status.phase == Phase::Steady);
+    lab.until("phase steady with the long journal", |status| status.phase == Phase::Steady);
     let control = lab.path("state/control.sock");
     let reader = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -60,12 +60,12 @@ fn a_supervisor_answers_while_its_long_history_is_read() {
     });
     let mut answers = 0;
     while !reader.is_finished() {
-        lab.ask(async |client| client.status().await).expect("it answers meanwhile");
+        lab.ask(async |client| client.status().await).expect("the supervisor answers meanwhile");
         answers += 1;
     }
     let history = reader.join().unwrap().expect("a history");
     println!("{answers} answers while {RECORDS} records were read");
     assert!(history.iter().any(|entry| entry.id == "evo_0001"), "{history:#?}");
-    // A loop that reads answers once, when it has read.
+    // If the loop itself read the journal, it would answer only once, at the end.
     assert!(answers > 3, "{answers} answers while the history was read");
 }

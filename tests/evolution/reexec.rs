@@ -1,4 +1,4 @@
-//! Another program in the same process.
+//! Re-execution: another program in the same process.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -17,13 +17,13 @@ use crate::another;
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
-/// Who owns what `/proc` shows of the process: root for one that is not dumpable, whoever runs it.
+/// The owner of the process's files in `/proc`: root if the process is not dumpable, for any user.
 fn owner_of_environment(pid: u32) -> u32 {
     std::fs::metadata(format!("/proc/{pid}/environ")).map_or(u32::MAX, |about| about.uid())
 }
 
 /// A supervisor whose program is a file of the lab, and that file: an upgrade of rei replaces it.
-fn by_a_program_of_its_own(setup: Setup) -> Option<(Lab, PathBuf)> {
+fn with_its_own_program(setup: Setup) -> Option<(Lab, PathBuf)> {
     let mut lab = Lab::new(setup)?;
     let program = lab.path("rei");
     std::fs::copy(Lab::program(), &program).unwrap();
@@ -32,7 +32,7 @@ fn by_a_program_of_its_own(setup: Setup) -> Option<(Lab, PathBuf)> {
     Some((lab, program))
 }
 
-/// Puts a program in the place of the one that runs, and lets the supervisor become it.
+/// Replaces the running program's file by another program, and re-executes the supervisor.
 fn replace(lab: &mut Lab, program: &Path, by: &Path) -> Status {
     let (next, before) = (lab.path("rei-next"), lab.status().unwrap());
     std::fs::copy(by, &next).unwrap();
@@ -41,11 +41,11 @@ fn replace(lab: &mut Lab, program: &Path, by: &Path) -> Status {
     lab.ask(async |client| client.reexec().await).unwrap();
     let status = lab.until("the new program", |status| status.supervisor.started_at > before.supervisor.started_at);
     assert_eq!(status.supervisor.pid, before.supervisor.pid);
-    assert_eq!(status.phase, before.phase, "the phase stays");
+    assert_eq!(status.phase, before.phase, "the phase must stay");
     status
 }
 
-/// Holds the profile as another program would, so that a switch lasts until this is dropped.
+/// Holds the profile's lock like another program, so that a switch lasts until this is dropped.
 fn hold_profile(lab: &Lab) -> Flock<File> {
     let lock = File::create(lab.path("state/profiles/served.lock")).unwrap();
     Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap()
@@ -58,7 +58,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
         ..Setup::default()
     };
     let Some(another) = another::program() else { return };
-    let Some((mut lab, program)) = by_a_program_of_its_own(setup) else { return };
+    let Some((mut lab, program)) = with_its_own_program(setup) else { return };
     let (pid, keeper) = (lab.pid(), lab.keeper());
     let load = Load::on(lab.address());
     let mut is_another = false;
@@ -77,7 +77,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
     let before = lab.until_settled();
     switch(&mut lab);
     assert_eq!((lab.pid(), lab.keeper(), lab.until_settled()), (pid, keeper, before));
-    // Each phase is left to the other program: in the second evolution in the other direction.
+    // The program changes in each phase; in the second evolution in the other direction.
     for behaviour in ["ok 2", "ok 3"] {
         let rev = lab.commit(behaviour);
         for phase in [Phase::Building, Phase::Validating, Phase::AwaitingApproval, Phase::Canary] {
@@ -88,7 +88,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
                 lab.ask(async |client| client.approve(id).await).unwrap();
             }
         }
-        // The profile has its generation by then.
+        // The profile already has its generation.
         lab.until("a share", |status| status.candidate.as_ref().is_some_and(|candidate| candidate.share > 0.0));
         let held = hold_profile(&lab);
         lab.until("Promoting", |status| status.phase == Phase::Promoting);
@@ -102,7 +102,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
                 let path = lab.path("state/control.sock");
                 move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    // The connection ends with the program that was asked.
+                    // The connection ends with the old program.
                     let _ = runtime.block_on(async { OperationsClient::connect(path).await?.rollback(None).await });
                 }
             });
@@ -121,7 +121,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
     assert_eq!((lab.pid(), lab.keeper()), (pid, keeper));
     let tally = load.none_lost();
     println!("{} requests, 0 failed, with {switched} changes of the program", tally.answers.len());
-    // Neither follows all that the other decided, so this journal is read and not replayed.
+    // Neither version follows all decisions of the other, so this journal is read and not replayed.
     let mut recoveries = 0;
     let counted = Reader::open(&lab.path("state/journal")).unwrap().records(1, |record: Record<Entry>| {
         recoveries += usize::from(matches!(record.body.event, Event::Recovered { .. }));
@@ -129,14 +129,14 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
     });
     counted.expect("a sound journal");
     assert_eq!(recoveries, switched);
-    // The words of both are read by each.
+    // Each version reads the reasons of both.
     let said: Vec<String> =
         lab.ask(async |client| client.history(None).await).unwrap().into_iter().map(|it| it.summary).collect();
     assert!(said.iter().any(|summary| summary.contains("other words")), "{said:?}");
 
-    // Nothing of the same user may look into the process: it is root's, whoever runs it.
+    // No process of the same user may inspect the supervisor: its files in /proc belong to root, for any user.
     assert_eq!(owner_of_environment(pid), 0);
-    // Children of the process are its children still: how they end is known.
+    // The children stay children of the process, so their exits are known.
     let active = lab.until_settled();
     for pid in active.values() {
         assert_eq!(rei::process::stat(*pid).map(|stat| stat.parent), Some(lab.pid()));
@@ -144,9 +144,9 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
 }
 
 #[test]
-fn what_another_version_decided_and_was_killed_over_is_held() {
+fn decisions_of_a_killed_other_version_lead_to_held() {
     let Some(another) = another::program() else { return };
-    let Some((mut lab, program)) = by_a_program_of_its_own(Setup::default()) else { return };
+    let Some((mut lab, program)) = with_its_own_program(Setup::default()) else { return };
     let load = Load::on(lab.address());
     replace(&mut lab, &program, another);
     let rev = lab.commit("ok 2");
@@ -158,11 +158,11 @@ fn what_another_version_decided_and_was_killed_over_is_held() {
     let status = lab.until("Held", |status| status.phase == Phase::Held);
     let attention = status.attention.unwrap();
     assert!(attention.contains("are of another version of rei, which decides otherwise"), "{attention}");
-    assert_eq!(status.active.unwrap().version.rev, rev, "what runs serves on");
+    assert_eq!(status.active.unwrap().version.rev, rev, "the running version continues to serve");
     assert_eq!(lab.until_settled(), before);
     lab.ask(async |client| client.settle(Trust::Reality, None).await).unwrap();
     lab.until("Steady", |status| status.phase == Phase::Steady && status.attention.is_none());
-    // What is settled stays so: the records are not met again.
+    // The operator's decision stays: the next start does not ask again.
     lab.kill();
     lab.start();
     let status = lab.until("an answer", |_| true);
@@ -172,12 +172,12 @@ fn what_another_version_decided_and_was_killed_over_is_held() {
 }
 
 #[test]
-fn a_supervisor_that_leaves_takes_nothing_with_it() {
+fn a_supervisor_that_leaves_stops_nothing() {
     let Some(mut lab) = Lab::serving(Setup::default()) else { return };
     let load = Load::on(lab.address());
     load.wait_for_more(50);
     let (before, keeper) = (lab.until_settled(), lab.keeper());
-    // As `systemctl restart` does; `stop` sends SIGTERM.
+    // `systemctl restart` sends this signal; `stop` sends SIGTERM.
     lab.signal(nix::sys::signal::Signal::SIGUSR2);
     assert_eq!(lab.wait(), Some(0));
     assert_eq!(lab.keeper(), keeper);
@@ -189,8 +189,8 @@ fn a_supervisor_that_leaves_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_program_that_cannot_be_run_changes_nothing() {
-    let Some((mut lab, program)) = by_a_program_of_its_own(Setup::default()) else { return };
+fn a_program_that_cannot_be_executed_changes_nothing() {
+    let Some((mut lab, program)) = with_its_own_program(Setup::default()) else { return };
     let load = Load::on(lab.address());
     let before = lab.until_settled();
     std::fs::remove_file(&program).unwrap();
@@ -199,7 +199,7 @@ fn a_program_that_cannot_be_run_changes_nothing() {
     lab.ask(async |client| client.reexec().await).unwrap();
     lab.wait_for("the refusal", |lab| lab.output().contains("cannot become the new program").then_some(()));
     assert!(lab.processes().iter().any(|process| before.contains_key(&process.instance)));
-    // Work that was ended for it is begun anew.
+    // Work that was stopped for the re-execution starts again.
     assert_eq!(lab.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
     load.none_lost();
 }

@@ -1,4 +1,4 @@
-//! What operators see when nothing goes wrong but the candidates.
+//! The operator's view, with good and bad candidates and without other faults.
 
 use nix::sys::signal::Signal;
 use rei::interface::client::ClientError;
@@ -10,18 +10,18 @@ use crate::common::process::is_alive;
 use crate::lab::{Lab, Setup};
 use crate::load::{Load, ask};
 
-/// A version that is well for its checks and its first clients, and then is not.
+/// A version that is healthy for its checks and its first clients, and then degrades.
 const TURNS_SLOW: &str = "slow=150:600";
 const LATENCY: &str = "[incidents]\nlatency = { p99 = \"300ms\", for = \"1s\" }";
 
 #[test]
-fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_back_further() {
+fn a_commit_is_promoted_a_degraded_one_is_rolled_back_and_an_operator_rolls_back_further() {
     let Some(mut lab) = Lab::serving(Setup { more: LATENCY, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
     load.wait_for_more(20);
 
     let good = lab.commit("ok 2");
-    // An operator who asks for what goes on already is told so.
+    // If an operator requests an evolution that already runs, the answer is that evolution.
     lab.until("an evolution", |status| status.phase != Phase::Steady);
     let asked = lab.ask(async |client| client.evolve(Some(good[..12].to_owned()), None).await).unwrap();
     let verdict = lab.verdict_on(&good);
@@ -39,7 +39,7 @@ fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_bac
         "{generations}"
     );
 
-    // Passes every check and turns slow under load: Previous is back, and its content does not come again.
+    // This version passes every check and becomes slow under load: Previous is restored, and its content is not tried again.
     let slow = lab.commit(&format!("{TURNS_SLOW} 3"));
     let verdict = lab.verdict_on(&slow);
     assert_eq!(verdict.action, Some(MaintenanceAction::RolledBack), "{verdict:#?}");
@@ -47,27 +47,27 @@ fn a_commit_is_promoted_one_that_degrades_is_taken_back_and_an_operator_goes_bac
     assert_eq!((status.active.unwrap().version.rev, status.quarantined), (good.clone(), 1));
     lab.git(&["commit", "--quiet", "--allow-empty", "--message", "the same files again"]);
     let again = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
-    lab.wait_for("the follower to see the commit", |lab| {
+    lab.wait_for("the commit in the follower", |lab| {
         let ledger = lab.ledger();
         ledger.states.last().unwrap().followed().filter(|rev| *rev == again).map(drop)
     });
     assert_eq!(lab.status().unwrap().phase, Phase::Steady);
     assert!(!lab.ledger().commits().contains(&again));
 
-    // A check says no.
+    // A check fails.
     let bad = lab.commit("fails-check 4");
     let verdict = lab.verdict_on(&bad);
     assert_eq!(verdict.action, Some(MaintenanceAction::Rejected), "{verdict:#?}");
-    assert!(verdict.summary.contains("tests"), "names the check: {}", verdict.summary);
-    assert_eq!(lab.status().unwrap().quarantined, 2, "a check that says no has said no, wherever it was asked");
+    assert!(verdict.summary.contains("tests"), "the summary must name the check: {}", verdict.summary);
+    assert_eq!(lab.status().unwrap().quarantined, 2, "a failed check counts in every stage");
 
-    // An operator goes back to the first version by its number.
+    // An operator rolls back to the first version by its generation.
     lab.until("Steady", |status| status.phase == Phase::Steady);
     lab.ask(async |client| client.rollback(Some(1)).await).unwrap();
     let status = lab.until("the first version", |status| {
         status.phase == Phase::Steady && status.active.as_ref().is_some_and(|active| active.generation == Some(1))
     });
-    assert_eq!(status.quarantined, 3, "the version that was left does not come back by itself");
+    assert_eq!(status.quarantined, 3, "the replaced version is not promoted again by itself");
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 1"));
 
     let tally = load.none_lost();
@@ -97,7 +97,7 @@ fn an_incident_is_repaired_by_an_agent() {
         });
     };
     crash(&mut lab);
-    // The second time it is an incident.
+    // The second crash is an incident.
     assert!(ask(lab.address(), "/crash").is_err(), "it crashes again");
     let status = lab.until("the repair to be Active", |status| {
         status.phase == Phase::Steady && status.active.as_ref().is_some_and(|active| active.generation == Some(2))
@@ -121,7 +121,7 @@ fn an_incident_is_repaired_by_an_agent() {
 }
 
 #[test]
-fn an_operator_approves_pauses_and_writes_the_file_anew() {
+fn an_operator_approves_pauses_and_changes_the_file() {
     const ASK: &str = "mode = \"approve\"\ncanary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"2s\"";
     let Some(mut lab) = Lab::serving(Setup { promotion: ASK, ..Setup::default() }) else { return };
     let load = Load::on(lab.address());
@@ -140,16 +140,16 @@ fn an_operator_approves_pauses_and_writes_the_file_anew() {
     lab.ask(async |client| client.approve(id).await).unwrap();
     assert_eq!(lab.verdict_on(&approved).action, Some(MaintenanceAction::Promoted));
 
-    // A paused supervisor serves and begins nothing.
+    // A paused supervisor serves and starts no evolution.
     lab.until("Steady", |status| status.phase == Phase::Steady);
     lab.ask(async |client| client.pause().await).unwrap();
     let waiting = lab.commit("ok 3");
-    lab.wait_for("the follower to see the commit", |lab| {
+    lab.wait_for("the commit in the follower", |lab| {
         lab.ledger().states.last().unwrap().followed().filter(|rev| *rev == waiting).map(drop)
     });
     assert_eq!(lab.status().unwrap().phase, Phase::Steady);
 
-    // The file is read again: from now on nobody is asked.
+    // The supervisor reads the file again: from now on it asks no operator.
     lab.configure(Setup::default());
     lab.signal(Signal::SIGHUP);
     lab.wait_for("the new policy", |lab| {
@@ -159,16 +159,16 @@ fn an_operator_approves_pauses_and_writes_the_file_anew() {
     lab.ask(async |client| client.resume().await).unwrap();
     assert_eq!(lab.verdict_on(&waiting).action, Some(MaintenanceAction::Promoted));
 
-    // A file that is wrong changes nothing.
+    // A wrong file changes nothing.
     std::fs::write(lab.path("rei.toml"), "[runtime]\n").unwrap();
     lab.signal(Signal::SIGHUP);
-    lab.wait_for("the refusal", |lab| lab.output().contains("rei.toml is not taken").then_some(()));
+    lab.wait_for("the refusal", |lab| lab.output().contains("reload failed: rei.toml is invalid").then_some(()));
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 3"));
     load.none_lost();
 }
 
 #[test]
-fn an_exclusive_runtime_makes_clients_wait_and_refuses_none() {
+fn with_an_exclusive_runtime_clients_wait_and_none_is_refused() {
     const ALONE: Setup = Setup {
         runtime: "strategy = \"recreate\"",
         promotion: "observe = \"2s\"",
@@ -215,8 +215,8 @@ fn a_unix_socket_is_switched_and_taken_over() {
     load.none_lost();
 }
 
-/// The process that served is gone in the window; what is warm is another one, or none.
-fn lets_the_old_process_go(runtime: &'static str, expected: usize) {
+/// In the window the old process has exited; another process is warm, or none.
+fn stops_the_old_process(runtime: &'static str, expected: usize) {
     let promotion = "canary = [{ share = 0.3, for = \"1s\" }]\nobserve = \"8s\"";
     let setup = Setup { runtime, promotion, more: LATENCY, ..Setup::default() };
     let Some(mut lab) = Lab::serving(setup) else { return };
@@ -224,7 +224,7 @@ fn lets_the_old_process_go(runtime: &'static str, expected: usize) {
     let first = lab.until_settled();
     lab.commit("ok 2");
     lab.until("Observing", |status| status.phase == Phase::Observing);
-    lab.wait_for("the first process to be gone", |lab| {
+    lab.wait_for("the exit of the first process", |lab| {
         let there = lab.processes();
         let gone = there.iter().all(|process| !first.contains_key(&process.instance));
         (gone && there.len() == expected).then_some(())
@@ -240,17 +240,17 @@ fn lets_the_old_process_go(runtime: &'static str, expected: usize) {
 }
 
 #[test]
-fn a_fresh_standby_lets_the_old_process_go() {
-    lets_the_old_process_go("standby = \"fresh\"", 2);
+fn a_fresh_standby_replaces_the_old_process() {
+    stops_the_old_process("standby = \"fresh\"", 2);
 }
 
 #[test]
-fn a_cold_standby_is_not_there() {
-    lets_the_old_process_go("standby = \"cold\"", 1);
+fn a_cold_standby_has_no_process() {
+    stops_the_old_process("standby = \"cold\"", 1);
 }
 
 #[test]
-fn the_end_leaves_nothing_and_a_second_supervisor_is_refused() {
+fn a_stop_leaves_no_process_and_a_second_supervisor_is_refused() {
     let Some(mut lab) = Lab::serving(Setup::default()) else { return };
     let refused = lab.rei().status().unwrap();
     assert!(!refused.success(), "a second supervisor on the same state");
@@ -265,9 +265,9 @@ fn the_end_leaves_nothing_and_a_second_supervisor_is_refused() {
     assert_eq!(lab.wait(), Some(0));
     assert_eq!(lab.processes(), []);
     lab.wait_for("the keeper's end", |_| (!is_alive(keeper)).then_some(()));
-    assert!(ask(lab.address(), "/").is_err(), "nobody listens");
+    assert!(ask(lab.address(), "/").is_err(), "no process listens");
 
-    // And it begins again where it was.
+    // The next start continues with the same versions.
     lab.start();
     lab.until("the second version", |status| {
         status.phase == Phase::Steady && status.active.as_ref().is_some_and(|active| active.generation == Some(2))

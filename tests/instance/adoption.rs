@@ -1,4 +1,4 @@
-//! Instances of a supervisor that is gone, found again and no other process taken for one.
+//! A new supervisor adopts the instances of a dead supervisor, and adopts no other process.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use rei::runtime::table::InstanceTable;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, until};
 
-/// A supervisor in a process of its own, with one instance that ends with code 3 when the supervisor says so.
+/// A supervisor in a separate process, with one instance that exits with code 3 at the supervisor's request.
 fn supervisor(lab: &Lab) -> (Child, u32) {
     let mut supervisor = Command::new(std::env::current_exe().unwrap())
         .args(HELPER_ARGS)
@@ -42,16 +42,16 @@ async fn an_instance_outlives_its_supervisor_and_is_adopted() {
 }
 
 #[tokio::test]
-async fn the_end_of_another_ones_child_is_known() {
+async fn the_exit_of_an_adopted_instance_is_known() {
     let lab = Lab::new();
     let (mut supervisor, pid) = supervisor(&lab);
-    // By its environment alone, as after a crash before the start was recorded.
+    // Only by its environment, as after a crash before the start was recorded.
     let mut instance = Instance::adopt(&lab.id("one"), pid, None, &lab.trees).unwrap();
     supervisor.stdin.take().unwrap().write_all(b"end\n").unwrap();
     let exit = tokio::time::timeout(LONG, instance.wait()).await.unwrap();
     supervisor.wait().unwrap();
     if exit.code.is_none() {
-        println!("SKIPPED: this kernel does not tell how another one's child ended");
+        println!("SKIPPED: this kernel does not report the exit status of another process's child");
         return;
     }
     assert_eq!(exit.to_string(), "exit code 3");

@@ -1,4 +1,4 @@
-//! A hostile instance tries everything that it must not do, and what it must be able to do.
+//! A hostile instance tries everything that is forbidden, and everything that must be allowed.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -18,13 +18,13 @@ use crate::lab::{Lab, Start, is_root};
 
 const ALLOWED: i32 = 0;
 
-/// Errors by name of the attempt; [`ALLOWED`] for what worked.
+/// The errno of each attempt by its name; [`ALLOWED`] if the attempt worked.
 fn results(text: &str) -> BTreeMap<String, i32> {
     let line = |line: &str| {
         let (name, errno) = line.strip_prefix("tried ")?.split_once('=')?;
         Some((name.to_owned(), errno.parse().ok()?))
     };
-    // The test harness writes its own words before the first line.
+    // The test harness writes its own text before the first line.
     text.lines().filter_map(|text| line(&text[text.find("tried ")?..])).collect()
 }
 
@@ -52,7 +52,7 @@ struct World {
     env: Vec<(OsString, OsString)>,
 }
 
-/// What an instance could reach: ports, sockets, files, this process.
+/// Makes the things that an instance could reach: ports, sockets, files, this process.
 fn world(lab: &Lab) -> World {
     let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
     let (listener, allowed, forbidden) = (listen(), listen(), listen());
@@ -92,7 +92,7 @@ async fn try_everything(lab: &Lab, config: &Isolation, world: &World) -> (BTreeM
     };
     let text = lab.act("hostile", start).await;
     let results = results(&text);
-    assert!(results.contains_key("end"), "the hostile instance did not come to its end:\n{text}");
+    assert!(results.contains_key("end"), "the hostile instance did not finish:\n{text}");
     (results, sandbox)
 }
 
@@ -167,7 +167,7 @@ async fn a_hostile_instance_is_refused() {
 }
 
 #[tokio::test]
-async fn restricted_connections_have_no_way_around() {
+async fn restricted_connections_cannot_be_bypassed() {
     let lab = Lab::new();
     let world = world(&lab);
     let connect = Some(vec![world.allowed.local_addr().unwrap().port()]);
@@ -185,7 +185,7 @@ async fn restricted_connections_have_no_way_around() {
 
 #[tokio::test]
 async fn without_isolation_the_same_attempts_succeed() {
-    // Or the refusals above would prove nothing.
+    // Otherwise the refusals above would prove nothing.
     let lab = Lab::new();
     let world = world(&lab);
     let (results, sandbox) = try_everything(&lab, &Isolation { enabled: false, ..isolation(&lab) }, &world).await;
@@ -204,8 +204,8 @@ async fn without_isolation_the_same_attempts_succeed() {
 }
 
 #[tokio::test]
-async fn many_listeners_do_not_push_the_rules_aside() {
-    // The numbers that the listeners get are those that the rules, and the lock of the table, have in the supervisor.
+async fn many_listeners_do_not_replace_the_descriptors_of_the_rules() {
+    // In the instance the listeners get the same descriptor numbers that the rules and the lock of the table have in the supervisor.
     const LISTENERS: usize = 200;
     let lab = Lab::new();
     let table = InstanceTable::open(&lab.path("instances")).unwrap();
@@ -256,7 +256,7 @@ async fn a_stage_sees_the_system_and_writes_one_directory() {
 }
 
 #[test]
-fn what_must_be_there_and_is_not_is_named() {
+fn a_missing_path_of_the_sandbox_is_named() {
     let error = Sandbox::builder().read("/no/such/path").build().unwrap_err();
     assert_eq!(error.to_string(), "cannot open /no/such/path for the sandbox");
     let lab = Lab::new();
@@ -295,7 +295,7 @@ fn set_option_of(fd: i32, level: i32, option: i32, value: &[u8]) -> io::Result<(
     raw(libc::SYS_setsockopt, [fd as u64, level as u64, option as u64, address, value.len() as u64, 0])
 }
 
-/// Every attempt, each on a line with its errno.
+/// Makes every attempt and prints each on a line with its errno.
 pub fn hostile() {
     let lab = std::path::PathBuf::from(std::env::var("LAB").unwrap());
     files(&lab);
@@ -335,12 +335,12 @@ fn calls() {
     let bytes: Vec<u8> = attached.iter().flat_map(|word| word.to_ne_bytes()).collect();
     report("attach reuseport program", set_option(3, 51, &bytes));
     report("attach extended program", set_option(3, 52, &3_i32.to_ne_bytes()));
-    // Let through to a listener that is in no group, it finds nothing to detach.
+    // If the filter allows this on a listener without a group, the kernel finds no program to detach.
     report("detach reuseport program", allow(set_option(3, 68, &0_i32.to_ne_bytes()), libc::EINVAL));
     report("bind to a device", set_option(3, libc::SO_BINDTODEVICE, b"lo"));
     report("demand a TTL", set_option_of(3, libc::IPPROTO_IP, libc::IP_MINTTL, &1_i32.to_ne_bytes()));
     report("demand a signature", set_option_of(3, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &[0; 216]));
-    // What services do to their connections, and some to their listeners.
+    // Options that services set on their connections, and some services on their listeners.
     report("keep alive", set_option(3, libc::SO_KEEPALIVE, &0_i32.to_ne_bytes()));
     report("send at once", set_option_of(3, libc::IPPROTO_TCP, libc::TCP_NODELAY, &0_i32.to_ne_bytes()));
     report("linger", set_option(3, libc::SO_LINGER, &[0; 8]));
@@ -364,7 +364,7 @@ fn allow(result: io::Result<()>, errno: i32) -> io::Result<()> {
 }
 
 fn child_by_clone(flags: u64) -> io::Result<()> {
-    // SAFETY: as fork(2); the child ends at once.
+    // SAFETY: like fork(2); the child exits at once.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match pid {
         // SAFETY: ends the child.
@@ -385,7 +385,7 @@ fn others(lab: &Path, supervisor: u64) {
         raw(libc::SYS_prlimit64, [supervisor, libc::RLIMIT_NOFILE as u64, limit.as_ptr() as u64, 0, 0, 0]),
     );
     let idle = 3 << 13;
-    // What is allowed where nothing holds it must harm nobody: these ask for what the user's processes have.
+    // Without isolation these attempts succeed, so they must do no harm: they set the values that the processes already have.
     report("renice user", raw(libc::SYS_setpriority, [libc::PRIO_USER as u64, 0, 0, 0, 0, 0]));
     report("slow supervisor's disk", raw(libc::SYS_ioprio_set, [1, supervisor, idle, 0, 0, 0]));
     report("slow user's disk", raw(libc::SYS_ioprio_set, [3, 0, 0, 0, 0, 0]));
@@ -406,7 +406,7 @@ fn connections() {
     report("multipath", socket(libc::AF_INET, libc::SOCK_STREAM, 262));
     report("sctp", socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0));
     report("smc", socket(43, libc::SOCK_STREAM, 0));
-    // SAFETY: plain numbers.
+    // SAFETY: the call takes only integers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
     let mut address = [0_u8; 16];
     address[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());

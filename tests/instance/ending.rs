@@ -1,4 +1,4 @@
-//! Ends: by itself, by SIGTERM, by SIGKILL, always with everything that was started.
+//! The ends of instances: an exit, SIGTERM, SIGKILL; the whole process tree always ends with the instance.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use rei::runtime::usage::UsageMeter;
 
 use crate::lab::{HELPER_ARGS, LONG, Lab, NONE, Start, path_variable, until};
 
-/// Daemons of every kind: in the group, in a session of their own, orphaned, and with an empty environment.
+/// Starts daemons of every kind: in the process group, in their own session, orphaned, and with an empty environment.
 const DAEMONS: &str = "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000 & wait' &) ; \
                        (setsid env -i sleep 1000 &) ; touch ready; sleep 1000";
 
@@ -24,9 +24,9 @@ async fn tree_ends_whole(lab: &Lab) {
     let script = format!("cd {}; {DAEMONS}", lab.dir.path().display());
     let mut instance = lab.shell("daemons", &script);
     until("all daemons", || (lab.path("ready").exists() && lab.alive().len() >= 6).then_some(()));
-    // The one without environment is an orphan of ours, and no more.
+    // The daemon without environment is known only as an orphan of this process.
     let own = std::process::id();
-    let nameless = until("the nameless one", || {
+    let nameless = until("the daemon without environment", || {
         process::all().into_iter().find(|stat| {
             stat.parent == own
                 && stat.pid != instance.pid()
@@ -72,7 +72,7 @@ async fn nothing_forks_away_from_a_cgroup() {
 }
 
 #[tokio::test]
-async fn one_tree_ends_and_the_other_runs_on() {
+async fn one_tree_ends_and_the_other_continues() {
     let lab = Lab::new();
     let mut one = lab.shell("one", "(setsid sleep 1000 &); sleep 1000");
     let mut other = lab.shell("other", "(setsid sleep 1000 &); sleep 1000");
@@ -87,7 +87,7 @@ async fn one_tree_ends_and_the_other_runs_on() {
 }
 
 #[tokio::test]
-async fn sigterm_is_enough_for_the_willing() {
+async fn an_instance_that_obeys_sigterm_gets_no_sigkill() {
     let lab = Lab::new();
     let ready = lab.path("ready");
     let mut instance =
@@ -98,7 +98,7 @@ async fn sigterm_is_enough_for_the_willing() {
 }
 
 #[tokio::test]
-async fn sigkill_takes_the_unwilling_at_the_deadline() {
+async fn an_instance_that_ignores_sigterm_is_killed_at_the_deadline() {
     let lab = Lab::new();
     let ready = lab.path("ready");
     let mut instance =
@@ -109,7 +109,7 @@ async fn sigkill_takes_the_unwilling_at_the_deadline() {
     assert_eq!(lab.alive(), NONE);
 }
 
-/// A shell without exec in front of a service that has a request, as `npm start` is; `signal` is the service's graceful end.
+/// A service behind a shell without exec, as with `npm start`; it has a request in progress. At `signal` it stops gracefully.
 fn behind_a_shell(lab: &Lab, name: &str, signal: Signal) -> (Instance, UnixStream) {
     let socket = lab.path(name);
     let mut env = path_variable();
@@ -126,7 +126,7 @@ fn behind_a_shell(lab: &Lab, name: &str, signal: Signal) -> (Instance, UnixStrea
     (instance, client)
 }
 
-/// What a client gets after that.
+/// Reads the rest of the answer.
 fn rest(mut client: UnixStream) -> String {
     let mut text = String::new();
     client.read_to_string(&mut text).unwrap();
@@ -141,12 +141,12 @@ async fn request_is_answered(lab: &Lab) {
 }
 
 #[tokio::test]
-async fn a_service_behind_a_shell_answers_what_it_has() {
+async fn a_service_behind_a_shell_finishes_its_requests() {
     request_is_answered(&Lab::new()).await;
 }
 
 #[tokio::test]
-async fn a_service_behind_a_shell_answers_what_it_has_in_a_cgroup() {
+async fn a_service_behind_a_shell_finishes_its_requests_in_a_cgroup() {
     let Some(lab) = Lab::with_cgroup() else { return };
     request_is_answered(&lab).await;
 }
@@ -159,14 +159,14 @@ async fn the_stop_signal_is_the_services_own() {
     let ended = instance.stop(quit, LONG).await;
     assert_eq!((ended.by, ended.exit.signal), (EndedBy::Term, Some(libc::SIGQUIT)), "the shell's");
     assert_eq!(rest(client), "answered\n");
-    // To which SIGTERM is a fast stop.
+    // For this service SIGTERM is a fast stop.
     let (mut instance, client) = behind_a_shell(&lab, "term", Signal::SIGQUIT);
     assert_eq!(instance.stop(StopBy::default(), LONG).await.by, EndedBy::Term);
     assert_eq!(rest(client), "");
 }
 
 #[tokio::test]
-async fn mixed_tells_the_main_process_alone_and_kills_the_rest_after_it() {
+async fn mixed_signals_only_the_main_process_and_kills_the_rest_after_it() {
     let lab = Lab::new();
     let (mut instance, client) = behind_a_shell(&lab, "mixed", Signal::SIGTERM);
     let ended = instance.stop(StopBy { mode: StopMode::Mixed, ..StopBy::default() }, LONG).await;
@@ -175,7 +175,7 @@ async fn mixed_tells_the_main_process_alone_and_kills_the_rest_after_it() {
 }
 
 #[tokio::test]
-async fn a_process_that_left_session_and_parents_is_asked_to_finish_too() {
+async fn a_process_in_another_session_and_without_parent_gets_the_stop_signal_too() {
     for lab in [Some(Lab::new())].into_iter().chain(std::iter::once_with(Lab::with_cgroup)).flatten() {
         let script = format!(
             "cd {}; (setsid sh -c 'trap \"touch asked; exit\" TERM; touch ready; while :; do sleep 0.01; done' &); sleep 1000",
@@ -189,7 +189,7 @@ async fn a_process_that_left_session_and_parents_is_asked_to_finish_too() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_behind_a_shell_is_killed_at_the_deadline() {
+async fn a_service_behind_a_shell_that_does_not_stop_is_killed_at_the_deadline() {
     for lab in [Some(Lab::new())].into_iter().chain(std::iter::once_with(Lab::with_cgroup)).flatten() {
         let ready = lab.path("ready");
         let script = format!("sh -c \"trap '' TERM; touch {}; sleep 1000; sleep 1000\"; echo done", ready.display());
@@ -203,7 +203,7 @@ async fn what_does_not_finish_behind_a_shell_is_killed_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_service_that_forks_and_exits_has_ended() {
+async fn a_service_whose_main_process_forks_and_exits_has_ended() {
     let lab = Lab::new();
     let mut instance = lab.shell("forker", "sleep 1000 & exit 3");
     let exit = tokio::time::timeout(LONG, instance.wait()).await.unwrap();
@@ -214,7 +214,7 @@ async fn a_service_that_forks_and_exits_has_ended() {
 }
 
 #[tokio::test]
-async fn a_crash_is_told_by_its_signal() {
+async fn a_crash_reports_its_signal() {
     let lab = Lab::new();
     let mut instance = lab.shell("crash", "kill -SEGV $$");
     assert_eq!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().signal, Some(libc::SIGSEGV));
@@ -252,7 +252,7 @@ async fn a_flood_fills_neither_disk_nor_memory_and_does_not_stop_the_service() {
     drop(write);
     assert!(tokio::time::timeout(LONG, instance.wait()).await.unwrap().success());
     instance.end().await;
-    until("the last words", || log.is_finished().then_some(()));
+    until("the last output", || log.is_finished().then_some(()));
     drop(logger);
     thread.join().unwrap();
     let stats = log.stats();

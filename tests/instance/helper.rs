@@ -1,4 +1,4 @@
-//! What the tests let a process do. Each act prints what came of it.
+//! The actions of the helper program. Each action prints its result.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
@@ -37,11 +37,11 @@ fn notify() {
     for message in ["READY=1\nSTATUS=serving", "WATCHDOG=1", &format!("STATUS={}", "x".repeat(5000)), "nonsense"] {
         socket.send_to(message.as_bytes(), variable("NOTIFY_SOCKET")).unwrap();
     }
-    // Who has gone when its message is read cannot be told from a stranger.
+    // If the sender has exited before its message is read, the supervisor cannot tell it from a stranger.
     std::thread::sleep(std::time::Duration::from_secs(1000));
 }
 
-/// As the supervisor does: what comes first is done by another thread, which then opens the gate.
+/// Starts an instance as the supervisor does: another thread does the work that comes first, and then opens the gate.
 fn start(id: &str, program: &str, args: &[&str], table: &InstanceTable) -> Spawned {
     let gate = Gate::default();
     std::thread::scope(|scope| {
@@ -98,11 +98,11 @@ extern "C" fn ask(_: i32) {
     ASKED.store(true, Ordering::Relaxed);
 }
 
-/// A graceful server behind a shell: it answers the request that it has, once it was asked to finish by `REI_TEST_SIGNAL`
-/// and the shell in front of it has ended.
+/// A graceful server behind a shell: it finishes its request only after it got `REI_TEST_SIGNAL` and the shell in front of it has
+/// exited.
 fn serve_one() {
     let signal: Signal = variable("REI_TEST_SIGNAL").parse().unwrap();
-    // SAFETY: the handler stores into an atomic.
+    // SAFETY: the handler only stores into an atomic.
     unsafe { nix::sys::signal::signal(signal, SigHandler::Handler(ask)) }.unwrap();
     let shell = nix::unistd::getppid();
     let listener = UnixListener::bind(variable("REI_TEST_SOCKET")).unwrap();
@@ -110,7 +110,7 @@ fn serve_one() {
     io::BufReader::new(client.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
     client.write_all(b"begun\n").unwrap();
     until("the end of the shell", || (ASKED.load(Ordering::Relaxed) && nix::unistd::getppid() != shell).then_some(()));
-    // What is left of the request: more than it takes to kill a tree.
+    // The rest of the request takes longer than killing a tree.
     std::thread::sleep(std::time::Duration::from_millis(500));
     client.write_all(b"answered\n").unwrap();
 }

@@ -1,4 +1,4 @@
-//! A place for instances, cleaned up whatever happens.
+//! A directory for instances of a test; it is always cleaned up.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,10 +17,10 @@ use rei::runtime::table::PidCell;
 use rei::runtime::tree::{Tree, TreeMethod, Trees};
 use tempfile::TempDir;
 
-/// The bound of everything that must happen, generous for a loaded machine.
+/// The time limit of every wait, generous for a loaded machine.
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// One at a time: a process has one set of children and inherits every orphan.
+/// Only one lab at a time: a process has one set of children and inherits every orphan.
 static ALONE: Mutex<()> = Mutex::new(());
 
 pub struct Lab {
@@ -30,7 +30,7 @@ pub struct Lab {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// What differs from one start to the next.
+/// The options of a start.
 #[derive(Default)]
 pub struct Start<'a> {
     pub env: Vec<(OsString, OsString)>,
@@ -51,13 +51,13 @@ impl Lab {
     pub fn with(method: TreeMethod) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
-        // Instances of another user must reach the program inside.
+        // Instances that run as another user must reach the program inside.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let prefix = format!("test-{}-{}-", std::process::id(), dir.path().file_name().unwrap().to_str().unwrap());
         Self { dir, trees: Trees::with(method).unwrap(), prefix, _alone: alone }
     }
 
-    /// By cgroup, where this machine has one for us.
+    /// A lab that uses a cgroup; `None` if this machine gives none to this process.
     pub fn with_cgroup() -> Option<Self> {
         match Base::find() {
             Ok(base) => Some(Self::with(TreeMethod::Cgroup(base))),
@@ -76,7 +76,7 @@ impl Lab {
         format!("{}{name}", self.prefix)
     }
 
-    /// This test program, where every user can execute it.
+    /// A copy of this test program that every user can execute.
     pub fn helper(&self) -> PathBuf {
         let path = self.path("helper");
         if !path.exists() {
@@ -125,7 +125,7 @@ impl Lab {
         self.start(name, Path::new("/bin/sh"), &["-c", script], &Start { env: path_variable(), ..Start::default() })
     }
 
-    /// Runs a program to its end and returns what it printed.
+    /// Runs a program to its end and returns its output.
     pub async fn output(&self, name: &str, program: &Path, args: &[&str], start: Start<'_>) -> String {
         let (mut read, write) = std::io::pipe().unwrap();
         let mut instance = self.start(name, program, args, &Start { output: Some(write.as_fd()), ..start });
@@ -140,14 +140,14 @@ impl Lab {
         text
     }
 
-    /// Lets the helper act inside an instance.
+    /// Runs an action of the helper inside an instance.
     pub async fn act(&self, act: &str, start: Start<'_>) -> String {
         let mut env = start.env.clone();
         env.push(("REI_TEST_ACT".into(), act.into()));
         self.output(act, &self.helper(), &HELPER_ARGS, Start { env, ..start }).await
     }
 
-    /// The live processes that this lab has started, whoever their parents are.
+    /// The live processes that this lab has started, with any parent.
     pub fn alive(&self) -> Vec<u32> {
         let ours = |pid| matches!(process::tag(pid), Tag::Instance(id) if id.starts_with(&self.prefix));
         process::all().into_iter().filter(|stat| !stat.is_zombie() && ours(stat.pid)).map(|stat| stat.pid).collect()
@@ -166,7 +166,7 @@ impl Drop for Lab {
     }
 }
 
-/// How the test program is made to run only the helper.
+/// The arguments with which the test program runs only the helper.
 pub const HELPER_ARGS: [&str; 4] = ["helper_program", "--exact", "--nocapture", "--test-threads=1"];
 
 pub fn path_variable() -> Vec<(OsString, OsString)> {
@@ -179,13 +179,13 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     loop {
         match fact() {
             Some(value) => return value,
-            None => assert!(Instant::now() < deadline, "waited in vain for {what}"),
+            None => assert!(Instant::now() < deadline, "{what} did not happen in time"),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Whether the test runs as root; says so where it does not.
+/// Whether the test runs as root; if not, prints that it is skipped.
 pub fn is_root() -> bool {
     let root = nix::unistd::Uid::effective().is_root();
     if !root {
@@ -194,5 +194,5 @@ pub fn is_root() -> bool {
     root
 }
 
-/// No process.
+/// An empty list of processes.
 pub const NONE: [u32; 0] = [];

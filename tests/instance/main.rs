@@ -1,4 +1,4 @@
-//! Instances with real processes: what they inherit, what they may not do, how they end and are found again.
+//! Instances with real processes: what they inherit, what is forbidden, how they end, and how they are adopted.
 
 mod adoption;
 mod confinement;

@@ -1,4 +1,4 @@
-//! What a new process has, what is said when there is none, and that none is lost.
+//! New processes: what they inherit, the errors of a failed start, and that no process is lost.
 
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use crate::lab::{HELPER_ARGS, Lab, Start, path_variable, until};
 
 #[tokio::test]
-async fn a_process_has_what_it_was_given_and_nothing_else() {
+async fn a_process_has_only_what_the_supervisor_gives_it() {
     let lab = Lab::new();
     let (http, admin) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let mut env = path_variable();
@@ -28,7 +28,7 @@ async fn a_process_has_what_it_was_given_and_nothing_else() {
         dir: Some(Path::new("/usr")),
         ..Start::default()
     };
-    // Ignored by every Rust program, and so by the supervisor; a service must not inherit it.
+    // Every Rust program ignores SIGPIPE, so the supervisor does too; a service must not inherit that.
     let script = "echo pid=$$; env; echo cwd=$(pwd); umask; cd /proc/$$/fd; echo fds; ls; echo end; \
                   for n in 3 4; do echo $n=$(readlink $n); done; echo stdin=$(readlink 0); \
                   grep -E '^(SigBlk|SigIgn|NoNewPrivs|NSsid):' /proc/self/status";
@@ -57,7 +57,7 @@ async fn a_process_has_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
-fn what_cannot_be_started_is_an_exact_error_and_leaves_no_process() {
+fn a_failed_start_is_an_exact_error_and_leaves_no_process() {
     let lab = Lab::new();
     let file = |name: &str, text: &str, mode: u32| {
         use std::os::unix::fs::PermissionsExt;
@@ -90,8 +90,8 @@ fn what_cannot_be_started_is_an_exact_error_and_leaves_no_process() {
     assert_eq!(lab.trees.reap_orphans(), 0);
 }
 
-/// A supervisor starts and ends instances as fast as it can, and is killed at some instruction. Whatever lives then must
-/// be in its table.
+/// A supervisor starts and stops instances as fast as it can, and is killed at a random instruction. Every process that lives then
+/// must be in its table.
 #[test]
 fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
     const ROUNDS: u32 = 60;
@@ -109,13 +109,13 @@ fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
             .spawn()
             .unwrap();
         until("the supervisor's first instance", || ready.exists().then_some(()));
-        // Over a few cycles of about a millisecond, in steps that do not divide one.
+        // The kills are spread over a few cycles of about a millisecond, in steps that do not divide a cycle.
         std::thread::sleep(Duration::from_micros(u64::from(round) * 137));
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
         let table = InstanceTable::open(&table).unwrap();
         let entries = table.entries();
-        // The lock goes a moment before the new program's environment can be read.
+        // The lock is released a moment before the new program's environment can be read.
         for entry in &entries {
             let named = |pid| process::tag(pid) == Tag::Instance(entry.id.clone());
             let gone = |pid| process::stat(pid).is_none_or(|stat| stat.is_zombie());
@@ -135,7 +135,7 @@ fn a_supervisor_killed_while_it_starts_instances_leaves_none_unrecorded() {
     println!("{caught} instances outlived {ROUNDS} supervisors, all recorded");
 }
 
-/// Takes a system call away from the calling thread.
+/// Makes a system call fail in the calling thread.
 fn without(call: libc::c_long, errno: libc::c_int) {
     let rules = [(call, Vec::new())].into_iter().collect();
     let (pass, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()));
@@ -145,14 +145,14 @@ fn without(call: libc::c_long, errno: libc::c_int) {
 }
 
 #[test]
-fn where_clone3_is_refused_a_process_is_made_all_the_same() {
+fn a_process_is_also_made_if_clone3_is_refused() {
     let lab = Lab::new();
     let tree = lab.trees.create(&lab.id("a"), TreeLimits::default()).unwrap();
     let output = std::fs::File::create(lab.path("output")).unwrap();
     let start = Start { env: path_variable(), output: Some(output.as_fd()), ..Start::default() };
     std::thread::scope(|scope| {
         let made = scope.spawn(|| {
-            // As systemd's `RestrictNamespaces=` and Docker do.
+            // systemd's `RestrictNamespaces=` and Docker do this.
             without(libc::SYS_clone3, libc::ENOSYS);
             let script = ["-c", "echo pid=$$ listen=$LISTEN_PID; cat /proc/self/cgroup"];
             lab.spawn("a", Path::new("/bin/sh"), &script, &start, Some(&tree)).unwrap()
@@ -169,13 +169,13 @@ fn where_clone3_is_refused_a_process_is_made_all_the_same() {
 }
 
 #[test]
-fn a_filter_around_the_supervisor_that_refuses_what_fences_in_is_named() {
+fn a_filter_around_the_supervisor_that_refuses_the_sandbox_calls_is_named() {
     let lab = Lab::new();
     let sandbox = Sandbox::builder().system().build().unwrap();
     let start = Start { sandbox: Some(&sandbox), ..Start::default() };
     std::thread::scope(|scope| {
         let made = scope.spawn(|| {
-            // As the `SystemCallFilter=@system-service` of systemd 252 does.
+            // The `SystemCallFilter=@system-service` of systemd 252 does this.
             without(libc::SYS_seccomp, libc::EPERM);
             lab.spawn("a", Path::new("/bin/true"), &[], &start, None).unwrap_err()
         });
@@ -186,7 +186,7 @@ fn a_filter_around_the_supervisor_that_refuses_what_fences_in_is_named() {
     });
 }
 
-/// A process that sleeps between clone and exec: the one child of the process `of`.
+/// The process that waits at its gate between clone and exec: the only child of the process `of`.
 fn child_at_its_gate(of: u32) -> u32 {
     until("a child at its gate", || {
         let tasks = std::fs::read_dir(format!("/proc/{of}/task")).ok()?.flatten();
@@ -197,7 +197,7 @@ fn child_at_its_gate(of: u32) -> u32 {
 }
 
 #[test]
-fn a_program_runs_once_its_gate_is_open_and_not_at_all_when_it_is_refused() {
+fn a_program_runs_after_its_gate_opens_and_never_if_the_gate_is_refused() {
     for open in [true, false] {
         let (lab, gate) = (Lab::new(), Gate::default());
         let (mark, cells) = (lab.path("mark"), InstanceTable::open(&lab.path("instances")).unwrap());
@@ -207,7 +207,7 @@ fn a_program_runs_once_its_gate_is_open_and_not_at_all_when_it_is_refused() {
             let made = scope.spawn(|| lab.spawn("a", Path::new("/bin/touch"), &[mark.to_str().unwrap()], &start, None));
             let waiting = until("its pid in the table", || cells.entries()[0].pid);
             until("its sleep", || (process::stat(waiting)?.state == 'S').then_some(()));
-            assert!(!mark.exists() && !made.is_finished(), "it is past a gate that is closed");
+            assert!(!mark.exists() && !made.is_finished(), "it passed a closed gate");
             gate.decide(open);
             made.join().unwrap()
         });
@@ -242,7 +242,7 @@ fn a_process_at_its_gate_ends_with_its_supervisor_and_its_program_never_runs() {
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
     until("its end", || process::stat(child).is_none_or(|stat| stat.is_zombie()).then_some(()));
-    // The lock that it held is free, and the entry says who it was.
+    // Its lock is free, and the entry still has its pid.
     let table = InstanceTable::open(&table).unwrap();
     assert_eq!(table.entries()[0].pid, Some(child));
     assert!(!mark.exists());

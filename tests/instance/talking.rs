@@ -1,4 +1,4 @@
-//! What an instance says by `sd_notify`, and who is believed.
+//! Messages by `sd_notify`: which senders the supervisor accepts.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
@@ -23,7 +23,7 @@ fn helper_start<'a>(path: &'a Path, sandbox: Option<&'a Sandbox>) -> Start<'a> {
 }
 
 #[tokio::test]
-async fn the_tree_is_heard_and_strangers_are_not() {
+async fn messages_of_the_tree_are_accepted_and_others_are_not() {
     let lab = Lab::new();
     let path = lab.path("notify");
     let socket = NotifySocket::bind(&path, None).unwrap();
@@ -40,7 +40,7 @@ async fn the_tree_is_heard_and_strangers_are_not() {
     instance.end().await;
     task.abort();
     let _ = task.await;
-    assert!(!path.exists(), "the socket goes with its task");
+    assert!(!path.exists(), "the socket is removed with its task");
 }
 
 #[tokio::test]
@@ -59,13 +59,13 @@ async fn descriptors_in_a_message_are_closed() {
         .unwrap();
     drop(write);
     socket.receive(&tree, || ()).await.unwrap();
-    // The pipe is at its end only when no copy of the writing end is left.
+    // The pipe reaches its end only if no copy of its writing end is left.
     let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut read, &mut [0]).unwrap());
     assert_eq!(tokio::time::timeout(LONG, end).await.expect("the descriptor is closed").unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_confined_instance_of_its_own_user_is_heard() {
+async fn messages_of_a_confined_instance_with_its_own_user_are_accepted() {
     if !is_root() {
         return;
     }
@@ -76,7 +76,7 @@ async fn a_confined_instance_of_its_own_user_is_heard() {
     let socket = NotifySocket::bind(&path, Some(&user)).unwrap();
     let mut instance =
         lab.start("talker", &lab.helper(), &crate::lab::HELPER_ARGS, &helper_start(&path, Some(&sandbox)));
-    // A supervisor that dies while it takes note of it leaves it to the next one.
+    // If a supervisor dies while it handles the message, the next supervisor gets it.
     let next = socket.as_fd().try_clone_to_owned().unwrap();
     let is_left = || {
         let mut head = [0; 7];

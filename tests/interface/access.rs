@@ -1,4 +1,4 @@
-//! Who may call the supervisor: real processes that connect, each said to be an instance or not.
+//! The callers that the supervisor accepts: real processes connect, as instances or as other processes.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -20,11 +20,11 @@ use crate::fakes::{Served, evolution_by, operations, operations_by, skip};
 
 const SOCKET: &str = "REI_TEST_CALLER_SOCKET";
 const LEAVES: &str = "REI_TEST_CALLER_LEAVES";
-/// The call that it makes; `Pause` without one.
+/// The variable with the call that the caller makes; `Pause` by default.
 const CALL: &str = "REI_TEST_CALLER_CALL";
-/// The socket of what the client of the other tests calls, in a process that has given up new privileges.
+/// The variable with the socket for the client in a process that has given up new privileges.
 const OPERATES: &str = "REI_TEST_CALLER_OPERATES";
-/// A call that promotes what waits for an operator.
+/// A call that promotes a waiting candidate.
 const APPROVE: &str = r#"{"method":"io.openexec.Supervisor.Approve","parameters":{"id":"evo_0001"}}"#;
 
 /// A caller. Not a test by itself: the tests start it as their child.
@@ -33,7 +33,7 @@ fn the_caller_of_the_other_tests() {
     let Some(path) = std::env::var_os(SOCKET) else { return };
     let mut stream = UnixStream::connect(Path::new(&path)).unwrap();
     let call = std::env::var(CALL).unwrap_or_else(|_| r#"{"method":"io.openexec.Supervisor.Pause"}"#.into());
-    // No variable holds a NUL, so that a line is a call.
+    // A variable cannot contain NUL, so the message ends with a newline here.
     stream.write_all(format!("{}\0", call.replace('\n', "\0")).as_bytes()).unwrap();
     if std::env::var_os(LEAVES).is_some() {
         return;
@@ -57,7 +57,7 @@ fn caller(path: &Path, shell: Option<&str>) -> Command {
     command
 }
 
-/// Starts the caller, says which process it is before the server can run, and returns the reply that it got.
+/// Starts the caller, passes its process id to `started` before the server can run, and returns the reply that the caller got.
 async fn reply_to(served: &Served, shell: Option<&str>, started: impl FnOnce(u32)) -> Value {
     let child = tokio::process::Command::from(caller(&served.path, shell)).kill_on_drop(true).spawn().unwrap();
     started(child.id().unwrap());
@@ -69,7 +69,7 @@ async fn reply_to(served: &Served, shell: Option<&str>, started: impl FnOnce(u32
 struct Refusals(Arc<Mutex<Vec<Refusal>>>);
 
 impl Refusals {
-    fn told(&self, access: Access) -> Access {
+    fn recorded(&self, access: Access) -> Access {
         let refusals = self.clone();
         access.on_refusal(move |refusal| refusals.0.lock().unwrap().push(refusal.clone()))
     }
@@ -82,7 +82,7 @@ impl Refusals {
 #[tokio::test]
 async fn another_process_of_the_user_may_call() {
     let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user().refuse_instances(|_| false)));
+    let served = operations(refusals.recorded(Access::own_user().refuse_instances(|_| false)));
     let reply = reply_to(&served, None, |_| {}).await;
     assert_eq!(reply, serde_json::json!({ "parameters": {} }));
     assert_eq!((served.owner.calls(), refusals.reasons()), (vec!["pause".into()], vec![]));
@@ -94,7 +94,7 @@ async fn an_instance_is_refused_and_so_is_its_child() {
         let (refusals, instance) = (Refusals::default(), Arc::new(AtomicU32::new(0)));
         let known = Arc::clone(&instance);
         let access = Access::own_user().refuse_instances(move |pid| pid == known.load(Ordering::SeqCst));
-        let served = operations(refusals.told(access));
+        let served = operations(refusals.recorded(access));
         let reply = reply_to(&served, shell, |pid| instance.store(pid, Ordering::SeqCst)).await;
         assert_eq!(reply["error"], "io.openexec.Supervisor.NotAllowed", "{reply}");
         assert!(served.owner.calls().is_empty());
@@ -104,13 +104,13 @@ async fn an_instance_is_refused_and_so_is_its_child() {
 }
 
 #[tokio::test]
-async fn what_descends_from_the_supervisor_is_refused_though_nobody_knows_it() {
+async fn an_unknown_descendant_of_the_supervisor_is_refused() {
     let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user().refuse_descendants_of(std::process::id())));
+    let served = operations(refusals.recorded(Access::own_user().refuse_descendants_of(std::process::id())));
     let reply = reply_to(&served, None, |_| {}).await;
     assert_eq!(reply["error"], "io.openexec.Supervisor.NotAllowed", "{reply}");
     assert_eq!(refusals.reasons(), [RefusalReason::Descendant]);
-    // The supervisor itself does not descend from itself.
+    // The supervisor is not its own descendant.
     served.operator().await.status().await.unwrap();
 }
 
@@ -122,30 +122,30 @@ async fn a_control_group_of_an_instance_is_refused() {
         return;
     };
     let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user().refuse_instance_cgroups(move |group| group == own)));
+    let served = operations(refusals.recorded(Access::own_user().refuse_instance_cgroups(move |group| group == own)));
     let reply = reply_to(&served, None, |_| {}).await;
     assert_eq!(reply["error"], "io.openexec.Supervisor.NotAllowed", "{reply}");
     assert!(matches!(refusals.reasons()[..], [RefusalReason::Foreign(_)]));
 }
 
 #[tokio::test]
-async fn a_caller_that_has_ended_is_refused_whoever_has_its_number_now() {
+async fn a_caller_that_has_exited_is_refused_even_if_its_pid_is_reused() {
     let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user().refuse_instances(|_| false)));
-    // The server's task does not run before the child has come and gone.
+    let served = operations(refusals.recorded(Access::own_user().refuse_instances(|_| false)));
+    // The server's task runs only after the child has connected and exited.
     assert!(caller(&served.path, None).env(LEAVES, "1").status().unwrap().success());
     crate::fakes::until("the refusal", || !refusals.reasons().is_empty()).await;
     assert_eq!(refusals.reasons(), [RefusalReason::Gone]);
     assert!(served.owner.calls().is_empty());
 }
 
-/// Runs a copy of the caller by `command` as another user, who can reach the socket, and returns what it printed.
+/// Runs a copy of the caller by `command` as another user that can reach the socket; returns its output.
 async fn as_another_user(served: &Served, command: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
-    // Opened to everyone, so that the check is all there is.
+    // The socket is open to every user, so that only the check can refuse.
     std::fs::set_permissions(&served.path, std::fs::Permissions::from_mode(0o666)).unwrap();
     std::fs::set_permissions(served.path.parent().unwrap(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    // The test program may be out of another user's reach: a copy of it is not.
+    // Another user may not be able to reach the test program, but can reach a copy.
     let copy = served.path.with_file_name("caller");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let arguments = "--exact access::the_caller_of_the_other_tests --nocapture";
@@ -164,7 +164,7 @@ async fn another_user_is_refused_unless_of_the_group() {
     }
     const GROUP: u32 = 54_321;
     let refusals = Refusals::default();
-    let served = operations(refusals.told(Access::own_user().group(GROUP)));
+    let served = operations(refusals.recorded(Access::own_user().group(GROUP)));
     let nobody = "setpriv --reuid 65534 --regid 65534";
     let stranger = as_another_user(&served, &format!("{nobody} --clear-groups")).await;
     assert!(stranger.contains("io.openexec.Supervisor.NotAllowed"), "{stranger}");
@@ -177,8 +177,8 @@ async fn another_user_is_refused_unless_of_the_group() {
     assert_eq!(refusals.reasons().len(), 1);
 }
 
-/// What has to be true of a process that no supervisor knows any more: started as rei starts an instance, forked twice, in a
-/// session and an environment of its own, and its main process has ended. It says `call` and gives the reply.
+/// Makes a call from an orphan that no supervisor knows any more: rei started it like an instance, it forked twice, has its own
+/// session and environment, and its main process has exited. Returns the reply to `call`.
 async fn orphan(served: &Served, call: &str) -> String {
     let place = tempfile::tempdir_in(served.path.parent().unwrap()).unwrap();
     let place = place.path();
@@ -219,7 +219,7 @@ async fn orphan(served: &Served, call: &str) -> String {
     reply
 }
 
-/// The rule of a supervisor, as far as it can be told without one, and the secret of its socket.
+/// The access rule of a supervisor, as far as it exists without a supervisor, and the secret of its socket.
 pub fn rule(served_path: &Path, why: Option<&'static str>) -> Access {
     let secret = Arc::new(Secret::make(&Secret::file_beside(served_path), None).unwrap());
     Access::own_user().refuse_instances(|_| false).ask_for_proof(move || match why {
@@ -229,41 +229,41 @@ pub fn rule(served_path: &Path, why: Option<&'static str>) -> Access {
 }
 
 #[tokio::test]
-async fn an_orphan_that_nobody_knows_any_more_cannot_approve_its_own_promotion() {
+async fn an_unknown_orphan_cannot_approve_its_own_promotion() {
     let refusals = Refusals::default();
-    let served = operations_by(|path| refusals.told(rule(path, None)));
+    let served = operations_by(|path| refusals.recorded(rule(path, None)));
     let reply = orphan(&served, APPROVE).await;
     assert!(served.owner.calls().is_empty(), "{:?} was done for it: {reply}", served.owner.calls());
     assert!(reply.contains("io.openexec.Access.ProofNeeded") && reply.contains("control.key"), "{reply}");
-    // Nor by a guess, which is told as what it is.
+    // A guessed secret does not help either, and is reported as wrong.
     let guess = r#"{"method":"io.openexec.Access.Prove","parameters":{"secret":"0000"}}"#;
     let reply = orphan(&served, &format!("{guess}\n{APPROVE}")).await;
     assert!(reply.contains("io.openexec.Access.NotAllowed"), "{reply}");
     assert_eq!(refusals.reasons(), [RefusalReason::WrongSecret]);
     assert!(refusals.reasons()[0].is_policy_anomaly() && served.owner.calls().is_empty());
-    // Events are no business of its either.
+    // It may not read events either.
     let reply = orphan(&served, r#"{"method":"io.openexec.Supervisor.Monitor","more":true}"#).await;
     assert!(reply.contains("ProofNeeded") && served.owner.calls().is_empty(), "{reply}");
 }
 
 #[tokio::test]
-async fn where_an_orphan_could_read_the_secret_nobody_can_prove_anything() {
+async fn if_an_orphan_could_read_the_secret_no_proof_is_accepted() {
     let refusals = Refusals::default();
-    let served = operations_by(|path| refusals.told(rule(path, Some("isolation.enabled is false"))));
+    let served = operations_by(|path| refusals.recorded(rule(path, Some("isolation.enabled is false"))));
     let reply = orphan(&served, APPROVE).await;
-    let told = "isolation.enabled is false; call from a process without no_new_privs";
-    assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(told), "{reply}");
+    let reason = "isolation.enabled is false; call from a process without no_new_privs";
+    assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(reason), "{reply}");
     assert!(served.owner.calls().is_empty() && !refusals.reasons()[0].is_policy_anomaly());
-    // Who can be no orphan of an instance is not asked.
+    // A caller that cannot be an orphan of an instance needs no proof.
     if std::fs::read_to_string("/proc/self/status").unwrap().contains("NoNewPrivs:\t1") {
-        skip("this test itself has no new privileges");
+        skip("this test process itself has given up new privileges");
         return;
     }
     served.operator().await.pause().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_facade_is_no_way_round() {
+async fn the_evolution_interface_is_no_way_round() {
     let served = evolution_by(|path| rule(path, None));
     let call = r#"{"method":"io.openexec.RuntimeEvolution.BuildCandidateRuntime","parameters":{}}"#;
     let reply = orphan(&served, call).await;
@@ -273,24 +273,24 @@ async fn the_facade_is_no_way_round() {
 /// An operator with the client. Not a test by itself: the next one starts it as its child.
 #[tokio::test]
 async fn the_operator_of_the_next_test() {
-    let (Some(control), Some(facade)) = (std::env::var_os(OPERATES), std::env::var_os(SOCKET)) else { return };
+    let (Some(control), Some(automation)) = (std::env::var_os(OPERATES), std::env::var_os(SOCKET)) else { return };
     let client = OperationsClient::connect(control).await.unwrap();
     client.status().await.unwrap_or_else(|error| panic!("{error}"));
     client.monitor().await.unwrap();
     client.approve("evo_0001".into()).await.unwrap();
-    let report = EvolutionClient::of_supervisor(facade).report_runtime_health(crate::fakes::PATIENCE).await;
+    let report = EvolutionClient::of_supervisor(automation).report_runtime_health(crate::fakes::PATIENCE).await;
     assert_eq!(report.unwrap().runtime.name, "greeter");
 }
 
 #[tokio::test]
 async fn an_operator_without_new_privileges_proves_itself_by_the_secret() {
     let served = operations_by(|path| rule(path, None));
-    let facade = evolution_by(|path| rule(path, None));
+    let automation = evolution_by(|path| rule(path, None));
     let operate = async || {
         let mut itself = tokio::process::Command::new(std::env::current_exe().unwrap());
         itself.args(["--exact", "access::the_operator_of_the_next_test", "--nocapture"]);
-        itself.env(OPERATES, &served.path).env(SOCKET, &facade.path).env("RUST_BACKTRACE", "0").kill_on_drop(true);
-        // SAFETY: one system call between fork and exec.
+        itself.env(OPERATES, &served.path).env(SOCKET, &automation.path).env("RUST_BACKTRACE", "0").kill_on_drop(true);
+        // SAFETY: only one system call between fork and exec.
         unsafe { itself.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
         let output = itself.output().await.unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -299,7 +299,7 @@ async fn an_operator_without_new_privileges_proves_itself_by_the_secret() {
     assert!(well, "{said}");
     crate::fakes::until("the monitor", || served.owner.calls().len() == 3).await;
     assert_eq!(served.owner.calls(), ["status", "monitor", "approve evo_0001"]);
-    assert_eq!(facade.owner.calls(), ["health"]);
+    assert_eq!(automation.owner.calls(), ["health"]);
     std::fs::remove_file(Secret::file_beside(&served.path)).unwrap();
     let (well, said) = operate().await;
     assert!(!well && said.contains("control.key cannot be read"), "{said}");

@@ -1,4 +1,4 @@
-//! Many callers at once: whoever watches, waits or dawdles keeps no operator from a command.
+//! Many callers at once: slow and waiting callers do not lock an operator out.
 
 use rei::interface::access::Access;
 use rei::interface::client::ClientError;
@@ -8,10 +8,10 @@ use tokio::io::AsyncWriteExt;
 use crate::fakes::{PATIENCE, Served, operations, until};
 use crate::shapes;
 
-/// More than there are places.
+/// More callers than places.
 const WATCHERS: usize = 40;
 
-/// Whether commands are answered, each on a connection of its own.
+/// Checks that commands are answered, each on a new connection.
 async fn commands_are_answered(served: &Served) {
     let commands = async {
         let operator = served.operator().await;
@@ -24,7 +24,7 @@ async fn commands_are_answered(served: &Served) {
 }
 
 #[tokio::test]
-async fn watchers_lock_nobody_out_and_the_oldest_of_them_are_told_to_go() {
+async fn watchers_lock_no_operator_out_and_the_oldest_streams_are_ended() {
     let served = operations(Access::own_user());
     let operator = served.operator().await;
     let mut watchers = Vec::new();
@@ -34,27 +34,27 @@ async fn watchers_lock_nobody_out_and_the_oldest_of_them_are_told_to_go() {
     }
     commands_are_answered(&served).await;
     served.owner.events.send(MonitorEvent { seq: 7, ..shapes::monitor_event() }).unwrap();
-    let (mut told, mut watching) = (Vec::new(), Vec::new());
+    let (mut ended, mut watching) = (Vec::new(), Vec::new());
     for (nth, watcher) in watchers.iter_mut().enumerate() {
         match watcher.next().await.unwrap() {
             Ok(event) => watching.push((nth, event.seq)),
-            Err(ClientError::Answered(OperationsError::Busy { reason })) => told.push((nth, reason)),
+            Err(ClientError::Answered(OperationsError::Busy { reason })) => ended.push((nth, reason)),
             Err(error) => panic!("{error:?}"),
         }
     }
-    // The newest watch on.
+    // The newest streams continue.
     let newest: Vec<_> = (WATCHERS - 16..WATCHERS).map(|nth| (nth, 7)).collect();
     assert_eq!(watching, newest);
-    assert!(told.iter().all(|(_, reason)| reason.contains("16 streams")), "{told:?}");
+    assert!(ended.iter().all(|(_, reason)| reason.contains("16 streams")), "{ended:?}");
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_not_all_of_it_locks_nobody_out() {
+async fn silent_and_incomplete_callers_lock_no_operator_out() {
     let served = operations(Access::own_user());
     let mut held = Vec::new();
     for nth in 0..2 * WATCHERS {
         let mut stream = served.bare();
-        // Some have called and wait, some say nothing, some have begun.
+        // Some have called and wait, some send nothing, some have sent a part of a call.
         match nth % 3 {
             0 => stream.write_all(b"{\"method\":\"io.openexec.Supervisor.Pause\"}\0").await.unwrap(),
             1 => stream.write_all(b"{\"method\":").await.unwrap(),
@@ -63,6 +63,6 @@ async fn who_says_nothing_or_not_all_of_it_locks_nobody_out() {
         held.push(stream);
         tokio::task::yield_now().await;
     }
-    // The listener's queue is taken in its order: once the last has its place, all had one.
+    // The server accepts in the order of the queue: when the last caller has a place, every caller had one.
     commands_are_answered(&served).await;
 }

@@ -1,4 +1,4 @@
-//! An owner of both interfaces who remembers what it was asked, and the places where it serves.
+//! An owner of both interfaces that records its calls, and the sockets on which it serves.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use tokio::task::JoinHandle;
 
 use crate::shapes;
 
-/// The bound of anything that a test waits for.
+/// The time limit of every wait of a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Records its calls, answers with the samples of `shapes`, and fails where it is told to.
+/// Records its calls, answers with the samples of `shapes`, and fails if the test sets a failure.
 pub struct Owner {
     pub calls: Mutex<Vec<String>>,
     pub failure: Mutex<Option<OperationsError>>,
     pub history_summary: Mutex<String>,
     pub shown: Mutex<Option<ShowReply>>,
-    /// When it was started, if not when the sample was.
+    /// Its start time; without it, the start time of the sample.
     pub started_at: Mutex<Option<rei::time::Timestamp>>,
     pub events: broadcast::Sender<MonitorEvent>,
 }
@@ -149,12 +149,12 @@ impl RuntimeEvolution for Owner {
     }
 }
 
-/// A service on a socket in a directory of its own, ended with the value.
+/// A service on a socket in its own directory; it stops when the value is dropped.
 pub struct Served {
     pub owner: Arc<Owner>,
     pub path: PathBuf,
     _directory: tempfile::TempDir,
-    /// What serves.
+    /// The task of the server.
     pub task: JoinHandle<()>,
 }
 
@@ -175,7 +175,7 @@ pub fn operations(access: Access) -> Served {
     operations_by(|_| access)
 }
 
-/// With a rule that is made for the socket's path.
+/// The same, with an access rule that depends on the socket's path.
 pub fn operations_by(access: impl FnOnce(&Path) -> Access) -> Served {
     let (owner, (directory, path, socket)) = (Owner::new(), place("control.sock"));
     let task = tokio::spawn(serve_operations(socket, Arc::clone(&owner), access(&path)));
@@ -186,7 +186,7 @@ pub fn evolution() -> Served {
     evolution_by(|_| Access::own_user())
 }
 
-/// With a rule that is made for the socket's path.
+/// The same, with an access rule that depends on the socket's path.
 pub fn evolution_by(access: impl FnOnce(&Path) -> Access) -> Served {
     let (owner, (directory, path, socket)) = (Owner::new(), place("rei.sock"));
     let task = tokio::spawn(serve_evolution(socket, Arc::clone(&owner), access(&path)));
@@ -202,7 +202,7 @@ impl Served {
         EvolutionClient::of_supervisor(&self.path)
     }
 
-    /// A bare connection, for what a client would never send.
+    /// A connection without a client, for messages that no client sends.
     pub fn bare(&self) -> tokio::net::UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -210,7 +210,7 @@ impl Served {
     }
 }
 
-/// Says what this machine cannot show, past the test runner, which keeps what passing tests print to itself.
+/// Prints why a test is skipped, directly to the terminal, because the test runner hides the output of passing tests.
 pub fn skip(why: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());

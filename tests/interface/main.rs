@@ -1,4 +1,4 @@
-//! The Interface over real sockets: both services, both clients, who may call, bounds, and a caller in another language.
+//! The Interface over real sockets: both services, both clients, access, limits, and a caller in another language.
 
 mod access;
 mod crowd;

@@ -1,4 +1,4 @@
-//! The supervisor's side of a runtime that is wrong in every way: each is a typed error, in bounded time and memory.
+//! The supervisor as client of a wrong runtime: each wrong behaviour is a typed error, in bounded time and memory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::fakes::{PATIENCE, evolution};
 use crate::shapes;
 
-/// A runtime that reads a call and then does as it is told.
+/// A runtime that reads a call and then sends what the test gives it.
 struct Peer {
     client: EvolutionClient,
     listener: UnixListener,
@@ -33,7 +33,7 @@ impl Peer {
         stream
     }
 
-    /// What a client makes of this answer.
+    /// The error of a client that gets this answer.
     async fn answer(&self, answer: &[u8]) -> ClientError<EvolutionError> {
         let called = async {
             let mut stream = self.called().await;
@@ -45,7 +45,7 @@ impl Peer {
 }
 
 #[tokio::test]
-async fn garbage_is_named_as_such() {
+async fn garbage_is_reported_as_garbage() {
     let peer = Peer::new();
     let garbage: [&[u8]; 7] = [
         b"hello\0",
@@ -61,11 +61,11 @@ async fn garbage_is_named_as_such() {
         assert!(matches!(error, ClientError::Garbage { .. }), "{answer:?}: {error:?}");
     }
     let error = peer.answer(b"\x1b[2J\xff\0").await.to_string();
-    assert!(!error.contains('\x1b'), "what is quoted is safe to print: {error}");
+    assert!(!error.contains('\x1b'), "the quoted text is safe to print: {error}");
 }
 
 #[tokio::test]
-async fn errors_keep_their_type_and_strange_ones_their_name() {
+async fn known_errors_keep_their_type_and_unknown_errors_their_name() {
     let peer = Peer::new();
     let error =
         peer.answer(b"{\"error\":\"io.openexec.RuntimeEvolution.NotAvailable\",\"parameters\":{\"reason\":\"no\"}}\0");
@@ -94,11 +94,11 @@ async fn a_reply_of_100_megabytes_is_cut_at_the_bound() {
     };
     let (error, written) = tokio::join!(peer.client.report_runtime_health(PATIENCE), flood);
     assert!(matches!(error, Err(ClientError::TooLarge { limit_bytes: 1_048_576, .. })), "{error:?}");
-    assert!(written < 4 << 20, "{written} bytes were taken");
+    assert!(written < 4 << 20, "{written} bytes were read");
 }
 
 #[tokio::test]
-async fn silence_is_told_from_the_end() {
+async fn silence_and_a_closed_connection_are_different_errors() {
     let peer = Peer::new();
     let silence = Duration::from_millis(50);
     let (error, stream) = tokio::join!(peer.client.report_runtime_health(silence), peer.called());
@@ -111,7 +111,10 @@ async fn silence_is_told_from_the_end() {
     let report = b"{\"continues\":true,\"parameters\":{\"report\":{\"status\":\"ok\"}}}\0";
     let (head, tail) = report.split_at(20);
     stream.write_all(head).await.unwrap();
-    assert!(matches!(reports.next(silence).await, Some(Err(ClientError::Timeout { .. }))), "half a message is none");
+    assert!(
+        matches!(reports.next(silence).await, Some(Err(ClientError::Timeout { .. }))),
+        "half a message does not count"
+    );
     stream.write_all(tail).await.unwrap();
     assert_eq!(reports.next(PATIENCE).await.unwrap().unwrap().status, HealthStatus::Ok, "and it was not lost");
     drop(stream);
@@ -120,14 +123,14 @@ async fn silence_is_told_from_the_end() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn no_process_listens() {
     let directory = tempfile::tempdir().unwrap();
     let error = EvolutionClient::new(directory.path().join("rei.sock")).report_runtime_health(PATIENCE).await;
     assert!(matches!(error, Err(ClientError::NotRunning { .. })), "{error:?}");
 }
 
 #[tokio::test]
-async fn the_facade_answers_all_four_calls() {
+async fn the_evolution_interface_answers_all_four_calls() {
     let served = evolution();
     let client = served.automation();
     assert_eq!(client.report_runtime_health(PATIENCE).await.unwrap().runtime.name, "greeter");
@@ -143,14 +146,14 @@ async fn the_facade_answers_all_four_calls() {
 }
 
 #[tokio::test]
-async fn health_is_streamed_until_the_caller_goes() {
+async fn health_is_streamed_until_the_caller_disconnects() {
     let served = evolution();
     let mut reports = served.automation().stream_runtime_health(Duration::ZERO).await.unwrap();
     for seq in 1..=3 {
         assert_eq!(reports.next(PATIENCE).await.unwrap().unwrap().seq, seq);
     }
     drop(reports);
-    // A new caller is the witness: reports would be counted on if the old stream still ran.
+    // A new caller shows it: if the old stream still ran, the numbers of the reports would continue to grow.
     let mut last = 0;
     let mut still = 0;
     while still < 3 {
@@ -158,6 +161,6 @@ async fn health_is_streamed_until_the_caller_goes() {
         let calls = served.owner.calls().len();
         still = if calls == last { still + 1 } else { 0 };
         last = calls;
-        assert!(calls < 100, "the stream goes on without its caller");
+        assert!(calls < 100, "the stream continues without its caller");
     }
 }

@@ -1,4 +1,4 @@
-//! A program in another language, with a Varlink library that knows nothing of rei but its definition files.
+//! A program in another language, with a Varlink library that knows only rei's definition files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use rei::interface::operations::MonitorEvent;
 use crate::fakes::{evolution, operations, skip, until};
 use crate::shapes;
 
-/// The bound of making an environment: a download of 30 kB.
+/// The time limit to make the environment: a download of 30 kB.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// The bound of the program.
+/// The time limit of the program.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A Python that has the package `varlink`, or `None` and why, printed.
+/// A Python with the package `varlink`; if there is none, prints the reason and returns `None`.
 async fn python(directory: &Path) -> Option<PathBuf> {
     let environment = directory.join("venv");
     let program = environment.join("bin/python");
@@ -41,7 +41,7 @@ async fn python(directory: &Path) -> Option<PathBuf> {
 async fn a_python_program_calls_both_interfaces() {
     let directory = tempfile::tempdir().unwrap();
     let Some(python) = python(directory.path()).await else { return };
-    let (control, facade) = (operations(Access::own_user()), evolution());
+    let (control, automation) = (operations(Access::own_user()), evolution());
     let events = {
         let owner = control.owner.clone();
         tokio::spawn(async move {
@@ -52,10 +52,10 @@ async fn a_python_program_calls_both_interfaces() {
         })
     };
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interface/caller.py");
-    let run = Command::new(python, PROGRAM_TIMEOUT).arg(program).arg(&control.path).arg(&facade.path);
+    let run = Command::new(python, PROGRAM_TIMEOUT).arg(program).arg(&control.path).arg(&automation.path);
     let output = run.run().await.unwrap();
     assert!(output.success(), "{}{}", output.stdout_text(), output.stderr_text());
-    assert_eq!(output.stdout_text().trim(), "all of it");
+    assert_eq!(output.stdout_text().trim(), "all calls done");
     events.await.unwrap();
     let calls = ["status", "monitor", "rollback Some(40)", "show rec_0001"];
     assert_eq!(control.owner.calls(), calls);

@@ -1,4 +1,4 @@
-//! A runtime that serves itself: the few lines of an author, on a socket that is really inherited.
+//! A runtime that serves the Interface: the few lines that an author writes, on a really inherited socket.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -34,7 +34,7 @@ struct Child(tokio::process::Child);
 
 fn start(listener: &UnixListener) -> Child {
     let program = std::env::current_exe().unwrap();
-    // The shell does what a supervisor does: the socket is descriptor 3, and the variables name the process.
+    // The shell acts like a supervisor: the socket is descriptor 3, and the variables name the process.
     let script = r#"exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=rei; exec "$0" "$@""#;
     let child = tokio::process::Command::new("sh")
         .args(["-c", script])

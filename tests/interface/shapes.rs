@@ -1,7 +1,8 @@
-//! One full sample of each type: written, held against the definition file, and read back.
+//! One full sample of each type: written, compared with the definition file, and read back.
 
 use std::collections::BTreeMap;
 
+use rei::history::entry::{Entry, Stands};
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
     QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
@@ -9,6 +10,7 @@ use rei::interface::operations::{
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
 use rei::time::Timestamp;
+use rei::{lifecycle, narrate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -280,14 +282,20 @@ pub fn show_reply() -> ShowReply {
     }
 }
 
+/// As the supervisor makes it of an entry of its journal.
 pub fn monitor_event() -> MonitorEvent {
+    let evolution = EvolutionId::numbered(1);
+    let event = lifecycle::Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() };
+    let stands = Stands { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
+    let words = narrate::event(&event, &narrate::Scene::default());
+    let entry = Entry { event, effects: vec![], stands: Some(stands) };
     MonitorEvent {
         schema: SCHEMA.into(),
         seq: 9,
         at: at(8),
-        kind: "phase".into(),
-        text: "steady → diagnosing".into(),
-        data: json!({ "phase": "diagnosing" }),
+        kind: words.kind.name().into(),
+        text: words.sentence,
+        data: json!(entry),
     }
 }
 
@@ -301,7 +309,7 @@ pub fn quarantine_entry() -> QuarantineEntry {
     }
 }
 
-/// Every fact of `value` is in the definition with its type, and nothing that the definition demands is missing.
+/// Checks that every field of `value` is in the definition with its type, and that no required field is missing.
 fn conforms(value: &Value, ty: &Type<'_>, interface: &Interface<'_>, path: &str) {
     let fits = match ty {
         Type::Bool => value.is_boolean(),
@@ -373,7 +381,7 @@ fn each_type_is_written_as_defined_and_read_back() {
 }
 
 #[test]
-fn every_word_of_every_enum_is_defined() {
+fn every_value_of_every_enum_is_defined() {
     let interface = Interface::try_from(operations::DEFINITION).unwrap();
     let conforms = |value: Value, ty: &str| conforms(&value, &Type::Custom(ty.try_into().unwrap()), &interface, ty);
     use MaintenanceAction::{Deferred, Promoted, Rejected, Restarted, RolledBack, Unchanged};
@@ -391,12 +399,12 @@ fn every_word_of_every_enum_is_defined() {
 }
 
 #[test]
-fn a_runtime_may_leave_out_what_it_does_not_know_and_add_what_we_do_not() {
+fn a_runtime_may_omit_optional_fields_and_add_unknown_ones() {
     let report: RuntimeHealthReport = serde_json::from_value(json!({ "status": "ok", "queue_depth": 3 })).unwrap();
     assert_eq!((report.status, report.ready), (HealthStatus::Ok, None));
     assert_eq!(report.other["queue_depth"], json!(3));
     assert_eq!(serde_json::to_value(&report).unwrap()["queue_depth"], json!(3));
-    assert!(serde_json::from_value::<RuntimeHealthReport>(json!({})).is_err(), "a report without a status is none");
+    assert!(serde_json::from_value::<RuntimeHealthReport>(json!({})).is_err(), "a report needs a status");
     let half = json!({ "status": "ok", "latency": { "api": { "count": 7 } } });
-    assert!(serde_json::from_value::<RuntimeHealthReport>(half).is_err(), "a latency without its figures is none");
+    assert!(serde_json::from_value::<RuntimeHealthReport>(half).is_err(), "a latency needs its figures");
 }

@@ -10,13 +10,13 @@ fn mode(path: &std::path::Path) -> u32 {
 }
 
 #[tokio::test]
-async fn a_socket_is_its_owners_and_goes_with_it() {
+async fn a_socket_belongs_to_its_owner_and_is_removed_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run/rei/control.sock");
     let socket = Socket::bind(&path, None).unwrap();
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
-    assert_eq!(left.len(), 1, "nothing else is left: {left:?}");
+    assert_eq!(left.len(), 1, "no other file is left: {left:?}");
     drop(socket);
     assert!(!path.exists());
 }
@@ -32,7 +32,7 @@ async fn a_stale_socket_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_answered_is_left_alone() {
+async fn a_socket_with_a_listener_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let first = Socket::bind(&path, None).unwrap();
@@ -44,7 +44,7 @@ async fn a_socket_that_is_answered_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_socket_whose_queue_is_full_is_answered_too() {
+async fn a_socket_with_a_full_queue_counts_as_answered() {
     use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
     use std::os::fd::AsRawFd;
     let directory = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ async fn a_socket_whose_queue_is_full_is_answered_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_not_removed() {
+async fn a_file_that_is_no_socket_is_not_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -66,7 +66,7 @@ async fn what_is_no_socket_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_directory_that_others_can_write_is_refused() {
+async fn a_directory_that_other_users_can_write_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let error = Socket::bind(&directory.path().join("control.sock"), None).unwrap_err();
@@ -86,7 +86,7 @@ async fn a_successors_socket_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_path_that_fits_no_socket_is_explained() {
+async fn a_path_that_is_too_long_for_a_socket_is_explained() {
     let directory = tempfile::tempdir().unwrap();
     let error = Socket::bind(&directory.path().join("x".repeat(120)), None).unwrap_err();
     assert!(error.hint().unwrap().contains("107 bytes"), "{error:?}");

@@ -1,4 +1,4 @@
-//! `io.openexec.Supervisor` from its own client.
+//! `io.openexec.Supervisor`, called by its own client.
 
 use rei::interface::access::Access;
 use rei::interface::client::{ClientError, OperationsClient};
@@ -49,7 +49,7 @@ async fn every_call_arrives_and_every_reply_returns() {
 }
 
 #[tokio::test]
-async fn each_error_comes_back_typed_and_hints() {
+async fn each_error_comes_back_with_its_type_and_a_hint() {
     let served = operations(Access::own_user());
     let operator = served.operator().await;
     let text = String::from;
@@ -90,15 +90,15 @@ async fn events_are_streamed_in_their_order() {
         assert_eq!(event, MonitorEvent { seq, ..shapes::monitor_event() });
     }
     drop(events);
-    until("the closed stream is let go", || served.owner.events.receiver_count() == 0).await;
+    until("the closed stream is released", || served.owner.events.receiver_count() == 0).await;
 }
 
 #[tokio::test]
-async fn a_reader_that_falls_behind_is_told_and_dropped() {
+async fn a_reader_that_falls_behind_gets_lagged_and_is_dropped() {
     let served = operations(Access::own_user());
     let mut events = served.operator().await.monitor().await.unwrap();
     until("the stream is open", || served.owner.events.receiver_count() == 1).await;
-    // All at once: the server's task runs only after the last of them.
+    // All events are sent at once: the server's task runs only after the last one.
     for seq in 1..=1000 {
         served.owner.events.send(MonitorEvent { seq, ..shapes::monitor_event() }).unwrap();
     }
@@ -108,7 +108,7 @@ async fn a_reader_that_falls_behind_is_told_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_is_dropped_and_holds_up_nobody() {
+async fn a_reader_that_does_not_read_is_dropped_and_delays_no_other() {
     let served = operations(Access::own_user());
     let operator = served.operator().await;
     let _unread = operator.monitor().await.unwrap();
@@ -119,12 +119,12 @@ async fn a_reader_that_does_not_read_is_dropped_and_holds_up_nobody() {
         tokio::task::yield_now().await;
     }
     assert_eq!(operator.status().await.unwrap(), shapes::status(), "others are served meanwhile");
-    assert_eq!(served.owner.events.receiver_count(), 1, "it has its time");
+    assert_eq!(served.owner.events.receiver_count(), 1, "its time limit is not over yet");
     until("the reader is dropped", || served.owner.events.receiver_count() == 0).await;
 }
 
 #[tokio::test]
-async fn a_reply_that_fits_no_message_is_an_error_of_the_interface() {
+async fn a_reply_that_is_too_large_is_an_error_of_the_interface() {
     let served = operations(Access::own_user());
     *served.owner.history_summary.lock().unwrap() = "x".repeat(2 << 20);
     let error = served.operator().await.history(None).await.unwrap_err();

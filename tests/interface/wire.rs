@@ -1,4 +1,4 @@
-//! What a well-behaved client would never send, and what every Varlink tool may ask.
+//! Messages that no well-behaved client sends, and the introspection that every Varlink tool may use.
 
 use rei::interface::access::Access;
 use rei::interface::{evolution, operations, proof};
@@ -19,7 +19,7 @@ async fn send(stream: &mut UnixStream, message: &[u8]) {
     stream.write_all(&[0]).await.unwrap();
 }
 
-/// The next message, or `None` when the connection is closed.
+/// The next message, or `None` if the connection is closed.
 async fn receive(stream: &mut UnixStream) -> Option<Value> {
     let mut message = Vec::new();
     loop {
@@ -32,7 +32,7 @@ async fn receive(stream: &mut UnixStream) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn the_definition_files_are_handed_out_as_they_are() {
+async fn the_definition_files_are_served_unchanged() {
     for (served, name, definition) in [
         (fakes::operations(Access::own_user()), operations::NAME, operations::DEFINITION),
         (fakes::evolution(), evolution::NAME, evolution::DEFINITION),
@@ -52,7 +52,7 @@ async fn the_definition_files_are_handed_out_as_they_are() {
 }
 
 #[tokio::test]
-async fn who_may_be_asked_for_a_proof_finds_out_how_by_introspection() {
+async fn a_caller_that_needs_a_proof_finds_the_method_by_introspection() {
     let served = fakes::operations_by(|path| crate::access::rule(path, None));
     let info = ask(&served, json!({ "method": "org.varlink.service.GetInfo" })).await;
     let expected = json!(["org.varlink.service", operations::NAME, proof::NAME]);
@@ -65,7 +65,7 @@ async fn who_may_be_asked_for_a_proof_finds_out_how_by_introspection() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_named() {
+async fn an_unknown_method_or_interface_is_named() {
     let served = fakes::operations(Access::own_user());
     let unknown = ask(&served, json!({ "method": "io.openexec.Supervisor.Explode", "parameters": {} })).await;
     assert_eq!(unknown["error"], "org.varlink.service.MethodNotFound");
@@ -76,7 +76,7 @@ async fn what_is_not_served_is_named() {
     assert_eq!(unknown["error"], "org.varlink.service.MethodNotFound");
     let missing = ask(&served, json!({ "method": "io.openexec.Supervisor.Show" })).await;
     assert_eq!(missing["parameters"]["parameter"], "id");
-    // A misspelt parameter must not fall back to the default of an act.
+    // A misspelt parameter must not cause the default action.
     let parameters = json!({ "generation": 40 });
     let odd = ask(&served, json!({ "method": "io.openexec.Supervisor.Rollback", "parameters": parameters })).await;
     assert_eq!(odd["error"], "org.varlink.service.InvalidParameter");
@@ -87,7 +87,7 @@ async fn what_is_not_served_is_named() {
 }
 
 #[tokio::test]
-async fn garbage_ends_its_connection_and_no_other() {
+async fn garbage_ends_only_its_own_connection() {
     let served = fakes::operations(Access::own_user());
     let operator = served.operator().await;
     for garbage in [&b"hello"[..], b"", b"[]", b"{\"method\":7}", b"{\"method\":\"a.b\"", b"\xff\xfe"] {
@@ -112,7 +112,7 @@ async fn a_call_is_bounded_and_may_be_as_large_as_the_bound() {
 
     let mut stream = served.bare();
     let larger = call((1 << 20) + 1);
-    // The server closes before it has read it all, so that the write may fail.
+    // The server closes before it has read everything, so the write may fail.
     let _ = stream.write_all(larger.as_bytes()).await;
     let _ = stream.write_all(&[0]).await;
     assert_eq!(receive(&mut stream).await, None);
@@ -120,7 +120,7 @@ async fn a_call_is_bounded_and_may_be_as_large_as_the_bound() {
 }
 
 #[tokio::test]
-async fn calls_may_be_sent_ahead_and_need_no_reply() {
+async fn calls_may_be_pipelined_and_may_need_no_reply() {
     let served = fakes::operations(Access::own_user());
     let mut stream = served.bare();
     let call = |name: &str, oneway: bool| {
@@ -134,7 +134,7 @@ async fn calls_may_be_sent_ahead_and_need_no_reply() {
 }
 
 #[tokio::test]
-async fn who_connects_and_says_nothing_whole_is_dropped() {
+async fn a_caller_without_a_complete_message_is_dropped() {
     let served = fakes::operations(Access::own_user());
     let (mut silent, mut slow) = (served.bare(), served.bare());
     slow.write_all(b"{\"method\":").await.unwrap();
@@ -143,19 +143,19 @@ async fn who_connects_and_says_nothing_whole_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_caller_that_sends_ahead_waits_and_is_answered() {
+async fn a_caller_that_pipelines_too_much_waits_and_is_answered() {
     let served = fakes::evolution();
     let mut stream = served.bare();
     send(&mut stream, br#"{"method":"io.openexec.RuntimeEvolution.ReportRuntimeHealth","more":true}"#).await;
     assert_eq!(receive(&mut stream).await.unwrap()["continues"], true);
-    // It sends ahead as much as it likes, and is answered still.
+    // It pipelines a lot, and still gets every answer.
     let ahead = r#"{"method":"io.openexec.RuntimeEvolution.BuildCandidateRuntime"}"#.to_owned() + "\0";
     stream.write_all(ahead.repeat(2000).as_bytes()).await.unwrap();
     assert_eq!(receive(&mut stream).await.unwrap()["continues"], true);
 }
 
 #[tokio::test]
-async fn who_has_waited_longest_for_its_own_next_call_makes_room() {
+async fn the_connection_that_was_idle_longest_is_closed_for_a_new_one() {
     let served = fakes::operations(Access::own_user());
     let mut held: Vec<_> = (0..32).map(|_| served.bare()).collect();
     for stream in &mut held {
@@ -168,7 +168,7 @@ async fn who_has_waited_longest_for_its_own_next_call_makes_room() {
     send(&mut late, br#"{"method":"io.openexec.Supervisor.Stop"}"#).await;
     receive(&mut late).await.unwrap();
     assert!(served.owner.calls().contains(&"stop".into()));
-    assert_eq!(receive(&mut held[1]).await, None, "it had waited longest");
+    assert_eq!(receive(&mut held[1]).await, None, "it was idle longest");
     for stream in [0, 2] {
         send(&mut held[stream], br#"{"method":"io.openexec.Supervisor.Pause"}"#).await;
         receive(&mut held[stream]).await.unwrap();
@@ -189,7 +189,7 @@ async fn descriptors_that_a_caller_sends_are_not_kept() {
     sendmsg::<()>(stream.as_raw_fd(), &[std::io::IoSlice::new(message)], &rights, MsgFlags::empty(), None).unwrap();
     drop(sent);
     receive(&mut stream).await.unwrap();
-    // The connection is open still; only a copy of `sent` in it could keep this from being the end.
+    // The connection is still open; the pipe would stay open only if the server kept a copy of `sent`.
     kept.set_nonblocking(true).unwrap();
     let end = std::io::Read::read(&mut &kept, &mut [0; 1]);
     assert_eq!(end.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! What can happen next in the world.
+//! The possible next events in the world.
 
 use rei::interface::types::Verdict;
 use rei::lifecycle::{Request, Slot, Timer, Trust};
@@ -6,7 +6,7 @@ use rei::lifecycle::{Request, Slot, Timer, Trust};
 use super::{Cause, Files, Task, Whose, World, operator};
 
 impl World {
-    /// Everything that can happen now.
+    /// All causes that are possible now.
     pub fn causes(&self) -> Vec<Cause> {
         let mut causes = Vec::new();
         if self.gave_up {
@@ -23,7 +23,7 @@ impl World {
             }
         }
         if self.left.findings > 0 && self.core.active().is_some() {
-            causes.push(Cause::Find);
+            causes.extend(Slot::ALL.into_iter().filter(|slot| self.processes[slot.index()].is_some()).map(Cause::Find));
         }
         for task in &self.tasks {
             match task {
@@ -40,7 +40,7 @@ impl World {
                     if fallible {
                         causes.push(Cause::Fails(evolution.clone(), Whose::Contents));
                         causes.push(Cause::Fails(evolution.clone(), Whose::Makers));
-                        // With one try the machine's failure ends as the maker's does.
+                        // With only one try, a machine's failure ends in the same way as a maker's failure.
                         if self.core.policy().is_some_and(|policy| policy.tries > 1) {
                             causes.push(Cause::Fails(evolution.clone(), Whose::Machines));
                         }
@@ -69,12 +69,18 @@ impl World {
                 if !process.ready && !process.asked_to_end {
                     causes.push(Cause::Ready(slot));
                 }
-                if self.left.exits > 0 && !process.asked_to_end {
+                if self.left.exits > 0 && (!process.asked_to_end || process.drains) {
                     causes.push(Cause::Exit(slot));
+                }
+                if fallible && process.drains {
+                    causes.push(Cause::CannotDrain(slot));
                 }
             }
             if self.stopping[slot.index()] {
-                causes.push(Cause::Stopped(slot));
+                causes.push(Cause::Stopped(slot, false));
+                if self.left.waits > 0 {
+                    causes.push(Cause::Stopped(slot, true));
+                }
             }
         }
         for timer in self.core.timers().keys() {
@@ -92,7 +98,7 @@ impl World {
         causes
     }
 
-    /// What somebody may ask for.
+    /// All requests that a caller may make.
     pub(super) fn requests(&self) -> [Request; 6] {
         let id = self.core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default();
         [

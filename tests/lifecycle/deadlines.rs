@@ -1,4 +1,4 @@
-//! Deadlines are points in time: no number of crashes moves them on and on.
+//! Deadlines are points in time: repeated crashes do not move them again and again.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn usual() -> Policy {
     policy
 }
 
-/// A candidate has its share.
+/// A desk in the canary: the candidate has its share.
 fn in_canary() -> Desk {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
@@ -41,22 +41,22 @@ fn in_canary() -> Desk {
 }
 
 #[test]
-fn a_canary_under_a_supervisor_that_is_killed_over_and_over_ends_by_its_deadline() {
+fn a_canary_ends_at_its_deadline_if_the_supervisor_is_killed_over_and_over() {
     let mut desk = in_canary();
     let began = desk.now;
     while matches!(desk.core.phase(), Phase::Canary { .. }) {
-        // Less than the step takes, so that no supervisor sees its end.
+        // Less time than the step takes, so that no supervisor sees the end of the step.
         desk.later(SECOND / 2);
         desk.crash(false);
-        assert!(desk.now.ms_since(began) <= 20 * SECOND, "it goes on and on");
+        assert!(desk.now.ms_since(began) <= 20 * SECOND, "the canary does not end");
     }
-    // The step and the wait for data.
+    // The time of the step, and of the wait for data.
     assert!(desk.now.ms_since(began) <= 11 * SECOND + SECOND / 2);
     assert!(matches!(desk.core.phase(), Phase::RollingBack { .. }), "on_inconclusive = revert");
 }
 
 #[test]
-fn a_machine_that_is_started_anew_over_and_over_lets_the_candidate_go() {
+fn repeated_reboots_drop_the_candidate() {
     let mut desk = in_canary();
     let began = desk.now;
     while desk.core.evolution().is_some() {
@@ -64,17 +64,17 @@ fn a_machine_that_is_started_anew_over_and_over_lets_the_candidate_go() {
         desk.crash(true);
         desk.tell(Event::Ready { slot: Slot::A });
         desk.tell(Event::Ready { slot: Slot::B });
-        assert!(desk.now.ms_since(began) <= 60 * SECOND, "it goes on and on");
+        assert!(desk.now.ms_since(began) <= 60 * SECOND, "the canary does not end");
     }
-    // It is not to blame.
+    // The candidate gets no blame.
     assert!(desk.core.quarantine().is_empty());
     assert!(matches!(desk.end(), MaintenanceAction::Deferred | MaintenanceAction::Rejected));
 }
 
 #[test]
-fn what_nobody_was_there_to_keep_gets_its_time_once() {
+fn a_deadline_that_passed_without_a_supervisor_is_extended_once() {
     let mut desk = in_canary();
-    // Nobody runs for an hour, or the clock was wrong by as much.
+    // No supervisor runs for an hour, or the clock was wrong by an hour.
     desk.now = desk.now.plus_ms(3600 * SECOND);
     desk.crash(false);
     let deadline = desk.core.timers()[&Timer::Phase].at;
@@ -84,7 +84,7 @@ fn what_nobody_was_there_to_keep_gets_its_time_once() {
     assert_eq!(desk.core.timers()[&Timer::Phase].at, deadline);
 }
 
-/// A candidate whose process starts.
+/// A desk in which the candidate's process starts.
 fn in_preparation() -> Desk {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
@@ -99,29 +99,29 @@ fn deadline(desk: &Desk) -> Timestamp {
 }
 
 #[test]
-fn an_instance_puts_off_the_deadline_of_its_own_start_from_its_word_on() {
+fn an_instance_extends_the_deadline_of_its_own_start_from_its_message_on() {
     let mut desk = in_preparation();
     let (first, ask) = (deadline(&desk), |slot, by_ms| Event::Extended { slot, by_ms });
-    // Four seconds: the stop of what was there, and the start.
+    // Four seconds: the stop of the former instance, and the start.
     desk.later(3 * SECOND);
     desk.tell(ask(Slot::B, SECOND / 2));
-    assert_eq!(deadline(&desk), first, "it never comes nearer");
+    assert_eq!(deadline(&desk), first, "a deadline is never moved earlier");
     desk.tell(ask(Slot::A, 60 * SECOND));
-    assert_eq!(deadline(&desk), first, "Active is not what is waited for");
+    assert_eq!(deadline(&desk), first, "the phase does not wait for Active");
     desk.tell(ask(Slot::B, 2 * SECOND));
     assert_eq!(deadline(&desk), desk.now.plus_ms(2 * SECOND));
-    // It keeps a supervisor's end as well.
+    // The extension survives a crash of the supervisor.
     desk.crash(false);
     desk.later(SECOND);
     desk.tell(ask(Slot::B, 3 * SECOND));
     let put_off = deadline(&desk);
     assert_eq!(put_off, desk.now.plus_ms(3 * SECOND));
     desk.later(3 * SECOND);
-    assert!(!matches!(desk.core.phase(), Phase::Canary { .. }), "no word came in time");
+    assert!(!matches!(desk.core.phase(), Phase::Canary { .. }), "no message arrived in time");
 }
 
 #[test]
-fn an_instance_that_asks_for_ever_is_let_go_and_one_that_is_ready_asks_in_vain() {
+fn endless_requests_for_time_end_and_a_ready_instance_gets_none() {
     let mut desk = in_preparation();
     let first = deadline(&desk);
     while matches!(desk.core.phase(), Phase::Canary { .. }) {
@@ -129,7 +129,7 @@ fn an_instance_that_asks_for_ever_is_let_go_and_one_that_is_ready_asks_in_vain()
         assert!(deadline(&desk).ms_since(first) <= EXTENDED_MS_MAX);
         desk.later(100 * SECOND);
     }
-    assert!(desk.now.ms_since(first) >= EXTENDED_MS_MAX, "it has its time");
+    assert!(desk.now.ms_since(first) >= EXTENDED_MS_MAX, "the candidate gets the full extension");
     let mut desk = in_canary();
     let before = desk.core.clone();
     for slot in Slot::ALL {
@@ -141,7 +141,7 @@ fn an_instance_that_asks_for_ever_is_let_go_and_one_that_is_ready_asks_in_vain()
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever crashes and pauses there are, a phase's deadline is moved once at most, and only where it was too near.
+    /// With any crashes and pauses, a phase's deadline moves at most once, and only if it was too near.
     #[test]
     fn a_deadline_is_moved_once_at_most(acts in proptest::collection::vec((0u64..8000, 0u8..8), 0..60)) {
         let mut desk = in_canary();

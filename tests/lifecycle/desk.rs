@@ -1,4 +1,4 @@
-//! A lifecycle that is told events one by one at times of the test's choice, and what it wanted done.
+//! A lifecycle that gets single events at times that the test chooses, and the effects that it returned.
 
 use rei::interface::types::{EvolutionId, IncidentClass, MaintenanceAction, ReportId, Severity, Verdict, Version};
 use rei::lifecycle::{
@@ -9,7 +9,7 @@ use rei::time::Timestamp;
 
 use crate::world::path;
 
-/// The lifecycle, the time, and all that it wanted so far.
+/// The lifecycle, the time, and all effects so far.
 pub struct Desk {
     pub core: Lifecycle,
     pub now: Timestamp,
@@ -39,7 +39,7 @@ impl Desk {
         self.effects.extend(self.core.step(self.now, event));
     }
 
-    /// Time goes by; every timer that comes due is told in its order.
+    /// Moves the time forward; every timer that becomes due is an event, in order.
     pub fn later(&mut self, ms: u64) {
         let until = self.now.plus_ms(ms);
         while let Some((timer, at)) = self.next_timer().filter(|(_, at)| *at <= until) {
@@ -59,51 +59,58 @@ impl Desk {
         self.tell(Event::Followed { rev: format!("r-{tree}"), tree: tree.to_owned() });
     }
 
-    /// A detector finds a crash with this fingerprint.
+    /// A detector finds that Active crashed, with this fingerprint.
     pub fn finds(&mut self, fingerprint: &str) {
-        self.tell(Event::Found(Finding {
-            class: IncidentClass::RuntimeFailure,
+        let slot = self.core.active_slot().expect("something serves");
+        self.finds_in(slot, fingerprint, IncidentClass::RuntimeFailure);
+    }
+
+    /// A detector finds something wrong with the version in a slot.
+    pub fn finds_in(&mut self, slot: Slot, fingerprint: &str, class: IncidentClass) {
+        let finding = Finding {
+            class,
             cause: "crash".to_owned(),
             severity: Severity::Critical,
             fingerprint: fingerprint.to_owned(),
             summary: "it crashed".to_owned(),
             evolve: true,
-        }));
+        };
+        self.tell(Event::Found { slot: Some(slot), finding });
     }
 
-    /// The evolution under way.
+    /// The current evolution.
     pub fn evolution(&self) -> EvolutionId {
         self.core.evolution().map(|it| it.id.clone()).expect("an evolution")
     }
 
-    /// Ends Diagnosing, where that is the phase.
+    /// Ends Diagnosing, if that is the phase.
     pub fn diagnosed(&mut self) {
         if self.core.phase() == Phase::Diagnosing {
             self.tell(Event::Diagnosed { evolution: self.evolution(), context: "c".to_owned() });
         }
     }
 
-    /// The candidate of the evolution under way has this tree and is built as that store path.
+    /// The current evolution builds a candidate with this tree and that store path.
     pub fn builds(&mut self, tree: &str, built_as: &str) {
         self.diagnosed();
         let (evolution, version) = (self.evolution(), version(tree, built_as));
         self.tell(Event::Built { evolution, version, base_rev: String::new(), files_changed: vec![] });
     }
 
-    /// There is no candidate.
+    /// The build fails.
     pub fn fails(&mut self, fault: Fault) {
         self.diagnosed();
         self.tell(Event::BuildFailed { evolution: self.evolution(), reason: "no".to_owned(), fault });
     }
 
-    /// What the evolution under way is about is known.
+    /// The commit of the current evolution is resolved.
     pub fn aims(&mut self, tree: &str) {
         self.diagnosed();
         let (evolution, rev) = (self.evolution(), format!("r-{tree}"));
         self.tell(Event::Aimed { evolution, rev, tree: tree.to_owned() });
     }
 
-    /// An operator asks for an evolution.
+    /// An operator requests an evolution.
     pub fn asked(&mut self, rev: Option<&str>) {
         let request = Request::Evolve { rev: rev.map(str::to_owned), blueprint: None };
         let who = Caller::Operator("ada".to_owned());
@@ -111,21 +118,29 @@ impl Desk {
         self.tell(Event::Operator { who, request });
     }
 
-    /// The evolution that an operator who asks for this commit is given.
+    /// The evolution that answers an operator's request for this commit.
     pub fn answer(&self, rev: Option<&str>) -> Option<EvolutionId> {
         let who = Caller::Operator("ada".to_owned());
         self.core.answers(&who, &Request::Evolve { rev: rev.map(str::to_owned), blueprint: None }).cloned()
     }
 
-    /// The judge's word about the candidate.
+    /// The judge's verdict on the candidate.
     pub fn judged(&mut self, verdict: Verdict) {
         let store_path = self.core.evolution().and_then(|it| it.version.clone()).expect("a candidate").store_path;
         let report = ReportDigest { id: ReportId::numbered(1), store_path, verdict, summary: "unit".to_owned() };
         self.tell(Event::Validated { evolution: self.evolution(), report });
     }
 
-    /// From a built candidate of this tree to its confirmation.
+    /// Runs everything from a built candidate of this tree to its confirmation, and to the stop of the version before.
     pub fn promoted(&mut self, tree: &str, generation: u64) {
+        self.confirmed(tree, generation);
+        let slot = self.core.active_slot().expect("something serves");
+        self.tell(Event::Stopped { slot: slot.other(), waiting: false });
+        assert_eq!(self.core.phase(), Phase::Steady);
+    }
+
+    /// From a built candidate of this tree to its window.
+    pub fn observed(&mut self, tree: &str, generation: u64) {
         self.judged(Verdict::Pass);
         self.tell(Event::GenerationPrepared { store_path: path(tree), generation });
         let slot = self.core.active_slot().expect("something serves").other();
@@ -133,12 +148,17 @@ impl Desk {
         self.judge_says(Verdict::Pass);
         let plan = self.plan();
         self.tell(Event::Carried { plan, took_us: 1 });
+        assert!(matches!(self.core.phase(), Phase::Observing { .. }));
+    }
+
+    /// From a built candidate of this tree to its confirmation.
+    pub fn confirmed(&mut self, tree: &str, generation: u64) {
+        self.observed(tree, generation);
         self.judge_says(Verdict::Pass);
-        self.tell(Event::Stopped { slot: slot.other() });
         assert_eq!(self.core.phase(), Phase::Steady);
     }
 
-    /// The step's or window's time is over, and the judge says this.
+    /// The time of the step or window is over, with this verdict.
     pub fn judge_says(&mut self, verdict: Verdict) {
         self.tell(Event::Due(Timer::Window));
         self.tell(Event::Judged { verdict, reason: "data".to_owned() });
@@ -150,7 +170,7 @@ impl Desk {
         self.plan_or_none()
     }
 
-    /// The same, and 0 where there was none.
+    /// The number of the last plan, or 0 without a plan.
     pub fn plan_or_none(&self) -> u64 {
         let plan = self.effects.iter().rev().find_map(|it| match it {
             Effect::Carry(Plan { number, .. }) => Some(*number),
@@ -159,7 +179,7 @@ impl Desk {
         plan.unwrap_or(0)
     }
 
-    /// The supervisor dies and another takes over; instances live on unless the machine was started anew.
+    /// The supervisor dies and another one takes over; instances survive unless the machine was rebooted.
     pub fn crash(&mut self, rebooted: bool) {
         let running = Slot::ALL.map(|slot| {
             let state = self.core.slot(slot);
@@ -171,7 +191,7 @@ impl Desk {
         self.tell(Event::Recovered { running, rebooted });
     }
 
-    /// How evolutions ended so far, in order.
+    /// The ends of all evolutions so far, in order.
     pub fn ends(&self) -> Vec<&Maintenance> {
         let ends = self.effects.iter().filter_map(|it| match it {
             Effect::Record(it) if it.action != MaintenanceAction::Restarted => Some(it),
@@ -180,17 +200,17 @@ impl Desk {
         ends.collect()
     }
 
-    /// How the last one ended.
+    /// The end of the last evolution.
     pub fn end(&self) -> MaintenanceAction {
         self.ends().last().expect("an end").action
     }
 
-    /// Evolutions that were begun.
+    /// The number of started evolutions.
     pub fn begun(&self) -> usize {
         self.effects.iter().filter(|it| matches!(it, Effect::Diagnose { .. })).count()
     }
 
-    /// The tree that candidates are compared with.
+    /// The tree with which candidates are compared.
     pub fn base(&self) -> &str {
         &self.core.active().expect("something serves").version.tree
     }

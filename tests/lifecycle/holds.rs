@@ -1,4 +1,4 @@
-//! What must hold of a world, whatever happened.
+//! The properties that must hold in every state of a world.
 
 use super::*;
 
@@ -15,7 +15,7 @@ impl World {
         }
     }
 
-    /// I3: what would be restored has its generation, and a process unless it is cold, is starting or waits to.
+    /// I3: the version that a rollback would restore has its generation, and a process unless it is cold, starts, or waits for its start.
     pub fn previous_can_serve(&self) -> bool {
         let target = match self.core.phase() {
             Phase::Canary { .. } => self.core.active(),
@@ -26,8 +26,8 @@ impl World {
         self.generations.contains(&(target.generation, target.version.store_path.clone()))
     }
 
-    /// I6: whatever an instance asks for, in whatever state, nothing changes and nothing is done. If it asks for time, a
-    /// deadline comes later, and that is all.
+    /// I6: no request of an instance changes anything or causes an effect, in any state. A request for time only moves a deadline
+    /// later.
     pub fn instance_asks_in_vain(&self) -> bool {
         let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
         let more = [Request::Pause, Request::Resume, Request::Lift { content }];
@@ -47,14 +47,14 @@ impl World {
         waits && stands(&core) == stands(&self.core) && Slot::ALL.iter().all(|at| core.slot(*at) == self.core.slot(*at))
     }
 
-    /// I4: every phase but the resting ones has a deadline.
+    /// I4: every phase except the resting phases has a deadline.
     pub fn has_deadline(&self) -> bool {
         let rests =
             matches!(self.core.phase(), Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held);
         rests || self.gave_up || self.core.timers().contains_key(&Timer::Phase)
     }
 
-    /// Active's slot has a process, or one is on its way.
+    /// Active's slot has a process, or a start of one is pending.
     pub fn active_is_cared_for(&self) -> bool {
         let (Some(slot), Phase::Steady | Phase::Held) = (self.core.active_slot(), self.core.phase()) else {
             return true;
@@ -62,7 +62,7 @@ impl World {
         match self.core.slot(slot).run {
             Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
             Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
-            Run::Stopping => self.stopping[slot.index()],
+            Run::Stopping | Run::Draining => self.stopping[slot.index()],
             Run::Down => false,
         }
     }

@@ -1,4 +1,4 @@
-//! A journal that loses its end, or all of it: what another supervisor finds then, and what it may do.
+//! A journal that loses its end, or everything: the facts that another supervisor finds, and what it may do.
 
 use rei::interface::types::{MaintenanceAction, Role, Version};
 use rei::journal::Standing;
@@ -7,21 +7,21 @@ use rei::service::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, r
 
 use super::{Action, Process, World};
 
-/// The highest number that is found where the journal has lost its end.
+/// The highest number that another supervisor finds if the journal has lost its end.
 pub const NUMBERED: u64 = 9;
 
 impl World {
-    /// How the journal can lose what it has.
+    /// The possible losses of the journal.
     pub fn losses(&self) -> Vec<Action> {
-        // Something must be there to be adopted, and a backup to be restored.
+        // There must be an instance to adopt, and a backup to restore.
         if self.left.losses == 0 || self.gave_up || self.current.is_none() || self.backup.is_none() {
             return Vec::new();
         }
         vec![Action::Loses { backup: true }, Action::Loses { backup: false }]
     }
 
-    /// The supervisor is gone, and so are the last records of the journal, or all of it; another supervisor takes over, and
-    /// adopts what runs.
+    /// The supervisor dies, and the last records of the journal, or all records, are lost. Another supervisor takes over and adopts
+    /// the running instances.
     pub fn lose(&mut self, backup: bool) {
         let policy = self.core.policy().cloned().expect("configured");
         let held = self.loss(backup);
@@ -30,11 +30,11 @@ impl World {
         self.take(Event::Configured { policy }, usize::MAX);
         let kept = |(was, is): (&Option<Process>, &Option<Process>)| was.is_none() || was == is;
         if self.current != before.0 || !before.1.iter().zip(&self.processes).all(kept) {
-            self.broken.push("Held: what was found was changed");
+            self.broken.push("Held: the found state was changed");
         }
     }
 
-    /// The records are lost; what another supervisor says then.
+    /// The event of the next supervisor after the loss of records.
     pub fn loss(&mut self, backup: bool) -> Event {
         self.left.losses -= 1;
         let overlap = self.core.policy().is_some_and(|policy| policy.overlap);
@@ -56,7 +56,8 @@ impl World {
         let living = Slot::ALL.into_iter().filter_map(|slot| {
             let process = self.processes[slot.index()].as_ref()?;
             let store_path = Some(process.store_path.clone());
-            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains: false, store_path })
+            let drains = process.drains;
+            Some(Living { id: format!("x-9-{slot}"), pid: 1, seq: 9, slot, drains, store_path })
         });
         let facts = Facts {
             unfollowed: None,
@@ -71,7 +72,8 @@ impl World {
             roots: vec![],
             overlap,
         };
-        let Verdict::Ahead { facts: told } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
+        self.end_strays(false);
+        let Verdict::Ahead { facts: found } = reconcile(&facts) else { panic!("a head that is ahead is enough") };
         let adoption = adopt(&facts);
         let version = |store_path: &str| {
             let tree = store_path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -86,16 +88,16 @@ impl World {
         let serves = adoption
             .serves
             .map(|(slot, it)| (slot, Deployed { version: version(&it.store_path), generation: it.number }));
-        Event::Held(Box::new(Reality { facts: told, running, serves, numbered: NUMBERED }))
+        Event::Held(Box::new(Reality { facts: found, running, serves, numbered: NUMBERED }))
     }
 
-    /// While an operator is asked, nothing is decided but that Active is kept running.
+    /// Until an operator decides, the only allowed decision is to keep Active running.
     pub(super) fn check_held(&mut self, effects: &[Effect]) {
         let idle = |effect: &Effect| match effect {
             Effect::Restore { generation, .. } => generation.is_none(),
             Effect::Start { role, .. } => *role == Role::Active,
             Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
-            // That Active was started again.
+            // A restart of Active.
             Effect::Record(record) => record.action == MaintenanceAction::Restarted,
             Effect::Diagnose { .. }
             | Effect::Build { .. }
@@ -104,6 +106,7 @@ impl World {
             | Effect::Cancel { .. }
             | Effect::PrepareGeneration { .. }
             | Effect::Stop { .. }
+            | Effect::Drain { .. }
             | Effect::Refresh { .. }
             | Effect::Carry(_)
             | Effect::Observe { .. }

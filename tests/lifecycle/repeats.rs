@@ -1,4 +1,4 @@
-//! The same agent is not asked the same twice, whatever lies between.
+//! The same agent is not asked the same question twice, whatever happens in between.
 
 use rei::interface::types::{MaintenanceAction, Verdict};
 use rei::lifecycle::{
@@ -21,7 +21,7 @@ fn usual() -> Policy {
     }
 }
 
-/// An agent of the evolution under way has answered this question.
+/// An agent of the current evolution has answered this question.
 fn asks(desk: &mut Desk, question: &str) {
     desk.diagnosed();
     let asked = Some(Question { task: question.to_owned(), facts: vec!["it crashed".to_owned()] });
@@ -29,7 +29,7 @@ fn asks(desk: &mut Desk, question: &str) {
     desk.tell(Event::AgentRan { evolution, took_ms: MINUTE, asked });
 }
 
-/// The next evolution about what is open already begins.
+/// Starts the next evolution for an open incident.
 fn next(desk: &mut Desk) {
     assert_eq!(desk.core.phase(), Phase::Steady);
     let until = desk.core.waits_for().1.expect("another try");
@@ -39,12 +39,12 @@ fn next(desk: &mut Desk) {
 }
 
 fn known(desk: &Desk) -> Vec<String> {
-    let told = |it: &Tried| it.tasks.iter().map(|task| format!("{task} {}", it.evolution)).collect::<Vec<_>>();
+    let shown = |it: &Tried| it.tasks.iter().map(|task| format!("{task} {}", it.evolution)).collect::<Vec<_>>();
     assert!(desk.core.asked_before().all(|it| it.facts == ["it crashed"]));
-    desk.core.asked_before().flat_map(told).collect()
+    desk.core.asked_before().flat_map(shown).collect()
 }
 
-/// What a judge said.
+/// The text of a verdict's reason.
 fn text(reason: &Reason) -> &str {
     match reason {
         Reason::Text(text) => text,
@@ -53,31 +53,31 @@ fn text(reason: &Reason) -> &str {
 }
 
 #[test]
-fn what_was_answered_and_came_to_a_verdict_is_known_to_later_evolutions_and_supervisors() {
+fn later_evolutions_and_supervisors_know_the_answered_questions_with_a_verdict() {
     let mut desk = Desk::serving(usual());
     desk.finds("f");
     assert!(known(&desk).is_empty());
     asks(&mut desk, "q1");
-    assert!(known(&desk).is_empty(), "the run itself knows what it asked");
+    assert!(known(&desk).is_empty(), "the run itself knows its questions");
     desk.fails(Fault::Maker);
     next(&mut desk);
     assert_eq!(known(&desk), ["q1 evo_0002"]);
-    // Nothing was made, so there is nothing new to tell.
+    // The agent made nothing, so there is no new fact for the next one.
     assert!(desk.core.refused_before().is_empty());
     desk.crash(false);
     let snapshot = serde_json::to_string(&desk.core).unwrap();
     desk.core = serde_json::from_str::<Lifecycle>(&snapshot).unwrap();
     assert_eq!(known(&desk), ["q1 evo_0002"]);
-    // What an agent made was refused: the next one is told why.
+    // The agent's change was refused: the next agent gets the reason.
     asks(&mut desk, "q2");
     desk.builds("t2", "t2");
     desk.judged(Verdict::Fail);
     next(&mut desk);
     assert_eq!(known(&desk), ["q1 evo_0002", "q2 evo_0003"]);
-    let told: Vec<String> =
+    let shown: Vec<String> =
         desk.core.refused_before().into_iter().map(|(of, why)| format!("{of}: {}", text(&why))).collect();
-    assert_eq!(told, ["evo_0003: unit"]);
-    // A repair of another incident is not told, but the same question is the same.
+    assert_eq!(shown, ["evo_0003: unit"]);
+    // An agent gets no refusals of another incident, but the same question counts as the same.
     desk.fails(Fault::Maker);
     desk.tell(Event::Operator {
         who: Caller::Operator("ada".to_owned()),
@@ -99,7 +99,7 @@ fn the_failure_of_a_machine_is_no_answer() {
         next(&mut desk);
         assert!(known(&desk).is_empty(), "after {end:?}");
     }
-    // An agent that gave no answer was not asked.
+    // A question without an answer does not count.
     desk.tell(Event::AgentRan { evolution: desk.evolution(), took_ms: MINUTE, asked: None });
     desk.fails(Fault::Maker);
     next(&mut desk);
@@ -107,7 +107,7 @@ fn the_failure_of_a_machine_is_no_answer() {
 }
 
 #[test]
-fn an_agent_that_is_not_asked_again_leaves_it_to_an_operator() {
+fn if_an_agent_is_not_asked_again_an_operator_is_needed() {
     let mut desk = Desk::serving(usual());
     desk.finds("f");
     asks(&mut desk, "q");
@@ -117,7 +117,7 @@ fn an_agent_that_is_not_asked_again_leaves_it_to_an_operator() {
     desk.fails(Fault::Repeat);
     assert_eq!((desk.end(), desk.core.phase()), (MaintenanceAction::Rejected, Phase::Steady));
     assert!(desk.core.attention().is_some());
-    // It may be asked again where an operator says so, by an evolution or for all of them.
+    // An operator may have it asked again, by `evolve` for one evolution or by `resume` for all.
     desk.asked(None);
     desk.diagnosed();
     assert!(known(&desk).is_empty());
@@ -129,7 +129,7 @@ fn an_agent_that_is_not_asked_again_leaves_it_to_an_operator() {
 }
 
 #[test]
-fn content_that_an_operator_lifts_may_be_made_again() {
+fn content_that_an_operator_releases_may_be_made_again() {
     let mut desk = Desk::serving(usual());
     desk.finds("f");
     asks(&mut desk, "q");
@@ -145,7 +145,7 @@ fn content_that_an_operator_lifts_may_be_made_again() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn the_memory_of_questions_is_bounded() {
     let mut desk = Desk::serving(usual());
     desk.finds("f");
     for number in 0..2 * TRIED_MAX {
@@ -161,8 +161,8 @@ fn what_is_remembered_is_bounded() {
         next(&mut desk);
     }
     assert!(known(&desk).len() <= TRIED_MAX * 32);
-    let told: usize = desk.core.refused_before().iter().map(|(_, why)| text(why).len()).sum();
-    assert!(told <= TRIED_MAX * 2048, "{told}");
+    let shown: usize = desk.core.refused_before().iter().map(|(_, why)| text(why).len()).sum();
+    assert!(shown <= TRIED_MAX * 2048, "{shown}");
     let knows = |number: usize| known(&desk).iter().any(|it| it.starts_with(&format!("{number}-")));
-    assert!(!knows(0) && knows(2 * TRIED_MAX - 1), "the oldest leaves first");
+    assert!(!knows(0) && knows(2 * TRIED_MAX - 1), "the oldest is removed first");
 }

@@ -1,4 +1,4 @@
-//! One commit, one evolution, one verdict; and what moves the version that candidates are compared with.
+//! One commit, one evolution, one verdict; and the events that change the version with which candidates are compared.
 
 use rei::interface::types::{MaintenanceAction, Verdict};
 use rei::lifecycle::{
@@ -21,29 +21,29 @@ fn usual() -> Policy {
 
 const MINUTE: u64 = 60_000;
 
-/// A check of the blueprint's tests stage said no to this tree.
+/// A failure of a check in the blueprint's tests stage, for this tree.
 fn refuted(tree: &str) -> Fault {
     Fault::Content { tree: tree.to_owned(), store_path: path(tree) }
 }
 
 #[test]
-fn a_commit_with_actives_build_moves_no_base_and_is_unchanged() {
+fn a_commit_with_actives_build_is_unchanged_and_does_not_become_the_base() {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
     desk.builds("t2", "t1");
     assert_eq!((desk.core.phase(), desk.base()), (Phase::Steady, "t1"));
     assert_eq!(desk.end(), MaintenanceAction::Unchanged);
     assert!(desk.core.quarantine().is_empty());
-    // It is decided: neither the poll nor the same files in another commit ask again.
+    // This is decided: neither the poll nor another commit with the same files starts an evolution.
     desk.push("t2");
     assert_eq!(desk.core.phase(), Phase::Steady);
-    // What comes next is held against the version that was judged.
+    // The next candidate is compared with the judged version.
     desk.push("t3");
     desk.builds("t3", "t3");
     assert_eq!((desk.core.phase(), desk.base()), (Phase::Validating, "t1"));
     desk.promoted("t3", 2);
     assert_eq!(desk.base(), "t3");
-    // Held against another Active, the same files are a change.
+    // Compared with another Active, the same files are a change.
     desk.push("t2");
     assert_eq!(desk.core.phase(), Phase::Diagnosing);
 }
@@ -66,9 +66,9 @@ fn commits_with_actives_build_cost_no_evolution() {
 }
 
 #[test]
-fn a_check_that_fails_while_it_is_built_is_a_verdict() {
+fn a_failed_check_in_the_tests_stage_is_a_verdict() {
     let mut desk = Desk::serving(usual());
-    // An operator asks right after a push, and the poll finds the commit while the evolution goes on, or after its end.
+    // An operator requests the commit right after a push; the poll finds it while the evolution runs, or after its end.
     for (tree, seen_before_the_end) in [("t2", true), ("t3", false)] {
         desk.asked(None);
         desk.aims(tree);
@@ -81,7 +81,7 @@ fn a_check_that_fails_while_it_is_built_is_a_verdict() {
         }
         assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Rejected), "{tree}");
         assert!(desk.core.is_quarantined(tree) && desk.core.is_quarantined(&path(tree)));
-        // The same content in another commit is not even built.
+        // Another commit with the same content is not even built.
         desk.tell(Event::Followed { rev: "r-again".to_owned(), tree: tree.to_owned() });
         assert_eq!(desk.core.phase(), Phase::Steady);
     }
@@ -89,7 +89,7 @@ fn a_check_that_fails_while_it_is_built_is_a_verdict() {
     desk.aims("t3");
     assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Rejected));
     assert!(matches!(desk.ends().last().unwrap().reason, Reason::TreeInQuarantine { .. }));
-    // An operator lifts it: the followed ref names it still, so it is judged again.
+    // An operator releases it: the followed ref still names it, so it is judged again.
     desk.tell(Event::Operator {
         who: Caller::Operator("ada".to_owned()),
         request: Request::Lift { content: "t3".to_owned() },
@@ -108,16 +108,16 @@ fn a_check_that_fails_for_a_commit_with_actives_build_does_not_quarantine_active
 #[test]
 fn an_operator_and_the_poll_join_one_evolution() {
     let mut desk = Desk::serving(usual());
-    // The poll first.
+    // The poll comes first.
     desk.push("t2000000");
     let first = desk.evolution();
     assert_eq!(desk.answer(None), Some(first.clone()));
     assert_eq!(desk.answer(Some("r-t2000")), Some(first.clone()));
     assert_eq!(desk.answer(Some("r-t3000")), None);
     desk.builds("t2000000", "t1");
-    // It has just ended: what it said holds.
+    // It has just ended: its verdict still holds.
     assert_eq!(desk.answer(Some("r-t2000000")), Some(first));
-    // The operator first, by an abbreviation or without a word.
+    // The operator comes first, with an abbreviated commit or without one.
     for (number, tree) in ["t3000000", "t4000000"].into_iter().enumerate() {
         let abbreviation = format!("r-{}", &tree[..6]);
         desk.asked(Some(&abbreviation).filter(|_| number == 0).map(String::as_str));
@@ -133,7 +133,7 @@ fn an_operator_and_the_poll_join_one_evolution() {
 }
 
 #[test]
-fn what_nothing_was_made_of_waits_for_an_operator() {
+fn a_commit_without_a_candidate_waits_for_an_operator() {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
     desk.fails(Fault::Maker);
@@ -146,7 +146,7 @@ fn what_nothing_was_made_of_waits_for_an_operator() {
 }
 
 #[test]
-fn what_failed_for_no_fault_of_its_own_is_tried_again_later_and_not_for_ever() {
+fn a_commit_that_failed_by_a_fault_of_the_machine_is_tried_again_a_bounded_number_of_times() {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
     let mut pauses = Vec::new();
@@ -155,12 +155,12 @@ fn what_failed_for_no_fault_of_its_own_is_tried_again_later_and_not_for_ever() {
         if desk.end() != MaintenanceAction::Deferred {
             break;
         }
-        assert_eq!((desk.core.phase(), desk.core.recent().count()), (Phase::Steady, 0), "it costs nothing");
-        let (told, until) = desk.core.waits_for();
-        assert!(matches!(told, Some(Reason::RetriesUpgrade { rev, .. }) if rev == "r-t2"));
+        assert_eq!((desk.core.phase(), desk.core.recent().count()), (Phase::Steady, 0), "it costs no budget");
+        let (reported, until) = desk.core.waits_for();
+        assert!(matches!(reported, Some(Reason::RetriesUpgrade { rev, .. }) if rev == "r-t2"));
         let pause = until.unwrap().ms_since(desk.now);
         pauses.push(pause / MINUTE);
-        // Neither the poll nor a restart makes it sooner.
+        // Neither the poll nor a restart shortens the pause.
         desk.later(pause / 2);
         desk.push("t2");
         desk.crash(false);
@@ -179,7 +179,7 @@ fn what_failed_for_no_fault_of_its_own_is_tried_again_later_and_not_for_ever() {
 }
 
 #[test]
-fn a_repair_that_failed_for_no_fault_of_its_own_costs_no_attempt() {
+fn a_repair_that_failed_by_a_fault_of_the_machine_costs_no_attempt() {
     let mut desk = Desk::serving(usual());
     desk.finds("f");
     for _ in 0..4 {
@@ -193,7 +193,7 @@ fn a_repair_that_failed_for_no_fault_of_its_own_costs_no_attempt() {
 }
 
 #[test]
-fn what_could_not_be_judged_is_no_verdict() {
+fn a_validation_that_could_not_run_is_no_verdict() {
     let mut desk = Desk::serving(usual());
     desk.push("t2");
     desk.builds("t2", "t2");
@@ -203,7 +203,7 @@ fn what_could_not_be_judged_is_no_verdict() {
     desk.later(MINUTE);
     desk.diagnosed();
     assert_eq!(desk.core.phase(), Phase::Building);
-    // The bound of the build is the machine's too.
+    // A build that exceeds its time limit is a fault of the machine, too.
     let bound = desk.core.waits_for().1.unwrap();
     desk.later(bound.ms_since(desk.now));
     assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Deferred));
@@ -221,7 +221,7 @@ fn the_next_repair_of_an_incident_waits_longer_each_time() {
         if attempt == 3 {
             break;
         }
-        // Neither a new occurrence nor another policy nor a restart makes it sooner.
+        // Neither a new occurrence nor another policy nor a restart shortens the pause.
         let until = desk.core.waits_for().1.unwrap();
         pauses.push(until.ms_since(desk.now) / MINUTE);
         desk.finds("f");
@@ -232,7 +232,7 @@ fn the_next_repair_of_an_incident_waits_longer_each_time() {
     }
     assert_eq!(pauses, [1, 2]);
     assert_eq!(desk.core.spent_fingerprints(), ["f"]);
-    // An operator need not wait.
+    // An operator's request does not wait.
     desk.asked(None);
     assert_eq!(desk.core.phase(), Phase::Diagnosing);
 }
@@ -243,7 +243,7 @@ fn runs_of_agents_have_a_budget_of_their_own() {
     let time = Policy { agent_ms: 8 * MINUTE, per_hour: 100, ..usual() };
     for policy in [runs, time] {
         let mut desk = Desk::serving(policy);
-        // Four old incidents wait, as after a reload.
+        // Four old incidents wait, for example after a reload.
         for fingerprint in ["f1", "f2", "f3", "f4"] {
             desk.finds(fingerprint);
         }
@@ -262,7 +262,7 @@ fn runs_of_agents_have_a_budget_of_their_own() {
         );
         let until = desk.core.waits_for().1.unwrap();
         assert_eq!(until.ms_since(desk.now), 60 * MINUTE);
-        // An upgrade needs no agent, and an operator may ask for whatever there is.
+        // An upgrade needs no agent, and an operator may request any evolution.
         desk.push("t2");
         assert_eq!(desk.core.phase(), Phase::Diagnosing);
         desk.builds("t2", "t1");
@@ -271,10 +271,10 @@ fn runs_of_agents_have_a_budget_of_their_own() {
     }
 }
 
-/// The followed ref may be told before an operator settles, after it, or while what the journal says is restored.
+/// The followed ref may be reported before an operator decides, after it, or while the journal's Active is restored.
 #[test]
-fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
-    for told in ["held", "starting", "switching", "restored"] {
+fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
+    for reported in ["held", "starting", "switching", "restored"] {
         let mut desk = Desk::serving(usual());
         desk.tell(Event::Held(Box::new(Reality {
             facts: vec!["records are lost".to_owned()],
@@ -290,7 +290,7 @@ fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
             numbered: 5,
         })));
         let tells = |desk: &mut Desk, now: &str| {
-            if told == now {
+            if reported == now {
                 desk.push("t2");
             }
         };
@@ -305,8 +305,8 @@ fn what_the_journal_does_not_know_is_judged_again_whenever_it_is_told() {
         let plan = desk.plan();
         desk.tell(Event::Carried { plan, took_us: 1 });
         tells(&mut desk, "restored");
-        assert_eq!(desk.base(), "t1", "told when {told}");
-        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "told when {told}");
+        assert_eq!(desk.base(), "t1", "reported when {reported}");
+        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "reported when {reported}");
         assert_eq!(desk.core.evolution().unwrap().tree.as_deref(), Some("t2"));
     }
 }

@@ -1,8 +1,10 @@
 //! A world for the lifecycle: slots, profile, judge and operator, as far as decisions depend on them.
 //!
-//! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two
-//! effects. It checks while it acts: what must never be asked for is written down in `broken`.
+//! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
+//! checks while it acts: it lists forbidden effects in `broken`.
 
+#[path = "carrying.rs"]
+mod carrying;
 #[path = "causes.rs"]
 mod causes;
 #[path = "holds.rs"]
@@ -19,10 +21,10 @@ use rei::lifecycle::{
 };
 use rei::time::Timestamp;
 
-/// Time stands still in the model: what time decides is chosen freely as an action, so every timing is covered.
+/// The model has a constant time. Actions choose freely whatever depends on time, so every timing is covered.
 pub const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
 
-/// How much of everything the world may do, so that the space is finite.
+/// How often each kind of event may still happen, so that the space is finite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Left {
     pub commits: u8,
@@ -33,6 +35,8 @@ pub struct Left {
     pub failures: u8,
     pub rechecks: u8,
     pub losses: u8,
+    /// Slots in whose queue connections still wait when their instance has exited.
+    pub waits: u8,
 }
 
 /// A slow effect that waits for its answer.
@@ -46,7 +50,7 @@ pub enum Task {
     Judge,
 }
 
-/// What a report speaks of: the build, and the commit whose files and checks were held against Active's.
+/// The subject of a report: the build, and the commit whose files and checks were compared with Active's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Judged {
     pub store_path: String,
@@ -67,6 +71,8 @@ pub struct Process {
     pub store_path: String,
     pub ready: bool,
     pub asked_to_end: bool,
+    /// It only empties the queue of the slot.
+    pub drains: bool,
 }
 
 /// The lifecycle and everything around it.
@@ -84,15 +90,15 @@ pub struct World {
     pub first: Option<Judged>,
     pub passed: BTreeSet<Judged>,
     pub built: u8,
-    /// Whether an evolution ended without a judgement, for the build was Active's.
+    /// Whether an evolution ended without a judgement, because its build was the same as Active's.
     pub unchanged: bool,
-    /// Evolutions that ended without a verdict or had nothing to judge: they do not count in the hour.
+    /// The evolutions that ended without a verdict or had nothing to judge: they do not count against the hourly budget.
     pub free: u8,
     pub gave_up: bool,
     pub recovered_in: Option<Phase>,
-    /// The lifecycle as an old backup of the journal has it, where one can be restored.
+    /// The lifecycle of an old backup of the journal, if there is a backup.
     pub backup: Option<Box<Lifecycle>>,
-    /// What an operator has said is Active, where the journal was behind.
+    /// The operator's decision, if the journal was behind reality.
     pub adopted: BTreeSet<String>,
     pub settled: Option<Trust>,
     pub broken: Vec<&'static str>,
@@ -101,47 +107,51 @@ pub struct World {
 /// What can happen next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// An event comes and its effects are carried out.
+    /// An event happens and its effects are executed.
     Happens(Cause),
-    /// An event comes, its first effects are carried out, the supervisor dies and another takes over; with the
-    /// machine itself, if `reboot`.
+    /// An event happens, its first effects are executed, the supervisor dies and another one takes over; with `reboot` the machine
+    /// reboots in between.
     Crashes { cause: Cause, carried: usize, reboot: bool },
-    /// The supervisor dies, the journal is restored from an old backup or removed, and another takes over.
+    /// The supervisor dies, the journal is restored from an old backup or removed, and another supervisor takes over.
     Loses { backup: bool },
 }
 
-/// What makes an event.
+/// The cause of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     Commit(Files),
-    Find,
+    /// A detector finds something wrong with the instance in a slot.
+    Find(Slot),
     Answer(Task, bool),
-    /// What the evolution under way is about is known: the commit that the followed ref names.
+    /// The commit of the current evolution is resolved: the one that the followed ref names.
     Aims(EvolutionId),
-    /// There is no candidate, for a fault of this kind.
+    /// The build fails, by a fault of this kind.
     Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
     Ready(Slot),
     Exit(Slot),
-    Stopped(Slot),
+    /// The instance that was to drain the slot could not be started.
+    CannotDrain(Slot),
+    /// The instance exited as it was asked to; and whether connections still wait in the queue.
+    Stopped(Slot, bool),
     Due(Timer),
     Degrades,
     Ask(Request),
 }
 
-/// What a new commit holds.
+/// The files of a new commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Files {
-    /// What was not there before.
+    /// New content.
     New,
-    /// What was quarantined last.
+    /// The content that was quarantined last.
     Quarantined,
-    /// What was not there before, but makes no difference to Active's build.
+    /// New content with the same build as Active.
     SameBuild,
 }
 
-/// Whose fault it is that there is no candidate.
+/// The kind of fault of a failed build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
     Contents,
@@ -183,19 +193,19 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
     }
 }
 
-/// Who may ask for anything.
+/// A caller that may request anything.
 fn operator() -> Caller {
     Caller::Operator("ada".into())
 }
 
-/// Whether a candidate has traffic in this phase, or had and is held.
+/// Whether a candidate has traffic in this phase, or had traffic and waits.
 fn is_tried(phase: Phase) -> bool {
     use Approval::{Canary, Observation};
     matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
         || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
 }
 
-/// What a tree is built as. `t1+2` is built as `t1` is: it differs in files that the package does not read.
+/// The store path of a tree. `t1+2` has the same build as `t1`: it differs in files that the package does not read.
 pub fn path(tree: &str) -> String {
     format!("/nix/store/{}", tree.split('+').next().expect("split gives one at least"))
 }
@@ -228,7 +238,7 @@ impl World {
         world
     }
 
-    /// Feeds one event and carries out the first `carried` of its effects. Says how many there were.
+    /// Handles one event and executes the first `carried` of its effects. Returns the number of effects.
     pub fn take(&mut self, event: Event, carried: usize) -> usize {
         let active = self.core.active().cloned();
         if let Event::Operator { request: Request::Settle { trust, .. }, .. } = &event {
@@ -239,13 +249,17 @@ impl World {
         let tried = is_tried(self.core.phase());
         let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let held = self.core.is_held();
+        let ignored = self.ignores(&event).then(|| self.core.clone());
         let effects = self.core.step(NOW, event);
+        if ignored.is_some_and(|before| before != self.core || !effects.is_empty()) {
+            self.broken.push("a finding about another version than Active, or about one under trial, did something");
+        }
         if held && self.core.is_held() {
             self.check_held(&effects);
         }
         let needs_operator = self.core.policy().is_some_and(|policy| policy.approve);
         if needs_operator && !tried && is_tried(self.core.phase()) && !is_operators {
-            self.broken.push("I6: a candidate got traffic without an operator's word");
+            self.broken.push("I6: a candidate got traffic without an operator's approval");
         }
         if self.core.active() != active.as_ref() && self.core.active().is_some() && !self.core.is_held() {
             self.check_active();
@@ -255,13 +269,21 @@ impl World {
         }
         let count = effects.len();
         for effect in effects.into_iter().take(carried) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
         count
     }
 
+    /// Whether an event is a finding that must not count: about another version than Active, or about one under trial.
+    fn ignores(&self, event: &Event) -> bool {
+        let Event::Found { slot: Some(slot), .. } = event else { return false };
+        let runs = self.processes[slot.index()].as_ref().map(|process| &process.store_path);
+        let active = self.core.active().map(|active| &active.version.store_path);
+        runs.is_some() && runs != active || self.core.trial_slot() == Some(*slot)
+    }
+
     fn check_active(&mut self) {
-        // The commit counts as much as the build: its files and its checks are what the next candidate is held against.
+        // The commit counts as much as the build: the next candidate is compared with its files and its checks.
         let active = Judged::of(&self.core.active().expect("checked").version);
         let first = self.first.as_ref().is_none_or(|first| *first == active);
         if !first && !self.passed.contains(&active) && !self.adopted.contains(&active.store_path) {
@@ -270,120 +292,7 @@ impl World {
         self.first.get_or_insert(active);
     }
 
-    /// I8: what a rollback left is in quarantine as a whole, files and build.
-    fn check_rolled_back(&mut self, from: Option<&Version>) {
-        let is_known = |version: &Version| {
-            let same = |entry: &Quarantined| entry.tree == version.tree && entry.store_path == version.store_path;
-            self.core.quarantine().iter().any(same)
-        };
-        if !from.is_none_or(is_known) {
-            self.broken.push("I8: a version that was rolled back is not in quarantine");
-        }
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
-            Effect::Build { evolution, rev, .. } => {
-                // What an operator's words mean is known later.
-                let tree = rev.as_ref().and_then(|rev| rev.strip_prefix("r-"));
-                if tree.is_some_and(|tree| self.core.is_quarantined(tree)) {
-                    self.broken.push("I8: quarantined content is built");
-                }
-                self.tasks.insert(Task::Build(evolution))
-            }
-            Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
-            Effect::Validate { evolution, version, report, .. } => {
-                self.refuse_quarantined(&version.store_path);
-                self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
-            }
-            Effect::Cancel { evolution } => {
-                self.tasks.retain(|task| {
-                    !matches!(task,
-                    Task::Diagnose(of) | Task::Build(of) | Task::Validate(of, ..) if *of == evolution)
-                });
-                true
-            }
-            Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
-            Effect::Start { slot, version, .. } => self.start(slot, version),
-            Effect::Stop { slot } => {
-                if let Some(process) = &mut self.processes[slot.index()] {
-                    process.asked_to_end = true;
-                }
-                self.stopping[slot.index()] = true;
-                true
-            }
-            Effect::Refresh { .. } => true,
-            Effect::Carry(plan) => {
-                self.plan = Some(plan);
-                true
-            }
-            Effect::Restore { routing, generation } => {
-                self.routing = Some(routing);
-                self.current = generation.or(self.current);
-                true
-            }
-            Effect::Judge => self.tasks.insert(Task::Judge),
-            Effect::Prune { keep, in_use } => {
-                let newest: Vec<u64> = self.generations.iter().rev().take(keep as usize).map(|(n, _)| *n).collect();
-                let current = self.current;
-                self.generations.retain(|(n, _)| newest.contains(n) || in_use.contains(n) || current == Some(*n));
-                true
-            }
-            Effect::GiveUp { .. } => {
-                self.gave_up = true;
-                true
-            }
-            Effect::Record(Maintenance { action, from, .. }) => {
-                match action {
-                    MaintenanceAction::Unchanged => {
-                        self.unchanged = true;
-                        self.free += 1;
-                    }
-                    MaintenanceAction::Deferred => self.free += 1,
-                    MaintenanceAction::RolledBack => self.check_rolled_back(from.as_ref()),
-                    MaintenanceAction::Promoted | MaintenanceAction::Rejected | MaintenanceAction::Restarted => {}
-                }
-                true
-            }
-            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
-        };
-    }
-
-    fn refuse_quarantined(&mut self, store_path: &str) {
-        if self.core.is_quarantined(store_path) {
-            self.broken.push("I8: quarantined content is judged or started");
-        }
-    }
-
-    fn start(&mut self, slot: Slot, version: Version) -> bool {
-        if self.core.phase() != Phase::Steady {
-            self.refuse_quarantined(&version.store_path);
-        }
-        if self.processes[slot.index()].is_some() {
-            self.broken.push("I5: a second process is started in a slot");
-        }
-        let process = Process { store_path: version.store_path, ready: false, asked_to_end: false };
-        self.processes[slot.index()] = Some(process);
-        self.stopping[slot.index()] = false;
-        true
-    }
-
-    fn carry_plan(&mut self, plan: &Plan) {
-        for step in &plan.steps {
-            match *step {
-                Step::SwitchProfile { to, .. } => {
-                    if !self.generations.iter().any(|(n, path)| *n == to && *path == plan.store_path) {
-                        self.broken.push("I3: the profile is switched to a generation that is gone or another's");
-                    }
-                    self.current = Some(to);
-                }
-                Step::Route { to, .. } => self.routing = Some(to),
-            }
-        }
-    }
-
-    /// The event that a cause makes, after the world has changed by it.
+    /// Changes the world by a cause, and returns the event of that cause.
     pub fn event(&mut self, cause: Cause) -> Event {
         match cause {
             Cause::Commit(files) => {
@@ -399,20 +308,21 @@ impl World {
                 };
                 Event::Followed { rev: format!("r-{tree}"), tree }
             }
-            Cause::Find => {
+            Cause::Find(slot) => {
                 self.left.findings -= 1;
-                Event::Found(Finding {
+                let finding = Finding {
                     class: rei::interface::types::IncidentClass::RuntimeFailure,
                     cause: "crash".into(),
                     severity: rei::interface::types::Severity::Critical,
                     fingerprint: "f".into(),
                     summary: "it crashed".into(),
                     evolve: true,
-                })
+                };
+                Event::Found { slot: Some(slot), finding }
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("only where one is followed").to_owned();
+                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }
@@ -433,7 +343,7 @@ impl World {
             Cause::Carried(well) => {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
-                    self.carry_plan(&plan);
+                    self.execute_plan(&plan);
                     return Event::Carried { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
@@ -445,13 +355,22 @@ impl World {
             }
             Cause::Exit(slot) => {
                 self.left.exits -= 1;
-                self.processes[slot.index()] = None;
+                if self.processes[slot.index()].take().is_some_and(|process| process.drains) {
+                    self.stopping[slot.index()] = false;
+                }
                 Event::Exited { slot, exit: "exit code 2".into(), ran_ms: 0 }
             }
-            Cause::Stopped(slot) => {
+            Cause::CannotDrain(slot) => {
+                self.left.failures -= 1;
                 self.processes[slot.index()] = None;
                 self.stopping[slot.index()] = false;
-                Event::Stopped { slot }
+                Event::StartFailed { slot, reason: "memory".into() }
+            }
+            Cause::Stopped(slot, waiting) => {
+                self.left.waits -= u8::from(waiting);
+                self.processes[slot.index()] = None;
+                self.stopping[slot.index()] = false;
+                Event::Stopped { slot, waiting }
             }
             Cause::Due(timer) => {
                 if timer == Timer::Recheck {
@@ -475,7 +394,7 @@ impl World {
         format!("t{}", self.built)
     }
 
-    /// The files of the evolution's commit, or what its blueprint makes.
+    /// The tree of the evolution's commit, or of the commit that its blueprint makes.
     fn tree_to_build(&mut self) -> String {
         let rev = self.core.evolution().and_then(|it| it.rev.clone());
         let tree = rev.and_then(|rev| rev.strip_prefix("r-").map(str::to_owned));
@@ -530,39 +449,49 @@ impl World {
         }
     }
 
-    /// The supervisor is gone, with all it was doing; another one takes over.
+    /// The supervisor dies, with its unfinished tasks; another one takes over.
     pub fn crash(&mut self, reboot: bool) {
         self.left.crashes -= 1;
         let phase = self.core.phase();
         self.recovered_in = Some(phase);
         self.tasks.clear();
         if let Some(plan) = self.plan.take() {
-            // The worst case: half of it was done.
+            // The worst case: half of the plan was executed.
             if let Some(step) = plan.steps.first() {
                 let half = Plan { steps: vec![*step], ..plan.clone() };
-                self.carry_plan(&half);
+                self.execute_plan(&half);
             }
         }
         let had = self.candidate_share(self.routing);
-        // A share that is in the journal is one that it had: the record comes before the effect. In a rollback only what
-        // it really had left counts.
+        // A share in the journal counts as given, because the record comes before the effect. In a rollback only the share that is
+        // really left counts.
         let before = match phase {
             Phase::RollingBack { .. } => had,
             _ => had.max(self.candidate_share(self.core.routing())),
         };
-        if reboot {
-            self.processes = [None, None];
-        }
+        self.end_strays(reboot);
         self.stopping = [false; 2];
-        let running = |process: &Option<Process>| {
-            process.as_ref().map(|it| Running { store_path: it.store_path.clone(), ready: it.ready })
-        };
-        let running = [running(&self.processes[0]), running(&self.processes[1])];
+        let running = self.running();
         self.take(Event::Recovered { running, rebooted: reboot }, usize::MAX);
         let trial = matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::RollingBack { .. });
         if trial && self.candidate_share(self.routing) > before {
             self.broken.push("I5: a candidate has more traffic after a crash");
         }
+    }
+
+    /// What does not outlive a supervisor: all with the machine itself, else what only empties a queue.
+    pub fn end_strays(&mut self, reboot: bool) {
+        for process in &mut self.processes {
+            if reboot || process.as_ref().is_some_and(|process| process.drains) {
+                *process = None;
+            }
+        }
+    }
+
+    /// What another supervisor finds.
+    pub fn running(&self) -> [Option<Running>; 2] {
+        let found = |process: &Process| Running { store_path: process.store_path.clone(), ready: process.ready };
+        self.processes.each_ref().map(|process| process.as_ref().map(found))
     }
 
     fn candidate_share(&self, routing: Option<Routing>) -> u32 {
@@ -574,7 +503,7 @@ impl World {
         }
     }
 
-    /// Carries out one action.
+    /// Executes one action.
     pub fn act(&mut self, action: Action) {
         match action {
             Action::Happens(cause) => {

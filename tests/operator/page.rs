@@ -1,4 +1,4 @@
-//! docs/cli.md says what the commands say: every example is run, every command and flag is looked for.
+//! docs/cli.md agrees with the program: this test runs every example, and looks for every command and flag.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory};
 use rei::golden::{Exchange, Expected, Header, Writer};
-use rei::history::chronicle::{EvolutionStep, EvolutionView};
+use rei::history::{EvolutionStep, EvolutionView};
 use rei::http::Request;
 use rei::interface::operations::{ShowKind, ShowReply};
 use rei::interface::types::Evidence;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::fakes::{Served, operations};
 use super::{Access, rei, shapes};
 
-/// Where the page's reader has the runtime, and the address that it listens on there.
+/// The directory and the address of the runtime in the examples of the page.
 const HOME: &str = "/srv/greeter";
 const ADDRESS: &str = "127.0.0.1:8080";
 
@@ -29,7 +29,7 @@ fn page() -> String {
     std::fs::read_to_string(place()).unwrap()
 }
 
-/// A server that greets otherwise than was recorded.
+/// A server whose answer differs from the recorded one.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,7 +49,7 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// The reader's directory: two configurations, a golden run, a journal, and a supervisor that answers.
+/// The directory for the examples: two configurations, a golden run, a journal, and a supervisor that answers.
 fn home(address: SocketAddr) -> Served {
     let served = operations(Access::own_user());
     let directory = served.path.parent().unwrap().to_owned();
@@ -75,7 +75,7 @@ fn home(address: SocketAddr) -> Served {
     served
 }
 
-/// What the supervisor shows under this id.
+/// The object that the supervisor shows for this id.
 fn object(id: &str) -> ShowReply {
     let record = shapes::show_reply();
     let evidence: Vec<Evidence> = record.evidence.clone();
@@ -110,10 +110,10 @@ fn evolution() -> EvolutionView {
     }
 }
 
-/// What the command prints in that directory, in the words of the page.
+/// The output of the command in that directory, with the directory and address of the page.
 async fn printed(served: &Served, address: SocketAddr, line: &str) -> String {
     let args: Vec<&str> = line.split_whitespace().collect();
-    // A stream has no end; tests beside this one read it.
+    // A stream has no end; other tests read it.
     if args.contains(&"--watch") {
         return serde_json::to_string(&shapes::monitor_event()).unwrap() + "\n";
     }
@@ -128,9 +128,9 @@ async fn printed(served: &Served, address: SocketAddr, line: &str) -> String {
     text.replace(&directory, HOME).replace(&address.to_string(), ADDRESS)
 }
 
-/// With `UPDATE_DOCS` set, the examples are written anew.
+/// With `UPDATE_DOCS` set, this test writes the examples anew.
 #[tokio::test]
-async fn each_example_is_what_is_printed() {
+async fn each_example_is_the_real_output() {
     const BEGIN: &str = "```console\n$ rei ";
     let address = server();
     let served = home(address);
@@ -159,14 +159,14 @@ fn leaves(command: &Command, name: &str) -> Vec<(String, Command)> {
     if found.is_empty() { vec![(name.to_owned(), command.clone())] } else { found }
 }
 
-/// How a row names an argument.
+/// The name of an argument in a row of the page.
 fn word(arg: &Arg) -> String {
     let value = || arg.get_value_names().and_then(|names| names.first()).map_or_else(String::new, ToString::to_string);
     arg.get_long().map_or_else(value, |long| format!("--{long}"))
 }
 
 #[test]
-fn every_command_and_flag_is_there_and_no_other() {
+fn the_page_has_exactly_the_commands_and_flags_of_the_program() {
     let page = page();
     for (name, command) in leaves(&rei::cli::Cli::command(), "rei") {
         let heading = format!("### {name}\n");

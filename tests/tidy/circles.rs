@@ -1,9 +1,9 @@
-//! No circles inside a room: whoever reads a file can read first what it uses, and then it.
+//! The files of a top-level module use each other without circles: a reader can read each file after the files that it uses.
 //!
-//! A file uses another if its code names something that the other one defines: in a `use`, or in a path such as
-//! `keep::open`. Names that a `mod.rs` or another file re-exports are followed to the file that defines them, so a `mod.rs`
-//! is no part of a circle. Methods need no import, and are not seen: a type may have its methods in several files. Tests
-//! use what they test, and count for nothing here.
+//! A file uses another file if its code names an item of the other file: in a `use`, or in a path such as `keep::open`. If a
+//! `mod.rs` or another file re-exports a name, this test follows the name to the file that defines it, so a `mod.rs` is no
+//! part of a circle. This test does not see methods, which need no import: a type may have its methods in several files.
+//! Tests use the code that they test; they do not count here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,42 +11,42 @@ use regex::Regex;
 
 use super::{File, files, none};
 
-/// Uses that close a circle and do no harm: the file, what it uses (a file, or all below a directory), and why.
+/// Uses that close a circle and do no harm: the file, the used file (or directory, for all files below it), and why.
 const HARMLESS: &[(&str, &str, &str)] = &[
     ("cli/args.rs", "cli/", "clap's list of commands has each command, and each command reads the global options"),
-    (
-        "cli/check.rs",
-        "cli/check/",
-        "the list of checks has each check, and each says what it found in the list's words",
-    ),
-    ("cli/ui.rs", "cli/progress.rs", "a bar is drawn by who writes to the terminal, and is made by it"),
+    ("cli/check.rs", "cli/check/", "the list of checks has each check, and each check returns the list's type"),
+    ("cli/ui.rs", "cli/progress.rs", "the terminal makes the progress bar, and the bar draws through the terminal"),
     (
         "blueprint/actions/action_context.rs",
         "blueprint/actions/",
-        "one place knows which action is which, and each is given the same",
+        "one file maps names to actions, and each action takes that file's types",
     ),
-    ("diagnosis/traces/find.rs", "diagnosis/traces/", "one place tries each language, and each hands back the same"),
-    ("demo/story/acts.rs", "demo/story/", "the story has its acts, and each act is told with the story's means"),
+    (
+        "diagnosis/traces/find.rs",
+        "diagnosis/traces/",
+        "one file tries each language, and each returns that file's type",
+    ),
+    ("demo/story/acts.rs", "demo/story/", "the story has its acts, and each act uses the story's functions"),
 ];
 
-/// How often a name may be re-exported, from file to file.
+/// The most re-exports of one name that are followed, from file to file.
 const REEXPORTS_MAX: usize = 8;
 
-/// The place of a module: `["supervisor", "work", "judge"]`.
+/// The path of a Rust module: `["supervisor", "work", "judge"]`.
 type Place = Vec<String>;
 
-/// A module as others use it.
-struct Module<'a> {
+/// A file of `src/`, which is one Rust module.
+struct Parsed<'a> {
     file: &'a File,
     /// Its code, and the number of each line of it.
     code: String,
     numbers: Vec<usize>,
-    /// Its `use`s: where in the code, whether others see it, and the path, of which the last is the name here.
+    /// Its `use`s: the position in the code, whether it is public, the path, and the name that it has in this file.
     uses: Vec<(usize, bool, Vec<String>, String)>,
 }
 
-/// All modules of `src/`.
-struct Modules<'a>(BTreeMap<Place, Module<'a>>);
+/// All files of `src/`.
+struct AllParsed<'a>(BTreeMap<Place, Parsed<'a>>);
 
 fn place_of(file: &File) -> Option<Place> {
     let below = file.path.strip_prefix("src/")?.strip_suffix(".rs")?;
@@ -55,7 +55,7 @@ fn place_of(file: &File) -> Option<Place> {
     (!outside).then(|| below.split('/').map(str::to_owned).collect())
 }
 
-/// The paths of a `use`, without its braces, each with the name that it has from then on.
+/// The paths of a `use`, without its braces, each with the name that the file uses for it.
 fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     let tree = tree.trim();
     let Some((before, inside)) = tree.split_once('{') else {
@@ -80,7 +80,7 @@ fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     parts.flat_map(|part| expand(&format!("{before}{part}"))).collect()
 }
 
-impl<'a> Modules<'a> {
+impl<'a> AllParsed<'a> {
     fn of(files: &'a [File]) -> Self {
         let for_tests = Regex::new(r"#\[cfg\(test\)\]\n(?:pub(?:\([^)]*\))? )?mod (\w+);").unwrap();
         let mut tests = BTreeSet::new();
@@ -103,15 +103,15 @@ impl<'a> Modules<'a> {
                 let (at, seen) = (capture.get(2).unwrap().start(), capture.get(1).is_some());
                 uses.extend(expand(&capture[2]).into_iter().map(|(path, name)| (at, seen, path, name)));
             }
-            // What is left are paths in the code itself; the lines stay where they are.
+            // The remaining paths are in the code itself; the line numbers stay the same.
             let blank = |capture: &regex::Captures<'_>| capture[0].replace(|c| c != '\n', " ");
             code = import.replace_all(&code, blank).into_owned();
-            found.insert(place, Module { file, code, numbers, uses });
+            found.insert(place, Parsed { file, code, numbers, uses });
         }
         Self(found)
     }
 
-    /// The modules that define what a path, named in the module `from`, leads to; none outside of the project.
+    /// The Rust modules that define the item of a path in the module `from`; none if the item is outside of the project.
     fn leads_to(&self, from: &Place, path: &[String], reexports: usize) -> Vec<Place> {
         let Some((first, rest)) = path.split_first() else { return Vec::new() };
         let child = |place: &Place, name: &String| [&place[..], std::slice::from_ref(name)].concat();
@@ -148,7 +148,7 @@ impl<'a> Modules<'a> {
         if found.is_empty() { vec![at] } else { found }
     }
 
-    /// Whether the module has an item of this name, or is it.
+    /// Whether the module has an item of this name, or has this name itself.
     fn defines(&self, place: &Place, name: &str) -> bool {
         let item = format!(r"\b(fn|struct|enum|union|trait|type|const|static|macro_rules!|mod) {name}\b");
         let named = |known: &String| known == name;
@@ -159,8 +159,8 @@ impl<'a> Modules<'a> {
             || name == "*"
     }
 
-    /// The files of the same room that each file uses, with the first line that does.
-    fn arrows(&self) -> BTreeMap<&'a str, BTreeMap<&'a str, usize>> {
+    /// The files of the same top-level module that each file uses, with the first line that does.
+    fn uses(&self) -> BTreeMap<&'a str, BTreeMap<&'a str, usize>> {
         let named = Regex::new(r"\w+(?:::\w+)+").unwrap();
         let mut found: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
         for (place, module) in &self.0 {
@@ -199,7 +199,7 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// All that can be reached from a file.
+/// All files that a file uses, directly or through other files.
 fn reached<'a>(arrows: &BTreeMap<&'a str, BTreeMap<&'a str, usize>>, from: &str) -> BTreeSet<&'a str> {
     let (mut open, mut found) = (vec![from], BTreeSet::new());
     while let Some(file) = open.pop() {
@@ -221,10 +221,10 @@ fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeMap<&'a str, usize>>) -> BTreeSet
 }
 
 #[test]
-fn no_room_has_a_circle_inside() {
+fn no_module_has_a_circle_inside() {
     let files = files();
-    let modules = Modules::of(&files);
-    let all = modules.arrows();
+    let parsed = AllParsed::of(&files);
+    let all = parsed.uses();
     let known = |from: &str, to: &str, entry: &(&str, &str, &str)| {
         let below = |path: &str, it: &str| {
             let path = path.strip_prefix("src/").unwrap_or(path);
@@ -251,8 +251,8 @@ fn no_room_has_a_circle_inside() {
             circle.iter().any(|from| ends(from))
         };
         if !around.iter().any(closes) {
-            findings.push(format!("{} uses {} in no circle any more: take it off the list", entry.0, entry.1));
+            findings.push(format!("{} uses {} in no circle any more: remove it from the list", entry.0, entry.1));
         }
     }
-    none("no room has a circle inside: move what both need to a file below both", findings);
+    none("no module has a circle inside: move the items that both files need to a file below both", findings);
 }

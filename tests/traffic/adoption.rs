@@ -1,4 +1,4 @@
-//! The next supervisor takes the listeners over: whatever was lost, and whatever an instance did meanwhile.
+//! The next supervisor takes the listeners over, whatever was lost and whatever an instance did in between.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -15,7 +15,7 @@ use rei::runtime::traffic::{Adoption, Holder, OpenError, Routing, Setup, Slot, T
 
 use crate::support::*;
 
-/// Every way in which sockets can be lost, for either Active.
+/// Tries every combination of lost sockets, with Active in either slot.
 #[test]
 fn adoption_finds_the_members_whatever_was_lost() {
     let _losing = losing();
@@ -35,13 +35,16 @@ fn adoption_finds_the_members_whatever_was_lost() {
             let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
             assert_eq!(traffic.addresses(), before, "{what}");
             assert_eq!(sorted(adoption.lost.clone()), lost.iter().map(|role| format!("l/{role}")).collect::<Vec<_>>());
-            assert!(!adoption.moved, "{what}: what leaves moves others in a way that is known");
+            assert!(
+                !adoption.moved,
+                "{what}: the kernel's renumbering after a loss is known, so no socket counts as moved"
+            );
             assert_eq!(shelf.names(), sorted(traffic.labels().unwrap()), "{what}");
             for slot in [active, active.other(), active] {
                 let _ = traffic.route(Routing::All(slot)).unwrap();
                 assert!(goes_to(&traffic, slot), "{what}: {slot}");
             }
-            // Once more, from what this supervisor has left.
+            // Once more, from the state that this supervisor has left.
             drop(traffic);
             let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
             assert_eq!(adoption, Adoption::default(), "{what}");
@@ -54,7 +57,7 @@ fn adoption_finds_the_members_whatever_was_lost() {
 }
 
 #[test]
-fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
+fn adoption_keeps_queues_and_does_not_reroute_clients() {
     let _losing = losing();
     let listens = [tcp("http")];
     let mut shelf = Shelf::default();
@@ -63,7 +66,7 @@ fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
     let server = local(&traffic);
     let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(server).unwrap()).collect();
     drop(traffic);
-    // New clients come all the time while the next supervisor looks around, with the guard lost.
+    // The guard is lost, and new clients connect all the time while the next supervisor searches the group.
     shelf.0.retain(|(name, _)| !name.contains("/k/"));
     let stop = Arc::new(AtomicBool::new(false));
     let coming = {
@@ -80,20 +83,20 @@ fn adoption_keeps_queues_and_routes_nobody_otherwise_meanwhile() {
     stop.store(true, Ordering::Relaxed);
     let more = coming.join().unwrap();
     assert_eq!(adoption.lost, ["http/k"]);
-    // The search itself connects to each member; it leaves connections that have ended.
+    // The search itself connects to each member and leaves closed connections in the queues.
     let probes = traffic.backlog(Slot::A).unwrap();
     assert!(probes <= 3, "{probes} in the queue of the slot without traffic");
     assert!(traffic.backlog(Slot::B).unwrap() >= (clients.len() + more.len()) as u64);
 }
 
-/// The program in force names an index that a socket which joins may get.
+/// The program in force names an index that a joining socket may get.
 #[test]
-fn the_only_member_that_is_left_keeps_all_clients_while_others_join() {
+fn the_only_remaining_member_keeps_all_clients_while_others_join() {
     let _losing = losing();
     for active in Slot::ALL {
         let listens = [tcp("http")];
         let mut shelf = Shelf::default();
-        // The other joined first, so the one that is left is not where it was.
+        // The other member joined first, so the remaining one has moved.
         let mut traffic = Traffic::open(setup(&listens), Routing::All(active.other()), &mut shelf).unwrap();
         let _ = traffic.route(Routing::All(active)).unwrap();
         let server = local(&traffic);
@@ -113,7 +116,7 @@ fn the_only_member_that_is_left_keeps_all_clients_while_others_join() {
             })
             .collect();
         let mut before = 0;
-        // Only once they come.
+        // Starts after the first clients have connected.
         let queue = TcpListener::from(shelf.0[0].1.try_clone().unwrap());
         queue.set_nonblocking(true).unwrap();
         wait_for(
@@ -129,13 +132,13 @@ fn the_only_member_that_is_left_keeps_all_clients_while_others_join() {
         assert_eq!(adoption.lost.len(), 2);
         let others = traffic.backlog(active.other()).unwrap();
         // The search itself connects to each member.
-        assert!(others <= 3, "active {active}: {others} of {clients} clients are with nobody");
+        assert!(others <= 3, "active {active}: {others} of {clients} clients are in a queue that no instance serves");
         assert!(traffic.backlog(active).unwrap() + before >= clients as u64, "active {active}");
     }
 }
 
 #[test]
-fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved() {
+fn adoption_finds_members_in_use_and_moved_members() {
     let _losing = losing();
     for active in Slot::ALL {
         let listens = [tcp("http")];
@@ -154,12 +157,12 @@ fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved()
         let server = local(&traffic);
         let tamperer = copy(&traffic, active.other(), "http");
         drop(traffic);
-        // Nobody watches, and the guard is gone: the group is renumbered without a trace.
+        // No supervisor watches and the guard is lost, so nothing shows that the group is renumbered.
         shelf.0.retain(|(name, _)| !name.contains("/k/"));
         shut_down(&tamperer);
         listen_again(&tamperer);
         let (mut traffic, adoption) = adopt(&listens, Routing::All(active), &mut shelf);
-        assert!(adoption.moved, "the first of the group went to its end");
+        assert!(adoption.moved, "the first member of the group moved to its end");
         for slot in [active, active.other()] {
             let _ = traffic.route(Routing::All(slot)).unwrap();
             for _ in 0..50 {
@@ -174,7 +177,7 @@ fn adoption_finds_members_that_instances_accept_from_and_those_that_were_moved()
 }
 
 #[test]
-fn adoption_puts_a_guard_that_was_moved_back_to_the_end() {
+fn adoption_moves_a_displaced_guard_back_to_the_end() {
     let _losing = losing();
     for active in Slot::ALL {
         let listens = [tcp("http")];
@@ -189,7 +192,7 @@ fn adoption_puts_a_guard_that_was_moved_back_to_the_end() {
             let _ = traffic.route(Routing::All(slot)).unwrap();
             assert!(goes_to(&traffic, slot), "active {active}, {slot}");
         }
-        // The guard is last again: the same trick rings.
+        // The guard is last again, so the same manipulation raises the alarm.
         let _ = traffic.route(Routing::All(active)).unwrap();
         shut_down(&tamperer);
         listen_again(&tamperer);
@@ -198,7 +201,7 @@ fn adoption_puts_a_guard_that_was_moved_back_to_the_end() {
 }
 
 #[test]
-fn adoption_follows_the_file() {
+fn adoption_follows_a_changed_rei_toml() {
     let dir = tempfile::tempdir().unwrap();
     let (kept, gone) = (dir.path().join("kept.sock"), dir.path().join("gone.sock"));
     let mut shelf = Shelf::default();
@@ -214,13 +217,13 @@ fn adoption_follows_the_file() {
     assert_eq!(
         all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         ["log/a"],
-        "others' things are left alone"
+        "sockets of others are not touched"
     );
     assert_eq!((adoption.lost.len(), adoption.dropped.len()), (0, 2), "{adoption:?}");
     assert_eq!(traffic.backlog(Slot::B).unwrap(), 1, "the queue of the unix socket is kept");
     let mut names = traffic.labels().unwrap();
     names.push("log/a".into());
-    assert_eq!(shelf.names(), sorted(names), "renamed and dropped sockets are so in the store too");
+    assert_eq!(shelf.names(), sorted(names), "the store has the same renamed and dropped sockets");
 }
 
 #[test]
@@ -262,7 +265,7 @@ fn strangers_in_the_group_are_refused() {
     let mut shelf = Shelf::default();
     let traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut shelf).unwrap();
     let listens = [Listen { name: "http".into(), address: traffic.addresses()[0].address.clone() }];
-    // Members that only an old instance has, while the store lost their names.
+    // Members that only an old instance holds, because the store lost their names.
     let _strangers = Slot::ALL.map(|slot| copy(&traffic, slot, "http"));
     drop(traffic);
     shelf.0.retain(|(name, _)| name.contains("/k/"));
@@ -289,7 +292,7 @@ fn listeners_come_back_from_a_running_instance() {
     let mut holders: Vec<Holder> =
         instances.iter().zip(Slot::ALL).map(|(child, slot)| holder(child.id(), slot)).collect();
     holders.push(holder(i32::MAX as u32, Slot::A));
-    // A child that has not reached its program yet has more than it will have; what we look for is there in any case.
+    // A child before its exec still has more descriptors, but it has the ones that this test needs.
     let mut back = Vec::new();
     let refused = recover_from_instances(setup(&listens), &holders, &mut back);
     assert!(refused.is_empty(), "{refused:?}");
@@ -311,11 +314,11 @@ fn listeners_come_back_from_a_running_instance() {
 
 fn adopt(listens: &[Listen], routing: Routing, shelf: &mut Shelf) -> (Traffic, Adoption) {
     let mut all = shelf.fetch();
-    // The store's copies are copies: what was fetched is what the new supervisor holds.
+    // The new supervisor holds the fetched descriptors; the store keeps its copies.
     Traffic::adopt(setup(listens), routing, &mut all, shelf).unwrap()
 }
 
-/// Whether everything new goes to this slot; what it sends is taken off the queue again.
+/// Whether all new traffic goes to this slot; removes its own test traffic from the queue again.
 fn goes_to(traffic: &Traffic, slot: Slot) -> bool {
     let listen = &traffic.addresses()[0];
     if matches!(listen.address, ListenAddress::Udp(_)) {
@@ -342,7 +345,7 @@ fn drain_udp(fd: &OwnedFd) -> usize {
 const HOLDER: &str = "REI_TEST_HOLDER";
 const ADDRESS: &str = "REI_TEST_ADDRESS";
 
-/// No test: this program again as another user, who may not ask the process that it is told of.
+/// Not a test by itself: this program again, as another user that may not inspect the given process.
 #[test]
 fn another_user() {
     let (Ok(pid), Ok(address)) = (std::env::var(HOLDER), std::env::var(ADDRESS)) else { return };
@@ -350,12 +353,12 @@ fn another_user() {
     let mut kept = Vec::new();
     let refused = recover_from_instances(setup(&[tcp_at("http", &address)]), &[holder], &mut kept);
     assert!(kept.is_empty());
-    assert_eq!(refused.len(), 1, "who holds the sockets is told");
+    assert_eq!(refused.len(), 1, "the error names the process with the sockets");
     assert_eq!((refused[0].holder, refused[0].why.kind()), (holder, std::io::ErrorKind::PermissionDenied));
 }
 
 #[test]
-fn an_instance_that_may_not_be_asked_is_named() {
+fn an_instance_that_may_not_be_inspected_is_named() {
     use std::os::unix::process::CommandExt;
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root can be another user");

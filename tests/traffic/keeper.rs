@@ -1,4 +1,4 @@
-//! The keeper as a process: it outlives who started it, gives back what it got, and goes when nobody needs it.
+//! The keeper as a process: it outlives its starter, gives back the stored descriptors, and exits when it is not needed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ const ROLE: &str = "REI_TEST_ROLE";
 const SOCKET: &str = "REI_TEST_SOCKET";
 const ALONE_MS: &str = "REI_TEST_ALONE_MS";
 
-/// No test: this program started again by a test, as a keeper or as a supervisor that is going to be killed.
+/// Not a test by itself: a test starts this program again, as a keeper or as a supervisor that the test kills.
 #[test]
 fn other_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -39,7 +39,7 @@ fn other_process() {
     let listens = [tcp("http")];
     let traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut keeper).unwrap();
     println!("\nlistens {}", local(&traffic));
-    // Until it is killed.
+    // Waits until it is killed.
     loop {
         thread::park();
     }
@@ -52,13 +52,13 @@ fn again(role: &str, path: &Path) -> Command {
     command
 }
 
-/// A keeper that ends with the test.
-struct Kept {
+/// A keeper that stops with the test.
+struct KeeperOfTest {
     dir: tempfile::TempDir,
     keeper: Option<Keeper>,
 }
 
-impl Kept {
+impl KeeperOfTest {
     fn start() -> Self {
         Self::start_with(|_| {})
     }
@@ -82,7 +82,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeeperOfTest {
     fn drop(&mut self) {
         if let Ok(keeper) = Keeper::connect(&self.path()) {
             keeper.quit().unwrap();
@@ -92,13 +92,13 @@ impl Drop for Kept {
 
 #[test]
 fn a_killed_supervisor_loses_no_listener_and_no_queue() {
-    let kept = Kept::start();
+    let kept = KeeperOfTest::start();
     let mut supervisor = start(again("supervisor", &kept.path()).stdout(Stdio::piped()));
     let server = announced(&mut supervisor);
     let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(server).unwrap()).collect();
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
-    // Nobody is there, and nobody is refused.
+    // No instance serves, and still no client is refused.
     clients.extend((0..20).map(|_| TcpStream::connect(server).unwrap()));
 
     let begin = Instant::now();
@@ -124,7 +124,7 @@ fn a_killed_supervisor_loses_no_listener_and_no_queue() {
     assert!(keeper.fetch_all().unwrap().is_empty());
     drop((traffic, instance));
     let _losing = losing();
-    assert!(TcpStream::connect(server).is_err(), "the service is over");
+    assert!(TcpStream::connect(server).is_err(), "no socket listens any more");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn the_keeper_survives_its_starter() {
 
 #[test]
 fn names_are_kept_replaced_and_forgotten() {
-    let mut kept = Kept::start();
+    let mut kept = KeeperOfTest::start();
     let files: Vec<tempfile::NamedTempFile> = (0..3).map(|_| tempfile::NamedTempFile::new().unwrap()).collect();
     let keeper = kept.keeper();
     for (name, file) in ["log/a", "log/b", "notify"].iter().zip(&files) {
@@ -166,7 +166,7 @@ fn names_are_kept_replaced_and_forgotten() {
 
 #[test]
 fn the_keeper_has_a_bound() {
-    let mut kept = Kept::start();
+    let mut kept = KeeperOfTest::start();
     let null = fs::File::open("/dev/null").unwrap();
     let keeper = kept.keeper();
     for n in 0..FDS_MAX {
@@ -175,13 +175,13 @@ fn the_keeper_has_a_bound() {
     }
     let refused = keeper.store("one-more", null.as_fd()).unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
-    keeper.store(&format!("{:0>255}", 0), null.as_fd()).expect("to replace is no growth");
+    keeper.store(&format!("{:0>255}", 0), null.as_fd()).expect("replacing an entry does not grow the store");
     assert_eq!(keeper.fetch_all().unwrap().len(), FDS_MAX);
 }
 
 #[test]
 fn two_supervisors_at_once_get_one_keeper() {
-    let kept = Kept::start_with(|_| {});
+    let kept = KeeperOfTest::start_with(|_| {});
     kept_quit(&kept);
     let path = kept.path();
     let starters: Vec<_> = (0..4)
@@ -201,11 +201,11 @@ fn two_supervisors_at_once_get_one_keeper() {
 }
 
 #[test]
-fn the_keeper_is_a_process_of_its_own() {
+fn the_keeper_is_a_separate_process() {
     let stray = fs::File::open("/dev/null").unwrap();
-    // A descriptor that the starter leaks into it.
+    // A descriptor that leaks from the starter into the keeper.
     nix::fcntl::fcntl(&stray, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let mut kept = Kept::start();
+    let mut kept = KeeperOfTest::start();
     let pid = kept.keeper().pid();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -225,7 +225,7 @@ fn the_keeper_is_a_process_of_its_own() {
             assert!(null <= 4 && targets.iter().all(|target| own(target) || target == "/dev/null"), "{targets:?}");
         }
         Err(error) if !nix::unistd::geteuid().is_root() => {
-            // That we may not look is what not dumpable means.
+            // An error is expected: the process is not dumpable.
             assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
         }
         Err(error) => panic!("{error}"),
@@ -244,8 +244,8 @@ fn the_keeper_is_a_process_of_its_own() {
 }
 
 #[test]
-fn a_keeper_that_nobody_needs_ends() {
-    let mut kept = Kept::start_with(|command| {
+fn a_keeper_that_is_not_needed_exits() {
+    let mut kept = KeeperOfTest::start_with(|command| {
         command.env(ALONE_MS, "50");
     });
     let mut instance = start(Command::new("sleep").arg("1000"));
@@ -253,10 +253,10 @@ fn a_keeper_that_nobody_needs_ends() {
     kept.keeper().store(&format!("{INSTANCE_PREFIX}1"), pidfd.as_fd()).unwrap();
     let path = kept.path();
     kept.keeper = None;
-    // Its bound is long over, but an instance lives.
+    // Its time limit is long over, but an instance lives.
     thread::sleep(Duration::from_millis(200));
     let all = Keeper::connect(&path).unwrap().fetch_all().unwrap();
-    assert_eq!(all.len(), 1, "it is still there, with the pidfd by which the next supervisor knows the instance");
+    assert_eq!(all.len(), 1, "the keeper is still there, with the pidfd of the instance for the next supervisor");
     drop(all);
     instance.kill().unwrap();
     instance.wait().unwrap();
@@ -264,8 +264,8 @@ fn a_keeper_that_nobody_needs_ends() {
 }
 
 #[test]
-fn what_an_instance_prints_is_read_by_the_keeper_if_nobody_else_does() {
-    let mut kept = Kept::start();
+fn the_keeper_reads_the_output_of_an_instance_if_no_other_process_does() {
+    let mut kept = KeeperOfTest::start();
     let mut instance = start(Command::new("sleep").arg("1000"));
     let (read, write) = logs::pipe().unwrap();
     let memory = logs::Memory::new().unwrap();
@@ -283,7 +283,7 @@ fn what_an_instance_prints_is_read_by_the_keeper_if_nobody_else_does() {
         let log = logger.read("1", pipe, memory.share().unwrap(), &dir.path().join("log"), 64 << 20);
         (logger, log, thread)
     };
-    // The supervisor is gone, and there is no logger.
+    // The supervisor is gone, and no logger runs.
     kept.keeper = None;
     let line = [&[b'x'; 99][..], b"\n"].concat();
     let mut write = fs::File::from(write);
@@ -297,7 +297,7 @@ fn what_an_instance_prints_is_read_by_the_keeper_if_nobody_else_does() {
     let (logger, log, thread) = logger(&read);
     write.write_all(b"the end\n").unwrap();
     wait_for(|| log.recent().ends_with(b"the end\n"), || {});
-    // All of it is in the log or counted, and the log says where it is missing.
+    // Every byte is in the log or counted as dropped, and the log says where bytes are missing.
     drop((write, logger));
     thread.join().unwrap();
     let (text, stats) = (fs::read_to_string(dir.path().join("log")).unwrap(), log.stats());
@@ -325,21 +325,21 @@ fn a_keeper_that_cannot_start_says_why() {
 
 #[test]
 fn the_socket_of_a_killed_keeper_is_taken_over() {
-    let mut kept = Kept::start();
+    let mut kept = KeeperOfTest::start();
     let null = fs::File::open("/dev/null").unwrap();
     kept.keeper().store("x", null.as_fd()).unwrap();
     kill(Pid::from_raw(kept.keeper().pid()), Signal::SIGKILL).unwrap();
     wait_for(|| kept.keeper().ping().is_err(), || {});
     let path = kept.path();
-    assert!(path.exists(), "nobody removed it");
+    assert!(path.exists(), "the socket file still exists");
     let _starting = starting();
     let mut next = Keeper::start_with_or_connect(&path, again("keeper", &path)).unwrap();
     assert!(next.fetch_all().unwrap().is_empty());
 }
 
 #[test]
-fn a_client_that_talks_nonsense_is_refused_and_disturbs_nobody() {
-    let mut kept = Kept::start();
+fn a_client_that_sends_garbage_is_refused_and_disturbs_no_other() {
+    let mut kept = KeeperOfTest::start();
     let null = fs::File::open("/dev/null").unwrap();
     kept.keeper().store("x", null.as_fd()).unwrap();
     for packet in [&b"?"[..], b"S", b"Sname", b"R\xff\xfe", &[b'S'; 60_000]] {
@@ -353,9 +353,9 @@ fn a_client_that_talks_nonsense_is_refused_and_disturbs_nobody() {
 }
 
 #[test]
-fn without_the_key_nothing_is_answered() {
+fn a_client_without_the_key_gets_no_answer() {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
-    let mut kept = Kept::start();
+    let mut kept = KeeperOfTest::start();
     let null = fs::File::open("/dev/null").unwrap();
     kept.keeper().store("x", null.as_fd()).unwrap();
     for packet in ["F", "Q", "P", "H", "Hwrong"] {
@@ -371,7 +371,7 @@ fn without_the_key_nothing_is_answered() {
 }
 
 #[test]
-fn systemd_is_told_in_its_own_words() {
+fn systemd_gets_messages_of_its_own_protocol() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -380,9 +380,9 @@ fn systemd_is_told_in_its_own_words() {
         SystemdStore::new(path.to_str().unwrap().into(), vec![("log/a".into(), null.try_clone().unwrap().into())], 16);
     let given: Vec<String> = store.fetch_all().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(given, ["log/a"]);
-    assert!(store.fetch_all().unwrap().is_empty(), "what was inherited is given once");
+    assert!(store.fetch_all().unwrap().is_empty(), "inherited descriptors are returned only once");
     store.store("traffic/http/a/0/1f", null.as_fd()).unwrap();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..2 {
         let mut text = [0; 200];
         let mut control = nix::cmsg_space!([i32; 4]);
@@ -391,15 +391,15 @@ fn systemd_is_told_in_its_own_words() {
         let mut fds = Vec::new();
         for part in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(raw) = part {
-                // SAFETY: the kernel has just made these descriptors for us.
+                // SAFETY: the kernel has just made these descriptors, and no other code knows them.
                 fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
         let n = message.bytes;
-        told.push((String::from_utf8_lossy(&text[..n]).into_owned(), fds.len()));
+        received.push((String::from_utf8_lossy(&text[..n]).into_owned(), fds.len()));
     }
     assert_eq!(
-        told,
+        received,
         [
             ("FDSTOREREMOVE=1\nFDNAME=traffic/http/a/0/1f".to_owned(), 0),
             ("FDSTORE=1\nFDNAME=traffic/http/a/0/1f\nFDPOLL=0".to_owned(), 1)
@@ -412,7 +412,7 @@ fn start(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
-fn kept_quit(kept: &Kept) {
+fn kept_quit(kept: &KeeperOfTest) {
     Keeper::connect(&kept.path()).unwrap().quit().unwrap();
     wait_for(|| !kept.path().exists(), || {});
 }
@@ -428,7 +428,7 @@ fn inode(fd: &impl AsFd) -> u64 {
 }
 
 fn pidfd(child: &Child) -> OwnedFd {
-    // SAFETY: takes two integers, and gives a descriptor that nobody else knows of.
+    // SAFETY: takes two integers, and returns a descriptor that no other code knows.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, child.id(), 0);
         assert!(fd >= 0);

@@ -1,4 +1,4 @@
-//! Traffic on the real kernel: what the design leans on, each fact shown by the listeners themselves.
+//! Traffic on the real kernel: each test shows one fact of the kernel on which the design depends.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -25,12 +25,12 @@ fn a_slot_inherits_its_sockets_in_the_order_of_the_file() {
         assert_eq!(fds.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["http", "admin", "dns", "rei"]);
         for (_, fd) in fds {
             assert!(flags(&fd, libc::F_GETFD) & libc::FD_CLOEXEC != 0);
-            assert!(flags(&fd, libc::F_GETFL) & libc::O_NONBLOCK == 0, "as socket activation hands them out");
+            assert!(flags(&fd, libc::F_GETFL) & libc::O_NONBLOCK == 0, "blocking, as with socket activation");
         }
     }
     let bound = traffic.addresses();
     assert!(matches!(bound[0].address, ListenAddress::Tcp(at) if at.port() != 0));
-    // The Interface: each slot has its own.
+    // Each slot has its own socket for the Interface.
     let client = UnixStream::connect(traffic.interface_path(Slot::B).unwrap()).unwrap();
     let rei = UnixListener::from(copy(&traffic, Slot::B, "rei"));
     let (mut served, _) = rei.accept().unwrap();
@@ -74,7 +74,7 @@ fn all_means_all_and_the_guard_gets_nothing() {
 
 #[test]
 fn both_ip_versions_may_have_a_listener_of_one_port() {
-    // A port that is free in both versions: whoever takes it between is not in this test.
+    // A port that is free in both versions; the test ends if another process takes it in between.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listens = [tcp_at("six", &format!("[::]:{free}")), tcp_at("four", &format!("0.0.0.0:{free}"))];
     let traffic = match Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore) {
@@ -90,7 +90,7 @@ fn both_ip_versions_may_have_a_listener_of_one_port() {
 }
 
 #[test]
-fn a_share_is_what_it_says() {
+fn a_share_of_connections_is_as_configured() {
     let listens = [tcp("http")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
     let runtime = runtime();
@@ -111,7 +111,7 @@ fn a_share_is_what_it_says() {
         }
         let count = f64::from(got[usize::from(to == Slot::B)]);
         let (mean, deviation) = (f64::from(n) * share, (f64::from(n) * share * (1.0 - share)).sqrt());
-        // Six standard deviations: wrong by chance once in five hundred million runs.
+        // Six standard deviations: a false failure once in five hundred million runs.
         assert!((count - mean).abs() < 6.0 * deviation, "{count} of {n} for a share of {share}");
         assert_eq!(got.iter().sum::<u32>(), n as u32);
     }
@@ -128,7 +128,7 @@ fn no_connection_is_lost_while_traffic_switches() {
     let runtime = runtime();
     let _guard = runtime.enter();
     let alarm = traffic.alarm().unwrap();
-    // The servers go on until the last client has gone.
+    // The servers continue until the last client has gone.
     let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let acceptors: Vec<_> = Slot::ALL
         .map(|slot| {
@@ -161,7 +161,7 @@ fn no_connection_is_lost_while_traffic_switches() {
             thread::yield_now();
         }
     }
-    // Both slots have served by the time we stop: wait for that fact, not for a time.
+    // Wait for the fact that both slots have served, not for a time.
     wait_for(
         || served.iter().all(|count| count.load(Ordering::Relaxed) > 0),
         || {
@@ -189,7 +189,7 @@ fn an_instance_cannot_steer_the_group() {
 }
 
 #[test]
-fn tampering_rings_takes_nothing_from_the_other_slot_and_is_repaired() {
+fn tampering_raises_the_alarm_takes_nothing_from_the_other_slot_and_is_repaired() {
     let runtime = runtime();
     for (active, tamperer) in [(Slot::A, Slot::B), (Slot::B, Slot::A)] {
         runtime.block_on(async {
@@ -200,14 +200,14 @@ fn tampering_rings_takes_nothing_from_the_other_slot_and_is_repaired() {
             shut_down(&inherited);
             listen_again(&inherited);
             let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(local(&traffic)).unwrap()).collect();
-            assert_eq!(traffic.backlog(active).unwrap(), 50, "{active} keeps all that is its own");
-            // The hang-up was there between the two calls; a poll may come too late for it. A repeated shutdown is seen for certain.
+            assert_eq!(traffic.backlog(active).unwrap(), 50, "{active} keeps all its connections");
+            // The hang-up exists only between the two calls, so a poll may miss it. A repeated shutdown is always seen.
             shut_down(&inherited);
             let tampering = alarm.next().await.unwrap();
             assert_eq!(tampering, Tampering::ShutDown { listener: "http".into(), slot: tamperer });
             traffic.repair(&mut NoStore).unwrap();
             let alarm = traffic.alarm().unwrap();
-            // The search connects to each member and leaves at once.
+            // The search connects to each member and closes the connection at once.
             let kept = traffic.backlog(active).unwrap();
             assert!((50..=53).contains(&kept), "repair loses nothing of {active}: {kept}");
             let _ = traffic.route(Routing::All(tamperer)).unwrap();
@@ -221,7 +221,7 @@ fn tampering_rings_takes_nothing_from_the_other_slot_and_is_repaired() {
 }
 
 #[test]
-fn an_active_that_renumbers_the_group_makes_the_guard_ring() {
+fn an_active_that_renumbers_the_group_raises_the_alarm() {
     let runtime = runtime();
     runtime.block_on(async {
         let listens = [tcp("http")];
@@ -231,7 +231,7 @@ fn an_active_that_renumbers_the_group_makes_the_guard_ring() {
         shut_down(&inherited);
         listen_again(&inherited);
         let _client = TcpStream::connect(local(&traffic)).unwrap();
-        assert_eq!(traffic.backlog(Slot::B).unwrap(), 0, "the candidate gets nothing out of it");
+        assert_eq!(traffic.backlog(Slot::B).unwrap(), 0, "the candidate gets no connection by that");
         assert_eq!(alarm.next().await.unwrap(), Tampering::GuardChosen { listener: "http".into() });
         traffic.repair(&mut NoStore).unwrap();
         let _served = TcpStream::connect(local(&traffic)).unwrap();
@@ -240,7 +240,7 @@ fn an_active_that_renumbers_the_group_makes_the_guard_ring() {
 }
 
 #[test]
-fn the_supervisor_reaches_the_slot_that_it_asks_for_at_any_address() {
+fn the_supervisor_reaches_the_slot_of_its_choice_at_any_address() {
     use rei::runtime::probe::Dial;
     let runtime = runtime();
     for address in ["127.0.0.1:0", "127.77.1.9:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
@@ -264,7 +264,7 @@ fn the_supervisor_reaches_the_slot_that_it_asks_for_at_any_address() {
 }
 
 #[test]
-fn a_detached_program_makes_the_guard_ring() {
+fn a_detached_program_raises_the_alarm() {
     let runtime = runtime();
     runtime.block_on(async {
         let listens = [tcp("http")];
@@ -274,7 +274,7 @@ fn a_detached_program_makes_the_guard_ring() {
         let mut clients = Vec::new();
         let tampering = loop {
             clients.push(TcpStream::connect(local(&traffic)).unwrap());
-            assert!(clients.len() < 1000, "by hash, a third comes to the guard");
+            assert!(clients.len() < 1000, "the kernel chooses by hash, so a third reaches the guard");
             if let Some(tampering) = alarm.try_next().unwrap() {
                 break tampering;
             }
@@ -288,14 +288,14 @@ fn a_detached_program_makes_the_guard_ring() {
 }
 
 #[test]
-fn what_an_instance_did_to_the_shared_socket_is_undone_for_the_next() {
+fn changes_of_an_instance_to_the_shared_socket_are_undone_for_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let listens = [tcp("http"), unix("admin", &dir.path().join("s"))];
     let setup = Setup { interface: Some(dir.path()), ..setup(&listens) };
     let mut traffic = Traffic::open(setup, Routing::All(Slot::A), &mut NoStore).unwrap();
     for (name, fd) in traffic.slot_fds(Slot::A) {
         TcpListener::from(fd.try_clone_to_owned().unwrap()).set_nonblocking(true).unwrap();
-        // SAFETY: two integers; the descriptor is open.
+        // SAFETY: the call takes two integers, and the descriptor is open.
         assert_eq!(unsafe { libc::listen(fd.as_raw_fd(), 0) }, 0, "{name}");
     }
     shut_down(&copy(&traffic, Slot::A, "rei"));
@@ -310,18 +310,18 @@ fn what_an_instance_did_to_the_shared_socket_is_undone_for_the_next() {
 }
 
 #[test]
-fn a_slot_is_drained_when_neither_queue_nor_handshake_is_left() {
+fn a_slot_is_drained_when_no_queue_and_no_handshake_is_left() {
     let listens = [tcp("http")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
     let listener = TcpListener::from(copy(&traffic, Slot::A, "http"));
-    // The handshake stays open on our side until the client has sent something.
+    // On the server side the handshake stays incomplete until the client has sent data.
     set_tcp_int(&listener, libc::TCP_DEFER_ACCEPT, 30);
     let mut slow = TcpStream::connect(local(&traffic)).unwrap();
     assert_eq!(traffic.backlog(Slot::A).unwrap(), 0);
     assert_eq!(traffic.handshakes().unwrap(), 1);
-    assert!(!traffic.is_drained(Slot::A).unwrap(), "it is where connections go");
+    assert!(!traffic.is_drained(Slot::A).unwrap(), "new connections go to it");
     let _ = traffic.route(Routing::All(Slot::B)).unwrap();
-    assert!(!traffic.is_drained(Slot::A).unwrap(), "a handshake is under way");
+    assert!(!traffic.is_drained(Slot::A).unwrap(), "a handshake is in progress");
     slow.write_all(b"x").unwrap();
     assert_eq!(traffic.backlog(Slot::A).unwrap(), 1, "it stays with the slot that got its first packet");
     assert!(!traffic.is_drained(Slot::A).unwrap(), "a connection waits");
@@ -335,15 +335,15 @@ fn a_new_handshake_elsewhere_does_not_hold_a_drained_slot() {
     let listens = [tcp("http")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::B), &mut NoStore).unwrap();
     let other = copy(&traffic, Slot::B, "http");
-    assert!(traffic.is_drained(Slot::A).unwrap(), "nothing was under way at the first question");
+    assert!(traffic.is_drained(Slot::A).unwrap(), "no handshake was in progress at the first check");
     set_tcp_int(&other, libc::TCP_DEFER_ACCEPT, 30);
     let _slow = TcpStream::connect(local(&traffic)).unwrap();
     assert_eq!(traffic.handshakes().unwrap(), 1);
-    assert!(traffic.is_drained(Slot::A).unwrap(), "what begins after the question cannot be with this slot");
+    assert!(traffic.is_drained(Slot::A).unwrap(), "a handshake that starts after the check cannot belong to this slot");
 }
 
 #[test]
-fn udp_goes_where_it_is_sent() {
+fn udp_goes_to_the_routed_slot() {
     let listens = [udp("dns")];
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -363,7 +363,7 @@ fn udp_goes_where_it_is_sent() {
 }
 
 #[test]
-fn unix_sockets_change_places_and_lose_nothing() {
+fn unix_sockets_are_exchanged_and_lose_no_connection() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.sock");
     let listens = [unix("s", &path)];
@@ -415,7 +415,7 @@ fn unix_sockets_change_places_and_lose_nothing() {
     acceptors.into_iter().for_each(|acceptor| acceptor.join().unwrap());
 
     let routed = traffic.route(Routing::Share { to: Slot::B, share: 0.9 }).unwrap();
-    assert_eq!(routed.unshared, ["s"], "a share is said to be impossible");
+    assert_eq!(routed.unshared, ["s"], "the result says that a share is impossible");
     let _client = UnixStream::connect(&path).unwrap();
     assert_eq!((traffic.backlog(Slot::A).unwrap(), traffic.backlog(Slot::B).unwrap()), (1, 0));
     assert!(traffic.is_drained(Slot::B).unwrap() && !traffic.is_drained(Slot::A).unwrap());
@@ -424,7 +424,7 @@ fn unix_sockets_change_places_and_lose_nothing() {
 }
 
 #[test]
-fn a_unix_socket_that_was_shut_down_is_told_and_replaced() {
+fn a_unix_socket_that_was_shut_down_is_reported_and_replaced() {
     let runtime = runtime();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
@@ -443,7 +443,7 @@ fn a_unix_socket_that_was_shut_down_is_told_and_replaced() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_said_once_and_clearly() {
+fn each_listener_that_cannot_be_opened_has_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let open = |listens: &[Listen]| Traffic::open(setup(listens), Routing::All(Slot::A), &mut NoStore).err().unwrap();
 
@@ -452,7 +452,7 @@ fn what_cannot_be_opened_is_said_once_and_clearly() {
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     assert!(error.hint().unwrap().contains("ss -ltnp"));
 
-    // Another supervisor of the same user would share its port with us; we do not.
+    // The kernel would let two supervisors of one user share a port; rei refuses that.
     let listens = [tcp("http"), udp("dns")];
     let other = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut NoStore).unwrap();
     for listen in other.addresses() {
@@ -466,7 +466,7 @@ fn what_cannot_be_opened_is_said_once_and_clearly() {
     assert!(path.exists());
     drop(live);
     let stale = Traffic::open(setup(&[unix("s", &path)]), Routing::All(Slot::A), &mut NoStore);
-    assert!(stale.is_ok(), "a socket file where nobody answers is replaced");
+    assert!(stale.is_ok(), "a socket file without a listener is replaced");
 
     let file = dir.path().join("file");
     std::fs::write(&file, "precious").unwrap();
@@ -491,7 +491,7 @@ fn what_cannot_be_opened_is_said_once_and_clearly() {
     assert!(!first.exists(), "all or nothing");
 }
 
-/// What comes to a slot's queue beyond what is in it now.
+/// The number of connections by which a slot's queue grows.
 fn backlog_growth(traffic: &Traffic, slot: Slot) -> u64 {
     let before = traffic.backlog(slot).unwrap();
     let _client = TcpStream::connect(local(traffic)).unwrap();

@@ -1,4 +1,4 @@
-//! What an instance sets on its sockets is not there for the next one, and nobody loses a connection by that.
+//! The options that an instance sets on its sockets do not affect the next instance, and no connection is lost by the cleanup.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,7 +14,7 @@ use rei::runtime::traffic::{Routing, Setup, Slot, Traffic};
 
 use crate::support::*;
 
-/// Options that a candidate may set on what it inherits: level, option, value. Each of them hurts whoever comes next.
+/// Options that a candidate may set on inherited sockets: level, option, value. Each of them harms the next instance.
 const POISON: &[(i32, i32, i32)] = &[
     (libc::IPPROTO_IP, libc::IP_MINTTL, 255),
     (libc::IPPROTO_IP, libc::IP_TTL, 1),
@@ -50,7 +50,7 @@ const IPV6_MINHOPCOUNT: i32 = 73;
 const UDP_GRO: i32 = 104;
 const UDP_ENCAP: i32 = 100;
 
-/// Options that tell of the socket itself, or of what came to it last, and are nobody's to set.
+/// Options that cannot be set: they describe the socket itself, or the last packet.
 const FACTS: &[(i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_ERROR),
     (libc::SOL_SOCKET, libc::SO_COOKIE),
@@ -64,18 +64,18 @@ fn set_bytes(fd: &impl AsRawFd, level: i32, option: i32, value: &[u8]) -> bool {
     unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), value.len() as u32) == 0 }
 }
 
-/// Sets on a socket whatever it knows of the list; says how many that were.
+/// Sets all options of the list that the socket supports; returns their number.
 fn poison(fd: &OwnedFd) -> usize {
     let timeout = libc::timeval { tv_sec: 0, tv_usec: 1 };
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: both are plain numbers without padding.
+    // SAFETY: both types are integers without padding.
     let bytes = |at: *const u8, length| unsafe { std::slice::from_raw_parts(at, length) }.to_vec();
     let timeout = bytes((&raw const timeout).cast(), size_of::<libc::timeval>());
     let linger = bytes((&raw const linger).cast(), size_of::<libc::linger>());
     let others = [(libc::SO_RCVTIMEO, &timeout), (libc::SO_SNDTIMEO, &timeout), (libc::SO_LINGER, &linger)];
     let set = others.into_iter().filter(|(option, value)| set_bytes(fd, libc::SOL_SOCKET, *option, value)).count()
         + POISON.iter().filter(|(level, option, value)| set_bytes(fd, *level, *option, &value.to_ne_bytes())).count();
-    // SAFETY: integers; the descriptor is open. Not every kind of socket listens.
+    // SAFETY: the call takes integers, and the descriptor is open. It fails for sockets that do not listen.
     unsafe {
         libc::listen(fd.as_raw_fd(), 0);
         libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC);
@@ -83,13 +83,13 @@ fn poison(fd: &OwnedFd) -> usize {
     set
 }
 
-/// Every option that the system tells of a socket.
+/// Every option of a socket that the kernel returns.
 fn options(fd: &OwnedFd) -> BTreeMap<(i32, i32), Vec<u8>> {
     let all = [(libc::SOL_SOCKET, 83), (libc::IPPROTO_IP, 51), (libc::IPPROTO_IPV6, 63), (libc::IPPROTO_UDP, 104)];
     let numbers = all.into_iter().flat_map(|(level, last)| (1..=last).map(move |option| (level, option)));
     let tcp = [1, 2, 4, 5, 6, 7, 8, 9, 10, 13, 16, 17, 18, 23, 25].map(|option| (libc::IPPROTO_TCP, option));
     let known = |(level, option): &(i32, i32)| {
-        // Those that make a descriptor, or read what they are given.
+        // Skip the options that make a descriptor, or that read their buffer.
         let acts = [(libc::SOL_SOCKET, 26), (libc::SOL_SOCKET, 77), (libc::IPPROTO_IP, 41), (libc::IPPROTO_IP, 48)];
         !FACTS.contains(&(*level, *option))
             && !acts.contains(&(*level, *option))
@@ -119,9 +119,9 @@ fn all_kinds(dir: &std::path::Path) -> Vec<rei::config::types::Listen> {
     listens
 }
 
-/// In a slot that gets no traffic, and in one that gets all of it and must keep its queue.
+/// Once in a slot without traffic, and once in a slot with all traffic, which must keep its queue.
 #[test]
-fn what_an_instance_set_on_its_sockets_is_gone_for_the_next() {
+fn options_of_an_instance_on_its_sockets_do_not_reach_the_next() {
     for (traffic_to, slot) in [(Slot::A, Slot::B), (Slot::B, Slot::A), (Slot::A, Slot::A)] {
         let dir = tempfile::tempdir().unwrap();
         let listens = all_kinds(dir.path());
@@ -151,24 +151,24 @@ fn what_an_instance_set_on_its_sockets_is_gone_for_the_next() {
             assert!(flags & (libc::O_NONBLOCK | libc::O_ASYNC) == 0, "{name}: {flags:#x}");
         }
         assert_eq!(traffic.backlog(traffic_to).unwrap(), waiting.len() as u64, "the queue is kept");
-        assert_eq!(shelf.names(), sorted(traffic.labels().unwrap()), "the store has what is there");
+        assert_eq!(shelf.names(), sorted(traffic.labels().unwrap()), "the store has the same sockets");
         let _ = traffic.route(Routing::All(slot)).unwrap();
         let before = traffic.backlog(slot).unwrap();
         let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(local(&traffic)).unwrap()).collect();
-        assert_eq!(traffic.backlog(slot).unwrap(), before + 50, "whoever comes is in the queue, whatever its TTL");
+        assert_eq!(traffic.backlog(slot).unwrap(), before + 50, "every client is in the queue, with any TTL");
     }
 }
 
-/// What nobody can read back or undo, too: a slot without traffic has sockets that nobody had.
+/// This also covers options that cannot be read or undone: a slot without traffic gets new sockets.
 #[test]
-fn a_slot_without_traffic_gets_sockets_that_nobody_had() {
+fn a_slot_without_traffic_gets_new_sockets() {
     let listens = [tcp("http"), udp("dns")];
     let mut shelf = Shelf::default();
     let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut shelf).unwrap();
     prepare(&mut traffic, Slot::B, &mut shelf);
     let before = traffic.labels().unwrap();
     assert!(set_bytes(&copy(&traffic, Slot::B, "dns"), libc::IPPROTO_UDP, UDP_ENCAP, &2_i32.to_ne_bytes()));
-    // A process that an instance left has it still.
+    // A process that an instance left behind still has the old socket.
     let http_left = copy(&traffic, Slot::B, "http");
     prepare(&mut traffic, Slot::B, &mut shelf);
     let after = traffic.labels().unwrap();
@@ -176,7 +176,7 @@ fn a_slot_without_traffic_gets_sockets_that_nobody_had() {
         let label = |all: &[String]| all.iter().find(|label| label.contains(&format!("/{name}/b/"))).unwrap().clone();
         assert_ne!(label(&before), label(&after), "{name}: another socket");
     }
-    // SAFETY: reads an option into an integer.
+    // SAFETY: the kernel writes one integer to the pointer.
     let listening = unsafe {
         let (mut value, mut length) = (0_i32, 4);
         libc::getsockopt(
@@ -188,13 +188,13 @@ fn a_slot_without_traffic_gets_sockets_that_nobody_had() {
         );
         value
     };
-    assert_eq!(listening, 0, "whoever has the old one gets nothing by it");
+    assert_eq!(listening, 0, "the old socket gets no connection");
     let _ = traffic.route(Routing::All(Slot::B)).unwrap();
     let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(local(&traffic)).unwrap()).collect();
     assert_eq!(traffic.backlog(Slot::B).unwrap(), 50);
 }
 
-/// Active is asked without a pause while the other slot is poisoned and prepared again and again, and changes places with it.
+/// Clients connect without a pause, while the other slot is poisoned and prepared again and again and the slots switch.
 #[test]
 fn no_connection_is_lost_while_sockets_are_replaced() {
     let listens = [tcp("http")];
@@ -241,12 +241,12 @@ fn no_connection_is_lost_while_sockets_are_replaced() {
         if traffic.alarm_is_stale(&alarm) {
             alarm = traffic.alarm().unwrap();
         }
-        assert_eq!(alarm.try_next().unwrap(), None, "nobody tampers");
+        assert_eq!(alarm.try_next().unwrap(), None, "no process tampers");
         let next = instance(&traffic, slot.other());
         let _ = traffic.route(Routing::All(slot.other())).unwrap();
         let so_far = served.load(Ordering::Relaxed);
         wait_for(|| served.load(Ordering::Relaxed) > so_far, || {});
-        // The one that was Active empties its queue and ends.
+        // The former Active empties its queue and exits.
         wait_for(|| traffic.is_drained(slot).unwrap(), || {});
         active();
         (active, slot) = (next, slot.other());
@@ -255,13 +255,13 @@ fn no_connection_is_lost_while_sockets_are_replaced() {
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
     active();
-    assert!(renewed > 50, "{renewed} of 100 times there were other sockets");
+    assert!(renewed > 50, "{renewed} of 100 times the slot got new sockets");
     println!("{} connections", served.load(Ordering::Relaxed));
 }
 
-/// The supervisor ends in the middle, at each word to its store: the next one finds a group that is whole.
+/// The supervisor is killed at each message to its store: the next supervisor finds a complete group.
 #[test]
-fn a_supervisor_that_ends_while_it_replaces_sockets_leaves_a_group_that_can_be_taken_over() {
+fn a_supervisor_killed_while_it_replaces_sockets_leaves_a_group_that_can_be_adopted() {
     let _losing = losing();
     let mut calls = 0;
     loop {
@@ -279,7 +279,7 @@ fn a_supervisor_that_ends_while_it_replaces_sockets_leaves_a_group_that_can_be_t
             Traffic::adopt(setup(&listens), Routing::All(Slot::A), &mut all, &mut shelf).unwrap();
         drop(all);
         assert!(!adoption.moved, "after {calls} calls: {adoption:?}");
-        // The search connects to each member and leaves at once.
+        // The search connects to each member and closes the connection at once.
         let kept = traffic.backlog(Slot::A).unwrap();
         assert!((5..=8).contains(&kept), "{kept} in the queue after {calls} calls");
         drop(waiting);

@@ -1,4 +1,4 @@
-//! What the tests of traffic and keeper share.
+//! Code that the tests of traffic and keeper share.
 
 use std::io::{self, Write};
 use std::mem::size_of;
@@ -16,11 +16,11 @@ use rei::runtime::traffic::{NextVersion, Setup, Slot, Traffic};
 
 pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
 
-/// How long a fact may take to come true on a machine that is busy with other things.
+/// The time limit of a wait for a fact, on a machine with other work.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between its birth and its program, a child of any test has copies of all sockets of this process. So tests that lose a
-/// socket and look at what the kernel does then exclude those that start a child.
+/// Between clone and exec, a child of any test has copies of all sockets of this process. So tests that close a socket and check
+/// the kernel's reaction must not run at the same time as tests that start a child.
 static CHILDREN: RwLock<()> = RwLock::new(());
 
 /// Held while a child starts.
@@ -28,7 +28,7 @@ pub fn starting() -> RwLockReadGuard<'static, ()> {
     CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held while sockets are lost: nobody has a copy.
+/// Held while sockets are closed: no child has a copy.
 pub fn losing() -> RwLockWriteGuard<'static, ()> {
     CHILDREN.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -93,7 +93,7 @@ pub fn has_v6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// Where the first listener is reached from this machine.
+/// The address of the first listener on this machine.
 pub fn local(traffic: &Traffic) -> SocketAddr {
     match traffic.addresses()[0].address {
         ListenAddress::Tcp(at) | ListenAddress::Udp(at) if at.ip().is_unspecified() => {
@@ -115,7 +115,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 pub fn flags(fd: &impl AsFd, what: i32) -> i32 {
-    // SAFETY: reads flags of an open descriptor.
+    // SAFETY: the call only reads flags of an open descriptor.
     unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), what) }
 }
 
@@ -149,28 +149,28 @@ pub fn attach_ret(fd: &impl AsRawFd, index: u32) -> io::Result<()> {
 }
 
 pub fn shut_down(fd: &impl AsRawFd) {
-    // SAFETY: two integers; the descriptor is open.
+    // SAFETY: the call takes two integers, and the descriptor is open.
     assert_eq!(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) }, 0);
 }
 
 pub fn listen_again(fd: &impl AsRawFd) {
-    // SAFETY: two integers; the descriptor is open.
+    // SAFETY: the call takes two integers, and the descriptor is open.
     assert_eq!(unsafe { libc::listen(fd.as_raw_fd(), 100) }, 0);
 }
 
 /// A connection that leaves no trace when it is dropped, so that thousands do not use up the ports.
 pub fn connect_brief(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(server).expect("nobody is refused");
+    let client = TcpStream::connect(server).expect("no client is refused");
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set(&client, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size_of::<libc::linger>()).unwrap();
     client
 }
 
-/// Answers every connection with one byte until it is told to stop and nobody waits any more.
+/// Answers every connection with one byte until `stop` is set and no connection waits.
 pub fn serve(listener: &TcpListener, byte: u8, stop: &AtomicBool) {
     loop {
         match listener.accept() {
-            // A client that only looked is gone by now; that is its own affair.
+            // An error means that the client has already gone.
             Ok((mut client, _)) => drop(client.write_all(&[byte])),
             Err(_) if stop.load(Ordering::Relaxed) => return,
             Err(_) => thread::sleep(Duration::from_micros(50)),
@@ -182,7 +182,7 @@ pub fn serve(listener: &TcpListener, byte: u8, stop: &AtomicBool) {
 pub fn wait_for(mut fact: impl FnMut() -> bool, mut meanwhile: impl FnMut()) {
     let deadline = Instant::now() + PATIENCE;
     while !fact() {
-        assert!(Instant::now() < deadline, "it did not come true");
+        assert!(Instant::now() < deadline, "the fact did not happen in time");
         meanwhile();
         thread::sleep(Duration::from_millis(1));
     }
@@ -193,14 +193,14 @@ pub fn prepare(traffic: &mut Traffic, slot: Slot, store: &mut dyn FdStore) {
     traffic.prepare(slot, NextVersion::Other, store).unwrap();
 }
 
-/// A store whose supervisor ends after so many words to it.
+/// A store that simulates the death of its supervisor after a number of messages.
 pub struct Ending<'a> {
     pub shelf: &'a mut Shelf,
     pub left: usize,
 }
 
 impl Ending<'_> {
-    fn word(&mut self) -> Result<(), StoreError> {
+    fn message(&mut self) -> Result<(), StoreError> {
         self.left = self.left.checked_sub(1).ok_or(StoreError::InvalidAnswer)?;
         Ok(())
     }
@@ -208,12 +208,12 @@ impl Ending<'_> {
 
 impl FdStore for Ending<'_> {
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
-        self.word()?;
+        self.message()?;
         self.shelf.store(name, fd)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
-        self.word()?;
+        self.message()?;
         self.shelf.remove(name)
     }
 

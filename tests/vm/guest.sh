@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the machine does when its boot is complete: goes on with the scenarios, and tells the host how they ended.
+# Runs when the boot is complete: continues with the scenarios, and reports their result to the host.
 port() {
     local dir
     for dir in /sys/class/virtio-ports/*; do
@@ -11,6 +11,6 @@ systemctl is-system-running --wait >/run/boot-state
 [ "$(</run/boot-state)" = running ] || systemctl list-units --failed --no-legend --plain --no-pager
 STATUS_PORT=$(port status) python3 -u /mnt/host/main.py
 code=$?
-# The scenarios say it themselves where the machine is to be started again.
+# If the machine must boot again, main.py itself writes that to the port.
 echo "$code" >"$(port status)"
 systemctl poweroff --force --force

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the machine of the tests: image.sh SUITE DIR writes `kernel`, `initrd` and `disk` into DIR, unless they are there.
-# Debian of that suite with its stock kernel, systemd as process 1, D-Bus, a sandboxing Nix daemon, git and Python. What it
-# does after its boot is on the share: guest.sh. Needs root, mmdebstrap, and an apt that reaches a Debian archive.
+# Builds the virtual machine of the tests: image.sh SUITE DIR writes `kernel`, `initrd` and `disk` into DIR, unless they exist.
+# The machine is Debian of that suite with its stock kernel, systemd as process 1, D-Bus, a sandboxing Nix daemon, git and Python.
+# After its boot it runs guest.sh from the share. Needs root, mmdebstrap, and an apt that reaches a Debian archive.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
 PACKAGES=systemd,systemd-sysv,dbus,libpam-systemd,kmod,procps,util-linux,busybox-static,ca-certificates
 PACKAGES+=,git,nix-bin,nix-setup-systemd,python3,iproute2,passwd
-DISK_SIZE=6G # sparse: it takes what its files take
+DISK_SIZE=6G # sparse: it uses only the space of its files
 # The modules that the machine boots from.
 BOOT_MODULES="virtio_pci virtio_blk ext4 crc32c_generic virtio_console 9pnet_virtio 9p"
 
@@ -23,7 +23,7 @@ make_root() {
     local suite=$1 root=$2 uri option options=()
     uri=$(archive)
     [ -n "$uri" ] || die "apt has no Debian archive among its sources (apt-get update?)"
-    # Proxies and the like, as the host has them.
+    # The host's own options, for example proxies.
     while read -r option; do
         options+=(--aptopt="$option")
     done < <(apt-config dump | grep -E '^Acquire::(https?::|Check-|Retries)' || true)
@@ -36,7 +36,7 @@ make_root() {
         "$suite" "$root" "deb $uri $suite main" </dev/null
 }
 
-# What the machine is for: one service, begun once the boot is complete. All else that only costs time is left out.
+# Configures the machine: it starts one service when the boot is complete. Units that only cost time are masked.
 configure() {
     local root=$1 etc=$1/etc/systemd unit generator
     echo vm >"$root/etc/hostname"
@@ -90,7 +90,7 @@ UNIT
     done
 }
 
-# Adds those modules of the unpacked kernel package that the machine can have a use for, and prints the kernel's version.
+# Adds the modules of the unpacked kernel package that the machine can use, and prints the kernel's version.
 add_modules() {
     local root=$1 kernel=$2 version from to dir
     version=$(basename "$kernel"/boot/vmlinuz-*)
@@ -107,7 +107,7 @@ add_modules() {
     echo "$version"
 }
 
-# The kernel, unpacked if possible: where the processor is emulated, unpacking would be a third of the boot.
+# Unpacks the kernel if possible: on an emulated processor the unpacking would take a third of the boot.
 unpack_kernel() {
     local from=$1 to=$2 start length tool
     field() { od -An -v -j "$(($1))" -N "$2" "-t$3$2" "$from" | tr -d ' \n'; }
@@ -125,7 +125,7 @@ unpack_kernel() {
     [ "$(head -c 4 "$to" | tail -c 3)" = ELF ] || cp "$from" "$to"
 }
 
-# The initial RAM disk, which starts systemd from the disk.
+# Makes the initial RAM disk, which starts systemd from the disk.
 make_initrd() {
     local root=$1 version=$2 out=$3 tree=$1/tmp/initrd module path name order=()
     mkdir -p "$tree"/{bin,dev,proc,sys,root,modules}

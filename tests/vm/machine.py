@@ -1,4 +1,4 @@
-"""What scenarios know of the machine: systemd, rei's control socket, the processes of the service, and load on it."""
+"""Helpers of the scenarios: systemd, rei's control socket, the processes of the service, and load on the service."""
 
 import json
 import os
@@ -8,28 +8,28 @@ import subprocess
 import threading
 import time
 
-# How long a fact may take to come about, in seconds: the processor is emulated, and shared.
+# The time limit of a wait for a fact, in seconds: the processor is emulated, and shared.
 FACT = 600
-# The pause between looks.
+# The pause between two polls, in seconds.
 LOOK = 0.05
 
 
 class Failed(Exception):
-    """A fact is not as it should be."""
+    """A fact is not as expected."""
 
 
 def run(*words, check=True, user=None, timeout=FACT):
-    """Runs a command; gives what it said."""
+    """Runs a command; returns its output."""
     if user:
         words = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *words)
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
     if check and done.returncode != 0:
-        raise Failed(f"{' '.join(words)} ended with {done.returncode}: {done.stdout.strip()[-2000:]}")
+        raise Failed(f"{' '.join(words)} exited with {done.returncode}: {done.stdout.strip()[-2000:]}")
     return done.stdout if check else (done.returncode, done.stdout)
 
 
 def wait_for(what, find, within=FACT):
-    """Looks until `find` gives something; gives it."""
+    """Calls `find` until it returns a value; returns that value."""
     end = time.monotonic() + within
     while True:
         found = find()
@@ -46,7 +46,7 @@ def expect(fact, otherwise):
 
 
 class Rei:
-    """One rei on this machine, with a service of its own."""
+    """One rei on this machine, with its own service."""
 
     def __init__(self, name, port):
         self.name, self.port = name, port
@@ -56,7 +56,7 @@ class Rei:
         self.state = f"/var/lib/rei/{name}"
         self.control = f"/run/rei/{name}/control.sock"
 
-    # What systemd says of it.
+    # The state of the unit, from systemd.
 
     def show(self, name):
         return run("systemctl", "show", "--property", name, "--value", self.unit).strip()
@@ -72,7 +72,7 @@ class Rei:
         lines = [json.loads(line) for line in run(*words).splitlines()]
         return [line for line in lines if isinstance(line.get("MESSAGE"), str)]
 
-    # What it says itself.
+    # The state of rei, from its control socket.
 
     def call(self, method, **parameters):
         """One call on the control socket."""
@@ -93,7 +93,7 @@ class Rei:
         return answer["parameters"]
 
     def status(self):
-        """What an operator sees; None when nobody answers."""
+        """The status for an operator; None if rei does not answer."""
         try:
             return self.call("Status")["status"]
         except OSError:
@@ -110,7 +110,7 @@ class Rei:
         return self.until(phase, lambda status: status["phase"] == phase)
 
     def active_pid(self):
-        """The process of the instance that serves, once all is at rest."""
+        """The process of the serving instance, in phase steady."""
 
         def pids(status):
             active = status.get("active") or {}
@@ -119,20 +119,20 @@ class Rei:
         status = self.until("steady", lambda it: it["phase"] == "steady" and pids(it))
         return pids(status)[0]
 
-    # Its service.
+    # The service of this rei.
 
     def commit(self, behaviour):
-        """A new version of the service; gives the commit."""
+        """Commits a new version of the service; returns the commit."""
         with open(f"{self.home}/behaviour", "w") as file:
             file.write(behaviour + "\n")
-        # The source is not what is tried here: it is on disk before the power fails.
+        # The tests are not about the source: git syncs it to disk before the power fails.
         git = ["git", "-C", self.home, "-c", "core.fsync=all", "-c", "user.name=test", "-c", "user.email=test@example.org"]
         run(*git, "add", "--all")
         run(*git, "commit", "--quiet", "--message", behaviour)
         return run(*git, "rev-parse", "HEAD").strip()
 
     def ask(self, path="/", timeout=60):
-        """The body of an answer over a connection of its own."""
+        """The body of an answer on a new connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as stream:
             stream.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
             answer = b""
@@ -173,7 +173,7 @@ class Rei:
 
 
 class Load:
-    """Requests, each over a new connection, from some threads; and a look at who is alive meanwhile."""
+    """Threads that send requests, each on a new connection; another thread looks for second copies of an instance."""
 
     def __init__(self, rei, threads=2):
         self.rei, self.asked, self.lost, self.longest, self.over = rei, 0, [], 0.0, False
@@ -190,7 +190,7 @@ class Load:
             try:
                 body = self.rei.ask()
                 error = None if body.startswith("hello from") else body
-            except Exception as failure:  # whatever it is, a client lost a request
+            except Exception as failure:  # any error means that a client lost a request
                 error = repr(failure)
             with self.lock:
                 self.asked += 1
@@ -208,12 +208,12 @@ class Load:
             time.sleep(0.2)
 
     def more(self, count):
-        """Waits until that many more have been answered."""
+        """Waits until that many more requests have an answer."""
         aim = self.asked + count
         wait_for(f"{count} more answers", lambda: self.asked >= aim)
 
     def finish(self, lost=0):
-        """Ends; fails if more were lost than said, or a version ran twice."""
+        """Stops the load; fails if more than `lost` requests were lost, or if an instance had a second copy."""
         self.over = True
         for thread in self.threads:
             thread.join(90)
@@ -223,5 +223,5 @@ class Load:
 
 
 def directives(unit):
-    """The directives of a unit as they are in force, by systemd's word."""
+    """The directives of a unit that are in force, from systemd."""
     return dict(re.findall(r"^(\w+)=(.*)$", run("systemctl", "show", unit), re.M))

@@ -1,4 +1,4 @@
-"""Goes through the scenarios, over as many boots as they need, and prints each with what was seen."""
+"""Runs the scenarios, over as many boots as they need, and prints each with its observations."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def save(memory):
 
 
 def again(hard):
-    """The end of this boot: as when the power fails, or in order."""
+    """Ends this boot: with a power failure if `hard`, else with an orderly reboot."""
     with open(os.environ["STATUS_PORT"], "w") as status:
         status.write("again")
     if hard:
@@ -55,7 +55,7 @@ def main():
             try:
                 part = memory["part"]
                 if part + 1 < len(parts):
-                    # Written before the power fails, when nothing is written any more.
+                    # Saved now, because nothing can be written once the power has failed.
                     save({**memory, "part": part + 1})
                 seen = parts[part](memory["notes"])
                 if part + 1 < len(parts):
@@ -73,7 +73,7 @@ def main():
         memory["part"] = 0
         save(memory)
     failed = memory["failed"]
-    print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "all as it should be")
+    print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "all scenarios passed")
     sys.exit(1 if failed else 0)
 
 

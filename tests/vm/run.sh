@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# rei under a real systemd: boots a small machine, installs rei and its unit there, and goes through scenarios, each printed
-# with what was seen. The disk lives as long as the run, so a scenario can cut the power and look after the next boot.
+# Tests rei under a real systemd: boots a small virtual machine, installs rei and its unit there, and runs scenarios. Each scenario
+# is printed with its observations. The disk exists as long as the run, so a scenario can cut the power and continue after the next
+# boot.
 #
 #   run.sh [--suite SUITE] [--only WORD] [--profile debug|release]
 #
-# SUITE is Debian's: trixie (systemd 257, the default) or bookworm (252, which has no descriptor store to count on).
+# SUITE is Debian's: trixie (systemd 257, the default) or bookworm (252, whose descriptor store rei does not use).
 # WORD, a regular expression, chooses scenarios by their names. Images are kept in ~/.cache/rei-vm.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 
 HERE=$(dirname "$(realpath "$0")")
-BOOT_MAX=2400  # seconds that one boot may last, emulated and on busy processors
+BOOT_MAX=2400  # the time limit of one boot in seconds, for an emulated machine on busy processors
 BOOTS_MAX=40  # more than the scenarios have
 MEMORY_MIB=1536
 suite=trixie only='' profile=debug
@@ -25,7 +26,7 @@ while [ $# -gt 0 ]; do
         *) die "unknown: $1" ;;
     esac
 done
-[ "$(uname -m)" = x86_64 ] || die "only x86_64 machines can do this"
+[ "$(uname -m)" = x86_64 ] || die "this works only on x86_64 machines"
 
 image=${XDG_CACHE_HOME:-$HOME/.cache}/rei-vm/$suite
 "$HERE/image.sh" "$suite" "$image"
@@ -41,7 +42,7 @@ done
 echo "$only" >"$work/share/only"
 cp --sparse=always "$image/disk" "$work/disk"
 
-# KVM where a machine boots under it; that /dev/kvm is there does not mean that.
+# KVM only on request: some hosts have /dev/kvm, but no machine boots with it.
 accel=(-accel tcg,thread=multi -cpu max)
 append="console=ttyS0 quiet panic=-1 random.trust_cpu=on selinux=0 apparmor=0 audit=0"
 append+=" nokaslr mitigations=off tsc=reliable nowatchdog cryptomgr.notests"
@@ -62,9 +63,9 @@ boot() {
         -fsdev "local,id=share,path=$work/share,security_model=none,multidevs=remap,readonly=on")
     : >"$work/out"
     tail -n +1 -f "$work/out" & local tail=$!
-    # The machine ends with this script, however that ends.
+    # The machine ends with this script, even if the script is killed.
     timeout -k 5 "$BOOT_MAX" setpriv --pdeathsig TERM "${qemu[@]}" </dev/null || true
-    sleep 1 # the tail has its last look
+    sleep 1 # so that tail prints the last lines
     kill "$tail"
     wait "$tail" 2>/dev/null || true
 }
@@ -75,6 +76,6 @@ for ((boots = 0; boots < BOOTS_MAX; boots++)); do
     [ "$status" = again ] && continue
     [ -n "$status" ] && exit "$status"
     tail -n 20 "$work/console" >&2
-    die "the machine ended without a word"
+    die "the machine ended without a status"
 done
 die "more than $BOOTS_MAX boots"

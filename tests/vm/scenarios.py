@@ -1,5 +1,5 @@
-"""What must hold under a real systemd. Each scenario is a name and its parts; a part that gives "cut" or "reboot" ends the
-boot, in the way of a power failure or in order, and the next part looks after the next boot."""
+"""The scenarios under a real systemd. Each scenario is a name and its parts. If a part returns "cut" or "reboot", the boot ends
+with a power failure or in order, and the next part runs after the next boot."""
 
 import fcntl
 import math
@@ -14,7 +14,7 @@ from machine import LOOK, Failed, Load, Rei, expect, run, wait_for
 
 ONE, TWO = Rei("served", 8101), Rei("other", 8102)
 
-# As the flake of the end-to-end tests: what a version does is told by a file beside it.
+# The same flake as in the end-to-end tests: the file `behaviour` says what a version does.
 FLAKE = """{
   outputs = { self }: let
     run = verb: derivation {
@@ -57,7 +57,7 @@ EXPOSURE_MAX = 3.0
 
 
 def install(rei):
-    """The service's repository, rei.toml, and the unit by the words that `rei init --systemd` says."""
+    """Makes the service's repository and rei.toml, and installs the unit with the commands that `rei init --systemd` prints."""
     os.makedirs(rei.home)
     run("git", "init", "--quiet", "--initial-branch=main", rei.home)
     run("cp", "/mnt/host/served", f"{rei.home}/served")
@@ -89,8 +89,8 @@ def notified(notes):
     expect("steady" in text.lower(), f"the status is {text!r}")
     expect(ONE.show("WatchdogTimestampMonotonic") != "0", "the watchdog was never fed")
     fed = ONE.show("WatchdogTimestampMonotonic")
-    wait_for("food for the watchdog", lambda: ONE.show("WatchdogTimestampMonotonic") != fed)
-    return f"READY came, STATUS is {text!r}, WATCHDOG comes"
+    wait_for("the next watchdog message", lambda: ONE.show("WatchdogTimestampMonotonic") != fed)
+    return f"READY and WATCHDOG arrived, STATUS is {text!r}"
 
 
 def daemon(notes):
@@ -98,20 +98,20 @@ def daemon(notes):
     path = os.path.realpath(profile)
     owners = {what: os.stat(what).st_uid for what in [path, f"/proc/{ONE.pid()}", f"/proc/{ONE.active_pid()}"]}
     environ = open(f"/proc/{ONE.pid()}/environ", "rb").read()
-    expect(b"NIX_REMOTE=daemon" in environ, "the daemon is not asked")
+    expect(b"NIX_REMOTE=daemon" in environ, "rei does not use the daemon")
     uid = os.stat(f"/proc/{ONE.pid()}/task").st_uid
     status = open(f"/proc/{ONE.pid()}/status").read()
     uid = int(re.search(r"^Uid:\s+(\d+)", status, re.M).group(1))
     expect(uid != 0 and os.stat(path).st_uid == 0, f"{owners}")
     roots = run("nix-store", "--query", "--roots", path)
-    expect(f"{ONE.state}/profiles/" in roots, f"no root of the collector: {roots}")
+    expect(f"{ONE.state}/profiles/" in roots, f"no garbage collector root: {roots}")
     run("nix-store", "--gc", timeout=600)
     expect(os.path.exists(f"{path}/bin/served"), "Active was collected")
     return f"rei is uid {uid}, {path} is the daemon's and survives a collection; its root is {roots.split(' ->')[0].strip()}"
 
 
 def steady_under(act, lost=0, same_pid=True):
-    """Under load: the act, and then the same instance serves."""
+    """Calls `act` under load; then the same instance must serve."""
     before, load = ONE.active_pid(), Load(ONE)
     try:
         load.more(20)
@@ -131,7 +131,7 @@ def watchdog(notes):
         wait_for("restart by systemd's watchdog", lambda: int(ONE.show("NRestarts")) > restarts)
         ONE.until("an answer", lambda status: status["supervisor"]["pid"] != old)
         said = run("journalctl", "--no-pager", "--output=cat", "--lines=200", "--unit", ONE.unit)
-        expect("atchdog timeout" in said, "systemd says nothing of its watchdog")
+        expect("atchdog timeout" in said, "systemd logged no watchdog timeout")
         return f"supervisor {old} froze, {ONE.pid()} follows"
 
     return steady_under(freeze)
@@ -163,7 +163,7 @@ def restart_in_an_evolution(notes):
     ONE.active_pid()
     seen = load.finish()
     expect(entry.get("action") == "promoted", str(entry))
-    return f"one restart a phase, and it is promoted; {seen}"
+    return f"one restart in each phase, and the commit is promoted; {seen}"
 
 
 def reload(notes):
@@ -174,11 +174,11 @@ def reload(notes):
         expect(ONE.pid() == pid == status["supervisor"]["pid"], "it is another process")
         expect(ONE.show("ActiveState") == "active", ONE.show("ActiveState"))
         fed = ONE.show("WatchdogTimestampMonotonic")
-        wait_for("food for the watchdog", lambda: ONE.show("WatchdogTimestampMonotonic") != fed)
-        # What systemd keeps is kept by the new program, too: it must be enough for another process.
+        wait_for("the next watchdog message", lambda: ONE.show("WatchdogTimestampMonotonic") != fed)
+        # The new program keeps the same descriptors in systemd's store: they must be enough for another process.
         run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", ONE.unit)
         ONE.until("an answer", lambda status: status["supervisor"]["pid"] not in (pid, 0))
-        return f"supervisor {pid} began anew in place; killed after that, {ONE.pid()} follows"
+        return f"supervisor {pid} re-executed in place; killed after that, {ONE.pid()} follows"
 
     return steady_under(reexec)
 
@@ -198,14 +198,14 @@ def kill_all(notes):
         old = ONE.pid()
         run("systemctl", "kill", "--signal=KILL", ONE.unit)
         ONE.until("an answer", lambda status: status["supervisor"]["pid"] not in (old, 0))
-        return "everything was killed; " + ("what waited in the queues was served by the next instance" if keeps() else "the sockets too")
+        return "everything was killed; " + ("the next instance served the waiting connections" if keeps() else "the sockets too")
 
-    # What an instance had accepted dies with it: one request of each thread. Without a store the keeper dies with the rest.
+    # The accepted requests of a killed instance are lost: one of each thread. Without a store the keeper is killed, too.
     return steady_under(kill, lost=2 if keeps() else math.inf, same_pid=False)
 
 
 def keeps():
-    """Whether this systemd has a descriptor store that can be counted on, and puts the supervisor beside its instances."""
+    """Whether this systemd has the descriptor store that rei uses, and puts the supervisor into its own control group."""
     return int(re.search(r"systemd (\d+)", run("systemctl", "--version")).group(1)) >= 254
 
 
@@ -214,17 +214,17 @@ def control_groups(notes):
     unit, own = ONE.control_group(), "/sys/fs/cgroup" + open(f"/proc/{pid}/cgroup").read().strip().split("::")[1]
     supervisor = open(f"/proc/{ONE.pid()}/cgroup").read().strip().split("::")[1]
     expect(os.path.dirname(own) == unit, f"{own} is not below {unit}")
-    read = "no bounds (the supervisor is in the unit's own group)"
+    read = "no limits (the supervisor is in the unit's own group)"
     if keeps():
         read = bounded(pid, own)
 
-    # What an instance leaves behind dies with it, however it hides.
+    # A process that an instance leaves behind is killed with it, even in another session.
     stray = subprocess.Popen(["setsid", "sleep", "1000"])
     with open(f"{own}/cgroup.procs", "w") as procs:
         procs.write(str(stray.pid))
     os.kill(pid, signal.SIGKILL)
-    expect(stray.wait(60) == -signal.SIGKILL, "what an instance left behind lives")
-    wait_for("end of the group", lambda: not os.path.exists(own))
+    expect(stray.wait(60) == -signal.SIGKILL, "the process that the instance left behind lives")
+    wait_for("removal of the group", lambda: not os.path.exists(own))
     fresh = wait_for("the next instance", lambda: ONE.active_pid() != pid and ONE.active_pid())
     return f"{read} at {own.removeprefix(unit)}, the supervisor in {os.path.basename(supervisor)}; {pid} crashed, its stray died, {fresh} follows"
 
@@ -237,7 +237,7 @@ def bounded(pid, own):
     greedy = "import os; open('%s/cgroup.procs', 'w').write(str(os.getpid())); x = bytearray(400 << 20); print(len(x))"
     code, said = run("python3", "-c", greedy % own, check=False)
     expect(code == -signal.SIGKILL, f"the greedy process ended with {code}: {said}")
-    expect(ONE.show("ActiveState") == "active" and ONE.active_pid() == pid, "it took more with it")
+    expect(ONE.show("ActiveState") == "active" and ONE.active_pid() == pid, "more than that process was killed")
     return read
 
 
@@ -245,21 +245,21 @@ def journald(notes):
     own = ONE.journal("_COMM=rei")
     expect(len(own) > 2, f"{len(own)} lines")
     odd = [it["MESSAGE"] for it in own if re.match(r"<\d>|.*\x1b", it["MESSAGE"]) or "\n" in it["MESSAGE"]]
-    expect(not odd, f"lines as no one wants them: {odd[:3]}")
+    expect(not odd, f"lines with control sequences or line breaks: {odd[:3]}")
     by_priority = {}
     for line in own:
         by_priority.setdefault(line["PRIORITY"], []).append(line["MESSAGE"])
     expect(set(by_priority) <= {"3", "4", "6"} and "6" in by_priority, str({k: v[:2] for k, v in by_priority.items()}))
-    # A file with two mistakes: one line, an error's.
+    # A file with two mistakes causes one line, with the priority of an error.
     text = open(ONE.config).read()
     with open(ONE.config, "a") as file:
         file.write("what = 1\nelse = 2\n")
     run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", ONE.unit)
 
-    def told():
-        return [it for it in ONE.journal("_COMM=rei", "-p", "err") if "rei.toml is not taken" in it["MESSAGE"]]
+    def errors():
+        return [it for it in ONE.journal("_COMM=rei", "-p", "err") if "reload failed: rei.toml is invalid" in it["MESSAGE"]]
 
-    line = wait_for("the error", told)[-1]
+    line = wait_for("the error", errors)[-1]
     with open(ONE.config, "w") as file:
         file.write(text)
     expect("what" in line["MESSAGE"] and "else" in line["MESSAGE"], line["MESSAGE"])
@@ -287,7 +287,7 @@ def side_by_side(notes):
     expect(not set(ONE.processes()) & set(theirs), "they share processes")
     load = Load(TWO)
     load.more(10)
-    # What one is and does is nothing to the other.
+    # The actions of one rei must not change the other.
     first = ONE.active_pid()
     os.kill(ONE.pid(), signal.SIGKILL)
     rev = ONE.commit(f"ok {notes.setdefault('version', 2)}")
@@ -305,7 +305,7 @@ def side_by_side(notes):
         f"/usr/local/bin/rei --config {ONE.config} pause"
     )
     code, refused = run("sh", "-c", intruder, check=False)
-    expect(code == 5, f"an instance of {TWO.name} was no stranger to {ONE.name}: {code}, {refused}")
+    expect(code == 5, f"{ONE.name} did not refuse an instance of {TWO.name}: {code}, {refused}")
     seen = load.finish()
     run("systemctl", "disable", "--now", TWO.unit)
     return f"two reis, two users, {first} and {before}; the other: {seen}; its instance is refused"
@@ -319,11 +319,11 @@ def stopped(notes):
     kept = ONE.show("NFileDescriptorStore")
     expect((left, kept, ONE.show("Result")) == ("", "0", "success"), f"left {left!r}, kept {kept}, {ONE.show('Result')}")
     run("systemctl", "start", ONE.unit)
-    return f"nothing is left, nothing is kept; started again as {ONE.active_pid()}"
+    return f"no process and no descriptor is left; started again as {ONE.active_pid()}"
 
 
 def held(rei):
-    """Holds the lock of the profile, as nix-env would: a switch waits for it, which makes its phase long enough to be hit."""
+    """Holds the lock of the profile, as nix-env would. A switch waits for the lock, so the phase lasts until the reboot."""
     path = f"{rei.state}/profiles/served.lock"
     lock = open(path, "w")
     shutil.chown(path, rei.user)
@@ -332,7 +332,7 @@ def held(rei):
 
 
 def down_in(phase, how="cut"):
-    """A reboot in a phase: an evolution is brought there, then the power fails."""
+    """A reboot in a phase: an evolution reaches the phase, then the power fails or the machine reboots in order."""
 
     def down(notes):
         ONE.active_pid()
@@ -341,7 +341,7 @@ def down_in(phase, how="cut"):
         ONE.commit(f"ok {phase} {time.time_ns()}")
         lock = None
         if phase == "promoting":
-            # Before it has a share, its generation is made: a profile that is locked then is an evolution rejected.
+            # rei makes the generation before the candidate has a share; with a locked profile it would reject the candidate then.
             ONE.until("a share for the candidate", lambda it: it["candidate"] and it["candidate"]["share"] > 0)
             lock = held(ONE)
         if phase == "rolling_back":
@@ -367,7 +367,7 @@ def down_in(phase, how="cut"):
         entries = [it for it in ONE.call("History", limit=50)["entries"] if rev[:12] in it["summary"]]
         expect(len(entries) == 1, f"{len(entries)} evolutions to one commit: {entries}")
         run("/usr/local/bin/rei", "--config", ONE.config, "journal", "verify")
-        return f"began again in {first['phase']}; {found.get('action') or found.get('end')}: {found['summary'][:90]!r}; {body!r} serves"
+        return f"continued in {first['phase']}; {found.get('action') or found.get('end')}: {found['summary'][:90]!r}; {body!r} serves"
 
     return [down, up]
 
@@ -379,14 +379,14 @@ SCENARIOS = [
     ("restart: `systemctl restart` under load", [restart]),
     ("restart-evolution: one restart in each phase", [restart_in_an_evolution]),
     ("watchdog: a frozen supervisor is replaced, its instance stays", [watchdog]),
-    ("reload: `systemctl reload` begins the program anew in place", [reload]),
+    ("reload: `systemctl reload` re-executes the program in place", [reload]),
     ("kill-main: `systemctl kill` of the supervisor", [kill_supervisor]),
     ("kill-all: `systemctl kill` of everything", [kill_all]),
-    ("cgroup: limits, and the end of a whole tree", [control_groups]),
-    ("journald: one line each, with its priority", [journald]),
-    ("operators: the group is let in, others are not", [operators]),
-    ("two: side by side on one machine", [side_by_side]),
-    ("stop: `systemctl stop` leaves nothing", [stopped]),
+    ("cgroup: limits, and the kill of a whole process tree", [control_groups]),
+    ("journald: each message is one line with its priority", [journald]),
+    ("operators: only the group may use the control socket", [operators]),
+    ("two: two supervisors on one machine", [side_by_side]),
+    ("stop: `systemctl stop` leaves no process and no descriptor", [stopped]),
     ("power: lost in building", down_in("building")),
     ("power: lost in validating", down_in("validating")),
     ("power: lost in canary", down_in("canary")),

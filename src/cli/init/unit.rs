@@ -1,4 +1,4 @@
-//! `rei init --systemd`: the unit of one runtime, out of the same directives that the NixOS module has.
+//! `rei init --systemd`: the unit of one runtime, from the same directives as the NixOS module.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use super::super::ui::Ui;
 use crate::config::Config;
 use crate::config::template::OPERATORS;
 
-/// The directives, each looser one with its reason.
+/// The directives; each loose one has its reason.
 const UNIT: &str = include_str!("../../../modules/unit.toml");
-/// What a unit has where Debian lets a group alone use the Nix daemon: `--groups` of the new user.
+/// On Debian only this group may use the Nix daemon, so the new user becomes a member.
 const NIX_GROUP: &str = "nix-users";
 
-/// What differs between machines.
+/// The values that differ between machines.
 struct Place<'a> {
     name: &'a str,
     config: &'a Path,
@@ -25,7 +25,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn fill(&self, text: &str) -> String {
-        // In a unit, % begins a specifier.
+        // In a unit, % starts a specifier.
         let path = |path: &Path| path.to_string_lossy().replace('%', "%%");
         [
             ("@name@", self.name.to_owned()),
@@ -39,10 +39,10 @@ impl Place<'_> {
     }
 }
 
-/// Writes `rei-NAME.service` beside rei.toml, and says how it is installed.
+/// Writes `rei-NAME.service` beside rei.toml, and prints how to install it.
 ///
 /// # Errors
-/// When rei.toml is wrong, a path does not fit a unit, or the file is there already or cannot be written.
+/// If rei.toml is wrong, a path cannot be written in a unit, or the file already exists or cannot be written.
 pub fn write(file: &Path, ui: &mut Ui) -> Result<(), CommandError> {
     let config = Config::load(file)?;
     let failed = |what: String| CommandError::new(Kind::Failed, what);
@@ -50,8 +50,8 @@ pub fn write(file: &Path, ui: &mut Ui) -> Result<(), CommandError> {
     let rei = std::env::current_exe().map_err(|error| failed("cannot find rei's own program".into()).because(error))?;
     for word in [&path, &rei] {
         if word.to_string_lossy().contains(|c: char| c.is_whitespace() || "\"'\\$@".contains(c)) {
-            let error = failed(format!("{} cannot stand in a unit", word.display()));
-            return Err(error.hint("move it to a path without blanks, quotes, \\, $ and @"));
+            let error = failed(format!("a systemd unit cannot contain the path {}", word.display()));
+            return Err(error.hint("move it to a path without spaces, quotes, \\, $ and @"));
         }
     }
     let operators = config.state.operators.as_deref().unwrap_or(OPERATORS);
@@ -72,7 +72,7 @@ pub fn write(file: &Path, ui: &mut Ui) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// What an operator types.
+/// The commands that install and enable the unit.
 fn steps(place: &Place<'_>, unit: &Path) -> String {
     let Place { name, config, user, operators, .. } = place;
     let unit: PathBuf = unit.canonicalize().unwrap_or_else(|_| unit.to_owned());
@@ -91,14 +91,14 @@ fn steps(place: &Place<'_>, unit: &Path) -> String {
     .join("\n")
 }
 
-/// Whether rei.toml names the state directory: without that it is another one for each user, and the unit's is not ours.
+/// Whether rei.toml names the state directory. The default differs for each user, so the unit's user would use another directory.
 fn says_where(file: &Path) -> bool {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let named = |document: Document<String>| document.get("state")?.get("directory").map(drop);
     Document::parse(text).ok().and_then(named).is_some()
 }
 
-/// The lines of `[state]` that the unit counts on and that rei.toml has not.
+/// The lines of `[state]` that the unit needs and that rei.toml does not have.
 fn missing(config: &Config, place: &Place<'_>, says_where: bool) -> Option<String> {
     let (name, operators) = (place.name, place.operators);
     let (state, sockets) = (format!("/var/lib/rei/{name}"), format!("/run/rei/{name}"));
@@ -112,7 +112,7 @@ fn missing(config: &Config, place: &Place<'_>, says_where: bool) -> Option<Strin
     (!lines.is_empty()).then(|| format!("  [state]\n{}", lines.join("\n")))
 }
 
-/// The unit's text, with the remarks that the directives have.
+/// The unit's text, with the comments of the directives.
 fn render(place: &Place<'_>) -> String {
     // Cannot fail: the text is a constant, and a test of this file reads it.
     let directives = Document::parse(UNIT).expect("modules/unit.toml is TOML");
@@ -131,7 +131,7 @@ fn render(place: &Place<'_>) -> String {
     unit
 }
 
-/// A directive stands once for each of its values.
+/// The values of a directive: the directive is repeated for each of them.
 fn values(item: &Item) -> Vec<String> {
     let word = |value: &toml_edit::Value| match value {
         toml_edit::Value::Boolean(value) => value.value().to_string(),
@@ -150,11 +150,11 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// What the score may be at most. The unit of a service that does nothing for its safety has 9.6.
+    /// The highest allowed score. A unit without any hardening has 9.6.
     const EXPOSURE_MAX: f64 = 3.0;
 
     fn unit() -> String {
-        // Programs and users that are there, as systemd looks for them.
+        // systemd checks that programs and users exist, so these exist on every machine.
         let place = Place {
             name: "greeter",
             config: Path::new("/srv/greeter/rei.toml"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_fill_in() {
+    fn the_unit_has_no_placeholder_left() {
         let unit = unit();
         let directives: Vec<&str> = unit.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         assert!(directives.iter().all(|line| line.starts_with('[') || line.contains('=')), "{unit}");
@@ -177,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn systemd_takes_it_and_finds_it_safe() {
+    fn systemd_accepts_the_unit_and_rates_it_as_hardened() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rei-greeter.service");
         std::fs::write(&path, unit()).unwrap();
         let analyze = |args: &[&str]| Command::new("systemd-analyze").args(args).arg(&path).output();
-        // Documentation is looked for with `man`, which a machine need not have.
+        // systemd-analyze looks for documentation with `man`, which some machines do not have.
         let Ok(verified) = analyze(&["verify", "--man=no"]) else { return eprintln!("SKIPPED: no systemd-analyze") };
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-        // Some directives are younger than some systemds, which pass over them.
+        // An older systemd ignores directives that it does not know.
         let ours = said.lines().filter(|line| line.contains("rei-greeter"));
         let wrong: Vec<&str> = ours.filter(|line| !line.contains("Unknown key")).collect();
         assert!(wrong.is_empty() && verified.status.success(), "{said}");

@@ -5,10 +5,10 @@ use super::words::{plain, time_of_day};
 use crate::cli::ui::Role;
 use crate::interface::operations::MonitorEvent;
 
-/// Columns of the kind.
+/// The width of the kind, in columns.
 const KIND: usize = 10;
 
-/// The event as `rei status --watch` tells it where nobody has a terminal.
+/// The event as one line of `rei status --watch` without a terminal.
 pub(in crate::cli) fn line(event: &MonitorEvent, look: Look) -> String {
     let role = match event.kind.as_str() {
         "incident" => Role::Bad,

@@ -6,24 +6,24 @@ use crate::cli::ui::Role;
 use crate::digest::short;
 use crate::interface::operations::{HistoryEntry, QuarantineEntry};
 use crate::interface::types::MaintenanceAction;
+use crate::narrate;
 
-/// Columns between columns.
+/// The spaces between two columns.
 const GAP: usize = 2;
 
-/// What was done, as a word with its look.
+/// The action as a word with its role.
 pub(super) fn action(action: Option<MaintenanceAction>) -> (Role, &'static str) {
-    match action {
-        None => (Role::Hint, "under way"),
-        Some(MaintenanceAction::Promoted) => (Role::Good, "promoted"),
-        Some(MaintenanceAction::Rejected) => (Role::Warning, "rejected"),
-        Some(MaintenanceAction::Unchanged) => (Role::Faint, "unchanged"),
-        Some(MaintenanceAction::RolledBack) => (Role::Bad, "rolled back"),
-        Some(MaintenanceAction::Restarted) => (Role::Warning, "restarted"),
-        Some(MaintenanceAction::Deferred) => (Role::Warning, "deferred"),
-    }
+    let Some(done) = action else { return (Role::Hint, "under way") };
+    let role = match done {
+        MaintenanceAction::Promoted => Role::Good,
+        MaintenanceAction::Unchanged => Role::Faint,
+        MaintenanceAction::RolledBack => Role::Bad,
+        MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => Role::Warning,
+    };
+    (role, narrate::action(done))
 }
 
-/// Evolutions and acts, newest first.
+/// Evolutions and maintenance records, newest first.
 pub(in crate::cli) fn history(entries: &[HistoryEntry], look: Look) -> String {
     let rows: Vec<Vec<(Option<Role>, String)>> = entries
         .iter()
@@ -48,7 +48,7 @@ pub(in crate::cli) fn history(entries: &[HistoryEntry], look: Look) -> String {
     columns(&["id", "began (UTC)", "took", "end", "by", "what and why"], &rows, look)
 }
 
-/// What is never tried again.
+/// The content in quarantine.
 pub(in crate::cli) fn quarantine(entries: &[QuarantineEntry], look: Look) -> String {
     let rows: Vec<Vec<(Option<Role>, String)>> = entries
         .iter()
@@ -74,12 +74,12 @@ pub(super) fn columns(head: &[&str], rows: &[Vec<(Option<Role>, String)>], look:
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let before_last: usize = widths.iter().rev().skip(1).map(|width| width + GAP).sum();
-    let room = look.width.saturating_sub(before_last).max(1);
+    let left = look.width.saturating_sub(before_last).max(1);
     let line = |cells: &[(Option<Role>, String)]| {
         let mut line = String::new();
         for (index, (role, cell)) in cells.iter().enumerate() {
             let last = index + 1 == cells.len();
-            let cell = if last { cut(cell, room) } else { cell.clone() };
+            let cell = if last { cut(cell, left) } else { cell.clone() };
             let pad = if last { 0 } else { widths[index] + GAP - cell.chars().count() };
             line.push_str(&role.map_or_else(|| cell.clone(), |role| look.paint.paint(role, &cell)));
             line.push_str(&" ".repeat(pad));
@@ -90,10 +90,10 @@ pub(super) fn columns(head: &[&str], rows: &[Vec<(Option<Role>, String)>], look:
     std::iter::once(line(&head)).chain(rows.iter().map(|row| line(row))).collect::<Vec<_>>().join("\n")
 }
 
-/// At most this many characters, the cut told by an ellipsis.
-fn cut(text: &str, room: usize) -> String {
-    match text.char_indices().nth(room) {
+/// At most this many characters; an ellipsis marks a cut.
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         None => text.to_owned(),
-        Some(_) => text.chars().take(room - 1).chain(['…']).collect(),
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
     }
 }

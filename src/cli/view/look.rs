@@ -1,15 +1,15 @@
-//! What pages are made for.
+//! The arguments of every page.
 
 use crate::cli::ui::Paint;
 use crate::time::Timestamp;
 
-/// What a page is made for.
+/// The colour, the width and the time of a page.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cli) struct Look {
-    /// Whether there is colour.
+    /// Adds colour, or not.
     pub(in crate::cli) paint: Paint,
-    /// Columns.
+    /// The width, in columns.
     pub(in crate::cli) width: usize,
-    /// Now.
+    /// The current time.
     pub(in crate::cli) now: Timestamp,
 }

@@ -1,10 +1,10 @@
-//! What a person sees: pages made of the interface's objects. Pure: the time, the width and the colour are arguments.
+//! Pages for people, made from the interface's objects. Pure: the time, the width and the colour are arguments.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `page` | rows of a label and painted words, wrapped to a width |
-//! | `words` | durations, sizes, times, versions as a person reads them |
-//! | `look` | colour, width and time of a page |
+//! | `words` | durations, sizes, times, versions in readable form |
+//! | `look` | the colour, the width and the time of a page |
 //! | `status` | `rei status` |
 //! | `event` | one line for one event |
 //! | `history` | rows of `rei history` and of the quarantine |

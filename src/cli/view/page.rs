@@ -4,9 +4,9 @@ use super::Look;
 use super::words::plain;
 use crate::cli::ui::Role;
 
-/// Columns of the labels.
+/// The width of the labels, in columns.
 const LABEL: usize = 13;
-/// Columns before a label.
+/// The spaces before a label.
 const INDENT: usize = 2;
 
 /// A page under construction.
@@ -15,15 +15,15 @@ pub(super) struct Page {
     lines: Vec<String>,
 }
 
-/// A part of a row: what it is and what it says.
+/// A part of a row: its role and its text.
 pub(super) type Part = (Option<Role>, String);
 
-/// A part without a role of its own.
+/// A part without a role.
 pub(super) fn text(text: impl Into<String>) -> Part {
     (None, text.into())
 }
 
-/// A part in the look of a role.
+/// A part in the style of a role.
 pub(super) fn word(role: Role, text: impl Into<String>) -> Part {
     (Some(role), text.into())
 }
@@ -33,30 +33,30 @@ impl Page {
         Self { look, lines: Vec::new() }
     }
 
-    /// A line over the whole width.
+    /// Adds a line without a label.
     pub(super) fn head(&mut self, parts: &[Part]) {
         self.wrapped("", 0, parts);
     }
 
-    /// An empty line; never two, and none at the top.
+    /// Adds an empty line; never two, and none at the top.
     pub(super) fn gap(&mut self) {
         if self.lines.last().is_some_and(|line| !line.is_empty()) {
             self.lines.push(String::new());
         }
     }
 
-    /// A labelled row; without a label it goes on with the row before.
+    /// Adds a row with a label; a row without a label continues the row before.
     pub(super) fn row(&mut self, label: &str, parts: &[Part]) {
         let label = format!("{:INDENT$}{label:LABEL$}", "");
         self.wrapped(&label, INDENT + LABEL, parts);
     }
 
-    /// A line as it is: of a table, or of a log.
+    /// Adds an unchanged line of a table or of a log.
     pub(super) fn line(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
     }
 
-    /// Words with one blank between them, parts with two.
+    /// Adds words with one space between them, and parts with two.
     fn wrapped(&mut self, label: &str, indent: usize, parts: &[Part]) {
         let (paint, width) = (self.look.paint, self.look.width);
         let mut line = if label.trim().is_empty() { " ".repeat(indent) } else { paint.paint(Role::Heading, label) };
@@ -64,7 +64,7 @@ impl Page {
         for (role, part) in parts {
             let clean = plain(part);
             let mut run = String::new();
-            // A part that fits a line of its own is not torn.
+            // A part that fits on one line is not split.
             let whole = clean.chars().count();
             if column > indent && column + 2 + whole > width && indent + whole <= width {
                 self.lines.push(std::mem::replace(&mut line, " ".repeat(indent)).trim_end().to_owned());

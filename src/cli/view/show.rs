@@ -7,21 +7,21 @@ use super::history::{action, columns};
 use super::page::{Page, text, word};
 use super::words::{bytes, duration_ms, plain, time, time_of_day, version};
 use crate::cli::ui::Role;
-use crate::history::chronicle::EvolutionView;
+use crate::history::EvolutionView;
 use crate::interface::operations::{HistoryEntry, ShowKind, ShowReply};
 use crate::interface::types::{
     CandidateRuntime, Evidence, EvolutionContext, RuntimeIncident, RuntimeMaintenanceRecord, Severity, StackTrace,
     ValidationReport, Verdict, Version,
 };
 
-/// Findings of one check that are listed; `--json` has all.
+/// The most details of one check that are listed; `--json` has all.
 const DETAILS_MAX: usize = 20;
-/// Frames of a stack trace that are listed.
+/// The most listed frames of a stack trace.
 const FRAMES_MAX: usize = 8;
-/// Changed paths that are listed.
+/// The most listed changed paths.
 const PATHS_MAX: usize = 12;
 
-/// The object on one page. One that this rei does not understand, of a newer supervisor, is shown as it came.
+/// The object on one page. If this rei does not know the object, because the supervisor is newer, the page is its JSON.
 pub(in crate::cli) fn show(shown: &ShowReply, look: Look) -> String {
     let mut page = Page::new(look);
     let known = match shown.kind {
@@ -89,7 +89,7 @@ fn evolution(page: &mut Page, view: &EvolutionView, look: Look) {
         })
         .collect();
     if !rows.is_empty() {
-        page.line(columns(&["  began", "took", "step", "what came of it"], &rows, look));
+        page.line(columns(&["  began", "took", "step", "result"], &rows, look));
     }
 }
 
@@ -193,7 +193,7 @@ fn candidate(page: &mut Page, it: &CandidateRuntime) {
     paths(page, &it.files_changed);
 }
 
-/// A verdict as a word with its look.
+/// A verdict as a word with its role.
 fn verdict(verdict: Verdict) -> (Role, &'static str) {
     match verdict {
         Verdict::Pass => (Role::Good, "pass"),
@@ -226,7 +226,7 @@ fn report(page: &mut Page, it: &ValidationReport, look: Look) {
             ]
         })
         .collect();
-    page.line(columns(&["  verdict", "check", "took", "what was found"], &rows, look));
+    page.line(columns(&["  verdict", "check", "took", "summary"], &rows, look));
     for check in it.checks.iter().filter(|check| check.verdict != Verdict::Pass && !check.details.is_empty()) {
         page.gap();
         let (role, _) = verdict(check.verdict);

@@ -8,7 +8,7 @@ use crate::digest::short;
 use crate::interface::operations::{EvolutionStatus, InstanceState, InstanceStatus, Phase, Status, VersionStatus};
 use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeIncident, Severity};
 
-/// Open incidents that are listed; the rest is counted.
+/// The most listed open incidents; the page counts the others.
 const INCIDENTS_MAX: usize = 8;
 
 /// The whole state on one page.
@@ -33,7 +33,7 @@ pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
     if !listen.is_empty() {
         page.row("Listening", &listen);
     }
-    keeping_rows(&mut page, status, look);
+    housekeeping_rows(&mut page, status, look);
     page.gap();
     if let Some(attention) = &status.attention {
         page.row("Attention", &[word(Role::Warning, attention.clone())]);
@@ -93,7 +93,7 @@ fn instance_parts(instance: &InstanceStatus, look: Look) -> Vec<Part> {
         InstanceState::Serving => word(Role::Good, "serving"),
         InstanceState::Standby => text("warm, without new connections"),
         InstanceState::Stopping => word(Role::Faint, "stopping"),
-        InstanceState::Backoff => word(Role::Bad, "waits to be started again"),
+        InstanceState::Backoff => word(Role::Bad, "waits for its restart"),
     };
     let usage = &instance.usage;
     let uptime_ms = usage.uptime_ms.or_else(|| instance.started_at.map(|at| look.now.ms_since(at)));
@@ -152,7 +152,7 @@ fn errors_part(failed: u64, total: u64) -> Part {
         (_, 0) => word(Role::Faint, "no requests"),
         (0, _) => text(format!("no errors in {total}")),
         (failed, total) => {
-            // Counts of one window: far below the 2^53 that a float holds exactly.
+            // The counts of one window are far below 2^53, up to which a float is exact.
             let ratio = failed as f64 / total as f64;
             word(Role::Warning, format!("{} errors ({failed} of {total})", percent(ratio)))
         }
@@ -220,7 +220,7 @@ fn incident_rows(page: &mut Page, incidents: &[RuntimeIncident], look: Look) {
     }
 }
 
-fn keeping_rows(page: &mut Page, status: &Status, look: Look) {
+fn housekeeping_rows(page: &mut Page, status: &Status, look: Look) {
     let budget = &status.budget;
     let mut parts = vec![match budget.left {
         0 => word(Role::Warning, format!("none of {} evolutions left this hour", budget.per_hour)),
@@ -252,7 +252,7 @@ fn keeping_rows(page: &mut Page, status: &Status, look: Look) {
     page.row("Supervisor", &parts);
 }
 
-/// What an operator can do now.
+/// The commands that an operator can use now.
 fn next_steps(status: &Status) -> Vec<String> {
     let mut steps = Vec::new();
     let evolution = status.evolution.as_ref().map(|evolution| evolution.id.0.as_str());

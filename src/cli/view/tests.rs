@@ -1,4 +1,4 @@
-//! Pages of made-up states, at a fixed time and width.
+//! Pages of example states, at a fixed time and width.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::cli::ui::Paint;
-use crate::history::chronicle::{EvolutionStep, EvolutionView};
+use crate::history::{EvolutionStep, EvolutionView};
 use crate::interface::operations::*;
 use crate::interface::types::*;
 use crate::time::Timestamp;
@@ -95,7 +95,7 @@ fn health() -> RuntimeHealthReport {
     }
 }
 
-/// All traffic is with the candidate, and Previous is warm.
+/// The candidate has all traffic, and Previous is warm.
 fn observing() -> Status {
     Status {
         schema: SCHEMA.to_owned(),

@@ -1,10 +1,10 @@
-//! Durations, sizes, times and versions as a person reads them.
+//! Durations, sizes, times and versions in readable form.
 
 use crate::digest::short;
 use crate::interface::types::Version;
 use crate::time::Timestamp;
 
-/// Characters of the hash of a store path.
+/// The shown characters of the hash of a store path.
 const HASH_CHARS: usize = 8;
 
 /// `350 ms`, `4 s`, `2 min 3 s`, `3 h 12 min`, `5 d 2 h`.
@@ -66,7 +66,7 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration_ms(now.ms_since(at)))
 }
 
-/// A store path without the store, its hash short: `abcdefgh…-greeter-1.2`.
+/// A store path without the store directory and with a short hash: `abcdefgh…-greeter-1.2`.
 pub(super) fn store_path(path: &str) -> String {
     let base = path.rsplit('/').next().unwrap_or(path);
     match base.split_once('-') {
@@ -83,7 +83,7 @@ pub(super) fn version(version: &Version) -> String {
     if rev.is_empty() { path } else { format!("{rev} {path}") }
 }
 
-/// What came from outside, on one line and as a terminal may show it, so that its columns can be counted.
+/// Text from outside, escaped and on one line, so that its columns can be counted.
 pub(super) fn plain(text: &str) -> String {
     crate::cli::terminal::line(text)
 }

@@ -1,75 +1,79 @@
-//! What the acts share: the service under load, waits for facts, figures for the end.
+//! Shared by the acts: the service under load, waits for facts, figures for the end.
 
 use std::time::Duration;
 
 use super::play::Play;
 use crate::demo::error::Error;
 use crate::demo::load::Load;
+use crate::demo::narrator::Narrator;
+use crate::demo::observer::{Observed, Observer};
 use crate::demo::stage::{LATENCY_BOUND, Stage};
 use crate::demo::tally::{Outcome, Tally};
-use crate::demo::tell::Teller;
-use crate::demo::watch::{Told, Watch};
 use crate::http::{self, Address, Request};
 use crate::interface::operations::{Phase, Status};
 use crate::interface::types::{CandidateId, CheckResult, EvolutionId, ValidationReport, Verdict};
 use crate::lifecycle::Event;
 
-/// From the supervisor's start to the first version's, with its build and the proof of the sandbox.
+/// The time limit from the supervisor's start to the first version's, with its build and the test of the sandbox.
 pub(super) const SERVE_MAX: Duration = Duration::from_secs(60);
-/// A context is collected, or a candidate built, or judged: each takes a second or two.
+/// The time limit to collect a context, to build a candidate, or to judge it: each takes a second or two.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(60);
-/// A canary step or the window: its own length, and as much again for a slow machine.
+/// The time limit of a canary step or of the window: its own length, and more for a slow machine.
 pub(super) const TRIAL_MAX: Duration = Duration::from_secs(40);
-/// A look at something that is there or comes at once.
+/// The time limit of a fact that should exist at once.
 pub(super) const SOON_MAX: Duration = Duration::from_secs(20);
-/// What counts as quick for a service that answers in a millisecond: a stall or two of the machine, and no requests that a
-/// slow version had still accepted.
+/// The 99th percentile below which the service counts as quick. The service answers in a millisecond: this allows a few stalls of
+/// the machine, but no requests that a slow version had accepted before.
 const QUICK: Duration = Duration::from_millis(20);
-/// The bound of one request of the story's own.
+/// The time limit of one request of the story itself.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Where the bug is: a style that the greeter does not have.
+/// A request that meets the bug: the greeter does not have this style.
 pub(super) const BUG: &str = "/greet?name=Ada&style=3";
-/// Any other request.
+/// A request that does not meet the bug.
 pub(super) const GOOD: &str = "/greet?name=Ada&style=2";
 
-/// What the acts share.
+/// The state that the acts share.
 pub(super) struct Story<'s, 'u> {
     pub(super) play: &'s Play,
     pub(super) stage: &'s mut Stage,
-    pub(super) teller: &'s mut Teller<'u>,
-    pub(super) watch: Watch,
+    pub(super) narrator: &'s mut Narrator<'u>,
+    pub(super) observer: Observer,
     pub(super) load: Load,
-    /// Where what follows from the second crash begins in what was told.
+    /// The mark before the events of the second crash.
     pub(super) opened: usize,
     /// The evolution that repairs the bug.
     pub(super) repair: EvolutionId,
-    /// Requests of the load that died in the crashes.
+    /// The requests of the load that were lost in the crashes.
     pub(super) died: u64,
     pub(super) facts: Vec<(String, String)>,
 }
 
 impl<'s, 'u> Story<'s, 'u> {
-    /// The supervisor, the first version, the golden run and the load.
-    pub(super) async fn begin(play: &'s Play, stage: &'s mut Stage, teller: &'s mut Teller<'u>) -> Result<Self, Error> {
-        teller.head("1 · A bug")?;
+    /// Starts the supervisor and waits for the first version, records the golden run, and starts the load.
+    pub(super) async fn begin(
+        play: &'s Play,
+        stage: &'s mut Stage,
+        narrator: &'s mut Narrator<'u>,
+    ) -> Result<Self, Error> {
+        narrator.head("1 · A bug")?;
         stage.start(&play.rei)?;
-        let mut watch = Watch::begin(stage, SERVE_MAX).await?;
-        let active = watch.until(stage, ("the first version", SERVE_MAX), 0, |_, status| {
+        let mut observer = Observer::begin(stage, SERVE_MAX).await?;
+        let active = observer.until(stage, ("the first version", SERVE_MAX), 0, |_, status| {
             let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
             let serves = !active.instances.is_empty();
             serves.then(|| (active.version.rev.clone(), active.version.store_path.clone()))
         });
         let (rev, path) = active.await?;
-        teller.good(&format!("v1 (commit {}) is built and serves on {}", short(&rev), stage.address))?;
-        teller.quote(&path)?;
+        narrator.good(&format!("v1 (commit {}) is built and serves on {}", short(&rev), stage.address))?;
+        narrator.quote(&path)?;
         let recorded = super::bug::record(stage).await?;
-        teller.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
+        narrator.say(&format!("{recorded} of its answers are recorded: the golden run that candidates must repeat"))?;
         let load = Load::start(stage.address).map_err(Error::Output)?;
         Ok(Self {
             play,
             stage,
-            teller,
-            watch,
+            narrator,
+            observer,
             load,
             opened: 0,
             repair: EvolutionId::default(),
@@ -91,20 +95,20 @@ impl<'s, 'u> Story<'s, 'u> {
         self.facts.push((name.to_owned(), value.into()));
     }
 
-    /// Asks the greeter once, on a connection of its own: the status, or `None` where the connection broke.
+    /// Sends one request to the greeter on a new connection; returns the status, or `None` if the connection broke.
     pub(super) async fn ask(&self, target: &str) -> Option<u16> {
         let answer = http::send(&Address::Tcp(self.stage.address), &Request::get(target), REQUEST_MAX).await;
         answer.ok().map(|answer| answer.status)
     }
 
-    /// Waits until so many requests in a row are quick, and gives what became of them.
+    /// Waits until that many requests in a row are quick; returns their counts.
     pub(super) async fn quick_again(&mut self, more: u64) -> Result<Tally, Error> {
         let deadline = std::time::Instant::now() + SOON_MAX;
         loop {
             let tally = self.after_requests(more).await?;
             let p99 = Duration::from_micros(tally.latency_us(0.99));
             let late = std::time::Instant::now() > deadline;
-            // On a busy machine it may never be as quick as that; under the operator's bound it must be.
+            // A busy machine may never be that quick, but the latency must be below the operator's limit.
             if p99 < QUICK || (late && p99 < LATENCY_BOUND) {
                 return Ok(tally);
             }
@@ -114,7 +118,7 @@ impl<'s, 'u> Story<'s, 'u> {
         }
     }
 
-    /// Waits until the load has sent so many requests more, and gives what became of them.
+    /// Waits until the load has sent that many more requests; returns their counts.
     pub(super) async fn after_requests(&mut self, more: u64) -> Result<Tally, Error> {
         let before = self.load.tally();
         let deadline = std::time::Instant::now() + SOON_MAX;
@@ -127,36 +131,36 @@ impl<'s, 'u> Story<'s, 'u> {
                 return Err(Error::unexpected(format!("the load got too few answers in {SOON_MAX:?}: {since}")));
             }
             self.stage.alive()?;
-            // The load counts on a thread of its own and tells nobody.
+            // The load counts on its own thread and sends no event.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits for an event that was told since `mark`.
+    /// Waits for an event since `mark`.
     pub(super) async fn event<T>(
         &mut self,
         what: &str,
         bound: Duration,
         mark: usize,
-        find: impl FnMut(&Told) -> Option<T>,
+        find: impl FnMut(&Observed) -> Option<T>,
     ) -> Result<T, Error> {
-        self.watch.event(self.stage, (what, bound), mark, find).await
+        self.observer.event(self.stage, (what, bound), mark, find).await
     }
 
-    /// Waits for a state.
+    /// Waits for a status.
     pub(super) async fn state<T>(
         &mut self,
         what: &str,
         bound: Duration,
-        mut look: impl FnMut(&Status) -> Option<T>,
+        mut find: impl FnMut(&Status) -> Option<T>,
     ) -> Result<T, Error> {
-        self.watch.until(self.stage, (what, bound), 0, |_, status| look(status)).await
+        self.observer.until(self.stage, (what, bound), 0, |_, status| find(status)).await
     }
 
-    /// The store path that is built from a commit.
+    /// Waits for the build of a commit; returns its store path.
     pub(super) async fn built(&mut self, rev: &str, mark: usize) -> Result<String, Error> {
         let rev = rev.to_owned();
-        self.event("the build", WORK_MAX, mark, |told| match &told.event {
+        self.event("the build", WORK_MAX, mark, |it| match &it.event {
             Event::Built { version, .. } if version.rev == rev => Some(Ok(version.store_path.clone())),
             Event::BuildFailed { reason, .. } => Some(Err(Error::unexpected(format!("no candidate: {reason}")))),
             _ => None,
@@ -164,31 +168,31 @@ impl<'s, 'u> Story<'s, 'u> {
         .await?
     }
 
-    /// The report on a candidate, whatever it says.
+    /// Waits for the report on a candidate, with any verdict.
     pub(super) async fn report(&mut self, store_path: &str, mark: usize) -> Result<ValidationReport, Error> {
         let store_path = store_path.to_owned();
-        let id = self.event("the verdict", WORK_MAX, mark, |told| match &told.event {
+        let id = self.event("the verdict", WORK_MAX, mark, |it| match &it.event {
             Event::Validated { report, .. } if report.store_path == store_path => Some(report.id.clone()),
             _ => None,
         });
         let id = id.await?;
-        let shown = self.watch.operator.show(id.0.clone()).await?;
+        let shown = self.observer.operator.show(id.0.clone()).await?;
         serde_json::from_value(shown.object)
             .map_err(|error| Error::unexpected(format!("the report {id} cannot be read: {error}")))
     }
 
-    /// Waits until the version under trial has all new connections, and gives how long the switch took.
+    /// Waits until the version under trial has all new connections; returns the time of the switch in microseconds.
     pub(super) async fn promoted(&mut self, mark: usize) -> Result<u64, Error> {
         let canary = self.state("the canary", TRIAL_MAX, |status| {
             let share = status.candidate.as_ref().map(|candidate| candidate.share).filter(|share| *share > 0.0);
-            // A step may be over before it is looked at.
+            // The step may have ended before this poll.
             let over = matches!(status.phase, Phase::Promoting | Phase::Observing | Phase::RollingBack);
             (share.is_some() || over).then_some(share)
         });
         if let Some(share) = canary.await? {
-            self.teller.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
+            self.narrator.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
         }
-        self.event("the promotion", TRIAL_MAX, mark, |told| match &told.event {
+        self.event("the promotion", TRIAL_MAX, mark, |it| match &it.event {
             Event::Carried { took_us, .. } => Some(Ok(*took_us)),
             Event::Judged { verdict: Verdict::Fail, reason } => {
                 Some(Err(Error::unexpected(format!("the canary failed: {reason}"))))
@@ -198,10 +202,10 @@ impl<'s, 'u> Story<'s, 'u> {
         .await?
     }
 
-    /// Waits until nothing is under way and a version of this commit is Active.
+    /// Waits until no evolution runs and a version of this commit is Active.
     pub(super) async fn steady_on(&mut self, rev: &str) -> Result<u64, Error> {
         let rev = rev.to_owned();
-        let what = format!("rest with {} as Active", short(&rev));
+        let what = format!("phase steady with {} as Active", short(&rev));
         self.state(&what, TRIAL_MAX, |status| {
             let active = status.active.as_ref().filter(|_| status.phase == Phase::Steady)?;
             (active.version.rev == rev).then(|| active.generation.unwrap_or_default())
@@ -209,15 +213,15 @@ impl<'s, 'u> Story<'s, 'u> {
         .await
     }
 
-    /// Whether a candidate with this store path is in quarantine.
+    /// The candidate with this store path, if it is in quarantine.
     pub(super) async fn quarantined(&mut self, store_path: &str) -> Result<Option<CandidateId>, Error> {
-        let entries = self.watch.operator.quarantine().await?;
+        let entries = self.observer.operator.quarantine().await?;
         let entry = entries.into_iter().find(|entry| entry.store_path.as_deref() == Some(store_path));
         Ok(entry.map(|entry| entry.candidate_id))
     }
 }
 
-/// Enough of a commit for a person.
+/// The first characters of a commit.
 pub(super) fn short(rev: &str) -> &str {
     rev.get(..7).unwrap_or(rev)
 }

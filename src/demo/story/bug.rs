@@ -13,10 +13,10 @@ use crate::interface::types::RuntimeIncident;
 use crate::lifecycle::Event;
 use crate::time::{Timestamp, millis};
 
-/// What is recorded of v1 while it serves.
+/// The requests whose answers are recorded from v1.
 const RECORDED: [&str; 6] =
     ["/greet?name=Ada", "/greet?name=Ada&style=1", GOOD, "/greet?style=loud", "/healthz", "/admin"];
-/// Requests before and between the crashes, so that figures mean something.
+/// The requests before and between the crashes: enough for meaningful figures.
 const REQUESTS: u64 = 200;
 
 /// Records a golden run from the live service.
@@ -36,14 +36,14 @@ pub(super) async fn record(stage: &Stage) -> Result<usize, Error> {
 
 impl Story<'_, '_> {
     pub(super) async fn a_bug(&mut self) -> Result<(), Error> {
-        self.teller.say(&format!(
+        self.narrator.say(&format!(
             "load from outside: {CONNECTIONS_PER_SECOND} new connections a second, {KEPT_OPEN} kept open"
         ))?;
         let tally = self.after_requests(REQUESTS).await?;
-        self.teller.good(&tally.to_string())?;
+        self.narrator.good(&tally.to_string())?;
         let first = self.crash("a client asks for style 3, and the greeter has three, from 0").await?;
         self.after_requests(REQUESTS).await?;
-        self.opened = self.watch.mark();
+        self.opened = self.observer.mark();
         let second = self.crash("the same again").await?;
         self.fact("back after a crash", format!("{} and {}", Latency(first), Latency(second)));
         let opened = self.state("an incident", WORK_MAX, |status| {
@@ -54,18 +54,18 @@ impl Story<'_, '_> {
         });
         let (incident, evolution) = opened.await?;
         self.repair = evolution;
-        self.teller.bad(&format!("twice the same: {} opens, and asks for an evolution", incident.id))?;
-        self.teller.quote(&incident.summary)?;
+        self.narrator.bad(&format!("twice the same: {} opens, and asks for an evolution", incident.id))?;
+        self.narrator.quote(&incident.summary)?;
         self.died = self.load.tally().lost();
         Ok(())
     }
 
-    /// Sends the request that the service dies of, and says how long it took until another one was answered.
+    /// Sends the request that crashes the service; returns the microseconds until the service answers another request.
     async fn crash(&mut self, why: &str) -> Result<u64, Error> {
-        let (mark, before) = (self.watch.mark(), self.load.tally());
+        let (mark, before) = (self.observer.mark(), self.load.tally());
         if let Some(status) = self.ask(BUG).await {
             return Err(Error::unexpected(format!(
-                "GET {BUG} was answered with {status}, but the bug should be there"
+                "GET {BUG} was answered with {status}, but should crash the service"
             )));
         }
         let broke = Instant::now();
@@ -73,16 +73,16 @@ impl Story<'_, '_> {
             return Err(Error::unexpected("the service did not come back"));
         }
         let back = u64::try_from(broke.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.teller.bad(&format!("GET {BUG} breaks off: {why}"))?;
-        let exit = self.event("the end of the process", SOON_MAX, mark, |told| match &told.event {
+        self.narrator.bad(&format!("GET {BUG} breaks off: {why}"))?;
+        let exit = self.event("the end of the process", SOON_MAX, mark, |it| match &it.event {
             Event::Exited { exit, .. } => Some(exit.clone()),
             _ => None,
         });
         let exit = exit.await?;
         let lost = self.load.tally().since(&before);
         let (broken, refused) = (lost.of(Outcome::Broken), lost.of(Outcome::Refused));
-        self.teller.good(&format!("the process died ({exit}); the next one answers {} later", Latency(back)))?;
-        self.teller.quote(&format!("{} died with it, {refused} were refused", count(broken, "other request")))?;
+        self.narrator.good(&format!("the process died ({exit}); the next one answers {} later", Latency(back)))?;
+        self.narrator.quote(&format!("{} died with it, {refused} were refused", count(broken, "other request")))?;
         if refused > 0 {
             return Err(Error::unexpected(format!("{refused} connections were refused during the restart")));
         }

@@ -1,10 +1,10 @@
-//! The story of `rei demo`, in five acts. Every figure in it was measured in this run; every wait is for a fact.
+//! The story of `rei demo`, in five acts. Every figure is measured in the same run; every wait is for a fact.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `play` | the stage is set, the acts are played, the stage is cleared |
-//! | `acts` | what the acts share: the load, the waits, the figures |
-//! | `bug`, `repair`, `slow`, `cheat`, `view` | an act each |
+//! | `play` | sets the stage, plays the acts, clears the stage |
+//! | `acts` | shared by the acts: the load, the waits, the figures |
+//! | `bug`, `repair`, `slow`, `cheat`, `view` | one act each |
 
 mod acts;
 mod bug;

@@ -1,4 +1,4 @@
-//! From an empty directory to the last act, and nothing left behind.
+//! Plays the story from an empty directory to the last act, and removes everything afterwards.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,37 @@ use nix::unistd::mkdtemp;
 
 use super::acts::Story;
 use crate::demo::error::Error;
+use crate::demo::narrator::Narrator;
 use crate::demo::stage::Stage;
-use crate::demo::tell::Teller;
 
-/// What is played, and where.
+/// The programs and options of a run of the demo.
 #[derive(Clone, Debug)]
 pub struct Play {
     /// The rei program.
     pub rei: PathBuf,
     /// The demo's runtime.
     pub runtime: PathBuf,
-    /// Whether the directory stays.
+    /// Whether to keep the directory.
     pub keep: bool,
 }
 
-/// Plays the whole story, or ends it in order when `interrupted` comes.
+/// Plays the whole story, or stops it in order when `interrupted` completes.
 ///
 /// # Errors
-/// When a fact of the story does not come true, or the machine cannot play it.
-pub async fn play(play: &Play, teller: &mut Teller<'_>, interrupted: impl Future<Output = ()>) -> Result<(), Error> {
+/// If a fact of the story does not happen, or the machine cannot run the demo.
+pub async fn play(
+    play: &Play,
+    narrator: &mut Narrator<'_>,
+    interrupted: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let home = mkdtemp(&std::env::temp_dir().join("rei-demo-XXXXXX")).map_err(|errno| Error::File {
         act: "make a directory in",
         path: std::env::temp_dir(),
         source: errno.into(),
     })?;
-    let played = on_stage(play, &home, teller, interrupted).await;
+    let played = on_stage(play, &home, narrator, interrupted).await;
     if play.keep {
-        teller.text(&format!("\nEverything is in {}", home.display()))?;
+        narrator.text(&format!("\nEverything is in {}", home.display()))?;
         return played;
     }
     let removed = remove(&home);
@@ -41,7 +45,7 @@ pub async fn play(play: &Play, teller: &mut Teller<'_>, interrupted: impl Future
     removed.map_err(|source| Error::File { act: "remove", path: home, source })
 }
 
-/// Removes a directory with the store paths in it, which are read-only.
+/// Removes a directory, including the read-only store paths in it.
 fn remove(home: &Path) -> std::io::Result<()> {
     fn open(dir: &Path) -> std::io::Result<()> {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
@@ -62,12 +66,12 @@ fn remove(home: &Path) -> std::io::Result<()> {
 async fn on_stage(
     play: &Play,
     home: &Path,
-    teller: &mut Teller<'_>,
+    narrator: &mut Narrator<'_>,
     interrupted: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut stage = Stage::set(home, &play.runtime).await?;
-    teller.head("rei demo")?;
-    teller.text(&format!(
+    narrator.head("rei demo")?;
+    narrator.text(&format!(
         "A small web service is kept alive, repaired and upgraded while clients use it.\n\
          Nix {}, no network, no nixpkgs; everything is below {}.\n\
          The service is source code in a git tree: scripts, which a small runtime of rei's interprets.\n\
@@ -76,14 +80,14 @@ async fn on_stage(
         home.display()
     ))?;
     if stage.has_own_store() {
-        teller.text("This user cannot use the machine's Nix store, so the demo has one of its own there.")?;
+        narrator.text("This user cannot use the machine's Nix store, so the demo has one of its own there.")?;
     }
     let acts = async {
-        let mut story = Story::begin(play, &mut stage, teller).await?;
+        let mut story = Story::begin(play, &mut stage, narrator).await?;
         let facts = story.acts().await?;
         drop(story.load);
-        story.teller.head("In short")?;
-        story.teller.facts(&facts)?;
+        story.narrator.head("In short")?;
+        story.narrator.facts(&facts)?;
         Ok(())
     };
     let played = tokio::select! {
@@ -93,6 +97,6 @@ async fn on_stage(
     let cleared = stage.clear().await;
     played?;
     cleared?;
-    teller.text(&format!("\nAll of it held, in {:.0} seconds. Nothing runs any more.", teller.seconds()))?;
+    narrator.text(&format!("\nAll of it held, in {:.0} seconds. Nothing runs any more.", narrator.seconds()))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Act 5: what an operator sees.
+//! Act 5: the operator's view.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::demo::error::Error;
 
 impl Story<'_, '_> {
     pub(super) async fn the_operators_view(&mut self) -> Result<(), Error> {
-        self.teller.head("5 · The operator's view")?;
+        self.narrator.head("5 · The operator's view")?;
         let rei = self.play.rei.clone();
         let profile = self.stage.profile().display().to_string();
         self.show(&rei, "rei", &["status"]).await?;
@@ -23,17 +23,17 @@ impl Story<'_, '_> {
             format!("{}; {} died in the crashes, {lost} lost otherwise", total.total(), self.died),
         );
         if lost > 0 {
-            return Err(Error::unexpected(format!("requests were lost that nothing explains: {total}")));
+            return Err(Error::unexpected(format!("requests were lost without a known cause: {total}")));
         }
         Ok(())
     }
 
-    /// Types a command and shows what it prints.
+    /// Runs a command and prints its output.
     async fn show(&mut self, program: &Path, name: &str, args: &[&str]) -> Result<String, Error> {
-        self.teller.typed(&format!("{name} {}", args.join(" ")))?;
+        self.narrator.typed(&format!("{name} {}", args.join(" ")))?;
         let output = self.stage.type_command(program, args).await?;
         let printed = [output.stdout_text(), output.stderr_text()].concat();
-        self.teller.printed(&printed)?;
+        self.narrator.printed(&printed)?;
         Ok(printed.trim().to_owned())
     }
 }

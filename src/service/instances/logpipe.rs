@@ -1,13 +1,13 @@
 //! The pipes of instances' logs and the memory that belongs to each. Read ends and memories are in the descriptor store too,
 //! so that an instance can print while the supervisor restarts, and what is dropped meanwhile is counted; one pipe is made
-//! ahead, so that a crashed instance's successor waits for no answer of the store.
+//! spare, so that a crashed instance's successor waits for no answer of the store.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::runtime::logs::{self, MEMORY_SUFFIX, Memory, PIPE_PREFIX};
-use crate::service::keep::{Kept, Store, keep, keep_copy};
+use crate::service::fdstore::{SharedStore, StoredFds, keep, keep_copy};
 
-/// The name of the pipe that is made ahead.
+/// The name of the pipe that is made spare.
 pub const NEXT: &str = "log/next";
 
 /// The name of an instance's pipe.
@@ -29,31 +29,31 @@ pub struct LogPipe {
     /// What is remembered of it.
     pub memory: Memory,
     /// What the store has of it.
-    kept: Kept,
+    kept: StoredFds,
 }
 
 /// Makes a pipe that the store has under `name`.
-fn make(store: &Store, name: String) -> Result<LogPipe, String> {
+fn make(store: &SharedStore, name: String) -> Result<LogPipe, String> {
     let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
     let memory = Memory::new().map_err(|error| format!("cannot make the memory of a log: {error}"))?;
-    let mut kept = Kept::new();
+    let mut kept = StoredFds::new();
     keep_both(store, name, read.as_fd(), &memory, &mut kept);
     Ok(LogPipe { read, write, memory, kept })
 }
 
 /// The memory first: where the store has a pipe under a name, it has its memory as well.
-fn keep_both(store: &Store, name: String, pipe: BorrowedFd<'_>, memory: &Memory, kept: &mut Kept) {
+fn keep_both(store: &SharedStore, name: String, pipe: BorrowedFd<'_>, memory: &Memory, kept: &mut StoredFds) {
     keep(store, memory_name(&name), memory.as_fd(), kept);
     keep(store, name, pipe, kept);
 }
 
-/// The pipe that is made ahead.
+/// The pipe that is made spare.
 #[derive(Default)]
-pub struct Ahead(Option<LogPipe>);
+pub struct SparePipe(Option<LogPipe>);
 
-impl Ahead {
+impl SparePipe {
     /// Makes the next pipe, unless it is there.
-    pub fn prepare(&mut self, store: &Store) {
+    pub fn prepare(&mut self, store: &SharedStore) {
         if self.0.is_none() {
             // Without it the next start makes its own, and says why if it cannot.
             self.0 = make(store, NEXT.to_owned()).ok();
@@ -64,7 +64,7 @@ impl Ahead {
     ///
     /// # Errors
     /// When none can be made, in one line.
-    pub fn take(&mut self, id: &str, store: &Store) -> Result<LogPipe, String> {
+    pub fn take(&mut self, id: &str, store: &SharedStore) -> Result<LogPipe, String> {
         self.0.take().map_or_else(|| make(store, name(id)), Ok)
     }
 
@@ -76,7 +76,7 @@ impl Ahead {
 
 impl LogPipe {
     /// Gives it its instance's name in the store, once that runs. The name [`NEXT`] is free for another then.
-    pub fn belongs_to(self, id: &str, store: &Store) -> Kept {
+    pub fn belongs_to(self, id: &str, store: &SharedStore) -> StoredFds {
         let mut kept = self.kept;
         if kept.iter().any(|(kept, _)| kept == NEXT) {
             kept.clear();
@@ -88,9 +88,9 @@ impl LogPipe {
 
 /// The pipe of an instance among what the store kept, with its memory: under its name, or as the next one, where the
 /// supervisor ended right after the instance began: then it gets its name. A pipe without a memory gets an empty one.
-pub fn kept(id: &str, from: &mut Kept, store: &Store) -> Option<(OwnedFd, Memory, Kept)> {
+pub fn kept(id: &str, from: &mut StoredFds, store: &SharedStore) -> Option<(OwnedFd, Memory, StoredFds)> {
     let mut take = |name: &str| Some(from.swap_remove(from.iter().position(|(kept, _)| kept == name)?).1);
-    let (own, mut kept) = (name(id), Kept::new());
+    let (own, mut kept) = (name(id), StoredFds::new());
     if let Some(read) = take(&own) {
         keep_copy(own.clone(), read.as_fd(), &mut kept);
         if let Some(memory) = take(&memory_name(&own)) {
@@ -121,11 +121,11 @@ mod tests {
     struct Memory(Arc<Mutex<BTreeMap<String, OwnedFd>>>);
 
     impl Memory {
-        fn store(&self) -> Store {
+        fn store(&self) -> SharedStore {
             Arc::new(Mutex::new(Box::new(self.clone())))
         }
 
-        fn all(&self) -> Kept {
+        fn all(&self) -> StoredFds {
             std::mem::take(&mut *lock(&self.0)).into_iter().collect()
         }
     }
@@ -141,7 +141,7 @@ mod tests {
             Ok(())
         }
 
-        fn fetch_all(&mut self) -> Result<Kept, StoreError> {
+        fn fetch_all(&mut self) -> Result<StoredFds, StoreError> {
             Ok(self.all())
         }
     }
@@ -152,11 +152,11 @@ mod tests {
         for (prepared, named) in [(false, false), (true, false), (true, true)] {
             let memory = Memory::default();
             let store = memory.store();
-            let mut ahead = Ahead::default();
+            let mut spare = SparePipe::default();
             if prepared {
-                ahead.prepare(&store);
+                spare.prepare(&store);
             }
-            let pipe = ahead.take("7-a", &store).unwrap();
+            let pipe = spare.take("7-a", &store).unwrap();
             File::from(pipe.write.try_clone().unwrap()).write_all(b"last words").unwrap();
             // The supervisor ends.
             if named {
@@ -181,12 +181,12 @@ mod tests {
     fn its_own_pipe_comes_before_the_next_ones() {
         let memory = Memory::default();
         let store = memory.store();
-        let mut ahead = Ahead::default();
-        ahead.prepare(&store);
-        let first = ahead.take("1-a", &store).unwrap();
+        let mut spare = SparePipe::default();
+        spare.prepare(&store);
+        let first = spare.take("1-a", &store).unwrap();
         let mut write = File::from(first.write.try_clone().unwrap());
         drop(first.belongs_to("1-a", &store));
-        ahead.prepare(&store);
+        spare.prepare(&store);
         write.write_all(b"first").unwrap();
         drop(write);
         let (mut stored, mut text) = (memory.all(), String::new());

@@ -5,17 +5,22 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::instance::Wanted;
 use super::logfiles::{LogFiles, SlotLog};
 use super::logpipe::LogPipe;
-use super::slots::Occupants;
+use super::set::Instances;
+use super::types::SpawnContext;
 use crate::lifecycle::Slot;
 use crate::report::chain;
 use crate::runtime::logs::{Log, Memory};
 
-impl Occupants {
+impl Instances {
     /// The log of an instance that is started now.
-    pub(super) fn begin_log(&mut self, wanted: &Wanted<'_>, id: &str, pipe: &LogPipe) -> Result<Arc<Log>, String> {
+    pub(super) fn begin_log(
+        &mut self,
+        wanted: &SpawnContext<'_>,
+        id: &str,
+        pipe: &LogPipe,
+    ) -> Result<Arc<Log>, String> {
         let (files, bytes_max) = log_files(wanted);
         let path = files.begin(id, wanted.store_path).map_err(|error| no_file(&error))?;
         let memory = pipe.memory.share().map_err(|error| format!("cannot share the memory of its log: {error}"))?;
@@ -27,7 +32,7 @@ impl Occupants {
     /// logger goes on writing its file.
     pub(super) fn resume_log(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &SpawnContext<'_>,
         id: &str,
         pipe: Option<(OwnedFd, Memory)>,
     ) -> Result<Arc<Log>, String> {
@@ -47,7 +52,7 @@ impl Occupants {
     }
 }
 
-fn log_files(wanted: &Wanted<'_>) -> (LogFiles, u64) {
+fn log_files(wanted: &SpawnContext<'_>) -> (LogFiles, u64) {
     let bytes_max = wanted.tools.config.state.log_bytes;
     (LogFiles::new(&wanted.tools.paths.log(wanted.slot), bytes_max), bytes_max)
 }

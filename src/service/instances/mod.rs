@@ -2,17 +2,19 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `slots` | instances: started, adopted, stopped |
-//! | `attend` | the task of one instance |
-//! | `rules` | the sandbox of instances, made once |
-//! | `instance`, `ids` | what parts say to each other about an instance; what its id says |
+//! | `set` | all instances: started, adopted, stopped |
+//! | `task` | the task of one instance: its readiness, its health, its end |
+//! | `sandbox` | what an instance may do, made once |
+//! | `reports` | what instances said of themselves last |
+//! | `types`, `ids` | what parts say to each other about an instance; what its id says |
 //! | `logs`, `logpipe`, `logfiles` | where instances print |
 
-pub mod attend;
 pub mod ids;
-pub mod instance;
 pub mod logfiles;
 pub mod logpipe;
 mod logs;
-mod rules;
-pub mod slots;
+mod reports;
+mod sandbox;
+pub mod set;
+mod task;
+pub mod types;

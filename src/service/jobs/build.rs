@@ -16,11 +16,13 @@ use crate::lifecycle::{Event, Fault, Question, Tried};
 use crate::nix::{Derivation, RealiseOptions};
 use crate::redact::Secrets;
 use crate::report::chain;
+use crate::service::facts::Facts;
 use crate::service::failure::{Failed, last_words, reason};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::source::ObjectId;
 use crate::state::objects;
+use crate::state::paths::Paths;
 use crate::time::Timestamp;
 
 /// The end of a log that an agent is told.
@@ -63,9 +65,36 @@ pub struct BuildOrder {
     pub message: String,
 }
 
+impl BuildOrder {
+    /// An order for a candidate, of facts of the state. The rest is what an upgrade begins with.
+    pub fn new(evolution: EvolutionId, candidate: CandidateId, blueprint: String, facts: Facts, paths: &Paths) -> Self {
+        let message = match (&facts.incident_id, &facts.incident) {
+            (Some(id), Some(open)) => format!("Repair {id}: {}", open.finding.summary),
+            _ => format!("Candidate {candidate}"),
+        };
+        Self {
+            context: Some(paths.context(facts.incident_id.as_ref(), &evolution.0.replacen("evo", "ctx", 1))),
+            evolution,
+            candidate,
+            blueprint,
+            rev: None,
+            checkpoint: None,
+            approved: false,
+            active: facts.active.unwrap_or_default(),
+            incident: facts.incident_id,
+            context_digest: facts.context,
+            asked_before: facts.asked_before,
+            refused_before: facts.refused_before,
+            quarantine: facts.quarantine,
+            at: facts.since,
+            message,
+        }
+    }
+}
+
 /// Answers `Effect::Build`.
 pub async fn build(tools: Arc<Tools>, order: BuildOrder, inputs: Inputs) -> Option<Event> {
-    let bench = Bench { tools: &tools, inputs: &inputs, candidate: &order.candidate, built: Mutex::default() };
+    let bench = BlueprintHost { tools: &tools, inputs: &inputs, candidate: &order.candidate, built: Mutex::default() };
     Some(match make(&bench, &order).await {
         Ok(event) => event,
         Err((Failed { reason, blame }, commit)) => {
@@ -78,7 +107,7 @@ pub async fn build(tools: Arc<Tools>, order: BuildOrder, inputs: Inputs) -> Opti
 /// A failure, with the commit that it is about where there was one.
 type About = (Failed, Option<ObjectId>);
 
-async fn make(bench: &Bench<'_>, order: &BuildOrder) -> Result<Event, About> {
+async fn make(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<Event, About> {
     let (job, checkpoint) = prepare(bench, order).await.map_err(|failed| (failed, None))?;
     let mut journal =
         Checkpoints { evolution: order.evolution.clone(), facts: job.facts.clone(), inputs: bench.inputs.clone() };
@@ -109,7 +138,7 @@ async fn make(bench: &Bench<'_>, order: &BuildOrder) -> Result<Event, About> {
     }
 }
 
-async fn prepare(bench: &Bench<'_>, order: &BuildOrder) -> Result<(Job, Option<Checkpoint>), Failed> {
+async fn prepare(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, Option<Checkpoint>), Failed> {
     let tools = bench.tools;
     let library = Library::new(tools.config.blueprints.directory.clone());
     let (recipe, _) = library.find(&order.blueprint).map_err(|error| Failed::of_maker(reason(&error, error.hint())))?;
@@ -186,7 +215,7 @@ fn read_context(folder: &Path, refused: &[String]) -> Option<Vec<String>> {
     Some(diagnosis::facts(&context, &String::from_utf8_lossy(&log), refused))
 }
 
-async fn built(bench: &Bench<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
+async fn built(bench: &BlueprintHost<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
     let tools = bench.tools;
     let version = bench.version(commit).await?;
     let changed = tools.mirror.changed(&job.active, commit).await?;
@@ -247,8 +276,8 @@ impl blueprint::Journal for Checkpoints {
     }
 }
 
-/// The crate::service::jobsvisor's builder and test runner, as a blueprint's stages ask them.
-struct Bench<'a> {
+/// The supervisor's builder and test runner, as a blueprint's stages ask them.
+struct BlueprintHost<'a> {
     tools: &'a Tools,
     inputs: &'a Inputs,
     candidate: &'a CandidateId,
@@ -256,7 +285,7 @@ struct Bench<'a> {
     built: Mutex<Option<(ObjectId, String)>>,
 }
 
-impl Bench<'_> {
+impl BlueprintHost<'_> {
     /// Evaluates and builds the package of a commit.
     async fn version(&self, commit: &ObjectId) -> Result<Version, Failed> {
         let version = build_version(self.tools, commit, &self.candidate.0, self.inputs).await?;
@@ -356,7 +385,7 @@ struct FailedCheck {
     blame: Blame,
 }
 
-impl blueprint::Checker for Bench<'_> {
+impl blueprint::Checker for BlueprintHost<'_> {
     async fn build(&self, commit: &ObjectId) -> CheckResult {
         match self.version(commit).await {
             Ok(version) => CheckResult {

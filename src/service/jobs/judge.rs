@@ -98,7 +98,7 @@ fn inconclusive(
         candidate_id: order.candidate.clone(),
         store_path: order.version.store_path.clone(),
         active_store_path: order.active.store_path.clone(),
-        validator: "crate::service::jobsvisor".to_owned(),
+        validator: "supervisor".to_owned(),
         verdict: Verdict::Inconclusive,
         checks: vec![crate::interface::types::CheckResult {
             name: "plan".to_owned(),

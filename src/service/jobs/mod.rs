@@ -9,6 +9,7 @@
 //! | `build`, `version` | a candidate by its blueprint; a commit's store path |
 //! | `judge` | the report on a candidate |
 //! | `generation` | generations of the profile, made and pruned |
+//! | `running` | the jobs that run, so that they can be aborted |
 //! | `sweep` | what ended evolutions leave is cleared away |
 
 mod build;
@@ -16,6 +17,7 @@ mod diagnose;
 mod generation;
 mod install;
 mod judge;
+mod running;
 mod sweep;
 mod version;
 
@@ -24,4 +26,4 @@ pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
 pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
-pub use sweep::sweep;
+pub use running::Jobs;

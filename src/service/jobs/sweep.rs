@@ -9,7 +9,7 @@ use crate::blueprint::clear_run;
 use crate::interface::operations::StateStatus;
 use crate::report::chain;
 use crate::service::clock::Clock;
-use crate::service::needed::Needed;
+use crate::service::in_use::InUse;
 use crate::service::tools::Tools;
 use crate::service::versions;
 use crate::source::{self, ObjectId};
@@ -44,7 +44,7 @@ pub async fn sweep(tools: &Tools) {
 
 /// Lets go of the roots of candidates: what was promoted has a generation.
 fn drop_roots(tools: &Tools) -> Result<(), String> {
-    let needed = &tools.needed;
+    let needed = &tools.in_use;
     for name in tools.roots.list().map_err(|error| chain(&error))?.into_keys() {
         let ended = match &*name {
             name if name.starts_with("cand_") => !needed.needs(name),
@@ -60,7 +60,7 @@ fn drop_roots(tools: &Tools) -> Result<(), String> {
 
 /// Forgets where a store path came from if no generation has it. A candidate gets its generation late in its evolution.
 fn drop_versions(tools: &Tools) -> Result<(), String> {
-    if tools.needed.evolving_since().is_none() {
+    if tools.in_use.evolving_since().is_none() {
         let generations = tools.profile.generations().map_err(|error| chain(&error))?;
         let kept: Vec<PathBuf> = generations.into_iter().map(|generation| generation.path).collect();
         versions::prune(&tools.paths, &kept);
@@ -71,7 +71,7 @@ fn drop_versions(tools: &Tools) -> Result<(), String> {
 /// Removes the trees that a crash or a cancelled run has left.
 async fn clear_trees(tools: &Tools) -> Result<(), String> {
     for run in entries(&tools.paths.runs()) {
-        if !is_needed(&tools.needed, &run) {
+        if !is_needed(&tools.in_use, &run) {
             clear_run(&run).await.map_err(|error| chain(&error))?;
         }
     }
@@ -80,13 +80,13 @@ async fn clear_trees(tools: &Tools) -> Result<(), String> {
 
 /// Keeps the commits of versions that can serve again, forgets candidates', and packs the mirror now and then.
 async fn tidy_mirror(tools: &Tools) -> Result<(), String> {
-    let versions: BTreeSet<_> = tools.needed.versions().iter().filter_map(|it| ObjectId::parse(&it.rev)).collect();
-    let needed = &tools.needed;
+    let versions: BTreeSet<_> = tools.in_use.versions().iter().filter_map(|it| ObjectId::parse(&it.rev)).collect();
+    let needed = &tools.in_use;
     let kept = tools.mirror.keep_only(&versions, |id| needed.needs(&id.0)).await;
     kept.map_err(|error| chain(&error))?;
     let mirror = tools.mirror.clone();
     let untidy = tokio::task::spawn_blocking(move || mirror.is_untidy()).await.unwrap_or(false);
-    if untidy && tools.needed.evolving_since().is_none() {
+    if untidy && tools.in_use.evolving_since().is_none() {
         // Who needs the mirror meanwhile interrupts it; then it is for the next time.
         tools.mirror.tidy().await.map_err(|error| chain(&error))?;
     }
@@ -113,12 +113,12 @@ enum Kind {
 async fn bound_evidence(tools: &Tools) -> Result<(), String> {
     let state = &tools.config.state;
     let (runs, bytes) = (state.runs, state.evidence_bytes);
-    let (units, since) = (units(tools).await, tools.needed.evolving_since());
+    let (units, since) = (units(tools).await, tools.in_use.evolving_since());
     for path in surplus(units, runs, bytes, |unit| {
-        is_needed(&tools.needed, &unit.path) || since.is_some_and(|since| unit.changed >= system_time(since))
+        is_needed(&tools.in_use, &unit.path) || since.is_some_and(|since| unit.changed >= system_time(since))
     }) {
         // It may be needed since it was listed.
-        if is_needed(&tools.needed, &path) {
+        if is_needed(&tools.in_use, &path) {
             continue;
         }
         remove(&path).await.map_err(|error| chain(&error))?;
@@ -214,7 +214,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn is_needed(needed: &Needed, path: &Path) -> bool {
+fn is_needed(needed: &InUse, path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| needed.needs(name))
 }
 

@@ -36,6 +36,10 @@ const TAIL_BYTES_MAX: usize = 2048;
 /// outlived the first one may hold the pipe open.
 const OUTPUT_END: Duration = Duration::from_millis(200);
 
+/// How long after the last answer the instance must still run: a crash may come after the answer, and so may the end of
+/// a process that has left a child to serve.
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);
+
 /// A process tree in its Landlock domain. Dropping it ends every process but the judge.
 #[derive(Debug)]
 pub(crate) struct Instance {

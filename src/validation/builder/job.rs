@@ -1,11 +1,12 @@
 //! What Nix passed to the builder.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Infrastructure;
-use crate::validation::checks::{CheckSpec, SCHEMA};
+use crate::validation::checks::{CheckSpec, InputName, SCHEMA};
 
 /// The largest list of a closure that is read, in bytes: 100,000 store paths with their references.
 const CLOSURE_BYTES_MAX: u64 = 64 << 20;
@@ -24,12 +25,10 @@ pub(crate) struct Subject {
 pub(crate) struct Job {
     /// What is asked.
     pub spec: CheckSpec,
-    /// The candidate, where the check has one.
-    pub candidate: Option<Subject>,
-    /// Active, where the check has it.
-    pub active: Option<Subject>,
-    /// The golden run, where the check has one.
-    pub golden: Option<PathBuf>,
+    /// The versions that the check starts.
+    pub versions: BTreeMap<InputName, Subject>,
+    /// The files that the check reads.
+    files: BTreeMap<InputName, PathBuf>,
     /// The output, not there yet.
     pub out: PathBuf,
     /// The build's own directory.
@@ -47,6 +46,10 @@ fn required(name: &'static str) -> Result<String, Infrastructure> {
     attribute(name).ok_or(Infrastructure::Attribute { name, reason: "it is missing".into() })
 }
 
+fn needed<T>(inputs: &BTreeMap<InputName, T>, name: InputName) -> Result<&T, Infrastructure> {
+    inputs.get(&name).ok_or(Infrastructure::Attribute { name: name.word(), reason: "it is missing".into() })
+}
+
 impl Job {
     /// Reads the attributes.
     pub(crate) fn from_environment(begun: Instant) -> Result<Self, Infrastructure> {
@@ -56,17 +59,32 @@ impl Job {
             return Err(wrong(format!("version {:?}, and this rei knows {SCHEMA}", spec.schema)));
         }
         let top = PathBuf::from(required("NIX_BUILD_TOP")?);
-        let golden = attribute("golden").map(PathBuf::from);
-        let subject = |name: &'static str| -> Result<Option<Subject>, Infrastructure> {
-            let Some(path) = attribute(name).map(PathBuf::from) else { return Ok(None) };
-            let mut closure = read_closure(&top.join(format!("closure-{name}")))?;
-            // Even where a version refers to the golden run, it does not read it here.
-            closure.retain(|path| Some(path) != golden.as_ref());
-            Ok(Some(Subject { store_path: path, closure }))
-        };
-        let (candidate, active) = (subject("candidate")?, subject("active")?);
+        let (mut versions, mut files) = (BTreeMap::new(), BTreeMap::new());
+        for name in InputName::ALL {
+            let Some(path) = attribute(name.word()).map(PathBuf::from) else { continue };
+            if name.is_version() {
+                let closure = read_closure(&top.join(format!("closure-{}", name.word())))?;
+                versions.insert(name, Subject { store_path: path, closure });
+            } else {
+                files.insert(name, path);
+            }
+        }
+        for subject in versions.values_mut() {
+            // Even if a version refers to a file of the check, it does not read it here.
+            subject.closure.retain(|path| files.values().all(|file| file != path));
+        }
         let deadline = begun + Duration::from_millis(spec.timeout_ms);
-        Ok(Self { spec, candidate, active, golden, out: required("out")?.into(), top, deadline })
+        Ok(Self { spec, versions, files, out: required("out")?.into(), top, deadline })
+    }
+
+    /// A version that the check needs.
+    pub(crate) fn version(&self, name: InputName) -> Result<&Subject, Infrastructure> {
+        needed(&self.versions, name)
+    }
+
+    /// A file that the check needs.
+    pub(crate) fn file(&self, name: InputName) -> Result<&Path, Infrastructure> {
+        needed(&self.files, name).map(PathBuf::as_path)
     }
 }
 

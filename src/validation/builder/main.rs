@@ -1,4 +1,4 @@
-//! The builder as a program: its job is read, judged, and its word written.
+//! The builder as a program: reads its job, runs the check and writes the verdict.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,8 +9,8 @@ use super::{instance, judge};
 use crate::time::millis;
 use crate::validation::verdict::{FILE, SCHEMA, VerdictFile};
 
-/// Runs one check as the builder of its derivation, with everything in environment attributes: `out`, `spec`,
-/// `candidate`, `active`, `golden`. Exits with 0 and `$out/verdict.json`, or otherwise where the check could not be run.
+/// Runs one check as the builder of its derivation, which passes all in attributes: `out`, `spec` and the inputs of the
+/// check. Exits with 0 and writes `$out/verdict.json`; exits with 1 if the check could not be run.
 pub fn builder_main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,16 +37,16 @@ fn run() -> Result<(), Infrastructure> {
     // One thread: the child between fork and exec relies on it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Infrastructure::system("start the runtime"))?;
-    let word = runtime.block_on(judge::judge(&job))?;
+    let outcome = runtime.block_on(judge::judge(&job))?;
     instance::end_all_others();
     let file = VerdictFile {
         schema: SCHEMA.into(),
         check: job.spec.check.clone(),
-        verdict: word.verdict,
-        summary: word.summary,
-        details: word.details,
+        verdict: outcome.verdict,
+        summary: outcome.summary,
+        details: outcome.details,
         duration_ms: millis(begun.elapsed()),
-        figures: word.figures,
+        figures: outcome.figures,
     };
     let text =
         serde_json::to_vec_pretty(&file).map_err(|error| Infrastructure::system("write the verdict")(error.into()))?;

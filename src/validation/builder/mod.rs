@@ -1,12 +1,12 @@
 //! The other side of the sandbox: rei as the builder of a check.
 //!
-//! Here judge and judged share a machine of nothing but processes: the judge is process 1 of a PID namespace without
-//! network. So it
+//! Here the judge and the version that it judges share a PID namespace without network, and the judge is its process 1.
+//! So it
 //! - is not dumpable, and holds the expected answers in memory only;
-//! - starts the judged in a Landlock domain of its own, which can read its closure and write one empty directory;
-//! - runs Active and the candidate one after the other, never at once, with every process of the one gone before the
+//! - starts the version in a Landlock domain of its own, which can read its closure and write one empty directory;
+//! - runs Active and the candidate one after the other, never at once; every process of the one is gone before the
 //!   other begins;
-//! - ends every other process before it writes its word, so that nothing can reach the output.
+//! - ends every other process before it writes its verdict, so that nothing can reach the output.
 //!
 //! | file | its one job |
 //! |---|---|
@@ -17,8 +17,12 @@
 //! | `ready` | the configured probes |
 //! | `error` | why a check could not be run |
 //! | `notify` | what the judged says by `sd_notify` |
-//! | `judge` | control, boot, golden and reproduction |
+//! | `judge` | which check the job asks for |
+//! | `checks` | one file for each kind of check |
+//! | `replay` | asks a version the exchanges of a golden run |
+//! | `outcome` | what a check found |
 
+mod checks;
 mod confine;
 mod error;
 mod instance;
@@ -26,7 +30,9 @@ mod job;
 mod judge;
 mod main;
 mod notify;
+mod outcome;
 mod ready;
+mod replay;
 
 pub(crate) use error::Infrastructure;
 pub use main::builder_main;

@@ -1,4 +1,4 @@
-//! What the greeter answers.
+//! The answers of the greeter.
 
 /// Status and text for a path.
 pub fn answer(path: &str) -> (u16, String) {

@@ -1,6 +1,6 @@
 //! A small service to try rei with: it greets.
 //!
-//! It serves on the socket that it inherits (LISTEN_FDS, as under systemd), or on a port by hand: greeter 8080
+//! It serves on the socket that it inherits (LISTEN_FDS, as under systemd). Without one it serves on a port: greeter 8080
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,14 +13,14 @@ use greeter::answer;
 const FIRST_INHERITED: i32 = 3;
 /// The longest request that is read, in bytes.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
-/// How long a client may take.
+/// How long the service waits for a client.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The socket that the supervisor hands down, or one of our own.
+/// The socket from the supervisor, or a new one.
 fn listen() -> std::io::Result<TcpListener> {
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
     if is("LISTEN_PID", &std::process::id().to_string()) && is("LISTEN_FDS", "1") {
-        // SAFETY: whoever started this process says that the descriptor is a socket for it, and nobody else has taken it.
+        // SAFETY: LISTEN_FDS says that this descriptor is a socket for this process, and no other code here uses it.
         return Ok(unsafe { TcpListener::from_raw_fd(FIRST_INHERITED) });
     }
     let port = std::env::args().nth(1).unwrap_or_else(|| "8080".to_owned());
@@ -32,7 +32,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut lines = BufReader::new(stream.try_clone()?.take(REQUEST_BYTES_MAX)).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
-    // The rest of the head, to its empty line: a socket that is closed with unread bytes resets the connection.
+    // Read the rest of the head, to its empty line: closing a socket with unread bytes resets the connection.
     for line in lines {
         if line?.is_empty() {
             break;

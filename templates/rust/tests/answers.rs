@@ -1,4 +1,4 @@
-//! What the greeter answers, page by page.
+//! The answers of the greeter, page by page.
 
 use greeter::answer;
 

@@ -1,0 +1,368 @@
+//! Carries out what the lifecycle decided. It does not see the lifecycle, and decides nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::facts::Facts;
+use super::failure::HINT;
+use super::fdstore::StoreWatch;
+use super::input::{Input, Inputs};
+use super::instances::ids::DRAINS;
+use super::instances::set::Instances;
+use super::instances::types::SpawnContext;
+use super::jobs::{self, BuildOrder, DiagnosisFacts, Jobs, ValidationOrder};
+use super::listeners::Listeners;
+use super::log_reader::LogReader;
+use super::monitors::Monitors;
+use super::sync::lock;
+use super::tools::Tools;
+use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
+use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
+use crate::narrate;
+use crate::nix;
+use crate::report::chain;
+use crate::runtime::keeper::{Keeper, StoreError};
+use crate::runtime::logs::{LogError, Logger};
+use crate::time::Timestamp;
+
+/// Tries for the profile's lock, and the pause between them: two seconds, where `nix-env` needs milliseconds.
+const LOCK_TRIES_MAX: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The events that wait to be decided about.
+pub type Queue = VecDeque<Event>;
+
+/// An instance, or why there is none.
+pub type Started = Result<Instance, String>;
+
+/// Why there is nothing to supervise, and the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GaveUp {
+    /// Why.
+    pub reason: String,
+    /// The next step.
+    pub hint: String,
+}
+
+/// Why a step of a plan is not done.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    /// Another program holds the profile's lock.
+    #[error("another program holds the lock of the profile")]
+    Busy,
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// When an effect was decided, and what the state says that carrying it out needs.
+pub struct Decision {
+    /// The record of it.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The state, for jobs.
+    pub facts: Facts,
+}
+
+/// All that effects are carried out with.
+pub struct Executor {
+    /// What all parts work with.
+    pub tools: Arc<Tools>,
+    /// Where answers go that come later.
+    pub inputs: Inputs,
+    /// The instances.
+    pub instances: Instances,
+    /// The listening sockets.
+    pub listeners: Listeners,
+    /// Where descriptors outlive the supervisor.
+    pub store: StoreWatch,
+    /// The logger.
+    pub logs: LogReader,
+    /// The health of the versions in the slots, and the trial.
+    pub monitors: Monitors,
+    /// Slow work.
+    pub jobs: Jobs,
+    /// How the last instance of Active ended.
+    pub last_exit: Option<String>,
+}
+
+impl Executor {
+    /// Carries out one effect. An answer that is there at once goes to the queue; others come as inputs.
+    pub fn execute(&mut self, effect: Effect, decision: &Decision, queue: &mut Queue) -> Option<GaveUp> {
+        match effect {
+            Effect::Diagnose { evolution, incident } => {
+                let name = &self.tools.config.runtime.name;
+                let incident = incident.and(decision.facts.incident.as_ref()).map(|open| open.to_incident(name));
+                let id = ContextId(evolution.0.replacen("evo", "ctx", 1));
+                let facts = self.diagnosis(id, incident, &decision.facts, decision.at);
+                self.begin(&evolution.clone(), jobs::diagnose(self.tools.clone(), evolution, facts));
+            }
+            Effect::Build { evolution, candidate, blueprint, rev, checkpoint, approved } => {
+                let paths = &self.tools.paths;
+                let order = BuildOrder::new(evolution.clone(), candidate, blueprint, decision.facts.clone(), paths);
+                let order = BuildOrder { rev, checkpoint, approved, ..order };
+                self.begin(&evolution, jobs::build(self.tools.clone(), order, self.inputs.clone()));
+            }
+            Effect::Install { evolution } => {
+                self.begin(&evolution.clone(), jobs::install(self.tools.clone(), evolution, self.inputs.clone()));
+            }
+            Effect::Validate { evolution, candidate, version, report } => {
+                let active = decision.facts.active.clone().unwrap_or_default();
+                let incident = decision.facts.incident_id.clone();
+                let order = ValidationOrder { candidate, version, report, active, incident };
+                let job = jobs::validate(self.tools.clone(), evolution.clone(), order, self.inputs.clone());
+                self.begin(&evolution, job);
+            }
+            Effect::Cancel { evolution } => self.jobs.cancel(&evolution),
+            Effect::PrepareGeneration { store_path } => {
+                let id = decision.facts.evolution.clone().unwrap_or_default();
+                let current = decision.facts.generation;
+                self.begin(&id, jobs::prepare_generation(self.tools.clone(), store_path, current));
+            }
+            Effect::Start { slot, version, role: _ } => self.start(slot, &version, decision.seq, queue),
+            Effect::Stop { slot, drain } => {
+                if !self.instances.stop(slot, drain) {
+                    queue.push_back(self.stopped(slot));
+                }
+            }
+            Effect::Drain { slot, version } => self.drain(slot, &version, decision.seq, queue),
+            Effect::Refresh { slot, version } => {
+                self.instances.retire(slot);
+                self.start(slot, &version, decision.seq, queue);
+            }
+            Effect::Carry(plan) => self.carry_out(plan, 0, queue),
+            Effect::Restore { routing, generation } => self.restore(routing, generation),
+            Effect::Observe { slot, baseline } => self.monitors.begin_trial(slot, baseline, decision.at),
+            Effect::Judge => queue.push_back(self.judge(decision.at)),
+            Effect::Prune { keep, in_use } => {
+                let tools = Arc::clone(&self.tools);
+                let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+                tokio::spawn(async move { jobs::prune(&tools, keep, in_use).await });
+            }
+            Effect::GiveUp { reason } => return Some(self.give_up(&reason)),
+            // The loop looks at the lifecycle's own timers; a maintenance record is in the journal by now.
+            Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => {}
+        }
+        None
+    }
+
+    fn begin(&mut self, evolution: &EvolutionId, job: impl Future<Output = Option<Event>> + 'static + Send) {
+        self.jobs.begin(evolution, &self.inputs, job);
+    }
+
+    /// What a diagnosis begins with.
+    pub fn diagnosis(
+        &self,
+        id: ContextId,
+        incident: Option<RuntimeIncident>,
+        facts: &Facts,
+        at: Timestamp,
+    ) -> DiagnosisFacts {
+        let slot = facts.active_slot;
+        let interface = slot
+            .filter(|_| self.tools.config.health.interface.is_some())
+            .and_then(|slot| lock(&self.listeners.traffic).interface_path(slot.into()).map(std::path::Path::to_owned));
+        DiagnosisFacts {
+            id,
+            incident,
+            log: slot.and_then(|slot| self.instances.last_log(slot)),
+            exit_status: self.last_exit.clone(),
+            health: self.monitors.series(),
+            active: facts.active.clone(),
+            interface,
+            at,
+        }
+    }
+
+    /// Does something with the instances, in terms of a version and its slot.
+    pub fn with<T>(
+        &mut self,
+        slot: Slot,
+        store_path: &str,
+        act: impl FnOnce(&mut Instances, &SpawnContext<'_>) -> T,
+    ) -> T {
+        let context = SpawnContext {
+            slot,
+            store_path,
+            tools: &self.tools,
+            traffic: &self.listeners.traffic,
+            store: &self.store.shared,
+            inputs: &self.inputs,
+        };
+        act(&mut self.instances, &context)
+    }
+
+    /// Starts an instance. Its record is on disk.
+    fn start(&mut self, slot: Slot, version: &Version, seq: u64, queue: &mut Queue) {
+        let id = self.tools.paths.instance_id(seq, slot);
+        let started = self.with(slot, &version.store_path, |instances, context| instances.start(context, id, None));
+        self.on_started(slot, started, queue);
+    }
+
+    /// An instance was made, here or beside the record.
+    pub fn on_started(&mut self, slot: Slot, started: Started, queue: &mut Queue) {
+        self.instances.reports.forget(slot);
+        queue.push_back(match started {
+            Ok(instance) => Event::Started { slot, instance },
+            Err(reason) => Event::StartFailed { slot, reason },
+        });
+    }
+
+    /// The instance of a slot has exited, or there was none.
+    pub fn stopped(&mut self, slot: Slot) -> Event {
+        self.instances.remove(slot);
+        Event::Stopped { slot, waiting: self.listeners.are_waiting(slot) }
+    }
+
+    /// Starts an instance that empties the queue of a slot and then exits.
+    fn drain(&mut self, slot: Slot, version: &Version, seq: u64, queue: &mut Queue) {
+        let id = format!("{}{DRAINS}", self.tools.paths.instance_id(seq, slot));
+        match self.with(slot, &version.store_path, |instances, context| instances.start(context, id, None)) {
+            Ok(_) => {
+                self.instances.stop(slot, true);
+            }
+            Err(reason) => {
+                tracing::error!(%slot, reason, "connections wait in a queue and cannot be served");
+                queue.push_back(Event::StartFailed { slot, reason });
+            }
+        }
+    }
+
+    /// Executes a plan step by step. If the plan says so, a failure undoes the steps that were done. If another program holds
+    /// the profile's lock, the plan is tried again later without blocking the loop. Steps are idempotent, so repeating them
+    /// is safe.
+    pub fn carry_out(&mut self, plan: Plan, tries: u32, queue: &mut Queue) {
+        let begun = Instant::now();
+        let mut done: Vec<Step> = Vec::new();
+        let mut failure = None;
+        for step in &plan.steps {
+            match self.step(*step) {
+                Ok(()) => done.push(*step),
+                Err(StepError::Busy) if tries < LOCK_TRIES_MAX => {
+                    self.carry_out_later(plan, tries + 1);
+                    return;
+                }
+                Err(error) => {
+                    failure.get_or_insert(error.to_string());
+                    if plan.undo {
+                        break;
+                    }
+                }
+            }
+        }
+        let event = match failure {
+            None => {
+                let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Event::Carried { plan: plan.number, took_us }
+            }
+            Some(reason) => {
+                for undo in done.iter().rev().filter(|_| plan.undo).filter_map(|step| step.undo()) {
+                    if let Err(error) = self.step(undo) {
+                        tracing::error!(?undo, "cannot take a step back: {error}");
+                    }
+                }
+                Event::PlanFailed { plan: plan.number, reason }
+            }
+        };
+        queue.push_front(event);
+    }
+
+    fn carry_out_later(&self, plan: Plan, tries: u32) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LOCK_PAUSE).await;
+            // The loop is gone only when everything ends.
+            let _ = inputs.send(Input::Again { plan, tries }).await;
+        });
+    }
+
+    fn step(&self, step: Step) -> Result<(), StepError> {
+        match step {
+            Step::SwitchProfile { to, .. } => match self.tools.profile.switch_now(to) {
+                Err(nix::Error::ProfileBusy { .. }) => Err(StepError::Busy),
+                switched => switched.map_err(|error| StepError::Failed(chain(&error))),
+            },
+            Step::Route { to, .. } => self.listeners.route(to).map_err(StepError::Failed),
+        }
+    }
+
+    fn restore(&self, routing: Routing, generation: Option<u64>) {
+        if let Err(reason) = self.listeners.route(routing) {
+            tracing::error!(reason, "cannot restore the routing");
+        }
+        let current = self.tools.profile.current().ok().flatten().map(|generation| generation.number);
+        if let Some(generation) = generation.filter(|generation| Some(*generation) != current)
+            && let Err(error) = self.tools.profile.switch(generation)
+        {
+            tracing::error!(error = chain(&error), generation, "cannot restore the profile");
+        }
+    }
+
+    /// What the evidence says now of the version under trial.
+    fn judge(&self, at: Timestamp) -> Event {
+        match self.monitors.judge(at) {
+            Some(analysis) => {
+                let wanted = analysis.waits_for.filter(|_| analysis.verdict == Verdict::Inconclusive);
+                let reason = wanted.unwrap_or_else(|| analysis.reasons.join("; "));
+                Event::Judged { verdict: analysis.verdict, reason }
+            }
+            None => Event::Judged {
+                verdict: Verdict::Inconclusive,
+                reason: "the instance under trial to run and to be probed".to_owned(),
+            },
+        }
+    }
+
+    /// Why there is no first version, and what to do about it.
+    fn give_up(&self, why: &Reason) -> GaveUp {
+        let slot = Slot::A;
+        let reason = narrate::reason(why);
+        if let Some((reason, hint)) = reason.split_once(HINT) {
+            return GaveUp { reason: reason.to_owned(), hint: hint.to_owned() };
+        }
+        let log = self.tools.paths.log(slot);
+        let (detail, next) = match self.instances.reports.not_ready(slot) {
+            Some(probe) => {
+                (format!(" (the last probe: {probe})"), "see what it says, or raise runtime.start_timeout".to_owned())
+            }
+            None if matches!(why, Reason::FirstVersionExits { exit } if exit == "exit code 0") => {
+                (String::new(), "the command must stay in the foreground, without a daemon mode; see".to_owned())
+            }
+            None => (String::new(), "see what it says".to_owned()),
+        };
+        GaveUp { reason: format!("{reason}{detail}"), hint: format!("{next}: tail {}", log.display()) }
+    }
+
+    /// Takes over the configuration that was read again.
+    pub fn configure(&mut self, tools: Arc<Tools>) {
+        self.tools = tools;
+        self.instances.configure();
+        self.monitors.configure(&self.tools.config);
+    }
+
+    /// The logger is gone.
+    pub fn renew_logger(&mut self) {
+        self.logs.renew(&self.tools, &self.inputs);
+    }
+
+    /// Looks whether what instances print is read.
+    pub fn look_at_logs(&mut self) {
+        self.logs.look(&self.instances, &self.tools, &self.inputs);
+    }
+
+    /// A new logger is there, or is not.
+    pub fn on_logger(&mut self, started: Result<Logger, LogError>) {
+        self.logs.replace(started, &self.instances, &self.store.shared, &self.tools, &self.inputs);
+    }
+
+    /// A new keeper is there, or is not. What the old one held is held here as well.
+    pub fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
+        let Some(pid) = self.store.replace(started, self.tools.paths.keeper(), &self.inputs) else { return };
+        self.instances.trees().exclude(pid);
+        self.listeners.store_all(&self.store.shared);
+        self.instances.store_all(&self.store.shared);
+        tracing::info!("a new keeper has the listeners");
+    }
+}

@@ -1,0 +1,67 @@
+//! What the state says that a job begins with: a copy, so that jobs never see the lifecycle itself.
+
+use std::collections::BTreeMap;
+
+use crate::interface::types::{EvolutionId, IncidentId, Version};
+use crate::lifecycle::{Lifecycle, OpenIncident, Quarantined, Slot, Tried};
+use crate::narrate;
+use crate::time::Timestamp;
+
+/// The facts of one decision.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Active.
+    pub active: Option<Version>,
+    /// The slot that Active serves from.
+    pub active_slot: Option<Slot>,
+    /// Active's generation of the profile, if it has one.
+    pub generation: Option<u64>,
+    /// The id of the evolution under way.
+    pub evolution: Option<EvolutionId>,
+    /// The incident that the evolution repairs.
+    pub incident: Option<OpenIncident>,
+    /// Its id; the incident itself may be closed by now.
+    pub incident_id: Option<IncidentId>,
+    /// When the evolution began.
+    pub since: Timestamp,
+    /// Digest of the evolution's context.
+    pub context: Option<String>,
+    /// Evolutions whose questions are not asked again.
+    pub asked_before: Vec<Tried>,
+    /// Why earlier repairs of the incident were refused.
+    pub refused_before: Vec<(EvolutionId, String)>,
+    /// Why content is in quarantine, by its git tree.
+    pub quarantine: BTreeMap<String, String>,
+}
+
+impl Facts {
+    /// Of the state after a decision.
+    pub fn of(core: &Lifecycle) -> Self {
+        let current = core.evolution();
+        let incident_id = current.and_then(|current| current.incident.clone());
+        let refused = core.refused_before().into_iter();
+        Self {
+            active: core.active().map(|active| active.version.clone()),
+            active_slot: core.active_slot(),
+            generation: core.active().map(|active| active.generation).filter(|generation| *generation > 0),
+            evolution: current.map(|current| current.id.clone()),
+            incident: incident_id.as_ref().and_then(|id| open(core, id)),
+            incident_id,
+            since: current.map_or(Timestamp::default(), |current| current.since),
+            context: current.and_then(|current| current.context.clone()),
+            asked_before: core.asked_before().cloned().collect(),
+            refused_before: refused.map(|(id, why)| (id, narrate::reason(&why))).collect(),
+            quarantine: core.quarantine().iter().map(|it| (it.tree.clone(), quarantined(it))).collect(),
+        }
+    }
+}
+
+/// The open incident with this id.
+pub fn open(core: &Lifecycle, id: &IncidentId) -> Option<OpenIncident> {
+    core.incidents().values().find(|open| open.id == *id).cloned()
+}
+
+/// Why content must not be built again, for a blueprint that has made it once more.
+fn quarantined(entry: &Quarantined) -> String {
+    format!("these files are in quarantine as {}: {}", entry.candidate, narrate::reason(&entry.reason))
+}

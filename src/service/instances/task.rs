@@ -1,0 +1,317 @@
+//! The task that attends one instance: its readiness, its health, its end.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::types::{DRAIN_MAX, Readiness, StopCommand};
+use crate::diagnosis;
+use crate::health::{Outcome, Probe, Signal};
+use crate::interface::client::{ClientError, EvolutionClient};
+use crate::lifecycle::{EXTENDED_MS_MAX, Slot};
+use crate::report::chain;
+use crate::runtime::instance::{Ended, EndedBy, Instance, StopBy};
+use crate::runtime::logs::{Log, Logger};
+use crate::runtime::notify::{Notification, NotifySocket};
+use crate::runtime::probe::{ProbeResult, Probes, Target};
+use crate::runtime::table::InstanceTable;
+use crate::runtime::traffic::{SlotDial, Traffic};
+use crate::runtime::usage::UsageMeter;
+use crate::service::input::{Input, Inputs, InstanceEvent};
+use crate::service::sync::{AbortOnDrop, lock};
+use crate::service::tools::Tools;
+use crate::time::millis;
+
+/// The pause between looks at a queue that drains.
+const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+/// The pause between measures of usage.
+const USAGE_PAUSE: Duration = Duration::from_secs(1);
+/// Results of probes that may wait.
+const RESULTS_MAX: usize = 64;
+/// How long the last words of a dead instance may take through the pipe, and the pause between looks.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
+
+/// An instance and what its task needs.
+pub struct InstanceTask {
+    pub slot: Slot,
+    pub store_path: String,
+    pub instance: Instance,
+    pub since: Instant,
+    pub log: Arc<Log>,
+    pub logger: Logger,
+    pub notify: Option<NotifySocket>,
+    pub said: Readiness,
+    pub table: Arc<InstanceTable>,
+    pub tools: Arc<Tools>,
+    pub traffic: Arc<Mutex<Traffic>>,
+    pub inputs: Inputs,
+    pub orders: mpsc::Receiver<StopCommand>,
+}
+
+/// Where a task tells its news.
+struct EventSender {
+    slot: Slot,
+    id: String,
+    inputs: Inputs,
+}
+
+impl EventSender {
+    async fn send(&self, event: InstanceEvent) {
+        // The loop is gone only when everything ends.
+        let _ = self.inputs.send(Input::Instance { slot: self.slot, id: self.id.clone(), event }).await;
+    }
+}
+
+/// Attends until the instance has ended.
+pub async fn attend(mut it: InstanceTask) {
+    let sender = EventSender { slot: it.slot, id: it.instance.id().to_owned(), inputs: it.inputs.clone() };
+    let (results, mut probed) = mpsc::channel(RESULTS_MAX);
+    let (notified, mut notes) = mpsc::channel(RESULTS_MAX);
+    let health = &it.tools.config.health;
+    let dial = Arc::new(SlotDial::new(it.traffic.clone()));
+    let target = Target { slot: it.slot.index(), pid: it.instance.pid(), store_path: it.store_path.clone() };
+    let _probes = Probes::start(health, &target, &dial, &results);
+    let (table, id) = (it.table.clone(), sender.id.clone());
+    let forward = |socket: NotifySocket| {
+        AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.reported_ready(&id)))
+    };
+    let _notes = it.notify.take().map(forward);
+    let mut reports: Option<AbortOnDrop<()>> = None;
+    let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
+    let heard = it.said.notified || health.notify.is_none();
+    let mut readiness = ReadyGate { probed: !asks, notified: heard, told: it.said.ready };
+    let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
+    let mut usage = tokio::time::interval(USAGE_PAUSE);
+    let meter = UsageMeter::default();
+    readiness.tell(&sender).await;
+    loop {
+        // As with probes: what an instance that starts says of itself is no news of Active's health.
+        if readiness.told && reports.is_none() {
+            let sender = EventSender { slot: sender.slot, id: sender.id.clone(), inputs: sender.inputs.clone() };
+            reports =
+                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), sender))));
+        }
+        tokio::select! {
+            biased;
+            exit = it.instance.wait() => {
+                drop(reports);
+                ended(&mut it, &sender, exit).await;
+                return;
+            }
+            Some(command) = it.orders.recv() => {
+                drop(reports);
+                obey(&mut it, &sender, command, &mut notes).await;
+                return;
+            }
+            Some(result) = probed.recv() => {
+                readiness.probed |= result.ok;
+                readiness.tell(&sender).await;
+                // An instance that starts is not failing because it does not answer yet.
+                if readiness.told {
+                    sender.send(InstanceEvent::Signal(Signal::Probe(result.into()))).await;
+                } else if !result.ok {
+                    sender.send(InstanceEvent::NotYet(result.detail)).await;
+                }
+            }
+            Some(note) = notes.recv() => {
+                match note {
+                    Notification::Ready => {
+                        readiness.notified = true;
+                        readiness.tell(&sender).await;
+                    }
+                    Notification::Watchdog => {
+                        watchdog.fed();
+                        sender.send(InstanceEvent::Signal(Signal::Watchdog)).await;
+                    }
+                    Notification::WatchdogTrigger => sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await,
+                    Notification::Garbage(detail) => {
+                        sender.send(InstanceEvent::Signal(Signal::ReportGarbage { detail: format!("sd_notify: {detail}") })).await;
+                    }
+                    Notification::ExtendTimeout(by) => sender.send(InstanceEvent::Extends(by)).await,
+                    Notification::Status(status) => tracing::debug!(slot = %it.slot, status, "status"),
+                    Notification::Stranger(pid) => tracing::debug!(slot = %it.slot, pid, "notification of a stranger"),
+                    Notification::Reloading
+                    | Notification::Stopping
+                    | Notification::MainPid(_) => {}
+                }
+            }
+            () = watchdog.missed(), if readiness.told => {
+                watchdog.fed();
+                sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await;
+            }
+            _ = usage.tick() => {
+                let used = meter.read(&it.instance);
+                sender.send(InstanceEvent::Signal(Signal::Usage(used))).await;
+            }
+        }
+    }
+}
+
+/// The instance ended by itself. It is told at once; its last words and its leftovers follow.
+async fn ended(it: &mut InstanceTask, sender: &EventSender, exit: crate::runtime::exit::Exit) {
+    let ran_ms = millis(it.since.elapsed());
+    sender.send(InstanceEvent::Exited(exit, ran_ms)).await;
+    // The loop has its turn now, and starts the successor; the kernel makes one cgroup, or removes one, at a time.
+    tokio::task::yield_now().await;
+    it.instance.end().await;
+    let asked = Instant::now();
+    while !it.log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
+        tokio::time::sleep(LAST_WORDS_PAUSE).await;
+    }
+    let log = it.log.recent();
+    it.logger.forget(it.instance.id());
+    let secrets = it.tools.secrets.clone();
+    let read = tokio::task::spawn_blocking(move || diagnosis::exit(exit.code, exit.signal, ran_ms, &log, &secrets));
+    let Ok(exit) = read.await else { return };
+    sender.send(InstanceEvent::Crashed { store_path: it.store_path.clone(), exit }).await;
+}
+
+/// The instance is to end: first its queue, where it gets no new connections, then the process.
+async fn obey(
+    it: &mut InstanceTask,
+    sender: &EventSender,
+    command: StopCommand,
+    notes: &mut mpsc::Receiver<Notification>,
+) {
+    let StopCommand { drain } = command;
+    if drain {
+        drained(&it.traffic, it.slot, &mut it.instance).await;
+    }
+    let runtime = &it.tools.config.runtime;
+    let by = StopBy { signal: runtime.stop_signal, mode: runtime.stop_mode };
+    let (asked, grace) = (Instant::now(), runtime.stop_timeout);
+    let ended = stop(it, sender, by, grace, notes).await;
+    if ended.by == EndedBy::Kill {
+        let (slot, after) = (it.slot, asked.elapsed());
+        tracing::warn!(%slot, ?after, "an instance did not finish in time after {}, and was killed", by.signal);
+    }
+    if ended.tree.survivors > 0 {
+        tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
+    }
+    it.logger.forget(it.instance.id());
+    sender.send(InstanceEvent::Stopped).await;
+}
+
+/// As [`Instance::stop`], with a grace that the instance can put off.
+async fn stop(
+    it: &mut InstanceTask,
+    sender: &EventSender,
+    by: StopBy,
+    grace: Duration,
+    notes: &mut mpsc::Receiver<Notification>,
+) -> Ended {
+    if !it.instance.ask_to_finish(by).await {
+        return it.instance.end().await;
+    }
+    let mut until = Instant::now() + grace;
+    let last = until + Duration::from_millis(EXTENDED_MS_MAX);
+    let finished = loop {
+        tokio::select! {
+            () = it.instance.finished(by) => break true,
+            () = tokio::time::sleep_until(until.into()) => break false,
+            Some(note) = notes.recv() => {
+                if let Notification::ExtendTimeout(more) = note {
+                    until = until.max(Instant::now() + more).min(last);
+                    sender.send(InstanceEvent::Extends(more)).await;
+                }
+            }
+        }
+    };
+    it.instance.finish_stop(by, finished).await
+}
+
+/// Waits until nothing waits in the slot's queues, or the instance has ended, or the bound is over.
+async fn drained(traffic: &Arc<Mutex<Traffic>>, slot: Slot, instance: &mut Instance) {
+    let empty = async {
+        while !lock(traffic).is_drained(slot.into()).unwrap_or(true) {
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = empty => {}
+        _ = instance.wait() => {}
+        () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!(%slot, "connections still wait; ending the instance"),
+    }
+}
+
+/// What readiness waits for.
+struct ReadyGate {
+    probed: bool,
+    notified: bool,
+    told: bool,
+}
+
+impl ReadyGate {
+    async fn tell(&mut self, sender: &EventSender) {
+        if self.probed && self.notified && !self.told {
+            self.told = true;
+            sender.send(InstanceEvent::Ready).await;
+        }
+    }
+}
+
+/// `WATCHDOG=1` must come in time.
+struct Watchdog {
+    every: Option<Duration>,
+    last: Instant,
+}
+
+impl Watchdog {
+    fn new(every: Option<Duration>) -> Self {
+        Self { every, last: Instant::now() }
+    }
+
+    fn fed(&mut self) {
+        self.last = Instant::now();
+    }
+
+    async fn missed(&self) {
+        match self.every {
+            Some(every) => tokio::time::sleep_until((self.last + every).into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Asks the runtime itself for its health, as long as it runs.
+async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
+    let Some(probe) = &tools.config.health.interface else { return };
+    let Some(path) = lock(&traffic).interface_path(slot.into()).map(std::path::Path::to_owned) else { return };
+    let client = EvolutionClient::new(path);
+    loop {
+        let late = probe.interval * 3;
+        let signal = match client.stream_runtime_health(probe.interval).await {
+            Ok(mut reports) => loop {
+                match reports.next(late).await {
+                    Some(Ok(report)) => {
+                        sender.send(InstanceEvent::Signal(Signal::NativeReport(Box::new(report)))).await;
+                    }
+                    Some(Err(ClientError::Garbage { detail, .. })) => break Signal::ReportGarbage { detail },
+                    Some(Err(error @ ClientError::TooLarge { .. })) => {
+                        break Signal::ReportGarbage { detail: chain(&error) };
+                    }
+                    Some(Err(_)) | None => break Signal::ReportMissed,
+                }
+            },
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), %slot, "the runtime does not answer on its interface");
+                Signal::ReportMissed
+            }
+        };
+        sender.send(InstanceEvent::Signal(signal)).await;
+        tokio::time::sleep(probe.interval).await;
+    }
+}
+
+impl From<ProbeResult> for Probe {
+    fn from(result: ProbeResult) -> Self {
+        let outcome = match (result.ok, result.timed_out) {
+            (true, _) => Outcome::Ok,
+            (false, true) => Outcome::TimedOut,
+            (false, false) => Outcome::Failed,
+        };
+        Self { outcome, latency_us: result.latency_us, detail: result.detail }
+    }
+}

@@ -1,0 +1,94 @@
+//! The listening sockets of the service: where new connections go, and that nobody touches them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::fdstore::SharedStore;
+use super::sync::lock;
+use crate::lifecycle::{Routing, Slot};
+use crate::report::chain;
+use crate::runtime::traffic::{Alarm, Tampering, Traffic};
+
+/// The pause after an alarm before the next is heard.
+const ALARM_PAUSE: Duration = Duration::from_millis(20);
+
+/// The listening sockets, and the alarm that watches them.
+pub struct Listeners {
+    /// The sockets; instances and their probes use them as well.
+    pub traffic: Arc<Mutex<Traffic>>,
+    alarm: Alarm,
+    /// Until when no alarm is heard.
+    quiet_until: Option<Instant>,
+}
+
+impl Listeners {
+    /// Watches sockets that are open.
+    ///
+    /// # Errors
+    /// When the kernel gives no watch on them.
+    pub fn new(traffic: Arc<Mutex<Traffic>>) -> std::io::Result<Self> {
+        let alarm = lock(&traffic).alarm()?;
+        Ok(Self { traffic, alarm, quiet_until: None })
+    }
+
+    /// Sends new connections elsewhere.
+    ///
+    /// # Errors
+    /// When the kernel refuses, in one line.
+    pub fn route(&self, routing: Routing) -> Result<(), String> {
+        let routed = lock(&self.traffic).route(routing.into()).map_err(|error| chain(&error))?;
+        for name in routed.unshared {
+            tracing::info!(name, "a unix socket cannot share: Active keeps all of it until the switch");
+        }
+        Ok(())
+    }
+
+    /// Whether connections wait in the queue of a slot.
+    pub fn are_waiting(&self, slot: Slot) -> bool {
+        lock(&self.traffic).backlog(slot.into()).unwrap_or_default() > 0
+    }
+
+    /// Waits until somebody touches a socket. May be cancelled.
+    pub async fn tampering(&mut self) -> std::io::Result<Tampering> {
+        if let Some(until) = self.quiet_until {
+            tokio::time::sleep_until(until.into()).await;
+            self.quiet_until = None;
+        }
+        self.alarm.next().await
+    }
+
+    /// Puts the sockets in order again after somebody touched one, and says what was done to it.
+    pub fn repair(&mut self, tampering: std::io::Result<Tampering>, store: &SharedStore) -> String {
+        let detail = match tampering {
+            Ok(tampering) => format!("{tampering:?}"),
+            Err(error) => format!("the alarm failed: {error}"),
+        };
+        // A process that tampers all the time, or a socket that cannot be repaired, must not keep the loop busy.
+        self.quiet_until = Some(Instant::now() + ALARM_PAUSE);
+        tracing::error!("a listener was tampered with and is put in order: {detail}");
+        let repaired = lock(&self.traffic).repair(&mut **lock(store));
+        if let Err(error) = repaired {
+            tracing::error!(error = chain(&error), "a listener could not be put in order");
+        }
+        self.watch();
+        detail
+    }
+
+    /// Watches the sockets that there are now. Sockets that were replaced would raise an alarm by being closed.
+    pub fn watch(&mut self) {
+        let traffic = lock(&self.traffic);
+        if traffic.alarm_is_stale(&self.alarm) {
+            match traffic.alarm() {
+                Ok(alarm) => self.alarm = alarm,
+                Err(error) => tracing::error!(%error, "listeners are not watched as they are now"),
+            }
+        }
+    }
+
+    /// Gives all sockets to a store that is new.
+    pub fn store_all(&self, store: &SharedStore) {
+        if let Err(error) = lock(&self.traffic).store_all(&mut **lock(store)) {
+            tracing::error!(error = chain(&error), "the keeper does not have all listeners");
+        }
+    }
+}

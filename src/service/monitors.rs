@@ -1,0 +1,265 @@
+//! What the supervisor sees: a monitor for the version in each slot, and the judgement of the one under trial.
+
+use crate::config::{self, Config};
+use crate::health::{self, Analysis, Bounds, Learned, Monitor, Reference, Signal, Sources};
+use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
+use crate::lifecycle::{Event, OpenIncident, Slot};
+use crate::time::Timestamp;
+
+/// Health reports that are kept for the evidence of an incident: a minute at one a second.
+const SERIES_MAX: usize = 60;
+
+/// Open incidents by their fingerprints.
+type Incidents = std::collections::BTreeMap<String, OpenIncident>;
+
+/// All monitors.
+pub struct Monitors {
+    incidents: config::Incidents,
+    sources: Sources,
+    bounds: Bounds,
+    slots: [Option<Monitored>; 2],
+    /// What was learned of the version that was in a slot before the one that is there now.
+    replaced: [Option<Learned>; 2],
+    trial: Option<Trial>,
+    usage: [Option<ProcessUsage>; 2],
+    series: std::collections::VecDeque<RuntimeHealthReport>,
+}
+
+/// The version in a slot under watch; restarts of it stay with the same monitor.
+struct Monitored {
+    store_path: String,
+    monitor: Monitor,
+}
+
+/// A canary step or a window.
+struct Trial {
+    slot: Slot,
+    baseline: Option<Slot>,
+    learned: Option<Learned>,
+    since: Timestamp,
+}
+
+impl Monitors {
+    /// Nothing is watched yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            incidents: config.incidents.clone(),
+            sources: Sources::of(&config.health),
+            bounds: Bounds::of(&config.incidents),
+            slots: [None, None],
+            replaced: [None, None],
+            trial: None,
+            usage: [None, None],
+            series: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Takes the bounds of a configuration that was read again; monitors that watch keep theirs.
+    pub fn configure(&mut self, config: &Config) {
+        self.incidents = config.incidents.clone();
+        self.sources = Sources::of(&config.health);
+        self.bounds = Bounds::of(&config.incidents);
+    }
+
+    /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it. Of one
+    /// that is new here, `open` may tell incidents, which an earlier supervisor saw: what repeats them counts on from there.
+    pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp, open: &Incidents) {
+        let watched = &mut self.slots[slot.index()];
+        match watched {
+            Some(watched) if watched.store_path == store_path => watched.monitor.set_runtime(runtime),
+            _ => {
+                let mut monitor = Monitor::new(runtime, &self.incidents, self.sources, at);
+                for incident in open.values().filter(|incident| incident.store_path == store_path) {
+                    monitor.remember(&incident.finding.fingerprint, incident.occurrences);
+                }
+                self.replaced[slot.index()] = watched.as_ref().and_then(|watched| watched.monitor.learned());
+                *watched = Some(Monitored { store_path: store_path.to_owned(), monitor });
+            }
+        }
+    }
+
+    /// The monitor of the version in a slot.
+    pub fn monitor(&mut self, slot: Slot) -> Option<&mut Monitor> {
+        self.slots[slot.index()].as_mut().map(|watched| &mut watched.monitor)
+    }
+
+    /// Takes a health signal of the instance in a slot, and gives what is wrong now.
+    pub fn observe(&mut self, slot: Slot, at: Timestamp, signal: Signal) -> Vec<health::Finding> {
+        if let Signal::Usage(usage) = &signal {
+            self.usage[slot.index()] = Some(*usage);
+        }
+        self.monitor(slot).map(|monitor| monitor.observe(at, signal)).unwrap_or_default()
+    }
+
+    /// Lets time pass for the monitor of a slot, and gives what is wrong now.
+    pub fn tick(&mut self, slot: Slot, at: Timestamp) -> Vec<health::Finding> {
+        self.monitor(slot).map(|monitor| monitor.tick(at)).unwrap_or_default()
+    }
+
+    /// Begins to look at the version under trial. Without a slot to compare with, what was learned of the version that
+    /// served before the trial is the baseline, and that version as it is now, in the other slot, the control.
+    pub fn begin_trial(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
+        let learned = match self.trial.take() {
+            // A later step of the same trial: the time before it is still the one without the candidate.
+            Some(trial) if trial.slot == slot => trial.learned,
+            _ => self.learned_beside(slot),
+        };
+        self.trial = Some(Trial { slot, baseline, learned, since });
+    }
+
+    /// What was learned of the version that a candidate in `slot` is to follow: the one in the other slot, or with
+    /// strategy recreate, where there is none, the one that made place for it.
+    fn learned_beside(&self, slot: Slot) -> Option<Learned> {
+        match &self.slots[slot.other().index()] {
+            Some(active) => active.monitor.learned(),
+            None => self.replaced[slot.index()].clone(),
+        }
+    }
+
+    /// The verdict on a trial that has failed, once. Others are asked for when they are due.
+    pub fn failure(&mut self, at: Timestamp) -> Option<Event> {
+        let analysis = self.judge(at).filter(|analysis| analysis.verdict == Verdict::Fail)?;
+        self.end_trial();
+        Some(Event::Judged { verdict: Verdict::Fail, reason: analysis.reasons.join("; ") })
+    }
+
+    /// Nothing is under trial any more.
+    pub fn end_trial(&mut self) {
+        self.trial = None;
+    }
+
+    /// What the evidence says of the version under trial; `None` when nothing is.
+    pub fn judge(&self, at: Timestamp) -> Option<Analysis> {
+        let trial = self.trial.as_ref()?;
+        let candidate = &self.slots[trial.slot.index()].as_ref()?.monitor;
+        let beside = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
+        let reference = match (beside, &trial.learned) {
+            (Some(watched), _) => Some(Reference::Beside(&watched.monitor)),
+            (None, Some(learned)) => {
+                let previous = self.slots[trial.slot.other().index()].as_ref();
+                Some(Reference::Learned(learned, previous.map(|watched| &watched.monitor)))
+            }
+            (None, None) => None,
+        };
+        Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
+    }
+
+    /// Whether it is this version that is watched in a slot.
+    pub fn is_of(&self, slot: Slot, store_path: &str) -> bool {
+        self.slots[slot.index()].as_ref().is_some_and(|watched| watched.store_path == store_path)
+    }
+
+    /// Keeps a report of Active, and forgets the oldest.
+    pub fn push(&mut self, report: RuntimeHealthReport) {
+        self.series.push_back(report);
+        if self.series.len() > SERIES_MAX {
+            self.series.pop_front();
+        }
+    }
+
+    /// What the instance in a slot used at the last look.
+    pub fn usage(&self, slot: Slot) -> Option<ProcessUsage> {
+        self.usage[slot.index()]
+    }
+
+    /// The last reports of Active, oldest first.
+    pub fn series(&self) -> Vec<RuntimeHealthReport> {
+        self.series.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Place;
+    use crate::health::{Exit, Outcome, Probe};
+    use crate::interface::types::IncidentId;
+    use crate::lifecycle;
+
+    const SLOW_US: u64 = 80_000;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000)
+    }
+
+    fn monitors() -> Monitors {
+        let text = "[runtime]\nname = \"a\"\nsource = \"/a\"\ncommand = [\"b\"]\nlisten = [\"http=127.0.0.1:1\"]\n\
+                    [health]\nhttp = { path = \"/\" }";
+        let place = Place { directory: "/etc/rei".into(), root: true, state_home: None };
+        Monitors::new(&Config::from_toml(text, &place).unwrap())
+    }
+
+    fn probed(monitors: &mut Monitors, slot: Slot, seconds: std::ops::Range<u64>, latency_us: u64) {
+        for second in seconds {
+            let probe = Probe { outcome: Outcome::Ok, latency_us, detail: String::new() };
+            monitors.monitor(slot).unwrap().observe(at(second), Signal::Probe(probe));
+        }
+    }
+
+    fn begun(monitors: &mut Monitors, slot: Slot, name: &str, second: u64) {
+        monitors.begin(slot, &format!("/nix/store/{name}"), RuntimeRef::default(), at(second), &Incidents::new());
+    }
+
+    /// A minute of Active in slot A.
+    fn serving() -> Monitors {
+        let mut monitors = monitors();
+        begun(&mut monitors, Slot::A, "active", 0);
+        probed(&mut monitors, Slot::A, 0..60, 5_000);
+        monitors
+    }
+
+    #[test]
+    fn a_window_is_compared_with_the_time_before_the_canary() {
+        let mut monitors = serving();
+        begun(&mut monitors, Slot::B, "candidate", 60);
+        monitors.begin_trial(Slot::B, Some(Slot::A), at(60));
+        // The candidate slows both down, and nobody can tell in the canary.
+        probed(&mut monitors, Slot::A, 60..300, SLOW_US);
+        probed(&mut monitors, Slot::B, 60..300, SLOW_US);
+        assert_eq!(monitors.judge(at(300)).unwrap().verdict, Verdict::Pass);
+        monitors.begin_trial(Slot::B, None, at(300));
+        probed(&mut monitors, Slot::B, 300..330, SLOW_US);
+        assert_eq!(monitors.judge(at(330)).unwrap().verdict, Verdict::Fail);
+        monitors.end_trial();
+        monitors.begin_trial(Slot::B, None, at(300));
+        assert_eq!(monitors.judge(at(330)).unwrap().verdict, Verdict::Pass, "another trial has another time before it");
+    }
+
+    #[test]
+    fn a_crash_that_an_earlier_supervisor_saw_counts() {
+        let crash = || Signal::Exited(Exit { code: Some(101), reason: Some("boom".to_owned()), ..Exit::default() });
+        let (store_path, runtime) = ("/nix/store/active", RuntimeRef::default());
+        let crashed =
+            |monitors: &mut Monitors, second| monitors.monitor(Slot::A).unwrap().observe(at(second), crash()).remove(0);
+        let mut before = serving();
+        let first = crashed(&mut before, 61);
+        assert!(!first.evolve, "one crash asks for no evolution");
+        let incident = OpenIncident {
+            id: IncidentId::numbered(1),
+            finding: lifecycle::Finding::from(first),
+            first_seen: at(61),
+            last_seen: at(61),
+            occurrences: 1,
+            store_path: store_path.to_owned(),
+        };
+        let open = Incidents::from([(incident.finding.fingerprint.clone(), incident)]);
+        let mut after = monitors();
+        after.begin(Slot::A, store_path, runtime.clone(), at(70), &open);
+        let second = crashed(&mut after, 80);
+        assert!(second.evolve && second.occurrence == 2, "{second:?}");
+        let mut other = monitors();
+        other.begin(Slot::A, "/nix/store/other", runtime, at(70), &open);
+        assert!(!crashed(&mut other, 80).evolve, "another version has crashes of its own");
+    }
+
+    #[test]
+    fn a_runtime_that_is_recreated_is_compared_with_the_one_that_made_place() {
+        let mut monitors = serving();
+        begun(&mut monitors, Slot::A, "candidate", 61);
+        monitors.begin_trial(Slot::A, None, at(62));
+        probed(&mut monitors, Slot::A, 62..92, SLOW_US);
+        assert_eq!(monitors.judge(at(92)).unwrap().verdict, Verdict::Fail);
+        begun(&mut monitors, Slot::A, "candidate", 93);
+        assert_eq!(monitors.judge(at(93)).unwrap().verdict, Verdict::Fail, "a restart of the same is no other version");
+    }
+}

@@ -1,0 +1,236 @@
+//! From rei.toml to a service that is supervised: locked, opened, begun. A start that fails leaves nothing behind.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use super::error::StartError;
+use super::executor::Executor;
+use super::failure::reason;
+use super::fdstore::{SharedStore, StoreWatch, StoredFds};
+use super::follow::{follow, followed};
+use super::in_use::InUse;
+use super::input::INPUTS_MAX;
+use super::inspect;
+use super::instances::set::Instances;
+use super::jobs::Jobs;
+use super::ledger::Ledger;
+use super::listeners::Listeners;
+use super::log_reader::LogReader;
+use super::logger;
+use super::monitors::Monitors;
+use super::open_listeners::listen;
+use super::reach::Reach;
+use super::reconcile::Unfollowed;
+use super::sources::Sources;
+use super::supervisor::{Parts, Service};
+use super::sync::AbortOnDrop;
+use super::tools::{LazyNix, Measured, Tools};
+use super::undo::Undo;
+use crate::config::Config;
+use crate::history::entry::{Entry, replay};
+use crate::journal::{self, Journal, Meta, Opened as OpenedJournal};
+use crate::lifecycle::{self, Lifecycle, Reality};
+use crate::nix::{Profile, Roots};
+use crate::process;
+use crate::redact::Secrets;
+use crate::report::chain;
+use crate::runtime::table::{InstanceTable, LOCK_WAIT};
+use crate::runtime::tree::Trees;
+use crate::source::Mirror;
+use crate::state::paths::Paths;
+use crate::time::Timestamp;
+
+/// The pause between two tries of the journal's lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// A service whose journal and table are locked: no other supervisor touches it.
+pub struct Locked {
+    config: Config,
+    config_path: PathBuf,
+    paths: Paths,
+    journal: Journal<Entry>,
+    table: InstanceTable,
+    core: Lifecycle,
+    unfollowed: Option<Unfollowed>,
+    clock: Clock,
+}
+
+/// A service whose sockets are open. Nothing of it runs yet that did not run before.
+pub struct Opened {
+    parts: Parts,
+    undo: Undo,
+    kept: StoredFds,
+    reality: Option<Reality>,
+    /// Whether something was taken back from instances, which the store must be given.
+    regained: bool,
+}
+
+/// A service that is supervised.
+pub struct Begun {
+    /// The service.
+    pub service: Service,
+    /// Its sockets and its background work.
+    pub tasks: Vec<AbortOnDrop<()>>,
+}
+
+impl Locked {
+    /// Locks a service and reads its journal.
+    ///
+    /// # Errors
+    /// When another supervisor has it, or the journal or the table cannot be read.
+    pub fn new(config: Config, config_path: &Path, paths: Paths) -> Result<Self, StartError> {
+        let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
+        let (journal, opened) = open_journal(&paths, &meta)?;
+        for warning in &opened.warnings {
+            tracing::warn!("{warning}");
+        }
+        if let Some(torn_line) = &opened.torn_line {
+            tracing::warn!("{torn_line}");
+        }
+        let (since, state) = opened.snapshot.unwrap_or_default();
+        let last = opened.records.last().map_or(state.phase_since(), |record| record.at);
+        let replayed = replay(state, opened.records.iter().map(|record| (record.seq, record.at, &record.body)));
+        let understood = opened.records.last().map_or(since, |record| record.seq);
+        let unfollowed = match (&replayed.divergence, &opened.later) {
+            (Some(divergence), _) => Some(Unfollowed { first: divergence.seq, why: divergence.to_string() }),
+            (None, Some(later)) => Some(Unfollowed { first: understood + 1, why: chain(later) }),
+            (None, None) => None,
+        };
+        let table = InstanceTable::open(&paths.table())?;
+        Ok(Self {
+            config,
+            config_path: config_path.to_owned(),
+            paths,
+            journal,
+            table,
+            core: replayed.state,
+            unfollowed,
+            clock: Clock::starting(last),
+        })
+    }
+
+    /// Opens what the service needs, or takes it over from an earlier supervisor.
+    ///
+    /// # Errors
+    /// When there is nothing to begin with. What fails later is logged, and the service goes on.
+    pub async fn open(
+        self,
+        trees: Trees,
+        store: SharedStore,
+        mut kept: StoredFds,
+        exe: &Path,
+    ) -> Result<Opened, StartError> {
+        let Self { config, config_path, paths, mut journal, table, core, unfollowed, clock } = self;
+        let mut undo = Undo::new(&store, &kept, &table);
+        let reality = inspect::look(&config, &paths, &core, unfollowed, &mut journal, &table, &kept)?;
+        let routing = match &reality {
+            Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
+            None => core.routing(),
+        };
+        let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
+        let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
+        let traffic = Arc::new(Mutex::new(traffic));
+        undo.listens(&traffic);
+        let tools = Arc::new(tools(config, &config_path, paths, nothing_serves).await?);
+        if nothing_serves {
+            // On a first start an unreadable source is a configuration error, not a temporary outage.
+            tools.mirror.look().await?;
+        }
+        let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
+        let (inputs, received) = mpsc::channel(INPUTS_MAX);
+        let executor = Executor {
+            inputs,
+            listeners: Listeners::new(traffic).map_err(StartError::Alarm)?,
+            store: StoreWatch::new(store, exe),
+            logs: LogReader::new(&logger, exe.to_owned()),
+            instances: Instances::new(trees, table, logger),
+            monitors: Monitors::new(&tools.config),
+            jobs: Jobs::default(),
+            last_exit: None,
+            tools,
+        };
+        let (ledger, reach) = (Ledger::new(journal), Reach::default());
+        let parts = Parts { core, ledger, clock, executor, received, reach };
+        Ok(Opened { parts, undo, kept, reality, regained })
+    }
+}
+
+impl Opened {
+    /// Opens both interfaces, takes over what runs, and decides what that means.
+    ///
+    /// # Errors
+    /// When an interface cannot be opened.
+    pub fn begin(self) -> Result<Begun, StartError> {
+        let Self { parts, undo, kept, reality, regained } = self;
+        let mut service = Service::new(parts);
+        let mut tasks = Vec::from(service.serve()?);
+        // Nothing fails from here on, so nothing is started that would be left.
+        undo.disarm();
+        service.take_over(kept, reality);
+        if regained {
+            let executor = service.executor();
+            executor.instances.store_all(&executor.store.shared);
+        }
+        service.decide();
+        let executor = service.executor();
+        let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
+        tasks.push(warm_up(tools.clone()));
+        tasks.push(follow(tools, followed(service.core()), inputs));
+        service.sweep();
+        Ok(Begun { service, tasks })
+    }
+}
+
+/// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
+fn open_journal(
+    paths: &Paths,
+    meta: &Meta,
+) -> Result<(Journal<Entry>, OpenedJournal<Entry, Lifecycle>), journal::Error> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match Journal::open(&paths.journal(), meta) {
+            Err(journal::Error::Locked { pid: Some(pid), .. }) if !lives(pid) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether another process than this one has the pid.
+fn lives(pid: u32) -> bool {
+    pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
+}
+
+/// What the parts work with. With nothing to serve, all of it must be right. Otherwise the runtime comes first, and a part that is
+/// missing is logged and asked for again when it is needed.
+async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves: bool) -> Result<Tools, StartError> {
+    let roots = Roots::open(&paths.roots())?;
+    let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
+    let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
+    let lazy_nix = LazyNix::default();
+    let (sources, in_use, measured) = (Sources::default(), InUse::default(), Measured::default());
+    let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));
+    let tools =
+        Tools { config, config_path, paths, lazy_nix, mirror, sources, in_use, measured, profile, roots, secrets };
+    if nothing_serves {
+        tools.mirror.prepare().await?;
+        tools.nix().await?;
+        tools.builder().await.map_err(StartError::Sandbox)?;
+    }
+    Ok(tools)
+}
+
+/// Looks beside the loop whether candidates could be made and judged, and logs why not.
+fn warm_up(tools: Arc<Tools>) -> AbortOnDrop<()> {
+    AbortOnDrop(tokio::spawn(async move {
+        if let Err(refusal) = tools.builder().await {
+            let why = reason(&refusal, refusal.hint());
+            tracing::error!("no candidate can be made or judged now, Active goes on: {why}");
+        }
+    }))
+}

@@ -1,0 +1,116 @@
+//! Three of the four calls, asked from outside: each runs beside the lifecycle. A candidate that is built here is never promoted:
+//! only the candidate of an evolution of the supervisor's own is.
+
+use tokio::sync::oneshot;
+
+use super::executor::Executor;
+use super::facts::Facts;
+use super::jobs::{self, BuildOrder, ValidationOrder};
+use crate::interface::evolution::EvolutionError;
+use crate::interface::types::{
+    CandidateId, CandidateRuntime, ContextId, EvolutionContext, EvolutionId, IncidentId, ReportId, ValidationReport,
+};
+use crate::lifecycle::{Event, OpenIncident};
+use crate::state::objects;
+use crate::time::Timestamp;
+
+/// Where an answer goes. A caller who is gone is no matter.
+type Reply<T> = oneshot::Sender<Result<T, EvolutionError>>;
+
+/// `CollectEvolutionContext`.
+pub fn context(
+    executor: &Executor,
+    id: IncidentId,
+    incident: Option<OpenIncident>,
+    facts: &Facts,
+    seq: u64,
+    at: Timestamp,
+    reply: Reply<EvolutionContext>,
+) {
+    let Some(incident) = incident else {
+        let _ = reply.send(Err(EvolutionError::UnknownIncident { incident_id: id.0 }));
+        return;
+    };
+    let incident = incident.to_incident(&executor.tools.config.runtime.name);
+    let number = facts.evolution.as_ref().map(|evolution| evolution.0.replacen("evo", "ctx", 1));
+    let context = ContextId(number.unwrap_or_else(|| format!("ctx_{seq}")));
+    let (tools, facts) = (executor.tools.clone(), executor.diagnosis(context, Some(incident), facts, at));
+    tokio::spawn(async move {
+        let collected = jobs::diagnose_now(&tools, facts).await;
+        let _ = reply.send(Ok(collected.context));
+    });
+}
+
+/// `BuildCandidateRuntime`.
+pub fn build(
+    executor: &Executor,
+    aside: String,
+    context: EvolutionContext,
+    facts: Facts,
+    at: Timestamp,
+    reply: Reply<CandidateRuntime>,
+) {
+    let (candidate, evolution) = (CandidateId(format!("cand_{aside}")), EvolutionId(format!("evo_{aside}")));
+    let incident = context.incident_id.clone();
+    let config = &executor.tools.config.blueprints;
+    let blueprint = match &incident {
+        Some(_) => config.incident.clone().unwrap_or_else(|| config.upgrade.clone()),
+        None => config.upgrade.clone(),
+    };
+    let in_use = executor.tools.in_use.aside(&evolution, &candidate);
+    let paths = &executor.tools.paths;
+    let order = BuildOrder {
+        context: Some(paths.context(incident.as_ref(), &context.id.0)),
+        incident,
+        context_digest: Some(context.digest),
+        at,
+        ..BuildOrder::new(evolution, candidate.clone(), blueprint, facts, paths)
+    };
+    let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
+    tokio::spawn(async move {
+        let _in_use = in_use;
+        let made = jobs::build(tools.clone(), order, inputs).await;
+        let answer = match made {
+            Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
+                .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
+            Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
+                stage,
+                reason: "the blueprint asks an operator, and nobody is there to ask".to_owned(),
+                log: String::new(),
+            }),
+            Some(Event::BuildFailed { reason, .. }) => {
+                Err(EvolutionError::BuildFailed { stage: "blueprint".to_owned(), reason, log: String::new() })
+            }
+            _ => Err(EvolutionError::NotAvailable { reason: "the build gave no answer".to_owned() }),
+        };
+        let _ = reply.send(answer);
+    });
+}
+
+/// `ValidateCandidate`.
+pub fn validate(
+    executor: &Executor,
+    aside: &str,
+    candidate: CandidateRuntime,
+    facts: Facts,
+    reply: Reply<ValidationReport>,
+) {
+    let known: Option<CandidateRuntime> = objects::read(&executor.tools.paths, &candidate.id.0);
+    if known.is_none_or(|known| known.version != candidate.version) {
+        let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
+        return;
+    }
+    let in_use = executor.tools.in_use.aside(&candidate.evolution_id, &candidate.id);
+    let order = ValidationOrder {
+        report: ReportId(format!("val_{aside}")),
+        candidate: candidate.id,
+        version: candidate.version,
+        active: facts.active.unwrap_or_default(),
+        incident: candidate.incident_id,
+    };
+    let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
+    tokio::spawn(async move {
+        let _in_use = in_use;
+        let _ = reply.send(Ok(jobs::judge(&tools, &order, &inputs).await));
+    });
+}

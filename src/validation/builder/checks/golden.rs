@@ -1,0 +1,114 @@
+//! The candidate answers a golden run as recorded, but for what differs between two runs of Active.
+
+use std::time::{Duration, Instant};
+
+use crate::golden::{Answer, Exchange, Facets, GoldenRun, Noise, Normalisers};
+use crate::interface::types::Verdict;
+use crate::validation::builder::Infrastructure;
+use crate::validation::builder::instance::AFTERMATH;
+use crate::validation::builder::job::{Job, Subject};
+use crate::validation::builder::outcome::CheckOutcome;
+use crate::validation::builder::replay::{DIVERGENT_MAX, Round, RoundLimits, divergences, name, read_run, round};
+use crate::validation::checks::{GoldenSpec, InputName};
+
+/// How often Active is started again in one run: its own crashes must not hide the noise of what follows.
+const ACTIVE_RESTARTS_MAX: u64 = 3;
+
+pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome, Infrastructure> {
+    let (run, rules) = read_run(job.file(InputName::Golden)?)?;
+    let (candidate, active) = (job.version(InputName::Candidate)?, job.version(InputName::Active)?);
+    let (noises, remarks) = listen_for_noise(job, spec, active, &run, &rules).await?;
+    let silent = Noise::none();
+    let noise = |index: usize| noises.get(index).unwrap_or(&silent);
+    let differs = |index: usize, answer: &Answer| match run.exchanges.get(index) {
+        Some(exchange) => divergences(exchange, answer, noise(index), &rules),
+        None => Vec::new(),
+    };
+    let bad = |index: usize, answer: &Answer| !differs(index, answer).is_empty();
+    let answered = round(
+        candidate,
+        &run,
+        &RoundLimits {
+            request_timeout_ms: spec.request_timeout_ms,
+            job,
+            restarts_max: 0,
+            aftermath: AFTERMATH,
+            bad: &bad,
+        },
+    )
+    .await?;
+    let mut details = Vec::new();
+    let mut first = None;
+    for (index, answer) in answered.answers.iter().enumerate() {
+        let found = differs(index, answer);
+        let Some(divergence) = found.first() else { continue };
+        if first.is_none() {
+            first = Some(format!("{}: {divergence}", name(&run, index)));
+            if let (Some(Exchange { response: Some(good), .. }), Ok(given)) =
+                (run.exchanges.get(index), &answer.response)
+            {
+                let (good, given) = (Facets::of_expected(good, &rules), Facets::of_response(given, &rules));
+                details.extend(crate::golden::diff(&good, &given, noise(index), &rules));
+            }
+        }
+        details.extend(found.iter().take(DIVERGENT_MAX).map(|one| format!("{}: {one}", name(&run, index))));
+    }
+    let all = run.exchanges.len();
+    let outcome = match (first, answered.cut) {
+        (Some(first), _) => {
+            CheckOutcome::new(Verdict::Fail, first).details(details).details(remarks).details(answered.tail)
+        }
+        // A process that ends after its last good answer has not served the run.
+        (None, Some(cut)) => {
+            let summary = format!("after {} of {all} exchanges: {cut}", answered.answers.len());
+            CheckOutcome::new(Verdict::Fail, summary).details(remarks).details(answered.tail)
+        }
+        (None, None) if all == 0 => CheckOutcome::new(Verdict::Inconclusive, "the run holds no exchanges"),
+        (None, None) => CheckOutcome::new(Verdict::Pass, format!("{all} of {all} exchanges are answered as recorded"))
+            .details(remarks),
+    };
+    Ok(outcome.figure("exchanges", all as u64).figure("answered", answered.answers.len() as u64))
+}
+
+/// Two runs of Active: what differs between them, exchange by exchange, and what a person should know about them.
+async fn listen_for_noise(
+    job: &Job,
+    spec: &GoldenSpec,
+    active: &Subject,
+    run: &GoldenRun,
+    rules: &Normalisers,
+) -> Result<(Vec<Noise>, Vec<String>), Infrastructure> {
+    let limits = RoundLimits {
+        request_timeout_ms: spec.request_timeout_ms,
+        job,
+        restarts_max: ACTIVE_RESTARTS_MAX,
+        aftermath: Duration::ZERO,
+        bad: &|_, _| false,
+    };
+    let (one, two) = (round(active, run, &limits).await?, round(active, run, &limits).await?);
+    if Instant::now() >= job.deadline {
+        return Err(Infrastructure::ActiveTooSlow);
+    }
+    let mut remarks = Vec::new();
+    if let Some(cut) = one.cut.as_ref().or(two.cut.as_ref()) {
+        remarks.push(format!("Active: {cut}; where it gave no two answers, nothing was taken as noise"));
+    }
+    let mut noises = Vec::new();
+    for (index, exchange) in run.exchanges.iter().enumerate() {
+        let answer = |round: &Round| round.answers.get(index).and_then(|answer| answer.response.clone().ok());
+        let (Some(first), Some(second)) = (answer(&one), answer(&two)) else {
+            noises.push(Noise::none());
+            continue;
+        };
+        let (first, second) = (Facets::of_response(&first, rules), Facets::of_response(&second, rules));
+        let noise = Noise::between(first.clone(), second);
+        if let Some(expected) = &exchange.response {
+            let found = crate::golden::compare(&Facets::of_expected(expected, rules), &first, &noise, rules);
+            if let Some(found) = found.first() {
+                remarks.push(format!("{}: Active itself does not answer as recorded: {found}", name(run, index)));
+            }
+        }
+        noises.push(noise);
+    }
+    Ok((noises, remarks))
+}
