@@ -1,6 +1,6 @@
 //! rei, the OpenExec supervisor: it keeps one long-running service alive, and it lets the service be repaired and
 //! upgraded while nobody touches the live process. ARCHITECTURE.md has the problem, the flow and the decisions. This
-//! is the map of the modules ("rooms").
+//! is the map of the modules.
 //!
 //! | module | its one job |
 //! |---|---|
@@ -32,8 +32,9 @@
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
-//! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
+//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`,
+//! `health` and the types of `interface` are at the bottom: of this crate they import only each other's types and
+//! [`time`].
 
 pub mod blueprint;
 pub mod cli;
