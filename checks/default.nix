@@ -37,7 +37,7 @@ let
       }
     );
 in
-# One for each kind of check, under the word of the kind.
+# One function for each kind of check, named by its kind.
 {
   # Passes if a sandboxed build works on this machine.
   control = { spec }: check { inherit spec; };

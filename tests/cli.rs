@@ -274,15 +274,15 @@ fn golden_runs_are_imported_listed_and_replayed() {
     let listed = rei(here, &["golden", "list"]);
     assert!(text(&listed.stdout).contains("hello  http      2"), "{}", text(&listed.stdout));
     let good = rei(here, &["golden", "replay"]);
-    let told = format!("ok    hello  2 of 2 exchanges answered as recorded by {address}\n");
-    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), told));
+    let said = format!("ok    hello  2 of 2 exchanges answered as recorded by {address}\n");
+    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), said));
     *page.lock().unwrap() = r#"{"greeting":"bye"}"#;
     let bad = rei(here, &["golden", "replay", "hello"]);
     assert_eq!(bad.status.code(), Some(6), "{}", text(&bad.stderr));
-    let told = text(&bad.stdout);
+    let said = text(&bad.stdout);
     assert!(
-        told.contains("exchange 1: GET /greet/ada\n        body/greeting: recorded \"hello\", answered \"bye\""),
-        "{told}"
+        said.contains("exchange 1: GET /greet/ada\n        body/greeting: recorded \"hello\", answered \"bye\""),
+        "{said}"
     );
 }
 
@@ -300,12 +300,12 @@ fn an_archive_is_imported_without_its_credentials() {
     let secrets = ["abc123secret", "sk-live", "deadbeef", "hunter2"];
     let output = rei(here, &["golden", "import", "login.har"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let (told, file) = (text(&output.stdout), std::fs::read_to_string(here.join("golden/login.golden.jsonl")).unwrap());
+    let (said, file) = (text(&output.stdout), std::fs::read_to_string(here.join("golden/login.golden.jsonl")).unwrap());
     assert!(file.contains("ada@example.org") && !secrets.iter().any(|secret| file.contains(secret)), "{file}");
     for what in ["removed 5 credentials", "exchange 1: query token", "request header cookie", "answer body /password"] {
-        assert!(told.contains(what), "{what} is not in {told}");
+        assert!(said.contains(what), "{what} is not in {said}");
     }
-    assert!(!secrets.iter().any(|secret| told.contains(secret)), "{told}");
+    assert!(!secrets.iter().any(|secret| said.contains(secret)), "{said}");
     let kept = rei(here, &["golden", "import", "login.har", "--name", "kept", "--keep-credentials"]);
     assert!(text(&kept.stderr).contains("do not commit it"), "{}", text(&kept.stderr));
     let file = std::fs::read_to_string(here.join("golden/kept.golden.jsonl")).unwrap();

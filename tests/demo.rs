@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Whether Nix and git are there; says so where they are not.
+/// Whether Nix and git are installed; if not, prints that the test is skipped.
 fn can_play() -> bool {
     let runs = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     let missing: Vec<&str> = ["nix-store", "git"].into_iter().filter(|program| !runs(program)).collect();
@@ -16,7 +16,7 @@ fn can_play() -> bool {
 
 /// The directory that the demo names in its first lines.
 fn home_of(story: &str) -> &str {
-    let (_, rest) = story.split_once("everything is below ").expect("the story says where it is played");
+    let (_, rest) = story.split_once("everything is below ").expect("the story names its directory");
     rest.lines().next().unwrap().trim_end_matches('.')
 }
 
@@ -32,11 +32,11 @@ fn processes_of(home: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_story_comes_true_and_leaves_nothing() {
+fn the_story_succeeds_and_leaves_nothing_behind() {
     if !can_play() {
         return;
     }
-    // The runtime lies beside rei, as where both are installed.
+    // The runtime must be beside rei, as in an installation.
     assert!(Path::new(env!("CARGO_BIN_EXE_rei-demo-runtime")).is_file());
     let output = Command::new(env!("CARGO_BIN_EXE_rei")).args(["demo", "--plain"]).output().unwrap();
     let (story, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
@@ -73,7 +73,7 @@ fn the_story_comes_true_and_leaves_nothing() {
 }
 
 #[test]
-fn an_interrupted_story_leaves_nothing_either() {
+fn an_interrupted_story_leaves_nothing_behind() {
     if !can_play() {
         return;
     }

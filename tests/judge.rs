@@ -23,7 +23,7 @@ use rei::validation::{
     report, reproduce,
 };
 
-/// A store, the judged program in it, and the configuration of its runtime.
+/// A store, the program `judged` in it, and the configuration of its runtime.
 struct Lab {
     dir: tempfile::TempDir,
     nix: Nix,
@@ -59,7 +59,7 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// A derivation of the judged program.
+    /// A derivation of the program `judged`.
     fn derive(&self, name: &str, does: &str) -> Built {
         self.derive_knowing(name, does, "")
     }
@@ -225,10 +225,15 @@ async fn an_honest_repair_passes_every_check_and_a_repeat_builds_nothing() {
     assert!(again.checks.iter().all(|check| check.duration_ms.is_none()), "{again:#?}");
 
     let run = facts.reproduction.clone().unwrap();
-    let told = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
-    assert_eq!((told.tries, told.failures, told.reproduces), (3, 3, Some(true)), "{}", told.detail);
-    let told = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
-    assert_eq!(told.reproduces, Some(false), "{}", told.detail);
+    let run_result = reproduce(&lab.config, &active, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
+    assert_eq!(
+        (run_result.tries, run_result.failures, run_result.reproduces),
+        (3, 3, Some(true)),
+        "{}",
+        run_result.detail
+    );
+    let run_result = reproduce(&lab.config, &repaired, &run, Path::new(&lab.program), "1", lab.means()).await.unwrap();
+    assert_eq!(run_result.reproduces, Some(false), "{}", run_result.detail);
 }
 
 #[tokio::test]

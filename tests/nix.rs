@@ -59,11 +59,11 @@ async fn a_package_is_evaluated_built_and_queried() {
         events.push(event);
     }
     let drv = derivation.drv.clone();
-    let told: Vec<_> = events.into_iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
+    let seen: Vec<_> = events.into_iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
     let line = |line: &str| Progress::Line { drv: drv.clone(), line: line.to_owned() };
     let expected =
         [Progress::Started { drv: drv.clone() }, line("one"), line("two"), Progress::Ended { drv: drv.clone() }];
-    assert_eq!(told, expected);
+    assert_eq!(seen, expected);
 
     let source = PathBuf::from(std::fs::read_to_string(derivation.out.join("source")).unwrap().trim());
     assert_eq!(nix.references(&derivation.out).await.unwrap(), [source.clone()].into());
@@ -106,7 +106,7 @@ async fn failures_of_a_call_are_distinguished_and_do_not_affect_the_others() {
     let flake = Flake::new();
     for (name, script) in [
         ("good", "echo > $out"),
-        ("fails", "echo last words; exit 3"),
+        ("fails", "echo last output; exit 3"),
         ("late", "while :; do echo x; sleep 0.1; done"),
         ("empty", "true"),
         // Nix 2.8 stops the whole call at this.
@@ -129,7 +129,7 @@ async fn failures_of_a_call_are_distinguished_and_do_not_affect_the_others() {
     assert_eq!(kind(2), None, "{realised:?}");
     assert_eq!(kind(4), Some(FailureKind::TimedOut), "{realised:?}");
     assert_eq!(kind(5), None, "a hostile build made another one fail: {realised:?}");
-    assert_eq!(store.nix.log(&all[1].drv, 100).await.unwrap().as_deref(), Some(&b"last words\n"[..]));
+    assert_eq!(store.nix.log(&all[1].drv, 100).await.unwrap().as_deref(), Some(&b"last output\n"[..]));
     // The successful outputs are kept, although the whole call failed.
     store.run("nix-store", &["--gc"]);
     let invalid = store.nix.invalid(all.iter().map(|one| &one.out)).await.unwrap();

@@ -166,7 +166,7 @@ async fn a_watcher_whose_stream_is_ended_gets_the_reason() {
     for _ in 0..16 {
         others.push(operator.monitor().await.unwrap());
     }
-    let told = async {
+    let said = async {
         for line in [
             "error: the supervisor ended this watch: there are more than 16 streams, and this was the oldest of them",
             "hint: end another watching program, then call `rei status --watch` again",
@@ -175,7 +175,7 @@ async fn a_watcher_whose_stream_is_ended_gets_the_reason() {
         }
         child.wait().await.unwrap().code()
     };
-    assert_eq!(tokio::time::timeout(fakes::PATIENCE, told).await.expect("the watch must end"), Some(5));
+    assert_eq!(tokio::time::timeout(fakes::PATIENCE, said).await.expect("the watch must end"), Some(5));
 }
 
 /// Ends all connections, and serves again.
@@ -225,7 +225,7 @@ async fn waited(action: MaintenanceAction) -> Output {
 
 #[tokio::test]
 async fn waiting_ends_with_the_evolution_and_its_exit_code() {
-    for (action, code, told) in [
+    for (action, code, said) in [
         (MaintenanceAction::Promoted, 0, ""),
         (MaintenanceAction::Unchanged, 0, ""),
         (MaintenanceAction::RolledBack, 11, "error: Previous was restored: repaired crash\nhint: rei show evo_0001\n"),
@@ -239,7 +239,7 @@ async fn waiting_ends_with_the_evolution_and_its_exit_code() {
         let begun = "evo_0001 starts\nawaiting approval: rei approve evo_0001, or rei reject evo_0001\n";
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(stderr.starts_with(begun) && stderr.ends_with(told), "{stderr}");
+        assert!(stderr.starts_with(begun) && stderr.ends_with(said), "{stderr}");
         let shown: ShowReply = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(shown.id, "evo_0001");
     }

@@ -19,12 +19,12 @@ const ATTRIBUTES: &str = "hidden export-ignore\nlater/** export-ignore\nstamped 
 /// A flake whose only package writes the attributes of its own commit.
 const TOLD: &str = r#"{ outputs = { self }: {
   packages.SYSTEM.default = derivation {
-    name = "told"; system = "SYSTEM"; builder = "/bin/sh"; source = "${./.}";
-    told = builtins.toJSON {
+    name = "known"; system = "SYSTEM"; builder = "/bin/sh"; source = "${./.}";
+    known = builtins.toJSON {
       inherit (self) rev shortRev revCount lastModified lastModifiedDate narHash;
       out = "${self.sourceInfo.outPath}";
     };
-    args = [ "-c" "echo \"$told\" > $out" ];
+    args = [ "-c" "echo \"$known\" > $out" ];
   };
 }; }"#;
 
@@ -119,8 +119,8 @@ async fn the_source_of_a_build_is_gits_objects_byte_for_byte() {
     flake.write("plain", "changed");
     let rev = flake.commit("two");
     let built = build(&store.nix, &flake.at(&store.nix, &rev).await).await;
-    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(built).unwrap()).unwrap();
-    let source = files(Path::new(told["out"].as_str().unwrap()));
+    let known: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(built).unwrap()).unwrap();
+    let source = files(Path::new(known["out"].as_str().unwrap()));
     let expected = objects(flake.dir(), &rev);
     assert_eq!(source.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (path, content) in &expected {
@@ -133,13 +133,13 @@ async fn the_source_of_a_build_is_gits_objects_byte_for_byte() {
     // The flake has the same attributes of its commit as if Nix had fetched it.
     let committed_at: i64 = flake.git(&["log", "-1", "--format=%ct"]).trim().parse().unwrap();
     let date = jiff::Timestamp::from_second(committed_at).unwrap().strftime("%Y%m%d%H%M%S").to_string();
-    assert_eq!(told["rev"], rev);
-    assert_eq!(told["shortRev"], rev[..7]);
-    assert_eq!(told["revCount"], 2);
-    assert_eq!(told["lastModified"], committed_at);
-    assert_eq!(told["lastModifiedDate"], date);
-    let hash = store.nix.nar_hash(Path::new(told["out"].as_str().unwrap())).await.unwrap();
-    assert_eq!(told["narHash"], hash);
+    assert_eq!(known["rev"], rev);
+    assert_eq!(known["shortRev"], rev[..7]);
+    assert_eq!(known["revCount"], 2);
+    assert_eq!(known["lastModified"], committed_at);
+    assert_eq!(known["lastModifiedDate"], date);
+    let hash = store.nix.nar_hash(Path::new(known["out"].as_str().unwrap())).await.unwrap();
+    assert_eq!(known["narHash"], hash);
 }
 
 #[tokio::test]

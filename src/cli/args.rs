@@ -81,7 +81,7 @@ pub enum Command {
     /// List, replay and import golden runs: recorded exchanges with known-good answers
     #[command(subcommand)]
     Golden(golden::Command),
-    /// Verify and print the journal, or decide what is Active if records are lost
+    /// Verify and print the journal, or decide which version is Active if records are lost
     #[command(subcommand)]
     Journal(journal::Command),
     /// Watch how a service breaks, is repaired and is upgraded: a story in five acts, in two minutes

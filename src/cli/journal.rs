@@ -20,7 +20,7 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Print the records, each as one line of JSON
     Export(ExportArgs),
-    /// Decide what is Active, if `rei status` says that the journal is behind reality
+    /// Decide which version is Active, if `rei status` says that the journal is behind reality
     Accept(AcceptArgs),
 }
 

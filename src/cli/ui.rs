@@ -120,7 +120,7 @@ impl Stream {
     }
 }
 
-/// Says things to whoever called the command.
+/// The output of a command.
 pub struct Ui {
     out: Stream,
     err: Stream,

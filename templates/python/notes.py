@@ -26,7 +26,7 @@ class Notes:
     def add(self, text):
         with self.lock:
             if len(self.notes) >= NOTES_MAX:
-                raise ValueError("there is no room for another note")
+                raise ValueError("the list of notes is full")
             self.notes.append(text)
             return len(self.notes)
 

@@ -270,12 +270,12 @@ fn an_agent_that_fails_at_once_spends_no_budget_and_is_asked_again_later() {
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     }
     let load = lab.load();
-    let mut told = None;
+    let mut seen = None;
     supervisor.until("a wait for the next try", |it| {
-        told = it.status().and_then(|status| Some((status.waits_for?, status.deadline?, status.budget, status.phase)));
-        told.as_ref().is_some_and(|(waits_for, ..)| waits_for.contains("again"))
+        seen = it.status().and_then(|status| Some((status.waits_for?, status.deadline?, status.budget, status.phase)));
+        seen.as_ref().is_some_and(|(waits_for, ..)| waits_for.contains("again"))
     });
-    let (waits_for, _, budget, phase) = told.unwrap();
+    let (waits_for, _, budget, phase) = seen.unwrap();
     println!("{waits_for}");
     assert!(waits_for.contains("exited with 1"), "{waits_for}");
     assert_eq!((phase, budget.left), (Phase::Steady, budget.per_hour));

@@ -179,7 +179,7 @@ fn a_repository_that_goes_away_and_comes_back() {
     assert_eq!(
         supervisor.output().matches("cannot follow the source").count(),
         1,
-        "told once:\n{}",
+        "logged once:\n{}",
         supervisor.output()
     );
     std::fs::rename(lab.path("away"), lab.path("repo")).unwrap();
@@ -278,9 +278,9 @@ fn commits_with_actives_build_cost_no_budget_and_do_not_bypass_the_judge() {
     let mut evolve = lab.rei();
     let waited =
         evolve.args(["evolve", "--wait", "--rev", &rev, "--config"]).arg(lab.path("rei.toml")).output().unwrap();
-    let told = String::from_utf8_lossy(&waited.stdout).into_owned();
-    assert_eq!(waited.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&waited.stderr));
-    assert!(told.contains("unchanged") && told.contains("the same as Active's"), "{told}");
+    let output = String::from_utf8_lossy(&waited.stdout).into_owned();
+    assert_eq!(waited.status.code(), Some(0), "{output}{}", String::from_utf8_lossy(&waited.stderr));
+    assert!(output.contains("unchanged") && output.contains("the same as Active's"), "{output}");
     // The build of the rejected commit is in quarantine; another build is promoted.
     let rev = lab.commit("well 3");
     assert_eq!(supervisor.verdict_on(&rev).action, Some(MaintenanceAction::Promoted));
@@ -312,7 +312,7 @@ fn spoiled_listeners(runtime: &str, more: &str) {
     assert_eq!(end.action, Some(MaintenanceAction::Promoted), "{}", end.summary);
     assert_eq!(lab.ask("/"), Ok("2".to_owned()));
     load.none_lost();
-    assert!(!supervisor.output().contains("tampered"), "nobody did");
+    assert!(!supervisor.output().contains("tampered"), "no process tampered");
     assert_eq!(supervisor.stop(), Some(0));
 }
 

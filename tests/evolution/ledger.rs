@@ -45,13 +45,13 @@ impl Ledger {
 
     /// A line for each record, to find out why a test takes long.
     pub fn lines(&self) -> String {
-        let mut told = String::new();
+        let mut lines = String::new();
         for (record, state) in self.records.iter().zip(&self.states) {
             let event = serde_json::to_value(&record.body.event).expect("JSON").to_string();
             let event: String = event.chars().take(220).collect();
-            told.push_str(&format!("{} {} {} {event}\n", record.seq, record.at, state.phase().name()));
+            lines.push_str(&format!("{} {} {} {event}\n", record.seq, record.at, state.phase().name()));
         }
-        told
+        lines
     }
 
     /// The phases in which supervisors were killed, with the phase after each recovery.
@@ -134,7 +134,7 @@ impl Ledger {
         if let Some(last) = intervals.last_mut() {
             last.1 = u64::MAX;
         }
-        let (mut held, mut told) = (0, 0);
+        let (mut connections, mut compared) = (0, 0);
         let mut fresh: Vec<_> = tally.answers.iter().filter(|answer| answer.first).collect();
         fresh.sort_by_key(|answer| answer.connected_ms);
         for (begin, end, shares) in &intervals {
@@ -144,8 +144,8 @@ impl Ledger {
             let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
             within.for_each(|it| *seen.entry(it.version.as_str()).or_default() += 1);
             let all: usize = seen.values().sum();
-            held += all;
-            told += usize::from(all > 0);
+            connections += all;
+            compared += usize::from(all > 0);
             for (version, count) in seen {
                 let share = f64::from(shares.get(version).copied().unwrap_or(0)) / f64::from(WHOLE_PPM);
                 assert!(
@@ -160,6 +160,6 @@ impl Ledger {
                 );
             }
         }
-        (held, told)
+        (connections, compared)
     }
 }

@@ -127,8 +127,8 @@ fn more_is_missing(lab: &mut Lab, than: u64) -> u64 {
             Some((bytes.parse::<u64>().ok()?, why == "the logger did not read them]"))
         };
         let notes: Vec<_> = text.lines().filter_map(note).collect();
-        let told: u64 = notes.iter().map(|(bytes, _)| bytes).sum();
-        (told >= dropped && notes.iter().any(|(_, unread)| *unread)).then_some(())
+        let bytes_noted: u64 = notes.iter().map(|(bytes, _)| bytes).sum();
+        (bytes_noted >= dropped && notes.iter().any(|(_, unread)| *unread)).then_some(())
     });
     dropped
 }

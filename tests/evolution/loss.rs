@@ -295,7 +295,7 @@ fn without_a_table_no_second_copy_is_started() {
     load.none_lost();
     stop(&mut lab);
     assert!(!is_alive(pid));
-    // Without an instance the table is made anew.
+    // Without an instance a new table is made.
     std::fs::remove_file(lab.path("state/instances")).unwrap();
     lab.start();
     assert_eq!(lab.until_settled().len(), 1);

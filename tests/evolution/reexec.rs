@@ -17,7 +17,7 @@ use crate::another;
 use crate::lab::{Lab, Setup};
 use crate::load::Load;
 
-/// The owner of the process's files in `/proc`: root if the process is not dumpable, whoever runs it.
+/// The owner of the process's files in `/proc`: root if the process is not dumpable, for any user.
 fn owner_of_environment(pid: u32) -> u32 {
     std::fs::metadata(format!("/proc/{pid}/environ")).map_or(u32::MAX, |about| about.uid())
 }
@@ -134,7 +134,7 @@ fn a_rei_of_another_version_takes_over_in_each_phase_and_back() {
         lab.ask(async |client| client.history(None).await).unwrap().into_iter().map(|it| it.summary).collect();
     assert!(said.iter().any(|summary| summary.contains("other words")), "{said:?}");
 
-    // No process of the same user may inspect the supervisor: its files in /proc belong to root, whoever runs it.
+    // No process of the same user may inspect the supervisor: its files in /proc belong to root, for any user.
     assert_eq!(owner_of_environment(pid), 0);
     // The children stay children of the process, so their exits are known.
     let active = lab.until_settled();

@@ -265,7 +265,7 @@ fn a_stop_leaves_no_process_and_a_second_supervisor_is_refused() {
     assert_eq!(lab.wait(), Some(0));
     assert_eq!(lab.processes(), []);
     lab.wait_for("the keeper's end", |_| (!is_alive(keeper)).then_some(()));
-    assert!(ask(lab.address(), "/").is_err(), "nobody listens");
+    assert!(ask(lab.address(), "/").is_err(), "no process listens");
 
     // The next start continues with the same versions.
     lab.start();

@@ -251,8 +251,8 @@ async fn if_an_orphan_could_read_the_secret_no_proof_is_accepted() {
     let refusals = Refusals::default();
     let served = operations_by(|path| refusals.recorded(rule(path, Some("isolation.enabled is false"))));
     let reply = orphan(&served, APPROVE).await;
-    let told = "isolation.enabled is false; call from a process without no_new_privs";
-    assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(told), "{reply}");
+    let reason = "isolation.enabled is false; call from a process without no_new_privs";
+    assert!(reply.contains("io.openexec.Supervisor.NotAllowed") && reply.contains(reason), "{reply}");
     assert!(served.owner.calls().is_empty() && !refusals.reasons()[0].is_policy_anomaly());
     // A caller that cannot be an orphan of an instance needs no proof.
     if std::fs::read_to_string("/proc/self/status").unwrap().contains("NoNewPrivs:\t1") {
@@ -273,23 +273,23 @@ async fn the_evolution_interface_is_no_way_round() {
 /// An operator with the client. Not a test by itself: the next one starts it as its child.
 #[tokio::test]
 async fn the_operator_of_the_next_test() {
-    let (Some(control), Some(facade)) = (std::env::var_os(OPERATES), std::env::var_os(SOCKET)) else { return };
+    let (Some(control), Some(automation)) = (std::env::var_os(OPERATES), std::env::var_os(SOCKET)) else { return };
     let client = OperationsClient::connect(control).await.unwrap();
     client.status().await.unwrap_or_else(|error| panic!("{error}"));
     client.monitor().await.unwrap();
     client.approve("evo_0001".into()).await.unwrap();
-    let report = EvolutionClient::of_supervisor(facade).report_runtime_health(crate::fakes::PATIENCE).await;
+    let report = EvolutionClient::of_supervisor(automation).report_runtime_health(crate::fakes::PATIENCE).await;
     assert_eq!(report.unwrap().runtime.name, "greeter");
 }
 
 #[tokio::test]
 async fn an_operator_without_new_privileges_proves_itself_by_the_secret() {
     let served = operations_by(|path| rule(path, None));
-    let facade = evolution_by(|path| rule(path, None));
+    let automation = evolution_by(|path| rule(path, None));
     let operate = async || {
         let mut itself = tokio::process::Command::new(std::env::current_exe().unwrap());
         itself.args(["--exact", "access::the_operator_of_the_next_test", "--nocapture"]);
-        itself.env(OPERATES, &served.path).env(SOCKET, &facade.path).env("RUST_BACKTRACE", "0").kill_on_drop(true);
+        itself.env(OPERATES, &served.path).env(SOCKET, &automation.path).env("RUST_BACKTRACE", "0").kill_on_drop(true);
         // SAFETY: only one system call between fork and exec.
         unsafe { itself.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
         let output = itself.output().await.unwrap();
@@ -299,7 +299,7 @@ async fn an_operator_without_new_privileges_proves_itself_by_the_secret() {
     assert!(well, "{said}");
     crate::fakes::until("the monitor", || served.owner.calls().len() == 3).await;
     assert_eq!(served.owner.calls(), ["status", "monitor", "approve evo_0001"]);
-    assert_eq!(facade.owner.calls(), ["health"]);
+    assert_eq!(automation.owner.calls(), ["health"]);
     std::fs::remove_file(Secret::file_beside(&served.path)).unwrap();
     let (well, said) = operate().await;
     assert!(!well && said.contains("control.key cannot be read"), "{said}");

@@ -4,7 +4,7 @@ import sys
 
 import varlink
 
-control, facade = sys.argv[1:]
+control, automation = sys.argv[1:]
 
 with varlink.Client(f"unix:{control}") as client:
     names = [interface.name for interface in map(client.get_interface, client.get_interfaces())]
@@ -26,7 +26,7 @@ with varlink.Client(f"unix:{control}") as client:
         assert supervisor.Rollback(to_generation=40) == {"generation": 41}
         assert supervisor.Show(id="rec_0001")["shown"]["object"]["action"] == "rolled_back"
 
-with varlink.Client(f"unix:{facade}") as client:
+with varlink.Client(f"unix:{automation}") as client:
     with client.open("io.openexec.RuntimeEvolution") as runtime:
         context = runtime.CollectEvolutionContext(incident_id="inc_0001")["context"]
         assert context["stack_traces"][0]["language"] == "go", context

@@ -34,18 +34,18 @@ async fn watchers_lock_no_operator_out_and_the_oldest_streams_are_ended() {
     }
     commands_are_answered(&served).await;
     served.owner.events.send(MonitorEvent { seq: 7, ..shapes::monitor_event() }).unwrap();
-    let (mut told, mut watching) = (Vec::new(), Vec::new());
+    let (mut ended, mut watching) = (Vec::new(), Vec::new());
     for (nth, watcher) in watchers.iter_mut().enumerate() {
         match watcher.next().await.unwrap() {
             Ok(event) => watching.push((nth, event.seq)),
-            Err(ClientError::Answered(OperationsError::Busy { reason })) => told.push((nth, reason)),
+            Err(ClientError::Answered(OperationsError::Busy { reason })) => ended.push((nth, reason)),
             Err(error) => panic!("{error:?}"),
         }
     }
     // The newest streams continue.
     let newest: Vec<_> = (WATCHERS - 16..WATCHERS).map(|nth| (nth, 7)).collect();
     assert_eq!(watching, newest);
-    assert!(told.iter().all(|(_, reason)| reason.contains("16 streams")), "{told:?}");
+    assert!(ended.iter().all(|(_, reason)| reason.contains("16 streams")), "{ended:?}");
 }
 
 #[tokio::test]

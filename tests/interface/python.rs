@@ -41,7 +41,7 @@ async fn python(directory: &Path) -> Option<PathBuf> {
 async fn a_python_program_calls_both_interfaces() {
     let directory = tempfile::tempdir().unwrap();
     let Some(python) = python(directory.path()).await else { return };
-    let (control, facade) = (operations(Access::own_user()), evolution());
+    let (control, automation) = (operations(Access::own_user()), evolution());
     let events = {
         let owner = control.owner.clone();
         tokio::spawn(async move {
@@ -52,7 +52,7 @@ async fn a_python_program_calls_both_interfaces() {
         })
     };
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interface/caller.py");
-    let run = Command::new(python, PROGRAM_TIMEOUT).arg(program).arg(&control.path).arg(&facade.path);
+    let run = Command::new(python, PROGRAM_TIMEOUT).arg(program).arg(&control.path).arg(&automation.path);
     let output = run.run().await.unwrap();
     assert!(output.success(), "{}{}", output.stdout_text(), output.stderr_text());
     assert_eq!(output.stdout_text().trim(), "all calls done");

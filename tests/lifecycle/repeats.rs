@@ -39,9 +39,9 @@ fn next(desk: &mut Desk) {
 }
 
 fn known(desk: &Desk) -> Vec<String> {
-    let told = |it: &Tried| it.tasks.iter().map(|task| format!("{task} {}", it.evolution)).collect::<Vec<_>>();
+    let shown = |it: &Tried| it.tasks.iter().map(|task| format!("{task} {}", it.evolution)).collect::<Vec<_>>();
     assert!(desk.core.asked_before().all(|it| it.facts == ["it crashed"]));
-    desk.core.asked_before().flat_map(told).collect()
+    desk.core.asked_before().flat_map(shown).collect()
 }
 
 /// The text of a verdict's reason.
@@ -74,9 +74,9 @@ fn later_evolutions_and_supervisors_know_the_answered_questions_with_a_verdict()
     desk.judged(Verdict::Fail);
     next(&mut desk);
     assert_eq!(known(&desk), ["q1 evo_0002", "q2 evo_0003"]);
-    let told: Vec<String> =
+    let shown: Vec<String> =
         desk.core.refused_before().into_iter().map(|(of, why)| format!("{of}: {}", text(&why))).collect();
-    assert_eq!(told, ["evo_0003: unit"]);
+    assert_eq!(shown, ["evo_0003: unit"]);
     // An agent gets no refusals of another incident, but the same question counts as the same.
     desk.fails(Fault::Maker);
     desk.tell(Event::Operator {
@@ -161,8 +161,8 @@ fn the_memory_of_questions_is_bounded() {
         next(&mut desk);
     }
     assert!(known(&desk).len() <= TRIED_MAX * 32);
-    let told: usize = desk.core.refused_before().iter().map(|(_, why)| text(why).len()).sum();
-    assert!(told <= TRIED_MAX * 2048, "{told}");
+    let shown: usize = desk.core.refused_before().iter().map(|(_, why)| text(why).len()).sum();
+    assert!(shown <= TRIED_MAX * 2048, "{shown}");
     let knows = |number: usize| known(&desk).iter().any(|it| it.starts_with(&format!("{number}-")));
     assert!(!knows(0) && knows(2 * TRIED_MAX - 1), "the oldest is removed first");
 }

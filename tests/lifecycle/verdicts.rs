@@ -156,8 +156,8 @@ fn a_commit_that_failed_by_a_fault_of_the_machine_is_tried_again_a_bounded_numbe
             break;
         }
         assert_eq!((desk.core.phase(), desk.core.recent().count()), (Phase::Steady, 0), "it costs no budget");
-        let (told, until) = desk.core.waits_for();
-        assert!(matches!(told, Some(Reason::RetriesUpgrade { rev, .. }) if rev == "r-t2"));
+        let (reported, until) = desk.core.waits_for();
+        assert!(matches!(reported, Some(Reason::RetriesUpgrade { rev, .. }) if rev == "r-t2"));
         let pause = until.unwrap().ms_since(desk.now);
         pauses.push(pause / MINUTE);
         // Neither the poll nor a restart shortens the pause.
@@ -274,7 +274,7 @@ fn runs_of_agents_have_a_budget_of_their_own() {
 /// The followed ref may be reported before an operator decides, after it, or while the journal's Active is restored.
 #[test]
 fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
-    for told in ["held", "starting", "switching", "restored"] {
+    for reported in ["held", "starting", "switching", "restored"] {
         let mut desk = Desk::serving(usual());
         desk.tell(Event::Held(Box::new(Reality {
             facts: vec!["records are lost".to_owned()],
@@ -290,7 +290,7 @@ fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
             numbered: 5,
         })));
         let tells = |desk: &mut Desk, now: &str| {
-            if told == now {
+            if reported == now {
                 desk.push("t2");
             }
         };
@@ -305,8 +305,8 @@ fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
         let plan = desk.plan();
         desk.tell(Event::Carried { plan, took_us: 1 });
         tells(&mut desk, "restored");
-        assert_eq!(desk.base(), "t1", "told when {told}");
-        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "told when {told}");
+        assert_eq!(desk.base(), "t1", "reported when {reported}");
+        assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "reported when {reported}");
         assert_eq!(desk.core.evolution().unwrap().tree.as_deref(), Some("t2"));
     }
 }

@@ -382,7 +382,7 @@ fn systemd_gets_messages_of_its_own_protocol() {
     assert_eq!(given, ["log/a"]);
     assert!(store.fetch_all().unwrap().is_empty(), "inherited descriptors are returned only once");
     store.store("traffic/http/a/0/1f", null.as_fd()).unwrap();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..2 {
         let mut text = [0; 200];
         let mut control = nix::cmsg_space!([i32; 4]);
@@ -396,10 +396,10 @@ fn systemd_gets_messages_of_its_own_protocol() {
             }
         }
         let n = message.bytes;
-        told.push((String::from_utf8_lossy(&text[..n]).into_owned(), fds.len()));
+        received.push((String::from_utf8_lossy(&text[..n]).into_owned(), fds.len()));
     }
     assert_eq!(
-        told,
+        received,
         [
             ("FDSTOREREMOVE=1\nFDNAME=traffic/http/a/0/1f".to_owned(), 0),
             ("FDSTORE=1\nFDNAME=traffic/http/a/0/1f\nFDPOLL=0".to_owned(), 1)

@@ -241,7 +241,7 @@ fn no_connection_is_lost_while_sockets_are_replaced() {
         if traffic.alarm_is_stale(&alarm) {
             alarm = traffic.alarm().unwrap();
         }
-        assert_eq!(alarm.try_next().unwrap(), None, "nobody tampers");
+        assert_eq!(alarm.try_next().unwrap(), None, "no process tampers");
         let next = instance(&traffic, slot.other());
         let _ = traffic.route(Routing::All(slot.other())).unwrap();
         let so_far = served.load(Ordering::Relaxed);

@@ -256,10 +256,10 @@ def journald(notes):
         file.write("what = 1\nelse = 2\n")
     run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", ONE.unit)
 
-    def told():
+    def errors():
         return [it for it in ONE.journal("_COMM=rei", "-p", "err") if "reload failed: rei.toml is invalid" in it["MESSAGE"]]
 
-    line = wait_for("the error", told)[-1]
+    line = wait_for("the error", errors)[-1]
     with open(ONE.config, "w") as file:
         file.write(text)
     expect("what" in line["MESSAGE"] and "else" in line["MESSAGE"], line["MESSAGE"])

@@ -89,7 +89,7 @@ fn evolution(page: &mut Page, view: &EvolutionView, look: Look) {
         })
         .collect();
     if !rows.is_empty() {
-        page.line(columns(&["  began", "took", "step", "what came of it"], &rows, look));
+        page.line(columns(&["  began", "took", "step", "result"], &rows, look));
     }
 }
 
@@ -226,7 +226,7 @@ fn report(page: &mut Page, it: &ValidationReport, look: Look) {
             ]
         })
         .collect();
-    page.line(columns(&["  verdict", "check", "took", "what was found"], &rows, look));
+    page.line(columns(&["  verdict", "check", "took", "summary"], &rows, look));
     for check in it.checks.iter().filter(|check| check.verdict != Verdict::Pass && !check.details.is_empty()) {
         page.gap();
         let (role, _) = verdict(check.verdict);
