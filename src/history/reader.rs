@@ -126,8 +126,7 @@ impl History {
             Event::Operator { who: Caller::Operator(who), request } => self.operator(who, request, detail),
             Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => self.incidents.number_behind(reality.numbered),
-            // What is wrong with a version under observation is its judgement, not an incident.
-            // In format 1.1 this ended the window. Later, a finding that does not count is not recorded.
+            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not recorded.
             Event::Found { slot: None, finding }
                 if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
