@@ -1,36 +1,37 @@
-//! rei, the OpenExec supervisor: keeps one long-running service alive and lets it be repaired and upgraded without
-//! anyone touching the live process. ARCHITECTURE.md has the problem, the flow and the decisions; this is the map.
+//! rei, the OpenExec supervisor: it keeps one long-running service alive, and it lets the service be repaired and
+//! upgraded while nobody touches the live process. ARCHITECTURE.md has the problem, the flow and the decisions. This
+//! is the map of the modules ("rooms").
 //!
-//! | room | its one job |
+//! | module | its one job |
 //! |---|---|
-//! | [`lifecycle`] | decides: a pure state machine, one event in, all effects out |
-//! | [`health`] | sees: pure windows and detectors that turn signals into incidents |
-//! | [`interface`] | speaks: the four calls and six types over Varlink |
-//! | [`journal`] | remembers: the chained, append-only record from which state is rebuilt |
-//! | [`runtime`] | runs: instances, slots, probes, logs, isolation |
+//! | [`lifecycle`] | decides what to do next: a pure state machine; one event goes in, all effects come out |
+//! | [`health`] | finds incidents: pure windows and detectors over the signals of an instance |
+//! | [`interface`] | the public interface: four calls and six types over Varlink |
+//! | [`journal`] | the chained, append-only record; the state is rebuilt from it |
+//! | [`runtime`] | runs instances: slots, traffic, probes, logs, isolation |
 //! | [`source`] | the runtime's git repository: mirror, followed ref, isolated workspaces |
-//! | [`nix`] | drives the Nix programs: evaluation, builds, profiles, closures |
-//! | [`blueprint`] | makes: the staged recipe from a context to a commit |
-//! | [`validation`] | judges: the plan, the sandboxed checks, the report |
-//! | [`golden`] | golden runs: the format, recording, replay, comparison |
-//! | [`poll`] | asks: whether descriptors are ready |
-//! | [`process`] | asks: what `/proc` says about processes |
-//! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
-//! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
-//! | [`digest`] | names: SHA-256 in hex, of bytes and of files, and its short form |
-//! | [`redact`] | hides: takes secrets out of what is stored, handed on or shown |
+//! | [`nix`] | runs the Nix programs: evaluation, builds, profiles, closures |
+//! | [`blueprint`] | runs the blueprint, a program of stages that makes a commit from an `EvolutionContext` |
+//! | [`validation`] | validates a Candidate: the plan, the sandboxed checks, the report |
+//! | [`golden`] | golden runs: format, recording, replay, comparison |
+//! | [`poll`] | waits until descriptors are ready |
+//! | [`process`] | reads from `/proc` what the kernel knows of processes |
+//! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
+//! | [`http`] | a bounded HTTP/1.1 client for probes and replay |
+//! | [`digest`] | SHA-256 in hex, of bytes and of files, and its short form |
+//! | [`redact`] | removes secrets from everything that is stored, handed on or shown |
 //! | [`diagnosis`] | collects the evidence of an incident |
-//! | [`state`] | the state directory: where its files are, and the objects that are stored there |
-//! | [`narrate`] | words: what the lifecycle decides, for a person |
-//! | [`history`] | the journal's body, and the history that is read from it |
-//! | [`service`] | the supervisor of one service: decides by the lifecycle, records, carries out |
-//! | [`daemon`] | the process: what it has once, and the service that it supervises |
-//! | [`cli`] | one file a command |
+//! | [`state`] | the state directory: the paths of its files, and the objects that are stored there |
+//! | [`narrate`] | describes in sentences, for a person, what the lifecycle decides |
+//! | [`history`] | the journal's records, and the history that is read from them |
+//! | [`service`] | the supervisor of one service: the lifecycle decides, the journal records, the executor executes |
+//! | [`daemon`] | the process: signals, the service manager, and the service that it supervises |
+//! | [`cli`] | the commands, one file each |
 //! | [`config`] | `rei.toml` |
-//! | [`demo`] | shows: a small runtime that interprets source code, and the story of `rei demo` |
+//! | [`demo`] | a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` over `daemon` over `service` over the rest; `lifecycle`, `health` and the types of `interface` at the
-//! bottom import nothing of the house but each other's types and [`time`].
+//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
+//! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
 
 pub mod blueprint;
 pub mod cli;

@@ -130,7 +130,7 @@ async fn send(served: &Served, event: MonitorEvent) {
 #[tokio::test]
 async fn watching_without_a_terminal_prints_each_event_on_a_line() {
     for (args, line) in [
-        (vec!["status", "--watch"], "15:01:18.000  phase       steady → diagnosing".to_owned()),
+        (vec!["status", "--watch"], "15:01:18.000  phase       evo_0001: the context is collected".to_owned()),
         (vec!["status", "--watch", "--json"], serde_json::to_string(&shapes::monitor_event()).unwrap()),
     ] {
         let served = serve();

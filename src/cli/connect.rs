@@ -8,7 +8,7 @@ use super::error::CommandError;
 use super::ui::Ui;
 use super::view::Look;
 use crate::config::Config;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::client::{ClientError, Operation, OperationsClient};
 use crate::journal::{self, Reader, Record};
@@ -60,16 +60,16 @@ pub(super) fn ask_or_read_journal<T>(
     }
 }
 
-/// Passes every record of the journal to a chronicle.
+/// Passes every record of the journal to a history.
 ///
 /// # Errors
 /// If the journal is damaged.
-pub(super) fn walk(paths: &Paths, mut chronicle: Chronicle) -> Result<Chronicle, CommandError> {
+pub(super) fn walk(paths: &Paths, mut history: History) -> Result<History, CommandError> {
     Reader::open(&paths.journal())?.records(1, |record: Record<Entry>| {
-        chronicle.take(&record);
+        history.take(&record);
         ControlFlow::Continue(())
     })?;
-    Ok(chronicle)
+    Ok(history)
 }
 
 /// The colour, the width and the time for pages.

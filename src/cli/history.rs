@@ -5,7 +5,7 @@ use super::connect::{ask_or_read_journal, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::view;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::interface::operations::{HISTORY_LIMIT, HISTORY_LIMIT_MAX};
 
 /// `rei history`: evolutions and maintenance records, newest first.
@@ -30,7 +30,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         global,
         ui,
         async |it| it.history(Some(args.limit)).await,
-        |paths| Ok(walk(paths, Chronicle::last(limit))?.history()),
+        |paths| Ok(walk(paths, History::last(limit))?.entries()),
     )?;
     if args.json {
         ui.json(&serde_json::json!({ "entries": entries }))?;

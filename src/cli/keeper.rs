@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::runtime::keeper::{ALONE_MAX, keeper_main};
+use crate::runtime::keeper::{IDLE_MAX, keeper_main};
 
 /// `rei keeper` (hidden).
 #[derive(Debug, clap::Args)]
@@ -15,5 +15,5 @@ pub struct Args {
 
 /// Runs the keeper. The process must have only one thread.
 pub fn run(args: &Args) -> ExitCode {
-    keeper_main(&args.socket, ALONE_MAX)
+    keeper_main(&args.socket, IDLE_MAX)
 }

@@ -5,7 +5,7 @@ use super::connect::{ask, ask_or_read_journal, look, walk};
 use super::error::CommandError;
 use super::ui::Ui;
 use super::{Kind, view};
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::interface::operations::OperationsError;
 use crate::state::objects;
 
@@ -36,10 +36,10 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError
         ui,
         async |it| it.show(args.id.clone()).await,
         |paths| {
-            let chronicle = walk(paths, Chronicle::of(&args.id))?;
+            let history = walk(paths, History::of(&args.id))?;
             let absent = OperationsError::NotFound { id: args.id.clone() };
             let not_found = || CommandError::of(Kind::Refused, &absent, absent.hint());
-            chronicle.show(|id| objects::read(paths, id)).ok_or_else(not_found)
+            history.show(|id| objects::read(paths, id)).ok_or_else(not_found)
         },
     )?;
     if args.json {

@@ -26,7 +26,7 @@ pub fn run(_: &Args, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
 
 fn stop_keeper(not_running: CommandError, global: &Global, ui: &mut Ui) -> Result<(), CommandError> {
     let Ok(keeper) = Keeper::connect(&paths(global)?.keeper()) else { return Err(not_running) };
-    match keeper.leave() {
+    match keeper.quit_if_unneeded() {
         Ok(()) => Ok(ui.result("no supervisor was running; the keeper that held its listening sockets stops")?),
         Err(StoreError::Refused { why, .. }) => {
             let message = format!("no supervisor answers, and its keeper cannot stop: {why}");

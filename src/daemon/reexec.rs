@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::runtime::keeper::handed;
+use crate::runtime::keeper::exec_fds;
 
 /// What would end the process while it has no handlers: it waits until the new program has some.
 const HELD: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
@@ -34,11 +34,11 @@ pub fn exec(exe: &Path, handed: &[(String, OwnedFd)]) -> Result<Infallible, std:
     let text = |word: OsString| CString::new(word.into_vec()).map_err(std::io::Error::other);
     let program = text(exe.as_os_str().to_owned())?;
     let args = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
-    let ours = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", handed::VARIABLE];
+    let ours = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", exec_fds::VARIABLE];
     let mut variables: Vec<(OsString, OsString)> =
         std::env::vars_os().filter(|(name, _)| !ours.iter().any(|known| name == known)).collect();
     if !handed.is_empty() {
-        variables.push(handed::announce(handed)?);
+        variables.push(exec_fds::announce(handed)?);
     }
     let variables = variables.into_iter().map(|(mut name, value)| {
         name.push("=");

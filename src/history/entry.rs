@@ -1,8 +1,10 @@
-//! What the journal holds: one event of the lifecycle with the effects that follow from it.
+//! What the journal holds: one event of the lifecycle, the effects that follow from it, and where the lifecycle stands
+//! after it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::lifecycle::{Effect, Event, Lifecycle};
+use crate::interface::types::EvolutionId;
+use crate::lifecycle::{CanaryStage, Effect, Event, Lifecycle, Phase};
 use crate::time::Timestamp;
 
 /// The body of a journal record. The effects are written too, so that a reader needs no replay to know what was done,
@@ -13,20 +15,67 @@ pub struct Entry {
     pub event: Event,
     /// What was to be done about it.
     pub effects: Vec<Effect>,
+    /// Where the lifecycle stands after it. Records of the formats 1.0 and 1.1 do not say it. No decision depends on it, so
+    /// a replay does not compare it, and a phase that this version does not know is read as if it were not there.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
+    pub stands: Option<Stands>,
 }
 
-/// What of an effect an error shows, in characters: its name and its first fields.
+impl Entry {
+    /// The entry about `event`, which led to these effects and to this state.
+    pub fn new(event: Event, effects: Vec<Effect>, after: &Lifecycle) -> Self {
+        Self { event, effects, stands: Some(Stands::of(after)) }
+    }
+}
+
+/// Where the lifecycle stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stands {
+    /// The phase, with its stage.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// The evolution under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evolution: Option<EvolutionId>,
+    /// In a canary step: the candidate's share of new connections, in parts per million.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_ppm: Option<u32>,
+}
+
+impl Stands {
+    /// Where this state stands.
+    pub fn of(core: &Lifecycle) -> Self {
+        Self {
+            phase: core.phase(),
+            evolution: core.evolution().map(|evolution| evolution.id.clone()),
+            share_ppm: core.routing().filter(|_| is_canary_step(core.phase())).map(|routing| routing.other_ppm),
+        }
+    }
+}
+
+/// Whether the candidate has a share of the new connections.
+pub(super) const fn is_canary_step(phase: Phase) -> bool {
+    matches!(phase, Phase::Canary { stage: CanaryStage::Share { .. } })
+}
+
+/// Reads what is stored if this version knows it.
+fn if_known<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<Stands>, D::Error> {
+    let stored = Option::<serde_json::Value>::deserialize(stored)?;
+    Ok(stored.and_then(|stored| serde_json::from_value(stored).ok()))
+}
+
+/// How much of an effect an error shows, in characters: its name and its first fields.
 const EFFECT_CHARS_MAX: usize = 300;
 
-/// A record whose decisions are not those that this program makes.
+/// A record whose decisions differ from those that this program makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record {seq} holds a decision that this rei does not make: {recorded}, not {made}")]
 pub struct Divergence {
     /// The record.
     pub seq: u64,
-    /// The first effect that differs, as it is recorded, in JSON; `nothing` if there is none.
+    /// The recorded effect at the first difference, in JSON; `nothing` if there is none.
     pub recorded: String,
-    /// The effect that this program gives in its place, in JSON; `nothing` if there is none.
+    /// The effect that this program gives there, in JSON; `nothing` if there is none.
     pub made: String,
 }
 
@@ -39,8 +88,8 @@ pub struct Replayed {
     pub divergence: Option<Divergence>,
 }
 
-/// Rebuilds the state from records that follow `state`, up to the first whose decisions are not those that the core makes
-/// today. Decisions are compared, not words: see [`Effect::decides_as`].
+/// Rebuilds the state from the records that follow `state`. It stops before the first record whose decisions are not those
+/// of today's core. Decisions are compared, words are not: see [`Effect::decides_as`].
 pub fn replay<'a>(mut state: Lifecycle, records: impl IntoIterator<Item = (u64, Timestamp, &'a Entry)>) -> Replayed {
     for (seq, at, entry) in records {
         let mut next = state.clone();
@@ -74,6 +123,37 @@ mod tests {
     use crate::journal::{Journal, Meta, Opened};
     use crate::lifecycle::{Reason, Timer};
 
+    fn entry(stored: &str) -> Entry {
+        serde_json::from_str(stored).unwrap()
+    }
+
+    #[test]
+    fn an_entry_says_where_the_lifecycle_stands() {
+        let entry = Entry::new(Event::Due(Timer::Phase), vec![], &Lifecycle::default());
+        let stored = serde_json::to_string(&entry).unwrap();
+        assert_eq!(stored, r#"{"event":{"event":"due","phase":null},"effects":[],"stands":{"phase":"empty"}}"#);
+        let stage = CanaryStage::Share { index: 1, judging: true };
+        let stands = Stands {
+            phase: Phase::Canary { stage },
+            evolution: Some(EvolutionId::numbered(2)),
+            share_ppm: Some(50_000),
+        };
+        let stored = serde_json::to_string(&stands).unwrap();
+        assert_eq!(
+            stored,
+            r#"{"phase":"canary","stage":{"stage":"share","index":1,"judging":true},"evolution":"evo_0002","share_ppm":50000}"#
+        );
+        assert_eq!(serde_json::from_str::<Stands>(&stored).unwrap(), stands);
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_or_a_later_rei_is_read() {
+        let earlier = r#"{"event":{"event":"ready","slot":"A"},"effects":[]}"#;
+        assert_eq!(entry(earlier).stands, None);
+        let later = r#"{"event":{"event":"ready","slot":"A"},"effects":[],"stands":{"phase":"of_a_later_rei"}}"#;
+        assert_eq!(entry(later), entry(earlier));
+    }
+
     fn timer(reason: Reason) -> Effect {
         Effect::SetTimer { timer: Timer::Phase, at: Timestamp::from_unix_ms(1), reason }
     }
@@ -90,7 +170,7 @@ mod tests {
         assert_eq!((found.seq, &*found.recorded, &*found.made), (7, "nothing", r#"{"effect":"judge"}"#));
     }
 
-    /// The journal of a rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
+    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
     /// written by `rei demo`.
     fn of_694bbea(with_snapshot: bool) -> (tempfile::TempDir, Opened<Entry, Lifecycle>) {
         let (fixture, copy) = (
@@ -125,7 +205,7 @@ mod tests {
         let (_directory, opened) = of_694bbea(false);
         let records = opened.records.iter().map(|record| (record.seq, record.at, &record.body));
         let Replayed { state, divergence } = replay(Lifecycle::default(), records);
-        // Every word up to here is another one today. The first canary is where the decisions part: it had no deadline.
+        // Up to here, only words differ. The first canary is where the decisions differ: it had no deadline.
         let divergence = divergence.unwrap();
         assert_eq!((divergence.seq, opened.records.len()), (32, 67));
         assert!(divergence.recorded.contains("judges the canary at 20 %"), "{divergence}");

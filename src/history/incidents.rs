@@ -1,4 +1,4 @@
-//! Which findings were one incident, and which incidents are open.
+//! The incidents that are open: findings with the same fingerprint are one incident.
 
 use std::collections::BTreeMap;
 
@@ -51,12 +51,12 @@ impl Incidents {
         self.open.insert(finding.fingerprint.clone(), incident);
     }
 
-    /// Numbers up to this one are taken.
+    /// Numbers up to this one are taken, by records that are lost.
     pub(super) fn number_behind(&mut self, numbered: u64) {
         self.opened = self.opened.max(numbered);
     }
 
-    /// Closes the incident with this id, where one is open.
+    /// Closes the incident with this id, if it is open.
     pub(super) fn close(&mut self, id: &str) -> Option<RuntimeIncident> {
         let fingerprint = self.open.values().find(|it| it.id.0 == id)?.fingerprint.clone();
         self.open.remove(&fingerprint)

@@ -3,11 +3,19 @@
 //! | file | its one job |
 //! |---|---|
 //! | `entry` | the body of a journal record, and the replay that rebuilds the state from records |
-//! | `chronicle` | a walk through the records, for the last entries or for one object |
-//! | `trip` | one evolution |
+//! | `history` | a walk through the records, for the last entries or for one object |
+//! | `evolution` | one evolution |
+//! | `maintenance` | one maintenance record |
 //! | `incidents` | the incidents that are open |
+//! | `unnamed` | where the lifecycle stands after an entry that does not say it: of the formats 1.0 and 1.1 |
 
-pub mod chronicle;
 pub mod entry;
+mod evolution;
+#[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
+mod history;
 mod incidents;
-mod trip;
+mod maintenance;
+mod unnamed;
+
+pub use evolution::{EvolutionStep, EvolutionView, STEPS_MAX};
+pub use history::History;

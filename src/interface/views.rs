@@ -321,7 +321,9 @@ pub struct MonitorEvent {
     pub kind: String,
     /// One line for a person.
     pub text: String,
-    /// The facts, an object whose fields depend on `kind`.
+    /// The facts. Of an entry of the journal: `event` and `effects`, as they are stored, and `stands`, which says
+    /// where the lifecycle stands after it: its `phase` with the stage, and the `evolution` under way. Of progress that
+    /// can be counted: `done` and `total`.
     pub data: Value,
 }
 

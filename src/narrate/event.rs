@@ -1,53 +1,131 @@
-//! One event in one line, as `rei monitor` shows it.
+//! The words for an event.
 
 use super::reason::reason;
-use crate::lifecycle::{Caller, Event, Lifecycle};
+use super::request::request;
+use super::scene::Scene;
+use super::terms;
+use super::words::{Kind, Level, Words};
+use crate::digest::short;
+use crate::interface::types::Verdict;
+use crate::lifecycle::{Caller, Event, Finding};
 
-/// What an event is called and said to be, after it was taken.
-pub fn event(of: &Event, core: &Lifecycle) -> (&'static str, String) {
-    let phase = core.phase().name();
+/// An event in words, after it was taken. This is the one place that has them.
+pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
+    let detail = |kind, sentence| Words::new(kind, Level::Detail, sentence);
+    let step = |kind, sentence| Words::new(kind, Level::Step, sentence);
+    let warning = |kind, sentence| Words::new(kind, Level::Warning, sentence);
     match of {
-        Event::Configured { .. } => ("phase", "configured".to_owned()),
-        Event::Recovered { .. } => ("phase", format!("taken over in phase {phase}")),
-        Event::Held(reality) => ("decision", format!("nothing is decided: {}", reality.facts.join("; "))),
-        Event::Followed { rev, .. } => ("phase", format!("the followed ref names {rev}")),
-        Event::Found(finding) => ("incident", format!("{}: {}", finding.cause, finding.summary)),
-        Event::Judged { verdict, reason } => ("verdict", format!("judged {verdict:?}: {reason}")),
-        Event::Diagnosed { context, .. } => ("phase", format!("context {context}")),
-        Event::Aimed { rev, .. } => ("phase", format!("it is about commit {rev}")),
-        Event::AgentRan { took_ms, .. } => ("progress", format!("an agent ran for {took_ms} ms")),
-        Event::StageReached { stage, .. } => ("progress", format!("blueprint stage {stage}")),
-        Event::Built { version, .. } => ("phase", format!("built {}", version.store_path)),
-        Event::BuildPaused { stage, .. } => ("phase", format!("the blueprint waits after stage {stage}")),
-        Event::BuildFailed { reason, .. } => ("decision", format!("no candidate: {reason}")),
-        Event::Validated { report, .. } => {
-            ("verdict", format!("{} {:?}: {}", report.id, report.verdict, report.summary))
+        Event::Configured { .. } => detail(Kind::Phase, "the configuration is in force".to_owned()),
+        Event::Recovered { .. } => {
+            let phase = scene.phase.map_or_else(String::new, |phase| format!(", in phase {phase}"));
+            step(Kind::Phase, format!("taken over from an earlier supervisor{phase}"))
         }
-        Event::GenerationPrepared { generation, .. } => ("phase", format!("generation {generation} is prepared")),
-        Event::GenerationFailed { reason, .. } => ("decision", format!("no generation: {reason}")),
-        Event::Started { slot, instance } => ("instance", format!("slot {slot}: started process {}", instance.pid)),
-        Event::StartFailed { slot, reason } => ("instance", format!("slot {slot}: not started: {reason}")),
-        Event::Ready { slot } => ("instance", format!("slot {slot}: ready")),
-        Event::Extended { slot, by_ms } => ("instance", format!("slot {slot}: asks for {by_ms} ms more")),
-        Event::Exited { slot, exit, ran_ms } => ("instance", format!("slot {slot}: {exit} after {ran_ms} ms")),
-        Event::Stopped { slot, waiting: false } => ("instance", format!("slot {slot}: stopped")),
-        Event::Stopped { slot, waiting: true } => ("instance", format!("slot {slot}: stopped, connections wait")),
-        Event::Carried { plan, took_us } => ("decision", format!("plan {plan} carried out in {took_us} µs")),
-        Event::PlanFailed { plan, reason } => ("decision", format!("plan {plan} failed: {reason}")),
-        Event::Due(timer) => ("phase", format!("{timer:?} is over")),
-        Event::Operator { who: Caller::Operator(who), request } => ("decision", format!("{who}: {request:?}")),
-        Event::Operator { who: Caller::Supervised { pid }, request } => {
-            ("decision", format!("process {pid}, refused: {request:?}"))
+        // The record that follows tells it.
+        Event::Held(reality) => {
+            detail(Kind::Decision, format!("nothing is decided, the journal is behind: {}", reality.facts.join("; ")))
+        }
+        Event::Followed { rev, .. } => match scene.quarantined {
+            Some((candidate, why)) => warning(
+                Kind::Phase,
+                format!(
+                    "the source is at commit {}, which is in quarantine as {candidate} ({}); lift it to try it again",
+                    short(rev),
+                    reason(why)
+                ),
+            ),
+            None => step(Kind::Phase, format!("the source is at commit {}", short(rev))),
+        },
+        Event::Found(finding) => found(finding, scene),
+        Event::Judged { verdict, reason } => {
+            let words = match verdict {
+                Verdict::Pass => step(Kind::Verdict, scene.of_evolution(&format!("judged as good: {reason}"))),
+                Verdict::Fail => warning(Kind::Verdict, scene.of_evolution(&format!("judged as failing: {reason}"))),
+                Verdict::Inconclusive => {
+                    detail(Kind::Verdict, scene.of_evolution(&format!("cannot be judged yet: {reason}")))
+                }
+            };
+            words.with(reason.clone())
+        }
+        Event::Diagnosed { evolution, .. } => detail(Kind::Phase, format!("{evolution}: the context is collected")),
+        Event::Aimed { evolution, rev, .. } => {
+            detail(Kind::Phase, format!("{evolution}: it is about commit {}", short(rev)))
+        }
+        Event::AgentRan { evolution, took_ms, .. } => {
+            detail(Kind::Progress, format!("{evolution}: an agent ran for {took_ms} ms"))
+        }
+        Event::StageReached { evolution, stage, .. } => {
+            detail(Kind::Progress, format!("{evolution}: the blueprint is at stage {stage}"))
+        }
+        Event::Built { evolution, version, .. } => {
+            step(Kind::Phase, format!("{evolution}: built {}", version.store_path)).with(version.store_path.clone())
+        }
+        Event::BuildPaused { evolution, stage, .. } => {
+            step(Kind::Phase, format!("{evolution}: waits for `rei approve` after the blueprint's stage {stage}"))
+        }
+        Event::BuildFailed { evolution, reason, .. } => {
+            // The record that follows tells it.
+            detail(Kind::Decision, format!("{evolution}: no candidate: {reason}")).with(reason.clone())
+        }
+        Event::Validated { evolution, report } => {
+            let summary = if report.summary.is_empty() { String::new() } else { format!(": {}", report.summary) };
+            let said = format!("{} ({}){summary}", terms::verdict(report.verdict), report.id);
+            step(Kind::Verdict, format!("{evolution}: {said}")).with(said)
+        }
+        Event::GenerationPrepared { generation, .. } => {
+            detail(Kind::Phase, format!("generation {generation} is prepared"))
+        }
+        Event::GenerationFailed { reason, .. } => {
+            detail(Kind::Decision, format!("no generation can be made: {reason}"))
+        }
+        Event::Started { slot, instance } => {
+            detail(Kind::Instance, format!("slot {slot}: started process {}", instance.pid))
+        }
+        Event::StartFailed { slot, reason } => {
+            let level = if scene.has_active { Level::Warning } else { Level::Detail };
+            Words::new(Kind::Instance, level, format!("slot {slot}: not started: {reason}"))
+        }
+        Event::Ready { slot } => detail(Kind::Instance, format!("slot {slot}: ready")),
+        Event::Extended { slot, by_ms } => {
+            step(Kind::Instance, format!("slot {slot}: the instance asks for {} s more", by_ms.div_ceil(1000)))
+        }
+        Event::Exited { slot, exit, ran_ms } => {
+            detail(Kind::Instance, format!("slot {slot}: ended after {ran_ms} ms: {exit}"))
+        }
+        Event::Stopped { slot, waiting: false } => detail(Kind::Instance, format!("slot {slot}: stopped")),
+        Event::Stopped { slot, waiting: true } => {
+            detail(Kind::Instance, format!("slot {slot}: stopped, and connections wait in its queue"))
+        }
+        Event::Carried { took_us, .. } => {
+            let said = format!("switched in {took_us} µs");
+            detail(Kind::Decision, scene.of_evolution(&said)).with(said)
+        }
+        Event::PlanFailed { reason, .. } => {
+            let said = format!("the switch failed: {reason}");
+            warning(Kind::Decision, scene.of_evolution(&said)).with(said)
+        }
+        Event::Due(timer) => detail(Kind::Phase, format!("{} is over", terms::timer(*timer))),
+        Event::Operator { who: Caller::Operator(who), request: asked } => {
+            let words = step(Kind::Decision, format!("{who} asks to {}", request(asked)));
+            match terms::approval(asked, who) {
+                Some(approval) => words.with(approval),
+                None => words,
+            }
+        }
+        Event::Operator { who: Caller::Supervised { pid }, request: asked } => {
+            warning(Kind::Decision, format!("process {pid} asked to {}, and was refused", request(asked)))
         }
     }
 }
 
-/// Where the lifecycle stands, in one line for the service manager.
-pub fn status_line(core: &Lifecycle) -> String {
-    let phase = core.phase().name();
-    match (core.attention(), core.waits_for().0) {
-        (Some(attention), _) => format!("{phase}: {}", reason(attention)),
-        (None, Some(waits_for)) => format!("{phase}: {}", reason(&waits_for)),
-        (None, None) => phase.to_owned(),
+/// A finding opens an incident, or belongs to one that is open, or is a part of the judgement of a version under trial.
+fn found(finding: &Finding, scene: &Scene<'_>) -> Words {
+    let Finding { cause, summary, .. } = finding;
+    let cause = cause.replace('_', " ");
+    match scene.incident {
+        Some((id, 1)) => Words::new(Kind::Incident, Level::Warning, format!("{id} opened: {cause}: {summary}")),
+        Some((id, times)) => {
+            Words::new(Kind::Incident, Level::Detail, format!("{id} found {times} times: {cause}: {summary}"))
+        }
+        None => Words::new(Kind::Incident, Level::Detail, format!("{cause}: {summary}")),
     }
 }

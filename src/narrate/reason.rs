@@ -1,4 +1,4 @@
-//! The words for what the lifecycle decides: the one place where its reasons become sentences.
+//! The words for the reasons that the lifecycle gives.
 
 use crate::lifecycle::{OnInconclusive, Reason};
 
@@ -21,7 +21,7 @@ pub fn reason(of: &Reason) -> String {
         Reason::SwitchLate => "the switch was not done in time".to_owned(),
         Reason::Exited { exit } => format!("it ended: {exit}"),
         Reason::ExitedUnattended => "it ended while no supervisor ran".to_owned(),
-        Reason::CanaryLateAfterReboot => "its canary was not over in time, as the machine was started anew".to_owned(),
+        Reason::CanaryLateAfterReboot => "its canary did not end in time, because the machine was restarted".to_owned(),
         Reason::PromotionFailed { reason } => format!("the promotion could not be carried out: {reason}"),
         Reason::TooLittleDataAnd { missing, policy } => {
             let policy = match policy {
@@ -44,7 +44,7 @@ pub fn reason(of: &Reason) -> String {
         Reason::NoVerdictAfter { tries, reason: why } => format!("no verdict after {tries} tries: {}", reason(why)),
         Reason::LastRepairFailed => "the last repair failed".to_owned(),
         Reason::Text(text) => text.clone(),
-        // Written by a later rei, which knows the words.
+        // A later version of rei wrote it, and that version has the words.
         Reason::Unknown(stored) => stored.to_string(),
         Reason::NothingCameOf { tries, reason: why } => format!("nothing came of {tries} tries: {}", reason(why)),
         Reason::NoBlueprint { incident, cause } => format!("no blueprint is configured for {incident} ({cause})"),
@@ -60,11 +60,11 @@ pub fn reason(of: &Reason) -> String {
         Reason::AgentRunsSpent { limit } => format!("the budget of {limit} runs of agents an hour is spent"),
         Reason::AgentTimeSpent { minutes } => format!("the budget of {minutes} minutes of agents an hour is spent"),
         Reason::TooManyIncidents { limit, summary } => {
-            format!("{limit} incidents are open, so a new one was not: {summary}; close some with `rei reject`")
+            format!("{limit} incidents are open, so this one was not opened: {summary}; close some with `rei reject`")
         }
         Reason::RollbackIncomplete { reason } => format!("a rollback is not complete: {reason}"),
         Reason::ProfileNotSwitched { generation } => {
-            format!("a rollback is not complete; see that the profile's current generation is {generation}")
+            format!("a rollback is not complete: make generation {generation} the current one of the profile")
         }
         Reason::RollbackTargetNotReady => "an operator's rollback failed: the target does not become ready".to_owned(),
         Reason::BehindReality { facts } => format!(
@@ -77,26 +77,26 @@ pub fn reason(of: &Reason) -> String {
         }
         Reason::ApprovalOfPromotion => "an operator's `rei approve`: every check passed".to_owned(),
         Reason::DecisionOrData { missing } => {
-            format!("an operator's `rei approve` or `rei reject`, or data: {}", reason(missing))
+            format!("an operator's `rei approve` or `rei reject`, or more data: {}", reason(missing))
         }
         Reason::GivesUpFirstBuild => "gives up the first build".to_owned(),
         Reason::GivesUpFirstStart => "gives up the first start".to_owned(),
         Reason::GivesUpFirstVersion => "gives up the first version".to_owned(),
-        Reason::GoesOnWithoutContext => "goes on without what was not collected".to_owned(),
+        Reason::GoesOnWithoutContext => "continues without what was not collected".to_owned(),
         Reason::GivesUpBuild => "gives up the build".to_owned(),
-        Reason::GivesUpValidation => "lets the candidate go as one that could not be judged".to_owned(),
+        Reason::GivesUpValidation => "gives up the candidate, because it could not be judged".to_owned(),
         Reason::GivesUpCandidate => "gives up the candidate's start".to_owned(),
-        Reason::LetsActiveGoOn => "lets Active go on".to_owned(),
+        Reason::LetsActiveGoOn => "keeps Active".to_owned(),
         Reason::EndsWaitForData => "ends the wait for data".to_owned(),
         Reason::JudgesCanary { share_ppm } => {
             format!("judges the canary at {} %", f64::from(*share_ppm) / 10_000.0)
         }
         Reason::ConfirmsPromotion => "confirms the promotion".to_owned(),
-        Reason::UndoesSwitch => "takes the switch back".to_owned(),
+        Reason::UndoesSwitch => "undoes the switch".to_owned(),
         Reason::RestoresPrevious => "restores Previous".to_owned(),
-        Reason::GoesOnWithRestored => "goes on with what is restored".to_owned(),
-        Reason::StartsRestored => "starts the restored version all the same".to_owned(),
-        Reason::GivesUpRollback => "gives up the rollback; Active goes on".to_owned(),
+        Reason::GoesOnWithRestored => "continues with what is restored".to_owned(),
+        Reason::StartsRestored => "starts the restored version anyway".to_owned(),
+        Reason::GivesUpRollback => "gives up the rollback and keeps Active".to_owned(),
         Reason::StartsAgain { slot } => format!("starts slot {slot} again"),
         Reason::BeginsRepair { incident } => format!("begins the repair of {incident}"),
         Reason::RetriesRepair { incident, reason: why } => {

@@ -181,7 +181,7 @@ fn directory_of(id: &str) -> String {
 
 /// True if this cgroup path (as in `/proc/PID/cgroup`) is the cgroup of an instance of any supervisor on this machine,
 /// or below one. Ids of instances begin with the digest of a state directory.
-pub fn is_an_instances(path: &str) -> bool {
+pub fn is_instance_cgroup(path: &str) -> bool {
     let is_instance = |name: &str| {
         let mut words = name.split('-');
         let is_digest = |word: &str| word.len() == DIGEST_CHARS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -220,10 +220,10 @@ mod tests {
     fn the_cgroup_of_any_supervisors_instance_is_recognised() {
         let unit = "/system.slice/rei-served.service";
         for inside in ["rei-0a1b2c3d-17-a", "rei-0a1b2c3d-17-b-drain", "rei-0a1b2c3d-17-a/below"] {
-            assert!(is_an_instances(&format!("{unit}/{inside}")), "{inside}");
+            assert!(is_instance_cgroup(&format!("{unit}/{inside}")), "{inside}");
         }
         for outside in ["", "/supervisor", "/rei-operators-1-a", "/rei-0a1b2c3d", "/xrei-0a1b2c3d-17-a"] {
-            assert!(!is_an_instances(&format!("{unit}{outside}")), "{outside}");
+            assert!(!is_instance_cgroup(&format!("{unit}{outside}")), "{outside}");
         }
     }
 

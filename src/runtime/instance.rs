@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use super::exit::Exit;
 use super::pidfd::{self, Waited};
 use super::spawn::Spawned;
-use super::tree::{KILL_MAX, Killed, Told, Tree, Trees};
+use super::tree::{KILL_MAX, Killed, Signalled, Tree, Trees};
 use crate::config::StopMode;
 use crate::process::{self, Tag};
 
@@ -36,7 +36,7 @@ pub struct Instance {
     tree: Tree,
     exit: Option<Exit>,
     /// The processes that got the stop signal, after the instance was asked to stop.
-    told: Told,
+    signalled: Signalled,
 }
 
 /// How an instance is asked to stop.
@@ -135,7 +135,7 @@ impl Instance {
             pidfd,
             tree,
             exit: None,
-            told: Told::new(),
+            signalled: Signalled::new(),
         })
     }
 
@@ -163,7 +163,15 @@ impl Instance {
         let tree = trees.adopt(id);
         tree.set_main(pid);
         let pidfd = pidfd::watch(pidfd).map_err(watch)?;
-        Ok(Self { id: id.to_owned(), pid, start_ticks: stat.start_ticks, pidfd, tree, exit: None, told: Told::new() })
+        Ok(Self {
+            id: id.to_owned(),
+            pid,
+            start_ticks: stat.start_ticks,
+            pidfd,
+            tree,
+            exit: None,
+            signalled: Signalled::new(),
+        })
     }
 
     /// The id.
@@ -202,13 +210,13 @@ impl Instance {
         let exit = match pidfd::peek(self.pidfd.get_ref()) {
             Waited::Ended(exit) => exit,
             Waited::Running => Exit::UNKNOWN,
-            Waited::NotOurs => self.exit_told_by_kernel().await,
+            Waited::NotOurChild => self.exit_from_kernel().await,
         };
         self.exit = Some(exit);
         exit
     }
 
-    async fn exit_told_by_kernel(&self) -> Exit {
+    async fn exit_from_kernel(&self) -> Exit {
         for _ in 0..FOREIGN_EXIT_TRIES {
             if let Some(exit) = pidfd::exit_after_reap(self.pidfd.get_ref()) {
                 return exit;
@@ -233,13 +241,13 @@ impl Instance {
             return self.end().await;
         }
         let finished = tokio::time::timeout(grace, self.finished(by)).await.is_ok();
-        self.end_asked(by, finished).await
+        self.finish_stop(by, finished).await
     }
 
     /// Sends the stop signal, like systemd: to every process of the tree, or to the main process only. Returns false if
     /// the main process has exited already.
     pub async fn ask_to_finish(&mut self, by: StopBy) -> bool {
-        if self.exit.is_none() && pidfd::peek(self.pidfd.get_ref()) != Waited::Running && !self.runs() {
+        if self.exit.is_none() && pidfd::peek(self.pidfd.get_ref()) != Waited::Running && !self.is_running() {
             self.wait().await;
         }
         if self.exit.is_some() {
@@ -247,14 +255,14 @@ impl Instance {
         }
         let main = (self.pid, self.start_ticks);
         if by.mode == StopMode::ControlGroup {
-            self.told = self.tree.tell(by.signal, main).await;
+            self.signalled = self.tree.signal_all(by.signal, main).await;
             return true;
         }
         // If it has exited just now, that is fine.
         let _ = self.signal(by.signal);
         // A stopped process handles the signal only when it continues.
         let _ = self.signal(Signal::SIGCONT);
-        self.told.insert(main);
+        self.signalled.insert(main);
         true
     }
 
@@ -264,13 +272,13 @@ impl Instance {
         if by.mode == StopMode::ControlGroup {
             // Processes that started after the stop signal was sent have not got it yet; if their parents are gone,
             // they get it now.
-            self.tree.gone(by.signal, &mut self.told).await;
+            self.tree.wait_until_empty(by.signal, &mut self.signalled).await;
         }
     }
 
     /// Kills the processes that did not stop, and reaps the instance. `finished` is true if [`Instance::finished`]
     /// returned.
-    pub async fn end_asked(&mut self, by: StopBy, finished: bool) -> Ended {
+    pub async fn finish_stop(&mut self, by: StopBy, finished: bool) -> Ended {
         match (finished, self.exit) {
             (true, Some(exit)) if by.mode == StopMode::ControlGroup => {
                 let tree = self.tree.close();
@@ -283,7 +291,7 @@ impl Instance {
     }
 
     /// True if the main process has not exited; for a process that is not our child.
-    fn runs(&self) -> bool {
+    fn is_running(&self) -> bool {
         process::stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_zombie())
     }
 

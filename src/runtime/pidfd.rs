@@ -20,7 +20,7 @@ pub enum Waited {
     /// The process is running.
     Running,
     /// The process is not our child, so only its parent can wait for it.
-    NotOurs,
+    NotOurChild,
 }
 
 /// Opens a pidfd of the process that has this pid now.
@@ -58,7 +58,7 @@ pub fn signal_exactly(pid: u32, start_ticks: u64, what: Signal) -> bool {
 }
 
 /// Waits until the process with this pid and start time has exited. Returns false if it cannot be watched.
-pub async fn ended(pid: u32, start_ticks: u64) -> bool {
+pub async fn wait_for_exit(pid: u32, start_ticks: u64) -> bool {
     let Ok(pidfd) = open(pid) else { return process::stat(pid).is_none() };
     if process::stat(pid).is_none_or(|stat| stat.start_ticks != start_ticks || stat.is_zombie()) {
         return true;
@@ -80,7 +80,7 @@ pub fn reap(pidfd: impl AsFd) -> Waited {
 
 fn wait(pidfd: impl AsFd, options: WaitIdOptions) -> Waited {
     match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)) {
-        Err(_) => Waited::NotOurs,
+        Err(_) => Waited::NotOurChild,
         Ok(None) => Waited::Running,
         Ok(Some(status)) => Waited::Ended(Exit {
             code: status.exit_status(),

@@ -26,7 +26,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 pub use child::Step;
 pub use gate::Gate;
 
-use gate::Behind;
+use gate::GateWait;
 
 use super::isolation::Sandbox;
 use super::table::PidCell;
@@ -182,7 +182,7 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
     let args: Result<Vec<CString>, _> = spec.args.iter().map(|arg| c_string(arg)).collect();
     let args = args.map_err(nul("an argument"))?;
     let mut env = Environment::of(spec).map_err(nul("a variable"))?;
-    let moved = out_of_the_way(spec).map_err(clone_failed)?;
+    let moved = move_descriptors(spec).map_err(clone_failed)?;
     let argv: Vec<*const libc::c_char> =
         std::iter::once(&path).chain(&args).map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
     let envp = env.pointers();
@@ -203,19 +203,19 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
         ruleset: moved.ruleset.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         filter: filter.map(|filter| libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() }),
         enter: AtomicI32::new(-1),
-        behind: spec.gate.map(|gate| Behind { gate, parent: std::process::id().cast_signed() }),
+        behind: spec.gate.map(|gate| GateWait { gate, parent: std::process::id().cast_signed() }),
         failure: child::Failure::default(),
     };
-    let born = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;
+    let cloned = child::clone_and_exec(&plan, spec.cgroup.map(|fd| fd.as_raw_fd())).map_err(clone_failed)?;
     // SAFETY: the kernel has just created this close-on-exec descriptor for us, and no other code owns it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(born.pidfd) };
+    let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
     if let Some((step, errno)) = plan.failure.read() {
         reap(&pidfd);
         return Err(SpawnError::Child { program: program(), step, source: io::Error::from_raw_os_error(errno) });
     }
     // The process exists until it is reaped. Only we reap it, unless SIGCHLD is ignored.
-    let Some(stat) = process::stat(born.pid) else { return Err(SpawnError::Killed { program: program() }) };
-    Ok(Spawned { pid: born.pid, pidfd, start_ticks: stat.start_ticks })
+    let Some(stat) = process::stat(cloned.pid) else { return Err(SpawnError::Killed { program: program() }) };
+    Ok(Spawned { pid: cloned.pid, pidfd, start_ticks: stat.start_ticks })
 }
 
 fn reap(pidfd: &OwnedFd) {
@@ -232,7 +232,7 @@ fn child_limits(sandbox: &Sandbox) -> Vec<(u32, libc::rlimit64)> {
 }
 
 /// Copies of all descriptors for the child, with numbers above its targets, so that dup3 overwrites none of them.
-struct Moved {
+struct MovedDescriptors {
     fds: Vec<OwnedFd>,
     stdin: OwnedFd,
     stdout: OwnedFd,
@@ -243,12 +243,12 @@ struct Moved {
     _lock: Option<OwnedFd>,
 }
 
-fn out_of_the_way(spec: &SpawnSpec) -> io::Result<Moved> {
+fn move_descriptors(spec: &SpawnSpec) -> io::Result<MovedDescriptors> {
     let first_free = LISTEN_FDS_START + i32::try_from(spec.fds.len()).unwrap_or(i32::MAX / 2);
     let above = |fd: BorrowedFd| fcntl_dupfd_cloexec(fd, first_free);
     let fds = spec.fds.iter().map(|(_, fd)| above(*fd)).collect::<rustix::io::Result<_>>()?;
     let ruleset = spec.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
-    Ok(Moved {
+    Ok(MovedDescriptors {
         fds,
         stdin: above(File::open("/dev/null")?.as_fd())?,
         stdout: above(spec.stdout)?,
@@ -270,7 +270,7 @@ impl Environment {
     const LISTEN_PID: &[u8] = b"LISTEN_PID=";
     /// Bytes for the digits of the largest pid and a NUL.
     const PID_ROOM: usize = 11;
-    const OURS: [&str; 7] = [
+    const RESERVED: [&str; 7] = [
         INSTANCE_VARIABLE,
         "LISTEN_PID",
         "LISTEN_FDS",
@@ -281,7 +281,7 @@ impl Environment {
     ];
 
     fn of(spec: &SpawnSpec) -> Result<Self, std::ffi::NulError> {
-        let mut words = Vec::with_capacity(spec.env.len() + Self::OURS.len());
+        let mut words = Vec::with_capacity(spec.env.len() + Self::RESERVED.len());
         let mut set = |name: &OsStr, value: &OsStr| -> Result<(), std::ffi::NulError> {
             let word = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?;
             words.push(word.into_bytes_with_nul());
@@ -300,7 +300,7 @@ impl Environment {
             }
         }
         for (name, value) in spec.env {
-            if !Self::OURS.iter().any(|ours| name == ours) {
+            if !Self::RESERVED.iter().any(|ours| name == ours) {
                 set(name, value)?;
             }
         }

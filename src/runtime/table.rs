@@ -44,7 +44,7 @@ struct Map {
     magic: [u8; 8],
     boot_id: [u8; BOOT_ID_BYTES],
     /// 1 if the last supervisor stopped every instance itself.
-    ended: AtomicU32,
+    stopped: AtomicU32,
     padding: [u8; 16],
     slots: [Slot; SLOTS],
 }
@@ -56,7 +56,7 @@ struct Slot {
     start_ticks: AtomicU64,
     id_bytes: AtomicU32,
     /// 1 after the instance has sent READY=1.
-    said_ready: AtomicU32,
+    reported_ready: AtomicU32,
     id: [AtomicU64; ID_BYTES_MAX / 8],
 }
 
@@ -121,7 +121,7 @@ pub struct Entry {
     /// The start time of the main process, in clock ticks since boot; `None` if the supervisor died before it read it.
     pub start_ticks: Option<u64>,
     /// True if it has sent READY=1, which an instance sends only once.
-    pub said_ready: bool,
+    pub reported_ready: bool,
 }
 
 /// The table, locked and mapped.
@@ -129,7 +129,7 @@ pub struct InstanceTable {
     map: NonNull<Map>,
     lock: File,
     new_boot: bool,
-    all_ended: bool,
+    clean_stop: bool,
     /// True if this supervisor created the file.
     new: bool,
 }
@@ -167,11 +167,11 @@ impl InstanceTable {
         // SAFETY: the mapping is page-aligned, has the size of a `Map` and lives as long as the table.
         let (magic, of_boot) = unsafe { ((*map.as_ptr()).magic, (*map.as_ptr()).boot_id) };
         let new_boot = boot_id.get(..BOOT_ID_BYTES) != Some(&of_boot[..]);
-        let mut table = Self { map, lock: file, new_boot, all_ended: false, new };
+        let mut table = Self { map, lock: file, new_boot, clean_stop: false, new };
         if magic != MAGIC {
             return Err(TableError::Foreign { path: path.to_owned() });
         }
-        table.all_ended = table.ended().swap(0, Ordering::AcqRel) == 1;
+        table.clean_stop = table.stopped_flag().swap(0, Ordering::AcqRel) == 1;
         if new_boot {
             table.slots().iter().for_each(Slot::free);
             initialise(&table.lock, &boot_id).map_err(failed)?;
@@ -185,23 +185,23 @@ impl InstanceTable {
     }
 
     /// True if the machine has rebooted since the table was last used. Then no instance can have survived.
-    pub fn is_of_new_boot(&self) -> bool {
+    pub fn is_new_boot(&self) -> bool {
         self.new_boot
     }
 
     /// True if the last supervisor stopped every instance itself. Then missing instances are expected.
-    pub fn is_of_clean_end(&self) -> bool {
-        self.all_ended
+    pub fn was_clean_stop(&self) -> bool {
+        self.clean_stop
     }
 
     /// Records that every instance was stopped on purpose.
-    pub fn all_ended(&self) {
-        self.ended().store(1, Ordering::Release);
+    pub fn mark_clean_stop(&self) {
+        self.stopped_flag().store(1, Ordering::Release);
     }
 
-    fn ended(&self) -> &AtomicU32 {
+    fn stopped_flag(&self) -> &AtomicU32 {
         // SAFETY: the mapping lives until drop, and every bit pattern is a valid atomic.
-        unsafe { &(*self.map.as_ptr()).ended }
+        unsafe { &(*self.map.as_ptr()).stopped }
     }
 
     /// Reserves a slot for an instance that is about to be started. The new process writes its pid into the returned
@@ -224,7 +224,7 @@ impl InstanceTable {
     ///
     /// # Errors
     /// If the id is invalid, or no slot is free.
-    pub fn enter(&self, id: &str, pid: u32, start_ticks: u64) -> Result<(), TableError> {
+    pub fn insert(&self, id: &str, pid: u32, start_ticks: u64) -> Result<(), TableError> {
         self.clear(id);
         let cell = self.reserve(id)?;
         cell.pid.store(pid, Ordering::Release);
@@ -240,9 +240,9 @@ impl InstanceTable {
     }
 
     /// Records that an instance has sent READY=1.
-    pub fn said_ready(&self, id: &str) {
+    pub fn reported_ready(&self, id: &str) {
         if let Some(slot) = self.find(id) {
-            slot.said_ready.store(1, Ordering::Release);
+            slot.reported_ready.store(1, Ordering::Release);
         }
     }
 
@@ -306,7 +306,7 @@ impl Slot {
             id: String::from_utf8_lossy(&bytes).into_owned(),
             pid: (pid != 0).then_some(pid),
             start_ticks: (start_ticks != 0).then_some(start_ticks),
-            said_ready: self.said_ready.load(Ordering::Acquire) != 0,
+            reported_ready: self.reported_ready.load(Ordering::Acquire) != 0,
         })
     }
 
@@ -325,7 +325,7 @@ impl Slot {
         self.state.store(FREE, Ordering::Release);
         self.pid.store(0, Ordering::Release);
         self.start_ticks.store(0, Ordering::Release);
-        self.said_ready.store(0, Ordering::Release);
+        self.reported_ready.store(0, Ordering::Release);
     }
 }
 
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     fn entry(id: &str, pid: Option<u32>, start_ticks: Option<u64>) -> Entry {
-        Entry { id: id.into(), pid, start_ticks, said_ready: false }
+        Entry { id: id.into(), pid, start_ticks, reported_ready: false }
     }
 
     #[test]
@@ -382,15 +382,15 @@ mod tests {
         drop(table);
         let table = InstanceTable::open(&path).unwrap();
         assert_eq!(table.entries(), [entry("inst_0001", Some(4711), Some(99)), entry("inst_0002", None, None)]);
-        table.said_ready("inst_0001");
+        table.reported_ready("inst_0001");
         drop(table);
         let table = InstanceTable::open(&path).unwrap();
-        assert_eq!(table.entries()[0], Entry { said_ready: true, ..entry("inst_0001", Some(4711), Some(99)) });
+        assert_eq!(table.entries()[0], Entry { reported_ready: true, ..entry("inst_0001", Some(4711), Some(99)) });
         table.clear("inst_0001");
         table.clear("inst_9999");
         assert_eq!(table.entries(), [entry("inst_0002", None, None)]);
-        table.enter("inst_0002", 4712, 100).unwrap();
-        table.enter("inst_0003", 4713, 101).unwrap();
+        table.insert("inst_0002", 4712, 100).unwrap();
+        table.insert("inst_0003", 4713, 101).unwrap();
         let both = [entry("inst_0002", Some(4712), Some(100)), entry("inst_0003", Some(4713), Some(101))];
         assert!(table.entries().iter().all(|it| both.contains(it)) && table.entries().len() == 2);
         assert!(!table.is_new());
@@ -405,7 +405,7 @@ mod tests {
         }
         assert!(matches!(table.reserve("one"), Err(TableError::Full)));
         table.started("a-rather-long-instance-name-3", 5);
-        table.said_ready("a-rather-long-instance-name-3");
+        table.reported_ready("a-rather-long-instance-name-3");
         table.clear("a-rather-long-instance-name-3");
         table.reserve("one").unwrap();
         assert!(table.entries().contains(&entry("one", None, None)));
@@ -418,9 +418,9 @@ mod tests {
     fn a_clean_stop_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances");
-        InstanceTable::open(&path).unwrap().all_ended();
-        assert!(InstanceTable::open(&path).unwrap().is_of_clean_end());
-        assert!(!InstanceTable::open(&path).unwrap().is_of_clean_end());
+        InstanceTable::open(&path).unwrap().mark_clean_stop();
+        assert!(InstanceTable::open(&path).unwrap().was_clean_stop());
+        assert!(!InstanceTable::open(&path).unwrap().was_clean_stop());
     }
 
     #[test]

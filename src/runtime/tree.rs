@@ -29,7 +29,7 @@ use crate::process::{self, Stat, Tag};
 pub const KILL_MAX: Duration = Duration::from_secs(5);
 
 /// The first and the longest pause between two scans of a dying tree.
-const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+const SCAN_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
 /// How long an exited child in the supervisor's own session is left for the code that started it.
 const FOREIGN_ZOMBIE_MAX: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ const EMPTY_SCANS: u32 = 2;
 
 /// Maximum number of scans for processes that have not got the stop signal yet. The first scan that finds none is the
 /// last. If a tree forks faster than it is scanned, it is killed after the stop timeout.
-const TELL_LOOKS_MAX: u32 = 16;
+const SIGNAL_SCANS_MAX: u32 = 16;
 
 /// Maximum number of remembered members, by pid and start time. They are recognised even after they lose their parents.
 const SEEN_MAX: usize = 1024;
@@ -49,7 +49,7 @@ const SEEN_MAX: usize = 1024;
 const DESCENT_MAX: usize = 64;
 
 /// The processes that got a signal, by pid and start time.
-pub type Told = BTreeSet<(u32, u64)>;
+pub type Signalled = BTreeSet<(u32, u64)>;
 
 /// How trees are found and killed on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ struct Shared {
     /// Exited children that other code should reap, by pid and start time, with the time when they were first seen.
     zombies: Mutex<HashMap<(u32, u64), Instant>>,
     /// Orphans that belong to no instance: a keeper that was started again.
-    spared: Mutex<BTreeSet<u32>>,
+    excluded: Mutex<BTreeSet<u32>>,
 }
 
 impl Trees {
@@ -120,14 +120,14 @@ impl Trees {
             own,
             live: Mutex::default(),
             zombies: Mutex::default(),
-            spared: Mutex::default(),
+            excluded: Mutex::default(),
         })))
     }
 
     /// Excludes a process: it belongs to no instance, although this process may inherit it, so it is not killed as an
     /// orphan.
-    pub fn spare(&self, pid: u32) {
-        lock(&self.0.spared).insert(pid);
+    pub fn exclude(&self, pid: u32) {
+        lock(&self.0.excluded).insert(pid);
     }
 
     /// The method in use.
@@ -279,28 +279,28 @@ impl Tree {
     }
 
     /// Sends a signal to every process of the tree, to `main` first. Returns the processes that got it.
-    pub async fn tell(&self, signal: Signal, main: (u32, u64)) -> Told {
+    pub async fn signal_all(&self, signal: Signal, main: (u32, u64)) -> Signalled {
         let tree = self.clone();
-        let told = tokio::task::spawn_blocking(move || tree.tell_blocking(signal, main)).await;
-        told.unwrap_or_else(|_| Told::from([main]))
+        let told = tokio::task::spawn_blocking(move || tree.signal_all_blocking(signal, main)).await;
+        told.unwrap_or_else(|_| Signalled::from([main]))
     }
 
-    fn tell_blocking(&self, signal: Signal, main: (u32, u64)) -> Told {
+    fn signal_all_blocking(&self, signal: Signal, main: (u32, u64)) -> Signalled {
         // List the processes before any of them gets the signal: a process that is started later, in response to the
         // signal, is part of the graceful stop.
         let listed = self.live().into_iter().map(|stat| (stat.pid, stat.start_ticks));
         let told: Vec<(u32, u64)> = std::iter::once(main).chain(listed.filter(|process| *process != main)).collect();
-        told.iter().for_each(|process| Self::tell_one(*process, signal));
-        let mut told: Told = told.into_iter().collect();
-        for _ in 0..TELL_LOOKS_MAX {
-            if !Self::tell_new(&self.live(), signal, &mut told) {
+        told.iter().for_each(|process| Self::signal_one(*process, signal));
+        let mut told: Signalled = told.into_iter().collect();
+        for _ in 0..SIGNAL_SCANS_MAX {
+            if !Self::signal_new(&self.live(), signal, &mut told) {
                 break;
             }
         }
         told
     }
 
-    fn tell_one((pid, start_ticks): (u32, u64), signal: Signal) {
+    fn signal_one((pid, start_ticks): (u32, u64), signal: Signal) {
         pidfd::signal_exactly(pid, start_ticks, signal);
         // A stopped process handles the signal only when it continues.
         pidfd::signal_exactly(pid, start_ticks, Signal::SIGCONT);
@@ -308,14 +308,14 @@ impl Tree {
 
     /// Signals the processes whose parent has not got the signal. A child of a process that got it is left alone: it
     /// may be a helper for the graceful stop. Returns true if there was a new one.
-    fn tell_new(live: &[Stat], signal: Signal, told: &mut Told) -> bool {
+    fn signal_new(live: &[Stat], signal: Signal, told: &mut Signalled) -> bool {
         let have_heard: BTreeSet<u32> = told.iter().map(|(pid, _)| *pid).collect();
         let mut any = false;
         for stat in live.iter().filter(|stat| !have_heard.contains(&stat.parent)) {
             let process = (stat.pid, stat.start_ticks);
             if told.insert(process) {
                 any = true;
-                Self::tell_one(process, signal);
+                Self::signal_one(process, signal);
             }
         }
         any
@@ -323,29 +323,29 @@ impl Tree {
 
     /// Waits until no process of the tree is alive. Processes that have not got the signal get it meanwhile. It sleeps
     /// while they live. Cancel safe.
-    pub async fn gone(&self, signal: Signal, told: &mut Told) {
-        let mut empty_looks = 0;
+    pub async fn wait_until_empty(&self, signal: Signal, told: &mut Signalled) {
+        let mut empty_scans = 0;
         loop {
             let (tree, mut known) = (self.clone(), told.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let live = tree.live();
-                Self::tell_new(&live, signal, &mut known);
+                Self::signal_new(&live, signal, &mut known);
                 (live, known)
             });
             // The task panics only while the tokio runtime shuts down.
             let Ok((live, known)) = looked.await else { return };
             *told = known;
-            empty_looks = if live.is_empty() { empty_looks + 1 } else { 0 };
+            empty_scans = if live.is_empty() { empty_scans + 1 } else { 0 };
             // No process can hide from a cgroup, so one empty scan is enough.
-            if empty_looks == EMPTY_SCANS || (empty_looks > 0 && self.0.cgroup.is_some()) {
+            if empty_scans == EMPTY_SCANS || (empty_scans > 0 && self.0.cgroup.is_some()) {
                 return;
             }
             for stat in live {
-                if !pidfd::ended(stat.pid, stat.start_ticks).await {
-                    tokio::time::sleep(LOOK_PAUSE[1]).await;
+                if !pidfd::wait_for_exit(stat.pid, stat.start_ticks).await {
+                    tokio::time::sleep(SCAN_PAUSE[1]).await;
                 }
             }
-            tokio::time::sleep(LOOK_PAUSE[0]).await;
+            tokio::time::sleep(SCAN_PAUSE[0]).await;
         }
     }
 
@@ -390,10 +390,10 @@ impl Tree {
     fn kill_cgroup(&self, cgroup: &Cgroup) -> Killed {
         let main = lock(&self.0.main).map(|main| main.pid);
         let leftovers = cgroup.processes().into_iter().filter(|pid| Some(*pid) != main).count();
-        let mut pauses = Pauses::new();
+        let mut backoff = Backoff::new();
         // One write is enough, but the kernel may refuse it for a moment if memory is short.
         while cgroup.kill().is_err() || cgroup.is_populated() {
-            if !pauses.pause() {
+            if !backoff.pause() {
                 break;
             }
         }
@@ -405,7 +405,7 @@ impl Tree {
     fn kill_scanned(&self) -> Killed {
         let tree = &self.0;
         let Some(main) = *lock(&tree.main) else { return Killed::default() };
-        let (mut killed, mut empty_scans, mut pauses) = (BTreeSet::new(), 0, Pauses::new());
+        let (mut killed, mut empty_scans, mut backoff) = (BTreeSet::new(), 0, Backoff::new());
         loop {
             let found = self.scan(&main);
             for stat in &found.members {
@@ -416,7 +416,7 @@ impl Tree {
             }
             let survivors = found.members.len();
             empty_scans = if survivors == 0 { empty_scans + 1 } else { 0 };
-            if empty_scans == EMPTY_SCANS || !pauses.pause() {
+            if empty_scans == EMPTY_SCANS || !backoff.pause() {
                 return Killed { leftovers: killed.len(), survivors, unattributed: found.unattributed };
             }
         }
@@ -426,7 +426,7 @@ impl Tree {
         let tree = &self.0;
         let all = process::all();
         let (live, seen) = (lock(&tree.shared.live).clone(), lock(&tree.seen).clone());
-        let spared = lock(&tree.shared.spared).clone();
+        let excluded = lock(&tree.shared.excluded).clone();
         let alone = live.keys().all(|id| *id == tree.id);
         let foreign_mains: BTreeSet<u32> =
             live.iter().filter(|(id, _)| **id != tree.id).filter_map(|(_, pid)| *pid).collect();
@@ -434,7 +434,7 @@ impl Tree {
         let mut found = Found::default();
         let mut ours: BTreeSet<u32> = BTreeSet::new();
         let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
-        let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !spared.contains(&stat.pid);
+        let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !excluded.contains(&stat.pid);
         for stat in all.iter().filter(later).filter(others) {
             let told = stat.pid == main.pid
                 || stat.session == main.pid
@@ -470,15 +470,15 @@ struct Found {
     unattributed: usize,
 }
 
-/// Growing pauses, until [`KILL_MAX`] is over.
-struct Pauses {
+/// Growing backoff, until [`KILL_MAX`] is over.
+struct Backoff {
     deadline: Instant,
     next: Duration,
 }
 
-impl Pauses {
+impl Backoff {
     fn new() -> Self {
-        Self { deadline: Instant::now() + KILL_MAX, next: LOOK_PAUSE[0] }
+        Self { deadline: Instant::now() + KILL_MAX, next: SCAN_PAUSE[0] }
     }
 
     /// Sleeps and returns true; returns false if the time is over.
@@ -487,7 +487,7 @@ impl Pauses {
             return false;
         }
         std::thread::sleep(self.next);
-        self.next = (self.next * 2).min(LOOK_PAUSE[1]);
+        self.next = (self.next * 2).min(SCAN_PAUSE[1]);
         true
     }
 }

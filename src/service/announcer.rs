@@ -6,7 +6,7 @@ use crate::history::entry::Entry;
 use crate::interface::operations::{EVENTS_BEHIND_MAX, MonitorEvent};
 use crate::interface::types::SCHEMA;
 use crate::lifecycle::{Effect, Event, Lifecycle};
-use crate::narrate::{self, Weight};
+use crate::narrate::{self, Level, Words};
 use crate::time::Timestamp;
 
 /// Where decisions are announced.
@@ -26,21 +26,24 @@ impl Default for Announcer {
 impl Announcer {
     /// Announces a record, after it was taken.
     pub fn tell(&mut self, seq: u64, at: Timestamp, entry: &Entry, core: &Lifecycle) {
-        let (kind, text) = narrate::event(&entry.event, core);
-        tracing::debug!(seq, kind, "{text}");
-        self.log(&entry.event, &entry.effects, core);
-        self.send(seq, at, kind, text, serde_json::to_value(entry).unwrap_or_default());
+        let told = self.log(&entry.event, &entry.effects, core);
+        self.send(seq, at, told.kind.name(), told.sentence, serde_json::to_value(entry).unwrap_or_default());
         self.status = Some(narrate::status_line(core));
     }
 
-    /// Writes an event to the log, for a person.
-    pub fn log(&self, event: &Event, effects: &[Effect], core: &Lifecycle) {
-        for (weight, line) in narrate::lines(event, effects, core) {
-            match weight {
-                Weight::Warning => tracing::warn!("{line}"),
-                Weight::Step => tracing::info!("{line}"),
+    /// Writes an event and what follows from it to the log, for a person. Gives the words for the event.
+    pub fn log(&self, event: &Event, effects: &[Effect], core: &Lifecycle) -> Words {
+        let told = narrate::tell(event, effects, core);
+        if told.event.level == Level::Detail {
+            tracing::debug!(kind = told.event.kind.name(), "{}", told.event.sentence);
+        }
+        for words in told.lines() {
+            match words.level {
+                Level::Warning => tracing::warn!("{}", words.sentence),
+                Level::Step | Level::Detail => tracing::info!("{}", words.sentence),
             }
         }
+        told.event
     }
 
     /// Announces progress. It is not recorded.

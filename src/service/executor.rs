@@ -360,7 +360,7 @@ impl Executor {
     /// A new keeper is there, or is not. What the old one held is held here as well.
     pub fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
         let Some(pid) = self.store.replace(started, self.tools.paths.keeper(), &self.inputs) else { return };
-        self.instances.trees().spare(pid);
+        self.instances.trees().exclude(pid);
         self.listeners.store_all(&self.store.shared);
         self.instances.store_all(&self.store.shared);
         tracing::info!("a new keeper has the listeners");

@@ -125,7 +125,7 @@ pub struct DisconnectWatch(Option<AsyncFd<OwnedFd>>);
 impl DisconnectWatch {
     /// Of a store; one that cannot go, or cannot be watched, never is.
     pub fn of(store: &SharedStore) -> Self {
-        Self::on(lock(store).lifeline())
+        Self::on(lock(store).disconnect_fd())
     }
 
     /// Of a connection.

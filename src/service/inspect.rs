@@ -119,7 +119,7 @@ fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, told: Vec<String>, ro
         let instance =
             Instance { id: living.id.clone(), pid: living.pid, start_ticks: row.start_ticks.unwrap_or_default() };
         // What is current in the profile was ready once.
-        Some(Found { version, instance, ready: active.is_some() || row.said_ready })
+        Some(Found { version, instance, ready: active.is_some() || row.reported_ready })
     });
     Reality { facts: told, running, serves, numbered: highest_number(paths) }
 }
@@ -193,7 +193,7 @@ fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: boo
         if rows.iter().any(|row| row.id == id && row.pid == Some(pid)) {
             continue;
         }
-        match table.enter(&id, pid, start_ticks) {
+        match table.insert(&id, pid, start_ticks) {
             Ok(()) => tracing::warn!(id, pid, "the table of instances did not have an instance that lives"),
             Err(error) => tracing::error!(id, pid, error = chain(&error), "an instance lives and cannot be taken over"),
         }

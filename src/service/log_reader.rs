@@ -11,7 +11,7 @@ use super::instances::set::Instances;
 use super::logger::{keep_logger, start};
 use super::tools::Tools;
 use crate::report::chain;
-use crate::runtime::logs::{LogError, Logger, StandIn, Unread, Watch, end_loggers};
+use crate::runtime::logs::{FallbackReader, LogError, Logger, PipeWatch, Unread, stop_loggers};
 
 /// The pause before a logger is started again that could not be started, or that has lived no longer than this.
 const RETRY: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub struct LogReader {
     /// When pipes are looked at again, if one fills; else it is done once a second.
     look_at: Option<Instant>,
     /// What earlier looks have found, by instance.
-    watches: BTreeMap<String, Watch>,
+    watches: BTreeMap<String, PipeWatch>,
     /// The program that a logger runs.
     exe: PathBuf,
 }
@@ -74,7 +74,7 @@ impl LogReader {
             tokio::time::sleep(after).await;
             let begin = move || {
                 if end_first {
-                    end_loggers(&paths.logs());
+                    stop_loggers(&paths.logs());
                 }
                 start(&paths, &exe)
             };
@@ -96,7 +96,7 @@ impl LogReader {
         inputs: &Inputs,
     ) {
         let begun = started.map_err(|error| chain(&error));
-        let begun = begun.and_then(|new| instances.logger.become_one_with(&new).map_err(|error| error.to_string()));
+        let begun = begun.and_then(|new| instances.logger.switch_to(&new).map_err(|error| error.to_string()));
         if let Err(why) = begun {
             tracing::error!(why, "no logger: what instances print and their pipes do not hold is dropped and counted");
             self.start(RETRY, false, tools, inputs);
@@ -120,7 +120,7 @@ impl LogReader {
         for instance in instances.all() {
             let Some(pipe) = instance.pipe() else { continue };
             let mut watch = watches.remove(&instance.id).unwrap_or_default();
-            let found = instance.log.look(pipe, &mut watch, StandIn::Supervisor);
+            let found = instance.log.check(pipe, &mut watch, FallbackReader::Supervisor);
             self.watches.insert(instance.id.clone(), watch);
             fills |= matches!(found, Unread::Fills(_));
             hangs |= match found {
@@ -129,7 +129,7 @@ impl LogReader {
                 Unread::Fills(looks) => looks >= FILLS_LOOKS_MAX,
             };
             if matches!(found, Unread::Fills(looks) if looks >= FILLS_LOOKS_MAX)
-                && let Err(error) = instance.log.relieve(pipe, StandIn::Supervisor)
+                && let Err(error) = instance.log.drain_excess(pipe, FallbackReader::Supervisor)
             {
                 tracing::warn!(%error, id = instance.id, "cannot empty the pipe of its log; it waits when that is full");
             }

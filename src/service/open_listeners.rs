@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::lifecycle::{self, Slot};
 use crate::runtime::logs;
 use crate::runtime::table::{Entry, InstanceTable};
-use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, take_back};
+use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, recover_from_instances};
 use crate::state::paths::Paths;
 
 /// Opens the listeners, or takes them over. Says whether something came out of instances, which the store must be given.
@@ -34,7 +34,7 @@ pub fn listen(
     let before = kept.len();
     if !kept.iter().any(|(name, _)| name == logger::NAME) {
         // It reads the pipes of the instances, and no new supervisor could speak to it.
-        logs::end_loggers(&paths.logs());
+        logs::stop_loggers(&paths.logs());
     }
     let refused = regain(setup, table, kept);
     let regained = kept.len() > before;
@@ -59,7 +59,7 @@ fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<
     };
     let holders: Vec<Holder> = entries.iter().filter_map(holder).collect();
     let before = kept.len();
-    let refused = take_back(setup, &holders, kept);
+    let refused = recover_from_instances(setup, &holders, kept);
     if kept.len() > before {
         tracing::warn!("the listening sockets were lost with supervisor and keeper; the instances have them still");
     }

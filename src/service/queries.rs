@@ -9,11 +9,11 @@ use super::clock::Clock;
 use super::executor::Executor;
 use super::failure::reason;
 use super::sync::lock;
-use crate::history::chronicle::Chronicle;
+use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::operations::{
-    self as seen, BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus,
-    OperationsError, QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
+    BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, OperationsError,
+    QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
 };
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
 use crate::journal::{Reader, Record};
@@ -29,25 +29,6 @@ const JOURNAL_READERS_MAX: usize = 2;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
-
-impl From<Phase> for seen::Phase {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Empty => Self::Empty,
-            Phase::Installing => Self::Installing,
-            Phase::Steady => Self::Steady,
-            Phase::Diagnosing => Self::Diagnosing,
-            Phase::Building => Self::Building,
-            Phase::Validating => Self::Validating,
-            Phase::AwaitingApproval { .. } => Self::AwaitingApproval,
-            Phase::Canary { .. } => Self::Canary,
-            Phase::Promoting { .. } => Self::Promoting,
-            Phase::Observing { .. } => Self::Observing,
-            Phase::RollingBack { .. } => Self::RollingBack,
-            Phase::Held => Self::Held,
-        }
-    }
-}
 
 /// The state and its surroundings, to be read.
 #[derive(Clone, Copy)]
@@ -200,19 +181,15 @@ impl View<'_> {
 }
 
 /// Walks the journal that the supervisor writes meanwhile, as long as the caller waits for the answer.
-fn read_journal(
-    paths: &Paths,
-    mut chronicle: Chronicle,
-    is_wanted: impl Fn() -> bool,
-) -> Result<Chronicle, OperationsError> {
+fn read_journal(paths: &Paths, mut history: History, is_wanted: impl Fn() -> bool) -> Result<History, OperationsError> {
     let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
-        chronicle.take(&record);
+        history.take(&record);
         if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     reader.records(1, take).map_err(unreadable)?;
-    Ok(chronicle)
+    Ok(history)
 }
 
 /// Queries of operators.
@@ -239,13 +216,13 @@ impl Queries {
     /// The last entries of the history.
     pub fn history(&self, paths: &Paths, limit: u64, reply: Reply<Vec<HistoryEntry>>) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        self.recall(paths, Chronicle::last(limit), reply, |chronicle, _| Ok(chronicle.history()));
+        self.recall(paths, History::last(limit), reply, |history, _| Ok(history.entries()));
     }
 
     /// One object, of the journal and the files beside it.
     pub fn show(&self, paths: &Paths, id: String, reply: Reply<ShowReply>) {
-        self.recall(paths, Chronicle::of(&id), reply, |chronicle, paths| {
-            let shown = chronicle.show(|id| objects::read(paths, id));
+        self.recall(paths, History::of(&id), reply, |history, paths| {
+            let shown = history.show(|id| objects::read(paths, id));
             shown.ok_or(OperationsError::NotFound { id })
         });
     }
@@ -254,17 +231,17 @@ impl Queries {
     fn recall<T: Send + 'static>(
         &self,
         paths: &Paths,
-        chronicle: Chronicle,
+        history: History,
         reply: Reply<T>,
-        answer: impl FnOnce(Chronicle, &Paths) -> Result<T, OperationsError> + Send + 'static,
+        answer: impl FnOnce(History, &Paths) -> Result<T, OperationsError> + Send + 'static,
     ) {
         let (paths, readers) = (paths.clone(), Arc::clone(&self.readers));
         tokio::spawn(async move {
             // Nobody closes it.
             let Ok(turn) = readers.acquire_owned().await else { return };
             tokio::task::spawn_blocking(move || {
-                let read = read_journal(&paths, chronicle, || !reply.is_closed());
-                let _ = reply.send(read.and_then(|chronicle| answer(chronicle, &paths)));
+                let read = read_journal(&paths, history, || !reply.is_closed());
+                let _ = reply.send(read.and_then(|history| answer(history, &paths)));
                 drop(turn);
             });
         });

@@ -16,7 +16,7 @@ use crate::interface::evolution::serve_evolution;
 use crate::interface::operations::{MonitorEvent, serve_operations};
 use crate::interface::secret::Secret;
 use crate::interface::socket::Socket;
-use crate::runtime::cgroup::is_an_instances;
+use crate::runtime::cgroup::is_instance_cgroup;
 use crate::runtime::isolation::group_named;
 
 /// Opens both sockets: the operators' group may use the one that is theirs.
@@ -45,7 +45,7 @@ pub fn serve(
     let (told, inputs) = (executor.inputs.clone(), executor.inputs.clone());
     let access = Access::own_user()
         .refuse_instances(move |pid| trees.contains(pid))
-        .refuse_instance_cgroups(is_an_instances)
+        .refuse_instance_cgroups(is_instance_cgroup)
         .refuse_descendants_of(std::process::id())
         .ask_for_proof(move || reach.proof(&secret))
         .on_refusal(move |refusal| {

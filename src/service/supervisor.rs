@@ -189,7 +189,7 @@ impl Service {
             }
             return Ok(());
         }
-        let entry = Entry { event, effects };
+        let entry = Entry::new(event, effects, &next);
         let (seq, started) = match commit::record(&mut self.ledger, &mut self.executor, at, &entry) {
             Ok(recorded) => recorded,
             Err(error) => return Err((entry.event, reason(&error, error.hint()))),

@@ -29,7 +29,7 @@ fn grow(directory: &Path) {
         let request = if number % 2 == 0 { Request::Pause } else { Request::Resume };
         let event = Event::Operator { who: Caller::Operator("ada".into()), request };
         let effects = core.step(at, event.clone());
-        journal.append(at, &Entry { event, effects }).unwrap();
+        journal.append(at, &Entry::new(event, effects, &core)).unwrap();
     }
     journal.snapshot(&core).unwrap();
 }

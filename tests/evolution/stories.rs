@@ -162,7 +162,7 @@ fn an_operator_approves_pauses_and_changes_the_file() {
     // A wrong file changes nothing.
     std::fs::write(lab.path("rei.toml"), "[runtime]\n").unwrap();
     lab.signal(Signal::SIGHUP);
-    lab.wait_for("the refusal", |lab| lab.output().contains("rei.toml is not taken").then_some(()));
+    lab.wait_for("the refusal", |lab| lab.output().contains("reload failed: rei.toml is invalid").then_some(()));
     assert!(ask(lab.address(), "/").unwrap().ends_with(" of ok 3"));
     load.none_lost();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rei::history::entry::{Entry, Stands};
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
     QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
@@ -9,6 +10,7 @@ use rei::interface::operations::{
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
 use rei::time::Timestamp;
+use rei::{lifecycle, narrate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -280,14 +282,20 @@ pub fn show_reply() -> ShowReply {
     }
 }
 
+/// As the supervisor makes it of an entry of its journal.
 pub fn monitor_event() -> MonitorEvent {
+    let evolution = EvolutionId::numbered(1);
+    let event = lifecycle::Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() };
+    let stands = Stands { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
+    let words = narrate::event(&event, &narrate::Scene::default());
+    let entry = Entry { event, effects: vec![], stands: Some(stands) };
     MonitorEvent {
         schema: SCHEMA.into(),
         seq: 9,
         at: at(8),
-        kind: "phase".into(),
-        text: "steady → diagnosing".into(),
-        data: json!({ "phase": "diagnosing" }),
+        kind: words.kind.name().into(),
+        text: words.sentence,
+        data: json!(entry),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory};
 use rei::golden::{Exchange, Expected, Header, Writer};
-use rei::history::chronicle::{EvolutionStep, EvolutionView};
+use rei::history::{EvolutionStep, EvolutionView};
 use rei::http::Request;
 use rei::interface::operations::{ShowKind, ShowReply};
 use rei::interface::types::Evidence;

@@ -11,7 +11,7 @@ use std::thread;
 
 use rei::config::types::{Listen, ListenAddress};
 use rei::runtime::keeper::NoStore;
-use rei::runtime::traffic::{Adoption, Holder, OpenError, Routing, Setup, Slot, Traffic, take_back};
+use rei::runtime::traffic::{Adoption, Holder, OpenError, Routing, Setup, Slot, Traffic, recover_from_instances};
 
 use crate::support::*;
 
@@ -294,7 +294,7 @@ fn listeners_come_back_from_a_running_instance() {
     holders.push(holder(i32::MAX as u32, Slot::A));
     // A child before its exec still has more descriptors, but it has the ones that this test needs.
     let mut back = Vec::new();
-    let refused = take_back(setup(&listens), &holders, &mut back);
+    let refused = recover_from_instances(setup(&listens), &holders, &mut back);
     assert!(refused.is_empty(), "{refused:?}");
     assert_eq!(back.len(), 2, "both slots, not the guard");
     let (mut traffic, adoption) =
@@ -351,7 +351,7 @@ fn another_user() {
     let (Ok(pid), Ok(address)) = (std::env::var(HOLDER), std::env::var(ADDRESS)) else { return };
     let holder = Holder { pid: pid.parse().unwrap(), start_ticks: None, slot: Slot::A };
     let mut kept = Vec::new();
-    let refused = take_back(setup(&[tcp_at("http", &address)]), &[holder], &mut kept);
+    let refused = recover_from_instances(setup(&[tcp_at("http", &address)]), &[holder], &mut kept);
     assert!(kept.is_empty());
     assert_eq!(refused.len(), 1, "the error names the process with the sockets");
     assert_eq!((refused[0].holder, refused[0].why.kind()), (holder, std::io::ErrorKind::PermissionDenied));

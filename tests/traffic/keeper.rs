@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use rei::runtime::keeper::{
-    ALONE_MAX, FDS_MAX, FdStore, INSTANCE_PREFIX, Keeper, StoreError, SystemdStore, keeper_main,
+    FDS_MAX, FdStore, IDLE_MAX, INSTANCE_PREFIX, Keeper, StoreError, SystemdStore, keeper_main,
 };
 use rei::runtime::logs;
 use rei::runtime::traffic::{Adoption, Routing, Slot, Traffic};
@@ -31,7 +31,7 @@ fn other_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let path = PathBuf::from(std::env::var(SOCKET).unwrap());
     if role == "keeper" {
-        let alone = std::env::var(ALONE_MS).map_or(ALONE_MAX, |ms| Duration::from_millis(ms.parse().unwrap()));
+        let alone = std::env::var(ALONE_MS).map_or(IDLE_MAX, |ms| Duration::from_millis(ms.parse().unwrap()));
         let code = keeper_main(&path, alone);
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }

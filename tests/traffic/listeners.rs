@@ -68,7 +68,7 @@ fn all_means_all_and_the_guard_gets_nothing() {
             let got = traffic.backlog(slot).unwrap() - before;
             assert_eq!(got, if address == "[::]:0" { 200 } else { 100 }, "{address}, {slot}");
         }
-        assert_eq!(alarm.look().unwrap(), None);
+        assert_eq!(alarm.try_next().unwrap(), None);
     }
 }
 
@@ -115,7 +115,7 @@ fn a_share_of_connections_is_as_configured() {
         assert!((count - mean).abs() < 6.0 * deviation, "{count} of {n} for a share of {share}");
         assert_eq!(got.iter().sum::<u32>(), n as u32);
     }
-    assert_eq!(alarm.look().unwrap(), None, "the guard was never chosen");
+    assert_eq!(alarm.try_next().unwrap(), None, "the guard was never chosen");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn no_connection_is_lost_while_traffic_switches() {
     clients.into_iter().for_each(|client| client.join().unwrap());
     over.store(true, Ordering::Relaxed);
     acceptors.into_iter().for_each(|acceptor| acceptor.join().unwrap());
-    assert_eq!(alarm.look().unwrap(), None, "the guard was never chosen");
+    assert_eq!(alarm.try_next().unwrap(), None, "the guard was never chosen");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn tampering_raises_the_alarm_takes_nothing_from_the_other_slot_and_is_repaired(
             let before = traffic.backlog(tamperer).unwrap();
             let more: Vec<_> = (0..50).map(|_| TcpStream::connect(local(&traffic)).unwrap()).collect();
             assert_eq!(traffic.backlog(tamperer).unwrap() - before, 50);
-            assert_eq!(alarm.look().unwrap(), None);
+            assert_eq!(alarm.try_next().unwrap(), None);
             drop((clients, more));
         });
     }
@@ -275,7 +275,7 @@ fn a_detached_program_raises_the_alarm() {
         let tampering = loop {
             clients.push(TcpStream::connect(local(&traffic)).unwrap());
             assert!(clients.len() < 1000, "the kernel chooses by hash, so a third reaches the guard");
-            if let Some(tampering) = alarm.look().unwrap() {
+            if let Some(tampering) = alarm.try_next().unwrap() {
                 break tampering;
             }
         };

@@ -241,7 +241,7 @@ fn no_connection_is_lost_while_sockets_are_replaced() {
         if traffic.alarm_is_stale(&alarm) {
             alarm = traffic.alarm().unwrap();
         }
-        assert_eq!(alarm.look().unwrap(), None, "no process tampers");
+        assert_eq!(alarm.try_next().unwrap(), None, "no process tampers");
         let next = instance(&traffic, slot.other());
         let _ = traffic.route(Routing::All(slot.other())).unwrap();
         let so_far = served.load(Ordering::Relaxed);
@@ -271,7 +271,7 @@ fn a_supervisor_killed_while_it_replaces_sockets_leaves_a_group_that_can_be_adop
         let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut shelf).unwrap();
         prepare(&mut traffic, Slot::B, &mut shelf);
         let mut ending = Ending { shelf: &mut shelf, left: calls };
-        let ended = traffic.prepare(Slot::B, rei::runtime::traffic::Heir::Other, &mut ending).is_err();
+        let ended = traffic.prepare(Slot::B, rei::runtime::traffic::NextVersion::Other, &mut ending).is_err();
         let waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(local(&traffic)).unwrap()).collect();
         drop(traffic);
         let mut all = shelf.fetch();

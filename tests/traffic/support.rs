@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rei::config::types::{Listen, ListenAddress};
 use rei::runtime::keeper::{FdStore, StoreError};
-use rei::runtime::traffic::{Heir, Setup, Slot, Traffic};
+use rei::runtime::traffic::{NextVersion, Setup, Slot, Traffic};
 
 pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
 
@@ -190,7 +190,7 @@ pub fn wait_for(mut fact: impl FnMut() -> bool, mut meanwhile: impl FnMut()) {
 
 /// Makes a slot ready for an instance of another version.
 pub fn prepare(traffic: &mut Traffic, slot: Slot, store: &mut dyn FdStore) {
-    traffic.prepare(slot, Heir::Other, store).unwrap();
+    traffic.prepare(slot, NextVersion::Other, store).unwrap();
 }
 
 /// A store that simulates the death of its supervisor after a number of messages.
@@ -201,7 +201,7 @@ pub struct Ending<'a> {
 
 impl Ending<'_> {
     fn message(&mut self) -> Result<(), StoreError> {
-        self.left = self.left.checked_sub(1).ok_or(StoreError::Confused)?;
+        self.left = self.left.checked_sub(1).ok_or(StoreError::InvalidAnswer)?;
         Ok(())
     }
 }

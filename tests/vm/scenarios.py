@@ -257,7 +257,7 @@ def journald(notes):
     run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", ONE.unit)
 
     def errors():
-        return [it for it in ONE.journal("_COMM=rei", "-p", "err") if "rei.toml is not taken" in it["MESSAGE"]]
+        return [it for it in ONE.journal("_COMM=rei", "-p", "err") if "reload failed: rei.toml is invalid" in it["MESSAGE"]]
 
     line = wait_for("the error", errors)[-1]
     with open(ONE.config, "w") as file:

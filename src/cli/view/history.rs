@@ -6,21 +6,21 @@ use crate::cli::ui::Role;
 use crate::digest::short;
 use crate::interface::operations::{HistoryEntry, QuarantineEntry};
 use crate::interface::types::MaintenanceAction;
+use crate::narrate;
 
 /// The spaces between two columns.
 const GAP: usize = 2;
 
 /// The action as a word with its role.
 pub(super) fn action(action: Option<MaintenanceAction>) -> (Role, &'static str) {
-    match action {
-        None => (Role::Hint, "under way"),
-        Some(MaintenanceAction::Promoted) => (Role::Good, "promoted"),
-        Some(MaintenanceAction::Rejected) => (Role::Warning, "rejected"),
-        Some(MaintenanceAction::Unchanged) => (Role::Faint, "unchanged"),
-        Some(MaintenanceAction::RolledBack) => (Role::Bad, "rolled back"),
-        Some(MaintenanceAction::Restarted) => (Role::Warning, "restarted"),
-        Some(MaintenanceAction::Deferred) => (Role::Warning, "deferred"),
-    }
+    let Some(done) = action else { return (Role::Hint, "under way") };
+    let role = match done {
+        MaintenanceAction::Promoted => Role::Good,
+        MaintenanceAction::Unchanged => Role::Faint,
+        MaintenanceAction::RolledBack => Role::Bad,
+        MaintenanceAction::Rejected | MaintenanceAction::Restarted | MaintenanceAction::Deferred => Role::Warning,
+    };
+    (role, narrate::action(done))
 }
 
 /// Evolutions and maintenance records, newest first.

@@ -7,7 +7,7 @@ use super::history::{action, columns};
 use super::page::{Page, text, word};
 use super::words::{bytes, duration_ms, plain, time, time_of_day, version};
 use crate::cli::ui::Role;
-use crate::history::chronicle::EvolutionView;
+use crate::history::EvolutionView;
 use crate::interface::operations::{HistoryEntry, ShowKind, ShowReply};
 use crate::interface::types::{
     CandidateRuntime, Evidence, EvolutionContext, RuntimeIncident, RuntimeMaintenanceRecord, Severity, StackTrace,

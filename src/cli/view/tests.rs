@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::cli::ui::Paint;
-use crate::history::chronicle::{EvolutionStep, EvolutionView};
+use crate::history::{EvolutionStep, EvolutionView};
 use crate::interface::operations::*;
 use crate::interface::types::*;
 use crate::time::Timestamp;

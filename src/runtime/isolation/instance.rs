@@ -62,7 +62,7 @@ impl Sandbox {
         }
         let mut sandbox = builder.build()?;
         if config.memory_bytes.is_some() && !paths.memory_by_cgroup {
-            sandbox.lacks("a memory limit of the whole tree: there is no memory cgroup, so the limit applies to each process separately");
+            sandbox.add_missing("a memory limit of the whole tree: there is no memory cgroup, so the limit applies to each process separately");
         }
         Ok(sandbox)
     }

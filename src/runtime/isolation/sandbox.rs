@@ -148,7 +148,7 @@ impl Sandbox {
     }
 
     /// Adds one more restriction that is not available.
-    pub(super) fn lacks(&mut self, what: &str) {
+    pub(super) fn add_missing(&mut self, what: &str) {
         self.missing.push(what.to_owned());
     }
 

@@ -98,8 +98,8 @@ impl Keeper {
         // Read the key only now: the keeper writes it before it listens.
         let key = fs::read_to_string(wire::lock_path(path))?;
         let mut keeper = Self { connection, pid: 0 };
-        keeper.ask(wire::HELLO, &key, &[])?;
-        keeper.pid = keeper.ask(wire::PING, "", &[])?.parse().map_err(|_| StoreError::Confused)?;
+        keeper.request(wire::HELLO, &key, &[])?;
+        keeper.pid = keeper.request(wire::PING, "", &[])?.parse().map_err(|_| StoreError::InvalidAnswer)?;
         Ok(keeper)
     }
 
@@ -108,7 +108,7 @@ impl Keeper {
     /// # Errors
     /// If it does not.
     pub fn ping(&self) -> Result<(), StoreError> {
-        self.ask(wire::PING, "", &[]).map(drop)
+        self.request(wire::PING, "", &[]).map(drop)
     }
 
     /// The pid of the keeper.
@@ -121,24 +121,24 @@ impl Keeper {
     /// # Errors
     /// If it does not answer.
     pub fn quit(self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[]).map(drop)
+        self.request(wire::QUIT, "", &[]).map(drop)
     }
 
     /// Tells the keeper to exit if it is not needed: no other client is connected, and no stored instance is alive.
     ///
     /// # Errors
     /// [`StoreError::Refused`] with the reason if it is needed; another error if it does not answer.
-    pub fn leave(self) -> Result<(), StoreError> {
-        self.ask(wire::LEAVE, "", &[]).map(drop)
+    pub fn quit_if_unneeded(self) -> Result<(), StoreError> {
+        self.request(wire::LEAVE, "", &[]).map(drop)
     }
 
-    fn ask(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
+    fn request(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {
         wire::send(&self.connection, kind, text, fds, MsgFlags::empty())?;
         let answer = self.receive()?;
         match answer.kind {
             wire::OK => Ok(answer.text),
             wire::NO => Err(StoreError::Refused { name: text.to_owned(), why: answer.text }),
-            _ => Err(StoreError::Confused),
+            _ => Err(StoreError::InvalidAnswer),
         }
     }
 
@@ -155,22 +155,22 @@ impl AsFd for Keeper {
 }
 
 impl FdStore for Keeper {
-    fn lifeline(&self) -> Option<OwnedFd> {
+    fn disconnect_fd(&self) -> Option<OwnedFd> {
         self.connection.try_clone().ok()
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {
-        self.ask(wire::QUIT, "", &[]).map(drop)
+        self.request(wire::QUIT, "", &[]).map(drop)
     }
 
     fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::STORE, name, &[fd]).map(drop)
+        self.request(wire::STORE, name, &[fd]).map(drop)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
-        self.ask(wire::REMOVE, name, &[]).map(drop)
+        self.request(wire::REMOVE, name, &[]).map(drop)
     }
 
     fn fetch_all(&mut self) -> Result<Vec<(String, OwnedFd)>, StoreError> {
@@ -183,11 +183,11 @@ impl FdStore for Keeper {
                 wire::PART if all.len() + packet.fds.len() <= FDS_MAX => {
                     let names: Vec<String> = packet.text.lines().map(str::to_owned).collect();
                     if names.len() != packet.fds.len() {
-                        return Err(StoreError::Confused);
+                        return Err(StoreError::InvalidAnswer);
                     }
                     all.extend(names.into_iter().zip(packet.fds));
                 }
-                _ => return Err(StoreError::Confused),
+                _ => return Err(StoreError::InvalidAnswer),
             }
         }
     }

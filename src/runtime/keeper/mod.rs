@@ -19,8 +19,8 @@
 //! | `exec_fds` | passes descriptors to the next program in the same process |
 
 mod client;
+pub mod exec_fds;
 mod find;
-pub mod handed;
 mod reader;
 mod server;
 mod store;
@@ -28,7 +28,7 @@ mod systemd;
 pub(in crate::runtime) mod wire;
 
 pub use client::Keeper;
-pub use server::{ALONE_MAX, keeper_main};
+pub use server::{IDLE_MAX, keeper_main};
 pub use store::{FdStore, INSTANCE_PREFIX, LOGGER_PREFIX, NoStore, StoreError};
 pub use systemd::SystemdStore;
 pub use wire::FDS_MAX;

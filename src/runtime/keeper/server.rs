@@ -24,14 +24,14 @@ use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::unistd::{ForkResult, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::find;
-use super::reader::{Others, Reader};
+use super::reader::{OtherReaders, Reader};
 use super::store::{INSTANCE_PREFIX, LOGGER_PREFIX, check_name};
 use super::wire::{self, FDS_MAX, PACKET_FDS_MAX, Packet};
 use crate::poll::is_ready;
 
 /// How long a keeper keeps running while no supervisor is connected and no stored instance is alive. It is enough time
 /// for a service manager or a person to start the next supervisor, but the process does not stay for ever.
-pub const ALONE_MAX: Duration = Duration::from_secs(600);
+pub const IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Maximum number of connected clients: a supervisor, its successor, and some diagnostic connections.
 const CLIENTS_MAX: usize = 8;
@@ -81,14 +81,14 @@ fn start(path: &Path, alone: Duration) -> io::Result<Option<Server>> {
     umask(Mode::from_bits_truncate(0o077));
     let path = std::path::absolute(path)?;
     let key = new_key()?;
-    let Some(lock) = take_place(&path, &key)? else { return Ok(None) };
+    let Some(lock) = lock_place(&path, &key)? else { return Ok(None) };
     let (listener, inode) = listen_at(&path)?;
     let (clients, entries, reader) = (Vec::new(), Vec::new(), Reader::new());
     Ok(Some(Server { path, lock, key, listener, inode, alone, clients, entries, reader }))
 }
 
 /// Locks the lock file and writes the key into it; `None` if another keeper has the lock.
-fn take_place(path: &Path, key: &str) -> io::Result<Option<File>> {
+fn lock_place(path: &Path, key: &str) -> io::Result<Option<File>> {
     let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(wire::lock_path(path))?;
     // Two supervisors may each start a keeper: the lock decides. The lock belongs to the open file description, so the
     // forked child keeps it, and it must not be unlocked explicitly. It is released when the last process closes the
@@ -98,11 +98,11 @@ fn take_place(path: &Path, key: &str) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    leave_key(&lock, key)?;
+    write_key(&lock, key)?;
     Ok(Some(lock))
 }
 
-fn leave_key(mut lock: &File, key: &str) -> io::Result<()> {
+fn write_key(mut lock: &File, key: &str) -> io::Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
     lock.write_all(key.as_bytes())
@@ -150,8 +150,8 @@ fn detach() -> io::Result<()> {
     // SAFETY: ignoring a signal installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     // Signals stay blocked except during ppoll, so handlers run only there.
-    heard().thread_block()?;
-    for which in HEARD {
+    handled_signals().thread_block()?;
+    for which in HANDLED_SIGNALS {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { signal(which, SigHandler::Handler(on_signal)) }?;
     }
@@ -165,23 +165,23 @@ fn detach() -> io::Result<()> {
 }
 
 /// The signals that the keeper handles.
-const HEARD: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+const HANDLED_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 /// Set by SIGINT and SIGTERM: the keeper is to exit. Set by SIGHUP: the keeper is to create its files again.
-static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
-static ASKED_FOR_FILES: AtomicBool = AtomicBool::new(false);
+static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
+static RESTORE_REQUESTED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_signal(number: c_int) {
-    let asked = if number == libc::SIGHUP { &ASKED_FOR_FILES } else { &ASKED_TO_END };
+    let asked = if number == libc::SIGHUP { &RESTORE_REQUESTED } else { &STOP_REQUESTED };
     asked.store(true, Ordering::Relaxed);
 }
 
-fn heard() -> SigSet {
-    HEARD.into_iter().collect()
+fn handled_signals() -> SigSet {
+    HANDLED_SIGNALS.into_iter().collect()
 }
 
 /// Writes a line to syslog, if it runs. The standard streams lead to /dev/null.
-fn say(line: &str) {
+fn log_to_syslog(line: &str) {
     let log = UnixDatagram::unbound().and_then(|log| log.set_nonblocking(true).map(|()| log));
     // Priority 28: facility daemon, severity warning.
     let message = format!("<28>rei-keeper[{}]: {line}", std::process::id());
@@ -204,7 +204,7 @@ struct Server {
 struct Client {
     connection: OwnedFd,
     /// True after the client has sent the right key.
-    known: bool,
+    authenticated: bool,
 }
 
 struct Entry {
@@ -233,17 +233,17 @@ impl Server {
             }
             self.read_logs();
             let (new, clients, ended) = self.wait(alone_since)?;
-            if ASKED_FOR_FILES.swap(false, Ordering::Relaxed)
+            if RESTORE_REQUESTED.swap(false, Ordering::Relaxed)
                 && let Err(error) = self.restore()
             {
-                say(&format!("cannot create {} again: {error}", self.path.display()));
+                log_to_syslog(&format!("cannot create {} again: {error}", self.path.display()));
             }
-            if ASKED_TO_END.swap(false, Ordering::Relaxed) {
+            if STOP_REQUESTED.swap(false, Ordering::Relaxed) {
                 match self.needed_by(0) {
                     None => return self.end(),
-                    Some(why) => {
-                        say(&format!("ignores the request to exit, because {why}; `rei stop` stops everything"))
-                    }
+                    Some(why) => log_to_syslog(&format!(
+                        "ignores the request to exit, because {why}; `rei stop` stops everything"
+                    )),
                 }
             }
             for name in ended {
@@ -296,13 +296,13 @@ impl Server {
         }
         let gone = |entry: &Entry| is_ready(entry.fd.as_fd(), PollFlags::empty()).unwrap_or(false);
         let has_logger = self.entries.iter().any(|entry| entry.name.starts_with(LOGGER_PREFIX) && !gone(entry));
-        let others = match self.clients.iter().any(|client| client.known) {
-            true => Others::Supervisor,
-            false if has_logger => Others::Logger,
-            false => Others::Nobody,
+        let others = match self.clients.iter().any(|client| client.authenticated) {
+            true => OtherReaders::Supervisor,
+            false if has_logger => OtherReaders::Logger,
+            false => OtherReaders::Nobody,
         };
         let entries: Vec<_> = self.entries.iter().map(|entry| (&*entry.name, entry.fd.as_fd())).collect();
-        self.reader.look(&entries, others);
+        self.reader.check(&entries, others);
     }
 
     /// The reason why the keeper cannot exit, not counting the number of clients in `asking`; `None` if it is not
@@ -310,7 +310,7 @@ impl Server {
     fn needed_by(&self, asking: usize) -> Option<String> {
         let ended = |entry: &Entry| is_ready(entry.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false);
         match self.entries.iter().find(|entry| entry.lives && !ended(entry)) {
-            _ if self.clients.iter().filter(|client| client.known).count() > asking => {
+            _ if self.clients.iter().filter(|client| client.authenticated).count() > asking => {
                 Some("a supervisor is connected".to_owned())
             }
             Some(entry) => Some(format!("{} still runs", entry.name.replacen(INSTANCE_PREFIX, "instance ", 1))),
@@ -322,8 +322,8 @@ impl Server {
     fn restore(&mut self) -> io::Result<()> {
         let lock = wire::lock_path(&self.path);
         if inode(&lock) == Some(self.lock.metadata()?.ino()) {
-            leave_key(&self.lock, &self.key)?;
-        } else if let Some(lock) = take_place(&self.path, &self.key)? {
+            write_key(&self.lock, &self.key)?;
+        } else if let Some(lock) = lock_place(&self.path, &self.key)? {
             self.lock = lock;
         } else {
             return Err(io::Error::other("another keeper has its place"));
@@ -343,7 +343,7 @@ impl Server {
             .is_ok_and(|peer| peer.uid() == Uid::effective().as_raw() || peer.uid() == 0);
         let bounded = setsockopt(&client, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECS_MAX)).is_ok();
         if ours && bounded && self.clients.len() < CLIENTS_MAX {
-            self.clients.push(Client { connection: client, known: false });
+            self.clients.push(Client { connection: client, authenticated: false });
         }
     }
 
@@ -354,7 +354,7 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Serve,
             Ok(None) | Err(_) => return Next::Drop,
         };
-        if !self.clients[index].known && (packet.kind != wire::HELLO || packet.text != self.key) {
+        if !self.clients[index].authenticated && (packet.kind != wire::HELLO || packet.text != self.key) {
             return Next::Drop;
         }
         let mut quit = packet.kind == wire::QUIT;
@@ -369,7 +369,7 @@ impl Server {
                 Err(_) => return Next::Drop,
             },
             wire::HELLO => {
-                self.clients[index].known = true;
+                self.clients[index].authenticated = true;
                 Ok(String::new())
             }
             // SO_PEERCRED would give the process that created the socket, which exited after the fork.

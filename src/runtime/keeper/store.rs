@@ -39,12 +39,12 @@ pub trait FdStore {
     ///
     /// # Errors
     /// If the store is gone.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    fn wait_for_closes(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
     /// A descriptor that hangs up when the store dies, if the store can die while this process lives.
-    fn lifeline(&self) -> Option<OwnedFd> {
+    fn disconnect_fd(&self) -> Option<OwnedFd> {
         None
     }
 
@@ -100,7 +100,7 @@ pub enum StoreError {
     },
     /// The answer does not follow the protocol.
     #[error("the descriptor store sent an invalid answer")]
-    Confused,
+    InvalidAnswer,
     /// The name is empty, too long, or has a character that not every store accepts.
     #[error("{name:?} is not a valid name for a descriptor")]
     BadName {

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::handed;
+use super::exec_fds;
 use super::store::{FdStore, StoreError, check_name};
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::poll::wait;
@@ -51,8 +51,8 @@ impl SystemdStore {
         let mut inherited = Vec::new();
         // SAFETY: the previous program in this process passed these descriptors to us; by the contract no other code
         // took them.
-        if let Some(handed) = unsafe { handed::take() } {
-            inherited = handed;
+        if let Some(passed) = unsafe { exec_fds::take() } {
+            inherited = passed;
         } else if number("LISTEN_PID") == Some(i64::from(std::process::id())) {
             let count =
                 number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).clamp(0, LISTEN_FDS_MAX);
@@ -83,7 +83,7 @@ impl SystemdStore {
         self.room
     }
 
-    fn tell(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+    fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
         let send = || -> io::Result<()> {
             let to = match self.notify.strip_prefix('@') {
                 Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
@@ -107,7 +107,7 @@ impl FdStore for SystemdStore {
         // systemd would add a second descriptor with the same name. Without FDPOLL=0 it would drop a pipe without a
         // writer.
         self.remove(name)?;
-        self.tell(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])?;
+        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])?;
         self.copies.push((name.to_owned(), fd.try_clone_to_owned()?));
         Ok(())
     }
@@ -115,13 +115,13 @@ impl FdStore for SystemdStore {
     fn remove(&mut self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
         self.copies.retain(|(known, _)| known != name);
-        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
     }
 
     /// systemd handles messages in order, and closes the descriptor of a barrier when it handles it.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    fn wait_for_closes(&mut self) -> Result<(), StoreError> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        self.tell("BARRIER=1", &[write.as_fd()])?;
+        self.send("BARRIER=1", &[write.as_fd()])?;
         drop(write);
         let mut end = [PollFd::new(read.as_fd(), PollFlags::empty())];
         match wait(&mut end, SETTLE_MAX).map_err(io::Error::from)? {

@@ -11,9 +11,9 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 
 use super::files;
-use super::memory::{LogStats, MEMORY_BYTES, Memory, StandIn};
-use super::relief::{Unread, Watch, relieve};
+use super::memory::{FallbackReader, LogStats, MEMORY_BYTES, Memory};
 use super::server::{FORGET, READ};
+use super::unread::{PipeWatch, Unread, drain_excess};
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire;
 
@@ -87,7 +87,7 @@ impl Logger {
     ///
     /// # Errors
     /// If there are no free descriptors.
-    pub fn become_one_with(&self, other: &Self) -> io::Result<()> {
+    pub fn switch_to(&self, other: &Self) -> io::Result<()> {
         let connection = other.copy()?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = connection;
         Ok(())
@@ -101,7 +101,7 @@ impl Logger {
     /// most `bytes_max` bytes. If it already reads a pipe of this instance, it goes on. If the logger has just died,
     /// this is no error: the request is repeated to the next one.
     pub fn read(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
-        let log = Log { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, elsewhere: false };
+        let log = Log { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, read_by_other_logger: false };
         self.read_again(&log, pipe);
         log
     }
@@ -144,7 +144,7 @@ pub struct Log {
     bytes_max: u64,
     memory: Memory,
     /// True if another logger, which is in no store any more, has the pipe. Then the memory here stays empty.
-    elsewhere: bool,
+    read_by_other_logger: bool,
 }
 
 impl Log {
@@ -155,12 +155,12 @@ impl Log {
     /// If its memory cannot be created.
     pub fn of_another_logger(id: &str, path: &Path, bytes_max: u64) -> Result<Self, LogError> {
         let memory = Memory::new().map_err(LogError::Memory)?;
-        Ok(Self { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, elsewhere: true })
+        Ok(Self { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, read_by_other_logger: true })
     }
 
     /// Checks whether any process reads the pipe of this log.
-    pub fn look(&self, pipe: &impl AsFd, watch: &mut Watch, by: StandIn) -> Unread {
-        watch.look(pipe.as_fd(), &self.memory, by)
+    pub fn check(&self, pipe: &impl AsFd, watch: &mut PipeWatch, by: FallbackReader) -> Unread {
+        watch.check(pipe.as_fd(), &self.memory, by)
     }
 
     /// Drains the pipe of this log, if it is filling up, so far that the instance does not block. Returns the number of
@@ -168,13 +168,13 @@ impl Log {
     ///
     /// # Errors
     /// If it is not a pipe.
-    pub fn relieve(&self, pipe: &impl AsFd, by: StandIn) -> io::Result<u64> {
-        relieve(pipe.as_fd(), &self.memory, by)
+    pub fn drain_excess(&self, pipe: &impl AsFd, by: FallbackReader) -> io::Result<u64> {
+        drain_excess(pipe.as_fd(), &self.memory, by)
     }
 
     /// The newest output of the instance, at most [`super::MEMORY_BYTES`], from memory.
     pub fn recent(&self) -> Vec<u8> {
-        if self.elsewhere { files::tail_of(&self.path, MEMORY_BYTES) } else { self.memory.recent() }
+        if self.read_by_other_logger { files::tail_of(&self.path, MEMORY_BYTES) } else { self.memory.recent() }
     }
 
     /// The last `bytes` of the files. If there is more before them, the result begins with a whole line.

@@ -16,7 +16,7 @@ use crate::runtime::pidfd;
 /// The process name of a logger.
 pub(super) const NAME: &std::ffi::CStr = c"rei-logger";
 /// The signal that asks a logger to release its pipes. It ignores the usual termination signals.
-const MAKE_WAY: Signal = Signal::SIGUSR2;
+const HANDOVER_SIGNAL: Signal = Signal::SIGUSR2;
 /// The wait after one signal. A signal that arrives just before the logger's poll is not noticed there, so it is sent
 /// again.
 const ANSWER_MAX: Duration = Duration::from_millis(50);
@@ -24,28 +24,28 @@ const ANSWER_MAX: Duration = Duration::from_millis(50);
 const SIGNALS_MAX: u32 = 20;
 
 /// True if this process was asked to release its pipes.
-static MAKES_WAY: AtomicBool = AtomicBool::new(false);
+static HANDOVER_REQUESTED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn make_way(_: libc::c_int) {
-    MAKES_WAY.store(true, Ordering::Relaxed);
+extern "C" fn on_signal(_: libc::c_int) {
+    HANDOVER_REQUESTED.store(true, Ordering::Relaxed);
 }
 
 /// Installs the signal handler.
 pub(super) fn listen() -> nix::Result<()> {
     // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-    unsafe { signal(MAKE_WAY, SigHandler::Handler(make_way)) }.map(drop)
+    unsafe { signal(HANDOVER_SIGNAL, SigHandler::Handler(on_signal)) }.map(drop)
 }
 
 /// True if this process was asked to release its pipes.
-pub(super) fn is_asked() -> bool {
-    MAKES_WAY.load(Ordering::Relaxed)
+pub(super) fn is_requested() -> bool {
+    HANDOVER_REQUESTED.load(Ordering::Relaxed)
 }
 
 /// Stops the loggers that write below `directory`. Blocks for at most one second for each: a logger that hangs or is
 /// stopped is killed then.
 ///
 /// Call this only in a supervisor that is about to start another logger.
-pub fn end_loggers(directory: &Path) {
+pub fn stop_loggers(directory: &Path) {
     let directory = directory.as_os_str().as_encoded_bytes();
     for stat in process::all().into_iter().filter(|stat| !stat.is_zombie()) {
         let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", stat.pid)).unwrap_or_default();
@@ -61,7 +61,7 @@ pub fn end_loggers(directory: &Path) {
         }
         let ended = |_| {
             // If it may not be signalled, or has exited, the wait below shows it.
-            let _ = pidfd::signal(&logger, MAKE_WAY);
+            let _ = pidfd::signal(&logger, HANDOVER_SIGNAL);
             poll::wait(&mut [PollFd::new(logger.as_fd(), PollFlags::POLLIN)], ANSWER_MAX).is_ok_and(|ready| ready > 0)
         };
         if !(0..SIGNALS_MAX).any(ended) {

@@ -54,7 +54,7 @@ impl Lines {
     }
 
     /// The note for missing bytes; empty if there are none.
-    pub(super) fn miss(&mut self, bytes: u64, why: &str) -> Vec<u8> {
+    pub(super) fn note_missing(&mut self, bytes: u64, why: &str) -> Vec<u8> {
         if bytes == 0 {
             return Vec::new();
         }

@@ -26,7 +26,7 @@ pub const MEMORY_BYTES: usize = 64 << 10;
 const HEAD_BYTES: usize = 64;
 
 /// Offset of the number of bytes that the disk has accepted or refused.
-const SETTLED_AT: u64 = 80;
+const COMPLETED_AT: u64 = 80;
 
 /// Offset of the ring, in bytes.
 const RING_AT: usize = 128;
@@ -50,14 +50,14 @@ pub struct LogStats {
 /// A process that reads a pipe in place of the logger, and drops what it reads. Each has its own counter, so that no
 /// two processes write the same word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandIn {
+pub enum FallbackReader {
     /// The supervisor, until another logger is there.
     Supervisor,
     /// The keeper, while there is no supervisor, or one that hangs.
     Keeper,
 }
 
-impl StandIn {
+impl FallbackReader {
     const ALL: [Self; 2] = [Self::Supervisor, Self::Keeper];
 
     /// The offset of its counter.
@@ -73,7 +73,7 @@ impl StandIn {
 /// The head of the memory file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
-    turn: u64,
+    sequence: u64,
     /// Number of bytes that were ever written to the ring.
     written: u64,
     pub(super) read_bytes: u64,
@@ -83,7 +83,7 @@ pub(super) struct Head {
     /// 1 if all writers have closed the pipe and everything in it was read.
     finished: u64,
     /// Number of bytes that fallback readers dropped and that are already included in `read_bytes` and `dropped_bytes`.
-    joined: u64,
+    merged: u64,
     /// Number of bytes that were given to the writer thread.
     pub(super) given_bytes: u64,
 }
@@ -91,13 +91,13 @@ pub(super) struct Head {
 impl Head {
     fn bytes(self) -> [u8; HEAD_BYTES] {
         let words = [
-            self.turn,
+            self.sequence,
             self.written,
             self.read_bytes,
             self.dropped_bytes,
             self.errno,
             self.finished,
-            self.joined,
+            self.merged,
             self.given_bytes,
         ];
         let mut bytes = [0; HEAD_BYTES];
@@ -114,13 +114,13 @@ impl Head {
             u64::from_le_bytes(word)
         };
         Self {
-            turn: word(0),
+            sequence: word(0),
             written: word(1),
             read_bytes: word(2),
             dropped_bytes: word(3),
             errno: word(4),
             finished: word(5),
-            joined: word(6),
+            merged: word(6),
             given_bytes: word(7),
         }
     }
@@ -169,22 +169,22 @@ impl Memory {
     }
 
     /// Counts bytes that this fallback reader dropped. Only that process may call this.
-    pub(super) fn count_dropped(&self, by: StandIn, bytes: u64) {
+    pub(super) fn count_dropped(&self, by: FallbackReader, bytes: u64) {
         self.set_word(by.at(), self.dropped_by(by).saturating_add(bytes));
     }
 
-    fn dropped_by(&self, by: StandIn) -> u64 {
+    fn dropped_by(&self, by: FallbackReader) -> u64 {
         self.word(by.at())
     }
 
     /// Number of bytes of the instance that the disk has accepted or refused.
-    pub(super) fn settled(&self) -> u64 {
-        self.word(SETTLED_AT)
+    pub(super) fn completed(&self) -> u64 {
+        self.word(COMPLETED_AT)
     }
 
     /// Stores how many bytes the disk has accepted or refused so far. Only the writer thread may call this.
-    pub(super) fn settle(&self, bytes: u64) {
-        self.set_word(SETTLED_AT, bytes);
+    pub(super) fn set_completed(&self, bytes: u64) {
+        self.set_word(COMPLETED_AT, bytes);
     }
 
     fn word(&self, at: u64) -> u64 {
@@ -199,16 +199,16 @@ impl Memory {
     }
 
     fn dropped_by_all(&self) -> u64 {
-        StandIn::ALL.into_iter().map(|by| self.dropped_by(by)).fold(0, u64::saturating_add)
+        FallbackReader::ALL.into_iter().map(|by| self.dropped_by(by)).fold(0, u64::saturating_add)
     }
 
     /// A number that changes when a reader with priority over `by` reads the pipe: the logger, and for the keeper also
     /// the supervisor.
-    pub(super) fn progress(&self, by: StandIn) -> u64 {
+    pub(super) fn progress(&self, by: FallbackReader) -> u64 {
         let logger = self.head().read_bytes;
         match by {
-            StandIn::Supervisor => logger,
-            StandIn::Keeper => logger.wrapping_add(self.dropped_by(StandIn::Supervisor)),
+            FallbackReader::Supervisor => logger,
+            FallbackReader::Keeper => logger.wrapping_add(self.dropped_by(FallbackReader::Supervisor)),
         }
     }
 
@@ -240,7 +240,7 @@ impl Memory {
         for _ in 0..READ_TRIES {
             let before = self.head();
             let bytes = self.ring(before.written);
-            if before.turn.is_multiple_of(2) && self.head() == before {
+            if before.sequence.is_multiple_of(2) && self.head() == before {
                 return bytes;
             }
             std::thread::yield_now();
@@ -254,7 +254,7 @@ impl Memory {
         let head = self.head();
         let error = i32::try_from(head.errno).ok().filter(|errno| *errno != 0);
         // Bytes that the logger does not know about yet.
-        let more = self.dropped_by_all().saturating_sub(head.joined);
+        let more = self.dropped_by_all().saturating_sub(head.merged);
         LogStats {
             read_bytes: head.read_bytes + more,
             dropped_bytes: head.dropped_bytes + more,
@@ -284,49 +284,49 @@ impl Recorder {
     /// Continues where an earlier writer stopped, if there was one.
     pub(super) fn of(memory: Memory) -> Self {
         let mut head = memory.head();
-        head.turn += head.turn % 2;
+        head.sequence += head.sequence % 2;
         head.finished = 0;
         Self { memory, head }
     }
 
-    /// Continues in another memory. Call [`Recorder::join_dropped`] before.
+    /// Continues in another memory. Call [`Recorder::merge_dropped`] before.
     pub(super) fn move_to(&mut self, memory: Memory) {
         if self.memory.is(&memory) {
             return;
         }
         let bytes = self.memory.recent();
         self.memory = memory;
-        (self.head.written, self.head.joined) = (0, 0);
+        (self.head.written, self.head.merged) = (0, 0);
         self.put(&bytes);
     }
 
     /// The number of bytes that fallback readers have dropped since the last call. From now on they are included in
     /// `read_bytes`, and the caller adds them to `dropped_bytes`.
-    pub(super) fn join_dropped(&mut self) -> u64 {
+    pub(super) fn merge_dropped(&mut self) -> u64 {
         let all = self.memory.dropped_by_all();
-        let more = all.saturating_sub(self.head.joined);
-        self.head.joined = all;
+        let more = all.saturating_sub(self.head.merged);
+        self.head.merged = all;
         self.head.read_bytes += more;
         more
     }
 
     /// The number of bytes that an earlier logger has read, but that the disk never got, because the logger was killed.
     /// The caller adds them to `dropped_bytes`.
-    pub(super) fn join_lost(&mut self) -> u64 {
-        let settled = self.memory.settled();
-        let lost = self.head.given_bytes.saturating_sub(settled);
-        self.head.given_bytes = settled;
+    pub(super) fn merge_lost(&mut self) -> u64 {
+        let completed = self.memory.completed();
+        let lost = self.head.given_bytes.saturating_sub(completed);
+        self.head.given_bytes = completed;
         lost
     }
 
-    /// The head, to be changed. It is published by the next [`Recorder::put`] or [`Recorder::tell`].
+    /// The head, to be changed. It is published by the next [`Recorder::put`] or [`Recorder::publish`].
     pub(super) fn head(&mut self) -> &mut Head {
         &mut self.head
     }
 
     /// Appends bytes, and publishes the head.
     pub(super) fn put(&mut self, bytes: &[u8]) {
-        self.head.turn += 1;
+        self.head.sequence += 1;
         self.write(0, &self.head.bytes());
         self.head.written += bytes.len().saturating_sub(MEMORY_BYTES) as u64;
         let bytes = &bytes[bytes.len().saturating_sub(MEMORY_BYTES)..];
@@ -335,20 +335,20 @@ impl Recorder {
         self.write(RING_AT + at, here);
         self.write(RING_AT, again);
         self.head.written += bytes.len() as u64;
-        self.head.turn += 1;
+        self.head.sequence += 1;
         self.write(0, &self.head.bytes());
     }
 
     /// Publishes the head.
-    pub(super) fn tell(&mut self) {
-        self.head.turn += 2;
+    pub(super) fn publish(&mut self) {
+        self.head.sequence += 2;
         self.write(0, &self.head.bytes());
     }
 
     /// Publishes that no more output will come.
     pub(super) fn finish(&mut self) {
         self.head.finished = 1;
-        self.tell();
+        self.publish();
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
@@ -403,21 +403,21 @@ mod tests {
         let (memory, mut recorder) = both();
         recorder.head().read_bytes = 10;
         recorder.put(b"0123456789");
-        let (keeper, supervisor) = (StandIn::Keeper, StandIn::Supervisor);
+        let (keeper, supervisor) = (FallbackReader::Keeper, FallbackReader::Supervisor);
         let before = [keeper, supervisor].map(|by| memory.progress(by));
         memory.count_dropped(keeper, 5);
         assert_eq!([keeper, supervisor].map(|by| memory.progress(by)), before, "its own read is no progress");
         memory.count_dropped(supervisor, 2);
         assert_ne!(memory.progress(keeper), before[0]);
         assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7), "before a logger knows of it");
-        assert_eq!(recorder.join_dropped(), 7);
+        assert_eq!(recorder.merge_dropped(), 7);
         recorder.head().dropped_bytes += 7;
         // A logger that dies before it publishes leaves the count to the next one.
         let mut next = Recorder::of(memory.share().unwrap());
-        assert_eq!(next.join_dropped(), 7);
+        assert_eq!(next.merge_dropped(), 7);
         next.head().dropped_bytes += 7;
-        next.tell();
-        assert_eq!((next.join_dropped(), Recorder::of(memory.share().unwrap()).join_dropped()), (0, 0));
+        next.publish();
+        assert_eq!((next.merge_dropped(), Recorder::of(memory.share().unwrap()).merge_dropped()), (0, 0));
         assert_eq!((memory.stats().read_bytes, memory.stats().dropped_bytes), (17, 7));
         let other = Memory::new().unwrap();
         next.move_to(other.share().unwrap());
@@ -428,7 +428,7 @@ mod tests {
     fn a_reader_does_not_wait_for_a_writer_that_died_in_the_middle() {
         let (memory, mut recorder) = both();
         recorder.put(b"words\n");
-        recorder.head.turn += 1;
+        recorder.head.sequence += 1;
         recorder.write(0, &recorder.head.bytes());
         assert_eq!(memory.recent(), b"words\n");
         let mut next = Recorder::of(Memory::of(memory.0.try_clone().unwrap().into()));

@@ -49,8 +49,8 @@ pub(super) fn fill(pipe: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((u64::try_from(waiting).unwrap_or(0), u64::try_from(capacity).unwrap_or(0)))
 }
 
-/// The read end of the pipe that a process writes its output to, if no store has it. `None` if its output goes
-/// elsewhere, or if /proc may not be read.
+/// The read end of the pipe that a process writes its output to, if no store has it. `None` if the output does not
+/// go to a pipe, or if /proc may not be read.
 pub fn reopen(pid: u32) -> Option<OwnedFd> {
     [1, 2].iter().find_map(|number| {
         let path = format!("/proc/{pid}/fd/{number}");

@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use super::handover;
 use super::lines::Lines;
 use super::memory::{Memory, Recorder};
-use super::source::{Found, Source};
+use super::source::{ReadResult, Source};
 use super::writer::{Account, Writer};
 use crate::runtime::keeper::wire::{self, Packet};
 
@@ -99,7 +99,7 @@ pub fn serve(connection: OwnedFd, directory: &Path) -> io::Result<()> {
         chunk: vec![0; CHUNK_BYTES],
     };
     let is_needed = |server: &Server| server.connection.is_some() || server.logs.iter().any(|log| log.pipe.is_some());
-    while is_needed(&server) && !handover::is_asked() {
+    while is_needed(&server) && !handover::is_requested() {
         server.round()?;
     }
     // When it was asked to release its pipes, some lines may be read but not written yet.
@@ -124,7 +124,7 @@ impl Server {
         let (asked, readable, refused) = self.wait()?;
         let mut flood = false;
         for index in readable {
-            flood |= matches!(self.logs[index].read(&mut self.chunk, &self.writer), Found::Flood);
+            flood |= matches!(self.logs[index].read(&mut self.chunk, &self.writer), ReadResult::Flood);
         }
         for log in self.logs.iter_mut().filter(|log| log.is_behind() && log.read_at.elapsed() >= QUIET) {
             log.catch_up(&self.writer);
@@ -132,7 +132,7 @@ impl Server {
         if refused {
             // The eventfd may have been read already, so an error is ignored.
             let _ = self.wake.read();
-            self.logs.iter_mut().for_each(Source::tell);
+            self.logs.iter_mut().for_each(Source::publish);
         }
         if asked {
             self.obey();
@@ -192,7 +192,7 @@ impl Server {
         if let Some(known) = self.logs.iter_mut().find(|log| log.id == id) {
             // The next supervisor asks for a log that is already being read: it gets the same content as the first one.
             (known.path, known.bytes_max) = (path, bytes_max);
-            let missed = known.missed();
+            let missed = known.take_missed();
             known.keep(&missed, &self.writer);
             if let Ok(shared) = memory.share() {
                 known.account.move_to(shared);
@@ -213,7 +213,7 @@ impl Server {
         }
         let Ok(account) = memory.share().map(Account::of) else { return };
         let mut memory = Recorder::of(memory);
-        let lost = memory.join_lost();
+        let lost = memory.merge_lost();
         let dropped = memory.head().dropped_bytes + lost;
         let mut source = Source {
             id: id.to_owned(),
@@ -224,11 +224,11 @@ impl Server {
             memory,
             account: Arc::new(account),
             dropped,
-            untold: 0,
+            unreported: 0,
             late: Vec::new(),
             read_at: Instant::now(),
         };
-        let told = source.lines.miss(lost, "the logger was killed before they were written");
+        let told = source.lines.note_missing(lost, "the logger was killed before they were written");
         source.keep(&told, &self.writer);
         self.logs.push(source);
     }
@@ -237,7 +237,7 @@ impl Server {
         let Some(at) = self.logs.iter().position(|log| log.id == id) else { return };
         let mut log = self.logs.remove(at);
         for _ in 0..LAST_CHUNKS_MAX {
-            if matches!(log.read(&mut self.chunk, &self.writer), Found::Nothing) {
+            if matches!(log.read(&mut self.chunk, &self.writer), ReadResult::Nothing) {
                 break;
             }
         }
@@ -247,7 +247,7 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Log, Logger, PIPE_BYTES, StandIn, pipe};
+    use super::super::{FallbackReader, Log, Logger, PIPE_BYTES, pipe};
     use std::io::Read;
 
     use super::*;
@@ -352,9 +352,9 @@ mod tests {
         let line = [&[b'x'; 99][..], b"\n"].concat();
         let (mut written, mut dropped) = (7, 0);
         for n in 0..5 * PIPE_BYTES / 100 {
-            dropped += log.relieve(&read, StandIn::Supervisor).unwrap();
+            dropped += log.drain_excess(&read, FallbackReader::Supervisor).unwrap();
             if n % 2 == 0 {
-                dropped += log.relieve(&read, StandIn::Keeper).unwrap();
+                dropped += log.drain_excess(&read, FallbackReader::Keeper).unwrap();
             }
             write.write_all(&line).unwrap();
             written += 100;

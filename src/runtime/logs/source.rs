@@ -24,7 +24,7 @@ pub(super) struct Source {
     /// Bytes that were dropped before, dropped by fallback readers, or dropped because the writer's queue was full.
     pub(super) dropped: u64,
     /// The part of `dropped` that is not noted in the file yet.
-    pub(super) untold: u64,
+    pub(super) unreported: u64,
     /// The end of the output for which the writer's queue was full. It goes to the file once there is space, because
     /// the last lines often explain a flood.
     pub(super) late: Vec<u8>,
@@ -33,7 +33,7 @@ pub(super) struct Source {
 }
 
 /// The result of reading a pipe once.
-pub(super) enum Found {
+pub(super) enum ReadResult {
     Nothing,
     Lines,
     Flood,
@@ -41,34 +41,34 @@ pub(super) enum Found {
 
 impl Source {
     /// Reads one chunk.
-    pub(super) fn read(&mut self, chunk: &mut [u8], writer: &Writer) -> Found {
-        let Some(pipe) = &mut self.pipe else { return Found::Nothing };
+    pub(super) fn read(&mut self, chunk: &mut [u8], writer: &Writer) -> ReadResult {
+        let Some(pipe) = &mut self.pipe else { return ReadResult::Nothing };
         match pipe.read(chunk) {
             Ok(n) if n > 0 => self.take(&chunk[..n], writer),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                Found::Nothing
+                ReadResult::Nothing
             }
             Ok(_) | Err(_) => {
                 self.end(writer);
-                Found::Nothing
+                ReadResult::Nothing
             }
         }
     }
 
-    fn take(&mut self, bytes: &[u8], writer: &Writer) -> Found {
+    fn take(&mut self, bytes: &[u8], writer: &Writer) -> ReadResult {
         self.read_at = Instant::now();
-        let mut kept = self.missed();
+        let mut kept = self.take_missed();
         self.memory.head().read_bytes += bytes.len() as u64;
         kept.extend(self.lines.take(bytes, self.read_at));
         self.keep(&kept, writer);
-        if self.lines.is_behind() { Found::Flood } else { Found::Lines }
+        if self.lines.is_behind() { ReadResult::Flood } else { ReadResult::Lines }
     }
 
     /// The note about bytes that fallback readers dropped while the logger did not read.
-    pub(super) fn missed(&mut self) -> Vec<u8> {
-        let bytes = self.memory.join_dropped();
+    pub(super) fn take_missed(&mut self) -> Vec<u8> {
+        let bytes = self.memory.merge_dropped();
         self.dropped += bytes;
-        self.lines.miss(bytes, "the logger did not read them")
+        self.lines.note_missing(bytes, "the logger did not read them")
     }
 
     pub(super) fn keep(&mut self, lines: &[u8], writer: &Writer) {
@@ -77,7 +77,7 @@ impl Source {
             let too_much = self.late.len().saturating_sub(FLOOD_END_BYTES);
             self.late.drain(..too_much);
             self.dropped += too_much as u64;
-            self.untold += too_much as u64;
+            self.unreported += too_much as u64;
         }
         self.count();
         self.memory.put(lines);
@@ -89,17 +89,17 @@ impl Source {
     }
 
     fn is_late(&self) -> bool {
-        self.untold > 0 || !self.late.is_empty()
+        self.unreported > 0 || !self.late.is_empty()
     }
 
     /// Writes the note about missing bytes, and the end of a flood.
     pub(super) fn catch_up(&mut self, writer: &Writer) {
         self.read_at = Instant::now();
-        let mut kept = self.missed();
+        let mut kept = self.take_missed();
         kept.extend(self.lines.catch_up());
         self.keep(&kept, writer);
         if self.is_late() && self.write(&[], writer) {
-            self.tell();
+            self.publish();
         }
     }
 
@@ -114,8 +114,8 @@ impl Source {
     fn write(&mut self, lines: &[u8], writer: &Writer) -> bool {
         // If something before it is missing, begin with a whole line, if there is one.
         let whole = self.late.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let cut = if self.untold == 0 || whole == self.late.len() { 0 } else { whole };
-        let missing = self.untold + cut as u64;
+        let cut = if self.unreported == 0 || whole == self.late.len() { 0 } else { whole };
+        let missing = self.unreported + cut as u64;
         let mut bytes = Vec::new();
         if missing > 0 {
             bytes.extend_from_slice(note(missing, "the disk was too slow").as_bytes());
@@ -128,7 +128,7 @@ impl Source {
         if given {
             self.memory.head().given_bytes += of_instance;
             self.dropped += cut as u64;
-            self.untold = 0;
+            self.unreported = 0;
             self.late.clear();
         }
         given
@@ -144,8 +144,8 @@ impl Source {
         }
     }
 
-    pub(super) fn tell(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.count();
-        self.memory.tell();
+        self.memory.publish();
     }
 }

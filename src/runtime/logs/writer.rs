@@ -31,26 +31,30 @@ pub(super) struct Account {
     pub(super) errno: AtomicU64,
     /// Number of bytes that the disk has accepted or refused, and the memory where this number is stored: from it the
     /// next logger computes what is missing.
-    settled: Mutex<(u64, Memory)>,
+    completed: Mutex<(u64, Memory)>,
 }
 
 impl Account {
     /// The counters of the log with this memory.
     pub(super) fn of(memory: Memory) -> Self {
-        Self { refused: AtomicU64::new(0), errno: AtomicU64::new(0), settled: Mutex::new((memory.settled(), memory)) }
+        Self {
+            refused: AtomicU64::new(0),
+            errno: AtomicU64::new(0),
+            completed: Mutex::new((memory.completed(), memory)),
+        }
     }
 
     /// Stores the number in another memory from now on.
     pub(super) fn move_to(&self, memory: Memory) {
-        let mut settled = lock(&self.settled);
-        memory.settle(settled.0);
-        settled.1 = memory;
+        let mut completed = lock(&self.completed);
+        memory.set_completed(completed.0);
+        completed.1 = memory;
     }
 
-    fn settle(&self, bytes: u64) {
-        let mut settled = lock(&self.settled);
-        settled.0 += bytes;
-        settled.1.settle(settled.0);
+    fn set_completed(&self, bytes: u64) {
+        let mut completed = lock(&self.completed);
+        completed.0 += bytes;
+        completed.1.set_completed(completed.0);
     }
 }
 
@@ -135,7 +139,7 @@ impl Shared {
                 // It is full only if it was signalled already.
                 let _ = self.wake.write(1);
             }
-            piece.account.settle(piece.of_instance);
+            piece.account.set_completed(piece.of_instance);
             lock(&self.queue).bytes -= piece.bytes.len();
             self.changed.notify_all();
         }

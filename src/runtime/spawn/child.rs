@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use super::gate::Behind;
+use super::gate::GateWait;
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::runtime::isolation::User;
 
@@ -111,7 +111,7 @@ pub(super) struct Plan<'a> {
     /// The directory of the cgroup if the child must enter it by itself, else -1.
     pub enter: AtomicI32,
     /// The gate before exec.
-    pub behind: Option<Behind<'a>>,
+    pub behind: Option<GateWait<'a>>,
     pub failure: Failure,
 }
 
@@ -132,7 +132,7 @@ impl Failure {
 }
 
 /// A child that has run exec, or that failed and exited.
-pub(super) struct Born {
+pub(super) struct Cloned {
     pub pid: u32,
     pub pidfd: c_int,
 }
@@ -157,7 +157,7 @@ struct CloneArgs {
 struct Stack([u8; STACK_BYTES]);
 
 /// Makes the child. Returns after its exec or its exit.
-pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<Born> {
+pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<Cloned> {
     let mut stack: Box<std::mem::MaybeUninit<Stack>> = Box::new_uninit();
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs {
@@ -192,7 +192,7 @@ pub(super) fn clone_and_exec(plan: &Plan, cgroup: Option<c_int>) -> io::Result<B
     if result < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EINVAL)));
     }
-    Ok(Born { pid: u32::try_from(result).map_err(io::Error::other)?, pidfd })
+    Ok(Cloned { pid: u32::try_from(result).map_err(io::Error::other)?, pidfd })
 }
 
 /// A 64-bit flag, too large for the type that `libc` uses.
@@ -354,7 +354,7 @@ unsafe fn prepare(plan: &Plan) -> Result<(), (Step, c_int)> {
 }
 
 /// Waits at the gate. The supervisor may be killed meanwhile; then this process must exit.
-fn wait(behind: &Behind) -> Result<(), (Step, c_int)> {
+fn wait(behind: &GateWait) -> Result<(), (Step, c_int)> {
     let end_with_parent = |signal: c_int| {
         // SAFETY: prctl with this option takes only integers and changes only this process.
         check(Step::Gate, unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })
@@ -363,7 +363,7 @@ fn wait(behind: &Behind) -> Result<(), (Step, c_int)> {
     // A parent that died before the prctl call sends no signal, so check the parent.
     // SAFETY: getppid takes no arguments and cannot fail.
     let orphan = unsafe { libc::syscall(libc::SYS_getppid) } != c_long::from(behind.parent);
-    if orphan || !behind.gate.is_passed() {
+    if orphan || !behind.gate.wait_until_decided() {
         return Err((Step::Gate, libc::ECANCELED));
     }
     // From here on the process outlives its parent.

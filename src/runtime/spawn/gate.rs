@@ -25,7 +25,7 @@ impl Gate {
 
     /// Waits for the decision; returns true if the program may run. Uses only raw system calls, because the child calls
     /// it.
-    pub(super) fn is_passed(&self) -> bool {
+    pub(super) fn wait_until_decided(&self) -> bool {
         loop {
             match self.0.load(Ordering::Acquire) {
                 CLOSED => {}
@@ -42,7 +42,7 @@ impl Gate {
 
 /// A gate, and the process that may open it.
 #[derive(Clone, Copy)]
-pub(super) struct Behind<'a> {
+pub(super) struct GateWait<'a> {
     pub gate: &'a Gate,
     /// The pid of the supervisor.
     pub parent: c_int,

@@ -30,21 +30,21 @@ pub enum Tampering {
 /// Watches the guards and the members of all listeners. Each socket reports once. After a report, call
 /// [`super::Traffic::repair`] and make a new alarm.
 pub struct Alarm {
-    epoll: AsyncFd<Watch>,
+    epoll: AsyncFd<EpollSet>,
     watched: Vec<Tampering>,
-    of: u64,
+    replacements: u64,
 }
 
 /// A set of watched descriptors. It is readable when one of them is ready.
-struct Watch(Epoll);
+struct EpollSet(Epoll);
 
-impl AsFd for Watch {
+impl AsFd for EpollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
     }
 }
 
-impl AsRawFd for Watch {
+impl AsRawFd for EpollSet {
     fn as_raw_fd(&self) -> RawFd {
         self.0.0.as_raw_fd()
     }
@@ -52,16 +52,16 @@ impl AsRawFd for Watch {
 
 impl Alarm {
     /// Makes an alarm without watched sockets. `replacements` is the counter of [`super::Traffic`] at this time.
-    pub(super) fn new(of: u64) -> io::Result<Self> {
+    pub(super) fn new(replacements: u64) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // SAFETY: `EpollSet` owns the descriptor, and returns the same one for as long as it lives.
-        let epoll = unsafe { AsyncFd::register_with_interest(Watch(epoll), Interest::READABLE) }?;
-        Ok(Self { epoll, watched: Vec::new(), of })
+        let epoll = unsafe { AsyncFd::register_with_interest(EpollSet(epoll), Interest::READABLE) }?;
+        Ok(Self { epoll, watched: Vec::new(), replacements })
     }
 
     /// The counter of socket replacements when this alarm was made.
-    pub(super) fn of(&self) -> u64 {
-        self.of
+    pub(super) fn replacements(&self) -> u64 {
+        self.replacements
     }
 
     pub(super) fn watch_guard(&mut self, listener: &str, guard: &OwnedFd) -> io::Result<()> {
@@ -87,7 +87,7 @@ impl Alarm {
     pub async fn next(&self) -> io::Result<Tampering> {
         loop {
             let mut ready = self.epoll.readable().await?;
-            if let Some(tampering) = self.look()? {
+            if let Some(tampering) = self.try_next()? {
                 return Ok(tampering);
             }
             ready.clear_ready();
@@ -98,7 +98,7 @@ impl Alarm {
     ///
     /// # Errors
     /// If the system refuses to wait.
-    pub fn look(&self) -> io::Result<Option<Tampering>> {
+    pub fn try_next(&self) -> io::Result<Option<Tampering>> {
         let mut events = [EpollEvent::empty()];
         let n = self.epoll.get_ref().0.wait(&mut events, EpollTimeout::ZERO)?;
         let told = events.first().filter(|_| n > 0).and_then(|event| usize::try_from(event.data()).ok());

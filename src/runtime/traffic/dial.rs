@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpSocket, UnixStream};
 
-use super::listeners::{Traffic, Way};
+use super::listeners::{Endpoint, Traffic};
 use super::slot::Slot;
 use crate::runtime::probe::{Dial, Stream};
 
@@ -25,10 +25,10 @@ impl SlotDial {
 impl Dial for SlotDial {
     async fn dial(&self, listener: &str, slot: usize) -> io::Result<Box<dyn Stream>> {
         let slot = if slot == 0 { Slot::A } else { Slot::B };
-        let way = self.0.lock().unwrap_or_else(PoisonError::into_inner).way(listener, slot);
-        match way {
-            Some(Way::Tcp { address, field }) => Ok(Box::new(connect(address, field).await?)),
-            Some(Way::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
+        let endpoint = self.0.lock().unwrap_or_else(PoisonError::into_inner).endpoint(listener, slot);
+        match endpoint {
+            Some(Endpoint::Tcp { address, field }) => Ok(Box::new(connect(address, field).await?)),
+            Some(Endpoint::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
             None => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no listener {listener}"))),
         }
     }

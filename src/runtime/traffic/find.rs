@@ -48,13 +48,13 @@ impl Search<'_> {
     /// `complete` means that, as far as is known, no member has left. Then it is enough to find the guard at its index:
     /// if any member had left, the last one would have moved. So no instance gets a test connection. Datagrams leave no
     /// trace that could be looked up, so for UDP only the guard is searched for.
-    pub fn order(&self, expected: Order, whole: bool) -> io::Result<Option<Order>> {
+    pub fn order(&self, expected: Order, complete: bool) -> io::Result<Option<Order>> {
         let last = expected.index(Role::Guard);
-        if !self.stream || whole {
+        if !self.stream || complete {
             let found =
                 if self.stream { self.member(last)? == Some(Role::Guard) } else { self.datagram_to_guard(last)? };
             if found || !self.stream {
-                return Ok((found && expected.guarded()).then_some(expected));
+                return Ok((found && expected.guard_is_last()).then_some(expected));
             }
         }
         let found = [self.member(0)?, self.member(1)?, self.member(2)?];
@@ -67,7 +67,7 @@ impl Search<'_> {
             ([None, None, Some(Role::Guard)], _) => Some(expected),
             _ => None,
         };
-        Ok(order.filter(|order| order.guarded()))
+        Ok(order.filter(|order| order.guard_is_last()))
     }
 
     /// The member at an index; `None` if no connection to it was seen.

@@ -28,7 +28,7 @@ use crate::poll::is_ready;
 
 /// The specification of a group.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct GroupSpec {
     /// The listener's name.
     pub name: String,
     /// The address as configured, for messages.
@@ -39,7 +39,7 @@ pub(super) struct Wanted {
     pub v6_only: bool,
 }
 
-impl Wanted {
+impl GroupSpec {
     pub fn kind(&self) -> SockType {
         if matches!(self.listen, ListenAddress::Udp(_)) { SockType::Datagram } else { SockType::Stream }
     }
@@ -68,7 +68,7 @@ impl Wanted {
             if let Some(mut program) = program {
                 socket::attach(&fd, &mut program)?;
             }
-            dress(&fd, role)?;
+            configure(&fd, role)?;
             socket::bind_inet(&fd, at)?;
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
@@ -84,7 +84,7 @@ impl Wanted {
         let open = || {
             let fd = self.socket()?;
             setsockopt(&fd, sockopt::ReusePort, &true)?;
-            socket::deafen(&fd)?;
+            socket::drop_all_packets(&fd)?;
             socket::bind_inet(&fd, at)?;
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
@@ -109,7 +109,7 @@ impl Wanted {
 }
 
 /// Sets the mark and the flags for the role of a socket.
-pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
+pub(super) fn configure(fd: &OwnedFd, role: Role) -> io::Result<()> {
     match role {
         // The supervisor must not block on it.
         Role::Guard => socket::set_nonblocking(fd, true),
@@ -124,7 +124,7 @@ pub(super) fn dress(fd: &OwnedFd, role: Role) -> io::Result<()> {
 
 /// The three sockets of one internet listener.
 pub(super) struct Group {
-    pub(super) wanted: Wanted,
+    pub(super) spec: GroupSpec,
     /// The bound address.
     pub(super) address: SocketAddr,
     pub(super) routing: Routing,
@@ -142,26 +142,26 @@ pub(super) struct Group {
 
 impl Group {
     /// Opens a group at an address that no other process uses.
-    pub fn open(wanted: &Wanted, routing: Routing) -> Result<Self, OpenError> {
-        let reserved = wanted.reserve()?;
-        let address = socket::address(&reserved).unwrap_or(wanted.address);
+    pub fn open(spec: &GroupSpec, routing: Routing) -> Result<Self, OpenError> {
+        let reserved = spec.reserve()?;
+        let address = socket::address(&reserved).unwrap_or(spec.address);
         // A bound datagram socket would already be a member. A stream socket is no member until it listens, so it can
         // reserve the port meanwhile.
-        let _reserved = (wanted.kind() == SockType::Stream).then_some(reserved);
+        let _reserved = (spec.kind() == SockType::Stream).then_some(reserved);
         let first = routing.main();
         let to_first = program::route(Routing::All(first), |_| 0);
-        let one = wanted.member(address, Role::Slot(first), Some(to_first))?;
-        let two = wanted.member(address, Role::Slot(first.other()), None)?;
-        let guard = wanted.member(address, Role::Guard, None)?;
+        let one = spec.member(address, Role::Slot(first), Some(to_first))?;
+        let two = spec.member(address, Role::Slot(first.other()), None)?;
+        let guard = spec.member(address, Role::Guard, None)?;
         let slots = if first == Slot::A { [one, two] } else { [two, one] };
-        let mut group = Self::of(wanted, address, routing, slots, guard, Order::joined(first));
-        group.route(routing).map_err(|source| wanted.error("steer", source))?;
+        let mut group = Self::of(spec, address, routing, slots, guard, Order::joined(first));
+        group.route(routing).map_err(|source| spec.error("steer", source))?;
         Ok(group)
     }
 
     /// Makes a group of sockets that have joined.
     pub fn of(
-        wanted: &Wanted,
+        spec: &GroupSpec,
         address: SocketAddr,
         routing: Routing,
         slots: [OwnedFd; 2],
@@ -169,18 +169,18 @@ impl Group {
         order: Order,
     ) -> Self {
         let options = Options::of(&guard);
-        let (wanted, guard) = (wanted.clone(), Some(guard));
-        Self { wanted, address, routing, slots, guard, order, options, since: None, pending: None }
+        let (spec, guard) = (spec.clone(), Some(guard));
+        Self { spec, address, routing, slots, guard, order, options, since: None, pending: None }
     }
 
     /// The listener's name.
     pub fn name(&self) -> &str {
-        &self.wanted.name
+        &self.spec.name
     }
 
     /// The address where it is bound.
     pub fn bound(&self) -> ListenAddress {
-        match self.wanted.listen {
+        match self.spec.listen {
             ListenAddress::Udp(_) => ListenAddress::Udp(self.address),
             _ => ListenAddress::Tcp(self.address),
         }
@@ -219,7 +219,7 @@ impl Group {
 
     /// True for TCP, which queues connections; false for UDP, which queues datagrams.
     pub fn is_stream(&self) -> bool {
-        self.wanted.kind() == SockType::Stream
+        self.spec.kind() == SockType::Stream
     }
 
     /// Number of connections in the queue of a slot. For UDP it is 1 if a datagram waits.
@@ -261,6 +261,6 @@ impl Group {
     /// The name of a member in the descriptor store.
     pub fn label(&self, role: Role, fd: &OwnedFd) -> io::Result<Label> {
         let place = u64::from(self.order.index(role));
-        Ok(Label { name: self.wanted.name.clone(), role, place, cookie: socket::cookie(fd)? })
+        Ok(Label { name: self.spec.name.clone(), role, place, cookie: socket::cookie(fd)? })
     }
 }

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::Alarm;
 use super::error::{OpenError, RouteError};
-use super::exchange::{Exchange, INTERFACE, Private};
-use super::group::{Group, Wanted};
+use super::group::{Group, GroupSpec};
 use super::label::Label;
 use super::program::service_field;
-use super::rejoin::{Adoption, Kept};
+use super::rejoin::{Adoption, StoredMembers};
 use super::renew::Prepared;
-use super::slot::{Heir, Routing, Slot};
+use super::slot::{NextVersion, Routing, Slot};
+use super::unix_pair::{INTERFACE, InterfaceSockets, UnixPair};
 use crate::config::types::{Listen, ListenAddress};
 use crate::runtime::keeper::FdStore;
 
@@ -37,15 +37,15 @@ pub struct Setup<'a> {
 /// All listeners of a runtime, and the slot that gets new connections. Dropping it closes only this process's copies.
 pub struct Traffic {
     listeners: Vec<Listener>,
-    interface: Option<Private>,
+    interface: Option<InterfaceSockets>,
     routing: Routing,
     /// Counts how often sockets were replaced that an alarm watches.
-    watched: u64,
+    replacements: u64,
 }
 
 enum Listener {
     Group(Box<Group>),
-    Exchange(Exchange),
+    UnixPair(UnixPair),
 }
 
 /// The result of a switch.
@@ -99,7 +99,7 @@ impl Traffic {
             stored.insert(name);
         }
         let mut traffic =
-            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, watched: 0 };
+            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, replacements: 0 };
         match traffic.fill(setup, &mut ours, &stored, store) {
             Ok(adoption) => Ok((traffic, adoption)),
             Err(error) => {
@@ -121,9 +121,9 @@ impl Traffic {
         for listen in setup.listens {
             self.listeners.push(Listener::open(listen, setup, self.routing, ours, store, &mut adoption)?);
         }
-        self.interface = setup.interface.map(|dir| Private::open(dir, ours, &mut adoption)).transpose()?;
+        self.interface = setup.interface.map(|dir| InterfaceSockets::open(dir, ours, &mut adoption)).transpose()?;
         adoption.dropped = ours.iter().map(|(label, _)| label.to_string()).collect();
-        self.keep(stored, store)?;
+        self.sync_store(stored, store)?;
         Ok(adoption)
     }
 
@@ -132,12 +132,12 @@ impl Traffic {
     /// # Errors
     /// If the store refuses a socket.
     pub fn store_all(&self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.keep(&HashSet::new(), store)
+        self.sync_store(&HashSet::new(), store)
     }
 
     /// Synchronises a store that has the names `stored`: adds the missing sockets first, then removes the obsolete
     /// ones.
-    fn keep(&self, stored: &HashSet<String>, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    fn sync_store(&self, stored: &HashSet<String>, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let mut current = HashSet::new();
         for (label, fd) in self.labelled().map_err(|source| OpenError::Store(source.into()))? {
             let name = label.to_string();
@@ -154,14 +154,14 @@ impl Traffic {
         for listener in &self.listeners {
             all.extend(match listener {
                 Listener::Group(group) => group.labelled()?,
-                Listener::Exchange(exchange) => exchange.labelled()?,
+                Listener::UnixPair(pair) => pair.labelled()?,
             });
         }
-        all.extend(self.interface.as_ref().map(Private::labelled).transpose()?.into_iter().flatten());
+        all.extend(self.interface.as_ref().map(InterfaceSockets::labelled).transpose()?.into_iter().flatten());
         Ok(all)
     }
 
-    /// The names of the sockets in the store. With these names in the journal, [`super::take_back`] finds the sockets
+    /// The names of the sockets in the store. With these names in the journal, [`super::recover_from_instances`] finds the sockets
     /// in running instances if the store is lost. Only [`Traffic::adopt`], [`Traffic::prepare`] and [`Traffic::repair`]
     /// change them.
     ///
@@ -181,7 +181,7 @@ impl Traffic {
         for listener in &mut self.listeners {
             let switched = match listener {
                 Listener::Group(group) => group.route(routing).map(|()| false),
-                Listener::Exchange(exchange) => exchange.route(routing),
+                Listener::UnixPair(pair) => pair.route(routing),
             };
             match switched {
                 Ok(true) => unshared.push(listener.name().to_owned()),
@@ -211,7 +211,7 @@ impl Traffic {
     /// socket `rei` last. They have close-on-exec; the spawner gives the instance copies without it.
     pub fn slot_fds(&self, slot: Slot) -> Vec<(String, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|listener| (listener.name().to_owned(), listener.slot(slot).as_fd()));
-        let interface = self.interface.iter().map(|private| (INTERFACE.to_owned(), private.slot(slot).as_fd()));
+        let interface = self.interface.iter().map(|sockets| (INTERFACE.to_owned(), sockets.slot(slot).as_fd()));
         listeners.chain(interface).collect()
     }
 
@@ -222,27 +222,32 @@ impl Traffic {
     ///
     /// # Errors
     /// If a socket cannot be replaced, or if the store refuses one.
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Vec<String>, OpenError> {
+    pub fn prepare(
+        &mut self,
+        slot: Slot,
+        next: NextVersion,
+        store: &mut dyn FdStore,
+    ) -> Result<Vec<String>, OpenError> {
         let stored: HashSet<String> =
             self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
         let (mut renewed, mut refused) = (false, Vec::new());
         for listener in &mut self.listeners {
             let prepared = match listener {
-                Listener::Group(group) => group.prepare(slot, heir, store)?,
-                Listener::Exchange(exchange) => exchange.prepare(slot, heir, store)?,
+                Listener::Group(group) => group.prepare(slot, next, store)?,
+                Listener::UnixPair(pair) => pair.prepare(slot, next, store)?,
             };
             renewed |= prepared != Prepared::Kept;
             if prepared == Prepared::QueueLost {
                 refused.push(listener.name().to_owned());
             }
         }
-        if let Some(private) = &mut self.interface {
-            private.prepare(slot, heir, store)?;
+        if let Some(sockets) = &mut self.interface {
+            sockets.prepare(slot, next, store)?;
         }
         if renewed {
             // An alarm of the old sockets would report that they were closed.
-            self.watched += 1;
-            self.keep(&stored, store)?;
+            self.replacements += 1;
+            self.sync_store(&stored, store)?;
         }
         Ok(refused)
     }
@@ -256,7 +261,7 @@ impl Traffic {
             Ok(sum
                 + match listener {
                     Listener::Group(group) => group.backlog(slot)?,
-                    Listener::Exchange(exchange) => exchange.backlog(slot)?,
+                    Listener::UnixPair(pair) => pair.backlog(slot)?,
                 })
         })
     }
@@ -269,7 +274,7 @@ impl Traffic {
     pub fn handshakes(&self) -> io::Result<u64> {
         self.listeners.iter().try_fold(0, |sum, listener| match listener {
             Listener::Group(group) => Ok(sum + group.handshakes()?.len() as u64),
-            Listener::Exchange(_) => Ok(sum),
+            Listener::UnixPair(_) => Ok(sum),
         })
     }
 
@@ -284,7 +289,7 @@ impl Traffic {
         for listener in &mut self.listeners {
             drained &= match listener {
                 Listener::Group(group) => group.is_drained(slot)?,
-                Listener::Exchange(exchange) => exchange.is_drained(slot)?,
+                Listener::UnixPair(pair) => pair.is_drained(slot)?,
             };
         }
         Ok(drained)
@@ -298,21 +303,21 @@ impl Traffic {
 
     /// The path where the supervisor connects to the Interface of a slot's instance.
     pub fn interface_path(&self, slot: Slot) -> Option<&Path> {
-        self.interface.as_ref().map(|private| private.path(slot))
+        self.interface.as_ref().map(|sockets| sockets.path(slot))
     }
 
     /// How the supervisor connects to a listener in a slot, whether the slot has traffic or not.
-    pub fn way(&self, name: &str, slot: Slot) -> Option<Way> {
+    pub fn endpoint(&self, name: &str, slot: Slot) -> Option<Endpoint> {
         let listener = self.listeners.iter().find(|listener| listener.name() == name)?;
         Some(match listener {
-            Listener::Group(group) => Way::Tcp { address: reachable(group.address), field: service_field(slot) },
-            Listener::Exchange(exchange) => Way::Unix(exchange.way(slot)),
+            Listener::Group(group) => Endpoint::Tcp { address: reachable(group.address), field: service_field(slot) },
+            Listener::UnixPair(pair) => Endpoint::Unix(pair.endpoint(slot)),
         })
     }
 
     /// True if sockets of this alarm were replaced: it would report that they were closed.
     pub fn alarm_is_stale(&self, alarm: &Alarm) -> bool {
-        alarm.of() != self.watched
+        alarm.replacements() != self.replacements
     }
 
     /// Makes an alarm for tampering. Make a new one after sockets were replaced: see [`Traffic::alarm_is_stale`].
@@ -323,7 +328,7 @@ impl Traffic {
     /// # Panics
     /// Outside of a tokio runtime with I/O.
     pub fn alarm(&self) -> io::Result<Alarm> {
-        let mut alarm = Alarm::new(self.watched)?;
+        let mut alarm = Alarm::new(self.replacements)?;
         for listener in &self.listeners {
             match listener {
                 Listener::Group(group) => {
@@ -333,9 +338,9 @@ impl Traffic {
                         alarm.watch_member(group.name(), slot, group.slot(slot))?;
                     }
                 }
-                Listener::Exchange(exchange) => {
+                Listener::UnixPair(pair) => {
                     for slot in Slot::ALL {
-                        alarm.watch_member(exchange.name(), slot, exchange.slot(slot))?;
+                        alarm.watch_member(pair.name(), slot, pair.slot(slot))?;
                     }
                 }
             }
@@ -349,35 +354,35 @@ impl Traffic {
     /// # Errors
     /// As [`Traffic::adopt`].
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        self.watched += 1;
+        self.replacements += 1;
         let stored: HashSet<String> =
             self.labels().map_err(|source| OpenError::Store(source.into()))?.into_iter().collect();
         for listener in &mut self.listeners {
             match listener {
                 Listener::Group(group) => group.repair(store)?,
-                Listener::Exchange(exchange) => exchange.repair()?,
+                Listener::UnixPair(pair) => pair.repair()?,
             }
         }
-        self.keep(&stored, store)
+        self.sync_store(&stored, store)
     }
 
     /// Removes the files of Unix sockets, so that no client can connect to them. Other listeners close when their last
     /// copy is closed, in this process, in the store and in the instances.
     pub fn unlink(&self) {
         for listener in &self.listeners {
-            if let Listener::Exchange(exchange) = listener {
-                exchange.unlink();
+            if let Listener::UnixPair(pair) = listener {
+                pair.unlink();
             }
         }
-        if let Some(private) = &self.interface {
-            private.unlink();
+        if let Some(sockets) = &self.interface {
+            sockets.unlink();
         }
     }
 }
 
 /// How to connect to one slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Endpoint {
     /// By TCP with this DSCP, which chooses the slot.
     Tcp {
         /// The address.
@@ -409,52 +414,52 @@ impl Listener {
     ) -> Result<Self, OpenError> {
         let address = match &listen.address {
             ListenAddress::Unix(path) => {
-                return Exchange::open(&listen.name, path, routing, ours, adoption).map(Self::Exchange);
+                return UnixPair::open(&listen.name, path, routing, ours, adoption).map(Self::UnixPair);
             }
             ListenAddress::Tcp(address) | ListenAddress::Udp(address) => *address,
         };
-        let wanted = Wanted {
+        let spec = GroupSpec {
             name: listen.name.clone(),
             listen: listen.address.clone(),
             address,
             v6_only: address.is_ipv6() && setup.listens.iter().any(|other| has_v4_of(&other.address, &listen.address)),
         };
-        let kept = Kept::take(&wanted, ours);
+        let kept = StoredMembers::take(&spec, ours);
         let group = if kept.is_empty() {
-            Group::open(&wanted, routing)?
+            Group::open(&spec, routing)?
         } else {
-            Group::adopt(&wanted, kept, routing, store, adoption)?
+            Group::adopt(&spec, kept, routing, store, adoption)?
         };
         Ok(Self::Group(Box::new(group)))
     }
 
     /// Removes the files of sockets that did not exist before.
     fn unlink_new(&self) {
-        if let Self::Exchange(exchange) = self
-            && exchange.is_new()
+        if let Self::UnixPair(pair) = self
+            && pair.is_new()
         {
-            exchange.unlink();
+            pair.unlink();
         }
     }
 
     fn name(&self) -> &str {
         match self {
             Self::Group(group) => group.name(),
-            Self::Exchange(exchange) => exchange.name(),
+            Self::UnixPair(pair) => pair.name(),
         }
     }
 
     fn bound(&self) -> ListenAddress {
         match self {
             Self::Group(group) => group.bound(),
-            Self::Exchange(exchange) => exchange.bound(),
+            Self::UnixPair(pair) => pair.bound(),
         }
     }
 
     fn slot(&self, slot: Slot) -> &OwnedFd {
         match self {
             Self::Group(group) => group.slot(slot),
-            Self::Exchange(exchange) => exchange.slot(slot),
+            Self::UnixPair(pair) => pair.slot(slot),
         }
     }
 }

@@ -50,11 +50,11 @@ impl Setting {
         socket::get_bytes(fd, self.level, self.option, VALUE_BYTES_MAX)
     }
 
-    fn is_on(&self, fd: &OwnedFd) -> bool {
+    fn is_set(&self, fd: &OwnedFd) -> bool {
         self.read(fd) == self.value
     }
 
-    fn put(&self, fd: &OwnedFd) {
+    fn apply(&self, fd: &OwnedFd) {
         let Some(value) = &self.value else { return };
         // The caller reads the option again, so an error here can be ignored.
         let _ = match (self.level, self.option) {
@@ -89,17 +89,17 @@ impl Options {
     }
 
     /// Restores all options on a socket of the same kind. Returns true if all have their values now.
-    pub fn put_back(&self, fd: &OwnedFd) -> bool {
+    pub fn restore(&self, fd: &OwnedFd) -> bool {
         for setting in self.0.iter().filter(|setting| (setting.level, setting.option) == ZERO_IS_NONE) {
-            setting.put(fd);
+            setting.apply(fd);
         }
-        let mut differs: Vec<&Setting> = self.0.iter().filter(|setting| !setting.is_on(fd)).collect();
+        let mut differs: Vec<&Setting> = self.0.iter().filter(|setting| !setting.is_set(fd)).collect();
         if differs.is_empty() {
             return true;
         }
         for _ in 0..ROUNDS {
-            differs.iter().for_each(|setting| setting.put(fd));
-            differs = self.0.iter().filter(|setting| !setting.is_on(fd)).collect();
+            differs.iter().for_each(|setting| setting.apply(fd));
+            differs = self.0.iter().filter(|setting| !setting.is_set(fd)).collect();
         }
         differs.is_empty()
     }

@@ -66,7 +66,7 @@ impl Order {
     }
 
     /// True if the guard is the last member, as it must be.
-    pub fn guarded(self) -> bool {
+    pub fn guard_is_last(self) -> bool {
         self.0[2] == Role::Guard
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{Shutdown, SockType, shutdown};
 
 use super::error::OpenError;
 use super::find::Search;
-use super::group::{Group, Wanted, dress};
+use super::group::{Group, GroupSpec, configure};
 use super::label::Label;
 use super::order::Order;
 use super::slot::{Role, Routing, Slot};
@@ -30,7 +30,7 @@ pub struct Adoption {
 
 /// Live members of one group, taken out of the descriptor store.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct StoredMembers {
     slots: [Option<OwnedFd>; 2],
     guard: Option<OwnedFd>,
     labels: Vec<Label>,
@@ -40,14 +40,14 @@ pub(super) struct Kept {
     second: Vec<(Label, OwnedFd)>,
 }
 
-impl Kept {
+impl StoredMembers {
     /// Takes the sockets that belong to the listener out of `all`.
-    pub fn take(wanted: &Wanted, all: &mut Vec<(Label, OwnedFd)>) -> Self {
+    pub fn take(spec: &GroupSpec, all: &mut Vec<(Label, OwnedFd)>) -> Self {
         let mut kept = Self::default();
         // A guard that has become the socket of a slot has both names; the slot's name counts, so slots come first.
         all.sort_by_key(|(label, _)| label.role == Role::Guard);
         for (label, fd) in std::mem::take(all) {
-            if !fits(wanted, &label, &fd) {
+            if !fits(spec, &label, &fd) {
                 all.push((label, fd));
                 continue;
             }
@@ -75,8 +75,8 @@ impl Kept {
 }
 
 /// True if a stored socket is alive and belongs to this listener. A listener may get a new name, but not a new address.
-fn fits(wanted: &Wanted, label: &Label, fd: &OwnedFd) -> bool {
-    is_for(wanted.address, wanted.kind(), fd) && (wanted.address.port() != 0 || label.name == wanted.name)
+fn fits(spec: &GroupSpec, label: &Label, fd: &OwnedFd) -> bool {
+    is_for(spec.address, spec.kind(), fd) && (spec.address.port() != 0 || label.name == spec.name)
 }
 
 /// True if the socket is alive and bound to the address; port 0 matches any port.
@@ -92,32 +92,32 @@ impl Group {
     /// If the socket of a slot was lost, the slot gets the guard's socket, because the kernel now sends the slot's
     /// connections there. Then a new guard joins.
     pub fn adopt(
-        wanted: &Wanted,
-        kept: Kept,
+        spec: &GroupSpec,
+        kept: StoredMembers,
         routing: Routing,
         store: &mut dyn FdStore,
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
-        let Kept { slots, mut guard, labels, doubt, second } = kept;
+        let StoredMembers { slots, mut guard, labels, doubt, second } = kept;
         for (label, fd) in second {
             // It joined after all sockets that stay, so none of them moves when it leaves.
-            leave(wanted, &label, fd, store)?;
+            remove_member(spec, &label, fd, store)?;
         }
         let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
         let has = |role: &Role| labels.iter().any(|label| label.role == *role);
         let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
-        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", wanted.name)));
+        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", spec.name)));
         let first = slots.iter().flatten().next().or(guard.as_ref());
-        let address = first.and_then(socket::address).unwrap_or(wanted.address);
+        let address = first.and_then(socket::address).unwrap_or(spec.address);
         let mut order = recorded.without(&lost);
         // The program in force was made for a larger group, and a new member may have an index that it names. Only a
         // guard may change the program, and there is no guard. So a helper socket, which drops all packets, joins and
         // routes everything to the one member that is left.
         let alone = guard.is_none() && slots.iter().flatten().count() == 1;
-        let helper = alone.then(|| wanted.helper(address)).transpose()?;
+        let helper = alone.then(|| spec.helper(address)).transpose()?;
         let join = |order: &mut Vec<Role>, role| {
             order.push(role);
-            wanted.member(address, role, None)
+            spec.member(address, role, None)
         };
         let mut fill = |slot, fd: Option<OwnedFd>, guard: &mut Option<OwnedFd>| {
             let role = Role::Slot(slot);
@@ -126,7 +126,7 @@ impl Group {
                 (Some(fd), _) => Ok(fd),
                 (None, guard) => match guard.take() {
                     Some(fd) => {
-                        dress(&fd, role).map_err(|source| wanted.error("take back", source))?;
+                        configure(&fd, role).map_err(|source| spec.error("take back", source))?;
                         order.iter_mut().filter(|member| **member == Role::Guard).for_each(|member| *member = role);
                         Ok(fd)
                     }
@@ -137,15 +137,15 @@ impl Group {
         let [a, b] = slots;
         let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
         // When the helper leaves, the member that joined after it takes its index.
-        helper.into_iter().for_each(|helper| leave_group(wanted, helper));
+        helper.into_iter().for_each(|helper| shut_down_member(spec, helper));
         let guard = match guard {
             Some(guard) => guard,
             None => join(&mut order, Role::Guard)?,
         };
         let expected = Order::of(&order).unwrap_or(recorded);
-        let mut group = Self::of(wanted, address, routing, slots, guard, expected);
+        let mut group = Self::of(spec, address, routing, slots, guard, expected);
         group.since = Some(Instant::now());
-        adoption.moved |= group.settle(expected, lost.is_empty() && !doubt, store)?;
+        adoption.moved |= group.locate_and_route(expected, lost.is_empty() && !doubt, store)?;
         Ok(group)
     }
 
@@ -155,38 +155,43 @@ impl Group {
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         for fd in &self.slots {
             if self.is_stream() && !socket::listens(fd) {
-                socket::listen(fd).map_err(|source| self.wanted.error("listen again on", source))?;
+                socket::listen(fd).map_err(|source| self.spec.error("listen again on", source))?;
             }
         }
         self.new_guard(store)?;
-        self.settle(self.order, false, store)?;
+        self.locate_and_route(self.order, false, store)?;
         Ok(())
     }
 
     /// Finds the index of each member and routes. Replaces the guard if it is not the last. Returns true if the order
     /// was not as expected.
-    pub(super) fn settle(&mut self, expected: Order, whole: bool, store: &mut dyn FdStore) -> Result<bool, OpenError> {
-        let found = match self.search(expected, whole)? {
+    pub(super) fn locate_and_route(
+        &mut self,
+        expected: Order,
+        complete: bool,
+        store: &mut dyn FdStore,
+    ) -> Result<bool, OpenError> {
+        let found = match self.search(expected, complete)? {
             Some(order) => order,
             None => {
                 self.new_guard(store)?;
                 self.search(expected, false)?
-                    .ok_or_else(|| OpenError::Strangers { name: self.wanted.name.clone(), address: self.bound() })?
+                    .ok_or_else(|| OpenError::Strangers { name: self.spec.name.clone(), address: self.bound() })?
             }
         };
         self.order = found;
-        self.route(self.routing).map_err(|source| self.wanted.error("steer", source))?;
+        self.route(self.routing).map_err(|source| self.spec.error("steer", source))?;
         Ok(found != expected)
     }
 
     /// Searches for the members. Meanwhile all other connections are routed by the last known order.
-    fn search(&self, expected: Order, whole: bool) -> Result<Option<Order>, OpenError> {
+    fn search(&self, expected: Order, complete: bool) -> Result<Option<Order>, OpenError> {
         let search = || -> io::Result<Option<Order>> {
             let rest = || self.program(self.routing, self.order);
             Search { address: self.address, stream: self.is_stream(), guard: self.guard()?, rest: &rest }
-                .order(expected, whole)
+                .order(expected, complete)
         };
-        search().map_err(|source| self.wanted.error("find the members of", source))
+        search().map_err(|source| self.spec.error("find the members of", source))
     }
 
     /// Replaces the guard. If a single member left and came back as the last, the old guard is in its place. When the
@@ -199,28 +204,33 @@ impl Group {
     /// Removes the guard from the group.
     pub(super) fn remove_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let Some(old) = self.guard.take() else { return Ok(()) };
-        let label = self.label(Role::Guard, &old).map_err(|source| self.wanted.error("look at", source))?;
-        leave(&self.wanted, &label, old, store)
+        let label = self.label(Role::Guard, &old).map_err(|source| self.spec.error("look at", source))?;
+        remove_member(&self.spec, &label, old, store)
     }
 
     /// Adds a new guard as the last member.
     pub(super) fn add_guard(&mut self) -> Result<(), OpenError> {
-        self.guard = Some(self.wanted.member(self.address, Role::Guard, None)?);
+        self.guard = Some(self.spec.member(self.address, Role::Guard, None)?);
         Ok(())
     }
 }
 
 /// Removes a socket from its group, even if other processes have copies. A datagram socket leaves only when all copies
 /// are closed.
-pub(super) fn leave(wanted: &Wanted, label: &Label, fd: OwnedFd, store: &mut dyn FdStore) -> Result<(), OpenError> {
+pub(super) fn remove_member(
+    spec: &GroupSpec,
+    label: &Label,
+    fd: OwnedFd,
+    store: &mut dyn FdStore,
+) -> Result<(), OpenError> {
     // A copy in the store would keep it in the group.
     store.remove(&label.to_string()).map_err(OpenError::Store)?;
-    leave_group(wanted, fd);
-    if wanted.kind() == SockType::Stream { Ok(()) } else { store.settle().map_err(OpenError::Store) }
+    shut_down_member(spec, fd);
+    if spec.kind() == SockType::Stream { Ok(()) } else { store.wait_for_closes().map_err(OpenError::Store) }
 }
 
-fn leave_group(wanted: &Wanted, fd: OwnedFd) {
-    if wanted.kind() == SockType::Stream {
+fn shut_down_member(spec: &GroupSpec, fd: OwnedFd) {
+    if spec.kind() == SockType::Stream {
         // This fails only if the socket was shut down before.
         let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::OpenError;
-use super::group::{Group, dress};
-use super::rejoin::leave;
-use super::slot::{Heir, Role, Slot};
+use super::group::{Group, configure};
+use super::rejoin::remove_member;
+use super::slot::{NextVersion, Role, Slot};
 use super::socket;
 use crate::runtime::keeper::FdStore;
 
@@ -34,12 +34,12 @@ pub(super) enum Prepared {
 
 impl Group {
     /// Resets the socket of a slot to its state when it was opened. Call this only while no instance lives in the slot.
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
-        if heir == Heir::Other && self.is_free(slot)? {
+    pub fn prepare(&mut self, slot: Slot, next: NextVersion, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
+        if next == NextVersion::Other && self.is_free(slot)? {
             self.renew(slot, store)?;
             return Ok(Prepared::Renewed);
         }
-        if self.put_back(slot) || heir == Heir::Same {
+        if self.reset_slot(slot) || next == NextVersion::Same {
             return Ok(Prepared::Kept);
         }
         let waits = self.backlog(slot).is_ok_and(|waiting| waiting > 0);
@@ -54,17 +54,17 @@ impl Group {
             return Ok(false);
         }
         self.pending = None;
-        self.is_drained(slot).map_err(|source| self.wanted.error("look at", source))
+        self.is_drained(slot).map_err(|source| self.spec.error("look at", source))
     }
 
     /// Resets the socket of a slot. Returns true if it is completely restored.
-    fn put_back(&self, slot: Slot) -> bool {
+    fn reset_slot(&self, slot: Slot) -> bool {
         let fd = self.slot(slot);
-        let restored = self.options.put_back(fd);
+        let restored = self.options.restore(fd);
         // On a socket that listens already, `listen` only sets the length of the queue.
         restored
             && socket::clear_flags(fd).is_ok()
-            && dress(fd, Role::Slot(slot)).is_ok()
+            && configure(fd, Role::Slot(slot)).is_ok()
             && (!self.is_stream() || socket::listens(fd) && socket::listen(fd).is_ok())
     }
 
@@ -76,20 +76,20 @@ impl Group {
     /// right member, so no connection is misrouted. If the supervisor dies between two steps, the next one can still
     /// determine the order of the members: see [`super::rejoin`].
     fn renew(&mut self, slot: Slot, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        let wanted = self.wanted.clone();
-        let system = |source| wanted.error("replace a socket of", source);
+        let spec = self.spec.clone();
+        let system = |source| spec.error("replace a socket of", source);
         // All members need SO_REUSEPORT to let another one join; an instance may have cleared it.
         for fd in self.slots.iter().chain(&self.guard) {
             setsockopt(fd, sockopt::ReusePort, &true).map_err(|errno| system(errno.into()))?;
         }
         let old = self.label(Role::Slot(slot), self.slot(slot)).map_err(system)?;
         self.remove_guard(store)?;
-        let new = self.wanted.member(self.address, Role::Slot(slot), None)?;
+        let new = self.spec.member(self.address, Role::Slot(slot), None)?;
         let label = self.label(Role::Slot(slot), &new).map_err(system)?;
         store.store(&label.to_string(), new.as_fd()).map_err(OpenError::Store)?;
         let left = std::mem::replace(&mut self.slots[slot.index()], new);
-        leave(&self.wanted, &old, left, store)?;
+        remove_member(&self.spec, &old, left, store)?;
         self.add_guard()?;
-        self.settle(self.order, true, store).map(drop)
+        self.locate_and_route(self.order, true, store).map(drop)
     }
 }

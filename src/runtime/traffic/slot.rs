@@ -46,7 +46,7 @@ impl fmt::Display for Slot {
 
 /// The version that inherits the sockets of a slot next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heir {
+pub enum NextVersion {
     /// The same version as before: it would make the same changes to the sockets again.
     Same,
     /// Another version, or it is not known which version had the sockets.

@@ -50,7 +50,7 @@ pub(super) fn unix_listener(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// True if a process listens at a Unix path, even if its queue is full.
-pub(super) fn answers(path: &Path) -> io::Result<bool> {
+pub(super) fn has_listener(path: &Path) -> io::Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
@@ -194,7 +194,7 @@ pub(super) fn attach(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Res
 ///
 /// It attaches a socket filter. For a user without privileges Linux 6.18 refuses a filter on a TCP socket. Then the
 /// minimum TTL is set to 255: only packets that arrive with TTL 255 are accepted, and no usual client sends those.
-pub(super) fn deafen(fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn drop_all_packets(fd: &OwnedFd) -> io::Result<()> {
     let mut nothing = [libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: 0 }];
     let program = libc::sock_fprog { len: 1, filter: nothing.as_mut_ptr() };
     let length = size_of::<libc::sock_fprog>() as socklen_t;

@@ -27,7 +27,7 @@ use crate::runtime::logs::{Log, Logger, PIPE_PREFIX};
 use crate::runtime::notify::NotifySocket;
 use crate::runtime::spawn::{self, Gate, SpawnSpec};
 use crate::runtime::table::{self, InstanceTable};
-use crate::runtime::traffic::Heir;
+use crate::runtime::traffic::NextVersion;
 use crate::runtime::tree::{TreeLimits, Trees};
 use crate::service::failure::reason;
 use crate::service::fdstore::{SharedStore, StoredFds, keep, keep_copy};
@@ -275,9 +275,9 @@ impl Instances {
     }
 
     /// Who inherits the sockets. An instance that only empties a queue takes it as it is.
-    fn heir(&self, wanted: &SpawnContext<'_>, id: &str) -> Heir {
+    fn heir(&self, wanted: &SpawnContext<'_>, id: &str) -> NextVersion {
         let same = self.last[wanted.slot.index()].as_deref() == Some(wanted.store_path);
-        if same || drains(id) { Heir::Same } else { Heir::Other }
+        if same || drains(id) { NextVersion::Same } else { NextVersion::Other }
     }
 
     fn directories(&self, wanted: &SpawnContext<'_>) -> Result<(PathBuf, PathBuf), String> {
@@ -362,7 +362,14 @@ impl Instances {
                 None
             }
         };
-        Ok(self.occupy(wanted, instance, log, notify, Readiness { ready, notified: ready || entry.said_ready }, kept))
+        Ok(self.occupy(
+            wanted,
+            instance,
+            log,
+            notify,
+            Readiness { ready, notified: ready || entry.reported_ready },
+            kept,
+        ))
     }
 
     fn adopt_notify(
@@ -446,12 +453,12 @@ impl Instances {
     /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
     /// that one ended them all.
     pub fn nothing_to_find(&self) -> bool {
-        (self.table.is_of_new_boot() || self.table.is_of_clean_end()) && self.is_empty()
+        (self.table.is_new_boot() || self.table.was_clean_stop()) && self.is_empty()
     }
 
     /// Notes for the next supervisor that every instance was ended on purpose.
     pub fn all_ended(&self) {
-        self.table.all_ended();
+        self.table.mark_clean_stop();
     }
 
     /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.

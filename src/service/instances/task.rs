@@ -75,7 +75,7 @@ pub async fn attend(mut it: InstanceTask) {
     let _probes = Probes::start(health, &target, &dial, &results);
     let (table, id) = (it.table.clone(), sender.id.clone());
     let forward = |socket: NotifySocket| {
-        AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.said_ready(&id)))
+        AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.reported_ready(&id)))
     };
     let _notes = it.notify.take().map(forward);
     let mut reports: Option<AbortOnDrop<()>> = None;
@@ -219,7 +219,7 @@ async fn stop(
             }
         }
     };
-    it.instance.end_asked(by, finished).await
+    it.instance.finish_stop(by, finished).await
 }
 
 /// Waits until nothing waits in the slot's queues, or the instance has ended, or the bound is over.

@@ -2,16 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::Stands;
 use crate::digest::short;
-use crate::interface::operations::{HistoryEntry, Phase};
+use crate::interface::operations::HistoryEntry;
 use crate::interface::types::{
-    CandidateId, CandidateRuntime, EvolutionId, IncidentId, MaintenanceAction, ReportId, SCHEMA, Verdict, Version,
+    CandidateId, CandidateRuntime, EvolutionId, IncidentId, MaintenanceAction, ReportId, SCHEMA, Version,
 };
-use crate::lifecycle::{Event, Maintenance};
+use crate::lifecycle::{CanaryStage, Event, Maintenance, Phase};
 use crate::narrate;
 use crate::time::Timestamp;
 
-/// Steps of one evolution that are kept; what comes later is told by the last one.
+/// Steps of one evolution that are kept. If there are more, the last one stands for all that follow.
 pub const STEPS_MAX: usize = 200;
 
 /// What `Show` gives for an evolution.
@@ -20,11 +21,11 @@ pub struct EvolutionView {
     /// As in `History`.
     #[serde(flatten)]
     pub entry: HistoryEntry,
-    /// The blueprint; empty where there was none.
+    /// The blueprint; empty if there was none.
     pub blueprint: String,
-    /// The commit to become; `null` where the blueprint made one.
+    /// The commit to become; `null` if the blueprint made one.
     pub rev: Option<String>,
-    /// The operator who asked for it; `null` where nobody did.
+    /// The operator who asked for it; `null` if nobody did.
     pub asked_by: Option<String>,
     /// The paths that the candidate changed.
     pub files_changed: Vec<String>,
@@ -43,7 +44,7 @@ pub struct EvolutionStep {
     pub finished_at: Option<Timestamp>,
     /// How long it took, in milliseconds; `null` while it runs.
     pub duration_ms: Option<u64>,
-    /// What it came to, for a person.
+    /// What came of it, for a person.
     pub detail: Option<String>,
     /// The journal entry that began it.
     pub journal_seq: u64,
@@ -51,20 +52,21 @@ pub struct EvolutionStep {
 
 /// An evolution, ended or under way.
 #[derive(Debug)]
-pub(super) struct Trip {
+pub(super) struct EvolutionRecord {
     pub(super) id: EvolutionId,
     pub(super) phase: Phase,
     pub(super) incident: Option<IncidentId>,
     pub(super) asked_by: Option<String>,
-    pub(super) is_rollback: bool,
     pub(super) blueprint: String,
     pub(super) rev: Option<String>,
     pub(super) candidate_id: Option<CandidateId>,
     pub(super) candidate: Option<CandidateRuntime>,
-    /// The report that was asked for last.
-    pub(super) judging: Option<ReportId>,
-    /// The plan that is carried out, or was last.
+    /// The plan that was handed out last.
     pub(super) plan: Option<u64>,
+    /// The phase in which it began.
+    first: Phase,
+    /// The report that was asked for last.
+    judging: Option<ReportId>,
     context: Option<String>,
     report: Option<ReportId>,
     started_at: Timestamp,
@@ -77,20 +79,22 @@ pub(super) struct Trip {
     steps: Vec<EvolutionStep>,
 }
 
-impl Trip {
-    pub(super) fn new(id: EvolutionId, at: Timestamp, active: Option<Version>) -> Self {
+impl EvolutionRecord {
+    /// An evolution that begins with this phase.
+    pub(super) fn new(id: EvolutionId, first: Phase, at: Timestamp, active: Option<Version>) -> Self {
         Self {
             id,
+            // No evolution is under way in Steady, so the first phase begins a step.
             phase: Phase::Steady,
             incident: None,
             asked_by: None,
-            is_rollback: false,
             blueprint: String::new(),
             rev: None,
             candidate_id: None,
             candidate: None,
-            judging: None,
             plan: None,
+            first,
+            judging: None,
             context: None,
             report: None,
             started_at: at,
@@ -108,22 +112,23 @@ impl Trip {
         self.id.0 == id || self.candidate_id.as_ref().is_some_and(|candidate| candidate.0 == id)
     }
 
-    /// Enters a phase; one that it is in already goes on.
-    pub(super) fn enter(&mut self, phase: Phase, seq: u64, at: Timestamp) {
-        if self.phase != phase {
-            self.begin(phase, &phase.to_string(), seq, at);
+    /// It stands here after a record. Another phase is a new step, and so is another share.
+    pub(super) fn follow(&mut self, stands: &Stands, seq: u64, at: Timestamp) {
+        let goes_on = is_same_step(self.phase, stands.phase);
+        self.phase = stands.phase;
+        if !goes_on {
+            self.begin(narrate::step(stands.phase, stands.share_ppm), seq, at);
         }
     }
 
     /// Begins a step.
-    pub(super) fn begin(&mut self, phase: Phase, name: &str, seq: u64, at: Timestamp) {
-        self.phase = phase;
+    fn begin(&mut self, name: String, seq: u64, at: Timestamp) {
         if self.steps.len() >= STEPS_MAX {
             return;
         }
         self.finish_step(at);
         self.steps.push(EvolutionStep {
-            name: name.to_owned(),
+            name,
             started_at: at,
             finished_at: None,
             duration_ms: None,
@@ -139,10 +144,19 @@ impl Trip {
         }
     }
 
-    /// Says what the present step came to.
-    pub(super) fn note(&mut self, detail: String) {
-        if let Some(step) = self.steps.last_mut() {
+    /// Says what came of the present step.
+    pub(super) fn note(&mut self, detail: Option<String>) {
+        if let (Some(step), Some(detail)) = (self.steps.last_mut(), detail) {
             step.detail = Some(detail);
+        }
+    }
+
+    /// A report is asked for. A second one in the same phase is a step of its own.
+    pub(super) fn judge(&mut self, report: &ReportId, seq: u64, at: Timestamp) {
+        let again = self.judging.as_ref().is_some_and(|asked| asked != report);
+        self.judging = Some(report.clone());
+        if again && self.phase == Phase::Validating {
+            self.begin(narrate::step(self.phase, None), seq, at);
         }
     }
 
@@ -153,12 +167,12 @@ impl Trip {
                 self.context = Some(context.clone());
             }
             Event::StageReached { stage, .. } if self.phase == Phase::Building => {
-                self.begin(Phase::Building, &format!("building: {stage}"), seq, at);
+                self.begin(narrate::stage(stage), seq, at);
             }
             Event::Built { version, base_rev, files_changed, .. }
                 if matches!(self.phase, Phase::Building | Phase::Installing) =>
             {
-                self.note(version.store_path.clone());
+                self.note(narrate::event(event, &narrate::Scene::default()).detail);
                 self.candidate = Some(CandidateRuntime {
                     schema: SCHEMA.to_owned(),
                     id: self.candidate_id.clone().unwrap_or_else(|| CandidateId::numbered(0)),
@@ -173,22 +187,16 @@ impl Trip {
                     created_at: at,
                 });
             }
-            Event::BuildFailed { reason, .. } => self.note(reason.clone()),
+            Event::BuildFailed { .. } => self.note(narrate::event(event, &narrate::Scene::default()).detail),
             Event::Validated { report, .. } if self.phase == Phase::Validating => {
                 self.report = Some(report.id.clone());
-                let word = match report.verdict {
-                    Verdict::Pass => "pass",
-                    Verdict::Fail => "fail",
-                    Verdict::Inconclusive => "inconclusive",
-                };
-                let summary = if report.summary.is_empty() { String::new() } else { format!(": {}", report.summary) };
-                self.note(format!("{word} ({}){summary}", report.id));
+                self.note(narrate::event(event, &narrate::Scene::default()).detail);
             }
             _ => {}
         }
     }
 
-    /// How it ended.
+    /// A record says how it ended.
     pub(super) fn end(&mut self, at: Timestamp, maintenance: &Maintenance) {
         self.finish_step(at);
         self.finished_at = Some(at);
@@ -202,9 +210,9 @@ impl Trip {
 
     fn purpose(&self) -> String {
         match (&self.incident, &self.rev) {
-            _ if self.is_rollback => "rollback".to_owned(),
+            _ if matches!(self.first, Phase::RollingBack { .. }) => "rollback".to_owned(),
             (Some(incident), _) => format!("repair of {incident}"),
-            (None, _) if self.steps.first().is_some_and(|step| step.name == "installing") => "first version".to_owned(),
+            (None, _) if self.first == Phase::Installing => "first version".to_owned(),
             (None, Some(to)) => format!("upgrade to {}", short(to)),
             (None, None) if self.blueprint.is_empty() => "evolution".to_owned(),
             (None, None) => format!("evolution by {}", self.blueprint),
@@ -213,7 +221,7 @@ impl Trip {
 
     /// As `History` shows it.
     pub(super) fn entry(&self) -> HistoryEntry {
-        let state = self.reason.clone().unwrap_or_else(|| self.phase.to_string());
+        let state = self.reason.clone().unwrap_or_else(|| narrate::step(self.phase, None));
         HistoryEntry {
             schema: SCHEMA.to_owned(),
             id: self.id.0.clone(),
@@ -240,5 +248,18 @@ impl Trip {
             files_changed: self.candidate.iter().flat_map(|it| it.files_changed.clone()).collect(),
             steps: self.steps.clone(),
         }
+    }
+}
+
+/// Whether an evolution that goes from one phase to the other is still at the same step: a canary has a step for each
+/// share, and every other phase is one step.
+fn is_same_step(before: Phase, after: Phase) -> bool {
+    let share = |stage| match stage {
+        CanaryStage::Share { index, .. } => Some(index),
+        CanaryStage::Preparing | CanaryStage::Stopping => None,
+    };
+    match (before, after) {
+        (Phase::Canary { stage: before }, Phase::Canary { stage: after }) => share(before) == share(after),
+        (before, after) => before.name() == after.name(),
     }
 }

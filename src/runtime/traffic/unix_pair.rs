@@ -20,7 +20,7 @@ use super::label::Label;
 use super::options::Options;
 use super::rejoin::Adoption;
 use super::renew::{Prepared, is_recent};
-use super::slot::{Heir, Role, Routing, Slot};
+use super::slot::{NextVersion, Role, Routing, Slot};
 use super::socket::{self, UNIX_PATH_BYTES_MAX};
 use crate::config::types::ListenAddress;
 use crate::poll::is_ready;
@@ -32,10 +32,10 @@ const PUBLIC_MODE: u32 = 0o666;
 const PRIVATE_MODE: u32 = 0o600;
 
 /// The sockets of both slots, and the public path.
-pub(super) struct Exchange {
+pub(super) struct UnixPair {
     name: String,
     path: PathBuf,
-    sockets: [Bound; 2],
+    sockets: [BoundSocket; 2],
     public: Slot,
     /// When the public path was last swapped; `None` if it never was.
     since: Option<Instant>,
@@ -46,27 +46,27 @@ pub(super) struct Exchange {
 }
 
 /// A listening socket and the inode of its file. The inode stays the same when the file is renamed.
-struct Bound {
+struct BoundSocket {
     fd: OwnedFd,
     inode: u64,
 }
 
 /// The path with a suffix: `.rei` for the socket that is not public, `.new` for a socket that is being made.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-fn spare(path: &Path) -> PathBuf {
-    beside(path, ".rei")
+fn standby_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".rei")
 }
 
-fn fresh(path: &Path) -> PathBuf {
-    beside(path, ".new")
+fn temporary_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
 }
 
-impl Exchange {
+impl UnixPair {
     /// Opens both sockets, or adopts those in `all`. A file at the path is replaced only if no process listens there.
     pub fn open(
         name: &str,
@@ -76,10 +76,11 @@ impl Exchange {
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
         let error = |source| failed(name, path, source);
-        fits(name, path)?;
-        let mut kept = Slot::ALL.map(|slot| take(path, slot, None, all));
+        check_length(name, path)?;
+        let mut kept = Slot::ALL.map(|slot| take_stored(path, slot, None, all));
         let public_inode = fs::symlink_metadata(path).ok().map(|file| file.ino());
-        let has_path = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| Some(bound.inode) == public_inode);
+        let has_path =
+            |bound: &Option<BoundSocket>| bound.as_ref().is_some_and(|bound| Some(bound.inode) == public_inode);
         let public = match &kept {
             [a, _] if has_path(a) => Slot::A,
             [_, b] if has_path(b) => Slot::B,
@@ -90,17 +91,17 @@ impl Exchange {
         };
         let new = kept.iter().all(Option::is_none);
         if new {
-            unused(name, path)?;
+            ensure_unused(name, path)?;
         } else {
             let lost = Slot::ALL.into_iter().zip(&kept).filter(|(_, bound)| bound.is_none());
             adoption.lost.extend(lost.map(|(slot, _)| format!("{name}/{slot}")));
         }
-        let open = |slot: Slot, bound: Option<Bound>| match bound {
+        let open = |slot: Slot, bound: Option<BoundSocket>| match bound {
             Some(bound) => Ok(bound),
             None => {
-                let at = if slot == public { path.to_owned() } else { spare(path) };
-                unused(name, &fresh(path))?;
-                publish(path, &at, PUBLIC_MODE).map_err(error)
+                let at = if slot == public { path.to_owned() } else { standby_path(path) };
+                ensure_unused(name, &temporary_path(path))?;
+                bind_and_publish(path, &at, PUBLIC_MODE).map_err(error)
             }
         };
         let [a, b] = &mut kept;
@@ -110,9 +111,9 @@ impl Exchange {
         let sockets = if public == Slot::A { [last, first] } else { [first, last] };
         let options = Options::of(&socket::unix().map_err(error)?);
         let (name, path) = (name.to_owned(), path.to_owned());
-        let mut exchange = Self { name, path, sockets, public, since: (!new).then(Instant::now), options, new };
-        exchange.route(routing).map_err(|source| failed(&exchange.name, &exchange.path, source))?;
-        Ok(exchange)
+        let mut pair = Self { name, path, sockets, public, since: (!new).then(Instant::now), options, new };
+        pair.route(routing).map_err(|source| failed(&pair.name, &pair.path, source))?;
+        Ok(pair)
     }
 
     /// True if this supervisor opened both sockets.
@@ -138,7 +139,7 @@ impl Exchange {
             Routing::Share { to, .. } => (to.other(), true),
         };
         if slot != self.public {
-            renameat2(AT_FDCWD, &self.path, AT_FDCWD, &spare(&self.path), RenameFlags::RENAME_EXCHANGE)?;
+            renameat2(AT_FDCWD, &self.path, AT_FDCWD, &standby_path(&self.path), RenameFlags::RENAME_EXCHANGE)?;
             self.public = slot;
             self.since = Some(Instant::now());
         }
@@ -146,8 +147,8 @@ impl Exchange {
     }
 
     /// The path where the supervisor connects to a slot now.
-    pub fn way(&self, slot: Slot) -> PathBuf {
-        if slot == self.public { self.path.clone() } else { spare(&self.path) }
+    pub fn endpoint(&self, slot: Slot) -> PathBuf {
+        if slot == self.public { self.path.clone() } else { standby_path(&self.path) }
     }
 
     /// The socket of a slot.
@@ -155,7 +156,7 @@ impl Exchange {
         &self.at(slot).fd
     }
 
-    fn at(&self, slot: Slot) -> &Bound {
+    fn at(&self, slot: Slot) -> &BoundSocket {
         let [a, b] = &self.sockets;
         match slot {
             Slot::A => a,
@@ -174,11 +175,11 @@ impl Exchange {
     }
 
     /// Resets the socket of a slot to its state when it was opened: see [`super::renew`].
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
+    pub fn prepare(&mut self, slot: Slot, next: NextVersion, store: &mut dyn FdStore) -> Result<Prepared, OpenError> {
         let failed = |source| failed(&self.name, &self.path, source);
         let waiting = self.backlog(slot).map_err(failed)?;
         let free = self.public != slot && waiting == 0 && !is_recent(self.since);
-        if (heir == Heir::Same || !free) && put_back(self.slot(slot), &self.options, heir) {
+        if (next == NextVersion::Same || !free) && reset_socket(self.slot(slot), &self.options, next) {
             return Ok(Prepared::Kept);
         }
         self.renew(slot, store)?;
@@ -188,9 +189,10 @@ impl Exchange {
     /// Replaces the socket of a slot by a new one. A client finds the old socket or the new one at every moment.
     fn renew(&mut self, slot: Slot, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let old = label(&self.name, slot, self.at(slot)).map_err(|source| failed(&self.name, &self.path, source))?;
-        let at = self.way(slot);
-        unused(&self.name, &fresh(&self.path))?;
-        let bound = publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
+        let at = self.endpoint(slot);
+        ensure_unused(&self.name, &temporary_path(&self.path))?;
+        let bound =
+            bind_and_publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
         replace(store, &old, &self.name, slot, &bound)?;
         self.sockets[slot.index()] = bound;
         Ok(())
@@ -199,11 +201,11 @@ impl Exchange {
     /// Replaces sockets that were shut down: such a socket refuses connections for ever.
     pub fn repair(&mut self) -> Result<(), OpenError> {
         for slot in Slot::ALL {
-            if hung_up(self.slot(slot)) {
-                let at = if slot == self.public { self.path.clone() } else { spare(&self.path) };
-                unused(&self.name, &fresh(&self.path))?;
-                let bound =
-                    publish(&self.path, &at, PUBLIC_MODE).map_err(|source| failed(&self.name, &self.path, source))?;
+            if is_shut_down(self.slot(slot)) {
+                let at = if slot == self.public { self.path.clone() } else { standby_path(&self.path) };
+                ensure_unused(&self.name, &temporary_path(&self.path))?;
+                let bound = bind_and_publish(&self.path, &at, PUBLIC_MODE)
+                    .map_err(|source| failed(&self.name, &self.path, source))?;
                 self.sockets[slot.index()] = bound;
             }
         }
@@ -217,7 +219,7 @@ impl Exchange {
 
     /// Removes both files. After that no client can connect.
     pub fn unlink(&self) {
-        for path in [self.path.clone(), spare(&self.path)] {
+        for path in [self.path.clone(), standby_path(&self.path)] {
             // The file may be gone already, and a failure cannot be handled here.
             let _ = fs::remove_file(path);
         }
@@ -225,8 +227,8 @@ impl Exchange {
 }
 
 /// The private listeners of the Interface, one per slot. Instances inherit them under the name `rei`.
-pub(super) struct Private {
-    sockets: [(PathBuf, Bound); 2],
+pub(super) struct InterfaceSockets {
+    sockets: [(PathBuf, BoundSocket); 2],
     /// The options of an untouched socket.
     options: Options,
 }
@@ -234,21 +236,22 @@ pub(super) struct Private {
 /// The name under which an instance inherits the listener of the Interface.
 pub(super) const INTERFACE: &str = "rei";
 
-impl Private {
+impl InterfaceSockets {
     /// Opens both sockets in a directory that only the supervisor may enter, or adopts them.
     pub fn open(directory: &Path, all: &mut Vec<(Label, OwnedFd)>, adoption: &mut Adoption) -> Result<Self, OpenError> {
         let had_some = all.iter().any(|(label, _)| label.name == INTERFACE);
         let mut open = |slot: Slot| {
-            let path = private_path(directory, slot);
-            fits(INTERFACE, &path)?;
-            if let Some(bound) = take(&path, slot, Some(INTERFACE), all) {
+            let path = interface_socket_path(directory, slot);
+            check_length(INTERFACE, &path)?;
+            if let Some(bound) = take_stored(&path, slot, Some(INTERFACE), all) {
                 return Ok((path, bound));
             }
             if had_some {
                 adoption.lost.push(format!("{INTERFACE}/{slot}"));
             }
-            unused(INTERFACE, &fresh(&path))?;
-            let bound = publish(&path, &path, PRIVATE_MODE).map_err(|source| failed(INTERFACE, &path, source))?;
+            ensure_unused(INTERFACE, &temporary_path(&path))?;
+            let bound =
+                bind_and_publish(&path, &path, PRIVATE_MODE).map_err(|source| failed(INTERFACE, &path, source))?;
             Ok((path, bound))
         };
         let sockets = [open(Slot::A)?, open(Slot::B)?];
@@ -266,21 +269,21 @@ impl Private {
         &self.at(slot).1.fd
     }
 
-    fn at(&self, slot: Slot) -> &(PathBuf, Bound) {
+    fn at(&self, slot: Slot) -> &(PathBuf, BoundSocket) {
         &self.sockets[slot.index()]
     }
 
-    /// Like [`Exchange::prepare`], but the queue need not be kept, because only the supervisor connects; and each
+    /// Like [`UnixPair::prepare`], but the queue need not be kept, because only the supervisor connects; and each
     /// version gets a new socket.
-    pub fn prepare(&mut self, slot: Slot, heir: Heir, store: &mut dyn FdStore) -> Result<(), OpenError> {
+    pub fn prepare(&mut self, slot: Slot, next: NextVersion, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let (path, bound) = &self.sockets[slot.index()];
-        if heir == Heir::Same && !hung_up(&bound.fd) && put_back(&bound.fd, &self.options, heir) {
+        if next == NextVersion::Same && !is_shut_down(&bound.fd) && reset_socket(&bound.fd, &self.options, next) {
             return Ok(());
         }
         let error = |source| failed(INTERFACE, path, source);
         let old = label(INTERFACE, slot, bound).map_err(error)?;
-        unused(INTERFACE, &fresh(path))?;
-        let new = publish(path, path, PRIVATE_MODE).map_err(error)?;
+        ensure_unused(INTERFACE, &temporary_path(path))?;
+        let new = bind_and_publish(path, path, PRIVATE_MODE).map_err(error)?;
         replace(store, &old, INTERFACE, slot, &new)?;
         self.sockets[slot.index()].1 = new;
         Ok(())
@@ -300,19 +303,19 @@ impl Private {
 }
 
 /// Resets a socket. Returns true if the next version can use it.
-fn put_back(fd: &OwnedFd, options: &Options, heir: Heir) -> bool {
-    let restored = options.put_back(fd) || heir == Heir::Same;
+fn reset_socket(fd: &OwnedFd, options: &Options, next: NextVersion) -> bool {
+    let restored = options.restore(fd) || next == NextVersion::Same;
     restored && socket::clear_flags(fd).is_ok() && socket::listen(fd).is_ok()
 }
 
 /// Replaces a socket in the store: adds the new one, then removes the one with the label `old`.
-fn replace(store: &mut dyn FdStore, old: &Label, name: &str, slot: Slot, new: &Bound) -> Result<(), OpenError> {
+fn replace(store: &mut dyn FdStore, old: &Label, name: &str, slot: Slot, new: &BoundSocket) -> Result<(), OpenError> {
     let label = label(name, slot, new).map_err(|source| OpenError::Store(source.into()))?;
     store.store(&label.to_string(), new.fd.as_fd()).map_err(OpenError::Store)?;
     store.remove(&old.to_string()).map_err(OpenError::Store)
 }
 
-fn label(name: &str, slot: Slot, bound: &Bound) -> io::Result<Label> {
+fn label(name: &str, slot: Slot, bound: &BoundSocket) -> io::Result<Label> {
     let cookie = socket::cookie(&bound.fd)?;
     Ok(Label { name: name.to_owned(), role: Role::Slot(slot), place: bound.inode, cookie })
 }
@@ -322,9 +325,9 @@ fn failed(name: &str, path: &Path, source: io::Error) -> OpenError {
 }
 
 /// Takes the live socket of a slot out of `all`, if it was made for this path and its file still exists.
-fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, OwnedFd)>) -> Option<Bound> {
+fn take_stored(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, OwnedFd)>) -> Option<BoundSocket> {
     let there = |inode| {
-        [path.to_owned(), spare(path)]
+        [path.to_owned(), standby_path(path)]
             .iter()
             .any(|path| fs::symlink_metadata(path).is_ok_and(|file| file.ino() == inode))
     };
@@ -332,16 +335,16 @@ fn take(path: &Path, slot: Slot, name: Option<&str>, all: &mut Vec<(Label, Owned
         label.role == Role::Slot(slot)
             && name.is_none_or(|name| label.name == name)
             && socket::is(fd, SockType::Stream)
-            && socket::path(fd).is_some_and(|bound| bound == fresh(path))
-            && !hung_up(fd)
+            && socket::path(fd).is_some_and(|bound| bound == temporary_path(path))
+            && !is_shut_down(fd)
             && there(label.place)
     })?;
     let (label, fd) = all.swap_remove(at);
-    Some(Bound { fd, inode: label.place })
+    Some(BoundSocket { fd, inode: label.place })
 }
 
 /// The path of the Interface's socket of a slot.
-pub(super) fn private_path(directory: &Path, slot: Slot) -> PathBuf {
+pub(super) fn interface_socket_path(directory: &Path, slot: Slot) -> PathBuf {
     directory.join(format!("{INTERFACE}-{slot}.sock"))
 }
 
@@ -349,37 +352,37 @@ pub(super) fn private_path(directory: &Path, slot: Slot) -> PathBuf {
 pub(super) fn is_at(path: &Path, fd: &OwnedFd) -> bool {
     socket::is_unix(fd)
         && socket::is(fd, SockType::Stream)
-        && socket::path(fd).is_some_and(|bound| bound == fresh(path))
+        && socket::path(fd).is_some_and(|bound| bound == temporary_path(path))
         && socket::listens(fd)
-        && !hung_up(fd)
+        && !is_shut_down(fd)
 }
 
 /// The inode of the socket's file, if the file is still at the public or the standby path.
 pub(super) fn file_of(path: &Path, fd: &OwnedFd) -> Option<u64> {
     let inode = diag::unix_file(fd).ok()?;
-    let files = [path.to_owned(), spare(path)];
+    let files = [path.to_owned(), standby_path(path)];
     let mut inodes = files.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|file| file.ino());
     // The system reports only the low 32 bits.
     inodes.find(|full| full & u64::from(u32::MAX) == u64::from(inode))
 }
 
 /// True if the socket was shut down.
-fn hung_up(fd: &OwnedFd) -> bool {
+fn is_shut_down(fd: &OwnedFd) -> bool {
     is_ready(fd.as_fd(), PollFlags::empty()) == Ok(true)
 }
 
 /// Binds to a temporary path and then renames the file to `at`, so that a client always finds a socket that listens.
-fn publish(path: &Path, at: &Path, mode: u32) -> io::Result<Bound> {
-    let fresh = fresh(path);
-    let fd = socket::unix_listener(&fresh)?;
-    let inode = fs::symlink_metadata(&fresh)?.ino();
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
-    fs::rename(&fresh, at)?;
-    Ok(Bound { fd, inode })
+fn bind_and_publish(path: &Path, at: &Path, mode: u32) -> io::Result<BoundSocket> {
+    let temporary = temporary_path(path);
+    let fd = socket::unix_listener(&temporary)?;
+    let inode = fs::symlink_metadata(&temporary)?.ino();
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))?;
+    fs::rename(&temporary, at)?;
+    Ok(BoundSocket { fd, inode })
 }
 
-fn fits(name: &str, path: &Path) -> Result<(), OpenError> {
-    let bytes = fresh(path).as_os_str().len();
+fn check_length(name: &str, path: &Path) -> Result<(), OpenError> {
+    let bytes = temporary_path(path).as_os_str().len();
     if bytes <= UNIX_PATH_BYTES_MAX {
         return Ok(());
     }
@@ -388,7 +391,7 @@ fn fits(name: &str, path: &Path) -> Result<(), OpenError> {
 
 /// Checks that no process listens at a path. Removes the file of a socket without a listener. Any other file is left
 /// alone.
-fn unused(name: &str, path: &Path) -> Result<(), OpenError> {
+fn ensure_unused(name: &str, path: &Path) -> Result<(), OpenError> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -397,7 +400,7 @@ fn unused(name: &str, path: &Path) -> Result<(), OpenError> {
     if !file.file_type().is_socket() {
         return Err(OpenError::NotASocket { name: name.to_owned(), path: path.to_owned() });
     }
-    match socket::answers(path) {
+    match socket::has_listener(path) {
         Ok(true) => Err(failed(name, path, io::ErrorKind::AddrInUse.into())),
         Ok(false) => fs::remove_file(path).map_err(|error| failed(name, path, error)),
         Err(error) => Err(failed(name, path, error)),

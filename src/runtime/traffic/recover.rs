@@ -11,12 +11,12 @@ use std::os::fd::{OwnedFd, RawFd};
 use nix::sys::socket::{SockType, setsockopt, sockopt};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
-use super::exchange;
 use super::label::Label;
 use super::listeners::Setup;
 use super::rejoin::is_for;
 use super::slot::{Role, Slot};
 use super::socket::{self, Mark};
+use super::unix_pair;
 use crate::config::types::{Listen, ListenAddress};
 use crate::process;
 use crate::runtime::pidfd;
@@ -47,7 +47,7 @@ pub struct Refused {
 
 /// Adds the sockets that the store did not return to `kept`, copied from the processes that inherited them. Returns the
 /// processes whose sockets may not be copied. Pass the result to [`super::Traffic::adopt`].
-pub fn take_back(setup: Setup<'_>, holders: &[Holder], kept: &mut Vec<(String, OwnedFd)>) -> Vec<Refused> {
+pub fn recover_from_instances(setup: Setup<'_>, holders: &[Holder], kept: &mut Vec<(String, OwnedFd)>) -> Vec<Refused> {
     let had: Vec<Label> = kept.iter().filter_map(|(name, _)| Label::parse(name)).collect();
     let mut found: Vec<(Label, OwnedFd)> = Vec::new();
     let mut refused = Vec::new();
@@ -116,27 +116,28 @@ enum Place<'a> {
 impl<'a> Place<'a> {
     /// The listeners of a slot, in the order in which an instance inherits them.
     fn of(setup: Setup<'a>, slot: Slot) -> impl Iterator<Item = Self> {
-        let interface = setup.interface.map(|directory| Self::Interface(exchange::private_path(directory, slot)));
+        let interface =
+            setup.interface.map(|directory| Self::Interface(unix_pair::interface_socket_path(directory, slot)));
         setup.listens.iter().map(Self::Listener).chain(interface)
     }
 
     fn name(&self) -> &str {
         match self {
             Self::Listener(listen) => &listen.name,
-            Self::Interface(_) => exchange::INTERFACE,
+            Self::Interface(_) => unix_pair::INTERFACE,
         }
     }
 
     fn is_of(&self, fd: &OwnedFd) -> bool {
         match self {
-            Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) => exchange::is_at(path, fd),
+            Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) => unix_pair::is_at(path, fd),
             Self::Listener(Listen { address: ListenAddress::Tcp(address), .. }) => {
                 is_for(*address, SockType::Stream, fd)
             }
             Self::Listener(Listen { address: ListenAddress::Udp(address), .. }) => {
                 is_for(*address, SockType::Datagram, fd)
             }
-            Self::Interface(path) => exchange::is_at(path, fd),
+            Self::Interface(path) => unix_pair::is_at(path, fd),
         }
     }
 
@@ -144,7 +145,7 @@ impl<'a> Place<'a> {
     fn label(&self, slot: Slot, fd: &OwnedFd) -> Option<Label> {
         let place = match self {
             Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) | Self::Interface(path) => {
-                exchange::file_of(path, fd)?
+                unix_pair::file_of(path, fd)?
             }
             Self::Listener(_) => {
                 Mark::of(slot).put(fd).ok()?;

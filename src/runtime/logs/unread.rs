@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::memory::{Memory, StandIn};
+use super::memory::{FallbackReader, Memory};
 use super::pipe::fill;
 
 /// A pipe is filling up if a quarter of its capacity is used. A pipe that accepts no more bytes may hold as little as
@@ -37,16 +37,16 @@ pub enum Unread {
 
 /// The state of earlier checks of a pipe.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct PipeWatch {
     progress: u64,
     /// Checks in a row without progress. The first check that finds bytes does not count.
     looks: u32,
     waits: bool,
 }
 
-impl Watch {
+impl PipeWatch {
     /// Checks whether any process with priority over the fallback reader `by` reads the pipe.
-    pub fn look(&mut self, pipe: BorrowedFd<'_>, memory: &Memory, by: StandIn) -> Unread {
+    pub fn check(&mut self, pipe: BorrowedFd<'_>, memory: &Memory, by: FallbackReader) -> Unread {
         let (waiting, capacity) = fill(pipe).unwrap_or_default();
         let progress = memory.progress(by);
         let waited = std::mem::replace(&mut self.waits, waiting > 0);
@@ -69,7 +69,7 @@ fn is_filling(waiting: u64, capacity: u64) -> bool {
 ///
 /// # Errors
 /// If it is not a pipe.
-pub fn relieve(pipe: BorrowedFd<'_>, memory: &Memory, by: StandIn) -> io::Result<u64> {
+pub fn drain_excess(pipe: BorrowedFd<'_>, memory: &Memory, by: FallbackReader) -> io::Result<u64> {
     let (waiting, capacity) = fill(pipe)?;
     if !is_filling(waiting, capacity) {
         return Ok(0);
@@ -122,31 +122,39 @@ mod tests {
         for piece in [1, 100, 1365, 2049, 4095, 4096, 4097, 70_000] {
             let (read, mut write, bytes) = full(piece);
             assert!(bytes >= PIPE_BYTES as u64 / 2, "{piece}: {bytes}");
-            assert_eq!(Watch::default().look(read.as_fd(), &memory, StandIn::Keeper), Unread::Fills(0), "{piece}");
+            assert_eq!(
+                PipeWatch::default().check(read.as_fd(), &memory, FallbackReader::Keeper),
+                Unread::Fills(0),
+                "{piece}"
+            );
             let before = memory.stats().dropped_bytes;
-            let dropped = relieve(read.as_fd(), &memory, StandIn::Keeper).unwrap();
+            let dropped = drain_excess(read.as_fd(), &memory, FallbackReader::Keeper).unwrap();
             assert_eq!((bytes - dropped, memory.stats().dropped_bytes), (PIPE_BYTES as u64 / 8, before + dropped));
             assert_eq!(write.write(&vec![b'y'; piece]).unwrap(), piece, "the instance can write again");
-            assert_eq!(relieve(read.as_fd(), &memory, StandIn::Keeper).unwrap(), 0, "it drains no more than needed");
+            assert_eq!(
+                drain_excess(read.as_fd(), &memory, FallbackReader::Keeper).unwrap(),
+                0,
+                "it drains no more than needed"
+            );
         }
     }
 
     #[test]
     fn only_checks_without_a_read_in_between_are_counted() {
         let (read, mut write) = pipe().map(|(read, write)| (read, File::from(write))).unwrap();
-        let (memory, mut watch) = (Memory::new().unwrap(), Watch::default());
-        let mut look = || watch.look(read.as_fd(), &memory, StandIn::Supervisor);
-        assert_eq!((look(), look()), (Unread::Nothing, Unread::Nothing));
+        let (memory, mut watch) = (Memory::new().unwrap(), PipeWatch::default());
+        let mut check = || watch.check(read.as_fd(), &memory, FallbackReader::Supervisor);
+        assert_eq!((check(), check()), (Unread::Nothing, Unread::Nothing));
         write.write_all(b"words").unwrap();
-        assert_eq!((look(), look(), look()), (Unread::Waits(0), Unread::Waits(1), Unread::Waits(2)));
+        assert_eq!((check(), check(), check()), (Unread::Waits(0), Unread::Waits(1), Unread::Waits(2)));
         // The keeper reads too; for the supervisor this is no progress.
-        memory.count_dropped(StandIn::Keeper, 3);
-        assert_eq!(look(), Unread::Waits(3));
+        memory.count_dropped(FallbackReader::Keeper, 3);
+        assert_eq!(check(), Unread::Waits(3));
         let mut recorder = super::super::memory::Recorder::of(memory.share().unwrap());
         recorder.head().read_bytes += 1;
         recorder.put(b"w");
-        assert_eq!((look(), look()), (Unread::Waits(0), Unread::Waits(1)));
+        assert_eq!((check(), check()), (Unread::Waits(0), Unread::Waits(1)));
         write.write_all(&vec![b'x'; PIPE_BYTES as usize / 2]).unwrap();
-        assert_eq!(look(), Unread::Fills(2));
+        assert_eq!(check(), Unread::Fills(2));
     }
 }

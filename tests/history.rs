@@ -1,4 +1,5 @@
-//! For any journal the chronicle reports the same facts as the core, although it replays nothing.
+//! For any journal the history reports the same facts as the core, although it replays nothing: for entries with the phase of the
+//! lifecycle, and for entries of earlier formats without it.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -9,31 +10,46 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rei::history::chronicle::Chronicle;
-use rei::history::entry::{Entry, replay};
+use rei::history::History;
+use rei::history::entry::{Entry, Stands, replay};
+use rei::interface::types::EvolutionId;
 use rei::journal::Record;
 use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
+use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose events also go to a chronicle.
+/// A world whose events also go to three histories: one reads entries with the phase of the lifecycle, one reads entries without
+/// it, and one reads both kinds.
 struct Recorded {
     world: World,
-    chronicle: Chronicle,
+    histories: [History; 3],
+    /// The entries without the phase in the third history: one bit for each entry, used again and again.
+    without_phase: u64,
     seq: u64,
     /// The state at the start of the journal, and its records with the reasons of another version of rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// The ids of the ended evolutions, and of the started ones.
+    /// The ids of the evolutions that the core started, in order.
     begun: Vec<String>,
 }
 
 impl Recorded {
+    fn new(world: World, without_phase: u64) -> Self {
+        let since = world.core.clone();
+        Self { world, histories: histories(), without_phase, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
+    }
+
     fn tell(&mut self, event: &Event) {
-        let effects = self.world.core.clone().step(NOW, event.clone());
-        let body = Entry { event: event.clone(), effects };
+        let mut after = self.world.core.clone();
+        let effects = after.step(NOW, event.clone());
+        let with = Entry::new(event.clone(), effects, &after);
+        let without = Entry { stands: None, ..with.clone() };
         self.seq += 1;
-        self.journal.push(in_other_words(&body));
-        self.chronicle.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
+        self.journal.push(by_another_version(&with));
+        let third = if self.without_phase >> (self.seq % 64) & 1 == 0 { with.clone() } else { without.clone() };
+        for (history, body) in self.histories.iter_mut().zip([with, without, third]) {
+            history.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
+        }
     }
 
     fn happens(&mut self, cause: Cause, carried: usize) {
@@ -54,7 +70,7 @@ impl Recorded {
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
-        (self.chronicle, self.seq, self.begun) = (Chronicle::last(1000), 0, Vec::new());
+        (self.histories, self.seq, self.begun) = (histories(), 0, Vec::new());
         (self.since, self.journal) = (self.world.core.clone(), Vec::new());
         for event in [held, Event::Configured { policy }] {
             self.tell(&event);
@@ -63,26 +79,41 @@ impl Recorded {
     }
 
     fn agrees(&mut self, after: &str) -> Result<(), TestCaseError> {
-        let (core, recorded) = (&self.world.core, &self.chronicle);
-        let phase = serde_json::to_value(recorded.phase()).unwrap();
-        let name: String = phase.as_str().unwrap().split('_').map(capital).collect();
-        prop_assert_eq!(name, core.phase().name(), "after {}", after);
-        let id = core.evolution().map(|evolution| evolution.id.clone());
-        prop_assert_eq!(recorded.evolution(), id.as_ref(), "after {}", after);
-        if let Some(id) = id.filter(|id| self.begun.last() != Some(&id.0)) {
-            self.begun.push(id.0);
-        }
+        let core = &self.world.core;
+        let stands = Stands::of(core);
+        prop_assert_eq!(self.histories[0].stands(), &stands, "after {}", after);
         let open = |incident: &rei::lifecycle::OpenIncident| (incident.id.clone(), incident.occurrences);
         let known: Vec<_> = core.incidents().values().map(open).collect();
-        let read: Vec<_> = recorded.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
-        prop_assert_eq!(read, known, "after {}", after);
+        for history in &self.histories {
+            let read = history.stands();
+            prop_assert_eq!(read.phase.name(), core.phase().name(), "after {}", after);
+            prop_assert_eq!(&read.evolution, &stands.evolution, "after {}", after);
+            let incidents: Vec<_> = history.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
+            prop_assert_eq!(&incidents, &known, "after {}", after);
+            let under_way = history.under_way();
+            let id = under_way.as_ref().map(|it| it.entry.id.clone());
+            prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
+            // The last step is the phase, and in a canary the share.
+            let Some(under_way) = under_way else { continue };
+            let step = under_way.steps.last().expect("an evolution has a step").name.clone();
+            let expected = narrate::step(stands.phase, stands.share_ppm);
+            prop_assert_eq!(step.split(':').next(), Some(&*expected), "after {}", after);
+        }
+        if let Some(EvolutionId(id)) = stands.evolution.filter(|id| self.begun.last() != Some(&id.0)) {
+            self.begun.push(id);
+        }
         Ok(())
     }
 }
 
-/// The same record by a version of rei with other reasons, and with more fields than this version knows.
-fn in_other_words(entry: &Entry) -> Entry {
+fn histories() -> [History; 3] {
+    std::array::from_fn(|_| History::last(1000))
+}
+
+/// The same record by a version of rei with other reasons and other phases, and with more fields than this version knows.
+fn by_another_version(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
+    stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
     for effect in stored["effects"].as_array_mut().unwrap() {
         if let Some(reason) = effect.get_mut("reason") {
             *reason = serde_json::json!({ "why": "in_other_words", "instead_of": reason.take() });
@@ -90,11 +121,6 @@ fn in_other_words(entry: &Entry) -> Entry {
         effect["of_a_later_rei"] = true.into();
     }
     serde_json::from_value(stored).unwrap()
-}
-
-fn capital(word: &str) -> String {
-    let (first, rest) = word.split_at(1);
-    first.to_uppercase() + rest
 }
 
 /// The next cause for this number: mostly the expected one, so that walks get far, and sometimes any other.
@@ -115,11 +141,11 @@ fn cause(world: &World, draw: u16) -> Option<Cause> {
 }
 
 #[test]
-fn the_chronicle_agrees_with_the_core() {
+fn the_history_agrees_with_the_core() {
     let seen = RefCell::new(BTreeSet::new());
-    let strategy = (any::<[bool; 3]>(), proptest::collection::vec(any::<u16>(), 0..400));
+    let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
-    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], draws)| {
+    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], without_phase, draws)| {
         let left = Left {
             commits: 6,
             findings: 6,
@@ -133,9 +159,7 @@ fn the_chronicle_agrees_with_the_core() {
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let since = world.core.clone();
-        let mut recorded =
-            Recorded { world, chronicle: Chronicle::last(1000), seq: 0, since, journal: Vec::new(), begun: Vec::new() };
+        let mut recorded = Recorded::new(world, without_phase);
         for draw in draws {
             let Some(cause) = cause(&recorded.world, draw) else { break };
             let crash = recorded.world.left.crashes > 0 && draw % 31 == 0;
@@ -157,13 +181,18 @@ fn the_chronicle_agrees_with_the_core() {
         prop_assert_eq!(replayed.divergence, None);
         prop_assert_eq!(&replayed.state, &recorded.world.core);
         // Every evolution that ever ran is in the history exactly once.
-        let mut listed: Vec<String> = recorded.chronicle.history().into_iter().map(|entry| entry.id).collect();
+        let [named, others @ ..] = recorded.histories.map(|history| history.entries());
+        let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
         prop_assert!(recorded.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", recorded.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
+        // Entries without the phase give the same history.
+        for other in others {
+            prop_assert_eq!(&other, &named);
+        }
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
@@ -216,7 +245,7 @@ mod story {
             self.seconds += 1;
             let at = Timestamp::from_unix_ms(1_795_359_670_250 + self.seconds * 1000);
             let effects = self.core.step(at, event.clone());
-            self.journal.append(at, &Entry { event, effects: effects.clone() }).unwrap();
+            self.journal.append(at, &Entry::new(event, effects.clone(), &self.core)).unwrap();
             effects
         }
 

@@ -1,0 +1,210 @@
+//! Where the lifecycle stands after an entry that does not say it: one of the formats 1.0 and 1.1.
+//!
+//! It is inferred from the event and its effects. No other file infers: an entry of today says where the lifecycle
+//! stands, and it is believed. The inference knows no more than a reader of the history needs: the stages `Stopping` of a
+//! canary and of a rollback, and whether data are missing, are not in it.
+
+use super::entry::{Entry, Stands, is_canary_step};
+use crate::interface::types::{EvolutionId, MaintenanceAction, Verdict};
+use crate::lifecycle::{
+    Approval, Back, Caller, CanaryStage, Effect, Event, Maintenance, Phase, Plan, Request, Routing, Timer, Watch,
+};
+
+/// The inference, as far as it has read.
+#[derive(Debug, Default)]
+pub(super) struct Unnamed {
+    /// Where the lifecycle stands while no evolution is under way.
+    idle: Phase,
+    /// The evolution under way.
+    current: Option<Current>,
+    /// The number of the last evolution.
+    evolutions: u64,
+}
+
+/// The evolution under way.
+#[derive(Debug)]
+struct Current {
+    id: EvolutionId,
+    phase: Phase,
+    /// The candidate's share in a canary step.
+    share_ppm: u32,
+    /// The plan that was handed out last.
+    plan: Option<u64>,
+    /// The candidate's store path.
+    built: Option<String>,
+}
+
+impl Current {
+    const fn new(id: EvolutionId, phase: Phase) -> Self {
+        Self { id, phase, share_ppm: 0, plan: None, built: None }
+    }
+}
+
+impl Unnamed {
+    /// Where the lifecycle stands after the next entry: as the entry says, or else as follows from it.
+    pub(super) fn after(&mut self, entry: &Entry) -> Stands {
+        self.event(entry);
+        let before = self.current.as_ref().map(|current| current.phase);
+        for effect in &entry.effects {
+            self.effect(&entry.event, effect);
+        }
+        self.ask_an_operator(before, entry);
+        // It is read to here in any case: an earlier rei may go on with this journal, and say nothing.
+        if let Some(stands) = &entry.stands {
+            self.believe(stands);
+            return stands.clone();
+        }
+        match &self.current {
+            None => Stands { phase: self.idle, ..Stands::default() },
+            Some(current) => Stands {
+                phase: current.phase,
+                evolution: Some(current.id.clone()),
+                share_ppm: is_canary_step(current.phase).then_some(current.share_ppm),
+            },
+        }
+    }
+
+    fn believe(&mut self, stands: &Stands) {
+        let Some(id) = &stands.evolution else {
+            self.current = None;
+            self.idle = stands.phase;
+            return;
+        };
+        let current = self.begin_or_go_on(id);
+        current.phase = stands.phase;
+        current.share_ppm = stands.share_ppm.unwrap_or_default();
+        if let Phase::Promoting { plan } | Phase::RollingBack { plan, .. } = stands.phase {
+            current.plan = Some(plan);
+        }
+    }
+
+    fn event(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::Operator { who: Caller::Operator(_), request: Request::Settle { .. } } => {
+                self.idle = Phase::Steady;
+                // What is settled at once is recorded at once; else it is a rollback.
+                if !entry.effects.iter().any(|it| matches!(it, Effect::Record(_) | Effect::Install { .. })) {
+                    self.begin_rollback();
+                }
+            }
+            Event::Operator { who: Caller::Operator(_), request: Request::Rollback { .. } }
+                if self.current.is_none() =>
+            {
+                self.begin_rollback();
+            }
+            Event::Held(reality) => {
+                self.idle = Phase::Held;
+                self.evolutions = self.evolutions.max(reality.numbered);
+            }
+            Event::Carried { plan, .. } => {
+                if let Some(current) = self.current.as_mut().filter(|current| current.plan == Some(*plan))
+                    && matches!(current.phase, Phase::Promoting { .. })
+                {
+                    current.phase = Phase::Observing { stage: Watch::Window { judging: false } };
+                }
+            }
+            Event::Built { evolution, version, .. } => {
+                if let Some(current) = self.current.as_mut().filter(|current| current.id == *evolution)
+                    && matches!(current.phase, Phase::Building | Phase::Installing)
+                {
+                    current.built = Some(version.store_path.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_rollback(&mut self) {
+        let id = EvolutionId::numbered(self.evolutions + 1);
+        let plan = 0;
+        self.begin_or_go_on(&id).phase = Phase::RollingBack { plan, stage: Back::Starting };
+    }
+
+    fn effect(&mut self, event: &Event, effect: &Effect) {
+        match effect {
+            Effect::Install { evolution } => self.begin_or_go_on(evolution).phase = Phase::Installing,
+            Effect::Diagnose { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Diagnosing,
+            Effect::Build { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Building,
+            Effect::Validate { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Validating,
+            Effect::PrepareGeneration { .. } => {
+                if let Some(current) = self.current.as_mut().filter(|current| current.phase != Phase::Installing) {
+                    current.phase = Phase::Canary { stage: CanaryStage::Preparing };
+                }
+            }
+            // Without a generation it is the beginning of a step; with one it puts in place what was there before.
+            Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => self.begin_step(event, *routing),
+            Effect::Carry(plan) => self.carry(plan),
+            Effect::Record(maintenance) => self.record(maintenance),
+            _ => {}
+        }
+    }
+
+    fn begin_step(&mut self, event: &Event, routing: Routing) {
+        let Some(current) = &mut self.current else { return };
+        let index = match current.phase {
+            // A supervisor that takes over gathers the data of the same step again.
+            Phase::Canary { stage: CanaryStage::Share { index, .. } } if matches!(event, Event::Recovered { .. }) => {
+                index
+            }
+            Phase::Canary { stage: CanaryStage::Share { index, .. } }
+            | Phase::AwaitingApproval { of: Approval::Canary { index } } => index + 1,
+            _ => 0,
+        };
+        current.phase = Phase::Canary { stage: CanaryStage::Share { index, judging: false } };
+        current.share_ppm = routing.other_ppm;
+    }
+
+    fn carry(&mut self, plan: &Plan) {
+        let Some(current) = &mut self.current else { return };
+        current.plan = Some(plan.number);
+        current.phase = match plan.report {
+            Some(_) => Phase::Promoting { plan: plan.number },
+            None => Phase::RollingBack { plan: plan.number, stage: Back::Switching },
+        };
+    }
+
+    /// A record ends the evolution that it names. A restart of Active during an evolution does not end it.
+    fn record(&mut self, maintenance: &Maintenance) {
+        let ends = maintenance.action != MaintenanceAction::Restarted;
+        self.current = self.current.take().filter(|it| !ends || Some(&it.id) != maintenance.evolution.as_ref());
+    }
+
+    /// A phase that waits for an operator has no effect of its own. It follows from a passing report that nothing
+    /// follows from, and from a bound whose only consequence is to look again later. `before` is the phase that the effects
+    /// found.
+    fn ask_an_operator(&mut self, before: Option<Phase>, entry: &Entry) {
+        let Some(current) = self.current.as_mut().filter(|current| Some(current.phase) == before) else { return };
+        let of = match (&entry.event, current.phase) {
+            (Event::Validated { evolution, report }, Phase::Validating)
+                if current.id == *evolution
+                    && report.verdict == Verdict::Pass
+                    && current.built.as_ref() == Some(&report.store_path) =>
+            {
+                Approval::Promotion
+            }
+            (Event::BuildPaused { evolution, .. }, Phase::Building) if current.id == *evolution => Approval::Stage,
+            (Event::Due(Timer::Phase), phase)
+                if entry.effects.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Recheck, .. })) =>
+            {
+                match phase {
+                    Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
+                    Phase::Observing { .. } => Approval::Observation,
+                    _ => return,
+                }
+            }
+            _ => return,
+        };
+        current.phase = Phase::AwaitingApproval { of };
+    }
+
+    /// The evolution with this id: the one under way, or a new one.
+    fn begin_or_go_on(&mut self, id: &EvolutionId) -> &mut Current {
+        let current = self.current.take().filter(|current| current.id == *id);
+        if current.is_none() {
+            let number = id.0.rsplit('_').next().and_then(|digits| digits.parse().ok());
+            self.evolutions = number.unwrap_or(self.evolutions + 1);
+            self.idle = Phase::Steady;
+        }
+        self.current.insert(current.unwrap_or_else(|| Current::new(id.clone(), Phase::Steady)))
+    }
+}
