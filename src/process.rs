@@ -107,7 +107,7 @@ pub fn children(pid: u32) -> Option<Vec<u32>> {
 }
 
 /// These processes and all their descendants, at most `max`, without repetitions; the given ones come first.
-pub fn below(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
+pub fn with_descendants(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
     let mut known: BTreeSet<u32> = found.iter().map(|stat| stat.pid).collect();
     let (mut next, mut everybody) = (0, None);
     while next < found.len() && found.len() < max {
@@ -124,7 +124,7 @@ pub fn below(mut found: Vec<Stat>, max: usize) -> Vec<Stat> {
 
 /// Memory of a process in bytes, where shared pages are divided among their users (`Pss` in proc_pid_smaps_rollup(5)).
 /// `None` if it cannot be read. Takes milliseconds for a large process.
-pub fn shared_out_bytes(pid: u32) -> Option<u64> {
+pub fn proportional_bytes(pid: u32) -> Option<u64> {
     parse_pss(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
@@ -197,11 +197,11 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = stat(std::process::id()).unwrap();
         let of_child = stat(child.id()).unwrap();
-        let found = below(vec![own, of_child], 1000);
+        let found = with_descendants(vec![own, of_child], 1000);
         assert_eq!((found[0].pid, found[1].pid), (own.pid, of_child.pid));
         assert_eq!(found.iter().filter(|stat| stat.pid == child.id()).count(), 1, "without repetitions");
-        assert!(below(vec![own], 1000).iter().any(|stat| stat.pid == child.id()));
-        assert_eq!(below(vec![own], 1).len(), 1, "limited");
+        assert!(with_descendants(vec![own], 1000).iter().any(|stat| stat.pid == child.id()));
+        assert_eq!(with_descendants(vec![own], 1).len(), 1, "limited");
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(children(child.id()), Some(Vec::new()), "a process that is gone has no children");
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn proportional_memory_is_read() {
-        let own = shared_out_bytes(std::process::id()).unwrap();
+        let own = proportional_bytes(std::process::id()).unwrap();
         assert!((1..1 << 40).contains(&own), "{own}");
         let rollup = "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:   916 kB\nPss:   34 kB\nPss_Dirty: 9 kB\n";
         assert_eq!(parse_pss(rollup), Some(34 << 10));

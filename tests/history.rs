@@ -1,5 +1,5 @@
-//! For any journal the history reports the same facts as the core, although it replays nothing: for entries with the phase of the
-//! lifecycle, and for entries of earlier formats without it.
+//! For any journal the history reports the same facts as the core, although it replays nothing: for entries that say
+//! where the lifecycle stands, and for those of earlier formats, which do not.
 
 #[expect(dead_code, reason = "shared with the model checker, which uses all of it")]
 #[path = "lifecycle/world.rs"]
@@ -18,36 +18,40 @@ use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
-/// A world whose events also go to three histories: one reads entries with the phase of the lifecycle, one reads entries without
-/// it, and one reads both kinds.
+/// A world whose events also go to three histories. The entries of the first say where the lifecycle stands, those of the
+/// second do not, and those of the third sometimes do.
 struct Recorded {
     world: World,
     histories: [History; 3],
-    /// The entries without the phase in the third history: one bit for each entry, used again and again.
-    without_phase: u64,
+    /// Which entries of the third history do not say it: one bit for each entry, and again from the first bit after 64 entries.
+    unsaid: u64,
     seq: u64,
-    /// The state at the start of the journal, and its records with the reasons of another version of rei.
+    /// The state that the journal begins with, and its records in the words of another rei.
     since: Lifecycle,
     journal: Vec<Entry>,
-    /// The ids of the evolutions that the core started, in order.
+    /// The ids of the evolutions that the core started, in their order.
     begun: Vec<String>,
 }
 
 impl Recorded {
-    fn new(world: World, without_phase: u64) -> Self {
+    fn new(world: World, unsaid: u64) -> Self {
         let since = world.core.clone();
-        Self { world, histories: histories(), without_phase, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
+        Self { world, histories: histories(), unsaid, seq: 0, since, journal: Vec::new(), begun: Vec::new() }
     }
 
     fn tell(&mut self, event: &Event) {
         let mut after = self.world.core.clone();
         let effects = after.step(NOW, event.clone());
-        let with = Entry::new(event.clone(), effects, &after);
-        let without = Entry { stands: None, ..with.clone() };
+        // As the supervisor does: an event that changes nothing is not recorded.
+        if effects.is_empty() && after == self.world.core {
+            return;
+        }
+        let said = Entry::new(event.clone(), effects, &after);
+        let unsaid = Entry { stands: None, ..said.clone() };
         self.seq += 1;
-        self.journal.push(by_another_version(&with));
-        let third = if self.without_phase >> (self.seq % 64) & 1 == 0 { with.clone() } else { without.clone() };
-        for (history, body) in self.histories.iter_mut().zip([with, without, third]) {
+        self.journal.push(in_other_words(&said));
+        let third = if self.unsaid >> (self.seq % 64) & 1 == 0 { said.clone() } else { unsaid.clone() };
+        for (history, body) in self.histories.iter_mut().zip([said, unsaid, third]) {
             history.take(&Record { seq: self.seq, at: NOW, prev: String::new(), body });
         }
     }
@@ -61,12 +65,12 @@ impl Recorded {
     fn crashes(&mut self, reboot: bool) {
         self.world.end_strays(reboot);
         let running = self.world.running();
-        // The world sends its core this event; it is recorded here first. Both come from the same processes.
+        // What the world tells its core, told here first: both are made from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; only the records of the next supervisor remain.
+    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
@@ -93,7 +97,7 @@ impl Recorded {
             let under_way = history.under_way();
             let id = under_way.as_ref().map(|it| it.entry.id.clone());
             prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
-            // The last step is the phase, and in a canary the share.
+            // Its last step is the phase, and in a canary the share.
             let Some(under_way) = under_way else { continue };
             let step = under_way.steps.last().expect("an evolution has a step").name.clone();
             let expected = narrate::step(stands.phase, stands.share_ppm);
@@ -110,8 +114,8 @@ fn histories() -> [History; 3] {
     std::array::from_fn(|_| History::last(1000))
 }
 
-/// The same record by a version of rei with other reasons and other phases, and with more fields than this version knows.
-fn by_another_version(entry: &Entry) -> Entry {
+/// The same record by a version of rei with other reasons and phases, and with more fields than this version knows.
+fn in_other_words(entry: &Entry) -> Entry {
     let mut stored = serde_json::to_value(entry).unwrap();
     stored["stands"] = serde_json::json!({ "phase": "of_a_later_rei" });
     for effect in stored["effects"].as_array_mut().unwrap() {
@@ -145,58 +149,58 @@ fn the_history_agrees_with_the_core() {
     let seen = RefCell::new(BTreeSet::new());
     let strategy = (any::<[bool; 3]>(), any::<u64>(), proptest::collection::vec(any::<u16>(), 0..400));
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
-    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], without_phase, draws)| {
+    let walked = TestRunner::new(config).run(&strategy, |([overlap, approve, cold], unsaid, draws)| {
         let left = Left {
             commits: 6,
             findings: 6,
             exits: 6,
+            waits: 4,
             crashes: 4,
             requests: 6,
             failures: 6,
             rechecks: 20,
             losses: 2,
-            waits: 4,
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut recorded = Recorded::new(world, without_phase);
+        let mut told = Recorded::new(world, unsaid);
         for draw in draws {
-            let Some(cause) = cause(&recorded.world, draw) else { break };
-            let crash = recorded.world.left.crashes > 0 && draw % 31 == 0;
-            recorded.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
-            recorded.agrees(&format!("{cause:?}"))?;
+            let Some(cause) = cause(&told.world, draw) else { break };
+            let crash = told.world.left.crashes > 0 && draw % 31 == 0;
+            told.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
+            told.agrees(&format!("{cause:?}"))?;
             if crash {
-                recorded.crashes(draw % 2 == 0);
-                recorded.agrees("a crash")?;
+                told.crashes(draw % 2 == 0);
+                told.agrees("a crash")?;
             }
-            if draw % 29 == 0 && !recorded.world.losses().is_empty() {
-                recorded.loses();
-                recorded.agrees("a loss")?;
+            if draw % 29 == 0 && !told.world.losses().is_empty() {
+                told.loses();
+                told.agrees("a loss")?;
             }
-            seen.borrow_mut().insert(format!("{:?}", recorded.world.core.phase()));
+            seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
-        // No decision depends on reasons, in any phase.
-        let records = (1..).zip(&recorded.journal).map(|(seq, entry)| (seq, NOW, entry));
-        let replayed = replay(recorded.since, records);
+        // No decision depends on words, in any phase.
+        let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
+        let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
-        prop_assert_eq!(&replayed.state, &recorded.world.core);
+        prop_assert_eq!(&replayed.state, &told.world.core);
         // Every evolution that ever ran is in the history exactly once.
-        let [named, others @ ..] = recorded.histories.map(|history| history.entries());
+        let [named, others @ ..] = told.histories.map(|history| history.entries());
         let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
-        prop_assert!(recorded.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", recorded.begun);
+        prop_assert!(told.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", told.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
-        // Entries without the phase give the same history.
+        // The history is the same if entries do not say where the lifecycle stands.
         for other in others {
             prop_assert_eq!(&other, &named);
         }
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks must reach every phase; otherwise they prove little.
+    // The walks have been everywhere; otherwise they show little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -216,13 +220,13 @@ fn the_history_agrees_with_the_core() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
     }
 }
 
-/// A supervisor's journal: a first version that crashes once, then its repair.
+/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
 mod story {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     use rei::history::entry::Entry;
@@ -233,13 +237,13 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Supervisor {
+    struct Teller {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Supervisor {
+    impl Teller {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
@@ -266,7 +270,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);
@@ -274,14 +278,15 @@ mod story {
         it.serves(Slot::A);
         it.tell(Event::Exited { slot: Slot::A, exit: "exit code 2".into(), ran_ms: 5 });
         it.serves(Slot::A);
-        it.tell(Event::Found(Finding {
+        let finding = Finding {
             class: IncidentClass::RuntimeFailure,
             cause: "crash".into(),
             severity: Severity::Critical,
             fingerprint: "sha256:f".into(),
             summary: "exit code 2: index out of bounds".into(),
             evolve: true,
-        }));
+        };
+        it.tell(Event::Found { slot: Some(Slot::A), finding });
         let evolution = EvolutionId::numbered(2);
         it.tell(Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() });
         it.tell(Event::StageReached { evolution: evolution.clone(), stage: "edit".into(), checkpoint: "{}".into() });
@@ -312,8 +317,8 @@ mod story {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
-    #[test]
-    fn the_history_is_readable_without_a_supervisor() {
+    /// A directory with a rei.toml and a state directory below it.
+    fn home() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         std::fs::create_dir_all(state.join("objects")).unwrap();
@@ -322,14 +327,37 @@ mod story {
             state.display()
         );
         std::fs::write(directory.path().join("rei.toml"), text).unwrap();
+        (directory, state)
+    }
+
+    /// What the commands print there.
+    fn pages(directory: &Path, asked: &[&str]) -> String {
+        let page = |line: &&str| {
+            let args: Vec<&str> = line.split(' ').collect();
+            format!("$ rei {line}\n{}\n", rei(directory, &args))
+        };
+        asked.iter().map(page).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_history_is_readable_without_a_supervisor() {
+        let (directory, state) = home();
         write(&state);
         std::fs::write(state.join("objects/ctx_0001.json"), r#"{ "id": "ctx_0001", "digest": "sha256:c" }"#).unwrap();
         let asked = ["history", "show evo_0001", "show evo_0002", "show inc_0001", "show cand_0001", "show rec_0002"];
-        let asked = asked.into_iter().chain(["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"]);
-        let pages = asked.map(|line| {
-            let args: Vec<&str> = line.split(' ').collect();
-            format!("$ rei {line}\n{}\n", rei(directory.path(), &args))
-        });
-        insta::assert_snapshot!(pages.collect::<Vec<_>>().join("\n"));
+        let files = ["show ctx_0001", "show val_0001", "show ../objects/ctx_0001"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &files].concat()));
+    }
+
+    /// Its entries do not say where the lifecycle stands. It was written by the rei of commit 694bbea.
+    #[test]
+    fn a_journal_of_format_1_0_is_shown() {
+        let (directory, state) = home();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/694bbea/000000000001.jsonl");
+        std::fs::create_dir(state.join("journal")).unwrap();
+        std::fs::copy(fixture, state.join("journal/000000000001.jsonl")).unwrap();
+        let asked = ["history", "show evo_0001", "show evo_0002", "show evo_0003", "show evo_0004"];
+        let objects = ["show inc_0001", "show cand_0002", "show rec_0002"];
+        insta::assert_snapshot!(pages(directory.path(), &[&asked[..], &objects].concat()));
     }
 }

@@ -67,7 +67,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     let limits = Limits { segment_bytes: 256 << 10, reserve_bytes: 512 << 10 };
     let directory = mount.path.join("journal");
     let (mut journal, _) = Journal::<Value>::open_with::<Value>(&directory, &meta(), limits).unwrap();
-    assert_eq!(journal.keep_head(&head_beside(&directory)).unwrap(), Standing::NoHead);
+    assert_eq!(journal.attach_head(&head_beside(&directory)).unwrap(), Standing::NoHead);
     let body = json!({ "event": "tick", "text": "x".repeat(500) });
     let at = Timestamp::from_unix_ms(0);
     journal.append(at, &body).unwrap();
@@ -137,7 +137,7 @@ fn child_that_writes_until_it_is_killed() {
     let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
     let directory = Path::new(&directory).join("journal");
     let (mut journal, opened) = Journal::<u64>::open_with::<u64>(&directory, &meta(), SMALL).unwrap();
-    let standing = journal.keep_head(&head_beside(&directory)).unwrap();
+    let standing = journal.attach_head(&head_beside(&directory)).unwrap();
     assert!(standing == Standing::Whole || journal.last_seq() == 0 && standing == Standing::NoHead, "{standing:?}");
     let mut number = opened.records.last().map_or(opened.snapshot.map_or(0, |(seq, _)| seq), |record| record.body);
     let mut out = std::io::stdout();

@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, DraftStage};
 use super::fields::Word;
-use super::schema::{Action, Blueprint, GIVEN, Stage, Target, Work};
+use super::schema::{Action, Blueprint, PROVIDED, Stage, Target, Work};
 use super::yaml::{Problem, problem};
 
 const RESERVED: [&str; 3] = ["done", "fail", "paused"];
@@ -164,7 +164,7 @@ fn check_inputs(stages: &[Stage], drafts: &[DraftStage], problems: &mut Vec<Prob
             let message = format!("stage {:?} has no patch to apply", stages[index].id);
             problems.push(problem(draft.place, message, "write: inputs: [patch]"));
         }
-        for input in draft.inputs.iter().filter(|input| !GIVEN.contains(&input.text.as_str())) {
+        for input in draft.inputs.iter().filter(|input| !PROVIDED.contains(&input.text.as_str())) {
             let made =
                 |maker: usize| maker != index && after[maker][index] && stages[maker].outputs.contains(&input.text);
             if !(0..stages.len()).any(made) {

@@ -52,7 +52,7 @@ pub struct Job {
     pub facts: Vec<String>,
     /// The tasks that agents were given in earlier evolutions. The same task is not given again unless there is a new
     /// fact.
-    pub asked_before: Vec<Earlier>,
+    pub asked_before: Vec<EarlierEvolution>,
     /// The reasons why earlier repairs of the same incident were refused, oldest first.
     pub refused_before: Vec<(EvolutionId, String)>,
     /// The reasons why trees are in quarantine, by git tree.
@@ -63,7 +63,7 @@ pub struct Job {
 
 /// An earlier evolution.
 #[derive(Clone, Debug)]
-pub struct Earlier {
+pub struct EarlierEvolution {
     /// The id of the evolution.
     pub evolution: EvolutionId,
     /// Digests of the tasks that its agents were given.
@@ -167,13 +167,13 @@ pub trait Journal {
 
 /// The supervisor's builder and judge, for use by a blueprint's stages. Their results are advice for the agent, not a
 /// verdict.
-pub trait Workbench {
+pub trait Checker {
     /// Builds the package of a commit that the mirror keeps under the candidate's ref.
-    fn build(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
+    fn build(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
     /// Runs the flake's checks on a commit.
-    fn test(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
+    fn test(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
     /// Runs those checks of the flake that are linters on a commit; succeeds if there are none.
-    fn lint(&self, commit: &ObjectId) -> impl Future<Output = Finding>;
+    fn lint(&self, commit: &ObjectId) -> impl Future<Output = CheckResult>;
 }
 
 /// What caused the failure of a stage.
@@ -206,7 +206,7 @@ impl Blame {
 
 /// The result of the builder or the judge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Finding {
+pub struct CheckResult {
     /// True if it succeeded.
     pub ok: bool,
     /// A summary in one line.
@@ -238,8 +238,8 @@ pub struct Checkpoint {
     pub failure: Option<LastFailure>,
     /// Checks that failed, with the files. The same check is not run again for the same files, because it could pass by
     /// chance.
-    #[serde(default)]
-    pub refuted: Vec<Refuted>,
+    #[serde(default, rename = "refuted")]
+    pub failed_checks: Vec<FailedCheck>,
     /// Digests of all tasks that agents were given in this run. An agent does not get exactly the same task twice.
     #[serde(default)]
     pub asked: Vec<String>,
@@ -249,7 +249,7 @@ pub struct Checkpoint {
 
 /// A failed check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refuted {
+pub struct FailedCheck {
     /// The name of the action.
     pub action: String,
     /// The commit of the files.
@@ -285,7 +285,7 @@ impl Checkpoint {
             head: None,
             artifacts: BTreeMap::new(),
             failure: None,
-            refuted: Vec::new(),
+            failed_checks: Vec::new(),
             asked: Vec::new(),
             elapsed_ms: 0,
         }

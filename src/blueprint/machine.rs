@@ -97,8 +97,8 @@ impl Machine {
         self.attempts.get(&stage).copied().unwrap_or(0)
     }
 
-    /// Handles an event. An event that does not fit the position changes nothing: it is a late answer to a settled
-    /// question.
+    /// Handles an event. An event that does not fit the position changes nothing: it is a late answer to a question
+    /// that is already decided.
     pub fn step(&mut self, blueprint: &Blueprint, event: Event) {
         if let (Position::Run { stage }, Event::Succeeded | Event::Failed { .. } | Event::TimedOut) =
             (&self.position, &event)
@@ -111,7 +111,9 @@ impl Machine {
                 None => foreign(stage),
             },
             (Position::Run { stage }, Event::Failed { reason }) => self.failed(blueprint, stage, reason),
-            (Position::Run { stage }, Event::TimedOut) => self.failed(blueprint, stage, "timed out".into()),
+            (Position::Run { stage }, Event::TimedOut) => {
+                self.failed(blueprint, stage, "took longer than its timeout".into())
+            }
             (Position::Paused { stage, approved, .. }, Event::Approved) => {
                 self.go(blueprint, stage, approved, "approved")
             }

@@ -41,8 +41,8 @@ mod run_tests;
 mod tests;
 
 pub use job::{
-    AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Journal, LastFailure, Outcome, Refuted, StageEvent,
-    StageEventKind, Workbench, missing,
+    AgentRun, Blame, CheckResult, Checker, Checkpoint, Decision, EarlierEvolution, FailedCheck, Job, Journal,
+    LastFailure, Outcome, StageEvent, StageEventKind, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};

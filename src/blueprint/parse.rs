@@ -134,8 +134,8 @@ fn read_stage(node: &Node, defaults: &Defaults, problems: &mut Vec<Problem>) -> 
         "sandbox",
         "timeout_class",
     ];
-    const OURS: [&str; 4] = ["agent", "command", "flake_inputs", "rev"];
-    let fields = Fields::of(node, "a stage", &[&COMMON[..], &OURS[..]].concat(), problems)?;
+    const ADDED_BY_REI: [&str; 4] = ["agent", "command", "flake_inputs", "rev"];
+    let fields = Fields::of(node, "a stage", &[&COMMON[..], &ADDED_BY_REI[..]].concat(), problems)?;
     fields.require("id", "write: id: some_name", problems);
     let id = fields.name("id", problems);
     let work = read_work(&fields, problems);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::actions::agent::PATCH;
-use super::actions::revise::fresh;
-use super::actions::{Failure, Made, Stand};
+use super::actions::revise::recreate_workspace;
+use super::actions::{ActionContext, Failure, Made};
 use super::fields::is_name;
 use super::job::{
-    AgentRun, Blame, Checkpoint, Job, Journal, LastFailure, Outcome, Refuted, StageEvent, StageEventKind, Workbench,
+    AgentRun, Blame, Checker, Checkpoint, FailedCheck, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind,
     missing,
 };
 use super::machine::{Event, Position};
@@ -95,13 +95,13 @@ impl Error {
 ///
 /// # Errors
 /// If the run cannot start. The failure of a stage is handled by the blueprint and is an [`Outcome`].
-pub async fn run<W: Workbench, J: Journal>(
+pub async fn run<W: Checker, J: Journal>(
     job: &Job,
     checkpoint: Option<Checkpoint>,
-    workbench: &W,
+    checker: &W,
     journal: &mut J,
 ) -> Result<Outcome, Error> {
-    let mut runner = Runner::begin(job, checkpoint, workbench, journal).await?;
+    let mut runner = Runner::begin(job, checkpoint, checker, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
     let dir = runner.store.dir().to_owned();
@@ -114,7 +114,7 @@ pub async fn run<W: Workbench, J: Journal>(
 
 struct Runner<'a, W, J> {
     job: &'a Job,
-    workbench: &'a W,
+    checker: &'a W,
     journal: &'a mut J,
     store: Store,
     workspace: Workspace,
@@ -129,11 +129,11 @@ struct Runner<'a, W, J> {
     began: Instant,
 }
 
-impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
+impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
     async fn begin(
         job: &'a Job,
         checkpoint: Option<Checkpoint>,
-        workbench: &'a W,
+        checker: &'a W,
         journal: &'a mut J,
     ) -> Result<Self, Error> {
         let (run_id, name) = (job.run_id.clone(), job.blueprint.name.clone());
@@ -153,13 +153,13 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             .map_err(|source| Error::Store { run_id: run_id.clone(), source })?;
         let failed = |source| Error::Source { run_id: run_id.clone(), source };
         let (base, head) = (&checkpoint.base, checkpoint.head.as_ref());
-        let workspace = fresh(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
+        let workspace = recreate_workspace(&job.mirror, &store.workspace(), base, head).await.map_err(failed)?;
         job.mirror.keep_candidate(&job.candidate, checkpoint.commit()).await.map_err(failed)?;
         let earlier = Duration::from_millis(checkpoint.elapsed_ms);
         let began = Instant::now();
         Ok(Self {
             job,
-            workbench,
+            checker,
             journal,
             store,
             workspace,
@@ -184,7 +184,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
                 let reason = "the checkpoint does not belong to this blueprint".into();
                 return self.failed(format!("stage {index}"), reason, Blame::Maker);
             };
-            if self.left().is_zero() {
+            if self.time_left().is_zero() {
                 // If there are agents, they probably used up the time; without agents, only the machine can be too
                 // slow.
                 let agents = job.blueprint.stages.iter().any(|stage| matches!(stage.work, Work::Agent { .. }));
@@ -198,7 +198,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         }
     }
 
-    fn left(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         self.job.timeout.saturating_sub(self.earlier + self.began.elapsed())
     }
 
@@ -206,11 +206,11 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     async fn stage(&mut self, index: usize, stage: &Stage) {
         let attempt = self.checkpoint.machine.failures_of(index) + 1;
         self.record(stage, attempt, StageEventKind::Started, stage.work.name().to_owned()).await;
-        let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.left());
-        let refuted = self.known(stage).await;
+        let timeout = stage.timeout.unwrap_or_else(|| stage.work.timeout()).min(self.time_left());
+        let known = self.known(stage).await;
         let (begun, asked) = (Instant::now(), self.checkpoint.asked.len());
-        let ended = match (self.inputs(stage), &refuted) {
-            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).of_whom(Blame::Content))),
+        let ended = match (self.inputs(stage), &known) {
+            (_, Some(known)) => Ok(Err(Failure::new(known.reason.clone()).caused_by(Blame::Content))),
             (Ok(inputs), None) => tokio::time::timeout(timeout, self.work(stage, inputs)).await,
             (Err(failure), None) => Ok(Err(failure)),
         };
@@ -219,28 +219,28 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
             .then(|| AgentRun { took_ms: millis(begun.elapsed()), asked: self.checkpoint.asked.get(asked).cloned() });
         let late = ended.is_err();
         let blame = if matches!(stage.work, Work::Agent { .. }) { Blame::Maker } else { Blame::Machine };
-        let too_late = || Failure::new(format!("took longer than {timeout:?}")).of_whom(blame);
+        let too_late = || Failure::new(format!("took longer than {timeout:?}")).caused_by(blame);
         let done = ended.unwrap_or_else(|_| Err(too_late()));
-        let ended = match self.settle(stage, done).await {
+        let ended = match self.store_result(stage, done).await {
             Ok(summary) => Ok(summary),
             Err(failure) => Err(clean_failure(&self.job.secrets, failure).await),
         };
-        self.forget_private().await;
+        self.remove_agent_dirs().await;
         let (event, kind, summary) = match ended {
             Ok(summary) => (Event::Succeeded, StageEventKind::Completed, summary),
             Err(Failure { reason, log, blame, not_asked }) => {
-                let log = log.and_then(|log| self.store.keep(&log).ok()).or(refuted.and_then(|known| known.log));
+                let log = log.and_then(|log| self.store.keep(&log).ok()).or(known.and_then(|known| known.log));
                 if matches!(blame, Blame::Machine | Blame::Repeat) {
                     // A second attempt now would fail in the same way. The whole run may be repeated later.
                     self.stopped = Some((stage.id.clone(), reason.clone(), blame));
                 } else if not_asked && let Some(last) = &self.checkpoint.failure {
                     // The agent was not started, so there is no new answer to the last failure. If a check has refused
                     // the current files, that is the verdict about them.
-                    let refused = self.checkpoint.refuted.iter().any(|it| it.commit == *self.checkpoint.commit());
+                    let refused = self.checkpoint.failed_checks.iter().any(|it| it.commit == *self.checkpoint.commit());
                     let blame = if refused { Blame::Content } else { blame };
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
                 }
-                self.note_refuted(stage, &reason, log.as_ref(), blame);
+                self.note_failed_check(stage, &reason, log.as_ref(), blame);
                 let (id, told) = (stage.id.clone(), reason.clone());
                 self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
                 let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
@@ -253,9 +253,9 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
 
     /// The known verdict about the current files, before a check is run: an earlier failure of the same check, which
     /// could pass by chance in a second run, or the quarantine.
-    async fn known(&self, stage: &Stage) -> Option<Refuted> {
+    async fn known(&self, stage: &Stage) -> Option<FailedCheck> {
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit());
-        if let Some(known) = self.refuted(stage).cloned() {
+        if let Some(known) = self.failed_check(stage).cloned() {
             return Some(known);
         }
         if !stage.work.is_check() || self.job.quarantine.is_empty() {
@@ -264,44 +264,49 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         // If the tree cannot be read, the check itself will fail for the same reason.
         let tree = self.job.mirror.tree(commit).await.ok()?;
         let reason = self.job.quarantine.get(tree.as_str())?.clone();
-        Some(Refuted { action, commit: commit.clone(), reason, log: None })
+        Some(FailedCheck { action, commit: commit.clone(), reason, log: None })
     }
 
-    fn refuted(&self, stage: &Stage) -> Option<&Refuted> {
+    fn failed_check(&self, stage: &Stage) -> Option<&FailedCheck> {
         let (action, commit) = (stage.work.name(), self.checkpoint.commit());
-        self.checkpoint.refuted.iter().find(|known| known.action == action && known.commit == *commit)
+        self.checkpoint.failed_checks.iter().find(|known| known.action == action && known.commit == *commit)
     }
 
-    fn note_refuted(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
-        if !stage.work.is_check() || blame != Blame::Content || self.refuted(stage).is_some() {
+    fn note_failed_check(&mut self, stage: &Stage, reason: &str, log: Option<&Artifact>, blame: Blame) {
+        if !stage.work.is_check() || blame != Blame::Content || self.failed_check(stage).is_some() {
             return;
         }
         let (action, commit) = (stage.work.name().to_owned(), self.checkpoint.commit().clone());
         // The number of failures in a run is limited, so this list stays short.
-        self.checkpoint.refuted.push(Refuted { action, commit, reason: reason.to_owned(), log: log.cloned() });
+        self.checkpoint.failed_checks.push(FailedCheck {
+            action,
+            commit,
+            reason: reason.to_owned(),
+            log: log.cloned(),
+        });
     }
 
     async fn work(&mut self, stage: &Stage, inputs: Vec<(String, Artifact)>) -> Result<Made, Failure> {
-        let mut stand = Stand {
+        let mut ctx = ActionContext {
             job: self.job,
-            workbench: self.workbench,
+            checker: self.checker,
             store: &mut self.store,
             checkpoint: &mut self.checkpoint,
             workspace: &mut self.workspace,
             stage,
             inputs,
         };
-        let envelope = stand.envelope();
-        stand.store.note("action_called", now(), json!({"stage": stage.id, "envelope": envelope}));
-        stand.work().await
+        let envelope = ctx.envelope();
+        ctx.store.note("action_called", now(), json!({"stage": stage.id, "envelope": envelope}));
+        ctx.work().await
     }
 
     /// Commits the current files of the workspace, and stores the outputs of the stage. Returns its summary.
-    async fn settle(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
+    async fn store_result(&mut self, stage: &Stage, done: Result<Made, Failure>) -> Result<String, Failure> {
         let taken = if stage.work.may_change_files() { self.take(stage).await } else { Ok(()) };
         let made = done?;
         // If the files of a stage cannot be committed, the stage itself is the cause.
-        taken.map_err(|error| Failure::from(error).of_whom(Blame::Maker))?;
+        taken.map_err(|error| Failure::from(error).caused_by(Blame::Maker))?;
         let mut made = clean(&self.job.secrets, made).await?;
         let is_agent = matches!(stage.work, Work::Agent { .. });
         let has = |name: &str| made.artifacts.iter().any(|(known, _)| known == name);
@@ -322,7 +327,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
     }
 
     /// Removes the agent's private directories after an attempt: its key may be in them.
-    async fn forget_private(&self) {
+    async fn remove_agent_dirs(&self) {
         let dir = self.store.agent();
         let removed = tokio::task::spawn_blocking(move || {
             for name in ["home", "outputs"] {
@@ -354,7 +359,7 @@ impl<'a, W: Workbench, J: Journal> Runner<'a, W, J> {
         let by_agent = matches!(stage.work, Work::Agent { .. }) && stage.sandbox == Sandbox::WorkspaceWrite;
         if by_agent || matches!(taken, Err(source::Error::Secret { .. })) {
             let (base, head) = (&self.checkpoint.base, self.checkpoint.head.as_ref());
-            self.workspace = fresh(mirror, self.workspace.dir(), base, head).await?;
+            self.workspace = recreate_workspace(mirror, self.workspace.dir(), base, head).await?;
         }
         taken
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::job::{Blame, Checkpoint, Decision, Finding, Job, Journal, Outcome, StageEvent, StageEventKind, Workbench};
+use super::job::{
+    Blame, CheckResult, Checker, Checkpoint, Decision, Job, Journal, Outcome, StageEvent, StageEventKind,
+};
 use super::library::Library;
 use super::{Error, parse, run};
 use crate::config::types::Agent;
@@ -25,25 +27,25 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn has(&self, what: &str, commit: &ObjectId, path: &str) -> Finding {
+    async fn has(&self, what: &str, commit: &ObjectId, path: &str) -> CheckResult {
         self.asked.borrow_mut().push(format!("{what} {commit}"));
         let kept = self.mirror.candidate(&CandidateId::numbered(1)).await.unwrap();
         assert_eq!(kept.as_ref(), Some(commit), "only commits under a ref are built");
         let ok = self.mirror.files(commit).await.unwrap().iter().any(|file| file.path == Path::new(path));
         let summary = format!("{what}: {path} is {}", if ok { "there" } else { "missing" });
         let (log, product) = (format!("log of {what}"), ok.then(|| "/nix/store/x".into()));
-        Finding { ok, summary, log, product, blame: Blame::Content }
+        CheckResult { ok, summary, log, product, blame: Blame::Content }
     }
 }
 
-impl Workbench for Bench<'_> {
-    async fn build(&self, commit: &ObjectId) -> Finding {
+impl Checker for Bench<'_> {
+    async fn build(&self, commit: &ObjectId) -> CheckResult {
         self.has("build", commit, "good").await
     }
-    async fn test(&self, commit: &ObjectId) -> Finding {
+    async fn test(&self, commit: &ObjectId) -> CheckResult {
         self.has("test", commit, "tested").await
     }
-    async fn lint(&self, commit: &ObjectId) -> Finding {
+    async fn lint(&self, commit: &ObjectId) -> CheckResult {
         self.has("lint", commit, "good").await
     }
 }
@@ -61,7 +63,7 @@ impl Journal for Events {
 }
 
 impl Events {
-    fn told(&self) -> Vec<String> {
+    fn ended(&self) -> Vec<String> {
         let sign = |kind| match kind {
             StageEventKind::Started => "?",
             StageEventKind::Completed => "+",
@@ -192,7 +194,7 @@ async fn a_repair_goes_from_context_to_commit_through_its_loops() {
         "+tests",
         "+report",
     ];
-    assert_eq!(events.told(), expected, "{outcome:?}");
+    assert_eq!(events.ended(), expected, "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, ["file", "good", "tested"]);
     let Outcome::Done { commit } = outcome else { panic!() };
     let kept = world.job.mirror.candidate(&world.job.candidate).await.unwrap();
@@ -216,7 +218,7 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     let next = world.repository.commit(&[("good", ""), ("tested", "")], "better");
     world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+follow", "+build", "+tests"]);
+    assert_eq!(events.ended(), ["+follow", "+build", "+tests"]);
     assert_eq!(outcome, Outcome::Done { commit: ObjectId::parse(&next).unwrap() });
     world.job.followed = Some(world.job.active.clone());
     world.job.run_id = "run_0002".into();
@@ -239,8 +241,8 @@ async fn an_agent_without_effect_is_not_started_more_often_than_its_stage_allows
         let mut world = World::new(&looped(limit), "exit 0").await;
         world.job.run_id = format!("run_{limit}");
         let (outcome, events) = world.run().await;
-        let runs = events.told().iter().filter(|told| *told == "+fix").count();
-        assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.told());
+        let runs = events.ended().iter().filter(|stage| *stage == "+fix").count();
+        assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.ended());
         assert!(matches!(outcome, Outcome::Failed { blame: Blame::Maker, .. }), "{outcome:?}");
     }
 }
@@ -251,27 +253,27 @@ async fn an_agent_that_cannot_start_is_the_machines_failure() {
     let world = World::new(&blueprint, "echo no network >&2; exit 1").await;
     let (outcome, events) = world.run().await;
     assert!(matches!(outcome, Outcome::Failed { blame: Blame::Machine, .. }), "{outcome:?}");
-    assert_eq!(events.told(), ["-work"], "no immediate second attempt");
+    assert_eq!(events.ended(), ["-work"], "no immediate second attempt");
 }
 
 /// A judge whose tests fail the first time and would pass the second time.
 #[derive(Default)]
 struct Flaky(Cell<u32>);
 
-impl Workbench for Flaky {
-    async fn build(&self, _: &ObjectId) -> Finding {
-        Finding { ok: true, ..Finding::default() }
+impl Checker for Flaky {
+    async fn build(&self, _: &ObjectId) -> CheckResult {
+        CheckResult { ok: true, ..CheckResult::default() }
     }
-    async fn test(&self, _: &ObjectId) -> Finding {
+    async fn test(&self, _: &ObjectId) -> CheckResult {
         self.0.set(self.0.get() + 1);
-        Finding {
+        CheckResult {
             ok: self.0.get() > 1,
             summary: "1 of 1 checks fail".into(),
             blame: Blame::Content,
-            ..Finding::default()
+            ..CheckResult::default()
         }
     }
-    async fn lint(&self, commit: &ObjectId) -> Finding {
+    async fn lint(&self, commit: &ObjectId) -> CheckResult {
         self.test(commit).await
     }
 }
@@ -321,7 +323,7 @@ async fn a_hostile_agent_can_change_only_its_files() {
     env.insert("REPOSITORY".into(), world.repository.path().into());
     env.insert("FUTURE".into(), future);
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+work"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+work"], "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, [".gitattributes", "file"]);
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     assert!(!world.run_dir().join("x").exists() && world.run_dir().join("timeline.jsonl").exists());
@@ -403,7 +405,7 @@ async fn artifacts_flow_and_an_operator_decides() {
         .commands
         .insert("fmt".into(), ["sh", "-c", "echo formatted > good; cat dir/deep"].map(str::to_owned).to_vec());
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+write", "+apply", "+format", "+lint", "+look", "+bundle"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+write", "+apply", "+format", "+lint", "+look", "+bundle"], "{outcome:?}");
     let Outcome::Paused { stage, checkpoint } = outcome else { panic!("{outcome:?}") };
     assert_eq!(stage, "bundle");
     let read = |name: &str| std::fs::read_to_string(world.run_dir().join(&checkpoint.artifacts[name].path)).unwrap();
@@ -419,7 +421,7 @@ async fn artifacts_flow_and_an_operator_decides() {
     let mut approved = *checkpoint;
     approved.decide(&world.job.blueprint, Decision::Approve);
     let (outcome, events, _) = world.run_from(Some(approved)).await;
-    assert_eq!(events.told(), ["+sum"]);
+    assert_eq!(events.ended(), ["+sum"]);
     assert_eq!(world.changed(&outcome.unwrap()).await, ["file", "good"]);
     assert_eq!(events.summary("sum"), "6 stages completed, 0 failed");
 }
@@ -453,7 +455,7 @@ async fn a_run_continues_at_the_stage_where_it_was_interrupted() {
     let checkpoint = last.checkpoint.clone();
     world.job.agents.get_mut("fixer").unwrap().env.clear();
     let (outcome, events, _) = world.run_from(Some(checkpoint.clone())).await;
-    assert_eq!(events.told(), ["+second"], "the first stage is not repeated");
+    assert_eq!(events.ended(), ["+second"], "the first stage is not repeated");
     let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
     let made = world.job.mirror.export(&commit).await.unwrap();
     assert_eq!(
@@ -513,7 +515,7 @@ async fn patches_of_files_outside_the_workspace_are_refused() {
     for path in ["../../escape", ".git/config", ".git/hooks/post-checkout"] {
         let world = World::new(blueprint, &patch(path)).await;
         let (outcome, events) = world.run().await;
-        assert_eq!(events.told(), ["+write", "-apply"], "{path}: {outcome:?}");
+        assert_eq!(events.ended(), ["+write", "-apply"], "{path}: {outcome:?}");
         assert!(!world.state.path().join("runs/escape").exists());
     }
     let world = World::new(blueprint, "true").await;
@@ -559,7 +561,7 @@ async fn inputs_of_the_flake_are_updated() {
     let newer = dep.commit(&[("flake.nix", "{ outputs = _: { x = 2; }; }")], "dep 2");
     world.job.agents.get_mut("fixer").unwrap().env.insert("NEWER".into(), newer);
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+write", "+update", "+more"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+write", "+update", "+more"], "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, ["file", "flake.lock"]);
     let mut again = world.job.clone();
     again.active = match outcome {

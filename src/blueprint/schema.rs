@@ -17,7 +17,7 @@ pub const RETRY_LIMIT_MAX: u32 = FAILURES_MAX;
 pub const STAGES_MAX: usize = 100;
 
 /// Artifacts that the runner provides to every run.
-pub const GIVEN: [&str; 1] = ["context"];
+pub const PROVIDED: [&str; 1] = ["context"];
 
 /// A recipe from an evolution context to a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -103,7 +103,7 @@ impl Store {
     /// Writes the context pack to the path in OpenExec's documents.
     pub fn write_context_pack(&mut self, bytes: &[u8]) {
         let written = write(&self.dir.join("context_pack.json"), &self.without_secrets(bytes));
-        self.tell_once(written);
+        self.warn_once(written);
     }
 
     /// Adds an event to the timeline. A write error does not affect the run.
@@ -114,7 +114,7 @@ impl Store {
         }
         let written = self.append(&format!("{line}\n"));
         self.lines += 1;
-        self.tell_once(written);
+        self.warn_once(written);
     }
 
     /// The events so far, for a summary; empty if the file cannot be read.
@@ -134,11 +134,11 @@ impl Store {
 
     fn without_secrets(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        self.secrets.take_out(&mut bytes);
+        self.secrets.remove_from(&mut bytes);
         bytes
     }
 
-    fn tell_once(&mut self, written: std::io::Result<()>) {
+    fn warn_once(&mut self, written: std::io::Result<()>) {
         if let Err(error) = written
             && !std::mem::replace(&mut self.silent, true)
         {

@@ -258,7 +258,7 @@ fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
         return Err(CommandError::new(Kind::Config, "the runtime has no listener for the requests of a run"));
     };
     let mut run = make(args, Header::new(name, listener, look(ui).now), config)?;
-    let removed = if args.keep_credentials { Vec::new() } else { golden::take_out(&mut run) };
+    let removed = if args.keep_credentials { Vec::new() } else { golden::remove_credentials(&mut run) };
     std::fs::create_dir_all(directory).map_err(|error| {
         CommandError::new(Kind::Failed, format!("cannot make {}", directory.display())).because(error)
     })?;

@@ -83,18 +83,18 @@ pub async fn collect(
         seal(EvolutionContext { missing: [context.missing, vec![missing]].concat(), ..context })
     };
     // The blocking work runs in threads of its own, so the event loop continues. A thread that hangs is abandoned.
-    let prepared = off_the_loop(move || prepare(request, asked)).await;
+    let prepared = run_blocking(move || prepare(request, asked)).await;
     let Some(prepared) = prepared else {
         return Collected { context: late("evidence", bare), folder, evidence: Vec::new() };
     };
     let context = prepared.context.clone();
-    match off_the_loop(move || write(&state, relative, prepared)).await {
+    match run_blocking(move || write(&state, relative, prepared)).await {
         Some(collected) => collected,
         None => Collected { context: late("folder", context), folder, evidence: Vec::new() },
     }
 }
 
-async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::time::timeout(COLLECT_MAX, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
@@ -251,7 +251,7 @@ mod tests {
     use crate::time::Timestamp;
 
     type Answer = std::future::Ready<Result<Value, String>>;
-    const NOBODY: Option<Answer> = None;
+    const NO_RUNTIME: Option<Answer> = None;
 
     fn request(state: &std::path::Path) -> Request {
         let finding = Finding {
@@ -337,7 +337,7 @@ mod tests {
             reproduction_runs: vec![],
             ..request(state.path())
         };
-        let missing = collect(bare, NOBODY).await.context.missing;
+        let missing = collect(bare, NO_RUNTIME).await.context.missing;
         let names: Vec<&str> = missing.iter().filter_map(|it| it.split(':').next()).collect();
         assert_eq!(names, ["runtime_context", "log", "exit_status", "health", "source", "reproduction_runs"]);
     }
@@ -346,7 +346,7 @@ mod tests {
     async fn an_unwritable_folder_is_listed_and_the_context_is_still_returned() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("incidents"), "in the way").unwrap();
-        let collected = collect(request(state.path()), NOBODY).await;
+        let collected = collect(request(state.path()), NO_RUNTIME).await;
         let context = &collected.context;
         assert_eq!((context.complete, collected.evidence.len(), context.logs.len()), (false, 0, 0));
         for name in ["folder: ", "log.txt: ", "context.json: "] {
@@ -359,14 +359,14 @@ mod tests {
     #[tokio::test]
     async fn evidence_is_never_overwritten_and_no_id_leads_outside() {
         let state = tempfile::tempdir().unwrap();
-        let first = collect(request(state.path()), NOBODY).await;
-        let second = collect(Request { id: ContextId::numbered(2), ..request(state.path()) }, NOBODY).await;
+        let first = collect(request(state.path()), NO_RUNTIME).await;
+        let second = collect(Request { id: ContextId::numbered(2), ..request(state.path()) }, NO_RUNTIME).await;
         assert_eq!(second.folder, first.folder.join("ctx_0002"));
         let mut outside = request(state.path());
         outside.incident.as_mut().unwrap().id = IncidentId("../../x".into());
-        let outside = collect(outside, NOBODY).await;
+        let outside = collect(outside, NO_RUNTIME).await;
         assert_eq!(outside.folder, state.path().join("incidents/------x"));
-        let upgrade = collect(Request { incident: None, ..request(state.path()) }, NOBODY).await;
+        let upgrade = collect(Request { incident: None, ..request(state.path()) }, NO_RUNTIME).await;
         assert_eq!(upgrade.folder, state.path().join("contexts/ctx_0001"));
     }
 
@@ -376,7 +376,7 @@ mod tests {
         let mut large = request(state.path());
         large.log_tail = Some((0..100_000).map(|i| format!("line {i:06}\n")).collect::<String>().into_bytes());
         large.health = (0..500).map(|seq| RuntimeHealthReport { seq, ..RuntimeHealthReport::default() }).collect();
-        let collected = collect(large, NOBODY).await;
+        let collected = collect(large, NO_RUNTIME).await;
         let log = std::fs::read_to_string(collected.folder.join("log.txt")).unwrap();
         assert!(log.len() <= LOG_BYTES_MAX && log.starts_with("line ") && log.ends_with("line 099999\n"));
         assert_eq!(collected.context.health.len(), HEALTH_REPORTS_MAX);

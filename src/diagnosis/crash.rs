@@ -15,10 +15,10 @@ pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
 const LINES_AFTER_MAX: usize = LINES_LOOK_MAX;
 
 /// Signals that come from outside: from a person, the kernel's OOM killer or a supervisor. No trace explains them.
-const FROM_OUTSIDE: [i32; 6] = [1, 2, 3, 9, 13, 15];
+const EXTERNAL_SIGNALS: [i32; 6] = [1, 2, 3, 9, 13, 15];
 
 /// Prefixes of functions of the languages' panic handling and libraries. They say little about the fault.
-const MACHINERY: [&str; 11] = [
+const PANIC_CODE_FUNCTIONS: [&str; 11] = [
     "__rustc::",
     "rust_begin_unwind",
     "core::",
@@ -32,7 +32,7 @@ const MACHINERY: [&str; 11] = [
     "java.base/",
 ];
 /// Places of such functions.
-const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
+const PANIC_CODE_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 
 /// The unexpected end of an instance, with the panic message and frames from the end of its log, or else its last
 /// meaningful lines; without secrets.
@@ -41,7 +41,7 @@ const MACHINERY_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 /// milliseconds: start the instance again first, and call this outside the event loop.
 pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
     let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
-    if code == Some(0) || signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
+    if code == Some(0) || signal.is_some_and(|signal| EXTERNAL_SIGNALS.contains(&signal)) {
         return exit;
     }
     let tail = &log_tail[log_tail.len().saturating_sub(CRASH_LOG_BYTES_MAX)..];
@@ -50,7 +50,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     let mut redactor = Redactor::knowing(secrets);
     if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
         exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
-        exit.frames = telling(trace).map(|frame| redactor.text(frame)).collect();
+        exit.frames = important_frames(trace).map(|frame| redactor.text(frame)).collect();
     }
     if exit.reason.is_none() {
         let words = last_words(&strip_ansi(&text));
@@ -60,9 +60,10 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
 }
 
 /// The frames without those of the panic handling; all frames if no others are left.
-fn telling(trace: &StackTrace) -> impl Iterator<Item = &String> {
+fn important_frames(trace: &StackTrace) -> impl Iterator<Item = &String> {
     let machinery = |frame: &String| {
-        MACHINERY.iter().any(|start| frame.starts_with(start)) || MACHINERY_PLACES.iter().any(|it| frame.contains(it))
+        PANIC_CODE_FUNCTIONS.iter().any(|start| frame.starts_with(start))
+            || PANIC_CODE_PLACES.iter().any(|it| frame.contains(it))
     };
     let own = trace.frames.iter().any(|frame| !machinery(frame));
     trace.frames.iter().filter(move |frame| !own || !machinery(frame))

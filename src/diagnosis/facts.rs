@@ -35,7 +35,7 @@ pub fn facts<'a>(context: &EvolutionContext, log: &str, refused: impl IntoIterat
     for reason in refused {
         told.extend(reason.lines().map(|line| format!("refused {}", normalise_line(line))));
     }
-    told.extend(words::telling_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
+    told.extend(words::important_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
     // A repetition or another order is not another fact.
     let digests: BTreeSet<String> = told.iter().map(|fact| digest(fact)).collect();
     digests.into_iter().take(FACTS_MAX).collect()

@@ -62,7 +62,7 @@ const FIELDS: [&str; 6] = ["msg", "message", "event", "error", "err", "exception
 
 /// The importance of a line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Telling {
+enum Importance {
     Nothing,
     Something,
     Error,
@@ -75,14 +75,15 @@ pub(super) fn last_words(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
     let lines: Vec<&str> = text.lines().collect();
     let lines: Vec<&str> = lines[lines.len().saturating_sub(LINES_LOOK_MAX)..].to_vec();
-    let read: Vec<(Telling, String)> = lines.iter().map(|line| forms.read(line)).collect();
-    let Some(best) = read.iter().map(|(telling, _)| *telling).max().filter(|best| *best != Telling::Nothing) else {
+    let read: Vec<(Importance, String)> = lines.iter().map(|line| forms.read(line)).collect();
+    let Some(best) = read.iter().map(|(importance, _)| *importance).max().filter(|best| *best != Importance::Nothing)
+    else {
         return Vec::new();
     };
-    let last = read.iter().rposition(|(telling, _)| *telling == best).unwrap_or_default();
+    let last = read.iter().rposition(|(importance, _)| *importance == best).unwrap_or_default();
     // A message of several lines begins with the first of the lines with the same importance.
     let mut first = last;
-    while best != Telling::Something && first > 0 && read[first - 1].0 == best && last - first + 1 < LINES_MAX {
+    while best != Importance::Something && first > 0 && read[first - 1].0 == best && last - first + 1 < LINES_MAX {
         first -= 1;
     }
     let mut words: Vec<String> = Vec::new();
@@ -100,9 +101,9 @@ pub(super) fn last_words(text: &str) -> Vec<String> {
 }
 
 /// All lines about an error or an end, without timestamps. `text` must not contain ANSI sequences.
-pub(super) fn telling_lines(text: &str) -> Vec<String> {
+pub(super) fn important_lines(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
-    let read = text.lines().map(|line| forms.read(line)).filter(|(telling, _)| *telling >= Telling::Error);
+    let read = text.lines().map(|line| forms.read(line)).filter(|(importance, _)| *importance >= Importance::Error);
     read.map(|(_, words)| words).collect()
 }
 
@@ -136,34 +137,34 @@ impl Forms {
     }
 
     /// The importance of a line, and its text.
-    fn read(&self, line: &str) -> (Telling, String) {
+    fn read(&self, line: &str) -> (Importance, String) {
         let line = &line[..line.floor_char_boundary(LINE_BYTES_MAX)];
         let plain = self.stamp.replace(line, "");
         if let Some((level, words)) = structured(&plain) {
-            let telling = match level.as_str() {
-                "info" | "debug" | "trace" | "notice" => Telling::Nothing,
-                "fatal" | "panic" | "critical" | "crit" | "alert" | "emergency" | "emerg" => Telling::End,
-                "error" | "err" => Telling::Error,
-                _ => telling(&words),
+            let importance = match level.as_str() {
+                "info" | "debug" | "trace" | "notice" => Importance::Nothing,
+                "fatal" | "panic" | "critical" | "crit" | "alert" | "emergency" | "emerg" => Importance::End,
+                "error" | "err" => Importance::Error,
+                _ => importance(&words),
             };
-            return (telling, words);
+            return (importance, words);
         }
         let words = plain.trim().to_owned();
         if !words.contains(char::is_alphabetic) || self.routine.is_match(&plain) {
-            return (Telling::Nothing, words);
+            return (Importance::Nothing, words);
         }
-        (telling(&words), words)
+        (importance(&words), words)
     }
 }
 
-fn telling(words: &str) -> Telling {
+fn importance(words: &str) -> Importance {
     let lower = words.to_ascii_lowercase();
     let has = |marks: &[&str]| marks.iter().any(|mark| lower.contains(mark));
     match () {
-        () if ECHOES.iter().any(|echo| lower.starts_with(echo)) => Telling::Nothing,
-        () if has(&ENDS) => Telling::End,
-        () if has(&ERRORS) => Telling::Error,
-        () => Telling::Something,
+        () if ECHOES.iter().any(|echo| lower.starts_with(echo)) => Importance::Nothing,
+        () if has(&ENDS) => Importance::End,
+        () if has(&ERRORS) => Importance::Error,
+        () => Importance::Something,
     }
 }
 

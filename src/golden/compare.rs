@@ -58,7 +58,7 @@ impl Noise {
     }
 
     /// True if a difference at this path is noise.
-    fn covers(&self, path: &[String], normalisers: &Normalisers) -> bool {
+    fn contains(&self, path: &[String], normalisers: &Normalisers) -> bool {
         let Some((first, second)) = &self.0 else { return false };
         for end in 1..=path.len() {
             let here = &path[..end];
@@ -105,7 +105,7 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
         };
         // A missing or new branch is reported once, without everything below it.
         let told = found.last().is_some_and(|(above, _)| path.starts_with(above));
-        if !same && !told && !noise.covers(path, normalisers) {
+        if !same && !told && !noise.contains(path, normalisers) {
             let (recorded, answered) = (want.map(quote), is.map(quote));
             found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }
@@ -144,7 +144,7 @@ pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &
                 continue;
             }
             let same = other.get(path).is_some_and(|other| equal(path, fact, other, normalisers));
-            let value = if !same && noise.covers(path, normalisers) { "~".into() } else { quote(fact) };
+            let value = if !same && noise.contains(path, normalisers) { "~".into() } else { quote(fact) };
             text.push_str(&format!("{}: {value}\n", path.join("/")));
         }
         text

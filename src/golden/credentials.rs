@@ -18,55 +18,55 @@ const REPLACED: &str = "redacted";
 
 /// A credential that was removed from an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TakenOut {
+pub struct RemovedCredential {
     /// The number of the exchange, counted from 1.
     pub exchange: usize,
     /// Where it was, as `request header authorization`.
     pub what: String,
 }
 
-impl fmt::Display for TakenOut {
+impl fmt::Display for RemovedCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exchange {}: {}", self.exchange, self.what)
     }
 }
 
 /// Removes the credentials from every exchange, and returns where they were, in order.
-pub fn take_out(run: &mut GoldenRun) -> Vec<TakenOut> {
-    let (mut taken, mut rules) = (Vec::new(), Vec::new());
+pub fn remove_credentials(run: &mut GoldenRun) -> Vec<RemovedCredential> {
+    let (mut removed, mut rules) = (Vec::new(), Vec::new());
     let mut redactor = Redactor::new();
     for (index, exchange) in run.exchanges.iter_mut().enumerate() {
-        let mut told = Vec::new();
-        of_exchange(exchange, &mut redactor, &mut rules, &mut told);
-        taken.extend(told.into_iter().map(|what| TakenOut { exchange: index + 1, what }));
+        let mut places = Vec::new();
+        of_exchange(exchange, &mut redactor, &mut rules, &mut places);
+        removed.extend(places.into_iter().map(|what| RemovedCredential { exchange: index + 1, what }));
     }
     for rule in rules {
         if !run.header.normalisers.contains(&rule) {
             run.header.normalisers.push(rule);
         }
     }
-    taken
+    removed
 }
 
-fn of_exchange(it: &mut Exchange, redactor: &mut Redactor, rules: &mut Vec<Normaliser>, told: &mut Vec<String>) {
+fn of_exchange(it: &mut Exchange, redactor: &mut Redactor, rules: &mut Vec<Normaliser>, places: &mut Vec<String>) {
     let Request { path, headers, body, .. } = &mut it.request;
     if let Some((at, query)) = path.split_once('?') {
         let (clean, names) = pairs(query, redactor);
-        told.extend(names.into_iter().map(|name| format!("query {name}")));
+        places.extend(names.into_iter().map(|name| format!("query {name}")));
         *path = format!("{at}?{clean}");
     }
     let kind = content_type(headers);
-    left_out(headers, redactor, "request", told);
+    redact_headers(headers, redactor, "request", places);
     let mut pointers = Vec::new();
-    if let Some(clean) = of_body(body, &kind, redactor, "request", &mut pointers, told) {
+    if let Some(clean) = of_body(body, &kind, redactor, "request", &mut pointers, places) {
         *body = clean;
     }
     let Some(Expected { headers, body, .. }) = &mut it.response else { return };
     let kind = content_type(headers);
-    left_out(headers, redactor, "answer", told);
+    redact_headers(headers, redactor, "answer", places);
     let Some(found) = body else { return };
     let mut pointers = Vec::new();
-    if let Some(clean) = of_body(found, &kind, redactor, "answer", &mut pointers, told) {
+    if let Some(clean) = of_body(found, &kind, redactor, "answer", &mut pointers, places) {
         // A body that is not JSON cannot be compared in part.
         *body = (!pointers.is_empty()).then_some(clean);
         rules.extend(pointers.into_iter().map(|pointer| Normaliser::Ignore { pointer }));
@@ -79,15 +79,15 @@ fn content_type(headers: &[(String, String)]) -> String {
 }
 
 /// True if the name is that of a credential, or the value looks like one, and it was not replaced before.
-fn holds(name: &str, value: &str, redactor: &mut Redactor) -> bool {
+fn is_unreplaced_credential(name: &str, value: &str, redactor: &mut Redactor) -> bool {
     value != REPLACED && (is_credential(name, value) || redactor.text(value) != value)
 }
 
-fn left_out(headers: &mut Vec<(String, String)>, redactor: &mut Redactor, of: &str, told: &mut Vec<String>) {
+fn redact_headers(headers: &mut Vec<(String, String)>, redactor: &mut Redactor, of: &str, places: &mut Vec<String>) {
     headers.retain(|(name, value)| {
-        let credential = holds(name, value, redactor);
+        let credential = is_unreplaced_credential(name, value, redactor);
         if credential {
-            told.push(format!("{of} header {name}"));
+            places.push(format!("{of} header {name}"));
         }
         !credential
     });
@@ -97,7 +97,7 @@ fn left_out(headers: &mut Vec<(String, String)>, redactor: &mut Redactor, of: &s
 fn pairs(text: &str, redactor: &mut Redactor) -> (String, Vec<String>) {
     let mut names = Vec::new();
     let clean = text.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, value)) if holds(&decoded(name), &decoded(value), redactor) => {
+        Some((name, value)) if is_unreplaced_credential(&decoded(name), &decoded(value), redactor) => {
             names.push(decoded(name));
             format!("{name}={REPLACED}")
         }
@@ -136,29 +136,29 @@ fn of_body(
     redactor: &mut Redactor,
     of: &str,
     pointers: &mut Vec<String>,
-    told: &mut Vec<String>,
+    places: &mut Vec<String>,
 ) -> Option<Vec<u8>> {
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
         let clean = redactor.value(&value);
         differences(&value, &clean, "", pointers);
-        told.extend(pointers.iter().map(|pointer| format!("{of} body {pointer}")));
+        places.extend(pointers.iter().map(|pointer| format!("{of} body {pointer}")));
         return (!pointers.is_empty()).then(|| clean.to_string().into_bytes());
     }
     let text = std::str::from_utf8(body).ok()?;
     if kind.contains("x-www-form-urlencoded") {
         let (clean, names) = pairs(text, redactor);
-        told.extend(names.iter().map(|name| format!("{of} form {name}")));
+        places.extend(names.iter().map(|name| format!("{of} form {name}")));
         return (!names.is_empty()).then(|| clean.into_bytes());
     }
     if let Some((_, boundary)) = kind.split_once("boundary=") {
         // Only the length of the boundary is used, because the content type was converted to lower case.
         let (clean, names) = parts(text, boundary.trim_matches('"').len(), redactor);
-        told.extend(names.iter().map(|name| format!("{of} form {name}")));
+        places.extend(names.iter().map(|name| format!("{of} form {name}")));
         return (!names.is_empty()).then(|| clean.into_bytes());
     }
     let clean = redactor.text(text);
     (clean != text).then(|| {
-        told.push(format!("{of} body"));
+        places.push(format!("{of} body"));
         clean.into_bytes()
     })
 }
@@ -172,7 +172,7 @@ fn parts(text: &str, boundary_chars: usize, redactor: &mut Redactor) -> (String,
     let clean = text.split(delimiter).map(|part| {
         let Some((head, value)) = part.split_once("\r\n\r\n") else { return part.to_owned() };
         let name = head.split("name=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-        if !holds(name, value.trim_end(), redactor) {
+        if !is_unreplaced_credential(name, value.trim_end(), redactor) {
             return part.to_owned();
         }
         names.push(name.to_owned());
@@ -240,9 +240,9 @@ mod tests {
         let headers = vec![header("set-cookie", "session=deadbeefcafe"), header("etag", "1")];
         let mut run = run(request, Some(Expected { status: 200, headers, body: Some(answer.to_vec()) }));
         let recorded = run.exchanges[0].response.clone().unwrap();
-        let told: Vec<String> = take_out(&mut run).iter().map(ToString::to_string).collect();
+        let places: Vec<String> = remove_credentials(&mut run).iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            places,
             [
                 "query token",
                 "query X-Amz-Signature",
@@ -268,7 +268,7 @@ mod tests {
         let [want, is] =
             [run.exchanges[0].response.as_ref().unwrap(), &recorded].map(|it| Facets::of_expected(it, &rules));
         assert_eq!(compare(&want, &is, &Noise::none(), &rules), []);
-        assert_eq!(take_out(&mut run), [], "the second time there is nothing to remove");
+        assert_eq!(remove_credentials(&mut run), [], "the second time there is nothing to remove");
     }
 
     #[test]
@@ -279,13 +279,13 @@ mod tests {
         let request = Request { method: "POST".into(), path: "/".into(), headers, body: form.as_bytes().to_vec() };
         let body = Some(b"<input name=api_key value=x> api_key=0a1b2c3d4e5f".to_vec());
         let mut one = run(request, Some(Expected { status: 200, headers: Vec::new(), body }));
-        assert_eq!(take_out(&mut one).len(), 2);
+        assert_eq!(remove_credentials(&mut one).len(), 2);
         let text = String::from_utf8(one.exchanges[0].request.body.clone()).unwrap();
         assert_eq!(text, form.replace("hunter2", REPLACED));
         assert_eq!(one.exchanges[0].response.as_ref().unwrap().body, None, "it cannot be compared in part");
         let plain = Request { path: "/a?page=2&q=token%20ring".into(), ..Request::get("/") };
         let mut other = run(plain, Some(Expected { status: 200, headers: Vec::new(), body: Some(vec![0xff, 0]) }));
         let before = other.clone();
-        assert_eq!((take_out(&mut other), &other), (Vec::new(), &before));
+        assert_eq!((remove_credentials(&mut other), &other), (Vec::new(), &before));
     }
 }

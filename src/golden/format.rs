@@ -360,12 +360,12 @@ fn parse_header(path: &Path, line: &str) -> Result<Header, Error> {
 /// The first line that is invalid.
 pub(crate) fn parse(path: &Path, input: impl BufRead) -> Result<GoldenRun, Error> {
     let mut exchanges = Vec::new();
-    let header = walk(path, input, |exchange| exchanges.push(exchange))?;
+    let header = for_each_exchange(path, input, |exchange| exchanges.push(exchange))?;
     Ok(GoldenRun { header, exchanges })
 }
 
 /// Calls `each` for every exchange of a run, in order. Returns the header.
-fn walk(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
+fn for_each_exchange(path: &Path, input: impl BufRead, mut each: impl FnMut(Exchange)) -> Result<Header, Error> {
     let mut header = None;
     let mut count = 0;
     for (index, line) in input.lines().enumerate() {
@@ -412,11 +412,11 @@ pub fn read(path: &Path) -> Result<GoldenRun, Error> {
 /// # Errors
 /// As for [`read`].
 pub fn verify(path: &Path) -> Result<(), Error> {
-    walk(path, open(path)?, drop).map(drop)
+    for_each_exchange(path, open(path)?, drop).map(drop)
 }
 
 /// Reads only the header, and counts the exchanges.
-fn glance(path: &Path) -> Result<Listed, Error> {
+fn read_header(path: &Path) -> Result<Listed, Error> {
     let failed = |source| Error::Io { what: "read", path: path.to_owned(), source };
     let mut lines = open(path)?.lines();
     let mut first = String::new();
@@ -450,7 +450,7 @@ pub fn list(directories: &[PathBuf]) -> Result<Vec<Listed>, Error> {
         for entry in entries {
             let path = entry.map_err(failed)?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX)) {
-                runs.push(glance(&path)?);
+                runs.push(read_header(&path)?);
             }
         }
     }

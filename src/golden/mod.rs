@@ -24,7 +24,7 @@ mod replay;
 mod tests;
 
 pub use compare::{Divergence, Noise, compare, diff};
-pub use credentials::{TakenOut, take_out};
+pub use credentials::{RemovedCredential, remove_credentials};
 pub use facets::Facets;
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, SUFFIX, Writer, list,

@@ -87,15 +87,21 @@ pub(super) enum Trial {
     FoundOrFailing,
     /// One finding in the window fails it.
     Found,
+    /// One finding in the window fails it if it was seen as often as asks for an evolution of Active.
+    Repeated,
     /// It fails while a measure fails.
     Failing,
     Ignored,
 }
 
 impl Trial {
-    /// Whether a finding in the window fails the candidate.
-    pub fn ends_by_finding(self) -> bool {
-        matches!(self, Self::FoundOrFailing | Self::Found)
+    /// Whether a finding in the window fails the candidate. `repeated`: it was seen as often as asks for an evolution.
+    pub fn ends_by_finding(self, repeated: bool) -> bool {
+        match self {
+            Self::FoundOrFailing | Self::Found => true,
+            Self::Repeated => repeated,
+            Self::Failing | Self::Ignored => false,
+        }
     }
 
     /// Whether a measure that fails now fails the candidate.
@@ -195,7 +201,8 @@ pub(super) static DETECTORS: &[Detector] = &[
         ..NONE
     },
     Detector { cause: Cause::PolicyAnomaly, occurred: policy_anomalies, trial: Trial::Found, ..NONE },
-    Detector { cause: Cause::InterfaceGarbage, occurred: garbage, ..NONE },
+    // Garbage can be an accident.
+    Detector { cause: Cause::InterfaceGarbage, occurred: garbage, trial: Trial::Repeated, ..NONE },
     Detector { cause: Cause::UpgradeWanted, occurred: upgrade_wanted, ..NONE },
 ];
 

@@ -220,8 +220,8 @@ impl Case {
         let evidence = &candidate.evidence;
         for detector in DETECTORS {
             let word = detector.cause.word();
-            if detector.trial.ends_by_finding() && evidence.noted(detector.cause).is_some_and(|noted| noted.at >= since)
-            {
+            let noted = evidence.noted(detector.cause).filter(|noted| noted.at >= since);
+            if noted.is_some_and(|noted| detector.trial.ends_by_finding(noted.occurrence >= evidence.repeats())) {
                 self.fail(format!("{word} in the window"));
             }
             let failing = detector.detect(evidence).filter(|seen| seen.verdict == Verdict::Fail);

@@ -6,7 +6,9 @@ use super::evidence::COLD;
 use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
 use super::*;
 use crate::config::LatencyBound;
-use crate::interface::types::{HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
+use crate::interface::types::{
+    ErrorCount, HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict,
+};
 
 fn bounds() -> Bounds {
     Bounds { latency: None, errors: None, samples_min: 10 }
@@ -142,6 +144,45 @@ fn one_crash_hang_or_anomaly_fails_at_once() {
         assert_eq!(analysis.verdict, Verdict::Fail, "{event:?}: recovery does not undo it");
         let later = judge(&candidate, None, at(60), at(80), &bounds());
         assert_eq!(later.verdict, Verdict::Pass, "{event:?} was before this window: {:?}", later.reasons);
+    }
+}
+
+/// What is signalled each second.
+type EachSecond = Box<dyn Fn(u64) -> Signal>;
+
+/// Findings open no incident in a trial, so whatever would ask for an evolution of Active has to fail the candidate. A wish
+/// for an upgrade is no fault.
+#[test]
+fn whatever_asks_for_an_evolution_fails_a_candidate_at_once() {
+    let usage = |second: u64| {
+        let rss_bytes = Some((100 << 20) + second * (1 << 18));
+        Signal::Usage(ProcessUsage { pid: Some(7), rss_bytes, fds: Some(10 + second), ..ProcessUsage::default() })
+    };
+    let wish = RuntimeHealthReport { upgrade_wanted: Some("abc".into()), ..RuntimeHealthReport::default() };
+    let anomaly = PolicyAnomaly { kind: "unexpected_exec".into(), detail: "/bin/sh".into() };
+    let histories: Vec<(Cause, EachSecond)> = vec![
+        (Cause::Crash, Box::new(|second| if second % 2 == 0 { crash("boom") } else { Signal::Restarted })),
+        (Cause::CrashLoop, Box::new(|_| Signal::Restarted)),
+        (Cause::Hang, Box::new(|_| probe(Outcome::TimedOut, 5_000))),
+        (Cause::Latency, Box::new(|_| ok(400))),
+        (Cause::Errors, Box::new(|_| probe(Outcome::Failed, 1))),
+        (Cause::Errors, Box::new(|_| Signal::Traffic(ErrorCount { total: 100, failed: 20 }))),
+        (Cause::MemoryGrowth, Box::new(usage)),
+        (Cause::FdGrowth, Box::new(usage)),
+        (Cause::PolicyAnomaly, Box::new(move |_| Signal::PolicyAnomaly(anomaly.clone()))),
+        (Cause::InterfaceGarbage, Box::new(|second| Signal::ReportGarbage { detail: format!("byte {second}") })),
+        (Cause::UpgradeWanted, Box::new(move |_| Signal::NativeReport(Box::new(wish.clone())))),
+    ];
+    for (cause, signal) in histories {
+        let mut candidate = warm();
+        let asks = |monitor: &mut Monitor, second| {
+            monitor.observe(at(second), signal(second)).iter().any(|found| found.cause == cause && found.evolve)
+        };
+        let second = (0..1_000).find(|&second| asks(&mut candidate, second));
+        let second = second.unwrap_or_else(|| panic!("{cause:?} asks for nothing"));
+        let analysis = judge(&candidate, None, at(0), at(second), &bounds());
+        let expected = cause != Cause::UpgradeWanted;
+        assert_eq!(analysis.verdict == Verdict::Fail, expected, "{cause:?} at {second}: {:?}", analysis.reasons);
     }
 }
 

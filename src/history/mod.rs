@@ -3,7 +3,7 @@
 //! | file | its one job |
 //! |---|---|
 //! | `entry` | the body of a journal record, and the replay that rebuilds the state from records |
-//! | `history` | a walk through the records, for the last entries or for one object |
+//! | `reader` | `History`: a walk through the records, for the last entries or for one object |
 //! | `evolution` | one evolution |
 //! | `maintenance` | one maintenance record |
 //! | `incidents` | the incidents that are open |
@@ -11,11 +11,10 @@
 
 pub mod entry;
 mod evolution;
-#[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
-mod history;
 mod incidents;
 mod maintenance;
+mod reader;
 mod unnamed;
 
 pub use evolution::{EvolutionStep, EvolutionView, STEPS_MAX};
-pub use history::History;
+pub use reader::History;

@@ -47,20 +47,20 @@ struct Sealed {
 
 /// The last record according to a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct LastRecord {
     pub(super) seq: u64,
     pub(super) hash: Hash,
 }
 
 /// The result of reading a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum HeadContent {
     /// There is no head.
     Nothing,
     /// Both copies are damaged.
     Damaged,
     /// The last record.
-    Seen(Seen),
+    Record(LastRecord),
 }
 
 /// The result of comparing a journal with its sealed head.
@@ -93,15 +93,15 @@ pub fn head_beside(directory: &Path) -> PathBuf {
 }
 
 /// Reads the head at `path`.
-pub(super) fn read(path: &Path) -> Result<Found, Error> {
+pub(super) fn read(path: &Path) -> Result<HeadContent, Error> {
     match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(HeadContent::Nothing),
         opened => Ok(newest(&opened.map_err(Error::io("open", path))?).0),
     }
 }
 
 /// The newest valid copy, and the number of the next write.
-fn newest(file: &File) -> (Found, u64) {
+fn newest(file: &File) -> (HeadContent, u64) {
     let mut written = false;
     let mut copies = Vec::new();
     for copy in 0..COPIES {
@@ -115,9 +115,9 @@ fn newest(file: &File) -> (Found, u64) {
     }
     copies.retain(|copy| copy.head == MAGIC);
     match copies.into_iter().max_by_key(|copy| copy.turn) {
-        Some(copy) => (Found::Seen(Seen { seq: copy.seq, hash: copy.hash }), copy.turn + 1),
-        None if written => (Found::Damaged, 0),
-        None => (Found::Nothing, 0),
+        Some(copy) => (HeadContent::Record(LastRecord { seq: copy.seq, hash: copy.hash }), copy.turn + 1),
+        None if written => (HeadContent::Damaged, 0),
+        None => (HeadContent::Nothing, 0),
     }
 }
 
@@ -135,7 +135,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Opens the head at `path` and reads it. If it does not exist, creates it with all its space.
-    pub(super) fn open(path: &Path) -> Result<(Self, Found), Error> {
+    pub(super) fn open(path: &Path) -> Result<(Self, HeadContent), Error> {
         if !path.exists() {
             make(path)?;
         }

@@ -36,5 +36,5 @@ pub use head::{Standing, head_beside};
 pub use line::{FORMAT_MAJOR, FORMAT_MINOR, RECORD_BYTES_MAX, Record};
 pub use reader::{Reader, Verified};
 pub use reserve::Reserve;
-pub use segment::Cut;
+pub use segment::TornLine;
 pub use writer::{Journal, Limits, Meta, Opened};

@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::head::{self, Found};
+use super::head::{self, HeadContent};
 use super::line::{self, Record};
 use super::lock;
-use super::segment::{self, Cut, Position, Segment, Sound, Walk};
+use super::segment::{self, Position, Segment, TornLine, ValidLine, Walk};
 use crate::time::Timestamp;
 
 /// A journal that is open for reading.
@@ -79,22 +79,22 @@ impl Reader {
     /// another record in its place.
     pub fn verify_against(&self, head: &Path) -> Result<Verified, Error> {
         // Read the head first: a supervisor that is writing syncs each record before it updates the head.
-        let Found::Seen(seen) = head::read(head)? else { return self.verify() };
+        let HeadContent::Record(sealed) = head::read(head)? else { return self.verify() };
         let mut hash = None;
-        let mut verified = self.walk(|sound| {
-            if sound.seq == seen.seq {
-                hash = Some(line::hash(sound.bytes));
+        let mut verified = self.walk(|valid| {
+            if valid.seq == sealed.seq {
+                hash = Some(line::hash(valid.bytes));
             }
             Ok(ControlFlow::Continue(()))
         })?;
         let directory = || self.directory.clone();
-        if verified.records < seen.seq {
-            return Err(Error::Short { directory: directory(), records: verified.records, sealed: seen.seq });
+        if verified.records < sealed.seq {
+            return Err(Error::Short { directory: directory(), records: verified.records, sealed: sealed.seq });
         }
-        if seen.seq > 0 && hash != Some(seen.hash) {
-            return Err(Error::Other { directory: directory(), seq: seen.seq });
+        if sealed.seq > 0 && hash != Some(sealed.hash) {
+            return Err(Error::Other { directory: directory(), seq: sealed.seq });
         }
-        verified.sealed = Some(seen.seq);
+        verified.sealed = Some(sealed.seq);
         Ok(verified)
     }
 
@@ -103,9 +103,9 @@ impl Reader {
     /// # Errors
     /// The first damage; or if `out` cannot be written, and then the error's `path` is `output`.
     pub fn export(&self, out: &mut dyn Write, from: u64) -> Result<Verified, Error> {
-        self.walk(|sound| {
-            if sound.seq >= from {
-                let written = out.write_all(sound.bytes).and_then(|()| out.write_all(b"\n"));
+        self.walk(|valid| {
+            if valid.seq >= from {
+                let written = out.write_all(valid.bytes).and_then(|()| out.write_all(b"\n"));
                 written.map_err(Error::io("write", "output"))?;
             }
             Ok(ControlFlow::Continue(()))
@@ -121,15 +121,15 @@ impl Reader {
         from: u64,
         mut take: impl FnMut(Record<B>) -> ControlFlow<()>,
     ) -> Result<Verified, Error> {
-        self.walk(|sound| {
-            if sound.seq < from {
+        self.walk(|valid| {
+            if valid.seq < from {
                 return Ok(ControlFlow::Continue(()));
             }
-            Ok(take(sound.record()?))
+            Ok(take(valid.record()?))
         })
     }
 
-    fn walk(&self, mut take: impl FnMut(&Sound<'_>) -> Result<ControlFlow<()>, Error>) -> Result<Verified, Error> {
+    fn walk(&self, mut take: impl FnMut(&ValidLine<'_>) -> Result<ControlFlow<()>, Error>) -> Result<Verified, Error> {
         let mut position = Position::start();
         let mut verified = Verified {
             runtime: String::new(),
@@ -146,15 +146,15 @@ impl Reader {
             let (mut walk, header) = Walk::begin(segment, index + 1 == self.segments.len(), position)?;
             (verified.runtime, verified.format) = (header.runtime, header.format);
             verified.segments += 1;
-            while let Some(sound) = walk.next()? {
+            while let Some(valid) = walk.next()? {
                 verified.records += 1;
-                verified.first_at.get_or_insert(sound.at);
-                verified.last_at = Some(sound.at);
-                if take(&sound)?.is_break() {
+                verified.first_at.get_or_insert(valid.at);
+                verified.last_at = Some(valid.at);
+                if take(&valid)?.is_break() {
                     return Ok(verified);
                 }
             }
-            verified.unfinished_bytes = walk.cut.as_ref().map_or(0, |Cut { bytes, .. }| *bytes);
+            verified.unfinished_bytes = walk.torn_line.as_ref().map_or(0, |TornLine { bytes, .. }| *bytes);
             position = walk.position;
             verified.head.clone_from(&position.prev);
         }

@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// An incomplete last line, left by a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct TornLine {
     /// The segment.
     pub path: PathBuf,
     /// The offset of the line: the file's length without it.
@@ -26,7 +26,7 @@ pub struct Cut {
     pub bytes: u64,
 }
 
-impl std::fmt::Display for Cut {
+impl std::fmt::Display for TornLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { path, offset, bytes } = self;
         write!(
@@ -85,7 +85,7 @@ impl Position {
 }
 
 /// A valid line.
-pub(super) struct Sound<'w> {
+pub(super) struct ValidLine<'w> {
     pub(super) bytes: &'w [u8],
     pub(super) seq: u64,
     pub(super) at: Timestamp,
@@ -94,7 +94,7 @@ pub(super) struct Sound<'w> {
     format: (u32, u32),
 }
 
-impl Sound<'_> {
+impl ValidLine<'_> {
     /// Parses its record.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ pub(super) struct Walk {
     /// True if this is the last segment; only that one may end with an incomplete line.
     is_last: bool,
     pub(super) position: Position,
-    pub(super) cut: Option<Cut>,
+    pub(super) torn_line: Option<TornLine>,
     /// The `major.minor` of the header.
     pub(super) format: (u32, u32),
 }
@@ -194,11 +194,21 @@ impl Walk {
         let path = segment.path.clone();
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let file = BufReader::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { path, file, line: 1, offset: 0, buffer: Vec::new(), is_last, position, cut: None, format: (0, 0) })
+        Ok(Self {
+            path,
+            file,
+            line: 1,
+            offset: 0,
+            buffer: Vec::new(),
+            is_last,
+            position,
+            torn_line: None,
+            format: (0, 0),
+        })
     }
 
     /// The next record, checked; `None` at the end or at an incomplete last line.
-    pub(super) fn next(&mut self) -> Result<Option<Sound<'_>>, Error> {
+    pub(super) fn next(&mut self) -> Result<Option<ValidLine<'_>>, Error> {
         if !self.read_line()? {
             return Ok(None);
         }
@@ -217,7 +227,7 @@ impl Walk {
         self.accept();
         self.position.seq += 1;
         let bytes = &self.buffer[..self.buffer.len() - 1];
-        Ok(Some(Sound { bytes, seq: link.seq, at: link.at, place, format: self.format }))
+        Ok(Some(ValidLine { bytes, seq: link.seq, at: link.at, place, format: self.format }))
     }
 
     /// The offset of the next line.
@@ -258,8 +268,8 @@ impl Walk {
         let torn = self.is_last && if complete { hole && !more } else { !was_whole };
         if torn {
             let rest = self.rest()?;
-            self.cut =
-                Some(Cut { path: self.path.clone(), offset: self.offset, bytes: self.buffer.len() as u64 + rest });
+            self.torn_line =
+                Some(TornLine { path: self.path.clone(), offset: self.offset, bytes: self.buffer.len() as u64 + rest });
             return Ok(false);
         }
         if complete {
@@ -293,8 +303,8 @@ pub(super) fn hash_of(directory: &Path, seq: u64) -> Result<Option<Hash>, Error>
     let segments = list(directory)?;
     let Some(at) = segments.iter().rposition(|segment| segment.first <= seq) else { return Ok(None) };
     let mut walk = Walk::enter(&segments[at], at + 1 == segments.len())?;
-    while let Some(sound) = walk.next()? {
-        if sound.seq == seq {
+    while let Some(valid) = walk.next()? {
+        if valid.seq == seq {
             return Ok(Some(walk.position.prev));
         }
     }

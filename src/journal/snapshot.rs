@@ -37,7 +37,7 @@ pub(super) struct Snapshot<S> {
 
 impl Snapshot<Value> {
     /// Parses the state. Another version of rei may have stored it in another form.
-    fn understood<S: DeserializeOwned>(self) -> Result<Snapshot<S>, String> {
+    fn decode_state<S: DeserializeOwned>(self) -> Result<Snapshot<S>, String> {
         let Self { format, runtime, seq, hash, segment, offset, state } = self;
         let state = serde_json::from_value(state)
             .map_err(|error| format!("has a state (format {format}) that this rei cannot read: {error}"))?;
@@ -87,7 +87,7 @@ pub(super) fn newest<S: DeserializeOwned>(journal: &Path, runtime: &str) -> (Opt
     let mut passed = Vec::new();
     for (seq, path) in list(journal) {
         match read(&path) {
-            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => match snapshot.understood() {
+            Ok(snapshot) if snapshot.seq == seq && snapshot.runtime == runtime => match snapshot.decode_state() {
                 Ok(snapshot) => return (Some(snapshot), passed),
                 Err(why) => passed.push(format!("{} {why}", path.display())),
             },
@@ -104,8 +104,8 @@ fn read(path: &Path) -> Result<Snapshot<Value>, String> {
     file.map_err(|error| format!("cannot be read: {error}"))?;
     // The last line is the SHA-256: 64 hex digits and a newline.
     let split = content.len().checked_sub(65).map(|at| content.split_at(at));
-    let sound = split.filter(|(body, sum)| sum.strip_suffix(b"\n") == Some(line::hash(body).as_bytes()));
-    let (body, _) = sound.ok_or("is damaged")?;
+    let valid = split.filter(|(body, sum)| sum.strip_suffix(b"\n") == Some(line::hash(body).as_bytes()));
+    let (body, _) = valid.ok_or("is damaged")?;
     let snapshot: Snapshot<Value> =
         serde_json::from_slice(body).map_err(|error| format!("is not a snapshot: {error}"))?;
     match line::version(&snapshot.format) {

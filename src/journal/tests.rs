@@ -47,8 +47,8 @@ fn numbers(opened: &Opened<Value>) -> Vec<u64> {
 }
 
 /// The result of another start: the numbers, whether a line was removed, or the error.
-fn reopened(directory: &Path) -> Result<(Vec<u64>, Option<Cut>), Error> {
-    open(directory).map(|(_, opened)| (numbers(&opened), opened.cut))
+fn reopened(directory: &Path) -> Result<(Vec<u64>, Option<TornLine>), Error> {
+    open(directory).map(|(_, opened)| (numbers(&opened), opened.torn_line))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn appended_records_are_read_back_across_segments() {
     assert!(segments(directory.path()).len() > 3, "{:?}", segments(directory.path()));
     let (mut journal, opened) = open(directory.path()).unwrap();
     assert_eq!(numbers(&opened), (1..=20).collect::<Vec<_>>());
-    assert_eq!((opened.snapshot, opened.cut, opened.warnings), (None, None, vec![]));
+    assert_eq!((opened.snapshot, opened.torn_line, opened.warnings), (None, None, vec![]));
     assert_eq!(opened.records[4].at, at(5));
     assert_eq!(journal.append(at(21), &body(21)).unwrap().seq, 21);
     let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
@@ -311,8 +311,8 @@ fn a_torn_last_line_is_removed_and_reported() {
         std::fs::write(&last, [&whole, torn].concat()).unwrap();
         let verified = Reader::open(directory.path()).unwrap().verify().unwrap();
         assert_eq!((verified.records, verified.unfinished_bytes), (3, torn.len() as u64));
-        let cut = Cut { path: last.clone(), offset: whole.len() as u64, bytes: torn.len() as u64 };
-        assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2, 3], Some(cut)));
+        let torn_line = TornLine { path: last.clone(), offset: whole.len() as u64, bytes: torn.len() as u64 };
+        assert_eq!(reopened(directory.path()).unwrap(), (vec![1, 2, 3], Some(torn_line)));
         assert_eq!(std::fs::read(&last).unwrap(), whole);
     }
     let garbage = [&whole, &b"what is this?\n"[..]].concat();
@@ -392,9 +392,9 @@ proptest! {
         std::fs::write(path, &content[..keep]).unwrap();
         match reopened(directory.path()) {
             Err(error) => prop_assert!(error.is_damage(), "{error}"),
-            Ok((numbers, cut)) => {
+            Ok((numbers, torn_line)) => {
                 prop_assert_eq!(path, paths.last().unwrap());
-                prop_assert!(cut.is_some() || content[..keep].ends_with(b"\n"));
+                prop_assert!(torn_line.is_some() || content[..keep].ends_with(b"\n"));
                 let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
                 prop_assert_eq!(&numbers, &expected);
                 // The rest is a valid journal again.
@@ -421,7 +421,7 @@ fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let directory = state.path().join("journal");
     let head = head_beside(&directory);
     let (mut journal, _) = open(&directory).unwrap();
-    assert_eq!(journal.keep_head(&head).unwrap(), Standing::NoHead);
+    assert_eq!(journal.attach_head(&head).unwrap(), Standing::NoHead);
     for number in 1..=count {
         journal.append(at(number), &body(number)).unwrap();
     }
@@ -431,7 +431,7 @@ fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
 /// The result of the next start.
 fn standing(directory: &Path, head: &Path) -> Standing {
     let (mut journal, _) = open(directory).unwrap();
-    journal.keep_head(head).unwrap()
+    journal.attach_head(head).unwrap()
 }
 
 fn verified(directory: &Path, head: &Path) -> Result<Verified, Error> {
@@ -466,7 +466,7 @@ fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
     // A second comparison gives the same result: only a record, or an operator's decision, moves the head.
     assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     journal.append(at(20), &body(99)).unwrap();
     drop(journal);
     assert_eq!(standing(&directory, &head), Standing::Whole);
@@ -479,7 +479,7 @@ fn a_head_older_than_the_journal_is_normal_and_a_different_record_is_not() {
     let (_state, directory, head) = sealed(5);
     let old = std::fs::read(&head).unwrap();
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     (6..=20).for_each(|number| drop(journal.append(at(number), &body(number)).unwrap()));
     journal.snapshot(&json!({})).unwrap();
     drop(journal);
@@ -513,7 +513,7 @@ fn with_a_torn_copy_the_previous_head_is_used_and_a_damaged_head_is_reported() {
     std::fs::write(&head, "").unwrap();
     assert_eq!(standing(&directory, &head), Standing::NoHead);
     let (mut journal, _) = open(&directory).unwrap();
-    journal.keep_head(&head).unwrap();
+    journal.attach_head(&head).unwrap();
     journal.seal();
     assert_eq!(journal.head_failure(), None);
     assert!(journal.head_to_sync().is_some() && journal.head_to_sync().is_none(), "synced once");
@@ -527,7 +527,7 @@ fn the_head_names_the_last_record_in_any_segment() {
         let (_state, directory, head) = sealed(count);
         assert_eq!(standing(&directory, &head), if count == 0 { Standing::NoHead } else { Standing::Whole }, "{count}");
         let (mut journal, _) = open(&directory).unwrap();
-        journal.keep_head(&head).unwrap();
+        journal.attach_head(&head).unwrap();
         journal.seal();
         drop(journal);
         assert_eq!(standing(&directory, &head), Standing::Whole, "{count}");

@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::Error;
-use super::head::{Found, Head, Standing};
+use super::head::{Head, HeadContent, Standing};
 use super::line::{self, FORMAT_MAJOR, FORMAT_MINOR, Header, Record};
 use super::lock::Lock;
 use super::reserve::{Reserve, Space};
-use super::segment::{self, Cut, Position, Segment, Sound, Walk};
+use super::segment::{self, Position, Segment, TornLine, ValidLine, Walk};
 use super::snapshot::{self, Snapshot};
 use crate::time::Timestamp;
 
@@ -54,7 +54,7 @@ pub struct Opened<B, S = Value> {
     /// The error of that record, which is not damaged but was written by a later rei.
     pub later: Option<Error>,
     /// An incomplete last line after a crash, which was removed.
-    pub cut: Option<Cut>,
+    pub torn_line: Option<TornLine>,
     /// Messages about skipped snapshots.
     pub warnings: Vec<String>,
 }
@@ -105,7 +105,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         let segments = segment::list(directory)?;
         let (snapshot, warnings) = snapshot::newest::<S>(directory, &meta.runtime);
         let mut read = Read::new();
-        let (end, cut) = match segments.last() {
+        let (end, torn_line) = match segments.last() {
             None if snapshot.is_some() => {
                 let what = "there is a snapshot, but no record".to_owned();
                 return Err(Error::Incomplete { directory: directory.to_owned(), what });
@@ -118,9 +118,9 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         };
         let open = OpenOptions::new().write(true).open(&end.path);
         let file = open.map_err(Error::io("open", &end.path))?;
-        if cut.is_some() {
+        if torn_line.is_some() {
             let done = file.set_len(end.length).and_then(|()| file.sync_data());
-            done.map_err(Error::io("cut the last line of", &end.path))?;
+            done.map_err(Error::io("remove the incomplete last line of", &end.path))?;
         }
         let mut space = Space::new(limits.reserve_bytes);
         space.renew(&file, end.length);
@@ -143,7 +143,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
         };
         let snapshot = snapshot.map(|snapshot| (snapshot.seq, snapshot.state));
         let Read { records, later } = read;
-        Ok((journal, Opened { snapshot, records, later, cut, warnings }))
+        Ok((journal, Opened { snapshot, records, later, torn_line, warnings }))
     }
 
     /// Appends a record. When this returns, the record is on disk. Blocks for about 0.2 ms.
@@ -180,25 +180,25 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     ///
     /// # Errors
     /// If the head cannot be created or read, or if the journal's line of that record cannot be read.
-    pub fn keep_head(&mut self, path: &Path) -> Result<Standing, Error> {
+    pub fn attach_head(&mut self, path: &Path) -> Result<Standing, Error> {
         let (head, found) = Head::open(path)?;
         self.head = Some(head);
-        let seen = match found {
-            Found::Nothing => return Ok(Standing::NoHead),
-            Found::Damaged => return Ok(Standing::DamagedHead),
-            Found::Seen(seen) => seen,
+        let sealed = match found {
+            HeadContent::Nothing => return Ok(Standing::NoHead),
+            HeadContent::Damaged => return Ok(Standing::DamagedHead),
+            HeadContent::Record(sealed) => sealed,
         };
         let last = self.last_seq();
-        if seen.seq > last {
-            return Ok(Standing::Short { records: last, sealed: seen.seq });
+        if sealed.seq > last {
+            return Ok(Standing::Short { records: last, sealed: sealed.seq });
         }
-        let same = match seen.seq {
+        let same = match sealed.seq {
             0 => true,
             // After a header, `prev` is the hash of the header and not of the last record.
-            seq if seq == last && seq >= self.segment => seen.hash == self.position.prev,
-            seq => segment::hash_of(&self.directory, seq)? == Some(seen.hash),
+            seq if seq == last && seq >= self.segment => sealed.hash == self.position.prev,
+            seq => segment::hash_of(&self.directory, seq)? == Some(sealed.hash),
         };
-        Ok(if same { Standing::Whole } else { Standing::Other { seq: seen.seq } })
+        Ok(if same { Standing::Whole } else { Standing::Other { seq: sealed.seq } })
     }
 
     /// Writes the sealed head, if there is one: from now on the journal counts as complete as it is.
@@ -301,11 +301,11 @@ impl<B: DeserializeOwned> Read<B> {
     }
 
     /// Takes the next line. Records after one that cannot be read are useless.
-    fn take(&mut self, sound: &Sound<'_>) -> Result<(), Error> {
+    fn take(&mut self, valid: &ValidLine<'_>) -> Result<(), Error> {
         if self.later.is_some() {
             return Ok(());
         }
-        match sound.record() {
+        match valid.record() {
             Ok(record) => self.records.push(record),
             Err(error @ Error::Later { .. }) => self.later = Some(error),
             Err(error) => return Err(error),
@@ -358,14 +358,14 @@ impl Start<'_> {
         &self,
         snapshot: Option<&Snapshot<S>>,
         read: &mut Read<B>,
-    ) -> Result<(End, Option<Cut>), Error> {
+    ) -> Result<(End, Option<TornLine>), Error> {
         let (mut index, mut walk) = match snapshot {
             None => (0, self.begin(0, Position::start())?),
             Some(snapshot) => self.resume(snapshot)?,
         };
         loop {
-            while let Some(sound) = walk.next()? {
-                read.take(&sound)?;
+            while let Some(valid) = walk.next()? {
+                read.take(&valid)?;
             }
             index += 1;
             if index == self.segments.len() {
@@ -378,12 +378,12 @@ impl Start<'_> {
         let other_format = walk.format != (FORMAT_MAJOR, FORMAT_MINOR) && walk.position.seq > *first;
         let (path, segment, length) = (path.clone(), *first, walk.offset());
         let end = End { path, segment, length, position: walk.position, other_format };
-        Ok((end, walk.cut))
+        Ok((end, walk.torn_line))
     }
 
     fn begin(&self, index: usize, position: Position) -> Result<Walk, Error> {
         let (walk, header) = Walk::begin(&self.segments[index], self.is_last(index), position)?;
-        self.is_ours(header)?;
+        self.check_meta(header)?;
         Ok(walk)
     }
 
@@ -391,7 +391,7 @@ impl Start<'_> {
         index + 1 == self.segments.len()
     }
 
-    fn is_ours(&self, header: Header) -> Result<(), Error> {
+    fn check_meta(&self, header: Header) -> Result<(), Error> {
         if header.runtime != self.meta.runtime {
             let (found, wanted) = (header.runtime, self.meta.runtime.clone());
             return Err(Error::Foreign { directory: self.directory.to_owned(), found, wanted });
@@ -414,7 +414,7 @@ impl Start<'_> {
         }
         let position = Position { seq: snapshot.seq + 1, prev: snapshot.hash.clone() };
         let (walk, header) = Walk::resume(segment, self.is_last(index), position, snapshot.offset)?;
-        self.is_ours(header)?;
+        self.check_meta(header)?;
         Ok((index, walk))
     }
 }

@@ -34,8 +34,16 @@ pub enum Event {
         /// Its tree, in hex.
         tree: String,
     },
-    /// A detector found something wrong with Active.
-    Found(Finding),
+    /// A detector found something wrong with the version in a slot. It counts if that is Active. While a version is under
+    /// trial, its verdict is told by `Judged` and its end by `Exited`.
+    Found {
+        /// The slot. A journal of format 1.1 does not say it: there it is Active's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<Slot>,
+        /// What was found.
+        #[serde(flatten)]
+        finding: Finding,
+    },
     /// What the evidence says of the version under trial, since its canary step or window began.
     Judged {
         /// Pass, fail or inconclusive.

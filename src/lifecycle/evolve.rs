@@ -3,9 +3,10 @@
 use super::effect::{Effect, Timer};
 use super::event::{Fault, Finding, ReportDigest};
 use super::reason::Reason;
+use super::slot::Slot;
 use super::state::{ATTEMPTS_MAX, Approval, Commit, Evolution, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident, Phase};
 use super::step::{Out, SUPERVISOR};
-use crate::interface::types::{CandidateId, EvolutionId, IncidentId, ReportId, Verdict, Version};
+use crate::interface::types::{CandidateId, EvolutionId, IncidentClass, IncidentId, ReportId, Verdict, Version};
 use crate::time::Timestamp;
 
 /// The hour of the hourly budget, in milliseconds.
@@ -84,12 +85,17 @@ impl Lifecycle {
         out.push(Effect::Install { evolution: id });
     }
 
+    /// Whether a finding about the version in a slot counts: if that version is Active, and not under trial. What is wrong
+    /// with a version under trial makes its verdict, so that one fault is never decided twice; what is wrong with Previous or
+    /// a version that is left changes nothing. A wish for an upgrade is no fault, and is not lost.
+    pub(super) fn counts(&self, slot: Option<Slot>, finding: &Finding) -> bool {
+        let Some(slot) = slot.or(self.active_slot) else { return false };
+        let is_actives = self.active_slot == Some(slot) && self.holds_active(slot);
+        let is_fault = finding.class != IncidentClass::UpgradeRequest;
+        is_actives && !(is_fault && self.trial_slot() == Some(slot))
+    }
+
     pub(super) fn on_found(&mut self, out: &mut Out, finding: Finding) {
-        let trial = matches!(self.phase, Phase::Observing { .. });
-        if trial && finding.evolve {
-            self.degraded(out, SUPERVISOR, finding.summary.into());
-            return;
-        }
         let store_path = self.active.as_ref().map(|active| active.version.store_path.clone()).unwrap_or_default();
         if let Some(open) = self.incidents.get_mut(&finding.fingerprint) {
             open.occurrences += 1;

@@ -52,7 +52,8 @@ impl Lifecycle {
         }
     }
 
-    fn holds_active(&self, slot: Slot) -> bool {
+    /// Whether the instance in a slot is, or was last, one of Active.
+    pub(super) fn holds_active(&self, slot: Slot) -> bool {
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
     }

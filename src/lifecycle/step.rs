@@ -32,7 +32,9 @@ impl Lifecycle {
             Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
             Event::Held(reality) => self.on_held(&mut out, *reality),
             Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
-            Event::Found(finding) => self.on_found(&mut out, finding),
+            // What does not count changes nothing at all, so it is not recorded.
+            Event::Found { slot, finding } if !self.counts(slot, &finding) => return out.effects,
+            Event::Found { slot: _, finding } => self.on_found(&mut out, finding),
             Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),
             Event::Diagnosed { evolution, context } => self.on_diagnosed(&mut out, &evolution, context),
             Event::StageReached { evolution, stage, checkpoint } => self.on_stage(&evolution, stage, checkpoint),

@@ -35,10 +35,10 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
         }
         Effect::Stop { slot, drain: false } => detail(Kind::Instance, format!("slot {slot}: stopping")),
         Effect::Stop { slot, drain: true } => {
-            detail(Kind::Instance, format!("slot {slot}: stopping once its queue is empty"))
+            detail(Kind::Instance, format!("slot {slot}: stopping, after its queue is empty"))
         }
         Effect::Drain { slot, version } => {
-            detail(Kind::Instance, format!("slot {slot}: {} empties the queue", version.store_path))
+            detail(Kind::Instance, format!("slot {slot}: {} empties the queue that is left", version.store_path))
         }
         Effect::Refresh { slot, version } => {
             detail(Kind::Instance, format!("slot {slot}: a fresh instance of {}", version.store_path))

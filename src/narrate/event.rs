@@ -35,7 +35,7 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
             ),
             None => step(Kind::Phase, format!("the source is at commit {}", short(rev))),
         },
-        Event::Found(finding) => found(finding, scene),
+        Event::Found { finding, .. } => found(finding, scene),
         Event::Judged { verdict, reason } => {
             let words = match verdict {
                 Verdict::Pass => step(Kind::Verdict, scene.of_evolution(&format!("judged as good: {reason}"))),

@@ -30,7 +30,7 @@ impl<'a> Scene<'a> {
             rev: evolution.and_then(|evolution| evolution.rev.as_deref()),
             has_active: core.active().is_some(),
             incident: match event {
-                Event::Found(finding) => core.incidents().get(&finding.fingerprint),
+                Event::Found { finding, .. } => core.incidents().get(&finding.fingerprint),
                 _ => None,
             }
             .map(|open| (&open.id, open.occurrences)),

@@ -94,6 +94,7 @@ fn events() -> Vec<Value> {
         json!({ "event": "extended", "slot": "B", "by_ms": 2500 }),
         json!({ "event": "exited", "slot": "A", "exit": "signal 11 (SIGSEGV)", "ran_ms": 900 }),
         json!({ "event": "stopped", "slot": "A" }),
+        json!({ "event": "stopped", "slot": "A", "waiting": true }),
         json!({ "event": "carried", "plan": 3, "took_us": 377 }),
         json!({ "event": "plan_failed", "plan": 3, "reason": "the profile is locked" }),
         json!({ "event": "due", "window": null }),
@@ -127,7 +128,9 @@ fn effects() -> Vec<Value> {
         json!({ "effect": "cancel", "evolution": evolution }),
         json!({ "effect": "prepare_generation", "store_path": "/nix/store/b-greeter" }),
         json!({ "effect": "start", "slot": "B", "version": version(), "role": "candidate" }),
-        json!({ "effect": "stop", "slot": "B" }),
+        json!({ "effect": "stop", "slot": "B", "drain": false }),
+        json!({ "effect": "stop", "slot": "B", "drain": true }),
+        json!({ "effect": "drain", "slot": "B", "version": version() }),
         json!({ "effect": "refresh", "slot": "A", "version": version() }),
         json!({
             "effect": "carry", "number": 3, "store_path": "/nix/store/b-greeter", "report": "val_0001", "undo": true,

@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 const FULL_BYTES_MAX: usize = 64 << 10;
 
 /// Maximum size of the main part of a message, in bytes: a few lines.
-const TELLING_BYTES_MAX: usize = 2 << 10;
+const MAIN_PART_BYTES_MAX: usize = 2 << 10;
 
 /// Why a call of Nix failed.
 #[derive(Debug, thiserror::Error)]
@@ -298,12 +298,12 @@ impl Error {
     pub(super) fn from_nix(what: impl Into<String>, stderr: &str) -> Self {
         let text = strip_colours(stderr);
         let full = bounded(text.trim_end(), FULL_BYTES_MAX).to_owned();
-        Self::Failed { what: what.into(), problem: Problem::find(&text), message: telling(&text), full }
+        Self::Failed { what: what.into(), problem: Problem::find(&text), message: main_part(&text), full }
     }
 
     /// An error for unexpected output.
     pub(super) fn unreadable(what: impl Into<String>, output: &str) -> Self {
-        Self::Unreadable { what: what.into(), output: bounded(output.trim(), TELLING_BYTES_MAX).to_owned() }
+        Self::Unreadable { what: what.into(), output: bounded(output.trim(), MAIN_PART_BYTES_MAX).to_owned() }
     }
 
     /// True if the flake itself is the cause, as far as Nix's message shows: it does not evaluate, or lacks what was
@@ -407,15 +407,15 @@ pub(super) fn bounded(text: &str, max: usize) -> &str {
 }
 
 /// The main part of a message, which says what is wrong and where: the last error, without trace and source excerpt.
-pub(super) fn telling(text: &str) -> String {
+pub(super) fn main_part(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let from = lines.iter().rposition(|line| line.starts_with("error:") && line.len() > "error:".len());
     let Some(from) = from else {
         // There is no error line, so use the last line.
-        return bounded(lines.iter().rfind(|line| !line.is_empty()).unwrap_or(&"no message"), TELLING_BYTES_MAX)
+        return bounded(lines.iter().rfind(|line| !line.is_empty()).unwrap_or(&"no message"), MAIN_PART_BYTES_MAX)
             .to_owned();
     };
-    let mut telling = String::new();
+    let mut main = String::new();
     for line in &lines[from..] {
         let part = if let Some(place) = line.strip_prefix("at ") {
             format!("(at {})", in_the_tree(place.trim_end_matches(':')))
@@ -424,12 +424,12 @@ pub(super) fn telling(text: &str) -> String {
         } else {
             line.strip_prefix("error:").unwrap_or(line).trim().to_owned()
         };
-        if !telling.is_empty() {
-            telling.push(' ');
+        if !main.is_empty() {
+            main.push(' ');
         }
-        telling.push_str(&part);
+        main.push_str(&part);
     }
-    bounded(&telling, TELLING_BYTES_MAX).to_owned()
+    bounded(&main, MAIN_PART_BYTES_MAX).to_owned()
 }
 
 /// True if the line shows source code: `   29|     rec.x = …`, or the `|   ^` below it.
@@ -465,7 +465,7 @@ mod tests {
     fn the_main_part_is_the_same_for_all_versions() {
         for (name, texts, problem, expected) in SAMPLES {
             for (version, text) in VERSIONS.iter().zip(texts) {
-                assert_eq!(&telling(text), expected, "{name} of {version}");
+                assert_eq!(&main_part(text), expected, "{name} of {version}");
                 assert_eq!(&Problem::find(text), problem, "{name} of {version}");
             }
         }
@@ -503,9 +503,9 @@ mod tests {
         assert_eq!(strip_colours("\u{1b}[31;1merror:\u{1b}[0m no"), "error: no");
         assert_eq!(strip_colours("cut \u{1b}[31"), "cut ");
         assert_eq!(strip_colours("\u{1b}"), "");
-        assert_eq!(telling(""), "no message");
-        assert_eq!(telling("\u{fffd}\n\n"), "\u{fffd}");
-        assert_eq!(telling("error:"), "error:");
-        assert!(telling(&format!("error: {}", "ü".repeat(10_000))).len() <= TELLING_BYTES_MAX);
+        assert_eq!(main_part(""), "no message");
+        assert_eq!(main_part("\u{fffd}\n\n"), "\u{fffd}");
+        assert_eq!(main_part("error:"), "error:");
+        assert!(main_part(&format!("error: {}", "ü".repeat(10_000))).len() <= MAIN_PART_BYTES_MAX);
     }
 }

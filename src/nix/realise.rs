@@ -209,7 +209,7 @@ impl Nix {
         call: Command,
         deadline: Instant,
         progress: Option<&mpsc::Sender<Progress>>,
-    ) -> Result<Said> {
+    ) -> Result<CallOutput> {
         let (lines, mut received) = mpsc::channel::<String>(LINES_MAX);
         let call = call.timeout(deadline.saturating_duration_since(Instant::now())).output_bytes_max(RAW_BYTES_MAX);
         let parse = async {
@@ -236,7 +236,7 @@ impl Nix {
         if !success && Problem::find(&text) == Problem::Daemon {
             return Err(Error::from_nix(what, &text));
         }
-        Ok(Said { success, messages })
+        Ok(CallOutput { success, messages })
     }
 
     async fn invalid_outputs(&self, derivations: &[Derivation]) -> Result<BTreeSet<PathBuf>> {
@@ -245,7 +245,7 @@ impl Nix {
 }
 
 /// The result of one call.
-struct Said {
+struct CallOutput {
     success: bool,
     messages: Vec<String>,
 }

@@ -165,7 +165,7 @@ impl Redactor {
     /// Bytes without secrets. If there are none, the bytes are unchanged, even if they are no text.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         let mut bytes = bytes;
-        self.count += self.known.take_out(&mut bytes);
+        self.count += self.known.remove_from(&mut bytes);
         let known = self.count;
         let text = self.text(&String::from_utf8_lossy(&bytes));
         if self.count > known { text.into_bytes() } else { bytes }

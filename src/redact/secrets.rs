@@ -105,7 +105,7 @@ impl Secrets {
     }
 
     /// Removes the secrets in place. Returns how many were removed.
-    pub fn take_out(&self, bytes: &mut Vec<u8>) -> u64 {
+    pub fn remove_from(&self, bytes: &mut Vec<u8>) -> u64 {
         let Some(known) = &self.0 else { return 0 };
         if !known.forms.is_match(bytes) {
             return 0;
@@ -118,7 +118,7 @@ impl Secrets {
     /// The text without the secrets, and how many were removed.
     pub fn without(&self, text: &str) -> (String, u64) {
         let mut bytes = text.as_bytes().to_vec();
-        let count = self.take_out(&mut bytes);
+        let count = self.remove_from(&mut bytes);
         // Forms consist of whole characters, so the rest is valid text.
         (String::from_utf8_lossy(&bytes).into_owned(), count)
     }

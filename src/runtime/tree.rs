@@ -248,7 +248,7 @@ impl Tree {
         members.extend(lock(&tree.seen).iter().filter_map(|(pid, start)| {
             process::stat(*pid).filter(|stat| stat.start_ticks == *start && stat.pid != main.pid)
         }));
-        let mut members = process::below(members, SEEN_MAX);
+        let mut members = process::with_descendants(members, SEEN_MAX);
         members.retain(|stat| !stat.is_zombie());
         let seen = members.iter().filter(|stat| stat.pid != main.pid).map(|stat| (stat.pid, stat.start_ticks));
         *lock(&tree.seen) = seen.take(SEEN_MAX).collect();

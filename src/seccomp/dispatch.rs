@@ -56,7 +56,7 @@ pub(super) fn program(answers: &BTreeMap<u32, Answer>, arguments: Vec<sock_filte
     let end = steps.len();
     let place = |(at, step)| match step {
         Step::Filter(filter) => filter,
-        Step::ToArguments => always((end - at - 1) as u32),
+        Step::ToArguments => jump_always((end - at - 1) as u32),
     };
     steps.into_iter().enumerate().map(place).chain(arguments).collect()
 }
@@ -67,7 +67,7 @@ fn halve(answers: &[(u32, Answer)]) -> Vec<Step> {
         let (below, above) = answers.split_at(answers.len() / 2);
         let below = halve(below);
         // A conditional jump reaches at most 255 steps.
-        let mut steps = vec![jump(libc::BPF_JGE, above[0].0, 0, 1), Step::Filter(always(below.len() as u32))];
+        let mut steps = vec![jump(libc::BPF_JGE, above[0].0, 0, 1), Step::Filter(jump_always(below.len() as u32))];
         steps.extend(below);
         steps.extend(halve(above));
         return steps;
@@ -92,7 +92,7 @@ fn load(offset: u32) -> sock_filter {
     step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-fn always(steps: u32) -> sock_filter {
+fn jump_always(steps: u32) -> sock_filter {
     step(libc::BPF_JMP | libc::BPF_JA, steps)
 }
 

@@ -94,7 +94,7 @@ const REFUSED: &[i64] = &[
 ///
 /// `sched_setaffinity` is not in the list: programs use it for their own threads, and the filter cannot see whose
 /// thread an id belongs to. The supervisor resets its own affinity.
-const ON_OTHERS: &[(i64, u8)] = &[
+const PROCESS_CONTROL_CALLS: &[(i64, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_setpriority, 1),
     (libc::SYS_sched_setscheduler, 0),
@@ -110,7 +110,7 @@ const SO_REUSEPORT: u64 = 15;
 /// Options that attach or detach the program that picks the listener of a new connection: classic BPF, eBPF, detach.
 const SO_REUSEPORT_PROGRAMS: [u64; 3] = [51, 52, 68];
 /// Options that shut other users of a socket out, by level and number.
-const SHUT_OUT: &[(i32, i32)] = &[
+const EXCLUSIVE_OPTIONS: &[(i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
     (libc::SOL_SOCKET, SO_BINDTOIFINDEX),
     (libc::SOL_SOCKET, libc::SO_MARK),
@@ -165,7 +165,7 @@ impl Filter {
             rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
             Ok(())
         };
-        for (call, argument) in ON_OTHERS {
+        for (call, argument) in PROCESS_CONTROL_CALLS {
             refuse(*call, vec![is_not(*argument, 0)?])?;
         }
         // PRIO_USER affects all processes of the user, which may include the supervisor.
@@ -177,7 +177,7 @@ impl Filter {
         for option in SO_REUSEPORT_PROGRAMS {
             refuse(libc::SYS_setsockopt, vec![is(1, libc::SOL_SOCKET as u64)?, is(2, option)?])?;
         }
-        for (level, option) in SHUT_OUT {
+        for (level, option) in EXCLUSIVE_OPTIONS {
             let (level, option) = (u64::from(level.unsigned_abs()), u64::from(option.unsigned_abs()));
             refuse(libc::SYS_setsockopt, vec![is(1, level)?, is(2, option)?])?;
         }

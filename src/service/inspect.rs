@@ -43,7 +43,7 @@ pub fn look(
     table: &InstanceTable,
     kept: &StoredFds,
 ) -> Result<Option<Reality>, StartError> {
-    let head = journal.keep_head(&paths.head())?;
+    let head = journal.attach_head(&paths.head())?;
     let doubtful = table.is_new() || head != Standing::Whole;
     complete(table, &paths.instance_digest(), kept, doubtful);
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;

@@ -88,8 +88,8 @@ impl Locked {
         for warning in &opened.warnings {
             tracing::warn!("{warning}");
         }
-        if let Some(cut) = &opened.cut {
-            tracing::warn!("{cut}");
+        if let Some(torn_line) = &opened.torn_line {
+            tracing::warn!("{torn_line}");
         }
         let (since, state) = opened.snapshot.unwrap_or_default();
         let last = opened.records.last().map_or(state.phase_since(), |record| record.at);

@@ -335,10 +335,11 @@ impl Service {
     }
 
     fn found(&mut self, slot: Slot, found: Vec<health::Finding>) {
-        // A candidate is covered by its trial's verdict, and the standby is ignored. While nothing can be recorded, findings
-        // would pile up; what is wrong still then is found again.
-        if self.core.active_slot() == Some(slot) && self.ledger.stalled().is_none() {
-            self.queue.extend(found.into_iter().map(|finding| Event::Found(finding.into())));
+        // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A fault that
+        // lasts is found again.
+        if self.ledger.stalled().is_none() {
+            let event = |finding: health::Finding| Event::Found { slot: Some(slot), finding: finding.into() };
+            self.queue.extend(found.into_iter().map(event));
         }
         if self.core.trial_slot().is_some() {
             let failed = self.executor.monitors.failure(self.clock.now());

@@ -23,7 +23,7 @@ impl World {
             }
         }
         if self.left.findings > 0 && self.core.active().is_some() {
-            causes.push(Cause::Find);
+            causes.extend(Slot::ALL.into_iter().filter(|slot| self.processes[slot.index()].is_some()).map(Cause::Find));
         }
         for task in &self.tasks {
             match task {

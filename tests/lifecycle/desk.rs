@@ -59,16 +59,23 @@ impl Desk {
         self.tell(Event::Followed { rev: format!("r-{tree}"), tree: tree.to_owned() });
     }
 
-    /// A detector finds a crash with this fingerprint.
+    /// A detector finds that Active crashed, with this fingerprint.
     pub fn finds(&mut self, fingerprint: &str) {
-        self.tell(Event::Found(Finding {
-            class: IncidentClass::RuntimeFailure,
+        let slot = self.core.active_slot().expect("something serves");
+        self.finds_in(slot, fingerprint, IncidentClass::RuntimeFailure);
+    }
+
+    /// A detector finds something wrong with the version in a slot.
+    pub fn finds_in(&mut self, slot: Slot, fingerprint: &str, class: IncidentClass) {
+        let finding = Finding {
+            class,
             cause: "crash".to_owned(),
             severity: Severity::Critical,
             fingerprint: fingerprint.to_owned(),
             summary: "it crashed".to_owned(),
             evolve: true,
-        }));
+        };
+        self.tell(Event::Found { slot: Some(slot), finding });
     }
 
     /// The current evolution.
@@ -132,8 +139,8 @@ impl Desk {
         assert_eq!(self.core.phase(), Phase::Steady);
     }
 
-    /// From a built candidate of this tree to its confirmation.
-    pub fn confirmed(&mut self, tree: &str, generation: u64) {
+    /// From a built candidate of this tree to its window.
+    pub fn observed(&mut self, tree: &str, generation: u64) {
         self.judged(Verdict::Pass);
         self.tell(Event::GenerationPrepared { store_path: path(tree), generation });
         let slot = self.core.active_slot().expect("something serves").other();
@@ -141,6 +148,12 @@ impl Desk {
         self.judge_says(Verdict::Pass);
         let plan = self.plan();
         self.tell(Event::Carried { plan, took_us: 1 });
+        assert!(matches!(self.core.phase(), Phase::Observing { .. }));
+    }
+
+    /// From a built candidate of this tree to its confirmation.
+    pub fn confirmed(&mut self, tree: &str, generation: u64) {
+        self.observed(tree, generation);
         self.judge_says(Verdict::Pass);
         assert_eq!(self.core.phase(), Phase::Steady);
     }

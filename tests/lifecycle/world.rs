@@ -3,6 +3,8 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
 //! checks while it acts: it lists forbidden effects in `broken`.
 
+#[path = "carrying.rs"]
+mod carrying;
 #[path = "causes.rs"]
 mod causes;
 #[path = "holds.rs"]
@@ -118,7 +120,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     Commit(Files),
-    Find,
+    /// A detector finds something wrong with the instance in a slot.
+    Find(Slot),
     Answer(Task, bool),
     /// The commit of the current evolution is resolved: the one that the followed ref names.
     Aims(EvolutionId),
@@ -246,7 +249,11 @@ impl World {
         let tried = is_tried(self.core.phase());
         let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let held = self.core.is_held();
+        let ignored = self.ignores(&event).then(|| self.core.clone());
         let effects = self.core.step(NOW, event);
+        if ignored.is_some_and(|before| before != self.core || !effects.is_empty()) {
+            self.broken.push("a finding about another version than Active, or about one under trial, did something");
+        }
         if held && self.core.is_held() {
             self.check_held(&effects);
         }
@@ -267,6 +274,14 @@ impl World {
         count
     }
 
+    /// Whether an event is a finding that must not count: about another version than Active, or about one under trial.
+    fn ignores(&self, event: &Event) -> bool {
+        let Event::Found { slot: Some(slot), .. } = event else { return false };
+        let runs = self.processes[slot.index()].as_ref().map(|process| &process.store_path);
+        let active = self.core.active().map(|active| &active.version.store_path);
+        runs.is_some() && runs != active || self.core.trial_slot() == Some(*slot)
+    }
+
     fn check_active(&mut self) {
         // The commit counts as much as the build: the next candidate is compared with its files and its checks.
         let active = Judged::of(&self.core.active().expect("checked").version);
@@ -275,141 +290,6 @@ impl World {
             self.broken.push("I2: Active without a passing report for exactly this version");
         }
         self.first.get_or_insert(active);
-    }
-
-    /// I8: the rolled-back version is in quarantine, its files and its build.
-    fn check_rolled_back(&mut self, from: Option<&Version>) {
-        let is_known = |version: &Version| {
-            let same = |entry: &Quarantined| entry.tree == version.tree && entry.store_path == version.store_path;
-            self.core.quarantine().iter().any(same)
-        };
-        if !from.is_none_or(is_known) {
-            self.broken.push("I8: a version that was rolled back is not in quarantine");
-        }
-    }
-
-    fn execute(&mut self, effect: Effect) {
-        match effect {
-            Effect::Diagnose { evolution, .. } => self.tasks.insert(Task::Diagnose(evolution)),
-            Effect::Build { evolution, rev, .. } => {
-                // The tree of an operator's request is not known yet.
-                let tree = rev.as_ref().and_then(|rev| rev.strip_prefix("r-"));
-                if tree.is_some_and(|tree| self.core.is_quarantined(tree)) {
-                    self.broken.push("I8: quarantined content is built");
-                }
-                self.tasks.insert(Task::Build(evolution))
-            }
-            Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
-            Effect::Validate { evolution, version, report, .. } => {
-                self.refuse_quarantined(&version.store_path);
-                self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
-            }
-            Effect::Cancel { evolution } => {
-                self.tasks.retain(|task| {
-                    !matches!(task,
-                    Task::Diagnose(of) | Task::Build(of) | Task::Validate(of, ..) if *of == evolution)
-                });
-                true
-            }
-            Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
-            Effect::Start { slot, version, .. } => self.start(slot, version),
-            Effect::Stop { slot, drain } => {
-                let gets_connections = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
-                if drain == gets_connections {
-                    self.broken.push("a stop does not say whether new connections come to its slot");
-                }
-                if let Some(process) = &mut self.processes[slot.index()] {
-                    process.asked_to_end = true;
-                }
-                self.stopping[slot.index()] = true;
-                true
-            }
-            Effect::Drain { slot, version } => self.drain(slot, version),
-            Effect::Refresh { .. } => true,
-            Effect::Carry(plan) => {
-                self.plan = Some(plan);
-                true
-            }
-            Effect::Restore { routing, generation } => {
-                self.routing = Some(routing);
-                self.current = generation.or(self.current);
-                true
-            }
-            Effect::Judge => self.tasks.insert(Task::Judge),
-            Effect::Prune { keep, in_use } => {
-                let newest: Vec<u64> = self.generations.iter().rev().take(keep as usize).map(|(n, _)| *n).collect();
-                let current = self.current;
-                self.generations.retain(|(n, _)| newest.contains(n) || in_use.contains(n) || current == Some(*n));
-                true
-            }
-            Effect::GiveUp { .. } => {
-                self.gave_up = true;
-                true
-            }
-            Effect::Record(Maintenance { action, from, .. }) => {
-                match action {
-                    MaintenanceAction::Unchanged => {
-                        self.unchanged = true;
-                        self.free += 1;
-                    }
-                    MaintenanceAction::Deferred => self.free += 1,
-                    MaintenanceAction::RolledBack => self.check_rolled_back(from.as_ref()),
-                    MaintenanceAction::Promoted | MaintenanceAction::Rejected | MaintenanceAction::Restarted => {}
-                }
-                true
-            }
-            Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
-        };
-    }
-
-    fn refuse_quarantined(&mut self, store_path: &str) {
-        if self.core.is_quarantined(store_path) {
-            self.broken.push("I8: quarantined content is judged or started");
-        }
-    }
-
-    fn start(&mut self, slot: Slot, version: Version) -> bool {
-        if self.core.phase() != Phase::Steady {
-            self.refuse_quarantined(&version.store_path);
-        }
-        if self.processes[slot.index()].is_some() {
-            self.broken.push("I5: a second process is started in a slot");
-        }
-        let process = Process { store_path: version.store_path, ready: false, asked_to_end: false, drains: false };
-        self.processes[slot.index()] = Some(process);
-        self.stopping[slot.index()] = false;
-        true
-    }
-
-    fn drain(&mut self, slot: Slot, version: Version) -> bool {
-        if self.core.active().is_none_or(|active| active.version != version) {
-            self.broken.push("a queue is emptied by another version than Active");
-        }
-        if self.core.routing().is_none_or(|routing| routing.share_ppm(slot) > 0) {
-            self.broken.push("a queue is emptied to which new connections come");
-        }
-        self.start(slot, version);
-        if let Some(process) = &mut self.processes[slot.index()] {
-            (process.asked_to_end, process.drains) = (true, true);
-        }
-        self.stopping[slot.index()] = true;
-        true
-    }
-
-    fn carry_plan(&mut self, plan: &Plan) {
-        for step in &plan.steps {
-            match *step {
-                Step::SwitchProfile { to, .. } => {
-                    if !self.generations.iter().any(|(n, path)| *n == to && *path == plan.store_path) {
-                        self.broken.push(
-                            "I3: the profile is switched to a generation that is missing or belongs to another version",
-                        );
-                    }
-                    self.current = Some(to);
-                }
-                Step::Route { to, .. } => self.routing = Some(to),
-            }
-        }
     }
 
     /// Changes the world by a cause, and returns the event of that cause.
@@ -428,20 +308,21 @@ impl World {
                 };
                 Event::Followed { rev: format!("r-{tree}"), tree }
             }
-            Cause::Find => {
+            Cause::Find(slot) => {
                 self.left.findings -= 1;
-                Event::Found(Finding {
+                let finding = Finding {
                     class: rei::interface::types::IncidentClass::RuntimeFailure,
                     cause: "crash".into(),
                     severity: rei::interface::types::Severity::Critical,
                     fingerprint: "f".into(),
                     summary: "it crashed".into(),
                     evolve: true,
-                })
+                };
+                Event::Found { slot: Some(slot), finding }
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
+                let rev = self.core.followed().expect("only where one is followed").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }

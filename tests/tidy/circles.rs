@@ -17,7 +17,7 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("cli/check.rs", "cli/check/", "the list of checks has each check, and each check returns the list's type"),
     ("cli/ui.rs", "cli/progress.rs", "the terminal makes the progress bar, and the bar draws through the terminal"),
     (
-        "blueprint/actions/stand.rs",
+        "blueprint/actions/action_context.rs",
         "blueprint/actions/",
         "one file maps names to actions, and each action takes that file's types",
     ),

@@ -26,7 +26,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::context::context_file;
-use super::{Failure, Made, Stand};
+use super::{ActionContext, Failure, Made};
 use crate::blueprint::confine::{self, Confined, give_to_agent};
 use crate::blueprint::job::{Blame, Job, choose_agent};
 use crate::blueprint::schema::{Sandbox, Stage};
@@ -51,36 +51,36 @@ const EVIDENCE_DEPTH_MAX: usize = 4;
 /// Maximum size of one evidence file, in bytes. It is read into memory to remove secrets.
 const EVIDENCE_FILE_BYTES_MAX: u64 = 16 << 20;
 
-pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
-    let (name, agent) = choose_agent(name, &stand.job.agents).map_err(|(message, _)| Failure::new(message))?;
+pub(super) async fn run<W>(ctx: &mut ActionContext<'_, W>, goal: &str, name: Option<&str>) -> Result<Made, Failure> {
+    let (name, agent) = choose_agent(name, &ctx.job.agents).map_err(|(message, _)| Failure::new(message))?;
     let (name, agent) = (name.to_owned(), agent.clone());
-    let asked = digest(stand, goal, &agent).await?;
-    if let Some(evolution) = asked_in(stand.job, &asked) {
+    let asked = digest(ctx, goal, &agent).await?;
+    if let Some(evolution) = asked_in(ctx.job, &asked) {
         let told = format!(
             "agent {name:?} was not started: it got the same task, files and context in {evolution}, and that led to no \
              lasting repair (hint: `rei evolve` starts it again)"
         );
-        return Err(Failure { not_asked: true, ..Failure::new(told).of_whom(Blame::Repeat) });
+        return Err(Failure { not_asked: true, ..Failure::new(told).caused_by(Blame::Repeat) });
     }
-    if stand.checkpoint.asked.contains(&asked) {
+    if ctx.checkpoint.asked.contains(&asked) {
         let told = Failure::new(format!("agent {name:?} got exactly the same task before, without success"));
         return Err(Failure { not_asked: true, ..told });
     }
-    let private = Private::prepare(stand).await?;
-    let prompt = private.prompt(stand, goal);
-    let confined = confined(stand, &private, &agent, &prompt);
+    let dirs = AgentDirs::prepare(ctx).await?;
+    let prompt = dirs.prompt(ctx, goal);
+    let confined = confined(ctx, &dirs, &agent, &prompt);
     let began = Instant::now();
     let ended = confined.run().await?;
     let took = began.elapsed();
     let (code, failure) = (ended.code.as_ref().ok(), ended.failure());
     let fields =
-        json!({"stage": stand.stage.id, "agent": name, "code": code, "failure": failure, "fences": ended.fences});
-    stand.store.note("agent_ended", now(), fields);
+        json!({"stage": ctx.stage.id, "agent": name, "code": code, "failure": failure, "fences": ended.fences});
+    ctx.store.note("agent_ended", now(), fields);
     match failure {
         None => {
             // The number of failures in a run is limited, so this list stays short.
-            stand.checkpoint.asked.push(asked);
-            let artifacts = private.outputs(stand, &ended.stdout).await?;
+            ctx.checkpoint.asked.push(asked);
+            let artifacts = dirs.outputs(ctx, &ended.stdout).await?;
             Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
         Some(failure) => {
@@ -89,7 +89,7 @@ pub(super) async fn run<W>(stand: &mut Stand<'_, W>, goal: &str, name: Option<&s
             // task. But an agent that printed more than is kept did work.
             let exited = matches!(code, Some(code) if *code < EXIT_BY_SIGNAL);
             let gave_up = exited && !ended.truncated && took < START_MAX;
-            Err(if gave_up { told.of_whom(Blame::Machine) } else { told })
+            Err(if gave_up { told.caused_by(Blame::Machine) } else { told })
         }
     }
 }
@@ -104,9 +104,9 @@ fn asked_in<'a>(job: &'a Job, task: &str) -> Option<&'a EvolutionId> {
 /// Digest of everything that determines the work of an agent, except the context: the agent, its task, the files, and
 /// the last failure. Names, paths and times of the run are left out, so that the same task in a later run has the same
 /// digest. Secrets are left out, because a new key does not make a new agent.
-async fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> Result<String, Failure> {
-    let tree = stand.job.mirror.tree(stand.checkpoint.commit()).await?;
-    let secrets = &stand.job.secrets;
+async fn digest<W>(ctx: &ActionContext<'_, W>, goal: &str, agent: &Agent) -> Result<String, Failure> {
+    let tree = ctx.job.mirror.tree(ctx.checkpoint.commit()).await?;
+    let secrets = &ctx.job.secrets;
     let plain = |text: &str| if secrets.find(text.as_bytes()).is_some() { String::new() } else { text.to_owned() };
     let mut hasher = Sha256::new();
     let mut add = |part: &[u8]| {
@@ -119,14 +119,14 @@ async fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> Result<St
     command.iter().for_each(|word| add(plain(word).as_bytes()));
     env.iter().for_each(|(name, value)| add(format!("{name}={}", plain(value)).as_bytes()));
     add(format!("{timeout:?} {memory_bytes} {output_bytes} {read:?} {network}").as_bytes());
-    let Stage { id, sandbox, outputs, .. } = stand.stage;
+    let Stage { id, sandbox, outputs, .. } = ctx.stage;
     let rest = format!("{sandbox:?} {outputs:?}");
     [id.as_str(), goal, &rest, tree.as_str()].iter().for_each(|part| add(part.as_bytes()));
-    for (name, artifact) in &stand.inputs {
+    for (name, artifact) in &ctx.inputs {
         add(name.as_bytes());
         add(if artifact.of_context { b"context" } else { artifact.artifact_id.as_bytes() });
     }
-    if let Some(failure) = &stand.checkpoint.failure {
+    if let Some(failure) = &ctx.checkpoint.failure {
         add(failure.stage.as_bytes());
         add(failure.reason.as_bytes());
         add(failure.log.as_ref().map_or("", |log| &log.artifact_id).as_bytes());
@@ -134,30 +134,30 @@ async fn digest<W>(stand: &Stand<'_, W>, goal: &str, agent: &Agent) -> Result<St
     Ok(crate::digest::hex(hasher.finalize()))
 }
 
-fn confined<W>(stand: &Stand<'_, W>, private: &Private, agent: &Agent, prompt: &str) -> Confined {
-    let usual = [("PATH", confine::PATH), ("LC_ALL", "C.UTF-8"), ("REI_GOAL", prompt), ("REI_STAGE", &stand.stage.id)];
+fn confined<W>(ctx: &ActionContext<'_, W>, dirs: &AgentDirs, agent: &Agent, prompt: &str) -> Confined {
+    let usual = [("PATH", confine::PATH), ("LC_ALL", "C.UTF-8"), ("REI_GOAL", prompt), ("REI_STAGE", &ctx.stage.id)];
     let usual = usual.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let own = agent.env.iter().map(|(name, value)| (name.into(), value.into()));
     let word = |word: &String| OsString::from(if word == "{goal}" { prompt } else { word });
     Confined {
         program: agent.command.first().map(PathBuf::from).unwrap_or_default(),
         args: agent.command.iter().skip(1).map(word).collect(),
-        env: BTreeMap::from_iter(usual.into_iter().chain(private.env()).chain(own)),
-        dir: stand.workspace.dir().to_owned(),
-        write: private.write(stand),
-        read: [private.read(), agent.read.clone()].concat(),
-        hide: stand.job.state_dir.clone(),
+        env: BTreeMap::from_iter(usual.into_iter().chain(dirs.env()).chain(own)),
+        dir: ctx.workspace.dir().to_owned(),
+        write: dirs.write(ctx),
+        read: [dirs.read(), agent.read.clone()].concat(),
+        hide: ctx.job.state_dir.clone(),
         network: agent.network,
         memory_bytes: agent.memory_bytes,
-        timeout: stand.stage.timeout.map_or(agent.timeout, |timeout| timeout.min(agent.timeout)),
+        timeout: ctx.stage.timeout.map_or(agent.timeout, |timeout| timeout.min(agent.timeout)),
         output_bytes: usize::try_from(agent.output_bytes).unwrap_or(usize::MAX),
         stdin: prompt.as_bytes().to_vec(),
-        secrets: stand.job.secrets.clone(),
+        secrets: ctx.job.secrets.clone(),
     }
 }
 
 /// The private directories of an agent besides the workspace, new for every attempt.
-pub(super) struct Private {
+pub(super) struct AgentDirs {
     dir: PathBuf,
     workspace: PathBuf,
     context: bool,
@@ -166,33 +166,33 @@ pub(super) struct Private {
     attempt: u32,
 }
 
-impl Private {
+impl AgentDirs {
     /// Creates the directories, copies the agent's inputs, and makes the agent the owner of the directories that it may
     /// write.
-    pub async fn prepare<W>(stand: &mut Stand<'_, W>) -> Result<Self, Failure> {
-        let dir = stand.store.agent();
-        let job = stand.job;
-        let index = job.blueprint.stages.iter().position(|stage| stage.id == stand.stage.id).unwrap_or(0);
-        let private = Self {
+    pub async fn prepare<W>(ctx: &mut ActionContext<'_, W>) -> Result<Self, Failure> {
+        let dir = ctx.store.agent();
+        let job = ctx.job;
+        let index = job.blueprint.stages.iter().position(|stage| stage.id == ctx.stage.id).unwrap_or(0);
+        let dirs = Self {
             dir: dir.clone(),
-            workspace: stand.workspace.dir().to_owned(),
+            workspace: ctx.workspace.dir().to_owned(),
             context: job.context.is_some(),
-            failure: stand.checkpoint.failure.is_some(),
+            failure: ctx.checkpoint.failure.is_some(),
             refused: !job.refused_before.is_empty(),
-            attempt: stand.checkpoint.machine.failures_of(index) + 1,
+            attempt: ctx.checkpoint.machine.failures_of(index) + 1,
         };
         let inputs: Vec<(String, PathBuf)> =
-            stand.inputs.iter().map(|(name, artifact)| (name.clone(), stand.store.path(artifact))).collect();
-        let failure = match &stand.checkpoint.failure {
+            ctx.inputs.iter().map(|(name, artifact)| (name.clone(), ctx.store.path(artifact))).collect();
+        let failure = match &ctx.checkpoint.failure {
             None => None,
             Some(failure) => {
-                let log = failure.log.as_ref().map(|log| stand.store.read(log)).transpose()?.unwrap_or_default();
+                let log = failure.log.as_ref().map(|log| ctx.store.read(log)).transpose()?.unwrap_or_default();
                 Some([format!("stage {} failed: {}\n\n", failure.stage, failure.reason).into_bytes(), log].concat())
             }
         };
         let refused: String =
             job.refused_before.iter().map(|(evolution, why)| format!("{evolution} was refused: {why}\n\n")).collect();
-        let (context, workspace) = (job.context.clone(), private.workspace.clone());
+        let (context, workspace) = (job.context.clone(), dirs.workspace.clone());
         let secrets = job.secrets.clone();
         // Copying and changing owners takes time in proportion to the workspace, so do it off the event loop.
         let prepared = tokio::task::spawn_blocking(move || {
@@ -205,12 +205,12 @@ impl Private {
             give_to_agent(&workspace)
         });
         prepared.await.unwrap_or_else(|lost| Err(std::io::Error::other(lost)))?;
-        Ok(private)
+        Ok(dirs)
     }
 
-    pub fn write<W>(&self, stand: &Stand<'_, W>) -> Vec<PathBuf> {
+    pub fn write<W>(&self, ctx: &ActionContext<'_, W>) -> Vec<PathBuf> {
         let mut write = vec![self.dir.join("home"), self.dir.join("outputs")];
-        if stand.stage.sandbox == Sandbox::WorkspaceWrite {
+        if ctx.stage.sandbox == Sandbox::WorkspaceWrite {
             write.push(self.workspace.clone());
         }
         write
@@ -238,10 +238,10 @@ impl Private {
     }
 
     /// The goal, and the paths of everything that the agent gets.
-    fn prompt<W>(&self, stand: &Stand<'_, W>, goal: &str) -> String {
+    fn prompt<W>(&self, ctx: &ActionContext<'_, W>, goal: &str) -> String {
         let mut text =
             format!("{}\n\nThe source is in the current directory, {}.", goal.trim(), self.workspace.display());
-        text.push_str(match stand.stage.sandbox {
+        text.push_str(match ctx.stage.sandbox {
             Sandbox::WorkspaceWrite => " Change the files there; there is no need to commit.\n",
             Sandbox::ReadOnly => " It cannot be changed in this stage.\n",
         });
@@ -255,10 +255,10 @@ impl Private {
         if self.refused {
             tell("Why earlier repairs of this incident were refused", given.join("refused.txt"));
         }
-        for (name, _) in &stand.inputs {
+        for (name, _) in &ctx.inputs {
             tell(&format!("Input {name}"), given.join("inputs").join(name));
         }
-        if let Some(failure) = &stand.checkpoint.failure {
+        if let Some(failure) = &ctx.checkpoint.failure {
             tell(
                 &format!("The stage {} failed before ({}). Its log", failure.stage, failure.reason),
                 given.join("failure.txt"),
@@ -269,9 +269,9 @@ impl Private {
 
     /// The content of each declared output: the file with that name, else the standard output. If there is no file for
     /// the patch, the diff is computed later.
-    async fn outputs<W>(&self, stand: &Stand<'_, W>, answer: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    async fn outputs<W>(&self, ctx: &ActionContext<'_, W>, answer: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         let mut artifacts = Vec::new();
-        for name in &stand.stage.outputs {
+        for name in &ctx.stage.outputs {
             match self.output(name).await? {
                 Some(bytes) => artifacts.push((name.clone(), bytes)),
                 None if name == PATCH => {}

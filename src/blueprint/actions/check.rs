@@ -2,33 +2,33 @@
 
 use serde_json::json;
 
-use super::{Failure, Made, Stand};
-use crate::blueprint::job::{Finding, Workbench};
+use super::{ActionContext, Failure, Made};
+use crate::blueprint::job::{CheckResult, Checker};
 
-pub(super) async fn nix_build<W: Workbench>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
-    let commit = stand.checkpoint.commit().clone();
-    let finding = stand.workbench.build(&commit).await;
-    let candidate = json!({"commit": commit, "store_path": finding.product}).to_string();
-    let made = passed(finding)?;
+pub(super) async fn nix_build<W: Checker>(ctx: &mut ActionContext<'_, W>) -> Result<Made, Failure> {
+    let commit = ctx.checkpoint.commit().clone();
+    let result = ctx.checker.build(&commit).await;
+    let candidate = json!({"commit": commit, "store_path": result.product}).to_string();
+    let made = passed(result)?;
     let log = made.artifacts.into_iter().map(|(_, log)| ("build_log".to_owned(), log));
     let artifacts = [("candidate".to_owned(), candidate.into_bytes())].into_iter().chain(log).collect();
     Ok(Made { summary: made.summary, artifacts })
 }
 
-pub(super) async fn run_tests<W: Workbench>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
-    passed(stand.workbench.test(stand.checkpoint.commit()).await)
+pub(super) async fn run_tests<W: Checker>(ctx: &mut ActionContext<'_, W>) -> Result<Made, Failure> {
+    passed(ctx.checker.test(ctx.checkpoint.commit()).await)
 }
 
-pub(super) async fn run_linters<W: Workbench>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
-    passed(stand.workbench.lint(stand.checkpoint.commit()).await)
+pub(super) async fn run_linters<W: Checker>(ctx: &mut ActionContext<'_, W>) -> Result<Made, Failure> {
+    passed(ctx.checker.lint(ctx.checkpoint.commit()).await)
 }
 
-fn passed(finding: Finding) -> Result<Made, Failure> {
-    let Finding { ok, summary, log, blame, .. } = finding;
+fn passed(result: CheckResult) -> Result<Made, Failure> {
+    let CheckResult { ok, summary, log, blame, .. } = result;
     let report = format!("{summary}\n{log}").into_bytes();
     if ok {
         Ok(Made::one(summary, "report", report))
     } else {
-        Err(Failure::new(summary).with_log(report).of_whom(blame))
+        Err(Failure::new(summary).with_log(report).caused_by(blame))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ACTION_TIMEOUT, Failure, Made, Stand, agent};
+use super::{ACTION_TIMEOUT, ActionContext, Failure, Made, agent};
 use crate::blueprint::confine::{self, Confined};
 
 /// Memory limit of a command, in bytes; enough for a compiler or formatter.
@@ -11,27 +11,27 @@ const MEMORY_BYTES: u64 = 4 << 30;
 /// How much of each output stream of a command is kept, in bytes.
 const OUTPUT_BYTES: usize = 1 << 20;
 
-pub(super) async fn run<W>(stand: &mut Stand<'_, W>, name: &str) -> Result<Made, Failure> {
-    let words = stand.job.commands.get(name).filter(|words| !words.is_empty());
+pub(super) async fn run<W>(ctx: &mut ActionContext<'_, W>, name: &str) -> Result<Made, Failure> {
+    let words = ctx.job.commands.get(name).filter(|words| !words.is_empty());
     let Some([program, args @ ..]) = words.map(Vec::as_slice) else {
         return Err(Failure::new(format!("rei.toml has no command {name:?}")));
     };
-    let private = agent::Private::prepare(stand).await?;
+    let dirs = agent::AgentDirs::prepare(ctx).await?;
     let env = [("PATH", confine::PATH), ("LC_ALL", "C.UTF-8")].map(|(name, value)| (name.into(), value.into()));
     let confined = Confined {
         program: program.into(),
         args: args.iter().map(Into::into).collect(),
-        env: BTreeMap::from_iter(env.into_iter().chain(private.env())),
-        dir: stand.workspace.dir().to_owned(),
-        write: private.write(stand),
-        read: private.read(),
-        hide: stand.job.state_dir.clone(),
+        env: BTreeMap::from_iter(env.into_iter().chain(dirs.env())),
+        dir: ctx.workspace.dir().to_owned(),
+        write: dirs.write(ctx),
+        read: dirs.read(),
+        hide: ctx.job.state_dir.clone(),
         network: false,
         memory_bytes: MEMORY_BYTES,
-        timeout: stand.stage.timeout.unwrap_or(ACTION_TIMEOUT),
+        timeout: ctx.stage.timeout.unwrap_or(ACTION_TIMEOUT),
         output_bytes: OUTPUT_BYTES,
         stdin: Vec::new(),
-        secrets: stand.job.secrets.clone(),
+        secrets: ctx.job.secrets.clone(),
     };
     let ended = confined.run().await?;
     let log = ended.log();

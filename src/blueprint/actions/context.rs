@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Failure, Made, Stand};
+use super::{ActionContext, Failure, Made};
 use crate::interface::types::SCHEMA;
 
 /// Maximum number of listed source paths. `files_total` has the real number.
@@ -12,29 +12,29 @@ const FILES_MAX: usize = 5000;
 /// Maximum size of the evolution context, in bytes.
 const CONTEXT_BYTES_MAX: u64 = 16 << 20;
 
-pub(super) async fn build_context_pack<W>(stand: &mut Stand<'_, W>) -> Result<Made, Failure> {
-    let context = match &stand.job.context {
+pub(super) async fn build_context_pack<W>(ctx: &mut ActionContext<'_, W>) -> Result<Made, Failure> {
+    let context = match &ctx.job.context {
         Some(path) => read_context(path)?,
         None => Value::Null,
     };
-    let commit = stand.checkpoint.commit().clone();
-    let files = stand.job.mirror.files(&commit).await?;
+    let commit = ctx.checkpoint.commit().clone();
+    let files = ctx.job.mirror.files(&commit).await?;
     let listed: Vec<String> = files.iter().take(FILES_MAX).map(|file| file.path.display().to_string()).collect();
     let pack = json!({
         "schema": SCHEMA,
         "kind": "ContextPack",
-        "run_id": stand.job.run_id,
-        "blueprint": stand.job.blueprint.name,
+        "run_id": ctx.job.run_id,
+        "blueprint": ctx.job.blueprint.name,
         "source": {
             "commit": commit,
-            "tree": stand.job.mirror.tree(&commit).await?,
+            "tree": ctx.job.mirror.tree(&commit).await?,
             "files": listed,
             "files_total": files.len(),
         },
         "context": context,
     });
     let bytes = serde_json::to_vec_pretty(&pack).map_err(|error| Failure::of(&error, None))?;
-    stand.store.write_context_pack(&bytes);
+    ctx.store.write_context_pack(&bytes);
     let known = if pack["context"].is_null() { "no incident" } else { "the incident's context" };
     let summary = format!("{known}, {} files of {commit}", files.len());
     Ok(Made::one(summary, "context_pack", bytes))

@@ -5,10 +5,11 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `stand` | the state of a run as an action sees it, its result, and the function for each action |
+//! | `action_context` | the state of a run as an action sees it, its result, and the function for each action |
 //! | `agent`, `command` | a confined program |
 //! | `check`, `patch`, `revise`, `context`, `report` | rei's own actions |
 
+mod action_context;
 pub(super) mod agent;
 mod check;
 mod command;
@@ -16,6 +17,5 @@ mod context;
 mod patch;
 mod report;
 pub(super) mod revise;
-mod stand;
 
-pub(super) use stand::{ACTION_TIMEOUT, Failure, Made, Stand};
+pub(super) use action_context::{ACTION_TIMEOUT, ActionContext, Failure, Made};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Failure, Made, Stand};
+use super::{ActionContext, Failure, Made};
 use crate::blueprint::job::Blame;
 use crate::command::Command;
 use crate::source::{Author, Mirror, ObjectId, Taken, Workspace};
@@ -14,29 +14,29 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(300);
 const NIX_UPDATE_TAKES_NAMES: (u32, u32) = (2, 19);
 
 /// Resets the workspace to the commit of a branch, a tag or the followed ref, which becomes the base of the work.
-pub(super) async fn checkout<W>(stand: &mut Stand<'_, W>, rev: Option<&str>) -> Result<Made, Failure> {
-    let mirror = &stand.job.mirror;
-    let commit = match (rev, &stand.job.followed) {
+pub(super) async fn checkout<W>(ctx: &mut ActionContext<'_, W>, rev: Option<&str>) -> Result<Made, Failure> {
+    let mirror = &ctx.job.mirror;
+    let commit = match (rev, &ctx.job.followed) {
         (Some(rev), _) => mirror.resolve(rev).await?,
         (None, Some(followed)) => followed.clone(),
         (None, None) => return Err(Failure::new("there is no followed commit to check out")),
     };
-    replace(stand, &commit, None).await?;
-    stand.job.mirror.keep_candidate(&stand.job.candidate, &commit).await?;
+    replace(ctx, &commit, None).await?;
+    ctx.job.mirror.keep_candidate(&ctx.job.candidate, &commit).await?;
     let summary = format!("the files of {commit}");
     Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
 }
 
 /// Updates inputs in the flake's lock file, in a copy of the workspace that no agent has touched, and takes the result
 /// over.
-pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String]) -> Result<Made, Failure> {
-    let (job, before) = (stand.job, stand.checkpoint.commit().clone());
-    let dir = stand.store.workspace().with_file_name("lock");
+pub(super) async fn update_inputs<W>(ctx: &mut ActionContext<'_, W>, names: &[String]) -> Result<Made, Failure> {
+    let (job, before) = (ctx.job, ctx.checkpoint.commit().clone());
+    let dir = ctx.store.workspace().with_file_name("lock");
     remove(&dir)?;
     let copy = Workspace::create(&job.mirror, &before, &dir).await?;
     let flake = if job.flake_dir.is_empty() { dir.clone() } else { dir.join(&job.flake_dir) };
     let updated = update(&flake, names).await;
-    let (parent, secrets) = (&stand.checkpoint.base, &job.secrets);
+    let (parent, secrets) = (&ctx.checkpoint.base, &job.secrets);
     let author = Author { parent, message: &job.message, at: job.at, secrets };
     let taken = match updated {
         Ok(()) => copy.take(&job.mirror, &job.candidate, author).await.map_err(Failure::from),
@@ -47,8 +47,8 @@ pub(super) async fn update_inputs<W>(stand: &mut Stand<'_, W>, names: &[String])
     if job.mirror.tree(&commit).await? == job.mirror.tree(&before).await? {
         return Err(unchanged(names));
     }
-    let base = stand.checkpoint.base.clone();
-    replace(stand, &base, Some(&commit)).await?;
+    let base = ctx.checkpoint.base.clone();
+    replace(ctx, &base, Some(&commit)).await?;
     let summary = format!("updated {}", names.join(", "));
     Ok(Made::one(summary, "commit", commit.as_str().as_bytes().to_vec()))
 }
@@ -58,15 +58,15 @@ fn unchanged(names: &[String]) -> Failure {
 }
 
 /// Recreates the workspace from `base`, with the files of `head` if there is one.
-async fn replace<W>(stand: &mut Stand<'_, W>, base: &ObjectId, head: Option<&ObjectId>) -> Result<(), Failure> {
-    *stand.workspace = fresh(&stand.job.mirror, stand.workspace.dir(), base, head).await?;
-    stand.checkpoint.base = base.clone();
-    stand.checkpoint.head = head.cloned();
+async fn replace<W>(ctx: &mut ActionContext<'_, W>, base: &ObjectId, head: Option<&ObjectId>) -> Result<(), Failure> {
+    *ctx.workspace = recreate_workspace(&ctx.job.mirror, ctx.workspace.dir(), base, head).await?;
+    ctx.checkpoint.base = base.clone();
+    ctx.checkpoint.head = head.cloned();
     Ok(())
 }
 
 /// Makes a new workspace in `dir`, after removing everything there.
-pub(in crate::blueprint) async fn fresh(
+pub(in crate::blueprint) async fn recreate_workspace(
     mirror: &Mirror,
     dir: &Path,
     base: &ObjectId,
@@ -84,7 +84,7 @@ async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
     let run = |args: Vec<String>| async move {
         let command = Command::new("nix", UPDATE_TIMEOUT).args(args);
         command.run().await.map_err(|error| {
-            Failure::of(&error, Some("install Nix, or look at the network".into())).of_whom(Blame::Machine)
+            Failure::of(&error, Some("install Nix, or check the network".into())).caused_by(Blame::Machine)
         })
     };
     let version = parse_nix_version(&run(vec!["--version".into()]).await?.stdout_text())
@@ -97,7 +97,7 @@ async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
     let told = stderr.lines().find(|line| line.contains("error:")).unwrap_or("nix failed").trim();
     Err(Failure::new(format!("cannot update {}: {told}", names.join(", ")))
         .with_log(output.stderr)
-        .of_whom(Blame::Machine))
+        .caused_by(Blame::Machine))
 }
 
 fn update_args(version: (u32, u32), flake: &Path, names: &[String]) -> Vec<String> {

@@ -35,11 +35,11 @@ pub(super) struct Namespaces {
 /// A directory that is covered by an empty one. Some directories below it stay visible.
 pub(super) struct Hide {
     pub target: CString,
-    pub keep: Vec<Keep>,
+    pub keep: Vec<KeptDir>,
 }
 
 /// A directory that stays visible, and the directories to create for it, outermost first and itself last.
-pub(super) struct Keep {
+pub(super) struct KeptDir {
     pub path: CString,
     pub dirs: Vec<CString>,
 }

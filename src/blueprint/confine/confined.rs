@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::child::{self, EXIT_LOST, EXIT_SIGNAL};
-use super::excess::{Disks, Excess, Watch};
+use super::excess::{Disks, Excess, ResourceWatch};
 use super::fence::{self, Fences, agent_user};
 use super::program::{Confined, Error};
 use crate::redact::Secrets;
@@ -101,7 +101,7 @@ impl Confined {
         let mut child = spawned.map_err(|source| Error::Start { program: program.clone(), source })?;
         drop(hangup);
         let guard = child.id().ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
-        let watch = Watch::begin(guard, self.memory_bytes, disks);
+        let watch = ResourceWatch::begin(guard, self.memory_bytes, disks);
         let (mut stdout, mut stderr) = (self.tail(), self.tail());
         let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (code, drained) = {
@@ -196,7 +196,7 @@ impl Tail<'_> {
 
     /// Removes secrets before truncating; otherwise the end of a cut secret would remain.
     fn trim(&mut self, max: usize) {
-        self.secrets.take_out(&mut self.bytes);
+        self.secrets.remove_from(&mut self.bytes);
         if let Some(over @ 1..) = self.bytes.len().checked_sub(max) {
             self.bytes.drain(..over);
             self.cut = true;

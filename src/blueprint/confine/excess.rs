@@ -11,7 +11,7 @@ use nix::sys::statvfs::statvfs;
 use crate::process;
 
 /// The pause between two checks. A program that writes 1 GiB/s is stopped before it has used the reserved space.
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
+const CHECK_PAUSE: Duration = Duration::from_millis(250);
 /// Maximum number of processes examined; the limit of processes is lower.
 const PROCESSES_MAX: usize = 4096;
 /// Space that must stay free on each disk that the program can write to, in bytes; or half of the free space at its
@@ -68,13 +68,13 @@ impl Disks {
 }
 
 /// The limits of one program.
-pub(super) struct Watch {
+pub(super) struct ResourceWatch {
     first: u32,
     memory_bytes: u64,
     disks: Disks,
 }
 
-impl Watch {
+impl ResourceWatch {
     /// Watches the process `first` with all its descendants, and the disks that they may write to.
     pub fn begin(first: u32, memory_bytes: u64, disks: Disks) -> Self {
         Self { first, memory_bytes, disks }
@@ -84,16 +84,16 @@ impl Watch {
     pub async fn exceeded(self) -> Excess {
         let watch = Arc::new(self);
         loop {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(CHECK_PAUSE).await;
             let watch = Arc::clone(&watch);
             // A check reads a file per process, so it runs off the event loop. If a check fails, the next one follows.
-            if let Ok(Some(excess)) = tokio::task::spawn_blocking(move || watch.look()).await {
+            if let Ok(Some(excess)) = tokio::task::spawn_blocking(move || watch.check()).await {
                 return excess;
             }
         }
     }
 
-    fn look(&self) -> Option<Excess> {
+    fn check(&self) -> Option<Excess> {
         let bound = self.memory_bytes;
         let bytes = memory_bytes(self.first, bound);
         if bytes > bound {
@@ -109,7 +109,7 @@ impl Watch {
 /// The memory of a process tree, in bytes. First shared pages are counted in full for each process, which is fast. Only
 /// if that exceeds the limit, they are divided among the processes that share them.
 fn memory_bytes(first: u32, bound: u64) -> u64 {
-    let mut tree = process::below(process::stat(first).into_iter().collect(), PROCESSES_MAX);
+    let mut tree = process::with_descendants(process::stat(first).into_iter().collect(), PROCESSES_MAX);
     // The guard is a fork of rei and has no memory of its own.
     tree.retain(|stat| stat.pid != first);
     let page_bytes = process::page_bytes();
@@ -118,7 +118,7 @@ fn memory_bytes(first: u32, bound: u64) -> u64 {
     if quick <= bound {
         return quick;
     }
-    tree.iter().map(|stat| process::shared_out_bytes(stat.pid).unwrap_or_else(|| resident(stat))).sum()
+    tree.iter().map(|stat| process::proportional_bytes(stat.pid).unwrap_or_else(|| resident(stat))).sum()
 }
 
 /// Free space for users other than root, in bytes; `None` if it cannot be read.

@@ -15,7 +15,7 @@ use landlock::{
 use nix::unistd::{Uid, getegid, geteuid};
 use serde::Serialize;
 
-use super::child::{self, Hide, Keep, Namespaces, Plan};
+use super::child::{self, Hide, KeptDir, Namespaces, Plan};
 use super::program::{Confined, Error};
 use crate::seccomp::{Filter, Network};
 
@@ -206,10 +206,10 @@ fn hidden(hide: &Path, kept: &[PathBuf]) -> PathBuf {
     }
 }
 
-fn keep_path(hide: &Path, path: &Path) -> Option<Keep> {
+fn keep_path(hide: &Path, path: &Path) -> Option<KeptDir> {
     let below: Vec<&Path> = path.ancestors().take_while(|ancestor| *ancestor != hide).collect();
     let dirs = below.into_iter().rev().map(c_path).collect::<Option<Vec<_>>>()?;
-    Some(Keep { path: c_path(path)?, dirs })
+    Some(KeptDir { path: c_path(path)?, dirs })
 }
 
 fn c_path(path: &Path) -> Option<CString> {

@@ -78,7 +78,7 @@ fn running(word: &str) -> Vec<i32> {
 }
 
 /// Waits until no process has this word in its command line.
-async fn gone(word: &str) {
+async fn wait_until_gone(word: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !running(word).is_empty() {
         assert!(Instant::now() < deadline, "{word} still runs as {:?}", running(word));
@@ -171,10 +171,10 @@ async fn no_process_outlives_it() {
     let plain = world.sh("sleep 86411 & sleep 86412 > /dev/null 2>&1 & setsid sleep 86413 & (setsid sh -c 'sleep 86414 &' &) & echo started");
     let ended = plain.run().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "started\n");
-    gone("86411").await;
-    gone("86412").await;
-    gone("86413").await;
-    gone("86414").await;
+    wait_until_gone("86411").await;
+    wait_until_gone("86412").await;
+    wait_until_gone("86413").await;
+    wait_until_gone("86414").await;
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn is_killed_at_its_timeout_or_when_its_caller_goes() {
         (ended.code, String::from_utf8_lossy(&ended.stdout).as_ref()),
         (Err(Stopped::Late(late.timeout)), "begun\n")
     );
-    gone("86422").await;
+    wait_until_gone("86422").await;
     let sleeper = world.sh("echo > here; setsid sleep 86423 & sleep 86424");
     let here = world.path("runs/1/tree/here");
     let there = async {
@@ -199,25 +199,25 @@ async fn is_killed_at_its_timeout_or_when_its_caller_goes() {
         ended = sleeper.run() => panic!("{ended:?}"),
         () = there => {}
     }
-    gone("86424").await;
-    gone("86421").await;
-    gone("86423").await;
+    wait_until_gone("86424").await;
+    wait_until_gone("86421").await;
+    wait_until_gone("86423").await;
 }
 
 /// Set in the process that plays a rei that is killed.
-const VICTIM: &str = "REI_TEST_VICTIM";
+const IN_KILLED_PROCESS: &str = "REI_TEST_VICTIM";
 
 #[tokio::test]
 async fn is_killed_when_rei_is_killed() {
-    if std::env::var_os(VICTIM).is_some() {
+    if std::env::var_os(IN_KILLED_PROCESS).is_some() {
         let world = World::new();
         let ended = world.sh("sleep 86431 & sleep 86432").run().await;
         panic!("not killed: {ended:?}");
     }
     let itself = std::env::current_exe().unwrap();
-    let name = "blueprint::confine::tests::ends_with_a_rei_that_is_killed";
+    let name = "blueprint::confine::tests::is_killed_when_rei_is_killed";
     let mut command = std::process::Command::new(itself);
-    command.args(["--exact", name]).env(VICTIM, "1").stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--exact", name]).env(IN_KILLED_PROCESS, "1").stdout(Stdio::null()).stderr(Stdio::null());
     let mut rei = command.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while running("86431").is_empty() || running("86432").is_empty() {
@@ -226,8 +226,8 @@ async fn is_killed_when_rei_is_killed() {
     }
     rei.kill().unwrap();
     rei.wait().unwrap();
-    gone("86431").await;
-    gone("86432").await;
+    wait_until_gone("86431").await;
+    wait_until_gone("86432").await;
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn many_processes_together_have_the_memory_limit_of_one() {
     let Err(Stopped::Excess(Excess::Memory { bytes, bound })) = ended.code else { panic!("{ended:?}") };
     assert!(bytes > bound && bound == 64 << 20);
     assert!(ended.failure().unwrap().contains("of which it may have 64 MiB"));
-    gone("86441").await;
+    wait_until_gone("86441").await;
     let mut few = world.sh(&hold("0.5"));
     few.memory_bytes = 64 << 20;
     assert_eq!(few.run().await.unwrap().code, Ok(0));

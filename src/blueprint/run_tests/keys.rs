@@ -40,7 +40,7 @@ fn files_with_key(dir: &Path) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn a_key_that_an_agent_prints_is_stored_nowhere_and_given_to_no_other_agent() {
-    const TALKS: &str = "version: 1\nname: one\nstages:\n  - {id: work, type: agent, goal: Do it, \
+    const AGENT_PRINTS: &str = "version: 1\nname: one\nstages:\n  - {id: work, type: agent, goal: Do it, \
                          outputs: [patch, notes, answer], retry_limit: 2}\n";
     let script = r#"
         if [ -e "${REI_FAILURE:-/nowhere}" ]; then
@@ -54,7 +54,7 @@ async fn a_key_that_an_agent_prints_is_stored_nowhere_and_given_to_no_other_agen
         echo "the agent said"; env; env >&2; printf "user:$API_KEY" | base64 -w 0; echo "$API_KEY" > "$HOME/cache"
         echo "https://host/?k=sesame%2F0pen%2BKey-4711" >&2
         exit 3"#;
-    let mut world = with_key(TALKS, script).await;
+    let mut world = with_key(AGENT_PRINTS, script).await;
     // The output of the runtime is evidence. Bytes that are no text must not hide a key.
     let evidence = world.job.context.clone().unwrap().join("logs/tail.log");
     std::fs::write(&evidence, [b"\xff\xfe key ".as_slice(), KEY.as_bytes(), b"\n"].concat()).unwrap();
@@ -62,7 +62,7 @@ async fn a_key_that_an_agent_prints_is_stored_nowhere_and_given_to_no_other_agen
     world.job.agents.get_mut("fixer").unwrap().output_bytes = 4096;
     let (outcome, events) = world.run().await;
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
-    assert_eq!(events.told(), ["-work", "+work"]);
+    assert_eq!(events.ended(), ["-work", "+work"]);
     std::fs::remove_file(evidence).unwrap();
     assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());
     assert!(!format!("{:?}", events.0).contains(KEY), "the journal");
@@ -75,7 +75,7 @@ async fn a_commit_with_a_key_is_refused() {
     let (outcome, events) = world.run().await;
     let Outcome::Failed { reason, .. } = &outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("conf/settings.py") && reason.contains("agents.fixer.env.API_KEY"), "{reason}");
-    assert_eq!(events.told(), ["-work"]);
+    assert_eq!(events.ended(), ["-work"]);
     assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());
     let objects = std::process::Command::new("git")
         .arg("--git-dir")
@@ -96,7 +96,7 @@ async fn a_key_that_the_operator_has_committed_is_not_the_agents_fault() {
 }
 
 /// The agent changes a file, and leaves its key in places that no commit includes. Then a command shows what is there.
-const LEAVES: &str = "version: 1
+const AGENT_LEAVES_FILES: &str = "version: 1
 name: leaves
 stages:
   - {id: work, type: agent, goal: Do it, outputs: [patch]}
@@ -112,11 +112,11 @@ async fn a_key_that_an_agent_leaves_outside_its_commit_is_removed_before_the_nex
     let look = r#"grep -rqF Key-4711 . && { echo the key is there; exit 3; }
         find cache .git/token -type f 2> /dev/null | grep . && exit 4; [ $(git rev-list --all | wc -l) = 1 ] || exit 5
         git cat-file --batch-all-objects --batch | grep -aqF Key-4711 && exit 6; grep -q new file"#;
-    let mut world = with_key(LEAVES, script).await;
+    let mut world = with_key(AGENT_LEAVES_FILES, script).await;
     world.repository.commit(&[(".gitignore", "cache/\n")], "ignores");
     world.job.active = world.job.mirror.fetch().await.unwrap();
     world.job.commands.insert("look".into(), ["sh", "-c", look].map(str::to_owned).to_vec());
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+work", "+look", "+more"], "{outcome:?} {}", events.summary("look"));
+    assert_eq!(events.ended(), ["+work", "+look", "+more"], "{outcome:?} {}", events.summary("look"));
     assert_eq!(world.changed(&outcome).await, ["file"]);
 }

@@ -1,6 +1,6 @@
 //! An agent does not get the same task again in a later run.
 
-use super::super::job::Earlier;
+use super::super::job::EarlierEvolution;
 use super::*;
 use crate::interface::types::EvolutionId;
 use crate::redact::Secret;
@@ -40,16 +40,16 @@ async fn an_agent_does_not_get_the_task_of_an_earlier_run_again() {
     world.job.secrets = key("sesame-open-1");
     let (_, events) = world.run().await;
     let first = asked(&events);
-    assert_eq!((first.len(), events.told()), (1, ["+gather", "+fix", "-commit"].map(str::to_owned).to_vec()));
+    assert_eq!((first.len(), events.ended()), (1, ["+gather", "+fix", "-commit"].map(str::to_owned).to_vec()));
     let facts = ["it crashed", "by signal 6"].map(str::to_owned).into();
-    world.job.asked_before = vec![Earlier { evolution: EvolutionId::numbered(7), tasks: first, facts }];
+    world.job.asked_before = vec![EarlierEvolution { evolution: EvolutionId::numbered(7), tasks: first, facts }];
     // Another run, another time or a new key does not make it another task.
     world.again(2);
     world.job.agents.get_mut("fixer").unwrap().env.insert("API_KEY".into(), "sesame-open-2".into());
     world.job.secrets = key("sesame-open-2");
     let (outcome, events) = world.run().await;
     let Outcome::Failed { stage, reason, blame: Blame::Repeat, .. } = &outcome else { panic!("{outcome:?}") };
-    assert_eq!((stage.as_str(), events.told()), ("fix", ["+gather", "-fix"].map(str::to_owned).to_vec()));
+    assert_eq!((stage.as_str(), events.ended()), ("fix", ["+gather", "-fix"].map(str::to_owned).to_vec()));
     assert!(reason.contains("evo_0007") && reason.contains("rei evolve"), "{reason}");
     assert!(events.0.iter().all(|event| event.agent.is_none()), "no run is counted");
     // A change of one of these does: the facts about the incident, the files, the agent, its goal.
@@ -74,7 +74,7 @@ async fn an_agent_does_not_get_the_task_of_an_earlier_run_again() {
 }
 
 /// Like `REPAIR`, but a failed check leads back to the agent.
-const CHECKED: &str = "version: 1
+const REPAIR_WITH_CHECK: &str = "version: 1
 name: checked
 stages:
   - {id: fix, type: agent, goal: Fix it, outputs: [patch], retry_limit: 9}
@@ -83,16 +83,16 @@ stages:
 
 #[tokio::test]
 async fn the_verdict_of_a_failed_check_stays_if_the_agent_has_no_other_answer() {
-    let world = World::new(CHECKED, "echo new > file").await;
+    let world = World::new(REPAIR_WITH_CHECK, "echo new > file").await;
     let (outcome, events) = world.run().await;
-    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
+    assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
     let Outcome::Failed { stage, reason, blame, .. } = &outcome else { panic!("{outcome:?}") };
     assert_eq!((stage.as_str(), *blame), ("tests", Blame::Content), "{reason}");
 }
 
 #[tokio::test]
 async fn files_in_quarantine_are_not_built_if_another_agent_makes_them_again() {
-    let checked = CHECKED.replace("action: run_tests", "action: nix_build");
+    let checked = REPAIR_WITH_CHECK.replace("action: run_tests", "action: nix_build");
     let mut world = World::new(&checked, "echo > good").await;
     let (outcome, _, built) = world.run_from(None).await;
     let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
@@ -104,7 +104,7 @@ async fn files_in_quarantine_are_not_built_if_another_agent_makes_them_again() {
     let Ok(Outcome::Failed { reason, blame: Blame::Content, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(built.is_empty() && reason.contains("cand_0007"), "{built:?} {reason}");
     // The agent was told, and had no other answer.
-    assert_eq!(events.told(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);
+    assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(in crate::diagnosis) struct Found {
 }
 
 /// The result of a parser: traces, the most important one last, and the index of the next line.
-pub(super) struct Taken {
+pub(super) struct ParsedTraces {
     pub traces: Vec<StackTrace>,
     pub next: usize,
 }
@@ -39,7 +39,7 @@ pub fn parse(log: &[u8]) -> Vec<StackTrace> {
 /// Like [`parse`], with the positions of the traces and the number of lines.
 pub(in crate::diagnosis) fn find(text: &str) -> (Vec<Found>, usize) {
     let plain = strip_ansi(text);
-    let lines: Vec<&str> = plain.lines().map(unstamped).collect();
+    let lines: Vec<&str> = plain.lines().map(without_timestamp).collect();
     let (mut found, mut i) = (VecDeque::new(), 0);
     while i < lines.len() {
         let parsers = [rust::take, go::take, python::take, java::take, node::take];
@@ -60,7 +60,7 @@ pub(in crate::diagnosis) fn find(text: &str) -> (Vec<Found>, usize) {
 
 /// A line without the timestamp (`2026-11-22T15:01:10.250Z `) and the stream name that a logger may have put in front
 /// of it.
-fn unstamped(line: &str) -> &str {
+fn without_timestamp(line: &str) -> &str {
     let bytes = line.as_bytes();
     let dated = bytes.len() > 20 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[4] == b'-' && bytes[10] == b'T';
     let Some((_, rest)) = line.split_once(' ').filter(|_| dated) else { return line };

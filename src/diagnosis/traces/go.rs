@@ -3,7 +3,7 @@
 
 use crate::interface::types::StackTrace;
 
-use super::find::{Taken, frame};
+use super::find::{ParsedTraces, frame};
 
 /// Maximum number of lines between the reason and the first goroutine: the signal, repeated panics, the runtime's own
 /// stack.
@@ -11,7 +11,7 @@ const HEAD_LINES_MAX: usize = 64;
 /// Maximum number of goroutines. A server has thousands; the first one has panicked.
 const GOROUTINES_MAX: usize = 4;
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let mut reason = reason(lines[i])?.to_owned();
     let ahead = lines.iter().enumerate().skip(i + 1).take(HEAD_LINES_MAX);
     let mut next = ahead.clone().find(|(_, line)| state(line).is_some()).map(|(at, _)| at)?;
@@ -44,7 +44,7 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
     }
     // The goroutine that panicked is printed first, and it is the most important.
     traces.reverse();
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
 fn reason(line: &str) -> Option<&str> {

@@ -3,9 +3,9 @@
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let (thread, reason) = head(lines[i])?;
     // A message may have several lines. Without `Exception in thread`, the frames must follow directly.
     let reach = if thread.is_some() { MESSAGE_LINES_MAX } else { 1 };
@@ -29,7 +29,7 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
         reason = cause.to_owned();
         next += 1;
     }
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
 /// The thread, if it is named, and the exception.

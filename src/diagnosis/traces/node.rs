@@ -3,15 +3,15 @@
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
 /// Maximum number of lines with properties between an error's frames and its cause.
 const PROPERTIES_MAX: usize = 16;
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     if let Some(reason) = lines[i].strip_prefix("FATAL ERROR: ") {
         let trace = StackTrace { language: "node".into(), reason: reason.into(), ..StackTrace::default() };
-        return Some(Taken { traces: vec![trace], next: i + 1 });
+        return Some(ParsedTraces { traces: vec![trace], next: i + 1 });
     }
     let first = head(lines[i])?;
     let ahead = &lines[i + 1..lines.len().min(i + 1 + MESSAGE_LINES_MAX)];
@@ -42,7 +42,7 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
         }
     }
     // The outer error is printed first. As in Java, its root cause, which comes last, is the most important.
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
 /// The error, if the line begins with the name of one: `TypeError: …`, `Uncaught Error [ERR_X]: …`.

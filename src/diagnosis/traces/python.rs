@@ -4,16 +4,16 @@
 
 use crate::interface::types::StackTrace;
 
-use super::find::{Taken, frame};
+use super::find::{ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     match lines[i].strip_prefix("Fatal Python error: ") {
         Some(reason) => Some(fatal(lines, i + 1, reason)),
         None => traceback(lines, i),
     }
 }
 
-fn traceback(lines: &[&str], i: usize) -> Option<Taken> {
+fn traceback(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let heads = ["Exception Group Traceback (most recent call last):", "Traceback (most recent call last):"];
     let column = heads.iter().find_map(|head| lines[i].strip_suffix(head).map(str::len))?;
     // In front of it is nothing, a logger's prefix, or the lines of a group, which the following lines have, too.
@@ -38,7 +38,7 @@ fn traceback(lines: &[&str], i: usize) -> Option<Taken> {
     frames.reverse();
     let trace = StackTrace { language: "python".into(), reason, frames, thread: None };
     let traces = if trace.frames.is_empty() && trace.reason.is_empty() { Vec::new() } else { vec![trace] };
-    Some(Taken { traces, next })
+    Some(ParsedTraces { traces, next })
 }
 
 /// The frame of `"PATH", line N, in FUNCTION`, or of `"PATH", line N in FUNCTION` in the interpreter's fatal errors.
@@ -50,7 +50,7 @@ fn located(place: &str) -> Option<String> {
     Some(frame(function, &format!("{path}:{line}")))
 }
 
-fn fatal(lines: &[&str], mut next: usize, reason: &str) -> Taken {
+fn fatal(lines: &[&str], mut next: usize, reason: &str) -> ParsedTraces {
     // The reason, perhaps a line about the state of the interpreter, an empty line, then a block per thread.
     const BLANKS_MAX: usize = 3;
     let mut traces: Vec<StackTrace> = Vec::new();
@@ -79,5 +79,5 @@ fn fatal(lines: &[&str], mut next: usize, reason: &str) -> Taken {
     }
     // The thread that failed is the most important, so it comes last.
     traces.sort_by_key(|trace| trace.thread.as_deref() != Some("other"));
-    Taken { traces, next }
+    ParsedTraces { traces, next }
 }

@@ -3,9 +3,9 @@
 
 use crate::interface::types::StackTrace;
 
-use super::find::{MESSAGE_LINES_MAX, Taken, frame};
+use super::find::{MESSAGE_LINES_MAX, ParsedTraces, frame};
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
+pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
     let (thread, event) = head(lines[i])?;
     let mut next = i + 1;
     let (reason, place) = if event.starts_with("has overflowed its stack") {
@@ -23,7 +23,7 @@ pub(super) fn take(lines: &[&str], i: usize) -> Option<Taken> {
     }
     let thread = Some(thread.to_owned()).filter(|name| name != "<unnamed>");
     let trace = StackTrace { language: "rust".into(), reason, frames, thread };
-    Some(Taken { traces: vec![trace], next })
+    Some(ParsedTraces { traces: vec![trace], next })
 }
 
 /// The name of the thread, and the event.

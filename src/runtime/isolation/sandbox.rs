@@ -301,14 +301,14 @@ impl SandboxBuilder {
     fn limits(&self, missing: &mut Vec<String>) -> Vec<(Resource, u64)> {
         let mut limits = vec![(Resource::RLIMIT_CORE, 0)];
         if let Some(fds) = self.fds {
-            limits.push((Resource::RLIMIT_NOFILE, capped(Resource::RLIMIT_NOFILE, fds, missing)));
+            limits.push((Resource::RLIMIT_NOFILE, within_hard_limit(Resource::RLIMIT_NOFILE, fds, missing)));
         }
         if let Some(bytes) = self.memory_bytes {
-            limits.push((Resource::RLIMIT_DATA, capped(Resource::RLIMIT_DATA, bytes, missing)));
+            limits.push((Resource::RLIMIT_DATA, within_hard_limit(Resource::RLIMIT_DATA, bytes, missing)));
         }
         match (self.processes, &self.user) {
             (Some(processes), Some(_)) => {
-                limits.push((Resource::RLIMIT_NPROC, capped(Resource::RLIMIT_NPROC, processes, missing)));
+                limits.push((Resource::RLIMIT_NPROC, within_hard_limit(Resource::RLIMIT_NPROC, processes, missing)));
             }
             (Some(_), None) => {
                 missing.push("a limit on processes: they are counted per user, and it has no user of its own".into())
@@ -391,7 +391,7 @@ fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str>
 }
 
 /// Limits the value to the hard limit: raising that needs a privilege which even root may lack.
-fn capped(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
+fn within_hard_limit(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
     if wanted > hard {
         missing.push(format!("{wanted} as {resource:?}: the supervisor's own limit is {hard}"));

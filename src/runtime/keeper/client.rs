@@ -129,7 +129,7 @@ impl Keeper {
     /// # Errors
     /// [`StoreError::Refused`] with the reason if it is needed; another error if it does not answer.
     pub fn quit_if_unneeded(self) -> Result<(), StoreError> {
-        self.request(wire::LEAVE, "", &[]).map(drop)
+        self.request(wire::QUIT_IF_UNNEEDED, "", &[]).map(drop)
     }
 
     fn request(&self, kind: u8, text: &str, fds: &[BorrowedFd<'_>]) -> Result<String, StoreError> {

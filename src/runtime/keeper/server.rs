@@ -375,7 +375,7 @@ impl Server {
             // SO_PEERCRED would give the process that created the socket, which exited after the fork.
             wire::PING => Ok(std::process::id().to_string()),
             wire::QUIT => Ok(String::new()),
-            wire::LEAVE => {
+            wire::QUIT_IF_UNNEEDED => {
                 let needed = self.needed_by(1);
                 quit = needed.is_none();
                 needed.map_or_else(|| Ok(String::new()), Err)

@@ -29,7 +29,7 @@ pub(super) const PING: u8 = b'P';
 /// Close all descriptors and exit.
 pub(super) const QUIT: u8 = b'Q';
 /// Close all descriptors and exit, unless another client is connected or an instance is alive.
-pub(super) const LEAVE: u8 = b'L';
+pub(super) const QUIT_IF_UNNEEDED: u8 = b'L';
 /// Success.
 pub(super) const OK: u8 = b'k';
 /// Failure; the text is the reason.

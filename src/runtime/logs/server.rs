@@ -135,7 +135,7 @@ impl Server {
             self.logs.iter_mut().for_each(Source::publish);
         }
         if asked {
-            self.obey();
+            self.handle_request();
         }
         if flood {
             std::thread::sleep(FLOOD_PAUSE);
@@ -165,7 +165,7 @@ impl Server {
     }
 
     /// Handles a request of the supervisor. There is no answer: the effect is visible in the memory.
-    fn obey(&mut self) {
+    fn handle_request(&mut self) {
         let Some(connection) = &self.connection else { return };
         match wire::receive(connection, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(packet)) if packet.kind == READ => self.begin(packet),

@@ -63,7 +63,9 @@ impl Search<'_> {
             (_, 3) => Order::of(&seen),
             // Two known members determine the third. If only the guard was found, the slots are assumed to be where
             // they were.
-            (_, 2) => [Order::joined(Slot::A), Order::joined(Slot::B)].into_iter().find(|order| agrees(*order, &found)),
+            (_, 2) => {
+                [Order::joined(Slot::A), Order::joined(Slot::B)].into_iter().find(|order| is_consistent(*order, &found))
+            }
             ([None, None, Some(Role::Guard)], _) => Some(expected),
             _ => None,
         };
@@ -77,7 +79,7 @@ impl Search<'_> {
             let client = socket::inet(server, SockType::Stream)?;
             socket::bind_inet(&client, SocketAddr::new(server.ip(), 0))?;
             let from = socket::address(&client).ok_or(io::ErrorKind::AddrNotAvailable)?;
-            self.steer(from.port(), index)?;
+            self.route_port(from.port(), index)?;
             setsockopt(&client, sockopt::SendTimeout, &TimeVal::milliseconds(CONNECT_MS_MAX.into()))?;
             let connected = connect(client.as_raw_fd(), &SockaddrStorage::from(server));
             if self.empty_guard(from) {
@@ -95,7 +97,7 @@ impl Search<'_> {
         let server = SocketAddr::new(reachable(self.address.ip()), self.address.port());
         let client = UdpSocket::bind((server.ip(), 0))?;
         let from = client.local_addr()?;
-        self.steer(from.port(), index)?;
+        self.route_port(from.port(), index)?;
         client.send_to(&[], server)?;
         let guard = UdpSocket::from(self.guard.try_clone()?);
         for _ in 0..STRAYS_MAX {
@@ -113,7 +115,7 @@ impl Search<'_> {
         Ok(false)
     }
 
-    fn steer(&self, source_port: u16, index: u32) -> io::Result<()> {
+    fn route_port(&self, source_port: u16, index: u32) -> io::Result<()> {
         socket::attach(self.guard, &mut program::probe(self.address.is_ipv6(), source_port, index, (self.rest)()))
     }
 
@@ -136,7 +138,7 @@ impl Search<'_> {
     }
 }
 
-fn agrees(order: Order, found: &[Option<Role>; 3]) -> bool {
+fn is_consistent(order: Order, found: &[Option<Role>; 3]) -> bool {
     found.iter().zip(0..).all(|(role, index)| role.is_none_or(|role| order.index(role) == index))
 }
 

@@ -155,7 +155,7 @@ impl Group {
         let guard = spec.member(address, Role::Guard, None)?;
         let slots = if first == Slot::A { [one, two] } else { [two, one] };
         let mut group = Self::of(spec, address, routing, slots, guard, Order::joined(first));
-        group.route(routing).map_err(|source| spec.error("steer", source))?;
+        group.route(routing).map_err(|source| spec.error("set the routing of", source))?;
         Ok(group)
     }
 

@@ -126,7 +126,7 @@ impl Group {
                 (Some(fd), _) => Ok(fd),
                 (None, guard) => match guard.take() {
                     Some(fd) => {
-                        configure(&fd, role).map_err(|source| spec.error("take back", source))?;
+                        configure(&fd, role).map_err(|source| spec.error("recover", source))?;
                         order.iter_mut().filter(|member| **member == Role::Guard).for_each(|member| *member = role);
                         Ok(fd)
                     }
@@ -180,7 +180,7 @@ impl Group {
             }
         };
         self.order = found;
-        self.route(self.routing).map_err(|source| self.spec.error("steer", source))?;
+        self.route(self.routing).map_err(|source| self.spec.error("set the routing of", source))?;
         Ok(found != expected)
     }
 
@@ -204,7 +204,7 @@ impl Group {
     /// Removes the guard from the group.
     pub(super) fn remove_guard(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
         let Some(old) = self.guard.take() else { return Ok(()) };
-        let label = self.label(Role::Guard, &old).map_err(|source| self.spec.error("look at", source))?;
+        let label = self.label(Role::Guard, &old).map_err(|source| self.spec.error("inspect", source))?;
         remove_member(&self.spec, &label, old, store)
     }
 

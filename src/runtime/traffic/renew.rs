@@ -54,7 +54,7 @@ impl Group {
             return Ok(false);
         }
         self.pending = None;
-        self.is_drained(slot).map_err(|source| self.spec.error("look at", source))
+        self.is_drained(slot).map_err(|source| self.spec.error("inspect", source))
     }
 
     /// Resets the socket of a slot. Returns true if it is completely restored.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::version::{build_version, progress};
 use crate::blueprint::library::Library;
 use crate::blueprint::{
-    self, AgentRun, Blame, Checkpoint, Decision, Earlier, Finding, Job, Outcome, StageEvent, StageEventKind,
+    self, AgentRun, Blame, CheckResult, Checkpoint, Decision, EarlierEvolution, Job, Outcome, StageEvent,
+    StageEventKind,
 };
 use crate::diagnosis;
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
@@ -193,9 +194,9 @@ async fn prepare(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, 
     Ok((job, checkpoint))
 }
 
-fn earlier(tried: &Tried) -> Earlier {
+fn earlier(tried: &Tried) -> EarlierEvolution {
     let facts = tried.facts.iter().cloned().collect();
-    Earlier { evolution: tried.evolution.clone(), tasks: tried.tasks.clone(), facts }
+    EarlierEvolution { evolution: tried.evolution.clone(), tasks: tried.tasks.clone(), facts }
 }
 
 /// What the order's context tells. One that cannot be read tells something of its own: then agents are asked.
@@ -313,7 +314,7 @@ impl BlueprintHost<'_> {
     }
 
     /// Builds those checks of a commit's flake whose name `wanted` takes.
-    async fn checks(&self, commit: &ObjectId, wanted: impl Fn(&str) -> bool) -> Finding {
+    async fn checks(&self, commit: &ObjectId, wanted: impl Fn(&str) -> bool) -> CheckResult {
         let tested = async {
             let flake = self.tools.flake(commit).await?;
             let root = self.tools.roots.path(&format!("{}-tests", self.candidate))?;
@@ -334,7 +335,7 @@ impl BlueprintHost<'_> {
         };
         match tested.await {
             Ok((count, failed)) if failed.is_empty() => {
-                Finding { ok: true, summary: format!("{count} checks pass"), ..Finding::default() }
+                CheckResult { ok: true, summary: format!("{count} checks pass"), ..CheckResult::default() }
             }
             Ok((count, failed)) => {
                 let told = failed.iter().take(CHECKS_TOLD);
@@ -347,10 +348,10 @@ impl BlueprintHost<'_> {
                 // One that really said no is enough.
                 let said_no = failed.iter().any(|check| check.blame == Blame::Content);
                 let blame = if said_no { Blame::Content } else { Blame::Machine };
-                Finding { ok: false, summary, log: logs.collect(), product: None, blame }
+                CheckResult { ok: false, summary, log: logs.collect(), product: None, blame }
             }
             Err(Failed { reason, blame }) => {
-                Finding { ok: false, summary: reason.clone(), log: reason, product: None, blame }
+                CheckResult { ok: false, summary: reason.clone(), log: reason, product: None, blame }
             }
         }
     }
@@ -384,27 +385,27 @@ struct FailedCheck {
     blame: Blame,
 }
 
-impl blueprint::Workbench for BlueprintHost<'_> {
-    async fn build(&self, commit: &ObjectId) -> Finding {
+impl blueprint::Checker for BlueprintHost<'_> {
+    async fn build(&self, commit: &ObjectId) -> CheckResult {
         match self.version(commit).await {
-            Ok(version) => Finding {
+            Ok(version) => CheckResult {
                 ok: true,
                 summary: format!("built {}", version.store_path),
                 product: Some(version.store_path),
-                ..Finding::default()
+                ..CheckResult::default()
             },
             Err(Failed { reason, blame }) => {
                 let summary = reason.lines().next().unwrap_or_default().to_owned();
-                Finding { ok: false, summary, log: reason, product: None, blame }
+                CheckResult { ok: false, summary, log: reason, product: None, blame }
             }
         }
     }
 
-    async fn test(&self, commit: &ObjectId) -> Finding {
+    async fn test(&self, commit: &ObjectId) -> CheckResult {
         self.checks(commit, |_| true).await
     }
 
-    async fn lint(&self, commit: &ObjectId) -> Finding {
+    async fn lint(&self, commit: &ObjectId) -> CheckResult {
         self.checks(commit, |name| ["lint", "clippy", "fmt", "format"].iter().any(|word| name.contains(word))).await
     }
 }

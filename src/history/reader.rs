@@ -127,8 +127,10 @@ impl History {
             Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => self.incidents.number_behind(reality.numbered),
             // What is wrong with a version under observation is its judgement, not an incident.
-            Event::Found(finding) if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
-            Event::Found(finding) => self.incidents.found(at, finding, self.active.as_ref()),
+            // In format 1.1 this ended the window. Later, a finding that does not count is not recorded.
+            Event::Found { slot: None, finding }
+                if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
+            Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
             Event::Carried { plan, .. } | Event::PlanFailed { plan, .. } => {
                 if let Some(evolution) = self.evolution.as_mut().filter(|it| it.plan == Some(*plan)) {
                     evolution.note(detail());

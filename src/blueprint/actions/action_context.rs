@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{agent, check, command, context, patch, report, revise};
-use crate::blueprint::job::{Blame, Checkpoint, Job, Workbench};
+use crate::blueprint::job::{Blame, Checker, Checkpoint, Job};
 use crate::blueprint::schema::{Action, Stage, Work};
 use crate::blueprint::store::{Artifact, Store};
 use crate::source::Workspace;
@@ -18,9 +18,9 @@ pub(in crate::blueprint) const ACTION_TIMEOUT: Duration = Duration::from_secs(60
 pub(in crate::blueprint) const BUILD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The state of a run, as an action sees it.
-pub(in crate::blueprint) struct Stand<'a, W> {
+pub(in crate::blueprint) struct ActionContext<'a, W> {
     pub job: &'a Job,
-    pub workbench: &'a W,
+    pub checker: &'a W,
     pub store: &'a mut Store,
     pub checkpoint: &'a mut Checkpoint,
     pub workspace: &'a mut Workspace,
@@ -59,7 +59,7 @@ impl Failure {
     }
 
     /// The same failure with another cause.
-    pub fn of_whom(self, blame: Blame) -> Self {
+    pub fn caused_by(self, blame: Blame) -> Self {
         Self { blame, ..self }
     }
 
@@ -86,20 +86,20 @@ impl From<crate::source::Error> for Failure {
     fn from(error: crate::source::Error) -> Self {
         let hint = error.hint();
         let blame = Blame::of_source(&error);
-        Self::of(&error, hint).of_whom(blame)
+        Self::of(&error, hint).caused_by(blame)
     }
 }
 
 impl From<crate::blueprint::confine::Error> for Failure {
     fn from(error: crate::blueprint::confine::Error) -> Self {
         let hint = error.hint();
-        Self::of(&error, hint).of_whom(Blame::Machine)
+        Self::of(&error, hint).caused_by(Blame::Machine)
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::of(&error, None).of_whom(Blame::Machine)
+        Self::of(&error, None).caused_by(Blame::Machine)
     }
 }
 
@@ -137,7 +137,7 @@ impl Work {
     }
 }
 
-impl<W: Workbench> Stand<'_, W> {
+impl<W: Checker> ActionContext<'_, W> {
     /// Runs the stage's agent or action.
     pub async fn work(&mut self) -> Result<Made, Failure> {
         match &self.stage.work {
@@ -160,7 +160,7 @@ impl<W: Workbench> Stand<'_, W> {
     }
 }
 
-impl<W> Stand<'_, W> {
+impl<W> ActionContext<'_, W> {
     /// The envelope of the call, for the timeline.
     pub fn envelope(&self) -> Value {
         let inputs: serde_json::Map<String, Value> =
