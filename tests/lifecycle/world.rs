@@ -3,8 +3,8 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
 //! checks while it acts: it lists forbidden effects in `broken`.
 
-#[path = "carrying.rs"]
-mod carrying;
+#[path = "effects.rs"]
+mod effects;
 #[path = "causes.rs"]
 mod causes;
 #[path = "holds.rs"]

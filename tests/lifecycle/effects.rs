@@ -1,4 +1,4 @@
-//! What the world does when the lifecycle wants something done, and what must never be wanted.
+//! The world executes the effects of the lifecycle, and records forbidden effects.
 
 use super::*;
 
