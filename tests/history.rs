@@ -14,7 +14,7 @@ use rei::history::History;
 use rei::history::entry::{Entry, Stands, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 

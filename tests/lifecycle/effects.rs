@@ -122,7 +122,7 @@ impl World {
         true
     }
 
-    pub(super) fn carry_plan(&mut self, plan: &Plan) {
+    pub(super) fn execute_plan(&mut self, plan: &Plan) {
         for step in &plan.steps {
             match *step {
                 Step::SwitchProfile { to, .. } => {

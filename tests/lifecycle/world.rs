@@ -343,7 +343,7 @@ impl World {
             Cause::Carried(well) => {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
-                    self.carry_plan(&plan);
+                    self.execute_plan(&plan);
                     return Event::Carried { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
@@ -459,7 +459,7 @@ impl World {
             // The worst case: half of the plan was executed.
             if let Some(step) = plan.steps.first() {
                 let half = Plan { steps: vec![*step], ..plan.clone() };
-                self.carry_plan(&half);
+                self.execute_plan(&half);
             }
         }
         let had = self.candidate_share(self.routing);
