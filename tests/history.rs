@@ -65,7 +65,7 @@ impl Recorded {
     fn crashes(&mut self, reboot: bool) {
         self.world.end_strays(reboot);
         let running = self.world.running();
-        // What the world tells its core, told here first: both are made from the same processes.
+        // The world sends its core this event; it is recorded here first. Both come from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
@@ -163,33 +163,33 @@ fn the_history_agrees_with_the_core() {
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut told = Recorded::new(world, unsaid);
+        let mut recorded = Recorded::new(world, unsaid);
         for draw in draws {
-            let Some(cause) = cause(&told.world, draw) else { break };
-            let crash = told.world.left.crashes > 0 && draw % 31 == 0;
-            told.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
-            told.agrees(&format!("{cause:?}"))?;
+            let Some(cause) = cause(&recorded.world, draw) else { break };
+            let crash = recorded.world.left.crashes > 0 && draw % 31 == 0;
+            recorded.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
+            recorded.agrees(&format!("{cause:?}"))?;
             if crash {
-                told.crashes(draw % 2 == 0);
-                told.agrees("a crash")?;
+                recorded.crashes(draw % 2 == 0);
+                recorded.agrees("a crash")?;
             }
-            if draw % 29 == 0 && !told.world.losses().is_empty() {
-                told.loses();
-                told.agrees("a loss")?;
+            if draw % 29 == 0 && !recorded.world.losses().is_empty() {
+                recorded.loses();
+                recorded.agrees("a loss")?;
             }
-            seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
+            seen.borrow_mut().insert(format!("{:?}", recorded.world.core.phase()));
         }
         // No decision depends on words, in any phase.
-        let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
-        let replayed = replay(told.since, records);
+        let records = (1..).zip(&recorded.journal).map(|(seq, entry)| (seq, NOW, entry));
+        let replayed = replay(recorded.since, records);
         prop_assert_eq!(replayed.divergence, None);
-        prop_assert_eq!(&replayed.state, &told.world.core);
+        prop_assert_eq!(&replayed.state, &recorded.world.core);
         // Every evolution that ever ran is in the history exactly once.
-        let [named, others @ ..] = told.histories.map(|history| history.entries());
+        let [named, others @ ..] = recorded.histories.map(|history| history.entries());
         let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
-        prop_assert!(told.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", told.begun);
+        prop_assert!(recorded.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", recorded.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
@@ -237,13 +237,13 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Teller {
+    struct Supervisor {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Teller {
+    impl Supervisor {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
@@ -270,7 +270,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);

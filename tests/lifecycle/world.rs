@@ -3,10 +3,10 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
 //! checks while it acts: it lists forbidden effects in `broken`.
 
-#[path = "effects.rs"]
-mod effects;
 #[path = "causes.rs"]
 mod causes;
+#[path = "effects.rs"]
+mod effects;
 #[path = "holds.rs"]
 mod holds;
 #[path = "loss.rs"]
