@@ -14,7 +14,7 @@ use rei::history::History;
 use rei::history::entry::{Entry, Stands, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
@@ -26,7 +26,7 @@ struct Recorded {
     /// Which entries of the third history do not say it: one bit for each entry, and again from the first bit after 64 entries.
     unsaid: u64,
     seq: u64,
-    /// The state that the journal begins with, and its records in the words of another rei.
+    /// The state at the start of the journal, and its records with the reasons of another version of rei.
     since: Lifecycle,
     journal: Vec<Entry>,
     /// The ids of the evolutions that the core started, in their order.
@@ -42,7 +42,7 @@ impl Recorded {
     fn tell(&mut self, event: &Event) {
         let mut after = self.world.core.clone();
         let effects = after.step(NOW, event.clone());
-        // As the supervisor does: an event that changes nothing is not recorded.
+        // The supervisor also records no event that changes nothing.
         if effects.is_empty() && after == self.world.core {
             return;
         }
@@ -70,7 +70,7 @@ impl Recorded {
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
+    /// The journal is removed; only the records of the next supervisor remain.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
@@ -97,7 +97,7 @@ impl Recorded {
             let under_way = history.under_way();
             let id = under_way.as_ref().map(|it| it.entry.id.clone());
             prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
-            // Its last step is the phase, and in a canary the share.
+            // The last step is the phase, and in a canary the share.
             let Some(under_way) = under_way else { continue };
             let step = under_way.steps.last().expect("an evolution has a step").name.clone();
             let expected = narrate::step(stands.phase, stands.share_ppm);
@@ -179,7 +179,7 @@ fn the_history_agrees_with_the_core() {
             }
             seen.borrow_mut().insert(format!("{:?}", recorded.world.core.phase()));
         }
-        // No decision depends on words, in any phase.
+        // No decision depends on reasons, in any phase.
         let records = (1..).zip(&recorded.journal).map(|(seq, entry)| (seq, NOW, entry));
         let replayed = replay(recorded.since, records);
         prop_assert_eq!(replayed.divergence, None);
@@ -200,7 +200,7 @@ fn the_history_agrees_with_the_core() {
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks have been everywhere; otherwise they show little.
+    // The walks must reach every phase; otherwise they prove little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -220,11 +220,11 @@ fn the_history_agrees_with_the_core() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
     }
 }
 
-/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
+/// A supervisor's journal: a first version that crashes once, then its repair.
 mod story {
     use std::path::{Path, PathBuf};
     use std::process::Command;
@@ -330,7 +330,7 @@ mod story {
         (directory, state)
     }
 
-    /// What the commands print there.
+    /// The output of the commands in that directory.
     fn pages(directory: &Path, asked: &[&str]) -> String {
         let page = |line: &&str| {
             let args: Vec<&str> = line.split(' ').collect();
