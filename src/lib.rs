@@ -13,6 +13,7 @@
 //! | [`nix`] | runs the Nix programs: evaluation, builds, profiles, closures |
 //! | [`blueprint`] | runs the blueprint, a program of stages that makes a commit from an `EvolutionContext` |
 //! | [`validation`] | validates a Candidate: the plan, the sandboxed checks, the report |
+//! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
@@ -51,6 +52,7 @@ pub mod lifecycle;
 pub mod narrate;
 pub mod nix;
 pub mod poll;
+pub mod preflight;
 pub mod process;
 pub mod redact;
 pub mod report;

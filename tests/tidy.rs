@@ -37,6 +37,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
     ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
+    (
+        "preflight",
+        &["blueprint", "config", "digest", "golden", "journal", "nix", "poll", "report", "runtime", "source"],
+    ),
     ("state", &["config", "digest", "interface", "journal", "lifecycle"]),
     ("narrate", &["digest", "interface", "lifecycle"]),
     ("history", &["digest", "interface", "journal", "lifecycle", "narrate", "time"]),

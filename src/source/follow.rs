@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::mirror::Mirror;
 use super::parse::ObjectId;
+use super::places::common_dir;
 
 /// The least pause between two questions, so that a busy repository does not keep git running.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
@@ -155,23 +156,6 @@ fn tells_of_a_ref(name: &str) -> bool {
     !name.ends_with(".lock") && !WORK_IN_PROGRESS.contains(&name)
 }
 
-/// The directory in which the refs of `source` are kept: its own, that of its `.git`, or that of its main worktree.
-fn common_dir(source: &Path) -> Option<PathBuf> {
-    const POINTER_BYTES_MAX: u64 = 4096; // a path
-    let read = |path: PathBuf| {
-        let meta = std::fs::metadata(&path).ok()?;
-        (meta.is_file() && meta.len() <= POINTER_BYTES_MAX).then(|| std::fs::read_to_string(path).ok())?
-    };
-    let dot_git = source.join(".git");
-    let git_dir = match read(dot_git.clone()) {
-        Some(pointer) => source.join(pointer.trim_end().strip_prefix("gitdir: ")?),
-        None if dot_git.is_dir() => dot_git,
-        None => source.to_owned(),
-    };
-    let common = read(git_dir.join("commondir")).map_or(git_dir.clone(), |dir| git_dir.join(dir.trim_end()));
-    common.join("HEAD").exists().then_some(common)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,18 +211,5 @@ mod tests {
         assert!(follower.next().await.is_err());
         std::fs::rename(&away, &here).unwrap();
         assert_eq!(next(&mut follower).await, first);
-    }
-
-    #[test]
-    fn worktrees_and_bare_repositories_are_watched_where_their_refs_are() {
-        let repository = Repository::new();
-        repository.commit(&[("a", "1")], "first");
-        let tree = tempfile::tempdir().unwrap();
-        let path = tree.path().join("w");
-        repository.git(&["worktree", "add", "-q", path.to_str().unwrap(), "-b", "other"]);
-        let common = common_dir(&path).unwrap().canonicalize().unwrap();
-        assert_eq!(common, repository.dir().join(".git").canonicalize().unwrap());
-        assert_eq!(common_dir(&repository.dir().join(".git")), Some(repository.dir().join(".git")));
-        assert_eq!(common_dir(Path::new("/nonexistent")), None);
     }
 }
