@@ -65,7 +65,7 @@ impl Desk {
         self.finds_in(slot, fingerprint, IncidentClass::RuntimeFailure);
     }
 
-    /// A detector finds something wrong with the version in a slot.
+    /// A detector reports a fault of the version in a slot.
     pub fn finds_in(&mut self, slot: Slot, fingerprint: &str, class: IncidentClass) {
         let finding = Finding {
             class,
@@ -139,7 +139,7 @@ impl Desk {
         assert_eq!(self.core.phase(), Phase::Steady);
     }
 
-    /// From a built candidate of this tree to its window.
+    /// Runs everything from a built candidate of this tree to its window.
     pub fn observed(&mut self, tree: &str, generation: u64) {
         self.judged(Verdict::Pass);
         self.tell(Event::GenerationPrepared { store_path: path(tree), generation });
@@ -151,7 +151,7 @@ impl Desk {
         assert!(matches!(self.core.phase(), Phase::Observing { .. }));
     }
 
-    /// From a built candidate of this tree to its confirmation.
+    /// Runs everything from a built candidate of this tree to its confirmation.
     pub fn confirmed(&mut self, tree: &str, generation: u64) {
         self.observed(tree, generation);
         self.judge_says(Verdict::Pass);

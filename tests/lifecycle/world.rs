@@ -3,10 +3,10 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
 //! checks while it acts: it lists forbidden effects in `broken`.
 
-#[path = "carrying.rs"]
-mod carrying;
 #[path = "causes.rs"]
 mod causes;
+#[path = "effects.rs"]
+mod effects;
 #[path = "holds.rs"]
 mod holds;
 #[path = "loss.rs"]
@@ -35,7 +35,7 @@ pub struct Left {
     pub failures: u8,
     pub rechecks: u8,
     pub losses: u8,
-    /// Slots in whose queue connections still wait when their instance has exited.
+    /// The slots in whose queue connections still wait after the exit of their instance.
     pub waits: u8,
 }
 
@@ -71,7 +71,7 @@ pub struct Process {
     pub store_path: String,
     pub ready: bool,
     pub asked_to_end: bool,
-    /// It only empties the queue of the slot.
+    /// The instance only drains the queue of the slot.
     pub drains: bool,
 }
 
@@ -120,7 +120,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     Commit(Files),
-    /// A detector finds something wrong with the instance in a slot.
+    /// A detector reports a fault of the instance in a slot.
     Find(Slot),
     Answer(Task, bool),
     /// The commit of the current evolution is resolved: the one that the followed ref names.
@@ -133,9 +133,9 @@ pub enum Cause {
     Busy,
     Ready(Slot),
     Exit(Slot),
-    /// The instance that was to drain the slot could not be started.
+    /// The draining instance of the slot could not be started.
     CannotDrain(Slot),
-    /// The instance exited as it was asked to; and whether connections still wait in the queue.
+    /// The instance exited after the stop signal; and whether connections still wait in the queue.
     Stopped(Slot, bool),
     Due(Timer),
     Degrades,
@@ -254,7 +254,8 @@ impl World {
         let ignored = self.ignores(&event).then(|| self.core.clone());
         let effects = self.core.step(NOW, event);
         if ignored.is_some_and(|before| before != self.core || !effects.is_empty()) {
-            self.broken.push("a finding about another version than Active, or about one under trial, did something");
+            self.broken
+                .push("a finding about another version than Active, or about a version under trial, had an effect");
         }
         if held && self.core.is_held() {
             self.check_held(&effects);
@@ -324,7 +325,7 @@ impl World {
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
+                let rev = self.core.followed().expect("only where one is followed").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }
@@ -490,7 +491,7 @@ impl World {
         }
     }
 
-    /// What does not outlive a supervisor: all with the machine itself, else what only empties a queue.
+    /// Ends the processes that do not survive: after a reboot all of them, else the draining instances.
     pub fn end_strays(&mut self, reboot: bool) {
         for process in &mut self.processes {
             if reboot || process.as_ref().is_some_and(|process| process.drains) {
@@ -499,7 +500,7 @@ impl World {
         }
     }
 
-    /// What another supervisor finds.
+    /// The running instances that another supervisor finds.
     pub fn running(&self) -> [Option<Running>; 2] {
         let found = |process: &Process| Running { store_path: process.store_path.clone(), ready: process.ready };
         self.processes.each_ref().map(|process| process.as_ref().map(found))

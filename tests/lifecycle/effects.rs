@@ -1,4 +1,4 @@
-//! What the world does when the lifecycle wants something done, and what must never be wanted.
+//! The world executes the effects of the lifecycle, and records forbidden effects.
 
 use super::*;
 
@@ -125,10 +125,10 @@ impl World {
 
     fn drain(&mut self, slot: Slot, version: Version) -> bool {
         if self.core.active().is_none_or(|active| active.version != version) {
-            self.broken.push("a queue is emptied by another version than Active");
+            self.broken.push("a queue is drained by another version than Active");
         }
         if self.core.routing().is_none_or(|routing| routing.share_ppm(slot) > 0) {
-            self.broken.push("a queue is emptied to which new connections come");
+            self.broken.push("a queue is drained that still gets new connections");
         }
         self.start(slot, version);
         if let Some(process) = &mut self.processes[slot.index()] {
@@ -143,7 +143,9 @@ impl World {
             match *step {
                 Step::SwitchProfile { to, .. } => {
                     if !self.generations.iter().any(|(n, path)| *n == to && *path == plan.store_path) {
-                        self.broken.push("I3: the profile is switched to a generation that is gone or another's");
+                        self.broken.push(
+                            "I3: the profile is switched to a generation that is missing or belongs to another version",
+                        );
                     }
                     self.current = Some(to);
                 }
