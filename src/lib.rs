@@ -15,6 +15,7 @@
 //! | [`preflight`] | asks before a start: what rei needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: the format, recording, replay, comparison |
 //! | [`poll`] | asks: whether descriptors are ready |
+//! | [`changes`] | says that files may have changed |
 //! | [`process`] | asks: what `/proc` says about processes |
 //! | [`seccomp`] | refuses: the system calls that Landlock leaves open |
 //! | [`http`] | asks: a bounded HTTP/1.1 client for probes and replay |
@@ -30,6 +31,7 @@
 //! bottom import nothing of the house but each other's types and [`time`].
 
 pub mod blueprint;
+pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;

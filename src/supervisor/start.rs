@@ -76,6 +76,7 @@ pub async fn supervise(config_path: &Path, exe: &Path, ready: impl FnOnce()) -> 
     let _follower = follow(shell.tools.clone(), followed(&shell.core), inputs);
     let serves = shell.core.active().is_some() || shell.core.is_held();
     let _preflight = serves.then(|| AbortOnDrop(tokio::spawn(preflight::beside_active(shell.tools.clone()))));
+    let _files = AbortOnDrop(tokio::spawn(preflight::follow_files(shell.tools.clone())));
     shell.sweep();
     let end = loop {
         match shell.run().await {
