@@ -16,6 +16,7 @@
 //! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
+//! | [`changes`] | reports that files may have changed |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
 //! | [`sandbox`] | the Landlock rules: which files, sockets and ports a process can reach |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
@@ -37,6 +38,7 @@
 //! [`time`].
 
 pub mod blueprint;
+pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -299,10 +299,10 @@ mod story {
         it.tell(Event::Due(Timer::Window));
         let effects = it.tell(Event::Judged { verdict: Verdict::Pass, reason: "as good as Active".into() });
         let carried = effects.iter().find_map(|effect| match effect {
-            rei::lifecycle::Effect::Carry(Plan { number, .. }) => Some(*number),
+            rei::lifecycle::Effect::Execute(Plan { number, .. }) => Some(*number),
             _ => None,
         });
-        it.tell(Event::Carried { plan: carried.expect("a promotion"), took_us: 12 });
+        it.tell(Event::PlanDone { plan: carried.expect("a promotion"), took_us: 12 });
         it.tell(Event::Due(Timer::Window));
         it.tell(Event::Judged { verdict: Verdict::Pass, reason: "60 probes, none failed".into() });
     }
