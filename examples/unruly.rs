@@ -61,6 +61,10 @@ fn make() -> ExitCode {
     let name = std::env::var("bin").unwrap_or_else(|_| "unruly".into());
     std::os::unix::fs::symlink(attribute("program"), out.join("bin").join(name)).expect("a link");
     std::fs::write(out.join("behaviour"), attribute("behaviour")).expect("a file");
+    // Nothing to run, if the package has such an output.
+    if let Ok(dev) = std::env::var("dev") {
+        std::fs::write(dev, "headers").expect("another output");
+    }
     ExitCode::SUCCESS
 }
 

@@ -1,6 +1,6 @@
 //! rei, the OpenExec supervisor: it keeps one long-running service alive, and it lets the service be repaired and
 //! upgraded while nobody touches the live process. ARCHITECTURE.md has the problem, the flow and the decisions. This
-//! is the map of the modules ("rooms").
+//! is the map of the modules.
 //!
 //! | module | its one job |
 //! |---|---|
@@ -13,8 +13,10 @@
 //! | [`nix`] | runs the Nix programs: evaluation, builds, profiles, closures |
 //! | [`blueprint`] | runs the blueprint, a program of stages that makes a commit from an `EvolutionContext` |
 //! | [`validation`] | validates a Candidate: the plan, the sandboxed checks, the report |
+//! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
+//! | [`changes`] | reports that files may have changed |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
 //! | [`sandbox`] | the Landlock rules: which files, sockets and ports a process can reach |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
@@ -31,10 +33,12 @@
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
-//! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
+//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`,
+//! `health` and the types of `interface` are at the bottom: of this crate they import only each other's types and
+//! [`time`].
 
 pub mod blueprint;
+pub mod changes;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -52,6 +56,7 @@ pub mod lifecycle;
 pub mod narrate;
 pub mod nix;
 pub mod poll;
+pub mod preflight;
 pub mod process;
 pub mod redact;
 pub mod report;

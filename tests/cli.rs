@@ -139,7 +139,7 @@ fn check_looks_at_the_source() {
     for (more, level, word) in [
         ("ref = \"trunk\"\ndir = \"nix\"\n", "ok", "has nix/flake.nix on trunk"),
         ("ref = \"trunk\"\n", "fail", "has no flake.nix"),
-        ("ref = \"main\"\n", "fail", "has no branch or tag `main`"),
+        ("ref = \"main\"\n", "fail", "has no branch, tag or commit \"main\""),
     ] {
         rei_toml(&top, more);
         let (found, line) = answer(&top, "source");
@@ -147,7 +147,7 @@ fn check_looks_at_the_source() {
     }
     rei_toml(parent.path(), "");
     let (found, line) = answer(parent.path(), "source");
-    assert!(found == "fail" && line.contains("git cannot read"), "{found} {line}");
+    assert!(found == "fail" && line.contains("is not a git repository"), "{found} {line}");
 }
 
 #[test]
@@ -180,7 +180,9 @@ fn check_sees_what_is_missing() {
         ("fail".to_owned(), "`agents.a`: /nonexistent/agent is no program here".to_owned())
     );
     let (level, line) = answer(here, "user");
-    assert!(level == "fail" && line.contains("nobody-of-that-name"), "{level} {line}");
+    // Who is no root runs instances as itself, and says so.
+    let expected = if nix::unistd::geteuid().is_root() { "fail" } else { "warn" };
+    assert!(level == expected && line.contains("nobody-of-that-name"), "{level} {line}");
     rei_toml(here, "[agents.a]\ncommand = [\"/bin/sh\"]\n[validation]\ngolden = [\"golden\"]\n");
     let (level, line) = answer(here, "programs");
     assert!(level == "fail" && line.ends_with("golden is no directory"), "{level} {line}");

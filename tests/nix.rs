@@ -223,6 +223,48 @@ async fn each_evaluation_that_fails_says_what_to_do() {
     assert_eq!(flake.git(&["status", "--porcelain"]), "");
 }
 
+/// nixpkgs lists outputs in the order in which they are built, and names those to install in `meta`.
+#[tokio::test]
+async fn the_output_that_nix_would_install_is_the_version() {
+    let Some(store) = Store::open().await else { return };
+    let nix = &store.nix;
+    let roots = Roots::open(&store.path("roots")).unwrap();
+    let flake = Flake::new();
+    let text = |end: &str| {
+        format!(
+            r#"{{ outputs = {{ self }}: {{ packages."{}".default = let
+                 package = derivation {{ name = "x"; system = "{}"; builder = "/bin/sh"; 
+                   args = [ "-c" "echo dev > $dev; echo bin > $bin; echo out > $out" ];
+                   outputs = [ "dev" "bin" "out" ]; }};
+               in {end}; }}; }}"#,
+            nix.system(),
+            nix.system(),
+        )
+    };
+    let options = |name: &str| RealiseOptions { root: Some(roots.path(name).unwrap()), ..options() };
+    for (at, (end, output)) in [
+        ("package", "dev"),
+        (r#"package // { meta.outputsToInstall = [ "bin" "out" ]; }"#, "bin"),
+        (r#"package // { meta.outputsToInstall = [ "out" ]; }"#, "out"),
+        (r#"package.bin // { outputSpecified = true; meta.outputsToInstall = [ "out" ]; }"#, "bin"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        flake.write("flake.nix", &text(end));
+        let found = nix.evaluate_package(&flake.at(nix, &flake.commit("x")).await, "default", None).await.unwrap();
+        let name = format!("root{at}");
+        let built = nix.realise(std::slice::from_ref(&found), &options(&name), None).await.unwrap();
+        assert!(built.all_valid(), "{built:?}");
+        assert_eq!(std::fs::read_to_string(&found.out).unwrap().trim(), output, "{end}");
+        let kept: Vec<_> = roots.list().unwrap().into_iter().filter(|(root, _)| root.starts_with(&name)).collect();
+        assert_eq!(kept, [(name, found.out.clone())], "one root, of what is used");
+    }
+    flake.write("flake.nix", &text(r#"package // { meta.outputsToInstall = [ "man" ]; }"#));
+    let wrong = nix.evaluate_package(&flake.at(nix, &flake.commit("x")).await, "default", None).await.unwrap_err();
+    assert!(wrong.to_string().contains("names man, which is no output"), "{wrong}");
+}
+
 #[tokio::test]
 async fn roots_keep_only_what_they_name() {
     let Some(store) = Store::open().await else { return };

@@ -28,7 +28,8 @@ const TRIES_MAX: usize = 3;
 pub struct Derivation {
     /// The derivation in the store: `…-name.drv`.
     pub drv: PathBuf,
-    /// The path of its default output, which need not be valid yet.
+    /// The path of the output that is used: for a package the output that Nix would install, else the first. It need not be valid
+    /// yet.
     pub out: PathBuf,
 }
 
@@ -46,6 +47,12 @@ const DESCRIBE: &str = r#"describe = d: if (d.type or null) == "derivation" then
     drv = builtins.unsafeDiscardStringContext d.drvPath;
     out = builtins.unsafeDiscardStringContext d.outPath;
   }; } else { odd = builtins.typeOf d; };"#;
+
+/// The output of a package that Nix would install: the first of `meta.outputsToInstall`, unless the flake itself names one
+/// (`pkgs.hello.dev`). nixpkgs names its program's output there, which is not always the first of `outputs`.
+const INSTALLED: &str = r#"installed = d: let wanted = d.meta.outputsToInstall or [ ]; in
+  if (d.type or null) != "derivation" || d.outputSpecified or false || wanted == [ ] then d
+  else d.${builtins.head wanted} or (throw "meta.outputsToInstall names ${builtins.head wanted}, which is no output");"#;
 
 /// Nix code of a function that calls a flake in a directory of a tree.
 const CALL_FLAKE: &str = include_str!("call_flake.nix");
@@ -225,8 +232,8 @@ fn is_of_one_value(error: &Error) -> bool {
 fn package_expression(flake: &str, system: &str, package: &str) -> String {
     let package = quoted(package);
     format!(
-        "let {DESCRIBE} packages = ({flake}).packages.{system} or {{ }};
-in if packages ? {package} then describe packages.{package} else {{ absent = builtins.attrNames packages; }}"
+        "let {DESCRIBE} {INSTALLED} packages = ({flake}).packages.{system} or {{ }};
+in if packages ? {package} then describe (installed packages.{package}) else {{ absent = builtins.attrNames packages; }}"
     )
 }
 

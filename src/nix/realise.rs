@@ -185,13 +185,15 @@ impl Nix {
         if !failures.is_empty() {
             invalid = self.invalid_outputs(derivations).await?;
         }
-        if let (Some(root), false) = (&options.root, all.success) {
-            // If any build failed, Nix has created no root.
+        if let Some(root) = &options.root {
             let valid = derivations.iter().map(|derivation| derivation.out.clone());
             let valid: Vec<PathBuf> = valid.filter(|out| !invalid.contains(out)).collect();
-            if !valid.is_empty() {
+            // With a failure Nix made no root at all, and an output that is not `out` has a root of another name.
+            let is_done = valid.is_empty() || all.success && are_rooted(&valid, root);
+            if !is_done {
                 self.root_paths(&valid, root).await?;
             }
+            self.drop_other_outputs(derivations, root).await?;
         }
         let outcomes = derivations.iter().map(|derivation| {
             let failure = invalid.contains(&derivation.out).then(|| failures.remove(&derivation.out).flatten());
@@ -200,6 +202,30 @@ impl Nix {
             Outcome { derivation: derivation.clone(), failure: failure.map(|failure| failure.unwrap_or_else(gone)) }
         });
         Ok(Realised { outcomes: outcomes.collect() })
+    }
+
+    /// Removes the roots that Nix makes of outputs that nobody uses: `ROOT-dev` beside `ROOT`.
+    async fn drop_other_outputs(&self, derivations: &[Derivation], root: &Path) -> Result<()> {
+        let (Some(dir), Some(name)) = (root.parent(), root.file_name()) else { return Ok(()) };
+        let begins = format!("{}-", name.to_string_lossy());
+        let is_output = |name: &str| name.strip_prefix(&begins).is_some_and(|rest| rest.parse::<u64>().is_err());
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| is_output(&entry.file_name().to_string_lossy()));
+        let links = named.filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)));
+        // `ROOT-drv` is a root of rei's own.
+        let others: Vec<(PathBuf, PathBuf)> =
+            links.filter(|(_, kept)| kept.extension().is_none_or(|it| it != "drv")).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let mut outputs = BTreeSet::new();
+        for derivation in derivations {
+            outputs.extend(self.outputs(&derivation.drv).await?);
+        }
+        for (link, _) in others.into_iter().filter(|(_, kept)| outputs.contains(kept)) {
+            std::fs::remove_file(&link).map_err(|source| Error::File { act: "remove", path: link, source })?;
+        }
+        Ok(())
     }
 
     /// Runs one realisation until `deadline` and collects Nix's messages. Failed builds are no error here.
@@ -242,6 +268,17 @@ impl Nix {
     async fn invalid_outputs(&self, derivations: &[Derivation]) -> Result<BTreeSet<PathBuf>> {
         self.invalid(derivations.iter().map(|derivation| &derivation.out)).await
     }
+}
+
+/// Whether `ROOT`, `ROOT-2`, … keep these paths, in their order.
+fn are_rooted(paths: &[PathBuf], root: &Path) -> bool {
+    paths.iter().enumerate().all(|(at, path)| {
+        let mut link = root.as_os_str().to_owned();
+        if at > 0 {
+            link.push(format!("-{}", at + 1));
+        }
+        std::fs::read_link(link).is_ok_and(|kept| kept == *path)
+    })
 }
 
 /// The result of one call.

@@ -8,6 +8,7 @@ use crate::config::LoadError;
 use crate::interface::socket::SocketError;
 use crate::journal;
 use crate::nix;
+use crate::preflight;
 use crate::report::chain;
 use crate::runtime::keeper::StoreError;
 use crate::runtime::logs::LogError;
@@ -55,9 +56,9 @@ pub enum StartError {
     /// Nix cannot be used.
     #[error("cannot use Nix")]
     Nix(#[from] nix::Error),
-    /// No sandbox can be had, so nothing could be judged.
-    #[error("sandboxed builds do not work here, so no candidate could be judged")]
-    Sandbox(#[source] nix::Refusal),
+    /// Something is missing without which there would be nothing to serve.
+    #[error(transparent)]
+    Preflight(#[from] preflight::Refused),
     /// The runtime's repository cannot be used.
     #[error("cannot use the source")]
     Source(#[from] crate::source::Error),
@@ -120,7 +121,7 @@ impl StartError {
             Self::Journal(error) => error.hint(),
             Self::Table(error) => error.hint(),
             Self::Nix(error) => error.hint(),
-            Self::Sandbox(refusal) => refusal.hint(),
+            Self::Preflight(refused) => refused.hint.clone(),
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
             Self::Held { pid, .. } => Some(format!(

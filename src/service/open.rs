@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use super::clock::Clock;
 use super::error::StartError;
 use super::executor::Executor;
-use super::failure::reason;
 use super::fdstore::{SharedStore, StoreWatch, StoredFds};
 use super::follow::{follow, followed};
 use super::in_use::InUse;
@@ -35,6 +34,7 @@ use crate::history::entry::{Entry, replay};
 use crate::journal::{self, Journal, Meta, Opened as OpenedJournal};
 use crate::lifecycle::{self, Lifecycle, Reality};
 use crate::nix::{Profile, Roots};
+use crate::preflight;
 use crate::process;
 use crate::redact::Secrets;
 use crate::report::chain;
@@ -135,10 +135,10 @@ impl Locked {
         let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
         let traffic = Arc::new(Mutex::new(traffic));
         undo.listens(&traffic);
-        let tools = Arc::new(tools(config, &config_path, paths, nothing_serves).await?);
+        let tools = Arc::new(tools(config, &config_path, paths)?);
         if nothing_serves {
-            // On a first start an unreadable source is a configuration error, not a temporary outage.
-            tools.mirror.look().await?;
+            // On a first start a missing prerequisite is a configuration error, not a temporary outage.
+            preflight::before_the_first_version(tools.clone()).await?;
         }
         let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
@@ -178,7 +178,11 @@ impl Opened {
         service.decide();
         let executor = service.executor();
         let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
-        tasks.push(warm_up(tools.clone()));
+        let core = service.core();
+        if core.active().is_some() || core.is_held() {
+            tasks.push(AbortOnDrop(tokio::spawn(preflight::beside_active(tools.clone()))));
+        }
+        tasks.push(AbortOnDrop(tokio::spawn(preflight::follow_files(tools.clone()))));
         tasks.push(follow(tools, followed(service.core()), inputs));
         service.sweep();
         Ok(Begun { service, tasks })
@@ -206,31 +210,13 @@ fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
-/// What the parts work with. With nothing to serve, all of it must be right. Otherwise the runtime comes first, and a part that is
-/// missing is logged and asked for again when it is needed.
-async fn tools(config: Config, config_path: &Path, paths: Paths, nothing_serves: bool) -> Result<Tools, StartError> {
+/// What the parts work with. A part that is missing is asked for again when it is needed.
+fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, StartError> {
     let roots = Roots::open(&paths.roots())?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
     let lazy_nix = LazyNix::default();
     let (sources, in_use, measured) = (Sources::default(), InUse::default(), Measured::default());
     let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));
-    let tools =
-        Tools { config, config_path, paths, lazy_nix, mirror, sources, in_use, measured, profile, roots, secrets };
-    if nothing_serves {
-        tools.mirror.prepare().await?;
-        tools.nix().await?;
-        tools.builder().await.map_err(StartError::Sandbox)?;
-    }
-    Ok(tools)
-}
-
-/// Looks beside the loop whether candidates could be made and judged, and logs why not.
-fn warm_up(tools: Arc<Tools>) -> AbortOnDrop<()> {
-    AbortOnDrop(tokio::spawn(async move {
-        if let Err(refusal) = tools.builder().await {
-            let why = reason(&refusal, refusal.hint());
-            tracing::error!("no candidate can be made or judged now, Active goes on: {why}");
-        }
-    }))
+    Ok(Tools { config, config_path, paths, lazy_nix, mirror, sources, in_use, measured, profile, roots, secrets })
 }

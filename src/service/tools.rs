@@ -10,10 +10,11 @@ use super::sources::Sources;
 use crate::config::Config;
 use crate::interface::operations::StateStatus;
 use crate::nix::{self, Builder, Nix, Profile, Progress, Refusal, Roots};
+use crate::preflight::Means;
 use crate::redact::Secrets;
 use crate::source::Mirror;
 use crate::state::paths::Paths;
-use crate::validation::Means;
+use crate::validation;
 
 /// The root that keeps the builder of sandboxed checks.
 const BUILDER_ROOT: &str = "builder";
@@ -90,8 +91,8 @@ impl Tools {
     ///
     /// # Errors
     /// As [`Self::nix`].
-    pub async fn means(&self, progress: Option<mpsc::Sender<Progress>>) -> nix::Result<Means<'_>> {
-        Ok(Means { nix: self.nix().await?, jobs: Self::jobs(), progress })
+    pub async fn means(&self, progress: Option<mpsc::Sender<Progress>>) -> nix::Result<validation::Means<'_>> {
+        Ok(validation::Means { nix: self.nix().await?, jobs: Self::jobs(), progress })
     }
 
     /// The rei program in the store: the builder of sandboxed checks. The first call proves the sandbox with it.
@@ -111,5 +112,37 @@ impl Tools {
     /// Builds at once: all processors but one, which the runtime keeps.
     pub fn jobs() -> usize {
         std::thread::available_parallelism().map_or(1, |all| all.get().saturating_sub(1).max(1))
+    }
+}
+
+/// A start asks its questions with what the supervisor works with.
+impl Means for Arc<Tools> {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn file(&self) -> &Path {
+        &self.config_path
+    }
+
+    fn mirror(&self) -> Option<&Mirror> {
+        Some(&self.mirror)
+    }
+
+    fn nix(&self) -> impl Future<Output = nix::Result<&Nix>> + Send {
+        Tools::nix(self)
+    }
+
+    fn builder(&self) -> impl Future<Output = Result<&Path, Refusal>> + Send {
+        Tools::builder(self)
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.paths.private()
+    }
+
+    fn may_build(&self) -> bool {
+        // Evolutions build.
+        false
     }
 }

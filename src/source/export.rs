@@ -107,7 +107,7 @@ impl Mirror {
         check(commit, &files)?;
         let names: String =
             files.iter().filter(|file| has_content(file)).map(|file| format!("{}\n", file.blob)).collect();
-        let submodules = files.iter().filter(|file| file.mode == SUBMODULE).map(|file| file.path.clone()).collect();
+        let submodules = files.iter().filter(|file| file.is_submodule()).map(|file| file.path.clone()).collect();
         let (commit, into) = (commit.clone(), into.to_owned());
         let write =
             move |objects: File| write(&commit, &files, &mut BufReader::with_capacity(CHUNK_BYTES, objects), &into);
@@ -122,10 +122,9 @@ impl Mirror {
 
 const EXECUTABLE: u32 = 0o100_755;
 const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
 
 fn has_content(file: &TreeFile) -> bool {
-    file.mode != SUBMODULE
+    !file.is_submodule()
 }
 
 /// Refuses a tree that could write anywhere else than below its directory, or that no file system holds. git makes none
@@ -145,7 +144,7 @@ fn check(commit: &ObjectId, files: &[TreeFile]) -> Result<(), Error> {
         if let Some(why) = path.split(|&byte| byte == b'/').find_map(unfit_name) {
             return Err(unfit(file, why));
         }
-        if !matches!(file.mode & 0o170_000, 0o100_000 | LINK | SUBMODULE) {
+        if !file.is_submodule() && !matches!(file.mode & 0o170_000, 0o100_000 | LINK) {
             return Err(unfit(file, "is neither file, symbolic link nor submodule"));
         }
         if !paths.insert(path) {

@@ -208,8 +208,11 @@ pub(super) fn answer(doing: &'static str, stdout: &[u8]) -> Error {
     Error::Answer { doing, answer: String::from_utf8_lossy(stdout).chars().take(ANSWER_CHARS_MAX).collect() }
 }
 
-/// Refuses a git that is too old.
-pub(super) async fn check_version() -> Result<(), Error> {
+/// What git says of its version.
+///
+/// # Errors
+/// When git is missing or too old.
+pub async fn git_version() -> Result<String, Error> {
     let doing = "ask git for its version";
     let command = Command::new("git", LOCAL_TIMEOUT).arg("version");
     let output = command.run().await.map_err(|source| Error::Run { doing, source })?;
@@ -217,7 +220,7 @@ pub(super) async fn check_version() -> Result<(), Error> {
     if version < GIT_VERSION_MIN {
         return Err(Error::TooOld { found: format!("{}.{}", version.0, version.1) });
     }
-    Ok(())
+    Ok(output.stdout_text().trim().to_owned())
 }
 
 /// What the configuration file says: the only setting that git's own children need.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::borrow::{is_shallow, write_alternates};
 use super::error::Error;
-use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, check_version, config_text};
+use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, config_text, git_version};
 use super::locks;
 use super::parse::{
     ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, telling_lines,
 };
+use super::places::common_dir;
 use super::turns::Turns;
 use crate::command::Output;
 use crate::interface::types::CandidateId;
@@ -34,6 +36,8 @@ pub struct Mirror {
     dir: PathBuf,
     source: String,
     followed: String,
+    /// Where objects are that need not be copied.
+    borrowed: Vec<PathBuf>,
     /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
     fetching: Arc<Mutex<()>>,
     pub(super) turns: Arc<Turns>,
@@ -72,7 +76,24 @@ impl Mirror {
                 .into_owned(),
             None => source.to_owned(),
         };
-        Ok(Self { dir, source, followed: followed.to_owned(), fetching: Arc::default(), turns: Arc::default() })
+        let (followed, borrowed) = (followed.to_owned(), Vec::new());
+        Ok(Self { dir, source, followed, borrowed, fetching: Arc::default(), turns: Arc::default() })
+    }
+
+    /// The same mirror, which copies nothing that its source or one of the repositories `others` has on this machine. For
+    /// one that goes soon: it is broken if those lose an object.
+    #[must_use]
+    pub fn borrowing(mut self, others: &[PathBuf]) -> Self {
+        let dirs = self.source_dir();
+        // Of a shallow repository git would take the objects and not the note that their parents are missing.
+        let dirs = dirs.iter().chain(others).filter_map(|dir| common_dir(dir)).filter(|dir| !is_shallow(dir));
+        self.borrowed = dirs.map(|dir| dir.join("objects")).collect();
+        self
+    }
+
+    /// Whether the history that the source gave was cut: it is a shallow clone.
+    pub fn is_shallow(&self) -> bool {
+        is_shallow(&self.git_dir())
     }
 
     /// The bare repository.
@@ -259,7 +280,7 @@ impl Mirror {
     /// # Errors
     /// When git is missing or too old, or the directory cannot be written.
     pub async fn prepare(&self) -> Result<(), Error> {
-        check_version().await?;
+        git_version().await?;
         let io = |doing, path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { doing, path, source }
@@ -310,9 +331,13 @@ impl Mirror {
     }
 
     async fn fetch_refs(&self, refspecs: &[String]) -> Result<(), Error> {
+        write_alternates(&self.git_dir(), &self.borrowed)?;
         let flags = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+        // What a shallow source lacked may be there by now.
+        let deepen = self.is_shallow().then_some("--unshallow");
         let more = ["--no-auto-maintenance", "--update-shallow", "--", &self.source];
-        let args: Vec<&str> = flags.into_iter().chain(more).chain(refspecs.iter().map(String::as_str)).collect();
+        let flags = flags.into_iter().chain(deepen).chain(more);
+        let args: Vec<&str> = flags.chain(refspecs.iter().map(String::as_str)).collect();
         let git = self.git().network();
         let doing = "fetch from the source";
         let mut output = git.try_run(doing, FETCH_TIMEOUT, &args).await?;

@@ -10,6 +10,8 @@
 //! | `keep.rs` | what the mirror keeps, and when it is packed |
 //! | `turns.rs` | who works with the mirror, and who waits |
 //! | `locks.rs` | lock files of a git that was killed |
+//! | `borrow.rs` | objects that other repositories of this machine have |
+//! | `places.rs` | where a repository keeps its refs and objects |
 //! | `follow.rs` | has the ref moved? |
 //! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
 //! | `harvest.rs` | the files of a workspace, copied out of an agent's reach |
@@ -17,6 +19,7 @@
 //! Nothing here writes to the operator's own repository, and no git command of rei ever runs with a `.git` that an
 //! agent could have touched.
 
+mod borrow;
 mod commits;
 mod error;
 mod export;
@@ -27,6 +30,7 @@ mod keep;
 mod locks;
 mod mirror;
 mod parse;
+mod places;
 mod turns;
 mod workspace;
 
@@ -40,6 +44,7 @@ mod tests;
 pub use error::{Error, GIT_VERSION_MIN};
 pub use export::Exported;
 pub use follow::Follower;
+pub use git::git_version;
 pub(crate) use harvest::read_bounded;
 pub use mirror::Mirror;
 pub use parse::{Described, ObjectId, Subject, TreeFile};

@@ -61,6 +61,16 @@ pub struct TreeFile {
     pub blob: ObjectId,
 }
 
+/// The mode of a submodule, of which a commit has the name of a commit and no files.
+const SUBMODULE: u32 = 0o160_000;
+
+impl TreeFile {
+    /// Whether it is a submodule.
+    pub fn is_submodule(&self) -> bool {
+        self.mode == SUBMODULE
+    }
+}
+
 /// A commit with the first line of its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {

@@ -4,6 +4,7 @@
 //! | file | the bad input |
 //! |---|---|
 //! | `start` | problems that make a start impossible |
+//! | `preflight` | the same problems, as `rei check` reports them |
 //! | `upgrade` | commits that cannot become a version |
 //! | `cheats` | commits that try to pass without being right |
 //! | `runtime` | a runtime that misbehaves while it serves |
@@ -22,6 +23,7 @@ mod common;
 mod disk;
 mod growth;
 mod lab;
+mod preflight;
 mod runtime;
 mod start;
 mod terminal;

@@ -14,7 +14,6 @@ use super::{File, files, none};
 /// Uses that close a circle and do no harm: the file, the used file (or directory, for all files below it), and why.
 const HARMLESS: &[(&str, &str, &str)] = &[
     ("cli/args.rs", "cli/", "clap's list of commands has each command, and each command reads the global options"),
-    ("cli/check.rs", "cli/check/", "the list of checks has each check, and each check returns the list's type"),
     ("cli/ui.rs", "cli/progress.rs", "the terminal makes the progress bar, and the bar draws through the terminal"),
     (
         "blueprint/actions/action_context.rs",

@@ -103,7 +103,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     let fences = Fences { landlock: true, seccomp: true, user: user.is_some(), namespaces, network: own_network };
     let plan = Plan {
         namespaces: if namespaces {
-            Some(plan_namespaces(confined).ok_or_else(|| fail("a path holds a NUL"))?)
+            Some(plan_namespaces(confined).ok_or_else(|| fail("a path contains a NUL byte"))?)
         } else {
             None
         },
@@ -113,7 +113,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
         memory_bytes: confined.memory_bytes,
         // Without either, the kernel would count all processes of rei's own user.
         processes: (namespaces || user.is_some()).then_some(PROCESSES_MAX),
-        dir: c_path(&confined.dir).ok_or_else(|| fail("a path holds a NUL"))?,
+        dir: c_path(&confined.dir).ok_or_else(|| fail("a path contains a NUL byte"))?,
     };
     Ok((plan, fences))
 }

@@ -72,7 +72,8 @@ impl Sandbox {
         SandboxBuilder::default()
     }
 
-    /// The restrictions that are not available here, one line of text each. Empty if everything is in force.
+    /// The restrictions that are not available here, one line of text each. Empty if everything is in force. If there is a remedy, it
+    /// follows after a semicolon.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
@@ -304,7 +305,15 @@ fn unknown_to(abi: ABI, connections: bool) -> impl Iterator<Item = &'static str>
 fn within_hard_limit(resource: Resource, wanted: u64, missing: &mut Vec<String>) -> u64 {
     let hard = getrlimit(resource).map_or(wanted, |(_, hard)| hard);
     if wanted > hard {
-        missing.push(format!("{wanted} as {resource:?}: the supervisor's own limit is {hard}"));
+        let (key, unit, shell) = match resource {
+            Resource::RLIMIT_NOFILE => ("isolation.fds", "LimitNOFILE=", "ulimit -Hn"),
+            Resource::RLIMIT_NPROC => ("isolation.processes", "LimitNPROC=", "ulimit -Hu"),
+            _ => ("isolation.memory", "LimitDATA=", "ulimit -Hd"),
+        };
+        missing.push(format!(
+            "{wanted} as {resource:?}: the supervisor's own limit is {hard}; raise it ({unit} in the unit, {shell} in a \
+             shell), or set {key} = {hard}"
+        ));
     }
     wanted.min(hard)
 }

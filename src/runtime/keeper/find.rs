@@ -9,6 +9,11 @@ use crate::runtime::pidfd;
 /// The process name of a keeper.
 pub(super) const NAME: &std::ffi::CStr = c"rei-keeper";
 
+/// Whether the keeper that was started for this socket lives.
+pub fn is_alive_at(socket: &Path) -> bool {
+    at(socket).is_some()
+}
+
 /// The process of the keeper that was started for this socket.
 pub(super) fn at(socket: &Path) -> Option<OwnedFd> {
     let socket = socket.as_os_str().as_encoded_bytes();

@@ -28,6 +28,7 @@ mod systemd;
 pub(in crate::runtime) mod wire;
 
 pub use client::Keeper;
+pub use find::is_alive_at;
 pub use server::{IDLE_MAX, keeper_main};
 pub use store::{FdStore, INSTANCE_PREFIX, LOGGER_PREFIX, NoStore, StoreError};
 pub use systemd::SystemdStore;

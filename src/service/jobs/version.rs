@@ -3,6 +3,7 @@
 use crate::blueprint::Blame;
 use crate::interface::types::Version;
 use crate::nix::{Derivation, Progress, RealiseOptions};
+use crate::preflight;
 use crate::service::failure::{Failed, HINT, last_words};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
@@ -24,10 +25,7 @@ pub(super) async fn build_version(
     let drv_root = tools.roots.path(&format!("{root}-drv"))?;
     let package = &tools.config.runtime.package;
     let by_hand = |error: crate::nix::Error| {
-        let hint = error.hint().unwrap_or_else(|| {
-            let source = &tools.config.runtime.source;
-            format!("see it in full: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
-        });
+        let hint = preflight::evaluation_hint(&tools.config, commit, &error);
         Failed::of_nix(&error, Some(hint))
     };
     let driver = tools.nix().await?;
@@ -60,7 +58,7 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let said = last_words(&log);
-    let hint = failure.hint(&derivation.drv).unwrap_or_else(|| format!("nix log {}", derivation.drv.display()));
+    let hint = preflight::build_hint(&failure, &derivation.drv);
     // One line for a person; whoever repairs it is told the end of the log too.
     let reason = format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
     Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })

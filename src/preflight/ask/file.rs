@@ -2,22 +2,22 @@
 //! anything, so that a build can look at it, too.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Context, Finding};
 use crate::blueprint::library::Library;
 use crate::config::Config;
 use crate::golden;
+use crate::preflight::answer::Answer;
 use crate::report::chain;
 
 /// Can the blueprints be used that are named, with the agents and commands that there are?
-pub(super) fn blueprints(context: &Context<'_>) -> Option<Finding> {
-    let config = context.config?;
+pub fn blueprints(config: Option<&Config>) -> Vec<Answer> {
+    let Some(config) = config else { return Vec::new() };
     let library = Library::new(config.blueprints.directory.clone());
-    Some(match library.unusable(config).first() {
+    vec![match library.unusable(config).first() {
         Some(error) => {
             let hint = error.hint().unwrap_or_else(|| "correct it, or name another in the file".to_owned());
-            Finding::fail(chain(error).replace('\n', "; "), hint)
+            Answer::fail(chain(error).replace('\n', "; "), hint)
         }
         None => {
             let wanted = &config.blueprints;
@@ -26,31 +26,28 @@ pub(super) fn blueprints(context: &Context<'_>) -> Option<Finding> {
             names.sort();
             names.dedup();
             let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
-            Finding::ok(names.join(", "))
+            Answer::ok(names.join(", "))
         }
-    })
+    }]
 }
 
 /// Can every golden run be read to its end, and has it a listener to ask?
-pub(super) fn golden(context: &Context<'_>) -> Option<Finding> {
-    let config = context.config?;
-    if config.validation.golden.is_empty() {
-        return None;
-    }
-    Some(match golden_runs(config) {
+pub fn golden(config: Option<&Config>) -> Vec<Answer> {
+    let Some(config) = config.filter(|config| !config.validation.golden.is_empty()) else { return Vec::new() };
+    vec![match golden_runs(config) {
         Ok(runs) if runs.is_empty() => {
-            Finding::warn("no golden run in `validation.golden`", "make one: rei golden import FILE")
+            Answer::warn("no golden run in `validation.golden`", "make one: rei golden import FILE")
         }
-        Ok(runs) => Finding::ok(runs.join(", ")),
-        Err(finding) => finding,
-    })
+        Ok(runs) => Answer::ok(runs.join(", ")),
+        Err(answer) => answer,
+    }]
 }
 
 /// The names of the runs.
-fn golden_runs(config: &Config) -> Result<Vec<String>, Finding> {
+fn golden_runs(config: &Config) -> Result<Vec<String>, Answer> {
     let wrong = |error: golden::Error| {
         let hint = error.hint().unwrap_or_else(|| "record it again: rei golden import FILE".to_owned());
-        Finding::fail(chain(&error).replace('\n', "; "), hint)
+        Answer::fail(chain(&error).replace('\n', "; "), hint)
     };
     let mut names = Vec::new();
     for run in golden::list(&config.validation.golden).map_err(wrong)? {
@@ -59,7 +56,7 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Finding> {
         if !config.runtime.listen.iter().any(|listen| listen.name == header.listener) {
             let line =
                 format!("the golden run {} asks the listener `{}`, which is not there", header.name, header.listener);
-            return Err(Finding::fail(line, "name one of `runtime.listen` in its first line"));
+            return Err(Answer::fail(line, "name one of `runtime.listen` in its first line"));
         }
         names.push(header.name);
     }
@@ -67,10 +64,10 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Finding> {
 }
 
 /// Can nobody else read what holds secrets: the file itself, and the files of secrets that it names?
-pub(super) fn secrets(context: &Context<'_>) -> Option<Finding> {
-    let config = context.config?;
+pub fn secrets(config: Option<&Config>, own_file: &Path) -> Vec<Answer> {
+    let Some(config) = config else { return Vec::new() };
     let held = config.secrets();
-    let own = (!held.is_empty()).then(|| context.file.to_owned());
+    let own = (!held.is_empty()).then(|| own_file.to_owned());
     let files: Vec<PathBuf> = own.into_iter().chain(config.secret_files()).collect();
     for file in &files {
         // A file that is not there holds nothing; whoever needs it says so.
@@ -81,21 +78,22 @@ pub(super) fn secrets(context: &Context<'_>) -> Option<Finding> {
             _ => continue,
         };
         let places: Vec<&str> = held.iter().map(|secret| secret.place.as_str()).collect();
-        let what = if file == context.file { format!(" has {} and", places.join(", ")) } else { String::new() };
+        let what = if file == own_file { format!(" has {} and", places.join(", ")) } else { String::new() };
         let line = format!("{}{what} can be read by {who}", file.display());
         let hint = match file.starts_with("/nix/store") {
             true => "a secret does not belong in the Nix store: let the program read it from a file".to_owned(),
             false => format!("chmod go-r {}", file.display()),
         };
-        return Some(Finding::warn(line, hint));
+        return vec![Answer::warn(line, hint)];
     }
-    (!files.is_empty()).then(|| Finding::ok("only their owner can read the files with secrets"))
+    let fine = (!files.is_empty()).then(|| Answer::ok("only their owner can read the files with secrets"));
+    fine.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::Level;
+    use crate::preflight::answer::Level;
 
     #[test]
     fn a_secret_that_others_can_read_is_told() {
@@ -112,8 +110,7 @@ mod tests {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
             }
             let config = Config::load(&file).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            secrets(&Context { config: Some(&config), file: &file, runtime }).unwrap()
+            secrets(Some(&config), &file).remove(0)
         };
         let key_in_file = "API_KEY = \"sesame4711\"";
         assert_eq!(found(key_in_file, [0o600, 0o600]).level, Level::Ok);
