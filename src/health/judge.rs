@@ -80,7 +80,7 @@ impl Bounds {
 /// How Active did before the candidate came: for windows in which Active has no traffic, so that comparing with it now
 /// would compare a loaded process with an idle one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Learned {
+pub struct Baseline {
     /// Probe latencies in microseconds.
     pub latencies_us: Vec<u32>,
     /// Probes and those that failed.
@@ -93,11 +93,11 @@ pub struct Learned {
 
 /// What a candidate is compared with.
 #[derive(Clone, Copy, Debug)]
-pub enum Reference<'a> {
+pub enum Comparison<'a> {
     /// Active, beside it in the same window.
     Beside(&'a Monitor),
     /// Active, before it; and if that runs on as Previous, the same in this window, without traffic.
-    Learned(&'a Learned, Option<&'a Monitor>),
+    Before(&'a Baseline, Option<&'a Monitor>),
 }
 
 /// The verdict on a window.
@@ -113,12 +113,12 @@ pub struct Analysis {
 
 impl Monitor {
     /// What a later candidate can be compared with; `None` while this one is not well or too little is known.
-    pub fn learned(&self) -> Option<Learned> {
+    pub fn learned(&self) -> Option<Baseline> {
         let since = Timestamp::from_unix_ms(self.evidence.now.as_unix_ms().saturating_sub(LEARNED_BACK_MS));
         let seen = Side::of(self, since, self.evidence.now);
         let enough = seen.latencies.len() as u64 >= SAMPLES_MIN && self.status() == HealthStatus::Ok;
         let newest = seen.latencies.len().saturating_sub(LEARNED_MAX);
-        enough.then(|| Learned {
+        enough.then(|| Baseline {
             latencies_us: seen.latencies[newest..].to_vec(),
             probes: seen.probes,
             traffic: seen.traffic,
@@ -161,7 +161,7 @@ impl Side {
 /// Judges `candidate` in the window from `since` to `at`, beside or after `baseline`.
 pub fn judge(
     candidate: &Monitor,
-    baseline: Option<Reference<'_>>,
+    baseline: Option<Comparison<'_>>,
     since: Timestamp,
     at: Timestamp,
     bounds: &Bounds,
@@ -174,8 +174,8 @@ pub fn judge(
     let warm_since = evidence.process.warm_since;
     let warm = warm_since.map(|warm| evidence.samples.between(warm.max(since), at)).unwrap_or_default();
     let mut reference = match baseline {
-        Some(Reference::Beside(active)) => Side::of(active, since, at),
-        Some(Reference::Learned(it, _)) => Side {
+        Some(Comparison::Beside(active)) => Side::of(active, since, at),
+        Some(Comparison::Before(it, _)) => Side {
             latencies: it.latencies_us.clone(),
             probes: it.probes,
             traffic: it.traffic,
@@ -184,12 +184,12 @@ pub fn judge(
         None => Side::default(),
     };
     let mut control = match baseline {
-        Some(Reference::Learned(_, Some(previous)))
+        Some(Comparison::Before(_, Some(previous)))
             if previous.observed_status() != HealthStatus::Failed && !seen.takes_more_than(&reference) =>
         {
             previous.evidence.samples.between(since, at)
         }
-        Some(Reference::Learned(..) | Reference::Beside(_)) | None => Vec::new(),
+        Some(Comparison::Before(..) | Comparison::Beside(_)) | None => Vec::new(),
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
     case.failures("exchanges", seen.traffic, reference.traffic, bounds);

@@ -35,7 +35,7 @@ mod window;
 pub use condition::Detection;
 pub use finding::{Cause, Finding};
 pub use fingerprint::{FRAMES_MAX, fingerprint, normalise, normalise_line};
-pub use judge::{Analysis, Bounds, Learned, Reference, judge};
+pub use judge::{Analysis, Baseline, Bounds, Comparison, judge};
 pub use monitor::{MONITOR_BYTES_MAX, Monitor};
 pub use signal::{Exit, Outcome, Probe, Signal, Sources};
 
