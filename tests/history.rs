@@ -42,7 +42,7 @@ impl Recorded {
     fn tell(&mut self, event: &Event) {
         let mut after = self.world.core.clone();
         let effects = after.step(NOW, event.clone());
-        // The supervisor also records no event that changes nothing.
+        // As the supervisor does: an event that changes nothing is not recorded.
         if effects.is_empty() && after == self.world.core {
             return;
         }
@@ -97,7 +97,7 @@ impl Recorded {
             let under_way = history.under_way();
             let id = under_way.as_ref().map(|it| it.entry.id.clone());
             prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
-            // The last step is the phase, and in a canary the share.
+            // Its last step is the phase, and in a canary the share.
             let Some(under_way) = under_way else { continue };
             let step = under_way.steps.last().expect("an evolution has a step").name.clone();
             let expected = narrate::step(stands.phase, stands.share_ppm);
@@ -154,42 +154,42 @@ fn the_history_agrees_with_the_core() {
             commits: 6,
             findings: 6,
             exits: 6,
-            waits: 4,
             crashes: 4,
             requests: 6,
             failures: 6,
             rechecks: 20,
             losses: 2,
+            waits: 4,
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
-        let mut recorded = Recorded::new(world, unsaid);
+        let mut told = Recorded::new(world, unsaid);
         for draw in draws {
-            let Some(cause) = cause(&recorded.world, draw) else { break };
-            let crash = recorded.world.left.crashes > 0 && draw % 31 == 0;
-            recorded.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
-            recorded.agrees(&format!("{cause:?}"))?;
+            let Some(cause) = cause(&told.world, draw) else { break };
+            let crash = told.world.left.crashes > 0 && draw % 31 == 0;
+            told.happens(cause.clone(), if crash { usize::from(draw % 3) } else { usize::MAX });
+            told.agrees(&format!("{cause:?}"))?;
             if crash {
-                recorded.crashes(draw % 2 == 0);
-                recorded.agrees("a crash")?;
+                told.crashes(draw % 2 == 0);
+                told.agrees("a crash")?;
             }
-            if draw % 29 == 0 && !recorded.world.losses().is_empty() {
-                recorded.loses();
-                recorded.agrees("a loss")?;
+            if draw % 29 == 0 && !told.world.losses().is_empty() {
+                told.loses();
+                told.agrees("a loss")?;
             }
-            seen.borrow_mut().insert(format!("{:?}", recorded.world.core.phase()));
+            seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
         // No decision depends on reasons, in any phase.
-        let records = (1..).zip(&recorded.journal).map(|(seq, entry)| (seq, NOW, entry));
-        let replayed = replay(recorded.since, records);
+        let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
+        let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
-        prop_assert_eq!(&replayed.state, &recorded.world.core);
+        prop_assert_eq!(&replayed.state, &told.world.core);
         // Every evolution that ever ran is in the history exactly once.
-        let [named, others @ ..] = recorded.histories.map(|history| history.entries());
+        let [named, others @ ..] = told.histories.map(|history| history.entries());
         let mut listed: Vec<String> = named.iter().map(|entry| entry.id.clone()).collect();
         listed.retain(|id| id.starts_with("evo_"));
         listed.sort();
-        prop_assert!(recorded.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", recorded.begun);
+        prop_assert!(told.begun.iter().all(|id| listed.contains(id)), "{:?} of {listed:?}", told.begun);
         let count = listed.len();
         listed.dedup();
         prop_assert_eq!(listed.len(), count);
@@ -299,10 +299,10 @@ mod story {
         it.tell(Event::Due(Timer::Window));
         let effects = it.tell(Event::Judged { verdict: Verdict::Pass, reason: "as good as Active".into() });
         let carried = effects.iter().find_map(|effect| match effect {
-            rei::lifecycle::Effect::Carry(Plan { number, .. }) => Some(*number),
+            rei::lifecycle::Effect::Execute(Plan { number, .. }) => Some(*number),
             _ => None,
         });
-        it.tell(Event::Carried { plan: carried.expect("a promotion"), took_us: 12 });
+        it.tell(Event::PlanDone { plan: carried.expect("a promotion"), took_us: 12 });
         it.tell(Event::Due(Timer::Window));
         it.tell(Event::Judged { verdict: Verdict::Pass, reason: "60 probes, none failed".into() });
     }
@@ -330,7 +330,7 @@ mod story {
         (directory, state)
     }
 
-    /// The output of the commands in that directory.
+    /// What the commands print there.
     fn pages(directory: &Path, asked: &[&str]) -> String {
         let page = |line: &&str| {
             let args: Vec<&str> = line.split(' ').collect();

@@ -10,6 +10,7 @@
 //! | `means.rs` | what a question is answered with; the supervisor has its own, `rei check` makes some |
 //! | `context.rs` | what several questions need and is found once: the commit, the package |
 //! | `start.rs` | what `rei run` does with the answers |
+//! | `files.rs` | rei.toml, blueprints and golden runs, followed while rei runs |
 //! | `package.rs` | the next step if the package does not evaluate or build, and its program |
 //! | `ask/file.rs` | blueprints, golden runs, the modes of files with secrets |
 //! | `ask/source.rs` | git and the repository |
@@ -20,6 +21,7 @@
 mod answer;
 mod ask;
 mod context;
+mod files;
 mod means;
 mod package;
 mod question;
@@ -28,6 +30,7 @@ mod table;
 
 pub use answer::{Answer, Level};
 pub use context::Context;
+pub use files::follow_files;
 pub use means::Means;
 pub use package::{build_hint, evaluation_hint};
 pub use question::{AtStart, Need, Question};

@@ -182,6 +182,7 @@ impl Opened {
         if core.active().is_some() || core.is_held() {
             tasks.push(AbortOnDrop(tokio::spawn(preflight::beside_active(tools.clone()))));
         }
+        tasks.push(AbortOnDrop(tokio::spawn(preflight::follow_files(tools.clone()))));
         tasks.push(follow(tools, followed(service.core()), inputs));
         service.sweep();
         Ok(Begun { service, tasks })

@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::git::git;
+use crate::common::process;
 use crate::lab::{FLAKE, Lab, system};
 
 /// What `rei check` says of one question.
@@ -212,5 +213,23 @@ fn an_agent_that_is_not_there() {
     let mut supervisor = lab.serving();
     let output = supervisor.output();
     assert!(output.contains(&failed[0].line) && output.contains(&failed[0].hint), "{output}");
+    assert_eq!(supervisor.stop(), Some(0));
+}
+
+/// A file that is half written is no reload, and a good one is taken when an operator says so.
+#[test]
+fn a_file_that_changes_while_rei_runs_is_told_and_not_taken() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    let good = std::fs::read_to_string(lab.path("rei.toml")).unwrap();
+    std::fs::write(lab.path("rei.toml"), &good[..good.len() / 2]).unwrap();
+    supervisor.says("has changed and cannot be used");
+    std::fs::write(lab.path("new"), good.replace("observe = \"2s\"", "observe = \"3s\"")).unwrap();
+    std::fs::rename(lab.path("new"), lab.path("rei.toml")).unwrap();
+    let line = supervisor.says("has changed and can be used (promotion.observe)");
+    assert!(line.contains(&format!("kill -HUP {}", supervisor.pid())), "{line}");
+    assert!(!supervisor.output().contains("rei.toml was read again"));
+    process::send(supervisor.pid(), nix::sys::signal::Signal::SIGHUP);
+    supervisor.says("rei.toml was read again");
     assert_eq!(supervisor.stop(), Some(0));
 }

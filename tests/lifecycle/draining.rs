@@ -1,7 +1,7 @@
 //! A slot is released only when its queue is empty: an instance of Active serves the connections that still wait there.
 
 use rei::interface::types::Verdict;
-use rei::lifecycle::{Effect, Event, Phase, Policy, Run, Slot, Standby};
+use rei::lifecycle::{Effect, Event, Phase, Policy, RunState, Slot, Standby};
 
 use crate::desk::{Desk, version};
 use crate::world::policy;
@@ -33,16 +33,16 @@ fn starts(desk: &Desk, slot: Slot) -> usize {
 fn active_serves_the_waiting_connections_before_a_slot_is_used_again() {
     let mut desk = leaving();
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
-    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[drains()][..], Run::Draining));
+    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[drains()][..], RunState::Draining));
     // The next candidate waits for the slot, and the instance gets no second stop signal.
     desk.push("t3");
     desk.builds("t3", "t3");
     desk.judged(Verdict::Pass);
-    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (0, Run::Draining));
+    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (0, RunState::Draining));
     assert!(!desk.effects.iter().any(|it| matches!(it, Effect::Stop { .. })));
     // The slot is drained once; later connections do not delay the release.
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
-    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (1, Run::Starting));
+    assert_eq!((starts(&desk, Slot::A), desk.core.slot(Slot::A).run), (1, RunState::Starting));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_slot_is_released_if_the_draining_instance_cannot_start() {
         desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
         desk.effects.clear();
         desk.tell(end.clone());
-        assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], Run::Down), "{end:?}");
+        assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], RunState::Down), "{end:?}");
     }
 }
 
@@ -62,7 +62,7 @@ fn a_slot_is_released_if_the_draining_instance_cannot_start() {
 fn an_empty_queue_is_not_drained() {
     let mut desk = leaving();
     desk.tell(Event::Stopped { slot: Slot::A, waiting: false });
-    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], Run::Down));
+    assert_eq!((&*desk.effects, desk.core.slot(Slot::A).run), (&[][..], RunState::Down));
 }
 
 /// With strategy recreate both versions use one slot: the next version serves the waiting connections.
@@ -87,14 +87,14 @@ fn if_a_supervisor_dies_while_it_drains_the_next_one_drains() {
         desk.crash(false);
         // The draining instance ends with its supervisor, so the next supervisor drains the queue again.
         assert!(desk.effects.contains(&Effect::Stop { slot: Slot::A, drain: true }));
-        assert_eq!(desk.core.slot(Slot::A).run, Run::Stopping);
+        assert_eq!(desk.core.slot(Slot::A).run, RunState::Stopping);
         desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
         assert_eq!(desk.effects.last(), Some(&drains()));
     }
     // A reboot ends all connections.
     desk.crash(true);
     desk.tell(Event::Stopped { slot: Slot::A, waiting: false });
-    assert_eq!(desk.core.slot(Slot::A).run, Run::Down);
+    assert_eq!(desk.core.slot(Slot::A).run, RunState::Down);
 }
 
 #[test]

@@ -26,7 +26,10 @@ impl World {
                 self.tasks.insert(Task::Build(evolution))
             }
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
-            Effect::Validate { evolution, version, report, .. } => {
+            Effect::Validate { evolution, version, report, active, .. } => {
+                if self.core.active().is_none_or(|it| it.version != active) {
+                    self.broken.push("a candidate is compared with another version than Active");
+                }
                 self.refuse_quarantined(&version.store_path);
                 self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
             }
@@ -37,7 +40,13 @@ impl World {
                 });
                 true
             }
-            Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
+            Effect::PrepareGeneration { store_path, way_back, .. } => {
+                let current = self.core.active().map(|active| active.generation).filter(|generation| *generation > 0);
+                if way_back != current {
+                    self.broken.push("I3: the way back of a generation is not Active's");
+                }
+                self.tasks.insert(Task::Prepare(store_path))
+            }
             Effect::Start { slot, version, .. } => self.start(slot, version),
             Effect::Stop { slot, drain } => {
                 let gets_connections = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
@@ -52,11 +61,18 @@ impl World {
             }
             Effect::Drain { slot, version } => self.drain(slot, version),
             Effect::Refresh { .. } => true,
-            Effect::Carry(plan) => {
+            Effect::Execute(plan) => {
                 self.plan = Some(plan);
                 true
             }
+            Effect::Route { routing } => {
+                self.routing = Some(routing);
+                true
+            }
             Effect::Restore { routing, generation } => {
+                if generation.is_none() {
+                    self.broken.push("what only routes has its own name");
+                }
                 self.routing = Some(routing);
                 self.current = generation.or(self.current);
                 true

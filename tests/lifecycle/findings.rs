@@ -26,7 +26,7 @@ fn in_window(overlap: bool) -> Desk {
     desk.tell(Event::GenerationPrepared { store_path: path("t2"), generation: 2 });
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     desk.tell(Event::Ready { slot: Slot::A });
     assert!(matches!(desk.core.phase(), Phase::Observing { .. }));
     desk
@@ -72,7 +72,7 @@ fn a_crash_in_the_window_is_decided_once_and_always_for_the_same_reason() {
                 let slot = desk.core.active_slot().unwrap();
                 desk.tell(Event::Exited { slot, exit: exit.to_owned(), ran_ms: 2000 });
                 let plan = desk.plan();
-                let switched = Event::Carried { plan, took_us: 1 };
+                let switched = Event::PlanDone { plan, took_us: 1 };
                 let told = |desk: &mut Desk| {
                     for is_finding in [found_first, !found_first] {
                         if is_finding {
@@ -107,7 +107,7 @@ fn only_the_verdict_ends_a_window() {
     is_ignored(&mut desk, Slot::B, "it is judged");
     desk.tell(Event::Judged { verdict: Verdict::Fail, reason: "latency".to_owned() });
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     assert_eq!(desk.end(), MaintenanceAction::RolledBack);
     assert_eq!(desk.ends().last().unwrap().reason, Reason::Text("latency".to_owned()));
 }

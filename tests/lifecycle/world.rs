@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
     Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
-    Plan, Policy, Quarantined, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Plan, Policy, Quarantined, ReportDigest, Request, Routing, RunState, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -129,6 +129,8 @@ pub enum Cause {
     Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
+    /// Another program holds the profile's lock.
+    Busy,
     Ready(Slot),
     Exit(Slot),
     /// The draining instance of the slot could not be started.
@@ -345,10 +347,19 @@ impl World {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
                     self.execute_plan(&plan);
-                    return Event::Carried { plan: plan.number, took_us: 0 };
+                    return Event::PlanDone { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
                 Event::PlanFailed { plan: plan.number, reason: "disk".into() }
+            }
+            Cause::Busy => {
+                self.left.failures -= 1;
+                let plan = self.plan.take().expect("only with a plan");
+                if !plan.undo {
+                    let steps = plan.steps.iter().filter(|step| matches!(step, Step::Route { .. })).copied().collect();
+                    self.execute_plan(&Plan { steps, ..plan.clone() });
+                }
+                Event::PlanBusy { plan: plan.number, reason: "busy".into() }
             }
             Cause::Ready(slot) => {
                 self.processes[slot.index()].as_mut().expect("only with a process").ready = true;
