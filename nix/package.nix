@@ -14,7 +14,7 @@ let
     "-L native=${lib.getOutput "static" glibc}/lib"
   ];
   manifest = lib.importTOML ../Cargo.toml;
-  # The files that the program is built from: a change of the documentation or of the Nix files causes no new build.
+  # The files that the program and its tests are built from: a change of other pages or Nix files causes no new build.
   source = lib.fileset.unions [
     ../Cargo.toml
     ../Cargo.lock
@@ -22,6 +22,8 @@ let
     ../checks/default.nix
     ../checks/plan.nix
     ../modules/unit.toml
+    ../modules/settings.nix # which types a key can have
+    ../docs/options.md # made from src/config/options.toml
     ../interface
     ../examples
     ../templates

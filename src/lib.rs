@@ -1,6 +1,6 @@
 //! rei, the OpenExec supervisor: it keeps one long-running service alive, and it lets the service be repaired and
 //! upgraded while nobody touches the live process. ARCHITECTURE.md has the problem, the flow and the decisions. This
-//! is the map of the modules ("rooms").
+//! is the map of the modules.
 //!
 //! | module | its one job |
 //! |---|---|
@@ -18,6 +18,7 @@
 //! | [`poll`] | waits until descriptors are ready |
 //! | [`changes`] | reports that files may have changed |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
+//! | [`sandbox`] | the Landlock rules: which files, sockets and ports a process can reach |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
 //! | [`http`] | a bounded HTTP/1.1 client for probes and replay |
 //! | [`digest`] | SHA-256 in hex, of bytes and of files, and its short form |
@@ -32,8 +33,9 @@
 //! | [`config`] | `rei.toml` |
 //! | [`demo`] | a small runtime that interprets source code, and the story of `rei demo` |
 //!
-//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`, `health` and the types of
-//! `interface` are at the bottom: of this crate they import only each other's types and [`time`].
+//! Imports run one way: `cli` uses `daemon`, `daemon` uses `service`, and `service` uses the rest. `lifecycle`,
+//! `health` and the types of `interface` are at the bottom: of this crate they import only each other's types and
+//! [`time`].
 
 pub mod blueprint;
 pub mod changes;
@@ -59,6 +61,7 @@ pub mod process;
 pub mod redact;
 pub mod report;
 pub mod runtime;
+pub mod sandbox;
 pub mod seccomp;
 pub mod service;
 pub mod source;

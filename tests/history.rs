@@ -14,7 +14,7 @@ use rei::history::History;
 use rei::history::entry::{Entry, Stands, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
-use rei::lifecycle::{Event, Lifecycle, Policy, Running, Standby, Timer};
+use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
 use rei::narrate;
 use world::{Cause, Left, NOW, World, policy};
 
@@ -26,7 +26,7 @@ struct Recorded {
     /// Which entries of the third history do not say it: one bit for each entry, and again from the first bit after 64 entries.
     unsaid: u64,
     seq: u64,
-    /// The state that the journal begins with, and its records in the words of another rei.
+    /// The state at the start of the journal, and its records with the reasons of another version of rei.
     since: Lifecycle,
     journal: Vec<Entry>,
     /// The ids of the evolutions that the core started, in their order.
@@ -63,14 +63,14 @@ impl Recorded {
     }
 
     fn crashes(&mut self, reboot: bool) {
-        let processes = if reboot { [None, None] } else { self.world.processes.clone() };
-        let running = processes.map(|it| it.map(|it| Running { store_path: it.store_path, ready: it.ready }));
-        // What the world tells its core, told here first: both are made from the same processes.
+        self.world.end_strays(reboot);
+        let running = self.world.running();
+        // The world sends its core this event; it is recorded here first. Both come from the same processes.
         self.tell(&Event::Recovered { running, rebooted: reboot });
         self.world.crash(reboot);
     }
 
-    /// The journal is removed; what another supervisor writes into a new one is all that there is to read.
+    /// The journal is removed; only the records of the next supervisor remain.
     fn loses(&mut self) {
         let policy = self.world.core.policy().cloned().expect("configured");
         let held = self.world.loss(false);
@@ -154,12 +154,12 @@ fn the_history_agrees_with_the_core() {
             commits: 6,
             findings: 6,
             exits: 6,
-            waits: 4,
             crashes: 4,
             requests: 6,
             failures: 6,
             rechecks: 20,
             losses: 2,
+            waits: 4,
         };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
         let world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
@@ -179,7 +179,7 @@ fn the_history_agrees_with_the_core() {
             }
             seen.borrow_mut().insert(format!("{:?}", told.world.core.phase()));
         }
-        // No decision depends on words, in any phase.
+        // No decision depends on reasons, in any phase.
         let records = (1..).zip(&told.journal).map(|(seq, entry)| (seq, NOW, entry));
         let replayed = replay(told.since, records);
         prop_assert_eq!(replayed.divergence, None);
@@ -200,7 +200,7 @@ fn the_history_agrees_with_the_core() {
         Ok(())
     });
     walked.unwrap_or_else(|error| panic!("{error}"));
-    // The walks have been everywhere; otherwise they show little.
+    // The walks must reach every phase; otherwise they prove little.
     let seen = seen.into_inner();
     for phase in [
         "Installing",
@@ -220,11 +220,11 @@ fn the_history_agrees_with_the_core() {
         "RollingBack",
         "Held",
     ] {
-        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk came to {phase}: {seen:?}");
+        assert!(seen.iter().any(|name| name.starts_with(phase)), "no walk reached {phase}: {seen:?}");
     }
 }
 
-/// A journal as a supervisor leaves it: a first version that crashes once, then its repair.
+/// A supervisor's journal: a first version that crashes once, then its repair.
 mod story {
     use std::path::{Path, PathBuf};
     use std::process::Command;
@@ -237,13 +237,13 @@ mod story {
 
     use super::world::{path, policy};
 
-    struct Teller {
+    struct Supervisor {
         core: Lifecycle,
         journal: Journal<Entry>,
         seconds: u64,
     }
 
-    impl Teller {
+    impl Supervisor {
         /// One event a second.
         fn tell(&mut self, event: Event) -> Vec<rei::lifecycle::Effect> {
             self.seconds += 1;
@@ -270,7 +270,7 @@ mod story {
     fn write(state: &Path) {
         let meta = Meta { runtime: "greeter".into(), created: Timestamp::from_unix_ms(0) };
         let (journal, _) = Journal::open::<Lifecycle>(&state.join("journal"), &meta).unwrap();
-        let mut it = Teller { core: Lifecycle::default(), journal, seconds: 0 };
+        let mut it = Supervisor { core: Lifecycle::default(), journal, seconds: 0 };
         it.tell(Event::Configured { policy: policy(true, false, Standby::Keep) });
         it.tell(Event::Followed { rev: "r-t1".into(), tree: "t1".into() });
         it.built(1, "t1", &[]);
@@ -299,10 +299,10 @@ mod story {
         it.tell(Event::Due(Timer::Window));
         let effects = it.tell(Event::Judged { verdict: Verdict::Pass, reason: "as good as Active".into() });
         let carried = effects.iter().find_map(|effect| match effect {
-            rei::lifecycle::Effect::Carry(Plan { number, .. }) => Some(*number),
+            rei::lifecycle::Effect::Execute(Plan { number, .. }) => Some(*number),
             _ => None,
         });
-        it.tell(Event::Carried { plan: carried.expect("a promotion"), took_us: 12 });
+        it.tell(Event::PlanDone { plan: carried.expect("a promotion"), took_us: 12 });
         it.tell(Event::Due(Timer::Window));
         it.tell(Event::Judged { verdict: Verdict::Pass, reason: "60 probes, none failed".into() });
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rei::journal::{Error, Journal, Limits, Meta, Reader, Reserve, Standing, head_beside};
+use rei::journal::{Error, HeadStatus, Journal, Limits, Meta, Reader, Reserve, head_beside};
 use rei::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ fn appends_succeed_on_a_full(kind: &str) {
     let limits = Limits { segment_bytes: 256 << 10, reserve_bytes: 512 << 10 };
     let directory = mount.path.join("journal");
     let (mut journal, _) = Journal::<Value>::open_with::<Value>(&directory, &meta(), limits).unwrap();
-    assert_eq!(journal.attach_head(&head_beside(&directory)).unwrap(), Standing::NoHead);
+    assert_eq!(journal.attach_head(&head_beside(&directory)).unwrap(), HeadStatus::NoHead);
     let body = json!({ "event": "tick", "text": "x".repeat(500) });
     let at = Timestamp::from_unix_ms(0);
     journal.append(at, &body).unwrap();
@@ -137,8 +137,8 @@ fn child_that_writes_until_it_is_killed() {
     let directory = std::env::var_os(CHILD_DIRECTORY).expect("started by its parent");
     let directory = Path::new(&directory).join("journal");
     let (mut journal, opened) = Journal::<u64>::open_with::<u64>(&directory, &meta(), SMALL).unwrap();
-    let standing = journal.attach_head(&head_beside(&directory)).unwrap();
-    assert!(standing == Standing::Whole || journal.last_seq() == 0 && standing == Standing::NoHead, "{standing:?}");
+    let status = journal.attach_head(&head_beside(&directory)).unwrap();
+    assert!(status == HeadStatus::Whole || journal.last_seq() == 0 && status == HeadStatus::NoHead, "{status:?}");
     let mut number = opened.records.last().map_or(opened.snapshot.map_or(0, |(seq, _)| seq), |record| record.body);
     let mut out = std::io::stdout();
     loop {

@@ -8,6 +8,8 @@ mod desk;
 mod draining;
 #[path = "lifecycle/findings.rs"]
 mod findings;
+#[path = "lifecycle/plans.rs"]
+mod plans;
 #[path = "lifecycle/repeats.rs"]
 mod repeats;
 #[path = "lifecycle/verdicts.rs"]
@@ -17,7 +19,8 @@ mod world;
 
 use proptest::prelude::*;
 use rei::lifecycle::{
-    Approval, Back, Caller, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, Standby, Trust,
+    Approval, Caller, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, RollbackStage, Standby,
+    Timer, Trust,
 };
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
@@ -107,7 +110,7 @@ impl Model for Bounded {
                 world.core.phase() == Phase::Steady && world.core.previous().is_some()
             }),
             Property::sometimes("a candidate is rolled back", |_, world: &World| {
-                matches!(world.core.phase(), Phase::RollingBack { stage: Back::Switching, .. })
+                matches!(world.core.phase(), Phase::RollingBack { stage: RollbackStage::Switching, .. })
             }),
             Property::sometimes("some content is in quarantine", |_, world: &World| {
                 !world.core.quarantine().is_empty()
@@ -123,6 +126,9 @@ impl Model for Bounded {
             }),
             Property::sometimes("a queue is drained", |model: &Self, world: &World| {
                 model.left.waits == 0 || world.processes.iter().flatten().any(|process| process.drains)
+            }),
+            Property::sometimes("a plan waits for another try", |_, world: &World| {
+                world.core.timers().contains_key(&Timer::Plan)
             }),
             Property::sometimes("a budget is spent", |model: &Self, world: &World| {
                 model.left.findings == 0
@@ -183,6 +189,42 @@ fn a_reason_of_any_version_of_rei_can_be_read() {
     assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), nested);
 }
 
+/// What a record of an earlier rei does not say is a copy of what the state knows, so it decides nothing.
+#[test]
+fn effects_of_an_earlier_rei_decide_the_same() {
+    let read = |text: &str| serde_json::from_str::<Effect>(text).unwrap();
+    let version = r#"{"store_path":"/s","rev":"r","tree":"t","drv":"d"}"#;
+    let routing = r#"{"main":"A","other_ppm":50000}"#;
+    for (old, new) in [
+        (
+            r#"{"effect":"prepare_generation","store_path":"/s"}"#.to_owned(),
+            r#"{"effect":"prepare_generation","evolution":"evo_0002","store_path":"/s","way_back":1}"#.to_owned(),
+        ),
+        (
+            r#"{"effect":"diagnose","evolution":"evo_0002","incident":null}"#.to_owned(),
+            format!(r#"{{"effect":"diagnose","evolution":"evo_0002","incident":null,"slot":"A","active":{version}}}"#),
+        ),
+        (
+            format!(
+                r#"{{"effect":"validate","evolution":"evo_0002","candidate":"cand_0001","version":{version},"report":"val_0001"}}"#
+            ),
+            format!(
+                r#"{{"effect":"validate","evolution":"evo_0002","candidate":"cand_0001","version":{version},"report":"val_0001",
+                    "active":{version},"incident":"inc_0001"}}"#
+            ),
+        ),
+        (
+            format!(r#"{{"effect":"restore","routing":{routing},"generation":null}}"#),
+            format!(r#"{{"effect":"route","routing":{routing}}}"#),
+        ),
+    ] {
+        let (old, new) = (read(&old), read(&new));
+        assert!(old.decides_as(&new) && new.decides_as(&old), "{old:?} and {new:?}");
+    }
+    let other = read(&format!(r#"{{"effect":"restore","routing":{routing},"generation":1}}"#));
+    assert!(!other.decides_as(&read(&format!(r#"{{"effect":"route","routing":{routing}}}"#))));
+}
+
 #[test]
 fn a_snapshot_with_the_evolution_of_quarantined_content_can_be_read() {
     let old =
@@ -208,7 +250,7 @@ fn incidents_and_upgrades() {
         losses: 0,
         waits: 0,
     };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 111_820);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 115_748);
 }
 
 #[test]
@@ -225,7 +267,7 @@ fn an_evolution_without_a_verdict_is_tried_twice() {
         waits: 0,
     };
     let policy = Policy { tries: 2, ..policy(false, false, Standby::Cold) };
-    assert_eq!(prove(policy, left), 750);
+    assert_eq!(prove(policy, left), 798);
 }
 
 #[test]
@@ -241,7 +283,7 @@ fn an_operator() {
         losses: 0,
         waits: 0,
     };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 700_613);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 717_485);
 }
 
 #[test]
@@ -257,7 +299,7 @@ fn a_crash_anywhere() {
         losses: 0,
         waits: 1,
     };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 48_365);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 50_837);
 }
 
 #[test]
@@ -273,7 +315,7 @@ fn two_crashes() {
         losses: 0,
         waits: 0,
     };
-    assert_eq!(prove(policy(true, false, Standby::Cold), left), 40_627);
+    assert_eq!(prove(policy(true, false, Standby::Cold), left), 41_859);
 }
 
 #[test]
@@ -289,7 +331,7 @@ fn an_exclusive_runtime_and_an_operator() {
         losses: 0,
         waits: 0,
     };
-    assert_eq!(prove(policy(false, true, Standby::Cold), left), 199_329);
+    assert_eq!(prove(policy(false, true, Standby::Cold), left), 204_193);
 }
 
 #[test]
@@ -305,7 +347,7 @@ fn a_journal_that_loses_its_end() {
         losses: 1,
         waits: 0,
     };
-    assert_eq!(prove(policy(true, false, Standby::Keep), left), 47_033);
+    assert_eq!(prove(policy(true, false, Standby::Keep), left), 48_189);
 }
 
 /// A walk through a larger world than the model checker's, chosen by the numbers of proptest.

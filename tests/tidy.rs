@@ -23,6 +23,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("poll", &[]),
     ("process", &[]),
+    ("sandbox", &[]),
     ("seccomp", &[]),
     ("digest", &[]),
     ("redact", &["digest"]),
@@ -34,10 +35,16 @@ const MODULES: &[(&str, &[&str])] = &[
     ("nix", &["command", "digest"]),
     ("source", &["changes", "command", "interface", "redact", "time"]),
     ("golden", &["digest", "http", "redact", "report", "time"]),
-    ("runtime", &["command", "config", "digest", "interface", "poll", "process", "report", "seccomp", "time"]),
+    (
+        "runtime",
+        &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
+    ),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
-    ("blueprint", &["command", "config", "digest", "interface", "process", "redact", "seccomp", "source", "time"]),
-    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "time"]),
+    (
+        "blueprint",
+        &["command", "config", "digest", "interface", "process", "redact", "sandbox", "seccomp", "source", "time"],
+    ),
+    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"]),
     (
         "preflight",
         &[
@@ -444,6 +451,22 @@ fn one_place_writes_to_the_terminal() {
         }
     }
     none("one place writes to the terminal", findings);
+}
+
+#[test]
+fn one_place_makes_landlock_rules() {
+    let mut findings = Vec::new();
+    for file in files().iter().filter(|file| file.is_rust() && file.path.starts_with("src/")) {
+        if file.module() == Some("sandbox") {
+            continue;
+        }
+        for (n, line) in file.code() {
+            if line.contains("landlock::") {
+                findings.push(format!("{}:{n}: use a Domain of `sandbox`, and the lists there", file.path));
+            }
+        }
+    }
+    none("one place makes Landlock rules", findings);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn check_reached(stages: &[Stage], problems: &mut Vec<Problem>) {
 
 /// A loop of successes has no limit. A loop that contains a failure ends at the maximum number of failures.
 fn check_loops(stages: &[Stage], problems: &mut Vec<Problem>) {
-    let mut told = vec![false; stages.len()];
+    let mut reported = vec![false; stages.len()];
     for start in 0..stages.len() {
         let (mut index, mut path) = (start, Vec::new());
         while !path.contains(&index) {
@@ -129,8 +129,8 @@ fn check_loops(stages: &[Stage], problems: &mut Vec<Problem>) {
             Target::Stage(next) => next == start,
             _ => false,
         };
-        if closes && !path.iter().any(|index| told[*index]) {
-            path.iter().for_each(|index| told[*index] = true);
+        if closes && !path.iter().any(|index| reported[*index]) {
+            path.iter().for_each(|index| reported[*index] = true);
             let mut names: Vec<&str> = path.iter().map(|index| stages[*index].id.as_str()).collect();
             names.push(&stages[start].id);
             let message = format!("a loop without a retry limit: {}", names.join(" -> "));

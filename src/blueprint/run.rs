@@ -241,8 +241,8 @@ impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
                     self.stopped = Some((last.stage.clone(), format!("{} ({reason})", last.reason), blame));
                 }
                 self.note_failed_check(stage, &reason, log.as_ref(), blame);
-                let (id, told) = (stage.id.clone(), reason.clone());
-                self.checkpoint.failure = Some(LastFailure { stage: id, reason: told, log, blame });
+                self.checkpoint.failure =
+                    Some(LastFailure { stage: stage.id.clone(), reason: reason.clone(), log, blame });
                 let event = if late { Event::TimedOut } else { Event::Failed { reason: reason.clone() } };
                 (event, StageEventKind::Failed, reason)
             }

@@ -333,7 +333,7 @@ async fn a_hostile_agent_can_change_only_its_files() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
-    for (script, told) in [
+    for (script, expected) in [
         ("ln -s /etc/passwd stolen", "leads out of the tree"),
         ("mkdir sub && cd sub && git init -q && echo x > y", "git repository inside"),
         ("exit 3", "exited with 3"),
@@ -342,7 +342,7 @@ async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
         assert!(
-            matches!(&outcome, Outcome::Failed { stage, reason, .. } if stage == "work" && reason.contains(told)),
+            matches!(&outcome, Outcome::Failed { stage, reason, .. } if stage == "work" && reason.contains(expected)),
             "{script}: {outcome:?}"
         );
     }
@@ -352,8 +352,8 @@ async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
     for script in ["rm file; mkfifo file", "mkdir d; mkfifo d/.gitignore"] {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
-        let told = matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("neither file, directory"));
-        assert!(told, "{script}: {outcome:?}");
+        let matches = matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("neither file, directory"));
+        assert!(matches, "{script}: {outcome:?}");
     }
 }
 
@@ -415,9 +415,9 @@ async fn artifacts_flow_and_an_operator_decides() {
     rejected.decide(&world.job.blueprint, Decision::Reject { reason: "not like this".into() });
     let (outcome, ..) = world.run_from(Some(rejected)).await;
     let outcome = outcome.unwrap();
-    let told = matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. }
+    let matches = matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. }
         if stage == "bundle" && reason == "not like this");
-    assert!(told, "{outcome:?}");
+    assert!(matches, "{outcome:?}");
     let mut approved = *checkpoint;
     approved.decide(&world.job.blueprint, Decision::Approve);
     let (outcome, events, _) = world.run_from(Some(approved)).await;
@@ -479,9 +479,9 @@ async fn missing_agents_and_commands_are_reported_before_the_run_starts() {
     let (outcome, events, _) = world.run_from(None).await;
     let error = outcome.unwrap_err();
     let Error::Missing { problems, .. } = &error else { panic!("{error}") };
-    let told: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+    let reported: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        reported,
         [
             "4:5: stage \"write\": there are several agents, and the stage does not choose one",
             "6:5: stage \"format\": rei.toml has no command \"fmt\"",

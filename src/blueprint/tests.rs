@@ -104,7 +104,7 @@ stages:
   - {type: magic, outputs: one, timeout_class: eternal}
   - 7
 ";
-    let told = problems(text);
+    let reported = problems(text);
     for expected in [
         "1:10: this version of the DSL is not supported",
         "2:7: \"a b\" is not a valid name in \"name\"",
@@ -124,10 +124,10 @@ stages:
         "10:48: \"timeout_class\" has an unknown value",
         "11:5: a stage must be a map",
     ] {
-        assert!(told.iter().any(|line| line == expected), "not reported: {expected}\nreported: {told:#?}");
+        assert!(reported.iter().any(|line| line == expected), "not reported: {expected}\nreported: {reported:#?}");
     }
     assert!(parse(text).unwrap_err().0.iter().all(|problem| !problem.hint.is_empty()));
-    assert!(told.windows(2).all(|pair| line(&pair[0]) <= line(&pair[1])), "in the file's order");
+    assert!(reported.windows(2).all(|pair| line(&pair[0]) <= line(&pair[1])), "in the file's order");
 }
 
 fn line(problem: &str) -> usize {

@@ -33,7 +33,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Named {
     name: &'static str,
-    /// Who needs it.
+    /// The part of rei that needs it.
     needed_by: Need,
     #[serde(flatten)]
     answer: Answer,

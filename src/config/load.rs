@@ -9,14 +9,14 @@ use super::problem::Problem;
 /// The largest file that is read, in bytes: a thousand times what a large one needs.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
 
-/// Where a file stands and whose it is: all that its meaning depends on besides its text.
+/// The directory and the owner of a file: all that its meaning depends on besides its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The directory that relative paths begin at; absolute.
     pub directory: PathBuf,
     /// Whether rei is root.
     pub root: bool,
-    /// `$XDG_STATE_HOME`, or `~/.local/state`; `None` where neither is known.
+    /// `$XDG_STATE_HOME`, or `~/.local/state`; `None` if neither is known.
     pub state_home: Option<PathBuf>,
 }
 

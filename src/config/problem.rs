@@ -12,7 +12,7 @@ const QUOTE_COLUMNS_MAX: usize = 100;
 /// One mistake in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The key with its tables, as in `health.http.timeout`; empty where the text is no TOML.
+    /// The key with its tables, as in `health.http.timeout`; empty if the text is no TOML.
     pub key: String,
     /// What is wrong, on one line.
     pub message: String,

@@ -1,10 +1,10 @@
-//! The commented default file: what `rei init` writes and where the parser has its defaults from.
+//! The commented default file: `rei init` writes it, and the parser has its defaults from it.
 
 use toml_edit::{Document, Table};
 
 /// The file as it is shipped.
 pub const TEXT: &str = include_str!("rei.toml");
-/// The group whose members may use the control socket, where there is a unit and nobody names another.
+/// The group whose members may use the control socket, if there is a unit and nobody names another.
 pub const OPERATORS: &str = "rei-operators";
 
 /// What `rei init` knows about a runtime.
@@ -14,11 +14,11 @@ pub struct Answers {
     pub name: String,
     /// `runtime.source`.
     pub source: String,
-    /// `runtime.ref`, where it is not the default.
+    /// `runtime.ref`, if it is not the default.
     pub r#ref: Option<String>,
-    /// `runtime.dir`, where it is not the default.
+    /// `runtime.dir`, if it is not the default.
     pub dir: Option<String>,
-    /// `runtime.package`, where it is not the default.
+    /// `runtime.package`, if it is not the default.
     pub package: Option<String>,
     /// `runtime.command`.
     pub command: String,

@@ -357,9 +357,9 @@ fn a_change_says_when_it_takes_effect() {
         "health.tcp Now",
         "promotion.observe Now",
         "agents.x Now",
-        "state.log_bytes NextStart",
+        "state.log NextStart",
         "state.runs Now",
-        "state.evidence_bytes Now",
+        "state.evidence Now",
     ];
     assert_eq!(said, expected);
 }

@@ -33,7 +33,7 @@ pub struct Config {
     pub commands: BTreeMap<String, Vec<String>>,
     /// What instances may do and use.
     pub isolation: Isolation,
-    /// Where rei keeps its things.
+    /// Where rei keeps its files.
     pub state: State,
 }
 
@@ -64,12 +64,12 @@ pub struct Runtime {
     pub start_timeout: Duration,
     /// The bound from the stop signal to SIGKILL.
     pub stop_timeout: Duration,
-    /// What asks an instance to finish.
+    /// The signal at which an instance finishes and exits.
     #[serde(serialize_with = "signal_name")]
     pub stop_signal: Signal,
-    /// Who of an instance is asked.
+    /// Which processes of an instance get it.
     pub stop_mode: StopMode,
-    /// The pause between looks at the followed ref.
+    /// The pause between two polls of the followed ref.
     pub poll: Duration,
 }
 
@@ -267,7 +267,7 @@ pub struct Promotion {
     pub canary: Vec<CanaryStep>,
     /// The observation window after all traffic was switched.
     pub observe: Duration,
-    /// What to do where the data do not suffice.
+    /// What to do if there are not enough data.
     pub on_inconclusive: OnInconclusive,
     /// How long a canary step or the window may hold for want of data before `on_inconclusive` decides.
     pub hold: Duration,
@@ -281,7 +281,7 @@ pub struct Promotion {
 pub enum PromotionMode {
     /// A passing report is enough.
     Automatic,
-    /// An operator says so.
+    /// An operator decides.
     Approve,
 }
 
@@ -289,7 +289,7 @@ pub enum PromotionMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInconclusive {
-    /// An operator says so.
+    /// An operator decides.
     Ask,
     /// As if the candidate were healthy.
     Promote,
@@ -386,9 +386,9 @@ pub struct Isolation {
     pub read: Vec<PathBuf>,
     /// Paths an instance may write besides its state and temporary directory.
     pub write: Vec<PathBuf>,
-    /// The user of the instances where rei is root; `None` gives them an unprivileged one of their own.
+    /// The user of the instances if rei is root; `None` gives them an unprivileged one of their own.
     pub user: Option<String>,
-    /// Bound of memory, in bytes, where cgroups allow it.
+    /// Bound of memory, in bytes, if cgroups can enforce it.
     pub memory_bytes: Option<u64>,
     /// Bound of processes.
     pub processes: u64,

@@ -21,23 +21,23 @@ const DIGEST_BYTES: usize = 8;
 /// Digests of the facts in the context, in the log beside it, and in the reasons of earlier refusals, sorted, without
 /// repetitions.
 pub fn facts<'a>(context: &EvolutionContext, log: &str, refused: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut facts = Vec::new();
     if let Some(incident) = &context.incident {
-        told.push(format!("incident {:?} {} {}", incident.class, incident.cause, incident.fingerprint));
+        facts.push(format!("incident {:?} {} {}", incident.class, incident.cause, incident.fingerprint));
     }
-    told.extend(context.exit_status.iter().map(|status| format!("exit {status}")));
+    facts.extend(context.exit_status.iter().map(|status| format!("exit {status}")));
     for trace in &context.stack_traces {
         let frames: Vec<String> = trace.frames.iter().map(|frame| normalise(frame)).collect();
-        told.push(format!("trace {} {} {}", trace.language, normalise(&trace.reason), frames.join(" < ")));
+        facts.push(format!("trace {} {} {}", trace.language, normalise(&trace.reason), frames.join(" < ")));
     }
     let reproduced = context.reproduction_runs.iter().filter_map(|run| run.reproduces);
-    told.extend(reproduced.map(|reproduces| format!("reproduces {reproduces}")));
+    facts.extend(reproduced.map(|reproduces| format!("reproduces {reproduces}")));
     for reason in refused {
-        told.extend(reason.lines().map(|line| format!("refused {}", normalise_line(line))));
+        facts.extend(reason.lines().map(|line| format!("refused {}", normalise_line(line))));
     }
-    told.extend(words::important_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
+    facts.extend(words::important_lines(&strip_ansi(log)).iter().map(|line| format!("log {}", normalise_line(line))));
     // A repetition or another order is not another fact.
-    let digests: BTreeSet<String> = told.iter().map(|fact| digest(fact)).collect();
+    let digests: BTreeSet<String> = facts.iter().map(|fact| digest(fact)).collect();
     digests.into_iter().take(FACTS_MAX).collect()
 }
 

@@ -104,8 +104,8 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
             _ => false,
         };
         // A missing or new branch is reported once, without everything below it.
-        let told = found.last().is_some_and(|(above, _)| path.starts_with(above));
-        if !same && !told && !noise.contains(path, normalisers) {
+        let is_reported = found.last().is_some_and(|(above, _)| path.starts_with(above));
+        if !same && !is_reported && !noise.contains(path, normalisers) {
             let (recorded, answered) = (want.map(quote), is.map(quote));
             found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }

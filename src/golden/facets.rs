@@ -90,8 +90,8 @@ impl Facets {
         }
         let Ok(text) = std::str::from_utf8(body) else {
             let digest = digest::sha256(body);
-            let said = format!("{} bytes, sha256 {digest}", body.len());
-            self.facts.insert(root, Fact::Scalar(Value::String(said)));
+            let summary = format!("{} bytes, sha256 {digest}", body.len());
+            self.facts.insert(root, Fact::Scalar(Value::String(summary)));
             return;
         };
         self.facts.insert(root.clone(), Fact::Text);

@@ -1,15 +1,15 @@
 //! Equal incidents have equal fingerprints.
 //!
 //! The digest is over what stays when the same fault strikes again: the kind, the signal or the panic message, and the
-//! top frames. What differs each time (numbers, addresses, digests, ids) is put out of the way first. An end without a
+//! top frames. What differs each time (numbers, addresses, digests, ids) is removed first. An end without a
 //! panic is known by its exit status, as it stands, and by its last words.
 
 use sha2::{Digest, Sha256};
 
-/// Frames that take part: enough to tell two callers of one helper apart, few enough to survive another way in.
+/// Frames that count: enough to tell two callers of one function apart, few enough to ignore how the program got there.
 pub const FRAMES_MAX: usize = 5;
 
-/// How much of a text takes part, in bytes: a message may carry a whole request body behind its first line.
+/// How much of a text counts, in bytes: a message may carry a whole request body behind its first line.
 const TEXT_BYTES_MAX: usize = 512;
 
 /// A run of hex digits at least this long that has a decimal digit in it is an id, not a word (`deadbeef` needs `0x`).
@@ -21,7 +21,7 @@ const STORE_DIGEST: usize = 32;
 /// Characters that make a word with letters and several numbers an id: `8f3k2j9xq1`, and not `x86_64`.
 const MIXED_ID_MIN: usize = 8;
 
-/// Last words that take part.
+/// Last words that count.
 pub const LAST_WORDS_MAX: usize = 4;
 
 /// `sha256:` and the digest over the kind, the normalised reason and the normalised top frames.
@@ -30,7 +30,7 @@ pub fn fingerprint(kind: &str, reason: &str, frames: &[String]) -> String {
     digest([kind.to_owned(), normalise(reason)].into_iter().chain(frames))
 }
 
-/// The same for an end without a panic. The status takes part as it stands: the exit code tells one fault from another.
+/// The same for an end without a panic. The status counts as it stands: the exit code tells one fault from another.
 pub fn fingerprint_of_end(kind: &str, status: &str, last_words: &[String]) -> String {
     let words = last_words.iter().take(LAST_WORDS_MAX).map(|line| normalise_line(line));
     digest([kind.to_owned(), "end".to_owned(), status.to_owned()].into_iter().chain(words))
@@ -39,7 +39,7 @@ pub fn fingerprint_of_end(kind: &str, status: &str, last_words: &[String]) -> St
 fn digest(parts: impl Iterator<Item = String>) -> String {
     let mut digest = Sha256::new();
     for part in parts {
-        // Length first, so that no two lists of parts read alike.
+        // The length comes first, so that two different lists of parts never give the same bytes.
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part.as_bytes());
     }

@@ -1,9 +1,9 @@
 //! Growth of a resource: the slope of a robust line.
 //!
 //! The slope is Theil–Sen's, the median of the slopes of all pairs of points (Theil 1950; Sen 1968): up to 29 % of
-//! wild points do not move it. A point is the smallest value in its slot of time, so that the teeth of a garbage
-//! collector's saw are cut off and the floor under them is seen (teeth longer than a slot, a sixteenth of the bound's
-//! time, hide a leak until it outgrows them). A slope counts as growth only when the points really
+//! outliers do not move it. A point is the smallest value in its slot of time: that removes the saw-tooth of a garbage
+//! collector and shows the floor below it (teeth longer than a slot, a sixteenth of the bound's time, hide a leak until
+//! it is larger than they are). A slope counts as growth only when the points really
 //! rise one after the other: Kendall's tau, the rising pairs less the falling over all pairs, of at least one half.
 
 use std::collections::VecDeque;

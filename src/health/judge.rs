@@ -1,8 +1,8 @@
 //! Is the candidate degraded in this window? Pass, fail, or inconclusive with what it waits for.
 //!
-//! In the order of the questions: did it crash, hang or break a policy (one is enough); is a lasting condition open;
-//! does it fail too often; is it too slow; and only then, is there enough data to say that it is well. Where a
-//! baseline is given, "too often" and "too slow" mean the operator's bound *or* clearly worse than the baseline:
+//! In the order of the questions: did it crash, hang or break a policy (one is enough); does a detector fail now; does it
+//! fail too often; is it too slow; and only then, is there enough data to say that it is well. If there is a baseline,
+//! "too often" and "too slow" mean the operator's bound *or* clearly worse than the baseline:
 //! - failures: the conditional binomial test of two rates, so that sparse failures against a clean baseline count;
 //! - the bulk of latencies: Mann–Whitney with the Hodges–Lehmann shift beyond a quarter of the baseline's median, the
 //!   band that Kayenta's classifier uses, but with the point estimate: the lower end of an interval let seven of ten
@@ -12,9 +12,9 @@
 //! No data on the candidate is inconclusive; no data on the baseline leaves the bounds to decide. The first latencies of its
 //! process are not compared: everything is slow while it is cold. The operator's bound counts them.
 //!
-//! A baseline of the time before says nothing of the machine as it is now. Where Previous runs beside the candidate, it is
+//! A baseline of the time before says nothing about the machine as it is now. If Previous runs beside the candidate, it is
 //! the control: a candidate that is slower than the baseline and not slower than Previous, which has no traffic, is
-//! held and not failed, unless it takes the processors itself.
+//! held and not failed, unless the candidate itself uses the processors.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ use super::window::quantile;
 const FAILURES_MIN: u64 = 3;
 /// Three failures against none among as many has this chance when both sides are alike (1/8).
 const RATE_P: f64 = 0.126;
-/// The share of failures that is too many where the operator set no bound.
+/// The share of failures that is too many if the operator set no bound.
 const RATIO_DEFAULT: f64 = 0.05;
 /// A shift of the bulk must be this sure (one-sided; Kayenta's users set 98 %, but ask once; we ask every second) …
 const SHIFT_P: f64 = 0.005;
@@ -50,7 +50,7 @@ const TAIL_FLOOR_US: u64 = 5_000;
 /// Samples from which Previous can be a control. Half of what a verdict needs: few samples make the tests against it
 /// unsure, and a candidate that is clearly slower fails all the same.
 const CONTROL_MIN: usize = (SAMPLES_MIN / 2) as usize;
-/// A candidate that takes so many processors more than Active did, and so many times as much, is no victim of others. Less
+/// A candidate that uses so many more processors than Active did, and so many times as much, is not slowed by others. Less
 /// than half a processor slows nobody.
 const TAKEN_MORE: f64 = 0.5;
 const TAKEN_FACTOR: f64 = 1.5;
@@ -80,45 +80,45 @@ impl Bounds {
 /// How Active did before the candidate came: for windows in which Active has no traffic, so that comparing with it now
 /// would compare a loaded process with an idle one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Learned {
+pub struct Baseline {
     /// Probe latencies in microseconds.
     pub latencies_us: Vec<u32>,
     /// Probes and those that failed.
     pub probes: ErrorCount,
     /// Work counted from outside, and what of it failed.
     pub traffic: ErrorCount,
-    /// Processors taken on average, in thousandths; `None` where nobody measured.
+    /// Processors taken on average, in thousandths; `None` if nobody measured.
     pub processors_milli: Option<u64>,
 }
 
 /// What a candidate is compared with.
 #[derive(Clone, Copy, Debug)]
-pub enum Reference<'a> {
+pub enum Comparison<'a> {
     /// Active, beside it in the same window.
     Beside(&'a Monitor),
-    /// Active, before it; and where it runs on as Previous, itself in the same window, without traffic.
-    Learned(&'a Learned, Option<&'a Monitor>),
+    /// Active, before it; and if that runs on as Previous, the same in this window, without traffic.
+    Before(&'a Baseline, Option<&'a Monitor>),
 }
 
-/// The word on a window.
+/// The verdict on a window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Analysis {
     /// Whether the candidate is well.
     pub verdict: Verdict,
     /// Why, most telling first, for a person. Never empty.
     pub reasons: Vec<String>,
-    /// What would make an inconclusive word a clear one.
+    /// What would make an inconclusive verdict a clear one.
     pub waits_for: Option<String>,
 }
 
 impl Monitor {
     /// What a later candidate can be compared with; `None` while this one is not well or too little is known.
-    pub fn learned(&self) -> Option<Learned> {
+    pub fn learned(&self) -> Option<Baseline> {
         let since = Timestamp::from_unix_ms(self.evidence.now.as_unix_ms().saturating_sub(LEARNED_BACK_MS));
         let seen = Side::of(self, since, self.evidence.now);
         let enough = seen.latencies.len() as u64 >= SAMPLES_MIN && self.status() == HealthStatus::Ok;
         let newest = seen.latencies.len().saturating_sub(LEARNED_MAX);
-        enough.then(|| Learned {
+        enough.then(|| Baseline {
             latencies_us: seen.latencies[newest..].to_vec(),
             probes: seen.probes,
             traffic: seen.traffic,
@@ -161,7 +161,7 @@ impl Side {
 /// Judges `candidate` in the window from `since` to `at`, beside or after `baseline`.
 pub fn judge(
     candidate: &Monitor,
-    baseline: Option<Reference<'_>>,
+    baseline: Option<Comparison<'_>>,
     since: Timestamp,
     at: Timestamp,
     bounds: &Bounds,
@@ -174,8 +174,8 @@ pub fn judge(
     let warm_since = evidence.process.warm_since;
     let warm = warm_since.map(|warm| evidence.samples.between(warm.max(since), at)).unwrap_or_default();
     let mut reference = match baseline {
-        Some(Reference::Beside(active)) => Side::of(active, since, at),
-        Some(Reference::Learned(it, _)) => Side {
+        Some(Comparison::Beside(active)) => Side::of(active, since, at),
+        Some(Comparison::Before(it, _)) => Side {
             latencies: it.latencies_us.clone(),
             probes: it.probes,
             traffic: it.traffic,
@@ -184,12 +184,12 @@ pub fn judge(
         None => Side::default(),
     };
     let mut control = match baseline {
-        Some(Reference::Learned(_, Some(previous)))
+        Some(Comparison::Before(_, Some(previous)))
             if previous.observed_status() != HealthStatus::Failed && !seen.takes_more_than(&reference) =>
         {
             previous.evidence.samples.between(since, at)
         }
-        Some(Reference::Learned(..) | Reference::Beside(_)) | None => Vec::new(),
+        Some(Comparison::Before(..) | Comparison::Beside(_)) | None => Vec::new(),
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
     case.failures("exchanges", seen.traffic, reference.traffic, bounds);
@@ -240,9 +240,9 @@ impl Case {
             self.want("the candidate is not ready", "readiness");
         }
         match candidate.evidence.report().map(|own| own.status) {
-            Some(HealthStatus::Failed) => self.fail("the candidate says of itself that it failed"),
+            Some(HealthStatus::Failed) => self.fail("the candidate reports that it failed"),
             Some(HealthStatus::Degraded) => {
-                self.want("the candidate says of itself that it is degraded", "its own report to say otherwise");
+                self.want("the candidate reports that it is degraded", "its own report to say otherwise");
             }
             Some(HealthStatus::Ok | HealthStatus::Unknown) | None => {}
         }
@@ -285,7 +285,7 @@ impl Case {
         }
     }
 
-    /// Compares a process that is warm with the baseline, and where that speaks against it, with the control.
+    /// Compares a warm process with the baseline; if it is worse, also with the control.
     fn latency(&mut self, seen: &[u32], reference: &mut [u32], control: &mut [u32]) {
         let enough = |side: &[u32]| side.len() as u64 >= SAMPLES_MIN;
         if !enough(reference) {
@@ -318,7 +318,7 @@ impl Case {
     /// The tests against a baseline.
     fn slower(&mut self, seen: &[u32], reference: &mut [u32]) {
         let p = mann_whitney_greater(seen, reference);
-        // All pairs are looked at where the ranks speak against it, and only there.
+        // All pairs are compared only if the ranks say that it is slower: that is dear.
         let shift_us = if p < SHIFT_P { hodges_lehmann(seen, reference) } else { 0.0 };
         reference.sort_unstable();
         let (median_us, p99_us) = (quantile(reference, 0.5), quantile(reference, 0.99));
@@ -353,7 +353,7 @@ impl Case {
         }
     }
 
-    /// Is there enough to call it well? Where probes are configured, probes; otherwise exchanges or signs of life.
+    /// Is there enough data to call it well? If probes are configured, probes; else exchanges or signs of life.
     fn enough(&mut self, candidate: &Monitor, seen: &Side, since: Timestamp, at: Timestamp, bounds: &Bounds) {
         let (what, have) = match candidate.evidence.sources.probe_ms {
             Some(_) => ("probes", seen.probes.total),

@@ -30,7 +30,7 @@ fn watched(signals: impl IntoIterator<Item = Signal>) -> Monitor {
 }
 
 fn judged(candidate: &Monitor, baseline: Option<&Monitor>, bounds: &Bounds) -> Analysis {
-    judge(candidate, baseline.map(Reference::Beside), at(0), candidate.evidence.now, bounds)
+    judge(candidate, baseline.map(Comparison::Beside), at(0), candidate.evidence.now, bounds)
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_cold_start_is_no_regression_and_passes_when_it_is_over() {
     let mut again = starting(8, 30);
     again.observe(at(30), Signal::Restarted);
     feed(&mut again, 31..38, |_| ok(200));
-    let analysis = judge(&again, Some(Reference::Beside(&active)), at(0), at(38), &bounds());
+    let analysis = judge(&again, Some(Comparison::Beside(&active)), at(0), at(38), &bounds());
     assert_eq!(analysis.verdict, Verdict::Inconclusive, "another process is cold again: {:?}", analysis.reasons);
 }
 
@@ -208,9 +208,9 @@ fn a_learned_baseline_judges_as_the_one_beside() {
     let active = watched((0..120).map(|_| ok(5)));
     let learned = active.learned().unwrap();
     let json = serde_json::to_string(&learned).unwrap();
-    let learned: Learned = serde_json::from_str(&json).unwrap();
+    let learned: Baseline = serde_json::from_str(&json).unwrap();
     let slow = watched((0..30).map(|_| ok(60)));
-    let analysis = judge(&slow, Some(Reference::Learned(&learned, None)), at(0), at(30), &bounds());
+    let analysis = judge(&slow, Some(Comparison::Before(&learned, None)), at(0), at(30), &bounds());
     assert_eq!(analysis.verdict, Verdict::Fail);
     assert_eq!(monitor().learned(), None, "nothing known, nothing learned");
 }
@@ -222,7 +222,7 @@ fn after(before: u64, previous: impl Fn(u64) -> u64, candidate: impl Fn(u64) -> 
     feed(&mut active, 120..120 + seconds, |i| ok(previous(i)));
     let mut under_trial = warm();
     feed(&mut under_trial, 120..120 + seconds, |i| ok(candidate(i)));
-    judge(&under_trial, Some(Reference::Learned(&learned, Some(&active))), at(120), at(120 + seconds), &bounds())
+    judge(&under_trial, Some(Comparison::Before(&learned, Some(&active))), at(120), at(120 + seconds), &bounds())
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_previous_that_hangs_or_is_down_is_no_control() {
     for end in [probe(Outcome::TimedOut, 60), crash("killed")] {
         let mut previous = slow.clone();
         feed(&mut previous, 57..60, |_| end.clone());
-        let reference = Some(Reference::Learned(&learned, Some(&previous)));
+        let reference = Some(Comparison::Before(&learned, Some(&previous)));
         assert_eq!(judge(&slow, reference, at(0), at(60), &bounds()).verdict, Verdict::Fail, "{end:?}");
     }
 }
@@ -259,7 +259,7 @@ fn an_operators_bound_is_no_matter_of_comparison() {
     let learned = watched((0..60).map(|_| ok(5))).learned().unwrap();
     let bound = LatencyBound { p99: Duration::from_millis(50), r#for: Duration::from_secs(10) };
     let bounded = Bounds { latency: Some(bound), ..bounds() };
-    let reference = Some(Reference::Learned(&learned, Some(&slow)));
+    let reference = Some(Comparison::Before(&learned, Some(&slow)));
     assert_eq!(judge(&slow, reference, at(0), at(60), &bounded).verdict, Verdict::Fail);
     assert_eq!(judge(&slow, reference, at(0), at(60), &bounds()).verdict, Verdict::Inconclusive);
 }
@@ -279,7 +279,7 @@ fn who_takes_the_processors_is_not_excused_by_the_slowness_it_makes() {
     assert_eq!(learned.processors_milli, Some(100));
     let previous = using(10, 40);
     let word = |candidate: Monitor| {
-        judge(&candidate, Some(Reference::Learned(&learned, Some(&previous))), at(0), at(60), &bounds()).verdict
+        judge(&candidate, Some(Comparison::Before(&learned, Some(&previous))), at(0), at(60), &bounds()).verdict
     };
     assert_eq!(word(using(1_900, 40)), Verdict::Fail, "takes two processors");
     assert_eq!(word(using(150, 40)), Verdict::Inconclusive, "half as much again of next to nothing");
@@ -332,7 +332,7 @@ fn failing(
             one.observe(at(second), candidate(&mut dice));
             other.observe(at(second), active(&mut dice));
             second % 5 == 0
-                && judge(&one, Some(Reference::Beside(&other)), at(0), at(second), &bounds()).verdict == Verdict::Fail
+                && judge(&one, Some(Comparison::Beside(&other)), at(0), at(second), &bounds()).verdict == Verdict::Fail
         });
         failed += u64::from(fails);
     }

@@ -12,8 +12,10 @@
 //!
 //! Three laws hold for every order of signals, and `tests` attacks each:
 //! - no evidence is `unknown`, never `ok`;
-//! - what the runtime says of itself can lower its status, never raise it;
-//! - a monitor keeps less than [`MONITOR_BYTES_MAX`], whatever it is told.
+//! - what the runtime reports of itself can lower its status, never raise it;
+//! - a monitor keeps less than [`MONITOR_BYTES_MAX`], whatever signals come.
+//!
+//! A new detector is a [`Cause`] and a row in `detectors`; nothing else here names a cause.
 
 mod condition;
 mod detectors;
@@ -33,7 +35,7 @@ mod window;
 pub use condition::Detection;
 pub use finding::{Cause, Finding};
 pub use fingerprint::{FRAMES_MAX, fingerprint, normalise, normalise_line};
-pub use judge::{Analysis, Bounds, Learned, Reference, judge};
+pub use judge::{Analysis, Baseline, Bounds, Comparison, judge};
 pub use monitor::{MONITOR_BYTES_MAX, Monitor};
 pub use signal::{Exit, Outcome, Probe, Signal, Sources};
 

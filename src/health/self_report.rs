@@ -1,4 +1,4 @@
-//! What is kept of the runtime's own report: bounded, and never trusted to raise anything.
+//! What is kept of the runtime's own report: it is bounded, and can only lower the status.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(super) struct SelfReport {
 
 impl SelfReport {
     pub fn of(at: Timestamp, report: &RuntimeHealthReport) -> Self {
-        // A failing check speaks even where the runtime's own sum does not mention it, and beyond those that are kept.
+        // Every failing check counts, also one that the runtime's own status leaves out and one that is not kept.
         let checks = report.checks.iter().map(|check| match check.status {
             HealthStatus::Failed if !check.critical => HealthStatus::Degraded,
             status => status,
@@ -64,7 +64,7 @@ impl SelfReport {
     }
 }
 
-/// `runtime.NAME`, so that no name of the runtime's can stand for a measure of the supervisor's.
+/// `runtime.NAME`, so that the runtime cannot overwrite a figure of the supervisor.
 fn owned(name: &str) -> String {
     format!("runtime.{}", truncate(name, TEXT_BYTES_MAX))
 }

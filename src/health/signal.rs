@@ -1,4 +1,4 @@
-//! What a monitor is told.
+//! The signals that a monitor takes.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,13 @@ use crate::time::millis;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
-    /// A probe of the supervisor ended. Probes that wait for the first readiness of a process are not told.
+    /// A probe of the supervisor ended. Probes that wait for the first readiness of a process are no signals.
     Probe(Probe),
-    /// The instance ended and nobody had asked it to.
+    /// The instance exited, and nobody had asked it to.
     Exited(Exit),
-    /// The supervisor started the instance again.
+    /// The supervisor restarted the instance.
     Restarted,
-    /// What its process tree uses now. Says also that it lives.
+    /// What its process tree uses now. It is a sign of life, too.
     Usage(ProcessUsage),
     /// The runtime's own report, as it came.
     NativeReport(Box<RuntimeHealthReport>),
@@ -31,11 +31,11 @@ pub enum Signal {
     Watchdog,
     /// `WATCHDOG=1` did not come in its time.
     WatchdogMissed,
-    /// Whether it takes work, by whichever readiness the configuration names.
+    /// Whether it is ready, as the configured probes say.
     Ready(bool),
-    /// Something forbidden was done or tried, as the supervisor saw it.
+    /// The supervisor saw that it did or tried something forbidden.
     PolicyAnomaly(PolicyAnomaly),
-    /// Work that was counted from outside since the signal before (connections that ended badly, replayed exchanges).
+    /// Work that the supervisor counted since the last signal (connections that ended badly, replayed exchanges).
     Traffic(ErrorCount),
 }
 
@@ -56,26 +56,26 @@ pub enum Outcome {
 pub struct Probe {
     /// How it ended.
     pub outcome: Outcome,
-    /// How long it took, in microseconds; for one that timed out, how long was waited.
+    /// How long it took, in microseconds; for one that timed out, how long the supervisor waited.
     pub latency_us: u64,
     /// What was wrong, for a person; empty when nothing was.
     pub detail: String,
 }
 
-/// The unasked end of an instance.
+/// How an instance exited, when nobody had asked it to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code, where it exited.
+    /// The exit code, if it exited with one.
     pub code: Option<i32>,
-    /// The signal that ended it, where one did.
+    /// The signal that ended it, if one did.
     pub signal: Option<i32>,
     /// How long it ran, in milliseconds.
     pub ran_ms: u64,
-    /// The panic message or exception that its log ends with, where one was found.
+    /// The panic message or exception that its log ends with, if one was found.
     pub reason: Option<String>,
     /// The frames of that panic, innermost first, without those of the language's own panic machinery.
     pub frames: Vec<String>,
-    /// Where no panic was found: the last meaningful lines of its log, oldest first.
+    /// If no panic was found: the last meaningful lines of its log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_words: Vec<String>,
 }
@@ -119,7 +119,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 /// Which signals can come at all. What has no source is named in `unavailable` and never read as healthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// The pause between HTTP, TCP or command probes, in milliseconds; the longest where there are several.
+    /// The pause between HTTP, TCP or command probes, in milliseconds; the longest if there are several.
     pub probe_ms: Option<u64>,
     /// Whether `WATCHDOG=1` is expected.
     pub watchdog: bool,

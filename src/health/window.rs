@@ -8,7 +8,7 @@ const FINE: (u64, usize) = (1_000, 300);
 /// Coarse cells: half a minute each, two hours of them, for long observation windows.
 const COARSE: (u64, usize) = (30_000, 240);
 
-/// Probe latencies that are kept: 17 minutes at one probe a second; more would not make a quantile or a rank test wiser.
+/// Probe latencies that are kept: 17 minutes at one probe a second; more would not make a quantile or a rank test better.
 const SAMPLES_MAX: usize = 1024;
 
 /// Counts over time at two grains.

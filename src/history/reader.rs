@@ -126,12 +126,11 @@ impl History {
             Event::Operator { who: Caller::Operator(who), request } => self.operator(who, request, detail),
             Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => self.incidents.number_behind(reality.numbered),
-            // What is wrong with a version under observation is its judgement, not an incident.
-            // In format 1.1 this ended the window. Later, a finding that does not count is not recorded.
+            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not recorded.
             Event::Found { slot: None, finding }
                 if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
-            Event::Carried { plan, .. } | Event::PlanFailed { plan, .. } => {
+            Event::PlanDone { plan, .. } | Event::PlanBusy { plan, .. } | Event::PlanFailed { plan, .. } => {
                 if let Some(evolution) = self.evolution.as_mut().filter(|it| it.plan == Some(*plan)) {
                     evolution.note(detail());
                 }
@@ -203,7 +202,7 @@ impl History {
     fn effect(&mut self, seq: u64, at: Timestamp, effect: &Effect) {
         let Some(current) = &mut self.evolution else { return };
         match effect {
-            Effect::Diagnose { evolution, incident } if current.id == *evolution => {
+            Effect::Diagnose { evolution, incident, .. } if current.id == *evolution => {
                 current.incident.clone_from(incident);
             }
             Effect::Build { evolution, candidate, blueprint, rev, .. } if current.id == *evolution => {
@@ -212,7 +211,7 @@ impl History {
                 current.rev.clone_from(rev);
             }
             Effect::Validate { evolution, report, .. } if current.id == *evolution => current.judge(report, seq, at),
-            Effect::Carry(plan) => current.plan = Some(plan.number),
+            Effect::Execute(plan) => current.plan = Some(plan.number),
             Effect::GiveUp { .. } => current.note(narrate::effect(effect, &Scene::default()).detail),
             Effect::Diagnose { .. }
             | Effect::Build { .. }
@@ -220,6 +219,7 @@ impl History {
             | Effect::Record(_)
             | Effect::Install { .. }
             | Effect::PrepareGeneration { .. }
+            | Effect::Route { .. }
             | Effect::Restore { .. }
             | Effect::Cancel { .. }
             | Effect::Start { .. }

@@ -7,7 +7,8 @@
 use super::entry::{Entry, Stands, is_canary_step};
 use crate::interface::types::{EvolutionId, MaintenanceAction, Verdict};
 use crate::lifecycle::{
-    Approval, Back, Caller, CanaryStage, Effect, Event, Maintenance, Phase, Plan, Request, Routing, Timer, Watch,
+    Approval, Caller, CanaryStage, Effect, Event, Maintenance, ObservationStage, Phase, Plan, Request, RollbackStage,
+    Routing, Timer,
 };
 
 /// The inference, as far as it has read.
@@ -96,11 +97,11 @@ impl Unnamed {
                 self.idle = Phase::Held;
                 self.evolutions = self.evolutions.max(reality.numbered);
             }
-            Event::Carried { plan, .. } => {
+            Event::PlanDone { plan, .. } => {
                 if let Some(current) = self.current.as_mut().filter(|current| current.plan == Some(*plan))
                     && matches!(current.phase, Phase::Promoting { .. })
                 {
-                    current.phase = Phase::Observing { stage: Watch::Window { judging: false } };
+                    current.phase = Phase::Observing { stage: ObservationStage::Window { judging: false } };
                 }
             }
             Event::Built { evolution, version, .. } => {
@@ -117,7 +118,7 @@ impl Unnamed {
     fn begin_rollback(&mut self) {
         let id = EvolutionId::numbered(self.evolutions + 1);
         let plan = 0;
-        self.begin_or_go_on(&id).phase = Phase::RollingBack { plan, stage: Back::Starting };
+        self.begin_or_go_on(&id).phase = Phase::RollingBack { plan, stage: RollbackStage::Starting };
     }
 
     fn effect(&mut self, event: &Event, effect: &Effect) {
@@ -132,8 +133,10 @@ impl Unnamed {
                 }
             }
             // Without a generation it is the beginning of a step; with one it puts in place what was there before.
-            Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => self.begin_step(event, *routing),
-            Effect::Carry(plan) => self.carry(plan),
+            Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
+                self.begin_step(event, *routing)
+            }
+            Effect::Execute(plan) => self.carry(plan),
             Effect::Record(maintenance) => self.record(maintenance),
             _ => {}
         }
@@ -159,7 +162,7 @@ impl Unnamed {
         current.plan = Some(plan.number);
         current.phase = match plan.report {
             Some(_) => Phase::Promoting { plan: plan.number },
-            None => Phase::RollingBack { plan: plan.number, stage: Back::Switching },
+            None => Phase::RollingBack { plan: plan.number, stage: RollbackStage::Switching },
         };
     }
 

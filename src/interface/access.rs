@@ -1,15 +1,15 @@
 //! Who may call: the user of the calling process, and that it is no process of an instance.
 //!
 //! A process is pinned by its pidfd before anything is read about it, and what was read counts only if the process was
-//! still there afterwards: a process id that was given to another one in between cannot fool the check. Where the kernel
-//! has no `SO_PEERPIDFD` (before 6.5) the caller is pinned when it is accepted instead of when it connected.
+//! still there afterwards: a process id that was given to another one in between cannot fool the check. If the kernel
+//! has no `SO_PEERPIDFD` (before 6.5), the caller is pinned when it is accepted instead of when it connected.
 //!
 //! Descent is lost when a supervisor dies (its orphans go to another reaper), so an owner whose instances have control
 //! groups names these too. One mark stays whatever happens: every instance and every agent has given up new privileges
 //! (`no_new_privs`), its descendants inherit that, and none can take it off. So a caller without the mark descends from
 //! none of them. A caller with it may be an operator all the same, in a container or a hardened unit: it has to prove that
 //! it can read a secret which instances and agents cannot, see [`super::proof`]. The system call filter says no more than
-//! this mark: an operator can have one as well, and who has isolation off has none.
+//! this mark: an operator's process can have one as well, and an instance without isolation has none.
 //!
 //! Best of all is that an instance cannot reach the socket: see [`super::socket`].
 
@@ -59,7 +59,7 @@ pub enum Proof {
 }
 
 impl Caller {
-    /// The name of its user, for records; the number where the user has none.
+    /// The name of its user, for records; the number if the user has none.
     pub fn name(&self) -> String {
         use std::io::Read;
         let mut passwd = Vec::new();
@@ -84,9 +84,9 @@ fn user_name(passwd: &str, uid: u32) -> Option<&str> {
 /// A caller who may not call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Who.
+    /// The caller.
     pub caller: Caller,
-    /// Why.
+    /// The reason.
     pub reason: RefusalReason,
 }
 
@@ -172,23 +172,24 @@ impl Access {
         Self { is_instance_cgroup: Some(Arc::new(is_instance)), ..self }
     }
 
-    /// Not for what descends from `supervisor`: a subreaper is where every process ends that escapes from an instance.
+    /// Not for descendants of `supervisor`: it is a subreaper, so every process that escapes from an instance becomes its
+    /// child.
     pub fn refuse_descendants_of(self, supervisor: u32) -> Self {
         Self { supervisor: Some(supervisor), ..self }
     }
 
-    /// Not for those who have given up new privileges, as every descendant of an instance has, unless they prove that they
-    /// are none. `proof` is asked for each of them.
+    /// Not for processes that have given up new privileges, as every descendant of an instance has, unless they prove that
+    /// they are none. `proof` is called for each of them.
     pub fn ask_for_proof(self, proof: impl Fn() -> Proof + Send + Sync + 'static) -> Self {
         Self { proof: Some(Arc::new(proof)), ..self }
     }
 
-    /// Tells the owner of each refusal, from within the server: it must not block.
+    /// Calls the owner for each refusal, from within the server: it must not block.
     pub fn on_refusal(self, on_refusal: impl Fn(&Refusal) + Send + Sync + 'static) -> Self {
         Self { on_refusal: Some(Arc::new(on_refusal)), ..self }
     }
 
-    /// Decides about the process that connected to `stream`, and tells the owner of a refusal.
+    /// Decides about the process that connected to `stream`, and reports a refusal to the owner.
     pub(super) fn check(&self, stream: &impl AsFd) -> Result<Caller, Refusal> {
         let (caller, decision) = self.decide(stream);
         match decision {
@@ -197,7 +198,7 @@ impl Access {
         }
     }
 
-    /// Holds what a caller gave as the secret against the secret.
+    /// Compares what a caller gave with the secret.
     pub(super) fn check_secret(&self, caller: Caller, given: &str) -> Result<Caller, Refusal> {
         match self.proof.as_ref().map(|proof| proof()) {
             // Nobody has to prove anything here, or it has done so.
@@ -218,7 +219,7 @@ impl Access {
         self.proof.is_some()
     }
 
-    /// The file that has the secret, for those who are asked for it.
+    /// The file that has the secret, for callers that have to prove themselves.
     pub(super) fn secret_file(&self) -> Option<std::path::PathBuf> {
         match self.proof.as_ref().map(|proof| proof()) {
             Some(Proof::Secret(secret)) => Some(secret.path().to_owned()),

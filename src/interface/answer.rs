@@ -40,7 +40,7 @@ pub trait Answer: Interface + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), WireError>> + Send;
 }
 
-/// Where the replies to one call go.
+/// Sends the replies to one call.
 #[derive(Debug)]
 pub struct ReplyTo {
     writer: Writer,

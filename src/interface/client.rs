@@ -120,7 +120,7 @@ pub enum ClientError<E> {
 }
 
 impl ClientError<OperationsError> {
-    /// The next step of an operator, where there is one.
+    /// The next step of an operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotRunning { .. } => Some("start the supervisor: `rei run`".into()),

@@ -1,8 +1,8 @@
-//! Who has a place among the connections of one socket, and who has to make room.
+//! Limits the connections of one socket: which callers have a place, and which one is closed to make room.
 //!
-//! A command must find a place whatever others do. So a stream has a place only while there are fewer than
-//! [`STREAMS_MAX`], a caller who is not the owner has a few, and when all are taken, whoever waits for a call of its
-//! caller goes: nothing is lost by that. A call under way is never broken off.
+//! A command must find a place whatever other callers do. So a stream has a place only while there are fewer than
+//! [`STREAMS_MAX`], and a caller that is not the owner has a few. When all places are taken, a connection without a call
+//! under way is closed: nothing is lost by that. A call under way is never broken off.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +17,14 @@ pub(super) const STREAMS_MAX: usize = 16;
 /// watches, a command, and room for a script.
 pub(super) const GUEST_CONNECTIONS_MAX: usize = 8;
 
-/// Whose connection it is, as far as places go.
+/// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Whose {
     /// Root's or the owner's.
     Owner,
     /// Another user's.
     Guest(u32),
-    /// Somebody's of whom it is not known whether they may call.
+    /// A caller's of whom it is not known yet whether it may call.
     Unproven,
 }
 
@@ -41,7 +41,7 @@ enum Does {
 
 /// One connection.
 #[derive(Debug)]
-struct Entry {
+struct Connection {
     whose: Whose,
     does: Does,
     leave: Arc<Notify>,
@@ -51,22 +51,22 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
-    by_age: BTreeMap<u64, Entry>,
+    by_age: BTreeMap<u64, Connection>,
 }
 
 impl Entries {
-    fn count(&self, of: impl Fn(&Entry) -> bool) -> usize {
+    fn count(&self, of: impl Fn(&Connection) -> bool) -> usize {
         self.by_age.values().filter(|entry| of(entry)).count()
     }
 
-    fn add(&mut self, entry: Entry) -> u64 {
+    fn add(&mut self, entry: Connection) -> u64 {
         self.next += 1;
         self.by_age.insert(self.next, entry);
         self.next
     }
 
-    /// The oldest of those who have the most among `of`.
-    fn oldest(&self, of: impl Fn(&Entry) -> bool) -> Option<u64> {
+    /// The oldest connection of the caller that has most of them, among `of`.
+    fn oldest(&self, of: impl Fn(&Connection) -> bool) -> Option<u64> {
         let candidates = || self.by_age.iter().filter(|(_, entry)| of(entry));
         let (age, _) = candidates().min_by_key(|(age, entry)| {
             let others = candidates().filter(|(_, other)| other.whose == entry.whose).count();
@@ -75,8 +75,8 @@ impl Entries {
         Some(*age)
     }
 
-    /// Sends one of `of` away: one who waits, else one who streams.
-    fn make_room(&mut self, of: impl Fn(&Entry) -> bool) -> bool {
+    /// Closes one connection of `of`: one that waits, else a stream.
+    fn make_room(&mut self, of: impl Fn(&Connection) -> bool) -> bool {
         let waiting = self.oldest(|entry| entry.does == Does::Waits && of(entry));
         let goes = waiting.or_else(|| self.oldest(|entry| entry.does == Does::Streams && of(entry)));
         let entry = goes.and_then(|age| self.by_age.remove(&age));
@@ -103,17 +103,17 @@ impl Crowd {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when somebody new can have a place. Cancel safe.
+    /// Returns when a new connection can have a place. Cancel safe.
     pub(super) async fn room(&self) {
         while self.lock().is_full() {
             self.changed.notified().await;
         }
     }
 
-    /// A place, for which another may have to go; `None` where this user has all of its own under way.
+    /// A place, for which another connection may be closed; `None` if all places of this user have calls under way.
     pub(super) fn enter(&self, whose: Whose) -> Option<Place> {
         let mut entries = self.lock();
-        let own = |entry: &Entry| entry.whose == whose;
+        let own = |entry: &Connection| entry.whose == whose;
         if whose != Whose::Owner && entries.count(own) >= GUEST_CONNECTIONS_MAX && !entries.make_room(own) {
             return None;
         }
@@ -121,7 +121,7 @@ impl Crowd {
             return None;
         }
         let leave = Arc::new(Notify::new());
-        let age = entries.add(Entry { whose, does: Does::Waits, leave: Arc::clone(&leave) });
+        let age = entries.add(Connection { whose, does: Does::Waits, leave: Arc::clone(&leave) });
         drop(entries);
         Some(Place { crowd: self.clone(), age, leave })
     }
@@ -136,12 +136,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Returns when the connection has to go to make room. Cancel safe.
+    /// Returns when the connection has to be closed to make room. Cancel safe.
     pub(super) fn left(&self) -> impl Future<Output = ()> + use<> {
         let leave = Arc::clone(&self.leave);
         async move {
             leave.notified().await;
-            // Asked again, it says the same.
+            // It gives the same answer if it is called again.
             leave.notify_one();
         }
     }
@@ -171,9 +171,9 @@ impl Place {
 
     fn does(&mut self, does: Does) {
         let mut entries = self.crowd.lock();
-        // One that was sent away has no place any more.
+        // A connection that was closed has no place any more.
         if let Some(entry) = entries.by_age.remove(&self.age) {
-            self.age = entries.add(Entry { does, ..entry });
+            self.age = entries.add(Connection { does, ..entry });
         }
         drop(entries);
         self.crowd.changed.notify_one();

@@ -23,18 +23,18 @@ pub const NAME: &str = "io.openexec.RuntimeEvolution";
 /// The interface definition file.
 pub const DEFINITION: &str = include_str!("../../interface/io.openexec.RuntimeEvolution.varlink");
 
-/// The pause between health reports of a stream whose caller names none.
+/// The pause between health reports of a stream, if its caller names none.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest pause that is granted: a caller must not keep a runtime busy with reports.
 pub const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// The longest pause that is granted: a stream that says nothing for longer serves nobody.
+/// The longest pause that is granted: a stream without a report for longer is of no use.
 pub const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The errors of the interface.
 #[derive(Clone, Debug, PartialEq, Eq, zlink::ReplyError, zlink::introspect::ReplyError)]
 #[zlink(interface = "io.openexec.RuntimeEvolution")]
 pub enum EvolutionError {
-    /// Who answers cannot do this, or not now: a runtime does not build, a supervisor without Active has no health.
+    /// This service cannot do this, or not now: a runtime does not build, a supervisor without Active has no health.
     NotAvailable {
         /// Why, for a person.
         reason: String,
@@ -55,12 +55,12 @@ pub enum EvolutionError {
         stage: String,
         /// Why, for a person.
         reason: String,
-        /// The end of the log; empty where there is none.
+        /// The end of the log; empty if there is none.
         log: String,
     },
     /// Another evolution is under way.
     Busy {
-        /// Which one.
+        /// The evolution that is under way.
         evolution_id: String,
     },
     /// The caller may not call.
@@ -93,7 +93,7 @@ impl std::fmt::Display for EvolutionError {
 impl std::error::Error for EvolutionError {}
 
 impl EvolutionError {
-    /// The next step of an operator, where there is one.
+    /// The next step of an operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownIncident { .. } => Some("`rei history` lists the incidents".into()),

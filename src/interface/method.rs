@@ -21,7 +21,7 @@ pub(super) enum BadCall {
 }
 
 impl BadCall {
-    /// Reads the name of the parameter out of serde's message, which quotes it; the whole message where there is none.
+    /// Reads the name of the parameter out of serde's message, which quotes it; the whole message if there is none.
     pub(super) fn parameter(error: &serde_json::Error) -> Self {
         let text = error.to_string();
         Self::Parameter(text.split('`').nth(1).map_or(text.clone(), str::to_owned))

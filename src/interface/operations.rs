@@ -30,7 +30,7 @@ pub const HISTORY_LIMIT: u64 = 20;
 pub const HISTORY_LIMIT_MAX: u64 = 500;
 
 /// Events that a reader of `Monitor` may be behind before it is dropped: a burst of build progress, a few hundred bytes
-/// each. The owner makes `broadcast::channel(EVENTS_BEHIND_MAX)`, which is the only place where events wait.
+/// each. The owner makes `broadcast::channel(EVENTS_BEHIND_MAX)`; events wait nowhere else.
 pub const EVENTS_BEHIND_MAX: usize = 256;
 
 /// The errors of the interface.
@@ -96,7 +96,7 @@ impl std::fmt::Display for OperationsError {
 impl std::error::Error for OperationsError {}
 
 impl OperationsError {
-    /// The next step of an operator, where there is one.
+    /// The next step of an operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotAllowed { .. } => {
@@ -114,9 +114,9 @@ impl OperationsError {
 /// The methods, each once: the service, the client and the definition file are made from this table.
 macro_rules! operations {
     ($emit:ident) => { $emit! {
-        /// What an operator can see and do. Every act is journalled with the caller's name before it is done.
+        /// What an operator can see and do. Every act is recorded with the caller's name before it is done.
         ///
-        /// A dropped future means that the caller went away; what it asked for is done all the same once it was begun. Any
+        /// A dropped future means that the caller has gone; what it asked for is still done if it was begun. Any
         /// function may fail with [`OperationsError::Busy`] while the supervisor starts or ends.
         "io.openexec.Supervisor", Operations, OperationsError;
 
@@ -130,16 +130,16 @@ macro_rules! operations {
         Monitor() -> MonitorReply(event: MonitorEvent)
             = stream monitor;
 
-        /// Asks for an evolution: to the git revision `rev` (default: where the followed ref is), by `blueprint` (default:
-        /// the configured one). Gives the one that goes there already, if there is one. Errors: WrongPhase, Invalid.
+        /// Asks for an evolution: to the git revision `rev` (default: that of the followed ref), by `blueprint` (default:
+        /// the configured one). Returns the evolution that goes there already, if there is one. Errors: WrongPhase, Invalid.
         Evolve(rev: Option<String>, blueprint: Option<String>) -> EvolveReply(evolution_id: EvolutionId)
             = operator evolve;
 
-        /// Says yes to what waits for an operator; `id` is an evolution or its candidate. Errors: NotFound, WrongPhase.
+        /// Approves what waits for an operator; `id` is an evolution or its candidate. Errors: NotFound, WrongPhase.
         Approve(id: String) -> ApproveReply(evolution_id: EvolutionId)
             = operator approve;
 
-        /// Says no: ends the evolution and quarantines its candidate, or closes the incident `id`; `evolution_id` is empty
+        /// Rejects: ends the evolution and quarantines its candidate, or closes the incident `id`; `evolution_id` is empty
         /// then. Errors: NotFound, WrongPhase.
         Reject(id: String, reason: String) -> RejectReply(evolution_id: EvolutionId)
             = operator reject;
@@ -169,12 +169,12 @@ macro_rules! operations {
         Quarantine() -> QuarantineReply(entries: Vec<QuarantineEntry>)
             = anyone quarantine;
 
-        /// Lifts the quarantine of a candidate, given by its id, git tree or store path. Errors: NotFound.
+        /// Releases a candidate from quarantine; `id` is its id, git tree or store path. Errors: NotFound.
         LiftQuarantine(id: String) -> LiftQuarantineReply()
             = operator lift_quarantine;
 
-        /// Says what is Active, where the journal is behind reality (phase held): what serves, or what the journal says, which
-        /// is then restored. Returns the generation of what serves now, 0 where nothing does. Errors: WrongPhase.
+        /// Decides what is Active if the journal is behind reality (phase held): what serves, or what the journal has, which
+        /// is then restored. Returns the generation of what serves now, 0 if nothing does. Errors: WrongPhase.
         Settle(trust: crate::interface::operations::Trust, reason: Option<String>) -> SettleReply(generation: u64)
             = operator settle;
 
@@ -200,7 +200,7 @@ pub mod call {
 
 operations!(service);
 
-/// The number of entries that `History` gives: what was asked for, or the default, and never more than fit a message.
+/// The number of entries that `History` returns: what was asked for, or the default, and never more than a message has room for.
 fn history_limit(asked: Option<u64>) -> u64 {
     asked.unwrap_or(HISTORY_LIMIT).min(HISTORY_LIMIT_MAX)
 }

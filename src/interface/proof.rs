@@ -1,6 +1,6 @@
 //! `io.openexec.Access`: how a caller proves that it descends from no instance and no agent.
 //!
-//! It is served on the supervisor's sockets beside their own interface, and asked for only where nothing else tells: see
+//! It is served on the supervisor's sockets beside their own interface, and only needed if nothing else shows it: see
 //! [`super::access`]. Whoever is asked reads the secret from its file and sends it on the same connection.
 
 /// The name of the interface.

@@ -12,7 +12,7 @@
 //!     }
 //! }
 //!
-//! // Beside the program's own work; nothing happens where no supervisor is.
+//! // Beside the program's own work; without a supervisor nothing happens.
 //! let _serving = runtime::spawn(Greeter);
 //! ```
 
@@ -37,7 +37,7 @@ pub const LISTEN_FDS_START: RawFd = 3;
 
 /// What a runtime says about itself. Both are called on the thread that serves: they must not block it.
 pub trait Runtime: Send + Sync + 'static {
-    /// The health now. `schema`, `seq`, `observed_at` and `provider` are filled in where they are left at their default.
+    /// The health now. `schema`, `seq`, `observed_at` and `provider` are filled in if they are left at their default.
     fn health(&self) -> RuntimeHealthReport;
 
     /// What may help to understand the incident; `null` for nothing. It must hold no secrets.

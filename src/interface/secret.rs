@@ -6,11 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// The name of the file, in the directory of the sockets: who may reach these may read it.
+/// The name of the file, in the directory of the sockets: whoever may reach these may read it.
 const NAME: &str = "control.key";
 /// The mode of the file: its owner alone may read it.
 const MODE: u32 = 0o600;
-/// The mode where the members of a group may read it too.
+/// The mode if the members of a group may read it too.
 const MODE_GROUP: u32 = 0o640;
 /// What is drawn, in bytes: nobody guesses 256 bits.
 const DRAWN_BYTES: usize = 32;
@@ -30,7 +30,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Where the secret of the service on `socket` is.
+    /// The path of the secret of the service on `socket`.
     pub fn file_beside(socket: &Path) -> PathBuf {
         socket.with_file_name(NAME)
     }

@@ -18,10 +18,10 @@ use super::proof::{self, AccessError};
 use super::socket::Socket;
 use super::wire::{Reader, WireError, Writer};
 
-/// Callers who are being told why they are refused, or have to go; more are dropped without a word, so that they take no
-/// place of others.
+/// Callers that get an error because they are refused or have to make room; more are dropped without an error, so that
+/// they take no place of others.
 const PARTING_MAX: usize = 4;
-/// The bound from connecting to the whole first call: who connects has something to say.
+/// The bound from connecting to the whole first call: a caller connects to call.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bound from one answer to the next whole call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,14 +82,14 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
                 None => A::busy(format!("{GUEST_CONNECTIONS_MAX} calls of this user are under way")),
             },
             Err(refusal) => {
-                // The owner was told and reports it once; whoever calls again and again must not fill the log.
+                // The owner got the refusal and logs it once; a caller that tries again and again must not fill the log.
                 tracing::debug!(interface = A::NAME, "refused a caller: {refusal}");
                 A::not_allowed(refusal.to_string())
             }
         };
         if let Ok(turn) = Arc::clone(&parting).try_acquire_owned() {
             connections.spawn(async move {
-                // It is refused whether or not it learns of it.
+                // It is refused whether or not it gets the error.
                 let _ = timeout(PARTING_TIMEOUT, refuse(stream, &refused)).await;
                 drop(turn);
             });
@@ -158,14 +158,14 @@ async fn converse<A: Answer>(
     }
 }
 
-/// Tells a stream why it ends.
+/// Sends the last error of a stream.
 async fn part<A: Answer>(to: &mut ReplyTo, parting: &Semaphore) -> Result<(), WireError> {
     let Ok(_turn) = parting.try_acquire() else { return Ok(()) };
     if to.is_broken_off() {
         return Ok(());
     }
     let reason = format!("there are more than {STREAMS_MAX} streams, and this was the oldest of them");
-    // It ends whether or not it learns why.
+    // It ends whether or not it gets the error.
     timeout(PARTING_TIMEOUT, to.error(&A::busy(reason))).await.unwrap_or(Ok(()))
 }
 
@@ -190,14 +190,14 @@ async fn answer<A: Answer>(
     }
 }
 
-/// What a caller is told who could be a descendant of an instance.
+/// The error for a caller that could be a descendant of an instance.
 fn proof_needed(caller: &Caller, access: &Access) -> AccessError {
     let reason = format!("process {} has no_new_privs, as each process of an instance has", caller.pid);
     let file = access.secret_file().unwrap_or_default();
     AccessError::ProofNeeded { reason, secret_file: file.display().to_string() }
 }
 
-/// `io.openexec.Access`: the caller as it stands now; `None` where it was refused, which ends the connection.
+/// `io.openexec.Access`: the caller as it stands now; `None` if it was refused, which ends the connection.
 async fn prove(
     caller: Caller,
     access: &Access,

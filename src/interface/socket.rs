@@ -1,4 +1,4 @@
-//! Listening sockets in the file system: private from their first moment, never stale, never stolen from one who answers.
+//! Listening sockets in the file system: private from the start, never stale, never taken from a service that answers.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -11,11 +11,11 @@ use tokio::net::UnixListener;
 
 /// The mode of the socket: its owner alone may connect.
 const MODE: u32 = 0o600;
-/// The mode where a group may connect too.
+/// The mode if a group may connect too.
 const MODE_GROUP: u32 = 0o660;
-/// The mode of the directory, where it has to be made.
+/// The mode of the directory, if it has to be made.
 const DIRECTORY_MODE: u32 = 0o700;
-/// The mode where a group has to reach the socket.
+/// The mode if a group has to reach the socket.
 const DIRECTORY_MODE_GROUP: u32 = 0o750;
 
 /// A listening socket. Dropping it removes its file, if that is still its own.
@@ -72,7 +72,7 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// The next step of an operator, where there is one.
+    /// The next step of an operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Answered { .. } => Some("a supervisor runs already: `rei status`".into()),
@@ -160,7 +160,7 @@ impl Drop for File {
     fn drop(&mut self) {
         let own = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode);
         if fs::symlink_metadata(&self.path).is_ok_and(own) {
-            let _ = fs::remove_file(&self.path); // A file that stays is found to be stale by the next who binds.
+            let _ = fs::remove_file(&self.path); // If the file stays, the next bind finds that it is stale.
         }
     }
 }
@@ -185,7 +185,7 @@ fn private_directory(directory: &Path, group: Option<u32>) -> Result<(), SocketE
     }
 }
 
-/// Refuses a path that somebody serves, or that is no socket.
+/// Refuses a path that a service listens on, or that is no socket.
 fn refuse_answered(path: &Path) -> Result<(), SocketError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -203,7 +203,7 @@ fn refuse_answered(path: &Path) -> Result<(), SocketError> {
     };
     match ask() {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
-        // A full queue: somebody listens, however busy.
+        // A full queue: a service listens, however busy.
         Ok(()) | Err(Errno::EAGAIN) => Err(SocketError::Answered { path: path.to_owned() }),
         Err(errno) => Err(SocketError::System { act: "ask who serves", path: path.to_owned(), source: errno.into() }),
     }

@@ -95,15 +95,15 @@ pub struct Version {
 pub struct RuntimeRef {
     /// The name in rei.toml.
     pub name: String,
-    /// The store path, where known.
+    /// The store path, if known.
     pub store_path: Option<String>,
-    /// The git commit, where known.
+    /// The git commit, if known.
     pub commit: Option<String>,
     /// The state of that version.
     pub role: Option<Role>,
-    /// The profile generation, where it has one.
+    /// The profile generation, if it has one.
     pub generation: Option<u64>,
-    /// The instance, where one is meant.
+    /// The instance, if one is meant.
     pub instance: Option<String>,
 }
 
@@ -335,9 +335,9 @@ pub struct StackTrace {
     pub language: String,
     /// The panic message or exception.
     pub reason: String,
-    /// Function names (with file and line where given), innermost first.
+    /// Function names (with file and line if given), innermost first.
     pub frames: Vec<String>,
-    /// Thread or goroutine, where named.
+    /// Thread or goroutine, if named.
     pub thread: Option<String>,
 }
 
@@ -450,7 +450,7 @@ pub struct CheckResult {
     /// Findings, most telling first, for a person.
     #[serde(default)]
     pub details: Vec<String>,
-    /// The derivation that gave the verdict; `null` where it is decided without one.
+    /// The derivation that gave the verdict; `null` if it is decided without one.
     pub drv: Option<String>,
     /// Wall time, in milliseconds; `null` when an earlier verdict was reused or nobody measured.
     pub duration_ms: Option<u64>,

@@ -10,7 +10,7 @@ use super::types::{
 };
 use crate::time::Timestamp;
 
-/// Where the lifecycle stands.
+/// The phase of the lifecycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
 #[zlink(rename_all = "snake_case")]
@@ -198,13 +198,13 @@ pub struct Status {
     pub schema: String,
     /// The name of the runtime in rei.toml.
     pub runtime: String,
-    /// Where the lifecycle stands.
+    /// The phase of the lifecycle.
     pub phase: Phase,
     /// Since when.
     pub phase_since: Timestamp,
     /// What it waits for, for a person; `null` when for nothing.
     pub waits_for: Option<String>,
-    /// When the phase ends by itself; `null` where nothing ends it.
+    /// When the phase ends by itself; `null` if nothing ends it.
     pub deadline: Option<Timestamp>,
     /// The version that serves; `null` before the first.
     pub active: Option<VersionStatus>,
@@ -234,7 +234,7 @@ pub struct Status {
     pub supervisor: SupervisorStatus,
 }
 
-/// What an operator trusts where the journal is behind reality.
+/// What an operator trusts if the journal is behind reality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
 #[zlink(rename_all = "snake_case")]

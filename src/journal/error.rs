@@ -106,7 +106,7 @@ pub enum Error {
         sealed: u64,
     },
     /// A record differs from the one that the sealed head names.
-    #[error("record {seq} of the journal in {directory} is not the one that its sealed head has seen")]
+    #[error("record {seq} of the journal in {directory} is not the record that its sealed head names")]
     Other {
         /// The journal's directory.
         directory: PathBuf,

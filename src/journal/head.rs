@@ -65,7 +65,7 @@ pub(super) enum HeadContent {
 
 /// The result of comparing a journal with its sealed head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HeadStatus {
     /// The journal contains the record that the head names, and maybe more.
     Whole,
     /// There is no head: an older rei wrote the journal, it is new, or the head was removed.

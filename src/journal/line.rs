@@ -16,7 +16,7 @@ pub const FORMAT_MAJOR: u32 = 1;
 /// |---|---|
 /// | 0 | the first format |
 /// | 1 | reasons are data instead of sentences |
-/// | 2 | entries say where the lifecycle stands; it decides about draining, findings by slot, and retries of a plan |
+/// | 2 | entries have the phase of the lifecycle; it decides about draining, findings by slot, and retries of a plan |
 pub const FORMAT_MINOR: u32 = 2;
 
 /// Maximum size of a record, in bytes. A report with many details has some ten thousand.

@@ -32,7 +32,7 @@ mod writer;
 mod tests;
 
 pub use error::{Error, Place};
-pub use head::{Standing, head_beside};
+pub use head::{HeadStatus, head_beside};
 pub use line::{FORMAT_MAJOR, FORMAT_MINOR, RECORD_BYTES_MAX, Record};
 pub use reader::{Reader, Verified};
 pub use reserve::Reserve;

@@ -250,7 +250,8 @@ impl Walk {
         Place { path: self.path.clone(), line: self.line, offset: self.offset, seq }
     }
 
-    /// Reads a whole line into the buffer; returns false at the end. An incomplete last line is recorded in `cut`.
+    /// Reads a whole line into the buffer; returns false at the end. An incomplete last line is recorded in
+    /// `torn_line`.
     fn read_line(&mut self) -> Result<bool, Error> {
         self.buffer.clear();
         let bound = u64::try_from(LINE_BYTES_MAX + 1).unwrap_or(u64::MAX);

@@ -421,7 +421,7 @@ fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let directory = state.path().join("journal");
     let head = head_beside(&directory);
     let (mut journal, _) = open(&directory).unwrap();
-    assert_eq!(journal.attach_head(&head).unwrap(), Standing::NoHead);
+    assert_eq!(journal.attach_head(&head).unwrap(), HeadStatus::NoHead);
     for number in 1..=count {
         journal.append(at(number), &body(number)).unwrap();
     }
@@ -429,7 +429,7 @@ fn sealed(count: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
 }
 
 /// The result of the next start.
-fn standing(directory: &Path, head: &Path) -> Standing {
+fn head_status(directory: &Path, head: &Path) -> HeadStatus {
     let (mut journal, _) = open(directory).unwrap();
     journal.attach_head(head).unwrap()
 }
@@ -453,10 +453,10 @@ fn cut_records(directory: &Path, count: usize) {
 #[test]
 fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
     let (_state, directory, head) = sealed(20);
-    assert_eq!(standing(&directory, &head), Standing::Whole);
+    assert_eq!(head_status(&directory, &head), HeadStatus::Whole);
     assert_eq!(verified(&directory, &head).unwrap().sealed, Some(20));
     cut_records(&directory, 1);
-    assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
+    assert_eq!(head_status(&directory, &head), HeadStatus::Short { records: 19, sealed: 20 });
     let error = verified(&directory, &head).unwrap_err();
     assert!(
         error.is_damage() && error.to_string().ends_with("shorter than its sealed head: record 19 of 20"),
@@ -464,14 +464,14 @@ fn a_journal_cut_at_a_record_is_shorter_than_its_head() {
     );
     assert!(error.hint().unwrap().contains("rei journal accept"));
     // A second comparison gives the same result: only a record, or an operator's decision, moves the head.
-    assert_eq!(standing(&directory, &head), Standing::Short { records: 19, sealed: 20 });
+    assert_eq!(head_status(&directory, &head), HeadStatus::Short { records: 19, sealed: 20 });
     let (mut journal, _) = open(&directory).unwrap();
     journal.attach_head(&head).unwrap();
     journal.append(at(20), &body(99)).unwrap();
     drop(journal);
-    assert_eq!(standing(&directory, &head), Standing::Whole);
+    assert_eq!(head_status(&directory, &head), HeadStatus::Whole);
     std::fs::remove_dir_all(&directory).unwrap();
-    assert_eq!(standing(&directory, &head), Standing::Short { records: 0, sealed: 20 });
+    assert_eq!(head_status(&directory, &head), HeadStatus::Short { records: 0, sealed: 20 });
 }
 
 #[test]
@@ -485,14 +485,14 @@ fn a_head_older_than_the_journal_is_normal_and_a_different_record_is_not() {
     drop(journal);
     // As after a power failure: the journal is on disk, but the head is older.
     std::fs::write(&head, &old).unwrap();
-    assert_eq!(standing(&directory, &head), Standing::Whole);
+    assert_eq!(head_status(&directory, &head), HeadStatus::Whole);
     assert_eq!(verified(&directory, &head).unwrap().sealed, Some(5));
     // A backup from before record 5, which was continued in another way.
     std::fs::remove_dir_all(&directory).unwrap();
     let (mut journal, _) = open(&directory).unwrap();
     (1..=9).for_each(|number| drop(journal.append(at(number), &body(number + 100)).unwrap()));
     drop(journal);
-    assert_eq!(standing(&directory, &head), Standing::Other { seq: 5 });
+    assert_eq!(head_status(&directory, &head), HeadStatus::Other { seq: 5 });
     assert!(matches!(verified(&directory, &head), Err(Error::Other { seq: 5, .. })));
 }
 
@@ -505,13 +505,13 @@ fn with_a_torn_copy_the_previous_head_is_used_and_a_damaged_head_is_reported() {
         let mut torn = whole.clone();
         torn[copy + 40] ^= 1;
         std::fs::write(&head, &torn).unwrap();
-        assert_eq!(standing(&directory, &head), Standing::Whole);
+        assert_eq!(head_status(&directory, &head), HeadStatus::Whole);
     }
     std::fs::write(&head, vec![b'x'; 8192]).unwrap();
-    assert_eq!(standing(&directory, &head), Standing::DamagedHead);
+    assert_eq!(head_status(&directory, &head), HeadStatus::DamagedHead);
     assert_eq!(verified(&directory, &head).unwrap().sealed, None);
     std::fs::write(&head, "").unwrap();
-    assert_eq!(standing(&directory, &head), Standing::NoHead);
+    assert_eq!(head_status(&directory, &head), HeadStatus::NoHead);
     let (mut journal, _) = open(&directory).unwrap();
     journal.attach_head(&head).unwrap();
     journal.seal();
@@ -525,11 +525,15 @@ fn with_a_torn_copy_the_previous_head_is_used_and_a_damaged_head_is_reported() {
 fn the_head_names_the_last_record_in_any_segment() {
     for count in 0..12 {
         let (_state, directory, head) = sealed(count);
-        assert_eq!(standing(&directory, &head), if count == 0 { Standing::NoHead } else { Standing::Whole }, "{count}");
+        assert_eq!(
+            head_status(&directory, &head),
+            if count == 0 { HeadStatus::NoHead } else { HeadStatus::Whole },
+            "{count}"
+        );
         let (mut journal, _) = open(&directory).unwrap();
         journal.attach_head(&head).unwrap();
         journal.seal();
         drop(journal);
-        assert_eq!(standing(&directory, &head), Standing::Whole, "{count}");
+        assert_eq!(head_status(&directory, &head), HeadStatus::Whole, "{count}");
     }
 }

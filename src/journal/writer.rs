@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::Error;
-use super::head::{Head, HeadContent, Standing};
+use super::head::{Head, HeadContent, HeadStatus};
 use super::line::{self, FORMAT_MAJOR, FORMAT_MINOR, Header, Record};
 use super::lock::Lock;
 use super::reserve::{Reserve, Space};
@@ -180,17 +180,17 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
     ///
     /// # Errors
     /// If the head cannot be created or read, or if the journal's line of that record cannot be read.
-    pub fn attach_head(&mut self, path: &Path) -> Result<Standing, Error> {
+    pub fn attach_head(&mut self, path: &Path) -> Result<HeadStatus, Error> {
         let (head, found) = Head::open(path)?;
         self.head = Some(head);
         let sealed = match found {
-            HeadContent::Nothing => return Ok(Standing::NoHead),
-            HeadContent::Damaged => return Ok(Standing::DamagedHead),
+            HeadContent::Nothing => return Ok(HeadStatus::NoHead),
+            HeadContent::Damaged => return Ok(HeadStatus::DamagedHead),
             HeadContent::Record(sealed) => sealed,
         };
         let last = self.last_seq();
         if sealed.seq > last {
-            return Ok(Standing::Short { records: last, sealed: sealed.seq });
+            return Ok(HeadStatus::Short { records: last, sealed: sealed.seq });
         }
         let same = match sealed.seq {
             0 => true,
@@ -198,7 +198,7 @@ impl<B: Serialize + DeserializeOwned> Journal<B> {
             seq if seq == last && seq >= self.segment => sealed.hash == self.position.prev,
             seq => segment::hash_of(&self.directory, seq)? == Some(sealed.hash),
         };
-        Ok(if same { Standing::Whole } else { Standing::Other { seq: sealed.seq } })
+        Ok(if same { HeadStatus::Whole } else { HeadStatus::Other { seq: sealed.seq } })
     }
 
     /// Writes the sealed head, if there is one: from now on the journal counts as complete as it is.

@@ -1,4 +1,4 @@
-//! What the lifecycle wants done.
+//! Effects: what the lifecycle wants done.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub enum Timer {
     Window,
     /// The next look, while a step or the window holds for want of data.
     Recheck,
+    /// The end of the pause before a plan is tried again.
+    Plan,
     /// The end of the pause before something is tried again that waits in Steady.
     Retry,
     /// The end of the backoff before the instance of slot A is started again.
@@ -80,7 +82,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step that takes this one back, where there is something to go back to.
+    /// The step that takes this one back, if there is something to go back to.
     pub const fn undo(self) -> Option<Self> {
         match self {
             Self::SwitchProfile { from: Some(from), to } => Some(Self::SwitchProfile { from: Some(to), to: from }),
@@ -158,6 +160,12 @@ pub enum Effect {
         evolution: EvolutionId,
         /// And this incident.
         incident: Option<IncidentId>,
+        /// The slot that Active serves from.
+        #[serde(default)]
+        slot: Option<Slot>,
+        /// Active.
+        #[serde(default)]
+        active: Option<Version>,
     },
     /// Run the blueprint and build its commit; answered by `StageReached`, then `Built`, `BuildPaused` or
     /// `BuildFailed`.
@@ -190,6 +198,12 @@ pub enum Effect {
         version: Version,
         /// The report's id.
         report: ReportId,
+        /// What it is compared with: Active.
+        #[serde(default)]
+        active: Version,
+        /// The incident that it is to repair.
+        #[serde(default)]
+        incident: Option<IncidentId>,
     },
     /// Stop whatever still works for this evolution; its answers are stale from now on.
     Cancel {
@@ -199,8 +213,14 @@ pub enum Effect {
     /// Make a generation of the profile, and the links that its switch and its undoing need; answered by
     /// `GenerationPrepared` or `GenerationFailed`.
     PrepareGeneration {
+        /// The evolution that needs it; empty if an operator has said what is Active.
+        #[serde(default)]
+        evolution: EvolutionId,
         /// For this store path.
         store_path: String,
+        /// The generation that a rollback would make current again: Active's, if it has one.
+        #[serde(default)]
+        way_back: Option<u64>,
     },
     /// Start an instance; answered by `Started`, then `Ready` or `Exited`, or by `StartFailed`.
     Start {
@@ -234,20 +254,26 @@ pub enum Effect {
         /// The version.
         version: Version,
     },
-    /// Carry out a plan; answered by `Carried` or `PlanFailed`.
-    Carry(Plan),
+    /// Execute a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
+    #[serde(rename = "carry")]
+    Execute(Plan),
+    /// Send new connections there, wherever they go now.
+    Route {
+        /// Where.
+        routing: Routing,
+    },
     /// Put routing and profile into this state, whatever they are: after a restart.
     Restore {
         /// Routing.
         routing: Routing,
-        /// The profile's generation; `None` leaves it.
+        /// The profile's generation. In format 1.1 there may be none, and the effect is a [`Route`](Self::Route).
         generation: Option<u64>,
     },
-    /// Begin to look at the version under trial; verdicts of failure are told at once.
+    /// Begin the trial of a version. A verdict of failure is reported at once, without `Judge`.
     Observe {
         /// Where it runs.
         slot: Slot,
-        /// The slot to compare it with, where one serves.
+        /// The slot to compare it with, if one serves beside it.
         baseline: Option<Slot>,
     },
     /// Say what the evidence is now; answered by `Judged`.
@@ -266,7 +292,7 @@ pub enum Effect {
         /// Its name.
         timer: Timer,
     },
-    /// Delete generations that nothing needs.
+    /// Delete generations of the profile that nothing needs.
     Prune {
         /// The newest that are kept.
         keep: u64,
@@ -275,7 +301,7 @@ pub enum Effect {
     },
     /// Write down how an evolution ended, or that Active was started again.
     Record(Maintenance),
-    /// There is nothing to supervise and no way to get it.
+    /// There is nothing to supervise, and there will be nothing.
     GiveUp {
         /// Why.
         reason: Reason,
@@ -283,8 +309,16 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether two effects are the same decision. Their reasons may differ, since a reason decides nothing; and so may what
-    /// they copy from the state for whoever carries them out.
+    /// The effect that sets the routing, and the profile as well if a generation is given.
+    pub(super) const fn put_in_place(routing: Routing, generation: Option<u64>) -> Self {
+        match generation {
+            Some(_) => Self::Restore { routing, generation },
+            None => Self::Route { routing },
+        }
+    }
+
+    /// Whether two effects are the same decision. Their reasons may differ, as a reason decides nothing. Facts may differ that
+    /// an effect only copies from the state, so that it can be executed without the state.
     pub fn decides_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::SetTimer { timer, at, reason: _ }, Self::SetTimer { timer: others, at: others_at, reason: _ }) => {
@@ -294,6 +328,28 @@ impl Effect {
             (Self::GiveUp { reason: _ }, Self::GiveUp { reason: _ }) => true,
             // Copies of facts of the state, which an earlier rei has not recorded.
             (Self::Stop { slot, drain: _ }, Self::Stop { slot: others, drain: _ }) => slot == others,
+            (
+                Self::Diagnose { evolution, incident, slot: _, active: _ },
+                Self::Diagnose { evolution: others, incident: others_incident, slot: _, active: _ },
+            ) => (evolution, incident) == (others, others_incident),
+            (
+                Self::Validate { evolution, candidate, version, report, active: _, incident: _ },
+                Self::Validate {
+                    evolution: others,
+                    candidate: others_candidate,
+                    version: others_version,
+                    report: others_report,
+                    active: _,
+                    incident: _,
+                },
+            ) => (evolution, candidate, version, report) == (others, others_candidate, others_version, others_report),
+            (
+                Self::PrepareGeneration { evolution: _, store_path, way_back: _ },
+                Self::PrepareGeneration { evolution: _, store_path: others, way_back: _ },
+            ) => store_path == others,
+            // The same effect had another name before format 1.2.
+            (Self::Route { routing }, Self::Restore { routing: others, generation: None })
+            | (Self::Restore { routing, generation: None }, Self::Route { routing: others }) => routing == others,
             _ => self == other,
         }
     }

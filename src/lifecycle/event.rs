@@ -1,4 +1,4 @@
-//! What the lifecycle is told.
+//! Events: the facts that the lifecycle decides about.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,8 @@ pub enum Event {
     Recovered {
         /// The store path that runs in slot A and in slot B, and whether it was ready.
         running: [Option<Running>; 2],
-        /// Whether the machine was started anew since, or the earlier supervisor ended them all: nothing can have
-        /// survived, and nothing is to blame for it.
+        /// Whether the machine was restarted, or the earlier supervisor stopped all instances: then none is to blame for not
+        /// being there.
         rebooted: bool,
     },
     /// A supervisor found what the journal does not know: records are lost.
@@ -34,8 +34,8 @@ pub enum Event {
         /// Its tree, in hex.
         tree: String,
     },
-    /// A detector found something wrong with the version in a slot. It counts if that is Active. While a version is under
-    /// trial, its verdict is told by `Judged` and its end by `Exited`.
+    /// A detector found something wrong with the version in a slot. It counts if that is Active. A version under trial is
+    /// decided about by `Judged` and `Exited` alone.
     Found {
         /// The slot. A journal of format 1.1 does not say it: there it is Active's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ pub enum Event {
         /// Its tree, in hex.
         tree: String,
     },
-    /// A run of an agent has ended, well or badly.
+    /// A run of an agent is over, with or without success.
     AgentRan {
         /// For this evolution.
         evolution: EvolutionId,
@@ -163,7 +163,7 @@ pub enum Event {
         /// From now on, in milliseconds.
         by_ms: u64,
     },
-    /// The instance in a slot ended without being asked.
+    /// The instance in a slot exited, and nobody had asked it to.
     Exited {
         /// The slot.
         slot: Slot,
@@ -181,12 +181,20 @@ pub enum Event {
         #[serde(default)]
         waiting: bool,
     },
-    /// Every step of a plan is done.
-    Carried {
+    /// All steps of a plan are done.
+    #[serde(rename = "carried")]
+    PlanDone {
         /// The plan's number.
         plan: u64,
         /// How long the steps took, in microseconds.
         took_us: u64,
+    },
+    /// Another program holds the profile's lock. If the plan says so, the steps before that are undone.
+    PlanBusy {
+        /// The plan's number.
+        plan: u64,
+        /// Why, for a person.
+        reason: String,
     },
     /// A step of a plan failed; where the plan says so, the steps before it are undone.
     PlanFailed {
@@ -206,7 +214,7 @@ pub enum Event {
     },
 }
 
-/// Whose failure it is that there is no candidate.
+/// Who is to blame that there is no candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Fault {

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// The hour of the hourly budget, in milliseconds.
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
-/// A validation that could not be carried out is asked for this many times before the candidate is let go.
+/// A validation without a verdict is asked for this many times. Then the evolution ends without a verdict.
 const VALIDATIONS_MAX: u32 = 2;
 
 /// What an evolution begins from.
@@ -36,9 +36,9 @@ impl Lifecycle {
         self.forget_decided_upgrade();
     }
 
-    /// A commit gets one evolution: none while one about it is under way, and none when it is decided.
+    /// A commit gets one evolution. It gets none while one about it is under way, and none after it is decided.
     fn forget_decided_upgrade(&mut self) {
-        // What will be Active is not decided yet, or is the target of a rollback: what serves until then decides nothing.
+        // A rollback is under way, so it is not known yet which version will be Active.
         let leaves = self.evolution.as_ref().is_some_and(|current| current.target.is_some());
         if self.is_held() || leaves {
             return;
@@ -53,7 +53,7 @@ impl Lifecycle {
         }
     }
 
-    /// What an evolution is about is known now. Content that is in quarantine is not even built.
+    /// The commit of an evolution is known now. A commit whose content is in quarantine is not built.
     pub(super) fn on_aimed(&mut self, out: &mut Out, evolution: &EvolutionId, rev: String, tree: String) {
         if self.phase != Phase::Building || !self.works_on(evolution) {
             return;
@@ -86,8 +86,8 @@ impl Lifecycle {
     }
 
     /// Whether a finding about the version in a slot counts: if that version is Active, and not under trial. What is wrong
-    /// with a version under trial makes its verdict, so that one fault is never decided twice; what is wrong with Previous or
-    /// a version that is left changes nothing. A wish for an upgrade is no fault, and is not lost.
+    /// with a version under trial decides its verdict, so no fault is decided twice. What is wrong with Previous, or with a
+    /// version that a rollback leaves, changes nothing. A request for an upgrade is no fault, so it always counts.
     pub(super) fn counts(&self, slot: Option<Slot>, finding: &Finding) -> bool {
         let Some(slot) = slot.or(self.active_slot) else { return false };
         let is_actives = self.active_slot == Some(slot) && self.holds_active(slot);
@@ -117,7 +117,7 @@ impl Lifecycle {
         self.incidents.insert(fingerprint, open);
     }
 
-    /// Begins the next evolution when nothing is going on and something asks for one.
+    /// Begins the next evolution if none is under way and something asks for one.
     pub(super) fn begin_next(&mut self, out: &mut Out) {
         if self.phase != Phase::Steady || self.paused || self.active.is_none() {
             return;
@@ -136,8 +136,8 @@ impl Lifecycle {
         let id = EvolutionId::numbered(self.counters.evolution);
         let incident = cause.incident.map(|(_, id)| id);
         self.evolution = Some(Evolution {
-            id: id.clone(),
-            incident: incident.clone(),
+            id,
+            incident,
             asked_by: cause.asked_by,
             blueprint: cause.blueprint,
             rev: cause.rev,
@@ -149,10 +149,21 @@ impl Lifecycle {
         self.enter(out, Phase::Diagnosing);
         let bound = self.rules().bounds.diagnose_ms;
         self.arm(out, Timer::Phase, bound, Reason::GoesOnWithoutContext);
-        out.push(Effect::Diagnose { evolution: id, incident });
+        self.ask_for_diagnosis(out);
     }
 
-    /// What the next evolution begins from. Where something waits for its time, `waits` says until when, and for what.
+    /// Asks for the context of the evolution under way.
+    pub(super) fn ask_for_diagnosis(&self, out: &mut Out) {
+        let Some(current) = &self.evolution else { return };
+        out.push(Effect::Diagnose {
+            evolution: current.id.clone(),
+            incident: current.incident.clone(),
+            slot: self.active_slot,
+            active: self.active.as_ref().map(|active| active.version.clone()),
+        });
+    }
+
+    /// What the next evolution begins from. If something has to wait, `waits` says until when, and why.
     fn next_cause(&mut self, out: &Out, waits: &mut Option<(Timestamp, Reason)>) -> Option<Cause> {
         let rules = self.rules().clone();
         if let Some(asked) = self.asked.take() {
@@ -299,7 +310,7 @@ impl Lifecycle {
         current.checkpoint = Some((stage, checkpoint));
     }
 
-    /// An operator lets the blueprint go on.
+    /// An operator approved the stage, so the blueprint continues.
     pub(super) fn go_on_building(&mut self, out: &mut Out) {
         self.enter(out, Phase::Building);
         let bound = self.rules().bounds.build_ms;
@@ -334,7 +345,7 @@ impl Lifecycle {
         current.files_changed = files_changed;
         current.version = Some(version.clone());
         if installing {
-            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+            self.prepare_generation(out, version.store_path);
             return;
         }
         if self.is_quarantined(&version.tree) || self.is_quarantined(&version.store_path) {
@@ -398,6 +409,8 @@ impl Lifecycle {
             candidate: current.candidate.clone(),
             version: current.version.clone().expect("Validating begins with a built candidate"),
             report: ReportId::numbered(self.counters.report),
+            active: self.active.as_ref().map(|active| active.version.clone()).unwrap_or_default(),
+            incident: current.incident.clone(),
         });
     }
 
@@ -427,7 +440,7 @@ impl Lifecycle {
         }
     }
 
-    /// The phase's bound is over.
+    /// The deadline of the phase has passed.
     pub(super) fn on_deadline(&mut self, out: &mut Out) {
         match self.phase {
             Phase::Empty | Phase::Steady | Phase::AwaitingApproval { .. } | Phase::Held => {}
@@ -458,7 +471,7 @@ impl Lifecycle {
         }
     }
 
-    /// Closes the incident that the evolution under way was about, and whatever else its promotion has answered.
+    /// Closes the incident that the evolution under way was about.
     pub(super) fn close_incident(&mut self) {
         let Some(id) = self.evolution.as_ref().and_then(|current| current.incident.clone()) else { return };
         let closed: Vec<String> = self

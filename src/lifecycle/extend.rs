@@ -2,18 +2,17 @@
 
 use super::effect::Timer;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::Out;
 
-/// By how much an instance can put off the deadline of one phase altogether, in milliseconds: half an hour. What takes longer
-/// needs another `start_timeout` or `stop_timeout`, which an operator sets.
+/// How much time an instance can add to one phase altogether, in milliseconds: half an hour. An instance that needs more
+/// needs a longer `start_timeout` or `stop_timeout` in rei.toml.
 pub const EXTENDED_MS_MAX: u64 = 30 * 60 * 1000;
 
 impl Lifecycle {
-    /// The phase waits for the instance in `slot` so much longer from now on, if it waits for it. A deadline never comes nearer
-    /// by this.
+    /// If the phase waits for the instance in `slot`, it waits at least `by_ms` from now on. A deadline never moves earlier.
     pub(super) fn on_extended(&mut self, out: &mut Out, slot: Slot, by_ms: u64) {
-        let is_on_its_way = matches!(self.slots[slot.index()].run, Run::Starting | Run::Stopping);
+        let is_on_its_way = matches!(self.slots[slot.index()].run, RunState::Starting | RunState::Stopping);
         if self.awaited() != Some(slot) || !is_on_its_way {
             return;
         }
@@ -30,17 +29,16 @@ impl Lifecycle {
         }
     }
 
-    /// The slot whose instance the present phase's deadline is about.
+    /// The slot of the instance that the present phase waits for.
     fn awaited(&self) -> Option<Slot> {
         let active = self.active_slot;
         match self.phase {
             Phase::Installing => Some(Slot::A),
-            Phase::Canary { stage: CanaryStage::Preparing } | Phase::RollingBack { stage: Back::Starting, .. } => {
-                active.map(Slot::other)
-            }
+            Phase::Canary { stage: CanaryStage::Preparing }
+            | Phase::RollingBack { stage: RollbackStage::Starting, .. } => active.map(Slot::other),
             Phase::Canary { stage: CanaryStage::Stopping }
-            | Phase::Observing { stage: Watch::Starting }
-            | Phase::RollingBack { stage: Back::Stopping, .. } => active,
+            | Phase::Observing { stage: ObservationStage::Starting }
+            | Phase::RollingBack { stage: RollbackStage::Stopping, .. } => active,
             Phase::Empty
             | Phase::Steady
             | Phase::Diagnosing
@@ -51,8 +49,8 @@ impl Lifecycle {
             }
             | Phase::Canary { stage: CanaryStage::Share { .. } }
             | Phase::Promoting { .. }
-            | Phase::Observing { stage: Watch::Window { .. } }
-            | Phase::RollingBack { stage: Back::Switching, .. }
+            | Phase::Observing { stage: ObservationStage::Window { .. } }
+            | Phase::RollingBack { stage: RollbackStage::Switching, .. }
             | Phase::Held => None,
         }
     }

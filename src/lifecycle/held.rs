@@ -1,4 +1,4 @@
-//! Reality is ahead of the journal: what runs serves on, nothing is decided, and an operator settles it.
+//! Phase Held: reality is ahead of the journal. What runs keeps serving, nothing is decided, and an operator settles it.
 
 use super::deployed::Deployed;
 use super::effect::{Effect, Routing, Timer};
@@ -6,7 +6,7 @@ use super::event::{Reality, Trust};
 use super::operate::Refusal;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Evolution, Held, Lifecycle, Phase, Run, SlotState};
+use super::state::{Evolution, Held, Lifecycle, Phase, RunState, SlotState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{EvolutionId, MaintenanceAction};
 
@@ -21,7 +21,7 @@ impl Lifecycle {
         self.counters.candidate
     }
 
-    /// The journal is behind reality. The evolution that it tells of, if any, has gone on in records that are lost.
+    /// The journal is behind reality. If it has an evolution under way, that one went on in records that are lost.
     pub(super) fn on_held(&mut self, out: &mut Out, reality: Reality) {
         let Reality { facts, running, serves, numbered } = reality;
         let by_journal = match self.held.take() {
@@ -33,7 +33,7 @@ impl Lifecycle {
         for (slot, found) in Slot::ALL.into_iter().zip(running) {
             self.clear(out, Timer::restart(slot));
             self.slots[slot.index()] = found.map_or_else(SlotState::default, |found| SlotState {
-                run: if found.ready { Run::Ready } else { Run::Starting },
+                run: if found.ready { RunState::Ready } else { RunState::Starting },
                 version: Some(found.version),
                 instance: Some(found.instance),
                 ..SlotState::default()
@@ -53,10 +53,10 @@ impl Lifecycle {
         self.serve_on(out);
     }
 
-    /// All traffic to what serves, which is started if it does not run. The profile stays as it was found.
+    /// Sends all traffic to the version that serves, and starts it if it does not run. The profile stays as it was found.
     pub(super) fn serve_on(&mut self, out: &mut Out) {
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation: None });
+            out.push(Effect::Route { routing });
         }
         self.ensure_active_runs(out);
     }
@@ -72,7 +72,7 @@ impl Lifecycle {
         refused.then_some(Refusal::WrongPhase { what, phase: self.phase.name(), hint })
     }
 
-    /// An operator says what is Active. What the followed ref names is judged again from there.
+    /// An operator says which version is Active. The commit that the followed ref names is then judged again.
     pub(super) fn settle(&mut self, out: &mut Out, by: String, trust: Trust, reason: String) {
         let Some(Held { by_journal, .. }) = self.held.take() else { return };
         let same = match (&self.active, &by_journal) {
@@ -94,10 +94,10 @@ impl Lifecycle {
         }
     }
 
-    /// Active is what serves.
+    /// The version that serves is Active.
     fn settled(&mut self, out: &mut Out, by: &str, reason: Reason) {
         let Some(Deployed { version, generation }) = self.active.clone() else {
-            // Nothing is there that was ever installed.
+            // No version was ever installed.
             self.record(out, MaintenanceAction::Deferred, by, reason);
             self.enter(out, Phase::Empty);
             if let Some(commit) = self.upgrade.take() {
@@ -110,13 +110,14 @@ impl Lifecycle {
         self.record(out, MaintenanceAction::Promoted, by, reason);
         self.attention = None;
         if generation == 0 {
-            // It ran, and the profile was gone.
-            out.push(Effect::PrepareGeneration { store_path: version.store_path });
+            // It ran without a generation, because the profile was gone.
+            self.prepare_generation(out, version.store_path);
         } else {
             self.known_good.insert(generation, version);
             self.put_in_place(out);
         }
-        if let Some(other) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down)
+        if let Some(other) =
+            self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != RunState::Down)
         {
             self.stop(out, other);
         }
@@ -124,15 +125,16 @@ impl Lifecycle {
         self.ensure_active_runs(out);
     }
 
-    /// Routing and profile are Active's.
+    /// Sets routing and profile to Active.
     fn put_in_place(&self, out: &mut Out) {
         let generation = self.active.as_ref().map(|active| active.generation);
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation });
+            out.push(Effect::put_in_place(routing, generation));
         }
     }
 
-    /// Active, which an operator has trusted, had no generation, and has one now; `false` when it is another's.
+    /// A generation was made for Active, which had none when an operator trusted it. `false` if the generation is for another
+    /// version.
     pub(super) fn active_has_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) -> bool {
         let settled = self.phase == Phase::Steady;
         let without = |it: &&mut Deployed| settled && it.generation == 0 && it.version.store_path == store_path;
@@ -143,8 +145,8 @@ impl Lifecycle {
         true
     }
 
-    /// What the journal has as Active is started beside what serves, and takes its place. What is left is not quarantined:
-    /// nobody said that it is bad.
+    /// The version that the journal has as Active is started beside the one that serves, and replaces it. The replaced version
+    /// is not quarantined, because nobody said that it is bad.
     fn go_back_to(&mut self, out: &mut Out, by: String, target: Deployed, reason: Reason) {
         self.attention = None;
         self.counters.evolution += 1;
@@ -159,12 +161,12 @@ impl Lifecycle {
         self.begin_rollback(out, evolution);
     }
 
-    /// The hint of what an operator can do first.
+    /// The hint for an operator: what to do first.
     pub(super) const fn held_hint() -> &'static str {
         "say first what is Active: `rei journal accept`"
     }
 
-    /// Whether an operator is asked what is Active, so that nothing may be begun.
+    /// Whether an operator must first say which version is Active. Until then nothing may begin.
     pub const fn is_held(&self) -> bool {
         self.held.is_some()
     }

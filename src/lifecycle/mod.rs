@@ -2,7 +2,7 @@
 //!
 //! The law: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
 //! first effect; the effects are carried out in order before the next event is taken; every slow effect is answered by
-//! an event, and an answer that nobody waits for any more changes nothing. Time comes in with the event. Each phase
+//! an event, and an answer that is not expected any more changes nothing. Time comes in with the event. Each phase
 //! but Empty, Steady, AwaitingApproval and Held has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
 //!
 //! ```text
@@ -27,6 +27,7 @@ mod evolve;
 mod extend;
 mod held;
 mod operate;
+mod plans;
 mod policy;
 mod promote;
 mod reason;
@@ -49,7 +50,8 @@ pub use policy::{Bounds, CanaryStep, OnInconclusive, Policy, Standby};
 pub use reason::Reason;
 pub use slot::Slot;
 pub use state::{
-    Approval, Armed, Back, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, OpenIncident,
-    Phase, PutOff, QUARANTINE_MAX, Quarantined, Run, Settled, SlotState, Tried, Watch,
+    Approval, Armed, CanaryStage, Commit, Ended, Evolution, Held, Lifecycle, OPEN_INCIDENTS_MAX, ObservationStage,
+    OpenIncident, Phase, PlanUnderWay, PutOff, QUARANTINE_MAX, Quarantined, RollbackStage, RunState, Settled,
+    SlotState, Tried,
 };
 pub use tried::TRIED_MAX;

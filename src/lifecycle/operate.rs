@@ -1,18 +1,18 @@
-//! The operator's authority: what may be asked when, and what follows.
+//! Requests of operators: which is allowed when, and what follows.
 
 use super::deployed::Deployed;
 use super::effect::Timer;
 use super::event::{Caller, Request};
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Asked, Back, Evolution, Lifecycle, Phase, Run};
+use super::state::{Approval, Asked, Evolution, Lifecycle, Phase, RollbackStage, RunState};
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
 
 /// Why a request cannot be carried out now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Who asks is no operator.
+    /// The caller is no operator.
     #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
     NotAllowed {
         /// The process.
@@ -83,8 +83,8 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution that does already what is asked, or has decided it just now: rei follows a ref, and may have begun
-    /// before the operator asks.
+    /// The evolution that already does what is asked, or has just decided it: rei follows a ref, so it may have begun before
+    /// the operator asked.
     pub fn answers(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
         const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
         let Caller::Operator(_) = who else { return None };
@@ -290,7 +290,7 @@ impl Lifecycle {
             return;
         }
         self.counters.plan += 1;
-        self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: Back::Starting });
+        self.enter(out, Phase::RollingBack { plan: self.counters.plan, stage: RollbackStage::Starting });
         let bounds = self.rules().bounds;
         self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpRollback);
         self.start_target(out);
@@ -302,22 +302,22 @@ impl Lifecycle {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         let Some(target) = target else { return };
         match self.slots[slot.index()].run {
-            Run::Down => self.start(out, slot, target.version, Role::Previous),
-            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
-            Run::Stopping | Run::Draining => {}
+            RunState::Down => self.start(out, slot, target.version, Role::Previous),
+            RunState::Starting | RunState::Ready | RunState::Backoff => self.stop(out, slot),
+            RunState::Stopping | RunState::Draining => {}
         }
     }
 
     pub(super) fn target_is_ready(&mut self, out: &mut Out) {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         if let Some(target) = target {
-            // The followed ref still names what is left: it must not come back by itself.
+            // The followed ref still names the version that is left, which must not come back by itself.
             self.quarantine_candidate(out, &Reason::RolledBackByOperator);
             self.roll_back_to(out, target);
         }
     }
 
-    /// The target of an operator's rollback does not start: Active goes on.
+    /// The target of an operator's rollback did not start, so Active stays.
     pub(super) fn abandon_target(&mut self, out: &mut Out) {
         self.attention = Some(Reason::RollbackTargetNotReady);
         self.end_rejected(out, super::step::SUPERVISOR, Reason::TargetNotReady);

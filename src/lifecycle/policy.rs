@@ -19,7 +19,7 @@ pub struct Policy {
     pub canary: Vec<CanaryStep>,
     /// The observation window, in milliseconds.
     pub observe_ms: u64,
-    /// How long a step or the window may hold for want of data, in milliseconds.
+    /// How long a step or the window may wait for data after its time, in milliseconds.
     pub hold_ms: u64,
     /// What happens then.
     pub on_inconclusive: OnInconclusive,
@@ -54,12 +54,12 @@ pub struct Policy {
     pub bounds: Bounds,
 }
 
-/// A journal of before had no such bound.
+/// Earlier journals have no such bound.
 const fn unbounded() -> u64 {
     u64::MAX
 }
 
-/// A journal of before had no second try.
+/// Earlier journals have no second try.
 const fn one() -> u32 {
     1
 }
@@ -75,7 +75,7 @@ pub struct Bounds {
     pub validate_ms: u64,
     /// From start to ready.
     pub start_ms: u64,
-    /// From the wish to end an instance to its end.
+    /// From the request to exit to the exit of an instance.
     pub stop_ms: u64,
     /// The first pause before an instance is started once more; doubles each time. The first restart has none.
     pub backoff_ms: u64,
@@ -83,7 +83,7 @@ pub struct Bounds {
     pub backoff_max_ms: u64,
     /// An instance that ran this long starts anew with the backoff.
     pub stable_ms: u64,
-    /// The pause between looks while a step or the window holds.
+    /// The pause between verdicts while a step or the window waits for data.
     pub recheck_ms: u64,
 }
 

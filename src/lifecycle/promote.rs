@@ -5,16 +5,17 @@ use super::effect::{Effect, Plan, Routing, Step, Timer};
 use super::policy::{CanaryStep, OnInconclusive, Standby};
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 
-/// A switch of a symlink and of a few sockets; beyond this the machine is in trouble.
+/// How long a plan may take, in milliseconds: it switches a symlink and a few sockets. If it takes longer, the machine is in
+/// trouble.
 pub(super) const PLAN_MS: u64 = 10_000;
 
 impl Lifecycle {
-    /// The candidate's slot: the one that Active does not have, or with strategy recreate the same, so that
-    /// connections wait in one queue.
+    /// The candidate's slot: the one that Active does not use. With strategy recreate it is Active's slot, so that connections
+    /// wait in one queue.
     fn candidate_slot(&self) -> Slot {
         match self.active_slot {
             Some(slot) if self.rules().overlap => slot.other(),
@@ -37,8 +38,15 @@ impl Lifecycle {
             current.trial_by.get_or_insert(trial_by);
         }
         self.arm(out, Timer::Phase, bounds.stop_ms + bounds.start_ms, Reason::GivesUpCandidate);
-        out.push(Effect::PrepareGeneration { store_path: self.candidate_version().store_path });
+        self.prepare_generation(out, self.candidate_version().store_path);
         self.start_candidate(out);
+    }
+
+    /// Asks for a generation of the profile, and for the way back from it.
+    pub(super) fn prepare_generation(&self, out: &mut Out, store_path: String) {
+        let evolution = self.evolution.as_ref().map(|current| current.id.clone()).unwrap_or_default();
+        let way_back = self.active.as_ref().map(|active| active.generation).filter(|generation| *generation > 0);
+        out.push(Effect::PrepareGeneration { evolution, store_path, way_back });
     }
 
     /// Starts the candidate in its slot once the slot is free; with strategy recreate it starts after the switch.
@@ -48,12 +56,12 @@ impl Lifecycle {
         }
         let slot = self.candidate_slot();
         match self.slots[slot.index()].run {
-            Run::Down => {
+            RunState::Down => {
                 let version = self.candidate_version();
                 self.start(out, slot, version, Role::Candidate);
             }
-            Run::Stopping | Run::Draining => {}
-            Run::Starting | Run::Ready | Run::Backoff => self.stop(out, slot),
+            RunState::Stopping | RunState::Draining => {}
+            RunState::Starting | RunState::Ready | RunState::Backoff => self.stop(out, slot),
         }
     }
 
@@ -107,12 +115,12 @@ impl Lifecycle {
         let version = self.candidate_version();
         self.routing = Some(Routing::all(slot));
         out.push(Effect::Restore { routing: Routing::all(slot), generation: Some(generation) });
-        if self.slots[slot.index()].run == Run::Down {
+        if self.slots[slot.index()].run == RunState::Down {
             self.start(out, slot, version, Role::Candidate);
         }
     }
 
-    /// Begins the shares when the candidate is ready and its generation is made.
+    /// Begins the first share, once the candidate is ready and its generation is made.
     pub(super) fn maybe_begin_shares(&mut self, out: &mut Out) {
         let prepared = self.evolution.as_ref().is_some_and(|current| current.generation.is_some());
         if !prepared || !matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
@@ -124,7 +132,7 @@ impl Lifecycle {
             let bound = self.rules().bounds.stop_ms;
             self.arm(out, Timer::Phase, bound, Reason::LetsActiveGoOn);
             self.stop(out, active);
-        } else if self.slots[self.candidate_slot().index()].run == Run::Ready {
+        } else if self.slots[self.candidate_slot().index()].run == RunState::Ready {
             self.begin_share(out, 0);
         }
     }
@@ -141,18 +149,18 @@ impl Lifecycle {
         self.give_share(out, step, index);
     }
 
-    /// The share of a step, and data about it from now on.
+    /// Gives the candidate the share of a step, and gathers data from now on.
     pub(super) fn give_share(&mut self, out: &mut Out, step: CanaryStep, index: usize) {
         let Some(active) = self.active_slot else { return };
         self.phase = Phase::Canary { stage: CanaryStage::Share { index, judging: false } };
         self.arm_window(out, step.for_ms, Reason::JudgesCanary { share_ppm: step.share_ppm });
         let routing = Routing { main: active, other_ppm: step.share_ppm };
         self.routing = Some(routing);
-        out.push(Effect::Restore { routing, generation: None });
+        out.push(Effect::Route { routing });
         out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
     }
 
-    /// The time in which data are gathered. It ends with the phase at the latest.
+    /// Sets the time in which data are gathered. It ends with the phase at the latest.
     fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
         self.clear(out, Timer::Recheck);
         let end = out.at.plus_ms(for_ms);
@@ -164,11 +172,11 @@ impl Lifecycle {
     pub(super) fn begin_promotion(&mut self, out: &mut Out) {
         self.enter(out, Phase::Promoting { plan: self.counters.plan });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::UndoesSwitch);
-        self.carry_promotion(out);
+        self.execute_promotion(out);
     }
 
-    /// Makes the plan that turns the candidate into Active, and hands it out.
-    pub(super) fn carry_promotion(&mut self, out: &mut Out) {
+    /// Asks for the plan that makes the candidate Active.
+    pub(super) fn execute_promotion(&mut self, out: &mut Out) {
         let (Some(active), Some(current)) = (self.active.clone(), self.evolution.as_ref()) else { return };
         let Some(generation) = current.generation else { return };
         let report = current.report.as_ref().map(|report| report.id.clone());
@@ -186,30 +194,11 @@ impl Lifecycle {
             ],
         };
         self.phase = Phase::Promoting { plan: plan.number };
-        out.push(Effect::Carry(plan));
-    }
-
-    pub(super) fn on_carried(&mut self, out: &mut Out, number: u64) {
-        match self.phase {
-            Phase::Promoting { plan } if plan == number => self.promoted(out),
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => self.restored(out),
-            Phase::Promoting { .. }
-            | Phase::RollingBack { .. }
-            | Phase::Empty
-            | Phase::Installing
-            | Phase::Steady
-            | Phase::Diagnosing
-            | Phase::Building
-            | Phase::Validating
-            | Phase::AwaitingApproval { .. }
-            | Phase::Canary { .. }
-            | Phase::Observing { .. }
-            | Phase::Held => {}
-        }
+        self.hand_out(out, plan);
     }
 
     /// The candidate is Active now.
-    fn promoted(&mut self, out: &mut Out) {
+    pub(super) fn promoted(&mut self, out: &mut Out) {
         let slot = self.candidate_slot();
         let version = self.candidate_version();
         let current = self.evolution.as_mut().expect("a promotion belongs to an evolution");
@@ -228,7 +217,7 @@ impl Lifecycle {
             }
             self.begin_window(out);
         } else {
-            self.enter(out, Phase::Observing { stage: Watch::Starting });
+            self.enter(out, Phase::Observing { stage: ObservationStage::Starting });
             let bound = self.rules().bounds.start_ms;
             self.arm(out, Timer::Phase, bound, Reason::RestoresPrevious);
             self.start(out, slot, version, Role::Active);
@@ -237,15 +226,15 @@ impl Lifecycle {
 
     pub(super) fn begin_window(&mut self, out: &mut Out) {
         let (observe_ms, hold_ms) = (self.rules().observe_ms, self.rules().hold_ms);
-        self.enter(out, Phase::Observing { stage: Watch::Window { judging: false } });
+        self.enter(out, Phase::Observing { stage: ObservationStage::Window { judging: false } });
         self.arm(out, Timer::Phase, observe_ms + hold_ms, Reason::EndsWaitForData);
         self.observe_window(out);
     }
 
-    /// The window's data, from now on.
+    /// Gathers data for the window from now on.
     pub(super) fn observe_window(&mut self, out: &mut Out) {
         let Some(slot) = self.active_slot else { return };
-        self.phase = Phase::Observing { stage: Watch::Window { judging: false } };
+        self.phase = Phase::Observing { stage: ObservationStage::Window { judging: false } };
         self.arm_window(out, self.rules().observe_ms, Reason::ConfirmsPromotion);
         out.push(Effect::Observe { slot, baseline: None });
     }
@@ -253,7 +242,7 @@ impl Lifecycle {
     pub(super) fn on_window_over(&mut self, out: &mut Out) {
         match &mut self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging, .. } }
-            | Phase::Observing { stage: Watch::Window { judging } } => {
+            | Phase::Observing { stage: ObservationStage::Window { judging } } => {
                 *judging = true;
                 out.push(Effect::Judge);
             }
@@ -275,11 +264,11 @@ impl Lifecycle {
     pub(super) fn on_recheck(&mut self, out: &mut Out) {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging: true, .. } }
-            | Phase::Observing { stage: Watch::Window { judging: true } }
+            | Phase::Observing { stage: ObservationStage::Window { judging: true } }
             | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
                 out.push(Effect::Judge);
             }
-            Phase::RollingBack { stage: Back::Switching, .. } => self.carry_rollback(out),
+            Phase::RollingBack { stage: RollbackStage::Switching, .. } => self.execute_rollback(out),
             Phase::Canary { .. }
             | Phase::Observing { .. }
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
@@ -315,7 +304,7 @@ impl Lifecycle {
     const fn trial_is_judged(&self) -> Option<bool> {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging, .. } }
-            | Phase::Observing { stage: Watch::Window { judging } } => Some(judging),
+            | Phase::Observing { stage: ObservationStage::Window { judging } } => Some(judging),
             Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => Some(true),
             Phase::Canary { .. }
             | Phase::Observing { .. }
@@ -362,19 +351,21 @@ impl Lifecycle {
         }
         self.close_incident();
         self.attention = None;
-        if let Some(slot) = self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != Run::Down) {
+        if let Some(slot) =
+            self.active_slot.map(Slot::other).filter(|slot| self.slots[slot.index()].run != RunState::Down)
+        {
             self.stop(out, slot);
         }
         self.end_evolution(out);
         self.prune(out);
     }
 
-    /// The bound of a trial is over.
+    /// The deadline of a trial has passed.
     pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
         let approval = match self.phase {
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
-            Phase::Observing { stage: Watch::Window { .. } } => Approval::Observation,
-            Phase::Observing { stage: Watch::Starting } => {
+            Phase::Observing { stage: ObservationStage::Window { .. } } => Approval::Observation,
+            Phase::Observing { stage: ObservationStage::Starting } => {
                 self.degraded(out, SUPERVISOR, Reason::NotReadyInTime);
                 return;
             }
@@ -417,34 +408,34 @@ impl Lifecycle {
         }
     }
 
-    /// Lets a candidate go that never was Active: all traffic to Active, and the candidate ends.
+    /// Gives up a candidate that was never Active: all traffic goes to Active, and its instance is stopped.
     pub(super) fn abandon_candidate(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_rejected(out, by, reason);
         self.after_candidate(out);
     }
 
-    /// The same where the candidate is not to blame.
+    /// The same if the candidate is not to blame.
     pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_put_off(out, reason);
         self.after_candidate(out);
     }
 
-    /// All traffic to Active.
+    /// Sends all traffic to Active.
     fn let_go_of_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         let generation = self.active.as_ref().map(|deployed| deployed.generation);
         if self.routing != Some(Routing::all(active)) {
             self.routing = Some(Routing::all(active));
-            out.push(Effect::Restore { routing: Routing::all(active), generation });
+            out.push(Effect::put_in_place(Routing::all(active), generation));
         }
     }
 
-    /// The evolution is over: the candidate's instance ends, and Active runs.
+    /// The evolution is over: stops the candidate's instance, and starts Active if it does not run.
     fn after_candidate(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
-        if self.slots[active.other().index()].run != Run::Down {
+        if self.slots[active.other().index()].run != RunState::Down {
             self.stop(out, active.other());
         }
         self.ensure_active_runs(out);
@@ -484,14 +475,14 @@ impl Lifecycle {
         self.previous_target(if stays { active_slot } else { active_slot.other() }, target);
         self.counters.plan += 1;
         let plan = self.counters.plan;
-        self.enter(out, Phase::RollingBack { plan, stage: Back::Switching });
+        self.enter(out, Phase::RollingBack { plan, stage: RollbackStage::Switching });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::GoesOnWithRestored);
-        self.carry_rollback(out);
-        // Decided is decided: a supervisor that takes over in the middle must not give the traffic back.
+        self.execute_rollback(out);
+        // The decision is final: a supervisor that takes over in the middle must not give the traffic back.
         self.routing = self.active_slot.map(Routing::all);
     }
 
-    /// Fixes what is restored: Active and its slot are the target's from now on.
+    /// Makes the target of a rollback Active, in this slot, from now on.
     fn previous_target(&mut self, slot: Slot, target: Deployed) {
         if self.active.as_ref() != Some(&target) {
             self.previous = self.evolution.as_mut().and_then(|current| current.prior_previous.take());
@@ -500,29 +491,30 @@ impl Lifecycle {
         self.active_slot = Some(slot);
     }
 
-    /// Hands out the plan of the rollback under way; carrying it out twice is the same as once.
-    pub(super) fn carry_rollback(&mut self, out: &mut Out) {
+    /// Asks for the plan of the rollback under way. To execute it twice is the same as once.
+    pub(super) fn execute_rollback(&mut self, out: &mut Out) {
         let Phase::RollingBack { plan, .. } = self.phase else { return };
         let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
         let from = self.routing.unwrap_or(Routing::all(slot.other()));
         let to = Routing::all(slot);
-        out.push(Effect::Carry(Plan {
+        let plan = Plan {
             number: plan,
             store_path: active.version.store_path,
             report: None,
             undo: false,
             steps: vec![Step::Route { from, to }, Step::SwitchProfile { from: None, to: active.generation }],
-        }));
+        };
+        self.hand_out(out, plan);
     }
 
-    fn restored(&mut self, out: &mut Out) {
+    pub(super) fn restored(&mut self, out: &mut Out) {
         let (Some(slot), Phase::RollingBack { plan, .. }) = (self.active_slot, self.phase) else { return };
         self.routing = Some(Routing::all(slot));
         if self.rules().overlap {
             self.stop(out, slot.other());
-        } else if self.slots[slot.index()].run != Run::Down {
+        } else if self.slots[slot.index()].run != RunState::Down {
             self.stop(out, slot);
-            self.phase = Phase::RollingBack { plan, stage: Back::Stopping };
+            self.phase = Phase::RollingBack { plan, stage: RollbackStage::Stopping };
             let bound = self.rules().bounds.stop_ms;
             self.arm(out, Timer::Phase, bound, Reason::StartsRestored);
             return;
@@ -543,51 +535,23 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    pub(super) fn on_plan_failed(&mut self, out: &mut Out, number: u64, reason: String) {
-        match self.phase {
-            Phase::Promoting { plan } if plan == number => {
-                // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
-                self.put_candidate_off(out, Reason::PromotionFailed { reason });
-            }
-            Phase::RollingBack { plan, stage: Back::Switching } if plan == number => {
-                self.attention = Some(Reason::RollbackIncomplete { reason: reason.clone() });
-                let reason = Reason::Text(reason);
-                self.wait(reason.clone());
-                let recheck_ms = self.rules().bounds.recheck_ms;
-                self.arm(out, Timer::Recheck, recheck_ms, reason);
-            }
-            Phase::Promoting { .. }
-            | Phase::RollingBack { .. }
-            | Phase::Empty
-            | Phase::Installing
-            | Phase::Steady
-            | Phase::Diagnosing
-            | Phase::Building
-            | Phase::Validating
-            | Phase::AwaitingApproval { .. }
-            | Phase::Canary { .. }
-            | Phase::Observing { .. }
-            | Phase::Held => {}
-        }
-    }
-
-    /// The rollback's bound is over: what could be restored is, and an operator is told of the rest.
+    /// The deadline of a rollback has passed. What could be restored is restored; an operator has to do the rest.
     fn rollback_failed(&mut self, out: &mut Out) {
         let Phase::RollingBack { stage, .. } = self.phase else { return };
         match stage {
-            Back::Switching => {
+            RollbackStage::Switching => {
                 let (Some(active), Some(slot)) = (self.active.as_ref(), self.active_slot) else { return };
                 let (generation, routing) = (active.generation, Routing::all(slot));
                 self.routing = Some(routing);
                 self.attention = Some(Reason::ProfileNotSwitched { generation });
                 out.push(Effect::Restore { routing, generation: Some(generation) });
-                if self.slots[slot.other().index()].run != Run::Down {
+                if self.slots[slot.other().index()].run != RunState::Down {
                     self.stop(out, slot.other());
                 }
                 self.end_rollback(out);
             }
-            Back::Stopping => self.end_rollback(out),
-            Back::Starting => self.abandon_target(out),
+            RollbackStage::Stopping => self.end_rollback(out),
+            RollbackStage::Starting => self.abandon_target(out),
         }
     }
 }

@@ -223,6 +223,11 @@ pub enum Reason {
     ConfirmsPromotion,
     /// Undoes the switch.
     UndoesSwitch,
+    /// Tries a plan again.
+    TriesPlanAgain {
+        /// Why it was not carried out.
+        reason: String,
+    },
     /// Restores Previous.
     RestoresPrevious,
     /// Goes on with what is restored.

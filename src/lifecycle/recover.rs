@@ -1,4 +1,4 @@
-//! A new supervisor takes over: the same phase, no second copy, no candidate with more traffic than it had.
+//! A new supervisor takes over: it continues in the same phase, starts no second copy, and gives no candidate more traffic.
 
 use super::effect::{Effect, Routing, Timer};
 use super::event::Running;
@@ -6,7 +6,7 @@ use super::policy::Standby;
 use super::promote::PLAN_MS;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::Role;
 
@@ -28,10 +28,7 @@ impl Lifecycle {
             }
             Phase::Diagnosing => {
                 self.serve_again(out);
-                if let Some(current) = &self.evolution {
-                    let (evolution, incident) = (current.id.clone(), current.incident.clone());
-                    out.push(Effect::Diagnose { evolution, incident });
-                }
+                self.ask_for_diagnosis(out);
             }
             Phase::Building => {
                 self.serve_again(out);
@@ -54,9 +51,9 @@ impl Lifecycle {
         }
     }
 
-    /// A deadline is a point in time, and a recovery does not move it: else a supervisor that is killed over and over
-    /// would never come to an end. Only where too little time is left for what was lost with the earlier supervisor, as
-    /// when nobody ran for an hour or the machine's clock was wrong, the phase gets that much, and only once.
+    /// A deadline is a point in time, and a recovery does not move it: otherwise a phase would never end if its supervisors are
+    /// killed again and again. There is one exception: if too little time is left to do again what was lost with the earlier
+    /// supervisor (none ran for an hour, or the clock was wrong), the phase gets that much time, and only once.
     fn regain(&mut self, out: &mut Out) {
         let need_ms = self.need_ms();
         let enough = out.at.plus_ms(need_ms);
@@ -70,64 +67,62 @@ impl Lifecycle {
         }
     }
 
-    /// How long the present phase needs for what does not outlive a supervisor.
+    /// How much time the present phase needs to do again what was lost with the earlier supervisor.
     fn need_ms(&self) -> u64 {
         let Some(rules) = &self.policy else { return 0 };
         let bounds = rules.bounds;
         match self.phase {
             Phase::Installing if self.evolution.as_ref().is_some_and(|it| it.generation.is_some()) => bounds.start_ms,
             Phase::Installing => bounds.build_ms,
-            Phase::Canary { stage: CanaryStage::Preparing } | Phase::RollingBack { stage: Back::Starting, .. } => {
-                bounds.stop_ms + bounds.start_ms
-            }
-            Phase::Canary { stage: CanaryStage::Stopping } | Phase::RollingBack { stage: Back::Stopping, .. } => {
-                bounds.stop_ms
-            }
+            Phase::Canary { stage: CanaryStage::Preparing }
+            | Phase::RollingBack { stage: RollbackStage::Starting, .. } => bounds.stop_ms + bounds.start_ms,
+            Phase::Canary { stage: CanaryStage::Stopping }
+            | Phase::RollingBack { stage: RollbackStage::Stopping, .. } => bounds.stop_ms,
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => {
                 rules.canary.get(index).map_or(0, |step| step.for_ms)
             }
-            Phase::Promoting { .. } | Phase::RollingBack { stage: Back::Switching, .. } => PLAN_MS,
-            Phase::Observing { stage: Watch::Starting } => bounds.start_ms,
-            Phase::Observing { stage: Watch::Window { .. } } => rules.observe_ms,
-            // Their work goes on from what is written down; what comes too late is tried again.
+            Phase::Promoting { .. } | Phase::RollingBack { stage: RollbackStage::Switching, .. } => PLAN_MS,
+            Phase::Observing { stage: ObservationStage::Starting } => bounds.start_ms,
+            Phase::Observing { stage: ObservationStage::Window { .. } } => rules.observe_ms,
+            // Their work continues from its checkpoints. If it is too late, it is tried again.
             Phase::Diagnosing | Phase::Building | Phase::Validating => 0,
             Phase::Empty | Phase::Steady | Phase::Held | Phase::AwaitingApproval { .. } => 0,
         }
     }
 
-    /// What runs is what the slot has; what does not run is down.
+    /// Takes over what was found in a slot.
     fn take_over(&mut self, slot: Slot, running: Option<&Running>) {
         let state = &mut self.slots[slot.index()];
         let Some(running) = running else {
             state.run = match state.run {
-                // What emptied the queue for the earlier supervisor is ended with it. The slot is asked for again, and if
-                // connections still wait there, it is drained again.
-                Run::Stopping | Run::Draining => Run::Stopping,
-                Run::Backoff => Run::Backoff,
-                Run::Down | Run::Starting | Run::Ready => Run::Down,
+                // The instance that drained the slot for the earlier supervisor is stopped as a stray. So the slot is
+                // stopped again, and drained again if connections still wait there.
+                RunState::Stopping | RunState::Draining => RunState::Stopping,
+                RunState::Backoff => RunState::Backoff,
+                RunState::Down | RunState::Starting | RunState::Ready => RunState::Down,
             };
             state.instance = None;
             return;
         };
         let expected = state.version.as_ref().is_some_and(|version| version.store_path == running.store_path);
         state.run = match state.run {
-            Run::Stopping | Run::Draining => Run::Stopping,
-            _ if expected && running.ready => Run::Ready,
-            _ if expected => Run::Starting,
-            // Something that nobody asked for: made to end below, as nothing has a use for it.
-            Run::Down | Run::Starting | Run::Ready | Run::Backoff => Run::Stopping,
+            RunState::Stopping | RunState::Draining => RunState::Stopping,
+            _ if expected && running.ready => RunState::Ready,
+            _ if expected => RunState::Starting,
+            // Nobody asked for it and nothing needs it, so it is stopped below.
+            RunState::Down | RunState::Starting | RunState::Ready | RunState::Backoff => RunState::Stopping,
         };
     }
 
-    /// Routing and profile as they were decided, and the ends that were asked for asked for again.
+    /// Sets routing and profile as they were decided, and asks again for each stop that is not done.
     fn restore(&self, out: &mut Out) {
-        // While an operator is asked, the profile stays as it was found.
+        // In phase Held the profile stays as it was found.
         let generation = self.active.as_ref().filter(|_| self.held.is_none()).map(|active| active.generation);
         if let Some(routing) = self.routing {
-            out.push(Effect::Restore { routing, generation });
+            out.push(Effect::put_in_place(routing, generation));
         }
         for slot in Slot::ALL {
-            if self.slots[slot.index()].run == Run::Stopping {
+            if self.slots[slot.index()].run == RunState::Stopping {
                 self.ask_to_stop(out, slot);
             }
         }
@@ -135,17 +130,17 @@ impl Lifecycle {
 
     fn install_again(&mut self, out: &mut Out) {
         if !self.timers.contains_key(&Timer::Phase) {
-            // It was given up, and whoever starts rei again wants another try.
+            // The installation was given up. To start rei again is to ask for another try.
             let bound = self.need_ms();
             self.arm(out, Timer::Phase, bound, Reason::GivesUpFirstVersion);
         }
         let Some(current) = &self.evolution else { return };
         match (&current.version, current.generation) {
             (None, _) => out.push(Effect::Install { evolution: current.id.clone() }),
-            (Some(version), None) => out.push(Effect::PrepareGeneration { store_path: version.store_path.clone() }),
+            (Some(version), None) => self.prepare_generation(out, version.store_path.clone()),
             (Some(_), Some(_)) => {
-                if self.slots[Slot::A.index()].run == Run::Ready {
-                    self.slots[Slot::A.index()].run = Run::Starting;
+                if self.slots[Slot::A.index()].run == RunState::Ready {
+                    self.slots[Slot::A.index()].run = RunState::Starting;
                     self.on_ready(out, Slot::A);
                 } else {
                     self.install(out);
@@ -158,7 +153,7 @@ impl Lifecycle {
     fn serve_again(&mut self, out: &mut Out) {
         self.ensure_active_runs(out);
         let Some(other) = self.active_slot.map(Slot::other) else { return };
-        if self.slots[other.index()].run != Run::Down {
+        if self.slots[other.index()].run != RunState::Down {
             self.stop(out, other);
         }
     }
@@ -171,24 +166,24 @@ impl Lifecycle {
                 let current = self.evolution.as_ref();
                 if current.is_some_and(|it| it.generation.is_none()) {
                     let version = current.and_then(|it| it.version.clone()).unwrap_or_default();
-                    out.push(Effect::PrepareGeneration { store_path: version.store_path });
+                    self.prepare_generation(out, version.store_path);
                 }
-                if self.slots[active.other().index()].run == Run::Down {
+                if self.slots[active.other().index()].run == RunState::Down {
                     self.start_candidate(out);
                 }
                 self.maybe_begin_shares(out);
             }
-            CanaryStage::Stopping if self.slots[active.index()].run == Run::Down => self.begin_promotion(out),
+            CanaryStage::Stopping if self.slots[active.index()].run == RunState::Down => self.begin_promotion(out),
             CanaryStage::Stopping => self.stop(out, active),
             CanaryStage::Share { .. } if rebooted => self.canary_again(out),
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
-                if self.slots[active.other().index()].run != Run::Ready {
+                if self.slots[active.other().index()].run != RunState::Ready {
                     self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
                 } else if let Phase::Canary { stage: CanaryStage::Share { index, .. } } = self.phase
                     && let Some(step) = self.rules().canary.get(index).copied()
                 {
-                    // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline.
+                    // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline.
                     self.give_share(out, step, index);
                 } else {
                     out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
@@ -197,8 +192,8 @@ impl Lifecycle {
         }
     }
 
-    /// Every process is gone with the machine; the candidate is not to blame and begins from nothing. A machine that is
-    /// started anew over and over does not keep it for ever.
+    /// The machine was restarted, so no process is left. The candidate is not to blame, and its canary begins again; but not
+    /// for ever, if the machine restarts again and again.
     fn canary_again(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         self.ensure_active_runs(out);
@@ -212,12 +207,12 @@ impl Lifecycle {
         }
     }
 
-    /// The switch may be done, half done or not begun. It was restored to the state before; now it is done again.
+    /// The switch may be done, half done or not begun. The state before it was restored; now the switch is done again.
     fn promote_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
-        let ready = self.slots[active.other().index()].run == Run::Ready;
+        let ready = self.slots[active.other().index()].run == RunState::Ready;
         if ready || !self.rules().overlap {
-            self.carry_promotion(out);
+            self.execute_promotion(out);
         } else if rebooted {
             self.canary_again(out);
         } else {
@@ -227,8 +222,8 @@ impl Lifecycle {
 
     fn observe_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
-        let down = self.slots[active.index()].run == Run::Down;
-        let starting = matches!(self.phase, Phase::Observing { stage: Watch::Starting });
+        let down = self.slots[active.index()].run == RunState::Down;
+        let starting = matches!(self.phase, Phase::Observing { stage: ObservationStage::Starting });
         if down && !rebooted && !starting {
             self.degraded(out, SUPERVISOR, Reason::ExitedUnattended);
             return;
@@ -236,31 +231,34 @@ impl Lifecycle {
         self.ensure_active_runs(out);
         let warm = self.rules().overlap && self.rules().standby != Standby::Cold;
         let other = active.other();
-        if let Some(previous) = self.previous.clone().filter(|_| warm && self.slots[other.index()].run == Run::Down) {
+        if let Some(previous) =
+            self.previous.clone().filter(|_| warm && self.slots[other.index()].run == RunState::Down)
+        {
             self.start(out, other, previous.version, Role::Previous);
         }
         match self.phase {
-            Phase::Observing { stage: Watch::Starting } if self.slots[active.index()].run != Run::Ready => {}
-            Phase::Observing { stage: Watch::Starting } => self.begin_window(out),
-            // What the earlier supervisor saw is gone, so its data are gathered anew, until the same deadline: nothing is
-            // confirmed by their absence.
+            Phase::Observing { stage: ObservationStage::Starting }
+                if self.slots[active.index()].run != RunState::Ready => {}
+            Phase::Observing { stage: ObservationStage::Starting } => self.begin_window(out),
+            // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline: a lack of
+            // data confirms nothing.
             Phase::Observing { .. } => self.observe_window(out),
             _ => out.push(Effect::Observe { slot: active, baseline: None }),
         }
     }
 
-    fn roll_back_again(&mut self, out: &mut Out, stage: Back) {
+    fn roll_back_again(&mut self, out: &mut Out, stage: RollbackStage) {
         let Some(active) = self.active_slot else { return };
         match stage {
-            Back::Switching => self.carry_rollback(out),
-            Back::Stopping if self.slots[active.index()].run == Run::Down => self.end_rollback(out),
-            Back::Stopping => self.stop(out, active),
-            Back::Starting => {
+            RollbackStage::Switching => self.execute_rollback(out),
+            RollbackStage::Stopping if self.slots[active.index()].run == RunState::Down => self.end_rollback(out),
+            RollbackStage::Stopping => self.stop(out, active),
+            RollbackStage::Starting => {
                 self.ensure_active_runs(out);
                 match self.slots[active.other().index()].run {
-                    Run::Ready => self.target_is_ready(out),
-                    Run::Down => self.start_target(out),
-                    Run::Starting | Run::Backoff | Run::Stopping | Run::Draining => {}
+                    RunState::Ready => self.target_is_ready(out),
+                    RunState::Down => self.start_target(out),
+                    RunState::Starting | RunState::Backoff | RunState::Stopping | RunState::Draining => {}
                 }
             }
         }

@@ -1,23 +1,23 @@
-//! The instances: started, ready, ended, started again.
+//! Instances: how they start, become ready, exit and are started again.
 
 use super::deployed::Deployed;
 use super::effect::{Effect, Timer};
 use super::event::Instance;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::state::{Approval, Back, CanaryStage, Lifecycle, Phase, Run, Watch};
+use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, RollbackStage, RunState};
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Version};
 
-/// A first version that ends this often before it is ready is given up.
+/// A first version is given up after it has exited this often before it was ready.
 const FIRST_EXITS_MAX: u32 = 3;
 
-/// What a slot is for, in the present phase.
+/// The role of a slot in the present phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Duty {
+enum SlotRole {
     /// Active serves from it.
     Active,
-    /// A version under trial, or its start, is in it.
+    /// A version under trial starts or runs in it.
     Trial,
     /// The warm Previous waits in it.
     Standby,
@@ -28,19 +28,21 @@ enum Duty {
 }
 
 impl Lifecycle {
-    fn duty(&self, slot: Slot) -> Duty {
+    fn slot_role(&self, slot: Slot) -> SlotRole {
         let active = self.active_slot == Some(slot);
         match self.phase {
-            Phase::Installing => Duty::Trial,
-            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } if active => Duty::Trial,
-            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Duty::Standby,
-            // With strategy recreate the version that is left is in Active's slot until its end: it is not started again.
-            Phase::RollingBack { .. } if active && !self.holds_active(slot) => Duty::Free,
-            _ if active => Duty::Active,
+            Phase::Installing => SlotRole::Trial,
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } if active => {
+                SlotRole::Trial
+            }
+            Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => SlotRole::Standby,
+            // With strategy recreate the version that is left stays in Active's slot until it exits. It is not started again.
+            Phase::RollingBack { .. } if active && !self.holds_active(slot) => SlotRole::Free,
+            _ if active => SlotRole::Active,
             Phase::Canary { .. }
             | Phase::Promoting { .. }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } } => Duty::Trial,
-            Phase::RollingBack { stage: Back::Starting, .. } => Duty::Target,
+            | Phase::AwaitingApproval { of: Approval::Canary { .. } } => SlotRole::Trial,
+            Phase::RollingBack { stage: RollbackStage::Starting, .. } => SlotRole::Target,
             Phase::Empty
             | Phase::Steady
             | Phase::Diagnosing
@@ -48,7 +50,7 @@ impl Lifecycle {
             | Phase::Validating
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
             | Phase::RollingBack { .. }
-            | Phase::Held => Duty::Free,
+            | Phase::Held => SlotRole::Free,
         }
     }
 
@@ -64,24 +66,24 @@ impl Lifecycle {
             state.quick_exits = 0;
             state.restarts = 0;
         }
-        state.run = Run::Starting;
+        state.run = RunState::Starting;
         state.version = Some(version.clone());
         state.instance = None;
         self.clear(out, Timer::restart(slot));
         out.push(Effect::Start { slot, version, role });
     }
 
-    /// Asks whatever is in a slot to end. An empty slot is asked too: its queue may hold connections.
+    /// Stops what is in a slot. This is done for an empty slot too, as connections may wait in its queue.
     pub(super) fn stop(&mut self, out: &mut Out, slot: Slot) {
         self.clear(out, Timer::restart(slot));
         let state = &mut self.slots[slot.index()];
-        if !matches!(state.run, Run::Stopping | Run::Draining) {
-            state.run = Run::Stopping;
+        if !matches!(state.run, RunState::Stopping | RunState::Draining) {
+            state.run = RunState::Stopping;
             self.ask_to_stop(out, slot);
         }
     }
 
-    /// Hands out the wish to end what is in a slot.
+    /// Asks the instance of a slot to exit.
     pub(super) fn ask_to_stop(&self, out: &mut Out, slot: Slot) {
         out.push(Effect::Stop { slot, drain: !self.gets_connections(slot) });
     }
@@ -97,17 +99,17 @@ impl Lifecycle {
 
     pub(super) fn on_ready(&mut self, out: &mut Out, slot: Slot) {
         let state = &mut self.slots[slot.index()];
-        if state.run != Run::Starting {
+        if state.run != RunState::Starting {
             return;
         }
-        state.run = Run::Ready;
-        let duty = self.duty(slot);
-        match (self.phase, duty) {
-            (Phase::Installing, Duty::Trial) => self.installed(out, slot),
-            (Phase::Canary { stage: CanaryStage::Preparing }, Duty::Trial) => self.maybe_begin_shares(out),
-            (Phase::Observing { stage: Watch::Starting }, Duty::Trial) => self.begin_window(out),
-            (Phase::RollingBack { stage: Back::Starting, .. }, Duty::Target) => self.target_is_ready(out),
-            (_, Duty::Active | Duty::Trial | Duty::Standby | Duty::Target | Duty::Free) => {}
+        state.run = RunState::Ready;
+        let slot_role = self.slot_role(slot);
+        match (self.phase, slot_role) {
+            (Phase::Installing, SlotRole::Trial) => self.installed(out, slot),
+            (Phase::Canary { stage: CanaryStage::Preparing }, SlotRole::Trial) => self.maybe_begin_shares(out),
+            (Phase::Observing { stage: ObservationStage::Starting }, SlotRole::Trial) => self.begin_window(out),
+            (Phase::RollingBack { stage: RollbackStage::Starting, .. }, SlotRole::Target) => self.target_is_ready(out),
+            (_, SlotRole::Active | SlotRole::Trial | SlotRole::Standby | SlotRole::Target | SlotRole::Free) => {}
         }
     }
 
@@ -124,23 +126,23 @@ impl Lifecycle {
     pub(super) fn on_exited(&mut self, out: &mut Out, slot: Slot, exit: String, ran_ms: u64) {
         let state = &mut self.slots[slot.index()];
         match state.run {
-            Run::Starting | Run::Ready => {}
-            // What still waits in the queue was not served, and a second instance would fare no better.
-            Run::Draining => {
+            RunState::Starting | RunState::Ready => {}
+            // The instance that drained the slot has failed, and another one would fail as well.
+            RunState::Draining => {
                 self.is_free(out, slot);
                 return;
             }
             // Its exit was asked for, or is known already: `Stopped` or the backoff follows.
-            Run::Down | Run::Backoff | Run::Stopping => return,
+            RunState::Down | RunState::Backoff | RunState::Stopping => return,
         }
-        state.run = Run::Down;
+        state.run = RunState::Down;
         state.instance = None;
         let reason = Reason::Exited { exit: exit.clone() };
-        match self.duty(slot) {
-            Duty::Active | Duty::Standby => self.start_again(out, slot, exit, ran_ms),
-            Duty::Trial => self.trial_ended(out, slot, exit, ran_ms, reason),
-            Duty::Target => self.abandon_target(out),
-            Duty::Free => {}
+        match self.slot_role(slot) {
+            SlotRole::Active | SlotRole::Standby => self.start_again(out, slot, exit, ran_ms),
+            SlotRole::Trial => self.trial_ended(out, slot, exit, ran_ms, reason),
+            SlotRole::Target => self.abandon_target(out),
+            SlotRole::Free => {}
         }
     }
 
@@ -182,7 +184,7 @@ impl Lifecycle {
         } else {
             let doublings = (quick_exits - 2).min(16);
             let pause_ms = (bounds.backoff_ms << doublings).min(bounds.backoff_max_ms);
-            self.slots[slot.index()].run = Run::Backoff;
+            self.slots[slot.index()].run = RunState::Backoff;
             self.arm(out, Timer::restart(slot), pause_ms, Reason::StartsAgain { slot });
         }
         if self.active_slot == Some(slot) {
@@ -191,16 +193,16 @@ impl Lifecycle {
     }
 
     fn role(&self, slot: Slot) -> Role {
-        match self.duty(slot) {
-            Duty::Active => Role::Active,
-            Duty::Trial if self.active_slot == Some(slot) => Role::Active,
-            Duty::Trial => Role::Candidate,
-            Duty::Standby | Duty::Target | Duty::Free => Role::Previous,
+        match self.slot_role(slot) {
+            SlotRole::Active => Role::Active,
+            SlotRole::Trial if self.active_slot == Some(slot) => Role::Active,
+            SlotRole::Trial => Role::Candidate,
+            SlotRole::Standby | SlotRole::Target | SlotRole::Free => Role::Previous,
         }
     }
 
     pub(super) fn on_backoff_over(&mut self, out: &mut Out, slot: Slot) {
-        if self.slots[slot.index()].run != Run::Backoff {
+        if self.slots[slot.index()].run != RunState::Backoff {
             return;
         }
         let Some(version) = self.slots[slot.index()].version.clone() else { return };
@@ -212,29 +214,29 @@ impl Lifecycle {
     /// instance of Active first. That is done once: what waits after that is refused.
     pub(super) fn on_stopped(&mut self, out: &mut Out, slot: Slot, waiting: bool) {
         match (self.slots[slot.index()].run, &self.active) {
-            (Run::Stopping, Some(active)) if waiting && self.rules().overlap && !self.gets_connections(slot) => {
+            (RunState::Stopping, Some(active)) if waiting && self.rules().overlap && !self.gets_connections(slot) => {
                 let version = active.version.clone();
                 let state = &mut self.slots[slot.index()];
-                (state.run, state.instance) = (Run::Draining, None);
+                (state.run, state.instance) = (RunState::Draining, None);
                 out.push(Effect::Drain { slot, version });
             }
-            (Run::Stopping | Run::Draining, _) => self.is_free(out, slot),
-            (Run::Down | Run::Starting | Run::Ready | Run::Backoff, _) => {}
+            (RunState::Stopping | RunState::Draining, _) => self.is_free(out, slot),
+            (RunState::Down | RunState::Starting | RunState::Ready | RunState::Backoff, _) => {}
         }
     }
 
-    /// Nothing is in a slot any more, and nothing waits in its queue that could be served.
+    /// A slot is free: nothing runs in it, and its queue is not served any more.
     fn is_free(&mut self, out: &mut Out, slot: Slot) {
         let state = &mut self.slots[slot.index()];
-        (state.run, state.instance) = (Run::Down, None);
+        (state.run, state.instance) = (RunState::Down, None);
         let active = self.active_slot == Some(slot);
         match self.phase {
             Phase::Canary { stage: CanaryStage::Stopping } if active => self.begin_promotion(out),
-            Phase::RollingBack { stage: Back::Stopping, .. } if active => self.end_rollback(out),
+            Phase::RollingBack { stage: RollbackStage::Stopping, .. } if active => self.end_rollback(out),
             Phase::Canary { stage: CanaryStage::Preparing } if !active => self.start_candidate(out),
-            Phase::RollingBack { stage: Back::Starting, .. } if !active => self.start_target(out),
+            Phase::RollingBack { stage: RollbackStage::Starting, .. } if !active => self.start_target(out),
             Phase::Installing => self.install(out),
-            Phase::Promoting { .. } | Phase::Observing { stage: Watch::Starting } => {}
+            Phase::Promoting { .. } | Phase::Observing { stage: ObservationStage::Starting } => {}
             Phase::Empty
             | Phase::Steady
             | Phase::Diagnosing
@@ -252,7 +254,7 @@ impl Lifecycle {
     pub(super) fn ensure_active_runs(&mut self, out: &mut Out) {
         let (Some(active), Some(slot)) = (&self.active, self.active_slot) else { return };
         let version = active.version.clone();
-        if self.slots[slot.index()].run == Run::Down {
+        if self.slots[slot.index()].run == RunState::Down {
             let role = self.role(slot);
             self.start(out, slot, version, role);
         }

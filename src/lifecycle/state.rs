@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::deployed::Deployed;
-use super::effect::{Routing, Timer};
+use super::effect::{Plan, Routing, Timer};
 use super::event::{Instance, ReportDigest};
 use super::policy::Policy;
 use super::reason::Reason;
@@ -13,16 +13,16 @@ use super::slot::Slot;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
 
-/// Incidents that can be open at once; more are joined to the last one of their cause.
+/// Incidents that can be open at once. A finding that would open one more opens none, and an operator is asked.
 pub const OPEN_INCIDENTS_MAX: usize = 64;
 
 /// Contents that can be in quarantine at once; the oldest leaves first.
 pub const QUARANTINE_MAX: usize = 4096;
 
-/// Trees whose commits are settled without a quarantine; the oldest leaves first, and would be built once more.
+/// Trees that need no other evolution although they are not in quarantine; the oldest leaves first, and would be built again.
 pub const SETTLED_MAX: usize = 256;
 
-/// Runs of agents that are remembered; more in an hour count as so many.
+/// Runs of agents that are remembered; more in an hour count as this many.
 pub const AGENT_RUNS_MAX: usize = 1024;
 
 /// Causes that wait for another try at once; the oldest leaves first.
@@ -42,7 +42,7 @@ pub struct Lifecycle {
     pub(super) phase: Phase,
     pub(super) phase_since: Timestamp,
     pub(super) regained: bool,
-    /// By how much an instance has put off the present phase's deadline.
+    /// How much time an instance has added to the present phase, in milliseconds.
     pub(super) extended_ms: u64,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
@@ -68,6 +68,9 @@ pub struct Lifecycle {
     pub(super) attention: Option<Reason>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
+    /// The plan that is carried out, so that it can be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plan: Option<PlanUnderWay>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) held: Option<Held>,
 }
@@ -107,14 +110,14 @@ pub enum Phase {
     /// The candidate is Active and watched; Previous is warm.
     Observing {
         /// How far.
-        stage: Watch,
+        stage: ObservationStage,
     },
     /// The switch back is under way.
     RollingBack {
         /// The plan's number.
         plan: u64,
         /// How far.
-        stage: Back,
+        stage: RollbackStage,
     },
     /// Reality is ahead of the journal: what runs serves on, and an operator is asked what is Active.
     Held,
@@ -149,7 +152,7 @@ pub enum CanaryStage {
     Share {
         /// The step, from 0.
         index: usize,
-        /// Whether its time is over and only data are missing.
+        /// Whether its time is over, and only data are missing.
         judging: bool,
     },
 }
@@ -157,7 +160,7 @@ pub enum CanaryStage {
 /// How far an observation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Watch {
+pub enum ObservationStage {
     /// Strategy recreate: the new Active is not ready yet.
     Starting,
     /// The window runs.
@@ -170,12 +173,12 @@ pub enum Watch {
 /// How far a rollback is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Back {
+pub enum RollbackStage {
     /// An operator's target that does not run yet is started.
     Starting,
     /// The plan is carried out.
     Switching,
-    /// Strategy recreate: the version that is left must end before the target starts.
+    /// Strategy recreate: the version that is left must exit before the target starts.
     Stopping,
 }
 
@@ -204,7 +207,7 @@ impl Phase {
 #[serde(default)]
 pub struct SlotState {
     /// How it runs.
-    pub run: Run,
+    pub run: RunState,
     /// The version that runs, or should.
     pub version: Option<Version>,
     /// The process, once it was started.
@@ -218,7 +221,7 @@ pub struct SlotState {
 /// How a slot runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Run {
+pub enum RunState {
     /// Nothing runs.
     #[default]
     Down,
@@ -226,15 +229,15 @@ pub enum Run {
     Starting,
     /// Serves.
     Ready,
-    /// Ended; started again when the backoff is over.
+    /// Exited; started again after the backoff.
     Backoff,
     /// Asked to exit.
     Stopping,
-    /// An instance of Active empties the queue that is left. Then the slot is free.
+    /// Exited, but connections wait in the queue. An instance of Active serves them; then the slot is free.
     Draining,
 }
 
-/// One trip through the lifecycle.
+/// One evolution: from its cause to its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evolution {
@@ -312,7 +315,7 @@ pub struct Commit {
     pub tree: String,
 }
 
-/// An operator's wish for an evolution.
+/// An operator's request for an evolution.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Asked {
     pub(super) who: String,
@@ -343,14 +346,14 @@ impl Quarantined {
     }
 }
 
-/// Files of a commit that is no news any more although no version came of it.
+/// Files that need no other evolution, although no version came of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settled {
     /// The git tree.
     pub(super) tree: String,
     /// The candidate of its evolution.
     pub(super) candidate: CandidateId,
-    /// The store path that it builds as, where that is why: it is no news as long as that is Active's.
+    /// The store path that they build as, if it was Active's: they need no evolution as long as it is.
     pub(super) same_as: Option<String>,
 }
 
@@ -384,7 +387,7 @@ pub struct Armed {
     pub reason: Reason,
 }
 
-/// The numbers that the next things get.
+/// The last numbers that were given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -395,7 +398,16 @@ pub struct Counters {
     pub(super) plan: u64,
 }
 
-/// What is kept while nothing is decided.
+/// A plan that is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanUnderWay {
+    /// The plan.
+    pub(super) plan: Plan,
+    /// How often it was tried again.
+    pub(super) tries: u32,
+}
+
+/// What is kept in phase Held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
     /// Why an operator is needed.
@@ -477,7 +489,7 @@ impl Lifecycle {
         self.held.as_ref().map(|held| &held.attention).or(self.attention.as_ref())
     }
 
-    /// The commit that the followed ref named last: what became of it is decided, and no restart asks again.
+    /// The commit that the followed ref named last. It is decided, or waits, so a restart need not ask about it again.
     pub fn followed(&self) -> Option<&str> {
         self.followed.as_deref()
     }

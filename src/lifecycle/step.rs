@@ -9,7 +9,7 @@ use super::state::{Armed, Lifecycle, Phase};
 use crate::interface::types::MaintenanceAction;
 use crate::time::Timestamp;
 
-/// What one step gathers: the time it happens at and what is to be done.
+/// What one step collects: the time, and the effects.
 pub(super) struct Out {
     pub(super) at: Timestamp,
     pub(super) effects: Vec<Effect>,
@@ -22,7 +22,7 @@ impl Out {
 }
 
 impl Lifecycle {
-    /// Takes one event and says what is to be done, in order.
+    /// Takes one event and returns its effects, in order.
     ///
     /// An event that does not fit the state (a stale answer, a timer that was unset meanwhile) changes nothing.
     pub fn step(&mut self, at: Timestamp, event: Event) -> Vec<Effect> {
@@ -32,7 +32,7 @@ impl Lifecycle {
             Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
             Event::Held(reality) => self.on_held(&mut out, *reality),
             Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
-            // What does not count changes nothing at all, so it is not recorded.
+            // A finding that does not count changes nothing, not even what time alone would change, so it is not recorded.
             Event::Found { slot, finding } if !self.counts(slot, &finding) => return out.effects,
             Event::Found { slot: _, finding } => self.on_found(&mut out, finding),
             Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),
@@ -65,7 +65,8 @@ impl Lifecycle {
             Event::Extended { slot, by_ms } => self.on_extended(&mut out, slot, by_ms),
             Event::Exited { slot, exit, ran_ms } => self.on_exited(&mut out, slot, exit, ran_ms),
             Event::Stopped { slot, waiting } => self.on_stopped(&mut out, slot, waiting),
-            Event::Carried { plan, took_us: _ } => self.on_carried(&mut out, plan),
+            Event::PlanDone { plan, took_us: _ } => self.on_plan_done(&mut out, plan),
+            Event::PlanBusy { plan, reason } => self.on_plan_busy(&mut out, plan, reason),
             Event::PlanFailed { plan, reason } => self.on_plan_failed(&mut out, plan, reason),
             Event::Due(timer) => self.on_due(&mut out, timer),
             Event::Operator { who, request } => self.on_operator(&mut out, who, request),
@@ -74,7 +75,7 @@ impl Lifecycle {
         out.effects
     }
 
-    /// A trip through the lifecycle ends by the policy that it began with.
+    /// An evolution keeps the policy that it began with until its end.
     fn on_configured(&mut self, policy: Policy) {
         if self.policy.is_none() || matches!(self.phase, Phase::Steady | Phase::Held) {
             self.policy = Some(policy);
@@ -84,7 +85,7 @@ impl Lifecycle {
     }
 
     fn on_due(&mut self, out: &mut Out, timer: Timer) {
-        // A timer that was unset while its event was on the way is not there any more.
+        // The timer may have been cleared while its event was on the way.
         if self.timers.remove(&timer).is_none() {
             return;
         }
@@ -92,6 +93,7 @@ impl Lifecycle {
             Timer::Phase => self.on_deadline(out),
             Timer::Window => self.on_window_over(out),
             Timer::Recheck => self.on_recheck(out),
+            Timer::Plan => self.on_plan_due(out),
             // What waited for it begins below, as after every event.
             Timer::Retry => {}
             Timer::RestartA => self.on_backoff_over(out, Slot::A),
@@ -106,9 +108,10 @@ impl Lifecycle {
 
     /// Enters a phase; its deadline, if it has one, is set by the caller.
     pub(super) fn enter(&mut self, out: &mut Out, phase: Phase) {
-        for timer in [Timer::Phase, Timer::Window, Timer::Recheck] {
+        for timer in [Timer::Phase, Timer::Window, Timer::Recheck, Timer::Plan] {
             self.clear(out, timer);
         }
+        self.plan = None;
         if let Some(evolution) = &mut self.evolution {
             evolution.waits_for = None;
         }
@@ -126,7 +129,7 @@ impl Lifecycle {
         out.push(Effect::SetTimer { timer, at, reason });
     }
 
-    /// There is nothing to supervise. Whoever starts rei again gets the whole time for it.
+    /// There is nothing to supervise. The next start of rei gets the whole time again.
     pub(super) fn give_up(&mut self, out: &mut Out, reason: Reason) {
         self.clear(out, Timer::Phase);
         out.push(Effect::GiveUp { reason });

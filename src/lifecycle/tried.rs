@@ -1,4 +1,4 @@
-//! What agents were asked before, and what came of it: the same agent is not asked the same twice.
+//! What agents were asked before, and the result: the same agent is not asked the same question twice.
 
 use super::event::Question;
 use super::reason::Reason;
@@ -8,7 +8,7 @@ use crate::interface::types::EvolutionId;
 /// Evolutions whose questions are remembered; the oldest leaves first, and what it asked could be asked once more.
 pub const TRIED_MAX: usize = 128;
 
-/// Questions of one evolution that are remembered: more than a blueprint asks before its failures are too many.
+/// Questions of one evolution that are remembered: more than a blueprint asks before it has failed too often.
 const ASKED_MAX: usize = 32;
 
 /// Facts of a context that are remembered: what an incident shows, and the errors that a log tells of.
@@ -18,8 +18,8 @@ const FACTS_MAX: usize = 128;
 const REASON_BYTES_MAX: usize = 2048;
 
 impl Lifecycle {
-    /// The evolutions whose questions must not be asked again in the one under way. An operator who asks for an evolution may
-    /// have the same asked again, so then there are none.
+    /// The evolutions whose questions must not be asked again in the one under way. There are none if an operator asked for it:
+    /// an operator may repeat a question.
     pub fn asked_before(&self) -> impl Iterator<Item = &Tried> {
         let by_itself = self.evolution.as_ref().is_some_and(|current| current.asked_by.is_none());
         self.tried.iter().filter(move |_| by_itself)
@@ -49,8 +49,8 @@ impl Lifecycle {
         self.evolution.as_ref().is_some_and(|current| current.version.is_some() || is_its(current))
     }
 
-    /// The evolution under way ends with a verdict; `refused` says why what it made was refused. What was asked in one that
-    /// ends without a verdict is not remembered.
+    /// The evolution under way ends with a verdict; `refused` says why its result was refused. Questions of an evolution that
+    /// ends without a verdict are not remembered.
     pub(super) fn remember_asked(&mut self, refused: Option<&Reason>) {
         let Some(of) = self.cause() else { return };
         let Some(current) = self.evolution.as_ref().filter(|it| it.incident.is_some() && !it.tasks.is_empty()) else {

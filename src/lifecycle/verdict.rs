@@ -18,8 +18,7 @@ const MINUTE_MS: u64 = 60_000;
 const DOUBLINGS_MAX: u64 = 16;
 
 impl Lifecycle {
-    /// Whether what is to be said about these files was said: they are Active's, are built as Active is, or are in
-    /// quarantine.
+    /// Whether these files are decided: they are Active's, they have the same build as Active, or they are in quarantine.
     pub(super) fn is_decided(&self, tree: &str) -> bool {
         let active = self.active.as_ref().map(|active| &active.version);
         let same_build = |it: &Settled| it.tree == tree && it.same_as.as_ref() == active.map(|it| &it.store_path);
@@ -28,7 +27,7 @@ impl Lifecycle {
             || self.settled.iter().any(|it| it.same_as.is_some() && same_build(it))
     }
 
-    /// Whether an evolution about these files ended without a candidate: another one is for an operator to ask for.
+    /// Whether an evolution about these files ended without a candidate. Only an operator can ask for another one.
     pub(super) fn is_settled(&self, tree: &str) -> bool {
         self.settled.iter().any(|it| it.tree == tree && it.same_as.is_none())
     }
@@ -41,12 +40,13 @@ impl Lifecycle {
         self.settled.push_back(entry);
     }
 
-    /// The candidate's build is Active's own. Nothing was judged, so Active stays the version that it was judged as: its
-    /// commit is what candidates are compared with, and two harmless commits could otherwise take away what one may not.
+    /// The candidate's build is the same as Active's. Nothing was judged, so Active keeps the commit that it was judged with:
+    /// candidates are compared with that commit, and otherwise two harmless commits together could remove a check that one
+    /// commit may not remove.
     pub(super) fn end_unchanged(&mut self, out: &mut Out, version: Version) {
         let Some(current) = &self.evolution else { return };
         if current.incident.is_some() {
-            // It was tried, and what is wrong with Active is wrong still.
+            // The repair changed nothing, so the fault of Active is still there.
             self.end_rejected(out, SUPERVISOR, Reason::RepairsNothing);
             return;
         }
@@ -70,15 +70,15 @@ impl Lifecycle {
         self.put_off.iter().find(|it| it.of == of)
     }
 
-    /// What the evolution under way is counted by: its incident's fingerprint, or its commit's tree.
+    /// The key by which the evolution under way is counted: the fingerprint of its incident, or the tree of its commit.
     pub(super) fn cause(&self) -> Option<String> {
         let current = self.evolution.as_ref()?;
         let Some(incident) = &current.incident else { return current.tree.clone() };
         self.incidents.iter().find(|(_, open)| open.id == *incident).map(|(fingerprint, _)| fingerprint.clone())
     }
 
-    /// The evolution failed for no fault of what it was about. That is no verdict: it is tried again after a pause that
-    /// grows, and not for ever. What an operator alone asked for, an operator asks for again.
+    /// The evolution failed, and its content is not to blame. That is no verdict, so it is tried again after a pause that
+    /// doubles, up to a number of tries. If only an operator asked for it, it is not tried again by itself.
     pub(super) fn end_put_off(&mut self, out: &mut Out, reason: Reason) {
         let Some(current) = self.evolution.clone() else { return };
         let (of, tries) = match self.cause() {
@@ -121,7 +121,7 @@ impl Lifecycle {
         }
     }
 
-    /// The pause after so many failures.
+    /// The pause after this many failures.
     fn pause_ms(&self, failures: u64) -> u64 {
         let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
         (self.rules().retry_ms << doublings).min(self.rules().retry_max_ms)
@@ -141,7 +141,7 @@ impl Lifecycle {
         }
     }
 
-    /// Where agents have run as often or as long as they may in an hour: when the next may, and why.
+    /// If the hourly budget of agents is spent: when the next run may begin, and which budget it is.
     pub(super) fn agents_spent(&mut self, now: Timestamp) -> Option<(Timestamp, Reason)> {
         self.forget_agent_runs(now);
         let first = self.agent_runs.front().map(|(at, _)| at.plus_ms(HOUR_MS))?;
@@ -157,7 +157,7 @@ impl Lifecycle {
         Some((first, told))
     }
 
-    /// Sets the timer for what waits in Steady, or unsets it.
+    /// Sets or clears the timer for what waits in Steady.
     pub(super) fn arm_retry(&mut self, out: &mut Out, waits: Option<(Timestamp, Reason)>) {
         match waits {
             Some((at, _)) if self.timers.get(&Timer::Retry).is_some_and(|armed| armed.at == at) => {}
@@ -166,7 +166,7 @@ impl Lifecycle {
         }
     }
 
-    /// An operator lets content be tried again. What the followed ref names still is tried at once.
+    /// An operator releases content from quarantine. If the followed ref still names it, it is tried at once.
     pub(super) fn lift(&mut self, content: &str) {
         let (lifted, kept) = std::mem::take(&mut self.quarantine).into_iter().partition(|it| it.answers_to(content));
         self.quarantine = kept;
@@ -180,7 +180,7 @@ impl Lifecycle {
             self.upgrade = Some(Commit { rev, tree });
         }
         self.settled.retain(|it| it.same_as.is_some() || !names(it));
-        // What made it may make it again.
+        // An agent may make the same content again.
         self.tried.retain(|it| lifted.iter().all(|entry| entry.candidate != it.candidate));
     }
 
@@ -191,7 +191,7 @@ impl Lifecycle {
         self.quarantine_as(out, version.tree, version.store_path, reason);
     }
 
-    /// The same for what did not become a candidate. Active's build is nobody's fault: what differs from it is the tree.
+    /// The same for content that did not become a candidate. If its build is Active's, only the tree is quarantined.
     pub(super) fn quarantine_content(&mut self, out: &Out, tree: String, store_path: String, reason: &Reason) {
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         let store_path = if active == Some(&store_path) { String::new() } else { store_path };
@@ -223,8 +223,8 @@ impl Lifecycle {
         self.back_off(out, repaired);
     }
 
-    /// What is wrong with Active is wrong still after a repair that failed. The next one has little else to go by, so it
-    /// waits, longer each time.
+    /// After a failed repair the fault of Active is still there. The next repair knows little more, so it waits, and longer
+    /// each time.
     pub(super) fn back_off(&mut self, out: &Out, fingerprint: Option<String>) {
         let Some(of) = fingerprint else { return };
         let pause_ms = self.pause_ms(self.attempts_of(&of));
@@ -238,7 +238,7 @@ impl Lifecycle {
         self.put_off.push(PutOff { of, tries: 0, until: out.at.plus_ms(pause_ms), reason });
     }
 
-    /// The commit of the evolution under way has had its evolution, whatever was made of it.
+    /// Notes that the commit of the evolution under way has had its evolution.
     pub(super) fn settle_commit(&mut self) {
         let Some(Evolution { tree: Some(tree), candidate, .. }) = &self.evolution else { return };
         let (tree, candidate) = (tree.clone(), candidate.clone());
@@ -247,7 +247,7 @@ impl Lifecycle {
         }
     }
 
-    /// Back to Steady.
+    /// Ends the evolution, in phase Steady.
     pub(super) fn end_evolution(&mut self, out: &mut Out) {
         if let Some(of) = self.cause() {
             self.put_off.retain(|known| known.of != of);

@@ -14,7 +14,7 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
     let step = |kind, sentence| Words::new(kind, Level::Step, sentence);
     match of {
         Effect::Install { evolution } => step(Kind::Phase, format!("{evolution}: building the first version")),
-        Effect::Diagnose { evolution, incident } => {
+        Effect::Diagnose { evolution, incident, .. } => {
             let about = match (incident, scene.rev) {
                 (Some(incident), _) => format!("the repair of {incident}"),
                 (None, Some(rev)) => format!("the upgrade to commit {}", short(rev)),
@@ -27,7 +27,7 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
         }
         Effect::Validate { evolution, .. } => step(Kind::Phase, format!("{evolution}: judging it in sandboxes")),
         Effect::Cancel { evolution } => detail(Kind::Phase, format!("{evolution}: its work is stopped")),
-        Effect::PrepareGeneration { store_path } => {
+        Effect::PrepareGeneration { store_path, .. } => {
             detail(Kind::Phase, format!("making a generation of the profile for {store_path}"))
         }
         Effect::Start { slot, version, role } => {
@@ -43,14 +43,19 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
         Effect::Refresh { slot, version } => {
             detail(Kind::Instance, format!("slot {slot}: a fresh instance of {}", version.store_path))
         }
-        Effect::Carry(plan) => {
+        Effect::Execute(plan) => {
             let said = format!("switching all new connections to {}", plan.store_path);
             detail(Kind::Decision, scene.of_evolution(&said))
         }
-        Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => step(
+        // Format 1.1 had one effect for both.
+        Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => step(
             Kind::Phase,
             scene.of_evolution(&format!("gets {} of new connections", terms::percent(routing.other_ppm))),
         ),
+        Effect::Route { routing } => {
+            let share = terms::percent(routing.share_ppm(routing.main));
+            detail(Kind::Phase, format!("slot {}: gets {share} of new connections", routing.main))
+        }
         Effect::Restore { routing, generation } => {
             let profile = generation.map_or_else(String::new, |it| format!(", and generation {it} is current"));
             let share = terms::percent(routing.share_ppm(routing.main));

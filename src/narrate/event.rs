@@ -95,8 +95,12 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
         Event::Stopped { slot, waiting: true } => {
             detail(Kind::Instance, format!("slot {slot}: stopped, and connections wait in its queue"))
         }
-        Event::Carried { took_us, .. } => {
+        Event::PlanDone { took_us, .. } => {
             let said = format!("switched in {took_us} µs");
+            detail(Kind::Decision, scene.of_evolution(&said)).with(said)
+        }
+        Event::PlanBusy { reason, .. } => {
+            let said = format!("the switch is tried again: {reason}");
             detail(Kind::Decision, scene.of_evolution(&said)).with(said)
         }
         Event::PlanFailed { reason, .. } => {

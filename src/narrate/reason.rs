@@ -93,6 +93,7 @@ pub fn reason(of: &Reason) -> String {
         }
         Reason::ConfirmsPromotion => "confirms the promotion".to_owned(),
         Reason::UndoesSwitch => "undoes the switch".to_owned(),
+        Reason::TriesPlanAgain { reason } => format!("tries the switch again: {reason}"),
         Reason::RestoresPrevious => "restores Previous".to_owned(),
         Reason::GoesOnWithRestored => "continues with what is restored".to_owned(),
         Reason::StartsRestored => "starts the restored version anyway".to_owned(),

@@ -63,6 +63,7 @@ pub(super) const fn timer(of: Timer) -> &'static str {
         Timer::Phase => "the time for this phase",
         Timer::Window => "the time to observe",
         Timer::Recheck => "the pause before the next look",
+        Timer::Plan => "the pause before the switch is tried again",
         Timer::Retry => "the pause before the next try",
         Timer::RestartA => restart(Slot::A),
         Timer::RestartB => restart(Slot::B),

@@ -183,7 +183,7 @@ mod tests {
         for (version, text) in VERSIONS.iter().zip(samples!("build-good2")) {
             let (events, parser) = all(text);
             let drv = PathBuf::from("/nix/store/r4r044gnxcybgl588gdx3kczvlf4ndf1-good2.drv");
-            let told: Vec<_> = events.iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
+            let shown: Vec<_> = events.iter().filter(|event| !matches!(event, Progress::Counts { .. })).collect();
             let line = |line: &str| Progress::Line { drv: drv.clone(), line: line.to_owned() };
             let expected = [
                 Progress::Started { drv: drv.clone() },
@@ -191,7 +191,7 @@ mod tests {
                 line("two"),
                 Progress::Ended { drv: drv.clone() },
             ];
-            assert_eq!(told, expected.iter().collect::<Vec<_>>(), "{version}");
+            assert_eq!(shown, expected.iter().collect::<Vec<_>>(), "{version}");
             let last = events.iter().rfind(|event| matches!(event, Progress::Counts { .. }));
             assert!(
                 matches!(last, Some(Progress::Counts { done: 1, running: 0, failed: 0, .. })),

@@ -323,13 +323,13 @@ fn explain(messages: &[String], drv: &Path) -> Option<Failure> {
     let late = || messages.iter().find(|message| message.contains("timed out after") && !message.contains(".drv"));
     let message = named.or_else(late)?;
     let kind = kind(message);
-    let mut told = one_line(message);
+    let mut text = one_line(message);
     if kind == FailureKind::Dependency {
         // The message about the cause came earlier.
         let cause = messages.iter().filter(of_its_own).find(|message| self::kind(message) != FailureKind::Dependency);
-        told.extend(cause.map(|cause| format!(": {}", one_line(cause))));
+        text.extend(cause.map(|cause| format!(": {}", one_line(cause))));
     }
-    Some(Failure { kind, message: bounded(&told, MESSAGE_BYTES_MAX).to_owned() })
+    Some(Failure { kind, message: bounded(&text, MESSAGE_BYTES_MAX).to_owned() })
 }
 
 /// The last message of a call, if no message names the derivation.

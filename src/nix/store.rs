@@ -169,11 +169,11 @@ impl Nix {
         let what = format!("verifying {}", path.display());
         let call = self.store().timeout(HASH_TIMEOUT).arg("--verify-path").arg(path);
         let output = call.run().await.map_err(|source| Error::Run { what: what.clone(), source })?;
-        let said = output.stderr_text();
-        match (output.success(), said.contains("was modified!")) {
+        let stderr = output.stderr_text();
+        match (output.success(), stderr.contains("was modified!")) {
             (true, false) => Ok(true),
             (false, true) => Ok(false),
-            _ => Err(Error::from_nix(what, &said)),
+            _ => Err(Error::from_nix(what, &stderr)),
         }
     }
 
@@ -187,9 +187,9 @@ impl Nix {
         let what = format!("reading the log of {}", drv.display());
         let call = self.store().arg("--read-log").arg(drv).output_bytes_max(bytes.max(LOG_MESSAGE_BYTES)).keep_tail();
         let output = call.run().await.map_err(|source| Error::Run { what: what.clone(), source })?;
-        let said = output.stderr_text();
+        let stderr = output.stderr_text();
         if !output.success() {
-            return if said.contains("is not available") { Ok(None) } else { Err(Error::from_nix(what, &said)) };
+            return if stderr.contains("is not available") { Ok(None) } else { Err(Error::from_nix(what, &stderr)) };
         }
         let mut log = output.stdout;
         log.drain(..log.len().saturating_sub(bytes));

@@ -59,11 +59,11 @@ mod tests {
 
     #[test]
     fn is_shown_as_code_or_signal() {
-        let said = |status| Exit::from_wait_status(status).to_string();
-        assert_eq!(said(2 << 8), "exit code 2");
-        assert_eq!(said(11), "signal 11 (SIGSEGV)");
-        assert_eq!(said(6 | 0x80), "signal 6 (SIGABRT), core dumped");
-        assert_eq!(said(40), "signal 40");
+        let text = |status| Exit::from_wait_status(status).to_string();
+        assert_eq!(text(2 << 8), "exit code 2");
+        assert_eq!(text(11), "signal 11 (SIGSEGV)");
+        assert_eq!(text(6 | 0x80), "signal 6 (SIGABRT), core dumped");
+        assert_eq!(text(40), "signal 40");
         assert_eq!(Exit::UNKNOWN.to_string(), "unknown exit (another process reaped it)");
     }
 

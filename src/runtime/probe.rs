@@ -184,8 +184,9 @@ impl Probe {
 
 async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
     let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let said = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+    let no_answer = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
     let request = Request::get(&probe.path)
         .header(header::HOST, "localhost")
         .header(header::USER_AGENT, concat!("rei/", env!("CARGO_PKG_VERSION")))
@@ -193,7 +194,7 @@ async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Resul
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("{:?} is not a valid path: {error}", probe.path))?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(said)?;
+        let response = sender.send_request(request).await.map_err(no_answer)?;
         let status = response.status();
         // Read the body to its end: only then is the answer complete. A body that is too large also counts as an
         // answer.
@@ -216,7 +217,7 @@ async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Resul
         answer = &mut exchange => answer,
         ended = connection => match ended {
             Ok(()) => exchange.await,
-            Err(error) => Err(said(error)),
+            Err(error) => Err(no_answer(error)),
         },
     }
 }

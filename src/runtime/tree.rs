@@ -281,23 +281,24 @@ impl Tree {
     /// Sends a signal to every process of the tree, to `main` first. Returns the processes that got it.
     pub async fn signal_all(&self, signal: Signal, main: (u32, u64)) -> Signalled {
         let tree = self.clone();
-        let told = tokio::task::spawn_blocking(move || tree.signal_all_blocking(signal, main)).await;
-        told.unwrap_or_else(|_| Signalled::from([main]))
+        let signalled = tokio::task::spawn_blocking(move || tree.signal_all_blocking(signal, main)).await;
+        signalled.unwrap_or_else(|_| Signalled::from([main]))
     }
 
     fn signal_all_blocking(&self, signal: Signal, main: (u32, u64)) -> Signalled {
         // List the processes before any of them gets the signal: a process that is started later, in response to the
         // signal, is part of the graceful stop.
         let listed = self.live().into_iter().map(|stat| (stat.pid, stat.start_ticks));
-        let told: Vec<(u32, u64)> = std::iter::once(main).chain(listed.filter(|process| *process != main)).collect();
-        told.iter().for_each(|process| Self::signal_one(*process, signal));
-        let mut told: Signalled = told.into_iter().collect();
+        let signalled: Vec<(u32, u64)> =
+            std::iter::once(main).chain(listed.filter(|process| *process != main)).collect();
+        signalled.iter().for_each(|process| Self::signal_one(*process, signal));
+        let mut signalled: Signalled = signalled.into_iter().collect();
         for _ in 0..SIGNAL_SCANS_MAX {
-            if !Self::signal_new(&self.live(), signal, &mut told) {
+            if !Self::signal_new(&self.live(), signal, &mut signalled) {
                 break;
             }
         }
-        told
+        signalled
     }
 
     fn signal_one((pid, start_ticks): (u32, u64), signal: Signal) {
@@ -308,12 +309,12 @@ impl Tree {
 
     /// Signals the processes whose parent has not got the signal. A child of a process that got it is left alone: it
     /// may be a helper for the graceful stop. Returns true if there was a new one.
-    fn signal_new(live: &[Stat], signal: Signal, told: &mut Signalled) -> bool {
-        let have_heard: BTreeSet<u32> = told.iter().map(|(pid, _)| *pid).collect();
+    fn signal_new(live: &[Stat], signal: Signal, signalled: &mut Signalled) -> bool {
+        let signalled_pids: BTreeSet<u32> = signalled.iter().map(|(pid, _)| *pid).collect();
         let mut any = false;
-        for stat in live.iter().filter(|stat| !have_heard.contains(&stat.parent)) {
+        for stat in live.iter().filter(|stat| !signalled_pids.contains(&stat.parent)) {
             let process = (stat.pid, stat.start_ticks);
-            if told.insert(process) {
+            if signalled.insert(process) {
                 any = true;
                 Self::signal_one(process, signal);
             }
@@ -323,10 +324,10 @@ impl Tree {
 
     /// Waits until no process of the tree is alive. Processes that have not got the signal get it meanwhile. It sleeps
     /// while they live. Cancel safe.
-    pub async fn wait_until_empty(&self, signal: Signal, told: &mut Signalled) {
+    pub async fn wait_until_empty(&self, signal: Signal, signalled: &mut Signalled) {
         let mut empty_scans = 0;
         loop {
-            let (tree, mut known) = (self.clone(), told.clone());
+            let (tree, mut known) = (self.clone(), signalled.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let live = tree.live();
                 Self::signal_new(&live, signal, &mut known);
@@ -334,7 +335,7 @@ impl Tree {
             });
             // The task panics only while the tokio runtime shuts down.
             let Ok((live, known)) = looked.await else { return };
-            *told = known;
+            *signalled = known;
             empty_scans = if live.is_empty() { empty_scans + 1 } else { 0 };
             // No process can hide from a cgroup, so one empty scan is enough.
             if empty_scans == EMPTY_SCANS || (empty_scans > 0 && self.0.cgroup.is_some()) {
@@ -436,11 +437,11 @@ impl Tree {
         let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
         let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !excluded.contains(&stat.pid);
         for stat in all.iter().filter(later).filter(others) {
-            let told = stat.pid == main.pid
+            let is_known = stat.pid == main.pid
                 || stat.session == main.pid
                 || stat.group == main.pid
                 || seen.contains(&(stat.pid, stat.start_ticks));
-            let is_ours = told
+            let is_ours = is_known
                 || match process::tag(stat.pid) {
                     Tag::Instance(id) => id == tree.id,
                     Tag::None | Tag::Unreadable => {

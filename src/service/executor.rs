@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
-use super::input::{Input, Inputs};
+use super::input::Inputs;
 use super::instances::ids::DRAINS;
 use super::instances::set::Instances;
 use super::instances::types::SpawnContext;
@@ -25,10 +25,6 @@ use crate::report::chain;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
 use crate::time::Timestamp;
-
-/// Tries for the profile's lock, and the pause between them: two seconds, where `nix-env` needs milliseconds.
-const LOCK_TRIES_MAX: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The events that wait to be decided about.
 pub type Queue = VecDeque<Event>;
@@ -92,11 +88,11 @@ impl Executor {
     /// Carries out one effect. An answer that is there at once goes to the queue; others come as inputs.
     pub fn execute(&mut self, effect: Effect, decision: &Decision, queue: &mut Queue) -> Option<GaveUp> {
         match effect {
-            Effect::Diagnose { evolution, incident } => {
+            Effect::Diagnose { evolution, incident, slot, active } => {
                 let name = &self.tools.config.runtime.name;
                 let incident = incident.and(decision.facts.incident.as_ref()).map(|open| open.to_incident(name));
                 let id = ContextId(evolution.0.replacen("evo", "ctx", 1));
-                let facts = self.diagnosis(id, incident, &decision.facts, decision.at);
+                let facts = self.diagnosis(id, incident, slot, active, decision.at);
                 self.begin(&evolution.clone(), jobs::diagnose(self.tools.clone(), evolution, facts));
             }
             Effect::Build { evolution, candidate, blueprint, rev, checkpoint, approved } => {
@@ -108,18 +104,14 @@ impl Executor {
             Effect::Install { evolution } => {
                 self.begin(&evolution.clone(), jobs::install(self.tools.clone(), evolution, self.inputs.clone()));
             }
-            Effect::Validate { evolution, candidate, version, report } => {
-                let active = decision.facts.active.clone().unwrap_or_default();
-                let incident = decision.facts.incident_id.clone();
+            Effect::Validate { evolution, candidate, version, report, active, incident } => {
                 let order = ValidationOrder { candidate, version, report, active, incident };
                 let job = jobs::validate(self.tools.clone(), evolution.clone(), order, self.inputs.clone());
                 self.begin(&evolution, job);
             }
             Effect::Cancel { evolution } => self.jobs.cancel(&evolution),
-            Effect::PrepareGeneration { store_path } => {
-                let id = decision.facts.evolution.clone().unwrap_or_default();
-                let current = decision.facts.generation;
-                self.begin(&id, jobs::prepare_generation(self.tools.clone(), store_path, current));
+            Effect::PrepareGeneration { evolution, store_path, way_back } => {
+                self.begin(&evolution, jobs::prepare_generation(self.tools.clone(), store_path, way_back));
             }
             Effect::Start { slot, version, role: _ } => self.start(slot, &version, decision.seq, queue),
             Effect::Stop { slot, drain } => {
@@ -132,7 +124,8 @@ impl Executor {
                 self.instances.retire(slot);
                 self.start(slot, &version, decision.seq, queue);
             }
-            Effect::Carry(plan) => self.carry_out(plan, 0, queue),
+            Effect::Execute(plan) => queue.push_front(self.execute_plan(&plan)),
+            Effect::Route { routing } => self.route(routing),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => self.monitors.begin_trial(slot, baseline, decision.at),
             Effect::Judge => queue.push_back(self.judge(decision.at)),
@@ -157,10 +150,10 @@ impl Executor {
         &self,
         id: ContextId,
         incident: Option<RuntimeIncident>,
-        facts: &Facts,
+        slot: Option<Slot>,
+        active: Option<Version>,
         at: Timestamp,
     ) -> DiagnosisFacts {
-        let slot = facts.active_slot;
         let interface = slot
             .filter(|_| self.tools.config.health.interface.is_some())
             .and_then(|slot| lock(&self.listeners.traffic).interface_path(slot.into()).map(std::path::Path::to_owned));
@@ -170,7 +163,7 @@ impl Executor {
             log: slot.and_then(|slot| self.instances.last_log(slot)),
             exit_status: self.last_exit.clone(),
             health: self.monitors.series(),
-            active: facts.active.clone(),
+            active,
             interface,
             at,
         }
@@ -230,52 +223,41 @@ impl Executor {
         }
     }
 
-    /// Executes a plan step by step. If the plan says so, a failure undoes the steps that were done. If another program holds
-    /// the profile's lock, the plan is tried again later without blocking the loop. Steps are idempotent, so repeating them
-    /// is safe.
-    pub fn carry_out(&mut self, plan: Plan, tries: u32, queue: &mut Queue) {
+    /// Executes a plan step by step. If a step is not done and the plan says so, the steps before it are undone. Steps are
+    /// idempotent, so a plan may be executed again.
+    fn execute_plan(&self, plan: &Plan) -> Event {
         let begun = Instant::now();
         let mut done: Vec<Step> = Vec::new();
         let mut failure = None;
         for step in &plan.steps {
             match self.step(*step) {
                 Ok(()) => done.push(*step),
-                Err(StepError::Busy) if tries < LOCK_TRIES_MAX => {
-                    self.carry_out_later(plan, tries + 1);
-                    return;
-                }
                 Err(error) => {
-                    failure.get_or_insert(error.to_string());
+                    if !matches!(failure, Some(StepError::Failed(_))) {
+                        failure = Some(error);
+                    }
                     if plan.undo {
                         break;
                     }
                 }
             }
         }
-        let event = match failure {
+        if plan.undo && failure.is_some() {
+            for undo in done.iter().rev().filter_map(|step| step.undo()) {
+                if let Err(error) = self.step(undo) {
+                    tracing::error!(?undo, "cannot undo a step: {error}");
+                }
+            }
+        }
+        let plan = plan.number;
+        match failure {
             None => {
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                Event::Carried { plan: plan.number, took_us }
+                Event::PlanDone { plan, took_us }
             }
-            Some(reason) => {
-                for undo in done.iter().rev().filter(|_| plan.undo).filter_map(|step| step.undo()) {
-                    if let Err(error) = self.step(undo) {
-                        tracing::error!(?undo, "cannot take a step back: {error}");
-                    }
-                }
-                Event::PlanFailed { plan: plan.number, reason }
-            }
-        };
-        queue.push_front(event);
-    }
-
-    fn carry_out_later(&self, plan: Plan, tries: u32) {
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(LOCK_PAUSE).await;
-            // The loop is gone only when everything ends.
-            let _ = inputs.send(Input::Again { plan, tries }).await;
-        });
+            Some(busy @ StepError::Busy) => Event::PlanBusy { plan, reason: busy.to_string() },
+            Some(StepError::Failed(reason)) => Event::PlanFailed { plan, reason },
+        }
     }
 
     fn step(&self, step: Step) -> Result<(), StepError> {
@@ -288,10 +270,14 @@ impl Executor {
         }
     }
 
-    fn restore(&self, routing: Routing, generation: Option<u64>) {
+    fn route(&self, routing: Routing) {
         if let Err(reason) = self.listeners.route(routing) {
-            tracing::error!(reason, "cannot restore the routing");
+            tracing::error!(reason, "cannot send new connections where they should go");
         }
+    }
+
+    fn restore(&self, routing: Routing, generation: Option<u64>) {
+        self.route(routing);
         let current = self.tools.profile.current().ok().flatten().map(|generation| generation.number);
         if let Some(generation) = generation.filter(|generation| Some(*generation) != current)
             && let Err(error) = self.tools.profile.switch(generation)

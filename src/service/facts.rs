@@ -14,8 +14,6 @@ pub struct Facts {
     pub active: Option<Version>,
     /// The slot that Active serves from.
     pub active_slot: Option<Slot>,
-    /// Active's generation of the profile, if it has one.
-    pub generation: Option<u64>,
     /// The id of the evolution under way.
     pub evolution: Option<EvolutionId>,
     /// The incident that the evolution repairs.
@@ -43,7 +41,6 @@ impl Facts {
         Self {
             active: core.active().map(|active| active.version.clone()),
             active_slot: core.active_slot(),
-            generation: core.active().map(|active| active.generation).filter(|generation| *generation > 0),
             evolution: current.map(|current| current.id.clone()),
             incident: incident_id.as_ref().and_then(|id| open(core, id)),
             incident_id,

@@ -8,7 +8,7 @@ use crate::health::Signal;
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::lifecycle::{Caller, Event, Plan, Request, Slot};
+use crate::lifecycle::{Caller, Event, Request, Slot};
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
@@ -21,13 +21,6 @@ pub const INPUTS_MAX: usize = 1024;
 pub enum Input {
     /// A slow effect has its answer.
     Event(Event),
-    /// A plan that waited for another program's lock.
-    Again {
-        /// The plan.
-        plan: Plan,
-        /// How often it was tried.
-        tries: u32,
-    },
     /// Something about the instance of a slot; stale when the slot has another instance by now.
     Instance {
         /// The slot.

@@ -14,7 +14,7 @@ use super::versions;
 use crate::config::{Config, Strategy};
 use crate::history::entry::Entry;
 use crate::interface::types::Version;
-use crate::journal::{Journal, Standing};
+use crate::journal::{HeadStatus, Journal};
 use crate::lifecycle::{Deployed, Found, Instance, Lifecycle, Reality, Slot};
 use crate::nix::{Profile, Roots};
 use crate::process::{self, Tag};
@@ -44,7 +44,7 @@ pub fn look(
     kept: &StoredFds,
 ) -> Result<Option<Reality>, StartError> {
     let head = journal.attach_head(&paths.head())?;
-    let doubtful = table.is_new() || head != Standing::Whole;
+    let doubtful = table.is_new() || head != HeadStatus::Whole;
     complete(table, &paths.instance_digest(), kept, doubtful);
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let generations: Vec<Generation> = profile
@@ -70,8 +70,8 @@ pub fn look(
     };
     match reconcile::reconcile(&facts) {
         Verdict::Agreement => {
-            let fresh = head == Standing::NoHead && journal.last_seq() == 0;
-            if !fresh && matches!(head, Standing::NoHead | Standing::DamagedHead) {
+            let fresh = head == HeadStatus::NoHead && journal.last_seq() == 0;
+            if !fresh && matches!(head, HeadStatus::NoHead | HeadStatus::DamagedHead) {
                 let path = paths.head();
                 tracing::warn!(
                     head = %path.display(),

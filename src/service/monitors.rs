@@ -1,7 +1,7 @@
 //! What the supervisor sees: a monitor for the version in each slot, and the judgement of the one under trial.
 
 use crate::config::{self, Config};
-use crate::health::{self, Analysis, Bounds, Learned, Monitor, Reference, Signal, Sources};
+use crate::health::{self, Analysis, Baseline, Bounds, Comparison, Monitor, Signal, Sources};
 use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{Event, OpenIncident, Slot};
 use crate::time::Timestamp;
@@ -19,7 +19,7 @@ pub struct Monitors {
     bounds: Bounds,
     slots: [Option<Monitored>; 2],
     /// What was learned of the version that was in a slot before the one that is there now.
-    replaced: [Option<Learned>; 2],
+    replaced: [Option<Baseline>; 2],
     trial: Option<Trial>,
     usage: [Option<ProcessUsage>; 2],
     series: std::collections::VecDeque<RuntimeHealthReport>,
@@ -35,7 +35,7 @@ struct Monitored {
 struct Trial {
     slot: Slot,
     baseline: Option<Slot>,
-    learned: Option<Learned>,
+    learned: Option<Baseline>,
     since: Timestamp,
 }
 
@@ -109,7 +109,7 @@ impl Monitors {
 
     /// What was learned of the version that a candidate in `slot` is to follow: the one in the other slot, or with
     /// strategy recreate, where there is none, the one that made place for it.
-    fn learned_beside(&self, slot: Slot) -> Option<Learned> {
+    fn learned_beside(&self, slot: Slot) -> Option<Baseline> {
         match &self.slots[slot.other().index()] {
             Some(active) => active.monitor.learned(),
             None => self.replaced[slot.index()].clone(),
@@ -134,10 +134,10 @@ impl Monitors {
         let candidate = &self.slots[trial.slot.index()].as_ref()?.monitor;
         let beside = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
         let reference = match (beside, &trial.learned) {
-            (Some(watched), _) => Some(Reference::Beside(&watched.monitor)),
+            (Some(watched), _) => Some(Comparison::Beside(&watched.monitor)),
             (None, Some(learned)) => {
                 let previous = self.slots[trial.slot.other().index()].as_ref();
-                Some(Reference::Learned(learned, previous.map(|watched| &watched.monitor)))
+                Some(Comparison::Before(learned, previous.map(|watched| &watched.monitor)))
             }
             (None, None) => None,
         };

@@ -17,7 +17,7 @@ use crate::interface::operations::{
 };
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
 use crate::journal::{Reader, Record};
-use crate::lifecycle::{Deployed, Lifecycle, Phase, Run, Slot, WHOLE_PPM};
+use crate::lifecycle::{Deployed, Lifecycle, Phase, RunState, Slot, WHOLE_PPM};
 use crate::narrate;
 use crate::process;
 use crate::state::objects;
@@ -115,7 +115,7 @@ impl View<'_> {
         slot: Option<Slot>,
     ) -> VersionStatus {
         let slot = slot.filter(|slot| self.core.slot(*slot).version.as_ref() == Some(version));
-        let slot = slot.filter(|slot| self.core.slot(*slot).run != Run::Down);
+        let slot = slot.filter(|slot| self.core.slot(*slot).run != RunState::Down);
         let share = slot.and_then(|slot| self.core.routing().map(|routing| routing.share_ppm(slot))).unwrap_or(0);
         VersionStatus {
             version: version.clone(),
@@ -135,12 +135,12 @@ impl View<'_> {
         Some(InstanceStatus {
             id: running.map_or_else(|| state.instance.as_ref().map(|it| it.id.clone()), |it| Some(it.id.clone()))?,
             state: match state.run {
-                Run::Down => return None,
-                Run::Starting => InstanceState::Starting,
-                Run::Ready if share > 0 => InstanceState::Serving,
-                Run::Ready => InstanceState::Standby,
-                Run::Backoff => InstanceState::Backoff,
-                Run::Stopping | Run::Draining => InstanceState::Stopping,
+                RunState::Down => return None,
+                RunState::Starting => InstanceState::Starting,
+                RunState::Ready if share > 0 => InstanceState::Serving,
+                RunState::Ready => InstanceState::Standby,
+                RunState::Backoff => InstanceState::Backoff,
+                RunState::Stopping | RunState::Draining => InstanceState::Stopping,
             },
             started_at: uptime_ms.map(|ms| Timestamp::from_unix_ms(self.clock.now().as_unix_ms().saturating_sub(ms))),
             usage: ProcessUsage {

@@ -12,7 +12,7 @@
 //! and a new supervisor carries it on.
 
 use crate::interface::types::Version;
-use crate::journal::Standing;
+use crate::journal::HeadStatus;
 use crate::lifecycle::{Lifecycle, Slot};
 
 /// What the journal says, as far as others can contradict it.
@@ -75,7 +75,7 @@ pub struct Facts {
     /// Records at the journal's end that are not followed, and the number of the last.
     pub unfollowed: Option<(Unfollowed, u64)>,
     /// How the journal stands to its sealed head.
-    pub head: Standing,
+    pub head: HeadStatus,
     /// The profile's current generation.
     pub current: Option<Generation>,
     /// All its generations, oldest first.
@@ -148,17 +148,17 @@ pub fn reconcile(it: &Facts) -> Verdict {
         facts.push(format!("records {first} to {last} are of another version of rei, which decides otherwise: {why}"));
     }
     match it.head {
-        Standing::Short { records: 0, sealed } => {
+        HeadStatus::Short { records: 0, sealed } => {
             facts.push(format!("the sealed head has seen record {sealed}, and there is no journal"));
         }
-        Standing::Short { records, sealed } => {
+        HeadStatus::Short { records, sealed } => {
             let first = records + 1;
             facts.push(format!("the sealed head has seen record {sealed}: records {first} to {sealed} are lost"));
         }
-        Standing::Other { seq } => {
+        HeadStatus::Other { seq } => {
             facts.push(format!("record {seq} is not the one that the sealed head has seen"));
         }
-        Standing::Whole | Standing::NoHead | Standing::DamagedHead => {}
+        HeadStatus::Whole | HeadStatus::NoHead | HeadStatus::DamagedHead => {}
     }
     for instance in it.instances.iter().filter(|it| it.seq > told.records && !told.instances.contains(&it.id)) {
         let Living { id, pid, seq, .. } = instance;
@@ -253,7 +253,7 @@ mod tests {
                 candidates: 3,
             },
             unfollowed: None,
-            head: Standing::Whole,
+            head: HeadStatus::Whole,
             current: Some(generation(2)),
             generations: vec![generation(1), generation(2)],
             instances: vec![living(17, Slot::B, 2)],
@@ -272,8 +272,8 @@ mod tests {
     fn what_a_crash_leaves_is_no_contradiction() {
         let agree: [(&str, Facts); 9] = [
             ("all is there", agreeing()),
-            ("an upgrade from a rei without a head", with(|it| it.head = Standing::NoHead)),
-            ("a head that was damaged", with(|it| it.head = Standing::DamagedHead)),
+            ("an upgrade from a rei without a head", with(|it| it.head = HeadStatus::NoHead)),
+            ("a head that was damaged", with(|it| it.head = HeadStatus::DamagedHead)),
             ("nothing runs", with(|it| it.instances.clear())),
             ("an instance is older than the journal's", with(|it| it.instances.push(living(4, Slot::A, 1)))),
             ("the switch was not carried out", with(|it| it.current = Some(generation(1)))),
@@ -293,7 +293,7 @@ mod tests {
         let first = Facts {
             told: Told::default(),
             unfollowed: None,
-            head: Standing::NoHead,
+            head: HeadStatus::NoHead,
             current: None,
             generations: vec![],
             instances: vec![],
@@ -309,8 +309,8 @@ mod tests {
         let other = Unfollowed { first: 19, why: "record 19 holds a decision".into() };
         let ahead: [(&str, Facts); 9] = [
             ("records 19 to 20 are of another", with(|it| it.unfollowed = Some((other, 20)))),
-            ("records 21 to 41 are lost", with(|it| it.head = Standing::Short { records: 20, sealed: 41 })),
-            ("record 20 is not the one", with(|it| it.head = Standing::Other { seq: 20 })),
+            ("records 21 to 41 are lost", with(|it| it.head = HeadStatus::Short { records: 20, sealed: 41 })),
+            ("record 20 is not the one", with(|it| it.head = HeadStatus::Other { seq: 20 })),
             ("record 35 started the instance", with(|it| it.instances.push(living(35, Slot::A, 3)))),
             ("current generation is 3 (/store/v3)", with(|it| it.current = Some(generation(3)))),
             ("the root cand_0005-drv", with(|it| it.roots.push("cand_0005-drv".into()))),
@@ -327,7 +327,7 @@ mod tests {
                 with(|it| {
                     nothing(it);
                     (it.current, it.generations, it.instances, it.roots) = (None, vec![], vec![], vec![]);
-                    it.head = Standing::Short { records: 0, sealed: 41 };
+                    it.head = HeadStatus::Short { records: 0, sealed: 41 };
                 }),
             ),
         ];

@@ -12,7 +12,7 @@ use super::instances::types::AdoptError;
 use super::policy::policy;
 use crate::diagnosis;
 use crate::interface::types::{Role, RuntimeRef};
-use crate::lifecycle::{Event, Lifecycle, Reality, Run, Running, Slot};
+use crate::lifecycle::{Event, Lifecycle, Reality, RunState, Running, Slot};
 use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 use crate::time::Timestamp;
@@ -119,7 +119,7 @@ impl Takeover<'_> {
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
             // It was made, and the record of it was not written any more. Others of the slot are older.
-            None if state.run == Run::Starting => {
+            None if state.run == RunState::Starting => {
                 let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
                 made.max_by_key(|entry| seq(&entry.id, slot))
             }
@@ -130,7 +130,7 @@ impl Takeover<'_> {
 
     fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut StoredFds) -> Option<Running> {
         let run = self.core.slot(slot).run;
-        let ready = run == Run::Ready || run == Run::Stopping;
+        let ready = run == RunState::Ready || run == RunState::Stopping;
         match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, kept, ready)) {
             Ok(()) => {
                 let name = &self.executor.tools.config.runtime.name;
@@ -140,7 +140,7 @@ impl Takeover<'_> {
             }
             Err(AdoptError { why, log }) => {
                 tracing::warn!(%slot, why, "an instance did not outlive the supervisor");
-                if let Some(log) = log.filter(|_| matches!(run, Run::Ready | Run::Starting)) {
+                if let Some(log) = log.filter(|_| matches!(run, RunState::Ready | RunState::Starting)) {
                     self.tell_last_words(slot, entry, store_path, log);
                 }
                 None

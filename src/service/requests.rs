@@ -34,7 +34,10 @@ pub fn context(
     let incident = incident.to_incident(&executor.tools.config.runtime.name);
     let number = facts.evolution.as_ref().map(|evolution| evolution.0.replacen("evo", "ctx", 1));
     let context = ContextId(number.unwrap_or_else(|| format!("ctx_{seq}")));
-    let (tools, facts) = (executor.tools.clone(), executor.diagnosis(context, Some(incident), facts, at));
+    let (tools, facts) = (
+        executor.tools.clone(),
+        executor.diagnosis(context, Some(incident), facts.active_slot, facts.active.clone(), at),
+    );
     tokio::spawn(async move {
         let collected = jobs::diagnose_now(&tools, facts).await;
         let _ = reply.send(Ok(collected.context));

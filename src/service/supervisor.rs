@@ -35,7 +35,7 @@ use crate::history::entry::Entry;
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::OperationsError;
 use crate::interface::types::{PolicyAnomaly, RuntimeHealthReport};
-use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Phase, Plan, Reality, Request, Run, Running, Slot, Timer};
+use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Reality, Request, RunState, Running, Slot, Timer};
 use crate::runtime::exit::Exit;
 use crate::time::{Timestamp, millis};
 
@@ -222,17 +222,9 @@ impl Service {
         if effects.is_empty() {
             return;
         }
-        let is_job = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::Diagnose { .. }
-                    | Effect::Build { .. }
-                    | Effect::Validate { .. }
-                    | Effect::PrepareGeneration { .. }
-            )
-        };
-        // Nobody's restart waits for facts that no job asks for.
-        let facts = if effects.iter().any(is_job) { Facts::of(&self.core) } else { Facts::default() };
+        // No other effect waits for what a build alone needs.
+        let is_build = |effect: &Effect| matches!(effect, Effect::Build { .. } | Effect::Diagnose { .. });
+        let facts = if effects.iter().any(is_build) { Facts::of(&self.core) } else { Facts::default() };
         let decision = Decision { seq, at, facts };
         for effect in effects {
             match (effect, started.take()) {
@@ -261,7 +253,6 @@ impl Service {
     fn handle(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.queue.push_back(event),
-            Input::Again { plan, tries } => self.carry_out_again(plan, tries),
             Input::Instance { slot, id, event } => self.on_instance(slot, &id, event),
             Input::Progress { text, done } => self.announcer.progress(self.clock.now(), text, done),
             Input::Call(call) => self.on_call(call),
@@ -271,17 +262,6 @@ impl Service {
                 tracing::warn!(detail, "a process of the runtime called the control socket");
                 self.anomaly(self.core.active_slot(), "control_socket", detail);
             }
-        }
-    }
-
-    /// Executes a plan again, unless the lifecycle has left it meanwhile.
-    fn carry_out_again(&mut self, plan: Plan, tries: u32) {
-        let wanted = match self.core.phase() {
-            Phase::Promoting { plan } | Phase::RollingBack { plan, .. } => Some(plan),
-            _ => None,
-        };
-        if wanted == Some(plan.number) {
-            self.executor.carry_out(plan, tries, &mut self.queue);
         }
     }
 
@@ -297,7 +277,7 @@ impl Service {
             }
             InstanceEvent::Extends(by) => {
                 // The end of an instance has a bound of its own, which passes first.
-                let grace = if self.core.slot(slot).run == Run::Stopping { GRACE } else { Duration::ZERO };
+                let grace = if self.core.slot(slot).run == RunState::Stopping { GRACE } else { Duration::ZERO };
                 self.executor.instances.reports.extends(slot, id, by + grace);
             }
             InstanceEvent::NotYet(detail) => self.executor.instances.reports.is_not_ready(slot, detail),
@@ -328,7 +308,7 @@ impl Service {
     fn on_crash(&mut self, slot: Slot, store_path: &str, exit: health::Exit) {
         if self.executor.monitors.is_of(slot, store_path) {
             self.observe(slot, Signal::Exited(exit));
-            if matches!(self.core.slot(slot).run, Run::Starting | Run::Ready) {
+            if matches!(self.core.slot(slot).run, RunState::Starting | RunState::Ready) {
                 self.observe(slot, Signal::Restarted);
             }
         }
@@ -542,7 +522,7 @@ impl Service {
         let running = Slot::ALL.map(|slot| {
             let state = self.core.slot(slot);
             let (version, _) = (state.version.clone()?, self.executor.instances.get(slot)?);
-            let ready = matches!(state.run, Run::Ready | Run::Stopping);
+            let ready = matches!(state.run, RunState::Ready | RunState::Stopping);
             Some(Running { store_path: version.store_path, ready })
         });
         self.queue.push_back(Event::Recovered { running, rebooted: false });

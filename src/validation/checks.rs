@@ -125,7 +125,7 @@ pub struct InstanceSpec {
     /// Its sockets, in the order in which they are handed out.
     pub listen: Vec<ListenSpec>,
     /// The probes that must all succeed before it is ready; if there are none, it is ready when it runs.
-    pub probes: Vec<Probe>,
+    pub probes: Vec<ReadinessProbe>,
     /// The bound from start to ready, in milliseconds.
     pub start_timeout_ms: u64,
     /// The bound from the stop signal to its end, in milliseconds.
@@ -170,7 +170,7 @@ pub enum ListenKind {
 /// How the judge knows that an instance is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Probe {
+pub enum ReadinessProbe {
     /// `GET path` answers 2xx or 3xx.
     Http {
         /// The listener that is asked.
@@ -210,16 +210,16 @@ impl InstanceSpec {
         let mut probes = Vec::new();
         if let Some(probe) = &health.http {
             let (listen, path) = (probe.listen.clone(), probe.path.clone());
-            probes.push(Probe::Http { listen, path, timeout_ms: millis(probe.timeout) });
+            probes.push(ReadinessProbe::Http { listen, path, timeout_ms: millis(probe.timeout) });
         }
         if let Some(probe) = &health.tcp {
-            probes.push(Probe::Tcp { listen: probe.listen.clone(), timeout_ms: millis(probe.timeout) });
+            probes.push(ReadinessProbe::Tcp { listen: probe.listen.clone(), timeout_ms: millis(probe.timeout) });
         }
         if health.notify.is_some() {
-            probes.push(Probe::Notify);
+            probes.push(ReadinessProbe::Notify);
         }
         if let Some(probe) = &health.interface {
-            probes.push(Probe::Interface { timeout_ms: millis(probe.interval) });
+            probes.push(ReadinessProbe::Interface { timeout_ms: millis(probe.interval) });
             if !listen.iter().any(|listen| listen.name == INTERFACE_LISTENER) {
                 listen.push(ListenSpec { name: INTERFACE_LISTENER.into(), kind: ListenKind::Unix });
             }

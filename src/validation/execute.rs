@@ -32,12 +32,12 @@ pub struct Bound {
 
 /// What was found of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum StepOutcome {
     /// Its derivation has an output.
     Built {
         /// The derivation.
         drv: String,
-        /// The bytes of its `verdict.json`, where there is one.
+        /// The bytes of its `verdict.json`, if there is one.
         verdict: Option<Vec<u8>>,
         /// Whether it was there before.
         reused: bool,
@@ -70,7 +70,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The next step for an operator, where there is one.
+    /// The next step for an operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Stale { .. } => Some("ask for a new evolution: rei evolve".into()),
@@ -85,7 +85,7 @@ pub struct Means<'a> {
     pub nix: &'a Nix,
     /// Builds at once.
     pub jobs: usize,
-    /// Who is told what is being built.
+    /// Receives what is being built.
     pub progress: Option<Sender<Progress>>,
 }
 
@@ -93,7 +93,7 @@ pub struct Means<'a> {
 ///
 /// # Errors
 /// When the plan is stale or Nix cannot be asked. A check that fails is a finding.
-pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<Finding>, Error> {
+pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<StepOutcome>, Error> {
     let planned = Bound { store_path: plan.store_path.clone(), active_store_path: plan.active_store_path.clone() };
     if planned != *now {
         return Err(Error::Stale { planned, now: now.clone() });
@@ -116,21 +116,21 @@ pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<F
     let mut findings = Vec::with_capacity(builds.len());
     for built in builds {
         let Some((Built { drv, out }, outcome)) = built.and_then(|built| Some((built, outcomes.next()?))) else {
-            findings.push(Finding::None);
+            findings.push(StepOutcome::None);
             continue;
         };
         findings.push(match outcome.failure {
-            Some(failure) => Finding::Failed { log: log_tail(nix, &drv, failure).await, drv },
+            Some(failure) => StepOutcome::Failed { log: log_tail(nix, &drv, failure).await, drv },
             None => {
                 let verdict = read_bounded(&Path::new(&out).join(FILE));
-                Finding::Built { drv, verdict, reused: !missing.contains(Path::new(&out)) }
+                StepOutcome::Built { drv, verdict, reused: !missing.contains(Path::new(&out)) }
             }
         });
     }
     Ok(findings)
 }
 
-/// The end of a failed derivation's log; where there is none, what Nix said of the failure.
+/// The end of a failed derivation's log; if there is none, what Nix said about the failure.
 async fn log_tail(nix: &Nix, drv: &str, failure: Failure) -> Vec<String> {
     let log = match nix.log(Path::new(drv), LOG_BYTES_MAX).await {
         Ok(Some(log)) => String::from_utf8_lossy(&log).into_owned(),
@@ -153,7 +153,7 @@ fn read_bounded(path: &Path) -> Option<Vec<u8>> {
 /// Replays an incident's exchanges against Active in a sandbox, to see whether it fails every time.
 ///
 /// # Errors
-/// When Nix cannot be asked. A run that could not be made is told in the result.
+/// When Nix cannot be asked. A run that could not be made is named in the result.
 pub async fn reproduce(
     config: &Config,
     active: &Version,
@@ -164,22 +164,22 @@ pub async fn reproduce(
 ) -> Result<ReproductionRun, Error> {
     let plan = plan_reproduction(config, active, run, rei.to_owned(), nonce.to_owned());
     let now = Bound { store_path: active.store_path.clone(), active_store_path: active.store_path.clone() };
-    let mut told = ReproductionRun { path: run.path.display().to_string(), ..ReproductionRun::default() };
+    let mut run_result = ReproductionRun { path: run.path.display().to_string(), ..ReproductionRun::default() };
     let found = match execute(&plan, &now, means).await?.into_iter().next() {
-        Some(Finding::Built { verdict: Some(bytes), .. }) => {
+        Some(StepOutcome::Built { verdict: Some(bytes), .. }) => {
             VerdictFile::parse(&bytes, &StepId::Reproduction.to_string())
         }
-        Some(Finding::Failed { log, .. }) => Err(log.join("\n")),
+        Some(StepOutcome::Failed { log, .. }) => Err(log.join("\n")),
         _ => Err("the run cannot be replayed: see its listener".to_owned()),
     };
     match found {
         Ok(file) => {
             let figure = |name: &str| file.figures.get(name).copied().unwrap_or(0);
-            (told.tries, told.failures) = (figure("tries"), figure("failures"));
-            told.reproduces = (told.tries > 0).then_some(told.failures == told.tries);
-            told.detail = file.summary;
+            (run_result.tries, run_result.failures) = (figure("tries"), figure("failures"));
+            run_result.reproduces = (run_result.tries > 0).then_some(run_result.failures == run_result.tries);
+            run_result.detail = file.summary;
         }
-        Err(reason) => told.detail = reason,
+        Err(reason) => run_result.detail = reason,
     }
-    Ok(told)
+    Ok(run_result)
 }

@@ -27,9 +27,9 @@ mod verdict;
 
 pub use builder::builder_main;
 pub use checks::{
-    CheckSpec, GoldenSpec, InputName, InstanceSpec, Kind, ListenKind, ListenSpec, Probe, ReproductionSpec,
+    CheckSpec, GoldenSpec, InputName, InstanceSpec, Kind, ListenKind, ListenSpec, ReadinessProbe, ReproductionSpec,
 };
-pub use execute::{Bound, Error, Finding, Means, execute, reproduce};
+pub use execute::{Bound, Error, Means, StepOutcome, execute, reproduce};
 pub use plan::{Built, Facts, FlakeChecks, GoldenFact, Input, Inputs, MadeFrom, Plan, Step, TreeFile, Work, plan};
 pub use report::{Meta, report};
 pub use step::{StepId, UnknownStep};

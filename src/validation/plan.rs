@@ -59,7 +59,7 @@ pub struct GoldenFact {
 pub struct Facts {
     /// What is judged.
     pub candidate: Version,
-    /// What it is held against.
+    /// What it is compared with.
     pub active: Version,
     /// The checks of Active's flake, or why they are not known.
     pub active_checks: Result<FlakeChecks, String>,
@@ -71,15 +71,15 @@ pub struct Facts {
     pub candidate_files: Vec<TreeFile>,
     /// The operator's golden runs.
     pub golden: Vec<GoldenFact>,
-    /// The exchanges that led to the incident, where there is one and they were recorded.
+    /// The exchanges that led to the incident, if there is one and they were recorded.
     pub reproduction: Option<GoldenFact>,
     /// The rei program: a file in the store, or one that is copied there.
     pub rei: PathBuf,
-    /// Another value asks Nix again where it would repeat an earlier verdict.
+    /// Another value makes Nix build the checks again instead of reusing an earlier verdict.
     pub nonce: String,
 }
 
-/// What a plan was made from, in short: where one of these has changed, the plan is stale.
+/// What a plan was made from, in short: if one of these has changed, the plan is stale.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeFrom {
     /// The candidate's commit.
@@ -97,7 +97,7 @@ pub struct Plan {
     pub schema: String,
     /// The only store path that it judges.
     pub store_path: String,
-    /// The store path of Active that it is held against.
+    /// The store path of Active that it is compared with.
     pub active_store_path: String,
     /// Where it comes from.
     pub made_from: MadeFrom,

@@ -1,13 +1,13 @@
 //! Plan and findings to a [`ValidationReport`]. Pure.
 
-use super::execute::Finding;
+use super::execute::StepOutcome;
 use super::plan::{Built, Plan, Step, Work};
 use super::step::StepId;
 use super::verdict::VerdictFile;
 use crate::interface::types::{CandidateId, CheckResult, ReportId, SCHEMA, ValidationReport, Verdict};
 use crate::time::Timestamp;
 
-/// Characters of a failed check's last line that a summary tells.
+/// Characters of a failed check's last line that a summary quotes.
 const WORDS_CHARS: usize = 300;
 
 /// What a report says besides its verdicts.
@@ -24,7 +24,7 @@ pub struct Meta {
 }
 
 /// Makes the report: one result for each step of the plan, whatever was found.
-pub fn report(plan: &Plan, findings: &[Finding], meta: Meta) -> ValidationReport {
+pub fn report(plan: &Plan, findings: &[StepOutcome], meta: Meta) -> ValidationReport {
     let control = plan.steps.iter().zip(findings).find(|(step, _)| step.id == StepId::Control);
     let could_judge = control.is_some_and(|(step, finding)| judge(step, Some(finding), true).verdict == Verdict::Pass);
     let results = plan.steps.iter().enumerate().map(|(index, step)| judge(step, findings.get(index), could_judge));
@@ -55,7 +55,7 @@ fn whole(checks: &[CheckResult]) -> Verdict {
     }
 }
 
-fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResult {
+fn judge(step: &Step, finding: Option<&StepOutcome>, could_judge: bool) -> CheckResult {
     let mut result = CheckResult {
         name: step.id.to_string(),
         verdict: Verdict::Inconclusive,
@@ -68,12 +68,12 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
         (Work::Decided { verdict, summary, details }, _) => {
             (result.verdict, result.summary, result.details) = (*verdict, summary.clone(), details.clone());
         }
-        (Work::Build(built), Some(Finding::Built { .. })) => {
+        (Work::Build(built), Some(StepOutcome::Built { .. })) => {
             (result.verdict, result.summary) = (Verdict::Pass, "it passes".into());
             result.drv = Some(built.drv.clone());
         }
-        (Work::Build(built), Some(Finding::Failed { log, .. })) => {
-            // Where not even the control was built, a failed build says nothing about the candidate.
+        (Work::Build(built), Some(StepOutcome::Failed { log, .. })) => {
+            // If not even the control was built, a failed build says nothing about the candidate.
             (result.verdict, result.summary) = if could_judge {
                 (Verdict::Fail, failed(built, log))
             } else {
@@ -81,7 +81,7 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
             };
             (result.drv, result.details) = (Some(built.drv.clone()), log.clone());
         }
-        (Work::Sandboxed { .. }, Some(Finding::Built { drv, verdict, reused })) => {
+        (Work::Sandboxed { .. }, Some(StepOutcome::Built { drv, verdict, reused })) => {
             result.drv = Some(drv.clone());
             let bytes = verdict.as_deref().ok_or_else(|| "the output holds no verdict".to_owned());
             match bytes.and_then(|bytes| VerdictFile::parse(bytes, &result.name)) {
@@ -92,11 +92,11 @@ fn judge(step: &Step, finding: Option<&Finding>, could_judge: bool) -> CheckResu
                 Err(reason) => result.summary = reason,
             }
         }
-        (Work::Sandboxed { .. }, Some(Finding::Failed { drv, log })) => {
+        (Work::Sandboxed { .. }, Some(StepOutcome::Failed { drv, log })) => {
             result.summary = "there is no verdict: the check itself could not be run".into();
             (result.drv, result.details) = (Some(drv.clone()), log.clone());
         }
-        (_, Some(Finding::None) | None) => result.summary = "nothing was found out".into(),
+        (_, Some(StepOutcome::None) | None) => result.summary = "nothing was found out".into(),
     }
     result
 }

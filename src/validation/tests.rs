@@ -65,13 +65,13 @@ fn meta() -> Meta {
 }
 
 /// What a step's builder would say when all is well.
-fn well(step: &Step) -> Finding {
+fn well(step: &Step) -> StepOutcome {
     let drv = "/nix/store/check.drv".to_owned();
     match &step.work {
-        Work::Decided { .. } => Finding::None,
-        Work::Build(_) => Finding::Built { drv, verdict: None, reused: false },
+        Work::Decided { .. } => StepOutcome::None,
+        Work::Build(_) => StepOutcome::Built { drv, verdict: None, reused: false },
         Work::Sandboxed { .. } => {
-            Finding::Built { drv, verdict: Some(said(&step.id.to_string(), Verdict::Pass)), reused: false }
+            StepOutcome::Built { drv, verdict: Some(said(&step.id.to_string(), Verdict::Pass)), reused: false }
         }
     }
 }
@@ -83,9 +83,9 @@ fn said(check: &str, verdict: Verdict) -> Vec<u8> {
     serde_json::to_vec(&file).unwrap()
 }
 
-fn judged(facts: &Facts, change: impl Fn(&Step, Finding) -> Finding) -> ValidationReport {
+fn judged(facts: &Facts, change: impl Fn(&Step, StepOutcome) -> StepOutcome) -> ValidationReport {
     let plan = plan(&config(), facts);
-    let findings: Vec<Finding> = plan.steps.iter().map(|step| change(step, well(step))).collect();
+    let findings: Vec<StepOutcome> = plan.steps.iter().map(|step| change(step, well(step))).collect();
     report(&plan, &findings, meta())
 }
 
@@ -230,7 +230,7 @@ fn only_its_own_whole_verdict_is_a_pass() {
     ];
     for (verdict, expected) in cases {
         let report = judged(&facts(), |step, finding| match &step.id {
-            StepId::Boot => Finding::Built { drv: "d".into(), verdict: verdict.clone(), reused: false },
+            StepId::Boot => StepOutcome::Built { drv: "d".into(), verdict: verdict.clone(), reused: false },
             _ => finding,
         });
         assert_eq!((word(&report, "boot").0, report.verdict), (expected, expected), "{report:#?}");
@@ -239,8 +239,9 @@ fn only_its_own_whole_verdict_is_a_pass() {
 
 #[test]
 fn where_the_control_was_not_built_a_failed_check_says_nothing() {
-    let failed =
-        |finding: Finding, is: bool| if is { Finding::Failed { drv: "d".into(), log: vec![] } } else { finding };
+    let failed = |finding: StepOutcome, is: bool| {
+        if is { StepOutcome::Failed { drv: "d".into(), log: vec![] } } else { finding }
+    };
     let alone = judged(&facts(), |step, finding| failed(finding, step.id == StepId::Unit("tests".into())));
     assert_eq!((word(&alone, "unit/tests").0, alone.verdict), (Verdict::Fail, Verdict::Fail));
     let all = judged(&facts(), |_, finding| failed(finding, true));
@@ -250,7 +251,7 @@ fn where_the_control_was_not_built_a_failed_check_says_nothing() {
 #[test]
 fn too_few_findings_never_pass() {
     let made = plan(&config(), &facts());
-    let findings: Vec<Finding> = made.steps.iter().map(well).collect();
+    let findings: Vec<StepOutcome> = made.steps.iter().map(well).collect();
     for n in 0..findings.len() {
         assert_eq!(report(&made, &findings[..n], meta()).verdict, Verdict::Inconclusive, "{n} findings");
     }

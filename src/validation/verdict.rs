@@ -15,20 +15,20 @@ pub const FILE: &str = "verdict.json";
 /// The largest verdict that is read, in bytes: the judge bounds what it writes well below.
 pub const VERDICT_BYTES_MAX: usize = 1 << 20;
 
-/// The word of one sandboxed check.
+/// The verdict of one sandboxed check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictFile {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The check that speaks: `boot`, `golden/NAME`, …
+    /// The check: `boot`, `golden/NAME`, …
     pub check: String,
-    /// Its word.
+    /// Pass, fail or inconclusive.
     pub verdict: Verdict,
     /// One line for a person.
     pub summary: String,
     /// Findings, most telling first.
     pub details: Vec<String>,
-    /// From the builder's start to its word, in milliseconds.
+    /// From the builder's start to its verdict, in milliseconds.
     pub duration_ms: u64,
     /// Numbers by name, with the unit in the name: `exchanges`, `ready_ms`, `tries`, `failures`.
     pub figures: BTreeMap<String, u64>,

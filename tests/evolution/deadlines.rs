@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rei::interface::types::MaintenanceAction;
-use rei::lifecycle::{CanaryStage, Event, Lifecycle, Phase, Timer, Watch};
+use rei::lifecycle::{CanaryStage, Event, Lifecycle, ObservationStage, Phase, Timer};
 use rei::time::Timestamp;
 
 use crate::lab::{Lab, Setup};
@@ -19,7 +19,8 @@ const DATA_MS: u64 = 1500;
 fn trial(state: &Lifecycle) -> Option<&'static str> {
     let is_trial = matches!(
         state.phase(),
-        Phase::Canary { stage: CanaryStage::Share { .. } } | Phase::Observing { stage: Watch::Window { .. } }
+        Phase::Canary { stage: CanaryStage::Share { .. } }
+            | Phase::Observing { stage: ObservationStage::Window { .. } }
     );
     is_trial.then(|| state.phase().name())
 }

@@ -5,6 +5,7 @@ mod another;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
+mod crashes;
 mod datagrams;
 mod deadlines;
 mod extend;

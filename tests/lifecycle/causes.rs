@@ -62,6 +62,7 @@ impl World {
             causes.push(Cause::Carried(true));
             if fallible {
                 causes.push(Cause::Carried(false));
+                causes.push(Cause::Busy);
             }
         }
         for slot in Slot::ALL {

@@ -157,7 +157,7 @@ proptest! {
                     desk.push("t3");
                     desk.diagnosed();
                 }
-                6 => desk.tell(Event::Carried { plan: desk.plan_or_none(), took_us: 1 }),
+                6 => desk.tell(Event::PlanDone { plan: desk.plan_or_none(), took_us: 1 }),
                 _ => desk.later(ms),
             }
             let Some(armed) = desk.core.timers().get(&Timer::Phase) else { continue };

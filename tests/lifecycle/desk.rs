@@ -65,7 +65,7 @@ impl Desk {
         self.finds_in(slot, fingerprint, IncidentClass::RuntimeFailure);
     }
 
-    /// A detector finds something wrong with the version in a slot.
+    /// A detector reports a fault of the version in a slot.
     pub fn finds_in(&mut self, slot: Slot, fingerprint: &str, class: IncidentClass) {
         let finding = Finding {
             class,
@@ -139,7 +139,7 @@ impl Desk {
         assert_eq!(self.core.phase(), Phase::Steady);
     }
 
-    /// From a built candidate of this tree to its window.
+    /// Runs everything from a built candidate of this tree to its window.
     pub fn observed(&mut self, tree: &str, generation: u64) {
         self.judged(Verdict::Pass);
         self.tell(Event::GenerationPrepared { store_path: path(tree), generation });
@@ -147,11 +147,11 @@ impl Desk {
         self.tell(Event::Ready { slot });
         self.judge_says(Verdict::Pass);
         let plan = self.plan();
-        self.tell(Event::Carried { plan, took_us: 1 });
+        self.tell(Event::PlanDone { plan, took_us: 1 });
         assert!(matches!(self.core.phase(), Phase::Observing { .. }));
     }
 
-    /// From a built candidate of this tree to its confirmation.
+    /// Runs everything from a built candidate of this tree to its confirmation.
     pub fn confirmed(&mut self, tree: &str, generation: u64) {
         self.observed(tree, generation);
         self.judge_says(Verdict::Pass);
@@ -173,7 +173,7 @@ impl Desk {
     /// The number of the last plan, or 0 without a plan.
     pub fn plan_or_none(&self) -> u64 {
         let plan = self.effects.iter().rev().find_map(|it| match it {
-            Effect::Carry(Plan { number, .. }) => Some(*number),
+            Effect::Execute(Plan { number, .. }) => Some(*number),
             _ => None,
         });
         plan.unwrap_or(0)
@@ -184,7 +184,7 @@ impl Desk {
         let running = Slot::ALL.map(|slot| {
             let state = self.core.slot(slot);
             let version = state.version.as_ref().filter(|_| !rebooted)?;
-            use rei::lifecycle::Run::{Ready, Starting};
+            use rei::lifecycle::RunState::{Ready, Starting};
             matches!(state.run, Ready | Starting)
                 .then(|| Running { store_path: version.store_path.clone(), ready: state.run == Ready })
         });

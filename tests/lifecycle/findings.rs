@@ -1,4 +1,4 @@
-//! What a finding decides: it opens an incident of Active, and nothing else. A version under trial is judged.
+//! A finding only opens an incident of Active. The verdict decides about a version under trial.
 
 use rei::interface::types::{IncidentClass, MaintenanceAction, Verdict};
 use rei::lifecycle::{CanaryStage, Event, Phase, Policy, Reason, Slot, Standby};
@@ -8,12 +8,12 @@ use crate::world::{path, policy};
 
 const FAILURE: IncidentClass = IncidentClass::RuntimeFailure;
 
-/// Incidents have no blueprint, so that those that are open can be counted.
+/// A policy in which incidents have no blueprint, so that open incidents can be counted.
 fn usual(overlap: bool) -> Policy {
     Policy { per_hour: 10, incident_blueprint: None, ..policy(overlap, false, Standby::Keep) }
 }
 
-/// A second version is in its window: in slot B beside Previous, or with strategy recreate alone in slot A.
+/// A desk in which a second version is in its window: in slot B beside Previous, or with strategy recreate alone in slot A.
 fn in_window(overlap: bool) -> Desk {
     let mut desk = Desk::serving(usual(overlap));
     desk.push("t2");
@@ -26,13 +26,13 @@ fn in_window(overlap: bool) -> Desk {
     desk.tell(Event::GenerationPrepared { store_path: path("t2"), generation: 2 });
     desk.tell(Event::Stopped { slot: Slot::A, waiting: true });
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     desk.tell(Event::Ready { slot: Slot::A });
     assert!(matches!(desk.core.phase(), Phase::Observing { .. }));
     desk
 }
 
-/// A finding that must not count leaves no trace, so that it is not recorded.
+/// Checks that a finding that must not count changes nothing, so that it is not recorded.
 fn is_ignored(desk: &mut Desk, slot: Slot, what: &str) {
     let (before, effects) = (desk.core.clone(), desk.effects.len());
     desk.finds_in(slot, "f", FAILURE);
@@ -40,9 +40,9 @@ fn is_ignored(desk: &mut Desk, slot: Slot, what: &str) {
 }
 
 #[test]
-fn a_finding_counts_for_active_alone() {
+fn a_finding_counts_only_for_active() {
     let mut desk = Desk::serving(usual(true));
-    is_ignored(&mut desk, Slot::B, "nothing is in the slot");
+    is_ignored(&mut desk, Slot::B, "no instance in the slot");
     desk.push("t2");
     desk.builds("t2", "t2");
     desk.judged(Verdict::Pass);
@@ -60,8 +60,8 @@ fn a_finding_counts_for_active_alone() {
     assert!(desk.core.incidents().contains_key("of Active"), "its window is over");
 }
 
-/// A crash is told by three events. The exit comes first, decides, and names the reason; the others come in any order, before
-/// the switch back is done or after it.
+/// A crash causes three events. The exit comes first, decides, and names the reason; the others come in any order, before or after
+/// the end of the switch back.
 #[test]
 fn a_crash_in_the_window_is_decided_once_and_always_for_the_same_reason() {
     let exit = "signal 6 (SIGABRT)";
@@ -72,11 +72,11 @@ fn a_crash_in_the_window_is_decided_once_and_always_for_the_same_reason() {
                 let slot = desk.core.active_slot().unwrap();
                 desk.tell(Event::Exited { slot, exit: exit.to_owned(), ran_ms: 2000 });
                 let plan = desk.plan();
-                let switched = Event::Carried { plan, took_us: 1 };
+                let switched = Event::PlanDone { plan, took_us: 1 };
                 let told = |desk: &mut Desk| {
                     for is_finding in [found_first, !found_first] {
                         if is_finding {
-                            is_ignored(desk, slot, "the version that is left");
+                            is_ignored(desk, slot, "the replaced version");
                         } else {
                             desk.tell(Event::Judged { verdict: Verdict::Fail, reason: "crash".to_owned() });
                         }
@@ -86,7 +86,7 @@ fn a_crash_in_the_window_is_decided_once_and_always_for_the_same_reason() {
                     told(&mut desk);
                 }
                 desk.tell(switched);
-                // With strategy recreate the slot has the version before by now: what is left is not watched any more.
+                // With strategy recreate the slot already has the version before; the replaced version is not observed any more.
                 if after_the_switch && overlap {
                     told(&mut desk);
                 }
@@ -102,18 +102,18 @@ fn a_crash_in_the_window_is_decided_once_and_always_for_the_same_reason() {
 }
 
 #[test]
-fn the_verdict_ends_a_window_and_no_finding_does() {
+fn only_the_verdict_ends_a_window() {
     let mut desk = in_window(true);
     is_ignored(&mut desk, Slot::B, "it is judged");
     desk.tell(Event::Judged { verdict: Verdict::Fail, reason: "latency".to_owned() });
     let plan = desk.plan();
-    desk.tell(Event::Carried { plan, took_us: 1 });
+    desk.tell(Event::PlanDone { plan, took_us: 1 });
     assert_eq!(desk.end(), MaintenanceAction::RolledBack);
     assert_eq!(desk.ends().last().unwrap().reason, Reason::Text("latency".to_owned()));
 }
 
 #[test]
-fn a_wish_for_an_upgrade_is_no_fault_of_a_version_under_trial() {
+fn an_upgrade_request_is_no_fault_of_a_version_under_trial() {
     let mut desk = in_window(true);
     desk.finds_in(Slot::B, "wish", IncidentClass::UpgradeRequest);
     assert!(matches!(desk.core.phase(), Phase::Observing { .. }), "it does not end the window");
@@ -121,7 +121,7 @@ fn a_wish_for_an_upgrade_is_no_fault_of_a_version_under_trial() {
 }
 
 #[test]
-fn a_finding_of_a_journal_that_names_no_slot_is_actives() {
+fn a_stored_finding_without_a_slot_belongs_to_active() {
     let old = r#"{"event":"found","class":"runtime_failure","cause":"crash","severity":"critical","fingerprint":"f",
                  "summary":"it crashed","evolve":false}"#;
     let mut desk = Desk::serving(usual(true));

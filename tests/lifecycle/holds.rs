@@ -60,10 +60,10 @@ impl World {
             return true;
         };
         match self.core.slot(slot).run {
-            Run::Starting | Run::Ready => self.processes[slot.index()].is_some(),
-            Run::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
-            Run::Stopping | Run::Draining => self.stopping[slot.index()],
-            Run::Down => false,
+            RunState::Starting | RunState::Ready => self.processes[slot.index()].is_some(),
+            RunState::Backoff => self.core.timers().contains_key(&Timer::restart(slot)),
+            RunState::Stopping | RunState::Draining => self.stopping[slot.index()],
+            RunState::Down => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A journal that loses its end, or everything: the facts that another supervisor finds, and what it may do.
 
 use rei::interface::types::{MaintenanceAction, Role, Version};
-use rei::journal::Standing;
+use rei::journal::HeadStatus;
 use rei::lifecycle::{Deployed, Effect, Event, Found, Instance, Reality, Slot};
 use rei::service::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, reconcile};
 
@@ -65,7 +65,7 @@ impl World {
                 active: slot.zip(self.core.active().map(generation)),
                 ..Told::by(&self.core, u64::from(backup))
             },
-            head: Standing::Short { records: u64::from(backup), sealed: 9 },
+            head: HeadStatus::Short { records: u64::from(backup), sealed: 9 },
             current: generations.iter().find(|it| Some(it.number) == self.current).cloned(),
             generations,
             instances: living.collect(),
@@ -94,12 +94,13 @@ impl World {
     /// Until an operator decides, the only allowed decision is to keep Active running.
     pub(super) fn check_held(&mut self, effects: &[Effect]) {
         let idle = |effect: &Effect| match effect {
-            Effect::Restore { generation, .. } => generation.is_none(),
+            Effect::Route { .. } => true,
             Effect::Start { role, .. } => *role == Role::Active,
             Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
             // A restart of Active.
             Effect::Record(record) => record.action == MaintenanceAction::Restarted,
-            Effect::Diagnose { .. }
+            Effect::Restore { .. }
+            | Effect::Diagnose { .. }
             | Effect::Build { .. }
             | Effect::Install { .. }
             | Effect::Validate { .. }
@@ -108,7 +109,7 @@ impl World {
             | Effect::Stop { .. }
             | Effect::Drain { .. }
             | Effect::Refresh { .. }
-            | Effect::Carry(_)
+            | Effect::Execute(_)
             | Effect::Observe { .. }
             | Effect::Judge
             | Effect::Prune { .. }

@@ -303,7 +303,7 @@ fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
         desk.tell(Event::Ready { slot: Slot::A });
         tells(&mut desk, "switching");
         let plan = desk.plan();
-        desk.tell(Event::Carried { plan, took_us: 1 });
+        desk.tell(Event::PlanDone { plan, took_us: 1 });
         tells(&mut desk, "restored");
         assert_eq!(desk.base(), "t1", "reported when {reported}");
         assert_eq!((desk.core.phase(), desk.begun()), (Phase::Diagnosing, 1), "reported when {reported}");

@@ -3,10 +3,10 @@
 //! The world answers every effect, in every order, with every outcome, and its supervisor may crash between any two effects. It
 //! checks while it acts: it lists forbidden effects in `broken`.
 
-#[path = "carrying.rs"]
-mod carrying;
 #[path = "causes.rs"]
 mod causes;
+#[path = "effects.rs"]
+mod effects;
 #[path = "holds.rs"]
 mod holds;
 #[path = "loss.rs"]
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
     Approval, Bounds, Caller, CanaryStep, Effect, Event, Fault, Finding, Lifecycle, Maintenance, OnInconclusive, Phase,
-    Plan, Policy, Quarantined, ReportDigest, Request, Routing, Run, Running, Slot, Standby, Step, Timer, Trust,
+    Plan, Policy, Quarantined, ReportDigest, Request, Routing, RunState, Running, Slot, Standby, Step, Timer, Trust,
 };
 use rei::time::Timestamp;
 
@@ -35,7 +35,7 @@ pub struct Left {
     pub failures: u8,
     pub rechecks: u8,
     pub losses: u8,
-    /// Slots in whose queue connections still wait when their instance has exited.
+    /// The slots in whose queue connections still wait after the exit of their instance.
     pub waits: u8,
 }
 
@@ -71,7 +71,7 @@ pub struct Process {
     pub store_path: String,
     pub ready: bool,
     pub asked_to_end: bool,
-    /// It only empties the queue of the slot.
+    /// The instance only drains the queue of the slot.
     pub drains: bool,
 }
 
@@ -120,7 +120,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     Commit(Files),
-    /// A detector finds something wrong with the instance in a slot.
+    /// A detector reports a fault of the instance in a slot.
     Find(Slot),
     Answer(Task, bool),
     /// The commit of the current evolution is resolved: the one that the followed ref names.
@@ -129,11 +129,13 @@ pub enum Cause {
     Fails(EvolutionId, Whose),
     Verdict(Task, Verdict),
     Carried(bool),
+    /// Another program holds the profile's lock.
+    Busy,
     Ready(Slot),
     Exit(Slot),
-    /// The instance that was to drain the slot could not be started.
+    /// The draining instance of the slot could not be started.
     CannotDrain(Slot),
-    /// The instance exited as it was asked to; and whether connections still wait in the queue.
+    /// The instance exited after the stop signal; and whether connections still wait in the queue.
     Stopped(Slot, bool),
     Due(Timer),
     Degrades,
@@ -252,7 +254,8 @@ impl World {
         let ignored = self.ignores(&event).then(|| self.core.clone());
         let effects = self.core.step(NOW, event);
         if ignored.is_some_and(|before| before != self.core || !effects.is_empty()) {
-            self.broken.push("a finding about another version than Active, or about one under trial, did something");
+            self.broken
+                .push("a finding about another version than Active, or about a version under trial, had an effect");
         }
         if held && self.core.is_held() {
             self.check_held(&effects);
@@ -322,7 +325,7 @@ impl World {
             }
             Cause::Answer(task, well) => self.answer(task, well),
             Cause::Aims(evolution) => {
-                let rev = self.core.followed().expect("the world has followed a commit").to_owned();
+                let rev = self.core.followed().expect("only where one is followed").to_owned();
                 let tree = rev.strip_prefix("r-").expect("the world names commits by trees").to_owned();
                 Event::Aimed { evolution, rev, tree }
             }
@@ -344,10 +347,19 @@ impl World {
                 let plan = self.plan.take().expect("only with a plan");
                 if well {
                     self.execute_plan(&plan);
-                    return Event::Carried { plan: plan.number, took_us: 0 };
+                    return Event::PlanDone { plan: plan.number, took_us: 0 };
                 }
                 self.left.failures -= 1;
                 Event::PlanFailed { plan: plan.number, reason: "disk".into() }
+            }
+            Cause::Busy => {
+                self.left.failures -= 1;
+                let plan = self.plan.take().expect("only with a plan");
+                if !plan.undo {
+                    let steps = plan.steps.iter().filter(|step| matches!(step, Step::Route { .. })).copied().collect();
+                    self.execute_plan(&Plan { steps, ..plan.clone() });
+                }
+                Event::PlanBusy { plan: plan.number, reason: "busy".into() }
             }
             Cause::Ready(slot) => {
                 self.processes[slot.index()].as_mut().expect("only with a process").ready = true;
@@ -479,7 +491,7 @@ impl World {
         }
     }
 
-    /// What does not outlive a supervisor: all with the machine itself, else what only empties a queue.
+    /// Ends the processes that do not survive: after a reboot all of them, else the draining instances.
     pub fn end_strays(&mut self, reboot: bool) {
         for process in &mut self.processes {
             if reboot || process.as_ref().is_some_and(|process| process.drains) {
@@ -488,7 +500,7 @@ impl World {
         }
     }
 
-    /// What another supervisor finds.
+    /// The running instances that another supervisor finds.
     pub fn running(&self) -> [Option<Running>; 2] {
         let found = |process: &Process| Running { store_path: process.store_path.clone(), ready: process.ready };
         self.processes.each_ref().map(|process| process.as_ref().map(found))

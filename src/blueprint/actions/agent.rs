@@ -56,15 +56,15 @@ pub(super) async fn run<W>(ctx: &mut ActionContext<'_, W>, goal: &str, name: Opt
     let (name, agent) = (name.to_owned(), agent.clone());
     let asked = digest(ctx, goal, &agent).await?;
     if let Some(evolution) = asked_in(ctx.job, &asked) {
-        let told = format!(
+        let reason = format!(
             "agent {name:?} was not started: it got the same task, files and context in {evolution}, and that led to no \
              lasting repair (hint: `rei evolve` starts it again)"
         );
-        return Err(Failure { not_asked: true, ..Failure::new(told).caused_by(Blame::Repeat) });
+        return Err(Failure { not_asked: true, ..Failure::new(reason).caused_by(Blame::Repeat) });
     }
     if ctx.checkpoint.asked.contains(&asked) {
-        let told = Failure::new(format!("agent {name:?} got exactly the same task before, without success"));
-        return Err(Failure { not_asked: true, ..told });
+        let repeated = Failure::new(format!("agent {name:?} got exactly the same task before, without success"));
+        return Err(Failure { not_asked: true, ..repeated });
     }
     let dirs = AgentDirs::prepare(ctx).await?;
     let prompt = dirs.prompt(ctx, goal);
@@ -84,12 +84,12 @@ pub(super) async fn run<W>(ctx: &mut ActionContext<'_, W>, goal: &str, name: Opt
             Ok(Made { summary: format!("agent {name:?} exited with 0"), artifacts })
         }
         Some(failure) => {
-            let told = Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log());
+            let failed = Failure::new(format!("agent {name:?} {failure}")).with_log(ended.log());
             // It exited before it could have worked: no network, a rate limit, or no key. That says nothing about the
             // task. But an agent that printed more than is kept did work.
             let exited = matches!(code, Some(code) if *code < EXIT_BY_SIGNAL);
             let gave_up = exited && !ended.truncated && took < START_MAX;
-            Err(if gave_up { told.caused_by(Blame::Machine) } else { told })
+            Err(if gave_up { failed.caused_by(Blame::Machine) } else { failed })
         }
     }
 }

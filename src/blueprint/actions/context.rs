@@ -47,11 +47,11 @@ pub(super) fn context_file(path: &Path) -> PathBuf {
 
 fn read_context(path: &Path) -> Result<Value, Failure> {
     let file = context_file(path);
-    let told = |what: String| Failure::new(format!("cannot read the context {}: {what}", file.display()));
-    let meta = file.metadata().map_err(|error| told(error.to_string()))?;
+    let failed = |what: String| Failure::new(format!("cannot read the context {}: {what}", file.display()));
+    let meta = file.metadata().map_err(|error| failed(error.to_string()))?;
     if meta.len() > CONTEXT_BYTES_MAX {
-        return Err(told(format!("{} bytes are more than {CONTEXT_BYTES_MAX}", meta.len())));
+        return Err(failed(format!("{} bytes are more than {CONTEXT_BYTES_MAX}", meta.len())));
     }
-    let bytes = std::fs::read(&file).map_err(|error| told(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| told(error.to_string()))
+    let bytes = std::fs::read(&file).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
 }

@@ -94,8 +94,8 @@ async fn update(flake: &Path, names: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let stderr = output.stderr_text();
-    let told = stderr.lines().find(|line| line.contains("error:")).unwrap_or("nix failed").trim();
-    Err(Failure::new(format!("cannot update {}: {told}", names.join(", ")))
+    let message = stderr.lines().find(|line| line.contains("error:")).unwrap_or("nix failed").trim();
+    Err(Failure::new(format!("cannot update {}: {message}", names.join(", ")))
         .with_log(output.stderr)
         .caused_by(Blame::Machine))
 }

@@ -44,13 +44,18 @@ impl fmt::Display for Excess {
         let mib = |bytes: &u64| bytes >> 20;
         match self {
             Self::Memory { bytes, bound } => {
-                write!(f, "took {} MiB of memory, of which it may have {} MiB,", mib(bytes), mib(bound))
+                write!(f, "used {} MiB of memory, more than its limit of {} MiB,", mib(bytes), mib(bound))
             }
             Self::Disk { dir, left, bound } => {
                 let dir = dir.display();
                 // Other processes write to the disk, too. The program need not be the cause, but it is the one that can
                 // be stopped.
-                write!(f, "ran while only {} MiB were free at {dir}, where {} MiB must be,", mib(left), mib(bound))
+                write!(
+                    f,
+                    "ran while only {} MiB were free at {dir}, less than the minimum of {} MiB,",
+                    mib(left),
+                    mib(bound)
+                )
             }
         }
     }

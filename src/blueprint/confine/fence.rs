@@ -1,22 +1,18 @@
 //! Prepares the confinement before the fork: rulesets, paths and limits.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, Scope,
-};
 use nix::unistd::{Uid, getegid, geteuid};
 use serde::Serialize;
 
 use super::child::{self, Hide, KeptDir, Namespaces, Plan};
 use super::program::{Confined, Error};
+use crate::sandbox::{ABI, Access, DEVICES, Domain, PROGRAMS, RulesetError, Tcp};
 use crate::seccomp::{Filter, Network};
 
 /// The user id of agents if rei is root: "REI" in ASCII and a number. It is far above the ids that distributions,
@@ -29,24 +25,14 @@ const PROCESSES_MAX: u64 = 1024;
 /// The newest Landlock version that rei uses. An older kernel enforces less.
 const LANDLOCK: ABI = ABI::V9;
 
-/// Paths that every agent may read and execute: the system's programs and their settings.
-const SYSTEM: [&str; 13] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
+/// Paths that every agent may read besides the system's programs: their settings, name service, facts about the machine.
+const SETTINGS: [&str; 5] = [
     "/etc",
-    "/nix/store",
-    "/run/current-system",
     "/run/systemd/resolve",
     "/sys/devices/system/cpu",
     "/sys/fs/cgroup",
     "/sys/kernel/mm/transparent_hugepage",
 ];
-/// Devices that are harmless for the machine.
-const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 /// The fences that were in force for a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -109,7 +95,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     let namespaces = namespaces_work();
     let user = agent_user();
     let landlock = ruleset(confined, program, namespaces).map_err(|error| fail(&error.to_string()))?;
-    let landlock: OwnedFd = Option::from(landlock).ok_or(Error::NoLandlock)?;
+    let landlock = landlock.into_fd().ok_or(Error::NoLandlock)?;
     let own_network = !confined.network && namespaces;
     let network = if confined.network || namespaces { Network::Open } else { Network::None };
     let filter = Filter { network, shares_user: user.is_none() && !own_network };
@@ -117,7 +103,7 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
     let fences = Fences { landlock: true, seccomp: true, user: user.is_some(), namespaces, network: own_network };
     let plan = Plan {
         namespaces: if namespaces {
-            Some(plan_namespaces(confined).ok_or_else(|| fail("a path holds a NUL"))?)
+            Some(plan_namespaces(confined).ok_or_else(|| fail("a path contains a NUL byte"))?)
         } else {
             None
         },
@@ -127,46 +113,23 @@ pub(super) fn plan(confined: &Confined, program: &Path) -> Result<(Plan, Fences)
         memory_bytes: confined.memory_bytes,
         // Without either, the kernel would count all processes of rei's own user.
         processes: (namespaces || user.is_some()).then_some(PROCESSES_MAX),
-        dir: c_path(&confined.dir).ok_or_else(|| fail("a path holds a NUL"))?,
+        dir: c_path(&confined.dir).ok_or_else(|| fail("a path contains a NUL byte"))?,
     };
     Ok((plan, fences))
 }
 
-fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<RulesetCreated, landlock::RulesetError> {
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(LANDLOCK))?
-        .scope(Scope::from_all(LANDLOCK))?;
-    if !confined.network && !namespaces {
-        ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
-    }
-    let read = AccessFs::from_read(LANDLOCK);
-    let use_device = AccessFs::ReadFile | AccessFs::WriteFile;
-    let mut created = ruleset.create()?;
-    for path in SYSTEM.iter().map(Path::new).chain(confined.read.iter().map(PathBuf::as_path)) {
-        created = allow(created, path, read)?;
-    }
-    // The program itself, by its own path and by the target of that path.
-    created = allow(created, program, read)?;
-    created = allow(created, &confined.dir, read)?;
-    for path in DEVICES {
-        created = allow(created, Path::new(path), use_device)?;
-    }
-    for path in &confined.write {
-        created = allow(created, path, AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock))?;
-    }
-    Ok(created)
-}
-
 /// A path that does not exist needs no rule.
-fn allow(
-    ruleset: RulesetCreated,
-    path: &Path,
-    access: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, landlock::RulesetError> {
-    let Ok(fd) = PathFd::new(path) else { return Ok(ruleset) };
-    let access = if path.is_dir() { access } else { access & AccessFs::from_file(LANDLOCK) };
-    ruleset.add_rule(PathBeneath::new(fd, access))
+fn ruleset(confined: &Confined, program: &Path, namespaces: bool) -> Result<Domain, RulesetError> {
+    let tcp = if confined.network || namespaces { Tcp::Open } else { Tcp::Closed };
+    Domain::new(LANDLOCK, tcp)?
+        .allow_if_there(PROGRAMS, Access::Execute)?
+        .allow_if_there(SETTINGS, Access::Execute)?
+        .allow_if_there(&confined.read, Access::Execute)?
+        // The program itself, by its own path and by the target of that path.
+        .allow_if_there([program], Access::Execute)?
+        .allow_if_there([&confined.dir], Access::Execute)?
+        .allow_if_there(DEVICES, Access::Device)?
+        .allow_if_there(&confined.write, Access::WriteNoDevices)
 }
 
 fn plan_namespaces(confined: &Confined) -> Option<Namespaces> {

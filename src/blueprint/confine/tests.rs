@@ -312,7 +312,7 @@ async fn many_processes_together_have_the_memory_limit_of_one() {
     let ended = sh.run().await.unwrap();
     let Err(Stopped::Excess(Excess::Memory { bytes, bound })) = ended.code else { panic!("{ended:?}") };
     assert!(bytes > bound && bound == 64 << 20);
-    assert!(ended.failure().unwrap().contains("of which it may have 64 MiB"));
+    assert!(ended.failure().unwrap().contains("more than its limit of 64 MiB"));
     wait_until_gone("86441").await;
     let mut few = world.sh(&hold("0.5"));
     few.memory_bytes = 64 << 20;

@@ -214,7 +214,7 @@ const CLASSES: [(&str, IncidentClass); 5] = [
     ("upgrade_request", IncidentClass::UpgradeRequest),
 ];
 
-/// Names of blueprints, where they are written.
+/// Names of blueprints, and where they are written.
 struct ByIncident {
     default: Option<At<String>>,
     by_class: BTreeMap<IncidentClass, At<String>>,

@@ -12,7 +12,7 @@ use super::signals::at_least_one;
 const FDS_MIN: u64 = 64;
 /// The longest directory of sockets: the kernel takes 107 bytes for `DIRECTORY/control.sock` and a temporary suffix.
 const SOCKET_DIRECTORY_BYTES_MAX: usize = 88;
-/// Where Nix keeps what nobody else writes.
+/// The Nix store, which only Nix writes.
 const STORE: &str = "/nix/store";
 
 pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
@@ -63,7 +63,7 @@ fn ports(section: &Section<'_>, numbers: Vec<At<u64>>) -> Vec<u16> {
     ports
 }
 
-/// `names` are the runtime's name and the path of its source, where known.
+/// `names` are the runtime's name and the path of its source, if known.
 pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>)>, place: &Place) -> Option<State> {
     let given = section.optional::<String>("directory");
     let written = section.has("directory");

@@ -59,7 +59,7 @@ impl Read for Signal {
     }
 }
 
-/// The section, and the path of the source where it is one.
+/// The section, and the path of the source if it is a path.
 pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtime, Option<PathBuf>)> {
     let name = section.required::<String>("name", "\"greeter\"");
     if let Some(at) = name.as_ref().filter(|at| !paths::is_name(&at.value, NAME_BYTES_MAX)) {
@@ -192,7 +192,7 @@ fn program_is_inside(section: &Section<'_>, at: &At<Vec<String>>) {
 
 fn listeners(section: &mut Section<'_>) -> Option<Vec<Listen>> {
     if !section.has("listen") {
-        // A worker needs none; asked for, so that the key is known.
+        // A worker needs none. It is read all the same, so that the key is known.
         let _ = section.optional::<Vec<String>>("listen");
         return Some(Vec::new());
     }

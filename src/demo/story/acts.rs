@@ -193,7 +193,7 @@ impl<'s, 'u> Story<'s, 'u> {
             self.narrator.say(&format!("canary: {:.0} % of the new connections", share * 100.0))?;
         }
         self.event("the promotion", TRIAL_MAX, mark, |it| match &it.event {
-            Event::Carried { took_us, .. } => Some(Ok(*took_us)),
+            Event::PlanDone { took_us, .. } => Some(Ok(*took_us)),
             Event::Judged { verdict: Verdict::Fail, reason } => {
                 Some(Err(Error::unexpected(format!("the canary failed: {reason}"))))
             }

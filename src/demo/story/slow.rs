@@ -42,7 +42,7 @@ impl Story<'_, '_> {
         let (half, most) = (Latency(slow.latency_us(0.5)), Latency(slow.latency_us(0.99)));
         self.narrator.quote(&format!("seen from outside: p50 {half}, p99 {most}"))?;
         let restored = self.event("the rollback", TRIAL_MAX, switched, |it| match &it.event {
-            Event::Carried { took_us, .. } => Some(*took_us),
+            Event::PlanDone { took_us, .. } => Some(*took_us),
             _ => None,
         });
         let restored = restored.await?;

@@ -2,87 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
-};
 use libc::sock_filter;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::{SFlag, fstat};
 
 use super::user::{User, can_switch_user};
+use crate::sandbox::{
+    ABI, Access, DEVICES, Domain, MACHINE_FACTS, NAME_SERVICES, OPTIONAL_PROGRAMS, PROGRAMS, PathError, RulesetError,
+    SYSTEM_FILES, Tcp, kernel_abi,
+};
 use crate::seccomp::{Filter, Network};
-
-/// Programs and libraries that every program may read and execute if [`SandboxBuilder::system`] is called.
-const SYSTEM_PROGRAMS: &[&str] = &[
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/usr",
-    "/opt",
-    "/nix/store",
-    "/run/current-system",
-    "/run/wrappers",
-];
-
-/// Files that every program may read: name service, certificates, time zones, the loader's cache. They are listed one
-/// by one, because `/etc` also contains secrets.
-const SYSTEM_FILES: &[&str] = &[
-    "/etc/alternatives",
-    "/etc/ca-certificates",
-    "/etc/gai.conf",
-    "/etc/group",
-    "/etc/host.conf",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/mime.types",
-    "/etc/nsswitch.conf",
-    "/etc/os-release",
-    "/etc/passwd",
-    "/etc/pki",
-    "/etc/protocols",
-    "/etc/resolv.conf",
-    "/etc/services",
-    "/etc/ssl",
-    "/etc/static",
-    "/etc/timezone",
-    "/usr/lib/locale",
-    "/usr/share/ca-certificates",
-    "/usr/share/locale",
-    "/usr/share/zoneinfo",
-];
-
-/// Files that runtimes read to size their heaps and thread pools. No directory of a process is in this list:
-/// `/proc/PID` shows command lines of other processes, and to root also environments. A service that needs `/proc`
-/// lists it in rei.toml.
-const MACHINE_FACTS: &[&str] = &[
-    "/proc/cpuinfo",
-    "/proc/filesystems",
-    "/proc/loadavg",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/sys",
-    "/proc/uptime",
-    "/proc/version",
-    "/sys/devices/system/cpu",
-    "/sys/devices/system/node",
-    "/sys/fs/cgroup",
-    "/sys/kernel/mm/transparent_hugepage",
-];
-
-/// Devices without data of users.
-const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
-
-/// Sockets of name services. A kernel that restricts Unix sockets (Landlock) would block them otherwise.
-const NAME_SERVICES: &[&str] = &["/run/nscd", "/run/systemd/resolve", "/run/systemd/userdb"];
 
 /// A sandbox for [`crate::runtime::spawn`].
 #[derive(Debug)]
@@ -166,7 +96,7 @@ pub struct SandboxBuilder {
     read: Vec<PathBuf>,
     execute: Vec<PathBuf>,
     write: Vec<PathBuf>,
-    optional: Vec<(&'static str, BitFlags<AccessFs>)>,
+    optional: Vec<(&'static [&'static str], Access)>,
     connect: Option<Vec<u16>>,
     network: bool,
     user: Option<User>,
@@ -220,18 +150,19 @@ impl SandboxBuilder {
 
     /// Allows executing the system's programs and libraries, in addition to [`SandboxBuilder::essentials`].
     pub fn system(mut self) -> Self {
-        let access = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
-        self.optional.extend(SYSTEM_PROGRAMS.iter().map(|path| (*path, access)));
+        self.optional.extend([(PROGRAMS, Access::Execute), (OPTIONAL_PROGRAMS, Access::Execute)]);
         self.essentials()
     }
 
     /// Allows what nearly every program needs: name service, certificates, time zones, facts about the machine and
     /// harmless devices. Paths that do not exist are skipped.
     pub fn essentials(mut self) -> Self {
-        let read = AccessFs::ReadFile | AccessFs::ReadDir;
-        self.optional.extend(SYSTEM_FILES.iter().chain(MACHINE_FACTS).map(|path| (*path, read)));
-        self.optional.extend(DEVICES.iter().map(|path| (*path, AccessFs::ReadFile | AccessFs::WriteFile)));
-        self.optional.extend(NAME_SERVICES.iter().map(|path| (*path, read | AccessFs::ResolveUnix)));
+        self.optional.extend([
+            (SYSTEM_FILES, Access::Read),
+            (MACHINE_FACTS, Access::Read),
+            (DEVICES, Access::Device),
+            (NAME_SERVICES, Access::ReadAndConnect),
+        ]);
         self
     }
 
@@ -291,7 +222,7 @@ impl SandboxBuilder {
         }
         let limits = self.limits(&mut missing);
         let (ruleset, filter) = if self.enabled {
-            (self.ruleset(abi(), &mut missing)?, self.filter()?)
+            (self.ruleset(kernel_abi(), &mut missing)?, self.filter()?)
         } else {
             missing.push("Landlock and seccomp: isolation.enabled is false".to_owned());
             (None, Vec::new())
@@ -333,48 +264,27 @@ impl SandboxBuilder {
         if abi == ABI::Unsupported {
             return Ok(None);
         }
-        let mut ruleset = Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(abi))?
-            .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
-        if !self.network {
-            ruleset = ruleset.handle_access(AccessNet::ConnectTcp | AccessNet::BindTcp)?;
-        } else if self.connect.is_some() {
-            ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
-        }
-        let mut ruleset = ruleset.create()?;
-        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        let tcp = match &self.connect {
+            _ if !self.network => Tcp::Closed,
+            Some(ports) => Tcp::Connect(ports),
+            None => Tcp::Open,
+        };
+        let mut domain = Domain::new(abi, tcp)?;
         for (paths, access) in
-            [(&self.read, read), (&self.execute, read | AccessFs::Execute), (&self.write, AccessFs::from_all(abi))]
+            [(&self.read, Access::Read), (&self.execute, Access::Execute), (&self.write, Access::Write)]
         {
             for path in paths {
-                ruleset = ruleset.add_rule(rule(path, access, abi)?)?;
+                domain = domain.allow(path, access).map_err(|error| match error {
+                    PathError::Open(source) => SandboxError::Path { path: path.to_owned(), source },
+                    PathError::Refused(error) => error.into(),
+                })?;
             }
         }
-        for (path, access) in &self.optional {
-            // A path that does not exist needs no rule.
-            if let Ok(rule) = rule(Path::new(path), *access, abi) {
-                ruleset = ruleset.add_rule(rule)?;
-            }
+        for (paths, access) in &self.optional {
+            domain = domain.allow_if_there(*paths, *access)?;
         }
-        for port in self.connect.iter().flatten().filter(|_| self.network) {
-            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
-        }
-        Ok(ruleset.into())
+        Ok(domain.into_fd())
     }
-}
-
-/// A rule that allows `access` to `path`. Rights that only a directory can have are left out for a file.
-fn rule(path: &Path, access: BitFlags<AccessFs>, abi: ABI) -> Result<PathBeneath<PathFd>, SandboxError> {
-    let failed = |source| SandboxError::Path { path: path.to_owned(), source };
-    let fd = PathFd::new(path).map_err(|error| match error {
-        landlock::PathFdError::OpenCall { source, .. } => failed(source),
-        other => failed(io::Error::other(other)),
-    })?;
-    let mode = fstat(&fd).map_err(|error| failed(error.into()))?.st_mode;
-    let is_dir = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    let possible = if is_dir { AccessFs::from_all(abi) } else { AccessFs::from_file(abi) };
-    Ok(PathBeneath::new(fd, access & possible))
 }
 
 /// The requested restrictions that this Landlock version does not support.
@@ -410,13 +320,5 @@ fn within_hard_limit(resource: Resource, wanted: u64, missing: &mut Vec<String>)
 
 /// True if this kernel has Landlock and lets us use it.
 pub(super) fn has_landlock() -> bool {
-    abi() != ABI::Unsupported
-}
-
-/// The Landlock version of this kernel, at most the newest that the `landlock` crate knows.
-fn abi() -> ABI {
-    const VERSION: libc::c_uint = 1;
-    // SAFETY: with this flag the kernel reads no memory and only returns the version number.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
-    ABI::from(i32::try_from(version).unwrap_or(0))
+    kernel_abi() != ABI::Unsupported
 }

@@ -228,8 +228,8 @@ impl Server {
             late: Vec::new(),
             read_at: Instant::now(),
         };
-        let told = source.lines.note_missing(lost, "the logger was killed before they were written");
-        source.keep(&told, &self.writer);
+        let note = source.lines.note_missing(lost, "the logger was killed before they were written");
+        source.keep(&note, &self.writer);
         self.logs.push(source);
     }
 
@@ -368,9 +368,9 @@ mod tests {
         drop(second);
         thread.join().unwrap();
         let text = String::from_utf8(std::fs::read(dir.path().join("a.log")).unwrap()).unwrap();
-        let told = format!("before\n\n[rei: {dropped} bytes dropped here: the logger did not read them]\n");
-        assert!(text.starts_with(&told), "{}", &text[..200]);
-        assert_eq!(text.len() as u64 - (told.len() as u64 - 7) + dropped, written, "all is there or counted");
+        let note = format!("before\n\n[rei: {dropped} bytes dropped here: the logger did not read them]\n");
+        assert!(text.starts_with(&note), "{}", &text[..200]);
+        assert_eq!(text.len() as u64 - (note.len() as u64 - 7) + dropped, written, "all is there or counted");
         assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (written, dropped));
     }
 
@@ -400,8 +400,8 @@ mod tests {
             drop(next);
             thread.join().unwrap();
         }
-        let told = "\n[rei: 17 bytes dropped here: the logger was killed before they were written]\nsecond\nthird\n";
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), told);
+        let note = "\n[rei: 17 bytes dropped here: the logger was killed before they were written]\nsecond\nthird\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), note);
         assert_eq!((log.stats().read_bytes, log.stats().dropped_bytes), (30, 17));
     }
 

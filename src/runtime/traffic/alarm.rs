@@ -101,7 +101,7 @@ impl Alarm {
     pub fn try_next(&self) -> io::Result<Option<Tampering>> {
         let mut events = [EpollEvent::empty()];
         let n = self.epoll.get_ref().0.wait(&mut events, EpollTimeout::ZERO)?;
-        let told = events.first().filter(|_| n > 0).and_then(|event| usize::try_from(event.data()).ok());
-        Ok(told.and_then(|index| self.watched.get(index)).cloned())
+        let reported = events.first().filter(|_| n > 0).and_then(|event| usize::try_from(event.data()).ok());
+        Ok(reported.and_then(|index| self.watched.get(index)).cloned())
     }
 }

@@ -163,7 +163,7 @@ impl OpenError {
 
 /// A listener could not be switched. The other listeners were switched.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {name} could not be switched towards slot {towards}")]
+#[error("cannot switch listener {name} towards slot {towards}")]
 pub struct RouteError {
     /// The first listener that was not switched.
     pub name: String,

@@ -9,10 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use landlock::{
-    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetStatus, Scope,
-};
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setpgid};
@@ -20,19 +16,16 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Infrastructure;
 use crate::interface::runtime::LISTEN_FDS_START;
+use crate::sandbox::{ABI, Access, DEVICES, Domain, RulesetError, Tcp};
 
-/// Where descriptors wait before they take their places: above every place.
+/// Descriptors are parked from this number on, before they take their places: it is above every place.
 const PARKING: RawFd = 256;
 
 /// The newest Landlock that is asked for; older kernels give what they have, and process 1 is out of reach of signals.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Files of the sandbox that any program may read, where they are there.
-const COMMON_READ: &[&str] =
-    &["/etc", "/proc", "/bin", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-
-/// Devices that any program may write.
-const COMMON_WRITE: &[&str] = &["/dev/null", "/dev/zero", "/dev/full"];
+/// What a version may read of the sandbox besides its closure, if it is there: a sandbox has nobody's secrets.
+const SANDBOX: &[&str] = &["/etc", "/proc", "/bin"];
 
 /// What a child becomes.
 #[derive(Debug)]
@@ -53,21 +46,12 @@ pub(crate) struct Exec<'a> {
     pub work: &'a Path,
 }
 
-fn ruleset(exec: &Exec<'_>) -> Result<RulesetCreated, Infrastructure> {
-    let refused = |error: landlock::RulesetError| Infrastructure::Confine { reason: error.to_string() };
-    let (read, all) = (AccessFs::from_read(LANDLOCK), AccessFs::from_all(LANDLOCK));
-    let created = Ruleset::default().handle_access(all).and_then(|rules| rules.scope(Scope::from_all(LANDLOCK)));
-    let mut rules = created.and_then(Ruleset::create).map_err(refused)?;
-    let common = COMMON_READ.iter().map(|path| (Path::new(path), read));
-    let devices = COMMON_WRITE.iter().map(|path| (Path::new(path), AccessFs::WriteFile.into()));
-    let own = exec.read.iter().map(|path| (path.as_path(), read)).chain([(exec.work, all)]);
-    for (path, access) in common.chain(devices).chain(own) {
-        // What is not there needs no right.
-        let Ok(fd) = PathFd::new(path) else { continue };
-        let access = if path.is_dir() { access } else { access & AccessFs::from_file(LANDLOCK) };
-        rules = rules.add_rule(PathBeneath::new(fd, access)).map_err(refused)?;
-    }
-    Ok(rules)
+fn rules(exec: &Exec<'_>) -> Result<Domain, RulesetError> {
+    Domain::new(LANDLOCK, Tcp::Open)?
+        .allow_if_there(SANDBOX, Access::Execute)?
+        .allow_if_there(DEVICES, Access::Device)?
+        .allow_if_there(exec.read, Access::Execute)?
+        .allow_if_there([exec.work], Access::Write)
 }
 
 fn strings(words: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>, NulError> {
@@ -76,7 +60,7 @@ fn strings(words: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>, NulErro
 
 /// Starts the child. `Ok(Err(reason))` is the candidate's own fault: its program cannot be executed.
 pub(crate) fn start(exec: &Exec<'_>) -> Result<Result<Pid, String>, Infrastructure> {
-    let rules = ruleset(exec)?;
+    let rules = rules(exec).map_err(|error| Infrastructure::Confine { reason: error.to_string() })?;
     let words = [exec.program.as_os_str().as_bytes().to_vec()].into_iter();
     let args = strings(words.chain(exec.args.iter().map(|arg| arg.as_bytes().to_vec())));
     let env = strings(exec.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes()));
@@ -110,7 +94,7 @@ pub(crate) fn start(exec: &Exec<'_>) -> Result<Result<Pid, String>, Infrastructu
     }
 }
 
-/// Where the child stopped: before exec is the judge's matter, exec itself the candidate's.
+/// At which stage the child failed: before exec it is the judge's fault, at exec the candidate's.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Stage {
@@ -118,8 +102,8 @@ enum Stage {
     Exec = b'x',
 }
 
-/// Runs in the child; returns only where something went wrong.
-fn become_it(exec: &Exec<'_>, rules: RulesetCreated, args: &[CString], mut env: Vec<CString>) -> (Stage, String) {
+/// Runs in the child; returns only if something went wrong.
+fn become_it(exec: &Exec<'_>, rules: Domain, args: &[CString], mut env: Vec<CString>) -> (Stage, String) {
     if let Err(reason) = prepare(exec, rules) {
         return (Stage::Prepare, reason);
     }
@@ -139,7 +123,7 @@ fn park(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     fcntl_dupfd_cloexec(fd, PARKING).map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
 }
 
-fn prepare(exec: &Exec<'_>, rules: RulesetCreated) -> Result<(), String> {
+fn prepare(exec: &Exec<'_>, rules: Domain) -> Result<(), String> {
     let text = |errno: nix::errno::Errno| errno.to_string();
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(text)?;
     let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
@@ -151,7 +135,7 @@ fn prepare(exec: &Exec<'_>, rules: RulesetCreated) -> Result<(), String> {
         places.push((park(*fd).map_err(text)?, place));
     }
     // Before the low places are taken: the rules are a descriptor too.
-    restrict(rules)?;
+    rules.enter()?;
     for (from, place) in &places {
         // SAFETY: both are numbers of this process; what was at `place` is the parent's business, not the child's.
         if unsafe { libc::dup2(from.as_raw_fd(), *place) } < 0 {
@@ -163,15 +147,7 @@ fn prepare(exec: &Exec<'_>, rules: RulesetCreated) -> Result<(), String> {
     chdir(exec.work).map_err(text)
 }
 
-fn restrict(rules: RulesetCreated) -> Result<(), String> {
-    let status = rules.restrict_self().map_err(|error| error.to_string())?;
-    match status.ruleset {
-        RulesetStatus::NotEnforced => Err("this kernel has no Landlock".into()),
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
-    }
-}
-
-/// What the judge ignores or blocks, the judged meets as it would under any supervisor.
+/// Signals that the judge ignores or blocks have their default action again, as under any supervisor.
 fn default_signals() {
     // SAFETY: sets the default action of one signal and an empty mask; no handler is installed.
     unsafe {

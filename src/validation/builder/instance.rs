@@ -21,7 +21,7 @@ use super::job::Subject;
 use super::notify::PutOff;
 use crate::config::StopMode;
 use crate::http::Address;
-use crate::validation::checks::{InstanceSpec, ListenKind, Probe};
+use crate::validation::checks::{InstanceSpec, ListenKind, ReadinessProbe};
 
 /// The pause between looks at a process: short against any start, long against a look.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -42,7 +42,7 @@ pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// A process tree in its Landlock domain. Dropping it ends every process but the judge.
 #[derive(Debug)]
-pub(crate) struct Instance {
+pub(crate) struct JudgedInstance {
     main: Pid,
     ended: Option<String>,
     /// Whether there is a child of this process beside it.
@@ -50,7 +50,7 @@ pub(crate) struct Instance {
     /// Whether it was asked to finish.
     asked: bool,
     listeners: Vec<Listener>,
-    /// Where `sd_notify` messages come.
+    /// The socket for `sd_notify` messages.
     pub notify: Option<UnixDatagram>,
     tail: Arc<Mutex<Vec<u8>>>,
     /// Ends with the output.
@@ -59,9 +59,9 @@ pub(crate) struct Instance {
     pub started: Instant,
     /// The bound from the stop signal to its end.
     stop_timeout: Duration,
-    /// What asks it to finish.
+    /// The signal at which it finishes.
     stop_signal: Signal,
-    /// Who of it is asked.
+    /// Which of its processes get it.
     stop_mode: StopMode,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Instance {
 pub(crate) struct Listener {
     pub name: String,
     pub fd: OwnedFd,
-    /// Where requests go; `None` for UDP.
+    /// The address for requests; `None` for UDP.
     pub address: Option<Address>,
 }
 
@@ -93,7 +93,7 @@ fn listen(name: &str, kind: ListenKind, sockets: &Path) -> std::io::Result<Liste
     Ok(Listener { name: name.to_owned(), fd, address })
 }
 
-impl Instance {
+impl JudgedInstance {
     /// Starts a version, in directories of its own below `top`. `Ok(Err(reason))` is the version's own fault.
     pub(crate) fn start(
         spec: &InstanceSpec,
@@ -104,7 +104,7 @@ impl Instance {
         let opened = spec.listen.iter().map(|one| listen(&one.name, one.kind, &sockets));
         let listeners =
             opened.collect::<std::io::Result<Vec<Listener>>>().map_err(Infrastructure::system("open a listener"))?;
-        let notify = if spec.probes.contains(&Probe::Notify) {
+        let notify = if spec.probes.contains(&ReadinessProbe::Notify) {
             let socket =
                 UnixDatagram::bind(sockets.join("notify")).map_err(Infrastructure::system("open NOTIFY_SOCKET"))?;
             socket.set_nonblocking(true).map_err(Infrastructure::system("open NOTIFY_SOCKET"))?;
@@ -174,7 +174,7 @@ impl Instance {
             }
         };
         self.others = others;
-        // It went into the background, where nobody would watch it.
+        // It went into the background, and nobody would watch it there.
         let by_itself = self.ended.as_mut().filter(|how| !self.asked && how.ends_with("exit code 0"));
         if others && let Some(how) = by_itself {
             how.push_str(" (a child of it goes on: it must stay in the foreground)");
@@ -234,7 +234,7 @@ impl Instance {
     }
 }
 
-impl Drop for Instance {
+impl Drop for JudgedInstance {
     fn drop(&mut self) {
         end_all_others();
     }
@@ -300,7 +300,7 @@ async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>>) {
     let mut logged = 0;
     while let Ok(n @ 1..) = reader.read(&mut chunk).await {
         let room = OUTPUT_BYTES_MAX.saturating_sub(logged).min(n);
-        // The log is for people; where it cannot be written, the verdict stands.
+        // The log is for people; if it cannot be written, the verdict stands.
         let _ = std::io::stderr().write_all(&chunk[..room]);
         logged += room;
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,13 +8,13 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::instance::{Instance, LOOK};
+use super::instance::{JudgedInstance, LOOK};
 use super::notify::PutOff;
 use crate::http::{self, Address, Request};
 use crate::interface::types::MESSAGE_BYTES_MAX;
 use crate::poll::is_ready;
 use crate::report::chain;
-use crate::validation::checks::{INTERFACE_LISTENER, InstanceSpec, Probe};
+use crate::validation::checks::{INTERFACE_LISTENER, InstanceSpec, ReadinessProbe};
 
 /// How long an instance without any probe must have run to count as ready.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -29,7 +29,7 @@ const HEALTH_CALL: &[u8] = b"{\"method\":\"io.openexec.RuntimeEvolution.ReportRu
 ///
 /// # Errors
 /// A line for a person: it ended, or was not ready in time and why.
-pub(crate) async fn ready(instance: &mut Instance, spec: &InstanceSpec) -> Result<Duration, String> {
+pub(crate) async fn ready(instance: &mut JudgedInstance, spec: &InstanceSpec) -> Result<Duration, String> {
     let bound = Duration::from_millis(spec.start_timeout_ms);
     let mut until = PutOff::new(instance.started, bound);
     let mut notified = false;
@@ -53,10 +53,10 @@ pub(crate) async fn ready(instance: &mut Instance, spec: &InstanceSpec) -> Resul
     }
 }
 
-async fn probe_all(instance: &Instance, probes: &[Probe], notified: bool) -> Result<(), String> {
+async fn probe_all(instance: &JudgedInstance, probes: &[ReadinessProbe], notified: bool) -> Result<(), String> {
     for probe in probes {
         match probe {
-            Probe::Http { listen, path, timeout_ms } => {
+            ReadinessProbe::Http { listen, path, timeout_ms } => {
                 let address = address(instance, listen)?;
                 let answer = http::send(address, &Request::get(path), Duration::from_millis(*timeout_ms)).await;
                 let status = answer.map_err(|error| chain(&error))?.status;
@@ -64,10 +64,12 @@ async fn probe_all(instance: &Instance, probes: &[Probe], notified: bool) -> Res
                     return Err(format!("GET {path} answers {status}"));
                 }
             }
-            Probe::Tcp { listen, timeout_ms } => accepted(instance, listen, Duration::from_millis(*timeout_ms)).await?,
-            Probe::Notify if notified => {}
-            Probe::Notify => return Err("READY=1 has not come".into()),
-            Probe::Interface { timeout_ms } => {
+            ReadinessProbe::Tcp { listen, timeout_ms } => {
+                accepted(instance, listen, Duration::from_millis(*timeout_ms)).await?
+            }
+            ReadinessProbe::Notify if notified => {}
+            ReadinessProbe::Notify => return Err("READY=1 has not come".into()),
+            ReadinessProbe::Interface { timeout_ms } => {
                 let address = address(instance, INTERFACE_LISTENER)?;
                 let asked = tokio::time::timeout(Duration::from_millis(*timeout_ms), ask_health(address)).await;
                 says_ready(&asked.map_err(|_| "ReportRuntimeHealth was not answered".to_owned())??)?;
@@ -77,13 +79,13 @@ async fn probe_all(instance: &Instance, probes: &[Probe], notified: bool) -> Res
     Ok(())
 }
 
-fn address<'a>(instance: &'a Instance, listen: &str) -> Result<&'a Address, String> {
+fn address<'a>(instance: &'a JudgedInstance, listen: &str) -> Result<&'a Address, String> {
     let listener = instance.listener(listen).ok_or_else(|| format!("there is no listener {listen:?}"))?;
     listener.address.as_ref().ok_or_else(|| format!("the listener {listen:?} is UDP"))
 }
 
 /// Whether a connection is taken out of the queue: the judge's own copy of the listener shows when it is empty again.
-async fn accepted(instance: &Instance, listen: &str, timeout: Duration) -> Result<(), String> {
+async fn accepted(instance: &JudgedInstance, listen: &str, timeout: Duration) -> Result<(), String> {
     let address = address(instance, listen)?;
     let failed = |error: std::io::Error| format!("cannot connect to the listener {listen:?}: {error}");
     let _connection: Box<dyn std::any::Any> = match address {

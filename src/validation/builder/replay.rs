@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Infrastructure;
-use super::instance::Instance;
+use super::instance::JudgedInstance;
 use super::job::{Job, Subject};
 use super::ready::ready;
 use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers};
@@ -51,7 +51,7 @@ pub(crate) async fn round(
     let mut round = Round { answers: Vec::new(), cut: None, deaths: Vec::new(), tail: Vec::new() };
     let mut bad = 0;
     'start: loop {
-        let mut instance = match Instance::start(&spec.instance, subject, &limits.job.top)? {
+        let mut instance = match JudgedInstance::start(&spec.instance, subject, &limits.job.top)? {
             Ok(instance) => instance,
             Err(reason) => {
                 round.cut = Some(format!("it does not start: {reason}"));
@@ -95,7 +95,7 @@ pub(crate) async fn round(
 }
 
 /// One answer; if the process ends first, its end is the answer.
-async fn ask(instance: &mut Instance, exchange: &Exchange, listener: &str, timeout_ms: u64) -> Answer {
+async fn ask(instance: &mut JudgedInstance, exchange: &Exchange, listener: &str, timeout_ms: u64) -> Answer {
     let begun = Instant::now();
     let Some(address) = instance.listener(listener).and_then(|listener| listener.address.clone()) else {
         let response = Err(format!("there is no listener {listener:?} to ask"));

@@ -3,7 +3,7 @@
 use crate::interface::types::Verdict;
 use crate::time::millis;
 use crate::validation::builder::Infrastructure;
-use crate::validation::builder::instance::{AFTERMATH, Instance};
+use crate::validation::builder::instance::{AFTERMATH, JudgedInstance};
 use crate::validation::builder::job::Job;
 use crate::validation::builder::outcome::CheckOutcome;
 use crate::validation::builder::ready::ready;
@@ -11,7 +11,7 @@ use crate::validation::checks::InputName;
 
 pub(crate) async fn boot(job: &Job) -> Result<CheckOutcome, Infrastructure> {
     let spec = &job.spec.instance;
-    let mut instance = match Instance::start(spec, job.version(InputName::Candidate)?, &job.top)? {
+    let mut instance = match JudgedInstance::start(spec, job.version(InputName::Candidate)?, &job.top)? {
         Ok(instance) => instance,
         Err(reason) => return Ok(CheckOutcome::new(Verdict::Fail, format!("it does not start: {reason}"))),
     };

@@ -1,4 +1,4 @@
-//! What the world does when the lifecycle wants something done, and what must never be wanted.
+//! The world executes the effects of the lifecycle, and records forbidden effects.
 
 use super::*;
 
@@ -26,7 +26,10 @@ impl World {
                 self.tasks.insert(Task::Build(evolution))
             }
             Effect::Install { evolution } => self.tasks.insert(Task::Install(evolution)),
-            Effect::Validate { evolution, version, report, .. } => {
+            Effect::Validate { evolution, version, report, active, .. } => {
+                if self.core.active().is_none_or(|it| it.version != active) {
+                    self.broken.push("a candidate is compared with another version than Active");
+                }
                 self.refuse_quarantined(&version.store_path);
                 self.tasks.insert(Task::Validate(evolution, Judged::of(&version), report))
             }
@@ -37,7 +40,13 @@ impl World {
                 });
                 true
             }
-            Effect::PrepareGeneration { store_path } => self.tasks.insert(Task::Prepare(store_path)),
+            Effect::PrepareGeneration { store_path, way_back, .. } => {
+                let current = self.core.active().map(|active| active.generation).filter(|generation| *generation > 0);
+                if way_back != current {
+                    self.broken.push("I3: the way back of a generation is not Active's");
+                }
+                self.tasks.insert(Task::Prepare(store_path))
+            }
             Effect::Start { slot, version, .. } => self.start(slot, version),
             Effect::Stop { slot, drain } => {
                 let gets_connections = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
@@ -52,11 +61,18 @@ impl World {
             }
             Effect::Drain { slot, version } => self.drain(slot, version),
             Effect::Refresh { .. } => true,
-            Effect::Carry(plan) => {
+            Effect::Execute(plan) => {
                 self.plan = Some(plan);
                 true
             }
+            Effect::Route { routing } => {
+                self.routing = Some(routing);
+                true
+            }
             Effect::Restore { routing, generation } => {
+                if generation.is_none() {
+                    self.broken.push("what only routes has its own name");
+                }
                 self.routing = Some(routing);
                 self.current = generation.or(self.current);
                 true
@@ -109,10 +125,10 @@ impl World {
 
     fn drain(&mut self, slot: Slot, version: Version) -> bool {
         if self.core.active().is_none_or(|active| active.version != version) {
-            self.broken.push("a queue is emptied by another version than Active");
+            self.broken.push("a queue is drained by another version than Active");
         }
         if self.core.routing().is_none_or(|routing| routing.share_ppm(slot) > 0) {
-            self.broken.push("a queue is emptied to which new connections come");
+            self.broken.push("a queue is drained that still gets new connections");
         }
         self.start(slot, version);
         if let Some(process) = &mut self.processes[slot.index()] {
@@ -127,7 +143,9 @@ impl World {
             match *step {
                 Step::SwitchProfile { to, .. } => {
                     if !self.generations.iter().any(|(n, path)| *n == to && *path == plan.store_path) {
-                        self.broken.push("I3: the profile is switched to a generation that is gone or another's");
+                        self.broken.push(
+                            "I3: the profile is switched to a generation that is missing or belongs to another version",
+                        );
                     }
                     self.current = Some(to);
                 }
