@@ -10,6 +10,8 @@ use regex::Regex;
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/words.rs"]
+mod words;
 
 /// Every top-level module and the modules that it may use. A module may use only modules above it in this list, so imports run
 /// one way.

@@ -57,7 +57,7 @@ pub fn record(
 
 /// The instance that effects start before they do anything else.
 fn starts_first(effects: &[Effect]) -> Option<(Slot, &Version)> {
-    // The loop looks at the lifecycle's own timers; a maintenance record is in the journal.
+    // Timers are set at once, and a maintenance record is in the journal.
     let is_done =
         |effect: &&Effect| matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_));
     match effects.iter().find(|effect| !is_done(effect))? {

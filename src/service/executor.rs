@@ -16,6 +16,7 @@ use super::listeners::Listeners;
 use super::log_reader::LogReader;
 use super::monitors::Monitors;
 use super::sync::lock;
+use super::timers::Timers;
 use super::tools::Tools;
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
@@ -80,6 +81,8 @@ pub struct Executor {
     pub monitors: Monitors,
     /// Slow work.
     pub jobs: Jobs,
+    /// The timers that are set.
+    pub timers: Timers,
     /// How the last instance of Active ended.
     pub last_exit: Option<String>,
 }
@@ -135,8 +138,10 @@ impl Executor {
                 tokio::spawn(async move { jobs::prune(&tools, keep, in_use).await });
             }
             Effect::GiveUp { reason } => return Some(self.give_up(&reason)),
-            // The loop looks at the lifecycle's own timers; a maintenance record is in the journal by now.
-            Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_) => {}
+            Effect::SetTimer { timer, at, reason: _ } => self.timers.set(timer, at),
+            Effect::ClearTimer { timer } => self.timers.clear(timer),
+            // The maintenance record is in the journal by now.
+            Effect::Record(_) => {}
         }
         None
     }

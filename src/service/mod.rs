@@ -7,6 +7,7 @@
 //! | `input` | what a service can be told |
 //! | `commit`, `ledger` | a decision on disk, with the start beside it; the journal and what to do while it cannot be written |
 //! | `executor` | carries out effects; it does not see the lifecycle |
+//! | `timers` | the timers that the lifecycle has set |
 //! | `facts` | what the state says that a job begins with |
 //! | `instances` | the instances: started, adopted, ended; their logs and what they may do |
 //! | `listeners`, `open_listeners` | the listening sockets: where connections go; how they are opened or taken back at the start |
@@ -66,6 +67,7 @@ mod sockets;
 mod sources;
 mod supervisor;
 pub mod sync;
+mod timers;
 mod tools;
 mod undo;
 mod versions;

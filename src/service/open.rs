@@ -27,6 +27,7 @@ use super::reconcile::Unfollowed;
 use super::sources::Sources;
 use super::supervisor::{Parts, Service};
 use super::sync::AbortOnDrop;
+use super::timers::Timers;
 use super::tools::{LazyNix, Measured, Tools};
 use super::undo::Undo;
 use crate::config::Config;
@@ -150,6 +151,7 @@ impl Locked {
             instances: Instances::new(trees, table, logger),
             monitors: Monitors::new(&tools.config),
             jobs: Jobs::default(),
+            timers: Timers::restored(core.timers().iter().map(|(timer, armed)| (*timer, armed.at))),
             last_exit: None,
             tools,
         };

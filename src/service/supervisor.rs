@@ -150,8 +150,8 @@ impl Service {
         if self.ledger.stalled().is_some() {
             return None;
         }
-        let first = self.core.timers().iter().min_by_key(|(_, armed)| armed.at)?;
-        Some((*first.0, self.clock.instant(first.1.at)))
+        let (timer, at) = self.executor.timers.first()?;
+        Some((timer, self.clock.instant(at)))
     }
 
     /// Decides about every event that waits, in order; the effects of one may bring more. While the journal cannot be written,
@@ -180,6 +180,9 @@ impl Service {
     )]
     fn take(&mut self, event: Event) -> Result<(), (Event, String)> {
         let at = self.clock.now();
+        if let Event::Due(timer) = &event {
+            self.executor.timers.clear(*timer);
+        }
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
         if effects.is_empty() && next == self.core {

@@ -81,7 +81,7 @@ fn a_promotion_whose_lock_is_held_for_two_seconds_has_failed() {
     assert_eq!(stays_busy(&mut desk), PAUSES);
     assert_eq!((desk.core.phase(), desk.end()), (Phase::Steady, MaintenanceAction::Deferred));
     assert_eq!(desk.base(), "t1");
-    assert!(desk.core.quarantine().is_empty(), "the candidate is not to blame");
+    assert!(desk.core.quarantine().is_empty(), "the candidate is not the cause");
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod holds;
 #[path = "loss.rs"]
 pub mod loss;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rei::interface::types::{EvolutionId, MaintenanceAction, ReportId, Verdict, Version};
 use rei::lifecycle::{
@@ -252,7 +252,21 @@ impl World {
         let is_operators = matches!(&event, Event::Operator { who: Caller::Operator(_), .. });
         let held = self.core.is_held();
         let ignored = self.ignores(&event).then(|| self.core.clone());
+        let mut timers: BTreeMap<_, _> = self.core.timers().iter().map(|(timer, armed)| (*timer, armed.at)).collect();
+        if let Event::Due(timer) = &event {
+            timers.remove(timer);
+        }
         let effects = self.core.step(NOW, event);
+        for effect in &effects {
+            match effect {
+                Effect::SetTimer { timer, at, .. } => drop(timers.insert(*timer, *at)),
+                Effect::ClearTimer { timer } => drop(timers.remove(timer)),
+                _ => {}
+            }
+        }
+        if !timers.into_iter().eq(self.core.timers().iter().map(|(timer, armed)| (*timer, armed.at))) {
+            self.broken.push("the timers are others than the effects say");
+        }
         if ignored.is_some_and(|before| before != self.core || !effects.is_empty()) {
             self.broken
                 .push("a finding about another version than Active, or about a version under trial, had an effect");
