@@ -241,7 +241,7 @@ mod tests {
             let mut changes = Changes::new(|_| true);
             changes.watch([dir.path().to_owned()]);
             assert!(changes.is_blind(), "{:?}", changes.blind);
-            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("nobody looks");
+            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("no look without watches");
             println!("looked without watches");
             return;
         }

@@ -13,7 +13,7 @@ use crate::nix::{self, Derivation, FlakeRef, Nix};
 use crate::report::chain;
 use crate::source::{Error, Mirror, ObjectId, TreeFile};
 
-/// The means of whoever asks, and what earlier questions have found.
+/// The means of the caller, and the findings of earlier questions.
 pub struct Context<M> {
     /// What questions are answered with.
     pub means: M,

@@ -120,7 +120,7 @@ impl Files {
                 ));
             }
             if is_golden {
-                let then = "the next candidate is held against them";
+                let then = "the next candidate is compared with them";
                 answers.push(of_directory("the golden runs have changed", then, golden(Some(config))));
             }
             (answers, taken)

@@ -25,7 +25,7 @@ pub fn build_hint(failure: &Failure, drv: &Path) -> String {
     failure.hint(drv).unwrap_or_else(|| format!("nix log {}", drv.display()))
 }
 
-/// Why a program could not be started, in the words of whoever tries: it is not there, or is no program.
+/// Why a program could not be started, as the error of a real start: the file does not exist, or is not a program.
 pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
     let refused = |code: i32| {
         let source = io::Error::from_raw_os_error(code);

@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::context::Context;
 
-/// One prerequisite: a question, who needs it, and how it is answered.
+/// One prerequisite: a question, its `Need`, and a function that answers it.
 pub struct Question<M> {
     /// What it is about, in one word.
     pub name: &'static str,
-    /// Who needs a good answer.
+    /// What cannot work without a good answer.
     pub need: Need,
     /// When `rei run` asks it.
     pub at_start: AtStart,
@@ -25,7 +25,7 @@ pub type Ask<M> = for<'a> fn(&'a Context<M>) -> Answers<'a>;
 /// The answers to come.
 pub type Answers<'a> = Pin<Box<dyn Future<Output = Vec<Answer>> + Send + 'a>>;
 
-/// Who needs a prerequisite. This decides what `rei run` does if it is missing.
+/// What needs a prerequisite. This decides what `rei run` does if it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {

@@ -59,10 +59,13 @@ fn log(question: &'static str, need: Need, answer: &Answer) {
     match (answer.level, need) {
         (Level::Ok, _) => {}
         (Level::Fail, Need::Start | Need::Candidates) => {
-            tracing::error!(question, "no candidate can be made or judged now, Active goes on: {line}");
+            tracing::error!(question, "no candidate can be made or judged now, Active continues to serve: {line}");
         }
         (Level::Fail, Need::Agents) => {
-            tracing::error!(question, "some agents or commands of rei.toml cannot run, Active goes on: {line}")
+            tracing::error!(
+                question,
+                "some agents or commands of rei.toml cannot run, Active continues to serve: {line}"
+            )
         }
         (Level::Fail, Need::Protection) | (Level::Warn, _) => tracing::warn!(question, "{line}"),
     }
@@ -77,7 +80,7 @@ pub(super) mod tests {
     use crate::nix::{Nix, Refusal};
     use crate::source::Mirror;
 
-    /// The means of somebody without a file, on a machine without Nix.
+    /// The means of a caller without a file, on a machine without Nix.
     pub struct Nothing;
 
     impl Means for Nothing {

@@ -6,7 +6,7 @@ use crate::preflight::context::Context;
 use crate::preflight::means::Means;
 use crate::preflight::package::{build_hint, unfit_program};
 
-/// The last bytes of a build's log that are looked through for its last words.
+/// The last bytes of a build's log that are searched for its last line.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
 /// Is Nix installed and new enough, and does its store answer?
