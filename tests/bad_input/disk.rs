@@ -196,3 +196,37 @@ fn a_rollback_on_a_full_disk() {
     disk.free();
     assert_eq!(supervisor.stop(), Some(0));
 }
+
+/// Pauses and resumes evolutions this many times: two records each.
+fn record(supervisor: &Supervisor, times: usize) {
+    let recorded = supervisor.operator(async |client| {
+        for _ in 0..times {
+            client.pause().await.unwrap();
+            client.resume().await.unwrap();
+        }
+    });
+    recorded.expect("the supervisor answers");
+}
+
+#[test]
+fn full_until_the_reserved_space_of_the_journal_shrinks() {
+    /// Pairs of records that use up half of the reserved 2 MiB: a record has more than 250 bytes.
+    const PAIRS: usize = 2_500;
+    let Some(lab) = Lab::new() else { return };
+    let Some(disk) = Disk::mount(&lab) else { return };
+    let mut supervisor = lab.serving();
+    disk.fill();
+    let warning = "the journal lacks space";
+    record(&supervisor, PAIRS);
+    let line = supervisor.says(warning);
+    println!("{line}");
+    assert!(line.contains("bytes are left") && line.contains("No space left") && line.contains("journal"), "{line}");
+    // It is said once, and records are still written to the space that is left.
+    record(&supervisor, 10);
+    disk.free();
+    record(&supervisor, 1);
+    supervisor.says("the journal has its space again");
+    assert_eq!(supervisor.output().matches(warning).count(), 1);
+    assert_eq!(lab.ask("/"), Ok("1".to_owned()));
+    assert_eq!(supervisor.stop(), Some(0));
+}
