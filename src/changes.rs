@@ -1,9 +1,10 @@
-//! Says that files may have changed.
+//! Wakes a task when files may have changed.
 //!
-//! A wake-up is a hint and no fact: whoever is woken looks at the files, and arms again, as directories come and go. So a
-//! wake-up that is superfluous or missed changes nothing but the delay. Directories are watched, not files: an editor puts
-//! another file in the place of the old one. If the kernel gives no watches, files are looked at now and then, and the log says
-//! so.
+//! A wake-up is only a hint. After each one, the task reads the files itself. It also sets the watches again, because
+//! directories may have been made or removed. So a superfluous or missed wake-up changes only the delay.
+//!
+//! The watches are on directories and not on files, because an editor replaces the old file with a new one. If the kernel
+//! refuses watches, the task reads the files at regular times, and the log says so.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -14,11 +15,12 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
 
-/// Directories that are watched at most: branches with slashes are directories, and the kernel has a bound of its own.
+/// Maximum number of watched directories. A branch name with slashes makes directories, so there can be many. The
+/// kernel also has its own bound.
 const WATCHES_MAX: usize = 256;
-/// The pause between two looks without watches.
+/// Without watches: the pause between two reads of the files.
 const BLIND_LOOK: Duration = Duration::from_secs(2);
-/// The pause between two tries to have watches.
+/// The pause between two attempts to get watches from the kernel.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Watches on directories.
@@ -28,12 +30,12 @@ pub struct Changes {
     counts: Arc<dyn Fn(&Path) -> bool + Send + Sync>,
     watched: BTreeSet<PathBuf>,
     tried: Option<Instant>,
-    /// Why not everything is watched; `None` if all is.
+    /// Why some directories are not watched. `None` if all of them are.
     blind: Option<String>,
 }
 
 impl Changes {
-    /// Watches nothing yet. Only changes of those paths count that `counts` takes. It is asked by another thread.
+    /// Watches nothing yet. A change wakes only if `counts` returns true for its path. Another thread calls `counts`.
     pub fn new(counts: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
         Self {
             watcher: None,
@@ -45,32 +47,34 @@ impl Changes {
         }
     }
 
-    /// Watches these directories from now on, and no others. One that is not there is waited for: its nearest ancestor is
-    /// watched. To be called again after each wake-up, before the files are looked at: then no change falls between the two.
+    /// From now on, watches these directories and no others. For a directory that does not exist, it watches the nearest
+    /// ancestor, so that the creation of the directory wakes.
+    ///
+    /// Call this again after each wake-up, and before you read the files. Then no change is missed between the two.
     pub fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
         let dirs: BTreeSet<PathBuf> = dirs.into_iter().filter_map(|dir| nearest(&dir)).take(WATCHES_MAX).collect();
         let before = self.blind.take();
         self.blind = self.arm(&dirs).err();
         match (&before, &self.blind) {
             (None, Some(why)) => tracing::warn!(
-                "changes of files are looked for now and then, as the kernel gives no watches: {why}; hint: raise \
+                "the kernel gives no file watches, so rei looks for changed files every {BLIND_LOOK:?}: {why}; hint: raise \
                  `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
             ),
-            (Some(_), None) => tracing::info!("changes of files are seen at once again"),
+            (Some(_), None) => tracing::info!("the kernel gives file watches again, so rei sees changed files at once"),
             _ => {}
         }
         self.watched = dirs;
     }
 
-    /// Whether the kernel gives no watches, or not all.
+    /// Whether the kernel refused some or all of the watches.
     pub fn is_blind(&self) -> bool {
         self.blind.is_some()
     }
 
-    /// Waits until something may have changed, and at most for `poll`.
+    /// Waits until a file may have changed, and at most for `poll`.
     pub async fn next(&mut self, poll: Duration) {
         let poll = if self.is_blind() { BLIND_LOOK.min(poll) } else { poll };
-        // The end of the time is as good as a change.
+        // After a timeout, the caller does the same as after a change.
         let _ = tokio::time::timeout(poll, self.woken.notified()).await;
     }
 
@@ -79,34 +83,35 @@ impl Changes {
         self.woken.notified().await;
     }
 
-    /// Waits until nothing has changed for `quiet`: whoever writes a file has done by then. At most for `max`.
+    /// Waits until nothing has changed for `quiet`: a program that writes a file has finished by then. Waits at most for
+    /// `max`.
     pub async fn settled(&self, quiet: Duration, max: Duration) {
         let settle = async { while tokio::time::timeout(quiet, self.woken.notified()).await.is_ok() {} };
-        // Who never comes to rest is looked at all the same.
+        // Files that change all the time are read after `max`.
         let _ = tokio::time::timeout(max, settle).await;
     }
 
-    /// The crate's thread answers each call, and without it the crate panics: where no thread could be made, or it ended.
+    /// A thread of the crate answers each call. The crate panics if that thread could not be started, or has ended.
     fn arm(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
         self.begin()?;
         let armed = std::panic::catch_unwind(AssertUnwindSafe(|| self.arm_by_thread(dirs)));
         armed.unwrap_or_else(|_| {
             self.watcher = None;
-            Err("the thread that hears of changes is gone".to_owned())
+            Err("the thread that receives the changes has ended".to_owned())
         })
     }
 
     fn arm_by_thread(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
-        let Some(watcher) = &mut self.watcher else { return Err("they were refused a moment ago".to_owned()) };
+        let Some(watcher) = &mut self.watcher else { return Err("the kernel refused them less than a minute ago".to_owned()) };
         for gone in self.watched.iter().filter(|dir| !dirs.contains(*dir)) {
-            // What is gone is watched no more already.
+            // If the directory was removed, the kernel has already removed its watch.
             let _ = watcher.unwatch(gone);
         }
         for dir in dirs {
-            // Also if it is watched: another directory may be in its place.
+            // Also if it is watched already: it may have been replaced by another directory.
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
-                // It went just now, and the next wake-up is on its way.
+                // It was removed a moment ago, and that change wakes again.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => return Err(error.to_string()),
             }
@@ -114,35 +119,35 @@ impl Changes {
         Ok(())
     }
 
-    /// Has the watcher, if it can be had.
+    /// Makes the watcher, if there is none and the last attempt is long enough ago.
     fn begin(&mut self) -> Result<(), String> {
         if self.watcher.is_some() || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
             return Ok(());
         }
         self.tried = Some(Instant::now());
         let (woken, counts) = (self.woken.clone(), self.counts.clone());
-        let tell = move |event: notify::Result<Event>| {
+        let wake = move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, |event| may_change(event, &*counts)) {
                 woken.notify_one();
             }
         };
-        self.watcher = Some(INotifyWatcher::new(tell, notify::Config::default()).map_err(|error| error.to_string())?);
+        self.watcher = Some(INotifyWatcher::new(wake, notify::Config::default()).map_err(|error| error.to_string())?);
         Ok(())
     }
 }
 
-/// Whether an event is a reason to look. That a file is read is none: who looks reads.
+/// Whether an event is a reason to wake. A read of a file is no reason: the woken task itself reads the files.
 fn may_change(event: &Event, counts: &dyn Fn(&Path) -> bool) -> bool {
     let reads = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
         EventKind::Access(_) => true,
         _ => false,
     };
-    // Events were lost: anything may have changed.
+    // `need_rescan`: events were lost, so any file may have changed.
     event.need_rescan() || !reads && event.paths.iter().any(|path| counts(path))
 }
 
-/// The directory, or the nearest one above it that is there.
+/// The directory, or its nearest ancestor that exists.
 fn nearest(dir: &Path) -> Option<PathBuf> {
     dir.ancestors().find(|dir| dir.is_dir()).map(Path::to_owned)
 }
@@ -155,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test may take: only a wake-up can end the wait.
+    /// Longer than any test may take, so only a wake-up can end the wait.
     const NEVER: Duration = Duration::from_secs(3600);
     /// The bound of a test that waits for a fact.
     const SOON: Duration = Duration::from_secs(60);
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_replaced_and_a_directory_that_is_made_anew_are_seen() {
+    async fn a_replaced_file_and_a_directory_that_is_made_again_are_seen() {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("some/where");
         std::fs::create_dir_all(&dir).unwrap();
@@ -181,7 +186,7 @@ mod tests {
             replace();
             wakes(&mut changes).await;
             changes.watch([dir.clone()]);
-            // Removed with all above it but one, and made anew step by step.
+            // The directory and its parent are removed, and made again one after the other.
             std::fs::remove_dir_all(top.path().join("some")).unwrap();
             wakes(&mut changes).await;
             changes.watch([dir.clone()]);
@@ -202,13 +207,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_missed_events_is_woken() {
+    async fn lost_events_wake() {
         let queued_max: usize =
             std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (gate, seen) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
         let closed = gate.lock().unwrap();
-        // The thread that hears of changes is held, and takes no path: only lost events can wake.
+        // The thread that receives the changes is blocked, and `counts` is false for every path. So only lost events can wake.
         let held = (gate.clone(), seen.clone());
         let mut changes = Changes::new(move |_| {
             held.1.store(true, Ordering::Relaxed);
@@ -219,10 +224,10 @@ mod tests {
         std::fs::write(dir.path().join("first"), "").unwrap();
         let since = Instant::now();
         while !seen.load(Ordering::Relaxed) {
-            assert!(since.elapsed() < SOON, "the first change was not heard of");
+            assert!(since.elapsed() < SOON, "the first change was not received");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Equal events in a row are one to the kernel, so two files take turns.
+        // The kernel merges equal events in a row, so the test writes to two files in turn.
         let mut files = ["a", "b"].map(|name| std::fs::File::create(dir.path().join(name)).unwrap());
         for number in 0..=queued_max {
             files[number % 2].write_all(b"x").unwrap();
@@ -231,7 +236,7 @@ mod tests {
         wakes(&mut changes).await;
     }
 
-    /// Set for the run of this test program that has no watches.
+    /// This variable is set if the test program runs in a namespace where the kernel refuses watches.
     const WITHOUT: &str = "REI_TEST_WITHOUT_INOTIFY";
 
     #[tokio::test]
@@ -241,7 +246,7 @@ mod tests {
             let mut changes = Changes::new(|_| true);
             changes.watch([dir.path().to_owned()]);
             assert!(changes.is_blind(), "{:?}", changes.blind);
-            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("nobody looks");
+            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("the wait did not end");
             println!("looked without watches");
             return;
         }

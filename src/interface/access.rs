@@ -201,7 +201,7 @@ impl Access {
     /// Compares what a caller gave with the secret.
     pub(super) fn check_secret(&self, caller: Caller, given: &str) -> Result<Caller, Refusal> {
         match self.proof.as_ref().map(|proof| proof()) {
-            // Nobody has to prove anything here, or it has done so.
+            // On this socket no caller has to prove anything, or this caller has done so already.
             _ if caller.standing == Standing::Operator => Ok(caller),
             Some(Proof::Secret(secret)) if secret.is(given) => Ok(Caller { standing: Standing::Operator, ..caller }),
             Some(Proof::Impossible(why)) => Err(self.refuse(caller, RefusalReason::Unprovable(why))),

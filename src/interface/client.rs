@@ -34,8 +34,8 @@ const QUOTE_CHARS: usize = 120;
 /// Why a call gave no reply. `E` are the errors of the interface.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError<E> {
-    /// Nobody listens.
-    #[error("nobody answers on {path}")]
+    /// No process listens.
+    #[error("no process answers on {path}")]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -164,8 +164,8 @@ impl Conversation {
         }
     }
 
-    /// A conversation with the supervisor, to whom a process that could be an instance's proves that it is none.
-    /// Nobody else is given the secret.
+    /// A conversation with the supervisor. If this process could be a process of an instance, it proves to the
+    /// supervisor that it is none. It sends the secret to no other process.
     async fn with_supervisor<E: DeserializeOwned>(path: &Path) -> Result<Self, ClientError<E>> {
         let mut conversation = Self::connect(path).await?;
         let method = proof::call::Standing::NAME;

@@ -1,4 +1,4 @@
-//! What questions are answered with.
+//! What the answers to questions need.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use crate::config::Config;
 use crate::nix::{self, Nix, Refusal};
 use crate::source::Mirror;
 
-/// What questions are answered with. The supervisor gives what it works with itself, so that nothing is found out twice;
-/// `rei check` makes some in a directory that goes with it.
+/// What the answers to questions need. The supervisor passes its own means, so that nothing is done twice. `rei check`
+/// makes means in a temporary directory.
 pub trait Means: Send + Sync + 'static {
-    /// The configuration; `None` if the file is wrong. Then only the machine is looked at.
+    /// The configuration; `None` if the file is wrong. Then only the questions about the machine are asked.
     fn config(&self) -> Option<&Config>;
 
     /// The file.
@@ -21,10 +21,10 @@ pub trait Means: Send + Sync + 'static {
     /// Nix.
     fn nix(&self) -> impl Future<Output = nix::Result<&Nix>> + Send;
 
-    /// The builder that has proved that a sandbox holds.
+    /// The builder, after its test that the sandbox isolates.
     fn builder(&self) -> impl Future<Output = Result<&Path, Refusal>> + Send;
 
-    /// A directory in which files may be made to try something.
+    /// A directory in which a question may make files for a test.
     fn scratch(&self) -> PathBuf;
 
     /// Whether the package may be built.

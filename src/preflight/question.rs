@@ -7,35 +7,35 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::context::Context;
 
-/// One prerequisite: a question, who needs it, and how it is answered.
+/// One prerequisite: a question, what needs a good answer, and how it is answered.
 pub struct Question<M> {
     /// What it is about, in one word.
     pub name: &'static str,
-    /// Who needs a good answer.
+    /// What needs a good answer.
     pub need: Need,
     /// When `rei run` asks it.
     pub at_start: AtStart,
-    /// Answers it. No answer: the question does not arise.
+    /// Answers it. Returns no answer if the question does not apply.
     pub ask: Ask<M>,
 }
 
 /// A function that answers a question.
 pub type Ask<M> = for<'a> fn(&'a Context<M>) -> Answers<'a>;
 
-/// The answers to come.
+/// A future of the answers.
 pub type Answers<'a> = Pin<Box<dyn Future<Output = Vec<Answer>> + Send + 'a>>;
 
-/// Who needs a prerequisite. It decides what `rei run` does about a lack.
+/// What needs a prerequisite. This decides what `rei run` does if the prerequisite is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
     /// The first version: without it `rei run` has nothing to serve and refuses to start. Candidates need it too.
     Start,
-    /// Candidates: without it none can be judged as rei.toml asks. Active serves.
+    /// Candidates: without it none can be judged as rei.toml asks. Active continues to serve.
     Candidates,
-    /// Agents, commands and probes of rei.toml: without it some of them cannot run. Active serves.
+    /// Agents, commands and probes of rei.toml: without it some of them cannot run. Active continues to serve.
     Agents,
-    /// The walls around instances and secrets: without it they are lower. Everything works.
+    /// The isolation of instances and the protection of secrets: without it they are weaker. Everything works.
     Protection,
 }
 
@@ -44,10 +44,11 @@ pub enum Need {
 pub enum AtStart {
     /// At each start.
     Always,
-    /// If nothing serves yet. Otherwise the follower of the source asks it again and again, and tells.
+    /// If no version serves yet. Otherwise the follower of the source asks it repeatedly, and logs the answers.
     ToInstall,
-    /// Never as a question: the start, the installation or the first instance does the very thing, and tells the same error.
+    /// Never as a question: the start, the installation or the first instance does the thing itself, and reports the same
+    /// error.
     Itself,
-    /// Never: `rei check` alone asks it, and nothing at a start depends on it.
+    /// Never: only `rei check` asks it, and nothing at a start depends on it.
     Never,
 }

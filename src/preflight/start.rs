@@ -6,7 +6,7 @@ use super::means::Means;
 use super::question::{AtStart, Need, Question};
 use super::table::{of_the_file, of_the_machine};
 
-/// Why a start with nothing to serve is refused.
+/// Why `rei run` refuses to start if no version can serve.
 #[derive(Debug, thiserror::Error)]
 #[error("{line}")]
 pub struct Refused {
@@ -18,10 +18,10 @@ pub struct Refused {
     pub hint: Option<String>,
 }
 
-/// Asks all questions of a start with nothing to serve, and says what else could be better.
+/// Asks all questions of a start without a version to serve, and logs what else could be better.
 ///
 /// # Errors
-/// With the first answer that leaves nothing to serve.
+/// With the first answer that means that no version can serve.
 pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused> {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always, AtStart::ToInstall]) {
@@ -29,18 +29,19 @@ pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused>
             if answer.level == Level::Fail && question.need == Need::Start {
                 return Err(Refused { question: question.name, line: answer.line, hint: answer.hint });
             }
-            tell(question.name, question.need, &answer);
+            log(question.name, question.need, &answer);
         }
     }
     Ok(())
 }
 
-/// Asks all questions of a start with something to serve. Active goes on whatever the answers are; each lack is said.
+/// Asks all questions of a start with a version to serve, and logs what is missing. Active continues to serve, whatever
+/// the answers are.
 pub async fn beside_active<M: Means>(means: M) {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always]) {
         for answer in (question.ask)(&context).await {
-            tell(question.name, question.need, &answer);
+            log(question.name, question.need, &answer);
         }
     }
 }
@@ -50,8 +51,8 @@ fn questions<M: Means>(when: &'static [AtStart]) -> impl Iterator<Item = Questio
     all.filter(move |question| when.contains(&question.at_start))
 }
 
-/// A line in the log, unless all is well.
-fn tell(question: &'static str, need: Need, answer: &Answer) {
+/// Logs the answer, unless it is good.
+fn log(question: &'static str, need: Need, answer: &Answer) {
     let line = match &answer.hint {
         Some(hint) => format!("{}; hint: {hint}", answer.line),
         None => answer.line.clone(),
@@ -59,9 +60,9 @@ fn tell(question: &'static str, need: Need, answer: &Answer) {
     match (answer.level, need) {
         (Level::Ok, _) => {}
         (Level::Fail, Need::Start | Need::Candidates) => {
-            tracing::error!(question, "no candidate can be made or judged now, Active goes on: {line}");
+            tracing::error!(question, "no candidate can be made or judged now; Active continues to serve: {line}");
         }
-        (Level::Fail, Need::Agents) => tracing::error!(question, "Active goes on, but without some help: {line}"),
+        (Level::Fail, Need::Agents) => tracing::error!(question, "some agents, commands or probes cannot run; Active continues to serve: {line}"),
         (Level::Fail, Need::Protection) | (Level::Warn, _) => tracing::warn!(question, "{line}"),
     }
 }
@@ -75,7 +76,7 @@ pub(super) mod tests {
     use crate::nix::{Nix, Refusal};
     use crate::source::Mirror;
 
-    /// The means of somebody without a file, on a machine without Nix.
+    /// The means without a configuration, on a machine without Nix.
     pub struct Nothing;
 
     impl Means for Nothing {
@@ -113,7 +114,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_with_nothing_to_serve_is_refused_with_the_next_step_and_one_with_something_goes_on() {
+    async fn a_start_without_a_version_is_refused_with_the_next_step_and_one_with_a_version_continues() {
         let refused = before_the_first_version(Nothing).await.unwrap_err();
         assert_eq!((refused.question, refused.hint.is_some()), ("nix", true), "{refused}");
         beside_active(Nothing).await;

@@ -6,7 +6,7 @@ use crate::preflight::context::Context;
 use crate::preflight::means::Means;
 use crate::preflight::package::{build_hint, unfit_program};
 
-/// The last bytes of a build's log that are looked through for its last words.
+/// The last bytes of a build's log in which its last output line is looked for.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
 /// Is Nix here, new enough, and does its store answer?
@@ -17,13 +17,13 @@ pub async fn nix<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }]
 }
 
-/// Does a sandbox of Nix hold here? One derivation is built, whose builder looks around from inside.
+/// Does the sandbox of Nix isolate builds on this machine? One derivation is built, and its builder checks this from inside.
 pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
-    // Without Nix there is a line that says so already.
+    // If Nix is missing, another answer says so already.
     let Ok(nix) = context.means.nix().await else { return Vec::new() };
     let system = nix.system();
     vec![match context.means.builder().await {
-        Ok(_) => Answer::ok(format!("Nix builds for {system} in a sandbox: tried, and seen from inside")),
+        Ok(_) => Answer::ok(format!("Nix builds for {system} in a sandbox: a test build checked it from inside")),
         Err(refusal) => Answer::of(&refusal, refusal.hint()),
     }]
 }
@@ -32,19 +32,19 @@ pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
 pub async fn package<M: Means>(context: &Context<M>) -> Vec<Answer> {
     match context.package().await {
         None => Vec::new(),
-        Some(Ok(derivation)) => vec![Answer::ok(format!("it evaluates, to {}", derivation.out.display()))],
+        Some(Ok(derivation)) => vec![Answer::ok(format!("it evaluates to {}", derivation.out.display()))],
         Some(Err(answer)) => vec![answer],
     }
 }
 
-/// Has the package the program of `runtime.command`? If it is not built, only a build can tell.
+/// Does the package have the program of `runtime.command`? If the package is not built, only a build shows this.
 pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     let (Some(config), Some(derivation)) = (context.config(), context.derivation()) else { return Vec::new() };
     let Some(word) = config.runtime.command.first() else { return Vec::new() };
     match built(context, derivation).await {
         Err(answer) => return vec![answer],
         Ok(false) => {
-            let line = format!("not built yet, so nobody knows if it has {word}: `rei check --build` builds it");
+            let line = format!("the package is not built yet, so it is not known if it has {word}: `rei check --build` builds it");
             return vec![Answer::ok(line)];
         }
         Ok(true) => {}
@@ -56,7 +56,7 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }]
 }
 
-/// Whether the derivation is built, by now if it may be.
+/// Whether the derivation is built. If it is not, and a build is allowed, this builds it.
 async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Result<bool, Answer> {
     let of_nix = |error: crate::nix::Error| Answer::of(&error, error.hint());
     let nix = context.means.nix().await.map_err(of_nix)?;
@@ -72,6 +72,6 @@ async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Resul
     let log = nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&log);
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let said = last.map_or_else(String::new, |line| format!("; it said: {line}"));
-    Err(Answer::fail(format!("{}{said}", failure.message), build_hint(&failure, &derivation.drv)))
+    let output = last.map_or_else(String::new, |line| format!("; its last output: {line}"));
+    Err(Answer::fail(format!("{}{output}", failure.message), build_hint(&failure, &derivation.drv)))
 }

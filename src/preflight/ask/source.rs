@@ -19,7 +19,7 @@ pub async fn git() -> Vec<Answer> {
     }]
 }
 
-/// Can the repository be read, has it the followed ref, and has that a flake?
+/// Can the repository be read, does it have the followed ref, and does that commit have a flake?
 pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
     let Some((config, mirror)) = context.config().zip(context.means.mirror()) else { return Vec::new() };
     let found = match context.followed().await {
@@ -32,11 +32,11 @@ pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
     std::iter::once(has).chain(shallow(mirror, &found.commit)).chain(without(&found.submodules)).collect()
 }
 
-/// A repository whose history was cut.
+/// A repository without its whole history (a shallow clone).
 fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     let source = mirror.source();
     let line = format!(
-        "{source} is a shallow clone: flakes are told too few commits (revCount), and commits before {} may be missing",
+        "{source} is a shallow clone: flakes get too small a number of commits (revCount), and commits before {} may be missing",
         short(commit.as_str())
     );
     let hint = match mirror.source_dir() {
@@ -46,7 +46,7 @@ fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     mirror.is_shallow().then(|| Answer::warn(line, hint))
 }
 
-/// Submodules, whose files no commit has.
+/// Submodules: a commit does not contain their files.
 fn without(submodules: &[PathBuf]) -> Option<Answer> {
     let told = submodules.iter().take(SUBMODULES_TOLD).map(|path| path.display().to_string());
     let told = told.collect::<Vec<_>>().join(", ");
