@@ -57,8 +57,8 @@ impl Changes {
         self.blind = self.arm(&dirs).err();
         match (&before, &self.blind) {
             (None, Some(why)) => tracing::warn!(
-                "the kernel gives no file watches, so rei looks for changed files every {BLIND_LOOK:?}: {why}; hint: raise \
-                 `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
+                "the kernel gives no file watches, so rei looks for changed files at least every {BLIND_LOOK:?}: {why}; \
+                 hint: raise `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
             ),
             (Some(_), None) => tracing::info!("the kernel gives file watches again, so rei sees changed files at once"),
             _ => {}
@@ -102,7 +102,9 @@ impl Changes {
     }
 
     fn arm_by_thread(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
-        let Some(watcher) = &mut self.watcher else { return Err("the kernel refused them less than a minute ago".to_owned()) };
+        let Some(watcher) = &mut self.watcher else {
+            return Err("the kernel refused them less than a minute ago".to_owned());
+        };
         for gone in self.watched.iter().filter(|dir| !dirs.contains(*dir)) {
             // If the directory was removed, the kernel has already removed its watch.
             let _ = watcher.unwatch(gone);

@@ -151,7 +151,7 @@ impl Place {
         self.does(Does::Waits);
     }
 
-    /// It is being answered, once or, as a stream, again and again.
+    /// Its call is being answered: once, or repeatedly if it is a stream.
     pub(super) fn calls(&mut self, streams: bool) {
         if streams {
             let mut entries = self.crowd.lock();

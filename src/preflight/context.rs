@@ -42,8 +42,8 @@ impl<M: Means> Context<M> {
         self.means.config()
     }
 
-    /// The commit that the followed ref names, which is fetched into the mirror. It has a flake. Otherwise the answer that
-    /// says why there is none. `None` without a configuration.
+    /// Fetches the commit that the followed ref names into the mirror. An error is the answer that says why there is no
+    /// such commit with a flake. `None` without a configuration.
     pub(super) async fn followed(&self) -> Option<Result<&Followed, &Answer>> {
         let (config, mirror) = (self.config()?, self.means.mirror()?);
         let found = self.followed.get_or_init(async || fetch(config, mirror).await).await;

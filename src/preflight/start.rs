@@ -62,7 +62,9 @@ fn log(question: &'static str, need: Need, answer: &Answer) {
         (Level::Fail, Need::Start | Need::Candidates) => {
             tracing::error!(question, "no candidate can be made or judged now; Active continues to serve: {line}");
         }
-        (Level::Fail, Need::Agents) => tracing::error!(question, "some agents, commands or probes cannot run; Active continues to serve: {line}"),
+        (Level::Fail, Need::Agents) => {
+            tracing::error!(question, "some agents, commands or probes cannot run; Active continues to serve: {line}");
+        }
         (Level::Fail, Need::Protection) | (Level::Warn, _) => tracing::warn!(question, "{line}"),
     }
 }

@@ -182,7 +182,10 @@ fn a_filter_around_the_supervisor_that_refuses_the_sandbox_calls_is_named() {
         let error = made.join().unwrap();
         assert!(matches!(&error, SpawnError::Child { step: Step::Seccomp, .. }), "{error:?}");
         let hint = error.hint().unwrap();
-        assert!(hint.contains("the unit's SystemCallFilter") && hint.contains("allow the system calls seccomp"), "{hint}");
+        assert!(
+            hint.contains("the unit's SystemCallFilter") && hint.contains("allow the system calls seccomp"),
+            "{hint}"
+        );
     });
 }
 

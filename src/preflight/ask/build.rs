@@ -44,7 +44,9 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     match built(context, derivation).await {
         Err(answer) => return vec![answer],
         Ok(false) => {
-            let line = format!("the package is not built yet, so it is not known if it has {word}: `rei check --build` builds it");
+            let line = format!(
+                "the package is not built yet, so it is not known if it has {word}: `rei check --build` builds it"
+            );
             return vec![Answer::ok(line)];
         }
         Ok(true) => {}

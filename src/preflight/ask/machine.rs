@@ -69,8 +69,10 @@ pub fn state(config: Option<&Config>) -> Vec<Answer> {
         return vec![Answer::warn(line, "builds and mirrors need space; free some")];
     }
     if let Some((closed, user)) = closed_to_instances(config, existing) {
-        let line =
-            format!("instances run as user {user}, which cannot pass through {} to their directories", closed.display());
+        let line = format!(
+            "instances run as user {user}, which cannot pass through {} to their directories",
+            closed.display()
+        );
         return vec![Answer::fail(line, format!("chmod o+x {}, or set `state.directory`", closed.display()))];
     }
     let word = if existing == directory { "is there" } else { "will be made" };
@@ -185,7 +187,9 @@ pub fn isolation(config: Option<&Config>, scratch: &Path) -> Vec<Answer> {
         // Another answer says so already.
         Err(SandboxError::User(_)) => Vec::new(),
         Err(error) => vec![Answer::of(&error, error.hint())],
-        Ok(sandbox) if sandbox.missing().is_empty() => vec![Answer::ok("this machine supports every rule and limit of `[isolation]`")],
+        Ok(sandbox) if sandbox.missing().is_empty() => {
+            vec![Answer::ok("this machine supports every rule and limit of `[isolation]`")]
+        }
         Ok(sandbox) => sandbox.missing().iter().map(|missing| lacks(missing)).collect(),
     }
 }
@@ -212,7 +216,12 @@ fn lacks(missing: &str) -> Answer {
 pub fn namespaces() -> Vec<Answer> {
     // SAFETY: the child calls only `unshare` and `_exit`, which need no lock that another thread could hold.
     let child = match unsafe { libc::fork() } {
-        -1 => return vec![Answer::warn("no process could be started to try a user namespace", "see the limit: `ulimit -u`")],
+        -1 => {
+            return vec![Answer::warn(
+                "no process could be started to try a user namespace",
+                "see the limit: `ulimit -u`",
+            )];
+        }
         0 => {
             // SAFETY: both are plain system calls; `_exit` ends the child without running anything of its parent's.
             unsafe { libc::_exit(libc::unshare(libc::CLONE_NEWUSER)) }
@@ -224,9 +233,10 @@ pub fn namespaces() -> Vec<Answer> {
     let hint = "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or kernel.apparmor_restrict_unprivileged_userns";
     vec![match done {
         true => Answer::ok("processes can make user namespaces"),
-        false => {
-            Answer::warn("processes cannot make user namespaces: the inner sandbox of the checks uses only Landlock", hint)
-        }
+        false => Answer::warn(
+            "processes cannot make user namespaces: the inner sandbox of the checks uses only Landlock",
+            hint,
+        ),
     }]
 }
 
@@ -235,7 +245,8 @@ pub fn cgroup() -> Vec<Answer> {
     let base = match Base::find() {
         Ok(base) => base,
         Err(why) => {
-            let line = format!("rei cannot make cgroups, and kills instances by process group and by a scan of /proc: {why}");
+            let line =
+                format!("rei cannot make cgroups, and kills instances by process group and by a scan of /proc: {why}");
             return vec![Answer::warn(line, "under systemd set Delegate=yes")];
         }
     };

@@ -8,8 +8,8 @@ use crate::preflight::context::{Context, of_source};
 use crate::preflight::means::Means;
 use crate::source::{Mirror, ObjectId, git_version};
 
-/// Submodules that are named in one line.
-const SUBMODULES_TOLD: usize = 3;
+/// Maximum number of submodules that one line names.
+const SUBMODULES_NAMED_MAX: usize = 3;
 
 /// Is git here, and new enough?
 pub async fn git() -> Vec<Answer> {
@@ -36,7 +36,8 @@ pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
 fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     let source = mirror.source();
     let line = format!(
-        "{source} is a shallow clone: flakes get too small a number of commits (revCount), and commits before {} may be missing",
+        "{source} is a shallow clone: flakes get a commit count that is too small (revCount), and commits \
+         before {} may be missing",
         short(commit.as_str())
     );
     let hint = match mirror.source_dir() {
@@ -48,11 +49,11 @@ fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
 
 /// Submodules: a commit does not contain their files.
 fn without(submodules: &[PathBuf]) -> Option<Answer> {
-    let told = submodules.iter().take(SUBMODULES_TOLD).map(|path| path.display().to_string());
-    let told = told.collect::<Vec<_>>().join(", ");
-    let more = submodules.len().saturating_sub(SUBMODULES_TOLD);
+    let named = submodules.iter().take(SUBMODULES_NAMED_MAX).map(|path| path.display().to_string());
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = submodules.len().saturating_sub(SUBMODULES_NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let line = format!("submodules are empty directories in a build: {told}{more}");
+    let line = format!("submodules are empty directories in a build: {named}{more}");
     (!submodules.is_empty())
         .then(|| Answer::warn(line, "make each an input of the flake, or put its files into the tree"))
 }

@@ -46,7 +46,8 @@ impl SystemdStore {
     pub unsafe fn from_env() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let number = |name| variable(name)?.parse::<i64>().ok();
-        let capacity = number("FDSTORE").and_then(|capacity| u64::try_from(capacity).ok()).filter(|capacity| *capacity > 0)?;
+        let capacity =
+            number("FDSTORE").and_then(|capacity| u64::try_from(capacity).ok()).filter(|capacity| *capacity > 0)?;
         let notify = variable("NOTIFY_SOCKET")?;
         let mut inherited = Vec::new();
         // SAFETY: the previous program in this process passed these descriptors to us; by the contract no other code
