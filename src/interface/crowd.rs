@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 pub(super) const CONNECTIONS_MAX: usize = 32;
 /// Streams among them: half, so that the other half is for commands.
 pub(super) const STREAMS_MAX: usize = 16;
-/// Connections of one user who neither owns the socket nor is root, and of those who may be an instance's: a terminal that
-/// watches, a command, and some for a script.
+/// Maximum number of connections of one user that neither owns the socket nor is root, and of all callers that may belong
+/// to an instance. That is enough for a terminal that watches, a command and a script.
 pub(super) const GUEST_CONNECTIONS_MAX: usize = 8;
 
 /// Whose connection it is.
@@ -24,7 +24,7 @@ pub(super) enum Whose {
     Owner,
     /// Another user's.
     Guest(u32),
-    /// A caller's of whom it is not known yet whether it may call.
+    /// A caller's, if it is not known yet whether it may call.
     Unproven,
 }
 
@@ -47,7 +47,7 @@ struct Connection {
     leave: Arc<Notify>,
 }
 
-/// All connections of one socket, by the order in which they came to what they do.
+/// All connections of one socket, in the order in which they began what they do now.
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
@@ -65,7 +65,7 @@ impl Entries {
         self.next
     }
 
-    /// The oldest connection of the caller that has most of them, among `of`.
+    /// Among `of`: the oldest connection of the caller that has the most of them.
     fn oldest(&self, of: impl Fn(&Connection) -> bool) -> Option<u64> {
         let candidates = || self.by_age.iter().filter(|(_, entry)| of(entry));
         let (age, _) = candidates().min_by_key(|(age, entry)| {
@@ -110,7 +110,7 @@ impl Crowd {
         }
     }
 
-    /// A place, for which another connection may be closed; `None` if all places of this user have calls under way.
+    /// A place. It may close another connection to free one. `None` if a call is under way on each connection of this user.
     pub(super) fn enter(&self, whose: Whose) -> Option<Place> {
         let mut entries = self.lock();
         let own = |entry: &Connection| entry.whose == whose;
