@@ -1,10 +1,9 @@
-//! Wakes a task when files may have changed.
+//! Reports that files may have changed.
 //!
-//! A wake-up is only a hint. After each one, the task reads the files itself. It also sets the watches again, because
-//! directories may have been made or removed. So a superfluous or missed wake-up changes only the delay.
-//!
-//! The watches are on directories and not on files, because an editor replaces the old file with a new one. If the kernel
-//! refuses watches, the task reads the files at regular times, and the log says so.
+//! An event is a hint and no fact: after it the caller looks at the files and sets the watches again, because directories are
+//! removed and made anew. So a superfluous or missing event changes only the delay. This module watches directories, not files: an
+//! editor replaces a file by another one. If the kernel gives no watches, the caller looks at the files from time to time, and the
+//! log says so.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -15,12 +14,11 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
 
-/// Maximum number of watched directories. A branch name with slashes makes directories, so there can be many. The
-/// kernel also has its own bound.
+/// Directories that are watched at most: branches with slashes are directories, and the kernel has a bound of its own.
 const WATCHES_MAX: usize = 256;
-/// Without watches: the pause between two reads of the files.
+/// The pause between two looks without watches.
 const BLIND_LOOK: Duration = Duration::from_secs(2);
-/// The pause between two attempts to get watches from the kernel.
+/// The pause between two tries to have watches.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Watches on directories.
@@ -30,12 +28,12 @@ pub struct Changes {
     counts: Arc<dyn Fn(&Path) -> bool + Send + Sync>,
     watched: BTreeSet<PathBuf>,
     tried: Option<Instant>,
-    /// Why some directories are not watched. `None` if all of them are.
+    /// Why not all directories are watched; `None` if all are.
     blind: Option<String>,
 }
 
 impl Changes {
-    /// Watches nothing yet. A change wakes only if `counts` returns true for its path. Another thread calls `counts`.
+    /// Watches nothing yet. A change counts only if `counts` returns true for its path; another thread calls `counts`.
     pub fn new(counts: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
         Self {
             watcher: None,
@@ -47,73 +45,68 @@ impl Changes {
         }
     }
 
-    /// From now on, watches these directories and no others. For a directory that does not exist, it watches the nearest
-    /// ancestor, so that the creation of the directory wakes.
-    ///
-    /// Call this again after each wake-up, and before you read the files. Then no change is missed between the two.
+    /// Watches these directories from now on, and no others. If a directory does not exist, its nearest ancestor is watched. Call
+    /// this again after each event, before you look at the files: then no change is lost between the two.
     pub fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
         let dirs: BTreeSet<PathBuf> = dirs.into_iter().filter_map(|dir| nearest(&dir)).take(WATCHES_MAX).collect();
         let before = self.blind.take();
         self.blind = self.arm(&dirs).err();
         match (&before, &self.blind) {
             (None, Some(why)) => tracing::warn!(
-                "the kernel gives no file watches, so rei looks for changed files at least every {BLIND_LOOK:?}: {why}; \
-                 hint: raise `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
+                "rei looks for changes of files from time to time, as the kernel gives no watches: {why}; hint: raise \
+                 `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
             ),
-            (Some(_), None) => tracing::info!("the kernel gives file watches again, so rei sees changed files at once"),
+            (Some(_), None) => tracing::info!("rei sees changes of files at once again"),
             _ => {}
         }
         self.watched = dirs;
     }
 
-    /// Whether the kernel refused some or all of the watches.
+    /// Whether the kernel gives no watches, or not all.
     pub fn is_blind(&self) -> bool {
         self.blind.is_some()
     }
 
-    /// Waits until a file may have changed, and at most for `poll`.
+    /// Waits until something may have changed, and at most for `poll`.
     pub async fn next(&mut self, poll: Duration) {
         let poll = if self.is_blind() { BLIND_LOOK.min(poll) } else { poll };
-        // After a timeout, the caller does the same as after a change.
+        // After the timeout the caller looks as well.
         let _ = tokio::time::timeout(poll, self.woken.notified()).await;
     }
 
-    /// Waits for a wake-up.
+    /// Waits for an event.
     pub async fn woken(&self) {
         self.woken.notified().await;
     }
 
-    /// Waits until nothing has changed for `quiet`: a program that writes a file has finished by then. Waits at most for
-    /// `max`.
+    /// Waits until no event has arrived for `quiet`: by then the writer of a file has finished. Waits at most for `max`.
     pub async fn settled(&self, quiet: Duration, max: Duration) {
         let settle = async { while tokio::time::timeout(quiet, self.woken.notified()).await.is_ok() {} };
-        // Files that change all the time are read after `max`.
+        // After `max` the caller looks even if events still arrive.
         let _ = tokio::time::timeout(max, settle).await;
     }
 
-    /// A thread of the crate answers each call. The crate panics if that thread could not be started, or has ended.
+    /// Sets the watches. The thread of `notify` answers each call. If that thread could not be made or has ended, `notify` panics.
     fn arm(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
         self.begin()?;
         let armed = std::panic::catch_unwind(AssertUnwindSafe(|| self.arm_by_thread(dirs)));
         armed.unwrap_or_else(|_| {
             self.watcher = None;
-            Err("the thread that receives the changes has ended".to_owned())
+            Err("the thread that hears of changes is gone".to_owned())
         })
     }
 
     fn arm_by_thread(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
-        let Some(watcher) = &mut self.watcher else {
-            return Err("the kernel refused them less than a minute ago".to_owned());
-        };
+        let Some(watcher) = &mut self.watcher else { return Err("they were refused a moment ago".to_owned()) };
         for gone in self.watched.iter().filter(|dir| !dirs.contains(*dir)) {
-            // If the directory was removed, the kernel has already removed its watch.
+            // The kernel has removed the watch of a directory that is gone.
             let _ = watcher.unwatch(gone);
         }
         for dir in dirs {
-            // Also if it is watched already: it may have been replaced by another directory.
+            // Also if the path is watched already: another directory may be in its place.
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
-                // It was removed a moment ago, and that change wakes again.
+                // The directory was removed just now, so another event follows.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => return Err(error.to_string()),
             }
@@ -121,31 +114,31 @@ impl Changes {
         Ok(())
     }
 
-    /// Makes the watcher, if there is none and the last attempt is long enough ago.
+    /// Makes the watcher, if there is none.
     fn begin(&mut self) -> Result<(), String> {
         if self.watcher.is_some() || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
             return Ok(());
         }
         self.tried = Some(Instant::now());
         let (woken, counts) = (self.woken.clone(), self.counts.clone());
-        let wake = move |event: notify::Result<Event>| {
+        let tell = move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, |event| may_change(event, &*counts)) {
                 woken.notify_one();
             }
         };
-        self.watcher = Some(INotifyWatcher::new(wake, notify::Config::default()).map_err(|error| error.to_string())?);
+        self.watcher = Some(INotifyWatcher::new(tell, notify::Config::default()).map_err(|error| error.to_string())?);
         Ok(())
     }
 }
 
-/// Whether an event is a reason to wake. A read of a file is no reason: the woken task itself reads the files.
+/// Whether an event is a reason to look. A read is none: the caller reads the files itself.
 fn may_change(event: &Event, counts: &dyn Fn(&Path) -> bool) -> bool {
     let reads = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
         EventKind::Access(_) => true,
         _ => false,
     };
-    // `need_rescan`: events were lost, so any file may have changed.
+    // The kernel has dropped events: any file may have changed.
     event.need_rescan() || !reads && event.paths.iter().any(|path| counts(path))
 }
 
@@ -162,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test may take, so only a wake-up can end the wait.
+    /// Longer than any test may take: only a wake-up can end the wait.
     const NEVER: Duration = Duration::from_secs(3600);
     /// The bound of a test that waits for a fact.
     const SOON: Duration = Duration::from_secs(60);
@@ -172,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replaced_file_and_a_directory_that_is_made_again_are_seen() {
+    async fn a_file_that_is_replaced_and_a_directory_that_is_made_anew_are_seen() {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("some/where");
         std::fs::create_dir_all(&dir).unwrap();
@@ -188,7 +181,7 @@ mod tests {
             replace();
             wakes(&mut changes).await;
             changes.watch([dir.clone()]);
-            // The directory and its parent are removed, and made again one after the other.
+            // Removed with all above it but one, and made anew step by step.
             std::fs::remove_dir_all(top.path().join("some")).unwrap();
             wakes(&mut changes).await;
             changes.watch([dir.clone()]);
@@ -209,13 +202,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lost_events_wake() {
+    async fn who_missed_events_is_woken() {
         let queued_max: usize =
             std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (gate, seen) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
         let closed = gate.lock().unwrap();
-        // The thread that receives the changes is blocked, and `counts` is false for every path. So only lost events can wake.
+        // The thread that hears of changes is held, and takes no path: only lost events can wake.
         let held = (gate.clone(), seen.clone());
         let mut changes = Changes::new(move |_| {
             held.1.store(true, Ordering::Relaxed);
@@ -226,10 +219,10 @@ mod tests {
         std::fs::write(dir.path().join("first"), "").unwrap();
         let since = Instant::now();
         while !seen.load(Ordering::Relaxed) {
-            assert!(since.elapsed() < SOON, "the first change was not received");
+            assert!(since.elapsed() < SOON, "the first change was not heard of");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // The kernel merges equal events in a row, so the test writes to two files in turn.
+        // Equal events in a row are one to the kernel, so two files take turns.
         let mut files = ["a", "b"].map(|name| std::fs::File::create(dir.path().join(name)).unwrap());
         for number in 0..=queued_max {
             files[number % 2].write_all(b"x").unwrap();
@@ -238,7 +231,7 @@ mod tests {
         wakes(&mut changes).await;
     }
 
-    /// This variable is set if the test program runs in a namespace where the kernel refuses watches.
+    /// Set for the run of this test program that has no watches.
     const WITHOUT: &str = "REI_TEST_WITHOUT_INOTIFY";
 
     #[tokio::test]
@@ -248,7 +241,7 @@ mod tests {
             let mut changes = Changes::new(|_| true);
             changes.watch([dir.path().to_owned()]);
             assert!(changes.is_blind(), "{:?}", changes.blind);
-            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("the wait did not end");
+            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("no look without watches");
             println!("looked without watches");
             return;
         }

@@ -1,4 +1,4 @@
-//! What several questions need. It is found only once.
+//! What several questions need, found once.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ use crate::nix::{self, Derivation, FlakeRef, Nix};
 use crate::report::chain;
 use crate::source::{Error, Mirror, ObjectId, TreeFile};
 
-/// The means of the caller, and what earlier questions have found.
+/// The means of the caller, and the findings of earlier questions.
 pub struct Context<M> {
-    /// What the answers need.
+    /// What questions are answered with.
     pub means: M,
     followed: OnceCell<Result<Followed, Answer>>,
     derivation: OnceCell<Option<Derivation>>,
@@ -23,7 +23,7 @@ pub struct Context<M> {
 
 /// The commit that the followed ref names.
 pub(super) struct Followed {
-    /// The commit. The mirror has it.
+    /// The commit, which the mirror has.
     pub commit: ObjectId,
     /// Its flake, relative to the repository's root.
     pub flake: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Followed {
 }
 
 impl<M: Means> Context<M> {
-    /// Nothing is found yet.
+    /// Makes a context with no findings yet.
     pub fn new(means: M) -> Self {
         Self { means, followed: OnceCell::new(), derivation: OnceCell::new() }
     }
@@ -42,15 +42,15 @@ impl<M: Means> Context<M> {
         self.means.config()
     }
 
-    /// Fetches the commit that the followed ref names into the mirror. An error is the answer that says why there is no
-    /// such commit with a flake. `None` without a configuration.
+    /// The commit that the followed ref names, brought into the mirror, if it has a flake; or why there is none. `None`
+    /// without a configuration.
     pub(super) async fn followed(&self) -> Option<Result<&Followed, &Answer>> {
         let (config, mirror) = (self.config()?, self.means.mirror()?);
         let found = self.followed.get_or_init(async || fetch(config, mirror).await).await;
         Some(found.as_ref())
     }
 
-    /// The package of that commit, evaluated; or why it does not evaluate. `None` if an earlier answer gave the reason.
+    /// The package of that commit, evaluated, or the reason why it cannot be. `None` if an earlier question gave the reason.
     pub(super) async fn package(&self) -> Option<Result<Derivation, Answer>> {
         let (config, mirror) = (self.config()?, self.means.mirror()?);
         let commit = &self.followed().await?.ok()?.commit;
@@ -64,7 +64,7 @@ impl<M: Means> Context<M> {
             let hint = evaluation_hint(config, commit, &error);
             Answer::fail(chain(&error).replace('\n', "; "), hint)
         });
-        // An error is not stored: the next question gets `None`.
+        // After a failure there is no derivation, and the later question has no answer.
         let _ = self.derivation.set(evaluated.as_ref().ok().cloned());
         Some(evaluated)
     }
@@ -92,7 +92,7 @@ async fn fetch(config: &Config, mirror: &Mirror) -> Result<Followed, Answer> {
     Ok(Followed { commit, flake, submodules: submodules.collect() })
 }
 
-/// The flake of a commit. This adds the files of the commit to the store.
+/// The flake of a commit, whose files are put in the store.
 async fn flake(config: &Config, mirror: &Mirror, nix: &Nix, commit: &ObjectId) -> Result<FlakeRef, Answer> {
     let of_nix = |error: nix::Error| Answer::of(&error, error.hint());
     let described = mirror.describe(commit).await.map_err(|error| of_source(&error))?;

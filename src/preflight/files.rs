@@ -1,7 +1,6 @@
 //! The operator's files, followed while rei runs: rei.toml, blueprints and golden runs.
 //!
-//! rei checks each change and logs the result. It reloads rei.toml only when the operator asks for it (SIGHUP,
-//! `systemctl reload`).
+//! A change is checked and logged. rei takes a changed rei.toml only when the operator asks for it (SIGHUP, `systemctl reload`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -16,20 +15,22 @@ use crate::config::{Change, Config, FILE_BYTES_MAX, LoadError, When, diff};
 use crate::digest::sha256;
 use crate::report::chain;
 
-/// Without a wake-up, the files are read after this time, in case a wake-up was missed. It costs a few system calls.
+/// The pause between two looks if no event arrives: a safety net that costs a few system calls.
 const POLL: Duration = Duration::from_secs(60);
-/// A file is read when nothing has changed for this time: the program that writes it has finished by then.
+/// The least pause between two looks: another program may write to the directory of rei.toml all the time.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// The files are read when no event has arrived for this time: by then the writer has finished.
 const QUIET: Duration = Duration::from_millis(300);
-/// Files that change all the time are read after this time.
+/// The files are read after this time even if events still arrive.
 const RESTLESS_MAX: Duration = Duration::from_secs(3);
-/// Maximum number of links from rei.toml to the file itself: as many as the kernel follows.
+/// Links that are followed from rei.toml to the file itself: as many as the kernel follows.
 const LINKS_MAX: usize = 40;
-/// Maximum number of files that are compared: there are some dozens of blueprints and golden runs.
+/// The most files of a directory that are compared: blueprints and golden runs are some dozens.
 const ENTRIES_MAX: usize = 4096;
-/// Maximum number of changed keys that one line names.
-const KEYS_NAMED_MAX: usize = 5;
+/// Changed keys that are named in one line.
+const KEYS_TOLD: usize = 5;
 
-/// Follows the files until it is cancelled, and logs what each change means.
+/// Follows the files until the task is dropped, and logs what each change means.
 pub async fn follow_files<M: Means>(means: M) {
     let Some(config) = means.config().cloned() else { return };
     let mut files = Files::new(means.file().to_owned(), config);
@@ -45,16 +46,16 @@ pub async fn follow_files<M: Means>(means: M) {
     }
 }
 
-/// The files, and their state when they were last read.
+/// The files, and their state at the last look.
 struct Files {
     file: PathBuf,
-    /// The configuration of the last rei.toml that could be used.
+    /// The last configuration of the file that could be used.
     config: Config,
     changes: Changes,
     seen: Seen,
 }
 
-/// What is compared to find changes.
+/// The state of the files that is compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// The digest of rei.toml; `None` if it cannot be read.
@@ -63,13 +64,13 @@ struct Seen {
     golden: Stamps,
 }
 
-/// Files by path, each with values that change if the file is written or replaced.
+/// Files by path, each with what changes when it is written or replaced.
 type Stamps = BTreeMap<PathBuf, [i64; 4]>;
 
 impl Files {
     fn new(file: PathBuf, config: Config) -> Self {
         let seen = Seen::of(&file, &config);
-        // The state directory may be beside rei.toml. rei writes it itself, so its changes do not count.
+        // The state directory may be beside rei.toml; changes in it do not count.
         let state = config.state.directory.clone();
         let changes = Changes::new(move |path| !path.starts_with(&state));
         Self { file, config, changes, seen }
@@ -87,17 +88,18 @@ impl Files {
                 return self.judge(&before).await;
             }
             self.changes.next(POLL).await;
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
-    /// The directories in which a change can be a change of one of the files.
+    /// The directories in which a change can be one of the files.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let named = self.config.blueprints.directory.iter().chain(&self.config.validation.golden);
         let own = places(&self.file);
         own.into_iter().chain(named.cloned()).collect()
     }
 
-    /// What a change means. It may read many files, so it runs on a thread for blocking work.
+    /// What a change means. This may read many files, so it runs beside the loop's thread.
     async fn judge(&mut self, before: &Seen) -> Vec<Answer> {
         let (file, config, now) = (self.file.clone(), self.config.clone(), self.seen.clone());
         let (is_file, is_blueprints, is_golden) =
@@ -126,7 +128,7 @@ impl Files {
         let Ok((answers, taken)) = judged.await else { return Vec::new() };
         if let Some(config) = taken {
             self.config = config;
-            // The new configuration may name other directories.
+            // The new file may name other directories.
             self.seen = Seen { file: now.file, ..Seen::of(&self.file, &self.config) };
         }
         answers
@@ -136,7 +138,7 @@ impl Files {
 /// What rei.toml means now, and its configuration if it can be used.
 fn of_the_file(file: &Path, before: &Config) -> (Answer, Option<Config>) {
     let shown = file.display();
-    let holds = "rei keeps the configuration that it read before";
+    let holds = "what rei has read of it before holds";
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => {
@@ -148,7 +150,7 @@ fn of_the_file(file: &Path, before: &Config) -> (Answer, Option<Config>) {
             return (
                 Answer {
                     level: Level::Warn,
-                    line: format!("{shown} has changed and cannot be used; {holds}: {why}"),
+                    line: format!("{shown} has changed and cannot be used, {holds}: {why}"),
                     hint,
                 },
                 None,
@@ -157,28 +159,28 @@ fn of_the_file(file: &Path, before: &Config) -> (Answer, Option<Config>) {
     };
     let unusable = blueprints(Some(&config)).into_iter().find(|answer| answer.level == Level::Fail);
     if let Some(wrong) = unusable {
-        let line = format!("{shown} has changed and cannot be used; {holds}: {}", wrong.line);
+        let line = format!("{shown} has changed and cannot be used, {holds}: {}", wrong.line);
         return (Answer { level: Level::Warn, line, hint: wrong.hint }, None);
     }
     let changes = diff(before, &config);
     let answer = match changes.iter().find(|change| change.when == When::Restart) {
-        _ if changes.is_empty() => Answer::ok(format!("{shown} was written again, and has the same values")),
+        _ if changes.is_empty() => Answer::ok(format!("{shown} was written again, and says what it said")),
         Some(change) => Answer::warn(
             format!("{shown} has changed, and {} cannot change while rei runs: {holds}", change.key),
-            "restart rei to use the new value, or change the key back",
+            "restart rei to take it, or change the key back",
         ),
         None => Answer {
             level: Level::Ok,
-            line: format!("{shown} has changed and can be used ({}); {holds}", keys(&changes)),
-            hint: Some(format!("to use it: systemctl reload, or kill -HUP {}", std::process::id())),
+            line: format!("{shown} has changed and can be used ({}), {holds}", keys(&changes)),
+            hint: Some(format!("take it: systemctl reload, or kill -HUP {}", std::process::id())),
         },
     };
     (answer, Some(config))
 }
 
 fn keys(changes: &[Change]) -> String {
-    let told = changes.iter().take(KEYS_NAMED_MAX).map(|change| change.key.as_str()).collect::<Vec<_>>().join(", ");
-    match changes.len().saturating_sub(KEYS_NAMED_MAX) {
+    let told = changes.iter().take(KEYS_TOLD).map(|change| change.key.as_str()).collect::<Vec<_>>().join(", ");
+    match changes.len().saturating_sub(KEYS_TOLD) {
         0 => told,
         more => format!("{told} and {more} more"),
     }
@@ -206,7 +208,7 @@ impl Seen {
     }
 }
 
-/// The files of the directories, each with its stamp.
+/// The files of directories.
 fn stamps<'d>(dirs: impl Iterator<Item = &'d PathBuf>) -> Stamps {
     let entries = dirs.flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
     let stamp = |path: PathBuf| {
@@ -217,12 +219,12 @@ fn stamps<'d>(dirs: impl Iterator<Item = &'d PathBuf>) -> Stamps {
     entries.map(|entry| entry.path()).filter_map(stamp).take(ENTRIES_MAX).collect()
 }
 
-/// The directory of a file, and the directory of every link on its path, because a link can be replaced as well as the
-/// file. On NixOS the path `/etc/rei/NAME/rei.toml` goes through a link in `/etc`.
+/// The directories of a file and of every link on the way to it: a link can be replaced as well as the file. On NixOS
+/// `/etc/rei/NAME/rei.toml` leads through a link in `/etc`.
 fn places(file: &Path) -> BTreeSet<PathBuf> {
     let (mut places, mut links) = (BTreeSet::new(), 0);
     let Ok(mut rest) = std::path::absolute(file) else { return places };
-    // Replace the first link of the path with its target, until the path has no link.
+    // The first link of the path is replaced by what it means, until there is none.
     'resolve: while links < LINKS_MAX {
         let ancestors: Vec<PathBuf> = rest.ancestors().map(Path::to_owned).collect();
         for path in ancestors.iter().rev() {
@@ -269,16 +271,16 @@ mod tests {
             Self { files: Files::new(file, config), dir }
         }
 
-        /// Writes a file as an editor does: as a new file, which then replaces the old one.
+        /// Writes a file as an editor does: beside the old one, and into its place.
         fn replace(&self, name: &str, text: &str) {
             let path = self.dir.path().join(name);
             std::fs::write(path.with_extension("new"), text).unwrap();
             std::fs::rename(path.with_extension("new"), path).unwrap();
         }
 
-        /// The next answers.
+        /// What is said next.
         async fn told(&mut self) -> String {
-            let answers = tokio::time::timeout(SOON, self.files.next()).await.expect("a change was not reported");
+            let answers = tokio::time::timeout(SOON, self.files.next()).await.expect("a change was not told");
             let told =
                 answers.into_iter().map(|it| format!("{:?}: {}; {}", it.level, it.line, it.hint.unwrap_or_default()));
             told.collect::<Vec<_>>().join("\n")
@@ -292,10 +294,10 @@ mod tests {
         let told = lab.told().await;
         assert!(told.starts_with("Ok") && told.contains("can be used (promotion.observe)"), "{told}");
         assert!(told.contains(&format!("kill -HUP {}", std::process::id())), "{told}");
-        // The same file is written, and the new text ends in the middle.
+        // In its place, and in the middle.
         std::fs::write(lab.dir.path().join("rei.toml"), &FILE[..FILE.len() / 2]).unwrap();
         let told = lab.told().await;
-        assert!(told.starts_with("Warn") && told.contains("rei keeps the configuration that it read before"), "{told}");
+        assert!(told.starts_with("Warn") && told.contains("what rei has read of it before holds"), "{told}");
         assert!(told.contains("rei check --file-only"), "{told}");
         std::fs::remove_file(lab.dir.path().join("rei.toml")).unwrap();
         assert!(lab.told().await.contains("cannot be used"));
@@ -318,7 +320,7 @@ mod tests {
         assert!(told.starts_with("Warn: the golden runs have changed: "), "{told}");
     }
 
-    /// The directory is removed with all its files, and another one replaces it.
+    /// The directory goes with all that is in it, and another comes.
     #[tokio::test]
     async fn a_directory_that_is_replaced_is_followed() {
         let mut lab = Lab::new();
@@ -334,7 +336,7 @@ mod tests {
         assert!(lab.told().await.contains("the next evolution runs them"));
     }
 
-    /// As on NixOS: the file is a link through another link, and a switch replaces that other link.
+    /// As NixOS has it: the file is a link through another link, which a switch replaces.
     #[tokio::test]
     async fn a_link_on_the_way_is_followed() {
         use std::os::unix::fs::symlink;

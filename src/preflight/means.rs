@@ -1,4 +1,4 @@
-//! What the answers to questions need.
+//! What questions are answered with.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use crate::config::Config;
 use crate::nix::{self, Nix, Refusal};
 use crate::source::Mirror;
 
-/// What the answers to questions need. The supervisor passes its own means, so that nothing is done twice. `rei check`
-/// makes means in a temporary directory.
+/// What questions are answered with. The supervisor gives what it works with itself, so that nothing is found out twice;
+/// `rei check` makes some in a directory that goes with it.
 pub trait Means: Send + Sync + 'static {
-    /// The configuration; `None` if the file is wrong. Then only the questions about the machine are asked.
+    /// The configuration; `None` if the file is wrong. Then only the machine is looked at.
     fn config(&self) -> Option<&Config>;
 
     /// The file.
@@ -21,10 +21,10 @@ pub trait Means: Send + Sync + 'static {
     /// Nix.
     fn nix(&self) -> impl Future<Output = nix::Result<&Nix>> + Send;
 
-    /// The builder, after its test that the sandbox isolates.
+    /// The builder that has proved that a sandbox holds.
     fn builder(&self) -> impl Future<Output = Result<&Path, Refusal>> + Send;
 
-    /// A directory in which a question may make files for a test.
+    /// A directory in which files may be made to try something.
     fn scratch(&self) -> PathBuf;
 
     /// Whether the package may be built.

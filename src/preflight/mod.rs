@@ -1,15 +1,14 @@
 //! What rei needs of the machine, the file and the repository: one list of questions for `rei check` and `rei run`.
 //!
-//! `rei check` prints every answer. `rei run` asks the same questions at its start and acts on the answers. If a
-//! prerequisite is missing and there is no version to serve, `rei run` refuses to start. If there is a version to serve,
-//! `rei run` logs what is missing, and Active continues to serve.
+//! `rei check` prints every answer. `rei run` asks the same questions at its start and acts on the answers: with nothing
+//! to serve, a missing prerequisite ends the start; otherwise rei logs it, and Active continues to serve.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `question.rs`, `answer.rs` | what a question and an answer are |
-//! | `table.rs` | every question: its name, what needs a good answer, when `rei run` asks it |
-//! | `means.rs` | what the answers need; the supervisor has its own means, `rei check` makes some |
-//! | `context.rs` | what several questions need, found only once: the commit, the package |
+//! | `table.rs` | every question: its name, its `Need`, what `rei run` does with it |
+//! | `means.rs` | what a question is answered with; the supervisor has its own, `rei check` makes some |
+//! | `context.rs` | what several questions need and is found once: the commit, the package |
 //! | `start.rs` | what `rei run` does with the answers |
 //! | `files.rs` | rei.toml, blueprints and golden runs, followed while rei runs |
 //! | `package.rs` | the next step if the package does not evaluate or build, and its program |
@@ -17,7 +16,7 @@
 //! | `ask/source.rs` | git and the repository |
 //! | `ask/build.rs` | Nix, its sandbox, the package and its program |
 //! | `ask/machine.rs` | programs, directories, addresses, users, control groups, limits |
-//! | `ask/kernel.rs` | what rei tests: the switch of connections, process descriptors |
+//! | `ask/kernel.rs` | what is tried: the switch of connections, process descriptors |
 
 mod answer;
 mod ask;

@@ -9,14 +9,14 @@ use crate::nix::{Error, Failure};
 use crate::runtime::spawn::{SpawnError, Step};
 use crate::source::ObjectId;
 
-/// The bytes of the first line of a script that the kernel reads.
+/// The first line of a script, in bytes: what the kernel reads of it.
 const FIRST_LINE_BYTES_MAX: usize = 256;
 
 /// The next step if the package of a commit does not evaluate.
 pub fn evaluation_hint(config: &Config, commit: &ObjectId, error: &Error) -> String {
     error.hint().unwrap_or_else(|| {
         let (source, package) = (&config.runtime.source, &config.runtime.package);
-        format!("see the whole error: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
+        format!("see it in full: git -C {source} checkout --detach {commit}, and there: nix build .#{package}")
     })
 }
 
@@ -25,7 +25,7 @@ pub fn build_hint(failure: &Failure, drv: &Path) -> String {
     failure.hint(drv).unwrap_or_else(|| format!("nix log {}", drv.display()))
 }
 
-/// Why a program cannot be started, as the same error that the start returns: it does not exist, or is not a program.
+/// Why a program could not be started, as the error of a real start: the file does not exist, or is not a program.
 pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
     let refused = |code: i32| {
         let source = io::Error::from_raw_os_error(code);
@@ -51,7 +51,7 @@ pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
     if first.starts_with(b"\x7fELF") || runs_other_formats() { None } else { refused(libc::ENOEXEC) }
 }
 
-/// Whether the kernel is configured to run other files than ELF programs and scripts (binfmt_misc).
+/// Whether the kernel was taught to run other files than ELF programs and scripts.
 fn runs_other_formats() -> bool {
     let formats = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
     formats.map(|format| format.file_name()).any(|name| name != "register" && name != "status")
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_cannot_start_gives_the_error_of_a_start() {
+    fn a_program_that_cannot_start_is_told_as_the_start_would() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         let why = |text: Option<&str>, mode: u32| {
@@ -83,7 +83,7 @@ mod tests {
         assert!(why(None, 0).contains("a program that the package does not have"));
         assert!(why(Some("#!/bin/sh\n"), 0o644).contains("must be executable"));
         assert!(why(Some("#!/nonexistent/sh -e\n"), 0o755).contains("its interpreter does not exist"));
-        assert!(runs_other_formats() || why(Some("echo hello\n"), 0o755).contains("the file is not a program"));
+        assert!(runs_other_formats() || why(Some("echo hello\n"), 0o755).contains("is not a program"));
         assert_eq!(why(Some("#! /bin/sh\n"), 0o755), "");
         assert!(unfit_program(&std::env::current_exe().unwrap()).is_none());
     }

@@ -6,7 +6,7 @@ use super::means::Means;
 use super::question::{AtStart, Need, Question};
 use super::table::{of_the_file, of_the_machine};
 
-/// Why `rei run` refuses to start if no version can serve.
+/// Why a start with nothing to serve is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{line}")]
 pub struct Refused {
@@ -18,10 +18,10 @@ pub struct Refused {
     pub hint: Option<String>,
 }
 
-/// Asks all questions of a start without a version to serve, and logs what else could be better.
+/// Asks all questions of a start with nothing to serve, and logs each other problem.
 ///
 /// # Errors
-/// With the first answer that means that no version can serve.
+/// The first `fail` that `Need::Start` concerns.
 pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused> {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always, AtStart::ToInstall]) {
@@ -35,8 +35,7 @@ pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused>
     Ok(())
 }
 
-/// Asks all questions of a start with a version to serve, and logs what is missing. Active continues to serve, whatever
-/// the answers are.
+/// Asks all questions of a start with something to serve, and logs each problem. Active continues to serve.
 pub async fn beside_active<M: Means>(means: M) {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always]) {
@@ -51,7 +50,7 @@ fn questions<M: Means>(when: &'static [AtStart]) -> impl Iterator<Item = Questio
     all.filter(move |question| when.contains(&question.at_start))
 }
 
-/// Logs the answer, unless it is good.
+/// Logs an answer, unless it is `ok`.
 fn log(question: &'static str, need: Need, answer: &Answer) {
     let line = match &answer.hint {
         Some(hint) => format!("{}; hint: {hint}", answer.line),
@@ -60,10 +59,13 @@ fn log(question: &'static str, need: Need, answer: &Answer) {
     match (answer.level, need) {
         (Level::Ok, _) => {}
         (Level::Fail, Need::Start | Need::Candidates) => {
-            tracing::error!(question, "no candidate can be made or judged now; Active continues to serve: {line}");
+            tracing::error!(question, "no candidate can be made or judged now, Active continues to serve: {line}");
         }
         (Level::Fail, Need::Agents) => {
-            tracing::error!(question, "some agents, commands or probes cannot run; Active continues to serve: {line}");
+            tracing::error!(
+                question,
+                "some agents or commands of rei.toml cannot run, Active continues to serve: {line}"
+            )
         }
         (Level::Fail, Need::Protection) | (Level::Warn, _) => tracing::warn!(question, "{line}"),
     }
@@ -78,7 +80,7 @@ pub(super) mod tests {
     use crate::nix::{Nix, Refusal};
     use crate::source::Mirror;
 
-    /// The means without a configuration, on a machine without Nix.
+    /// The means of a caller without a file, on a machine without Nix.
     pub struct Nothing;
 
     impl Means for Nothing {
@@ -116,7 +118,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_without_a_version_is_refused_with_the_next_step_and_one_with_a_version_continues() {
+    async fn a_start_with_nothing_to_serve_is_refused_with_the_next_step_and_one_with_something_goes_on() {
         let refused = before_the_first_version(Nothing).await.unwrap_err();
         assert_eq!((refused.question, refused.hint.is_some()), ("nix", true), "{refused}");
         beside_active(Nothing).await;

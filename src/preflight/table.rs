@@ -6,7 +6,7 @@ use super::ask::{build, file, kernel, machine, source};
 use super::means::Means;
 use super::question::{AtStart, Need, Question};
 
-/// The questions about rei.toml and the files that it names. They ask the machine nothing else, so a build can ask them.
+/// The questions about the file and what it names beside itself. They ask the machine nothing, so a build can ask them.
 pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
     use AtStart::{Always, Itself};
     use Need::{Candidates, Protection, Start};
@@ -22,7 +22,14 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
             name: "golden",
             need: Candidates,
             at_start: Always,
-            ask: |it| Box::pin(ready(file::golden(it.config()))),
+            ask: |it| {
+                // Golden runs can be large, and a supervisor that serves does not wait for the disk.
+                let config = it.config().cloned();
+                Box::pin(async {
+                    let asked = tokio::task::spawn_blocking(move || file::golden(config.as_ref()));
+                    asked.await.unwrap_or_default()
+                })
+            },
         },
         Question {
             name: "secrets",
@@ -33,8 +40,8 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
     ]
 }
 
-/// The questions about the machine and the repository, in the order in which they are asked. If a question needs the
-/// result of another one, that one comes first.
+/// The questions about the machine and the repository, in the order in which they are asked: what a question builds on
+/// comes before it.
 pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
     use AtStart::{Always, Itself, Never, ToInstall};
     use Need::{Agents, Candidates, Protection, Start};
@@ -74,7 +81,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
         },
         Question { name: "switch", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::switch())) },
         Question { name: "pidfd", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::pidfds())) },
-        // The first instance gets its user and its isolation.
+        // The first instance gets its user and its walls.
         Question { name: "user", need: Start, at_start: Itself, ask: |it| Box::pin(ready(machine::user(it.config()))) },
         Question {
             name: "isolation",
@@ -82,7 +89,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
             at_start: Itself,
             ask: |it| Box::pin(ready(machine::isolation(it.config(), &it.means.scratch()))),
         },
-        // The builder of each check uses what the machine supports.
+        // The builder of each check makes the best of what it finds.
         Question {
             name: "namespaces",
             need: Candidates,
@@ -98,10 +105,10 @@ mod tests {
     use super::super::start::tests::Nothing;
     use super::*;
 
-    /// A start finds out everything that the first version needs: it asks, or the act itself reports the error. If `rei run`
-    /// can fail because of a question, that question is not left to `rei check`.
+    /// What the first version needs is found out at a start: asked, or told by the very act. Nothing is for `rei check`
+    /// alone that `rei run` could fail for.
     #[test]
-    fn a_start_asks_for_all_that_it_needs() {
+    fn whatever_a_start_needs_a_start_asks() {
         let all: Vec<Question<Nothing>> = of_the_file().into_iter().chain(of_the_machine()).collect();
         for question in &all {
             assert!(question.need != Need::Start || question.at_start != AtStart::Never, "{}", question.name);

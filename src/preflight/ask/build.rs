@@ -6,10 +6,10 @@ use crate::preflight::context::Context;
 use crate::preflight::means::Means;
 use crate::preflight::package::{build_hint, unfit_program};
 
-/// The last bytes of a build's log in which its last output line is looked for.
+/// The last bytes of a build's log that are searched for its last line.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
-/// Is Nix here, new enough, and does its store answer?
+/// Is Nix installed and new enough, and does its store answer?
 pub async fn nix<M: Means>(context: &Context<M>) -> Vec<Answer> {
     vec![match context.means.nix().await {
         Ok(nix) => Answer::ok(format!("Nix {} with the store {}", nix.version(), nix.store_dir().display())),
@@ -17,13 +17,13 @@ pub async fn nix<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }]
 }
 
-/// Does the sandbox of Nix isolate builds on this machine? One derivation is built, and its builder checks this from inside.
+/// Does a sandbox of Nix hold here? One derivation is built, whose builder looks around from inside.
 pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
-    // If Nix is missing, another answer says so already.
+    // Without Nix the question before this one has failed already.
     let Ok(nix) = context.means.nix().await else { return Vec::new() };
     let system = nix.system();
     vec![match context.means.builder().await {
-        Ok(_) => Answer::ok(format!("Nix builds for {system} in a sandbox: a test build checked it from inside")),
+        Ok(_) => Answer::ok(format!("Nix builds for {system} in a sandbox: tried, and seen from inside")),
         Err(refusal) => Answer::of(&refusal, refusal.hint()),
     }]
 }
@@ -32,21 +32,19 @@ pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
 pub async fn package<M: Means>(context: &Context<M>) -> Vec<Answer> {
     match context.package().await {
         None => Vec::new(),
-        Some(Ok(derivation)) => vec![Answer::ok(format!("it evaluates to {}", derivation.out.display()))],
+        Some(Ok(derivation)) => vec![Answer::ok(format!("it evaluates, to {}", derivation.out.display()))],
         Some(Err(answer)) => vec![answer],
     }
 }
 
-/// Does the package have the program of `runtime.command`? If the package is not built, only a build shows this.
+/// Does the package contain the program of `runtime.command`? If the package is not built, only a build can answer.
 pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     let (Some(config), Some(derivation)) = (context.config(), context.derivation()) else { return Vec::new() };
     let Some(word) = config.runtime.command.first() else { return Vec::new() };
     match built(context, derivation).await {
         Err(answer) => return vec![answer],
         Ok(false) => {
-            let line = format!(
-                "the package is not built yet, so it is not known if it has {word}: `rei check --build` builds it"
-            );
+            let line = format!("not built yet, so it is not known if it has {word}: `rei check --build` builds it");
             return vec![Answer::ok(line)];
         }
         Ok(true) => {}
@@ -58,7 +56,7 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }]
 }
 
-/// Whether the derivation is built. If it is not, and a build is allowed, this builds it.
+/// Whether the derivation is built. Builds it if that is allowed.
 async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Result<bool, Answer> {
     let of_nix = |error: crate::nix::Error| Answer::of(&error, error.hint());
     let nix = context.means.nix().await.map_err(of_nix)?;
@@ -74,6 +72,6 @@ async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Resul
     let log = nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&log);
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let output = last.map_or_else(String::new, |line| format!("; its last output: {line}"));
-    Err(Answer::fail(format!("{}{output}", failure.message), build_hint(&failure, &derivation.drv)))
+    let said = last.map_or_else(String::new, |line| format!("; it said: {line}"));
+    Err(Answer::fail(format!("{}{said}", failure.message), build_hint(&failure, &derivation.drv)))
 }

@@ -1,5 +1,5 @@
-//! The files that rei.toml names: blueprints and golden runs. The operator wrote them. These questions ask the machine
-//! nothing else, so a build can ask them, too.
+//! What the file names beside itself: blueprints and golden runs. It is the operator's and read without asking the machine
+//! anything, so that a build can look at it, too.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::golden;
 use crate::preflight::answer::Answer;
 use crate::report::chain;
 
-/// Can the named blueprints be used with the agents and commands of rei.toml?
+/// Can the blueprints be used that are named, with the agents and commands that there are?
 pub fn blueprints(config: Option<&Config>) -> Vec<Answer> {
     let Some(config) = config else { return Vec::new() };
     let library = Library::new(config.blueprints.directory.clone());
@@ -31,7 +31,7 @@ pub fn blueprints(config: Option<&Config>) -> Vec<Answer> {
     }]
 }
 
-/// Can every golden run be read to its end, and does its listener exist?
+/// Can every golden run be read to its end, and has it a listener to ask?
 pub fn golden(config: Option<&Config>) -> Vec<Answer> {
     let Some(config) = config.filter(|config| !config.validation.golden.is_empty()) else { return Vec::new() };
     vec![match golden_runs(config) {
@@ -55,7 +55,7 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Answer> {
         let header = run.header;
         if !config.runtime.listen.iter().any(|listen| listen.name == header.listener) {
             let line =
-                format!("the golden run {} asks the listener `{}`, which does not exist", header.name, header.listener);
+                format!("the golden run {} asks the listener `{}`, which is not there", header.name, header.listener);
             return Err(Answer::fail(line, "name one of `runtime.listen` in its first line"));
         }
         names.push(header.name);
@@ -70,7 +70,7 @@ pub fn secrets(config: Option<&Config>, own_file: &Path) -> Vec<Answer> {
     let own = (!held.is_empty()).then(|| own_file.to_owned());
     let files: Vec<PathBuf> = own.into_iter().chain(config.secret_files()).collect();
     for file in &files {
-        // A file that does not exist holds no secret. The program that needs it reports the error.
+        // A file that does not exist has no secrets; the agent that needs it reports that.
         let Some(found) = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file) else { continue };
         let who = match found.permissions().mode() {
             mode if mode & 0o004 != 0 => "everybody",

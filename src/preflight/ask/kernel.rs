@@ -1,4 +1,4 @@
-//! What the kernel can do, found by a test of it: the switch of connections, process descriptors.
+//! What the kernel is believed to do only if it was seen: the switch of connections, process descriptors.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::runtime::traffic::{Routing, Setup, Slot, Traffic};
 
 /// How long a connection to this machine may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The bound until a connection is in its slot's queue. It takes microseconds.
+/// How long a connection may take to be in its slot's queue; it takes microseconds.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Do new connections go to the slot that rei selects? Two slots are opened on this machine's own address and switched once.
+/// Do new connections go where they are sent? Two slots are opened on this machine's own address and switched once.
 pub fn switch() -> Vec<Answer> {
     let hint = "rei needs SO_ATTACH_REUSEPORT_CBPF (Linux 4.5); a container's seccomp filter may forbid it";
     vec![match switched() {
@@ -41,7 +41,7 @@ fn switched() -> Result<Duration, String> {
     Ok(routed.took)
 }
 
-/// Connects, and checks that the connection waits in this slot.
+/// Connects, and looks whether the connection waits in this slot.
 fn arrives(traffic: &Traffic, address: SocketAddr, slot: Slot) -> Result<(), String> {
     let connected = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
     let _connection = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
@@ -53,10 +53,10 @@ fn arrives(traffic: &Traffic, address: SocketAddr, slot: Slot) -> Result<(), Str
     }
 }
 
-/// Does the kernel have process descriptors, which name one process for all time?
+/// Can a process be named for good?
 pub fn pidfds() -> Vec<Answer> {
     vec![match pidfd::open(std::process::id()) {
-        Ok(_) => Answer::ok("the kernel has process descriptors"),
-        Err(error) => Answer::fail(format!("the kernel has no process descriptors: {error}"), "use Linux 5.4 or later"),
+        Ok(_) => Answer::ok("process descriptors can be had"),
+        Err(error) => Answer::fail(format!("there are no process descriptors: {error}"), "use Linux 5.4 or later"),
     }]
 }

@@ -22,7 +22,7 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 const DESCRIPTORS_MIN: u64 = 256;
 /// Descriptors of one listener: three sockets, and three more while they are renewed.
 const DESCRIPTORS_OF_A_LISTENER: u64 = 6;
-/// Separates what is missing from its remedy in a line of [`Sandbox::missing`].
+/// Stands between a lack and its remedy in a line of [`Sandbox::missing`].
 const REMEDY: &str = "; ";
 
 /// Are the operator's own programs and directories there?
@@ -69,17 +69,15 @@ pub fn state(config: Option<&Config>) -> Vec<Answer> {
         return vec![Answer::warn(line, "builds and mirrors need space; free some")];
     }
     if let Some((closed, user)) = closed_to_instances(config, existing) {
-        let line = format!(
-            "instances run as user {user}, which cannot pass through {} to their directories",
-            closed.display()
-        );
+        let line =
+            format!("instances run as user {user}, who cannot pass through {} to their directories", closed.display());
         return vec![Answer::fail(line, format!("chmod o+x {}, or set `state.directory`", closed.display()))];
     }
     let word = if existing == directory { "is there" } else { "will be made" };
     vec![Answer::ok(format!("{} {word}", directory.display()))]
 }
 
-/// The ancestor of this directory that the user of the instances cannot enter, and that user.
+/// The directory on the way to this one that the user of the instances cannot pass, and that user.
 fn closed_to_instances(config: &Config, existing: &Path) -> Option<(PathBuf, u32)> {
     let user = match &config.isolation.user {
         _ if !can_switch_user() => return None,
@@ -100,13 +98,13 @@ fn closed_to_instances(config: &Config, existing: &Path) -> Option<(PathBuf, u32
     Some((closed.to_owned(), user.uid))
 }
 
-/// Can the listeners be opened? This opens and closes them. For Unix sockets it only checks the path, because to open one
-/// would replace a socket that exists.
+/// Can the listeners be opened? They are, and closed again; of Unix sockets only the places are looked at, as a socket there
+/// would be replaced.
 pub fn listen(config: Option<&Config>) -> Vec<Answer> {
     let Some(config) = config.filter(|config| !config.runtime.listen.is_empty()) else { return Vec::new() };
     if let Some(pid) = Reader::open(&config.state.journal()).ok().and_then(|reader| reader.writer()) {
         let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-        return vec![Answer::ok(format!("rei{pid} already runs and holds the addresses"))];
+        return vec![Answer::ok(format!("rei{pid} supervises already and holds the addresses"))];
     }
     if is_alive_at(&config.state.directory.join("private/keeper.sock")) {
         return vec![Answer::ok("the keeper of an earlier rei has the sockets, and the next `rei run` gets them")];
@@ -121,8 +119,7 @@ pub fn listen(config: Option<&Config>) -> Vec<Answer> {
     }
 }
 
-/// Checks that no process listens on the socket, and that its directory can be written. rei replaces a socket file if no
-/// process listens on it.
+/// Whether rei can make a Unix socket: no process listens on it, and its directory can be written. rei replaces an old socket file.
 fn place_of(listen: &Listen) -> Result<(), OpenError> {
     let ListenAddress::Unix(path) = &listen.address else { return Ok(()) };
     let (name, address) = (listen.name.clone(), listen.address.clone());
@@ -156,22 +153,22 @@ pub fn descriptors(config: Option<&Config>) -> Vec<Answer> {
             let line = format!("rei may have {had} descriptors (RLIMIT_NOFILE), and needs {needed}");
             Answer::fail(line, "raise the limit: LimitNOFILE= in the unit, `ulimit -Hn` in a shell")
         }
-        Err(error) => Answer::fail(format!("cannot have {needed} descriptors: {error}"), "see the limit: `ulimit -n`"),
+        Err(error) => Answer::fail(format!("cannot have {needed} descriptors: {error}"), "look at `ulimit -n`"),
     }]
 }
 
-/// As which user do instances run?
+/// Who will the instances be?
 pub fn user(config: Option<&Config>) -> Vec<Answer> {
     let Some(config) = config else { return Vec::new() };
     vec![match &config.isolation.user {
         None if can_switch_user() => Answer::ok("each instance gets an unprivileged user of its own"),
         None => Answer::warn(
-            "rei is not root: instances run as its own user, and may change the modes of its files; rei can only undo that",
-            "run rei as root, so that instances get a user of their own",
+            "rei is not root: instances run as its own user, who may change the modes of its files; rei only undoes that",
+            "run rei as root, so that they are apart from it",
         ),
         Some(name) if !can_switch_user() => Answer::warn(
             format!("rei is not root and cannot become `{name}`: instances run as its own user"),
-            "run rei as root, or remove `isolation.user`",
+            "run rei as root, or take `isolation.user` out",
         ),
         Some(name) => match User::named(name) {
             Ok(user) => Answer::ok(format!("instances run as {name} (uid {})", user.uid)),
@@ -180,16 +177,14 @@ pub fn user(config: Option<&Config>) -> Vec<Answer> {
     }]
 }
 
-/// Which isolation and limits of `[isolation]` does this machine not support? This makes the rules as for an instance.
+/// What of the walls and limits of `[isolation]` cannot be had here? The rules of an instance are made, as for an instance.
 pub fn isolation(config: Option<&Config>, scratch: &Path) -> Vec<Answer> {
     let Some(config) = config else { return Vec::new() };
     match rules(&config.isolation, &config.runtime.name, scratch) {
-        // Another answer says so already.
+        // There is a line that says so already.
         Err(SandboxError::User(_)) => Vec::new(),
         Err(error) => vec![Answer::of(&error, error.hint())],
-        Ok(sandbox) if sandbox.missing().is_empty() => {
-            vec![Answer::ok("this machine supports every rule and limit of `[isolation]`")]
-        }
+        Ok(sandbox) if sandbox.missing().is_empty() => vec![Answer::ok("each wall and limit of `[isolation]` holds")],
         Ok(sandbox) => sandbox.missing().iter().map(|missing| lacks(missing)).collect(),
     }
 }
@@ -212,16 +207,11 @@ fn lacks(missing: &str) -> Answer {
     Answer::warn(format!("this machine cannot isolate instances fully: {what}"), hint)
 }
 
-/// Can a process make a user namespace? Nix's sandbox without root, and the inner sandbox of the checks, need one.
+/// Can a process have a user namespace? Nix's sandbox without root, and the inner sandbox of the checks, need one.
 pub fn namespaces() -> Vec<Answer> {
-    // SAFETY: the child calls only `unshare` and `_exit`, which need no lock that another thread could hold.
+    // SAFETY: the child calls `unshare` and `_exit` alone, which need no lock that another thread could hold.
     let child = match unsafe { libc::fork() } {
-        -1 => {
-            return vec![Answer::warn(
-                "no process could be started to try a user namespace",
-                "see the limit: `ulimit -u`",
-            )];
-        }
+        -1 => return vec![Answer::warn("no process could be started to try a user namespace", "look at `ulimit -u`")],
         0 => {
             // SAFETY: both are plain system calls; `_exit` ends the child without running anything of its parent's.
             unsafe { libc::_exit(libc::unshare(libc::CLONE_NEWUSER)) }
@@ -232,11 +222,10 @@ pub fn namespaces() -> Vec<Answer> {
     let done = matches!(status, Ok(nix::sys::wait::WaitStatus::Exited(_, 0)));
     let hint = "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or kernel.apparmor_restrict_unprivileged_userns";
     vec![match done {
-        true => Answer::ok("processes can make user namespaces"),
-        false => Answer::warn(
-            "processes cannot make user namespaces: the inner sandbox of the checks uses only Landlock",
-            hint,
-        ),
+        true => Answer::ok("user namespaces can be made"),
+        false => {
+            Answer::warn("user namespaces cannot be made: the inner sandbox of the checks is Landlock alone", hint)
+        }
     }]
 }
 
@@ -245,8 +234,7 @@ pub fn cgroup() -> Vec<Answer> {
     let base = match Base::find() {
         Ok(base) => base,
         Err(why) => {
-            let line =
-                format!("rei cannot make cgroups, and kills instances by process group and by a scan of /proc: {why}");
+            let line = format!("instances are killed by process group and scan: {why}");
             return vec![Answer::warn(line, "under systemd set Delegate=yes")];
         }
     };
@@ -256,7 +244,7 @@ pub fn cgroup() -> Vec<Answer> {
         .map(|(name, _)| name)
         .collect();
     vec![Answer::ok(match bound.as_slice() {
-        [] => "rei can make cgroups; they can kill instances, but cannot limit memory or processes here".to_owned(),
-        bound => format!("rei can make cgroups; they can kill instances and limit {}", bound.join(" and ")),
+        [] => "cgroups can be made; they kill, but bound neither memory nor processes here".to_owned(),
+        bound => format!("cgroups can be made; they kill and bound {}", bound.join(" and ")),
     })]
 }
