@@ -392,9 +392,9 @@ async fn read_bounded(
         }
         match keep {
             Keep::Head => {
-                let room = max.saturating_sub(kept.len()).min(n);
-                kept.extend_from_slice(&chunk[..room]);
-                truncated |= room < n;
+                let len = max.saturating_sub(kept.len()).min(n);
+                kept.extend_from_slice(&chunk[..len]);
+                truncated |= len < n;
             }
             Keep::Tail => {
                 kept.extend_from_slice(&chunk[..n]);

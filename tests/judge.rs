@@ -246,7 +246,11 @@ async fn late_wrong_and_missing_answers_fail_and_are_named() {
         ("dies_after", "golden/greeting", "ended with exit code 0"),
         ("never_ready", "boot", "it was not ready within 4000 ms: GET /healthz answers 503"),
         ("ignores_term", "boot", "it did not stop within 3000 ms of SIGTERM"),
-        ("forks", "boot", "ended with exit code 0 (a child of it goes on: it must stay in the foreground)"),
+        (
+            "forks",
+            "boot",
+            "ended with exit code 0 (its child process still runs: the program must stay in the foreground)",
+        ),
         ("says_passed", "boot", "it ended with exit code 0 before it was ready\nit printed: all 12 checks passed"),
     ];
     for (behaviour, check, reason) in cases {

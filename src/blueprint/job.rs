@@ -260,7 +260,7 @@ pub struct FailedCheck {
     pub log: Option<Artifact>,
 }
 
-/// A failure, as the next agent is told about it.
+/// A failure, as the next agent gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFailure {
     /// The id of the stage.

@@ -86,7 +86,8 @@ impl Store {
         self.dir.join(&artifact.path)
     }
 
-    /// Stores bytes as an artifact; equal content is stored once. Secrets of rei.toml are removed, whoever wrote them.
+    /// Stores bytes as an artifact; equal content is stored once. Secrets of rei.toml are removed from the
+    /// output of every program.
     pub fn keep(&self, bytes: &[u8]) -> std::io::Result<Artifact> {
         let bytes = self.without_secrets(bytes);
         let bytes = &bytes[..bytes.len().min(ARTIFACT_BYTES_MAX)];

@@ -97,7 +97,7 @@ impl LoadError {
                 Some("name the file in it by --config FILE".to_owned())
             }
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Some("it must be readable by whoever runs rei".to_owned())
+                Some("the user that runs rei must be able to read it".to_owned())
             }
             Self::Read { .. } | Self::Invalid { .. } => None,
             Self::TooLarge { .. } | Self::NotText { .. } => Some("name a rei.toml by --config FILE".to_owned()),

@@ -67,7 +67,7 @@ pub fn render(problems: &[Problem], file: &str, text: &str) -> String {
     page
 }
 
-/// Control characters would move the cursor of whoever reads the message.
+/// Control characters in a message would move the cursor of the reader's terminal.
 fn printable(c: char) -> char {
     if c == '\t' {
         ' '

@@ -21,11 +21,12 @@ const FILE_WORDS: [&str; 9] =
     [".env", "secret", "credential", "token", "password", "passwd", ".netrc", "apikey", "api_key"];
 
 impl Config {
-    /// The values that must not be stored or handed on when somebody prints them, each with its place: variables and
-    /// options of agents, commands and the runtime, and a password in the source's URL.
+    /// The values that rei must not store or send on if a program prints them, each with its place. These are variables
+    /// and options of agents, commands and the runtime, and a password in the source's URL.
     ///
-    /// A variable is a secret if its name says so, or if its value looks like nothing else: no path, address, number or
-    /// word. In doubt it is one: too much taken out of a log costs a hint, too little a key.
+    /// A variable is a secret if its name says so, or if its value is not a path, an address, a number or a word. If in
+    /// doubt, it is a secret: if rei removes too much from a log, a hint is lost; if it removes too little, a key is
+    /// public.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut found = Vec::new();
         for (name, agent) in &self.agents {
@@ -43,8 +44,8 @@ impl Config {
         found
     }
 
-    /// The same, with those in the files of secrets: a key is best kept in one. Blocks on the disk; a file that is not there
-    /// or cannot be read has none, and whoever needs it says so.
+    /// The same values, and those in the files of secrets: such a file is the best place for a key. This blocks on the
+    /// disk. A file that does not exist or cannot be read adds no secrets; the program that needs it reports the error.
     pub fn all_secrets(&self) -> Vec<Secret> {
         let mut found = self.secrets();
         for path in self.secret_files() {

@@ -57,7 +57,7 @@ pub fn fill(answers: &Answers) -> String {
     page
 }
 
-/// The line with another value, written as set, its remark kept where it was if there is room.
+/// The line with another value, without the `#` that marks a default. Its remark stays in its column if there is space.
 fn with_value(line: &str, value: &str) -> String {
     let (assignment, remark) = line.split_once(" # ").unwrap_or((line, ""));
     let key = assignment.split('=').next().unwrap_or_default().trim_start_matches(['#', '?']);

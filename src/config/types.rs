@@ -269,7 +269,7 @@ pub struct Promotion {
     pub observe: Duration,
     /// What to do if there are not enough data.
     pub on_inconclusive: OnInconclusive,
-    /// How long a canary step or the window may hold for want of data before `on_inconclusive` decides.
+    /// How long a canary step or the window may wait for enough data. After that, `on_inconclusive` decides.
     pub hold: Duration,
     /// Profile generations that are kept, besides those in use.
     pub keep_generations: u64,

@@ -40,7 +40,7 @@ const PANIC_CODE_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 /// `log_tail` is the end of what this instance printed, without output of earlier instances. Takes at most a few
 /// milliseconds: start the instance again first, and call this outside the event loop.
 pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
-    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
+    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_output: Vec::new() };
     if code == Some(0) || signal.is_some_and(|signal| EXTERNAL_SIGNALS.contains(&signal)) {
         return exit;
     }
@@ -54,7 +54,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     }
     if exit.reason.is_none() {
         let words = last_words(&strip_ansi(&text));
-        exit.last_words = words.iter().map(|line| redactor.text(line)).collect();
+        exit.last_output = words.iter().map(|line| redactor.text(line)).collect();
     }
     exit
 }
@@ -92,7 +92,7 @@ mod tests {
         let mut log = RUST.to_vec();
         log.extend("GET / 200\n".repeat(LINES_AFTER_MAX + 1).as_bytes());
         let late = exit(Some(1), None, 9, &log);
-        assert_eq!((late.reason, late.last_words.len()), (None, 0));
+        assert_eq!((late.reason, late.last_output.len()), (None, 0));
         assert_eq!(exit(None, Some(9), 9, RUST).reason, None, "SIGKILL comes from outside");
         assert_eq!(exit(None, Some(6), 9, RUST).reason.as_deref(), Some("no worker left"), "panic = abort");
         assert_eq!(exit(Some(0), None, 9, RUST).reason, None);

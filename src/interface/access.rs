@@ -1,17 +1,19 @@
 //! Who may call: the user of the calling process, and that it is no process of an instance.
 //!
-//! A process is pinned by its pidfd before anything is read about it, and what was read counts only if the process was
-//! still there afterwards: a process id that was given to another one in between cannot fool the check. If the kernel
-//! has no `SO_PEERPIDFD` (before 6.5), the caller is pinned when it is accepted instead of when it connected.
+//! The check pins a process by its pidfd before it reads anything about the process. What it read counts only if the
+//! process still exists afterwards. So the check stays correct if the kernel gives the process id to another process
+//! in between. If the kernel has no `SO_PEERPIDFD` (before 6.5), the caller is pinned when it is accepted instead of
+//! when it connected.
 //!
-//! Descent is lost when a supervisor dies (its orphans go to another reaper), so an owner whose instances have control
-//! groups names these too. One mark stays whatever happens: every instance and every agent has given up new privileges
-//! (`no_new_privs`), its descendants inherit that, and none can take it off. So a caller without the mark descends from
-//! none of them. A caller with it may be an operator all the same, in a container or a hardened unit: it has to prove that
-//! it can read a secret which instances and agents cannot, see [`super::proof`]. The system call filter says no more than
-//! this mark: an operator's process can have one as well, and an instance without isolation has none.
+//! Descent is lost when a supervisor dies, because its orphans get another parent. So an owner whose instances have
+//! control groups names these too. One mark always stays: every instance and every agent has given up new privileges
+//! (`no_new_privs`). Its descendants inherit the mark, and no process can remove it. So a caller without the mark
+//! descends from none of them. A caller with the mark may still be an operator, in a container or a hardened unit. It
+//! has to prove that it can read a secret which instances and agents cannot read: see [`super::proof`]. A system call
+//! filter shows no more than this mark: an operator's process can have one too, and an instance without isolation has
+//! none.
 //!
-//! Best of all is that an instance cannot reach the socket: see [`super::socket`].
+//! The best protection is that an instance cannot reach the socket: see [`super::socket`].
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -45,7 +47,7 @@ pub struct Caller {
 pub enum Standing {
     /// It descends from no instance and no agent: an operator.
     Operator,
-    /// It may descend from one, and has not proven otherwise. The server answers it nothing.
+    /// It may descend from one, and has not proved the opposite. The server answers none of its calls.
     Unproven,
 }
 
@@ -81,7 +83,7 @@ fn user_name(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// A caller who may not call.
+/// A caller that may not call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The caller.
@@ -201,7 +203,7 @@ impl Access {
     /// Compares what a caller gave with the secret.
     pub(super) fn check_secret(&self, caller: Caller, given: &str) -> Result<Caller, Refusal> {
         match self.proof.as_ref().map(|proof| proof()) {
-            // Nobody has to prove anything here, or it has done so.
+            // On this socket no caller has to prove anything, or this caller has done so already.
             _ if caller.standing == Standing::Operator => Ok(caller),
             Some(Proof::Secret(secret)) if secret.is(given) => Ok(Caller { standing: Standing::Operator, ..caller }),
             Some(Proof::Impossible(why)) => Err(self.refuse(caller, RefusalReason::Unprovable(why))),
@@ -214,7 +216,7 @@ impl Access {
         self.uids.as_ref().is_none_or(|uids| uids.contains(&caller.uid))
     }
 
-    /// Whether a caller may have to prove anything.
+    /// Whether callers of this socket may have to prove their descent.
     pub(super) fn may_ask_for_proof(&self) -> bool {
         self.proof.is_some()
     }

@@ -20,9 +20,9 @@ pub trait Interface {
     /// Its errors, written as whole Varlink error replies.
     type Error: Serialize + Send + Sync;
 
-    /// The error for a caller who may not call.
+    /// The error for a caller that may not call.
     fn not_allowed(reason: String) -> Self::Error;
-    /// The error for a caller who has to go, or to call again later.
+    /// The error for a caller whose connection is closed, or that has to call again later.
     fn busy(reason: String) -> Self::Error;
     /// The error in place of a reply that is larger than `limit_bytes`.
     fn too_large(limit_bytes: u64) -> Self::Error;
@@ -55,11 +55,11 @@ impl ReplyTo {
     }
 
     pub(super) fn begin(&mut self, method: String, more: bool, oneway: bool) {
-        // A stream that nobody gets would never end.
+        // A stream that no caller receives would never end.
         (self.method, self.more, self.oneway) = (method, more && !oneway, oneway);
     }
 
-    /// Whether a message was begun and not finished: nothing can follow on this connection.
+    /// Whether a message was begun and not finished. Then no other message can follow on this connection.
     pub(super) fn is_broken_off(&self) -> bool {
         self.writer.is_broken_off()
     }
@@ -93,7 +93,7 @@ impl ReplyTo {
         }
     }
 
-    /// A reply outside of the interface, of which nothing can be too large.
+    /// A reply outside of the interface, which cannot be too large.
     pub(super) async fn plain(&mut self, parameters: &impl Serialize) -> Result<(), WireError> {
         self.send(&encode(&zlink::Reply::new(Some(parameters)))?).await
     }

@@ -1,4 +1,4 @@
-//! The callers' side of both interfaces: bounded in size and time, with one typed error for whatever the other side does.
+//! The callers' side of both interfaces: bounded in size and time, with one typed error for each fault of a peer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,14 +28,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The bound of a call that is answered from the journal: the journal may be long, and other readers may come first.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(125);
-/// What of an odd reply is quoted, in characters.
+/// Maximum length of a quoted part of an invalid reply, in characters.
 const QUOTE_CHARS: usize = 120;
 
 /// Why a call gave no reply. `E` are the errors of the interface.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError<E> {
-    /// Nobody listens.
-    #[error("nobody answers on {path}")]
+    /// No process listens.
+    #[error("no process answers on {path}")]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum ClientError<E> {
         #[source]
         source: std::io::Error,
     },
-    /// The socket is there and cannot be reached.
+    /// The socket exists and cannot be reached.
     #[error("cannot connect to {path}")]
     Connect {
         /// The socket.
@@ -55,7 +55,8 @@ pub enum ClientError<E> {
     /// The other side answered with an error of the interface.
     #[error(transparent)]
     Answered(E),
-    /// The supervisor cannot tell this process from one of an instance, and the secret that would tell cannot be read.
+    /// The supervisor cannot distinguish this process from a process of an instance, and this process cannot read the
+    /// secret that would prove the difference.
     #[error("the supervisor takes this process for one of an instance, and {path} cannot be read")]
     Unproven {
         /// The secret's file.
@@ -70,7 +71,7 @@ pub enum ClientError<E> {
         /// Why, for a person.
         reason: String,
     },
-    /// The other side does not know the method or the parameter, or not this interface: another version, perhaps.
+    /// The other side does not know the method, the parameter or the interface. Perhaps it is another version of rei.
     #[error("{method} is not served: {error}")]
     NotServed {
         /// The method.
@@ -78,7 +79,7 @@ pub enum ClientError<E> {
         /// The error's name and parameters.
         error: String,
     },
-    /// What came is no reply.
+    /// The message is not a valid reply.
     #[error("{method} was answered with garbage: {detail}")]
     Garbage {
         /// The method.
@@ -86,7 +87,7 @@ pub enum ClientError<E> {
         /// What is wrong with it.
         detail: String,
     },
-    /// The reply is larger than any may be; the rest of it was not read.
+    /// The reply is larger than the bound; the rest of it was not read.
     #[error("the reply to {method} is larger than {limit_bytes} bytes")]
     TooLarge {
         /// The method.
@@ -94,7 +95,7 @@ pub enum ClientError<E> {
         /// The bound, in bytes.
         limit_bytes: u64,
     },
-    /// Nothing came in time.
+    /// No reply came in time.
     #[error("{method} was not answered within {after:?}")]
     Timeout {
         /// The method.
@@ -140,7 +141,7 @@ impl ClientError<OperationsError> {
     }
 }
 
-/// One call under way on a connection of its own.
+/// One call, on its own connection.
 #[derive(Debug)]
 struct Conversation {
     reader: Reader,
@@ -164,8 +165,8 @@ impl Conversation {
         }
     }
 
-    /// A conversation with the supervisor, to whom a process that could be an instance's proves that it is none.
-    /// Nobody else is given the secret.
+    /// A conversation with the supervisor. If this process could be a process of an instance, it proves to the
+    /// supervisor that it is none. It sends the secret to no other process.
     async fn with_supervisor<E: DeserializeOwned>(path: &Path) -> Result<Self, ClientError<E>> {
         let mut conversation = Self::connect(path).await?;
         let method = proof::call::Standing::NAME;
@@ -173,7 +174,7 @@ impl Conversation {
         let message = conversation.message(method, OPERATION_TIMEOUT).await?;
         match read_reply::<proof::call::StandingReply, E>(method, &message) {
             Ok((proof::call::StandingReply { proven: false }, _)) => conversation.prove(path).await?,
-            // Nothing to prove, or a supervisor from before there was: what is asked for shows.
+            // There is nothing to prove, or an older supervisor does not know this call. The real call shows which.
             Ok(_) | Err(ClientError::NotServed { .. }) => {}
             Err(refused) => return Err(refused),
         }
@@ -247,7 +248,7 @@ impl Conversation {
     }
 }
 
-/// Tells replies, errors and garbage apart.
+/// Distinguishes replies, errors and invalid messages.
 fn read_reply<R: DeserializeOwned, E: DeserializeOwned>(
     method: &'static str,
     message: &[u8],
@@ -270,7 +271,7 @@ fn read_reply<R: DeserializeOwned, E: DeserializeOwned>(
     Ok((parameters, continues))
 }
 
-/// The beginning of an odd message, safe to print.
+/// The beginning of an invalid message, safe to print.
 fn quote(message: &[u8]) -> String {
     let head = &message[..message.len().min(4 * QUOTE_CHARS)];
     let text: String = String::from_utf8_lossy(head).chars().take(QUOTE_CHARS).collect();
@@ -298,17 +299,17 @@ impl Stream {
     }
 }
 
-/// An operator's way to the supervisor. Each call has its own connection, so that none goes stale.
+/// An operator's client of the supervisor. Each call has its own connection, so no connection becomes stale.
 #[derive(Clone, Debug)]
 pub struct OperationsClient {
     path: PathBuf,
 }
 
-/// What an operator's call may end with.
+/// The error of an operator's call.
 pub type Operation<T> = Result<T, ClientError<OperationsError>>;
 
 impl OperationsClient {
-    /// Looks whether a supervisor listens on `path`.
+    /// Checks that a supervisor listens on `path`.
     ///
     /// # Errors
     /// [`ClientError::NotRunning`], with a hint, or [`ClientError::Connect`].
@@ -318,7 +319,7 @@ impl OperationsClient {
         Ok(client)
     }
 
-    /// How long a call waits if its row in the table says nothing else.
+    /// How long a call waits if its row in the table has no other bound.
     const AFTER: Duration = OPERATION_TIMEOUT;
 
     async fn call<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
@@ -328,7 +329,7 @@ impl OperationsClient {
     /// Everything that happens from now on.
     ///
     /// # Errors
-    /// When the supervisor cannot be reached; its refusal is the first item.
+    /// If the supervisor cannot be reached; its refusal is the first item.
     pub async fn monitor(&self) -> Operation<Events> {
         let mut conversation = Conversation::with_supervisor(&self.path).await?;
         conversation.send(&call::Monitor {}, true).await?;
@@ -352,23 +353,23 @@ impl Events {
     }
 }
 
-/// A way to who serves `io.openexec.RuntimeEvolution`: the supervisor's to a runtime, and automation's to the supervisor.
+/// A client of `io.openexec.RuntimeEvolution`: of the supervisor to a runtime, and of automation to the supervisor.
 #[derive(Clone, Debug)]
 pub struct EvolutionClient {
     path: PathBuf,
     of_supervisor: bool,
 }
 
-/// What a call of the Runtime Evolution Interface may end with.
+/// The error of a call of the Runtime Evolution Interface.
 pub type Evolution<T> = Result<T, ClientError<EvolutionError>>;
 
 impl EvolutionClient {
-    /// The runtime that listens on `path`; nothing is asked yet.
+    /// The runtime that listens on `path`; nothing is sent yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), of_supervisor: false }
     }
 
-    /// The supervisor that listens on `path`, who may ask for a proof; nothing is asked yet.
+    /// The supervisor that listens on `path`, which may ask for a proof; nothing is sent yet.
     pub fn of_supervisor(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), of_supervisor: true }
     }
@@ -388,7 +389,7 @@ impl EvolutionClient {
     /// One health report, within `after`.
     ///
     /// # Errors
-    /// As [`ClientError`] says; so with every other method.
+    /// As [`ClientError`] says. The other methods have the same errors.
     pub async fn report_runtime_health(&self, after: Duration) -> Evolution<RuntimeHealthReport> {
         let call = evolution::ReportRuntimeHealth { interval_ms: None };
         self.call(call, after).await.map(|reply| reply.report)
@@ -397,7 +398,7 @@ impl EvolutionClient {
     /// A health report every `interval`; the first at once.
     ///
     /// # Errors
-    /// When the other side cannot be reached.
+    /// If the other side cannot be reached.
     pub async fn stream_runtime_health(&self, interval: Duration) -> Evolution<HealthReports> {
         let mut conversation = self.connect().await?;
         let interval_ms = Some(millis(interval));

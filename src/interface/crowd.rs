@@ -1,8 +1,8 @@
-//! Limits the connections of one socket: which callers have a place, and which one is closed to make room.
+//! Limits the connections of one socket: which callers have a place, and which connection is closed to free one.
 //!
-//! A command must find a place whatever other callers do. So a stream has a place only while there are fewer than
-//! [`STREAMS_MAX`], and a caller that is not the owner has a few. When all places are taken, a connection without a call
-//! under way is closed: nothing is lost by that. A call under way is never broken off.
+//! A command must find a place, whatever other callers do. So there are at most [`STREAMS_MAX`] streams, and a caller
+//! that is not the owner has only a few places. If all places are taken, a connection that waits for a call is closed:
+//! nothing is lost by that. A call that is being answered is never interrupted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 pub(super) const CONNECTIONS_MAX: usize = 32;
 /// Streams among them: half, so that the other half is for commands.
 pub(super) const STREAMS_MAX: usize = 16;
-/// Connections of one user who neither owns the socket nor is root, and of those who may be an instance's: a terminal that
-/// watches, a command, and room for a script.
+/// Maximum number of connections of one user that neither owns the socket nor is root, and of all callers that may belong
+/// to an instance. That is enough for a terminal that watches, a command and a script.
 pub(super) const GUEST_CONNECTIONS_MAX: usize = 8;
 
 /// Whose connection it is.
@@ -24,7 +24,7 @@ pub(super) enum Whose {
     Owner,
     /// Another user's.
     Guest(u32),
-    /// A caller's of whom it is not known yet whether it may call.
+    /// A caller's, if it is not known yet whether it may call.
     Unproven,
 }
 
@@ -47,7 +47,7 @@ struct Connection {
     leave: Arc<Notify>,
 }
 
-/// All connections of one socket, by the order in which they came to what they do.
+/// All connections of one socket, in the order in which they began what they do now.
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
@@ -65,7 +65,7 @@ impl Entries {
         self.next
     }
 
-    /// The oldest connection of the caller that has most of them, among `of`.
+    /// Among `of`: the oldest connection of the caller that has the most of them.
     fn oldest(&self, of: impl Fn(&Connection) -> bool) -> Option<u64> {
         let candidates = || self.by_age.iter().filter(|(_, entry)| of(entry));
         let (age, _) = candidates().min_by_key(|(age, entry)| {
@@ -76,7 +76,7 @@ impl Entries {
     }
 
     /// Closes one connection of `of`: one that waits, else a stream.
-    fn make_room(&mut self, of: impl Fn(&Connection) -> bool) -> bool {
+    fn free_place(&mut self, of: impl Fn(&Connection) -> bool) -> bool {
         let waiting = self.oldest(|entry| entry.does == Does::Waits && of(entry));
         let goes = waiting.or_else(|| self.oldest(|entry| entry.does == Does::Streams && of(entry)));
         let entry = goes.and_then(|age| self.by_age.remove(&age));
@@ -104,20 +104,20 @@ impl Crowd {
     }
 
     /// Returns when a new connection can have a place. Cancel safe.
-    pub(super) async fn room(&self) {
+    pub(super) async fn wait_for_place(&self) {
         while self.lock().is_full() {
             self.changed.notified().await;
         }
     }
 
-    /// A place, for which another connection may be closed; `None` if all places of this user have calls under way.
+    /// A place. It may close another connection to free one. `None` if a call is under way on each connection of this user.
     pub(super) fn enter(&self, whose: Whose) -> Option<Place> {
         let mut entries = self.lock();
         let own = |entry: &Connection| entry.whose == whose;
-        if whose != Whose::Owner && entries.count(own) >= GUEST_CONNECTIONS_MAX && !entries.make_room(own) {
+        if whose != Whose::Owner && entries.count(own) >= GUEST_CONNECTIONS_MAX && !entries.free_place(own) {
             return None;
         }
-        if entries.by_age.len() >= CONNECTIONS_MAX && !entries.make_room(|_| true) {
+        if entries.by_age.len() >= CONNECTIONS_MAX && !entries.free_place(|_| true) {
             return None;
         }
         let leave = Arc::new(Notify::new());
@@ -136,7 +136,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Returns when the connection has to be closed to make room. Cancel safe.
+    /// Returns when the connection has to be closed to free its place. Cancel safe.
     pub(super) fn left(&self) -> impl Future<Output = ()> + use<> {
         let leave = Arc::clone(&self.leave);
         async move {
@@ -151,12 +151,12 @@ impl Place {
         self.does(Does::Waits);
     }
 
-    /// It is being answered, once or, as a stream, again and again.
+    /// Its call is being answered: once, or repeatedly if it is a stream.
     pub(super) fn calls(&mut self, streams: bool) {
         if streams {
             let mut entries = self.crowd.lock();
             if entries.count(|entry| entry.does == Does::Streams) >= STREAMS_MAX {
-                entries.make_room(|entry| entry.does == Does::Streams);
+                entries.free_place(|entry| entry.does == Does::Streams);
             }
         }
         self.does(if streams { Does::Streams } else { Does::Calls });
@@ -229,9 +229,9 @@ mod tests {
         let crowd = Crowd::default();
         let mut places: Vec<Place> = (0..CONNECTIONS_MAX).map(|_| crowd.enter(Whose::Owner).unwrap()).collect();
         places.iter_mut().for_each(|place| place.calls(false));
-        assert!(crowd.enter(Whose::Owner).is_none() && !is_there(crowd.room()));
+        assert!(crowd.enter(Whose::Owner).is_none() && !is_there(crowd.wait_for_place()));
         places.pop();
-        assert!(is_there(crowd.room()) && crowd.enter(Whose::Owner).is_some());
+        assert!(is_there(crowd.wait_for_place()) && crowd.enter(Whose::Owner).is_some());
         assert!(gone(&places).is_empty());
     }
 

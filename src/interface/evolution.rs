@@ -1,6 +1,6 @@
 //! `io.openexec.RuntimeEvolution`: the four calls, as a trait and as a service.
 //!
-//! A runtime serves health and context on the socket that it inherits; rei serves all four as a facade on `rei.sock`.
+//! A runtime serves health and context on the socket that it inherits; rei serves all four on `rei.sock`.
 //! None of the four changes what is Active.
 
 use std::future::Future;

@@ -13,7 +13,7 @@
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
 //! | `server`, `answer` | connections and their bounds; calls and replies |
 //! | `method`, `table` | methods as data: one table for the service, the client and the definition file of an interface |
-//! | `crowd` | who has a place among the connections, and who has to make room |
+//! | `crowd` | which callers have a place among the connections, and which connection is closed to free one |
 //! | `wire` | messages on a connection, bounded |
 //! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
 //!
@@ -22,7 +22,7 @@
 //!
 //! Both interfaces speak Varlink with the types of the crate `zlink`. The bytes are framed here instead of there: its
 //! connections take messages of 100 MB, grow by 256 bytes at a time and keep every descriptor that a peer sends, and its
-//! server lets one slow reader hold up all others. Here each connection is a task with a bound on everything.
+//! server lets one slow reader delay all others. Here each connection is a task with a bound on everything.
 
 mod answer;
 mod crowd;

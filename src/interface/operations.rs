@@ -200,7 +200,8 @@ pub mod call {
 
 operations!(service);
 
-/// The number of entries that `History` returns: what was asked for, or the default, and never more than a message has room for.
+/// The number of entries that `History` returns: the requested number or the default, and never more than fit into a
+/// message.
 fn history_limit(asked: Option<u64>) -> u64 {
     asked.unwrap_or(HISTORY_LIMIT).min(HISTORY_LIMIT_MAX)
 }
@@ -248,7 +249,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
             "The operator's interface of rei, the OpenExec supervisor, on its `control.sock`.",
             "",
             "Promotion lives here and not in io.openexec.RuntimeEvolution. Callers are checked by their user and by their descent:",
-            "a process of an instance gets NotAllowed, whoever it runs as.",
+            "a process of an instance gets NotAllowed, whatever its user is.",
             "",
             "Messages are at most 1 MiB in both directions. Units are in the names: `_ms` milliseconds, `_us` microseconds,",
             "`_bytes` bytes. Times are RFC 3339 in UTC. A field that may be null may be left out.",

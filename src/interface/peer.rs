@@ -1,4 +1,4 @@
-//! A process at the other end of a connection, pinned so that what is read about it is about no other.
+//! A process at the other end of a connection. It is pinned, so that what is read is not about another process.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,12 +10,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::refusal::RefusalReason;
 use crate::poll::is_ready;
 
-/// Ancestors that are looked at; a deeper caller is refused. No login is that deep.
+/// Maximum number of ancestors that are checked. A caller with more is refused; no login has so many.
 const ANCESTORS_MAX: usize = 64;
-/// Walks up the ancestors before giving up because some ended meanwhile.
+/// Maximum number of walks up the ancestors, if some of them end during a walk.
 const WALKS_MAX: usize = 5;
 
-/// A process that is pinned: its id means it and no other as long as it has not ended.
+/// A pinned process: until it ends, its id means this process and no other.
 pub(super) struct Process {
     pub(super) pid: u32,
     pidfd: OwnedFd,
@@ -34,7 +34,7 @@ impl Process {
         }
     }
 
-    /// `None` when there is no such process.
+    /// `None` if there is no such process.
     fn open(pid: u32) -> Option<Self> {
         let named = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         Some(Self { pid, pidfd: pidfd_open(named, PidfdFlags::empty()).ok()? })
@@ -65,7 +65,7 @@ impl Process {
         Ok(line.split_whitespace().filter_map(|group| group.parse().ok()).collect())
     }
 
-    /// Whether it has given up new privileges for good: a mark that each process inherits and none can take off.
+    /// Whether it has given up new privileges: a mark that each child inherits and no process can remove.
     pub(super) fn no_new_privileges(&self) -> Result<bool, RefusalReason> {
         no_new_privileges_in_status(&self.read("status")?).ok_or_else(|| {
             let what = "does not say whether it may gain privileges (Linux 4.10 and later do)";
@@ -73,7 +73,7 @@ impl Process {
         })
     }
 
-    /// This process and its ancestors. An ancestor that ends meanwhile changes the line, so the walk begins again.
+    /// This process and its ancestors. If an ancestor ends during the walk, the ancestors change, so the walk starts again.
     pub(super) fn lineage(&self) -> Result<Vec<u32>, RefusalReason> {
         for _ in 0..WALKS_MAX {
             if let Some(lineage) = self.walk()? {
@@ -89,14 +89,14 @@ impl Process {
         while lineage.len() <= ANCESTORS_MAX {
             let child = above.as_ref().unwrap_or(self);
             let parent = match child.parent() {
-                // 0 is the parent of init, and of what was sent into a process namespace from outside.
+                // 0 is the parent of init, and of a process that entered a process namespace from outside.
                 Ok(0) => return Ok(Some(lineage)),
                 Ok(parent) => parent,
                 Err(RefusalReason::Gone) if above.is_some() => return Ok(None),
                 Err(reason) => return Err(reason),
             };
             let Some(pinned) = Process::open(parent) else { return Ok(None) };
-            // Only a parent that is named again after it was pinned is surely this one.
+            // The pinned process is the parent only if the child still names it after it was pinned.
             match child.parent() {
                 Ok(again) if again == parent => {}
                 Ok(_) => return Ok(None),
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_status_that_does_not_say_it_says_nothing() {
         let said = |status| no_new_privileges_in_status(status);
-        // The name of a process is quoted by the kernel, so that it makes no line of its own.
+        // The kernel quotes the name of a process, so the name cannot add a line.
         assert_eq!(said("Name:\ta\\nNoNewPrivs:\t0\nNoNewPrivs:\t1\nSeccomp:\t0\n"), Some(true));
         assert_eq!(said("Name:\ta\nNoNewPrivs:\t0\n"), Some(false));
         assert_eq!((said("Name:\ta\n"), said("NoNewPrivs:\t\n"), said("NoNewPrivs:\t2\n")), (None, None, None));

@@ -1,7 +1,7 @@
 //! `io.openexec.Access`: how a caller proves that it descends from no instance and no agent.
 //!
-//! It is served on the supervisor's sockets beside their own interface, and only needed if nothing else shows it: see
-//! [`super::access`]. Whoever is asked reads the secret from its file and sends it on the same connection.
+//! The supervisor's sockets serve it beside their own interface. A caller needs it only if nothing else shows its
+//! descent: see [`super::access`]. The caller reads the secret from its file and sends it on the same connection.
 
 /// The name of the interface.
 pub const NAME: &str = "io.openexec.Access";

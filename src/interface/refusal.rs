@@ -7,13 +7,13 @@ pub enum RefusalReason {
     User,
     /// It is a process of an instance, or descends from one: a policy anomaly. The process that was found.
     Instance(u32),
-    /// It is in a control group of another supervisor's instance: no news of ours.
+    /// It is in a control group of another supervisor's instance. This supervisor does not report it.
     Foreign(u32),
-    /// It descends from the supervisor, as everything does that escapes from an instance: a policy anomaly.
+    /// It descends from the supervisor, as every process does that escapes from an instance: a policy anomaly.
     Descendant,
-    /// It cannot be told from a descendant of an instance, and no proof would tell: why.
+    /// It cannot be distinguished from a descendant of an instance, and it cannot prove the difference: why.
     Unprovable(String),
-    /// It gave a secret that is not the secret: a policy anomaly.
+    /// It gave a wrong secret: a policy anomaly.
     WrongSecret,
     /// It has ended, so nothing is known about it.
     Gone,
@@ -22,7 +22,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Whether an owner reports it as a policy anomaly: something supervised reaches for the operator's authority.
+    /// Whether an owner reports it as a policy anomaly: a supervised process tried to get the operator's authority.
     pub fn is_policy_anomaly(&self) -> bool {
         matches!(self, Self::Instance(_) | Self::Descendant | Self::WrongSecret)
     }

@@ -115,7 +115,7 @@ fn inherited() -> Result<OwnedFd, RuntimeError> {
     if copy < 0 {
         return Err(RuntimeError::Socket(std::io::Error::last_os_error()));
     }
-    // SAFETY: the copy is new and nobody else's.
+    // SAFETY: the copy is new, and no other code owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 

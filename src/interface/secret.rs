@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// The name of the file, in the directory of the sockets: whoever may reach these may read it.
+/// The name of the file, in the directory of the sockets: a user that may use the sockets may read it.
 const NAME: &str = "control.key";
 /// The mode of the file: its owner alone may read it.
 const MODE: u32 = 0o600;

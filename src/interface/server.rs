@@ -1,4 +1,4 @@
-//! The server of one socket: a task a connection, and a bound on everything.
+//! The server of one socket: one task for each connection, and a bound on everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use super::proof::{self, AccessError};
 use super::socket::Socket;
 use super::wire::{Reader, WireError, Writer};
 
-/// Callers that get an error because they are refused or have to make room; more are dropped without an error, so that
-/// they take no place of others.
+/// Maximum number of callers at a time that get an error because they are refused or have to free their place. More are
+/// disconnected without an error, so that they take no place from other callers.
 const PARTING_MAX: usize = 4;
 /// The bound from connecting to the whole first call: a caller connects to call.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bound from one answer to the next whole call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The bound from refusal to the call that gets the error, and of the last error of a stream that has to go.
+/// The bound from refusal to the call that gets the error, and of the last error of a stream that is closed.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause after a connection could not be accepted, for want of descriptors or memory.
+/// The pause after a connection could not be accepted because descriptors or memory were missing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const SERVICE_INTERFACE: &str = "org.varlink.service";
@@ -47,7 +47,7 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
     let mut connections = JoinSet::new();
     loop {
         let accept = async {
-            crowd.room().await;
+            crowd.wait_for_place().await;
             socket.listener().accept().await
         };
         let accepted = tokio::select! {
@@ -125,7 +125,7 @@ async fn converse<A: Answer>(
         };
         let Ok(message) = message else { return Ok(()) };
         let Some(message) = message? else { return Ok(()) };
-        // Varlink has no error for what is no call: the connection ends.
+        // Varlink has no error for a message that is not a call, so the connection ends.
         let call: zlink::Call<RawCall> = serde_json::from_slice(&message).map_err(WireError::Json)?;
         drop(message);
         let RawCall { method, parameters } = call.method();

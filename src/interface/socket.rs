@@ -90,11 +90,11 @@ impl SocketError {
 impl Socket {
     /// Listens at `path`, for the owner and root, and for the members of `group` if one is given.
     ///
-    /// The socket is made under another name and renamed when its mode is set, so that it is never open to others. A
-    /// socket file on which nobody answers is replaced.
+    /// The socket is made under another name, and renamed after its mode is set, so that it is never open to others. If
+    /// no process answers on an existing socket file, the file is replaced.
     ///
     /// # Errors
-    /// When another process answers there, when the directory is not private, or when the system refuses.
+    /// If another process answers there, if the directory is not private, or if the system refuses.
     pub fn bind(path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
         let system = |act, path: &Path| {
             let path = path.to_owned();

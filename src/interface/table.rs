@@ -3,7 +3,7 @@
 /// From the same table: the trait that an owner of the interface implements, and the dispatch of calls to it.
 ///
 /// `who` says who may call, and so what the function is given:
-/// - `anyone`: the inputs. Whoever may use the socket may call;
+/// - `anyone`: the inputs. Every user of the socket may call;
 /// - `operator`: the caller, then the inputs: an act, which is recorded with the caller's name;
 /// - `stream`: nothing. It returns a channel, and each event of it is a reply;
 /// - `repeated`: nothing. The service calls it again and again, in its own `function`.
@@ -97,7 +97,7 @@ pub(super) use given;
 macro_rules! dispatch {
     (anyone ($service:expr, $caller:ident, $to:ident, $given:ident)
         $function:ident $name:ident($($in:ident $(= $bound:path)?),*) -> $reply:ident($($out:ident)?)) => {{
-        // Whoever may use the socket may call.
+        // Every user of the socket may call.
         let _ = $caller;
         let call::$name { $($in),* } = *$given;
         let result = $service.0.$function($($crate::interface::table::bounded!($in $(= $bound)?)),*).await;

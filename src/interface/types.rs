@@ -228,7 +228,7 @@ pub struct RuntimeHealthReport {
     pub provider: String,
     /// The whole in one word.
     pub status: HealthStatus,
-    /// Whether it takes work; `null` when nobody knows.
+    /// Whether it takes work; `null` if this is not known.
     pub ready: Option<bool>,
     /// What its process tree uses.
     #[serde(default)]
@@ -242,7 +242,7 @@ pub struct RuntimeHealthReport {
     /// Named checks.
     #[serde(default)]
     pub checks: Vec<HealthCheck>,
-    /// Policy anomalies since the report before; `null` when nobody looks.
+    /// Policy anomalies since the report before; `null` if no process looks for them.
     pub policy_anomalies: Option<Vec<PolicyAnomaly>>,
     /// A version (git revision) that the runtime would like to become. The supervisor may ask for an evolution; it
     /// never promotes because of this.
@@ -465,9 +465,9 @@ pub struct ValidationReport {
     pub id: ReportId,
     /// The candidate.
     pub candidate_id: CandidateId,
-    /// The only store path that it speaks of.
+    /// The only store path that the report is about.
     pub store_path: String,
-    /// The store path of Active it was held against.
+    /// The store path of Active, with which the candidate was compared.
     pub active_store_path: String,
     /// `supervisor`; a report of a runtime is advice.
     pub validator: String,

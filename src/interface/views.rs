@@ -38,7 +38,7 @@ pub enum Phase {
     Observing,
     /// Previous is being restored.
     RollingBack,
-    /// The journal is behind reality: what runs serves on, and an operator has to say what is Active.
+    /// The journal is older than the running version, which continues to serve. An operator has to say what is Active.
     Held,
 }
 

@@ -12,7 +12,7 @@ use super::types::MESSAGE_BYTES_MAX;
 /// The bound of writing one message; a peer that takes longer does not read and is dropped.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least room for one read, in bytes: most messages come whole, and an idle connection costs little.
+/// The smallest buffer for one read, in bytes: most messages fit into one read, and an idle connection costs little.
 const READ_BYTES: usize = 8 << 10;
 
 /// What is read ahead from a peer while a call of its is being answered, in bytes.
@@ -47,7 +47,7 @@ pub enum WireError {
     Io(#[source] std::io::Error),
 }
 
-/// Reads messages. Descriptors that a peer sends along are discarded by the kernel, for nobody asks for them.
+/// Reads messages. If a peer also sends descriptors, the kernel discards them, because no code asks for them.
 #[derive(Debug)]
 pub(super) struct Reader {
     half: OwnedReadHalf,

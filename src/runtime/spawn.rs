@@ -138,8 +138,8 @@ impl SpawnError {
                 Some("its user already has as many processes as isolation.processes allows".into())
             }
             (Step::Landlock | Step::Seccomp, libc::EPERM) => Some(
-                "a seccomp filter of the systemd unit or the container blocks it: allow the system calls seccomp, \
-                 landlock_create_ruleset, landlock_add_rule and landlock_restrict_self"
+                "a seccomp filter around rei blocks it (the unit's SystemCallFilter, or the container's profile): allow the \
+                 system calls seccomp, landlock_create_ruleset, landlock_add_rule and landlock_restrict_self"
                     .into(),
             ),
             (Step::Directory, _) => Some("its user must be able to enter the directory".into()),

@@ -104,7 +104,7 @@ impl Domain {
         Ok(Self { abi: self.abi, rules })
     }
 
-    /// Allows paths, as far as they are there: what a machine does not have, nobody can reach.
+    /// Allows those of the paths that exist. A path that does not exist needs no rule, because no process can use it.
     ///
     /// # Errors
     /// If the kernel refuses a rule.

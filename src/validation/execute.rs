@@ -53,18 +53,18 @@ pub enum StepOutcome {
     None,
 }
 
-/// Why a plan was not carried out.
+/// Why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was made for another moment.
+    /// The candidate or Active has changed since the plan was made.
     #[error("the plan judges {} against {}, but now these are {} and {}", planned.store_path, planned.active_store_path, now.store_path, now.active_store_path)]
     Stale {
         /// What it was made for.
         planned: Bound,
-        /// What is.
+        /// What they are now.
         now: Bound,
     },
-    /// Nix could not be asked.
+    /// Nix did not answer.
     #[error("the checks could not be run")]
     Nix(#[source] nix::Error),
 }
@@ -79,7 +79,7 @@ impl Error {
     }
 }
 
-/// What a plan is carried out with.
+/// What the execution of a plan needs.
 pub struct Means<'a> {
     /// Nix.
     pub nix: &'a Nix,

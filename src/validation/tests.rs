@@ -190,7 +190,7 @@ fn a_check_that_is_gone_or_throws_fails_and_is_named() {
 
     facts.candidate_checks = Err("error: abort".into());
     assert_eq!(word(&judged(&facts, |_, finding| finding), "unit").0, Verdict::Fail);
-    // Where not even Active's are known, the candidate is not to blame.
+    // If even Active's checks are not known, the candidate is not the cause.
     facts.active_checks = Err("no daemon".into());
     assert_eq!(word(&judged(&facts, |_, finding| finding), "unit").0, Verdict::Inconclusive);
 }

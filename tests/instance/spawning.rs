@@ -67,14 +67,14 @@ fn a_failed_start_is_an_exact_error_and_leaves_no_process() {
     };
     let cases = [
         (lab.path("absent"), None, Step::Exec, libc::ENOENT, "names a program that the package does not have"),
-        (file("plain", "#!/bin/sh\n", 0o644), None, Step::Exec, libc::EACCES, "it must be executable"),
+        (file("plain", "#!/bin/sh\n", 0o644), None, Step::Exec, libc::EACCES, "the file must be executable"),
         (file("noise", "\u{1}\u{2}\u{3}", 0o755), None, Step::Exec, libc::ENOEXEC, "#!/bin/sh"),
         (
             file("orphan", "#!/no/such/interpreter\n", 0o755),
             None,
             Step::Exec,
             libc::ENOENT,
-            "its interpreter is not there",
+            "its interpreter does not exist",
         ),
         ("/bin/true".into(), Some(Path::new("/no/such/dir")), Step::Directory, libc::ENOENT, "enter the directory"),
     ];
@@ -182,7 +182,10 @@ fn a_filter_around_the_supervisor_that_refuses_the_sandbox_calls_is_named() {
         let error = made.join().unwrap();
         assert!(matches!(&error, SpawnError::Child { step: Step::Seccomp, .. }), "{error:?}");
         let hint = error.hint().unwrap();
-        assert!(hint.contains("the unit's SystemCallFilter") && hint.contains("must have seccomp"), "{hint}");
+        assert!(
+            hint.contains("the unit's SystemCallFilter") && hint.contains("allow the system calls seccomp"),
+            "{hint}"
+        );
     });
 }
 

@@ -102,7 +102,7 @@ pub(super) fn state(mut section: Section<'_>, names: Option<(&str, Option<&Path>
         section.impossible("directory", &span, message, hint);
     }
     if directory.as_ref().is_some_and(|directory| directory.starts_with(STORE)) {
-        section.impossible("directory", &span, "nobody can write into the Nix store", "as in /var/lib/rei/NAME");
+        section.impossible("directory", &span, "no user can write into the Nix store", "as in /var/lib/rei/NAME");
     }
     let (holder, key, at) = match (&sockets_directory, &sockets) {
         (Some(sockets), Some(at)) => (Some(sockets), "sockets", at.span.clone()),

@@ -29,7 +29,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 pub struct SystemdStore {
     notify: String,
     inherited: Vec<(String, OwnedFd)>,
-    room: u64,
+    capacity: u64,
     /// Copies of the stored descriptors. systemd returns them only to a new process, so a new program in this process
     /// gets these copies.
     copies: Vec<(String, OwnedFd)>,
@@ -46,7 +46,8 @@ impl SystemdStore {
     pub unsafe fn from_env() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let number = |name| variable(name)?.parse::<i64>().ok();
-        let room = number("FDSTORE").and_then(|room| u64::try_from(room).ok()).filter(|room| *room > 0)?;
+        let capacity =
+            number("FDSTORE").and_then(|capacity| u64::try_from(capacity).ok()).filter(|capacity| *capacity > 0)?;
         let notify = variable("NOTIFY_SOCKET")?;
         let mut inherited = Vec::new();
         // SAFETY: the previous program in this process passed these descriptors to us; by the contract no other code
@@ -67,20 +68,20 @@ impl SystemdStore {
                 }
             }
         }
-        Some(Self::new(notify, inherited, room))
+        Some(Self::new(notify, inherited, capacity))
     }
 
     /// A store with the notification socket `notify` (a path, or `@` and an abstract name), the returned descriptors
-    /// `inherited`, and space for `room` descriptors.
-    pub fn new(notify: String, inherited: Vec<(String, OwnedFd)>, room: u64) -> Self {
+    /// `inherited`, and a capacity of `capacity` descriptors.
+    pub fn new(notify: String, inherited: Vec<(String, OwnedFd)>, capacity: u64) -> Self {
         let copy = |(name, fd): &(String, OwnedFd)| Some((name.clone(), fd.try_clone().ok()?));
         let copies = inherited.iter().filter_map(copy).collect();
-        Self { notify, inherited, room, copies }
+        Self { notify, inherited, capacity, copies }
     }
 
     /// Maximum number of descriptors in the store (`FileDescriptorStoreMax=`).
-    pub fn room(&self) -> u64 {
-        self.room
+    pub fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {

@@ -98,8 +98,8 @@ impl Logger {
     }
 
     /// Asks the logger to read an instance's pipe into its memory and into `path` and `path.1`, which together have at
-    /// most `bytes_max` bytes. If it already reads a pipe of this instance, it goes on. If the logger has just died,
-    /// this is no error: the request is repeated to the next one.
+    /// most `bytes_max` bytes. If it already reads a pipe of this instance, it continues to read that pipe. If the logger
+    /// has just died, this is no error: the request is repeated to the next one.
     pub fn read(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
         let log = Log { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, read_by_other_logger: false };
         self.read_again(&log, pipe);

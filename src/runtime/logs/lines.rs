@@ -33,9 +33,9 @@ impl Lines {
 
     /// The part of these bytes, which were read now, that is to be stored.
     pub(super) fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
-        let room = self.budget.take(bytes.len() as u64, now) as usize;
-        let (within, flood) = bytes.split_at(room);
-        let mut kept = if room > 0 { self.catch_up() } else { Vec::new() };
+        let allowed = self.budget.take(bytes.len() as u64, now) as usize;
+        let (within, flood) = bytes.split_at(allowed);
+        let mut kept = if allowed > 0 { self.catch_up() } else { Vec::new() };
         self.split(within, &mut kept);
         self.behind += flood.len() as u64;
         self.flood_end.extend_from_slice(&flood[flood.len().saturating_sub(FLOOD_END_BYTES)..]);
@@ -187,8 +187,8 @@ mod tests {
         let start = Instant::now();
         lines.take(&b"a line\n".repeat(BURST_BYTES as usize / 7), start);
         lines.take(&b"\n".repeat(BURST_BYTES as usize % 7), start);
-        assert!(lines.take(b"the last words\n", start).is_empty());
-        assert_eq!((lines.catch_up().as_slice(), lines.dropped()), (&b"the last words\n"[..], 0));
+        assert!(lines.take(b"the last line\n", start).is_empty());
+        assert_eq!((lines.catch_up().as_slice(), lines.dropped()), (&b"the last line\n"[..], 0));
         assert!(lines.catch_up().is_empty());
     }
 }

@@ -101,8 +101,8 @@ impl Head {
             self.given_bytes,
         ];
         let mut bytes = [0; HEAD_BYTES];
-        for (room, word) in bytes.chunks_exact_mut(8).zip(words) {
-            room.copy_from_slice(&word.to_le_bytes());
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
         bytes
     }

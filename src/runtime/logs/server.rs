@@ -51,8 +51,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Runs the logger with its standard input as the connection, for files below `directory`. It exits when no process has
 /// the other end and every pipe has been read to its end.
 ///
-/// It ignores termination signals: it must outlive its supervisor, and the last words of an instance come after that
-/// was told to stop. It is not dumpable, so that no process of its user can read its memory.
+/// It ignores termination signals: it must outlive its supervisor, and an instance may still write its last output after
+/// the request to stop. It is not dumpable, so that no process of its user can read its memory.
 ///
 /// Call it only while the process has one thread.
 pub fn logger_main(directory: &Path) -> ExitCode {
@@ -182,7 +182,7 @@ impl Server {
         let (Some(id), Some(name), Some(bytes_max)) = (words.next(), words.next(), words.next()) else { return };
         let Ok(bytes_max) = bytes_max.parse::<u64>() else { return };
         let Ok([pipe, memory]) = <[OwnedFd; 2]>::try_from(packet.fds) else { return };
-        // Only files below this directory are allowed, whoever asks.
+        // Only files below this directory are allowed, for every caller.
         let path: Arc<Path> = PathBuf::from(name).into();
         let inside = path.starts_with(&self.directory) && !path.components().any(|part| part == Component::ParentDir);
         if !inside {
@@ -453,7 +453,7 @@ mod tests {
             write.write_all(b"\n").unwrap();
         }
         write.write_all(b"the end\n").unwrap();
-        until("the last words", || log.recent().ends_with(b"\nthe end\n"));
+        until("the last line", || log.recent().ends_with(b"\nthe end\n"));
         let stats = log.stats();
         assert_eq!(stats.read_bytes, lines as u64 * 10_000 + 8);
         assert!(stats.dropped_bytes >= 3 * PIPE_BYTES as u64, "{stats:?}");

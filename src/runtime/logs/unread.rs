@@ -83,8 +83,8 @@ pub fn drain_excess(pipe: BorrowedFd<'_>, memory: &Memory, by: FallbackReader) -
     // comes back gets the newest lines.
     let (mut dropped, most) = (0, waiting);
     while dropped < most {
-        let room = too_much(fill(pipe)?.0).min(chunk.len());
-        match file.read(&mut chunk[..room]) {
+        let len = too_much(fill(pipe)?.0).min(chunk.len());
+        match file.read(&mut chunk[..len]) {
             Ok(0) => break,
             Ok(n) => {
                 memory.count_dropped(by, n as u64);

@@ -177,7 +177,7 @@ impl JudgedInstance {
         // It went into the background, and nobody would watch it there.
         let by_itself = self.ended.as_mut().filter(|how| !self.asked && how.ends_with("exit code 0"));
         if others && let Some(how) = by_itself {
-            how.push_str(" (a child of it goes on: it must stay in the foreground)");
+            how.push_str(" (its child process still runs: the program must stay in the foreground)");
         }
         self.ended.as_deref()
     }
@@ -225,7 +225,7 @@ impl JudgedInstance {
 
     /// The end of what it printed, for a person.
     pub(crate) async fn tail(&mut self) -> Vec<String> {
-        // The end of a process is seen before its last words are read.
+        // The process may be seen to end before its last output is read.
         if self.ended().is_some() && !self.collector.is_finished() {
             let _ = tokio::time::timeout(OUTPUT_END, &mut self.collector).await;
         }
@@ -254,7 +254,7 @@ pub(crate) fn end_all_others() {
     }
 }
 
-/// A working directory that the judged may write, and one for sockets that it may not, both new.
+/// Two new directories: a working directory that the candidate may write, and one for sockets that it may not write.
 fn fresh(top: &Path) -> std::io::Result<(PathBuf, PathBuf)> {
     let mut number = 1;
     loop {
@@ -299,10 +299,10 @@ async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>>) {
     let mut chunk = [0_u8; 4096];
     let mut logged = 0;
     while let Ok(n @ 1..) = reader.read(&mut chunk).await {
-        let room = OUTPUT_BYTES_MAX.saturating_sub(logged).min(n);
+        let len = OUTPUT_BYTES_MAX.saturating_sub(logged).min(n);
         // The log is for people; if it cannot be written, the verdict stands.
-        let _ = std::io::stderr().write_all(&chunk[..room]);
-        logged += room;
+        let _ = std::io::stderr().write_all(&chunk[..len]);
+        logged += len;
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.extend_from_slice(&chunk[..n]);
         let excess = tail.len().saturating_sub(TAIL_BYTES_MAX);
