@@ -1,4 +1,5 @@
-//! What may not be swept away: what the evolution under way, open incidents and versions that can serve again need.
+//! The files that a sweep must not remove: those that the evolution under way, open incidents, and versions that can serve
+//! again need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +8,8 @@ use crate::interface::types::{CandidateId, EvolutionId, Version};
 use crate::lifecycle::Lifecycle;
 use crate::time::Timestamp;
 
-/// It is asked beside the loop at the moment of each removal: an evolution may have begun since the sweep did. Clones
-/// share it.
+/// The ids and versions in use. A sweep runs outside the loop and asks before each removal, because an evolution may have
+/// begun after the sweep did. Clones share the value.
 #[derive(Clone, Default)]
 pub struct InUse(Arc<Mutex<Now>>);
 
@@ -18,13 +19,13 @@ struct Now {
     ids: BTreeSet<String>,
     /// When that evolution began.
     since: Option<Timestamp>,
-    /// Active first, then Previous, then those that an operator may go back to.
+    /// Active first, then Previous, then the versions to which an operator may roll back.
     versions: Vec<Version>,
-    /// Ids of what is made and judged beside the lifecycle, with how many need each.
+    /// The ids of builds and validations outside the lifecycle, with the number of tasks that need each.
     asides: BTreeMap<String, u32>,
 }
 
-/// As long as it lives, what has these ids is needed.
+/// A guard: while it lives, the files with these ids are in use.
 pub struct Aside {
     needed: InUse,
     ids: Vec<String>,
@@ -45,7 +46,7 @@ impl Drop for Aside {
 }
 
 impl InUse {
-    /// Takes over what the lifecycle knows, before anything that follows from it is carried out.
+    /// Copies the ids and versions that the lifecycle knows. The caller does so before it executes an effect.
     pub fn update(&self, core: &Lifecycle) {
         let mut now = self.lock();
         let current = core.evolution();
@@ -58,7 +59,7 @@ impl InUse {
         now.versions = serving.chain(core.known_good().values()).cloned().collect();
     }
 
-    /// Keeps what is made beside the lifecycle.
+    /// Protects a candidate that is built or judged outside the lifecycle.
     pub fn aside(&self, evolution: &EvolutionId, candidate: &CandidateId) -> Aside {
         let ids = vec![evolution.0.clone(), candidate.0.clone()];
         let mut now = self.lock();
@@ -69,7 +70,7 @@ impl InUse {
         Aside { needed: self.clone(), ids }
     }
 
-    /// Whether something needs what has this name: an id, or an id and more behind a dash or a dot.
+    /// Whether a file with this name is in use. The name is an id, or an id with more after a dash or a dot.
     pub fn needs(&self, name: &str) -> bool {
         let is_of =
             |id: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']));
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_no_beginning_of_another() {
+    fn an_id_does_not_protect_a_longer_id() {
         let needed = InUse::default();
         let aside = needed.aside(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
         let again = needed.aside(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
