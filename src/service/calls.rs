@@ -38,9 +38,9 @@ fn busy() -> OperationsError {
 fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
     match caller.standing {
         Standing::Operator => Ok(()),
-        Standing::Unproven => {
-            Err(OperationsError::NotAllowed { reason: format!("process {} does not belong to an operator", caller.pid) })
-        }
+        Standing::Unproven => Err(OperationsError::NotAllowed {
+            reason: format!("process {} does not belong to an operator", caller.pid),
+        }),
     }
 }
 

@@ -108,7 +108,10 @@ impl StoreWatch {
         let keeper = match started {
             Ok(keeper) => keeper,
             Err(error) => {
-                tracing::error!(error = chain(&error), "cannot start a keeper: the listeners would not outlive the supervisor");
+                tracing::error!(
+                    error = chain(&error),
+                    "cannot start a keeper: the listeners would not outlive the supervisor"
+                );
                 self.start_keeper(RETRY, socket, inputs);
                 return None;
             }

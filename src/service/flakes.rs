@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::failure::Failed;
-use super::sources::{Held, KEPT_MAX, ROOT_PREFIX, Source};
+use super::sources::{Held, ROOT_PREFIX, SOURCES_MAX, Source};
 use super::tools::Tools;
 use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
@@ -32,7 +32,7 @@ impl Tools {
             None => {
                 let source = Arc::new(write(self, commit, &described).await?);
                 known.insert(described.tree.clone(), source.clone());
-                known.shrink_to(KEPT_MAX);
+                known.shrink_to(SOURCES_MAX);
                 source
             }
         };
@@ -71,7 +71,10 @@ async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Resul
     }
     let added = nix.add_rooted(&exported.dir(), &root).await;
     if let Err(error) = exported.remove().await {
-        tracing::warn!(error = crate::report::chain(&error), "cannot remove the exported files, which no build needs any more");
+        tracing::warn!(
+            error = crate::report::chain(&error),
+            "cannot remove the exported files, which no build needs any more"
+        );
     }
     let (path, nar_hash) = added?;
     Ok(Source { path, nar_hash, root })

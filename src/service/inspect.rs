@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::StartError;
 use super::fdstore::StoredFds;
 use super::instances::ids::Named;
-use super::reconcile::{self, Facts, Generation, Living, Told, Unfollowed, Verdict};
+use super::reconcile::{self, Facts, Generation, Journaled, Living, Unfollowed, Verdict};
 use super::versions;
 use crate::config::{Config, Strategy};
 use crate::history::entry::Entry;
@@ -59,7 +59,7 @@ pub fn look(
     let rows = living_rows(table);
     let last = journal.last_seq();
     let facts = Facts {
-        told: Told::by(core, unfollowed.as_ref().map_or(last, |it| it.first - 1)),
+        journaled: Journaled::by(core, unfollowed.as_ref().map_or(last, |it| it.first - 1)),
         unfollowed: unfollowed.map(|it| (it, last)),
         head: head.clone(),
         current,
@@ -104,12 +104,15 @@ fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, contradictions: Vec<S
     let serves = adoption.serves.map(|(slot, generation)| {
         let version = version(&generation.store_path);
         if version.rev.is_empty() {
-            tracing::warn!(store_path = version.store_path, "the commit that this store path was built from is not known");
+            tracing::warn!(
+                store_path = version.store_path,
+                "the commit that this store path was built from is not known"
+            );
         }
         (slot, Deployed { version, generation: generation.number })
     });
     let running = Slot::ALL.map(|slot| {
-        let living = &facts.instances[adoption.occupants[slot.index()]?];
+        let living = &facts.instances[adoption.instances[slot.index()]?];
         let row = rows.iter().find(|row| row.id == living.id)?;
         let active = serves.as_ref().filter(|(serving, _)| *serving == slot).map(|(_, deployed)| deployed);
         let version = match (active, &living.store_path) {
@@ -195,7 +198,9 @@ fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: boo
         }
         match table.insert(&id, pid, start_ticks) {
             Ok(()) => tracing::warn!(id, pid, "the table of instances lacked an instance that is alive"),
-            Err(error) => tracing::error!(id, pid, error = chain(&error), "an instance is alive and cannot be taken over"),
+            Err(error) => {
+                tracing::error!(id, pid, error = chain(&error), "an instance is alive and cannot be taken over")
+            }
         }
     }
 }
@@ -286,7 +291,11 @@ mod tests {
         assert_eq!(known(&table), [(ids[1].to_owned(), children[1].id())]);
         complete(&table, "0a1b2c3d", &StoredFds::new(), true);
         let both = [(ids[1].to_owned(), children[1].id()), (ids[0].to_owned(), children[0].id())];
-        assert_eq!(known(&table), both, "only the process that leads a session and belongs to this state directory is added");
+        assert_eq!(
+            known(&table),
+            both,
+            "only the process that leads a session and belongs to this state directory is added"
+        );
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();

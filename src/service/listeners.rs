@@ -38,7 +38,10 @@ impl Listeners {
     pub fn route(&self, routing: Routing) -> Result<(), String> {
         let routed = lock(&self.traffic).route(routing.into()).map_err(|error| chain(&error))?;
         for name in routed.unshared {
-            tracing::info!(name, "a unix socket cannot split its connections: Active gets all of them until the switch");
+            tracing::info!(
+                name,
+                "a unix socket cannot split its connections: Active gets all of them until the switch"
+            );
         }
         Ok(())
     }

@@ -99,7 +99,10 @@ impl LogReader {
         let begun = started.map_err(|error| chain(&error));
         let begun = begun.and_then(|new| instances.logger.switch_to(&new).map_err(|error| error.to_string()));
         if let Err(why) = begun {
-            tracing::error!(why, "cannot start a logger: output of instances that does not fit in their pipes is dropped and counted");
+            tracing::error!(
+                why,
+                "cannot start a logger: output of instances that does not fit in their pipes is dropped and counted"
+            );
             self.start(RETRY, false, tools, inputs);
             return;
         }

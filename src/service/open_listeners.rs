@@ -1,4 +1,4 @@
-//! The listening sockets at the start: out of the store, or, if supervisor and keeper were both killed, out of the instances.
+//! The listening sockets at the start. They come from the store, or, if supervisor and keeper were both killed, from the instances.
 
 use super::error::StartError;
 use super::fdstore::{SharedStore, StoredFds};
@@ -14,10 +14,11 @@ use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, recover_from_instances};
 use crate::state::paths::Paths;
 
-/// Opens the listeners, or takes them over. Says whether something came out of instances, which the store must be given.
+/// Opens the listeners, or takes them over. Also returns whether descriptors were recovered from instances; the store must then
+/// be given them.
 ///
 /// # Errors
-/// When somebody else has an address, or an instance that may not be asked.
+/// When another process uses an address, or an instance has it and rei may not copy its descriptors.
 pub fn listen(
     config: &Config,
     paths: &Paths,
@@ -33,7 +34,7 @@ pub fn listen(
     };
     let before = kept.len();
     if !kept.iter().any(|(name, _)| name == logger::NAME) {
-        // It reads the pipes of the instances, and no new supervisor could speak to it.
+        // An old logger still reads the pipes of the instances, and without the connection no new supervisor can control it.
         logs::stop_loggers(&paths.logs());
     }
     let refused = regain(setup, table, kept);
@@ -45,13 +46,14 @@ pub fn listen(
         tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
     }
     if adoption.moved {
-        tracing::error!("a listener was tampered with while no supervisor ran; it is in order again");
+        tracing::error!("a process tampered with a listener while no supervisor ran; the listener is repaired");
     }
     Ok((traffic, regained))
 }
 
-/// Adds to `kept` what it lacks of the instances that live: their listening sockets, and the pipes that they print to. What they
-/// say to the service manager comes to a socket that is bound anew under its old name. Gives those that may not be asked.
+/// Adds to `kept` the missing descriptors of living instances: their listening sockets, and the pipes for their output. Their
+/// messages to the service manager arrive at a socket that is bound again under its old name. Returns the instances whose
+/// descriptors rei may not copy.
 fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
@@ -61,7 +63,7 @@ fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<
     let before = kept.len();
     let refused = recover_from_instances(setup, &holders, kept);
     if kept.len() > before {
-        tracing::warn!("the listening sockets were lost with supervisor and keeper; the instances have them still");
+        tracing::warn!("supervisor and keeper ended, so the listening sockets are recovered from the instances");
     }
     for entry in entries {
         let name = logpipe::name(&entry.id);
@@ -73,7 +75,7 @@ fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<
     refused
 }
 
-/// Why listeners cannot be opened, with who has them where that is known.
+/// Why listeners cannot be opened, with the instance that holds them if it is known.
 fn cannot_listen(source: OpenError, refused: &[Refused]) -> StartError {
     match refused.first() {
         Some(refused) if matches!(source, OpenError::InUse { .. } | OpenError::Strangers { .. }) => {

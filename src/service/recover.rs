@@ -1,4 +1,4 @@
-//! Takes over what an earlier supervisor left running.
+//! Takes over the instances that an earlier supervisor left running.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 use crate::time::Timestamp;
 
-/// How long the last words of an instance that ended while nobody watched may take through its pipe, and the pause
-/// between looks: nothing writes there any more.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
-const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
+/// An instance may have ended while no supervisor watched. This is the longest wait until the logger has read its last output
+/// from the pipe, and the pause between looks. No process writes to that pipe any more.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(1);
+const LAST_OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 
-/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with what runs. Gives the events
-/// that the lifecycle is told of it.
+/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with the instances that run.
+/// Returns the events for the lifecycle.
 pub fn take_over(
     core: &Lifecycle,
     executor: &mut Executor,
@@ -38,7 +38,7 @@ pub fn take_over(
     }
 }
 
-/// A takeover, under way.
+/// A takeover in progress.
 struct Takeover<'a> {
     core: &'a Lifecycle,
     executor: &'a mut Executor,
@@ -68,11 +68,11 @@ impl Takeover<'_> {
         vec![configured, Event::Recovered { running, rebooted }]
     }
 
-    /// Takes over what runs, whatever the journal says of it.
+    /// Takes over the running instances, even if the journal contradicts them.
     fn hold(&mut self, mut kept: StoredFds, mut reality: Reality) -> Vec<Event> {
         let recorded = self.executor.instances.recorded();
         let found = |id: &str| reality.running.iter().flatten().any(|found| found.instance.id == id);
-        // Others have a successor in their slot, or only empty a queue: they were asked to end before.
+        // Each other instance has a successor in its slot, or only drains a queue. It was asked to end before.
         for entry in recorded.iter().filter(|entry| !found(&entry.id)) {
             self.end_stray(entry, &mut kept);
         }
@@ -97,13 +97,13 @@ impl Takeover<'_> {
                     self.executor.monitors.begin(slot, &store_path, runtime, self.at, self.core.incidents());
                 }
                 Err(AdoptError { why, .. }) => {
-                    tracing::warn!(%slot, why, "an instance ended while it was taken over");
+                    tracing::warn!(%slot, why, "an instance ended during the takeover");
                     reality.running[slot.index()] = None;
                 }
             }
         }
         self.executor.instances.forget(kept);
-        // Before all else: until this is on disk, the sealed head must show what is lost.
+        // This event must come first: until it is on disk, the sealed head must show which records are lost.
         let configured = Event::Configured { policy: policy(&self.executor.tools.config) };
         vec![Event::Held(Box::new(reality)), configured]
     }
@@ -112,13 +112,14 @@ impl Takeover<'_> {
         self.executor.with(slot_of(&entry.id), "", |instances, context| instances.end_stray(context, entry, kept));
     }
 
-    /// The instance that the journal, or the table, has for a slot, and its version.
+    /// The instance that the journal or the table names for a slot, and its version.
     fn owner<'a>(&self, slot: Slot, recorded: &'a [Entry]) -> Option<(&'a Entry, String)> {
         let state = self.core.slot(slot);
         let store_path = state.version.as_ref()?.store_path.clone();
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
-            // It was made, and the record of it was not written any more. Others of the slot are older.
+            // The instance was started, but its record could not be written before the crash. Other instances of the slot are
+            // older.
             None if state.run == RunState::Starting => {
                 let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
                 made.max_by_key(|entry| seq(&entry.id, slot))
@@ -141,15 +142,15 @@ impl Takeover<'_> {
             Err(AdoptError { why, log }) => {
                 tracing::warn!(%slot, why, "an instance did not outlive the supervisor");
                 if let Some(log) = log.filter(|_| matches!(run, RunState::Ready | RunState::Starting)) {
-                    self.tell_last_words(slot, entry, store_path, log);
+                    self.report_last_output(slot, entry, store_path, log);
                 }
                 None
             }
         }
     }
 
-    /// An instance ended and nobody saw how; what it said at last is a signal all the same.
-    fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
+    /// An instance ended while no supervisor ran, so its exit status is lost. Its last output is a signal all the same.
+    fn report_last_output(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
         let (inputs, id, logger) =
             (self.executor.inputs.clone(), entry.id.clone(), self.executor.instances.logger.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
@@ -157,22 +158,23 @@ impl Takeover<'_> {
         let secrets = self.executor.tools.secrets.clone();
         tokio::spawn(async move {
             let asked = Instant::now();
-            while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
-                tokio::time::sleep(LAST_WORDS_PAUSE).await;
+            while !log.is_finished() && asked.elapsed() < LAST_OUTPUT_MAX {
+                tokio::time::sleep(LAST_OUTPUT_PAUSE).await;
             }
-            let words = log.recent();
+            let output = log.recent();
             logger.forget(&id);
-            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &output, &secrets));
             if let Ok(exit) = read.await {
                 let event = InstanceEvent::Crashed { store_path, exit };
-                // The loop is gone only when everything ends.
+                // The send fails only when the supervisor stops.
                 let _ = inputs.send(Input::Instance { slot, id, event }).await;
             }
         });
     }
 }
 
-/// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.
+/// The number of the record that started the instance with this id in `slot`. `None` if the instance belongs to another slot, or
+/// only drained a queue.
 fn seq(id: &str, slot: Slot) -> Option<u64> {
     Named::parse(id).filter(|named| named.slot == slot && !named.drains).map(|named| named.seq)
 }

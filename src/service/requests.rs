@@ -1,5 +1,5 @@
-//! Three of the four calls, asked from outside: each runs beside the lifecycle. A candidate that is built here is never promoted:
-//! only the candidate of an evolution of the supervisor's own is.
+//! Three of the four calls of the evolution interface, for callers outside the supervisor. Each runs outside the lifecycle. A
+//! candidate that is built here is never promoted; only a candidate of one of the supervisor's own evolutions can be.
 
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use crate::lifecycle::{Event, OpenIncident};
 use crate::state::objects;
 use crate::time::Timestamp;
 
-/// Where an answer goes. A caller who is gone is no matter.
+/// The channel for an answer. If the caller has disconnected, the answer is dropped.
 type Reply<T> = oneshot::Sender<Result<T, EvolutionError>>;
 
 /// `CollectEvolutionContext`.
@@ -75,16 +75,17 @@ pub fn build(
         let made = jobs::build(tools.clone(), order, inputs).await;
         let answer = match made {
             Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
-                .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
+                .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate could not be stored".to_owned() }),
             Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
                 stage,
-                reason: "the blueprint asks an operator, and nobody is there to ask".to_owned(),
+                reason: "the blueprint needs the approval of an operator, which a build by a caller cannot get"
+                    .to_owned(),
                 log: String::new(),
             }),
             Some(Event::BuildFailed { reason, .. }) => {
                 Err(EvolutionError::BuildFailed { stage: "blueprint".to_owned(), reason, log: String::new() })
             }
-            _ => Err(EvolutionError::NotAvailable { reason: "the build gave no answer".to_owned() }),
+            _ => Err(EvolutionError::NotAvailable { reason: "the build ended without a result".to_owned() }),
         };
         let _ = reply.send(answer);
     });
