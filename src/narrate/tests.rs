@@ -96,6 +96,7 @@ fn events() -> Vec<Value> {
         json!({ "event": "stopped", "slot": "A" }),
         json!({ "event": "stopped", "slot": "A", "waiting": true }),
         json!({ "event": "carried", "plan": 3, "took_us": 377 }),
+        json!({ "event": "plan_busy", "plan": 3, "reason": "another program holds the lock of the profile" }),
         json!({ "event": "plan_failed", "plan": 3, "reason": "the profile is locked" }),
         json!({ "event": "due", "window": null }),
         asks(json!("ada"), json!({ "request": "approve", "id": "evo_0002" })),
@@ -136,6 +137,8 @@ fn effects() -> Vec<Value> {
             "effect": "carry", "number": 3, "store_path": "/nix/store/b-greeter", "report": "val_0001", "undo": true,
             "steps": []
         }),
+        json!({ "effect": "route", "routing": routing(50_000) }),
+        json!({ "effect": "route", "routing": routing(0) }),
         json!({ "effect": "restore", "routing": routing(50_000), "generation": null }),
         json!({ "effect": "restore", "routing": routing(0), "generation": 3 }),
         json!({ "effect": "observe", "slot": "B", "baseline": null }),

@@ -177,7 +177,7 @@ impl Error {
         )
     }
 
-    /// The operator's next step, where there is one.
+    /// The operator's next step, if there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Run { source: command::Error::Start { .. }, .. } => "install git and put it on PATH".into(),

@@ -67,7 +67,7 @@ impl Exported {
 }
 
 impl Mirror {
-    /// What a flake is told of this commit.
+    /// What a flake can read about this commit.
     ///
     /// # Errors
     /// When the mirror has no such commit.
@@ -113,7 +113,7 @@ impl Mirror {
             move |objects: File| write(&commit, &files, &mut BufReader::with_capacity(CHUNK_BYTES, objects), &into);
         let call = self.git().command(EXPORT_TIMEOUT, ["cat-file", "--batch", "--buffer"]).stdin(names);
         let (output, written) = call.run_reading(write).await.map_err(|source| Error::Run { doing, source })?;
-        // What could not be written says more than a git that nobody reads any more.
+        // The error of the write says more than the error of git, whose output is not read any more.
         written?;
         expect_success(doing, &output)?;
         Ok(submodules)
@@ -128,7 +128,7 @@ fn has_content(file: &TreeFile) -> bool {
 }
 
 /// Refuses a tree that could write anywhere else than below its directory, or that no file system holds. git makes none
-/// of these, and takes them from whoever does.
+/// of these, but accepts them from other programs.
 fn check(commit: &ObjectId, files: &[TreeFile]) -> Result<(), Error> {
     if files.len() > FILES_MAX {
         return Err(Error::LargeTree { commit: commit.clone(), what: format!("{FILES_MAX} files") });

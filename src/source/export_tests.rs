@@ -104,7 +104,7 @@ async fn who_packs_gives_way_to_who_reads() {
     let tree = repository.git(&["rev-parse", &format!("{first}^{{tree}}")]);
     let (mirror, commit, _state) = mirrored(&repository, &tree).await;
     let reading = mirror.in_use().await;
-    assert!(!mirror.tidy().await.unwrap(), "it packs while somebody reads");
+    assert!(!mirror.tidy().await.unwrap(), "it packs while a reader needs objects");
     drop(reading);
     let mut packing = std::pin::pin!(mirror.tidy());
     // It has begun.
@@ -148,7 +148,7 @@ async fn what_nothing_needs_is_forgotten_and_what_serves_is_kept() {
     let kept = String::from_utf8(kept.unwrap().stdout).unwrap();
     assert!(kept.contains("refs/rei/followed") && kept.lines().count() == 1, "{kept}");
 
-    // A directory that a crash left, with one inside that its owner may not enter; and one that somebody works in.
+    // A directory that a crash left, with one inside that its owner may not enter; and one that is in use.
     let left = state.path().join("source/scratch/take-cand_0001");
     std::fs::create_dir_all(left.join("closed/deep")).unwrap();
     std::fs::set_permissions(left.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();

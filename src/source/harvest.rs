@@ -167,7 +167,7 @@ fn copy_file(root: &File, path: &Path, to: &Path, left: u64) -> Result<u64, Erro
     left.checked_sub(copied).ok_or_else(|| Error::TooBig { path: path.to_owned(), max: BYTES_MAX })
 }
 
-/// Opens a path below `root` through no symbolic link; `None` where there is nothing of that name.
+/// Opens a path below `root` through no symbolic link; `None` if nothing has that name.
 fn open(root: &File, path: &Path, flags: OFlag) -> std::io::Result<Option<OwnedFd>> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve);
@@ -211,7 +211,7 @@ fn io_errno(doing: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error + u
 
 /// Reads a file of at most `bytes_max` bytes that an agent may have written, through no symbolic link.
 ///
-/// Blocks on the disk. `None` where there is no regular file of that name.
+/// Blocks on the disk. `None` if no regular file has that name.
 ///
 /// # Errors
 /// When the file cannot be read.

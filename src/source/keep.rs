@@ -82,7 +82,7 @@ impl Mirror {
         count(&objects.join("pack"), Some("pack")) >= PACKS_MAX || count(&objects.join("17"), None) >= LOOSE_MAX
     }
 
-    /// Packs the mirror and drops objects that nothing kept has needed for two weeks. Gives way to whoever needs objects:
+    /// Packs the mirror and drops objects that nothing kept has needed for two weeks. Gives way to a task that needs objects:
     /// then `false` is given, and it is to be tried again.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Mirror {
 
     async fn pack(&self) -> Result<(), Error> {
         let doing = "tidy the mirror";
-        // One thread: whoever serves has the other processors.
+        // One thread: the service has the other processors.
         let repack =
             ["-c", "pack.threads=1", "repack", "-A", "-d", "-l", "--quiet", "--unpack-unreachable=2.weeks.ago"];
         for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {

@@ -44,7 +44,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Opens the mirror under `state_dir`, and makes an empty one where there is none.
+    /// Opens the mirror under `state_dir`, and makes an empty one if there is none.
     ///
     /// `source` is a path or URL, `followed` a branch, a tag, `HEAD` or a full ref name.
     ///
@@ -408,7 +408,7 @@ fn local_path(source: &str) -> Option<PathBuf> {
 
 /// Git's own rules for ref names, as far as they keep a name from being an option, a range or a pattern.
 fn is_ref_name(name: &str) -> bool {
-    const REF_NAME_BYTES_MAX: usize = 200; // leaves room for the prefix in a file name
+    const REF_NAME_BYTES_MAX: usize = 200; // leaves space for the prefix in a file name
     let forbidden = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
     !name.is_empty()
         && name.len() <= REF_NAME_BYTES_MAX
@@ -494,7 +494,7 @@ mod tests {
         mirror.keep_candidate(&CandidateId::numbered(1), &active).await.unwrap();
         repository.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
         assert_ne!(mirror.fetch().await.unwrap(), active);
-        assert!(mirror.tidy().await.unwrap(), "nobody needs objects");
+        assert!(mirror.tidy().await.unwrap(), "no task needs objects");
         assert_eq!(mirror.active().await.unwrap(), Some(active.clone()));
         assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), Some(active.clone()));
         mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();

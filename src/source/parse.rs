@@ -80,7 +80,7 @@ pub struct Subject {
     pub subject: String,
 }
 
-/// What a flake is told of its commit.
+/// What a flake can read about its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// The commit's tree: equal trees are equal sources.

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, RwLock};
 pub(super) struct Turns {
     /// Readers need objects; the writer packs them and drops those that nothing keeps.
     pub lock: RwLock<()>,
-    /// Somebody needs objects now: who packs gives way.
+    /// A task needs objects now: the task that packs gives way.
     pub wanted: Notify,
-    /// Directories beside the mirror that somebody works in.
+    /// Directories beside the mirror that are in use.
     scratch: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -25,7 +25,7 @@ impl Turns {
         InUse { all, name: name.to_owned() }
     }
 
-    /// Whether somebody works in the directory of this name.
+    /// Whether the directory of this name is in use.
     pub fn uses_scratch(&self, name: &OsStr) -> bool {
         let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         scratch.iter().any(|used| *name == **used)
