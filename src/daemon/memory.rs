@@ -1,17 +1,17 @@
-//! Bounds the supervisor's own memory: one heap for all threads, and memory that only the start or an evolution needed is given
-//! back to the kernel.
+//! Bounds the supervisor's own memory: one heap for all threads, and memory that only the start or an evolution needed
+//! is given back to the kernel.
 
 use std::ffi::{c_int, c_void};
 
-/// Makes all threads use one heap. Otherwise the C library would give each thread beside the loop a heap of its own, and never
-/// free it.
+/// Makes all threads use one heap. Otherwise the C library would give each thread beside the loop a heap of its own,
+/// and never free it.
 pub fn share_one_heap() {
     // SAFETY: the call only sets a number of the allocator.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-/// Gives unused memory back to the kernel: freed memory, and the pages of code and constants. A page that is needed again comes
-/// back from the page cache at its next use. Most of the program serves only the start and evolutions.
+/// Gives unused memory back to the kernel: freed memory, and the pages of code and constants. A page that is needed
+/// again comes back from the page cache at its next use. Most of the program serves only the start and evolutions.
 pub fn give_back() {
     // SAFETY: the call only releases free memory of the heap.
     unsafe { libc::malloc_trim(0) };
@@ -34,7 +34,8 @@ unsafe extern "C" fn forget_code(info: *mut libc::dl_phdr_info, _bytes: usize, _
         let from = (base + header.p_vaddr).div_ceil(page) * page;
         let to = (base + header.p_vaddr + header.p_memsz) / page * page;
         let bytes = usize::try_from(to.saturating_sub(from)).unwrap_or_default();
-        // SAFETY: the pages are a private mapping of a file and were never written: the kernel reads them from the file again.
+        // SAFETY: the pages are a private mapping of a file and were never written: the kernel reads them from the file
+        // again.
         unsafe { libc::madvise(from as *mut c_void, bytes, libc::MADV_DONTNEED) };
     }
     // The program comes first. Later entries, such as the kernel's own page, do not belong to the program.
@@ -49,7 +50,8 @@ mod tests {
     const PAGE_BYTES: usize = 4096;
     static CONSTANTS: [u8; 256 * PAGE_BYTES] = [7; 256 * PAGE_BYTES];
 
-    /// The number of pages of the constants that this process has mapped. See pagemap(5): it is bit 63 of a page's entry.
+    /// The number of pages of the constants that this process has mapped. See pagemap(5): it is bit 63 of a page's
+    /// entry.
     fn mapped() -> usize {
         let first = CONSTANTS.as_ptr() as usize / PAGE_BYTES;
         let mut entries = vec![0; CONSTANTS.len() / PAGE_BYTES * 8];
@@ -66,8 +68,8 @@ mod tests {
         assert_eq!(sum(), 7 * CONSTANTS.len());
         assert!(mapped() > 250, "{} pages", mapped());
         give_back();
-        // Some pages may stay mapped: if another thread uses memory next to the constants, the kernel also maps their edges
-        // (`fault_around_bytes`, 64 KiB: 16 pages at either end).
+        // Some pages may stay mapped: if another thread uses memory next to the constants, the kernel also maps their
+        // edges (`fault_around_bytes`, 64 KiB: 16 pages at either end).
         assert!(mapped() <= 32, "{} pages", mapped());
         assert_eq!(sum(), 7 * CONSTANTS.len());
     }

@@ -18,7 +18,8 @@ const TICK: Duration = Duration::from_secs(1);
 const QUIET_TICKS: u32 = 10;
 /// The number of ticks between two checks of rei's own files and threads.
 const REPAIR_TICKS: u32 = 30;
-/// The pause between the end of a child and the search for orphans. The successor of an instance is started before that search.
+/// The pause between the end of a child and the search for orphans. The successor of an instance is started before that
+/// search.
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 
 /// The things that a process has only once, and its service.
@@ -139,7 +140,8 @@ impl Daemon {
         }
     }
 
-    /// Replaces the program. It returns only if that failed. Then the old program continues, and aborted work starts again.
+    /// Replaces the program. It returns only if that failed. Then the old program continues, and aborted work starts
+    /// again.
     async fn reexec(&mut self) {
         self.service.end_work().await;
         // The repair comes first, because the new program takes the scheduling that it finds as its original one.

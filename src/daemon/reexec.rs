@@ -1,5 +1,6 @@
-//! `rei reexec`: replaces the program in the same process. The children stay children of this process, and the listeners stay in
-//! the descriptor store and in the instances. The new program takes over in the same way as after a crash.
+//! `rei reexec`: replaces the program in the same process. The children stay children of this process, and the
+//! listeners stay in the descriptor store and in the instances. The new program takes over in the same way as after a
+//! crash.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -11,14 +12,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::runtime::keeper::exec_fds;
 
-/// The signals that would end the process while it has no handlers. They are blocked until the new program has handlers.
+/// The signals that would end the process while it has no handlers. They are blocked until the new program has
+/// handlers.
 const BLOCKED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
 
 fn blocked() -> SigSet {
     BLOCKED.into_iter().collect()
 }
 
-/// Unblocks the signals, so that those that came in the meantime are delivered. The caller must have set handlers before.
+/// Unblocks the signals, so that those that came in the meantime are delivered. The caller must have set handlers
+/// before.
 ///
 /// # Errors
 /// Never with a set of real signals.

@@ -1,6 +1,7 @@
-//! The scheduling of rei's threads. A process of rei's own user can bind them to one processor although it is confined, because
-//! the filter of system calls cannot distinguish a thread of another process from one of its own process. rei checks its threads
-//! every half minute and before the program is replaced. A change is undone and reported. See `service/repair` for rei's files.
+//! The scheduling of rei's threads. A process of rei's own user can bind them to one processor although it is confined,
+//! because the filter of system calls cannot distinguish a thread of another process from one of its own process. rei
+//! checks its threads every half minute and before the program is replaced. A change is undone and reported. See
+//! `service/repair` for rei's files.
 
 use std::fs;
 use std::io;
@@ -54,8 +55,8 @@ impl Scheduling {
             if let Err(error) = original.apply(thread, &found) {
                 changes.push(format!("the scheduling of thread {thread} cannot be restored: {error}"));
             }
-            // If the machine itself has taken something away (a processor, a permission), rei accepts it, and does not try again
-            // and again.
+            // If the machine itself has taken something away (a processor, a permission), rei accepts it, and does not
+            // try again and again.
             match ThreadScheduling::of(thread) {
                 Ok(now) if now != *original => *original = now,
                 _ => {}
@@ -78,7 +79,8 @@ impl ThreadScheduling {
         processors.truncate(usize::try_from(written).unwrap_or(0).div_ceil(size_of::<u64>()));
         // SAFETY: all arguments are plain numbers.
         let disk = checked(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, thread) })?;
-        // SAFETY: all arguments are plain numbers. The kernel returns 20 minus the nice value, so that no value is an error.
+        // SAFETY: all arguments are plain numbers. The kernel returns 20 minus the nice value, so that no value is an
+        // error.
         let nice = 20 - checked(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, thread) })?;
         Ok(Self { processors, disk, nice })
     }

@@ -16,7 +16,8 @@ use crate::service::reload::load;
 use crate::service::repair;
 use crate::state::paths::Paths;
 
-/// Supervises the service of a `rei.toml` until an operator or a signal ends it. `ready` is called when requests can be served.
+/// Supervises the service of a `rei.toml` until an operator or a signal ends it. `ready` is called when requests can be
+/// served.
 ///
 /// # Errors
 /// When the service cannot be started. A later failure is logged, and the service continues.

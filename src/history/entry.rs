@@ -6,16 +6,16 @@ use crate::interface::types::EvolutionId;
 use crate::lifecycle::{CanaryStage, Effect, Event, Lifecycle, Phase};
 use crate::time::Timestamp;
 
-/// The body of a journal record. The effects are written too, so that a reader knows them without a replay, and a replay can be
-/// compared with them.
+/// The body of a journal record. The effects are written too, so that a reader knows them without a replay, and a
+/// replay can be compared with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// What happened.
     pub event: Event,
     /// The effects that the lifecycle decided.
     pub effects: Vec<Effect>,
-    /// The phase of the lifecycle after the event. Records of the formats 1.0 and 1.1 do not contain it. No decision depends on
-    /// it, so a replay does not compare it. If this version does not know the phase, it is read as `None`.
+    /// The phase of the lifecycle after the event. Records of the formats 1.0 and 1.1 do not contain it. No decision
+    /// depends on it, so a replay does not compare it. If this version does not know the phase, it is read as `None`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub stands: Option<Stands>,
 }
@@ -87,8 +87,8 @@ pub struct Replayed {
     pub divergence: Option<Divergence>,
 }
 
-/// Rebuilds the state from the records after `state`. It stops before the first record whose decisions differ from the decisions
-/// of this program. Decisions are compared and words are not: see [`Effect::decides_as`].
+/// Rebuilds the state from the records after `state`. It stops before the first record whose decisions differ from the
+/// decisions of this program. Decisions are compared and words are not: see [`Effect::decides_as`].
 pub fn replay<'a>(mut state: Lifecycle, records: impl IntoIterator<Item = (u64, Timestamp, &'a Entry)>) -> Replayed {
     for (seq, at, entry) in records {
         let mut next = state.clone();
@@ -169,8 +169,8 @@ mod tests {
         assert_eq!((found.seq, &*found.recorded, &*found.made), (7, "nothing", r#"{"effect":"judge"}"#));
     }
 
-    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
-    /// written by `rei demo`.
+    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a
+    /// rejection. It was written by `rei demo`.
     fn of_694bbea(with_snapshot: bool) -> (tempfile::TempDir, Opened<Entry, Lifecycle>) {
         let (fixture, copy) = (
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/694bbea"),
@@ -204,7 +204,8 @@ mod tests {
         let (_directory, opened) = of_694bbea(false);
         let records = opened.records.iter().map(|record| (record.seq, record.at, &record.body));
         let Replayed { state, divergence } = replay(Lifecycle::default(), records);
-        // Before this record only words differ. The decisions differ first at the first canary, which had no deadline then.
+        // Before this record only words differ. The decisions differ first at the first canary, which had no deadline
+        // then.
         let divergence = divergence.unwrap();
         assert_eq!((divergence.seq, opened.records.len()), (32, 67));
         assert!(divergence.recorded.contains("judges the canary at 20 %"), "{divergence}");

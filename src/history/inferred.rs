@@ -1,8 +1,8 @@
 //! The phase of the lifecycle after an entry of the formats 1.0 and 1.1, which does not contain it.
 //!
-//! It is inferred from the event and its effects. No other file infers: an entry of the present format contains the phase, and
-//! the reader uses it. The inference covers only what a reader of the history needs. It does not cover the stages `Stopping` of
-//! a canary and of a rollback, nor the fact that data are missing.
+//! It is inferred from the event and its effects. No other file infers: an entry of the present format contains the
+//! phase, and the reader uses it. The inference covers only what a reader of the history needs. It does not cover the
+//! stages `Stopping` of a canary and of a rollback, nor the fact that data are missing.
 
 use super::entry::{Entry, Stands, is_canary_step};
 use crate::interface::types::{EvolutionId, MaintenanceAction, Verdict};
@@ -50,7 +50,8 @@ impl Inferred {
             self.effect(&entry.event, effect);
         }
         self.ask_an_operator(before, entry);
-        // The inference reads all entries, because an earlier rei may write later entries to this journal without the phase.
+        // The inference reads all entries, because an earlier rei may write later entries to this journal without the
+        // phase.
         if let Some(stands) = &entry.stands {
             self.adopt(stands);
             return stands.clone();
@@ -83,7 +84,8 @@ impl Inferred {
         match &entry.event {
             Event::Operator { who: Caller::Operator(_), request: Request::Settle { .. } } => {
                 self.idle = Phase::Steady;
-                // If the request needs no switch, its entry has a record or an installation. Otherwise it begins a rollback.
+                // If the request needs no switch, its entry has a record or an installation. Otherwise it begins a
+                // rollback.
                 if !entry.effects.iter().any(|it| matches!(it, Effect::Record(_) | Effect::Install { .. })) {
                     self.begin_rollback();
                 }
@@ -172,8 +174,8 @@ impl Inferred {
         self.current = self.current.take().filter(|it| !ends || Some(&it.id) != maintenance.evolution.as_ref());
     }
 
-    /// A phase that waits for an operator has no effect of its own. It is inferred from a passing report without effects, and
-    /// from a timeout whose only effect is a later look. `before` is the phase before the effects.
+    /// A phase that waits for an operator has no effect of its own. It is inferred from a passing report without
+    /// effects, and from a timeout whose only effect is a later look. `before` is the phase before the effects.
     fn ask_an_operator(&mut self, before: Option<Phase>, entry: &Entry) {
         let Some(current) = self.current.as_mut().filter(|current| Some(current.phase) == before) else { return };
         let of = match (&entry.event, current.phase) {

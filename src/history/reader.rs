@@ -1,8 +1,8 @@
 //! History, records and single objects, read only from the journal.
 //!
-//! A [`History`] takes the records one by one, oldest first, and keeps only the last entries, or one object. It uses the
-//! recorded event, effects and phase. It decides nothing again, so a journal stays readable if a later version of rei decides
-//! otherwise.
+//! A [`History`] takes the records one by one, oldest first, and keeps only the last entries, or one object. It uses
+//! the recorded event, effects and phase. It decides nothing again, so a journal stays readable if a later version of
+//! rei decides otherwise.
 
 use std::collections::VecDeque;
 
@@ -126,7 +126,8 @@ impl History {
             Event::Operator { who: Caller::Operator(who), request } => self.operator(who, request, detail),
             Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => self.incidents.number_behind(reality.numbered),
-            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not recorded.
+            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not
+            // recorded.
             Event::Found { slot: None, finding }
                 if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),

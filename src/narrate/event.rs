@@ -121,7 +121,8 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
     }
 }
 
-/// A finding in words. It opens an incident, belongs to an open one, or is part of the judgement of a version under trial.
+/// A finding in words. It opens an incident, belongs to an open one, or is part of the judgement of a version under
+/// trial.
 fn found(finding: &Finding, scene: &Scene<'_>) -> Words {
     let Finding { cause, summary, .. } = finding;
     let cause = cause.replace('_', " ");

@@ -1,5 +1,5 @@
-//! The only module that puts events into words for a person: for the log, `rei status --watch`, the history, the service
-//! manager, and the pages of the command line.
+//! The only module that puts events into words for a person: for the log, `rei status --watch`, the history, the
+//! service manager, and the pages of the command line.
 //!
 //! | file | its one job |
 //! |---|---|

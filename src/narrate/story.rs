@@ -17,8 +17,8 @@ pub struct Narration {
     pub effects: Vec<Words>,
 }
 
-/// Puts one entry of the journal into words, after `core` took the event. If an event and an effect would say the same to a
-/// reader of the log, only one of them says it, and the other becomes a detail.
+/// Puts one entry of the journal into words, after `core` took the event. If an event and an effect would say the same
+/// to a reader of the log, only one of them says it, and the other becomes a detail.
 pub fn narrate(of: &Event, effects: &[Effect], core: &Lifecycle) -> Narration {
     let scene = Scene::of(of, core);
     let all = Narration { event: event(of, &scene), effects: effects.iter().map(|it| effect(it, &scene)).collect() };

@@ -33,8 +33,8 @@ fn busy() -> OperationsError {
     OperationsError::Busy { reason: "the supervisor is starting or stopping".to_owned() }
 }
 
-/// Checks the caller of a request that the lifecycle does not decide about. The server already refuses all other callers;
-/// this is a second check.
+/// Checks the caller of a request that the lifecycle does not decide about. The server already refuses all other
+/// callers; this is a second check.
 fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
     match caller.standing {
         Standing::Operator => Ok(()),

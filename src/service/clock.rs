@@ -6,8 +6,8 @@ use crate::time::{Timestamp, millis};
 
 /// Wall time that never goes back: it is read once, and then the monotonic clock advances it.
 ///
-/// If the machine's clock is set, no deadline may fire early or late. After a restart the wall clock is read again. If it is
-/// earlier than the journal's last record, the time of that record is used.
+/// If the machine's clock is set, no deadline may fire early or late. After a restart the wall clock is read again. If
+/// it is earlier than the journal's last record, the time of that record is used.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     wall: Timestamp,

@@ -14,9 +14,9 @@ use crate::lifecycle::{Effect, Slot};
 use crate::runtime::spawn::Gate;
 use crate::time::Timestamp;
 
-/// Writes a record to disk. If the first effect starts an instance, another thread prepares the instance at the same time. The
-/// instance waits at its gate: no instruction of its program runs before the record is on disk. If the record cannot be
-/// written, the program never runs. Returns the record's number, and the instance.
+/// Writes a record to disk. If the first effect starts an instance, another thread prepares the instance at the same
+/// time. The instance waits at its gate: no instruction of its program runs before the record is on disk. If the record
+/// cannot be written, the program never runs. Returns the record's number, and the instance.
 ///
 /// # Errors
 /// When the journal cannot be written.
@@ -42,8 +42,8 @@ pub fn record(
         inputs,
     };
     std::thread::scope(|scope| {
-        // This thread waits for the disk, so the processor is free. If the kernel gives no other thread, the instance is
-        // started after the write.
+        // This thread waits for the disk, so the processor is free. If the kernel gives no other thread, the instance
+        // is started after the write.
         let beside = std::thread::Builder::new().spawn_scoped(scope, || {
             let _events = runtime.enter();
             instances.start(&context, id, Some(&gate))
@@ -57,7 +57,8 @@ pub fn record(
 
 /// The instance that effects start before they do anything else.
 fn starts_first(effects: &[Effect]) -> Option<(Slot, &Version)> {
-    // These effects need no work outside the supervisor: a timer is set at once, and a maintenance record is in the journal.
+    // These effects need no work outside the supervisor: a timer is set at once, and a maintenance record is in the
+    // journal.
     let is_done =
         |effect: &&Effect| matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_));
     match effects.iter().find(|effect| !is_done(effect))? {

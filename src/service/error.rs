@@ -67,7 +67,8 @@ pub enum StartError {
     Listen(#[from] OpenError),
     /// An instance of an earlier supervisor has the listeners, and rei may not copy them from it.
     #[error(
-        "cannot listen: process {pid}, an instance of an earlier supervisor, holds the sockets, and rei may not copy them from it ({why})"
+        "cannot listen: process {pid}, an instance of an earlier supervisor, has the listeners, and rei may not copy them \
+         from it ({why})"
     )]
     Held {
         /// The process of the instance.
@@ -125,7 +126,8 @@ impl StartError {
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
             Self::Held { pid, .. } => Some(format!(
-                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end the process: kill {pid}"
+                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end the \
+                 process: kill {pid}"
             )),
             Self::Keeper(error) => error.hint(),
             Self::Logger(_) => None,

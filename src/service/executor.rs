@@ -348,7 +348,8 @@ impl Executor {
         self.logs.replace(started, &self.instances, &self.store.shared, &self.tools, &self.inputs);
     }
 
-    /// A new keeper was started, or could not be started. This process has a copy of each descriptor that the old keeper had.
+    /// A new keeper was started, or could not be started. This process has a copy of each descriptor that the old
+    /// keeper had.
     pub fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
         let Some(pid) = self.store.replace(started, self.tools.paths.keeper(), &self.inputs) else { return };
         self.instances.trees().exclude(pid);

@@ -1,5 +1,5 @@
-//! The descriptor store, in which descriptors outlive the supervisor. It is found at the start and watched. If it is lost,
-//! another one is started.
+//! The descriptor store, in which descriptors outlive the supervisor. It is found at the start and watched. If it is
+//! lost, another one is started.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub type StoredFds = Vec<(String, OwnedFd)>;
 /// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
 pub fn keep(store: &SharedStore, name: String, fd: BorrowedFd<'_>, kept: &mut StoredFds) {
     if let Err(error) = lock(store).store(&name, fd) {
-        tracing::warn!(error = %chain(&error), name, "the descriptor store did not take a descriptor, which therefore will not outlive the supervisor");
+        tracing::warn!(error = %chain(&error), name, "the store did not take a descriptor, which will not outlive the supervisor");
     }
     keep_copy(name, fd, kept);
 }

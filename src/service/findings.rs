@@ -1,4 +1,5 @@
-//! Translates between health and the lifecycle: the runtime that a monitor reports about, and a finding as the lifecycle takes it.
+//! Translates between health and the lifecycle: the runtime that a monitor reports about, and a finding as the
+//! lifecycle takes it.
 
 use crate::health;
 use crate::interface::types::{Role, RuntimeRef};

@@ -1,5 +1,5 @@
-//! The files that a sweep must not remove: those that the evolution under way, open incidents, and versions that can serve
-//! again need.
+//! The files that a sweep must not remove: those that the evolution under way, open incidents, and versions that can
+//! serve again need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,8 @@ use crate::interface::types::{CandidateId, EvolutionId, Version};
 use crate::lifecycle::Lifecycle;
 use crate::time::Timestamp;
 
-/// The ids and versions in use. A sweep runs outside the loop and asks before each removal, because an evolution may have
-/// begun after the sweep did. Clones share the value.
+/// The ids and versions in use. A sweep runs outside the loop and asks before each removal, because an evolution may
+/// have begun after the sweep did. Clones share the value.
 #[derive(Clone, Default)]
 pub struct InUse(Arc<Mutex<Now>>);
 

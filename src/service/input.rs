@@ -13,7 +13,8 @@ use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
 
-/// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders wait.
+/// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders
+/// wait.
 pub const INPUTS_MAX: usize = 1024;
 
 /// One input.
@@ -71,8 +72,8 @@ pub enum InstanceEvent {
     },
 }
 
-/// A call on one of the sockets. The answer goes back through the channel. If the caller has disconnected, the answer is
-/// dropped.
+/// A call on one of the sockets. The answer goes back through the channel. If the caller has disconnected, the answer
+/// is dropped.
 #[derive(Debug)]
 pub enum Call {
     /// The whole state.

@@ -23,14 +23,15 @@ use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry as Row, InstanceTable};
 use crate::state::paths::Paths;
 
-/// The bytes of a process's command line that are read. The program is the first word, or the word after its interpreter.
+/// The bytes of a process's command line that are read. The program is the first word, or the word after its
+/// interpreter.
 const CMDLINE_BYTES_MAX: u64 = 64 << 10;
 /// The bound of files in a directory whose names are searched for the highest number.
 const NAMES_MAX: usize = 100_000;
 
-/// Compares journal, sealed head, profile, instances and roots. If they agree, the head is sealed again. If reality is ahead of
-/// the journal, this returns the reality to adopt. Before that, each living instance is added to the table of instances, so
-/// that no living instance is started a second time.
+/// Compares journal, sealed head, profile, instances and roots. If they agree, the head is sealed again. If reality is
+/// ahead of the journal, this returns the reality to adopt. Before that, each living instance is added to the table of
+/// instances, so that no living instance is started a second time.
 ///
 /// # Errors
 /// When the profile, the roots or the head cannot be read.
@@ -150,7 +151,8 @@ fn living(row: &Row, known: &[String]) -> Option<Living> {
     Some(Living { id: row.id.clone(), pid, seq, slot, drains, store_path: store_path_of(pid, known) })
 }
 
-/// The one of these store paths that a process runs. Its program shows it, or, if an interpreter runs it, its command line.
+/// The one of these store paths that a process runs. Its program shows it, or, if an interpreter runs it, its command
+/// line.
 fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
     let mut line = Vec::new();
     if let Ok(file) = std::fs::File::open(format!("/proc/{pid}/cmdline")) {
@@ -165,9 +167,9 @@ fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
 
 /// Adds each living instance that the table lacks, so that it is adopted or ended, and never started a second time.
 ///
-/// The descriptor store identifies an instance by its process descriptor, which no process can forge. If the table itself is in
-/// doubt, for example because it was removed together with the store, the environments of processes are read too. A process
-/// may change its own environment, so in all other cases the environment is not read.
+/// The descriptor store identifies an instance by its process descriptor, which no process can forge. If the table
+/// itself is in doubt, for example because it was removed together with the store, the environments of processes are
+/// read too. A process may change its own environment, so in all other cases the environment is not read.
 fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: bool) {
     let mut found: BTreeMap<String, (u32, u64)> = BTreeMap::new();
     for (name, fd) in kept {

@@ -15,8 +15,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The number of records between two snapshots of the state. A restart replays at most this many.
 const SNAPSHOT_EVERY: u64 = 256;
 
-/// The journal's sealed head is synced after this number of looks without a record, so a burst of records is synced once. If
-/// records come without any pause, the kernel writes the head back within half a minute.
+/// The journal's sealed head is synced after this number of looks without a record, so a burst of records is synced
+/// once. If records come without any pause, the kernel writes the head back within half a minute.
 const SYNC_LOOKS: u32 = 1;
 
 /// The state while the journal cannot be written.
@@ -118,7 +118,8 @@ impl Ledger {
         }
     }
 
-    /// Writes the journal's sealed head to disk. The loop does not wait, because only a power failure makes this write necessary.
+    /// Writes the journal's sealed head to disk. The loop does not wait, because only a power failure makes this write
+    /// necessary.
     fn sync_head(&mut self) {
         if let Some(why) = self.journal.head_failure() {
             tracing::warn!(why, "the journal's head is behind: lost records would not be noticed");
@@ -137,7 +138,7 @@ impl Ledger {
         let mut lacks = Vec::new();
         if let Reserve::Shrinking { bytes, reason } = self.journal.reserve() {
             lacks.push(format!(
-                "no space can be reserved for its next records, {bytes} bytes are left of the earlier reserve: {reason}"
+                "no space can be reserved for its next records, {bytes} bytes are left of the reserve: {reason}"
             ));
         }
         if let Some(reason) = self.journal.rotation_failure() {

@@ -1,4 +1,5 @@
-//! The listening sockets of the service: they route new connections, and an alarm reports each process that changes them.
+//! The listening sockets of the service: they route new connections, and an alarm reports each process that changes
+//! them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -66,7 +67,8 @@ impl Listeners {
             Ok(tampering) => format!("{tampering:?}"),
             Err(error) => format!("the alarm failed: {error}"),
         };
-        // A process that changes sockets all the time, or a socket that cannot be repaired, must not keep the loop busy.
+        // A process that changes sockets all the time, or a socket that cannot be repaired, must not keep the loop
+        // busy.
         self.quiet_until = Some(Instant::now() + ALARM_PAUSE);
         tracing::error!("a process tampered with a listener, which is repaired now: {detail}");
         let repaired = lock(&self.traffic).repair(&mut **lock(store));

@@ -18,11 +18,11 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The pause between looks at pipes while one of them fills up: the instance may already wait for space.
 const CLOSE_LOOK: Duration = Duration::from_millis(50);
-/// If the logger reads nothing of a filling pipe for this number of looks (one second), rei takes the logger as hung. A healthy
-/// logger reads within milliseconds, or tens of milliseconds on a busy machine.
+/// If the logger reads nothing of a filling pipe for this number of looks (one second), rei takes the logger as hung. A
+/// healthy logger reads within milliseconds, or tens of milliseconds on a busy machine.
 const FILLS_LOOKS_MAX: u32 = 20;
-/// The same bound for a pipe that holds data and does not fill up. It is checked once a second, because no instance waits for
-/// it.
+/// The same bound for a pipe that holds data and does not fill up. It is checked once a second, because no instance
+/// waits for it.
 const WAITS_LOOKS_MAX: u32 = 10;
 
 /// The watch on the logger of a service.
@@ -116,8 +116,8 @@ impl LogReader {
         tracing::info!("a new logger reads the output of instances");
     }
 
-    /// Checks that the logger reads the output of instances. If it does not, the logger is replaced. Until then the supervisor
-    /// empties pipes that fill up, so that no instance waits.
+    /// Checks that the logger reads the output of instances. If it does not, the logger is replaced. Until then the
+    /// supervisor empties pipes that fill up, so that no instance waits.
     pub fn look(&mut self, instances: &Instances, tools: &Arc<Tools>, inputs: &Inputs) {
         let mut watches = std::mem::take(&mut self.watches);
         let (mut fills, mut hangs) = (false, false);

@@ -10,8 +10,8 @@ use crate::runtime::keeper::LOGGER_PREFIX;
 use crate::runtime::logs::{LogError, Logger};
 use crate::state::paths::Paths;
 
-/// The name of the connection to the logger in the descriptor store. The number in it is the version of the protocol on the
-/// connection and of the layout of the shared memory. A supervisor with another version starts a logger of its own.
+/// The name of the connection to the logger in the descriptor store. The number in it is the version of the protocol on
+/// the connection and of the layout of the shared memory. A supervisor with another version starts a logger of its own.
 pub const NAME: &str = "logger/2";
 
 /// The logger that an earlier supervisor has left, or a new one.
@@ -20,7 +20,8 @@ pub const NAME: &str = "logger/2";
 /// When no logger runs and none can be started.
 pub fn open(paths: &Paths, exe: &Path, kept: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
     for (name, _) in kept.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
-        // The connection belongs to another version of rei. Its logger was asked to end when the listeners were taken over.
+        // The connection belongs to another version of rei. Its logger was asked to end when the listeners were taken
+        // over.
         if let Err(error) = lock(store).remove(name) {
             tracing::warn!(error = %chain(&error), name, "the descriptor store did not remove the connection of an old logger");
         }

@@ -1,4 +1,5 @@
-//! The supervisor of one service: the lifecycle decides, the journal records the decision, and the executor executes it.
+//! The supervisor of one service: the lifecycle decides, the journal records the decision, and the executor executes
+//! it.
 //!
 //! | file | its one job |
 //! |---|---|

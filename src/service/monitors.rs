@@ -61,8 +61,9 @@ impl Monitors {
         self.bounds = Bounds::of(&config.incidents);
     }
 
-    /// Monitors the version that starts in a slot. If that version is already monitored, its monitor and data stay. For a new
-    /// version, `open` may have incidents that an earlier supervisor saw: repeated findings continue their counts.
+    /// Monitors the version that starts in a slot. If that version is already monitored, its monitor and data stay. For
+    /// a new version, `open` may have incidents that an earlier supervisor saw: repeated findings continue their
+    /// counts.
     pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp, open: &Incidents) {
         let watched = &mut self.slots[slot.index()];
         match watched {
@@ -96,8 +97,8 @@ impl Monitors {
         self.monitor(slot).map(|monitor| monitor.tick(at)).unwrap_or_default()
     }
 
-    /// Begins the trial of a version. Without a slot to compare with, the baseline is the data about the version that served
-    /// before the trial. That version in the other slot, as it runs now, is then the control.
+    /// Begins the trial of a version. Without a slot to compare with, the baseline is the data about the version that
+    /// served before the trial. That version in the other slot, as it runs now, is then the control.
     pub fn begin_trial(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
         let learned = match self.trial.take() {
             // This is a later step of the same trial. The baseline is still the time before the candidate ran.
@@ -107,8 +108,8 @@ impl Monitors {
         self.trial = Some(Trial { slot, baseline, learned, since });
     }
 
-    /// The baseline of the version that a candidate in `slot` is to replace: the version in the other slot. With strategy
-    /// recreate the other slot is empty, and it is the version that ran in `slot` before the candidate.
+    /// The baseline of the version that a candidate in `slot` is to replace: the version in the other slot. With
+    /// strategy recreate the other slot is empty, and it is the version that ran in `slot` before the candidate.
     fn learned_beside(&self, slot: Slot) -> Option<Baseline> {
         match &self.slots[slot.other().index()] {
             Some(active) => active.monitor.learned(),
@@ -116,7 +117,8 @@ impl Monitors {
         }
     }
 
-    /// The verdict on a trial that has failed, returned once. Other verdicts are given by [`Self::judge`] when they are due.
+    /// The verdict on a trial that has failed, returned once. Other verdicts are given by [`Self::judge`] when they are
+    /// due.
     pub fn failure(&mut self, at: Timestamp) -> Option<Event> {
         let analysis = self.judge(at).filter(|analysis| analysis.verdict == Verdict::Fail)?;
         self.end_trial();

@@ -191,8 +191,8 @@ impl Opened {
     }
 }
 
-/// Opens the journal. If a supervisor was killed a moment ago, a child that it had forked still holds the lock until the child
-/// executes its own program.
+/// Opens the journal. If a supervisor was killed a moment ago, a child that it had forked still holds the lock until
+/// the child executes its own program.
 fn open_journal(
     paths: &Paths,
     meta: &Meta,

@@ -1,4 +1,5 @@
-//! The listening sockets at the start. They come from the store, or, if supervisor and keeper were both killed, from the instances.
+//! The listening sockets at the start. They come from the store, or, if supervisor and keeper were both killed, from
+//! the instances.
 
 use super::error::StartError;
 use super::fdstore::{SharedStore, StoredFds};
@@ -14,8 +15,8 @@ use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, recover_from_instances};
 use crate::state::paths::Paths;
 
-/// Opens the listeners, or takes them over. Also returns whether descriptors were recovered from instances; the store must then
-/// be given them.
+/// Opens the listeners, or takes them over. Also returns whether descriptors were recovered from instances; the store
+/// must then be given them.
 ///
 /// # Errors
 /// When another process uses an address, or an instance has it and rei may not copy its descriptors.
@@ -34,7 +35,8 @@ pub fn listen(
     };
     let before = kept.len();
     if !kept.iter().any(|(name, _)| name == logger::NAME) {
-        // An old logger still reads the pipes of the instances, and without the connection no new supervisor can control it.
+        // An old logger still reads the pipes of the instances, and without the connection no new supervisor can
+        // control it.
         logs::stop_loggers(&paths.logs());
     }
     let refused = regain(setup, table, kept);
@@ -51,9 +53,9 @@ pub fn listen(
     Ok((traffic, regained))
 }
 
-/// Adds to `kept` the missing descriptors of living instances: their listening sockets, and the pipes for their output. Their
-/// messages to the service manager arrive at a socket that is bound again under its old name. Returns the instances whose
-/// descriptors rei may not copy.
+/// Adds to `kept` the missing descriptors of living instances: their listening sockets, and the pipes for their output.
+/// Their messages to the service manager arrive at a socket that is bound again under its old name. Returns the
+/// instances whose descriptors rei may not copy.
 fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {

@@ -8,15 +8,17 @@ use crate::time::millis;
 
 /// The timeout of the phase Diagnosing. If a runtime answers, its evidence is collected within seconds.
 const DIAGNOSE: Duration = Duration::from_secs(300);
-/// The first and the longest pause before a second restart: about as quick as an operator, and without a storm of restarts.
+/// The first and the longest pause before a second restart: about as quick as an operator, and without a storm of
+/// restarts.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// If an instance ran this long, its start counts as a success, and it is restarted at once when it ends, as with runit, s6 and
-/// supervisord. An incident reports an instance that ends too often.
+/// If an instance ran this long, its start counts as a success, and it is restarted at once when it ends, as with
+/// runit, s6 and supervisord. An incident reports an instance that ends too often.
 const STABLE: Duration = Duration::from_secs(1);
 /// The pause between two judgements while a canary step or the window lacks data.
 const RECHECK: Duration = Duration::from_secs(1);
-/// Added to a timeout that another part also enforces, so that the other part reports first and with the better message.
+/// Added to a timeout that another part also enforces, so that the other part reports first and with the better
+/// message.
 pub const GRACE: Duration = Duration::from_secs(30);
 
 /// The policy of a configuration.

@@ -24,8 +24,8 @@ use crate::state::objects;
 use crate::state::paths::Paths;
 use crate::time::{Timestamp, millis};
 
-/// The bound of queries that read the journal at the same time. Each needs a thread, and the service needs the processors
-/// more.
+/// The bound of queries that read the journal at the same time. Each needs a thread, and the service needs the
+/// processors more.
 const JOURNAL_READERS_MAX: usize = 2;
 
 /// An hour, in milliseconds.
@@ -181,7 +181,8 @@ impl View<'_> {
     }
 }
 
-/// Reads the journal, which the supervisor writes at the same time. It stops early if the caller no longer waits for the answer.
+/// Reads the journal, which the supervisor writes at the same time. It stops early if the caller no longer waits for
+/// the answer.
 fn read_journal(paths: &Paths, mut history: History, is_wanted: impl Fn() -> bool) -> Result<History, OperationsError> {
     let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;

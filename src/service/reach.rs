@@ -8,8 +8,8 @@ use crate::interface::access::Proof;
 use crate::interface::secret::Secret;
 use crate::runtime::isolation::{group_named, why_readable};
 
-/// Why an instance can read the operators' secret, or could read it at some time since this supervisor was started. An instance
-/// that has read the secret once knows it from then on.
+/// Why an instance can read the operators' secret, or could read it at some time since this supervisor was started. An
+/// instance that has read the secret once knows it from then on.
 #[derive(Clone, Default)]
 pub struct Reach(Arc<OnceLock<String>>);
 

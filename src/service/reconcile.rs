@@ -8,8 +8,8 @@
 //! | profile | its current generation is higher than any that the journal knows; or the journal has no record |
 //! | roots | a root belongs to a candidate that the journal does not know; or the journal has no record |
 //!
-//! The other direction is normal: a record is on disk before its effect. So after a crash reality may be behind the journal,
-//! and the new supervisor executes the missing effects.
+//! The other direction is normal: a record is on disk before its effect. So after a crash reality may be behind the
+//! journal, and the new supervisor executes the missing effects.
 
 use crate::interface::types::Version;
 use crate::journal::HeadStatus;
@@ -190,9 +190,9 @@ pub fn reconcile(it: &Facts) -> Verdict {
     Verdict::Ahead { facts }
 }
 
-/// Decides which version serves if reality is ahead. It is the profile's current generation, because that was judged once. The
-/// instance that runs it serves; if no instance runs it, a new instance in a free slot serves. Without a profile the running
-/// version serves, and if nothing runs, the version that is Active in the journal.
+/// Decides which version serves if reality is ahead. It is the profile's current generation, because that was judged
+/// once. The instance that runs it serves; if no instance runs it, a new instance in a free slot serves. Without a
+/// profile the running version serves, and if nothing runs, the version that is Active in the journal.
 pub fn adopt(it: &Facts) -> Adoption {
     let newest = |is_match: &dyn Fn(&Living) -> bool| {
         let fit = it.instances.iter().enumerate().filter(|(_, living)| !living.drains && is_match(living));

@@ -17,13 +17,13 @@ use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 use crate::time::Timestamp;
 
-/// An instance may have ended while no supervisor watched. This is the longest wait until the logger has read its last output
-/// from the pipe, and the pause between looks. No process writes to that pipe any more.
+/// An instance may have ended while no supervisor watched. This is the longest wait until the logger has read its last
+/// output from the pipe, and the pause between looks. No process writes to that pipe any more.
 const LAST_OUTPUT_MAX: Duration = Duration::from_secs(1);
 const LAST_OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 
-/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with the instances that run.
-/// Returns the events for the lifecycle.
+/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with the instances
+/// that run. Returns the events for the lifecycle.
 pub fn take_over(
     core: &Lifecycle,
     executor: &mut Executor,
@@ -118,8 +118,8 @@ impl Takeover<'_> {
         let store_path = state.version.as_ref()?.store_path.clone();
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
-            // The instance was started, but its record could not be written before the crash. Other instances of the slot are
-            // older.
+            // The instance was started, but its record could not be written before the crash. Other instances of the
+            // slot are older.
             None if state.run == RunState::Starting => {
                 let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
                 made.max_by_key(|entry| seq(&entry.id, slot))
@@ -173,8 +173,8 @@ impl Takeover<'_> {
     }
 }
 
-/// The number of the record that started the instance with this id in `slot`. `None` if the instance belongs to another slot, or
-/// only drained a queue.
+/// The number of the record that started the instance with this id in `slot`. `None` if the instance belongs to another
+/// slot, or only drained a queue.
 fn seq(id: &str, slot: Slot) -> Option<u64> {
     Named::parse(id).filter(|named| named.slot == slot && !named.drains).map(|named| named.seq)
 }

@@ -19,8 +19,8 @@ pub fn load(path: &Path) -> Result<Config, StartError> {
     if unusable.is_empty() { Ok(config) } else { Err(StartError::Blueprints(unusable)) }
 }
 
-/// Reads rei.toml again and returns the values that all parts share from now on. If rei.toml has a mistake, or a key that cannot
-/// change while rei runs has changed, it is logged, and the previous configuration stays.
+/// Reads rei.toml again and returns the values that all parts share from now on. If rei.toml has a mistake, or a key
+/// that cannot change while rei runs has changed, it is logged, and the previous configuration stays.
 pub fn read_again(old: &Tools) -> Option<Tools> {
     let config = match load(&old.config_path) {
         Ok(config) => config,

@@ -1,11 +1,11 @@
 //! Repairs the permissions of rei's files. A process of rei's own user can change them although it is confined.
 //!
-//! Landlock does not restrict `chmod`, and the filter of system calls cannot distinguish a thread of another process from one
-//! of its own process. So if instances run as rei's user, one of them can remove rei's permissions to its own files (`chmod 0`),
-//! and bind the supervisor to one processor. Neither changes a decision, but it could prevent rei from making one. rei checks
-//! the permissions before it opens any file, every half minute, whenever the journal cannot be written, and before the program
-//! is replaced. If rei runs as root, nothing is checked: root may use a file whatever its mode, and root's instances have users
-//! of their own.
+//! Landlock does not restrict `chmod`, and the filter of system calls cannot distinguish a thread of another process
+//! from one of its own process. So if instances run as rei's user, one of them can remove rei's permissions to its own
+//! files (`chmod 0`), and bind the supervisor to one processor. Neither changes a decision, but it could prevent rei
+//! from making one. rei checks the permissions before it opens any file, every half minute, whenever the journal cannot
+//! be written, and before the program is replaced. If rei runs as root, nothing is checked: root may use a file
+//! whatever its mode, and root's instances have users of their own.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::state::paths::Paths;
 
-/// The bound of files in one directory that are checked. Journals, logs and objects are pruned long before they reach it.
+/// The bound of files in one directory that are checked. Journals, logs and objects are pruned long before they reach
+/// it.
 const FILES_MAX: usize = 4096;
 
 /// The bits of a mode that must be set, and the bits that must not be set.
@@ -23,7 +24,8 @@ struct Bits {
     never: u32,
 }
 
-/// The bits of a parent directory of rei's directories: rei must be able to enter it. All other bits are its owner's choice.
+/// The bits of a parent directory of rei's directories: rei must be able to enter it. All other bits are its owner's
+/// choice.
 const PARENT: Bits = Bits { directory: 0o100, file: 0, never: 0 };
 /// The bits of rei's own files and directories.
 const OURS: Bits = Bits { directory: 0o700, file: 0o600, never: 0 };

@@ -1,5 +1,6 @@
-//! Three of the four calls of the evolution interface, for callers outside the supervisor. Each runs outside the lifecycle. A
-//! candidate that is built here is never promoted; only a candidate of one of the supervisor's own evolutions can be.
+//! Three of the four calls of the evolution interface, for callers outside the supervisor. Each runs outside the
+//! lifecycle. A candidate that is built here is never promoted; only a candidate of one of the supervisor's own
+//! evolutions can be.
 
 use tokio::sync::oneshot;
 

@@ -13,8 +13,8 @@ use crate::report::chain;
 /// Added to the stop timeout of the instances, to bound the whole shutdown.
 const END_GRACE: Duration = Duration::from_secs(10);
 
-/// Asks all instances to end, and waits until they have ended. If an instance asks for more time, `extended` is called with that
-/// time.
+/// Asks all instances to end, and waits until they have ended. If an instance asks for more time, `extended` is called
+/// with that time.
 pub async fn end_all(executor: &mut Executor, received: &mut mpsc::Receiver<Input>, extended: impl Fn(Duration)) {
     let mut until = Instant::now() + executor.tools.config.runtime.stop_timeout + END_GRACE;
     let last = until + Duration::from_millis(lifecycle::EXTENDED_MS_MAX);
@@ -48,8 +48,8 @@ pub async fn end_all(executor: &mut Executor, received: &mut mpsc::Receiver<Inpu
     }
 }
 
-/// Removes the files of unix sockets, and makes the store release the listeners: the keeper ends, or systemd is asked to close
-/// them. The last copies belong to this process and are closed when it ends.
+/// Removes the files of unix sockets, and makes the store release the listeners: the keeper ends, or systemd is asked
+/// to close them. The last copies belong to this process and are closed when it ends.
 pub fn close(executor: &Executor) {
     lock(&executor.listeners.traffic).unlink();
     if let Err(error) = lock(&executor.store.shared).finish() {

@@ -35,8 +35,8 @@ pub fn serve(
     };
     let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
     let (control, evolution_socket) = (bind(paths.control(), operators)?, bind(paths.evolution(), None)?);
-    // Both sockets are bound, so no other supervisor serves here: a new secret would make that supervisor's secret useless. No
-    // caller is served before the secret exists.
+    // Both sockets are bound, so no other supervisor serves here: a new secret would make that supervisor's secret
+    // useless. No caller is served before the secret exists.
     let file = paths.secret();
     let secret = Secret::make(&file, operators);
     let secret = Arc::new(secret.map_err(|source| StartError::File { act: "write", path: file, source })?);

@@ -18,8 +18,8 @@ pub(super) const SOURCES_MAX: usize = 8;
 /// The bound of commits whose description is cached: enough for several evolutions, and a few kilobytes.
 const DESCRIBED_MAX: usize = 32;
 
-/// The sources that are in the store, by their git trees. The list is only in this process's memory, because rei could not trust
-/// a list on disk. Clones share it.
+/// The sources that are in the store, by their git trees. The list is only in this process's memory, because rei could
+/// not trust a list on disk. Clones share it.
 #[derive(Clone, Default)]
 pub struct Sources(pub(super) Arc<Mutex<Known>>);
 

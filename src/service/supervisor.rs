@@ -1,7 +1,8 @@
-//! The supervisor of one service: the lifecycle decides about an input, the decision is recorded, and then it is executed.
+//! The supervisor of one service: the lifecycle decides about an input, the decision is recorded, and then it is
+//! executed.
 //!
-//! [`Service`] holds the whole state of one service, so a process could have two of them. The things that a process has only
-//! once (signals, the service manager, the reaper of orphans) are in `daemon`.
+//! [`Service`] holds the whole state of one service, so a process could have two of them. The things that a process has
+//! only once (signals, the service manager, the reaper of orphans) are in `daemon`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,8 +108,8 @@ impl Service {
         }
     }
 
-    /// Decides about the waiting events, then waits for one input or timer and handles it. Returns the reason if the service
-    /// ends. May be cancelled.
+    /// Decides about the waiting events, then waits for one input or timer and handles it. Returns the reason if the
+    /// service ends. May be cancelled.
     pub async fn turn(&mut self) -> Option<End> {
         self.decide();
         self.executor.instances.release(&self.executor.store.shared);
@@ -118,7 +119,8 @@ impl Service {
         self.executor.listeners.watch();
         let due = self.next_timer();
         let (again_at, look_at) = (self.ledger.again_at(), self.executor.logs.look_at());
-        // The branches have no fixed order. So even if a runtime floods one of them, timers and operators get their turn.
+        // The branches have no fixed order. So even if a runtime floods one of them, timers and operators get their
+        // turn.
         tokio::select! {
             input = self.received.recv() => match input {
                 Some(input) => self.handle(input),
@@ -154,8 +156,8 @@ impl Service {
         Some((timer, self.clock.instant(at)))
     }
 
-    /// Decides about each waiting event, in order. The effects of one event may add more. While the journal cannot be written,
-    /// the events wait: Active continues to serve, questions are answered, and nothing is decided.
+    /// Decides about each waiting event, in order. The effects of one event may add more. While the journal cannot be
+    /// written, the events wait: Active continues to serve, questions are answered, and nothing is decided.
     pub fn decide(&mut self) {
         if self.ledger.is_waiting() {
             return;
@@ -172,8 +174,8 @@ impl Service {
         }
     }
 
-    /// Decides about one event, records the decision, and executes its effects. If the decision cannot be recorded, it returns
-    /// the event and the reason, and the state is unchanged.
+    /// Decides about one event, records the decision, and executes its effects. If the decision cannot be recorded, it
+    /// returns the event and the reason, and the state is unchanged.
     #[expect(
         clippy::result_large_err,
         reason = "the event returns to the queue that it came from; a box would also copy it"
@@ -318,8 +320,8 @@ impl Service {
     }
 
     fn found(&mut self, slot: Slot, found: Vec<health::Finding>) {
-        // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A fault that
-        // persists is found again.
+        // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A
+        // fault that persists is found again.
         if self.ledger.stalled().is_none() {
             let event = |finding: health::Finding| Event::Found { slot: Some(slot), finding: finding.into() };
             self.queue.extend(found.into_iter().map(event));
@@ -337,7 +339,8 @@ impl Service {
         self.observe(slot, Signal::PolicyAnomaly(anomaly));
     }
 
-    /// Handles a due timer. If it is the timer of a phase and an instance has asked for more time, the phase is extended instead.
+    /// Handles a due timer. If it is the timer of a phase and an instance has asked for more time, the phase is
+    /// extended instead.
     fn on_due(&mut self, timer: Timer) {
         let before = self.queue.len();
         for slot in Slot::ALL.into_iter().filter(|_| timer == Timer::Phase) {
@@ -434,8 +437,8 @@ impl Service {
         View { core: &self.core, executor: &self.executor, stalled: self.ledger.stalled(), clock: self.clock }
     }
 
-    /// Handles an operator's request. It is refused with a reason, or decided at once, so that the answer contains the result.
-    /// Returns the evolution that the request began or was about, and the profile generation of Active.
+    /// Handles an operator's request. It is refused with a reason, or decided at once, so that the answer contains the
+    /// result. Returns the evolution that the request began or was about, and the profile generation of Active.
     fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         if let Some(evolution) = self.core.answers(&who, &request) {
             return Ok((evolution.0.clone(), operator::generation(&self.core)));
@@ -511,9 +514,9 @@ impl Service {
         self.queue.push_back(event);
     }
 
-    /// Prepares for the next supervisor: aborts all jobs, leaves only the descriptors of living instances in the store, and
-    /// stores the state. The next program may be another version that decides otherwise. Thanks to the stored state it replays
-    /// no record of this version.
+    /// Prepares for the next supervisor: aborts all jobs, leaves only the descriptors of living instances in the store,
+    /// and stores the state. The next program may be another version that decides otherwise. Thanks to the stored state
+    /// it replays no record of this version.
     pub async fn end_work(&mut self) {
         self.executor.jobs.abort_all();
         tokio::time::sleep(LAST_ANSWERS).await;

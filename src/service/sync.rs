@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes a lock that no task holds for long. If a task panicked while it held the lock, the guarded value is still used.
+/// Takes a lock that no task holds for long. If a task panicked while it held the lock, the guarded value is still
+/// used.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

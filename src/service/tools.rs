@@ -1,4 +1,5 @@
-//! The values that all parts of the supervisor share. They are replaced as a whole when the configuration is read again.
+//! The values that all parts of the supervisor share. They are replaced as a whole when the configuration is read
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,8 +46,8 @@ pub struct Tools {
     pub secrets: Secrets,
 }
 
-/// Nix, and the builder with which its sandbox was proved. If Nix does not answer, the machine still has a runtime that must be
-/// taken over and perhaps rolled back, so only work that builds waits for Nix. Clones share the result.
+/// Nix, and the builder with which its sandbox was proved. If Nix does not answer, the machine still has a runtime that
+/// must be taken over and perhaps rolled back, so only work that builds waits for Nix. Clones share the result.
 #[derive(Clone, Default)]
 pub struct LazyNix {
     nix: Arc<OnceCell<Nix>>,

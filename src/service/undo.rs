@@ -9,8 +9,9 @@ use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::Traffic;
 
-/// The things that a start has made so far. If it is dropped before [`Undo::disarm`], it closes the listeners and ends the
-/// keeper. But if an instance of an earlier supervisor lives and the store had descriptors, the keeper and the listeners stay.
+/// The things that a start has made so far. If it is dropped before [`Undo::disarm`], it closes the listeners and ends
+/// the keeper. But if an instance of an earlier supervisor lives and the store had descriptors, the keeper and the
+/// listeners stay.
 pub struct Undo {
     store: Option<SharedStore>,
     traffic: Option<Arc<Mutex<Traffic>>>,
@@ -44,8 +45,8 @@ impl Drop for Undo {
         if let Some(traffic) = self.traffic.as_ref().filter(|_| !self.lives) {
             lock(traffic).unlink();
         }
-        // The reason of the failed start is reported elsewhere. An error of the store is ignored, because an operator could not
-        // use it.
+        // The reason of the failed start is reported elsewhere. An error of the store is ignored, because an operator
+        // could not use it.
         let _ = lock(store).finish();
     }
 }

@@ -6,8 +6,8 @@ use crate::interface::types::{CandidateRuntime, Version};
 use crate::state::objects;
 use crate::state::paths::Paths;
 
-/// The bound of objects that are searched for a version without a file, which an older rei left. Each evolution has three or
-/// four objects.
+/// The bound of objects that are searched for a version without a file, which an older rei left. Each evolution has
+/// three or four objects.
 const OBJECTS_MAX: usize = 10_000;
 
 fn file(paths: &Paths, store_path: &Path) -> Option<PathBuf> {

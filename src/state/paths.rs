@@ -11,8 +11,8 @@ use crate::interface::types::IncidentId;
 use crate::journal::head_beside;
 use crate::lifecycle::Slot;
 
-/// Bytes of the digest in an instance's id. With a thousand supervisors on a machine, two of them have the same digest on one of
-/// eight thousand machines.
+/// Bytes of the digest in an instance's id. With a thousand supervisors on a machine, two of them have the same digest
+/// on one of eight thousand machines.
 const INSTANCE_DIGEST_BYTES: usize = 4;
 
 /// The files and directories of one runtime.
@@ -59,8 +59,8 @@ impl Paths {
         self.state.join("journal")
     }
 
-    /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory. rei identifies
-    /// processes by this id, and another supervisor on this machine also counts its own records from 1.
+    /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory. rei
+    /// identifies processes by this id, and another supervisor on this machine also counts its own records from 1.
     pub fn instance_id(&self, seq: u64, slot: Slot) -> String {
         format!("{}-{seq}-{}", self.instance_digest(), slot.to_string().to_lowercase())
     }
@@ -108,8 +108,8 @@ impl Paths {
         self.objects().join(format!("{id}.json"))
     }
 
-    /// The context with this id. The first context of an incident is in the incident's folder itself, later ones in folders
-    /// inside it.
+    /// The context with this id. The first context of an incident is in the incident's folder itself, later ones in
+    /// folders inside it.
     pub fn context(&self, incident: Option<&IncidentId>, context: &str) -> PathBuf {
         let Some(incident) = incident else { return self.object(context) };
         let folder = self.incidents().join(&incident.0);
