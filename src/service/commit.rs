@@ -44,13 +44,13 @@ pub fn record(
     std::thread::scope(|scope| {
         // This thread waits for the disk, so the processor is free. If the kernel gives no other thread, the instance
         // is started after the write.
-        let beside = std::thread::Builder::new().spawn_scoped(scope, || {
+        let starter = std::thread::Builder::new().spawn_scoped(scope, || {
             let _events = runtime.enter();
             instances.start(&context, id, Some(&gate))
         });
         let appended = ledger.append(at, entry);
         gate.decide(appended.is_ok());
-        let started = beside.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let started = starter.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         Ok((appended?, started))
     })
 }

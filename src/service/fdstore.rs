@@ -24,17 +24,17 @@ pub type SharedStore = Arc<Mutex<Box<dyn FdStore + Send>>>;
 pub type StoredFds = Vec<(String, OwnedFd)>;
 
 /// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
-pub fn keep(store: &SharedStore, name: String, fd: BorrowedFd<'_>, kept: &mut StoredFds) {
+pub fn keep(store: &SharedStore, name: String, fd: BorrowedFd<'_>, stored: &mut StoredFds) {
     if let Err(error) = lock(store).store(&name, fd) {
         tracing::warn!(error = %chain(&error), name, "the store did not take a descriptor, which will not outlive the supervisor");
     }
-    keep_copy(name, fd, kept);
+    keep_copy(name, fd, stored);
 }
 
 /// Keeps a copy of a descriptor that the store has.
-pub fn keep_copy(name: String, fd: BorrowedFd<'_>, kept: &mut StoredFds) {
+pub fn keep_copy(name: String, fd: BorrowedFd<'_>, stored: &mut StoredFds) {
     match fd.try_clone_to_owned() {
-        Ok(copy) => kept.push((name, copy)),
+        Ok(copy) => stored.push((name, copy)),
         Err(error) => tracing::warn!(%error, name, "cannot duplicate a descriptor of the store"),
     }
 }
@@ -50,8 +50,8 @@ pub fn open(paths: &Paths, exe: &Path) -> Result<(SharedStore, StoredFds), Store
         Some(systemd) => Box::new(systemd),
         None => Box::new(Keeper::start_or_connect(&paths.keeper(), exe)?),
     };
-    let kept = store.fetch_all()?;
-    Ok((Arc::new(Mutex::new(store)), kept))
+    let stored = store.fetch_all()?;
+    Ok((Arc::new(Mutex::new(store)), stored))
 }
 
 /// The pause before the next try to start a keeper, after a try failed.

@@ -22,24 +22,24 @@ struct Now {
     /// Active first, then Previous, then the versions to which an operator may roll back.
     versions: Vec<Version>,
     /// The ids of builds and validations outside the lifecycle, with the number of tasks that need each.
-    asides: BTreeMap<String, u32>,
+    external: BTreeMap<String, u32>,
 }
 
 /// A guard: while it lives, the files with these ids are in use.
-pub struct Aside {
+pub struct Protection {
     needed: InUse,
     ids: Vec<String>,
 }
 
-impl Drop for Aside {
+impl Drop for Protection {
     fn drop(&mut self) {
         let mut now = self.needed.lock();
         for id in &self.ids {
-            let left = now.asides.get(id).map_or(0, |count| count.saturating_sub(1));
+            let left = now.external.get(id).map_or(0, |count| count.saturating_sub(1));
             if left == 0 {
-                now.asides.remove(id)
+                now.external.remove(id)
             } else {
-                now.asides.insert(id.clone(), left)
+                now.external.insert(id.clone(), left)
             };
         }
     }
@@ -60,14 +60,14 @@ impl InUse {
     }
 
     /// Protects a candidate that is built or judged outside the lifecycle.
-    pub fn aside(&self, evolution: &EvolutionId, candidate: &CandidateId) -> Aside {
+    pub fn protect(&self, evolution: &EvolutionId, candidate: &CandidateId) -> Protection {
         let ids = vec![evolution.0.clone(), candidate.0.clone()];
         let mut now = self.lock();
         for id in &ids {
-            *now.asides.entry(id.clone()).or_default() += 1;
+            *now.external.entry(id.clone()).or_default() += 1;
         }
         drop(now);
-        Aside { needed: self.clone(), ids }
+        Protection { needed: self.clone(), ids }
     }
 
     /// Whether a file with this name is in use. The name is an id, or an id with more after a dash or a dot.
@@ -75,7 +75,7 @@ impl InUse {
         let is_of =
             |id: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']));
         let now = self.lock();
-        now.ids.iter().chain(now.asides.keys()).any(|id| is_of(id))
+        now.ids.iter().chain(now.external.keys()).any(|id| is_of(id))
     }
 
     /// When the evolution under way began.
@@ -100,15 +100,15 @@ mod tests {
     #[test]
     fn an_id_does_not_protect_a_longer_id() {
         let needed = InUse::default();
-        let aside = needed.aside(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
-        let again = needed.aside(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
+        let first = needed.protect(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
+        let again = needed.protect(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
         for name in ["evo_0001", "evo_0001-cand_0001", "cand_0001-drv-2", "cand_0001.json"] {
             assert!(needed.needs(name), "{name}");
         }
         for name in ["evo_00011", "cand_00010-drv", "cand_0002", "x-evo_0001", ""] {
             assert!(!needed.needs(name), "{name}");
         }
-        drop(aside);
+        drop(first);
         assert!(needed.needs("cand_0001") && !needed.needs("evo_0001"));
         drop(again);
         assert!(!needed.needs("cand_0001"));

@@ -42,11 +42,11 @@ pub fn look(
     unfollowed: Option<Unfollowed>,
     journal: &mut Journal<Entry>,
     table: &InstanceTable,
-    kept: &StoredFds,
+    stored: &StoredFds,
 ) -> Result<Option<Reality>, StartError> {
     let head = journal.attach_head(&paths.head())?;
     let doubtful = table.is_new() || head != HeadStatus::Whole;
-    complete(table, &paths.instance_digest(), kept, doubtful);
+    complete(table, &paths.instance_digest(), stored, doubtful);
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let generations: Vec<Generation> = profile
         .generations()?
@@ -170,9 +170,9 @@ fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
 /// The descriptor store identifies an instance by its process descriptor, which no process can forge. If the table
 /// itself is in doubt, for example because it was removed together with the store, the environments of processes are
 /// read too. A process may change its own environment, so in all other cases the environment is not read.
-fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: bool) {
+fn complete(table: &InstanceTable, digest: &str, stored: &StoredFds, doubtful: bool) {
     let mut found: BTreeMap<String, (u32, u64)> = BTreeMap::new();
-    for (name, fd) in kept {
+    for (name, fd) in stored {
         let Some(id) = name.strip_prefix(INSTANCE_PREFIX) else { continue };
         let stat = pid_of(fd.as_raw_fd()).and_then(process::stat).filter(|stat| !stat.is_zombie());
         found.extend(stat.map(|stat| (id.to_owned(), (stat.pid, stat.start_ticks))));
@@ -287,9 +287,9 @@ mod tests {
         complete(&table, "0a1b2c3d", &StoredFds::new(), false);
         assert_eq!(known(&table), []);
         // The descriptor store is always read.
-        let kept =
+        let stored =
             vec![(format!("{INSTANCE_PREFIX}{}", ids[1]), crate::runtime::pidfd::open(children[1].id()).unwrap())];
-        complete(&table, "0a1b2c3d", &kept, false);
+        complete(&table, "0a1b2c3d", &stored, false);
         assert_eq!(known(&table), [(ids[1].to_owned(), children[1].id())]);
         complete(&table, "0a1b2c3d", &StoredFds::new(), true);
         let both = [(ids[1].to_owned(), children[1].id()), (ids[0].to_owned(), children[0].id())];

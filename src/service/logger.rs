@@ -18,16 +18,16 @@ pub const NAME: &str = "logger/2";
 ///
 /// # Errors
 /// When no logger runs and none can be started.
-pub fn open(paths: &Paths, exe: &Path, kept: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
-    for (name, _) in kept.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
+pub fn open(paths: &Paths, exe: &Path, stored: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
+    for (name, _) in stored.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
         // The connection belongs to another version of rei. Its logger was asked to end when the listeners were taken
         // over.
         if let Err(error) = lock(store).remove(name) {
             tracing::warn!(error = %chain(&error), name, "the descriptor store did not remove the connection of an old logger");
         }
     }
-    let at = kept.iter().position(|(name, _)| name == NAME);
-    let left = at.map(|at| Logger::of(kept.swap_remove(at).1)).filter(|logger| !logger.is_gone());
+    let at = stored.iter().position(|(name, _)| name == NAME);
+    let left = at.map(|at| Logger::of(stored.swap_remove(at).1)).filter(|logger| !logger.is_gone());
     if let Some(logger) = left {
         return Ok(logger);
     }

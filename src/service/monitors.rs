@@ -134,8 +134,8 @@ impl Monitors {
     pub fn judge(&self, at: Timestamp) -> Option<Analysis> {
         let trial = self.trial.as_ref()?;
         let candidate = &self.slots[trial.slot.index()].as_ref()?.monitor;
-        let beside = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
-        let reference = match (beside, &trial.learned) {
+        let baseline = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
+        let reference = match (baseline, &trial.learned) {
             (Some(watched), _) => Some(Comparison::Beside(&watched.monitor)),
             (None, Some(learned)) => {
                 let previous = self.slots[trial.slot.other().index()].as_ref();

@@ -64,10 +64,10 @@ pub struct Locked {
 pub struct Opened {
     parts: Parts,
     undo: Undo,
-    kept: StoredFds,
+    stored: StoredFds,
     reality: Option<Reality>,
     /// Whether descriptors were recovered from instances. The store must then be given them.
-    regained: bool,
+    recovered: bool,
 }
 
 /// A service that is supervised.
@@ -122,17 +122,17 @@ impl Locked {
         self,
         trees: Trees,
         store: SharedStore,
-        mut kept: StoredFds,
+        mut stored: StoredFds,
         exe: &Path,
     ) -> Result<Opened, StartError> {
         let Self { config, config_path, paths, mut journal, table, core, unfollowed, clock } = self;
-        let mut undo = Undo::new(&store, &kept, &table);
-        let reality = inspect::look(&config, &paths, &core, unfollowed, &mut journal, &table, &kept)?;
+        let mut undo = Undo::new(&store, &stored, &table);
+        let reality = inspect::look(&config, &paths, &core, unfollowed, &mut journal, &table, &stored)?;
         let routing = match &reality {
             Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
             None => core.routing(),
         };
-        let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
+        let (traffic, recovered) = listen(&config, &paths, routing, &table, &mut stored, &store)?;
         let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
         let traffic = Arc::new(Mutex::new(traffic));
         undo.listens(&traffic);
@@ -141,7 +141,7 @@ impl Locked {
             // On a first start a missing prerequisite is a configuration error, not a temporary outage.
             preflight::before_the_first_version(tools.clone()).await?;
         }
-        let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
+        let logger = logger::open(&tools.paths, exe, &mut stored, &store)?;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let executor = Executor {
             inputs,
@@ -157,7 +157,7 @@ impl Locked {
         };
         let (ledger, reach) = (Ledger::new(journal), Reach::default());
         let parts = Parts { core, ledger, clock, executor, received, reach };
-        Ok(Opened { parts, undo, kept, reality, regained })
+        Ok(Opened { parts, undo, stored, reality, recovered })
     }
 }
 
@@ -167,13 +167,13 @@ impl Opened {
     /// # Errors
     /// When an interface cannot be opened.
     pub fn begin(self) -> Result<Begun, StartError> {
-        let Self { parts, undo, kept, reality, regained } = self;
+        let Self { parts, undo, stored, reality, recovered } = self;
         let mut service = Service::new(parts);
         let mut tasks = Vec::from(service.serve()?);
         // From here on the start cannot fail, so nothing has to be undone.
         undo.disarm();
-        service.take_over(kept, reality);
-        if regained {
+        service.take_over(stored, reality);
+        if recovered {
             let executor = service.executor();
             executor.instances.store_all(&executor.store.shared);
         }

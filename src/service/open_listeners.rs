@@ -25,7 +25,7 @@ pub fn listen(
     paths: &Paths,
     routing: Option<lifecycle::Routing>,
     table: &InstanceTable,
-    kept: &mut StoredFds,
+    stored: &mut StoredFds,
     store: &SharedStore,
 ) -> Result<(Traffic, bool), StartError> {
     let private = paths.private();
@@ -33,16 +33,16 @@ pub fn listen(
         listens: &config.runtime.listen,
         interface: config.health.interface.as_ref().map(|_| private.as_path()),
     };
-    let before = kept.len();
-    if !kept.iter().any(|(name, _)| name == logger::NAME) {
+    let before = stored.len();
+    if !stored.iter().any(|(name, _)| name == logger::NAME) {
         // An old logger still reads the pipes of the instances, and without the connection no new supervisor can
         // control it.
         logs::stop_loggers(&paths.logs());
     }
-    let refused = regain(setup, table, kept);
-    let regained = kept.len() > before;
+    let refused = recover_missing(setup, table, stored);
+    let recovered = stored.len() > before;
     let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
-    let adopted = Traffic::adopt(setup, routing, kept, &mut **lock(store));
+    let adopted = Traffic::adopt(setup, routing, stored, &mut **lock(store));
     let (traffic, adoption) = adopted.map_err(|error| cannot_listen(error, &refused))?;
     for lost in &adoption.lost {
         tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
@@ -50,28 +50,28 @@ pub fn listen(
     if adoption.moved {
         tracing::error!("a process tampered with a listener while no supervisor ran; the listener is repaired");
     }
-    Ok((traffic, regained))
+    Ok((traffic, recovered))
 }
 
-/// Adds to `kept` the missing descriptors of living instances: their listening sockets, and the pipes for their output.
+/// Adds to `stored` the missing descriptors of living instances: their listening sockets, and the pipes for their output.
 /// Their messages to the service manager arrive at a socket that is bound again under its old name. Returns the
 /// instances whose descriptors rei may not copy.
-fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<Refused> {
+fn recover_missing(setup: Setup<'_>, table: &InstanceTable, stored: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
         Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: slot_of(&entry.id).into() })
     };
     let holders: Vec<Holder> = entries.iter().filter_map(holder).collect();
-    let before = kept.len();
-    let refused = recover_from_instances(setup, &holders, kept);
-    if kept.len() > before {
+    let before = stored.len();
+    let refused = recover_from_instances(setup, &holders, stored);
+    if stored.len() > before {
         tracing::warn!("supervisor and keeper ended, so the listening sockets are recovered from the instances");
     }
     for entry in entries {
         let name = logpipe::name(&entry.id);
-        let has_one = kept.iter().any(|(known, _)| *known == name || known == logpipe::NEXT);
+        let has_one = stored.iter().any(|(known, _)| *known == name || known == logpipe::NEXT);
         if let Some(pipe) = entry.pid.filter(|_| !has_one).and_then(logs::reopen) {
-            kept.push((name, pipe));
+            stored.push((name, pipe));
         }
     }
     refused

@@ -183,12 +183,16 @@ impl View<'_> {
 
 /// Reads the journal, which the supervisor writes at the same time. It stops early if the caller no longer waits for
 /// the answer.
-fn read_journal(paths: &Paths, mut history: History, is_wanted: impl Fn() -> bool) -> Result<History, OperationsError> {
+fn read_journal(
+    paths: &Paths,
+    mut history: History,
+    is_awaited: impl Fn() -> bool,
+) -> Result<History, OperationsError> {
     let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
         history.take(&record);
-        if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     reader.records(1, take).map_err(unreadable)?;
     Ok(history)

@@ -27,14 +27,14 @@ const LAST_OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 pub fn take_over(
     core: &Lifecycle,
     executor: &mut Executor,
-    kept: StoredFds,
+    stored: StoredFds,
     reality: Option<Reality>,
     at: Timestamp,
 ) -> Vec<Event> {
     let mut takeover = Takeover { core, executor, at };
     match reality {
-        Some(reality) => takeover.hold(kept, reality),
-        None => takeover.resume(kept),
+        Some(reality) => takeover.hold(stored, reality),
+        None => takeover.resume(stored),
     }
 }
 
@@ -46,7 +46,7 @@ struct Takeover<'a> {
 }
 
 impl Takeover<'_> {
-    fn resume(&mut self, mut kept: StoredFds) -> Vec<Event> {
+    fn resume(&mut self, mut stored: StoredFds) -> Vec<Event> {
         let configured = Event::Configured { policy: policy(&self.executor.tools.config) };
         if self.core.policy().is_none() {
             return vec![configured];
@@ -55,26 +55,26 @@ impl Takeover<'_> {
         let owners = Slot::ALL.map(|slot| self.owner(slot, &recorded));
         for entry in &recorded {
             if !owners.iter().flatten().any(|(owner, _)| owner.id == entry.id) {
-                self.end_stray(entry, &mut kept);
+                self.end_stray(entry, &mut stored);
             }
         }
         let mut running = [None, None];
         for (slot, owner) in Slot::ALL.into_iter().zip(owners) {
             running[slot.index()] =
-                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut kept));
+                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut stored));
         }
-        self.executor.instances.forget(kept);
+        self.executor.instances.forget(stored);
         let rebooted = self.executor.instances.nothing_to_find();
         vec![configured, Event::Recovered { running, rebooted }]
     }
 
     /// Takes over the running instances, even if the journal contradicts them.
-    fn hold(&mut self, mut kept: StoredFds, mut reality: Reality) -> Vec<Event> {
+    fn hold(&mut self, mut stored: StoredFds, mut reality: Reality) -> Vec<Event> {
         let recorded = self.executor.instances.recorded();
         let found = |id: &str| reality.running.iter().flatten().any(|found| found.instance.id == id);
         // Each other instance has a successor in its slot, or only drains a queue. It was asked to end before.
         for entry in recorded.iter().filter(|entry| !found(&entry.id)) {
-            self.end_stray(entry, &mut kept);
+            self.end_stray(entry, &mut stored);
         }
         for slot in Slot::ALL {
             let Some(found) = &reality.running[slot.index()] else { continue };
@@ -82,7 +82,7 @@ impl Takeover<'_> {
             let (store_path, ready) = (found.version.store_path.clone(), found.ready);
             match self
                 .executor
-                .with(slot, &store_path, |instances, context| instances.adopt(context, entry, &mut kept, ready))
+                .with(slot, &store_path, |instances, context| instances.adopt(context, entry, &mut stored, ready))
             {
                 Ok(()) => {
                     let serves = reality.serves.as_ref().filter(|(serving, _)| *serving == slot);
@@ -102,14 +102,14 @@ impl Takeover<'_> {
                 }
             }
         }
-        self.executor.instances.forget(kept);
+        self.executor.instances.forget(stored);
         // This event must come first: until it is on disk, the sealed head must show which records are lost.
         let configured = Event::Configured { policy: policy(&self.executor.tools.config) };
         vec![Event::Held(Box::new(reality)), configured]
     }
 
-    fn end_stray(&mut self, entry: &Entry, kept: &mut StoredFds) {
-        self.executor.with(slot_of(&entry.id), "", |instances, context| instances.end_stray(context, entry, kept));
+    fn end_stray(&mut self, entry: &Entry, stored: &mut StoredFds) {
+        self.executor.with(slot_of(&entry.id), "", |instances, context| instances.end_stray(context, entry, stored));
     }
 
     /// The instance that the journal or the table names for a slot, and its version.
@@ -121,18 +121,19 @@ impl Takeover<'_> {
             // The instance was started, but its record could not be written before the crash. Other instances of the
             // slot are older.
             None if state.run == RunState::Starting => {
-                let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
-                made.max_by_key(|entry| seq(&entry.id, slot))
+                let started = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
+                started.max_by_key(|entry| seq(&entry.id, slot))
             }
             None => None,
         };
         Some((entry?, store_path))
     }
 
-    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut StoredFds) -> Option<Running> {
+    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, stored: &mut StoredFds) -> Option<Running> {
         let run = self.core.slot(slot).run;
         let ready = run == RunState::Ready || run == RunState::Stopping;
-        match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, kept, ready)) {
+        match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, stored, ready))
+        {
             Ok(()) => {
                 let name = &self.executor.tools.config.runtime.name;
                 let runtime = runtime_ref(self.core, name, slot, &entry.id);

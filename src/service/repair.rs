@@ -70,12 +70,12 @@ fn restore_mode(path: &Path, bits: &Bits) -> Option<String> {
         _ => bits.file,
     };
     let mode = about.mode() & 0o7777;
-    let wanted = (mode | needed) & !bits.never;
-    if wanted == mode {
+    let correct = (mode | needed) & !bits.never;
+    if correct == mode {
         return None;
     }
-    Some(match fs::set_permissions(path, Permissions::from_mode(wanted)) {
-        Ok(()) => format!("{} had the mode {mode:03o} and has {wanted:03o} again", path.display()),
+    Some(match fs::set_permissions(path, Permissions::from_mode(correct)) {
+        Ok(()) => format!("{} had the mode {mode:03o} and has {correct:03o} again", path.display()),
         Err(error) => format!("{} has the mode {mode:03o}, which cannot be changed: {error}", path.display()),
     })
 }

@@ -48,20 +48,20 @@ pub fn context(
 /// `BuildCandidateRuntime`.
 pub fn build(
     executor: &Executor,
-    aside: String,
+    number: String,
     context: EvolutionContext,
     facts: Facts,
     at: Timestamp,
     reply: Reply<CandidateRuntime>,
 ) {
-    let (candidate, evolution) = (CandidateId(format!("cand_{aside}")), EvolutionId(format!("evo_{aside}")));
+    let (candidate, evolution) = (CandidateId(format!("cand_{number}")), EvolutionId(format!("evo_{number}")));
     let incident = context.incident_id.clone();
     let config = &executor.tools.config.blueprints;
     let blueprint = match &incident {
         Some(_) => config.incident.clone().unwrap_or_else(|| config.upgrade.clone()),
         None => config.upgrade.clone(),
     };
-    let in_use = executor.tools.in_use.aside(&evolution, &candidate);
+    let in_use = executor.tools.in_use.protect(&evolution, &candidate);
     let paths = &executor.tools.paths;
     let order = BuildOrder {
         context: Some(paths.context(incident.as_ref(), &context.id.0)),
@@ -73,8 +73,8 @@ pub fn build(
     let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
     tokio::spawn(async move {
         let _in_use = in_use;
-        let made = jobs::build(tools.clone(), order, inputs).await;
-        let answer = match made {
+        let result = jobs::build(tools.clone(), order, inputs).await;
+        let answer = match result {
             Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
                 .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate could not be stored".to_owned() }),
             Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
@@ -95,7 +95,7 @@ pub fn build(
 /// `ValidateCandidate`.
 pub fn validate(
     executor: &Executor,
-    aside: &str,
+    number: &str,
     candidate: CandidateRuntime,
     facts: Facts,
     reply: Reply<ValidationReport>,
@@ -105,9 +105,9 @@ pub fn validate(
         let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
         return;
     }
-    let in_use = executor.tools.in_use.aside(&candidate.evolution_id, &candidate.id);
+    let in_use = executor.tools.in_use.protect(&candidate.evolution_id, &candidate.id);
     let order = ValidationOrder {
-        report: ReportId(format!("val_{aside}")),
+        report: ReportId(format!("val_{number}")),
         candidate: candidate.id,
         version: candidate.version,
         active: facts.active.unwrap_or_default(),

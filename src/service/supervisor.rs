@@ -65,7 +65,7 @@ pub struct Service {
     queries: Queries,
     reach: Reach,
     /// The number of builds and validations that callers from outside have requested.
-    asides: u64,
+    external_jobs: u64,
     end: Option<End>,
     /// Whether a write of the journal has failed since the last call of [`Self::wants_repair`].
     wants_repair: bool,
@@ -102,7 +102,7 @@ impl Service {
             announcer: Announcer::default(),
             queries: Queries::starting(clock.now()),
             reach,
-            asides: 0,
+            external_jobs: 0,
             end: None,
             wants_repair: false,
         }
@@ -411,26 +411,26 @@ impl Service {
                 let (found, seq) = (facts::open(&self.core, &incident), self.ledger.last_seq());
                 requests::context(&self.executor, incident, found, &facts, seq, self.clock.now(), reply);
             }
-            Call::Build(context, reply) => match self.aside() {
-                Ok(aside) => {
-                    requests::build(&self.executor, aside, *context, Facts::of(&self.core), self.clock.now(), reply)
+            Call::Build(context, reply) => match self.external_number() {
+                Ok(number) => {
+                    requests::build(&self.executor, number, *context, Facts::of(&self.core), self.clock.now(), reply)
                 }
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
-            Call::Validate(candidate, reply) => match self.aside() {
-                Ok(aside) => requests::validate(&self.executor, &aside, *candidate, Facts::of(&self.core), reply),
+            Call::Validate(candidate, reply) => match self.external_number() {
+                Ok(number) => requests::validate(&self.executor, &number, *candidate, Facts::of(&self.core), reply),
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
         }
     }
 
     /// The name of a new build or validation for a caller from outside, or why none may begin now.
-    fn aside(&mut self) -> Result<String, EvolutionError> {
+    fn external_number(&mut self) -> Result<String, EvolutionError> {
         if let Some(refusal) = operator::busy(&self.core) {
             return Err(refusal);
         }
-        self.asides += 1;
-        Ok(format!("x{}-{}", self.ledger.last_seq(), self.asides))
+        self.external_jobs += 1;
+        Ok(format!("x{}-{}", self.ledger.last_seq(), self.external_jobs))
     }
 
     fn view(&self) -> View<'_> {
@@ -558,8 +558,8 @@ async fn sleep_until(at: Option<Instant>) {
 /// The last step of a start.
 impl Service {
     /// Takes over the instances that an earlier supervisor left. See [`recover`].
-    pub fn take_over(&mut self, kept: StoredFds, reality: Option<Reality>) {
-        let events = recover::take_over(&self.core, &mut self.executor, kept, reality, self.clock.now());
+    pub fn take_over(&mut self, stored: StoredFds, reality: Option<Reality>) {
+        let events = recover::take_over(&self.core, &mut self.executor, stored, reality, self.clock.now());
         self.queue.extend(events);
     }
 }

@@ -20,12 +20,12 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// For a start with this store, in which `kept` was found.
-    pub fn new(store: &SharedStore, kept: &StoredFds, table: &InstanceTable) -> Self {
+    /// For a start with this store, in which `stored` was found.
+    pub fn new(store: &SharedStore, stored: &StoredFds, table: &InstanceTable) -> Self {
         // The table may have been removed: a process that the store knows counts as one that lives.
-        let is_known = kept.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
+        let is_known = stored.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
         let lives = is_known || table.entries().iter().any(lives);
-        Self { store: (!lives || kept.is_empty()).then(|| store.clone()), traffic: None, lives }
+        Self { store: (!lives || stored.is_empty()).then(|| store.clone()), traffic: None, lives }
     }
 
     /// Adds the listeners that the start has opened.

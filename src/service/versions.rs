@@ -24,9 +24,9 @@ pub async fn keep(paths: &Paths, version: &Version) {
 
 /// The version of a store path, found without the journal.
 pub fn find(paths: &Paths, store_path: &str) -> Option<Version> {
-    let kept = file(paths, Path::new(store_path)).and_then(|path| objects::read_bounded(&path).ok());
-    let kept: Option<Version> = kept.and_then(|text| serde_json::from_slice(&text).ok());
-    kept.filter(|version| version.store_path == store_path).or_else(|| of_a_candidate(paths, store_path))
+    let stored = file(paths, Path::new(store_path)).and_then(|path| objects::read_bounded(&path).ok());
+    let stored: Option<Version> = stored.and_then(|text| serde_json::from_slice(&text).ok());
+    stored.filter(|version| version.store_path == store_path).or_else(|| of_a_candidate(paths, store_path))
 }
 
 fn of_a_candidate(paths: &Paths, store_path: &str) -> Option<Version> {
@@ -41,10 +41,10 @@ fn of_a_candidate(paths: &Paths, store_path: &str) -> Option<Version> {
 }
 
 /// Removes the files of versions that no generation of the profile has.
-pub fn prune(paths: &Paths, kept: &[PathBuf]) {
-    let kept: Vec<PathBuf> = kept.iter().filter_map(|path| file(paths, path)).collect();
+pub fn prune(paths: &Paths, in_profile: &[PathBuf]) {
+    let in_profile: Vec<PathBuf> = in_profile.iter().filter_map(|path| file(paths, path)).collect();
     for entry in std::fs::read_dir(paths.versions()).into_iter().flatten().flatten() {
-        if !kept.contains(&entry.path()) {
+        if !in_profile.contains(&entry.path()) {
             // A file that stays does no harm, and the next prune tries again.
             let _ = std::fs::remove_file(entry.path());
         }
