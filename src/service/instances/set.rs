@@ -125,7 +125,7 @@ impl Instances {
     }
 
     fn let_end(&mut self, instance: InstanceHandle) {
-        self.release(&instance.id);
+        self.free(&instance.id);
         self.ending.retain(|task| !task.is_finished());
         self.ending.push(instance.task);
     }
@@ -152,7 +152,7 @@ impl Instances {
         true
     }
 
-    fn release(&mut self, id: &str) {
+    fn free(&mut self, id: &str) {
         self.table.clear(id);
         self.released.extend([INSTANCE_PREFIX, PIPE_PREFIX, NOTIFY_PREFIX].map(|prefix| format!("{prefix}{id}")));
         self.released.push(logpipe::memory_name(&logpipe::name(id)));
@@ -160,7 +160,7 @@ impl Instances {
 
     /// Lets the store forget instances that have ended, and prepares the next start. Their successors were started first:
     /// it takes a while to ask the store.
-    pub fn let_go(&mut self, store: &SharedStore) {
+    pub fn release(&mut self, store: &SharedStore) {
         for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
                 tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
@@ -197,12 +197,12 @@ impl Instances {
         let mut kept = StoredFds::new();
         let pipe = self.spare.take(&id, wanted.store)?;
         let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
-        let (instance, notify) = spawned.inspect_err(|_| self.release(&id))?;
+        let (instance, notify) = spawned.inspect_err(|_| self.free(&id))?;
         // The process runs already: what it prints meanwhile waits in the pipe.
         let log = match self.begin_log(wanted, &id, &pipe) {
             Ok(log) => log,
             Err(why) => {
-                self.release(&id);
+                self.free(&id);
                 end(instance);
                 return Err(why);
             }
@@ -345,7 +345,7 @@ impl Instances {
             Err(why) => {
                 let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(pipe)).ok());
                 let _ = std::fs::remove_file(notify_path(wanted, id));
-                self.release(id);
+                self.free(id);
                 return Err(AdoptError { why, log });
             }
         };

@@ -17,7 +17,7 @@ use crate::nix::{Derivation, RealiseOptions};
 use crate::redact::Secrets;
 use crate::report::chain;
 use crate::service::facts::Facts;
-use crate::service::failure::{Failed, last_words, reason};
+use crate::service::failure::{Failed, last_output, reason};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::source::ObjectId;
@@ -340,7 +340,7 @@ impl BlueprintHost<'_> {
             Ok((count, failed)) => {
                 let told = failed.iter().take(CHECKS_TOLD);
                 let told: Vec<String> =
-                    told.map(|check| format!("{}{}", check.name, last_words(check.log.as_bytes()))).collect();
+                    told.map(|check| format!("{}{}", check.name, last_output(check.log.as_bytes()))).collect();
                 let more = failed.len().saturating_sub(CHECKS_TOLD);
                 let more = if more > 0 { format!(", and {more} more") } else { String::new() };
                 let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), told.join(", "));

@@ -4,7 +4,7 @@ use crate::blueprint::Blame;
 use crate::interface::types::Version;
 use crate::nix::{Derivation, Progress, RealiseOptions};
 use crate::preflight;
-use crate::service::failure::{Failed, HINT, last_words};
+use crate::service::failure::{Failed, HINT, last_output};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::service::versions;
@@ -57,7 +57,7 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
     let realised = driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
-    let said = last_words(&log);
+    let said = last_output(&log);
     let hint = preflight::build_hint(&failure, &derivation.drv);
     // One line for a person; whoever repairs it is told the end of the log too.
     let reason = format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
