@@ -3,29 +3,29 @@
 use crate::blueprint::Blame;
 use crate::report::chain;
 
-/// Lines and characters of them that a reason tells: the error, not the way to it.
-const WORDS_LINES: usize = 2;
-const WORDS_CHARS: usize = 300;
+/// The last lines of output that a reason shows, and the bound of their characters: they hold the error itself.
+const OUTPUT_LINES: usize = 2;
+const OUTPUT_CHARS: usize = 300;
 
-/// Stands between what failed and the next step, in a reason of one line.
+/// Separates the failure and the next step in a reason of one line.
 pub const HINT: &str = "; hint: ";
 
-/// Why work failed, and whose failure it is.
+/// Why work failed, and which side caused the failure.
 #[derive(Clone, Debug)]
 pub struct Failed {
     /// The reason, for a person.
     pub reason: String,
-    /// Whose it is.
+    /// The side that caused it.
     pub blame: Blame,
 }
 
 impl Failed {
-    /// Nobody's fault but the machine's.
+    /// The machine caused the failure.
     pub fn of_machine(reason: String) -> Self {
         Self { reason, blame: Blame::Machine }
     }
 
-    /// The operator's blueprint or wish cannot be followed.
+    /// The operator's blueprint or request cannot be executed.
     pub fn of_maker(reason: String) -> Self {
         Self { reason, blame: Blame::Maker }
     }
@@ -45,14 +45,14 @@ impl From<crate::nix::Error> for Failed {
 }
 
 impl Failed {
-    /// What Nix said, with this next step.
+    /// A failure of Nix, with this next step.
     pub fn of_nix(error: &crate::nix::Error, hint: Option<String>) -> Self {
         let blame = if error.is_of_the_flake() { Blame::Content } else { Blame::Machine };
         Self { reason: reason(error, hint), blame }
     }
 }
 
-/// Why work failed, for a person, with the next step where there is one.
+/// Why work failed, for a person, with the next step if there is one.
 pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> String {
     match hint {
         Some(hint) => format!("{}{HINT}{hint}", chain(error)),
@@ -60,11 +60,11 @@ pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -
     }
 }
 
-/// The end of what a build or check printed, to stand behind the sentence that it failed.
-pub fn last_words(log: &[u8]) -> String {
+/// The end of the output of a build or check. It is appended to the sentence that reports the failure.
+pub fn last_output(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(WORDS_LINES)..].join(" / ");
-    let last: String = last.chars().filter(|c| !c.is_control()).take(WORDS_CHARS).collect();
+    let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join(" / ");
+    let last: String = last.chars().filter(|c| !c.is_control()).take(OUTPUT_CHARS).collect();
     if last.is_empty() { last } else { format!("; it said: {last}") }
 }

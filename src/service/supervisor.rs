@@ -1,7 +1,7 @@
 //! The supervisor of one service: an input is decided about, the decision is recorded, and then it is carried out.
 //!
-//! All of one service is in this value, and a process could have two. What a process has once (signals, the service manager,
-//! the reaper of orphans) is in `daemon`.
+//! All of one service is in this value, and a process could have two. What a process has once (signals, the service
+//! manager, the reaper of orphans) is in `daemon`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,11 +107,11 @@ impl Service {
         }
     }
 
-    /// Decides what waits, then waits for one thing and handles it. Gives the reason once the service is at its end. May be
-    /// cancelled.
+    /// Decides what waits, then waits for one thing and handles it. Gives the reason once the service is at its end.
+    /// May be cancelled.
     pub async fn turn(&mut self) -> Option<End> {
         self.decide();
-        self.executor.instances.let_go(&self.executor.store.shared);
+        self.executor.instances.release(&self.executor.store.shared);
         if let Some(end) = self.end.take() {
             return Some(end);
         }
@@ -154,8 +154,8 @@ impl Service {
         Some((timer, self.clock.instant(at)))
     }
 
-    /// Decides about every event that waits, in order; the effects of one may bring more. While the journal cannot be written,
-    /// they wait: Active serves on, questions are answered, nothing is decided.
+    /// Decides about every event that waits, in order; the effects of one may bring more. While the journal cannot be
+    /// written, they wait: Active serves on, questions are answered, nothing is decided.
     pub fn decide(&mut self) {
         if self.ledger.is_waiting() {
             return;
@@ -172,8 +172,8 @@ impl Service {
         }
     }
 
-    /// Decides about one event, records it, and carries out what follows. Gives the event back, and why, when it could not be
-    /// recorded: the state is as before then.
+    /// Decides about one event, records it, and carries out what follows. Gives the event back, and why, when it could
+    /// not be recorded: the state is as before then.
     #[expect(
         clippy::result_large_err,
         reason = "the event goes back to the queue it came from; boxing it would copy it too"
@@ -318,8 +318,8 @@ impl Service {
     }
 
     fn found(&mut self, slot: Slot, found: Vec<health::Finding>) {
-        // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A fault that
-        // lasts is found again.
+        // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A
+        // fault that lasts is found again.
         if self.ledger.stalled().is_none() {
             let event = |finding: health::Finding| Event::Found { slot: Some(slot), finding: finding.into() };
             self.queue.extend(found.into_iter().map(event));
@@ -434,8 +434,8 @@ impl Service {
         View { core: &self.core, executor: &self.executor, stalled: self.ledger.stalled(), clock: self.clock }
     }
 
-    /// An operator's request: refused with a reason, or decided at once, so that the answer names what came of it. Gives the
-    /// evolution that it began or was about, and the profile's generation.
+    /// An operator's request: refused with a reason, or decided at once, so that the answer names what came of it.
+    /// Gives the evolution that it began or was about, and the profile's generation.
     fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         if let Some(evolution) = self.core.answers(&who, &request) {
             return Ok((evolution.0.clone(), operator::generation(&self.core)));
@@ -511,12 +511,13 @@ impl Service {
         self.queue.push_back(event);
     }
 
-    /// Before another supervisor begins: nothing is under way any more, the store has what lives and no more, and the state is
-    /// stored. The next program may be of another version, which decides otherwise: it replays nothing of this one.
+    /// Before another supervisor begins: nothing is under way any more, the store has what lives and no more, and the
+    /// state is stored. The next program may be of another version, which decides otherwise: it replays nothing of this
+    /// one.
     pub async fn end_work(&mut self) {
         self.executor.jobs.abort_all();
         tokio::time::sleep(LAST_WORDS).await;
-        self.executor.instances.let_go(&self.executor.store.shared);
+        self.executor.instances.release(&self.executor.store.shared);
         self.ledger.snapshot(&self.core);
     }
 
@@ -531,8 +532,8 @@ impl Service {
         self.queue.push_back(Event::Recovered { running, rebooted: false });
     }
 
-    /// Ends the service: instances are asked to finish, the files of unix sockets are removed, and the store lets go of the
-    /// listeners. `extended` hears of an instance that asks for more time.
+    /// Ends the service: instances are asked to finish, the files of unix sockets are removed, and the store lets go of
+    /// the listeners. `extended` hears of an instance that asks for more time.
     pub async fn end_all(&mut self, extended: impl Fn(Duration)) {
         self.executor.jobs.abort_all();
         shutdown::end_all(&mut self.executor, &mut self.received, extended).await;
