@@ -1,9 +1,9 @@
-//! Says that files may have changed.
+//! Reports that files may have changed.
 //!
-//! A wake-up is a hint and no fact: whoever is woken looks at the files, and arms again, as directories come and go. So a
-//! wake-up that is superfluous or missed changes nothing but the delay. Directories are watched, not files: an editor puts
-//! another file in the place of the old one. If the kernel gives no watches, files are looked at now and then, and the log says
-//! so.
+//! An event is a hint and no fact: after it the caller looks at the files and sets the watches again, because directories are
+//! removed and made anew. So a superfluous or missing event changes only the delay. This module watches directories, not files: an
+//! editor replaces a file by another one. If the kernel gives no watches, the caller looks at the files from time to time, and the
+//! log says so.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -28,12 +28,12 @@ pub struct Changes {
     counts: Arc<dyn Fn(&Path) -> bool + Send + Sync>,
     watched: BTreeSet<PathBuf>,
     tried: Option<Instant>,
-    /// Why not everything is watched; `None` if all is.
+    /// Why not all directories are watched; `None` if all are.
     blind: Option<String>,
 }
 
 impl Changes {
-    /// Watches nothing yet. Only changes of those paths count that `counts` takes. It is asked by another thread.
+    /// Watches nothing yet. A change counts only if `counts` returns true for its path; another thread calls `counts`.
     pub fn new(counts: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
         Self {
             watcher: None,
@@ -45,18 +45,18 @@ impl Changes {
         }
     }
 
-    /// Watches these directories from now on, and no others. One that is not there is waited for: its nearest ancestor is
-    /// watched. To be called again after each wake-up, before the files are looked at: then no change falls between the two.
+    /// Watches these directories from now on, and no others. If a directory does not exist, its nearest ancestor is watched. Call
+    /// this again after each event, before you look at the files: then no change is lost between the two.
     pub fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
         let dirs: BTreeSet<PathBuf> = dirs.into_iter().filter_map(|dir| nearest(&dir)).take(WATCHES_MAX).collect();
         let before = self.blind.take();
         self.blind = self.arm(&dirs).err();
         match (&before, &self.blind) {
             (None, Some(why)) => tracing::warn!(
-                "changes of files are looked for now and then, as the kernel gives no watches: {why}; hint: raise \
+                "rei looks for changes of files from time to time, as the kernel gives no watches: {why}; hint: raise \
                  `sysctl fs.inotify.max_user_instances` or `fs.inotify.max_user_watches`"
             ),
-            (Some(_), None) => tracing::info!("changes of files are seen at once again"),
+            (Some(_), None) => tracing::info!("rei sees changes of files at once again"),
             _ => {}
         }
         self.watched = dirs;
@@ -70,23 +70,23 @@ impl Changes {
     /// Waits until something may have changed, and at most for `poll`.
     pub async fn next(&mut self, poll: Duration) {
         let poll = if self.is_blind() { BLIND_LOOK.min(poll) } else { poll };
-        // The end of the time is as good as a change.
+        // After the timeout the caller looks as well.
         let _ = tokio::time::timeout(poll, self.woken.notified()).await;
     }
 
-    /// Waits for a wake-up.
+    /// Waits for an event.
     pub async fn woken(&self) {
         self.woken.notified().await;
     }
 
-    /// Waits until nothing has changed for `quiet`: whoever writes a file has done by then. At most for `max`.
+    /// Waits until no event has arrived for `quiet`: by then the writer of a file has finished. Waits at most for `max`.
     pub async fn settled(&self, quiet: Duration, max: Duration) {
         let settle = async { while tokio::time::timeout(quiet, self.woken.notified()).await.is_ok() {} };
-        // Who never comes to rest is looked at all the same.
+        // After `max` the caller looks even if events still arrive.
         let _ = tokio::time::timeout(max, settle).await;
     }
 
-    /// The crate's thread answers each call, and without it the crate panics: where no thread could be made, or it ended.
+    /// Sets the watches. The thread of `notify` answers each call. If that thread could not be made or has ended, `notify` panics.
     fn arm(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
         self.begin()?;
         let armed = std::panic::catch_unwind(AssertUnwindSafe(|| self.arm_by_thread(dirs)));
@@ -99,14 +99,14 @@ impl Changes {
     fn arm_by_thread(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<(), String> {
         let Some(watcher) = &mut self.watcher else { return Err("they were refused a moment ago".to_owned()) };
         for gone in self.watched.iter().filter(|dir| !dirs.contains(*dir)) {
-            // What is gone is watched no more already.
+            // The kernel has removed the watch of a directory that is gone.
             let _ = watcher.unwatch(gone);
         }
         for dir in dirs {
-            // Also if it is watched: another directory may be in its place.
+            // Also if the path is watched already: another directory may be in its place.
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
-                // It went just now, and the next wake-up is on its way.
+                // The directory was removed just now, so another event follows.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => return Err(error.to_string()),
             }
@@ -114,7 +114,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Has the watcher, if it can be had.
+    /// Makes the watcher, if there is none.
     fn begin(&mut self) -> Result<(), String> {
         if self.watcher.is_some() || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
             return Ok(());
@@ -131,18 +131,18 @@ impl Changes {
     }
 }
 
-/// Whether an event is a reason to look. That a file is read is none: who looks reads.
+/// Whether an event is a reason to look. A read is none: the caller reads the files itself.
 fn may_change(event: &Event, counts: &dyn Fn(&Path) -> bool) -> bool {
     let reads = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
         EventKind::Access(_) => true,
         _ => false,
     };
-    // Events were lost: anything may have changed.
+    // The kernel has dropped events: any file may have changed.
     event.need_rescan() || !reads && event.paths.iter().any(|path| counts(path))
 }
 
-/// The directory, or the nearest one above it that is there.
+/// The directory, or its nearest ancestor that exists.
 fn nearest(dir: &Path) -> Option<PathBuf> {
     dir.ancestors().find(|dir| dir.is_dir()).map(Path::to_owned)
 }
@@ -241,7 +241,7 @@ mod tests {
             let mut changes = Changes::new(|_| true);
             changes.watch([dir.path().to_owned()]);
             assert!(changes.is_blind(), "{:?}", changes.blind);
-            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("nobody looks");
+            tokio::time::timeout(SOON, changes.next(NEVER)).await.expect("no look without watches");
             println!("looked without watches");
             return;
         }

@@ -424,7 +424,7 @@ async fn without_a_sandbox_the_probe_fails() {
     let Refusal::NotSandboxed { findings, .. } = &refusal else { panic!("{refusal:?}") };
     let found = |words: &str| findings.iter().any(|finding| finding.contains(words));
     assert!(found("sees other processes") && found("net namespace") && found("can be seen"), "{findings:?}");
-    assert!(found("paths that are no input"), "{findings:?}");
+    assert!(found("are not inputs"), "{findings:?}");
 }
 
 /// The Nix of the store with this script instead of `nix-store`; `REAL` in the script is the real program.

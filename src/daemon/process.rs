@@ -5,51 +5,52 @@ use std::time::{Duration, Instant};
 
 use super::memory;
 use super::reexec;
+use super::scheduling::Scheduling;
 use super::signals::{Signal, Signals};
-use super::standing::Standing;
 use crate::runtime::tree::Trees;
 use crate::service::StartError;
 use crate::service::sync::AbortOnDrop;
 use crate::service::{End, Service};
 
-/// The pause between looks at usage, windows, logs and the journal.
+/// The pause between two checks of usage, windows, logs and the journal.
 const TICK: Duration = Duration::from_secs(1);
-/// Ticks without a record after which memory is given back: whatever happened is over then.
+/// The number of ticks without a record after which memory is given back: all work has ended by then.
 const QUIET_TICKS: u32 = 10;
-/// Ticks from one look at rei's own files and threads to the next.
+/// The number of ticks between two checks of rei's own files and threads.
 const REPAIR_TICKS: u32 = 30;
-/// From a child's end to the look for orphans: an instance's successor is started before it.
+/// The pause between the end of a child and the search for orphans. The successor of an instance is started before that
+/// search.
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a process has once, and its service.
+/// The things that a process has only once, and its service.
 pub struct Daemon {
     service: Service,
     /// The service's sockets and background work.
     _tasks: Vec<AbortOnDrop<()>>,
     signals: Signals,
-    /// How this process ran at its start.
-    standing: Standing,
+    /// The scheduling of this process at its start.
+    scheduling: Scheduling,
     trees: Trees,
-    /// The program, as it was found at the start: a newer one may be in its place.
+    /// The path of the program, as it was found at the start. A newer program may be at that path now.
     exe: PathBuf,
-    /// When orphans are looked for.
+    /// The time of the next search for orphans.
     reap_at: Option<Instant>,
-    /// Ticks since rei's own files and threads were looked at.
+    /// The number of ticks since the last check of rei's own files and threads.
     ticks_since_repair: u32,
 }
 
 impl Daemon {
-    /// Around a service that is supervised.
+    /// A daemon around a supervised service.
     pub fn new(
         service: Service,
         tasks: Vec<AbortOnDrop<()>>,
         signals: Signals,
-        standing: Standing,
+        scheduling: Scheduling,
         trees: Trees,
         exe: &Path,
     ) -> Self {
         let exe = exe.to_owned();
-        Self { service, _tasks: tasks, signals, standing, trees, exe, reap_at: None, ticks_since_repair: 0 }
+        Self { service, _tasks: tasks, signals, scheduling, trees, exe, reap_at: None, ticks_since_repair: 0 }
     }
 
     /// Tells the service manager that requests can be served.
@@ -57,17 +58,17 @@ impl Daemon {
         self.signals.notify("READY=1");
     }
 
-    /// Supervises until the end, and ends what is to be ended.
+    /// Supervises until the end, and then ends the service if it must end.
     ///
     /// # Errors
-    /// When there turned out to be nothing to supervise.
+    /// When no first version could serve, so there is nothing to supervise.
     pub async fn run(&mut self) -> Result<End, StartError> {
         let end = loop {
             match self.until_end().await {
-                // It comes back only if that failed.
+                // The call returns only if the program could not be replaced.
                 End::Reexec => self.reexec().await,
                 End::Left => {
-                    self.signals.notify("STOPPING=1\nSTATUS=the runtime serves on");
+                    self.signals.notify("STOPPING=1\nSTATUS=the runtime continues to serve");
                     self.service.end_work().await;
                     return Ok(End::Left);
                 }
@@ -76,7 +77,7 @@ impl Daemon {
         };
         self.signals.notify("STOPPING=1");
         let signals = &self.signals;
-        // The service manager has a bound as well.
+        // The service manager has a timeout of its own, which is extended too.
         let extended = |by: Duration| signals.notify(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
         self.service.end_all(extended).await;
         match end {
@@ -90,7 +91,7 @@ impl Daemon {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let reap_at = self.reap_at;
-            // In no order, as in the service's own loop.
+            // The branches have no fixed order, as in the service's own loop.
             tokio::select! {
                 signal = self.signals.next() => match signal {
                     Signal::Terminate => return End::Asked,
@@ -130,23 +131,24 @@ impl Daemon {
         }
     }
 
-    /// Undoes what a process of rei's user did to rei, and has it told.
+    /// Undoes the changes that a process of rei's user made to rei, and reports them.
     fn repair(&mut self) {
         self.ticks_since_repair = 0;
-        let changed = [self.service.repair(), self.standing.restore()].concat();
+        let changed = [self.service.repair(), self.scheduling.restore()].concat();
         if !changed.is_empty() {
             self.service.on_repaired(&changed);
         }
     }
 
-    /// Replaces the program. Returns only when that failed, and then everything goes on as before, with work begun anew.
+    /// Replaces the program. It returns only if that failed. Then the old program continues, and aborted work starts
+    /// again.
     async fn reexec(&mut self) {
         self.service.end_work().await;
-        // The new program takes what it finds for what it was given.
+        // The repair comes first, because the new program takes the scheduling that it finds as its original one.
         self.repair();
-        let handed = self.service.executor().store.across_exec();
-        let Err(why) = reexec::exec(&self.exe, &handed);
-        tracing::error!(%why, exe = %self.exe.display(), "cannot become the new program; the old one goes on");
+        let passed = self.service.executor().store.across_exec();
+        let Err(why) = reexec::exec(&self.exe, &passed);
+        tracing::error!(%why, exe = %self.exe.display(), "cannot become the new program; the old program continues");
         self.service.resume();
     }
 }

@@ -1,5 +1,6 @@
-//! `rei reexec`: another program in the same process. Its children stay its children, its listeners stay with the
-//! descriptor store and the instances, and the new program takes over as after a crash; only that nothing has crashed.
+//! `rei reexec`: replaces the program in the same process. The children stay children of this process, and the
+//! listeners stay in the descriptor store and in the instances. The new program takes over in the same way as after a
+//! crash.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -11,34 +12,36 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::runtime::keeper::exec_fds;
 
-/// What would end the process while it has no handlers: it waits until the new program has some.
-const HELD: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
+/// The signals that would end the process while it has no handlers. They are blocked until the new program has
+/// handlers.
+const BLOCKED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2];
 
-fn held() -> SigSet {
-    HELD.into_iter().collect()
+fn blocked() -> SigSet {
+    BLOCKED.into_iter().collect()
 }
 
-/// Lets through what came while there were no handlers. To be called when there are.
+/// Unblocks the signals, so that those that came in the meantime are delivered. The caller must have set handlers
+/// before.
 ///
 /// # Errors
 /// Never with a set of real signals.
 pub fn release_signals() -> std::io::Result<()> {
-    Ok(held().thread_unblock()?)
+    Ok(blocked().thread_unblock()?)
 }
 
-/// Replaces the program, and hands descriptors over to it. Returns only if that failed.
+/// Replaces the program, and passes descriptors to the new one. Returns only if that failed.
 ///
 /// # Errors
-/// When the program cannot be run.
-pub fn exec(exe: &Path, handed: &[(String, OwnedFd)]) -> Result<Infallible, std::io::Error> {
+/// When the program cannot be executed.
+pub fn exec(exe: &Path, passed: &[(String, OwnedFd)]) -> Result<Infallible, std::io::Error> {
     let text = |word: OsString| CString::new(word.into_vec()).map_err(std::io::Error::other);
     let program = text(exe.as_os_str().to_owned())?;
     let args = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
     let ours = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", exec_fds::VARIABLE];
     let mut variables: Vec<(OsString, OsString)> =
         std::env::vars_os().filter(|(name, _)| !ours.iter().any(|known| name == known)).collect();
-    if !handed.is_empty() {
-        variables.push(exec_fds::announce(handed)?);
+    if !passed.is_empty() {
+        variables.push(exec_fds::announce(passed)?);
     }
     let variables = variables.into_iter().map(|(mut name, value)| {
         name.push("=");
@@ -46,7 +49,7 @@ pub fn exec(exe: &Path, handed: &[(String, OwnedFd)]) -> Result<Infallible, std:
         text(name)
     });
     let variables = variables.collect::<Result<Vec<_>, _>>()?;
-    held().thread_block()?;
+    blocked().thread_block()?;
     let Err(errno) = nix::unistd::execve(&program, &args, &variables);
     release_signals()?;
     Err(errno.into())

@@ -1,23 +1,23 @@
-//! The signals that the supervisor gets, and the service manager that it talks to.
+//! The signals that the supervisor receives, and its messages to the service manager.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::runtime::notify::notify_systemd;
 
-/// What the operating system asks of the supervisor.
+/// The meaning of a signal to the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT: the runtime ends, then the supervisor.
     Terminate,
-    /// SIGUSR2: the supervisor alone ends. The next one takes the runtime over.
+    /// SIGUSR2: only the supervisor ends. The next supervisor takes the runtime over.
     Leave,
-    /// SIGHUP.
+    /// SIGHUP: rei.toml is read again.
     Reload,
-    /// SIGCHLD.
+    /// SIGCHLD: a child has ended.
     Child,
 }
 
-/// The signals that the loop listens to, and the service manager that it talks to.
+/// The handlers of the signals, and whether a service manager started this process.
 pub struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
@@ -28,7 +28,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Sets the handlers. Signals are received from now on.
     ///
     /// # Errors
     /// When a handler cannot be set.
@@ -43,7 +43,7 @@ impl Signals {
         })
     }
 
-    /// The next one. May be cancelled.
+    /// Waits for the next signal. May be cancelled.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Terminate,
@@ -54,21 +54,21 @@ impl Signals {
         }
     }
 
-    /// Tells the service manager, if there is one.
+    /// Sends a message to the service manager, if there is one.
     pub fn notify(&self, message: &str) {
         if self.manager
             && let Err(error) = notify_systemd(message)
         {
-            tracing::warn!(%error, "the service manager does not take notifications");
+            tracing::warn!(%error, "the service manager does not accept notifications");
         }
     }
 
-    /// Tells the service manager that the loop goes round.
+    /// Tells the service manager that the loop still runs.
     pub fn feed_watchdog(&self) {
         self.notify("WATCHDOG=1");
     }
 
-    /// Tells the service manager what is going on.
+    /// Sends a status line to the service manager.
     pub fn status(&self, line: &str) {
         self.notify(&format!("STATUS={line}"));
     }

@@ -1,5 +1,4 @@
-//! What the journal holds: one event of the lifecycle, the effects that follow from it, and where the lifecycle stands
-//! after it.
+//! The body of a journal record: one event of the lifecycle, its effects, and the phase of the lifecycle after it.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,28 +6,28 @@ use crate::interface::types::EvolutionId;
 use crate::lifecycle::{CanaryStage, Effect, Event, Lifecycle, Phase};
 use crate::time::Timestamp;
 
-/// The body of a journal record. The effects are written too, so that a reader needs no replay to know what was done,
-/// and a replay can be compared with them.
+/// The body of a journal record. The effects are written too, so that a reader knows them without a replay, and a
+/// replay can be compared with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// What happened.
     pub event: Event,
-    /// What was to be done about it.
+    /// The effects that the lifecycle decided.
     pub effects: Vec<Effect>,
-    /// Where the lifecycle stands after it. Records of the formats 1.0 and 1.1 do not say it. No decision depends on it, so
-    /// a replay does not compare it, and a phase that this version does not know is read as if it were not there.
+    /// The phase of the lifecycle after the event. Records of the formats 1.0 and 1.1 do not contain it. No decision
+    /// depends on it, so a replay does not compare it. If this version does not know the phase, it is read as `None`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub stands: Option<Stands>,
 }
 
 impl Entry {
-    /// The entry about `event`, which led to these effects and to this state.
+    /// The entry about `event`, which led to these effects and to the state `after`.
     pub fn new(event: Event, effects: Vec<Effect>, after: &Lifecycle) -> Self {
         Self { event, effects, stands: Some(Stands::of(after)) }
     }
 }
 
-/// Where the lifecycle stands.
+/// The phase of the lifecycle, with its evolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stands {
     /// The phase, with its stage.
@@ -43,7 +42,7 @@ pub struct Stands {
 }
 
 impl Stands {
-    /// Where this state stands.
+    /// The phase and the evolution of this state.
     pub fn of(core: &Lifecycle) -> Self {
         Self {
             phase: core.phase(),
@@ -53,43 +52,43 @@ impl Stands {
     }
 }
 
-/// Whether the candidate has a share of the new connections.
+/// Whether the candidate gets a share of the new connections in this phase.
 pub(super) const fn is_canary_step(phase: Phase) -> bool {
     matches!(phase, Phase::Canary { stage: CanaryStage::Share { .. } })
 }
 
-/// Reads what is stored if this version knows it.
+/// Reads the stored value; `None` if this version does not know it.
 fn if_known<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<Stands>, D::Error> {
     let stored = Option::<serde_json::Value>::deserialize(stored)?;
     Ok(stored.and_then(|stored| serde_json::from_value(stored).ok()))
 }
 
-/// How much of an effect an error shows, in characters: its name and its first fields.
+/// The number of characters of an effect that an error shows: its name and its first fields.
 const EFFECT_CHARS_MAX: usize = 300;
 
 /// A record whose decisions differ from those that this program makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record {seq} holds a decision that this rei does not make: {recorded}, not {made}")]
 pub struct Divergence {
-    /// The record.
+    /// The number of the record.
     pub seq: u64,
     /// The recorded effect at the first difference, in JSON; `nothing` if there is none.
     pub recorded: String,
-    /// The effect that this program gives there, in JSON; `nothing` if there is none.
+    /// The effect that this program decides at the same place, in JSON; `nothing` if there is none.
     pub made: String,
 }
 
-/// The state that a journal leads to.
+/// The result of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
-    /// The state after the last record that this program follows.
+    /// The state after the last record that this program could replay.
     pub state: Lifecycle,
-    /// The first record that it does not follow. Another version of rei has written it.
+    /// The first record that this program could not replay. Another version of rei has written it.
     pub divergence: Option<Divergence>,
 }
 
-/// Rebuilds the state from the records that follow `state`. It stops before the first record whose decisions are not those
-/// of today's core. Decisions are compared, words are not: see [`Effect::decides_as`].
+/// Rebuilds the state from the records after `state`. It stops before the first record whose decisions differ from the
+/// decisions of this program. Decisions are compared and words are not: see [`Effect::decides_as`].
 pub fn replay<'a>(mut state: Lifecycle, records: impl IntoIterator<Item = (u64, Timestamp, &'a Entry)>) -> Replayed {
     for (seq, at, entry) in records {
         let mut next = state.clone();
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_where_the_lifecycle_stands() {
+    fn an_entry_contains_the_phase_after_its_event() {
         let entry = Entry::new(Event::Due(Timer::Phase), vec![], &Lifecycle::default());
         let stored = serde_json::to_string(&entry).unwrap();
         assert_eq!(stored, r#"{"event":{"event":"due","phase":null},"effects":[],"stands":{"phase":"empty"}}"#);
@@ -170,8 +169,8 @@ mod tests {
         assert_eq!((found.seq, &*found.recorded, &*found.made), (7, "nothing", r#"{"effect":"judge"}"#));
     }
 
-    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a rejection. It was
-    /// written by `rei demo`.
+    /// The journal of the rei of commit 694bbea, format 1.0: a first version, a crash, a repair, a rollback and a
+    /// rejection. It was written by `rei demo`.
     fn of_694bbea(with_snapshot: bool) -> (tempfile::TempDir, Opened<Entry, Lifecycle>) {
         let (fixture, copy) = (
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/694bbea"),
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_that_an_earlier_rei_has_stored_is_known() {
+    fn a_snapshot_of_an_earlier_rei_is_read() {
         let (_directory, opened) = of_694bbea(true);
         assert_eq!((opened.warnings, opened.records.len()), (Vec::<String>::new(), 0));
         let (seq, state) = opened.snapshot.unwrap();
@@ -201,11 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn the_records_of_an_earlier_rei_are_followed_until_it_decided_otherwise() {
+    fn the_records_of_an_earlier_rei_are_replayed_until_its_decisions_differ() {
         let (_directory, opened) = of_694bbea(false);
         let records = opened.records.iter().map(|record| (record.seq, record.at, &record.body));
         let Replayed { state, divergence } = replay(Lifecycle::default(), records);
-        // Up to here, only words differ. The first canary is where the decisions differ: it had no deadline.
+        // Before this record only words differ. The decisions differ first at the first canary, which had no deadline
+        // then.
         let divergence = divergence.unwrap();
         assert_eq!((divergence.seq, opened.records.len()), (32, 67));
         assert!(divergence.recorded.contains("judges the canary at 20 %"), "{divergence}");

@@ -1,4 +1,4 @@
-//! One evolution as it is read from the journal.
+//! One evolution, read from the journal.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ use crate::lifecycle::{CanaryStage, Event, Maintenance, Phase};
 use crate::narrate;
 use crate::time::Timestamp;
 
-/// Steps of one evolution that are kept. If there are more, the last one stands for all that follow.
+/// The bound of stored steps of one evolution. If there are more, the last stored step also covers all later ones.
 pub const STEPS_MAX: usize = 200;
 
-/// What `Show` gives for an evolution.
+/// The reply of `Show` for an evolution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvolutionView {
     /// As in `History`.
@@ -23,13 +23,13 @@ pub struct EvolutionView {
     pub entry: HistoryEntry,
     /// The blueprint; empty if there was none.
     pub blueprint: String,
-    /// The commit to become; `null` if the blueprint made one.
+    /// The commit that the evolution upgrades to; `null` if the blueprint makes a commit.
     pub rev: Option<String>,
-    /// The operator who asked for it; `null` if nobody did.
+    /// The operator who asked for it; `null` if no operator asked.
     pub asked_by: Option<String>,
     /// The paths that the candidate changed.
     pub files_changed: Vec<String>,
-    /// What happened, oldest first.
+    /// The steps, oldest first.
     pub steps: Vec<EvolutionStep>,
 }
 
@@ -42,11 +42,11 @@ pub struct EvolutionStep {
     pub started_at: Timestamp,
     /// When it ended; `null` while it runs.
     pub finished_at: Option<Timestamp>,
-    /// How long it took, in milliseconds; `null` while it runs.
+    /// Its duration in milliseconds; `null` while it runs.
     pub duration_ms: Option<u64>,
-    /// What came of it, for a person.
+    /// Its result, for a person.
     pub detail: Option<String>,
-    /// The journal entry that began it.
+    /// The number of the journal record that began it.
     pub journal_seq: u64,
 }
 
@@ -61,11 +61,11 @@ pub(super) struct EvolutionRecord {
     pub(super) rev: Option<String>,
     pub(super) candidate_id: Option<CandidateId>,
     pub(super) candidate: Option<CandidateRuntime>,
-    /// The plan that was handed out last.
+    /// The number of the plan that was executed last.
     pub(super) plan: Option<u64>,
     /// The phase in which it began.
     first: Phase,
-    /// The report that was asked for last.
+    /// The report that was requested last.
     judging: Option<ReportId>,
     context: Option<String>,
     report: Option<ReportId>,
@@ -84,7 +84,7 @@ impl EvolutionRecord {
     pub(super) fn new(id: EvolutionId, first: Phase, at: Timestamp, active: Option<Version>) -> Self {
         Self {
             id,
-            // No evolution is under way in Steady, so the first phase begins a step.
+            // No evolution is under way in Steady, so the first phase always begins a step.
             phase: Phase::Steady,
             incident: None,
             asked_by: None,
@@ -108,15 +108,15 @@ impl EvolutionRecord {
         }
     }
 
-    pub(super) fn answers_to(&self, id: &str) -> bool {
+    pub(super) fn has_id(&self, id: &str) -> bool {
         self.id.0 == id || self.candidate_id.as_ref().is_some_and(|candidate| candidate.0 == id)
     }
 
-    /// It stands here after a record. Another phase is a new step, and so is another share.
+    /// Takes the phase after a record. A new phase begins a new step, and so does a new share.
     pub(super) fn follow(&mut self, stands: &Stands, seq: u64, at: Timestamp) {
-        let goes_on = is_same_step(self.phase, stands.phase);
+        let is_same = is_same_step(self.phase, stands.phase);
         self.phase = stands.phase;
-        if !goes_on {
+        if !is_same {
             self.begin(narrate::step(stands.phase, stands.share_ppm), seq, at);
         }
     }
@@ -144,14 +144,14 @@ impl EvolutionRecord {
         }
     }
 
-    /// Says what came of the present step.
+    /// Sets the result of the present step.
     pub(super) fn note(&mut self, detail: Option<String>) {
         if let (Some(step), Some(detail)) = (self.steps.last_mut(), detail) {
             step.detail = Some(detail);
         }
     }
 
-    /// A report is asked for. A second one in the same phase is a step of its own.
+    /// Takes the request for a report. A second report in the same phase is a step of its own.
     pub(super) fn judge(&mut self, report: &ReportId, seq: u64, at: Timestamp) {
         let again = self.judging.as_ref().is_some_and(|asked| asked != report);
         self.judging = Some(report.clone());
@@ -160,7 +160,7 @@ impl EvolutionRecord {
         }
     }
 
-    /// An answer to work that was asked for.
+    /// Takes the result of a job.
     pub(super) fn answer(&mut self, seq: u64, at: Timestamp, event: &Event, parent: Option<&Version>) {
         match event {
             Event::Diagnosed { context, .. } if self.phase == Phase::Diagnosing => {
@@ -196,7 +196,7 @@ impl EvolutionRecord {
         }
     }
 
-    /// A record says how it ended.
+    /// Takes the maintenance record about the evolution's end.
     pub(super) fn end(&mut self, at: Timestamp, maintenance: &Maintenance) {
         self.finish_step(at);
         self.finished_at = Some(at);
@@ -219,7 +219,7 @@ impl EvolutionRecord {
         }
     }
 
-    /// As `History` shows it.
+    /// The entry that `History` shows.
     pub(super) fn entry(&self) -> HistoryEntry {
         let state = self.reason.clone().unwrap_or_else(|| narrate::step(self.phase, None));
         HistoryEntry {
@@ -238,7 +238,7 @@ impl EvolutionRecord {
         }
     }
 
-    /// As `Show` shows it.
+    /// The object that `Show` shows.
     pub(super) fn view(&self) -> EvolutionView {
         EvolutionView {
             entry: self.entry(),
@@ -251,8 +251,7 @@ impl EvolutionRecord {
     }
 }
 
-/// Whether an evolution that goes from one phase to the other is still at the same step: a canary has a step for each
-/// share, and every other phase is one step.
+/// Whether two phases belong to the same step. A canary has a step for each share, and every other phase is one step.
 fn is_same_step(before: Phase, after: Phase) -> bool {
     let share = |stage| match stage {
         CanaryStage::Share { index, .. } => Some(index),

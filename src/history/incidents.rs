@@ -1,4 +1,4 @@
-//! The incidents that are open: findings with the same fingerprint are one incident.
+//! The open incidents. Findings with the same fingerprint are one incident.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Incidents {
 }
 
 impl Incidents {
-    /// A detector found something wrong with Active.
+    /// Takes a detector's finding about Active.
     pub(super) fn found(&mut self, at: Timestamp, finding: &Finding, active: Option<&Version>) {
         if let Some(open) = self.open.get_mut(&finding.fingerprint) {
             open.occurrences += 1;
@@ -51,7 +51,7 @@ impl Incidents {
         self.open.insert(finding.fingerprint.clone(), incident);
     }
 
-    /// Numbers up to this one are taken, by records that are lost.
+    /// Lost records have used the numbers up to this one. The next incident gets a higher number.
     pub(super) fn number_behind(&mut self, numbered: u64) {
         self.opened = self.opened.max(numbered);
     }

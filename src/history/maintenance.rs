@@ -1,4 +1,4 @@
-//! One maintenance record as it is read from the journal.
+//! One maintenance record, read from the journal.
 
 use crate::interface::operations::HistoryEntry;
 use crate::interface::types::{RecordId, RuntimeMaintenanceRecord, SCHEMA};
@@ -6,7 +6,7 @@ use crate::lifecycle::Maintenance;
 use crate::narrate;
 use crate::time::Timestamp;
 
-/// What an entry of the journal says of the end of an evolution, or of a restart.
+/// The record of the end of an evolution, or of a restart, from an entry of the journal.
 #[derive(Debug)]
 pub(super) struct MaintenanceRecord(pub(super) RuntimeMaintenanceRecord);
 
@@ -29,7 +29,7 @@ impl MaintenanceRecord {
         })
     }
 
-    /// As `History` shows it.
+    /// The entry that `History` shows.
     pub(super) fn entry(&self) -> HistoryEntry {
         let Self(record) = self;
         HistoryEntry {

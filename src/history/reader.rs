@@ -1,8 +1,8 @@
-//! History, records and single objects, read from the journal alone.
+//! History, records and single objects, read only from the journal.
 //!
-//! A [`History`] takes the records one by one, oldest first, and keeps only what it was made for: the last entries, or
-//! one object. It believes what is written: the event, the effects, and where the lifecycle stood after them. It decides
-//! nothing again, so a journal stays readable when a later version of rei decides otherwise.
+//! A [`History`] takes the records one by one, oldest first, and keeps only the last entries, or one object. It uses
+//! the recorded event, effects and phase. It decides nothing again, so a journal stays readable if a later version of
+//! rei decides otherwise.
 
 use std::collections::VecDeque;
 
@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::entry::{Entry, Stands};
 use super::evolution::{EvolutionRecord, EvolutionView};
 use super::incidents::Incidents;
+use super::inferred::Inferred;
 use super::maintenance::MaintenanceRecord;
-use super::unnamed::Unnamed;
 use crate::interface::operations::{HistoryEntry, ShowKind, ShowReply};
 use crate::interface::types::{
     Evidence, EvolutionContext, EvolutionId, MaintenanceAction, RecordId, RuntimeIncident, SCHEMA, Version,
@@ -23,36 +23,36 @@ use crate::lifecycle::{Caller, Effect, Event, Maintenance, Phase, Request};
 use crate::narrate::{self, Scene};
 use crate::time::Timestamp;
 
-/// What a history keeps.
+/// The objects that a history keeps.
 #[derive(Debug)]
 enum Focus {
-    /// The last entries, this many.
+    /// The last entries, at most this many.
     Last(usize),
     /// The object with this id.
     One(String),
 }
 
-/// What has ended and is kept.
+/// An ended object that the history keeps.
 #[derive(Debug)]
-enum Kept {
+enum Ended {
     Evolution(Box<EvolutionRecord>),
     Maintenance(MaintenanceRecord),
     Incident(RuntimeIncident),
 }
 
-/// A walk through the journal.
+/// A reader of the journal's records.
 #[derive(Debug)]
 pub struct History {
     focus: Focus,
-    kept: VecDeque<Kept>,
-    /// Where the lifecycle stood after the last record.
+    ended: VecDeque<Ended>,
+    /// The phase after the last record.
     stands: Stands,
-    unnamed: Unnamed,
+    inferred: Inferred,
     evolution: Option<EvolutionRecord>,
     incidents: Incidents,
     active: Option<Version>,
-    /// The operator who asked for an evolution that has not begun.
-    asked: Option<String>,
+    /// The operator who asked for an evolution that has not begun yet.
+    asked_by: Option<String>,
     records: u64,
 }
 
@@ -70,13 +70,13 @@ impl History {
     fn new(focus: Focus) -> Self {
         Self {
             focus,
-            kept: VecDeque::new(),
+            ended: VecDeque::new(),
             stands: Stands::default(),
-            unnamed: Unnamed::default(),
+            inferred: Inferred::default(),
             evolution: None,
             incidents: Incidents::default(),
             active: None,
-            asked: None,
+            asked_by: None,
             records: 0,
         }
     }
@@ -84,9 +84,9 @@ impl History {
     /// Takes the next record of the journal.
     pub fn take(&mut self, record: &Record<Entry>) {
         let (seq, at, entry) = (record.seq, record.at, &record.body);
-        let stands = self.unnamed.after(entry);
+        let stands = self.inferred.after(entry);
         self.event(seq, at, &entry.event);
-        // How an evolution ended is said before the next one begins.
+        // The record of an evolution's end comes before the next evolution begins.
         for effect in &entry.effects {
             if let Effect::Record(maintenance) = effect {
                 self.record(seq, at, maintenance);
@@ -105,7 +105,7 @@ impl History {
         self.stands = stands;
     }
 
-    /// Where the lifecycle stood after the last record.
+    /// The phase after the last record.
     pub const fn stands(&self) -> &Stands {
         &self.stands
     }
@@ -126,7 +126,8 @@ impl History {
             Event::Operator { who: Caller::Operator(who), request } => self.operator(who, request, detail),
             Event::Operator { who: Caller::Supervised { .. }, .. } => {}
             Event::Held(reality) => self.incidents.number_behind(reality.numbered),
-            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not recorded.
+            // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not
+            // recorded.
             Event::Found { slot: None, finding }
                 if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
@@ -179,7 +180,7 @@ impl History {
 
     fn operator(&mut self, who: &str, request: &Request, detail: impl Fn() -> Option<String>) {
         match request {
-            Request::Evolve { .. } => self.asked = Some(by(who)),
+            Request::Evolve { .. } => self.asked_by = Some(by(who)),
             Request::Approve { .. } => {
                 if let Some(evolution) = &mut self.evolution {
                     evolution.note(detail());
@@ -198,7 +199,7 @@ impl History {
         }
     }
 
-    /// What an effect says of the evolution under way.
+    /// Takes the facts about the evolution under way from an effect.
     fn effect(&mut self, seq: u64, at: Timestamp, effect: &Effect) {
         let Some(current) = &mut self.evolution else { return };
         match effect {
@@ -239,7 +240,7 @@ impl History {
         let mut evolution = EvolutionRecord::new(id, phase, at, self.active.clone());
         evolution.asked_by = match (phase, event) {
             (Phase::RollingBack { .. }, Event::Operator { who: Caller::Operator(who), .. }) => Some(by(who)),
-            (Phase::Diagnosing, _) => self.asked.take(),
+            (Phase::Diagnosing, _) => self.asked_by.take(),
             _ => None,
         };
         evolution
@@ -262,67 +263,67 @@ impl History {
             evolution.end(at, maintenance);
             self.end_evolution();
         }
-        let wanted = match &self.focus {
+        let is_in_focus = match &self.focus {
             Focus::Last(_) => is_entry,
             Focus::One(id) => record.0.id.0 == *id,
         };
-        if wanted {
-            self.keep(Kept::Maintenance(record));
+        if is_in_focus {
+            self.keep(Ended::Maintenance(record));
         }
     }
 
     fn end_evolution(&mut self) {
         let Some(evolution) = self.evolution.take() else { return };
-        let wanted = match &self.focus {
+        let is_in_focus = match &self.focus {
             Focus::Last(_) => true,
-            Focus::One(id) => evolution.answers_to(id),
+            Focus::One(id) => evolution.has_id(id),
         };
-        if wanted {
-            self.keep(Kept::Evolution(Box::new(evolution)));
+        if is_in_focus {
+            self.keep(Ended::Evolution(Box::new(evolution)));
         }
     }
 
     fn keep_incident(&mut self, incident: RuntimeIncident) {
         if matches!(&self.focus, Focus::One(id) if incident.id.0 == *id) {
-            self.keep(Kept::Incident(incident));
+            self.keep(Ended::Incident(incident));
         }
     }
 
-    fn keep(&mut self, kept: Kept) {
+    fn keep(&mut self, ended: Ended) {
         let limit = match self.focus {
             Focus::Last(limit) => limit,
             Focus::One(_) => 1,
         };
-        self.kept.push_back(kept);
-        while self.kept.len() > limit {
-            self.kept.pop_front();
+        self.ended.push_back(ended);
+        while self.ended.len() > limit {
+            self.ended.pop_front();
         }
     }
 
     /// The last entries, newest first.
     pub fn entries(&self) -> Vec<HistoryEntry> {
         let Focus::Last(limit) = self.focus else { return Vec::new() };
-        let kept = self.kept.iter().filter_map(|kept| match kept {
-            Kept::Evolution(evolution) => Some(evolution.entry()),
-            Kept::Maintenance(record) => Some(record.entry()),
-            Kept::Incident(_) => None,
+        let ended = self.ended.iter().filter_map(|ended| match ended {
+            Ended::Evolution(evolution) => Some(evolution.entry()),
+            Ended::Maintenance(record) => Some(record.entry()),
+            Ended::Incident(_) => None,
         });
-        let mut entries: Vec<HistoryEntry> = kept.chain(self.evolution.as_ref().map(EvolutionRecord::entry)).collect();
+        let mut entries: Vec<HistoryEntry> = ended.chain(self.evolution.as_ref().map(EvolutionRecord::entry)).collect();
         entries.reverse();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.started_at));
         entries.truncate(limit);
         entries
     }
 
-    /// The object that this history is [`of`](Self::of). `lookup` gives what is kept as a file of that id: a context, a
-    /// report, a candidate, or an incident with its evidence.
+    /// The object that this history is [`of`](Self::of). `lookup` returns the file with that id: a context, a report, a
+    /// candidate, or an incident with its evidence.
     pub fn show(&self, mut lookup: impl FnMut(&str) -> Option<Value>) -> Option<ShowReply> {
         let Focus::One(id) = &self.focus else { return None };
-        let under_way = self.evolution.as_ref().filter(|evolution| evolution.answers_to(id));
+        let under_way = self.evolution.as_ref().filter(|evolution| evolution.has_id(id));
         let evolution = under_way.or_else(|| {
-            self.kept.iter().find_map(|kept| match kept {
-                Kept::Evolution(evolution) => Some(&**evolution),
-                Kept::Maintenance(_) | Kept::Incident(_) => None,
+            self.ended.iter().find_map(|ended| match ended {
+                Ended::Evolution(evolution) => Some(&**evolution),
+                Ended::Maintenance(_) | Ended::Incident(_) => None,
             })
         });
         let (kind, object, evidence) = match id.split('_').next()? {
@@ -347,9 +348,9 @@ impl History {
             }
             "val" => (ShowKind::Report, lookup(id)?, Vec::new()),
             "rec" => {
-                let record = self.kept.iter().find_map(|kept| match kept {
-                    Kept::Maintenance(MaintenanceRecord(record)) => Some(record),
-                    Kept::Evolution(_) | Kept::Incident(_) => None,
+                let record = self.ended.iter().find_map(|ended| match ended {
+                    Ended::Maintenance(MaintenanceRecord(record)) => Some(record),
+                    Ended::Evolution(_) | Ended::Incident(_) => None,
                 });
                 (ShowKind::Record, serde_json::to_value(record?).ok()?, Vec::new())
             }
@@ -359,9 +360,9 @@ impl History {
     }
 
     fn incident(&self, id: &str) -> Option<&RuntimeIncident> {
-        let closed = self.kept.iter().find_map(|kept| match kept {
-            Kept::Incident(incident) => Some(incident),
-            Kept::Evolution(_) | Kept::Maintenance(_) => None,
+        let closed = self.ended.iter().find_map(|ended| match ended {
+            Ended::Incident(incident) => Some(incident),
+            Ended::Evolution(_) | Ended::Maintenance(_) => None,
         });
         self.incidents.open().find(|incident| incident.id.0 == id).or(closed)
     }

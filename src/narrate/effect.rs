@@ -8,7 +8,7 @@ use crate::digest::short;
 use crate::interface::types::MaintenanceAction;
 use crate::lifecycle::{Effect, Maintenance};
 
-/// An effect in words. This is the one place that has them.
+/// An effect in words. No other code has words for effects.
 pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
     let detail = |kind, sentence| Words::new(kind, Level::Detail, sentence);
     let step = |kind, sentence| Words::new(kind, Level::Step, sentence);
@@ -44,10 +44,10 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
             detail(Kind::Instance, format!("slot {slot}: a fresh instance of {}", version.store_path))
         }
         Effect::Execute(plan) => {
-            let said = format!("switching all new connections to {}", plan.store_path);
-            detail(Kind::Decision, scene.of_evolution(&said))
+            let text = format!("switching all new connections to {}", plan.store_path);
+            detail(Kind::Decision, scene.of_evolution(&text))
         }
-        // Format 1.1 had one effect for both.
+        // The format 1.1 had one effect for both.
         Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => step(
             Kind::Phase,
             scene.of_evolution(&format!("gets {} of new connections", terms::percent(routing.other_ppm))),
@@ -76,10 +76,10 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
             detail(Kind::Phase, format!("deleting generations but the newest {keep} and those in use"))
         }
         Effect::Record(maintenance) => record(maintenance),
-        // It is also the last word of the supervisor; once is enough.
+        // The supervisor also reports it as its own error when it ends, so the log does not repeat it.
         Effect::GiveUp { reason: why } => {
-            let said = format!("given up: {}", reason(why));
-            detail(Kind::Decision, scene.of_evolution(&said)).with(said)
+            let text = format!("given up: {}", reason(why));
+            detail(Kind::Decision, scene.of_evolution(&text)).with(text)
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::digest::short;
 use crate::interface::types::Verdict;
 use crate::lifecycle::{Caller, Event, Finding};
 
-/// An event in words, after it was taken. This is the one place that has them.
+/// An event in words, after the lifecycle took it. No other code has words for events.
 pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
     let detail = |kind, sentence| Words::new(kind, Level::Detail, sentence);
     let step = |kind, sentence| Words::new(kind, Level::Step, sentence);
@@ -20,7 +20,7 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
             let phase = scene.phase.map_or_else(String::new, |phase| format!(", in phase {phase}"));
             step(Kind::Phase, format!("taken over from an earlier supervisor{phase}"))
         }
-        // The record that follows tells it.
+        // The record that follows says it at a higher level.
         Event::Held(reality) => {
             detail(Kind::Decision, format!("nothing is decided, the journal is behind: {}", reality.facts.join("; ")))
         }
@@ -63,13 +63,13 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
             step(Kind::Phase, format!("{evolution}: waits for `rei approve` after the blueprint's stage {stage}"))
         }
         Event::BuildFailed { evolution, reason, .. } => {
-            // The record that follows tells it.
+            // The record that follows says it at a higher level.
             detail(Kind::Decision, format!("{evolution}: no candidate: {reason}")).with(reason.clone())
         }
         Event::Validated { evolution, report } => {
             let summary = if report.summary.is_empty() { String::new() } else { format!(": {}", report.summary) };
-            let said = format!("{} ({}){summary}", terms::verdict(report.verdict), report.id);
-            step(Kind::Verdict, format!("{evolution}: {said}")).with(said)
+            let text = format!("{} ({}){summary}", terms::verdict(report.verdict), report.id);
+            step(Kind::Verdict, format!("{evolution}: {text}")).with(text)
         }
         Event::GenerationPrepared { generation, .. } => {
             detail(Kind::Phase, format!("generation {generation} is prepared"))
@@ -96,16 +96,16 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
             detail(Kind::Instance, format!("slot {slot}: stopped, and connections wait in its queue"))
         }
         Event::PlanDone { took_us, .. } => {
-            let said = format!("switched in {took_us} µs");
-            detail(Kind::Decision, scene.of_evolution(&said)).with(said)
+            let text = format!("switched in {took_us} µs");
+            detail(Kind::Decision, scene.of_evolution(&text)).with(text)
         }
         Event::PlanBusy { reason, .. } => {
-            let said = format!("the switch is tried again: {reason}");
-            detail(Kind::Decision, scene.of_evolution(&said)).with(said)
+            let text = format!("the switch is tried again: {reason}");
+            detail(Kind::Decision, scene.of_evolution(&text)).with(text)
         }
         Event::PlanFailed { reason, .. } => {
-            let said = format!("the switch failed: {reason}");
-            warning(Kind::Decision, scene.of_evolution(&said)).with(said)
+            let text = format!("the switch failed: {reason}");
+            warning(Kind::Decision, scene.of_evolution(&text)).with(text)
         }
         Event::Due(timer) => detail(Kind::Phase, format!("{} is over", terms::timer(*timer))),
         Event::Operator { who: Caller::Operator(who), request: asked } => {
@@ -121,7 +121,8 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
     }
 }
 
-/// A finding opens an incident, or belongs to one that is open, or is a part of the judgement of a version under trial.
+/// A finding in words. It opens an incident, belongs to an open one, or is part of the judgement of a version under
+/// trial.
 fn found(finding: &Finding, scene: &Scene<'_>) -> Words {
     let Finding { cause, summary, .. } = finding;
     let cause = cause.replace('_', " ");

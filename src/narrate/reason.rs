@@ -22,7 +22,7 @@ pub fn reason(of: &Reason) -> String {
         Reason::Exited { exit } => format!("it ended: {exit}"),
         Reason::ExitedUnattended => "it ended while no supervisor ran".to_owned(),
         Reason::CanaryLateAfterReboot => "its canary did not end in time, because the machine was restarted".to_owned(),
-        Reason::PromotionFailed { reason } => format!("the promotion could not be carried out: {reason}"),
+        Reason::PromotionFailed { reason } => format!("the promotion failed: {reason}"),
         Reason::TooLittleDataAnd { missing, policy } => {
             let policy = match policy {
                 OnInconclusive::Ask => "ask",
@@ -44,7 +44,7 @@ pub fn reason(of: &Reason) -> String {
         Reason::NoVerdictAfter { tries, reason: why } => format!("no verdict after {tries} tries: {}", reason(why)),
         Reason::LastRepairFailed => "the last repair failed".to_owned(),
         Reason::Text(text) => text.clone(),
-        // A later version of rei wrote it, and that version has the words.
+        // A later version of rei wrote this reason, and only that version has words for it.
         Reason::Unknown(stored) => stored.to_string(),
         Reason::NothingCameOf { tries, reason: why } => format!("nothing came of {tries} tries: {}", reason(why)),
         Reason::NoBlueprint { incident, cause } => format!("no blueprint is configured for {incident} ({cause})"),
@@ -68,8 +68,8 @@ pub fn reason(of: &Reason) -> String {
         }
         Reason::RollbackTargetNotReady => "an operator's rollback failed: the target does not become ready".to_owned(),
         Reason::BehindReality { facts } => format!(
-            "the journal is behind reality, so nothing is decided: {}; `rei journal accept reality` goes on with what \
-             serves, `rei journal accept journal` with what the journal says",
+            "the journal is behind reality, so nothing is decided: {}; `rei journal accept reality` keeps the version that \
+             serves, `rei journal accept journal` returns to the version that is Active in the journal",
             facts.join("; ")
         ),
         Reason::ApprovalAfterStage { stage } => {

@@ -1,8 +1,8 @@
-//! The words for what an operator asks for.
+//! The words for an operator's request.
 
 use crate::lifecycle::{Request, Trust};
 
-/// A request as it follows on "to": "approve evo_0002".
+/// A request as a verb phrase that can follow "to": "approve evo_0002".
 pub(super) fn request(of: &Request) -> String {
     match of {
         Request::Evolve { rev, blueprint } => {

@@ -1,22 +1,22 @@
-//! What the words for an event need besides the event.
+//! The facts that the words for an event need besides the event.
 
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId};
 use crate::lifecycle::{Event, Lifecycle, Reason};
 
-/// The facts around an event. Whoever does not know one leaves it out: the sentence says less then.
+/// The facts around an event. If a fact is not known, it is left out, and the sentence is shorter.
 #[derive(Clone, Debug, Default)]
 pub struct Scene<'a> {
     /// The phase, by its name.
     pub phase: Option<&'a str>,
     /// The evolution under way.
     pub evolution: Option<&'a EvolutionId>,
-    /// The commit that it is to become, in hex.
+    /// The commit that the evolution upgrades to, in hex.
     pub rev: Option<&'a str>,
     /// Whether there is an Active.
     pub has_active: bool,
-    /// The open incident that a finding belongs to, and how often it was found.
+    /// The open incident that a finding belongs to, and how often the finding was made.
     pub incident: Option<(&'a IncidentId, u64)>,
-    /// The candidate as which the followed content is in quarantine, and why it came there.
+    /// If the followed content is in quarantine: its candidate, and the reason.
     pub quarantined: Option<(&'a CandidateId, &'a Reason)>,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The sentence with the evolution under way before it.
+    /// The sentence, with the id of the evolution under way as a prefix.
     pub(super) fn of_evolution(&self, sentence: &str) -> String {
         self.evolution.map_or_else(|| sentence.to_owned(), |id| format!("{id}: {sentence}"))
     }

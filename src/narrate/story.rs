@@ -1,4 +1,4 @@
-//! One entry of the journal in words: its event, and what follows from it.
+//! One entry of the journal in words: its event and its effects.
 
 use super::effect::effect;
 use super::event::event;
@@ -10,41 +10,44 @@ use crate::lifecycle::{Effect, Event, Lifecycle, Maintenance};
 
 /// The words for one entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Narration {
     /// The event.
     pub event: Words,
     /// The effects, in their order.
     pub effects: Vec<Words>,
 }
 
-/// Tells one entry of the journal, after `core` took the event. What two parts of it would both say to a reader of the log
-/// is said by one of them; the other is a detail.
-pub fn tell(of: &Event, effects: &[Effect], core: &Lifecycle) -> Told {
+/// Puts one entry of the journal into words, after `core` took the event. If an event and an effect would say the same
+/// to a reader of the log, only one of them says it, and the other becomes a detail.
+pub fn narrate(of: &Event, effects: &[Effect], core: &Lifecycle) -> Narration {
     let scene = Scene::of(of, core);
-    let told = Told { event: event(of, &scene), effects: effects.iter().map(|it| effect(it, &scene)).collect() };
-    // What ends the supervisor is its last word; once is enough.
+    let all = Narration { event: event(of, &scene), effects: effects.iter().map(|it| effect(it, &scene)).collect() };
+    // The supervisor reports a `GiveUp` as its own error when it ends, so the log does not repeat it.
     if effects.iter().any(|it| matches!(it, Effect::GiveUp { .. })) {
-        return Told { event: told.event.lowered(), effects: told.effects.into_iter().map(Words::lowered).collect() };
+        return Narration {
+            event: all.event.lowered(),
+            effects: all.effects.into_iter().map(Words::lowered).collect(),
+        };
     }
-    // A record of an evolution's end tells why itself.
+    // The record of an evolution's end contains the reason itself.
     if effects.iter().any(ends_evolution) {
-        return Told { event: told.event.lowered(), ..told };
+        return Narration { event: all.event.lowered(), ..all };
     }
-    told
+    all
 }
 
 fn ends_evolution(effect: &Effect) -> bool {
     matches!(effect, Effect::Record(Maintenance { action, .. }) if *action != MaintenanceAction::Restarted)
 }
 
-impl Told {
-    /// What a reader of the log is told: steps and warnings, in their order.
+impl Narration {
+    /// The lines for the log: steps and warnings, in their order.
     pub fn lines(&self) -> impl Iterator<Item = &Words> {
         std::iter::once(&self.event).chain(&self.effects).filter(|words| words.level > Level::Detail)
     }
 }
 
-/// Where the lifecycle stands, in one line for the service manager.
+/// The phase, and what it waits for, in one line for the service manager.
 pub fn status_line(core: &Lifecycle) -> String {
     let phase = core.phase().name();
     match (core.attention(), core.waits_for().0) {

@@ -1,4 +1,4 @@
-//! Single words and names that more than one sentence has.
+//! Words and names that several sentences use.
 
 use crate::interface::operations::Phase as Shown;
 use crate::interface::types::{MaintenanceAction, Role, Verdict};
@@ -31,12 +31,12 @@ pub fn step(phase: Phase, share_ppm: Option<u32>) -> String {
     }
 }
 
-/// The name of the step that is a stage of the blueprint.
+/// The name of a step that is a stage of the blueprint.
 pub fn stage(name: &str) -> String {
     format!("{}: {name}", Shown::Building)
 }
 
-/// What was done, in the past.
+/// A maintenance action, as a past participle.
 pub const fn action(of: MaintenanceAction) -> &'static str {
     match of {
         MaintenanceAction::Promoted => "promoted",
@@ -48,7 +48,7 @@ pub const fn action(of: MaintenanceAction) -> &'static str {
     }
 }
 
-/// What a judge says of a candidate.
+/// The verdict on a candidate.
 pub(super) const fn verdict(of: Verdict) -> &'static str {
     match of {
         Verdict::Pass => "passed",
@@ -57,7 +57,7 @@ pub(super) const fn verdict(of: Verdict) -> &'static str {
     }
 }
 
-/// What a timer measures.
+/// The time that a timer measures.
 pub(super) const fn timer(of: Timer) -> &'static str {
     match of {
         Timer::Phase => "the time for this phase",
@@ -77,7 +77,7 @@ const fn restart(slot: Slot) -> &'static str {
     }
 }
 
-/// What a version is to the supervisor.
+/// The role of a version.
 pub(super) const fn role(of: Role) -> &'static str {
     match of {
         Role::Active => "Active",
@@ -91,7 +91,7 @@ pub(super) fn percent(ppm: u32) -> String {
     format!("{} %", f64::from(ppm) / 10_000.0)
 }
 
-/// What the history has beside a step that an operator approves.
+/// The note in the history at a step that an operator approves.
 pub(super) fn approval(request: &Request, who: &str) -> Option<String> {
     matches!(request, Request::Approve { .. }).then(|| format!("approved by operator:{who}"))
 }

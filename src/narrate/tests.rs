@@ -1,4 +1,4 @@
-//! Every event, effect and request has its sentence. The examples are written as a journal stores them.
+//! Each event, effect and request has its sentence. The examples are written as a journal stores them.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId};
 use crate::lifecycle::{Effect, Event, Reason, Request};
 
-/// The names of all variants, as the error about an unknown one lists them: an example that is missing is noticed.
+/// The names of all variants, from the error about an unknown one. They show which variant has no example.
 fn names<T: DeserializeOwned>(tag: &str) -> BTreeSet<String> {
     let Err(error) = serde_json::from_value::<T>(json!({ tag: "?" })) else { panic!("there is no variant ?") };
     let listed = error.to_string();
@@ -17,8 +17,8 @@ fn names<T: DeserializeOwned>(tag: &str) -> BTreeSet<String> {
     listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Tells each example, after it is seen that no variant lacks one.
-fn told<T: DeserializeOwned>(tag: &str, examples: &[Value], words: impl Fn(&T) -> String) -> String {
+/// The words of each example, after a check that each variant has an example.
+fn sentences<T: DeserializeOwned>(tag: &str, examples: &[Value], words: impl Fn(&T) -> String) -> String {
     let shown: BTreeSet<String> = examples.iter().map(|it| it[tag].as_str().expect("a tag").to_owned()).collect();
     assert_eq!(shown, names::<T>(tag), "each {tag} has an example");
     let line = |example: &Value| {
@@ -96,6 +96,7 @@ fn events() -> Vec<Value> {
         json!({ "event": "stopped", "slot": "A" }),
         json!({ "event": "stopped", "slot": "A", "waiting": true }),
         json!({ "event": "carried", "plan": 3, "took_us": 377 }),
+        json!({ "event": "plan_busy", "plan": 3, "reason": "another program holds the lock of the profile" }),
         json!({ "event": "plan_failed", "plan": 3, "reason": "the profile is locked" }),
         json!({ "event": "due", "window": null }),
         asks(json!("ada"), json!({ "request": "approve", "id": "evo_0002" })),
@@ -136,6 +137,8 @@ fn effects() -> Vec<Value> {
             "effect": "carry", "number": 3, "store_path": "/nix/store/b-greeter", "report": "val_0001", "undo": true,
             "steps": []
         }),
+        json!({ "effect": "route", "routing": routing(50_000) }),
+        json!({ "effect": "route", "routing": routing(0) }),
         json!({ "effect": "restore", "routing": routing(50_000), "generation": null }),
         json!({ "effect": "restore", "routing": routing(0), "generation": 3 }),
         json!({ "effect": "observe", "slot": "B", "baseline": null }),
@@ -187,29 +190,29 @@ fn with_scene(look: impl FnOnce(&Scene<'_>) -> String) -> String {
 
 #[test]
 fn every_event_has_its_sentence() {
-    let words = |scene: &Scene<'_>| told("event", &events(), |it: &Event| shown(&event(it, scene)));
+    let words = |scene: &Scene<'_>| sentences("event", &events(), |it: &Event| shown(&event(it, scene)));
     insta::assert_snapshot!("events", with_scene(words));
     insta::assert_snapshot!("events_without_scene", words(&Scene::default()));
 }
 
 #[test]
 fn every_effect_has_its_sentence() {
-    let words = |scene: &Scene<'_>| told("effect", &effects(), |it: &Effect| shown(&effect(it, scene)));
+    let words = |scene: &Scene<'_>| sentences("effect", &effects(), |it: &Effect| shown(&effect(it, scene)));
     insta::assert_snapshot!("effects", with_scene(words));
 }
 
 #[test]
 fn every_request_has_its_words() {
-    insta::assert_snapshot!("requests", told("request", &requests(), |it: &Request| request::request(it)));
+    insta::assert_snapshot!("requests", sentences("request", &requests(), |it: &Request| request::request(it)));
 }
 
 #[test]
 fn no_sentence_shows_debug_output() {
-    // What `{:?}` gives: braces, quotes, a type's name before a brace.
+    // The marks of `{:?}`: braces, quotes, the name of a type before a brace.
     let all = with_scene(|scene| {
-        let events = told("event", &events(), |it: &Event| event(it, scene).sentence);
-        let effects = told("effect", &effects(), |it: &Effect| effect(it, scene).sentence);
-        format!("{events}\n{effects}\n{}", told("request", &requests(), |it: &Request| request::request(it)))
+        let events = sentences("event", &events(), |it: &Event| event(it, scene).sentence);
+        let effects = sentences("effect", &effects(), |it: &Effect| effect(it, scene).sentence);
+        format!("{events}\n{effects}\n{}", sentences("request", &requests(), |it: &Request| request::request(it)))
     });
     for sign in ["Some(", "None", "{", "}", "\""] {
         assert!(!all.contains(sign), "{sign} in\n{all}");

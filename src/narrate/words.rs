@@ -1,37 +1,37 @@
-//! What the narrator gives: one thing that happened or is to be done, in words.
+//! The words for one event or one effect.
 
 /// The words for one event or one effect. The log, `rei status --watch` and the history each take what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
-    /// What it is about.
+    /// The subject.
     pub kind: Kind,
-    /// How much it matters.
+    /// The importance.
     pub level: Level,
-    /// The whole in one line.
+    /// The whole text, in one line.
     pub sentence: String,
-    /// What came of the evolution's present step, if it says so: the history has it beside that step.
+    /// The result of the evolution's present step, if it has one. The history shows it at that step.
     pub detail: Option<String>,
 }
 
-/// What something is about: the `kind` of a monitor event.
+/// The subject of an event or effect: the `kind` of a monitor event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where the lifecycle stands.
+    /// The phase of the lifecycle.
     Phase,
-    /// What is wrong with Active.
+    /// A fault of Active.
     Incident,
     /// An instance of the runtime.
     Instance,
-    /// How far some work is.
+    /// The progress of work.
     Progress,
-    /// What a judge says.
+    /// The verdict of a judge.
     Verdict,
-    /// What is decided, by an operator or by the supervisor.
+    /// A decision of an operator or of the supervisor.
     Decision,
 }
 
 impl Kind {
-    /// The word that a monitor event has.
+    /// The name in a monitor event.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Phase => "phase",
@@ -44,14 +44,14 @@ impl Kind {
     }
 }
 
-/// How much something matters to a person who reads the log.
+/// The importance to a person who reads the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Only for one who looks closely: the log has it at debug.
+    /// Only for debugging: the log has it at level debug.
     Detail,
-    /// A step of the story.
+    /// A normal step.
     Step,
-    /// Something is wrong, or was taken back.
+    /// A fault, or a decision that was reversed.
     Warning,
 }
 
@@ -60,12 +60,12 @@ impl Words {
         Self { kind, level, sentence, detail: None }
     }
 
-    /// The same, but only for one who looks closely.
+    /// The same words, at level [`Level::Detail`].
     pub(super) fn lowered(self) -> Self {
         Self { level: Level::Detail, ..self }
     }
 
-    /// The same, with what the history has beside the step.
+    /// The same words, with a detail for the history.
     pub(super) fn with(self, detail: String) -> Self {
         Self { detail: Some(detail), ..self }
     }

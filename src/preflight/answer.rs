@@ -12,7 +12,7 @@ pub enum Level {
     Ok,
     /// It works, but less well than it could.
     Warn,
-    /// Whoever needs it cannot work.
+    /// The process or part that needs it cannot work.
     Fail,
 }
 

@@ -13,7 +13,7 @@ use crate::nix::{self, Derivation, FlakeRef, Nix};
 use crate::report::chain;
 use crate::source::{Error, Mirror, ObjectId, TreeFile};
 
-/// The means of whoever asks, and what earlier questions have found.
+/// The means of the caller, and the findings of earlier questions.
 pub struct Context<M> {
     /// What questions are answered with.
     pub means: M,
@@ -32,7 +32,7 @@ pub(super) struct Followed {
 }
 
 impl<M: Means> Context<M> {
-    /// Nothing is found yet.
+    /// Makes a context with no findings yet.
     pub fn new(means: M) -> Self {
         Self { means, followed: OnceCell::new(), derivation: OnceCell::new() }
     }
@@ -50,7 +50,7 @@ impl<M: Means> Context<M> {
         Some(found.as_ref())
     }
 
-    /// The package of that commit, evaluated; or why it cannot be. `None` if an earlier question has said why not.
+    /// The package of that commit, evaluated, or the reason why it cannot be. `None` if an earlier question gave the reason.
     pub(super) async fn package(&self) -> Option<Result<Derivation, Answer>> {
         let (config, mirror) = (self.config()?, self.means.mirror()?);
         let commit = &self.followed().await?.ok()?.commit;
@@ -64,7 +64,7 @@ impl<M: Means> Context<M> {
             let hint = evaluation_hint(config, commit, &error);
             Answer::fail(chain(&error).replace('\n', "; "), hint)
         });
-        // What was not found is not remembered: who asks next is told `None`.
+        // After a failure there is no derivation, and the later question has no answer.
         let _ = self.derivation.set(evaluated.as_ref().ok().cloned());
         Some(evaluated)
     }

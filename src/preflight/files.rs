@@ -1,6 +1,6 @@
 //! The operator's files, followed while rei runs: rei.toml, blueprints and golden runs.
 //!
-//! A change is checked and told, and rei.toml is taken only when the operator asks for it (SIGHUP, `systemctl reload`).
+//! A change is checked and logged. rei takes a changed rei.toml only when the operator asks for it (SIGHUP, `systemctl reload`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -15,20 +15,22 @@ use crate::config::{Change, Config, FILE_BYTES_MAX, LoadError, When, diff};
 use crate::digest::sha256;
 use crate::report::chain;
 
-/// The pause between two looks without a wake-up: a safety net that costs a few system calls.
+/// The pause between two looks if no event arrives: a safety net that costs a few system calls.
 const POLL: Duration = Duration::from_secs(60);
-/// A file is looked at when nothing has changed for so long: whoever writes it has done by then.
+/// The least pause between two looks: another program may write to the directory of rei.toml all the time.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// The files are read when no event has arrived for this time: by then the writer has finished.
 const QUIET: Duration = Duration::from_millis(300);
-/// Files that never come to rest are looked at after this time.
+/// The files are read after this time even if events still arrive.
 const RESTLESS_MAX: Duration = Duration::from_secs(3);
 /// Links that are followed from rei.toml to the file itself: as many as the kernel follows.
 const LINKS_MAX: usize = 40;
-/// Files of a directory that are looked at: blueprints and golden runs are some dozens.
+/// The most files of a directory that are compared: blueprints and golden runs are some dozens.
 const ENTRIES_MAX: usize = 4096;
 /// Changed keys that are named in one line.
 const KEYS_TOLD: usize = 5;
 
-/// Follows the files for ever, and says in the log what changes of them mean.
+/// Follows the files until the task is dropped, and logs what each change means.
 pub async fn follow_files<M: Means>(means: M) {
     let Some(config) = means.config().cloned() else { return };
     let mut files = Files::new(means.file().to_owned(), config);
@@ -44,16 +46,16 @@ pub async fn follow_files<M: Means>(means: M) {
     }
 }
 
-/// The files, and what was seen of them.
+/// The files, and their state at the last look.
 struct Files {
     file: PathBuf,
-    /// What the file said when it could be used last.
+    /// The last configuration of the file that could be used.
     config: Config,
     changes: Changes,
     seen: Seen,
 }
 
-/// What is compared.
+/// The state of the files that is compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// The digest of rei.toml; `None` if it cannot be read.
@@ -68,13 +70,13 @@ type Stamps = BTreeMap<PathBuf, [i64; 4]>;
 impl Files {
     fn new(file: PathBuf, config: Config) -> Self {
         let seen = Seen::of(&file, &config);
-        // The state directory may be beside rei.toml, and is no business of this.
+        // The state directory may be beside rei.toml; changes in it do not count.
         let state = config.state.directory.clone();
         let changes = Changes::new(move |path| !path.starts_with(&state));
         Self { file, config, changes, seen }
     }
 
-    /// Waits until something has changed, and says what it means.
+    /// Waits until a file has changed, and returns what the change means.
     async fn next(&mut self) -> Vec<Answer> {
         loop {
             self.changes.watch(self.directories());
@@ -86,6 +88,7 @@ impl Files {
                 return self.judge(&before).await;
             }
             self.changes.next(POLL).await;
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
@@ -96,7 +99,7 @@ impl Files {
         own.into_iter().chain(named.cloned()).collect()
     }
 
-    /// What a change means. It may read many files, and not on the loop's thread.
+    /// What a change means. This may read many files, so it runs beside the loop's thread.
     async fn judge(&mut self, before: &Seen) -> Vec<Answer> {
         let (file, config, now) = (self.file.clone(), self.config.clone(), self.seen.clone());
         let (is_file, is_blueprints, is_golden) =
@@ -117,7 +120,7 @@ impl Files {
                 ));
             }
             if is_golden {
-                let then = "the next candidate is held against them";
+                let then = "the next candidate is compared with them";
                 answers.push(of_directory("the golden runs have changed", then, golden(Some(config))));
             }
             (answers, taken)
@@ -125,7 +128,7 @@ impl Files {
         let Ok((answers, taken)) = judged.await else { return Vec::new() };
         if let Some(config) = taken {
             self.config = config;
-            // It may name other directories.
+            // The new file may name other directories.
             self.seen = Seen { file: now.file, ..Seen::of(&self.file, &self.config) };
         }
         answers

@@ -1,12 +1,12 @@
 //! What rei needs of the machine, the file and the repository: one list of questions for `rei check` and `rei run`.
 //!
 //! `rei check` prints every answer. `rei run` asks the same questions at its start and acts on the answers: with nothing
-//! to serve, a lack ends the start; with something to serve, it is a line in the log, and Active goes on.
+//! to serve, a missing prerequisite ends the start; otherwise rei logs it, and Active continues to serve.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `question.rs`, `answer.rs` | what a question and an answer are |
-//! | `table.rs` | every question: its name, who needs it, what `rei run` does with it |
+//! | `table.rs` | every question: its name, its `Need`, what `rei run` does with it |
 //! | `means.rs` | what a question is answered with; the supervisor has its own, `rei check` makes some |
 //! | `context.rs` | what several questions need and is found once: the commit, the package |
 //! | `start.rs` | what `rei run` does with the answers |

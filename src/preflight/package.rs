@@ -25,7 +25,7 @@ pub fn build_hint(failure: &Failure, drv: &Path) -> String {
     failure.hint(drv).unwrap_or_else(|| format!("nix log {}", drv.display()))
 }
 
-/// Why a program could not be started, in the words of whoever tries: it is not there, or is no program.
+/// Why a program could not be started, as the error of a real start: the file does not exist, or is not a program.
 pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
     let refused = |code: i32| {
         let source = io::Error::from_raw_os_error(code);
@@ -82,8 +82,8 @@ mod tests {
         };
         assert!(why(None, 0).contains("a program that the package does not have"));
         assert!(why(Some("#!/bin/sh\n"), 0o644).contains("must be executable"));
-        assert!(why(Some("#!/nonexistent/sh -e\n"), 0o755).contains("its interpreter is not there"));
-        assert!(runs_other_formats() || why(Some("echo hello\n"), 0o755).contains("it is no program"));
+        assert!(why(Some("#!/nonexistent/sh -e\n"), 0o755).contains("its interpreter does not exist"));
+        assert!(runs_other_formats() || why(Some("echo hello\n"), 0o755).contains("is not a program"));
         assert_eq!(why(Some("#! /bin/sh\n"), 0o755), "");
         assert!(unfit_program(&std::env::current_exe().unwrap()).is_none());
     }

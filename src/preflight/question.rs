@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::context::Context;
 
-/// One prerequisite: a question, who needs it, and how it is answered.
+/// One prerequisite: a question, its `Need`, and a function that answers it.
 pub struct Question<M> {
     /// What it is about, in one word.
     pub name: &'static str,
-    /// Who needs a good answer.
+    /// What cannot work without a good answer.
     pub need: Need,
     /// When `rei run` asks it.
     pub at_start: AtStart,
@@ -25,7 +25,7 @@ pub type Ask<M> = for<'a> fn(&'a Context<M>) -> Answers<'a>;
 /// The answers to come.
 pub type Answers<'a> = Pin<Box<dyn Future<Output = Vec<Answer>> + Send + 'a>>;
 
-/// Who needs a prerequisite. It decides what `rei run` does about a lack.
+/// What needs a prerequisite. This decides what `rei run` does if it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
@@ -35,7 +35,7 @@ pub enum Need {
     Candidates,
     /// Agents, commands and probes of rei.toml: without it some of them cannot run. Active serves.
     Agents,
-    /// The walls around instances and secrets: without it they are lower. Everything works.
+    /// The isolation of instances and secrets: without it they are less protected. Everything works.
     Protection,
 }
 
@@ -44,9 +44,9 @@ pub enum Need {
 pub enum AtStart {
     /// At each start.
     Always,
-    /// If nothing serves yet. Otherwise the follower of the source asks it again and again, and tells.
+    /// Only if nothing serves yet. Later the follower of the source asks the same again and again, and logs problems.
     ToInstall,
-    /// Never as a question: the start, the installation or the first instance does the very thing, and tells the same error.
+    /// Never as a question: the start, the installation or the first instance does the thing itself, and reports the same error.
     Itself,
     /// Never: `rei check` alone asks it, and nothing at a start depends on it.
     Never,

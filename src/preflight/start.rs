@@ -18,10 +18,10 @@ pub struct Refused {
     pub hint: Option<String>,
 }
 
-/// Asks all questions of a start with nothing to serve, and says what else could be better.
+/// Asks all questions of a start with nothing to serve, and logs each other problem.
 ///
 /// # Errors
-/// With the first answer that leaves nothing to serve.
+/// The first `fail` that `Need::Start` concerns.
 pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused> {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always, AtStart::ToInstall]) {
@@ -29,18 +29,18 @@ pub async fn before_the_first_version<M: Means>(means: M) -> Result<(), Refused>
             if answer.level == Level::Fail && question.need == Need::Start {
                 return Err(Refused { question: question.name, line: answer.line, hint: answer.hint });
             }
-            tell(question.name, question.need, &answer);
+            log(question.name, question.need, &answer);
         }
     }
     Ok(())
 }
 
-/// Asks all questions of a start with something to serve. Active goes on whatever the answers are; each lack is said.
+/// Asks all questions of a start with something to serve, and logs each problem. Active continues to serve.
 pub async fn beside_active<M: Means>(means: M) {
     let context = Context::new(means);
     for question in questions(&[AtStart::Always]) {
         for answer in (question.ask)(&context).await {
-            tell(question.name, question.need, &answer);
+            log(question.name, question.need, &answer);
         }
     }
 }
@@ -50,8 +50,8 @@ fn questions<M: Means>(when: &'static [AtStart]) -> impl Iterator<Item = Questio
     all.filter(move |question| when.contains(&question.at_start))
 }
 
-/// A line in the log, unless all is well.
-fn tell(question: &'static str, need: Need, answer: &Answer) {
+/// Logs an answer, unless it is `ok`.
+fn log(question: &'static str, need: Need, answer: &Answer) {
     let line = match &answer.hint {
         Some(hint) => format!("{}; hint: {hint}", answer.line),
         None => answer.line.clone(),
@@ -59,9 +59,14 @@ fn tell(question: &'static str, need: Need, answer: &Answer) {
     match (answer.level, need) {
         (Level::Ok, _) => {}
         (Level::Fail, Need::Start | Need::Candidates) => {
-            tracing::error!(question, "no candidate can be made or judged now, Active goes on: {line}");
+            tracing::error!(question, "no candidate can be made or judged now, Active continues to serve: {line}");
         }
-        (Level::Fail, Need::Agents) => tracing::error!(question, "Active goes on, but without some help: {line}"),
+        (Level::Fail, Need::Agents) => {
+            tracing::error!(
+                question,
+                "some agents or commands of rei.toml cannot run, Active continues to serve: {line}"
+            )
+        }
         (Level::Fail, Need::Protection) | (Level::Warn, _) => tracing::warn!(question, "{line}"),
     }
 }
@@ -75,7 +80,7 @@ pub(super) mod tests {
     use crate::nix::{Nix, Refusal};
     use crate::source::Mirror;
 
-    /// The means of somebody without a file, on a machine without Nix.
+    /// The means of a caller without a file, on a machine without Nix.
     pub struct Nothing;
 
     impl Means for Nothing {

@@ -22,7 +22,14 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
             name: "golden",
             need: Candidates,
             at_start: Always,
-            ask: |it| Box::pin(ready(file::golden(it.config()))),
+            ask: |it| {
+                // Golden runs can be large, and a supervisor that serves does not wait for the disk.
+                let config = it.config().cloned();
+                Box::pin(async {
+                    let asked = tokio::task::spawn_blocking(move || file::golden(config.as_ref()));
+                    asked.await.unwrap_or_default()
+                })
+            },
         },
         Question {
             name: "secrets",

@@ -1,4 +1,4 @@
-//! Says what was decided: in the log, to `rei monitor`, and to the service manager.
+//! Announces each decision: in the log, to `rei monitor`, and to the service manager.
 
 use tokio::sync::broadcast;
 
@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub struct Announcer {
     /// The subscribers of `Monitor`.
     pub subscribers: broadcast::Sender<MonitorEvent>,
-    /// A new line for the service manager, until it is taken.
+    /// A new status line for the service manager, until the daemon takes it.
     pub status: Option<String>,
 }
 
@@ -24,29 +24,29 @@ impl Default for Announcer {
 }
 
 impl Announcer {
-    /// Announces a record, after it was taken.
-    pub fn tell(&mut self, seq: u64, at: Timestamp, entry: &Entry, core: &Lifecycle) {
-        let told = self.log(&entry.event, &entry.effects, core);
-        self.send(seq, at, told.kind.name(), told.sentence, serde_json::to_value(entry).unwrap_or_default());
+    /// Announces a record, after the lifecycle took its event.
+    pub fn announce(&mut self, seq: u64, at: Timestamp, entry: &Entry, core: &Lifecycle) {
+        let words = self.log(&entry.event, &entry.effects, core);
+        self.send(seq, at, words.kind.name(), words.sentence, serde_json::to_value(entry).unwrap_or_default());
         self.status = Some(narrate::status_line(core));
     }
 
-    /// Writes an event and what follows from it to the log, for a person. Gives the words for the event.
+    /// Writes an event and its effects to the log, for a person. Returns the words for the event.
     pub fn log(&self, event: &Event, effects: &[Effect], core: &Lifecycle) -> Words {
-        let told = narrate::tell(event, effects, core);
-        if told.event.level == Level::Detail {
-            tracing::debug!(kind = told.event.kind.name(), "{}", told.event.sentence);
+        let narration = narrate::narrate(event, effects, core);
+        if narration.event.level == Level::Detail {
+            tracing::debug!(kind = narration.event.kind.name(), "{}", narration.event.sentence);
         }
-        for words in told.lines() {
+        for words in narration.lines() {
             match words.level {
                 Level::Warning => tracing::warn!("{}", words.sentence),
                 Level::Step | Level::Detail => tracing::info!("{}", words.sentence),
             }
         }
-        told.event
+        narration.event
     }
 
-    /// Announces progress. It is not recorded.
+    /// Announces progress. Progress is not recorded in the journal.
     pub fn progress(&self, at: Timestamp, text: String, done: Option<(u64, u64)>) {
         let data = match done {
             Some((done, total)) => serde_json::json!({ "done": done, "total": total }),

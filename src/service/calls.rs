@@ -1,4 +1,4 @@
-//! The two interfaces of the supervisor, as messages to its loop.
+//! The two interfaces of the supervisor. Each call becomes a message to the supervisor's loop.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::interface::types::{
 };
 use crate::lifecycle::{self, Request};
 
-/// The bound of the loop's answer to a question of state: it never works longer than milliseconds at a time.
+/// The timeout of a question about the state. The loop never works longer than milliseconds at a time.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The bound of an answer that is read from the journal: a hundred thousand records take seconds, and readers queue.
+/// The timeout of an answer that is read from the journal. A hundred thousand records take seconds, and readers queue.
 const RECALL: Duration = Duration::from_secs(120);
 
-/// `control.sock`.
+/// The service behind `control.sock`.
 pub struct OperationsService {
     /// The loop.
     pub inputs: Inputs,
@@ -30,16 +30,17 @@ pub struct OperationsService {
 }
 
 fn busy() -> OperationsError {
-    OperationsError::Busy { reason: "the supervisor starts or ends".to_owned() }
+    OperationsError::Busy { reason: "the supervisor is starting or stopping".to_owned() }
 }
 
-/// For what no lifecycle decides. The server answers no other callers; this is a second wall.
+/// Checks the caller of a request that the lifecycle does not decide about. The server already refuses all other
+/// callers; this is a second check.
 fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
     match caller.standing {
         Standing::Operator => Ok(()),
-        Standing::Unproven => {
-            Err(OperationsError::NotAllowed { reason: format!("process {} is no operator's", caller.pid) })
-        }
+        Standing::Unproven => Err(OperationsError::NotAllowed {
+            reason: format!("process {} does not belong to an operator", caller.pid),
+        }),
     }
 }
 
@@ -127,7 +128,7 @@ impl Operations for OperationsService {
             Trust::Reality => lifecycle::Trust::Reality,
             Trust::Journal => lifecycle::Trust::Journal,
         };
-        let reason = reason.unwrap_or_else(|| "an operator said so".to_owned());
+        let reason = reason.unwrap_or_else(|| "an operator decided it".to_owned());
         Ok(self.request(caller, Request::Settle { trust, reason }).await?.1)
     }
 
@@ -142,19 +143,19 @@ impl Operations for OperationsService {
     }
 }
 
-/// `rei.sock`.
+/// The service behind `rei.sock`.
 pub struct EvolutionService {
     /// The loop.
     pub inputs: Inputs,
 }
 
 impl EvolutionService {
-    /// No bound of its own: builds and validations have theirs.
+    /// Has no timeout of its own: builds and validations have theirs.
     async fn ask<T>(
         &self,
         ask: impl FnOnce(oneshot::Sender<Result<T, EvolutionError>>) -> Call,
     ) -> Result<T, EvolutionError> {
-        let gone = || EvolutionError::NotAvailable { reason: "the supervisor starts or ends".to_owned() };
+        let gone = || EvolutionError::NotAvailable { reason: "the supervisor is starting or stopping".to_owned() };
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Call(ask(reply))).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?

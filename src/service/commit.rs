@@ -1,4 +1,4 @@
-//! Brings a decision to disk, and prepares beside that the instance that it starts.
+//! Writes a decision to disk, and at the same time prepares the instance that the decision starts.
 
 use std::panic::resume_unwind;
 
@@ -14,9 +14,9 @@ use crate::lifecycle::{Effect, Slot};
 use crate::runtime::spawn::Gate;
 use crate::time::Timestamp;
 
-/// Brings a record to disk. If the first effect starts an instance, another thread makes it ready meanwhile. The instance waits
-/// at its gate: no instruction of its program runs before the record is on disk, and none if the record cannot be written.
-/// Gives the record's number, and that instance.
+/// Writes a record to disk. If the first effect starts an instance, another thread prepares the instance at the same
+/// time. The instance waits at its gate: no instruction of its program runs before the record is on disk. If the record
+/// cannot be written, the program never runs. Returns the record's number, and the instance.
 ///
 /// # Errors
 /// When the journal cannot be written.
@@ -26,7 +26,7 @@ pub fn record(
     at: Timestamp,
     entry: &Entry,
 ) -> Result<(u64, Option<Started>), journal::Error> {
-    // While the journal cannot be written, every try of it would make a process in vain.
+    // While the journal cannot be written, each try would create a process that never runs its program.
     let Some((slot, version)) = starts_first(&entry.effects).filter(|_| ledger.stalled().is_none()) else {
         return Ok((ledger.append(at, entry)?, None));
     };
@@ -42,22 +42,23 @@ pub fn record(
         inputs,
     };
     std::thread::scope(|scope| {
-        // This thread waits for the disk, so the processor is free. If no other thread can be had, the instance is started
-        // afterwards.
-        let beside = std::thread::Builder::new().spawn_scoped(scope, || {
+        // This thread waits for the disk, so the processor is free. If the kernel gives no other thread, the instance
+        // is started after the write.
+        let starter = std::thread::Builder::new().spawn_scoped(scope, || {
             let _events = runtime.enter();
             instances.start(&context, id, Some(&gate))
         });
         let appended = ledger.append(at, entry);
         gate.decide(appended.is_ok());
-        let started = beside.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let started = starter.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         Ok((appended?, started))
     })
 }
 
 /// The instance that effects start before they do anything else.
 fn starts_first(effects: &[Effect]) -> Option<(Slot, &Version)> {
-    // Timers are set at once, and a maintenance record is in the journal.
+    // These effects need no work outside the supervisor: a timer is set at once, and a maintenance record is in the
+    // journal.
     let is_done =
         |effect: &&Effect| matches!(effect, Effect::SetTimer { .. } | Effect::ClearTimer { .. } | Effect::Record(_));
     match effects.iter().find(|effect| !is_done(effect))? {

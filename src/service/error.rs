@@ -1,4 +1,4 @@
-//! Why a supervisor cannot start, and the next step.
+//! Why a supervisor cannot start, and what the operator can do next.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use crate::runtime::logs::LogError;
 use crate::runtime::table::TableError;
 use crate::runtime::traffic::OpenError;
 
-/// Why there is no supervisor.
+/// Why the supervisor did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// rei.toml is not right.
+    /// rei.toml is invalid.
     #[error(transparent)]
     Config(#[from] LoadError),
     /// Blueprints that rei.toml names cannot be used.
@@ -29,18 +29,18 @@ pub enum StartError {
     File {
         /// What was tried.
         act: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The system refuses this process something that it needs.
+    /// The operating system refuses something that this process needs.
     #[error("cannot {act}")]
     Process {
         /// What was tried.
         act: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -56,7 +56,7 @@ pub enum StartError {
     /// Nix cannot be used.
     #[error("cannot use Nix")]
     Nix(#[from] nix::Error),
-    /// Something is missing without which there would be nothing to serve.
+    /// A prerequisite of the first version is missing.
     #[error(transparent)]
     Preflight(#[from] preflight::Refused),
     /// The runtime's repository cannot be used.
@@ -65,24 +65,25 @@ pub enum StartError {
     /// The listeners cannot be opened.
     #[error("cannot listen")]
     Listen(#[from] OpenError),
-    /// An instance of an earlier supervisor has the listeners, and they may not be taken from it.
+    /// An instance of an earlier supervisor has the listeners, and rei may not copy them from it.
     #[error(
-        "cannot listen: the instance with process {pid}, of an earlier supervisor, has the sockets and may not be asked for them ({why})"
+        "cannot listen: process {pid}, an instance of an earlier supervisor, has the listeners, and rei may not copy them \
+         from it ({why})"
     )]
     Held {
-        /// Its process.
+        /// The process of the instance.
         pid: u32,
-        /// What the system said.
+        /// The error of the operating system.
         why: String,
-        /// What could not be opened.
+        /// The listener that could not be opened.
         #[source]
         source: OpenError,
     },
-    /// The keeper cannot be had.
-    #[error("cannot have a keeper of the listening sockets")]
+    /// The keeper cannot be started or reached.
+    #[error("cannot start or reach the keeper of the listening sockets")]
     Keeper(#[from] StoreError),
-    /// Nobody can read what instances print.
-    #[error("cannot have a logger of what instances print")]
+    /// No process can read the output of instances.
+    #[error("cannot start or reach the logger, which reads the output of instances")]
     Logger(#[from] LogError),
     /// A socket of the supervisor cannot be opened.
     #[error("cannot serve {}", path.display())]
@@ -93,12 +94,12 @@ pub enum StartError {
         #[source]
         source: SocketError,
     },
-    /// The operators' group has no number.
+    /// The system has no number for the operators' group.
     #[error("cannot find the operators' group {name:?}")]
     Operators {
         /// `state.operators`.
         name: String,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -112,12 +113,12 @@ fn lines(errors: &[library::Error]) -> String {
 }
 
 impl StartError {
-    /// The operator's next step, where there is one.
+    /// The operator's next step, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
             Self::Blueprints(errors) => errors.first().and_then(library::Error::hint),
-            Self::File { .. } => Some("set [state] directory in rei.toml to one that you can write".to_owned()),
+            Self::File { .. } => Some("set [state] directory in rei.toml to a directory that you can write".to_owned()),
             Self::Journal(error) => error.hint(),
             Self::Table(error) => error.hint(),
             Self::Nix(error) => error.hint(),
@@ -125,13 +126,14 @@ impl StartError {
             Self::Source(error) => error.hint(),
             Self::Listen(error) => error.hint(),
             Self::Held { pid, .. } => Some(format!(
-                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end it: kill {pid}"
+                "run rei as root, or as the user of process {pid} with `sysctl kernel.yama.ptrace_scope=0`; or end the \
+                 process: kill {pid}"
             )),
             Self::Keeper(error) => error.hint(),
             Self::Logger(_) => None,
             Self::Socket { source, .. } => source.hint(),
             Self::Operators { name, .. } => {
-                Some(format!("make it (groupadd --system {name}), or leave state.operators out"))
+                Some(format!("create the group (groupadd --system {name}), or remove state.operators from rei.toml"))
             }
             Self::GaveUp(gave_up) => Some(gave_up.hint.clone()),
             Self::Process { .. } | Self::Alarm(_) => None,

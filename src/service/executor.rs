@@ -1,4 +1,4 @@
-//! Carries out what the lifecycle decided. It does not see the lifecycle, and decides nothing.
+//! Executes the effects that the lifecycle decided. The executor does not see the lifecycle, and decides nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
 use crate::time::Timestamp;
 
-/// The events that wait to be decided about.
+/// The events that wait for a decision.
 pub type Queue = VecDeque<Event>;
 
-/// An instance, or why there is none.
+/// A started instance, or the reason why it did not start.
 pub type Started = Result<Instance, String>;
 
 /// Why there is nothing to supervise, and the next step.
@@ -48,32 +48,32 @@ enum StepError {
     /// Another program holds the profile's lock.
     #[error("another program holds the lock of the profile")]
     Busy,
-    /// It failed.
+    /// The step failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// When an effect was decided, and what the state says that carrying it out needs.
+/// The decision that an effect belongs to: its record, its time, and the facts that jobs need.
 pub struct Decision {
-    /// The record of it.
+    /// The number of its record.
     pub seq: u64,
-    /// When.
+    /// The time of the decision.
     pub at: Timestamp,
-    /// The state, for jobs.
+    /// A copy of the state, for jobs.
     pub facts: Facts,
 }
 
-/// All that effects are carried out with.
+/// All parts that execute effects.
 pub struct Executor {
     /// What all parts work with.
     pub tools: Arc<Tools>,
-    /// Where answers go that come later.
+    /// The channel for answers that come later.
     pub inputs: Inputs,
     /// The instances.
     pub instances: Instances,
     /// The listening sockets.
     pub listeners: Listeners,
-    /// Where descriptors outlive the supervisor.
+    /// The descriptor store: its descriptors outlive the supervisor.
     pub store: StoreWatch,
     /// The logger.
     pub logs: LogReader,
@@ -88,7 +88,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Carries out one effect. An answer that is there at once goes to the queue; others come as inputs.
+    /// Executes one effect. An immediate answer goes to the queue; a later answer comes as an input.
     pub fn execute(&mut self, effect: Effect, decision: &Decision, queue: &mut Queue) -> Option<GaveUp> {
         match effect {
             Effect::Diagnose { evolution, incident, slot, active } => {
@@ -150,7 +150,7 @@ impl Executor {
         self.jobs.begin(evolution, &self.inputs, job);
     }
 
-    /// What a diagnosis begins with.
+    /// The facts that a diagnosis needs.
     pub fn diagnosis(
         &self,
         id: ContextId,
@@ -174,7 +174,7 @@ impl Executor {
         }
     }
 
-    /// Does something with the instances, in terms of a version and its slot.
+    /// Calls `act` with the instances and the context of a version in a slot.
     pub fn with<T>(
         &mut self,
         slot: Slot,
@@ -192,14 +192,14 @@ impl Executor {
         act(&mut self.instances, &context)
     }
 
-    /// Starts an instance. Its record is on disk.
+    /// Starts an instance. The record of the decision is already on disk.
     fn start(&mut self, slot: Slot, version: &Version, seq: u64, queue: &mut Queue) {
         let id = self.tools.paths.instance_id(seq, slot);
         let started = self.with(slot, &version.store_path, |instances, context| instances.start(context, id, None));
         self.on_started(slot, started, queue);
     }
 
-    /// An instance was made, here or beside the record.
+    /// An instance was started: here, or by `commit` while the record was written.
     pub fn on_started(&mut self, slot: Slot, started: Started, queue: &mut Queue) {
         self.instances.reports.forget(slot);
         queue.push_back(match started {
@@ -208,7 +208,7 @@ impl Executor {
         });
     }
 
-    /// The instance of a slot has exited, or there was none.
+    /// The instance of a slot has exited, or the slot had none.
     pub fn stopped(&mut self, slot: Slot) -> Event {
         self.instances.remove(slot);
         Event::Stopped { slot, waiting: self.listeners.are_waiting(slot) }
@@ -228,7 +228,7 @@ impl Executor {
         }
     }
 
-    /// Executes a plan step by step. If a step is not done and the plan says so, the steps before it are undone. Steps are
+    /// Executes a plan step by step. If a step fails and the plan has `undo`, the steps before it are undone. Steps are
     /// idempotent, so a plan may be executed again.
     fn execute_plan(&self, plan: &Plan) -> Event {
         let begun = Instant::now();
@@ -277,7 +277,7 @@ impl Executor {
 
     fn route(&self, routing: Routing) {
         if let Err(reason) = self.listeners.route(routing) {
-            tracing::error!(reason, "cannot send new connections where they should go");
+            tracing::error!(reason, "cannot route new connections");
         }
     }
 
@@ -291,12 +291,12 @@ impl Executor {
         }
     }
 
-    /// What the evidence says now of the version under trial.
+    /// Judges the version under trial by the present evidence.
     fn judge(&self, at: Timestamp) -> Event {
         match self.monitors.judge(at) {
             Some(analysis) => {
-                let wanted = analysis.waits_for.filter(|_| analysis.verdict == Verdict::Inconclusive);
-                let reason = wanted.unwrap_or_else(|| analysis.reasons.join("; "));
+                let missing = analysis.waits_for.filter(|_| analysis.verdict == Verdict::Inconclusive);
+                let reason = missing.unwrap_or_else(|| analysis.reasons.join("; "));
                 Event::Judged { verdict: analysis.verdict, reason }
             }
             None => Event::Judged {
@@ -306,7 +306,7 @@ impl Executor {
         }
     }
 
-    /// Why there is no first version, and what to do about it.
+    /// Why no first version serves, and the operator's next step.
     fn give_up(&self, why: &Reason) -> GaveUp {
         let slot = Slot::A;
         let reason = narrate::reason(why);
@@ -326,29 +326,30 @@ impl Executor {
         GaveUp { reason: format!("{reason}{detail}"), hint: format!("{next}: tail {}", log.display()) }
     }
 
-    /// Takes over the configuration that was read again.
+    /// Uses the configuration that was read again.
     pub fn configure(&mut self, tools: Arc<Tools>) {
         self.tools = tools;
         self.instances.configure();
         self.monitors.configure(&self.tools.config);
     }
 
-    /// The logger is gone.
+    /// The logger has ended: starts another one.
     pub fn renew_logger(&mut self) {
         self.logs.renew(&self.tools, &self.inputs);
     }
 
-    /// Looks whether what instances print is read.
+    /// Checks that the logger reads the output of instances.
     pub fn look_at_logs(&mut self) {
         self.logs.look(&self.instances, &self.tools, &self.inputs);
     }
 
-    /// A new logger is there, or is not.
+    /// A new logger was started, or could not be started.
     pub fn on_logger(&mut self, started: Result<Logger, LogError>) {
         self.logs.replace(started, &self.instances, &self.store.shared, &self.tools, &self.inputs);
     }
 
-    /// A new keeper is there, or is not. What the old one held is held here as well.
+    /// A new keeper was started, or could not be started. This process has a copy of each descriptor that the old
+    /// keeper had.
     pub fn on_keeper(&mut self, started: Result<Keeper, StoreError>) {
         let Some(pid) = self.store.replace(started, self.tools.paths.keeper(), &self.inputs) else { return };
         self.instances.trees().exclude(pid);

@@ -1,4 +1,4 @@
-//! What the state says that a job begins with: a copy, so that jobs never see the lifecycle itself.
+//! The facts of the state that a job needs: a copy, so that jobs never see the lifecycle itself.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ pub struct Facts {
     pub evolution: Option<EvolutionId>,
     /// The incident that the evolution repairs.
     pub incident: Option<OpenIncident>,
-    /// Its id; the incident itself may be closed by now.
+    /// The id of that incident. The incident itself may already be closed.
     pub incident_id: Option<IncidentId>,
     /// When the evolution began.
     pub since: Timestamp,
     /// Digest of the evolution's context.
     pub context: Option<String>,
-    /// Evolutions whose questions are not asked again.
+    /// Earlier evolutions. Their questions are not asked again.
     pub asked_before: Vec<Tried>,
     /// Why earlier repairs of the incident were refused.
     pub refused_before: Vec<(EvolutionId, String)>,
@@ -33,7 +33,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Of the state after a decision.
+    /// The facts of the state after a decision.
     pub fn of(core: &Lifecycle) -> Self {
         let current = core.evolution();
         let incident_id = current.and_then(|current| current.incident.clone());
@@ -58,7 +58,7 @@ pub fn open(core: &Lifecycle, id: &IncidentId) -> Option<OpenIncident> {
     core.incidents().values().find(|open| open.id == *id).cloned()
 }
 
-/// Why content must not be built again, for a blueprint that has made it once more.
+/// Why content must not be built again. A blueprint that produces the same content again gets this text.
 fn quarantined(entry: &Quarantined) -> String {
     format!("these files are in quarantine as {}: {}", entry.candidate, narrate::reason(&entry.reason))
 }

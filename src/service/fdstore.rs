@@ -1,4 +1,5 @@
-//! Where descriptors outlive the supervisor: found at the start, watched, and begun anew if it is lost.
+//! The descriptor store, in which descriptors outlive the supervisor. It is found at the start and watched. If it is
+//! lost, another one is started.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,25 +24,25 @@ pub type SharedStore = Arc<Mutex<Box<dyn FdStore + Send>>>;
 pub type StoredFds = Vec<(String, OwnedFd)>;
 
 /// Gives a descriptor to the store, so that it outlives the supervisor, and keeps a copy.
-pub fn keep(store: &SharedStore, name: String, fd: BorrowedFd<'_>, kept: &mut StoredFds) {
+pub fn keep(store: &SharedStore, name: String, fd: BorrowedFd<'_>, stored: &mut StoredFds) {
     if let Err(error) = lock(store).store(&name, fd) {
-        tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
+        tracing::warn!(error = %chain(&error), name, "the store did not take a descriptor, which will not outlive the supervisor");
     }
-    keep_copy(name, fd, kept);
+    keep_copy(name, fd, stored);
 }
 
-/// Keeps a copy of what the store has.
-pub fn keep_copy(name: String, fd: BorrowedFd<'_>, kept: &mut StoredFds) {
+/// Keeps a copy of a descriptor that the store has.
+pub fn keep_copy(name: String, fd: BorrowedFd<'_>, stored: &mut StoredFds) {
     match fd.try_clone_to_owned() {
-        Ok(copy) => kept.push((name, copy)),
-        Err(error) => tracing::warn!(%error, name, "no copy can be kept"),
+        Ok(copy) => stored.push((name, copy)),
+        Err(error) => tracing::warn!(%error, name, "cannot duplicate a descriptor of the store"),
     }
 }
 
-/// The store of this machine, and what it has kept.
+/// The store of this machine, and the descriptors in it.
 ///
 /// # Errors
-/// When there is none and none can be started.
+/// When no store exists and none can be started.
 pub fn open(paths: &Paths, exe: &Path) -> Result<(SharedStore, StoredFds), StoreError> {
     // SAFETY: called once, before anything else looks at inherited descriptors.
     let systemd = unsafe { SystemdStore::from_env() };
@@ -49,14 +50,14 @@ pub fn open(paths: &Paths, exe: &Path) -> Result<(SharedStore, StoredFds), Store
         Some(systemd) => Box::new(systemd),
         None => Box::new(Keeper::start_or_connect(&paths.keeper(), exe)?),
     };
-    let kept = store.fetch_all()?;
-    Ok((Arc::new(Mutex::new(store)), kept))
+    let stored = store.fetch_all()?;
+    Ok((Arc::new(Mutex::new(store)), stored))
 }
 
-/// The pause before a keeper is started again that could not be started.
+/// The pause before the next try to start a keeper, after a try failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The descriptor store of a service, and the watch on the process that has it.
+/// The descriptor store of a service, and the watch on the process that holds the descriptors.
 pub struct StoreWatch {
     /// The store.
     pub shared: SharedStore,
@@ -77,14 +78,14 @@ impl StoreWatch {
         self.disconnect.disconnected().await;
     }
 
-    /// What a new program in this process must be handed, because nothing else has it.
+    /// The descriptors that this process must pass to its next program, because no other process has them.
     pub fn across_exec(&self) -> Vec<(String, OwnedFd)> {
         lock(&self.shared).across_exec()
     }
 
-    /// Starts another keeper, beside the loop, in place of one that has ended. The answer is an input.
+    /// Starts another keeper in place of one that has ended. The loop does not wait; the answer is an input.
     pub fn renew(&mut self, socket: PathBuf, inputs: &Inputs) {
-        tracing::error!("the keeper has ended; it is started again");
+        tracing::error!("the keeper has ended; another one is started");
         self.start_keeper(Duration::ZERO, socket, inputs);
     }
 
@@ -94,20 +95,23 @@ impl StoreWatch {
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             let started = tokio::task::spawn_blocking(move || Keeper::start_or_connect(&socket, &exe)).await;
-            // A panic was logged. The loop is gone only when everything ends.
+            // A panic is already logged. The send fails only when the supervisor stops.
             if let Ok(started) = started {
                 let _ = inputs.send(Input::Keeper(started)).await;
             }
         });
     }
 
-    /// Uses a new keeper and gives its pid. If there is none, the next try follows later. What the old one held is to be
-    /// given to the new one.
+    /// Uses a new keeper and returns its pid. If none was started, the next try follows later. The caller must give the
+    /// descriptors of the old keeper to the new one.
     pub fn replace(&mut self, started: Result<Keeper, StoreError>, socket: PathBuf, inputs: &Inputs) -> Option<u32> {
         let keeper = match started {
             Ok(keeper) => keeper,
             Err(error) => {
-                tracing::error!(error = chain(&error), "no keeper: the listeners would not outlive the supervisor");
+                tracing::error!(
+                    error = chain(&error),
+                    "cannot start a keeper: the listeners would not outlive the supervisor"
+                );
                 self.start_keeper(RETRY, socket, inputs);
                 return None;
             }
@@ -119,32 +123,32 @@ impl StoreWatch {
     }
 }
 
-/// Tells when the store, or another process at the end of a connection, is gone.
+/// Reports when the store, or another process at the other end of a connection, has ended.
 pub struct DisconnectWatch(Option<AsyncFd<OwnedFd>>);
 
 impl DisconnectWatch {
-    /// Of a store; one that cannot go, or cannot be watched, never is.
+    /// Watches a store. If the store cannot be lost or cannot be watched, it is never reported.
     pub fn of(store: &SharedStore) -> Self {
         Self::on(lock(store).disconnect_fd())
     }
 
-    /// Of a connection.
+    /// Watches a connection.
     pub fn on(connection: Option<OwnedFd>) -> Self {
         let watch = |fd| {
-            // SAFETY: the descriptor is open, owned by what is made here, and closed by nobody else.
+            // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
             unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
         };
         Self(connection.and_then(|fd| watch(fd).ok()))
     }
 
-    /// Waits for its end. May be cancelled.
+    /// Waits until the other end disconnects. May be cancelled.
     pub async fn disconnected(&self) {
         let Some(fd) = &self.0 else { return std::future::pending().await };
         while let Ok(mut ready) = fd.readable().await {
             if hung_up(fd.get_ref()) {
                 return;
             }
-            // An answer of the store, read by who asked.
+            // An answer of the store. The code that sent the request reads it.
             ready.clear_ready();
         }
         std::future::pending().await

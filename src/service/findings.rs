@@ -1,10 +1,11 @@
-//! Health and the lifecycle, in each other's words: whose health a monitor reports, and what a finding is to the lifecycle.
+//! Translates between health and the lifecycle: the runtime that a monitor reports about, and a finding as the
+//! lifecycle takes it.
 
 use crate::health;
 use crate::interface::types::{Role, RuntimeRef};
 use crate::lifecycle::{self, Lifecycle, Phase, Slot};
 
-/// Whose health the monitor of a slot reports.
+/// The runtime whose health the monitor of a slot reports.
 pub fn runtime_ref(core: &Lifecycle, name: &str, slot: Slot, instance: &str) -> RuntimeRef {
     let version = core.slot(slot).version.as_ref();
     let role = role(core, slot);
@@ -18,7 +19,7 @@ pub fn runtime_ref(core: &Lifecycle, name: &str, slot: Slot, instance: &str) -> 
     }
 }
 
-/// What the version in a slot is to the service.
+/// The role of the version in a slot.
 fn role(core: &Lifecycle, slot: Slot) -> Role {
     let version = core.slot(slot).version.as_ref();
     let is_previous = core.previous().is_some_and(|previous| Some(&previous.version) == version);

@@ -1,9 +1,9 @@
-//! The files of commits are put in the store: what is built is byte for byte what is compared.
+//! Puts the files of commits in the store. So the files that Nix builds are byte for byte the files that rei compares.
 
 use std::sync::Arc;
 
 use super::failure::Failed;
-use super::sources::{Held, KEPT_MAX, ROOT_PREFIX, Source};
+use super::sources::{Held, ROOT_PREFIX, SOURCES_MAX, Source};
 use super::tools::Tools;
 use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
@@ -15,9 +15,9 @@ impl Tools {
     /// The flake of a commit that the mirror has: its files are written to the store unless they are there.
     ///
     /// # Errors
-    /// Why not, for a person.
+    /// The reason, for a person, if the files cannot be had.
     pub async fn flake(&self, commit: &ObjectId) -> Result<Held, Failed> {
-        // Whoever wants the same tree meanwhile waits for it instead of writing it too.
+        // A task that needs the same tree in the meantime waits for the lock, and does not write the tree again.
         let mut known = self.sources.0.lock().await;
         let described = match known.described.get(commit) {
             Some(described) => described.clone(),
@@ -32,7 +32,7 @@ impl Tools {
             None => {
                 let source = Arc::new(write(self, commit, &described).await?);
                 known.insert(described.tree.clone(), source.clone());
-                known.shrink_to(KEPT_MAX);
+                known.shrink_to(SOURCES_MAX);
                 source
             }
         };
@@ -42,12 +42,12 @@ impl Tools {
         Ok(Held { flake: flake.in_dir(&self.config.runtime.dir), _source: source })
     }
 
-    /// Lets go of sources that only ended evolutions needed, and of the roots that an earlier process has left.
+    /// Releases sources that only ended evolutions needed, and removes roots that an earlier process has left.
     pub async fn sweep_sources(&self) {
         let mut known = self.sources.0.lock().await;
         if self.in_use.evolving_since().is_none() {
             let serving: Vec<String> = self.in_use.versions().into_iter().take(SERVING).map(|it| it.tree).collect();
-            known.drop_idle(|tree| !serving.iter().any(|kept| *kept == tree.as_str()));
+            known.drop_idle(|tree| !serving.iter().any(|served| *served == tree.as_str()));
         }
         let Ok(roots) = self.roots.list() else { return };
         for name in roots.into_keys() {
@@ -55,7 +55,7 @@ impl Tools {
             if tree.is_some_and(|tree| tree.is_none_or(|tree| !known.by_tree.contains_key(&tree)))
                 && let Err(error) = self.roots.remove(&name)
             {
-                tracing::warn!(error = crate::report::chain(&error), name, "cannot remove a root");
+                tracing::warn!(error = crate::report::chain(&error), name, "cannot remove a garbage collector root");
             }
         }
     }
@@ -71,7 +71,10 @@ async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Resul
     }
     let added = nix.add_rooted(&exported.dir(), &root).await;
     if let Err(error) = exported.remove().await {
-        tracing::warn!(error = crate::report::chain(&error), "cannot remove what a build no longer needs");
+        tracing::warn!(
+            error = crate::report::chain(&error),
+            "cannot remove the exported files, which no build needs any more"
+        );
     }
     let (path, nar_hash) = added?;
     Ok(Source { path, nar_hash, root })

@@ -1,4 +1,4 @@
-//! The followed ref, looked after beside the loop.
+//! Follows the ref in a task of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use super::tools::Tools;
 use crate::lifecycle::{Event, Lifecycle};
 use crate::source::{Follower, ObjectId};
 
-/// The pause after the followed ref could not be looked at.
+/// The pause after the followed ref could not be read.
 const FOLLOW_RETRY: Duration = Duration::from_secs(5);
 
-/// The commit that needs no telling: the last that was told, or else Active's.
+/// The commit that needs no report: the last commit that was reported, or else Active's.
 pub fn followed(core: &Lifecycle) -> Option<ObjectId> {
     let active = || core.active().map(|active| &*active.version.rev);
     ObjectId::parse(core.followed().or_else(active)?)
 }
 
-/// Looks after the followed ref and tells each new commit.
+/// Follows the ref and sends each new commit to the loop.
 pub fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> AbortOnDrop<()> {
     AbortOnDrop(tokio::spawn(async move {
         let mut follower = Follower::new(tools.mirror.clone(), tools.config.runtime.poll, seen);
-        // A source that is away for a day is told once.
-        let mut told_of: Option<String> = None;
+        // The failure that was logged last. A source that is unreachable for a day is logged once.
+        let mut logged: Option<String> = None;
         let mut prepared = false;
         loop {
-            let told = async {
+            let next = async {
                 if !prepared {
                     tools.mirror.prepare().await?;
                     prepared = true;
@@ -37,9 +37,9 @@ pub fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> Abor
                 let tree = tools.mirror.tree(&commit).await?;
                 Ok::<_, crate::source::Error>(Event::Followed { rev: commit.to_string(), tree: tree.to_string() })
             };
-            match told.await {
+            match next.await {
                 Ok(event) => {
-                    if told_of.take().is_some() {
+                    if logged.take().is_some() {
                         tracing::info!("the source can be read again");
                     }
                     if inputs.send(Input::Event(event)).await.is_err() {
@@ -48,9 +48,9 @@ pub fn follow(tools: Arc<Tools>, seen: Option<ObjectId>, inputs: Inputs) -> Abor
                 }
                 Err(error) => {
                     let why = reason(&error, error.hint());
-                    if told_of.as_ref() != Some(&why) {
-                        tracing::warn!("cannot follow the source, Active goes on: {why}");
-                        told_of = Some(why);
+                    if logged.as_ref() != Some(&why) {
+                        tracing::warn!("cannot follow the source, Active continues to serve: {why}");
+                        logged = Some(why);
                     }
                     tokio::time::sleep(FOLLOW_RETRY).await;
                 }

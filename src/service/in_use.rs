@@ -1,4 +1,5 @@
-//! What may not be swept away: what the evolution under way, open incidents and versions that can serve again need.
+//! The files that a sweep must not remove: those that the evolution under way, open incidents, and versions that can
+//! serve again need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +8,8 @@ use crate::interface::types::{CandidateId, EvolutionId, Version};
 use crate::lifecycle::Lifecycle;
 use crate::time::Timestamp;
 
-/// It is asked beside the loop at the moment of each removal: an evolution may have begun since the sweep did. Clones
-/// share it.
+/// The ids and versions in use. A sweep runs outside the loop and asks before each removal, because an evolution may
+/// have begun after the sweep did. Clones share the value.
 #[derive(Clone, Default)]
 pub struct InUse(Arc<Mutex<Now>>);
 
@@ -18,34 +19,34 @@ struct Now {
     ids: BTreeSet<String>,
     /// When that evolution began.
     since: Option<Timestamp>,
-    /// Active first, then Previous, then those that an operator may go back to.
+    /// Active first, then Previous, then the versions to which an operator may roll back.
     versions: Vec<Version>,
-    /// Ids of what is made and judged beside the lifecycle, with how many need each.
-    asides: BTreeMap<String, u32>,
+    /// The ids of builds and validations outside the lifecycle, with the number of tasks that need each.
+    external: BTreeMap<String, u32>,
 }
 
-/// As long as it lives, what has these ids is needed.
-pub struct Aside {
+/// A guard: while it lives, the files with these ids are in use.
+pub struct Protection {
     needed: InUse,
     ids: Vec<String>,
 }
 
-impl Drop for Aside {
+impl Drop for Protection {
     fn drop(&mut self) {
         let mut now = self.needed.lock();
         for id in &self.ids {
-            let left = now.asides.get(id).map_or(0, |count| count.saturating_sub(1));
+            let left = now.external.get(id).map_or(0, |count| count.saturating_sub(1));
             if left == 0 {
-                now.asides.remove(id)
+                now.external.remove(id)
             } else {
-                now.asides.insert(id.clone(), left)
+                now.external.insert(id.clone(), left)
             };
         }
     }
 }
 
 impl InUse {
-    /// Takes over what the lifecycle knows, before anything that follows from it is carried out.
+    /// Copies the ids and versions that the lifecycle knows. The caller does so before it executes an effect.
     pub fn update(&self, core: &Lifecycle) {
         let mut now = self.lock();
         let current = core.evolution();
@@ -58,23 +59,23 @@ impl InUse {
         now.versions = serving.chain(core.known_good().values()).cloned().collect();
     }
 
-    /// Keeps what is made beside the lifecycle.
-    pub fn aside(&self, evolution: &EvolutionId, candidate: &CandidateId) -> Aside {
+    /// Protects a candidate that is built or judged outside the lifecycle.
+    pub fn protect(&self, evolution: &EvolutionId, candidate: &CandidateId) -> Protection {
         let ids = vec![evolution.0.clone(), candidate.0.clone()];
         let mut now = self.lock();
         for id in &ids {
-            *now.asides.entry(id.clone()).or_default() += 1;
+            *now.external.entry(id.clone()).or_default() += 1;
         }
         drop(now);
-        Aside { needed: self.clone(), ids }
+        Protection { needed: self.clone(), ids }
     }
 
-    /// Whether something needs what has this name: an id, or an id and more behind a dash or a dot.
+    /// Whether a file with this name is in use. The name is an id, or an id with more after a dash or a dot.
     pub fn needs(&self, name: &str) -> bool {
         let is_of =
             |id: &str| name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']));
         let now = self.lock();
-        now.ids.iter().chain(now.asides.keys()).any(|id| is_of(id))
+        now.ids.iter().chain(now.external.keys()).any(|id| is_of(id))
     }
 
     /// When the evolution under way began.
@@ -97,17 +98,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_no_beginning_of_another() {
+    fn an_id_does_not_protect_a_longer_id() {
         let needed = InUse::default();
-        let aside = needed.aside(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
-        let again = needed.aside(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
+        let first = needed.protect(&EvolutionId("evo_0001".into()), &CandidateId("cand_0001".into()));
+        let again = needed.protect(&EvolutionId("evo_0002".into()), &CandidateId("cand_0001".into()));
         for name in ["evo_0001", "evo_0001-cand_0001", "cand_0001-drv-2", "cand_0001.json"] {
             assert!(needed.needs(name), "{name}");
         }
         for name in ["evo_00011", "cand_00010-drv", "cand_0002", "x-evo_0001", ""] {
             assert!(!needed.needs(name), "{name}");
         }
-        drop(aside);
+        drop(first);
         assert!(needed.needs("cand_0001") && !needed.needs("evo_0001"));
         drop(again);
         assert!(!needed.needs("cand_0001"));

@@ -1,4 +1,4 @@
-//! What the supervisor's loop can be told.
+//! The inputs of the supervisor's loop.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
 
-/// Inputs that may wait: a probe result each 50 ms for a minute, with room. A full queue makes senders wait.
+/// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders
+/// wait.
 pub const INPUTS_MAX: usize = 1024;
 
 /// One input.
@@ -21,7 +22,7 @@ pub const INPUTS_MAX: usize = 1024;
 pub enum Input {
     /// A slow effect has its answer.
     Event(Event),
-    /// Something about the instance of a slot; stale when the slot has another instance by now.
+    /// An event of the instance in a slot. It is stale if the slot has another instance in the meantime.
     Instance {
         /// The slot.
         slot: Slot,
@@ -34,66 +35,67 @@ pub enum Input {
     Progress {
         /// One line.
         text: String,
-        /// Builds or checks that are done, and all of them, where known.
+        /// The number of builds or checks that are done, and of all of them, if known.
         done: Option<(u64, u64)>,
     },
-    /// Somebody on a socket wants something.
+    /// A call of a client on a socket.
     Call(Call),
-    /// A keeper in place of one that had ended, or why there is none.
+    /// A keeper in place of one that has ended, or why none was started.
     Keeper(Result<Keeper, StoreError>),
-    /// A logger in place of one that had ended, or why there is none.
+    /// A logger in place of one that has ended, or why none was started.
     Logger(Result<Logger, LogError>),
     /// A process of an instance called the control socket.
     Intruder(String),
 }
 
-/// What can be told of an instance.
+/// An event of an instance.
 #[derive(Debug)]
 pub enum InstanceEvent {
-    /// Health.
+    /// A signal about its health.
     Signal(Signal),
-    /// It does not serve yet: what the probe said.
+    /// It does not serve yet: the text of the probe.
     NotYet(String),
     /// It serves.
     Ready,
-    /// It asks for so much more time to become ready or to end, from now on.
+    /// It asks for this much time, from now on, to become ready or to end.
     Extends(Duration),
-    /// Its main process ended without being asked, after so many milliseconds.
+    /// Its main process ended although rei did not ask for it, after this many milliseconds.
     Exited(Exit, u64),
-    /// It ended as it was asked, with all its processes.
+    /// It ended because rei asked it to, with all its processes.
     Stopped,
-    /// How it had ended, once its last words were read. The slot may have another instance by now.
+    /// How it had ended, after its last output was read. The slot may have another instance in the meantime.
     Crashed {
         /// The version that crashed.
         store_path: String,
-        /// How.
+        /// How it ended.
         exit: crate::health::Exit,
     },
 }
 
-/// What the sockets ask. The answer goes back by the channel; a caller who is gone is no matter.
+/// A call on one of the sockets. The answer goes back through the channel. If the caller has disconnected, the answer
+/// is dropped.
 #[derive(Debug)]
 pub enum Call {
     /// The whole state.
     Status(oneshot::Sender<Status>),
-    /// The operator's authority.
+    /// A request that needs an operator's authority.
     Operator {
-        /// Who.
+        /// The caller.
         who: Caller,
-        /// What.
+        /// The request.
         request: Request,
-        /// The evolution that it began or was about, and the profile generation that is current.
+        /// The evolution that the request began or was about, and the current generation of the profile.
         reply: oneshot::Sender<Result<(String, u64), OperationsError>>,
     },
-    /// The last entries.
+    /// The last entries of the history.
     History(u64, oneshot::Sender<Result<Vec<HistoryEntry>, OperationsError>>),
     /// One object.
     Show(String, oneshot::Sender<Result<ShowReply, OperationsError>>),
-    /// What is in quarantine.
+    /// The entries of the quarantine.
     Quarantine(oneshot::Sender<Vec<QuarantineEntry>>),
     /// End the runtime, then the supervisor.
     Stop,
-    /// Replace the program.
+    /// Replace the supervisor's program.
     Reexec(oneshot::Sender<Result<(), OperationsError>>),
     /// `ReportRuntimeHealth`.
     Health(oneshot::Sender<Result<RuntimeHealthReport, EvolutionError>>),

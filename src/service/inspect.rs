@@ -1,4 +1,4 @@
-//! Looks at what really is when a supervisor starts, and holds it against the journal.
+//! Reads the state of the machine when a supervisor starts, and compares it with the journal.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::StartError;
 use super::fdstore::StoredFds;
 use super::instances::ids::Named;
-use super::reconcile::{self, Facts, Generation, Living, Told, Unfollowed, Verdict};
+use super::reconcile::{self, Facts, Generation, Journaled, Living, Unfollowed, Verdict};
 use super::versions;
 use crate::config::{Config, Strategy};
 use crate::history::entry::Entry;
@@ -23,14 +23,15 @@ use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry as Row, InstanceTable};
 use crate::state::paths::Paths;
 
-/// What is read of a process's command line, in bytes: the program stands first, or right behind its interpreter.
+/// The bytes of a process's command line that are read. The program is the first word, or the word after its
+/// interpreter.
 const CMDLINE_BYTES_MAX: u64 = 64 << 10;
-/// Files of the state directory whose names are looked through for the highest number.
+/// The bound of files in a directory whose names are searched for the highest number.
 const NAMES_MAX: usize = 100_000;
 
-/// Holds journal, sealed head, profile, instances and roots against each other. Where they agree the head is sealed anew;
-/// where reality is ahead of the journal, this is what is adopted. The table of instances is made whole on the way, so that
-/// nothing that lives is started a second time.
+/// Compares journal, sealed head, profile, instances and roots. If they agree, the head is sealed again. If reality is
+/// ahead of the journal, this returns the reality to adopt. Before that, each living instance is added to the table of
+/// instances, so that no living instance is started a second time.
 ///
 /// # Errors
 /// When the profile, the roots or the head cannot be read.
@@ -41,11 +42,11 @@ pub fn look(
     unfollowed: Option<Unfollowed>,
     journal: &mut Journal<Entry>,
     table: &InstanceTable,
-    kept: &StoredFds,
+    stored: &StoredFds,
 ) -> Result<Option<Reality>, StartError> {
     let head = journal.attach_head(&paths.head())?;
     let doubtful = table.is_new() || head != HeadStatus::Whole;
-    complete(table, &paths.instance_digest(), kept, doubtful);
+    complete(table, &paths.instance_digest(), stored, doubtful);
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let generations: Vec<Generation> = profile
         .generations()?
@@ -59,7 +60,7 @@ pub fn look(
     let rows = living_rows(table);
     let last = journal.last_seq();
     let facts = Facts {
-        told: Told::by(core, unfollowed.as_ref().map_or(last, |it| it.first - 1)),
+        journaled: Journaled::by(core, unfollowed.as_ref().map_or(last, |it| it.first - 1)),
         unfollowed: unfollowed.map(|it| (it, last)),
         head: head.clone(),
         current,
@@ -84,17 +85,17 @@ pub fn look(
             }
             Ok(None)
         }
-        Verdict::Ahead { facts: told } => {
-            for fact in &told {
+        Verdict::Ahead { facts: contradictions } => {
+            for fact in &contradictions {
                 tracing::error!("reality is ahead of the journal: {fact}");
             }
-            Ok(Some(reality(core, paths, &facts, told, &rows)))
+            Ok(Some(reality(core, paths, &facts, contradictions, &rows)))
         }
     }
 }
 
-/// What is adopted, in the words of the lifecycle.
-fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, told: Vec<String>, rows: &[Row]) -> Reality {
+/// The reality to adopt, in the types of the lifecycle.
+fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, contradictions: Vec<String>, rows: &[Row]) -> Reality {
     let adoption = reconcile::adopt(facts);
     let version = |store_path: &str| {
         let known = versions_of(core).find(|version| version.store_path == store_path).cloned();
@@ -104,12 +105,15 @@ fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, told: Vec<String>, ro
     let serves = adoption.serves.map(|(slot, generation)| {
         let version = version(&generation.store_path);
         if version.rev.is_empty() {
-            tracing::warn!(store_path = version.store_path, "nothing says which commit this was built from");
+            tracing::warn!(
+                store_path = version.store_path,
+                "the commit that this store path was built from is not known"
+            );
         }
         (slot, Deployed { version, generation: generation.number })
     });
     let running = Slot::ALL.map(|slot| {
-        let living = &facts.instances[adoption.occupants[slot.index()]?];
+        let living = &facts.instances[adoption.instances[slot.index()]?];
         let row = rows.iter().find(|row| row.id == living.id)?;
         let active = serves.as_ref().filter(|(serving, _)| *serving == slot).map(|(_, deployed)| deployed);
         let version = match (active, &living.store_path) {
@@ -118,10 +122,10 @@ fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, told: Vec<String>, ro
         };
         let instance =
             Instance { id: living.id.clone(), pid: living.pid, start_ticks: row.start_ticks.unwrap_or_default() };
-        // What is current in the profile was ready once.
+        // The current generation of the profile was ready once.
         Some(Found { version, instance, ready: active.is_some() || row.reported_ready })
     });
-    Reality { facts: told, running, serves, numbered: highest_number(paths) }
+    Reality { facts: contradictions, running, serves, numbered: highest_number(paths) }
 }
 
 /// Every version that the journal knows.
@@ -147,11 +151,12 @@ fn living(row: &Row, known: &[String]) -> Option<Living> {
     Some(Living { id: row.id.clone(), pid, seq, slot, drains, store_path: store_path_of(pid, known) })
 }
 
-/// Which of these store paths a process runs: by its program, or, behind an interpreter, by its command line.
+/// The one of these store paths that a process runs. Its program shows it, or, if an interpreter runs it, its command
+/// line.
 fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
     let mut line = Vec::new();
     if let Ok(file) = std::fs::File::open(format!("/proc/{pid}/cmdline")) {
-        // What cannot be read tells nothing.
+        // A command line that cannot be read is taken as empty.
         let _ = file.take(CMDLINE_BYTES_MAX).read_to_end(&mut line);
     }
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
@@ -160,21 +165,21 @@ fn store_path_of(pid: u32, known: &[String]) -> Option<String> {
     known.iter().find(|path| words.iter().any(|word| word.starts_with(Path::new(path)))).cloned()
 }
 
-/// Adds to the table what lives and is not in it, so that it is adopted or ended, and never started a second time.
+/// Adds each living instance that the table lacks, so that it is adopted or ended, and never started a second time.
 ///
-/// The descriptor store knows an instance by its process descriptor, which no process can forge. Where the table itself is in
-/// doubt, as when it was removed with the store, the environment of processes is asked too. A process may change its own,
-/// so it is not asked otherwise.
-fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: bool) {
+/// The descriptor store identifies an instance by its process descriptor, which no process can forge. If the table
+/// itself is in doubt, for example because it was removed together with the store, the environments of processes are
+/// read too. A process may change its own environment, so in all other cases the environment is not read.
+fn complete(table: &InstanceTable, digest: &str, stored: &StoredFds, doubtful: bool) {
     let mut found: BTreeMap<String, (u32, u64)> = BTreeMap::new();
-    for (name, fd) in kept {
+    for (name, fd) in stored {
         let Some(id) = name.strip_prefix(INSTANCE_PREFIX) else { continue };
         let stat = pid_of(fd.as_raw_fd()).and_then(process::stat).filter(|stat| !stat.is_zombie());
         found.extend(stat.map(|stat| (id.to_owned(), (stat.pid, stat.start_ticks))));
     }
     if doubtful {
         let (ours, own) = (format!("{digest}-"), std::process::id());
-        // The main process of an instance leads a session of its own; of several, the first is the instance.
+        // The main process of an instance leads a session of its own. If several do, the oldest is the instance.
         for stat in
             process::all().iter().filter(|stat| stat.session == stat.pid && stat.pid != own && !stat.is_zombie())
         {
@@ -194,19 +199,21 @@ fn complete(table: &InstanceTable, digest: &str, kept: &StoredFds, doubtful: boo
             continue;
         }
         match table.insert(&id, pid, start_ticks) {
-            Ok(()) => tracing::warn!(id, pid, "the table of instances did not have an instance that lives"),
-            Err(error) => tracing::error!(id, pid, error = chain(&error), "an instance lives and cannot be taken over"),
+            Ok(()) => tracing::warn!(id, pid, "the table of instances lacked an instance that is alive"),
+            Err(error) => {
+                tracing::error!(id, pid, error = chain(&error), "an instance is alive and cannot be taken over")
+            }
         }
     }
 }
 
-/// The process that a process descriptor means; `None` when it has ended.
+/// The pid of the process that a process descriptor refers to; `None` if the process has ended.
 fn pid_of(pidfd: i32) -> Option<u32> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{pidfd}")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
-/// The highest number in a name that the lifecycle gave.
+/// The highest number in the names that the lifecycle has given.
 fn highest_number(paths: &Paths) -> u64 {
     let objects = paths.object("x").parent().map(Path::to_owned).unwrap_or_default();
     let names = |dir: PathBuf| {
@@ -228,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_tells_its_slot_and_its_age() {
+    fn an_id_contains_its_record_and_its_slot() {
         let named = |seq, slot, drains| Some(Named { seq, slot, drains });
         assert_eq!(Named::parse("0a1b2c3d-17-a"), named(17, Slot::A, false));
         assert_eq!(Named::parse("0a1b2c3d-17-b-drain"), named(17, Slot::B, true));
@@ -238,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_lifecycle_gave_are_numbered() {
+    fn a_number_is_read_only_from_names_that_the_lifecycle_gave() {
         let numbers = [("cand_0007-drv", 7), ("val_0012.json", 12), ("inc_0003", 3), ("ctx_0009.json", 9)];
         assert!(numbers.iter().all(|(name, number)| number_in(name) == Some(*number)));
         assert!(["cand_x12-1", "builder", "first-drv", "other_7"].iter().all(|name| number_in(name).is_none()));
@@ -254,7 +261,7 @@ mod tests {
         assert_eq!(pid_of(pidfd.as_raw_fd()), None);
     }
 
-    /// A process that says of itself that it is this instance.
+    /// A process whose environment names this instance.
     fn tagged(id: &str, leads_a_session: bool) -> std::process::Child {
         use std::os::unix::process::CommandExt;
         let mut command = std::process::Command::new("sleep");
@@ -266,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_and_is_not_in_the_table_is_put_into_it() {
+    fn a_living_instance_that_the_table_lacks_is_added_to_it() {
         let dir = tempfile::tempdir().unwrap();
         let table = InstanceTable::open(&dir.path().join("instances")).unwrap();
         let known = |table: &InstanceTable| {
@@ -276,17 +283,21 @@ mod tests {
         };
         let ids = ["0a1b2c3d-9-a", "0a1b2c3d-12-b", "ffffffff-9-a"];
         let mut children = [tagged(ids[0], true), tagged(ids[1], false), tagged(ids[2], true)];
-        // Where nothing is in doubt, no process is believed.
+        // If the table is not in doubt, the environments of processes are not read.
         complete(&table, "0a1b2c3d", &StoredFds::new(), false);
         assert_eq!(known(&table), []);
-        // The descriptor store is.
-        let kept =
+        // The descriptor store is always read.
+        let stored =
             vec![(format!("{INSTANCE_PREFIX}{}", ids[1]), crate::runtime::pidfd::open(children[1].id()).unwrap())];
-        complete(&table, "0a1b2c3d", &kept, false);
+        complete(&table, "0a1b2c3d", &stored, false);
         assert_eq!(known(&table), [(ids[1].to_owned(), children[1].id())]);
         complete(&table, "0a1b2c3d", &StoredFds::new(), true);
         let both = [(ids[1].to_owned(), children[1].id()), (ids[0].to_owned(), children[0].id())];
-        assert_eq!(known(&table), both, "one that leads a session and is of this state directory");
+        assert_eq!(
+            known(&table),
+            both,
+            "only the process that leads a session and belongs to this state directory is added"
+        );
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -295,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_told_by_the_store_path_it_was_started_from() {
+    fn the_store_path_of_a_process_is_the_path_of_its_program() {
         let exe = std::env::current_exe().unwrap();
         let home = exe.parent().unwrap().display().to_string();
         assert_eq!(store_path_of(std::process::id(), &["/nix/store/x".into(), home.clone()]), Some(home));

@@ -1,4 +1,4 @@
-//! The journal as the service uses it: records, snapshots, and what to do while it cannot be written.
+//! The journal as the service uses it: records, snapshots, and the retries while the journal cannot be written.
 
 use std::time::{Duration, Instant};
 
@@ -9,24 +9,24 @@ use crate::report::chain;
 use crate::state::paths::Paths;
 use crate::time::Timestamp;
 
-/// The pause before an event is tried again that could not be journalled.
+/// The pause before the next try to record an event, after a try failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Records between snapshots of the state: a restart reads at most so many.
+/// The number of records between two snapshots of the state. A restart replays at most this many.
 const SNAPSHOT_EVERY: u64 = 256;
 
-/// Looks without a record after which the journal's sealed head is synced: a burst of records is synced once. Without any
-/// pause between records the kernel writes it back, in half a minute.
+/// The journal's sealed head is synced after this number of looks without a record, so a burst of records is synced
+/// once. If records come without any pause, the kernel writes the head back within half a minute.
 const SYNC_LOOKS: u32 = 1;
 
-/// The journal cannot be written.
+/// The state while the journal cannot be written.
 struct Stalled {
-    /// Why not, with the next step.
+    /// The reason, with the next step.
     why: String,
     again_at: Instant,
 }
 
-/// The journal, and how it does.
+/// The journal, and its condition.
 pub struct Ledger {
     journal: Journal<Entry>,
     stalled: Option<Stalled>,
@@ -38,15 +38,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Around a journal that is open.
+    /// Wraps an open journal.
     pub const fn new(journal: Journal<Entry>) -> Self {
         Self { journal, stalled: None, since_snapshot: 0, looks_since_record: 0, lacks_space: false }
     }
 
-    /// Brings a record to disk and gives its number.
+    /// Writes a record to disk and returns its number.
     ///
     /// # Errors
-    /// When the disk does not take it. The journal is as before.
+    /// When the record cannot be written. The journal is then unchanged.
     pub fn append(&mut self, at: Timestamp, entry: &Entry) -> Result<u64, journal::Error> {
         let seq = self.journal.append(at, entry)?.seq;
         self.looks_since_record = 0;
@@ -59,12 +59,12 @@ impl Ledger {
         self.journal.last_seq()
     }
 
-    /// Whether enough was recorded since the last snapshot for another one.
+    /// Whether the number of records since the last snapshot makes another one due.
     pub const fn wants_snapshot(&self) -> bool {
         self.since_snapshot >= SNAPSHOT_EVERY
     }
 
-    /// Stores the state, so that the next start replays only what follows.
+    /// Stores the state, so that the next start replays only the records after it.
     pub fn snapshot(&mut self, state: &Lifecycle) {
         self.since_snapshot = 0;
         if let Err(error) = self.journal.snapshot(state) {
@@ -72,10 +72,10 @@ impl Ledger {
         }
     }
 
-    /// An event could not be recorded: the next try is a second later.
+    /// An event could not be recorded. The next try is one second later.
     pub fn stall(&mut self, why: String) {
         if self.stalled.as_ref().is_none_or(|stalled| stalled.why != why) {
-            tracing::error!("Active serves on, and nothing is decided: {why}");
+            tracing::error!("Active continues to serve, and nothing is decided: {why}");
         }
         self.stalled = Some(Stalled { why, again_at: Instant::now() + RETRY });
     }
@@ -83,7 +83,7 @@ impl Ledger {
     /// An event was recorded.
     pub fn resume(&mut self) {
         if self.stalled.take().is_some() {
-            tracing::info!("the journal can be written again; the events that waited are decided now");
+            tracing::info!("the journal can be written again; rei now decides about the events that waited");
         }
     }
 
@@ -92,22 +92,22 @@ impl Ledger {
         self.stalled.as_ref().map(|stalled| &*stalled.why)
     }
 
-    /// When an event that could not be recorded is tried again.
+    /// The time of the next try to record an event that could not be recorded.
     pub fn again_at(&self) -> Option<Instant> {
         self.stalled.as_ref().map(|stalled| stalled.again_at)
     }
 
-    /// Whether the pause before the next try is not over.
+    /// Whether the pause before the next try is still running.
     pub fn is_waiting(&self) -> bool {
         self.again_at().is_some_and(|at| Instant::now() < at)
     }
 
-    /// How many looks there were since the last record.
+    /// The number of looks since the last record.
     pub const fn looks_since_record(&self) -> u32 {
         self.looks_since_record
     }
 
-    /// Once a second: syncs the sealed head after a burst of records, and says if space is short.
+    /// Called once a second. It syncs the sealed head after a burst of records, and logs a lack of space.
     pub fn look(&mut self, paths: &Paths) {
         self.looks_since_record = self.looks_since_record.saturating_add(1);
         if self.looks_since_record == SYNC_LOOKS {
@@ -118,7 +118,8 @@ impl Ledger {
         }
     }
 
-    /// Brings the journal's sealed head to disk, beside the loop: only a power cut asks for it.
+    /// Writes the journal's sealed head to disk. The loop does not wait, because only a power failure makes this write
+    /// necessary.
     fn sync_head(&mut self) {
         if let Some(why) = self.journal.head_failure() {
             tracing::warn!(why, "the journal's head is behind: lost records would not be noticed");
@@ -132,16 +133,16 @@ impl Ledger {
         }
     }
 
-    /// Tells an operator that the journal lacks space, once when it begins: the records of a rollback are written to it.
+    /// Logs once, when the lack begins, that the journal lacks space. A rollback needs that space for its records.
     fn look_at_space(&mut self, paths: &Paths) {
         let mut lacks = Vec::new();
         if let Reserve::Shrinking { bytes, reason } = self.journal.reserve() {
             lacks.push(format!(
-                "no space can be reserved for its next records, {bytes} bytes are left of what was: {reason}"
+                "no space can be reserved for its next records, {bytes} bytes are left of the reserve: {reason}"
             ));
         }
         if let Some(reason) = self.journal.rotation_failure() {
-            lacks.push(format!("its full file is not followed by a new one, and grows: {reason}"));
+            lacks.push(format!("no new file can be started, and the full file grows: {reason}"));
         }
         let lacked = std::mem::replace(&mut self.lacks_space, !lacks.is_empty());
         match (lacked, lacks.is_empty()) {
@@ -150,7 +151,7 @@ impl Ledger {
                 "the journal lacks space, and without it nothing can be decided; free space there: {}",
                 lacks.join("; ")
             ),
-            (true, true) => tracing::info!("the journal has its space again"),
+            (true, true) => tracing::info!("the journal has enough space again"),
             (false, true) | (true, false) => {}
         }
     }

@@ -1,4 +1,5 @@
-//! The listening sockets of the service: where new connections go, and that nobody touches them.
+//! The listening sockets of the service: they route new connections, and an alarm reports each process that changes
+//! them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::lifecycle::{Routing, Slot};
 use crate::report::chain;
 use crate::runtime::traffic::{Alarm, Tampering, Traffic};
 
-/// The pause after an alarm before the next is heard.
+/// The pause after an alarm, during which the next one is not read.
 const ALARM_PAUSE: Duration = Duration::from_millis(20);
 
 /// The listening sockets, and the alarm that watches them.
@@ -17,28 +18,31 @@ pub struct Listeners {
     /// The sockets; instances and their probes use them as well.
     pub traffic: Arc<Mutex<Traffic>>,
     alarm: Alarm,
-    /// Until when no alarm is heard.
+    /// The end of the pause in which no alarm is read.
     quiet_until: Option<Instant>,
 }
 
 impl Listeners {
-    /// Watches sockets that are open.
+    /// Watches open sockets.
     ///
     /// # Errors
-    /// When the kernel gives no watch on them.
+    /// When the kernel refuses to watch them.
     pub fn new(traffic: Arc<Mutex<Traffic>>) -> std::io::Result<Self> {
         let alarm = lock(&traffic).alarm()?;
         Ok(Self { traffic, alarm, quiet_until: None })
     }
 
-    /// Sends new connections elsewhere.
+    /// Changes the routing of new connections.
     ///
     /// # Errors
-    /// When the kernel refuses, in one line.
+    /// When the kernel refuses. The reason has one line.
     pub fn route(&self, routing: Routing) -> Result<(), String> {
         let routed = lock(&self.traffic).route(routing.into()).map_err(|error| chain(&error))?;
         for name in routed.unshared {
-            tracing::info!(name, "a unix socket cannot share: Active keeps all of it until the switch");
+            tracing::info!(
+                name,
+                "a unix socket cannot split its connections: Active gets all of them until the switch"
+            );
         }
         Ok(())
     }
@@ -48,7 +52,7 @@ impl Listeners {
         lock(&self.traffic).backlog(slot.into()).unwrap_or_default() > 0
     }
 
-    /// Waits until somebody touches a socket. May be cancelled.
+    /// Waits until a process changes a socket. May be cancelled.
     pub async fn tampering(&mut self) -> std::io::Result<Tampering> {
         if let Some(until) = self.quiet_until {
             tokio::time::sleep_until(until.into()).await;
@@ -57,35 +61,36 @@ impl Listeners {
         self.alarm.next().await
     }
 
-    /// Puts the sockets in order again after somebody touched one, and says what was done to it.
+    /// Repairs the sockets after a process changed one, and returns a description of the change.
     pub fn repair(&mut self, tampering: std::io::Result<Tampering>, store: &SharedStore) -> String {
         let detail = match tampering {
             Ok(tampering) => format!("{tampering:?}"),
             Err(error) => format!("the alarm failed: {error}"),
         };
-        // A process that tampers all the time, or a socket that cannot be repaired, must not keep the loop busy.
+        // A process that changes sockets all the time, or a socket that cannot be repaired, must not keep the loop
+        // busy.
         self.quiet_until = Some(Instant::now() + ALARM_PAUSE);
-        tracing::error!("a listener was tampered with and is put in order: {detail}");
+        tracing::error!("a process tampered with a listener, which is repaired now: {detail}");
         let repaired = lock(&self.traffic).repair(&mut **lock(store));
         if let Err(error) = repaired {
-            tracing::error!(error = chain(&error), "a listener could not be put in order");
+            tracing::error!(error = chain(&error), "a listener could not be repaired");
         }
         self.watch();
         detail
     }
 
-    /// Watches the sockets that there are now. Sockets that were replaced would raise an alarm by being closed.
+    /// Watches the present sockets. The close of a replaced socket would raise an alarm.
     pub fn watch(&mut self) {
         let traffic = lock(&self.traffic);
         if traffic.alarm_is_stale(&self.alarm) {
             match traffic.alarm() {
                 Ok(alarm) => self.alarm = alarm,
-                Err(error) => tracing::error!(%error, "listeners are not watched as they are now"),
+                Err(error) => tracing::error!(%error, "the present listeners cannot be watched"),
             }
         }
     }
 
-    /// Gives all sockets to a store that is new.
+    /// Gives all sockets to a new store.
     pub fn store_all(&self, store: &SharedStore) {
         if let Err(error) = lock(&self.traffic).store_all(&mut **lock(store)) {
             tracing::error!(error = chain(&error), "the keeper does not have all listeners");

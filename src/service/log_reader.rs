@@ -1,4 +1,4 @@
-//! The logger is watched, and replaced if it is lost or hangs.
+//! Watches the logger, and replaces it if it is lost or hangs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,35 +13,36 @@ use super::tools::Tools;
 use crate::report::chain;
 use crate::runtime::logs::{FallbackReader, LogError, Logger, PipeWatch, Unread, stop_loggers};
 
-/// The pause before a logger is started again that could not be started, or that has lived no longer than this.
+/// The pause before the next logger is started, if the last one could not be started or ended within this time.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The pause between looks at pipes while one of them fills: the instance may be waiting already.
+/// The pause between looks at pipes while one of them fills up: the instance may already wait for space.
 const CLOSE_LOOK: Duration = Duration::from_millis(50);
-/// Close looks between which the logger reads nothing of a pipe that fills, until it is taken to hang: a second. A logger that
-/// works reads within milliseconds, or tens of them on a busy machine.
+/// If the logger reads nothing of a filling pipe for this number of looks (one second), rei takes the logger as hung. A
+/// healthy logger reads within milliseconds, or tens of milliseconds on a busy machine.
 const FILLS_LOOKS_MAX: u32 = 20;
-/// The same for a pipe in which something waits and that does not fill, looked at once a second: nobody waits for it.
+/// The same bound for a pipe that holds data and does not fill up. It is checked once a second, because no instance
+/// waits for it.
 const WAITS_LOOKS_MAX: u32 = 10;
 
-/// The logger of a service, as it is watched.
+/// The watch on the logger of a service.
 pub struct LogReader {
-    /// Tells when it is gone.
+    /// Reports when the logger has ended.
     disconnect: DisconnectWatch,
-    /// When it was found or started.
+    /// When the logger was found or started.
     since: Instant,
-    /// Whether no logger reads: another one is being started.
+    /// Whether no logger reads, because another one is being started.
     is_away: bool,
-    /// When pipes are looked at again, if one fills; else it is done once a second.
+    /// The next look at the pipes, if one fills up. Otherwise the pipes are checked once a second.
     look_at: Option<Instant>,
-    /// What earlier looks have found, by instance.
+    /// The results of earlier looks, by instance.
     watches: BTreeMap<String, PipeWatch>,
     /// The program that a logger runs.
     exe: PathBuf,
 }
 
 impl LogReader {
-    /// Watches a logger that was found or started now.
+    /// Watches a logger that was found or started at this moment.
     pub fn new(logger: &Logger, exe: PathBuf) -> Self {
         let disconnect = DisconnectWatch::on(logger.copy().ok());
         Self { disconnect, since: Instant::now(), is_away: false, look_at: None, watches: BTreeMap::new(), exe }
@@ -52,19 +53,19 @@ impl LogReader {
         self.disconnect.disconnected().await;
     }
 
-    /// When pipes are looked at again although no second is over.
+    /// The time of the next look at the pipes, if it comes before the usual second.
     pub const fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 
-    /// The logger is gone. What instances print waits in their pipes for the next one.
+    /// The logger has ended: starts another one. The output of instances waits in their pipes until then.
     pub fn renew(&mut self, tools: &Arc<Tools>, inputs: &Inputs) {
         let after = if self.since.elapsed() > RETRY { Duration::ZERO } else { RETRY };
-        tracing::error!("the logger has ended; it is started again");
+        tracing::error!("the logger has ended; another one is started");
         self.start(after, false, tools, inputs);
     }
 
-    /// Starts another logger. One that may still be there is ended before.
+    /// Starts another logger. If `end_first` is set, it first ends the old logger, which may still run.
     fn start(&mut self, after: Duration, end_first: bool, tools: &Arc<Tools>, inputs: &Inputs) {
         self.disconnect = DisconnectWatch::on(None);
         self.is_away = true;
@@ -79,14 +80,14 @@ impl LogReader {
                 start(&paths, &exe)
             };
             let started = tokio::task::spawn_blocking(begin).await;
-            // A panic was logged. The loop is gone only when everything ends.
+            // A panic is already logged. The send fails only when the supervisor stops.
             if let Ok(started) = started {
                 let _ = inputs.send(Input::Logger(started)).await;
             }
         });
     }
 
-    /// A new logger is there, or is not.
+    /// A new logger was started, or could not be started.
     pub fn replace(
         &mut self,
         started: Result<Logger, LogError>,
@@ -98,7 +99,10 @@ impl LogReader {
         let begun = started.map_err(|error| chain(&error));
         let begun = begun.and_then(|new| instances.logger.switch_to(&new).map_err(|error| error.to_string()));
         if let Err(why) = begun {
-            tracing::error!(why, "no logger: what instances print and their pipes do not hold is dropped and counted");
+            tracing::error!(
+                why,
+                "cannot start a logger: output of instances that does not fit in their pipes is dropped and counted"
+            );
             self.start(RETRY, false, tools, inputs);
             return;
         }
@@ -109,11 +113,11 @@ impl LogReader {
                 instances.logger.read_again(&instance.log, pipe);
             }
         }
-        tracing::info!("a new logger reads what instances print");
+        tracing::info!("a new logger reads the output of instances");
     }
 
-    /// Looks whether what instances print is read. If it is not, the logger is replaced, and pipes that fill are emptied
-    /// meanwhile, so that no instance waits.
+    /// Checks that the logger reads the output of instances. If it does not, the logger is replaced. Until then the
+    /// supervisor empties pipes that fill up, so that no instance waits.
     pub fn look(&mut self, instances: &Instances, tools: &Arc<Tools>, inputs: &Inputs) {
         let mut watches = std::mem::take(&mut self.watches);
         let (mut fills, mut hangs) = (false, false);
@@ -131,13 +135,13 @@ impl LogReader {
             if matches!(found, Unread::Fills(looks) if looks >= FILLS_LOOKS_MAX)
                 && let Err(error) = instance.log.drain_excess(pipe, FallbackReader::Supervisor)
             {
-                tracing::warn!(%error, id = instance.id, "cannot empty the pipe of its log; it waits when that is full");
+                tracing::warn!(%error, id = instance.id, "cannot empty the log pipe of an instance; the instance will wait when the pipe is full");
             }
         }
         if hangs && !self.is_away {
             tracing::error!(
-                "the logger does not read what instances print and is replaced; what their pipes do not hold meanwhile is \
-                 dropped and counted"
+                "the logger does not read the output of instances and is replaced; until then, output that does not fit in \
+                 their pipes is dropped and counted"
             );
             self.start(Duration::ZERO, true, tools, inputs);
         }

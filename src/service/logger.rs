@@ -1,4 +1,4 @@
-//! The logger process, which reads what instances print: found at the start, or started.
+//! The logger process, which reads the output of instances. It is found at the start, or started.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,23 +10,24 @@ use crate::runtime::keeper::LOGGER_PREFIX;
 use crate::runtime::logs::{LogError, Logger};
 use crate::state::paths::Paths;
 
-/// Names the connection to the logger in the descriptor store, and what is spoken on it, the layout of the memory with it: a
-/// supervisor that speaks otherwise starts a logger of its own.
+/// The name of the connection to the logger in the descriptor store. The number in it is the version of the protocol on
+/// the connection and of the layout of the shared memory. A supervisor with another version starts a logger of its own.
 pub const NAME: &str = "logger/2";
 
 /// The logger that an earlier supervisor has left, or a new one.
 ///
 /// # Errors
-/// When there is none and none can be started.
-pub fn open(paths: &Paths, exe: &Path, kept: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
-    for (name, _) in kept.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
-        // Of a rei of another version. Its logger was asked to make way when the listeners were taken over.
+/// When no logger runs and none can be started.
+pub fn open(paths: &Paths, exe: &Path, stored: &mut StoredFds, store: &SharedStore) -> Result<Logger, LogError> {
+    for (name, _) in stored.iter().filter(|(name, _)| name.starts_with(LOGGER_PREFIX) && name != NAME) {
+        // The connection belongs to another version of rei. Its logger was asked to end when the listeners were taken
+        // over.
         if let Err(error) = lock(store).remove(name) {
-            tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
+            tracing::warn!(error = %chain(&error), name, "the descriptor store did not remove the connection of an old logger");
         }
     }
-    let at = kept.iter().position(|(name, _)| name == NAME);
-    let left = at.map(|at| Logger::of(kept.swap_remove(at).1)).filter(|logger| !logger.is_gone());
+    let at = stored.iter().position(|(name, _)| name == NAME);
+    let left = at.map(|at| Logger::of(stored.swap_remove(at).1)).filter(|logger| !logger.is_gone());
     if let Some(logger) = left {
         return Ok(logger);
     }
@@ -35,7 +36,7 @@ pub fn open(paths: &Paths, exe: &Path, kept: &mut StoredFds, store: &SharedStore
     Ok(logger)
 }
 
-/// Starts one. Its end is seen by its connection; the reaper of orphans has its process.
+/// Starts a logger. If it ends, its connection shows it; the reaper of orphans waits for its process.
 pub fn start(paths: &Paths, exe: &Path) -> Result<Logger, LogError> {
     let (logger, child) = Logger::start(exe, &paths.logs())?;
     tracing::debug!(pid = child.id(), "the logger is started");

@@ -1,33 +1,34 @@
-//! The supervisor of one service: decides by the lifecycle, records, carries out.
+//! The supervisor of one service: the lifecycle decides, the journal records the decision, and the executor executes
+//! it.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `open` | from rei.toml to a service that is supervised: locked, opened, begun |
-//! | `supervisor` | the loop of a service: handles an input, has it decided, recorded and carried out |
-//! | `input` | what a service can be told |
-//! | `commit`, `ledger` | a decision on disk, with the start beside it; the journal and what to do while it cannot be written |
-//! | `executor` | carries out effects; it does not see the lifecycle |
+//! | `supervisor` | the loop of a service: takes an input, lets the lifecycle decide, records the decision, executes it |
+//! | `input` | the inputs of the loop |
+//! | `commit`, `ledger` | writes a decision and starts its instance at the same time; the journal, and retries while it cannot be written |
+//! | `executor` | executes effects; it does not see the lifecycle |
 //! | `timers` | the timers that the lifecycle has set |
-//! | `facts` | what the state says that a job begins with |
-//! | `instances` | the instances: started, adopted, ended; their logs and what they may do |
-//! | `listeners`, `open_listeners` | the listening sockets: where connections go; how they are opened or taken back at the start |
-//! | `monitors`, `findings` | health and the trial of a version; findings in the words of the lifecycle |
+//! | `facts` | the facts of the state that a job needs |
+//! | `instances` | the instances: started, adopted, ended; their logs and their permissions |
+//! | `listeners`, `open_listeners` | the listening sockets: the routing of connections; how they are opened or recovered at the start |
+//! | `monitors`, `findings` | health and the trial of a version; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
-//! | `logger`, `log_reader` | the logger process; watched and replaced |
-//! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; what can be asked |
+//! | `logger`, `log_reader` | the logger process; the watch that replaces it |
+//! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
 //! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
-//! | `announcer` | what was decided, in the log and to who watches |
-//! | `recover` | what an earlier supervisor left is taken over |
-//! | `inspect`, `reconcile`, `versions` | what really is, held against the journal; where a store path came from |
+//! | `announcer` | announces decisions in the log and to the subscribers of `rei monitor` |
+//! | `recover` | takes over the instances of an earlier supervisor |
+//! | `inspect`, `reconcile`, `versions` | the state of the machine, compared with the journal; the commit behind a store path |
 //! | `follow`, `reload` | the followed ref; rei.toml, also when it is read again |
-//! | `sources`, `flakes` | the files of commits in the store: which are there; put there when they are wanted |
-//! | `in_use` | what must not be removed |
-//! | `repair` | rights to rei's own files, given back |
-//! | `undo`, `error` | a start that fails leaves nothing, and says why |
+//! | `sources`, `flakes` | the files of commits in the store: the list of them; how they are put there |
+//! | `in_use` | the files that a sweep must not remove |
+//! | `repair` | restores the permissions of rei's own files |
+//! | `undo`, `error` | undoes a failed start; why it failed |
 //! | `shutdown` | the end of a service |
-//! | `clock`, `policy`, `tools` | time; numbers; what parts share |
-//! | `failure`, `sync` | why something failed, in one line; locks, and tasks that end with their owner |
+//! | `clock`, `policy`, `tools` | time; the numbers of the lifecycle; the values that parts share |
+//! | `failure`, `sync` | why work failed, in one line; locks, and tasks that end with their owner |
 
 mod announcer;
 mod calls;

@@ -1,4 +1,4 @@
-//! What the supervisor sees: a monitor for the version in each slot, and the judgement of the one under trial.
+//! Observes health: a monitor for the version in each slot, and the judgement of the version under trial.
 
 use crate::config::{self, Config};
 use crate::health::{self, Analysis, Baseline, Bounds, Comparison, Monitor, Signal, Sources};
@@ -6,7 +6,7 @@ use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Ver
 use crate::lifecycle::{Event, OpenIncident, Slot};
 use crate::time::Timestamp;
 
-/// Health reports that are kept for the evidence of an incident: a minute at one a second.
+/// The bound of health reports that are stored for the evidence of an incident: one minute at one report a second.
 const SERIES_MAX: usize = 60;
 
 /// Open incidents by their fingerprints.
@@ -18,20 +18,20 @@ pub struct Monitors {
     sources: Sources,
     bounds: Bounds,
     slots: [Option<Monitored>; 2],
-    /// What was learned of the version that was in a slot before the one that is there now.
+    /// The baseline of the version that was in a slot before the present one.
     replaced: [Option<Baseline>; 2],
     trial: Option<Trial>,
     usage: [Option<ProcessUsage>; 2],
     series: std::collections::VecDeque<RuntimeHealthReport>,
 }
 
-/// The version in a slot under watch; restarts of it stay with the same monitor.
+/// The version in a slot, with its monitor. If the version restarts, the monitor stays the same.
 struct Monitored {
     store_path: String,
     monitor: Monitor,
 }
 
-/// A canary step or a window.
+/// A canary step or an observation window.
 struct Trial {
     slot: Slot,
     baseline: Option<Slot>,
@@ -40,7 +40,7 @@ struct Trial {
 }
 
 impl Monitors {
-    /// Nothing is watched yet.
+    /// No version is monitored yet.
     pub fn new(config: &Config) -> Self {
         Self {
             incidents: config.incidents.clone(),
@@ -54,15 +54,16 @@ impl Monitors {
         }
     }
 
-    /// Takes the bounds of a configuration that was read again; monitors that watch keep theirs.
+    /// Takes the bounds of a configuration that was read again. Existing monitors keep their old bounds.
     pub fn configure(&mut self, config: &Config) {
         self.incidents = config.incidents.clone();
         self.sources = Sources::of(&config.health);
         self.bounds = Bounds::of(&config.incidents);
     }
 
-    /// Puts the version that starts in a slot under watch; one that is there already stays, with what is known of it. Of one
-    /// that is new here, `open` may tell incidents, which an earlier supervisor saw: what repeats them counts on from there.
+    /// Monitors the version that starts in a slot. If that version is already monitored, its monitor and data stay. For
+    /// a new version, `open` may have incidents that an earlier supervisor saw: repeated findings continue their
+    /// counts.
     pub fn begin(&mut self, slot: Slot, store_path: &str, runtime: RuntimeRef, at: Timestamp, open: &Incidents) {
         let watched = &mut self.slots[slot.index()];
         match watched {
@@ -83,7 +84,7 @@ impl Monitors {
         self.slots[slot.index()].as_mut().map(|watched| &mut watched.monitor)
     }
 
-    /// Takes a health signal of the instance in a slot, and gives what is wrong now.
+    /// Takes a health signal of the instance in a slot, and returns the present findings.
     pub fn observe(&mut self, slot: Slot, at: Timestamp, signal: Signal) -> Vec<health::Finding> {
         if let Signal::Usage(usage) = &signal {
             self.usage[slot.index()] = Some(*usage);
@@ -91,24 +92,24 @@ impl Monitors {
         self.monitor(slot).map(|monitor| monitor.observe(at, signal)).unwrap_or_default()
     }
 
-    /// Lets time pass for the monitor of a slot, and gives what is wrong now.
+    /// Advances the time of a slot's monitor, and returns the present findings.
     pub fn tick(&mut self, slot: Slot, at: Timestamp) -> Vec<health::Finding> {
         self.monitor(slot).map(|monitor| monitor.tick(at)).unwrap_or_default()
     }
 
-    /// Begins to look at the version under trial. Without a slot to compare with, what was learned of the version that
-    /// served before the trial is the baseline, and that version as it is now, in the other slot, the control.
+    /// Begins the trial of a version. Without a slot to compare with, the baseline is the data about the version that
+    /// served before the trial. That version in the other slot, as it runs now, is then the control.
     pub fn begin_trial(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
         let learned = match self.trial.take() {
-            // A later step of the same trial: the time before it is still the one without the candidate.
+            // This is a later step of the same trial. The baseline is still the time before the candidate ran.
             Some(trial) if trial.slot == slot => trial.learned,
             _ => self.learned_beside(slot),
         };
         self.trial = Some(Trial { slot, baseline, learned, since });
     }
 
-    /// What was learned of the version that a candidate in `slot` is to follow: the one in the other slot, or with
-    /// strategy recreate, where there is none, the one that made place for it.
+    /// The baseline of the version that a candidate in `slot` is to replace: the version in the other slot. With
+    /// strategy recreate the other slot is empty, and it is the version that ran in `slot` before the candidate.
     fn learned_beside(&self, slot: Slot) -> Option<Baseline> {
         match &self.slots[slot.other().index()] {
             Some(active) => active.monitor.learned(),
@@ -116,24 +117,25 @@ impl Monitors {
         }
     }
 
-    /// The verdict on a trial that has failed, once. Others are asked for when they are due.
+    /// The verdict on a trial that has failed, returned once. Other verdicts are given by [`Self::judge`] when they are
+    /// due.
     pub fn failure(&mut self, at: Timestamp) -> Option<Event> {
         let analysis = self.judge(at).filter(|analysis| analysis.verdict == Verdict::Fail)?;
         self.end_trial();
         Some(Event::Judged { verdict: Verdict::Fail, reason: analysis.reasons.join("; ") })
     }
 
-    /// Nothing is under trial any more.
+    /// Ends the trial.
     pub fn end_trial(&mut self) {
         self.trial = None;
     }
 
-    /// What the evidence says of the version under trial; `None` when nothing is.
+    /// The judgement of the version under trial; `None` if no version is under trial.
     pub fn judge(&self, at: Timestamp) -> Option<Analysis> {
         let trial = self.trial.as_ref()?;
         let candidate = &self.slots[trial.slot.index()].as_ref()?.monitor;
-        let beside = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
-        let reference = match (beside, &trial.learned) {
+        let baseline = trial.baseline.and_then(|slot| self.slots[slot.index()].as_ref());
+        let reference = match (baseline, &trial.learned) {
             (Some(watched), _) => Some(Comparison::Beside(&watched.monitor)),
             (None, Some(learned)) => {
                 let previous = self.slots[trial.slot.other().index()].as_ref();
@@ -144,12 +146,12 @@ impl Monitors {
         Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
     }
 
-    /// Whether it is this version that is watched in a slot.
+    /// Whether this version is monitored in a slot.
     pub fn is_of(&self, slot: Slot, store_path: &str) -> bool {
         self.slots[slot.index()].as_ref().is_some_and(|watched| watched.store_path == store_path)
     }
 
-    /// Keeps a report of Active, and forgets the oldest.
+    /// Stores a report of Active, and drops the oldest.
     pub fn push(&mut self, report: RuntimeHealthReport) {
         self.series.push_back(report);
         if self.series.len() > SERIES_MAX {
@@ -157,7 +159,7 @@ impl Monitors {
         }
     }
 
-    /// What the instance in a slot used at the last look.
+    /// The resource usage of the instance in a slot at the last look.
     pub fn usage(&self, slot: Slot) -> Option<ProcessUsage> {
         self.usage[slot.index()]
     }
@@ -213,7 +215,7 @@ mod tests {
         let mut monitors = serving();
         begun(&mut monitors, Slot::B, "candidate", 60);
         monitors.begin_trial(Slot::B, Some(Slot::A), at(60));
-        // The candidate slows both down, and nobody can tell in the canary.
+        // The candidate slows both versions down, so the canary shows no difference.
         probed(&mut monitors, Slot::A, 60..300, SLOW_US);
         probed(&mut monitors, Slot::B, 60..300, SLOW_US);
         assert_eq!(monitors.judge(at(300)).unwrap().verdict, Verdict::Pass);

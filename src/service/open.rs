@@ -1,4 +1,4 @@
-//! From rei.toml to a service that is supervised: locked, opened, begun. A start that fails leaves nothing behind.
+//! Starts the supervision of a service in three steps: lock, open, begin. A start that fails leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -45,10 +45,10 @@ use crate::source::Mirror;
 use crate::state::paths::Paths;
 use crate::time::Timestamp;
 
-/// The pause between two tries of the journal's lock.
+/// The pause between two tries to lock the journal.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// A service whose journal and table are locked: no other supervisor touches it.
+/// A service whose journal and table are locked, so no other supervisor can change it.
 pub struct Locked {
     config: Config,
     config_path: PathBuf,
@@ -60,14 +60,14 @@ pub struct Locked {
     clock: Clock,
 }
 
-/// A service whose sockets are open. Nothing of it runs yet that did not run before.
+/// A service whose sockets are open. No new instance of it has been started yet.
 pub struct Opened {
     parts: Parts,
     undo: Undo,
-    kept: StoredFds,
+    stored: StoredFds,
     reality: Option<Reality>,
-    /// Whether something was taken back from instances, which the store must be given.
-    regained: bool,
+    /// Whether descriptors were recovered from instances. The store must then be given them.
+    recovered: bool,
 }
 
 /// A service that is supervised.
@@ -82,7 +82,7 @@ impl Locked {
     /// Locks a service and reads its journal.
     ///
     /// # Errors
-    /// When another supervisor has it, or the journal or the table cannot be read.
+    /// When another supervisor has locked it, or the journal or the table cannot be read.
     pub fn new(config: Config, config_path: &Path, paths: Paths) -> Result<Self, StartError> {
         let meta = Meta { runtime: config.runtime.name.clone(), created: Clock::starting(Timestamp::default()).now() };
         let (journal, opened) = open_journal(&paths, &meta)?;
@@ -114,25 +114,25 @@ impl Locked {
         })
     }
 
-    /// Opens what the service needs, or takes it over from an earlier supervisor.
+    /// Opens the descriptors and processes that the service needs, or takes them over from an earlier supervisor.
     ///
     /// # Errors
-    /// When there is nothing to begin with. What fails later is logged, and the service goes on.
+    /// When the service cannot be started. A later failure is logged, and the service continues.
     pub async fn open(
         self,
         trees: Trees,
         store: SharedStore,
-        mut kept: StoredFds,
+        mut stored: StoredFds,
         exe: &Path,
     ) -> Result<Opened, StartError> {
         let Self { config, config_path, paths, mut journal, table, core, unfollowed, clock } = self;
-        let mut undo = Undo::new(&store, &kept, &table);
-        let reality = inspect::look(&config, &paths, &core, unfollowed, &mut journal, &table, &kept)?;
+        let mut undo = Undo::new(&store, &stored, &table);
+        let reality = inspect::look(&config, &paths, &core, unfollowed, &mut journal, &table, &stored)?;
         let routing = match &reality {
             Some(reality) => reality.serves.as_ref().map(|(slot, _)| lifecycle::Routing::all(*slot)),
             None => core.routing(),
         };
-        let (traffic, regained) = listen(&config, &paths, routing, &table, &mut kept, &store)?;
+        let (traffic, recovered) = listen(&config, &paths, routing, &table, &mut stored, &store)?;
         let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
         let traffic = Arc::new(Mutex::new(traffic));
         undo.listens(&traffic);
@@ -141,7 +141,7 @@ impl Locked {
             // On a first start a missing prerequisite is a configuration error, not a temporary outage.
             preflight::before_the_first_version(tools.clone()).await?;
         }
-        let logger = logger::open(&tools.paths, exe, &mut kept, &store)?;
+        let logger = logger::open(&tools.paths, exe, &mut stored, &store)?;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let executor = Executor {
             inputs,
@@ -157,23 +157,23 @@ impl Locked {
         };
         let (ledger, reach) = (Ledger::new(journal), Reach::default());
         let parts = Parts { core, ledger, clock, executor, received, reach };
-        Ok(Opened { parts, undo, kept, reality, regained })
+        Ok(Opened { parts, undo, stored, reality, recovered })
     }
 }
 
 impl Opened {
-    /// Opens both interfaces, takes over what runs, and decides what that means.
+    /// Opens both interfaces, takes over the running instances, and decides about them.
     ///
     /// # Errors
     /// When an interface cannot be opened.
     pub fn begin(self) -> Result<Begun, StartError> {
-        let Self { parts, undo, kept, reality, regained } = self;
+        let Self { parts, undo, stored, reality, recovered } = self;
         let mut service = Service::new(parts);
         let mut tasks = Vec::from(service.serve()?);
-        // Nothing fails from here on, so nothing is started that would be left.
+        // From here on the start cannot fail, so nothing has to be undone.
         undo.disarm();
-        service.take_over(kept, reality);
-        if regained {
+        service.take_over(stored, reality);
+        if recovered {
             let executor = service.executor();
             executor.instances.store_all(&executor.store.shared);
         }
@@ -191,7 +191,8 @@ impl Opened {
     }
 }
 
-/// Opens the journal. A child of a supervisor that was killed just now holds its lock until it runs its program.
+/// Opens the journal. If a supervisor was killed a moment ago, a child that it had forked still holds the lock until
+/// the child executes its own program.
 fn open_journal(
     paths: &Paths,
     meta: &Meta,
@@ -207,12 +208,12 @@ fn open_journal(
     }
 }
 
-/// Whether another process than this one has the pid.
+/// Whether a process with this pid is alive and is not this process.
 fn lives(pid: u32) -> bool {
     pid != std::process::id() && process::stat(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
-/// What the parts work with. A part that is missing is asked for again when it is needed.
+/// The values that all parts share. Nix and the builder are located later, when they are needed.
 fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, StartError> {
     let roots = Roots::open(&paths.roots())?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;

@@ -1,4 +1,5 @@
-//! The listening sockets at the start: out of the store, or, if supervisor and keeper were both killed, out of the instances.
+//! The listening sockets at the start. They come from the store, or, if supervisor and keeper were both killed, from
+//! the instances.
 
 use super::error::StartError;
 use super::fdstore::{SharedStore, StoredFds};
@@ -14,16 +15,17 @@ use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, recover_from_instances};
 use crate::state::paths::Paths;
 
-/// Opens the listeners, or takes them over. Says whether something came out of instances, which the store must be given.
+/// Opens the listeners, or takes them over. Also returns whether descriptors were recovered from instances; the store
+/// must then be given them.
 ///
 /// # Errors
-/// When somebody else has an address, or an instance that may not be asked.
+/// When another process uses an address, or an instance has it and rei may not copy its descriptors.
 pub fn listen(
     config: &Config,
     paths: &Paths,
     routing: Option<lifecycle::Routing>,
     table: &InstanceTable,
-    kept: &mut StoredFds,
+    stored: &mut StoredFds,
     store: &SharedStore,
 ) -> Result<(Traffic, bool), StartError> {
     let private = paths.private();
@@ -31,49 +33,51 @@ pub fn listen(
         listens: &config.runtime.listen,
         interface: config.health.interface.as_ref().map(|_| private.as_path()),
     };
-    let before = kept.len();
-    if !kept.iter().any(|(name, _)| name == logger::NAME) {
-        // It reads the pipes of the instances, and no new supervisor could speak to it.
+    let before = stored.len();
+    if !stored.iter().any(|(name, _)| name == logger::NAME) {
+        // An old logger still reads the pipes of the instances, and without the connection no new supervisor can
+        // control it.
         logs::stop_loggers(&paths.logs());
     }
-    let refused = regain(setup, table, kept);
-    let regained = kept.len() > before;
+    let refused = recover_missing(setup, table, stored);
+    let recovered = stored.len() > before;
     let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
-    let adopted = Traffic::adopt(setup, routing, kept, &mut **lock(store));
+    let adopted = Traffic::adopt(setup, routing, stored, &mut **lock(store));
     let (traffic, adoption) = adopted.map_err(|error| cannot_listen(error, &refused))?;
     for lost in &adoption.lost {
         tracing::warn!(lost, "a listening socket was lost with the supervisor and is opened anew");
     }
     if adoption.moved {
-        tracing::error!("a listener was tampered with while no supervisor ran; it is in order again");
+        tracing::error!("a process tampered with a listener while no supervisor ran; the listener is repaired");
     }
-    Ok((traffic, regained))
+    Ok((traffic, recovered))
 }
 
-/// Adds to `kept` what it lacks of the instances that live: their listening sockets, and the pipes that they print to. What they
-/// say to the service manager comes to a socket that is bound anew under its old name. Gives those that may not be asked.
-fn regain(setup: Setup<'_>, table: &InstanceTable, kept: &mut StoredFds) -> Vec<Refused> {
+/// Adds to `stored` the missing descriptors of living instances: their listening sockets, and the pipes for their output.
+/// Their messages to the service manager arrive at a socket that is bound again under its old name. Returns the
+/// instances whose descriptors rei may not copy.
+fn recover_missing(setup: Setup<'_>, table: &InstanceTable, stored: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
         Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: slot_of(&entry.id).into() })
     };
     let holders: Vec<Holder> = entries.iter().filter_map(holder).collect();
-    let before = kept.len();
-    let refused = recover_from_instances(setup, &holders, kept);
-    if kept.len() > before {
-        tracing::warn!("the listening sockets were lost with supervisor and keeper; the instances have them still");
+    let before = stored.len();
+    let refused = recover_from_instances(setup, &holders, stored);
+    if stored.len() > before {
+        tracing::warn!("supervisor and keeper ended, so the listening sockets are recovered from the instances");
     }
     for entry in entries {
         let name = logpipe::name(&entry.id);
-        let has_one = kept.iter().any(|(known, _)| *known == name || known == logpipe::NEXT);
+        let has_one = stored.iter().any(|(known, _)| *known == name || known == logpipe::NEXT);
         if let Some(pipe) = entry.pid.filter(|_| !has_one).and_then(logs::reopen) {
-            kept.push((name, pipe));
+            stored.push((name, pipe));
         }
     }
     refused
 }
 
-/// Why listeners cannot be opened, with who has them where that is known.
+/// Why listeners cannot be opened, with the instance that holds them if it is known.
 fn cannot_listen(source: OpenError, refused: &[Refused]) -> StartError {
     match refused.first() {
         Some(refused) if matches!(source, OpenError::InUse { .. } | OpenError::Strangers { .. }) => {

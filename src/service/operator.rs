@@ -4,7 +4,7 @@ use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::OperationsError;
 use crate::lifecycle::{Lifecycle, Refusal, Request};
 
-/// The generation of the profile that Active has; 0 if nothing is Active.
+/// The profile generation of Active; 0 if nothing is Active.
 pub fn generation(core: &Lifecycle) -> u64 {
     core.active().map_or(0, |active| active.generation)
 }
@@ -14,7 +14,7 @@ pub fn current(core: &Lifecycle) -> String {
     core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default()
 }
 
-/// The evolution that a request is about, if it can be over at once; `None` if the request begins one.
+/// The evolution that a request is about, if the request can end it at once; `None` if the request begins one.
 pub fn about(core: &Lifecycle, request: &Request) -> Option<String> {
     match request {
         Request::Reject { id, .. } if core.incidents().values().any(|open| open.id.0 == *id) => Some(String::new()),
@@ -28,7 +28,7 @@ pub fn about(core: &Lifecycle, request: &Request) -> Option<String> {
     }
 }
 
-/// A refusal as the interface says it.
+/// A refusal as an error of the interface.
 pub fn refused(core: &Lifecycle, refusal: &Refusal) -> OperationsError {
     match refusal {
         Refusal::NotAllowed { .. } => OperationsError::NotAllowed { reason: refusal.to_string() },
@@ -43,13 +43,13 @@ pub fn refused(core: &Lifecycle, refusal: &Refusal) -> OperationsError {
     }
 }
 
-/// Why a caller from outside may not build or judge now.
+/// Why a caller of the evolution interface may not build or judge now; `None` if it may.
 pub fn busy(core: &Lifecycle) -> Option<EvolutionError> {
     if core.active().is_none() {
         return Some(EvolutionError::NotAvailable { reason: "nothing is Active yet".to_owned() });
     }
     if core.is_held() {
-        let reason = "the journal is behind reality, and an operator has to say what is Active".to_owned();
+        let reason = "the journal is behind reality, and an operator must decide which version is Active".to_owned();
         return Some(EvolutionError::NotAvailable { reason });
     }
     core.evolution().map(|current| EvolutionError::Busy { evolution_id: current.id.0.clone() })

@@ -1,4 +1,4 @@
-//! From `rei.toml` to the numbers that the lifecycle decides by.
+//! Translates `rei.toml` to the policy of the lifecycle.
 
 use std::time::Duration;
 
@@ -6,20 +6,22 @@ use crate::config::{self, Config};
 use crate::lifecycle::{Bounds, CanaryStep, OnInconclusive, Policy, Standby, WHOLE_PPM};
 use crate::time::millis;
 
-/// The bound of Diagnosing: the evidence of a runtime that answers is there in seconds.
+/// The timeout of the phase Diagnosing. If a runtime answers, its evidence is collected within seconds.
 const DIAGNOSE: Duration = Duration::from_secs(300);
-/// The first pause before a second restart, and the longest: as quick as a person would be, and no storm.
+/// The first and the longest pause before a second restart: about as quick as an operator, and without a storm of
+/// restarts.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// An instance that ran this long did start, and is started again at once when it ends: as with runit, s6 and
-/// supervisord. That it ends too often is for the incidents to say.
+/// If an instance ran this long, its start counts as a success, and it is restarted at once when it ends, as with
+/// runit, s6 and supervisord. An incident reports an instance that ends too often.
 const STABLE: Duration = Duration::from_secs(1);
-/// The pause between looks while a step or the window holds for want of data.
+/// The pause between two judgements while a canary step or the window lacks data.
 const RECHECK: Duration = Duration::from_secs(1);
-/// What is added to a bound that another part keeps, so that its own message comes first.
+/// Added to a timeout that another part also enforces, so that the other part reports first and with the better
+/// message.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// The policy that a configuration means.
+/// The policy of a configuration.
 pub fn policy(config: &Config) -> Policy {
     let promotion = &config.promotion;
     Policy {
@@ -64,7 +66,7 @@ pub fn policy(config: &Config) -> Policy {
 }
 
 fn canary_step(step: &config::CanaryStep) -> CanaryStep {
-    // In range: the configuration's share is above 0 and below 1.
+    // The cast is in range, because the configuration's share is above 0 and below 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1 is below WHOLE_PPM")]
     let share_ppm = (step.share * f64::from(WHOLE_PPM)).round() as u32;
     CanaryStep { share_ppm: share_ppm.clamp(1, WHOLE_PPM - 1), for_ms: millis(step.r#for) }

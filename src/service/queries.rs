@@ -1,4 +1,4 @@
-//! What an operator sees: the status, the history and the objects.
+//! Answers an operator's questions: the status, the history and the objects.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,18 +24,19 @@ use crate::state::objects;
 use crate::state::paths::Paths;
 use crate::time::{Timestamp, millis};
 
-/// Walks through the journal at once: each takes a thread, and the service needs the processors more.
+/// The bound of queries that read the journal at the same time. Each needs a thread, and the service needs the
+/// processors more.
 const JOURNAL_READERS_MAX: usize = 2;
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
 
-/// The state and its surroundings, to be read.
+/// A read-only view of the state and its surroundings.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// What the lifecycle knows.
+    /// The state of the lifecycle.
     pub core: &'a Lifecycle,
-    /// What runs.
+    /// The executor, with the running instances.
     pub executor: &'a Executor,
     /// Why the journal cannot be written; `None` while it can.
     pub stalled: Option<&'a str>,
@@ -106,7 +107,7 @@ impl View<'_> {
         self.version_status(&deployed.version, role, Some(deployed.generation), slot)
     }
 
-    /// A version and the instance of it in `slot`, if that is what runs there.
+    /// A version, with its instance if `slot` runs this version.
     fn version_status(
         &self,
         version: &Version,
@@ -167,7 +168,7 @@ impl View<'_> {
         }
     }
 
-    /// What is in quarantine, newest first.
+    /// The entries of the quarantine, newest first.
     pub fn quarantine(&self) -> Vec<QuarantineEntry> {
         let entry = |entry: &crate::lifecycle::Quarantined| QuarantineEntry {
             candidate_id: entry.candidate.clone(),
@@ -180,13 +181,18 @@ impl View<'_> {
     }
 }
 
-/// Walks the journal that the supervisor writes meanwhile, as long as the caller waits for the answer.
-fn read_journal(paths: &Paths, mut history: History, is_wanted: impl Fn() -> bool) -> Result<History, OperationsError> {
+/// Reads the journal, which the supervisor writes at the same time. It stops early if the caller no longer waits for
+/// the answer.
+fn read_journal(
+    paths: &Paths,
+    mut history: History,
+    is_awaited: impl Fn() -> bool,
+) -> Result<History, OperationsError> {
     let unreadable = |error: crate::journal::Error| OperationsError::Busy { reason: reason(&error, error.hint()) };
     let reader = Reader::open(&paths.journal()).map_err(unreadable)?;
     let take = |record: Record<Entry>| {
         history.take(&record);
-        if is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     reader.records(1, take).map_err(unreadable)?;
     Ok(history)
@@ -199,11 +205,11 @@ pub struct Queries {
     readers: Arc<Semaphore>,
 }
 
-/// Where an answer goes. A caller who is gone is no matter.
+/// The channel for an answer. If the caller has disconnected, the answer is dropped.
 type Reply<T> = oneshot::Sender<Result<T, OperationsError>>;
 
 impl Queries {
-    /// For a supervisor that starts now.
+    /// The queries of a supervisor that starts now.
     pub fn starting(now: Timestamp) -> Self {
         Self { started_at: now, readers: Arc::new(Semaphore::new(JOURNAL_READERS_MAX)) }
     }
@@ -219,7 +225,7 @@ impl Queries {
         self.recall(paths, History::last(limit), reply, |history, _| Ok(history.entries()));
     }
 
-    /// One object, of the journal and the files beside it.
+    /// One object, from the journal and from the files of the state directory.
     pub fn show(&self, paths: &Paths, id: String, reply: Reply<ShowReply>) {
         self.recall(paths, History::of(&id), reply, |history, paths| {
             let shown = history.show(|id| objects::read(paths, id));
@@ -227,7 +233,7 @@ impl Queries {
         });
     }
 
-    /// Reads the journal beside the loop, for it may be long, and answers from it.
+    /// Reads the journal in another thread, because it may be long, and answers from it.
     fn recall<T: Send + 'static>(
         &self,
         paths: &Paths,
@@ -237,7 +243,7 @@ impl Queries {
     ) {
         let (paths, readers) = (paths.clone(), Arc::clone(&self.readers));
         tokio::spawn(async move {
-            // Nobody closes it.
+            // No code closes the semaphore, so this always succeeds.
             let Ok(turn) = readers.acquire_owned().await else { return };
             tokio::task::spawn_blocking(move || {
                 let read = read_journal(&paths, history, || !reply.is_closed());

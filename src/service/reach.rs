@@ -1,4 +1,4 @@
-//! Whether instances can read what operators prove themselves by.
+//! Checks whether instances can read the secret by which operators prove themselves.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,12 +8,13 @@ use crate::interface::access::Proof;
 use crate::interface::secret::Secret;
 use crate::runtime::isolation::{group_named, why_readable};
 
-/// Whether an instance can read the operators' secret, or could since this supervisor was started: who read it knows it.
+/// Why an instance can read the operators' secret, or could read it at some time since this supervisor was started. An
+/// instance that has read the secret once knows it from then on.
 #[derive(Clone, Default)]
 pub struct Reach(Arc<OnceLock<String>>);
 
 impl Reach {
-    /// Looks at what instances are allowed from now on.
+    /// Checks the permissions that instances have from now on.
     pub fn look(&self, tools: &Tools) {
         let config = &tools.config;
         let group = config.state.operators.as_ref().and_then(|name| group_named(name).ok());
@@ -21,7 +22,10 @@ impl Reach {
         if let Some(why) = why_readable(&config.isolation, agents, &tools.paths.secret(), group)
             && self.0.set(why.clone()).is_ok()
         {
-            tracing::warn!(why, "callers that have no_new_privs are refused: they cannot be told from instances");
+            tracing::warn!(
+                why,
+                "callers that have no_new_privs are refused: rei cannot distinguish them from instances"
+            );
         }
     }
 

@@ -1,32 +1,32 @@
-//! Holds what really is against the journal: a function of facts.
+//! Compares reality with the journal. It is a pure function of facts.
 //!
-//! | witness | is ahead of the journal when |
+//! | witness | it is ahead of the journal if |
 //! |---|---|
-//! | records | some are of another version of rei, which this one does not follow |
-//! | sealed head | it has seen a record that the journal does not have, or another in its place |
-//! | instances | one lives that a record behind the journal's last one started |
+//! | records | another version of rei wrote some of them, and this version decides otherwise |
+//! | sealed head | it has seen a record that the journal does not have, or that differs from the journal's record |
+//! | instances | a record after the journal's last one started a living instance |
 //! | profile | its current generation is higher than any that the journal knows; or the journal has no record |
-//! | roots | one is of a candidate that the journal does not know; or the journal has no record |
+//! | roots | a root belongs to a candidate that the journal does not know; or the journal has no record |
 //!
-//! The other direction is normal: a record is on disk before its effect, so after a crash reality may be behind the journal,
-//! and a new supervisor carries it on.
+//! The other direction is normal: a record is on disk before its effect. So after a crash reality may be behind the
+//! journal, and the new supervisor executes the missing effects.
 
 use crate::interface::types::Version;
 use crate::journal::HeadStatus;
 use crate::lifecycle::{Lifecycle, Slot};
 
-/// What the journal says, as far as others can contradict it.
+/// The content of the journal that the other witnesses can contradict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// The last record; 0 for none.
+pub struct Journaled {
+    /// The number of the last record; 0 if there is none.
     pub records: u64,
     /// The instances in the slots.
     pub instances: Vec<String>,
     /// Active's slot and generation.
     pub active: Option<(Slot, Generation)>,
-    /// Generations that it knows, whatever became of them.
+    /// All generations that the journal knows, including those that are not in use any more.
     pub generations: Vec<u64>,
-    /// Store paths in quarantine: one may be current still where a switch back was not carried out.
+    /// Store paths in quarantine. One of them may still be current if a switch back was not executed.
     pub quarantined: Vec<String>,
     /// The number of the last candidate.
     pub candidates: u64,
@@ -35,46 +35,46 @@ pub struct Told {
 /// A generation of the profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Generation {
-    /// Its number; 0 for a version that has none.
+    /// Its number; 0 for a version without a generation.
     pub number: u64,
     /// Its store path.
     pub store_path: String,
 }
 
-/// An instance that lives.
+/// A living instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     /// Its id.
     pub id: String,
-    /// Its process.
+    /// The pid of its main process.
     pub pid: u32,
-    /// The record that started it.
+    /// The number of the record that started it.
     pub seq: u64,
     /// Its slot.
     pub slot: Slot,
-    /// Whether it only empties a queue.
+    /// Whether it only drains a queue of connections.
     pub drains: bool,
-    /// What it runs, where that can be told.
+    /// The store path that it runs, if it is known.
     pub store_path: Option<String>,
 }
 
-/// Records that another version of rei has written, and that this one does not follow.
+/// Records that another version of rei has written, and that this version cannot replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfollowed {
-    /// The first of them; all behind it are of no use.
+    /// The number of the first of them. All later records are unusable too.
     pub first: u64,
-    /// Why it is not followed.
+    /// Why that record cannot be replayed.
     pub why: String,
 }
 
-/// What really is.
+/// The state of the machine, and the content of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// What the journal says.
-    pub told: Told,
-    /// Records at the journal's end that are not followed, and the number of the last.
+    /// The content of the journal.
+    pub journaled: Journaled,
+    /// Records at the journal's end that cannot be replayed, and the number of the last record.
     pub unfollowed: Option<(Unfollowed, u64)>,
-    /// How the journal stands to its sealed head.
+    /// The result of comparing the journal with its sealed head.
     pub head: HeadStatus,
     /// The profile's current generation.
     pub current: Option<Generation>,
@@ -88,29 +88,29 @@ pub struct Facts {
     pub overlap: bool,
 }
 
-/// What came of it.
+/// The result of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing contradicts the journal.
+    /// No witness contradicts the journal.
     Agreement,
     /// Reality is ahead.
     Ahead {
-        /// What the journal does not account for, each in a line for a person.
+        /// The facts that the journal does not contain, one line each, for a person.
         facts: Vec<String>,
     },
 }
 
-/// What is adopted where reality is ahead.
+/// The instances and the version to adopt if reality is ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adoption {
-    /// The instance of slot A and of slot B, by its place in [`Facts::instances`].
-    pub occupants: [Option<usize>; 2],
-    /// What serves, and from which slot.
+    /// The instance of slot A and of slot B, by its index in [`Facts::instances`].
+    pub instances: [Option<usize>; 2],
+    /// The slot and the generation that serve.
     pub serves: Option<(Slot, Generation)>,
 }
 
-impl Told {
-    /// What a journal of so many records says.
+impl Journaled {
+    /// The content of a journal with this number of records, after replay.
     pub fn by(core: &Lifecycle, records: u64) -> Self {
         let evolution = core.evolution();
         let generation = |version: &Version, number| Generation { number, store_path: version.store_path.clone() };
@@ -135,14 +135,14 @@ impl Told {
     }
 }
 
-/// The number of a candidate that a root belongs to; `None` for one of no evolution.
+/// The number of the candidate that a root belongs to; `None` for a root that belongs to no evolution.
 pub fn candidate_of(root: &str) -> Option<u64> {
     root.strip_prefix("cand_")?.split('-').next()?.parse().ok()
 }
 
-/// Holds the witnesses against the journal.
+/// Compares the witnesses with the journal.
 pub fn reconcile(it: &Facts) -> Verdict {
-    let told = &it.told;
+    let journaled = &it.journaled;
     let mut facts = Vec::new();
     if let Some((Unfollowed { first, why }, last)) = &it.unfollowed {
         facts.push(format!("records {first} to {last} are of another version of rei, which decides otherwise: {why}"));
@@ -160,68 +160,73 @@ pub fn reconcile(it: &Facts) -> Verdict {
         }
         HeadStatus::Whole | HeadStatus::NoHead | HeadStatus::DamagedHead => {}
     }
-    for instance in it.instances.iter().filter(|it| it.seq > told.records && !told.instances.contains(&it.id)) {
+    for instance in it.instances.iter().filter(|it| it.seq > journaled.records && !journaled.instances.contains(&it.id))
+    {
         let Living { id, pid, seq, .. } = instance;
         facts.push(format!("record {seq} started the instance {id} (pid {pid}), and the journal does not have it"));
     }
     if let Some(Generation { number, store_path }) = &it.current
-        && told.generations.iter().all(|known| known < number)
-        && !told.quarantined.contains(store_path)
+        && journaled.generations.iter().all(|known| known < number)
+        && !journaled.quarantined.contains(store_path)
     {
         facts.push(format!(
             "the profile's current generation is {number} ({store_path}), which the journal does not know"
         ));
     }
-    let unknown = |root: &&String| candidate_of(root).is_some_and(|number| number > told.candidates);
+    let unknown = |root: &&String| candidate_of(root).is_some_and(|number| number > journaled.candidates);
     if let Some(root) = it.roots.iter().rfind(unknown) {
-        facts.push(format!("the root {root} is of a candidate that the journal does not know"));
+        facts.push(format!("the root {root} belongs to a candidate that the journal does not know"));
     }
-    if told.records == 0 && facts.is_empty() && !it.generations.is_empty() {
+    if journaled.records == 0 && facts.is_empty() && !it.generations.is_empty() {
         facts.push("the profile has generations, and there is no journal".to_owned());
     }
     if facts.is_empty() {
         return Verdict::Agreement;
     }
-    facts.push("what lost records put into quarantine is not known any more, and would be judged again".to_owned());
+    facts.push(
+        "the quarantine entries of lost records are not known any more, so that content would be judged again"
+            .to_owned(),
+    );
     Verdict::Ahead { facts }
 }
 
-/// What serves where reality is ahead: the profile's current generation, which was judged once; by the instance that runs it,
-/// or, where none does, by a new one in a slot that is free. Without a profile it is what runs, or else what the journal says.
+/// Decides which version serves if reality is ahead. It is the profile's current generation, because that was judged
+/// once. The instance that runs it serves; if no instance runs it, a new instance in a free slot serves. Without a
+/// profile the running version serves, and if nothing runs, the version that is Active in the journal.
 pub fn adopt(it: &Facts) -> Adoption {
-    let newest = |wanted: &dyn Fn(&Living) -> bool| {
-        let fit = it.instances.iter().enumerate().filter(|(_, living)| !living.drains && wanted(living));
+    let newest = |is_match: &dyn Fn(&Living) -> bool| {
+        let fit = it.instances.iter().enumerate().filter(|(_, living)| !living.drains && is_match(living));
         fit.max_by_key(|(_, living)| living.seq)
     };
-    let occupants = Slot::ALL.map(|slot| newest(&|living| living.slot == slot).map(|(at, _)| at));
-    let in_a_slot = |at: &usize| occupants.contains(&Some(*at));
-    let told = it.told.active.as_ref();
-    let Some(current) = it.current.as_ref().or(told.map(|(_, generation)| generation)) else {
+    let instances = Slot::ALL.map(|slot| newest(&|living| living.slot == slot).map(|(at, _)| at));
+    let in_a_slot = |at: &usize| instances.contains(&Some(*at));
+    let active = it.journaled.active.as_ref();
+    let Some(current) = it.current.as_ref().or(active.map(|(_, generation)| generation)) else {
         let serves = newest(&|_| true).map(|(_, living)| (living.slot, number_of(it, living)));
-        return Adoption { occupants, serves };
+        return Adoption { instances, serves };
     };
-    let lone = occupants.iter().flatten().count() == 1;
+    let is_only_one = instances.iter().flatten().count() == 1;
     let runs_it = |living: &Living| match &living.store_path {
         Some(path) => *path == current.store_path,
-        None => lone,
+        None => is_only_one,
     };
     if let Some((_, living)) = newest(&runs_it).filter(|(at, _)| in_a_slot(at)) {
-        return Adoption { occupants, serves: Some((living.slot, current.clone())) };
+        return Adoption { instances, serves: Some((living.slot, current.clone())) };
     }
-    let usual = told.map_or(Slot::A, |(slot, _)| *slot);
-    let free = [usual, usual.other()].into_iter().find(|slot| occupants[slot.index()].is_none());
+    let usual = active.map_or(Slot::A, |(slot, _)| *slot);
+    let free = [usual, usual.other()].into_iter().find(|slot| instances[slot.index()].is_none());
     let other = newest(&|_| true);
     let serves = match (other, free) {
-        // One version at a time, or no place beside what runs: what runs serves on.
+        // Only one version may run at a time, or no slot is free: the running version continues to serve.
         (Some((_, living)), None) => (living.slot, number_of(it, living)),
         (Some((_, living)), Some(_)) if !it.overlap => (living.slot, number_of(it, living)),
         (_, Some(slot)) => (slot, current.clone()),
         (None, None) => (usual, current.clone()),
     };
-    Adoption { occupants, serves: Some(serves) }
+    Adoption { instances, serves: Some(serves) }
 }
 
-/// The generation of what an instance runs.
+/// The generation of the version that an instance runs.
 fn number_of(it: &Facts, living: &Living) -> Generation {
     let store_path = living.store_path.clone().unwrap_or_default();
     let number = it.generations.iter().rfind(|known| known.store_path == store_path).map_or(0, |known| known.number);
@@ -241,10 +246,10 @@ mod tests {
         Living { id: format!("x-{seq}-{slot}"), pid: 7, seq, slot, drains: false, store_path }
     }
 
-    /// A journal of 20 records, whose Active is generation 2 in slot B; and everything agrees.
+    /// A journal of 20 records, whose Active is generation 2 in slot B. All witnesses agree.
     fn agreeing() -> Facts {
         Facts {
-            told: Told {
+            journaled: Journaled {
                 records: 20,
                 instances: vec!["x-17-B".into()],
                 active: Some((Slot::B, generation(2))),
@@ -269,20 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_leaves_is_no_contradiction() {
+    fn the_state_after_a_crash_does_not_contradict_the_journal() {
         let agree: [(&str, Facts); 9] = [
-            ("all is there", agreeing()),
+            ("all witnesses agree", agreeing()),
             ("an upgrade from a rei without a head", with(|it| it.head = HeadStatus::NoHead)),
             ("a head that was damaged", with(|it| it.head = HeadStatus::DamagedHead)),
             ("nothing runs", with(|it| it.instances.clear())),
             ("an instance is older than the journal's", with(|it| it.instances.push(living(4, Slot::A, 1)))),
-            ("the switch was not carried out", with(|it| it.current = Some(generation(1)))),
+            ("the switch was not executed", with(|it| it.current = Some(generation(1)))),
             ("a generation was prepared and not recorded", with(|it| it.generations.push(generation(3)))),
-            ("a switch back was not carried out", with(|it| it.current = Some(generation(9)))),
+            ("a switch back was not executed", with(|it| it.current = Some(generation(9)))),
             (
                 "the journal knows the instance since it was adopted",
                 with(|it| {
-                    it.told.instances.push("x-35-A".into());
+                    it.journaled.instances.push("x-35-A".into());
                     it.instances.push(living(35, Slot::A, 2));
                 }),
             ),
@@ -291,7 +296,7 @@ mod tests {
             assert_eq!(reconcile(&facts), Verdict::Agreement, "{what}");
         }
         let first = Facts {
-            told: Told::default(),
+            journaled: Journaled::default(),
             unfollowed: None,
             head: HeadStatus::NoHead,
             current: None,
@@ -304,8 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn each_witness_alone_is_enough() {
-        let nothing = |it: &mut Facts| it.told = Told::default();
+    fn one_witness_alone_can_contradict_the_journal() {
+        let nothing = |it: &mut Facts| it.journaled = Journaled::default();
         let other = Unfollowed { first: 19, why: "record 19 holds a decision".into() };
         let ahead: [(&str, Facts); 9] = [
             ("records 19 to 20 are of another", with(|it| it.unfollowed = Some((other, 20)))),
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_says_what_serves_and_the_instance_that_runs_it_goes_on() {
+    fn the_current_generation_of_the_profile_serves_from_the_instance_that_runs_it() {
         let serves = |facts: &Facts| adopt(facts).serves.map(|(slot, it)| (slot, it.number));
         let v3 =
             |it: &mut Facts| (it.current, it.generations) = (Some(generation(3)), (1..=3).map(generation).collect());
@@ -353,16 +358,20 @@ mod tests {
                 }),
                 (Slot::A, 3),
             ),
-            ("a canary is no Active", with(|it| it.instances.push(living(35, Slot::A, 3))), (Slot::B, 2)),
+            ("a canary is not Active", with(|it| it.instances.push(living(35, Slot::A, 3))), (Slot::B, 2)),
             (
                 "it does not run, and a canary does",
                 with(|it| it.instances = vec![living(35, Slot::A, 3)]),
                 (Slot::B, 2),
             ),
             ("nothing runs", with(|it| it.instances.clear()), (Slot::B, 2)),
-            ("nothing can be told of the only one", with(|it| it.instances[0].store_path = None), (Slot::B, 2)),
             (
-                "versions exclude each other, and another runs",
+                "the store path of the only instance is not known",
+                with(|it| it.instances[0].store_path = None),
+                (Slot::B, 2),
+            ),
+            (
+                "only one version may run at a time, and another one runs",
                 with(|it| {
                     it.overlap = false;
                     it.instances = vec![living(35, Slot::A, 1)];
@@ -375,18 +384,22 @@ mod tests {
         for (what, facts, expected) in cases {
             assert_eq!(serves(&facts), Some(expected), "{what}");
         }
-        let nothing = with(|it| (it.told, it.current, it.instances) = (Told::default(), None, vec![]));
+        let nothing = with(|it| (it.journaled, it.current, it.instances) = (Journaled::default(), None, vec![]));
         assert_eq!(adopt(&nothing), Adoption::default());
-        let unknown = with(|it| (it.told, it.current, it.generations) = (Told::default(), None, vec![]));
-        assert_eq!(serves(&unknown), Some((Slot::B, 0)), "what runs is better than nothing");
+        let unknown = with(|it| (it.journaled, it.current, it.generations) = (Journaled::default(), None, vec![]));
+        assert_eq!(
+            serves(&unknown),
+            Some((Slot::B, 0)),
+            "the running version serves although its generation is not known"
+        );
     }
 
     #[test]
-    fn a_slot_has_its_newest_instance_and_none_that_only_drains() {
+    fn a_slot_gets_its_newest_instance_and_never_one_that_only_drains() {
         let facts = with(|it| {
             it.instances = vec![living(17, Slot::B, 2), living(19, Slot::B, 2), living(20, Slot::A, 1)];
             it.instances[2].drains = true;
         });
-        assert_eq!(adopt(&facts).occupants, [None, Some(1)]);
+        assert_eq!(adopt(&facts).instances, [None, Some(1)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Takes over what an earlier supervisor left running.
+//! Takes over the instances that an earlier supervisor left running.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,28 +17,28 @@ use crate::runtime::logs::Log;
 use crate::runtime::table::Entry;
 use crate::time::Timestamp;
 
-/// How long the last words of an instance that ended while nobody watched may take through its pipe, and the pause
-/// between looks: nothing writes there any more.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
-const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
+/// An instance may have ended while no supervisor watched. This is the longest wait until the logger has read its last
+/// output from the pipe, and the pause between looks. No process writes to that pipe any more.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(1);
+const LAST_OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 
-/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with what runs. Gives the events
-/// that the lifecycle is told of it.
+/// Takes over in the same phase, with the same instances; or, if reality is ahead of the journal, with the instances
+/// that run. Returns the events for the lifecycle.
 pub fn take_over(
     core: &Lifecycle,
     executor: &mut Executor,
-    kept: StoredFds,
+    stored: StoredFds,
     reality: Option<Reality>,
     at: Timestamp,
 ) -> Vec<Event> {
     let mut takeover = Takeover { core, executor, at };
     match reality {
-        Some(reality) => takeover.hold(kept, reality),
-        None => takeover.resume(kept),
+        Some(reality) => takeover.hold(stored, reality),
+        None => takeover.resume(stored),
     }
 }
 
-/// A takeover, under way.
+/// A takeover in progress.
 struct Takeover<'a> {
     core: &'a Lifecycle,
     executor: &'a mut Executor,
@@ -46,7 +46,7 @@ struct Takeover<'a> {
 }
 
 impl Takeover<'_> {
-    fn resume(&mut self, mut kept: StoredFds) -> Vec<Event> {
+    fn resume(&mut self, mut stored: StoredFds) -> Vec<Event> {
         let configured = Event::Configured { policy: policy(&self.executor.tools.config) };
         if self.core.policy().is_none() {
             return vec![configured];
@@ -55,26 +55,26 @@ impl Takeover<'_> {
         let owners = Slot::ALL.map(|slot| self.owner(slot, &recorded));
         for entry in &recorded {
             if !owners.iter().flatten().any(|(owner, _)| owner.id == entry.id) {
-                self.end_stray(entry, &mut kept);
+                self.end_stray(entry, &mut stored);
             }
         }
         let mut running = [None, None];
         for (slot, owner) in Slot::ALL.into_iter().zip(owners) {
             running[slot.index()] =
-                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut kept));
+                owner.and_then(|(entry, store_path)| self.adopt(slot, entry, store_path, &mut stored));
         }
-        self.executor.instances.forget(kept);
+        self.executor.instances.forget(stored);
         let rebooted = self.executor.instances.nothing_to_find();
         vec![configured, Event::Recovered { running, rebooted }]
     }
 
-    /// Takes over what runs, whatever the journal says of it.
-    fn hold(&mut self, mut kept: StoredFds, mut reality: Reality) -> Vec<Event> {
+    /// Takes over the running instances, even if the journal contradicts them.
+    fn hold(&mut self, mut stored: StoredFds, mut reality: Reality) -> Vec<Event> {
         let recorded = self.executor.instances.recorded();
         let found = |id: &str| reality.running.iter().flatten().any(|found| found.instance.id == id);
-        // Others have a successor in their slot, or only empty a queue: they were asked to end before.
+        // Each other instance has a successor in its slot, or only drains a queue. It was asked to end before.
         for entry in recorded.iter().filter(|entry| !found(&entry.id)) {
-            self.end_stray(entry, &mut kept);
+            self.end_stray(entry, &mut stored);
         }
         for slot in Slot::ALL {
             let Some(found) = &reality.running[slot.index()] else { continue };
@@ -82,7 +82,7 @@ impl Takeover<'_> {
             let (store_path, ready) = (found.version.store_path.clone(), found.ready);
             match self
                 .executor
-                .with(slot, &store_path, |instances, context| instances.adopt(context, entry, &mut kept, ready))
+                .with(slot, &store_path, |instances, context| instances.adopt(context, entry, &mut stored, ready))
             {
                 Ok(()) => {
                     let serves = reality.serves.as_ref().filter(|(serving, _)| *serving == slot);
@@ -97,41 +97,43 @@ impl Takeover<'_> {
                     self.executor.monitors.begin(slot, &store_path, runtime, self.at, self.core.incidents());
                 }
                 Err(AdoptError { why, .. }) => {
-                    tracing::warn!(%slot, why, "an instance ended while it was taken over");
+                    tracing::warn!(%slot, why, "an instance ended during the takeover");
                     reality.running[slot.index()] = None;
                 }
             }
         }
-        self.executor.instances.forget(kept);
-        // Before all else: until this is on disk, the sealed head must show what is lost.
+        self.executor.instances.forget(stored);
+        // This event must come first: until it is on disk, the sealed head must show which records are lost.
         let configured = Event::Configured { policy: policy(&self.executor.tools.config) };
         vec![Event::Held(Box::new(reality)), configured]
     }
 
-    fn end_stray(&mut self, entry: &Entry, kept: &mut StoredFds) {
-        self.executor.with(slot_of(&entry.id), "", |instances, context| instances.end_stray(context, entry, kept));
+    fn end_stray(&mut self, entry: &Entry, stored: &mut StoredFds) {
+        self.executor.with(slot_of(&entry.id), "", |instances, context| instances.end_stray(context, entry, stored));
     }
 
-    /// The instance that the journal, or the table, has for a slot, and its version.
+    /// The instance that the journal or the table names for a slot, and its version.
     fn owner<'a>(&self, slot: Slot, recorded: &'a [Entry]) -> Option<(&'a Entry, String)> {
         let state = self.core.slot(slot);
         let store_path = state.version.as_ref()?.store_path.clone();
         let entry = match &state.instance {
             Some(instance) => recorded.iter().find(|entry| entry.id == instance.id),
-            // It was made, and the record of it was not written any more. Others of the slot are older.
+            // The instance was started, but its record could not be written before the crash. Other instances of the
+            // slot are older.
             None if state.run == RunState::Starting => {
-                let made = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
-                made.max_by_key(|entry| seq(&entry.id, slot))
+                let started = recorded.iter().filter(|entry| seq(&entry.id, slot).is_some());
+                started.max_by_key(|entry| seq(&entry.id, slot))
             }
             None => None,
         };
         Some((entry?, store_path))
     }
 
-    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, kept: &mut StoredFds) -> Option<Running> {
+    fn adopt(&mut self, slot: Slot, entry: &Entry, store_path: String, stored: &mut StoredFds) -> Option<Running> {
         let run = self.core.slot(slot).run;
         let ready = run == RunState::Ready || run == RunState::Stopping;
-        match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, kept, ready)) {
+        match self.executor.with(slot, &store_path, |instances, context| instances.adopt(context, entry, stored, ready))
+        {
             Ok(()) => {
                 let name = &self.executor.tools.config.runtime.name;
                 let runtime = runtime_ref(self.core, name, slot, &entry.id);
@@ -141,15 +143,15 @@ impl Takeover<'_> {
             Err(AdoptError { why, log }) => {
                 tracing::warn!(%slot, why, "an instance did not outlive the supervisor");
                 if let Some(log) = log.filter(|_| matches!(run, RunState::Ready | RunState::Starting)) {
-                    self.tell_last_words(slot, entry, store_path, log);
+                    self.report_last_output(slot, entry, store_path, log);
                 }
                 None
             }
         }
     }
 
-    /// An instance ended and nobody saw how; what it said at last is a signal all the same.
-    fn tell_last_words(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
+    /// An instance ended while no supervisor ran, so its exit status is lost. Its last output is a signal all the same.
+    fn report_last_output(&self, slot: Slot, entry: &Entry, store_path: String, log: Arc<Log>) {
         let (inputs, id, logger) =
             (self.executor.inputs.clone(), entry.id.clone(), self.executor.instances.logger.clone());
         let ran_ms = entry.start_ticks.map_or(0, |start| crate::process::age(start).as_millis());
@@ -157,22 +159,23 @@ impl Takeover<'_> {
         let secrets = self.executor.tools.secrets.clone();
         tokio::spawn(async move {
             let asked = Instant::now();
-            while !log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
-                tokio::time::sleep(LAST_WORDS_PAUSE).await;
+            while !log.is_finished() && asked.elapsed() < LAST_OUTPUT_MAX {
+                tokio::time::sleep(LAST_OUTPUT_PAUSE).await;
             }
-            let words = log.recent();
+            let output = log.recent();
             logger.forget(&id);
-            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &words, &secrets));
+            let read = tokio::task::spawn_blocking(move || diagnosis::exit(None, None, ran_ms, &output, &secrets));
             if let Ok(exit) = read.await {
                 let event = InstanceEvent::Crashed { store_path, exit };
-                // The loop is gone only when everything ends.
+                // The send fails only when the supervisor stops.
                 let _ = inputs.send(Input::Instance { slot, id, event }).await;
             }
         });
     }
 }
 
-/// The record that started the instance of this id in `slot`; `None` when it is of another slot, or only drained one.
+/// The number of the record that started the instance with this id in `slot`. `None` if the instance belongs to another
+/// slot, or only drained a queue.
 fn seq(id: &str, slot: Slot) -> Option<u64> {
     Named::parse(id).filter(|named| named.slot == slot && !named.drains).map(|named| named.seq)
 }

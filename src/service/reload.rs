@@ -1,4 +1,4 @@
-//! rei.toml is read: at the start, and again while the runtime serves.
+//! Reads rei.toml: at the start, and again while the runtime serves.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use crate::config::{self, Config};
 use crate::redact::Secrets;
 use crate::report::chain;
 
-/// A rei.toml that can be used, with its blueprints.
+/// Reads a rei.toml and checks the blueprints that it names.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All mistakes in it.
 pub fn load(path: &Path) -> Result<Config, StartError> {
     let config = Config::load(path)?;
     let unusable = Library::new(config.blueprints.directory.clone()).unusable(&config);
     if unusable.is_empty() { Ok(config) } else { Err(StartError::Blueprints(unusable)) }
 }
 
-/// Reads rei.toml again and gives what the parts work with from now on. A mistake, or a key that cannot change while rei runs, is
-/// logged, and the previous configuration stays.
+/// Reads rei.toml again and returns the values that all parts share from now on. If rei.toml has a mistake, or a key
+/// that cannot change while rei runs has changed, it is logged, and the previous configuration stays.
 pub fn read_again(old: &Tools) -> Option<Tools> {
     let config = match load(&old.config_path) {
         Ok(config) => config,

@@ -1,10 +1,11 @@
-//! What a process of rei's own user can do to rei although it is confined, undone and told.
+//! Repairs the permissions of rei's files. A process of rei's own user can change them although it is confined.
 //!
-//! Landlock does not know modes, and the filter of system calls cannot tell another process's thread from an own one. So
-//! where instances have rei's user, one of them can take rei's rights to its own files (`chmod 0`), and bind the supervisor
-//! to one processor. Neither changes a decision; it could keep rei from making one. Looked at before anything is opened,
-//! every half minute, whenever the journal cannot be written, and before the program is replaced. Root has every right to a
-//! file whatever its mode, and its instances have users of their own.
+//! Landlock does not restrict `chmod`, and the filter of system calls cannot distinguish a thread of another process
+//! from one of its own process. So if instances run as rei's user, one of them can remove rei's permissions to its own
+//! files (`chmod 0`), and bind the supervisor to one processor. Neither changes a decision, but it could prevent rei
+//! from making one. rei checks the permissions before it opens any file, every half minute, whenever the journal cannot
+//! be written, and before the program is replaced. If rei runs as root, nothing is checked: root may use a file
+//! whatever its mode, and root's instances have users of their own.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,54 +13,56 @@ use std::path::{Path, PathBuf};
 
 use crate::state::paths::Paths;
 
-/// Files of one directory that are looked at: journals, logs and objects are pruned long before.
+/// The bound of files in one directory that are checked. Journals, logs and objects are pruned long before they reach
+/// it.
 const FILES_MAX: usize = 4096;
 
-/// Bits of a mode that must be there, and that must not.
+/// The bits of a mode that must be set, and the bits that must not be set.
 struct Bits {
     directory: u32,
     file: u32,
     never: u32,
 }
 
-/// Of a directory around rei's own: it is passed through, and how else it is used is its owner's choice.
-const AROUND: Bits = Bits { directory: 0o100, file: 0, never: 0 };
-/// Of what is rei's.
+/// The bits of a parent directory of rei's directories: rei must be able to enter it. All other bits are its owner's
+/// choice.
+const PARENT: Bits = Bits { directory: 0o100, file: 0, never: 0 };
+/// The bits of rei's own files and directories.
 const OURS: Bits = Bits { directory: 0o700, file: 0o600, never: 0 };
-/// Of what nobody else may enter.
+/// The bits of the directory that no other user may enter.
 const PRIVATE: Bits = Bits { never: 0o077, ..OURS };
 
-/// Gives rei back the rights to its own files and directories, and says what was changed, a line each.
+/// Restores rei's permissions to its own files and directories. Returns one line for each change.
 pub fn files(paths: &Paths) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut changes = Vec::new();
     if nix::unistd::geteuid().is_root() {
-        return told;
+        return changes;
     }
-    // From the outside in: nothing below a closed directory can be seen.
+    // Parents come first, because rei can see nothing below a directory that it cannot enter.
     let mut around: Vec<&Path> = paths.state().ancestors().skip(1).collect();
     around.reverse();
     for path in around {
-        told.extend(mend(path, &AROUND));
+        changes.extend(restore_mode(path, &PARENT));
     }
-    told.extend(mend(paths.state(), &OURS));
+    changes.extend(restore_mode(paths.state(), &OURS));
     let (journal, private) = (paths.journal(), paths.private());
     let snapshots = journal.join("snapshots");
     for dir in [journal, snapshots, private, paths.logs(), paths.sockets().to_owned(), paths.profiles(), paths.roots()]
     {
-        told.extend(mend(&dir, if dir == paths.private() { &PRIVATE } else { &OURS }));
-        told.extend(inside(&dir).filter_map(|path| mend(&path, &OURS)));
+        changes.extend(restore_mode(&dir, if dir == paths.private() { &PRIVATE } else { &OURS }));
+        changes.extend(inside(&dir).filter_map(|path| restore_mode(&path, &OURS)));
     }
-    // Directories of many files: those that rei itself puts below the state directory.
-    told.extend(inside(paths.state()).filter_map(|path| mend(&path, &OURS)));
-    told
+    // Directories that hold many files: only the directories themselves are checked, not the files in them.
+    changes.extend(inside(paths.state()).filter_map(|path| restore_mode(&path, &OURS)));
+    changes
 }
 
 fn inside(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path())
 }
 
-/// Sets the bits right; `None` where nothing was amiss, or where it is another user's.
-fn mend(path: &Path, bits: &Bits) -> Option<String> {
+/// Corrects the mode. `None` if the mode was correct, or if the file belongs to another user.
+fn restore_mode(path: &Path, bits: &Bits) -> Option<String> {
     let about = path.symlink_metadata().ok().filter(|about| about.uid() == nix::unistd::geteuid().as_raw())?;
     let needed = match about.file_type() {
         kind if kind.is_dir() => bits.directory,
@@ -67,12 +70,12 @@ fn mend(path: &Path, bits: &Bits) -> Option<String> {
         _ => bits.file,
     };
     let mode = about.mode() & 0o7777;
-    let wanted = (mode | needed) & !bits.never;
-    if wanted == mode {
+    let correct = (mode | needed) & !bits.never;
+    if correct == mode {
         return None;
     }
-    Some(match fs::set_permissions(path, Permissions::from_mode(wanted)) {
-        Ok(()) => format!("{} had the mode {mode:03o} and has {wanted:03o} again", path.display()),
+    Some(match fs::set_permissions(path, Permissions::from_mode(correct)) {
+        Ok(()) => format!("{} had the mode {mode:03o} and has {correct:03o} again", path.display()),
         Err(error) => format!("{} has the mode {mode:03o}, which cannot be changed: {error}", path.display()),
     })
 }
@@ -94,18 +97,18 @@ mod tests {
             (&folder, &OURS, 0o000, Some(0o700)),
             (&folder, &OURS, 0o050, Some(0o750)),
             (&folder, &OURS, 0o755, None),
-            (&folder, &AROUND, 0o055, Some(0o155)),
-            (&folder, &AROUND, 0o555, None),
+            (&folder, &PARENT, 0o055, Some(0o155)),
+            (&folder, &PARENT, 0o555, None),
             (&folder, &PRIVATE, 0o777, Some(0o700)),
             (&file, &OURS, 0o000, Some(0o600)),
             (&file, &OURS, 0o444, Some(0o644)),
             (&file, &OURS, 0o640, None),
         ] {
             set(path, before);
-            let told = mend(path, bits);
-            assert_eq!(told.is_some(), after.is_some(), "{told:?}");
+            let change = restore_mode(path, bits);
+            assert_eq!(change.is_some(), after.is_some(), "{change:?}");
             assert_eq!(mode(path), after.unwrap_or(before));
         }
-        assert_eq!((mend(&link, &OURS), mend(&dir.path().join("nothing"), &OURS)), (None, None));
+        assert_eq!((restore_mode(&link, &OURS), restore_mode(&dir.path().join("nothing"), &OURS)), (None, None));
     }
 }

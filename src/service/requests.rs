@@ -1,5 +1,6 @@
-//! Three of the four calls, asked from outside: each runs beside the lifecycle. A candidate that is built here is never promoted:
-//! only the candidate of an evolution of the supervisor's own is.
+//! Three of the four calls of the evolution interface, for callers outside the supervisor. Each runs outside the
+//! lifecycle. A candidate that is built here is never promoted; only a candidate of one of the supervisor's own
+//! evolutions can be.
 
 use tokio::sync::oneshot;
 
@@ -14,7 +15,7 @@ use crate::lifecycle::{Event, OpenIncident};
 use crate::state::objects;
 use crate::time::Timestamp;
 
-/// Where an answer goes. A caller who is gone is no matter.
+/// The channel for an answer. If the caller has disconnected, the answer is dropped.
 type Reply<T> = oneshot::Sender<Result<T, EvolutionError>>;
 
 /// `CollectEvolutionContext`.
@@ -47,20 +48,20 @@ pub fn context(
 /// `BuildCandidateRuntime`.
 pub fn build(
     executor: &Executor,
-    aside: String,
+    number: String,
     context: EvolutionContext,
     facts: Facts,
     at: Timestamp,
     reply: Reply<CandidateRuntime>,
 ) {
-    let (candidate, evolution) = (CandidateId(format!("cand_{aside}")), EvolutionId(format!("evo_{aside}")));
+    let (candidate, evolution) = (CandidateId(format!("cand_{number}")), EvolutionId(format!("evo_{number}")));
     let incident = context.incident_id.clone();
     let config = &executor.tools.config.blueprints;
     let blueprint = match &incident {
         Some(_) => config.incident.clone().unwrap_or_else(|| config.upgrade.clone()),
         None => config.upgrade.clone(),
     };
-    let in_use = executor.tools.in_use.aside(&evolution, &candidate);
+    let in_use = executor.tools.in_use.protect(&evolution, &candidate);
     let paths = &executor.tools.paths;
     let order = BuildOrder {
         context: Some(paths.context(incident.as_ref(), &context.id.0)),
@@ -72,19 +73,20 @@ pub fn build(
     let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
     tokio::spawn(async move {
         let _in_use = in_use;
-        let made = jobs::build(tools.clone(), order, inputs).await;
-        let answer = match made {
+        let result = jobs::build(tools.clone(), order, inputs).await;
+        let answer = match result {
             Some(Event::Built { .. }) => objects::read(&tools.paths, &candidate.0)
-                .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate was not kept".to_owned() }),
+                .ok_or_else(|| EvolutionError::NotAvailable { reason: "the candidate could not be stored".to_owned() }),
             Some(Event::BuildPaused { stage, .. }) => Err(EvolutionError::BuildFailed {
                 stage,
-                reason: "the blueprint asks an operator, and nobody is there to ask".to_owned(),
+                reason: "the blueprint needs the approval of an operator, which a build by a caller cannot get"
+                    .to_owned(),
                 log: String::new(),
             }),
             Some(Event::BuildFailed { reason, .. }) => {
                 Err(EvolutionError::BuildFailed { stage: "blueprint".to_owned(), reason, log: String::new() })
             }
-            _ => Err(EvolutionError::NotAvailable { reason: "the build gave no answer".to_owned() }),
+            _ => Err(EvolutionError::NotAvailable { reason: "the build ended without a result".to_owned() }),
         };
         let _ = reply.send(answer);
     });
@@ -93,7 +95,7 @@ pub fn build(
 /// `ValidateCandidate`.
 pub fn validate(
     executor: &Executor,
-    aside: &str,
+    number: &str,
     candidate: CandidateRuntime,
     facts: Facts,
     reply: Reply<ValidationReport>,
@@ -103,9 +105,9 @@ pub fn validate(
         let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
         return;
     }
-    let in_use = executor.tools.in_use.aside(&candidate.evolution_id, &candidate.id);
+    let in_use = executor.tools.in_use.protect(&candidate.evolution_id, &candidate.id);
     let order = ValidationOrder {
-        report: ReportId(format!("val_{aside}")),
+        report: ReportId(format!("val_{number}")),
         candidate: candidate.id,
         version: candidate.version,
         active: facts.active.unwrap_or_default(),

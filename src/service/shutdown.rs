@@ -1,4 +1,4 @@
-//! The end of a service: its instances are asked to finish.
+//! Ends a service: asks its instances to end, and closes its listeners.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use super::sync::lock;
 use crate::lifecycle::{self, Slot};
 use crate::report::chain;
 
-/// The bound of the end of everything, beyond the instances' own.
+/// Added to the stop timeout of the instances, to bound the whole shutdown.
 const END_GRACE: Duration = Duration::from_secs(10);
 
-/// Asks all instances to finish and waits until they have. `extended` hears of an instance that asks for so much more time.
+/// Asks all instances to end, and waits until they have ended. If an instance asks for more time, `extended` is called
+/// with that time.
 pub async fn end_all(executor: &mut Executor, received: &mut mpsc::Receiver<Input>, extended: impl Fn(Duration)) {
     let mut until = Instant::now() + executor.tools.config.runtime.stop_timeout + END_GRACE;
     let last = until + Duration::from_millis(lifecycle::EXTENDED_MS_MAX);
@@ -47,8 +48,8 @@ pub async fn end_all(executor: &mut Executor, received: &mut mpsc::Receiver<Inpu
     }
 }
 
-/// Removes the files of unix sockets, and has the store let go of the listeners (the keeper ends, systemd is told to close them).
-/// The last copies are this process's own and end with it.
+/// Removes the files of unix sockets, and makes the store release the listeners: the keeper ends, or systemd is asked
+/// to close them. The last copies belong to this process and are closed when it ends.
 pub fn close(executor: &Executor) {
     lock(&executor.listeners.traffic).unlink();
     if let Err(error) = lock(&executor.store.shared).finish() {

@@ -1,4 +1,4 @@
-//! The two sockets: opened, and who may use them.
+//! Opens the two sockets, and decides which callers may use them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::interface::socket::Socket;
 use crate::runtime::cgroup::is_instance_cgroup;
 use crate::runtime::isolation::group_named;
 
-/// Opens both sockets: the operators' group may use the one that is theirs.
+/// Opens both sockets. The operators' group may use the control socket only.
 ///
 /// # Errors
-/// When a socket, or what its callers prove themselves by, cannot be made.
+/// When a socket, or the secret by which its callers prove themselves, cannot be created.
 pub fn serve(
     executor: &Executor,
     reach: &Reach,
@@ -34,15 +34,16 @@ pub fn serve(
         None => None,
     };
     let bind = |path: PathBuf, group| Socket::bind(&path, group).map_err(|source| StartError::Socket { path, source });
-    let (control, facade) = (bind(paths.control(), operators)?, bind(paths.facade(), None)?);
-    // Nobody is served before, and no other supervisor serves here: its secret would be lost.
+    let (control, evolution_socket) = (bind(paths.control(), operators)?, bind(paths.evolution(), None)?);
+    // Both sockets are bound, so no other supervisor serves here: a new secret would make that supervisor's secret
+    // useless. No caller is served before the secret exists.
     let file = paths.secret();
     let secret = Secret::make(&file, operators);
     let secret = Arc::new(secret.map_err(|source| StartError::File { act: "write", path: file, source })?);
     reach.look(&executor.tools);
     let reach = reach.clone();
     let trees = executor.instances.trees();
-    let (told, inputs) = (executor.inputs.clone(), executor.inputs.clone());
+    let (intruders, inputs) = (executor.inputs.clone(), executor.inputs.clone());
     let access = Access::own_user()
         .refuse_instances(move |pid| trees.contains(pid))
         .refuse_instance_cgroups(is_instance_cgroup)
@@ -50,8 +51,8 @@ pub fn serve(
         .ask_for_proof(move || reach.proof(&secret))
         .on_refusal(move |refusal| {
             if refusal.reason.is_policy_anomaly() {
-                // A full queue has worse to tell.
-                let _ = told.try_send(Input::Intruder(refusal.to_string()));
+                // If the queue is full, the report is dropped, because other inputs matter more.
+                let _ = intruders.try_send(Input::Intruder(refusal.to_string()));
             }
         });
     let operations = Arc::new(OperationsService { inputs: inputs.clone(), subscribers: subscribers.clone() });
@@ -60,6 +61,6 @@ pub fn serve(
     let theirs = operators.into_iter().fold(access, Access::group);
     Ok([
         AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
-        AbortOnDrop(tokio::spawn(serve_evolution(facade, evolution, own))),
+        AbortOnDrop(tokio::spawn(serve_evolution(evolution_socket, evolution, own))),
     ])
 }

@@ -1,4 +1,4 @@
-//! Which files of commits are in the store.
+//! The list of commits whose files are in the store.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -10,26 +10,26 @@ use tokio::sync::Mutex;
 use crate::nix::FlakeRef;
 use crate::source::{Described, ObjectId};
 
-/// What the names of the roots of sources begin with.
+/// The prefix of the names of the roots that protect sources.
 pub(super) const ROOT_PREFIX: &str = "tree_";
-/// Sources that are kept for a next time: Active's, Previous', and those of some candidates.
-pub(super) const KEPT_MAX: usize = 8;
+/// The bound of sources that stay in the store for later use: Active's, Previous', and those of some candidates.
+pub(super) const SOURCES_MAX: usize = 8;
 
-/// Commits whose description is remembered: some evolutions' worth, and a few kilobytes.
+/// The bound of commits whose description is cached: enough for several evolutions, and a few kilobytes.
 const DESCRIBED_MAX: usize = 32;
 
-/// The sources that are in the store, by their trees. It is known from this process alone: a list on disk would have to be
-/// believed. Clones share it.
+/// The sources that are in the store, by their git trees. The list is only in this process's memory, because rei could
+/// not trust a list on disk. Clones share it.
 #[derive(Clone, Default)]
 pub struct Sources(pub(super) Arc<Mutex<Known>>);
 
-/// What is known of them.
+/// The sources and descriptions that this process knows.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) by_tree: BTreeMap<ObjectId, Entry>,
-    /// What flakes are told of commits, which never changes.
+    /// The facts about commits that flakes get. They never change.
     pub(super) described: BTreeMap<ObjectId, Described>,
-    /// Counts uses.
+    /// Counts uses, to find the source that is unused for the longest time.
     clock: u64,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Source {
     pub(super) root: PathBuf,
 }
 
-/// A flake whose source stays in the store as long as this does.
+/// A flake whose source stays in the store as long as this value lives.
 pub struct Held {
     pub(super) flake: FlakeRef,
     pub(super) _source: Arc<Source>,
@@ -66,14 +66,14 @@ impl Entry {
 }
 
 impl Source {
-    /// Whether the store has it and the garbage collector knows that it must.
+    /// Whether the source is in the store, and its garbage collector root exists.
     fn is_there(&self) -> bool {
-        self.path.is_dir() && std::fs::read_link(&self.root).is_ok_and(|kept| kept == self.path)
+        self.path.is_dir() && std::fs::read_link(&self.root).is_ok_and(|target| target == self.path)
     }
 }
 
 impl Known {
-    /// The tree's source, where it is still there.
+    /// The source of a tree, if it is still in the store.
     pub(super) fn find(&mut self, tree: &ObjectId) -> Option<Arc<Source>> {
         self.clock += 1;
         let entry = self.by_tree.get_mut(tree)?;
@@ -92,7 +92,7 @@ impl Known {
         self.by_tree.insert(tree, Entry { source, used: self.clock });
     }
 
-    /// Forgets sources that nobody holds, the longest unused first, until `max` are left.
+    /// Removes sources that no task holds, the longest unused first, until at most `max` are left.
     pub(super) fn shrink_to(&mut self, max: usize) {
         while self.by_tree.len() > max {
             let idle = self.by_tree.iter().filter(|(_, entry)| entry.is_idle());
@@ -101,11 +101,11 @@ impl Known {
         }
     }
 
-    /// Forgets those sources that nobody holds.
+    /// Removes the sources that `which` selects and that no task holds.
     pub(super) fn drop_idle(&mut self, which: impl Fn(&ObjectId) -> bool) {
         for (_, entry) in self.by_tree.extract_if(.., |tree, entry| which(tree) && entry.is_idle()) {
             if let Err(error) = std::fs::remove_file(&entry.source.root) {
-                tracing::warn!(%error, root = %entry.source.root.display(), "cannot let go of a source");
+                tracing::warn!(%error, root = %entry.source.root.display(), "cannot remove the garbage collector root of a source");
             }
         }
     }
@@ -130,23 +130,26 @@ mod tests {
     fn a_tree_is_found_again_until_the_store_or_its_root_is_gone() {
         let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
         let (tree, source) = add(&mut known, dir.path(), 1);
-        assert!(known.find(&tree).is_some_and(|found| Arc::ptr_eq(&found, &source)), "it would be written again");
+        assert!(
+            known.find(&tree).is_some_and(|found| Arc::ptr_eq(&found, &source)),
+            "the source is found, so it is not written again"
+        );
         std::fs::remove_file(&source.root).unwrap();
-        assert!(known.find(&tree).is_none(), "the garbage collector may take it");
+        assert!(known.find(&tree).is_none(), "without its root, the garbage collector may delete it");
         std::os::unix::fs::symlink(&source.path, &source.root).unwrap();
         std::fs::remove_dir(&source.path).unwrap();
         assert!(known.find(&tree).is_none());
     }
 
     #[test]
-    fn the_longest_unused_go_and_who_evaluates_keeps_its_source() {
+    fn the_longest_unused_sources_are_removed_and_a_source_in_use_stays() {
         let (dir, mut known) = (tempfile::tempdir().unwrap(), Known::default());
         let (first, held) = add(&mut known, dir.path(), 1);
         let others: Vec<_> = (2..=4).map(|number| add(&mut known, dir.path(), number).0).collect();
         assert!(known.find(&others[0]).is_some() && known.find(&others[2]).is_some());
         known.shrink_to(2);
         let left: Vec<_> = known.by_tree.keys().cloned().collect();
-        assert_eq!(left, [first.clone(), others[2].clone()], "the first is held, and the last was used last");
+        assert_eq!(left, [first.clone(), others[2].clone()], "the first is in use, and the last was used last");
         known.drop_idle(|_| true);
         assert!(known.by_tree.keys().eq([&first]) && held.is_there());
         let roots = std::fs::read_dir(dir.path()).unwrap().flatten();

@@ -1,4 +1,5 @@
-//! The supervisor of one service: an input is decided about, the decision is recorded, and then it is carried out.
+//! The supervisor of one service: the lifecycle decides about an input, the decision is recorded, and then it is
+//! executed.
 //!
 //! All of one service is in this value, and a process could have two. What a process has once (signals, the service
 //! manager, the reaper of orphans) is in `daemon`.
@@ -39,14 +40,14 @@ use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Reality, Request, RunSt
 use crate::runtime::exit::Exit;
 use crate::time::{Timestamp, millis};
 
-/// Why a service is no longer supervised.
+/// Why the supervision of a service ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// An operator asked for it.
     Asked,
-    /// The program is to be replaced in place.
+    /// The process must replace its program.
     Reexec,
-    /// The service is left to the next supervisor.
+    /// The instances continue to run, and the next supervisor takes them over.
     Left,
     /// There is nothing to supervise.
     GaveUp(GaveUp),
@@ -63,31 +64,31 @@ pub struct Service {
     announcer: Announcer,
     queries: Queries,
     reach: Reach,
-    /// Builds and validations that were asked for from outside.
-    asides: u64,
+    /// The number of builds and validations that callers from outside have requested.
+    external_jobs: u64,
     end: Option<End>,
-    /// Whether the journal could not be written since [`Self::wants_repair`] was asked last.
+    /// Whether a write of the journal has failed since the last call of [`Self::wants_repair`].
     wants_repair: bool,
 }
 
-/// What a service is made of at its start.
+/// The parts of a service at its start.
 pub struct Parts {
-    /// The state that the journal leads to.
+    /// The state after the replay of the journal.
     pub core: Lifecycle,
     /// The journal.
     pub ledger: Ledger,
     /// The clock, not earlier than the journal's last record.
     pub clock: Clock,
-    /// All that effects are carried out with.
+    /// Executes effects.
     pub executor: Executor,
-    /// Where inputs come from.
+    /// The queue of inputs.
     pub received: mpsc::Receiver<Input>,
     /// Whether instances can read the operators' secret.
     pub reach: Reach,
 }
 
 impl Service {
-    /// A service that decides nothing yet.
+    /// A service that has decided nothing yet.
     pub fn new(parts: Parts) -> Self {
         let Parts { core, ledger, clock, executor, received, reach } = parts;
         executor.tools.in_use.update(&core);
@@ -101,7 +102,7 @@ impl Service {
             announcer: Announcer::default(),
             queries: Queries::starting(clock.now()),
             reach,
-            asides: 0,
+            external_jobs: 0,
             end: None,
             wants_repair: false,
         }
@@ -118,7 +119,8 @@ impl Service {
         self.executor.listeners.watch();
         let due = self.next_timer();
         let (again_at, look_at) = (self.ledger.again_at(), self.executor.logs.look_at());
-        // In no order: whatever a runtime floods, timers and operators get their turn.
+        // The branches have no fixed order. So even if a runtime floods one of them, timers and operators get their
+        // turn.
         tokio::select! {
             input = self.received.recv() => match input {
                 Some(input) => self.handle(input),
@@ -145,7 +147,7 @@ impl Service {
         None
     }
 
-    /// The timer that is due first, and when. While nothing can be decided, none is.
+    /// The timer that is due first, and its time. `None` while nothing can be decided.
     fn next_timer(&self) -> Option<(Timer, Instant)> {
         if self.ledger.stalled().is_some() {
             return None;
@@ -163,7 +165,7 @@ impl Service {
         while let Some(event) = self.queue.pop_front() {
             if let Err((event, why)) = self.take(event) {
                 self.queue.push_front(event);
-                // Perhaps it is only a mode; then the next try succeeds.
+                // The cause may be the mode of a file. If the repair restores it, the next try succeeds.
                 self.wants_repair = true;
                 self.ledger.stall(why);
                 return;
@@ -176,7 +178,7 @@ impl Service {
     /// not be recorded: the state is as before then.
     #[expect(
         clippy::result_large_err,
-        reason = "the event goes back to the queue it came from; boxing it would copy it too"
+        reason = "the event returns to the queue that it came from; a box would also copy it"
     )]
     fn take(&mut self, event: Event) -> Result<(), (Event, String)> {
         let at = self.clock.now();
@@ -186,7 +188,7 @@ impl Service {
         let mut next = self.core.clone();
         let effects = next.step(at, event.clone());
         if effects.is_empty() && next == self.core {
-            // That a commit is not taken is news for a person.
+            // An operator must learn that a commit was not taken, although it changes nothing.
             if matches!(event, Event::Followed { .. }) {
                 self.announcer.log(&event, &effects, &self.core);
             }
@@ -205,34 +207,34 @@ impl Service {
         if let Event::Started { slot, instance } = &entry.event {
             self.monitor(*slot, &instance.id);
         }
-        // Nobody's service waits for what is told.
-        self.carry_out(entry.effects.clone(), seq, at, started);
+        // The effects come before the announcement, so that they do not wait for it.
+        self.execute(entry.effects.clone(), seq, at, started);
         let under_way = |core: &Lifecycle| core.evolution().map(|evolution| evolution.id.clone());
         if let Some(ended) = under_way(&before).filter(|ended| under_way(&self.core).as_ref() != Some(ended)) {
-            tracing::debug!(%ended, "what it has left is removed");
+            tracing::debug!(%ended, "the evolution has ended; the files that only it needed are removed");
             self.sweep();
         }
-        self.announcer.tell(seq, at, &entry, &self.core);
-        // A restart must not meet the records again that this program does not follow.
+        self.announcer.announce(seq, at, &entry, &self.core);
+        // After a restart the supervisor must not read again the records that this program cannot replay.
         if self.ledger.wants_snapshot() || matches!(entry.event, Event::Held(_)) {
             self.ledger.snapshot(&self.core);
         }
         Ok(())
     }
 
-    /// Carries out what follows from a record; `started` is the instance that was made beside it.
-    fn carry_out(&mut self, effects: Vec<Effect>, seq: u64, at: Timestamp, mut started: Option<Started>) {
+    /// Executes the effects of a record. `started` is the instance that was started while the record was written.
+    fn execute(&mut self, effects: Vec<Effect>, seq: u64, at: Timestamp, mut started: Option<Started>) {
         if effects.is_empty() {
             return;
         }
-        // No other effect waits for what a build alone needs.
+        // Only builds and diagnoses need the facts, so no other effect waits for the copy.
         let is_build = |effect: &Effect| matches!(effect, Effect::Build { .. } | Effect::Diagnose { .. });
         let facts = if effects.iter().any(is_build) { Facts::of(&self.core) } else { Facts::default() };
         let decision = Decision { seq, at, facts };
         for effect in effects {
             match (effect, started.take()) {
-                (Effect::Start { slot, .. }, Some(made)) => {
-                    self.executor.on_started(slot, made, &mut self.queue);
+                (Effect::Start { slot, .. }, Some(instance)) => {
+                    self.executor.on_started(slot, instance, &mut self.queue);
                 }
                 (effect, waiting) => {
                     started = waiting;
@@ -244,7 +246,7 @@ impl Service {
         }
     }
 
-    /// Watches the health of the instance in a slot from now on.
+    /// Monitors the health of the instance in a slot from now on.
     pub fn monitor(&mut self, slot: Slot, instance: &str) {
         let Some(version) = self.core.slot(slot).version.clone() else { return };
         let runtime = findings::runtime_ref(&self.core, &self.executor.tools.config.runtime.name, slot, instance);
@@ -279,7 +281,7 @@ impl Service {
                 self.queue.push_back(Event::Ready { slot });
             }
             InstanceEvent::Extends(by) => {
-                // The end of an instance has a bound of its own, which passes first.
+                // An instance that stops has a timeout of its own, which expires first.
                 let grace = if self.core.slot(slot).run == RunState::Stopping { GRACE } else { Duration::ZERO };
                 self.executor.instances.reports.extends(slot, id, by + grace);
             }
@@ -307,7 +309,7 @@ impl Service {
         self.found(slot, found);
     }
 
-    /// How an instance crashed, once its last words are read. The version may be running again by now.
+    /// Handles a crash, after the last output of the instance was read. The version may already run again.
     fn on_crash(&mut self, slot: Slot, store_path: &str, exit: health::Exit) {
         if self.executor.monitors.is_of(slot, store_path) {
             self.observe(slot, Signal::Exited(exit));
@@ -330,14 +332,15 @@ impl Service {
         }
     }
 
-    /// A process of an instance did what none may.
+    /// A process of an instance did something that no instance may do.
     fn anomaly(&mut self, slot: Option<Slot>, kind: &str, detail: String) {
         let Some(slot) = slot else { return };
         let anomaly = PolicyAnomaly { kind: kind.to_owned(), detail };
         self.observe(slot, Signal::PolicyAnomaly(anomaly));
     }
 
-    /// A timer is due, unless it is a phase's and an instance has asked for more time.
+    /// Handles a due timer. If it is the timer of a phase and an instance has asked for more time, the phase is
+    /// extended instead.
     fn on_due(&mut self, timer: Timer) {
         let before = self.queue.len();
         for slot in Slot::ALL.into_iter().filter(|_| timer == Timer::Phase) {
@@ -352,7 +355,7 @@ impl Service {
         }
     }
 
-    /// Once a second: looks at usage, windows, logs and the journal.
+    /// Called once a second. It checks usage, windows, logs and the journal.
     pub fn tick(&mut self) {
         let now = self.clock.now();
         for slot in Slot::ALL {
@@ -368,12 +371,12 @@ impl Service {
         self.ledger.look(&self.executor.tools.paths);
     }
 
-    /// Ticks since the last record.
+    /// The number of ticks since the last record.
     pub const fn quiet_ticks(&self) -> u32 {
         self.ledger.looks_since_record()
     }
 
-    /// Active's joined health.
+    /// The health report of Active.
     fn health(&mut self) -> Option<RuntimeHealthReport> {
         let (slot, now) = (self.core.active_slot()?, self.clock.now());
         self.executor.monitors.monitor(slot).map(|monitor| monitor.report(now))
@@ -408,26 +411,26 @@ impl Service {
                 let (found, seq) = (facts::open(&self.core, &incident), self.ledger.last_seq());
                 requests::context(&self.executor, incident, found, &facts, seq, self.clock.now(), reply);
             }
-            Call::Build(context, reply) => match self.aside() {
-                Ok(aside) => {
-                    requests::build(&self.executor, aside, *context, Facts::of(&self.core), self.clock.now(), reply)
+            Call::Build(context, reply) => match self.external_number() {
+                Ok(number) => {
+                    requests::build(&self.executor, number, *context, Facts::of(&self.core), self.clock.now(), reply)
                 }
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
-            Call::Validate(candidate, reply) => match self.aside() {
-                Ok(aside) => requests::validate(&self.executor, &aside, *candidate, Facts::of(&self.core), reply),
+            Call::Validate(candidate, reply) => match self.external_number() {
+                Ok(number) => requests::validate(&self.executor, &number, *candidate, Facts::of(&self.core), reply),
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
         }
     }
 
-    /// The name of a build or validation from outside, or why there is none now.
-    fn aside(&mut self) -> Result<String, EvolutionError> {
+    /// The name of a new build or validation for a caller from outside, or why none may begin now.
+    fn external_number(&mut self) -> Result<String, EvolutionError> {
         if let Some(refusal) = operator::busy(&self.core) {
             return Err(refusal);
         }
-        self.asides += 1;
-        Ok(format!("x{}-{}", self.ledger.last_seq(), self.asides))
+        self.external_jobs += 1;
+        Ok(format!("x{}-{}", self.ledger.last_seq(), self.external_jobs))
     }
 
     fn view(&self) -> View<'_> {
@@ -449,23 +452,23 @@ impl Service {
         Ok((evolution, operator::generation(&self.core)))
     }
 
-    /// Opens both sockets. They are served until what is given is dropped.
+    /// Opens both sockets. They are served until the returned tasks are dropped.
     ///
     /// # Errors
-    /// When a socket, or what its callers prove themselves by, cannot be made.
+    /// When a socket, or the secret by which its callers prove themselves, cannot be created.
     pub fn serve(&self) -> Result<[AbortOnDrop<()>; 2], StartError> {
         sockets::serve(&self.executor, &self.reach, &self.announcer.subscribers)
     }
 
-    /// Removes, beside the loop, what ended evolutions have left.
+    /// Removes the files that ended evolutions have left. The loop does not wait for it.
     pub fn sweep(&mut self) {
-        // If the journal has lost records, nobody can say yet what is in use.
+        // If the journal has lost records, rei does not know yet which files are in use.
         if !self.core.is_held() {
             self.executor.jobs.sweep(&self.executor.tools);
         }
     }
 
-    /// Reads rei.toml again. A key that cannot change while rei runs is named.
+    /// Reads rei.toml again. If a key has changed that cannot change while rei runs, the log names it.
     pub fn reload(&mut self) {
         let Some(tools) = read_again(&self.executor.tools) else { return };
         let tools = Arc::new(tools);
@@ -474,39 +477,39 @@ impl Service {
         self.queue.push_back(Event::Configured { policy: policy(&self.executor.tools.config) });
     }
 
-    /// Whether the journal could not be written since this was asked last.
+    /// Whether a write of the journal has failed since the last call.
     pub const fn wants_repair(&mut self) -> bool {
         std::mem::replace(&mut self.wants_repair, false)
     }
 
-    /// Gives rei back the rights to its own files; a line for each that was changed.
+    /// Restores rei's permissions to its own files. Returns one line for each change.
     pub fn repair(&self) -> Vec<String> {
         repair::files(&self.executor.tools.paths)
     }
 
-    /// A process of rei's user has changed what rei needs. It was undone.
+    /// A process of rei's user has changed files or threads that rei needs. The changes were undone.
     pub fn on_repaired(&mut self, changed: &[String]) {
         let detail = changed.join("; ");
         tracing::warn!(detail, "a process of rei's user has changed what rei needs");
         self.anomaly(self.core.active_slot(), "supervisor_files", detail);
     }
 
-    /// The line for the service manager, if it is another one than last time.
+    /// The status line for the service manager, if it is new.
     pub const fn take_status(&mut self) -> Option<String> {
         self.announcer.status.take()
     }
 
-    /// The state, for who starts what follows it.
+    /// The state, for the start of tasks that depend on it.
     pub const fn core(&self) -> &Lifecycle {
         &self.core
     }
 
-    /// What effects are carried out with, for who starts, ends or replaces the program.
+    /// The executor, for the code that starts, ends or replaces the program.
     pub const fn executor(&mut self) -> &mut Executor {
         &mut self.executor
     }
 
-    /// An event that waits to be decided about.
+    /// Adds an event to the queue. The next turn decides about it.
     pub fn push(&mut self, event: Event) {
         self.queue.push_back(event);
     }
@@ -521,7 +524,7 @@ impl Service {
         self.ledger.snapshot(&self.core);
     }
 
-    /// The program could not be replaced: what was aborted is asked for again.
+    /// Continues after the program could not be replaced: the lifecycle starts the aborted work again.
     pub fn resume(&mut self) {
         let running = Slot::ALL.map(|slot| {
             let state = self.core.slot(slot);
@@ -542,8 +545,8 @@ impl Service {
     }
 }
 
-/// Time for the answer to the caller, and for jobs to end: both wait for the loop alone.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+/// The time for the last answer to reach its caller, and for aborted jobs to end. Both need only the loop to yield.
+const LAST_ANSWERS: Duration = Duration::from_millis(20);
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
@@ -552,11 +555,11 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// The rest of the parts that a start makes.
+/// The last step of a start.
 impl Service {
-    /// Takes over what an earlier supervisor left. See [`recover`].
-    pub fn take_over(&mut self, kept: StoredFds, reality: Option<Reality>) {
-        let events = recover::take_over(&self.core, &mut self.executor, kept, reality, self.clock.now());
+    /// Takes over the instances that an earlier supervisor left. See [`recover`].
+    pub fn take_over(&mut self, stored: StoredFds, reality: Option<Reality>) {
+        let events = recover::take_over(&self.core, &mut self.executor, stored, reality, self.clock.now());
         self.queue.extend(events);
     }
 }

@@ -1,8 +1,9 @@
-//! What tasks share: locks, and tasks that end with their owner.
+//! Helpers for tasks: locks, and tasks that end with their owner.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A lock that nobody holds for long. A panic elsewhere does not make what it guards useless.
+/// Takes a lock that no task holds for long. If a task panicked while it held the lock, the guarded value is still
+/// used.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

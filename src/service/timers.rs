@@ -1,4 +1,4 @@
-//! The timers that the lifecycle has set, as its effects say it.
+//! The timers that the lifecycle has set by its effects.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::time::Timestamp;
 pub struct Timers(BTreeMap<Timer, Timestamp>);
 
 impl Timers {
-    /// The timers that an earlier supervisor has set.
+    /// Restores the timers that an earlier supervisor has set.
     pub fn restored(set: impl IntoIterator<Item = (Timer, Timestamp)>) -> Self {
         Self(set.into_iter().collect())
     }
 
-    /// Sets a timer, in place of one of the same name.
+    /// Sets a timer. A timer with the same name is replaced.
     pub fn set(&mut self, timer: Timer, at: Timestamp) {
         self.0.insert(timer, at);
     }
@@ -25,7 +25,7 @@ impl Timers {
         self.0.remove(&timer);
     }
 
-    /// The timer that is due first, and when.
+    /// The timer that is due first, and its time.
     pub fn first(&self) -> Option<(Timer, Timestamp)> {
         self.0.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at))
     }
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_timer_is_due_until_it_is_cleared_or_set_anew() {
+    fn the_first_timer_is_due_until_it_is_cleared_or_set_again() {
         let at = Timestamp::from_unix_ms;
         let mut timers = Timers::restored([(Timer::Phase, at(5)), (Timer::Window, at(3))]);
         assert_eq!(timers.first(), Some((Timer::Window, at(3))));

@@ -1,4 +1,5 @@
-//! What the supervisor's parts work with. Shared, and replaced as a whole when the configuration is read again.
+//! The values that all parts of the supervisor share. They are replaced as a whole when the configuration is read
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,45 +20,45 @@ use crate::validation;
 /// The root that keeps the builder of sandboxed checks.
 const BUILDER_ROOT: &str = "builder";
 
-/// Everything that slow work needs.
+/// The values that jobs need.
 pub struct Tools {
     /// The configuration.
     pub config: Config,
-    /// Where rei.toml is: golden runs and blueprints are beside it.
+    /// The path of rei.toml. Golden runs and blueprints are in the same directory.
     pub config_path: PathBuf,
-    /// The state directory's map.
+    /// The paths of the state directory.
     pub paths: Paths,
-    /// Nix and the builder, asked for when they are needed.
+    /// Nix and the builder, located when they are needed.
     pub lazy_nix: LazyNix,
     /// The runtime's source.
     pub mirror: Mirror,
     /// The files of commits in the store.
     pub sources: Sources,
-    /// What may not be swept away.
+    /// The files that a sweep must not remove.
     pub in_use: InUse,
-    /// What the state directory takes.
+    /// The measured size of the state directory.
     pub measured: Measured,
     /// The profile.
     pub profile: Profile,
     /// The garbage collector's roots.
     pub roots: Roots,
-    /// What must not be stored or handed on.
+    /// The secrets that must not be stored or passed on.
     pub secrets: Secrets,
 }
 
-/// Nix, and the builder that it was proved with. A machine whose Nix does not answer still has a runtime that must be
-/// taken over and perhaps rolled back, so nothing but work that builds waits for it. Clones share what was found.
+/// Nix, and the builder with which its sandbox was proved. If Nix does not answer, the machine still has a runtime that
+/// must be taken over and perhaps rolled back, so only work that builds waits for Nix. Clones share the result.
 #[derive(Clone, Default)]
 pub struct LazyNix {
     nix: Arc<OnceCell<Nix>>,
     builder: Arc<OnceCell<PathBuf>>,
 }
 
-/// What the state directory took when it was looked at last. Clones share it.
+/// The size of the state directory at the last measurement. Clones share it.
 #[derive(Clone, Default)]
 pub struct Measured {
     last: Arc<Mutex<Option<StateStatus>>>,
-    /// Held by who sweeps: one after another.
+    /// Locked by the task that sweeps, so that only one sweeps at a time.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -67,17 +68,17 @@ impl Measured {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps a measurement.
+    /// Stores a measurement.
     pub fn set(&self, measured: StateStatus) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
     }
 }
 
 impl Tools {
-    /// Nix.
+    /// Locates Nix.
     ///
     /// # Errors
-    /// When it is not there or does not answer; the next call asks again.
+    /// When Nix is missing or does not answer. The next call tries again.
     pub async fn nix(&self) -> crate::nix::Result<&Nix> {
         let locate = async {
             let variables: Vec<_> = std::env::vars_os().collect();
@@ -87,7 +88,7 @@ impl Tools {
         self.lazy_nix.nix.get_or_try_init(|| locate).await
     }
 
-    /// What validation works with.
+    /// The tools that validation needs.
     ///
     /// # Errors
     /// As [`Self::nix`].
@@ -98,7 +99,7 @@ impl Tools {
     /// The rei program in the store: the builder of sandboxed checks. The first call proves the sandbox with it.
     ///
     /// # Errors
-    /// When no sandbox can be had: then nothing may be judged. The next call tries again.
+    /// When Nix cannot give a working sandbox. No candidate may then be judged. The next call tries again.
     pub async fn builder(&self) -> Result<&Path, Refusal> {
         let prove = async {
             let nix = self.nix().await.map_err(Refusal::Nix)?;
@@ -109,13 +110,13 @@ impl Tools {
         self.lazy_nix.builder.get_or_try_init(|| prove).await.map(PathBuf::as_path)
     }
 
-    /// Builds at once: all processors but one, which the runtime keeps.
+    /// The number of parallel builds: all processors but one, which is left to the runtime.
     pub fn jobs() -> usize {
         std::thread::available_parallelism().map_or(1, |all| all.get().saturating_sub(1).max(1))
     }
 }
 
-/// A start asks its questions with what the supervisor works with.
+/// The checks before a start use the values of the supervisor.
 impl Means for Arc<Tools> {
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
@@ -142,7 +143,7 @@ impl Means for Arc<Tools> {
     }
 
     fn may_build(&self) -> bool {
-        // Evolutions build.
+        // The checks of a start build nothing, because evolutions do.
         false
     }
 }

@@ -1,4 +1,4 @@
-//! Where a store path came from, in a file for each: the journal says it too, but may have lost it.
+//! Stores the origin of each store path in a file. The journal has it too, but may have lost it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use crate::interface::types::{CandidateRuntime, Version};
 use crate::state::objects;
 use crate::state::paths::Paths;
 
-/// Objects that are looked through for a version that has no file, as an older rei left it: the newest evolutions have
-/// three or four each.
+/// The bound of objects that are searched for a version without a file, which an older rei left. Each evolution has
+/// three or four objects.
 const OBJECTS_MAX: usize = 10_000;
 
 fn file(paths: &Paths, store_path: &Path) -> Option<PathBuf> {
@@ -15,18 +15,18 @@ fn file(paths: &Paths, store_path: &Path) -> Option<PathBuf> {
     Some(paths.versions().join(format!("{name}.json")))
 }
 
-/// Remembers a version that was built.
+/// Stores a version that was built.
 pub async fn keep(paths: &Paths, version: &Version) {
     if let Some(path) = file(paths, Path::new(&version.store_path)) {
         objects::keep_at(path, version).await;
     }
 }
 
-/// What is known of a store path beside the journal.
+/// The version of a store path, found without the journal.
 pub fn find(paths: &Paths, store_path: &str) -> Option<Version> {
-    let kept = file(paths, Path::new(store_path)).and_then(|path| objects::read_bounded(&path).ok());
-    let kept: Option<Version> = kept.and_then(|text| serde_json::from_slice(&text).ok());
-    kept.filter(|version| version.store_path == store_path).or_else(|| of_a_candidate(paths, store_path))
+    let stored = file(paths, Path::new(store_path)).and_then(|path| objects::read_bounded(&path).ok());
+    let stored: Option<Version> = stored.and_then(|text| serde_json::from_slice(&text).ok());
+    stored.filter(|version| version.store_path == store_path).or_else(|| of_a_candidate(paths, store_path))
 }
 
 fn of_a_candidate(paths: &Paths, store_path: &str) -> Option<Version> {
@@ -40,12 +40,12 @@ fn of_a_candidate(paths: &Paths, store_path: &str) -> Option<Version> {
         .find(|version| version.store_path == store_path)
 }
 
-/// Forgets versions that no generation of the profile has.
-pub fn prune(paths: &Paths, kept: &[PathBuf]) {
-    let kept: Vec<PathBuf> = kept.iter().filter_map(|path| file(paths, path)).collect();
+/// Removes the files of versions that no generation of the profile has.
+pub fn prune(paths: &Paths, in_profile: &[PathBuf]) {
+    let in_profile: Vec<PathBuf> = in_profile.iter().filter_map(|path| file(paths, path)).collect();
     for entry in std::fs::read_dir(paths.versions()).into_iter().flatten().flatten() {
-        if !kept.contains(&entry.path()) {
-            // One too many does no harm, and the next prune tries again.
+        if !in_profile.contains(&entry.path()) {
+            // A file that stays does no harm, and the next prune tries again.
             let _ = std::fs::remove_file(entry.path());
         }
     }

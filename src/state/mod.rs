@@ -2,7 +2,7 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `paths` | where each file of it is |
+//! | `paths` | the paths of its files |
 //! | `objects` | objects of the Interface that are stored as JSON files |
 
 pub mod objects;

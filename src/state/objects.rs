@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::paths::Paths;
 
-/// The largest object that is read, in bytes: what fits one message of the interface.
+/// The largest object that is read, in bytes. One message of the interface can hold this much.
 const OBJECT_BYTES_MAX: u64 = 1 << 20;
 
-/// The object with this id; `None` where there is none that can be read as such.
+/// The object with this id; `None` if no file holds a readable object of this type.
 pub fn read<T: DeserializeOwned>(paths: &Paths, id: &str) -> Option<T> {
-    // An id is a name, never a path.
+    // An id is a name and never a path, so a caller cannot read other files.
     let is_name = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if !is_name {
         return None;
@@ -25,19 +25,19 @@ pub fn read<T: DeserializeOwned>(paths: &Paths, id: &str) -> Option<T> {
 /// The bytes of a stored object.
 ///
 /// # Errors
-/// As reading a file; `FileTooLarge` for more than 1 MiB.
+/// As for reading a file; `FileTooLarge` if the file is larger than 1 MiB.
 pub fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     std::fs::File::open(path)?.take(OBJECT_BYTES_MAX + 1).read_to_end(&mut text)?;
     if text.len() as u64 > OBJECT_BYTES_MAX { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }
 
-/// Keeps an object, whole or not at all. A failure to write evidence changes nothing but is told.
+/// Stores an object, completely or not at all. A failure is logged, and changes no decision.
 pub async fn keep(paths: &Paths, id: &str, object: &impl Serialize) {
     keep_at(paths.object(id), object).await;
 }
 
-/// The same, at a path of its own.
+/// Stores an object like [`keep`], at a given path.
 pub async fn keep_at(path: PathBuf, object: &impl Serialize) {
     let bytes = serde_json::to_vec_pretty(object);
     let shown = path.display().to_string();
@@ -51,6 +51,6 @@ pub async fn keep_at(path: PathBuf, object: &impl Serialize) {
     });
     let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     if let Err(error) = written {
-        tracing::warn!(%error, path = shown, "cannot keep what is shown and found again later");
+        tracing::warn!(%error, path = shown, "cannot store an object, which `rei show` will lack");
     }
 }

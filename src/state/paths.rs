@@ -1,4 +1,4 @@
-//! Where the supervisor keeps its things, below the state directory.
+//! The paths of the supervisor's files, below the state directory.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,7 +11,8 @@ use crate::interface::types::IncidentId;
 use crate::journal::head_beside;
 use crate::lifecycle::Slot;
 
-/// Bytes of the digest in an instance's id: among a thousand supervisors two are alike once in eight thousand machines.
+/// Bytes of the digest in an instance's id. With a thousand supervisors on a machine, two of them have the same digest
+/// on one of eight thousand machines.
 const INSTANCE_DIGEST_BYTES: usize = 4;
 
 /// The files and directories of one runtime.
@@ -22,20 +23,20 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Those of a configuration.
+    /// The paths of a configuration.
     pub fn of(config: &Config) -> Self {
         let state = config.state.directory.clone();
         let sockets = config.state.sockets.clone().unwrap_or_else(|| state.clone());
         Self { state, sockets }
     }
 
-    /// Makes the directories that are the supervisor's alone.
+    /// Creates the supervisor's directories.
     ///
     /// # Errors
-    /// When one cannot be made.
+    /// When a directory cannot be created.
     pub fn make(&self) -> io::Result<()> {
         let private = |dir: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        // Instances pass through the state directory to what is theirs below it, and read nothing on the way.
+        // Instances must be able to pass through the state directory to their own files below it, and must not list it.
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.state)?;
         for dir in [self.journal(), self.logs(), self.incidents(), self.private(), self.sockets.clone()] {
             private(&dir)?;
@@ -58,13 +59,13 @@ impl Paths {
         self.state.join("journal")
     }
 
-    /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory:
-    /// processes are told by it, and another supervisor on this machine counts its own records from 1 too.
+    /// The id of the instance that record `seq` starts in a slot. It begins with a digest of the state directory. rei
+    /// identifies processes by this id, and another supervisor on this machine also counts its own records from 1.
     pub fn instance_id(&self, seq: u64, slot: Slot) -> String {
         format!("{}-{seq}-{}", self.instance_digest(), slot.to_string().to_lowercase())
     }
 
-    /// What the ids of all instances of this state directory begin with.
+    /// The prefix of the ids of all instances of this state directory.
     pub fn instance_digest(&self) -> String {
         let state = self.state.canonicalize().unwrap_or_else(|_| self.state.clone());
         let mut digest = digest::sha256(state.as_os_str().as_encoded_bytes());
@@ -102,12 +103,13 @@ impl Paths {
         self.state.join("objects")
     }
 
-    /// One of them, by id.
+    /// The file of one object, by id.
     pub fn object(&self, id: &str) -> PathBuf {
         self.objects().join(format!("{id}.json"))
     }
 
-    /// The context of this id. The first of an incident lies in the incident's folder itself, later ones inside.
+    /// The context with this id. The first context of an incident is in the incident's folder itself, later ones in
+    /// folders inside it.
     pub fn context(&self, incident: Option<&IncidentId>, context: &str) -> PathBuf {
         let Some(incident) = incident else { return self.object(context) };
         let folder = self.incidents().join(&incident.0);
@@ -120,12 +122,12 @@ impl Paths {
         self.state.join("runs")
     }
 
-    /// What is known of versions, by store path.
+    /// The files about versions, named by store path.
     pub fn versions(&self) -> PathBuf {
         self.state.join("versions")
     }
 
-    /// How far the journal went: see [`crate::journal::head_beside`].
+    /// The journal's sealed head, which shows how far the journal was written: see [`crate::journal::head_beside`].
     pub fn head(&self) -> PathBuf {
         head_beside(&self.journal())
     }
@@ -140,12 +142,12 @@ impl Paths {
         self.state.join("profiles")
     }
 
-    /// The home that Nix programs get.
+    /// The home directory that Nix programs get.
     pub fn nix_home(&self) -> PathBuf {
         self.state.join("nix")
     }
 
-    /// What instances keep between restarts.
+    /// The directory in which instances store data between restarts.
     pub fn instance_state(&self) -> PathBuf {
         self.state.join("runtime")
     }
@@ -155,7 +157,7 @@ impl Paths {
         self.state.join("run")
     }
 
-    /// Sockets that the supervisor alone may enter.
+    /// The directory of sockets that only the supervisor may use.
     pub fn private(&self) -> PathBuf {
         self.state.join("private")
     }
@@ -170,13 +172,13 @@ impl Paths {
         self.sockets.join("control.sock")
     }
 
-    /// What a caller of the sockets proves itself by.
+    /// The file of the secret by which callers of the sockets prove themselves.
     pub fn secret(&self) -> PathBuf {
         Secret::file_beside(&self.control())
     }
 
-    /// The facade's socket.
-    pub fn facade(&self) -> PathBuf {
+    /// The socket of the evolution interface.
+    pub fn evolution(&self) -> PathBuf {
         self.sockets.join("rei.sock")
     }
 }
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_is_given_the_context_of_its_own_evolution() {
+    fn an_agent_gets_the_context_of_its_own_evolution() {
         let state = tempfile::tempdir().unwrap();
         let paths = Paths { state: state.path().into(), sockets: state.path().into() };
         let incident = IncidentId("inc_0001".into());
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn two_supervisors_never_give_the_same_id() {
+    fn two_supervisors_give_different_instance_ids() {
         let paths = |state: &str| Paths { state: state.into(), sockets: state.into() };
         let (one, other) = (paths("/var/lib/rei/one"), paths("/var/lib/rei/other"));
         assert_ne!(one.instance_id(4, Slot::A), other.instance_id(4, Slot::A));

@@ -199,7 +199,7 @@ fn an_agent_gets_the_reason_of_a_refused_repair_and_is_asked_once_more() {
     // The second reason is the same as the first, so the agent is not asked again.
     let end = nth_end(&mut supervisor, 3);
     println!("{end}");
-    assert!(end.contains("\"fixer\" is not asked") && end.contains("in evo_0003"), "{end}");
+    assert!(end.contains("\"fixer\" was not started") && end.contains("in evo_0003"), "{end}");
     assert_eq!(runs_of_agents(&lab), runs);
     let quarantine = supervisor.operator(async |client| client.quarantine().await.unwrap()).unwrap();
     let trees: std::collections::BTreeSet<_> = quarantine.iter().map(|entry| &entry.tree).collect();
@@ -221,7 +221,7 @@ fn an_agent_without_effect_is_asked_once_also_by_later_evolutions_and_supervisor
         assert_eq!(lab.ask("/"), Ok("1".to_owned()));
         let end = nth_end(&mut supervisor, ends);
         println!("{end}");
-        assert!(end.contains("\"fixer\" is not asked") && end.contains("in evo_0002"), "{end}");
+        assert!(end.contains("\"fixer\" was not started") && end.contains("in evo_0002"), "{end}");
         let attention = supervisor.status().and_then(|status| status.attention).unwrap_or_default();
         assert!(attention.contains("rei evolve"), "an operator is needed: {attention}");
         assert_eq!(supervisor.stop(), Some(0));

@@ -172,7 +172,7 @@ fn a_limit_of_descriptors_below_that_of_the_instances() {
     let lacks = about(answers, "isolation");
     let lacks = lacks.iter().find(|answer| answer.line.contains("RLIMIT_NOFILE")).unwrap();
     assert!(lacks.level == "warn" && lacks.hint.contains("isolation.fds = 4096"), "{lacks:?}");
-    assert!(log.contains("the supervisor's own bound is 4096") && log.contains(&lacks.hint), "{log}");
+    assert!(log.contains("the supervisor's own limit is 4096") && log.contains(&lacks.hint), "{log}");
 }
 
 #[test]

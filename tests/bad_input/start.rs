@@ -158,7 +158,7 @@ fn an_unneeded_keeper_stops_at_a_signal_and_at_rei_stop() {
         };
         eventually(ends, || "the keeper does not stop".to_owned());
         println!("{said}");
-        assert_eq!(said.contains("the keeper that held the listening sockets"), way == "rei stop", "{said}");
+        assert_eq!(said.contains("the keeper that held its listening sockets"), way == "rei stop", "{said}");
         lab.nothing_is_left();
     }
 }

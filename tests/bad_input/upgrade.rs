@@ -214,7 +214,12 @@ fn a_tree_with_a_link_to_the_outside() {
     symlink("/etc/shadow", lab.path("repo/behaviour")).unwrap();
     let rev = lab.commit_tree("a link to the outside");
     // Nix 2.26 names only the directory.
-    rejects(&lab, &mut supervisor, &rev, &["path '/etc", "is forbidden in", "a commit may only use what it holds"]);
+    rejects(
+        &lab,
+        &mut supervisor,
+        &rev,
+        &["path '/etc", "is forbidden in", "a commit may use only files that it contains"],
+    );
     assert_eq!(supervisor.stop(), Some(0));
 }
 

@@ -3,7 +3,7 @@
 use rei::interface::types::{MaintenanceAction, Role, Version};
 use rei::journal::HeadStatus;
 use rei::lifecycle::{Deployed, Effect, Event, Found, Instance, Reality, Slot};
-use rei::service::reconcile::{Facts, Generation, Living, Told, Verdict, adopt, reconcile};
+use rei::service::reconcile::{Facts, Generation, Journaled, Living, Verdict, adopt, reconcile};
 
 use super::{Action, Process, World};
 
@@ -61,9 +61,9 @@ impl World {
         });
         let facts = Facts {
             unfollowed: None,
-            told: Told {
+            journaled: Journaled {
                 active: slot.zip(self.core.active().map(generation)),
-                ..Told::by(&self.core, u64::from(backup))
+                ..Journaled::by(&self.core, u64::from(backup))
             },
             head: HeadStatus::Short { records: u64::from(backup), sealed: 9 },
             current: generations.iter().find(|it| Some(it.number) == self.current).cloned(),
@@ -80,7 +80,7 @@ impl World {
             Version { store_path: store_path.to_owned(), rev: format!("r-{tree}"), tree, drv: String::new() }
         };
         let running = Slot::ALL.map(|slot| {
-            let living = &facts.instances[adoption.occupants[slot.index()]?];
+            let living = &facts.instances[adoption.instances[slot.index()]?];
             let instance = Instance { id: living.id.clone(), pid: 1, start_ticks: 1 };
             let ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
             Some(Found { version: version(living.store_path.as_deref()?), instance, ready })

@@ -1,4 +1,4 @@
-//! What `rei check` answers questions with: the file's configuration, and a directory that goes with the check.
+//! The means of `rei check`: the configuration of the file, and a temporary directory.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

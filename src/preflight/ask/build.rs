@@ -6,10 +6,10 @@ use crate::preflight::context::Context;
 use crate::preflight::means::Means;
 use crate::preflight::package::{build_hint, unfit_program};
 
-/// The last bytes of a build's log that are looked through for its last words.
+/// The last bytes of a build's log that are searched for its last line.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
-/// Is Nix here, new enough, and does its store answer?
+/// Is Nix installed and new enough, and does its store answer?
 pub async fn nix<M: Means>(context: &Context<M>) -> Vec<Answer> {
     vec![match context.means.nix().await {
         Ok(nix) => Answer::ok(format!("Nix {} with the store {}", nix.version(), nix.store_dir().display())),
@@ -19,7 +19,7 @@ pub async fn nix<M: Means>(context: &Context<M>) -> Vec<Answer> {
 
 /// Does a sandbox of Nix hold here? One derivation is built, whose builder looks around from inside.
 pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
-    // Without Nix there is a line that says so already.
+    // Without Nix the question before this one has failed already.
     let Ok(nix) = context.means.nix().await else { return Vec::new() };
     let system = nix.system();
     vec![match context.means.builder().await {
@@ -37,14 +37,14 @@ pub async fn package<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }
 }
 
-/// Has the package the program of `runtime.command`? If it is not built, only a build can tell.
+/// Does the package contain the program of `runtime.command`? If the package is not built, only a build can answer.
 pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     let (Some(config), Some(derivation)) = (context.config(), context.derivation()) else { return Vec::new() };
     let Some(word) = config.runtime.command.first() else { return Vec::new() };
     match built(context, derivation).await {
         Err(answer) => return vec![answer],
         Ok(false) => {
-            let line = format!("not built yet, so nobody knows if it has {word}: `rei check --build` builds it");
+            let line = format!("not built yet, so it is not known if it has {word}: `rei check --build` builds it");
             return vec![Answer::ok(line)];
         }
         Ok(true) => {}
@@ -56,7 +56,7 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
     }]
 }
 
-/// Whether the derivation is built, by now if it may be.
+/// Whether the derivation is built. Builds it if that is allowed.
 async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Result<bool, Answer> {
     let of_nix = |error: crate::nix::Error| Answer::of(&error, error.hint());
     let nix = context.means.nix().await.map_err(of_nix)?;

@@ -63,14 +63,14 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Answer> {
     Ok(names)
 }
 
-/// Can nobody else read what holds secrets: the file itself, and the files of secrets that it names?
+/// Can only the owner read the files with secrets: rei.toml itself, and the files of secrets that it names?
 pub fn secrets(config: Option<&Config>, own_file: &Path) -> Vec<Answer> {
     let Some(config) = config else { return Vec::new() };
     let held = config.secrets();
     let own = (!held.is_empty()).then(|| own_file.to_owned());
     let files: Vec<PathBuf> = own.into_iter().chain(config.secret_files()).collect();
     for file in &files {
-        // A file that is not there holds nothing; whoever needs it says so.
+        // A file that does not exist has no secrets; the agent that needs it reports that.
         let Some(found) = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file) else { continue };
         let who = match found.permissions().mode() {
             mode if mode & 0o004 != 0 => "everybody",

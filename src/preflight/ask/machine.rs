@@ -119,7 +119,7 @@ pub fn listen(config: Option<&Config>) -> Vec<Answer> {
     }
 }
 
-/// Nobody listens on the socket, and its directory can be written. A socket that nobody listens on any more is replaced.
+/// Whether rei can make a Unix socket: no process listens on it, and its directory can be written. rei replaces an old socket file.
 fn place_of(listen: &Listen) -> Result<(), OpenError> {
     let ListenAddress::Unix(path) = &listen.address else { return Ok(()) };
     let (name, address) = (listen.name.clone(), listen.address.clone());
@@ -229,7 +229,7 @@ pub fn namespaces() -> Vec<Answer> {
     }]
 }
 
-/// How are the processes of an instance told apart and killed?
+/// How does rei find and kill the processes of an instance?
 pub fn cgroup() -> Vec<Answer> {
     let base = match Base::find() {
         Ok(base) => base,

@@ -8,10 +8,10 @@ use crate::preflight::context::{Context, of_source};
 use crate::preflight::means::Means;
 use crate::source::{Mirror, ObjectId, git_version};
 
-/// Submodules that are named in one line.
+/// The most submodules that one line names.
 const SUBMODULES_TOLD: usize = 3;
 
-/// Is git here, and new enough?
+/// Is git installed and new enough?
 pub async fn git() -> Vec<Answer> {
     vec![match git_version().await {
         Ok(version) => Answer::ok(version),
@@ -19,7 +19,7 @@ pub async fn git() -> Vec<Answer> {
     }]
 }
 
-/// Can the repository be read, has it the followed ref, and has that a flake?
+/// Can rei read the repository? Does it have the followed ref, and does that commit have a flake?
 pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
     let Some((config, mirror)) = context.config().zip(context.means.mirror()) else { return Vec::new() };
     let found = match context.followed().await {
@@ -29,14 +29,14 @@ pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
     };
     let (source, followed, at) = (&config.runtime.source, &config.runtime.r#ref, short(found.commit.as_str()));
     let has = Answer::ok(format!("{source} has {} on {followed} at {at}", found.flake.display()));
-    std::iter::once(has).chain(shallow(mirror, &found.commit)).chain(without(&found.submodules)).collect()
+    std::iter::once(has).chain(shallow(mirror, &found.commit)).chain(submodules_are_empty(&found.submodules)).collect()
 }
 
-/// A repository whose history was cut.
+/// A warning if the repository is a shallow clone.
 fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     let source = mirror.source();
     let line = format!(
-        "{source} is a shallow clone: flakes are told too few commits (revCount), and commits before {} may be missing",
+        "{source} is a shallow clone: a flake gets a wrong number of commits (revCount), and commits before {} may be missing",
         short(commit.as_str())
     );
     let hint = match mirror.source_dir() {
@@ -46,8 +46,8 @@ fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     mirror.is_shallow().then(|| Answer::warn(line, hint))
 }
 
-/// Submodules, whose files no commit has.
-fn without(submodules: &[PathBuf]) -> Option<Answer> {
+/// A warning if there are submodules: a commit does not have their files.
+fn submodules_are_empty(submodules: &[PathBuf]) -> Option<Answer> {
     let told = submodules.iter().take(SUBMODULES_TOLD).map(|path| path.display().to_string());
     let told = told.collect::<Vec<_>>().join(", ");
     let more = submodules.len().saturating_sub(SUBMODULES_TOLD);

@@ -1,8 +1,8 @@
-//! Where the lifecycle stands after an entry that does not say it: one of the formats 1.0 and 1.1.
+//! The phase of the lifecycle after an entry of the formats 1.0 and 1.1, which does not contain it.
 //!
-//! It is inferred from the event and its effects. No other file infers: an entry of today says where the lifecycle
-//! stands, and it is believed. The inference knows no more than a reader of the history needs: the stages `Stopping` of a
-//! canary and of a rollback, and whether data are missing, are not in it.
+//! It is inferred from the event and its effects. No other file infers: an entry of the present format contains the
+//! phase, and the reader uses it. The inference covers only what a reader of the history needs. It does not cover the
+//! stages `Stopping` of a canary and of a rollback, nor the fact that data are missing.
 
 use super::entry::{Entry, Stands, is_canary_step};
 use crate::interface::types::{EvolutionId, MaintenanceAction, Verdict};
@@ -11,10 +11,10 @@ use crate::lifecycle::{
     Routing, Timer,
 };
 
-/// The inference, as far as it has read.
+/// The state of the inference after the records that were read.
 #[derive(Debug, Default)]
-pub(super) struct Unnamed {
-    /// Where the lifecycle stands while no evolution is under way.
+pub(super) struct Inferred {
+    /// The phase of the lifecycle while no evolution is under way.
     idle: Phase,
     /// The evolution under way.
     current: Option<Current>,
@@ -29,7 +29,7 @@ struct Current {
     phase: Phase,
     /// The candidate's share in a canary step.
     share_ppm: u32,
-    /// The plan that was handed out last.
+    /// The number of the plan that was executed last.
     plan: Option<u64>,
     /// The candidate's store path.
     built: Option<String>,
@@ -41,8 +41,8 @@ impl Current {
     }
 }
 
-impl Unnamed {
-    /// Where the lifecycle stands after the next entry: as the entry says, or else as follows from it.
+impl Inferred {
+    /// The phase after the next entry: from the entry if it contains the phase, otherwise inferred.
     pub(super) fn after(&mut self, entry: &Entry) -> Stands {
         self.event(entry);
         let before = self.current.as_ref().map(|current| current.phase);
@@ -50,9 +50,10 @@ impl Unnamed {
             self.effect(&entry.event, effect);
         }
         self.ask_an_operator(before, entry);
-        // It is read to here in any case: an earlier rei may go on with this journal, and say nothing.
+        // The inference reads all entries, because an earlier rei may write later entries to this journal without the
+        // phase.
         if let Some(stands) = &entry.stands {
-            self.believe(stands);
+            self.adopt(stands);
             return stands.clone();
         }
         match &self.current {
@@ -65,13 +66,13 @@ impl Unnamed {
         }
     }
 
-    fn believe(&mut self, stands: &Stands) {
+    fn adopt(&mut self, stands: &Stands) {
         let Some(id) = &stands.evolution else {
             self.current = None;
             self.idle = stands.phase;
             return;
         };
-        let current = self.begin_or_go_on(id);
+        let current = self.begin_or_continue(id);
         current.phase = stands.phase;
         current.share_ppm = stands.share_ppm.unwrap_or_default();
         if let Phase::Promoting { plan } | Phase::RollingBack { plan, .. } = stands.phase {
@@ -83,7 +84,8 @@ impl Unnamed {
         match &entry.event {
             Event::Operator { who: Caller::Operator(_), request: Request::Settle { .. } } => {
                 self.idle = Phase::Steady;
-                // What is settled at once is recorded at once; else it is a rollback.
+                // If the request needs no switch, its entry has a record or an installation. Otherwise it begins a
+                // rollback.
                 if !entry.effects.iter().any(|it| matches!(it, Effect::Record(_) | Effect::Install { .. })) {
                     self.begin_rollback();
                 }
@@ -118,25 +120,25 @@ impl Unnamed {
     fn begin_rollback(&mut self) {
         let id = EvolutionId::numbered(self.evolutions + 1);
         let plan = 0;
-        self.begin_or_go_on(&id).phase = Phase::RollingBack { plan, stage: RollbackStage::Starting };
+        self.begin_or_continue(&id).phase = Phase::RollingBack { plan, stage: RollbackStage::Starting };
     }
 
     fn effect(&mut self, event: &Event, effect: &Effect) {
         match effect {
-            Effect::Install { evolution } => self.begin_or_go_on(evolution).phase = Phase::Installing,
-            Effect::Diagnose { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Diagnosing,
-            Effect::Build { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Building,
-            Effect::Validate { evolution, .. } => self.begin_or_go_on(evolution).phase = Phase::Validating,
+            Effect::Install { evolution } => self.begin_or_continue(evolution).phase = Phase::Installing,
+            Effect::Diagnose { evolution, .. } => self.begin_or_continue(evolution).phase = Phase::Diagnosing,
+            Effect::Build { evolution, .. } => self.begin_or_continue(evolution).phase = Phase::Building,
+            Effect::Validate { evolution, .. } => self.begin_or_continue(evolution).phase = Phase::Validating,
             Effect::PrepareGeneration { .. } => {
                 if let Some(current) = self.current.as_mut().filter(|current| current.phase != Phase::Installing) {
                     current.phase = Phase::Canary { stage: CanaryStage::Preparing };
                 }
             }
-            // Without a generation it is the beginning of a step; with one it puts in place what was there before.
+            // Without a generation, the effect begins a canary step. With a generation, it restores the earlier state.
             Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
                 self.begin_step(event, *routing)
             }
-            Effect::Execute(plan) => self.carry(plan),
+            Effect::Execute(plan) => self.execute(plan),
             Effect::Record(maintenance) => self.record(maintenance),
             _ => {}
         }
@@ -145,7 +147,7 @@ impl Unnamed {
     fn begin_step(&mut self, event: &Event, routing: Routing) {
         let Some(current) = &mut self.current else { return };
         let index = match current.phase {
-            // A supervisor that takes over gathers the data of the same step again.
+            // A supervisor that takes over collects the data of the same step again.
             Phase::Canary { stage: CanaryStage::Share { index, .. } } if matches!(event, Event::Recovered { .. }) => {
                 index
             }
@@ -157,7 +159,7 @@ impl Unnamed {
         current.share_ppm = routing.other_ppm;
     }
 
-    fn carry(&mut self, plan: &Plan) {
+    fn execute(&mut self, plan: &Plan) {
         let Some(current) = &mut self.current else { return };
         current.plan = Some(plan.number);
         current.phase = match plan.report {
@@ -172,9 +174,8 @@ impl Unnamed {
         self.current = self.current.take().filter(|it| !ends || Some(&it.id) != maintenance.evolution.as_ref());
     }
 
-    /// A phase that waits for an operator has no effect of its own. It follows from a passing report that nothing
-    /// follows from, and from a bound whose only consequence is to look again later. `before` is the phase that the effects
-    /// found.
+    /// A phase that waits for an operator has no effect of its own. It is inferred from a passing report without
+    /// effects, and from a timeout whose only effect is a later look. `before` is the phase before the effects.
     fn ask_an_operator(&mut self, before: Option<Phase>, entry: &Entry) {
         let Some(current) = self.current.as_mut().filter(|current| Some(current.phase) == before) else { return };
         let of = match (&entry.event, current.phase) {
@@ -201,7 +202,7 @@ impl Unnamed {
     }
 
     /// The evolution with this id: the one under way, or a new one.
-    fn begin_or_go_on(&mut self, id: &EvolutionId) -> &mut Current {
+    fn begin_or_continue(&mut self, id: &EvolutionId) -> &mut Current {
         let current = self.current.take().filter(|current| current.id == *id);
         if current.is_none() {
             let number = id.0.rsplit('_').next().and_then(|digits| digits.parse().ok());
