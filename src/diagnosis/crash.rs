@@ -40,7 +40,7 @@ const PANIC_CODE_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
 /// `log_tail` is the end of what this instance printed, without output of earlier instances. Takes at most a few
 /// milliseconds: start the instance again first, and call this outside the event loop.
 pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
-    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_words: Vec::new() };
+    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_output: Vec::new() };
     if code == Some(0) || signal.is_some_and(|signal| EXTERNAL_SIGNALS.contains(&signal)) {
         return exit;
     }
@@ -54,7 +54,7 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     }
     if exit.reason.is_none() {
         let lines = last_lines(&strip_ansi(&text));
-        exit.last_words = lines.iter().map(|line| redactor.text(line)).collect();
+        exit.last_output = lines.iter().map(|line| redactor.text(line)).collect();
     }
     exit
 }
@@ -92,7 +92,7 @@ mod tests {
         let mut log = RUST.to_vec();
         log.extend("GET / 200\n".repeat(LINES_AFTER_MAX + 1).as_bytes());
         let late = exit(Some(1), None, 9, &log);
-        assert_eq!((late.reason, late.last_words.len()), (None, 0));
+        assert_eq!((late.reason, late.last_output.len()), (None, 0));
         assert_eq!(exit(None, Some(9), 9, RUST).reason, None, "SIGKILL comes from outside");
         assert_eq!(exit(None, Some(6), 9, RUST).reason.as_deref(), Some("no worker left"), "panic = abort");
         assert_eq!(exit(Some(0), None, 9, RUST).reason, None);
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn the_panicking_goroutine_and_the_root_cause_are_found() {
-        let go = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
-        assert_eq!(go.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
+        let golang = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
+        assert_eq!(golang.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
         let map = exit(Some(2), None, 9, include_bytes!("samples/go-map.txt"));
         assert_eq!(map.frames, ["main.main.func1 (greeter/main.go:32)"]);
         let java = exit(Some(1), None, 9, include_bytes!("samples/java-caused.txt"));

@@ -242,7 +242,7 @@ fn crashed(_: &mut Evidence, signal: &Signal) -> Vec<Occurrence> {
     let Signal::Exited(exit) = signal else { return Vec::new() };
     let fingerprint = match &exit.reason {
         Some(reason) => fingerprint(Cause::Crash.word(), reason, &exit.frames),
-        None => fingerprint_of_end(Cause::Crash.word(), &exit.status(), &exit.last_words),
+        None => fingerprint_of_end(Cause::Crash.word(), &exit.status(), &exit.last_output),
     };
     vec![Occurrence { fingerprint, summary: summary_of(exit), paced: false, evolve: Evolve::Repeated }]
 }
@@ -250,7 +250,7 @@ fn crashed(_: &mut Evidence, signal: &Signal) -> Vec<Occurrence> {
 fn summary_of(exit: &Exit) -> String {
     let (status, lived) = (exit.status(), exit.ran_ms as f64 / 1_000.0);
     let line = |text: &str| truncate(text.lines().next().unwrap_or(""), TEXT_BYTES_MAX).to_owned();
-    match (&exit.reason, exit.last_words.first()) {
+    match (&exit.reason, exit.last_output.first()) {
         (Some(reason), _) => format!("{} ({status} after {lived} s)", line(reason)),
         (None, Some(words)) => format!("ended with {status} after {lived} s; it said last: {}", line(words)),
         (None, None) => format!("ended with {status} after {lived} s"),
@@ -289,9 +289,9 @@ fn hang(evidence: &Evidence) -> Detection {
     } else if process.timed_out_in_a_row >= MISSES_MAX {
         Detection::fail(format!("{} probes in a row missed their deadline", process.timed_out_in_a_row))
     } else if process.reports_missed >= MISSES_MAX {
-        Detection::fail(format!("{} own reports in a row did not come", process.reports_missed))
+        Detection::fail(format!("{} reports of the instance in a row did not come", process.reports_missed))
     } else if probe_ms.is_none() && !watchdog && interface_ms.is_none() {
-        Detection::inconclusive("nobody looks", "a probe, a watchdog or the interface in [health]")
+        Detection::inconclusive("no process watches it", "a probe, a watchdog or the interface in [health]")
     } else {
         Detection::pass("answers")
     }

@@ -1,8 +1,8 @@
 //! Equal incidents have equal fingerprints.
 //!
-//! The digest is over what stays when the same fault strikes again: the kind, the signal or the panic message, and the
-//! top frames. What differs each time (numbers, addresses, digests, ids) is removed first. An end without a
-//! panic is known by its exit status, as it stands, and by its last words.
+//! The digest is over the parts that are equal each time the same fault occurs: the kind, the signal or the panic
+//! message, and the top frames. Parts that differ each time (numbers, addresses, digests, ids) are removed first. An
+//! end without a panic is identified by its unchanged exit status and by its last output.
 
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,7 @@ const STORE_DIGEST: usize = 32;
 const MIXED_ID_MIN: usize = 8;
 
 /// Last words that count.
-pub const LAST_WORDS_MAX: usize = 4;
+pub const LAST_OUTPUT_MAX: usize = 4;
 
 /// `sha256:` and the digest over the kind, the normalised reason and the normalised top frames.
 pub fn fingerprint(kind: &str, reason: &str, frames: &[String]) -> String {
@@ -30,9 +30,9 @@ pub fn fingerprint(kind: &str, reason: &str, frames: &[String]) -> String {
     digest([kind.to_owned(), normalise(reason)].into_iter().chain(frames))
 }
 
-/// The same for an end without a panic. The status counts as it stands: the exit code tells one fault from another.
-pub fn fingerprint_of_end(kind: &str, status: &str, last_words: &[String]) -> String {
-    let words = last_words.iter().take(LAST_WORDS_MAX).map(|line| normalise_line(line));
+/// The same for an end without a panic. The status is not changed, because the exit code distinguishes the faults.
+pub fn fingerprint_of_end(kind: &str, status: &str, last_output: &[String]) -> String {
+    let words = last_output.iter().take(LAST_OUTPUT_MAX).map(|line| normalise_line(line));
     digest([kind.to_owned(), "end".to_owned(), status.to_owned()].into_iter().chain(words))
 }
 

@@ -76,8 +76,8 @@ pub struct Exit {
     /// The frames of that panic, innermost first, without those of the language's own panic machinery.
     pub frames: Vec<String>,
     /// If no panic was found: the last meaningful lines of its log, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub last_words: Vec<String>,
+    #[serde(rename = "last_words", default, skip_serializing_if = "Vec::is_empty")]
+    pub last_output: Vec<String>,
 }
 
 impl Exit {

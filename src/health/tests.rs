@@ -89,7 +89,7 @@ fn without_a_probe_a_live_process_that_is_ready_is_ok() {
     assert_eq!(monitor.status(), HealthStatus::Unknown, "nobody said it is ready");
     monitor.observe(at(1), Signal::Ready(true));
     assert_eq!(monitor.status(), HealthStatus::Ok);
-    assert_eq!(check(&monitor.report(at(2)), "hang").status, HealthStatus::Unknown, "nobody looks");
+    assert_eq!(check(&monitor.report(at(2)), "hang").status, HealthStatus::Unknown, "no process watches it");
     monitor.tick(at(120));
     assert_eq!(monitor.status(), HealthStatus::Unknown);
 }

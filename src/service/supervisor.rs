@@ -1,8 +1,8 @@
 //! The supervisor of one service: the lifecycle decides about an input, the decision is recorded, and then it is
 //! executed.
 //!
-//! All of one service is in this value, and a process could have two. What a process has once (signals, the service
-//! manager, the reaper of orphans) is in `daemon`.
+//! [`Service`] holds the whole state of one service, so a process could have two of them. The things that a process has
+//! only once (signals, the service manager, the reaper of orphans) are in `daemon`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,8 +108,8 @@ impl Service {
         }
     }
 
-    /// Decides what waits, then waits for one thing and handles it. Gives the reason once the service is at its end.
-    /// May be cancelled.
+    /// Decides about the waiting events, then waits for one input or timer and handles it. Returns the reason if the
+    /// service ends. May be cancelled.
     pub async fn turn(&mut self) -> Option<End> {
         self.decide();
         self.executor.instances.release(&self.executor.store.shared);
@@ -156,8 +156,8 @@ impl Service {
         Some((timer, self.clock.instant(at)))
     }
 
-    /// Decides about every event that waits, in order; the effects of one may bring more. While the journal cannot be
-    /// written, they wait: Active serves on, questions are answered, nothing is decided.
+    /// Decides about each waiting event, in order. The effects of one event may add more. While the journal cannot be
+    /// written, the events wait: Active continues to serve, questions are answered, and nothing is decided.
     pub fn decide(&mut self) {
         if self.ledger.is_waiting() {
             return;
@@ -174,8 +174,8 @@ impl Service {
         }
     }
 
-    /// Decides about one event, records it, and carries out what follows. Gives the event back, and why, when it could
-    /// not be recorded: the state is as before then.
+    /// Decides about one event, records the decision, and executes its effects. If the decision cannot be recorded, it
+    /// returns the event and the reason, and the state is unchanged.
     #[expect(
         clippy::result_large_err,
         reason = "the event returns to the queue that it came from; a box would also copy it"
@@ -321,7 +321,7 @@ impl Service {
 
     fn found(&mut self, slot: Slot, found: Vec<health::Finding>) {
         // While the journal cannot be written, events wait in the queue, and findings would fill it without a bound. A
-        // fault that lasts is found again.
+        // fault that persists is found again.
         if self.ledger.stalled().is_none() {
             let event = |finding: health::Finding| Event::Found { slot: Some(slot), finding: finding.into() };
             self.queue.extend(found.into_iter().map(event));
@@ -437,8 +437,8 @@ impl Service {
         View { core: &self.core, executor: &self.executor, stalled: self.ledger.stalled(), clock: self.clock }
     }
 
-    /// An operator's request: refused with a reason, or decided at once, so that the answer names what came of it.
-    /// Gives the evolution that it began or was about, and the profile's generation.
+    /// Handles an operator's request. It is refused with a reason, or decided at once, so that the answer contains the
+    /// result. Returns the evolution that the request began or was about, and the profile generation of Active.
     fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
         if let Some(evolution) = self.core.answers(&who, &request) {
             return Ok((evolution.0.clone(), operator::generation(&self.core)));
@@ -514,12 +514,12 @@ impl Service {
         self.queue.push_back(event);
     }
 
-    /// Before another supervisor begins: nothing is under way any more, the store has what lives and no more, and the
-    /// state is stored. The next program may be of another version, which decides otherwise: it replays nothing of this
-    /// one.
+    /// Prepares for the next supervisor: aborts all jobs, leaves only the descriptors of living instances in the store,
+    /// and stores the state. The next program may be another version that decides otherwise. Thanks to the stored state
+    /// it replays no record of this version.
     pub async fn end_work(&mut self) {
         self.executor.jobs.abort_all();
-        tokio::time::sleep(LAST_WORDS).await;
+        tokio::time::sleep(LAST_ANSWERS).await;
         self.executor.instances.release(&self.executor.store.shared);
         self.ledger.snapshot(&self.core);
     }
@@ -535,8 +535,8 @@ impl Service {
         self.queue.push_back(Event::Recovered { running, rebooted: false });
     }
 
-    /// Ends the service: instances are asked to finish, the files of unix sockets are removed, and the store lets go of
-    /// the listeners. `extended` hears of an instance that asks for more time.
+    /// Ends the service: asks the instances to end, removes the files of unix sockets, and makes the store release the
+    /// listeners. If an instance asks for more time, `extended` is called with that time.
     pub async fn end_all(&mut self, extended: impl Fn(Duration)) {
         self.executor.jobs.abort_all();
         shutdown::end_all(&mut self.executor, &mut self.received, extended).await;
