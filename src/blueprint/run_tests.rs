@@ -352,7 +352,7 @@ async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
     for script in ["rm file; mkfifo file", "mkdir d; mkfifo d/.gitignore"] {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
-        let matches = matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("neither file, directory"));
+        let matches = matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("not a file, directory"));
         assert!(matches, "{script}: {outcome:?}");
     }
 }

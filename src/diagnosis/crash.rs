@@ -5,7 +5,7 @@ use crate::interface::types::StackTrace;
 use crate::redact::{Redactor, Secrets, strip_ansi};
 
 use super::traces::{Found, find};
-use super::words::{LINES_LOOK_MAX, last_words};
+use super::words::{LINES_LOOK_MAX, last_lines};
 
 /// Size of the end of the log that is read for a crash, in bytes.
 pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
@@ -53,8 +53,8 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
         exit.frames = important_frames(trace).map(|frame| redactor.text(frame)).collect();
     }
     if exit.reason.is_none() {
-        let words = last_words(&strip_ansi(&text));
-        exit.last_output = words.iter().map(|line| redactor.text(line)).collect();
+        let lines = last_lines(&strip_ansi(&text));
+        exit.last_output = lines.iter().map(|line| redactor.text(line)).collect();
     }
     exit
 }
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn the_panicking_goroutine_and_the_root_cause_are_found() {
-        let go = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
-        assert_eq!(go.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
+        let golang = exit(Some(2), None, 9, include_bytes!("samples/go-panic.txt"));
+        assert_eq!(golang.frames[0], "main.(*Server).lookup (greeter/main.go:11)");
         let map = exit(Some(2), None, 9, include_bytes!("samples/go-map.txt"));
         assert_eq!(map.frames, ["main.main.func1 (greeter/main.go:32)"]);
         let java = exit(Some(1), None, 9, include_bytes!("samples/java-caused.txt"));

@@ -76,7 +76,8 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     written
 }
 
-/// JSON with sorted keys and without spaces: the same text for equal values, whoever wrote them.
+/// JSON with sorted keys and without spaces: equal values have the same text, independent of the program that wrote
+/// them.
 pub fn canonical_json(value: &Value) -> String {
     fn sorted(value: &Value) -> Value {
         match value {

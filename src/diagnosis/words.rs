@@ -71,7 +71,7 @@ enum Importance {
 
 /// The last meaningful lines, at most [`LINES_MAX`], without timestamps; none if all lines are routine. `text` must not
 /// contain ANSI sequences.
-pub(super) fn last_words(text: &str) -> Vec<String> {
+pub(super) fn last_lines(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
     let lines: Vec<&str> = text.lines().collect();
     let lines: Vec<&str> = lines[lines.len().saturating_sub(LINES_LOOK_MAX)..].to_vec();
@@ -217,7 +217,7 @@ mod tests {
             ("{\"level\":\"info\",\"msg\":\"error page served\"}\nbye\n", &["bye"]),
             ("[12/01/26 10:00:00] x\nI0102 10:00:00.000 y\nE0102 10:00:00.000 cannot z\n", &["cannot z"]),
         ] {
-            assert_eq!(last_words(text), words, "{text}");
+            assert_eq!(last_lines(text), words, "{text}");
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
     fn the_result_is_limited() {
         let hostile = [" panic\n".repeat(10_000), "é".repeat(100_000), "{".repeat(100_000), "\u{0}\n".repeat(99)];
         for text in hostile {
-            let words = last_words(&text);
+            let words = last_lines(&text);
             assert!(words.len() <= LINES_MAX && words.iter().all(|line| line.len() <= LINE_BYTES_MAX));
         }
     }

@@ -1,4 +1,4 @@
-//! Effects: what the lifecycle wants done.
+//! Effects: the actions that the supervisor executes for the lifecycle.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// Parts in a million: a share that can be compared and hashed.
 pub const WHOLE_PPM: u32 = 1_000_000;
 
-/// Where new connections go.
+/// The slots that get new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Routing {
     /// The slot that Active serves from.
@@ -39,11 +39,11 @@ pub enum Timer {
     Phase,
     /// The end of a canary step or of the observation window.
     Window,
-    /// The next look, while a step or the window holds for want of data.
+    /// The next verdict, while a step or the window waits because of missing data.
     Recheck,
     /// The end of the pause before a plan is tried again.
     Plan,
-    /// The end of the pause before something is tried again that waits in Steady.
+    /// The end of the pause before an evolution that waits in Steady is tried again.
     Retry,
     /// The end of the backoff before the instance of slot A is started again.
     RestartA,
@@ -61,28 +61,28 @@ impl Timer {
     }
 }
 
-/// One step of a plan, with what it is when undone.
+/// One step of a plan, with the state to restore if it is undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
     /// Make a generation the profile's current one.
     SwitchProfile {
-        /// Current before; `None` for a new profile.
+        /// The current generation before; `None` for a new profile.
         from: Option<u64>,
-        /// Current after.
+        /// The current generation after.
         to: u64,
     },
-    /// Send new connections elsewhere.
+    /// Change the slots that get new connections.
     Route {
-        /// Before.
+        /// The routing before.
         from: Routing,
-        /// After.
+        /// The routing after.
         to: Routing,
     },
 }
 
 impl Step {
-    /// The step that takes this one back, if there is something to go back to.
+    /// The step that undoes this one; `None` if there is no earlier state.
     pub const fn undo(self) -> Option<Self> {
         match self {
             Self::SwitchProfile { from: Some(from), to } => Some(Self::SwitchProfile { from: Some(to), to: from }),
@@ -92,7 +92,7 @@ impl Step {
     }
 }
 
-/// A fixed list of steps that are carried out in order.
+/// A fixed list of steps that are executed in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Plan {
     /// Its number; an answer that names another is stale.
@@ -101,14 +101,14 @@ pub struct Plan {
     pub store_path: String,
     /// The report that allows it; `None` for the first version and for a rollback.
     pub report: Option<ReportId>,
-    /// Whether a step that fails takes back those before it. A rollback takes nothing back: each of its steps is better
+    /// True if the failure of a step undoes the steps before it. A rollback undoes no step: each of its steps is better
     /// than none.
     pub undo: bool,
-    /// What is done.
+    /// The steps.
     pub steps: Vec<Step>,
 }
 
-/// What the record of an evolution's end says.
+/// The content of the maintenance record about an evolution's end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Maintenance {
     /// What was done.
@@ -132,9 +132,9 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Whether it says the same as another, whatever the reasons are.
+    /// True if it equals another one, without regard to the reasons.
     fn decides_as(&self, other: &Self) -> bool {
-        // Named one by one, so that a new field is not forgotten.
+        // Every field is named, so that the compiler reports a new field.
         let Self { action, evolution, incident, candidate, report, decided_by, reason: _, from, to } = self;
         (action, evolution, incident, candidate, report, decided_by, from, to)
             == (
@@ -150,7 +150,7 @@ impl Maintenance {
     }
 }
 
-/// One thing to do. Effects of one event are carried out in order, before the next event is taken.
+/// One action. The supervisor executes the effects of one event in order, before it takes the next event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum Effect {
@@ -178,14 +178,14 @@ pub enum Effect {
         blueprint: String,
         /// The commit to become, for an upgrade.
         rev: Option<String>,
-        /// Where to go on.
+        /// The checkpoint from which the blueprint continues.
         checkpoint: Option<String>,
-        /// Whether an operator has approved what the checkpoint waits for.
+        /// True if an operator has approved the stage that the checkpoint waits at.
         approved: bool,
     },
     /// Build the first version, without a blueprint; answered by `Built` or `BuildFailed`.
     Install {
-        /// The evolution that stands for it.
+        /// The evolution of the first version.
         evolution: EvolutionId,
     },
     /// Judge a candidate against Active; answered by `Validated`.
@@ -194,18 +194,18 @@ pub enum Effect {
         evolution: EvolutionId,
         /// The candidate.
         candidate: CandidateId,
-        /// What it is.
+        /// The version of the candidate.
         version: Version,
         /// The report's id.
         report: ReportId,
-        /// What it is compared with: Active.
+        /// The version to compare it with: Active.
         #[serde(default)]
         active: Version,
-        /// The incident that it is to repair.
+        /// The incident that it must repair.
         #[serde(default)]
         incident: Option<IncidentId>,
     },
-    /// Stop whatever still works for this evolution; its answers are stale from now on.
+    /// Stop all jobs of this evolution; their answers are stale from now on.
     Cancel {
         /// The evolution.
         evolution: EvolutionId,
@@ -228,10 +228,11 @@ pub enum Effect {
         slot: Slot,
         /// Of this version.
         version: Version,
-        /// Which is.
+        /// The version.
         role: Role,
     },
-    /// Let the instance of a slot finish its requests, then end it; answered by `Stopped`, also if no instance is there.
+    /// Let the instance of a slot finish its requests, then end it; answered by `Stopped`, also if no instance is
+    /// there.
     Stop {
         /// The slot.
         slot: Slot,
@@ -247,22 +248,23 @@ pub enum Effect {
         /// The version that serves what waits there: Active.
         version: Version,
     },
-    /// Replace the instance of a slot by a fresh one of the same version and let the old one drain.
+    /// Replace the instance of a slot by a new one of the same version, and let the old one drain.
     Refresh {
         /// The slot.
         slot: Slot,
         /// The version.
         version: Version,
     },
-    /// Execute a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. To do so twice is the same as once.
+    /// Execute a plan; answered by `PlanDone`, `PlanBusy` or `PlanFailed`. Executing it twice has the same result as
+    /// once.
     #[serde(rename = "carry")]
     Execute(Plan),
-    /// Send new connections there, wherever they go now.
+    /// Set the routing of new connections, whatever the present routing is.
     Route {
         /// Where.
         routing: Routing,
     },
-    /// Put routing and profile into this state, whatever they are: after a restart.
+    /// After a restart: set routing and profile, whatever their present states are.
     Restore {
         /// Routing.
         routing: Routing,
@@ -271,14 +273,14 @@ pub enum Effect {
     },
     /// Begin the trial of a version. A verdict of failure is reported at once, without `Judge`.
     Observe {
-        /// Where it runs.
+        /// The slot in which it runs.
         slot: Slot,
         /// The slot to compare it with, if one serves beside it.
         baseline: Option<Slot>,
     },
-    /// Say what the evidence is now; answered by `Judged`.
+    /// Judge the present evidence; answered by `Judged`.
     Judge,
-    /// Set a timer, in place of one of the same name.
+    /// Set a timer. It replaces a timer with the same name.
     SetTimer {
         /// Its name.
         timer: Timer,
@@ -287,21 +289,21 @@ pub enum Effect {
         /// What happens then.
         reason: Reason,
     },
-    /// Unset a timer.
+    /// Clear a timer.
     ClearTimer {
         /// Its name.
         timer: Timer,
     },
-    /// Delete generations of the profile that nothing needs.
+    /// Delete the generations of the profile that are not needed.
     Prune {
-        /// The newest that are kept.
+        /// The number of newest generations that are kept.
         keep: u64,
-        /// Kept besides.
+        /// Other generations that are kept.
         in_use: Vec<u64>,
     },
-    /// Write down how an evolution ended, or that Active was started again.
+    /// Record how an evolution ended, or that Active was started again.
     Record(Maintenance),
-    /// There is nothing to supervise, and there will be nothing.
+    /// Give up: there is no version to supervise, and there will be none.
     GiveUp {
         /// Why.
         reason: Reason,
@@ -317,8 +319,8 @@ impl Effect {
         }
     }
 
-    /// Whether two effects are the same decision. Their reasons may differ, as a reason decides nothing. Facts may differ that
-    /// an effect only copies from the state, so that it can be executed without the state.
+    /// True if two effects are the same decision. Their reasons may differ, as a reason decides nothing. Facts may
+    /// differ that an effect only copies from the state, so that it can be executed without the state.
     pub fn decides_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::SetTimer { timer, at, reason: _ }, Self::SetTimer { timer: others, at: others_at, reason: _ }) => {

@@ -8,24 +8,24 @@ use super::policy::Policy;
 use super::slot::Slot;
 use crate::interface::types::{EvolutionId, IncidentClass, ReportId, Severity, Verdict, Version};
 
-/// One fact. Each is a journal record before any effect that follows from it.
+/// One fact. It is a journal record before any effect of it is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The policy that holds from now on: at every start, and at a reload.
+    /// The policy that is valid from now on. It comes at every start and at a reload.
     Configured {
         /// The numbers.
         policy: Policy,
     },
-    /// A supervisor took over what an earlier one left.
+    /// A supervisor took over from an earlier one.
     Recovered {
-        /// The store path that runs in slot A and in slot B, and whether it was ready.
+        /// The store path that runs in slot A and in slot B, and whether the instance was ready.
         running: [Option<Running>; 2],
-        /// Whether the machine was restarted, or the earlier supervisor stopped all instances: then none is to blame for not
-        /// being there.
+        /// True if the machine was restarted, or the earlier supervisor stopped all instances: then a missing instance
+        /// is no fault.
         rebooted: bool,
     },
-    /// A supervisor found what the journal does not know: records are lost.
+    /// A supervisor found facts that the journal does not know: records are lost.
     Held(Box<Reality>),
     /// The followed ref names this commit.
     Followed {
@@ -34,33 +34,33 @@ pub enum Event {
         /// Its tree, in hex.
         tree: String,
     },
-    /// A detector found something wrong with the version in a slot. It counts if that is Active. A version under trial is
-    /// decided about by `Judged` and `Exited` alone.
+    /// A detector found a fault of the version in a slot. It counts if that version is Active. Only `Judged` and
+    /// `Exited` decide about a version under trial.
     Found {
-        /// The slot. A journal of format 1.1 does not say it: there it is Active's.
+        /// The slot. A journal of format 1.1 does not have it: there it is Active's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slot: Option<Slot>,
-        /// What was found.
+        /// The finding.
         #[serde(flatten)]
         finding: Finding,
     },
-    /// What the evidence says of the version under trial, since its canary step or window began.
+    /// The verdict about the version under trial, by the evidence since its canary step or window began.
     Judged {
         /// Pass, fail or inconclusive.
         verdict: Verdict,
-        /// Why, for a person; for an inconclusive one, what it waits for.
+        /// Why, for a person. If the verdict is inconclusive: what the trial waits for.
         reason: String,
     },
     /// The evidence folder is written.
     Diagnosed {
-        /// For this evolution.
+        /// The evolution.
         evolution: EvolutionId,
         /// Digest of the context.
         context: String,
     },
-    /// A blueprint came to a stage: where a restarted supervisor goes on.
+    /// A blueprint reached a stage. A restarted supervisor continues from there.
     StageReached {
-        /// Of this evolution.
+        /// The evolution.
         evolution: EvolutionId,
         /// The name of the stage, for a person.
         stage: String,
@@ -69,25 +69,25 @@ pub enum Event {
     },
     /// The blueprint's commit was built.
     Built {
-        /// By this evolution.
+        /// The evolution.
         evolution: EvolutionId,
-        /// The result.
+        /// The built version.
         version: Version,
         /// The commit that the work began from.
         base_rev: String,
-        /// Paths that differ from it.
+        /// Paths that differ from the base.
         files_changed: Vec<String>,
     },
-    /// The blueprint came to a stage that an operator decides.
+    /// The blueprint reached a stage that needs the decision of an operator.
     BuildPaused {
-        /// Of this evolution.
+        /// The evolution.
         evolution: EvolutionId,
         /// The name of the stage, for a person.
         stage: String,
         /// The engine's own state, opaque here.
         checkpoint: String,
     },
-    /// The commit that an evolution is about is known: what an operator's words or the followed ref mean.
+    /// The commit of an evolution is known: the commit that the revision of an operator or the followed ref names.
     Aimed {
         /// The evolution.
         evolution: EvolutionId,
@@ -98,39 +98,39 @@ pub enum Event {
     },
     /// A run of an agent is over, with or without success.
     AgentRan {
-        /// For this evolution.
+        /// The evolution.
         evolution: EvolutionId,
         /// How long it took, in milliseconds.
         took_ms: u64,
-        /// What it was asked, where it has answered.
+        /// The question, if the agent has answered it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<Question>,
     },
     /// There is no candidate.
     BuildFailed {
-        /// Of this evolution.
+        /// The evolution.
         evolution: EvolutionId,
         /// Why, for a person.
         reason: String,
-        /// Whose failure it is.
+        /// The cause of the failure.
         #[serde(default)]
         fault: Fault,
     },
-    /// The judge has spoken.
+    /// The judge has made a report.
     Validated {
-        /// For this evolution.
+        /// The evolution.
         evolution: EvolutionId,
-        /// The report, as much of it as decides.
+        /// The part of the report that decides.
         report: ReportDigest,
     },
-    /// The profile has a generation for a store path, not yet current.
+    /// The profile has a generation for a store path. It is not current yet.
     GenerationPrepared {
         /// The store path.
         store_path: String,
         /// Its generation.
         generation: u64,
     },
-    /// The profile could not get a generation.
+    /// The generation could not be created.
     GenerationFailed {
         /// The store path.
         store_path: String,
@@ -151,7 +151,7 @@ pub enum Event {
         /// Why, for a person.
         reason: String,
     },
-    /// The instance in a slot serves.
+    /// The instance in a slot is ready and serves.
     Ready {
         /// The slot.
         slot: Slot,
@@ -160,10 +160,10 @@ pub enum Event {
     Extended {
         /// The slot.
         slot: Slot,
-        /// From now on, in milliseconds.
+        /// How much time, from now on, in milliseconds.
         by_ms: u64,
     },
-    /// The instance in a slot exited, and nobody had asked it to.
+    /// The instance in a slot exited without a stop request.
     Exited {
         /// The slot.
         slot: Slot,
@@ -172,12 +172,12 @@ pub enum Event {
         /// How long it had run, in milliseconds.
         ran_ms: u64,
     },
-    /// The instance in a slot exited as it was asked to, or no instance was there to be asked.
+    /// The instance in a slot exited after a stop request, or the slot had no instance.
     Stopped {
         /// The slot.
         slot: Slot,
-        /// Whether connections still wait in the queue of the slot. A journal of format 1.1 does not say it: there the
-        /// slot was drained before this event.
+        /// True if connections still wait in the queue of the slot. A journal of format 1.1 does not have this field:
+        /// there the slot was drained before this event.
         #[serde(default)]
         waiting: bool,
     },
@@ -189,14 +189,14 @@ pub enum Event {
         /// How long the steps took, in microseconds.
         took_us: u64,
     },
-    /// Another program holds the profile's lock. If the plan says so, the steps before that are undone.
+    /// Another program holds the profile's lock. If the plan has `undo`, the steps before that are undone.
     PlanBusy {
         /// The plan's number.
         plan: u64,
         /// Why, for a person.
         reason: String,
     },
-    /// A step of a plan failed; where the plan says so, the steps before it are undone.
+    /// A step of a plan failed. If the plan has `undo`, the steps before it are undone.
     PlanFailed {
         /// The plan's number.
         plan: u64,
@@ -205,69 +205,70 @@ pub enum Event {
     },
     /// A timer that was set is due.
     Due(Timer),
-    /// An operator wants something. Check it with `Lifecycle::refusal` first.
+    /// A request of an operator. Check it with `Lifecycle::refusal` first.
     Operator {
-        /// Who. Only an operator's request does anything.
+        /// The caller. Only the request of an operator has an effect.
         who: Caller,
-        /// What.
+        /// The request.
         request: Request,
     },
 }
 
-/// Who is to blame that there is no candidate.
+/// The cause why there is no candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Fault {
-    /// The content's own: it does not evaluate or build, or its checks fail. That is a verdict about it.
+    /// The content: it does not evaluate or build, or its checks fail. That is a verdict about it.
     Content {
         /// Its git tree.
         tree: String,
-        /// Its store path; empty where it was not built.
+        /// Its store path; empty if it was not built.
         store_path: String,
     },
-    /// The blueprint's or its agent's: nothing was made that could be judged.
+    /// The blueprint or its agent: it made no version that could be judged.
     #[default]
     Maker,
-    /// Nobody's: an agent was asked the same before, so it was not asked. An operator has to know better.
+    /// A repetition: an agent was asked the same question before, so it was not asked again. An operator has to decide.
     Repeat,
-    /// The machine's, or of what it needs: no network, no Nix daemon, no space, no time. That is no verdict.
+    /// The machine or a service that it needs: no network, no Nix daemon, no space, no time. That is no verdict.
     Machine,
 }
 
-/// What a new supervisor found in a slot.
+/// An instance that a new supervisor found in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Running {
     /// The store path it runs from.
     pub store_path: String,
-    /// Whether it had become ready.
+    /// True if it was ready before.
     pub ready: bool,
 }
 
-/// A process that was started, as a later supervisor needs it to find it again.
+/// A started process, with the facts by which a later supervisor finds it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Instance {
     /// Its name.
     pub id: String,
     /// Its process.
     pub pid: u32,
-    /// Its start in clock ticks since boot, `/proc/PID/stat` field 22: tells it from a later process with the same pid.
+    /// Its start in clock ticks since boot, `/proc/PID/stat` field 22: it distinguishes this process from a later one
+    /// with the same pid.
     pub start_ticks: u64,
 }
 
-/// What a detector found.
+/// The finding of a detector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Finding {
-    /// By the seed's triggers.
+    /// The class of the incident.
     pub class: IncidentClass,
-    /// The detector's word.
+    /// The name of the cause, as the detector has it.
     pub cause: String,
-    /// How bad.
+    /// The severity.
     pub severity: Severity,
-    /// Equal findings have equal ones.
+    /// Equal findings have the same fingerprint.
     pub fingerprint: String,
     /// One line for a person.
     pub summary: String,
-    /// Whether it is enough for an evolution, or only to be remembered.
+    /// True if it asks for an evolution; false if it is only recorded.
     pub evolve: bool,
 }
 
@@ -276,39 +277,39 @@ pub struct Finding {
 pub struct ReportDigest {
     /// Its id.
     pub id: ReportId,
-    /// The only store path it speaks of.
+    /// The only store path that the report is about.
     pub store_path: String,
-    /// The whole in one word.
+    /// The verdict of all checks together.
     pub verdict: Verdict,
     /// The checks that did not pass, and why, for a person.
     pub summary: String,
 }
 
-/// Who makes a request.
+/// The caller that makes a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Caller {
     /// An operator, by name. A record has the bare name, as when there were no other callers.
     Operator(String),
-    /// A process that is an instance's or an agent's, or of which nobody knows that it is not.
+    /// A process that belongs to an instance or an agent, or of which rei cannot prove that it does not.
     Supervised {
         /// Its id.
         pid: u32,
     },
 }
 
-/// What an operator can ask for.
+/// The requests of operators.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// A new evolution.
+    /// Begin a new evolution.
     Evolve {
-        /// The commit to become; `None` for the followed ref or what the blueprint makes.
+        /// The commit to build; `None` for the followed ref, or for the commit that the blueprint makes.
         rev: Option<String>,
         /// The blueprint; `None` for the one that is configured.
         blueprint: Option<String>,
     },
-    /// Let the evolution that waits go on.
+    /// Let the evolution that waits continue.
     Approve {
         /// The evolution, candidate or report that waits.
         id: String,
@@ -334,54 +335,54 @@ pub enum Request {
         /// The tree hash or store path.
         content: String,
     },
-    /// Say what is Active, where the journal is behind reality.
+    /// Say which version is Active, if the journal is behind reality.
     Settle {
-        /// What is trusted.
+        /// What the operator trusts.
         trust: Trust,
         /// Why, for the record.
         reason: String,
     },
 }
 
-/// What a new supervisor found beside a journal that does not know it.
+/// The facts that a new supervisor found and that the journal does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reality {
-    /// What the journal does not account for, each in a line for a person.
+    /// The facts that the journal does not explain, each in one line for a person.
     pub facts: Vec<String>,
-    /// What runs in slot A and in slot B.
+    /// The instances that run in slot A and in slot B.
     pub running: [Option<Found>; 2],
-    /// The version that serves, and its slot; `None` when nothing is there that could.
+    /// The version that serves, and its slot; `None` if no version is there that could serve.
     pub serves: Option<(Slot, Deployed)>,
-    /// The highest number that an evolution, candidate or report is known by: numbers are not used twice.
+    /// The highest known number of an evolution, candidate or report: no number is used twice.
     pub numbered: u64,
 }
 
 /// An instance that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Found {
-    /// What it is.
+    /// The version.
     pub version: Version,
     /// Its process.
     pub instance: Instance,
-    /// Whether it serves.
+    /// True if it serves.
     pub ready: bool,
 }
 
-/// What an operator trusts where the journal and reality disagree.
+/// What an operator trusts if the journal and reality differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
-    /// What serves is Active.
+    /// Reality: the version that serves is Active.
     Reality,
-    /// What the journal says is Active.
+    /// The journal: its Active version is Active.
     Journal,
 }
 
-/// What an agent was asked.
+/// A question that an agent was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
     /// A digest of the agent, its task and the files.
     pub task: String,
-    /// Digests of the facts that the context told.
+    /// Digests of the facts of the context.
     pub facts: Vec<String>,
 }

@@ -85,9 +85,9 @@ impl Lifecycle {
         out.push(Effect::Install { evolution: id });
     }
 
-    /// Whether a finding about the version in a slot counts: if that version is Active, and not under trial. What is wrong
-    /// with a version under trial decides its verdict, so no fault is decided twice. What is wrong with Previous, or with a
-    /// version that a rollback leaves, changes nothing. A request for an upgrade is no fault, so it always counts.
+    /// True if a finding about the version in a slot counts: the version is Active, and not under trial. A fault of a
+    /// version under trial decides its verdict, so no fault is decided twice. A fault of Previous, or of a version that
+    /// a rollback leaves, changes nothing. A request for an upgrade is no fault, so it always counts.
     pub(super) fn counts(&self, slot: Option<Slot>, finding: &Finding) -> bool {
         let Some(slot) = slot.or(self.active_slot) else { return false };
         let is_actives = self.active_slot == Some(slot) && self.holds_active(slot);
@@ -117,7 +117,7 @@ impl Lifecycle {
         self.incidents.insert(fingerprint, open);
     }
 
-    /// Begins the next evolution if none is under way and something asks for one.
+    /// Begins the next evolution if none is under way and an incident, a commit or an operator asks for one.
     pub(super) fn begin_next(&mut self, out: &mut Out) {
         if self.phase != Phase::Steady || self.paused || self.active.is_none() {
             return;
@@ -310,7 +310,7 @@ impl Lifecycle {
         current.checkpoint = Some((stage, checkpoint));
     }
 
-    /// An operator approved the stage, so the blueprint continues.
+    /// Continues the blueprint after an operator has approved the stage.
     pub(super) fn go_on_building(&mut self, out: &mut Out) {
         self.enter(out, Phase::Building);
         let bound = self.rules().bounds.build_ms;

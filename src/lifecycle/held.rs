@@ -1,4 +1,5 @@
-//! Phase Held: reality is ahead of the journal. What runs keeps serving, nothing is decided, and an operator settles it.
+//! Phase Held: reality is ahead of the journal. The running versions continue to serve, rei decides nothing, and
+//! an operator says which version is Active.
 
 use super::deployed::Deployed;
 use super::effect::{Effect, Routing, Timer};
@@ -11,7 +12,7 @@ use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{EvolutionId, MaintenanceAction};
 
 impl Lifecycle {
-    /// Active as the journal has it, while an operator is asked whether to go back to it.
+    /// The Active version of the journal, while an operator has to decide whether it is Active again.
     pub fn active_by_journal(&self) -> Option<&Deployed> {
         self.held.as_ref().and_then(|held| held.by_journal.as_ref())
     }
@@ -21,7 +22,7 @@ impl Lifecycle {
         self.counters.candidate
     }
 
-    /// The journal is behind reality. If it has an evolution under way, that one went on in records that are lost.
+    /// The journal is behind reality. If it has an evolution under way, its later records are lost.
     pub(super) fn on_held(&mut self, out: &mut Out, reality: Reality) {
         let Reality { facts, running, serves, numbered } = reality;
         let by_journal = match self.held.take() {
@@ -53,7 +54,8 @@ impl Lifecycle {
         self.serve_on(out);
     }
 
-    /// Sends all traffic to the version that serves, and starts it if it does not run. The profile stays as it was found.
+    /// Sends all traffic to the version that serves, and starts it if it does not run. The profile stays as it was
+    /// found.
     pub(super) fn serve_on(&mut self, out: &mut Out) {
         if let Some(routing) = self.routing {
             out.push(Effect::Route { routing });
@@ -62,7 +64,7 @@ impl Lifecycle {
     }
 
     pub(super) fn refuse_settle(&self, trust: Trust) -> Option<Refusal> {
-        let what = "settle what is Active";
+        let what = "decide what is Active";
         let Some(held) = &self.held else {
             let hint = "the journal and reality agree; `rei status` shows what serves";
             return Some(Refusal::WrongPhase { what, phase: self.phase.name(), hint });
@@ -94,7 +96,7 @@ impl Lifecycle {
         }
     }
 
-    /// The version that serves is Active.
+    /// Makes the version that serves Active.
     fn settled(&mut self, out: &mut Out, by: &str, reason: Reason) {
         let Some(Deployed { version, generation }) = self.active.clone() else {
             // No version was ever installed.
@@ -133,8 +135,8 @@ impl Lifecycle {
         }
     }
 
-    /// A generation was made for Active, which had none when an operator trusted it. `false` if the generation is for another
-    /// version.
+    /// A generation was made for Active, which had none when an operator trusted it. `false` if the generation is for
+    /// another version.
     pub(super) fn active_has_generation(&mut self, out: &mut Out, store_path: &str, generation: u64) -> bool {
         let settled = self.phase == Phase::Steady;
         let without = |it: &&mut Deployed| settled && it.generation == 0 && it.version.store_path == store_path;
@@ -145,8 +147,8 @@ impl Lifecycle {
         true
     }
 
-    /// The version that the journal has as Active is started beside the one that serves, and replaces it. The replaced version
-    /// is not quarantined, because nobody said that it is bad.
+    /// The version that the journal has as Active is started beside the one that serves, and replaces it. The replaced
+    /// version is not quarantined, because no operator said that it is bad.
     fn go_back_to(&mut self, out: &mut Out, by: String, target: Deployed, reason: Reason) {
         self.attention = None;
         self.counters.evolution += 1;
@@ -161,12 +163,12 @@ impl Lifecycle {
         self.begin_rollback(out, evolution);
     }
 
-    /// The hint for an operator: what to do first.
+    /// The hint: what an operator must do first.
     pub(super) const fn held_hint() -> &'static str {
         "say first what is Active: `rei journal accept`"
     }
 
-    /// Whether an operator must first say which version is Active. Until then nothing may begin.
+    /// True if an operator must first say which version is Active. Until then no evolution may begin.
     pub const fn is_held(&self) -> bool {
         self.held.is_some()
     }

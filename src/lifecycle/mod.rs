@@ -1,9 +1,10 @@
 //! The decision core: a state machine with no clock, no I/O, no async and no randomness.
 //!
-//! The law: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
-//! first effect; the effects are carried out in order before the next event is taken; every slow effect is answered by
-//! an event, and an answer that is not expected any more changes nothing. Time comes in with the event. Each phase
-//! but Empty, Steady, AwaitingApproval and Held has a deadline ([`Timer::Phase`]), whose expiry leads towards Steady.
+//! The rules: [`Lifecycle::step`] takes one [`Event`] and returns all its [`Effect`]s. The event is on disk before the
+//! first effect. The supervisor executes the effects in order, before it takes the next event. An event answers every
+//! slow effect, and an answer that is not expected any more changes nothing. Each event comes with the time. Each phase
+//! except Empty, Steady, AwaitingApproval and Held has a deadline ([`Timer::Phase`]), whose expiry leads towards
+//! Steady.
 //!
 //! ```text
 //! Empty ─▶ Installing ─▶ Steady ──incident, commit or operator──▶ Diagnosing ─▶ Building ─▶ Validating
@@ -15,10 +16,10 @@
 //!                          └──── RollingBack ◀───┴── degraded ─┴────────────┘
 //! ```
 //!
-//! Beside them stands Held: a start found reality ahead of the journal. What runs serves on, and an operator leads from
-//! there to Steady.
+//! Phase Held is outside of this diagram: the supervisor found at its start that reality is ahead of the journal. The
+//! running versions continue to serve, and a decision of an operator leads to Steady.
 //!
-//! The same code is driven by the supervisor, by the model checker, by property tests and by replay of a journal.
+//! The supervisor, the model checker, property tests and the replay of a journal all use this code.
 
 mod deployed;
 mod effect;

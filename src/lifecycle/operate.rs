@@ -1,4 +1,4 @@
-//! Requests of operators: which is allowed when, and what follows.
+//! Requests of operators: checks whether a request is allowed in the present phase, and executes it.
 
 use super::deployed::Deployed;
 use super::effect::Timer;
@@ -9,11 +9,11 @@ use super::state::{Approval, Asked, Evolution, Lifecycle, Phase, RollbackStage, 
 use super::step::Out;
 use crate::interface::types::{EvolutionId, Role};
 
-/// Why a request cannot be carried out now.
+/// Why a request is refused now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The caller is no operator.
-    #[error("process {pid} is no operator's: it may be an instance's or an agent's")]
+    #[error("process {pid} does not belong to an operator: it may belong to an instance or an agent")]
     NotAllowed {
         /// The process.
         pid: u32,
@@ -21,21 +21,21 @@ pub enum Refusal {
     /// It does not fit the phase.
     #[error("cannot {what} in phase {phase}")]
     WrongPhase {
-        /// What was asked.
+        /// The requested action.
         what: &'static str,
         /// The phase's name.
         phase: &'static str,
-        /// What could be done instead.
+        /// What the operator can do instead.
         hint: &'static str,
     },
-    /// Nothing has that name.
+    /// No item has that name.
     #[error("there is no {what} {name}")]
     NotFound {
-        /// What was looked for.
+        /// The kind of item.
         what: &'static str,
         /// The name.
         name: String,
-        /// Where to look.
+        /// Where the operator finds the names.
         hint: &'static str,
     },
     /// The content may not be used.
@@ -83,10 +83,10 @@ impl Lifecycle {
         }
     }
 
-    /// The evolution that already does what is asked, or has just decided it: rei follows a ref, so it may have begun before
-    /// the operator asked.
+    /// The evolution that already does what an operator requests, or that has just decided it. rei follows a ref, so
+    /// the evolution may have begun before the request.
     pub fn answers(&self, who: &Caller, request: &Request) -> Option<&EvolutionId> {
-        const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        const ABBREVIATION_MIN: usize = 7; // git's own minimum
         let Caller::Operator(_) = who else { return None };
         let Request::Evolve { rev, blueprint } = request else { return None };
         let is_asked = |of: &str| match rev {
@@ -183,7 +183,7 @@ impl Lifecycle {
         }
     }
 
-    /// What a rollback of the present trial restores.
+    /// The version that a rollback of the present trial restores.
     fn trial_target(&self) -> Option<&Deployed> {
         match self.phase {
             Phase::Observing { .. } => self.previous.as_ref(),
@@ -311,7 +311,8 @@ impl Lifecycle {
     pub(super) fn target_is_ready(&mut self, out: &mut Out) {
         let target = self.evolution.as_ref().and_then(|current| current.target.clone());
         if let Some(target) = target {
-            // The followed ref still names the version that is left, which must not come back by itself.
+            // The followed ref still names the version that is left. That version must not become Active again by
+            // itself.
             self.quarantine_candidate(out, &Reason::RolledBackByOperator);
             self.roll_back_to(out, target);
         }

@@ -1,4 +1,5 @@
-//! What becomes of a plan: it is done, it fails, or it is tried again while another program holds the profile's lock.
+//! The result of a plan: it is done, it has failed, or it is tried again while another program holds the profile's
+//! lock.
 
 use super::effect::{Effect, Plan, Timer};
 use super::reason::Reason;
@@ -20,7 +21,8 @@ impl Lifecycle {
         out.push(Effect::Execute(plan));
     }
 
-    /// Another program holds the profile's lock. The plan is tried again after a pause; after the last try it has failed.
+    /// Another program holds the profile's lock. The plan is tried again after a pause; after the last try it has
+    /// failed.
     pub(super) fn on_plan_busy(&mut self, out: &mut Out, number: u64, reason: String) {
         let Some(current) = self.plan.as_mut().filter(|current| current.plan.number == number) else { return };
         if current.tries >= BUSY_TRIES_MAX {
@@ -38,7 +40,7 @@ impl Lifecycle {
         }
     }
 
-    /// The result of a plan is known.
+    /// Ends a plan, because its result is known.
     fn forget_plan(&mut self, out: &mut Out, number: u64) {
         if self.plan.as_ref().is_some_and(|current| current.plan.number == number) {
             self.plan = None;
@@ -70,7 +72,7 @@ impl Lifecycle {
         self.forget_plan(out, number);
         match self.phase {
             Phase::Promoting { plan } if plan == number => {
-                // Everything is as before the plan. The candidate is not to blame, so it is not quarantined.
+                // The state is the same as before the plan. The candidate is not the cause, so it is not quarantined.
                 self.put_candidate_off(out, Reason::PromotionFailed { reason });
             }
             Phase::RollingBack { plan, stage: RollbackStage::Switching } if plan == number => {

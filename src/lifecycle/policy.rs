@@ -1,4 +1,4 @@
-//! The numbers that the lifecycle decides by.
+//! The numbers that the decisions of the lifecycle use.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::types::IncidentClass;
 
-/// What an operator configured, as far as the lifecycle needs it. Journalled, so that replay needs no file.
+/// The part of an operator's configuration that the lifecycle needs. It is journalled, so that replay needs no file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
-    /// Whether the candidate starts beside Active.
+    /// True if the candidate starts beside Active.
     pub overlap: bool,
     /// What stays of Previous during the window.
     pub standby: Standby,
-    /// Whether an operator must approve a passing candidate.
+    /// True if an operator must approve a candidate that passed.
     pub approve: bool,
-    /// Shares of new connections before all of them, with how long.
+    /// The canary steps: shares of new connections, each with its time, before the candidate gets all connections.
     pub canary: Vec<CanaryStep>,
     /// The observation window, in milliseconds.
     pub observe_ms: u64,
     /// How long a step or the window may wait for data after its time, in milliseconds.
     pub hold_ms: u64,
-    /// What happens then.
+    /// What to do if the data do not suffice after that time.
     pub on_inconclusive: OnInconclusive,
     /// Profile generations that are kept.
     pub keep_generations: u64,
@@ -38,13 +38,14 @@ pub struct Policy {
     /// Tries in a row that come to no verdict before an operator is needed.
     #[serde(default = "one")]
     pub tries: u32,
-    /// The pause before a second try of what failed for no fault of the content, in milliseconds; doubles each time.
+    /// The pause before a second try after a failure that the content did not cause, in milliseconds. It doubles each
+    /// time.
     #[serde(default)]
     pub retry_ms: u64,
     /// The longest such pause, in milliseconds.
     #[serde(default)]
     pub retry_max_ms: u64,
-    /// The blueprint for incident classes without one of their own; `None` asks an operator.
+    /// The blueprint for incident classes without a blueprint of their own; if `None`, an operator has to decide.
     pub incident_blueprint: Option<String>,
     /// The blueprint of one class.
     pub class_blueprint: BTreeMap<IncidentClass, String>,
@@ -54,12 +55,12 @@ pub struct Policy {
     pub bounds: Bounds,
 }
 
-/// Earlier journals have no such bound.
+/// The default for earlier journals, which have no such bound.
 const fn unbounded() -> u64 {
     u64::MAX
 }
 
-/// Earlier journals have no second try.
+/// The default for earlier journals, which have no second try.
 const fn one() -> u32 {
     1
 }
@@ -67,21 +68,21 @@ const fn one() -> u32 {
 /// The bounds of the phases, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Bounds {
-    /// Of Diagnosing.
+    /// The bound of Diagnosing.
     pub diagnose_ms: u64,
-    /// Of Building, blueprint and Nix together.
+    /// The bound of Building, for the blueprint and Nix together.
     pub build_ms: u64,
-    /// Of Validating.
+    /// The bound of Validating.
     pub validate_ms: u64,
-    /// From start to ready.
+    /// The bound from the start of an instance until it is ready.
     pub start_ms: u64,
-    /// From the request to exit to the exit of an instance.
+    /// The bound from the stop request to the exit of an instance.
     pub stop_ms: u64,
     /// The first pause before an instance is started once more; doubles each time. The first restart has none.
     pub backoff_ms: u64,
-    /// The longest pause.
+    /// The longest pause before a restart.
     pub backoff_max_ms: u64,
-    /// An instance that ran this long starts anew with the backoff.
+    /// If an instance ran at least this long, its backoff begins again with the first pause.
     pub stable_ms: u64,
     /// The pause between verdicts while a step or the window waits for data.
     pub recheck_ms: u64,
@@ -91,30 +92,30 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standby {
-    /// Its process.
+    /// The process of Previous.
     Keep,
-    /// A fresh process.
+    /// A new process of Previous.
     Fresh,
-    /// Nothing; a rollback pays a start.
+    /// No process; a rollback must first start one.
     Cold,
 }
 
 /// One canary step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CanaryStep {
-    /// Of the new connections, in parts per million.
+    /// The candidate's share of new connections, in parts per million.
     pub share_ppm: u32,
-    /// How long, in milliseconds.
+    /// How long the step takes, in milliseconds.
     pub for_ms: u64,
 }
 
-/// What to do when the data do not suffice at the bound.
+/// What to do if the data do not suffice at the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInconclusive {
     /// Ask an operator.
     Ask,
-    /// Go on.
+    /// Continue with the candidate.
     Promote,
     /// Restore Previous.
     Revert,

@@ -9,13 +9,13 @@ use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, Ro
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Verdict, Version};
 
-/// How long a plan may take, in milliseconds: it switches a symlink and a few sockets. If it takes longer, the machine is in
-/// trouble.
+/// How long a plan may take, in milliseconds: it switches a symlink and a few sockets. If it takes longer, the machine
+/// is in trouble.
 pub(super) const PLAN_MS: u64 = 10_000;
 
 impl Lifecycle {
-    /// The candidate's slot: the one that Active does not use. With strategy recreate it is Active's slot, so that connections
-    /// wait in one queue.
+    /// The candidate's slot: the one that Active does not use. With strategy recreate it is Active's slot, so that
+    /// connections wait in one queue.
     fn candidate_slot(&self) -> Slot {
         match self.active_slot {
             Some(slot) if self.rules().overlap => slot.other(),
@@ -42,7 +42,7 @@ impl Lifecycle {
         self.start_candidate(out);
     }
 
-    /// Asks for a generation of the profile, and for the way back from it.
+    /// Asks for a generation of the profile, and for the links that a rollback from it needs.
     pub(super) fn prepare_generation(&self, out: &mut Out, store_path: String) {
         let evolution = self.evolution.as_ref().map(|current| current.id.clone()).unwrap_or_default();
         let way_back = self.active.as_ref().map(|active| active.generation).filter(|generation| *generation > 0);
@@ -120,7 +120,7 @@ impl Lifecycle {
         }
     }
 
-    /// Begins the first share, once the candidate is ready and its generation is made.
+    /// Begins the first share as soon as the candidate is ready and its generation exists.
     pub(super) fn maybe_begin_shares(&mut self, out: &mut Out) {
         let prepared = self.evolution.as_ref().is_some_and(|current| current.generation.is_some());
         if !prepared || !matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
@@ -160,7 +160,7 @@ impl Lifecycle {
         out.push(Effect::Observe { slot: active.other(), baseline: Some(active) });
     }
 
-    /// Sets the time in which data are gathered. It ends with the phase at the latest.
+    /// Sets the time in which data are gathered. It ends at the deadline of the phase at the latest.
     fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
         self.clear(out, Timer::Recheck);
         let end = out.at.plus_ms(for_ms);
@@ -197,7 +197,7 @@ impl Lifecycle {
         self.hand_out(out, plan);
     }
 
-    /// The candidate is Active now.
+    /// Makes the candidate Active.
     pub(super) fn promoted(&mut self, out: &mut Out) {
         let slot = self.candidate_slot();
         let version = self.candidate_version();
@@ -285,7 +285,7 @@ impl Lifecycle {
     }
 
     pub(super) fn on_judged(&mut self, out: &mut Out, verdict: Verdict, reason: String) {
-        // Nothing is under trial, or the trial's time is not over and nothing is wrong.
+        // No version is under trial, or the time of the trial is not over and there is no fault.
         let Some(judging) = self.trial_is_judged() else { return };
         let reason = Reason::Text(reason);
         match verdict {
@@ -300,7 +300,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether something is under trial, and if so whether its time is over.
+    /// `Some` if a version is under trial; the value says whether the time of the trial is over.
     const fn trial_is_judged(&self) -> Option<bool> {
         match self.phase {
             Phase::Canary { stage: CanaryStage::Share { judging, .. } }
@@ -415,7 +415,7 @@ impl Lifecycle {
         self.after_candidate(out);
     }
 
-    /// The same if the candidate is not to blame.
+    /// The same if the candidate is not the cause.
     pub(super) fn put_candidate_off(&mut self, out: &mut Out, reason: Reason) {
         self.let_go_of_candidate(out);
         self.end_put_off(out, reason);
@@ -442,7 +442,7 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    /// The version under trial is not good enough: Previous is restored, and its content is quarantined.
+    /// Rejects the version under trial: Previous is restored, and the content of the rejected version is quarantined.
     pub(super) fn degraded(&mut self, out: &mut Out, by: &str, reason: Reason) {
         let target = match self.phase {
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => self.previous.clone(),
@@ -467,7 +467,7 @@ impl Lifecycle {
         self.roll_back_to(out, target);
     }
 
-    /// Enters RollingBack with the recorded target, which is the warm one in the other slot or Active itself.
+    /// Enters RollingBack with the recorded target, which is the warm version in the other slot or Active itself.
     pub(super) fn roll_back_to(&mut self, out: &mut Out, target: Deployed) {
         let Some(active_slot) = self.active_slot else { return };
         // A candidate that was not Active yet only loses its share; with strategy recreate all share one slot.
@@ -478,7 +478,7 @@ impl Lifecycle {
         self.enter(out, Phase::RollingBack { plan, stage: RollbackStage::Switching });
         self.arm(out, Timer::Phase, PLAN_MS, Reason::GoesOnWithRestored);
         self.execute_rollback(out);
-        // The decision is final: a supervisor that takes over in the middle must not give the traffic back.
+        // The decision is final: a supervisor that takes over meanwhile must not give the traffic back.
         self.routing = self.active_slot.map(Routing::all);
     }
 
@@ -491,7 +491,7 @@ impl Lifecycle {
         self.active_slot = Some(slot);
     }
 
-    /// Asks for the plan of the rollback under way. To execute it twice is the same as once.
+    /// Asks for the plan of the rollback under way. Executing it twice has the same result as once.
     pub(super) fn execute_rollback(&mut self, out: &mut Out) {
         let Phase::RollingBack { plan, .. } = self.phase else { return };
         let (Some(active), Some(slot)) = (self.active.clone(), self.active_slot) else { return };
@@ -535,7 +535,7 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    /// The deadline of a rollback has passed. What could be restored is restored; an operator has to do the rest.
+    /// The deadline of a rollback has passed. The steps that were possible are done; an operator has to do the others.
     fn rollback_failed(&mut self, out: &mut Out) {
         let Phase::RollingBack { stage, .. } = self.phase else { return };
         match stage {

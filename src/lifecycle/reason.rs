@@ -1,7 +1,7 @@
 //! Why something was decided, and what a timer does when it is due: data, never sentences.
 //!
-//! Reasons are stored with each decision. The words for a person are made elsewhere, so that a sentence can be improved
-//! without a change to what the journal holds.
+//! Reasons are stored with each decision. The module `narrate` turns them into sentences for a person, so that a
+//! sentence can be improved without a change of the journal.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +9,10 @@ use super::policy::OnInconclusive;
 use super::slot::Slot;
 use crate::interface::types::{CandidateId, IncidentId};
 
-/// Why something was decided, what is waited for, or what a timer does when it is due.
+/// Why something was decided, what rei waits for, or what a timer does when it is due.
 ///
-/// A record of format 1.0 has a sentence instead, and a later rei may give reasons that this one does not know. Both are
-/// read ([`Reason::Text`], [`Reason::Unknown`]), since no decision depends on a reason.
+/// A record of format 1.0 has a sentence instead, and a later rei may give reasons that this one does not know. Both
+/// are read ([`Reason::Text`], [`Reason::Unknown`]), since no decision depends on a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Reason {
@@ -37,9 +37,9 @@ pub enum Reason {
     },
     /// The candidate's tree is in quarantine.
     TreeInQuarantine {
-        /// As which candidate.
+        /// The candidate that had this tree.
         candidate: CandidateId,
-        /// Why it came there.
+        /// Why it is in quarantine.
         reason: Box<Reason>,
     },
     /// The validation came to no verdict.
@@ -93,12 +93,12 @@ pub enum Reason {
     ApprovedWithTooLittleData,
     /// The target of an operator's rollback was not ready before the deadline.
     TargetNotReady,
-    /// An operator trusts the journal where reality differs from it.
+    /// Reality differs from the journal, and an operator trusts the journal.
     JournalTrusted {
         /// The operator's words.
         reason: String,
     },
-    /// An operator trusts what serves where the journal differs from it.
+    /// Reality differs from the journal, and an operator trusts the version that serves.
     RealityTrusted {
         /// The operator's words.
         reason: String,
@@ -112,16 +112,16 @@ pub enum Reason {
     NoVerdictAfter {
         /// Tries in a row.
         tries: u32,
-        /// Why the last one came to none.
+        /// Why the last try had no verdict.
         reason: Box<Reason>,
     },
 
     // Why an operator is needed.
-    /// The tries that the policy allows came to no verdict.
+    /// None of the tries that the policy allows had a verdict.
     NothingCameOf {
         /// Tries in a row.
         tries: u32,
-        /// Why the last one came to none.
+        /// Why the last try had no verdict.
         reason: Box<Reason>,
     },
     /// No blueprint is configured for an incident.
@@ -160,7 +160,7 @@ pub enum Reason {
     TooManyIncidents {
         /// How many.
         limit: u64,
-        /// What the one that was not opened is about.
+        /// The summary of the incident that was not opened.
         summary: String,
     },
     /// A step of a rollback failed.
@@ -177,11 +177,11 @@ pub enum Reason {
     RollbackTargetNotReady,
     /// Reality is ahead of the journal.
     BehindReality {
-        /// What the journal does not account for.
+        /// The facts that the journal does not explain.
         facts: Vec<String>,
     },
 
-    // What is waited for.
+    // What rei waits for.
     /// An operator's approval after a stage of the blueprint.
     ApprovalAfterStage {
         /// The stage.
@@ -196,21 +196,21 @@ pub enum Reason {
     },
 
     // What a timer does when it is due.
-    /// Gives the first build up.
+    /// Gives up the first build.
     GivesUpFirstBuild,
-    /// Gives the start of the first version up.
+    /// Gives up the start of the first version.
     GivesUpFirstStart,
-    /// Gives the first version up.
+    /// Gives up the first version.
     GivesUpFirstVersion,
-    /// Goes on without what was not collected.
+    /// Continues without the evidence that was not collected.
     GoesOnWithoutContext,
-    /// Gives the build up.
+    /// Gives up the build.
     GivesUpBuild,
     /// Ends the validation without a verdict.
     GivesUpValidation,
-    /// Gives the candidate's start up.
+    /// Gives up the candidate's start.
     GivesUpCandidate,
-    /// Lets Active go on.
+    /// Lets Active continue to serve.
     LetsActiveGoOn,
     /// Ends the wait for data.
     EndsWaitForData,
@@ -225,16 +225,16 @@ pub enum Reason {
     UndoesSwitch,
     /// Tries a plan again.
     TriesPlanAgain {
-        /// Why it was not carried out.
+        /// Why it was not executed.
         reason: String,
     },
     /// Restores Previous.
     RestoresPrevious,
-    /// Goes on with what is restored.
+    /// Continues with the version that is restored.
     GoesOnWithRestored,
     /// Starts the restored version although the other one has not exited.
     StartsRestored,
-    /// Gives the rollback up.
+    /// Gives up the rollback.
     GivesUpRollback,
     /// Starts the instance of a slot again.
     StartsAgain {
@@ -268,7 +268,7 @@ pub enum Reason {
         reason: Box<Reason>,
     },
 
-    /// What a judge, an operator or the system said.
+    /// The text of a judge, an operator or the system.
     #[serde(untagged)]
     Text(String),
     /// A reason that this rei does not know, as it is stored.
@@ -283,7 +283,7 @@ impl From<String> for Reason {
 }
 
 impl Reason {
-    /// The same with at most so many bytes of the words that come from outside.
+    /// The same reason; a text from outside is cut to at most `bytes_max` bytes.
     pub(super) fn shortened(&self, bytes_max: usize) -> Self {
         match self {
             Self::Text(text) => Self::Text(text[..text.floor_char_boundary(bytes_max)].to_owned()),
@@ -291,7 +291,7 @@ impl Reason {
         }
     }
 
-    /// Boxes a reason that is a part of another.
+    /// Boxes a reason that is a part of another reason.
     pub(super) fn boxed(self) -> Box<Self> {
         Box::new(self)
     }

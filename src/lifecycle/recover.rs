@@ -1,4 +1,5 @@
-//! A new supervisor takes over: it continues in the same phase, starts no second copy, and gives no candidate more traffic.
+//! A new supervisor takes over: it continues in the same phase, starts no second copy, and gives no candidate more
+//! traffic.
 
 use super::effect::{Effect, Routing, Timer};
 use super::event::Running;
@@ -51,9 +52,10 @@ impl Lifecycle {
         }
     }
 
-    /// A deadline is a point in time, and a recovery does not move it: otherwise a phase would never end if its supervisors are
-    /// killed again and again. There is one exception: if too little time is left to do again what was lost with the earlier
-    /// supervisor (none ran for an hour, or the clock was wrong), the phase gets that much time, and only once.
+    /// A deadline is a point in time, and a recovery does not move it: otherwise a phase would never end if its
+    /// supervisors are killed again and again. There is one exception: if too little time is left to do again what was
+    /// lost with the earlier supervisor (none ran for an hour, or the clock was wrong), the phase gets that much time,
+    /// and only once.
     fn regain(&mut self, out: &mut Out) {
         let need_ms = self.need_ms();
         let enough = out.at.plus_ms(need_ms);
@@ -84,13 +86,13 @@ impl Lifecycle {
             Phase::Promoting { .. } | Phase::RollingBack { stage: RollbackStage::Switching, .. } => PLAN_MS,
             Phase::Observing { stage: ObservationStage::Starting } => bounds.start_ms,
             Phase::Observing { stage: ObservationStage::Window { .. } } => rules.observe_ms,
-            // Their work continues from its checkpoints. If it is too late, it is tried again.
+            // The work continues from its checkpoint. If the deadline passes, it is tried again.
             Phase::Diagnosing | Phase::Building | Phase::Validating => 0,
             Phase::Empty | Phase::Steady | Phase::Held | Phase::AwaitingApproval { .. } => 0,
         }
     }
 
-    /// Takes over what was found in a slot.
+    /// Takes over the instance that was found in a slot.
     fn take_over(&mut self, slot: Slot, running: Option<&Running>) {
         let state = &mut self.slots[slot.index()];
         let Some(running) = running else {
@@ -109,7 +111,7 @@ impl Lifecycle {
             RunState::Stopping | RunState::Draining => RunState::Stopping,
             _ if expected && running.ready => RunState::Ready,
             _ if expected => RunState::Starting,
-            // Nobody asked for it and nothing needs it, so it is stopped below.
+            // Neither a decision nor a role needs this instance, so it is stopped below.
             RunState::Down | RunState::Starting | RunState::Ready | RunState::Backoff => RunState::Stopping,
         };
     }
@@ -130,7 +132,7 @@ impl Lifecycle {
 
     fn install_again(&mut self, out: &mut Out) {
         if !self.timers.contains_key(&Timer::Phase) {
-            // The installation was given up. To start rei again is to ask for another try.
+            // The installation was given up. A new start of rei is a request for another try.
             let bound = self.need_ms();
             self.arm(out, Timer::Phase, bound, Reason::GivesUpFirstVersion);
         }
@@ -149,7 +151,7 @@ impl Lifecycle {
         }
     }
 
-    /// Only Active is needed.
+    /// Keeps only Active.
     fn serve_again(&mut self, out: &mut Out) {
         self.ensure_active_runs(out);
         let Some(other) = self.active_slot.map(Slot::other) else { return };
@@ -192,8 +194,8 @@ impl Lifecycle {
         }
     }
 
-    /// The machine was restarted, so no process is left. The candidate is not to blame, and its canary begins again; but not
-    /// for ever, if the machine restarts again and again.
+    /// The machine was restarted, so no process is left. The candidate is not the cause, and its canary begins again. A
+    /// deadline bounds this if the machine restarts again and again.
     fn canary_again(&mut self, out: &mut Out) {
         let Some(active) = self.active_slot else { return };
         self.ensure_active_runs(out);
@@ -207,7 +209,8 @@ impl Lifecycle {
         }
     }
 
-    /// The switch may be done, half done or not begun. The state before it was restored; now the switch is done again.
+    /// The switch may be done, partly done or not begun. The state before it was restored; now the switch is done
+    /// again.
     fn promote_again(&mut self, out: &mut Out, rebooted: bool) {
         let Some(active) = self.active_slot else { return };
         let ready = self.slots[active.other().index()].run == RunState::Ready;
@@ -240,8 +243,8 @@ impl Lifecycle {
             Phase::Observing { stage: ObservationStage::Starting }
                 if self.slots[active.index()].run != RunState::Ready => {}
             Phase::Observing { stage: ObservationStage::Starting } => self.begin_window(out),
-            // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline: a lack of
-            // data confirms nothing.
+            // The data of the earlier supervisor are lost, so they are gathered again, until the same deadline: a lack
+            // of data confirms nothing.
             Phase::Observing { .. } => self.observe_window(out),
             _ => out.push(Effect::Observe { slot: active, baseline: None }),
         }

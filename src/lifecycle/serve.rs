@@ -1,4 +1,4 @@
-//! Instances: how they start, become ready, exit and are started again.
+//! Starts, stops and restarts instances, and handles their readiness and exits.
 
 use super::deployed::Deployed;
 use super::effect::{Effect, Timer};
@@ -9,13 +9,13 @@ use super::state::{Approval, CanaryStage, Lifecycle, ObservationStage, Phase, Ro
 use super::step::{Out, SUPERVISOR};
 use crate::interface::types::{MaintenanceAction, Role, Version};
 
-/// A first version is given up after it has exited this often before it was ready.
+/// rei gives up a first version that has exited this many times before it was ready.
 const FIRST_EXITS_MAX: u32 = 3;
 
 /// The role of a slot in the present phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SlotRole {
-    /// Active serves from it.
+    /// Active serves in it.
     Active,
     /// A version under trial starts or runs in it.
     Trial,
@@ -36,7 +36,8 @@ impl Lifecycle {
                 SlotRole::Trial
             }
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => SlotRole::Standby,
-            // With strategy recreate the version that is left stays in Active's slot until it exits. It is not started again.
+            // With strategy recreate the version that is left stays in Active's slot until it exits. It is not started
+            // again.
             Phase::RollingBack { .. } if active && !self.holds_active(slot) => SlotRole::Free,
             _ if active => SlotRole::Active,
             Phase::Canary { .. }
@@ -54,7 +55,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the instance in a slot is, or was last, one of Active.
+    /// True if the present or last instance in a slot is one of Active.
     pub(super) fn holds_active(&self, slot: Slot) -> bool {
         let active = self.active.as_ref().map(|active| &active.version.store_path);
         self.slots[slot.index()].version.as_ref().map(|version| &version.store_path) == active
@@ -73,7 +74,7 @@ impl Lifecycle {
         out.push(Effect::Start { slot, version, role });
     }
 
-    /// Stops what is in a slot. This is done for an empty slot too, as connections may wait in its queue.
+    /// Stops the instance in a slot. This is done for an empty slot too, because connections may wait in its queue.
     pub(super) fn stop(&mut self, out: &mut Out, slot: Slot) {
         self.clear(out, Timer::restart(slot));
         let state = &mut self.slots[slot.index()];
@@ -83,12 +84,12 @@ impl Lifecycle {
         }
     }
 
-    /// Asks the instance of a slot to exit.
+    /// Asks the instance in a slot to exit.
     pub(super) fn ask_to_stop(&self, out: &mut Out, slot: Slot) {
         out.push(Effect::Stop { slot, drain: !self.gets_connections(slot) });
     }
 
-    /// Whether new connections come to a slot. Then its queue is never empty for good.
+    /// True if new connections come to a slot. Then its queue does not stay empty.
     fn gets_connections(&self, slot: Slot) -> bool {
         self.routing.is_some_and(|routing| routing.share_ppm(slot) > 0)
     }
@@ -210,8 +211,8 @@ impl Lifecycle {
         self.start(out, slot, version, role);
     }
 
-    /// The instance of a slot has exited as it was asked to. What still waits in the queue of the slot is served by an
-    /// instance of Active first. That is done once: what waits after that is refused.
+    /// The instance of a slot has exited after a stop request. First an instance of Active serves the connections that
+    /// still wait in the queue of the slot. This is done once: connections that wait after that are refused.
     pub(super) fn on_stopped(&mut self, out: &mut Out, slot: Slot, waiting: bool) {
         match (self.slots[slot.index()].run, &self.active) {
             (RunState::Stopping, Some(active)) if waiting && self.rules().overlap && !self.gets_connections(slot) => {

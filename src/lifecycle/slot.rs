@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Slot {
-    /// The first.
+    /// The first slot.
     A,
-    /// The second.
+    /// The second slot.
     B,
 }
 
 impl Slot {
-    /// Both, in order.
+    /// Both slots, in order.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
 
-    /// The other one.
+    /// The other slot.
     pub const fn other(self) -> Self {
         match self {
             Self::A => Self::B,

@@ -1,4 +1,4 @@
-//! The state of the lifecycle, and what can be read from it.
+//! The state of the lifecycle, and functions that read it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,22 +13,23 @@ use super::slot::Slot;
 use crate::interface::types::{CandidateId, EvolutionId, IncidentId, RuntimeIncident, Version};
 use crate::time::Timestamp;
 
-/// Incidents that can be open at once. A finding that would open one more opens none, and an operator is asked.
+/// Maximum number of open incidents. A finding that would open one more opens none, and an operator is needed.
 pub const OPEN_INCIDENTS_MAX: usize = 64;
 
-/// Contents that can be in quarantine at once; the oldest leaves first.
+/// Maximum number of contents in quarantine; the oldest is dropped first.
 pub const QUARANTINE_MAX: usize = 4096;
 
-/// Trees that need no other evolution although they are not in quarantine; the oldest leaves first, and would be built again.
+/// Maximum number of trees that need no other evolution although they are not in quarantine. The oldest is dropped
+/// first, and would be built again.
 pub const SETTLED_MAX: usize = 256;
 
-/// Runs of agents that are remembered; more in an hour count as this many.
+/// Maximum number of remembered runs of agents; more runs in an hour count as this many.
 pub const AGENT_RUNS_MAX: usize = 1024;
 
-/// Causes that wait for another try at once; the oldest leaves first.
+/// Maximum number of causes that wait for another try; the oldest is dropped first.
 pub const PUT_OFF_MAX: usize = 128;
 
-/// Fingerprints whose evolutions are counted; the oldest leaves first.
+/// Maximum number of fingerprints whose evolutions are counted; the oldest is dropped first.
 pub const ATTEMPTS_MAX: usize = 1024;
 
 /// The supervisor's whole decision state. Changed only by [`Lifecycle::step`].
@@ -42,7 +43,7 @@ pub struct Lifecycle {
     pub(super) phase: Phase,
     pub(super) phase_since: Timestamp,
     pub(super) regained: bool,
-    /// How much time an instance has added to the present phase, in milliseconds.
+    /// How much time instances have added to the present phase, in milliseconds.
     pub(super) extended_ms: u64,
     pub(super) active: Option<Deployed>,
     pub(super) active_slot: Option<Slot>,
@@ -68,38 +69,38 @@ pub struct Lifecycle {
     pub(super) attention: Option<Reason>,
     pub(super) timers: BTreeMap<Timer, Armed>,
     pub(super) counters: Counters,
-    /// The plan that is carried out, so that it can be tried again.
+    /// The plan that is executed, so that it can be tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) plan: Option<PlanUnderWay>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) held: Option<Held>,
 }
 
-/// Where the lifecycle is.
+/// The phase of the lifecycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
-    /// Nothing was ever installed.
+    /// No version was ever installed.
     #[default]
     Empty,
     /// The first version is built, then started.
     Installing,
-    /// Active serves and nothing is going on.
+    /// Active serves, and no evolution is under way.
     Steady,
     /// The context of an evolution is collected.
     Diagnosing,
     /// A blueprint makes a candidate.
     Building,
-    /// The candidate is judged.
+    /// The judge validates the candidate.
     Validating,
-    /// An operator is asked.
+    /// An operator must approve.
     AwaitingApproval {
-        /// For what.
+        /// What the operator must approve.
         of: Approval,
     },
     /// The candidate starts and gets shares of the traffic.
     Canary {
-        /// How far.
+        /// The stage of the phase.
         stage: CanaryStage,
     },
     /// The switch to the candidate is under way.
@@ -109,29 +110,30 @@ pub enum Phase {
     },
     /// The candidate is Active and watched; Previous is warm.
     Observing {
-        /// How far.
+        /// The stage of the phase.
         stage: ObservationStage,
     },
     /// The switch back is under way.
     RollingBack {
         /// The plan's number.
         plan: u64,
-        /// How far.
+        /// The stage of the phase.
         stage: RollbackStage,
     },
-    /// Reality is ahead of the journal: what runs serves on, and an operator is asked what is Active.
+    /// Reality is ahead of the journal: the running versions continue to serve, and an operator must say which is
+    /// Active.
     Held,
 }
 
-/// What an operator is asked for.
+/// What an operator must approve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Approval {
-    /// To go on after a stage of the blueprint.
+    /// To continue after a stage of the blueprint.
     Stage,
     /// To try a candidate that passed.
     Promotion,
-    /// To go on after a canary step that had too little data.
+    /// To continue after a canary step that had too little data.
     Canary {
         /// The step, from 0.
         index: usize,
@@ -140,7 +142,7 @@ pub enum Approval {
     Observation,
 }
 
-/// How far a canary is.
+/// The stage of a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum CanaryStage {
@@ -152,12 +154,12 @@ pub enum CanaryStage {
     Share {
         /// The step, from 0.
         index: usize,
-        /// Whether its time is over, and only data are missing.
+        /// True if its time is over and only data are missing.
         judging: bool,
     },
 }
 
-/// How far an observation is.
+/// The stage of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum ObservationStage {
@@ -165,18 +167,18 @@ pub enum ObservationStage {
     Starting,
     /// The window runs.
     Window {
-        /// Whether its time is over and only data are missing.
+        /// True if its time is over and only data are missing.
         judging: bool,
     },
 }
 
-/// How far a rollback is.
+/// The stage of a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum RollbackStage {
     /// An operator's target that does not run yet is started.
     Starting,
-    /// The plan is carried out.
+    /// The plan is executed.
     Switching,
     /// Strategy recreate: the version that is left must exit before the target starts.
     Stopping,
@@ -202,32 +204,32 @@ impl Phase {
     }
 }
 
-/// What is in a slot.
+/// The state of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SlotState {
-    /// How it runs.
+    /// The state of its instance.
     pub run: RunState,
-    /// The version that runs, or should.
+    /// The version that runs or should run.
     pub version: Option<Version>,
     /// The process, once it was started.
     pub instance: Option<Instance>,
-    /// Exits in a row that came too soon.
+    /// Number of consecutive exits that came too soon.
     pub quick_exits: u32,
-    /// Times the instance was started again.
+    /// How many times the instance was started again.
     pub restarts: u64,
 }
 
-/// How a slot runs.
+/// The state of the instance in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// Nothing runs.
+    /// No instance runs.
     #[default]
     Down,
-    /// Started, not ready.
+    /// Started, but not ready yet.
     Starting,
-    /// Serves.
+    /// Ready; serves.
     Ready,
     /// Exited; started again after the backoff.
     Backoff,
@@ -249,7 +251,7 @@ pub struct Evolution {
     pub asked_by: Option<String>,
     /// The blueprint.
     pub blueprint: String,
-    /// The commit to become, for an upgrade.
+    /// The commit to build, for an upgrade.
     pub rev: Option<String>,
     /// The tree of that commit, once it is known.
     pub tree: Option<String>,
@@ -259,7 +261,7 @@ pub struct Evolution {
     pub context: Option<String>,
     /// The blueprint's stage, for a person, and its checkpoint.
     pub checkpoint: Option<(String, String)>,
-    /// Digests of the tasks that its agents were given and have answered, and of the facts that its context told them.
+    /// Digests of the tasks that its agents got and have answered, and of the facts that they got from its context.
     pub tasks: Vec<String>,
     /// See `tasks`.
     pub facts: Vec<String>,
@@ -273,34 +275,34 @@ pub struct Evolution {
     pub files_changed: Vec<String>,
     /// The report, once there is one.
     pub report: Option<ReportDigest>,
-    /// Validations that were asked for.
+    /// Number of validations that were requested.
     pub validations: u32,
     /// The candidate's generation, once it has one.
     pub generation: Option<u64>,
-    /// When its canary must be over, whatever the machine does meanwhile.
+    /// When its canary must be over, even if the machine restarts meanwhile.
     pub trial_by: Option<Timestamp>,
-    /// What was Previous before the candidate became Active.
+    /// The version that was Previous before the candidate became Active.
     pub prior_previous: Option<Deployed>,
     /// What the present step or window waits for.
     pub waits_for: Option<Reason>,
-    /// Where an operator's rollback goes.
+    /// The target of an operator's rollback.
     pub target: Option<Deployed>,
-    /// By whom it is rolled back, and why.
+    /// The operator or supervisor that decided the rollback, and why.
     pub rollback: Option<(String, Reason)>,
 }
 
-/// An incident that is open, with what was tried.
+/// An open incident.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenIncident {
-    /// The incident's fields that the lifecycle keeps.
+    /// Its id.
     pub id: IncidentId,
-    /// As it was found, last.
+    /// The last finding.
     pub finding: super::event::Finding,
     /// First seen.
     pub first_seen: Timestamp,
     /// Last seen.
     pub last_seen: Timestamp,
-    /// How often.
+    /// How many times it was found.
     pub occurrences: u64,
     /// The store path that showed it.
     pub store_path: String,
@@ -328,9 +330,9 @@ pub struct Asked {
 pub struct Quarantined {
     /// The git tree.
     pub tree: String,
-    /// The store path; empty where it was never built.
+    /// The store path; empty if it was never built.
     pub store_path: String,
-    /// The candidate that it was; from a snapshot that named its evolution instead, that.
+    /// The candidate with this content. An old snapshot has the evolution's id here instead.
     #[serde(alias = "evolution")]
     pub candidate: CandidateId,
     /// Why.
@@ -340,20 +342,20 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// Whether a name is one of this content: the candidate, its tree or its store path.
+    /// True if `name` names this content: it is the candidate, its tree or its store path.
     pub fn answers_to(&self, name: &str) -> bool {
         !name.is_empty() && [&self.candidate.0, &self.tree, &self.store_path].into_iter().any(|known| known == name)
     }
 }
 
-/// Files that need no other evolution, although no version came of them.
+/// Files that need no other evolution, although no version was promoted from them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settled {
     /// The git tree.
     pub(super) tree: String,
     /// The candidate of its evolution.
     pub(super) candidate: CandidateId,
-    /// The store path that they build as, if it was Active's: they need no evolution as long as it is.
+    /// The store path that they build, if it was Active's. They need no evolution while Active has this store path.
     pub(super) same_as: Option<String>,
 }
 
@@ -365,14 +367,14 @@ pub struct Ended {
     pub(super) tree: String,
 }
 
-/// What is tried again after a pause.
+/// An evolution that is tried again after a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PutOff {
     /// The incident's fingerprint, or the commit's tree.
     pub(super) of: String,
-    /// How often in a row it was tried without coming to a verdict.
+    /// Number of consecutive tries without a verdict.
     pub(super) tries: u32,
-    /// Not before this.
+    /// The earliest time of the next try.
     pub(super) until: Timestamp,
     /// Why.
     pub(super) reason: Reason,
@@ -383,11 +385,11 @@ pub struct PutOff {
 pub struct Armed {
     /// When it is due.
     pub at: Timestamp,
-    /// What happens then.
+    /// What it does then.
     pub reason: Reason,
 }
 
-/// The last numbers that were given out.
+/// The last numbers that were assigned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -398,21 +400,21 @@ pub struct Counters {
     pub(super) plan: u64,
 }
 
-/// A plan that is carried out.
+/// A plan that is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanUnderWay {
     /// The plan.
     pub(super) plan: Plan,
-    /// How often it was tried again.
+    /// How many times it was tried again.
     pub(super) tries: u32,
 }
 
-/// What is kept in phase Held.
+/// The facts that are kept in phase Held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
     /// Why an operator is needed.
     pub(super) attention: Reason,
-    /// Active as the journal had it.
+    /// The Active version of the journal.
     pub(super) by_journal: Option<Deployed>,
 }
 
@@ -425,21 +427,21 @@ pub struct Tried {
     pub evolution: EvolutionId,
     /// Its candidate.
     pub candidate: CandidateId,
-    /// Digests of the tasks that its agents were given.
+    /// Digests of the tasks that its agents got.
     pub tasks: Vec<String>,
-    /// Digests of the facts that its context told them.
+    /// Digests of the facts that they got from its context.
     pub facts: Vec<String>,
-    /// Why what they made was refused; `None` if they made nothing that could be judged.
+    /// Why their result was refused; `None` if they made no version that could be judged.
     pub refused: Option<Reason>,
 }
 
 impl Lifecycle {
-    /// Where it is.
+    /// The present phase.
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Since when.
+    /// The time at which the present phase began.
     pub const fn phase_since(&self) -> Timestamp {
         self.phase_since
     }
@@ -459,12 +461,12 @@ impl Lifecycle {
         self.previous.as_ref()
     }
 
-    /// What is in a slot.
+    /// The state of a slot.
     pub const fn slot(&self, slot: Slot) -> &SlotState {
         &self.slots[slot.index()]
     }
 
-    /// Where new connections go.
+    /// The routing of new connections.
     pub const fn routing(&self) -> Option<Routing> {
         self.routing
     }
@@ -479,7 +481,7 @@ impl Lifecycle {
         &self.incidents
     }
 
-    /// What is in quarantine, oldest first.
+    /// The content in quarantine, oldest first.
     pub fn quarantine(&self) -> &[Quarantined] {
         &self.quarantine
     }
@@ -489,12 +491,13 @@ impl Lifecycle {
         self.held.as_ref().map(|held| &held.attention).or(self.attention.as_ref())
     }
 
-    /// The commit that the followed ref named last. It is decided, or waits, so a restart need not ask about it again.
+    /// The commit that the followed ref named last. It is decided, or it waits, so a restarted supervisor need not
+    /// report it again.
     pub fn followed(&self) -> Option<&str> {
         self.followed.as_deref()
     }
 
-    /// Whether evolutions may begin.
+    /// True if an operator has paused evolutions.
     pub const fn paused(&self) -> bool {
         self.paused
     }
@@ -504,17 +507,17 @@ impl Lifecycle {
         &self.timers
     }
 
-    /// The versions that once were confirmed, by generation.
+    /// The versions that were confirmed, by generation.
     pub const fn known_good(&self) -> &BTreeMap<u64, Version> {
         &self.known_good
     }
 
-    /// The policy that holds.
+    /// The policy in force.
     pub const fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
 
-    /// What it waits for, and until when.
+    /// What the lifecycle waits for, and until when.
     pub fn waits_for(&self) -> (Option<Reason>, Option<Timestamp>) {
         let timers = [Timer::Window, Timer::Phase, Timer::Recheck, Timer::Retry];
         let deadline = timers.iter().find_map(|timer| self.timers.get(timer));
@@ -536,7 +539,7 @@ impl Lifecycle {
         spent.map(|(fingerprint, _)| fingerprint.clone()).collect()
     }
 
-    /// Whether content is in quarantine, by tree or by store path.
+    /// True if content is in quarantine, by tree or by store path.
     pub fn is_quarantined(&self, content: &str) -> bool {
         !content.is_empty() && self.quarantine.iter().any(|entry| entry.tree == content || entry.store_path == content)
     }

@@ -9,7 +9,7 @@ use super::state::{Armed, Lifecycle, Phase};
 use crate::interface::types::MaintenanceAction;
 use crate::time::Timestamp;
 
-/// What one step collects: the time, and the effects.
+/// The time and the effects of one step.
 pub(super) struct Out {
     pub(super) at: Timestamp,
     pub(super) effects: Vec<Effect>,
@@ -24,7 +24,7 @@ impl Out {
 impl Lifecycle {
     /// Takes one event and returns its effects, in order.
     ///
-    /// An event that does not fit the state (a stale answer, a timer that was unset meanwhile) changes nothing.
+    /// An event that does not fit the state (a stale answer, a timer that was cleared meanwhile) changes nothing.
     pub fn step(&mut self, at: Timestamp, event: Event) -> Vec<Effect> {
         let mut out = Out { at, effects: Vec::new() };
         match event {
@@ -32,7 +32,8 @@ impl Lifecycle {
             Event::Recovered { running, rebooted } => self.on_recovered(&mut out, running, rebooted),
             Event::Held(reality) => self.on_held(&mut out, *reality),
             Event::Followed { rev, tree } => self.on_followed(&mut out, rev, tree),
-            // A finding that does not count changes nothing, not even what time alone would change, so it is not recorded.
+            // A finding that does not count changes nothing, not even what time alone would change, so it is not
+            // recorded.
             Event::Found { slot, finding } if !self.counts(slot, &finding) => return out.effects,
             Event::Found { slot: _, finding } => self.on_found(&mut out, finding),
             Event::Judged { verdict, reason } => self.on_judged(&mut out, verdict, reason),
@@ -94,7 +95,7 @@ impl Lifecycle {
             Timer::Window => self.on_window_over(out),
             Timer::Recheck => self.on_recheck(out),
             Timer::Plan => self.on_plan_due(out),
-            // What waited for it begins below, as after every event.
+            // The evolution that waited for it begins below, as after every event.
             Timer::Retry => {}
             Timer::RestartA => self.on_backoff_over(out, Slot::A),
             Timer::RestartB => self.on_backoff_over(out, Slot::B),
@@ -106,7 +107,7 @@ impl Lifecycle {
         self.policy.as_ref().expect("no phase but Empty is entered without a policy")
     }
 
-    /// Enters a phase; its deadline, if it has one, is set by the caller.
+    /// Enters a phase. If the phase has a deadline, the caller sets it.
     pub(super) fn enter(&mut self, out: &mut Out, phase: Phase) {
         for timer in [Timer::Phase, Timer::Window, Timer::Recheck, Timer::Plan] {
             self.clear(out, timer);
@@ -129,7 +130,7 @@ impl Lifecycle {
         out.push(Effect::SetTimer { timer, at, reason });
     }
 
-    /// There is nothing to supervise. The next start of rei gets the whole time again.
+    /// Gives up, because there is no version to supervise. The next start of rei gets the whole time again.
     pub(super) fn give_up(&mut self, out: &mut Out, reason: Reason) {
         self.clear(out, Timer::Phase);
         out.push(Effect::GiveUp { reason });
@@ -167,5 +168,5 @@ impl Lifecycle {
     }
 }
 
-/// Who decides when no operator does.
+/// The name in `decided_by` if no operator decided.
 pub(super) const SUPERVISOR: &str = "supervisor";

@@ -1,4 +1,4 @@
-//! What is decided about a commit or candidate, and how its evolution ends.
+//! Decides about a commit or candidate, and ends its evolution.
 
 use super::effect::{Effect, Timer};
 use super::evolve::HOUR_MS;
@@ -14,11 +14,12 @@ use crate::time::Timestamp;
 /// A minute, in milliseconds.
 const MINUTE_MS: u64 = 60_000;
 
-/// Doublings of a pause at most; the policy's longest pause comes first.
+/// Maximum number of doublings of a pause; the policy's longest pause is reached earlier.
 const DOUBLINGS_MAX: u64 = 16;
 
 impl Lifecycle {
-    /// Whether these files are decided: they are Active's, they have the same build as Active, or they are in quarantine.
+    /// True if these files are decided: they are Active's, they have the same build as Active, or they are in
+    /// quarantine.
     pub(super) fn is_decided(&self, tree: &str) -> bool {
         let active = self.active.as_ref().map(|active| &active.version);
         let same_build = |it: &Settled| it.tree == tree && it.same_as.as_ref() == active.map(|it| &it.store_path);
@@ -27,7 +28,7 @@ impl Lifecycle {
             || self.settled.iter().any(|it| it.same_as.is_some() && same_build(it))
     }
 
-    /// Whether an evolution about these files ended without a candidate. Only an operator can ask for another one.
+    /// True if an evolution about these files ended without a candidate. Only an operator can ask for another one.
     pub(super) fn is_settled(&self, tree: &str) -> bool {
         self.settled.iter().any(|it| it.tree == tree && it.same_as.is_none())
     }
@@ -40,9 +41,9 @@ impl Lifecycle {
         self.settled.push_back(entry);
     }
 
-    /// The candidate's build is the same as Active's. Nothing was judged, so Active keeps the commit that it was judged with:
-    /// candidates are compared with that commit, and otherwise two harmless commits together could remove a check that one
-    /// commit may not remove.
+    /// The candidate's build is the same as Active's. Nothing was judged, so Active keeps the commit that it was judged
+    /// with: candidates are compared with that commit, and otherwise two harmless commits together could remove a check
+    /// that one commit may not remove.
     pub(super) fn end_unchanged(&mut self, out: &mut Out, version: Version) {
         let Some(current) = &self.evolution else { return };
         if current.incident.is_some() {
@@ -51,14 +52,14 @@ impl Lifecycle {
             return;
         }
         let candidate = current.candidate.clone();
-        // It cost no judgement and no traffic, so it does not count in the hour.
+        // It needed no validation and no traffic, so it does not count in the hourly budget.
         self.give_back();
         self.add_settled(Settled { tree: version.tree, candidate, same_as: Some(version.store_path) });
         self.record(out, MaintenanceAction::Unchanged, SUPERVISOR, Reason::SameBuild);
         self.end_evolution(out);
     }
 
-    /// The evolution under way does not count in the hour.
+    /// Removes the evolution under way from the hourly budget.
     pub(super) fn give_back(&mut self) {
         let since = self.evolution.as_ref().map(|current| current.since);
         if since.is_some() && self.recent.back().copied() == since {
@@ -77,8 +78,8 @@ impl Lifecycle {
         self.incidents.iter().find(|(_, open)| open.id == *incident).map(|(fingerprint, _)| fingerprint.clone())
     }
 
-    /// The evolution failed, and its content is not to blame. That is no verdict, so it is tried again after a pause that
-    /// doubles, up to a number of tries. If only an operator asked for it, it is not tried again by itself.
+    /// The evolution failed, and its content is not the cause. That is no verdict, so it is tried again after a pause
+    /// that doubles, up to a number of tries. If only an operator asked for it, it is not tried again by itself.
     pub(super) fn end_put_off(&mut self, out: &mut Out, reason: Reason) {
         let Some(current) = self.evolution.clone() else { return };
         let (of, tries) = match self.cause() {
@@ -91,7 +92,7 @@ impl Lifecycle {
         if tries >= self.rules().tries {
             self.attention = Some(Reason::NothingCameOf { tries, reason: reason.clone().boxed() });
             if let Some(current) = &mut self.evolution {
-                // The machine's failure is no answer.
+                // A failure of the machine is no answer of an agent.
                 current.tasks.clear();
             }
             self.end_rejected(out, SUPERVISOR, Reason::NoVerdictAfter { tries, reason: reason.boxed() });
@@ -141,7 +142,8 @@ impl Lifecycle {
         }
     }
 
-    /// If the hourly budget of agents is spent: when the next run may begin, and which budget it is.
+    /// The time when the next run of an agent may begin, and the budget that is spent; `None` if no hourly budget of
+    /// agents is spent.
     pub(super) fn agents_spent(&mut self, now: Timestamp) -> Option<(Timestamp, Reason)> {
         self.forget_agent_runs(now);
         let first = self.agent_runs.front().map(|(at, _)| at.plus_ms(HOUR_MS))?;
@@ -184,7 +186,7 @@ impl Lifecycle {
         self.tried.retain(|it| lifted.iter().all(|entry| entry.candidate != it.candidate));
     }
 
-    /// Puts the candidate's content into quarantine and lets its generation go.
+    /// Puts the candidate's content into quarantine and gives up its generation.
     pub(super) fn quarantine_candidate(&mut self, out: &Out, reason: &Reason) {
         let Some(version) = self.evolution.as_ref().and_then(|current| current.version.clone()) else { return };
         // In its window it is Active: its store path is quarantined nevertheless.
@@ -212,7 +214,7 @@ impl Lifecycle {
         self.quarantine.push(entry);
     }
 
-    /// Ends the evolution without a promotion; Active goes on.
+    /// Ends the evolution without a promotion; Active continues to serve.
     pub(super) fn end_rejected(&mut self, out: &mut Out, by: &str, reason: Reason) {
         self.cancel(out);
         self.remember_asked(Some(&reason).filter(|_| self.made_something()));
@@ -223,8 +225,8 @@ impl Lifecycle {
         self.back_off(out, repaired);
     }
 
-    /// After a failed repair the fault of Active is still there. The next repair knows little more, so it waits, and longer
-    /// each time.
+    /// After a failed repair the fault of Active is still there. The next repair knows little more, so it waits, and
+    /// longer each time.
     pub(super) fn back_off(&mut self, out: &Out, fingerprint: Option<String>) {
         let Some(of) = fingerprint else { return };
         let pause_ms = self.pause_ms(self.attempts_of(&of));
@@ -261,7 +263,7 @@ impl Lifecycle {
         }
     }
 
-    /// Forgets generations that are older than those to keep.
+    /// Forgets the generations that are older than those that are kept.
     pub(super) fn prune(&mut self, out: &mut Out) {
         let keep = self.rules().keep_generations;
         let in_use: Vec<u64> = self.active.iter().chain(&self.previous).map(|deployed| deployed.generation).collect();

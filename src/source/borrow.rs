@@ -1,4 +1,4 @@
-//! Objects that other repositories of this machine have, and a history that was cut.
+//! Uses objects of other repositories on this machine, and detects a shallow history.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,8 @@ pub(super) fn write_alternates(git_dir: &Path, objects: &[PathBuf]) -> Result<()
         return Ok(());
     }
     let file = git_dir.join("objects/info/alternates");
-    // A line that begins like this is none, and one without an object directory is passed over by git.
+    // git does not read a line that begins with one of these as a path, and it ignores a path without an object
+    // directory.
     let is_line = |text: &str| !text.starts_with(['#', '"']) && !text.contains('\n');
     let lines = objects.iter().map(|dir| dir.to_string_lossy()).filter(|text| is_line(text));
     let text: String = lines.map(|text| format!("{text}\n")).collect();
@@ -18,7 +19,7 @@ pub(super) fn write_alternates(git_dir: &Path, objects: &[PathBuf]) -> Result<()
     written.map_err(|source| Error::Io { doing: "write", path: file, source })
 }
 
-/// Whether the repository's history was cut.
+/// True if the repository is shallow: its history is incomplete.
 pub(super) fn is_shallow(git_dir: &Path) -> bool {
     std::fs::metadata(git_dir.join("shallow")).is_ok_and(|file| file.len() > 0)
 }
@@ -50,12 +51,12 @@ mod tests {
         let mirror = Mirror::open(state.path(), source.path().to_str().unwrap(), "main").await.unwrap();
         let commit = mirror.fetch().await.unwrap();
         assert!(mirror.is_shallow());
-        assert_eq!(mirror.describe(&commit).await.unwrap().count, 1, "what a shallow clone knows of");
+        assert_eq!(mirror.describe(&commit).await.unwrap().count, 1, "a shallow clone has only one commit");
         assert_eq!(mirror.fetch().await.unwrap(), commit, "again");
         let args = ["-C", source.path().to_str().unwrap(), "fetch", "--quiet", "--unshallow"];
         assert!(Command::new("git").args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").status().unwrap().success());
         assert_eq!(mirror.fetch().await.unwrap(), commit);
-        assert!(!mirror.is_shallow(), "the remedy was no remedy");
+        assert!(!mirror.is_shallow(), "the mirror is shallow although the source is complete now");
         assert_eq!(mirror.describe(&commit).await.unwrap().count, 3);
     }
 

@@ -1,17 +1,17 @@
-//! Questions about the commits that the mirror has.
+//! Queries about the commits of the mirror.
 
 use std::path::PathBuf;
 
 use super::error::Error;
 use super::git::{LOCAL_TIMEOUT, answer};
 use super::mirror::Mirror;
-use super::parse::{ObjectId, Subject, TreeFile, parse_paths, parse_subjects, parse_tree, telling_lines};
+use super::parse::{ObjectId, Subject, TreeFile, parse_paths, parse_subjects, parse_tree, reason_lines};
 
 impl Mirror {
-    /// Whether the mirror has this commit.
+    /// True if the mirror has this commit.
     ///
     /// # Errors
-    /// When the mirror cannot be read.
+    /// If the mirror cannot be read.
     pub async fn has_commit(&self, commit: &ObjectId) -> Result<bool, Error> {
         let args = ["cat-file", "-e", &format!("{commit}^{{commit}}")];
         Ok(self.git().try_run("look for a commit", LOCAL_TIMEOUT, args).await?.success())
@@ -20,7 +20,7 @@ impl Mirror {
     /// The tree of a commit: equal trees are equal sources.
     ///
     /// # Errors
-    /// When the mirror has no such commit.
+    /// If the mirror has no such commit.
     pub async fn tree(&self, commit: &ObjectId) -> Result<ObjectId, Error> {
         self.git().object("name the tree of a commit", ["rev-parse", "--verify", &format!("{commit}^{{tree}}")]).await
     }
@@ -28,7 +28,7 @@ impl Mirror {
     /// Every file of a commit.
     ///
     /// # Errors
-    /// When the mirror has no such commit.
+    /// If the mirror has no such commit.
     pub async fn files(&self, commit: &ObjectId) -> Result<Vec<TreeFile>, Error> {
         let doing = "list the files of a commit";
         let stdout = self.git().run(doing, ["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).await?;
@@ -38,16 +38,16 @@ impl Mirror {
     /// Paths that differ between two commits.
     ///
     /// # Errors
-    /// When the mirror lacks one of them.
+    /// If the mirror lacks one of them.
     pub async fn changed(&self, old: &ObjectId, new: &ObjectId) -> Result<Vec<PathBuf>, Error> {
         let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", old.as_str(), new.as_str()];
         Ok(parse_paths(&self.git().run("compare two commits", args).await?))
     }
 
-    /// The difference of two commits as a patch that `git apply` takes, at most `bytes_max` long.
+    /// The difference of two commits as a patch for `git apply`, at most `bytes_max` bytes long.
     ///
     /// # Errors
-    /// When the mirror lacks one of them.
+    /// If the mirror lacks one of them.
     pub async fn patch(&self, old: &ObjectId, new: &ObjectId, bytes_max: usize) -> Result<Vec<u8>, Error> {
         let doing = "write a patch";
         let flags = ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"];
@@ -55,15 +55,15 @@ impl Mirror {
         let command = self.git().command(LOCAL_TIMEOUT, args).output_bytes_max(bytes_max);
         let output = command.run().await.map_err(|source| Error::Run { doing, source })?;
         if !output.success() {
-            return Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) });
+            return Err(Error::Git { doing, said: reason_lines(&output.stderr_text()) });
         }
         Ok(output.stdout)
     }
 
-    /// First lines of the commits that `new` has and `old` has not, newest first, at most `max`.
+    /// The first message lines of the commits that `new` has and `old` does not have, newest first, at most `max`.
     ///
     /// # Errors
-    /// When the mirror lacks one of them.
+    /// If the mirror lacks one of them.
     pub async fn subjects(&self, old: &ObjectId, new: &ObjectId, max: usize) -> Result<Vec<Subject>, Error> {
         let doing = "list commits";
         let (count, range) = (format!("--max-count={max}"), format!("{old}..{new}"));

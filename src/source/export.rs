@@ -1,8 +1,8 @@
-//! The files of a commit, written byte for byte.
+//! Writes the files of a commit byte for byte.
 //!
-//! What git and Nix write of a tree obeys the tree itself: its `.gitattributes` leave files out (`export-ignore`), put
-//! words in (`export-subst`, `ident`), or rewrite line ends and encodings. So the judge would compare one tree and Nix
-//! would build another. Here the bytes of a file are the bytes of its object, and the files are those of
+//! If git or Nix writes the files of a tree, the `.gitattributes` of the tree can leave files out (`export-ignore`),
+//! insert text (`export-subst`, `ident`), or change line ends and encodings. Then the judge would compare one tree and
+//! Nix would build another. Here the bytes of a file are the bytes of its object, and the files are those of
 //! [`Mirror::files`], which the judge compares.
 
 use std::collections::HashSet;
@@ -22,21 +22,21 @@ use super::workspace::Scratch;
 
 /// The name of a flake's source in the store.
 const SOURCE: &str = "source";
-/// Files of a commit at most: twice those of Linux, and what one list of them holds.
+/// Maximum number of files of a commit, so that a list of them fits into memory: twice the number of Linux.
 const FILES_MAX: usize = 200_000;
-/// Bytes of a commit's files at most: above it, a repository is a store of data.
+/// Maximum number of bytes of a commit's files: a larger repository stores data and not source.
 const BYTES_MAX: u64 = 4 << 30;
-/// A file's path inside the tree, in bytes: the kernel takes 4095 with the directory that it is written to.
+/// Maximum length of a file's path inside the tree, in bytes: the kernel allows 4095 with the destination directory.
 const PATH_BYTES_MAX: usize = 3500;
-/// One name of a path, in bytes: what file systems take.
+/// Maximum length of one name in a path, in bytes: the limit of file systems.
 const NAME_BYTES_MAX: usize = 255;
-/// Where a symbolic link leads, in bytes: what the kernel takes.
+/// Maximum length of a symbolic link's target, in bytes: the limit of the kernel.
 const TARGET_BYTES_MAX: u64 = 4095;
-/// The line that git writes before an object, in bytes: a name, a type and a size.
+/// Maximum length of the line that git writes before an object, in bytes: a name, a type and a size.
 const HEADER_BYTES_MAX: u64 = 128;
-/// What is read of git's output at once, in bytes: a pipe's content.
+/// Number of bytes of git's output that are read at once: the capacity of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
-/// The bound of one export: gigabytes on a slow disk.
+/// Timeout of one export: gigabytes on a slow disk.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The files of a commit in a directory.
@@ -47,7 +47,7 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Where the files are. The directory has the name under which Nix has a flake's source in its store.
+    /// The directory with the files. It has the name that Nix gives to a flake's source in its store.
     pub fn dir(&self) -> PathBuf {
         self.scratch.dir().join(SOURCE)
     }
@@ -60,17 +60,17 @@ impl Exported {
     /// Removes the files.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// If the disk fails.
     pub async fn remove(self) -> Result<(), Error> {
         self.scratch.remove().await
     }
 }
 
 impl Mirror {
-    /// What a flake can read about this commit.
+    /// The facts about this commit that Nix gives to a flake.
     ///
     /// # Errors
-    /// When the mirror has no such commit.
+    /// If the mirror has no such commit.
     pub async fn describe(&self, commit: &ObjectId) -> Result<Described, Error> {
         let doing = "describe a commit";
         let (git, format) = (self.git(), "--format=%T %ct");
@@ -84,7 +84,7 @@ impl Mirror {
     /// Writes every file of a commit into a directory beside the mirror.
     ///
     /// # Errors
-    /// When the mirror has no such commit, a file cannot be written, or the tree is none that can be written safely.
+    /// If the mirror has no such commit, a file cannot be written, or the tree cannot be written safely.
     pub async fn export(&self, commit: &ObjectId) -> Result<Exported, Error> {
         let _reading = self.in_use().await;
         let scratch = Scratch::make(self, &format!("export-{commit}")).await?;
@@ -93,14 +93,14 @@ impl Mirror {
         match submodules {
             Ok(submodules) => Ok(Exported { scratch, submodules }),
             Err(error) => {
-                // The first error says more.
+                // The first error is the one to report.
                 let _ = scratch.remove().await;
                 Err(error)
             }
         }
     }
 
-    /// Gives the submodules.
+    /// Returns the submodules.
     async fn write_tree(&self, commit: &ObjectId, into: &Path) -> Result<Vec<PathBuf>, Error> {
         let doing = "read the files of a commit";
         let files = self.files(commit).await?;
@@ -113,7 +113,7 @@ impl Mirror {
             move |objects: File| write(&commit, &files, &mut BufReader::with_capacity(CHUNK_BYTES, objects), &into);
         let call = self.git().command(EXPORT_TIMEOUT, ["cat-file", "--batch", "--buffer"]).stdin(names);
         let (output, written) = call.run_reading(write).await.map_err(|source| Error::Run { doing, source })?;
-        // The error of the write says more than the error of git, whose output is not read any more.
+        // A write error explains the failure better than the error of a git whose output is not read any more.
         written?;
         expect_success(doing, &output)?;
         Ok(submodules)
@@ -127,8 +127,8 @@ fn has_content(file: &TreeFile) -> bool {
     !file.is_submodule()
 }
 
-/// Refuses a tree that could write anywhere else than below its directory, or that no file system holds. git makes none
-/// of these, but accepts them from other programs.
+/// Refuses a tree that could write outside its directory, or that no file system can store. git itself creates no such
+/// tree, but accepts one that another program created.
 fn check(commit: &ObjectId, files: &[TreeFile]) -> Result<(), Error> {
     if files.len() > FILES_MAX {
         return Err(Error::LargeTree { commit: commit.clone(), what: format!("{FILES_MAX} files") });
@@ -136,7 +136,7 @@ fn check(commit: &ObjectId, files: &[TreeFile]) -> Result<(), Error> {
     let unfit = |file: &TreeFile, why| Error::UnfitTree { commit: commit.clone(), path: file.path.clone(), why };
     let (mut paths, mut dirs) = (HashSet::new(), HashSet::new());
     for file in files {
-        // The bytes: `Path` looks over a slash too many and a dot between two.
+        // Check the bytes, because `Path` ignores a repeated slash, and a dot between two slashes.
         let path = file.path.as_os_str().as_bytes();
         if path.len() > PATH_BYTES_MAX {
             return Err(unfit(file, "is longer than a path may be"));
@@ -145,37 +145,37 @@ fn check(commit: &ObjectId, files: &[TreeFile]) -> Result<(), Error> {
             return Err(unfit(file, why));
         }
         if !file.is_submodule() && !matches!(file.mode & 0o170_000, 0o100_000 | LINK) {
-            return Err(unfit(file, "is neither file, symbolic link nor submodule"));
+            return Err(unfit(file, "is not a file, symbolic link or submodule"));
         }
         if !paths.insert(path) {
-            return Err(unfit(file, "is there twice"));
+            return Err(unfit(file, "is in the tree twice"));
         }
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             dirs.insert(&path[..at]);
         }
     }
-    // Else a link could stand where a directory is expected, and what is below it go elsewhere.
+    // Otherwise a link could replace a directory, and the files below it would be written to another place.
     match files.iter().find(|file| dirs.contains(file.path.as_os_str().as_bytes())) {
-        Some(file) => Err(unfit(file, "is a file and a directory")),
+        Some(file) => Err(unfit(file, "is a file and also a directory")),
         None => Ok(()),
     }
 }
 
-/// Why this cannot be a part of a path.
+/// Why this name cannot be a part of a path; `None` if it can.
 fn unfit_name(name: &[u8]) -> Option<&'static str> {
     match name {
-        b"" => Some("has an empty name in it"),
+        b"" => Some("has an empty name in its path"),
         b"." | b".." => Some("leads out of the tree"),
-        name if name.eq_ignore_ascii_case(b".git") => Some("is a repository's own"),
-        name if name.len() > NAME_BYTES_MAX => Some("has a name in it that is longer than a file's may be"),
+        name if name.eq_ignore_ascii_case(b".git") => Some("is in a .git directory"),
+        name if name.len() > NAME_BYTES_MAX => Some("has a name in its path that is longer than a file name may be"),
         _ => None,
     }
 }
 
-/// Writes the files as their objects come, in their order.
+/// Writes each file when git sends its object, in the order of the files.
 ///
-/// No link is made before all else is written, and nothing is both directory and file ([`check`]): so nothing is ever
-/// written through a link.
+/// Symbolic links are created after all files, and no path is both a directory and a file ([`check`]). So no file is
+/// ever written through a link.
 fn write(commit: &ObjectId, files: &[TreeFile], objects: &mut impl BufRead, into: &Path) -> Result<(), Error> {
     make_dir(into)?;
     let (mut links, mut made, mut left) = (Vec::new(), PathBuf::new(), BYTES_MAX);
@@ -183,7 +183,7 @@ fn write(commit: &ObjectId, files: &[TreeFile], objects: &mut impl BufRead, into
         let to = into.join(&file.path);
         let parent = file.path.parent().unwrap_or(Path::new(""));
         if *parent != *made {
-            // Files come sorted, so that those of a directory follow each other.
+            // The files are sorted, so the files of one directory follow each other.
             make_dirs(into, parent)?;
             parent.clone_into(&mut made);
         }
@@ -202,7 +202,7 @@ fn write(commit: &ObjectId, files: &[TreeFile], objects: &mut impl BufRead, into
             let read = read.map_err(io("read", &file.path))?;
             if target.is_empty() || target.len() as u64 > TARGET_BYTES_MAX || target.contains(&0) {
                 let (commit, path) = (commit.clone(), file.path.clone());
-                return Err(Error::UnfitTree { commit, path, why: "is a link that leads nowhere" });
+                return Err(Error::UnfitTree { commit, path, why: "is a symbolic link with an invalid target" });
             }
             links.push((target, to));
             read as u64
@@ -222,13 +222,13 @@ fn write(commit: &ObjectId, files: &[TreeFile], objects: &mut impl BufRead, into
     })
 }
 
-/// The size of the object that comes next, which must be this one.
-fn header(objects: &mut impl BufRead, wanted: &ObjectId) -> Result<u64, Error> {
+/// The size of the next object. Fails if this is not the expected object.
+fn header(objects: &mut impl BufRead, expected: &ObjectId) -> Result<u64, Error> {
     let mut line = Vec::new();
     objects.by_ref().take(HEADER_BYTES_MAX).read_until(b'\n', &mut line).map_err(io("read", Path::new("objects")))?;
     let text = String::from_utf8_lossy(&line);
     let mut words = text.trim_end().split(' ');
-    let of_file = (words.next(), words.next()) == (Some(wanted.as_str()), Some("blob"));
+    let of_file = (words.next(), words.next()) == (Some(expected.as_str()), Some("blob"));
     let size = words.next().and_then(|size| size.parse().ok()).filter(|_| of_file);
     size.ok_or_else(|| unexpected(&line))
 }
@@ -241,7 +241,7 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
     std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(io("make", dir))
 }
 
-/// Makes the directories that are not there yet.
+/// Creates the directories that do not exist yet.
 fn make_dirs(into: &Path, path: &Path) -> Result<(), Error> {
     let dir = into.join(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io("make", &dir))

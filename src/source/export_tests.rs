@@ -1,4 +1,4 @@
-//! Trees that git itself would not make, and what is no file.
+//! Tests with trees that git itself would not create, with submodules, and of packing.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use super::parse::ObjectId;
 use super::testing::Repository;
 use crate::interface::types::CandidateId;
 
-/// Writes a tree as it is, whatever git thinks of it: modes, names and objects.
+/// Writes a tree with these modes, names and objects, without git's checks.
 fn raw_tree(repository: &Repository, entries: &[(&str, &[u8], &str)]) -> String {
     let mut raw = Vec::new();
     for (mode, name, object) in entries {
@@ -43,7 +43,7 @@ async fn mirrored(repository: &Repository, tree: &str) -> (Mirror, ObjectId, tem
 }
 
 #[tokio::test]
-async fn a_tree_that_would_write_elsewhere_is_refused() {
+async fn a_tree_that_would_write_outside_its_directory_is_refused() {
     let repository = Repository::new();
     repository.commit(&[("file", "text"), ("target", "/etc")], "first");
     let (text, link) = (repository.git(&["rev-parse", "HEAD:file"]), repository.git(&["rev-parse", "HEAD:target"]));
@@ -53,13 +53,13 @@ async fn a_tree_that_would_write_elsewhere_is_refused() {
     for (entries, why) in [
         (vec![("40000", &b".."[..], &*below)], "leads out of the tree"),
         (vec![("40000", b".", &*below)], "leads out of the tree"),
-        (vec![("40000", b".git", &*below)], "is a repository's own"),
-        (vec![("40000", b".GiT", &*below)], "is a repository's own"),
+        (vec![("40000", b".git", &*below)], "is in a .git directory"),
+        (vec![("40000", b".GiT", &*below)], "is in a .git directory"),
         (vec![("100644", b"../escaped", text)], "leads out of the tree"),
-        (vec![("100644", b"/etc/escaped", text)], "has an empty name in it"),
-        (vec![("120000", b"a", link), ("40000", b"a", &*below)], "is a file and a directory"),
-        (vec![("100644", b"a", text), ("100644", b"a", text)], "is there twice"),
-        (vec![("100644", &long[..], text)], "has a name in it that is longer than a file's may be"),
+        (vec![("100644", b"/etc/escaped", text)], "has an empty name in its path"),
+        (vec![("120000", b"a", link), ("40000", b"a", &*below)], "is a file and also a directory"),
+        (vec![("100644", b"a", text), ("100644", b"a", text)], "is in the tree twice"),
+        (vec![("100644", &long[..], text)], "has a name in its path that is longer than a file name may be"),
     ] {
         let tree = raw_tree(&repository, &entries);
         let (mirror, commit, state) = mirrored(&repository, &tree).await;
@@ -82,7 +82,7 @@ async fn a_tree_that_would_write_elsewhere_is_refused() {
 }
 
 #[tokio::test]
-async fn a_submodule_is_an_empty_directory_and_told() {
+async fn a_submodule_is_an_empty_directory_and_listed() {
     let repository = Repository::new();
     let first = repository.commit(&[("dir/file", "text")], "first");
     repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{first},dir/sub")]);
@@ -98,16 +98,16 @@ async fn a_submodule_is_an_empty_directory_and_told() {
 }
 
 #[tokio::test]
-async fn who_packs_gives_way_to_who_reads() {
+async fn packing_stops_when_a_job_needs_objects() {
     let repository = Repository::new();
     let first = repository.commit(&[("file", "text")], "first");
     let tree = repository.git(&["rev-parse", &format!("{first}^{{tree}}")]);
     let (mirror, commit, _state) = mirrored(&repository, &tree).await;
     let reading = mirror.in_use().await;
-    assert!(!mirror.tidy().await.unwrap(), "it packs while a reader needs objects");
+    assert!(!mirror.tidy().await.unwrap(), "it packs while a job uses objects");
     drop(reading);
     let mut packing = std::pin::pin!(mirror.tidy());
-    // It has begun.
+    // The packing has begun.
     assert!(poll_once(packing.as_mut()).await.is_none());
     let reading = mirror.in_use();
     let (packed, reading) = tokio::join!(packing, reading);
@@ -127,7 +127,7 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Ou
 }
 
 #[tokio::test]
-async fn what_nothing_needs_is_forgotten_and_what_serves_is_kept() {
+async fn commits_that_are_not_needed_are_removed_and_others_are_kept() {
     let repository = Repository::new();
     let first = repository.commit(&[("file", "text")], "first");
     let tree = repository.git(&["rev-parse", &format!("{first}^{{tree}}")]);
@@ -148,7 +148,7 @@ async fn what_nothing_needs_is_forgotten_and_what_serves_is_kept() {
     let kept = String::from_utf8(kept.unwrap().stdout).unwrap();
     assert!(kept.contains("refs/rei/followed") && kept.lines().count() == 1, "{kept}");
 
-    // A directory that a crash left, with one inside that its owner may not enter; and one that is in use.
+    // A directory that a crash left, with a subdirectory that its owner may not enter; and a directory that a job uses.
     let left = state.path().join("source/scratch/take-cand_0001");
     std::fs::create_dir_all(left.join("closed/deep")).unwrap();
     std::fs::set_permissions(left.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
@@ -158,5 +158,5 @@ async fn what_nothing_needs_is_forgotten_and_what_serves_is_kept() {
     let dir = exported.dir();
     drop(exported);
     mirror.sweep().await.unwrap();
-    assert!(!dir.exists(), "nobody works in it any more");
+    assert!(!dir.exists(), "no job uses it any more");
 }

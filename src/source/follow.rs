@@ -1,7 +1,7 @@
-//! Has the followed ref moved?
+//! Watches the followed ref for a new commit.
 //!
-//! The ref itself is the truth: it is asked for at every poll. For a repository on this machine a change of its files makes
-//! the next question come at once.
+//! Each poll asks git for the commit of the ref. For a repository on this machine, a change of its files starts the
+//! next poll at once.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use super::parse::ObjectId;
 use super::places::common_dir;
 use crate::changes::Changes;
 
-/// The least pause between two questions, so that a busy repository does not keep git running.
+/// The minimum pause between two polls, so that a busy repository does not keep git running.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
-/// Directories of refs that are watched at most: branches with slashes are directories.
+/// Maximum number of watched directories of refs: a branch with slashes is in subdirectories.
 const DIRECTORIES_MAX: usize = 256;
 
-/// The commits that a followed ref takes on.
+/// Reports each new commit of the followed ref.
 pub struct Follower {
     mirror: Mirror,
     poll: Duration,
@@ -32,26 +32,26 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows the ref of `mirror`, asking at least every `poll`. `seen` is the commit that is known already.
+    /// Follows the ref of `mirror` and polls it at least every `poll`. `seen` is the commit that is known already.
     pub fn new(mirror: Mirror, poll: Duration, seen: Option<ObjectId>) -> Self {
         let changes = mirror.source_dir().map(|_| Changes::new(tells_of_a_ref));
         let now = Instant::now();
         Self { mirror, poll, seen, asked: now, due: now, changes }
     }
 
-    /// Waits until the ref names another commit than the last one given, and gives it; nothing is transferred.
+    /// Waits until the ref names a commit other than the one returned last, and returns it. No objects are transferred.
     ///
-    /// Can be dropped and called again at any time: a change is then found by the next call.
+    /// The future can be dropped at any time: the next call finds the change.
     ///
     /// # Errors
-    /// When the source cannot be asked. The next call waits for the next poll and asks again.
+    /// If git cannot read the ref of the source. The next call waits for the next poll and tries again.
     pub async fn next(&mut self) -> Result<ObjectId, Error> {
         loop {
             self.wait().await;
             self.asked = Instant::now();
             self.due = self.asked + self.poll;
-            // Directories come and go with branches, and a watch on one that is gone is spent. Armed before git is
-            // asked, so that no change falls between the two.
+            // Branches add and remove directories, and the watch of a removed directory ends. Set the watches before
+            // git reads the ref, so that no change in between is missed.
             if let Some((changes, source)) = self.changes.as_mut().zip(self.mirror.source_dir()) {
                 changes.watch(places_of_refs(&source));
             }
@@ -63,7 +63,7 @@ impl Follower {
         }
     }
 
-    /// Waits until the next question is due, which a wake-up brings forward.
+    /// Waits until the next poll is due. A wake-up makes it due earlier.
     async fn wait(&mut self) {
         let soonest = self.asked + ASK_PAUSE;
         while let Some(changes) = self.changes.as_mut().filter(|_| self.due > soonest) {
@@ -76,14 +76,14 @@ impl Follower {
     }
 }
 
-/// Whether a change of this path can be one of a ref. Work in progress (index, messages, lock files) cannot.
+/// True if a change of this path can be a change of a ref. Work in progress (index, messages, lock files) is not.
 fn tells_of_a_ref(path: &Path) -> bool {
     const WORK_IN_PROGRESS: [&str; 4] = ["index", "COMMIT_EDITMSG", "ORIG_HEAD", "FETCH_HEAD"];
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.ends_with(".lock") && !WORK_IN_PROGRESS.contains(&&*name)
 }
 
-/// The directories in which the refs of a repository are; if there is none, where it would be.
+/// The directories with the refs of a repository. If the repository does not exist, the directories where it would be.
 fn places_of_refs(source: &Path) -> Vec<PathBuf> {
     let Some(common_dir) = common_dir(source) else { return vec![source.to_owned()] };
     let refs = common_dir.join("refs");
@@ -102,9 +102,9 @@ mod tests {
     use super::*;
     use crate::source::testing::Repository;
 
-    /// Longer than any test may take: with it, only a wake-up can end the wait.
+    /// Longer than any test may take, so only a wake-up can end the wait.
     const NEVER: Duration = Duration::from_secs(3600);
-    /// The bound of a test that waits for a fact.
+    /// Timeout of a test that waits for a fact.
     const SOON: Duration = Duration::from_secs(30);
 
     async fn follower(repository: &Repository, state: &Path, poll: Duration) -> Follower {
@@ -113,7 +113,11 @@ mod tests {
     }
 
     async fn next(follower: &mut Follower) -> String {
-        tokio::time::timeout(SOON, follower.next()).await.expect("the ref moved unseen").unwrap().to_string()
+        tokio::time::timeout(SOON, follower.next())
+            .await
+            .expect("the follower did not see the new commit")
+            .unwrap()
+            .to_string()
     }
 
     #[tokio::test]
@@ -142,7 +146,7 @@ mod tests {
         assert_eq!(next(&mut follower).await, second);
     }
 
-    /// Moved away and cloned anew, as a deployment does.
+    /// The repository is moved away and created again, as a deployment does.
     #[tokio::test]
     async fn a_repository_in_the_place_of_another_wakes_the_follower() {
         let (repository, state) = (Repository::new(), tempfile::tempdir().unwrap());
@@ -150,10 +154,15 @@ mod tests {
         let mut follower = follower(&repository, state.path(), NEVER).await;
         next(&mut follower).await;
         std::fs::rename(repository.dir().join(".git"), repository.dir().join("away")).unwrap();
-        assert!(tokio::time::timeout(SOON, follower.next()).await.expect("that it went was not seen").is_err());
+        assert!(
+            tokio::time::timeout(SOON, follower.next())
+                .await
+                .expect("the follower did not see that the repository is gone")
+                .is_err()
+        );
         repository.git(&["init", "-q", "-b", "main"]);
         let anew = repository.commit(&[("a", "2")], "anew");
-        // It may be asked while the repository is half there.
+        // The follower may poll while the repository is only partly written.
         let found = async {
             loop {
                 if let Ok(commit) = follower.next().await {
@@ -161,7 +170,7 @@ mod tests {
                 }
             }
         };
-        assert_eq!(tokio::time::timeout(SOON, found).await.expect("the new one was not seen"), anew);
+        assert_eq!(tokio::time::timeout(SOON, found).await.expect("the follower did not see the new repository"), anew);
         let second = repository.commit(&[("a", "3")], "second");
         assert_eq!(next(&mut follower).await, second);
     }

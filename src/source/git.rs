@@ -1,28 +1,28 @@
-//! One builder and one spawn for every git command.
+//! Builds and starts every git command of rei.
 //!
-//! Nothing of the machine's or the user's configuration reaches these commands, and nothing that a repository's own
-//! configuration names is run: no hooks, no file-system monitor, no external diff, filter, pager, editor or credential
-//! helper. git never asks for a password: what needs one fails.
+//! These commands do not read the configuration of the machine or the user, and do not execute programs that a
+//! repository's own configuration names: no hooks, no file-system monitor, no external diff, filter, pager, editor or
+//! credential helper. git never asks for a password: a command that needs one fails.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Error, GIT_VERSION_MIN};
-use super::parse::{ObjectId, parse_object_id, parse_version, telling_lines};
+use super::parse::{ObjectId, parse_object_id, parse_version, reason_lines};
 use crate::command::{self, Command, Output};
 
-/// The bound of a command that reads or writes a repository on this machine: a large one takes seconds.
+/// Timeout of a command that reads or writes a repository on this machine: a large repository takes seconds.
 pub(super) const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
-/// The bound of a question to the followed repository, which may be far away.
+/// Timeout of a request to the followed repository, which may be far away.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The bound of a transfer from the followed repository: the first one brings all of its history.
+/// Timeout of a transfer from the followed repository: the first one transfers its whole history.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// From SIGTERM to SIGKILL: git removes its lock files in between.
+/// The time between SIGTERM and SIGKILL, in which git removes its lock files.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// Configuration that comes before any file: what could run a program or change bytes is off.
+/// Configuration that overrides all files: disables every setting that could execute a program or change bytes.
 const CONFIG: [&str; 24] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -36,11 +36,11 @@ const CONFIG: [&str; 24] = [
     "core.protectNTFS=true",
     "core.fsync=committed", // a commit that the journal names is on disk
     "core.fsyncMethod=batch",
-    "core.filesRefLockTimeout=2000", // ms; a git that holds a lock needs milliseconds
+    "core.filesRefLockTimeout=2000", // ms; a git that holds a lock needs only some of them
     "core.packedRefsTimeout=2000",
     "credential.helper=",
     "credential.interactive=false",
-    "gc.auto=0", // nothing is collected behind rei's back
+    "gc.auto=0", // rei alone decides when git collects garbage
     "maintenance.auto=false",
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
@@ -50,7 +50,7 @@ const CONFIG: [&str; 24] = [
     "apply.whitespace=nowarn",
 ];
 
-/// What a repository far away may need of rei's environment: keys, certificates and proxies.
+/// Variables of rei's environment that git may need for a repository on another host: keys, certificates and proxies.
 const NETWORK_VARIABLES: [&str; 12] = [
     "HOME",
     "SSH_AUTH_SOCK",
@@ -66,7 +66,7 @@ const NETWORK_VARIABLES: [&str; 12] = [
     "NO_PROXY",
 ];
 
-/// Where a git command works.
+/// The repository, files and settings of a git command.
 #[derive(Clone, Debug)]
 pub(super) struct Git {
     config_file: PathBuf,
@@ -90,25 +90,25 @@ impl Git {
         }
     }
 
-    /// Works on these files, whatever repository they say they belong to.
+    /// Sets the work tree, even if its own `.git` names another repository.
     pub fn work_tree(mut self, dir: impl Into<PathBuf>) -> Self {
         self.work_tree = Some(dir.into());
         self
     }
 
-    /// Uses this index file.
+    /// Sets the index file.
     pub fn index(mut self, file: impl Into<PathBuf>) -> Self {
         self.index = Some(file.into());
         self
     }
 
-    /// May use what the operator's environment has for reaching other hosts.
+    /// Passes the operator's variables that git needs to reach other hosts.
     pub fn network(mut self) -> Self {
         self.network = true;
         self
     }
 
-    /// Sets one variable.
+    /// Sets one environment variable.
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
@@ -117,7 +117,7 @@ impl Git {
     /// The command with these arguments.
     pub fn command<S: AsRef<OsStr>>(&self, timeout: Duration, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("git", timeout)
-            // git takes its lock files away when it is asked to end, and leaves them when it is killed.
+            // git removes its lock files after SIGTERM, but not after SIGKILL.
             .terminate_first(GRACE)
             .ends_with_rei()
             .env_clear()
@@ -156,7 +156,7 @@ impl Git {
         command.args(args)
     }
 
-    /// Runs git on a repository of this machine and takes success for granted.
+    /// Runs git on a repository of this machine. An exit code other than 0 is an error.
     pub async fn run<S: AsRef<OsStr>>(
         &self,
         doing: &'static str,
@@ -167,12 +167,12 @@ impl Git {
             return Err(Error::Answer { doing, answer: "more than rei keeps".into() });
         }
         if !output.success() {
-            return Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) });
+            return Err(Error::Git { doing, said: reason_lines(&output.stderr_text()) });
         }
         Ok(output.stdout)
     }
 
-    /// Runs git and leaves the judgement of its exit code to the caller.
+    /// Runs git. The caller checks the exit code.
     pub async fn try_run<S: AsRef<OsStr>>(
         &self,
         doing: &'static str,
@@ -182,8 +182,8 @@ impl Git {
         self.command(timeout, args).run().await.map_err(|source| Error::Run { doing, source })
     }
 
-    /// Runs a short git command that writes refs to its end, also when the caller goes away or rei ends: git that is ended
-    /// just after it has made a lock file leaves it there (seen once in 600 times).
+    /// Runs a short git command that writes refs. It runs to its end even if the caller is cancelled or rei exits: a
+    /// git that is ended just after it has created a lock file does not remove it (seen once in 600 times).
     pub async fn finish(&self, doing: &'static str, args: &[&str]) -> Result<Output, Error> {
         let command = self.command(LOCAL_TIMEOUT, args).outlives_rei();
         let run = tokio::spawn(async move { command.run().await });
@@ -202,16 +202,16 @@ impl Git {
     }
 }
 
-/// The error for an answer that is not understood.
+/// The error for an answer of git that rei cannot parse.
 pub(super) fn answer(doing: &'static str, stdout: &[u8]) -> Error {
     const ANSWER_CHARS_MAX: usize = 200; // enough to recognise it
     Error::Answer { doing, answer: String::from_utf8_lossy(stdout).chars().take(ANSWER_CHARS_MAX).collect() }
 }
 
-/// What git says of its version.
+/// Checks the version of the installed git.
 ///
 /// # Errors
-/// When git is missing or too old.
+/// If git is missing or too old.
 pub async fn git_version() -> Result<String, Error> {
     let doing = "ask git for its version";
     let command = Command::new("git", LOCAL_TIMEOUT).arg("version");
@@ -223,7 +223,7 @@ pub async fn git_version() -> Result<String, Error> {
     Ok(output.stdout_text().trim().to_owned())
 }
 
-/// What the configuration file says: the only setting that git's own children need.
+/// The text of the configuration file. It has the only setting that git's child processes need.
 pub(super) fn config_text(trusted: &[PathBuf]) -> String {
     let mut text = String::from("[safe]\n");
     for path in trusted {

@@ -1,8 +1,8 @@
-//! The files of a workspace, copied out of an agent's reach.
+//! Copies the files of a workspace to a place that the agent cannot change.
 //!
-//! The workspace was written by something that may be hostile. So its files are copied, each opened below the workspace
-//! without following any symbolic link, within bounds, into a directory that only rei writes; what is committed is the
-//! copy, which cannot change any more.
+//! An agent, which may be hostile, wrote the workspace. So rei copies its files, within bounds, into a directory that
+//! only rei writes. It opens each file below the workspace and follows no symbolic link. rei commits the copy, which
+//! cannot change any more.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -19,24 +19,24 @@ use nix::sys::stat::{FileStat, SFlag, fstatat};
 use super::error::Error;
 use crate::redact::Secrets;
 
-/// Files of a candidate at most: above it, a build directory was not ignored.
+/// Maximum number of files of a candidate: if there are more, a build directory is missing in `.gitignore`.
 pub(super) const FILES_MAX: usize = 100_000;
-/// Entries of a workspace at most, ignored ones too: a large `node_modules` has a tenth of that.
+/// Maximum number of entries of a workspace, with ignored ones: a large `node_modules` has a tenth of that.
 const ENTRIES_MAX: usize = 1_000_000;
-/// Bytes of a candidate at most, for the same reason.
+/// Maximum number of bytes of a candidate, for the same reason.
 pub(super) const BYTES_MAX: u64 = 1 << 30;
-/// What is read of a file at once, in bytes.
+/// Number of bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Files with secrets that are named: a tree that holds them everywhere was so before.
-const SECRETS_TOLD_MAX: usize = 1000;
+/// Maximum number of files with secrets that are listed: a tree with more of them had them before the agent's work.
+const SECRETS_LISTED_MAX: usize = 1000;
 
-/// Refuses a workspace in which git would wait for ever: it opens every `.gitignore` and `.gitattributes`, and a FIFO of
-/// that name has no end.
+/// Refuses a workspace in which git would wait forever: git opens every `.gitignore` and `.gitattributes`, and reading
+/// a FIFO with such a name never ends.
 ///
 /// Blocks on the disk.
 ///
 /// # Errors
-/// For such a file, a workspace with more than a million entries, or a failing disk.
+/// If there is such a file, the workspace has more than a million entries, or the disk fails.
 pub(super) fn check_readable(workspace: &Path) -> Result<(), Error> {
     let (mut open, mut entries) = (vec![workspace.to_owned()], 0);
     while let Some(dir) = open.pop() {
@@ -59,13 +59,13 @@ pub(super) fn check_readable(workspace: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies `paths` of `workspace` into the empty directory `into`. A path that is not there (any more) is left out. Gives
-/// the symbolic links that lead out of the tree, with their targets.
+/// Copies `paths` of `workspace` into the empty directory `into`. A path that does not exist (any more) is left out.
+/// Returns the symbolic links that lead out of the tree, with their targets.
 ///
 /// Blocks on the disk.
 ///
 /// # Errors
-/// For a nested repository, a special file, more files or bytes than a candidate may have, or a failing disk.
+/// If there is a nested repository, a special file, or more files or bytes than a candidate may have, or the disk fails.
 pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
     if paths.len() > FILES_MAX {
         return Err(Error::TooMany { max: FILES_MAX });
@@ -93,7 +93,7 @@ pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<V
                 }
                 std::os::unix::fs::symlink(&target, &to).map_err(io("make", &to))?;
             }
-            // A submodule: the commit holds its name, the tree an empty directory.
+            // A submodule: the commit contains its commit name, and the tree has an empty directory.
             SFlag::S_IFDIR => std::fs::create_dir_all(&to).map_err(io("make", &to))?,
             _ => return Err(Error::Special { path: path.clone() }),
         }
@@ -101,13 +101,13 @@ pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<V
     Ok(links_out)
 }
 
-/// The files below `dir` that hold a secret, in their content, name or target, with the secret's place. At most
-/// [`SECRETS_TOLD_MAX`].
+/// The files below `dir` that contain a secret, in their content, name or link target, with the place of the secret. At
+/// most [`SECRETS_LISTED_MAX`].
 ///
-/// Blocks on the disk; `dir` is rei's own.
+/// Blocks on the disk. `dir` belongs to rei.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub(super) fn find_secrets(dir: &Path, secrets: &Secrets) -> Result<Vec<(PathBuf, String)>, Error> {
     let (mut open, mut found) = (vec![dir.to_owned()], Vec::new());
     while let Some(folder) = open.pop() {
@@ -127,7 +127,7 @@ pub(super) fn find_secrets(dir: &Path, secrets: &Secrets) -> Result<Vec<(PathBuf
                 place = secret_in(&path, secrets).map_err(io("read", &path))?;
             }
             found.extend(place.map(|place| (name, place)));
-            if found.len() >= SECRETS_TOLD_MAX {
+            if found.len() >= SECRETS_LISTED_MAX {
                 return Ok(found);
             }
         }
@@ -135,7 +135,8 @@ pub(super) fn find_secrets(dir: &Path, secrets: &Secrets) -> Result<Vec<(PathBuf
     Ok(found)
 }
 
-/// The place of the first secret in a file, which is read in pieces that overlap by the longest secret.
+/// The place of the first secret in a file. The file is read in pieces that overlap by the length of the longest
+/// secret.
 fn secret_in(path: &Path, secrets: &Secrets) -> std::io::Result<Option<String>> {
     let (mut file, mut piece) = (File::open(path)?, Vec::new());
     loop {
@@ -150,9 +151,9 @@ fn secret_in(path: &Path, secrets: &Secrets) -> std::io::Result<Option<String>> 
     }
 }
 
-/// Copies one regular file and gives the bytes that are left.
+/// Copies one regular file. Returns the number of bytes that the candidate may still have.
 fn copy_file(root: &File, path: &Path, to: &Path, left: u64) -> Result<u64, Error> {
-    // It can have become a FIFO since it was looked at: never wait for a writer.
+    // The file can have become a FIFO since the check, so never wait for a writer.
     let Some(from) = open(root, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(io("open", path))? else {
         return Ok(left);
     };
@@ -167,7 +168,7 @@ fn copy_file(root: &File, path: &Path, to: &Path, left: u64) -> Result<u64, Erro
     left.checked_sub(copied).ok_or_else(|| Error::TooBig { path: path.to_owned(), max: BYTES_MAX })
 }
 
-/// Opens a path below `root` through no symbolic link; `None` if nothing has that name.
+/// Opens a path below `root` without following symbolic links; `None` if it does not exist.
 fn open(root: &File, path: &Path, flags: OFlag) -> std::io::Result<Option<OwnedFd>> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve);
@@ -182,7 +183,8 @@ fn stat(fd: &OwnedFd) -> nix::Result<FileStat> {
     fstatat(fd.as_fd(), "", AtFlags::AT_EMPTY_PATH)
 }
 
-/// Whether a link at `path` with this target leads out of the tree that `path` is relative to, by name alone.
+/// True if a link at `path` with this target leads out of the tree. Only the names are examined; `path` is relative to
+/// the tree.
 fn leads_out(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count().saturating_sub(1);
     for part in target.components() {
@@ -209,12 +211,12 @@ fn io_errno(doing: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error + u
     io(doing, path)
 }
 
-/// Reads a file of at most `bytes_max` bytes that an agent may have written, through no symbolic link.
+/// Reads a file of at most `bytes_max` bytes that an agent may have written, without following symbolic links.
 ///
-/// Blocks on the disk. `None` if no regular file has that name.
+/// Blocks on the disk. `None` if there is no regular file with that name.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub(crate) fn read_bounded(dir: &Path, name: &Path, bytes_max: u64) -> Result<Option<(Vec<u8>, bool)>, Error> {
     let root = File::open(dir).map_err(io("open", dir))?;
     let found = open(&root, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(io("open", name))?;

@@ -1,4 +1,4 @@
-//! What the mirror keeps: the commits that something still needs, and no more.
+//! Removes commits that are not needed any more from the mirror, and packs the mirror.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,19 +14,19 @@ use super::turns::InUse;
 use super::workspace::remove_dir;
 use crate::interface::types::CandidateId;
 
-/// The bound of a step of packing: a large history takes minutes, and nothing waits for it.
+/// Timeout of one step of packing: a large history takes minutes, and no other work waits for it.
 const PACK_TIMEOUT: Duration = Duration::from_secs(900);
-/// Packs, and loose objects in one of their 256 directories, from which on the mirror is packed: a fetch leaves a pack or
-/// up to a hundred objects, so this is every twenty evolutions or so. git itself would do so at 50 and 27.
+/// The mirror is packed from this number of packs on, or of loose objects in one of their 256 directories. A fetch adds
+/// a pack or up to a hundred objects, so this happens about every twenty evolutions. git's own limits are 50 and 27.
 const PACKS_MAX: usize = 20;
 const LOOSE_MAX: usize = 8;
 
 impl Mirror {
-    /// Keeps these commits, and the candidates' that `needed` takes; forgets all other candidates and versions. What nothing
-    /// keeps goes with a later [`Mirror::tidy`].
+    /// Keeps these commits, and the commits of the candidates for which `needed` returns true. Removes the refs of all
+    /// other candidates and versions. A later [`Mirror::tidy`] removes the objects.
     ///
     /// # Errors
-    /// When the mirror cannot be written. Whatever was forgotten by then, the versions are kept.
+    /// If the mirror cannot be written. The commits of `versions` are kept in any case.
     pub async fn keep_only(
         &self,
         versions: &BTreeSet<ObjectId>,
@@ -34,7 +34,7 @@ impl Mirror {
     ) -> Result<(), Error> {
         let (candidates, kept) = (self.refs(CANDIDATES).await?, self.refs(VERSIONS).await?);
         for version in versions {
-            // A mirror that was made anew may not have it, and can do without.
+            // A mirror that was created again may lack the commit; this is no error.
             if !kept.contains(version.as_str()) && self.has_commit(version).await? {
                 self.set_ref(&format!("{VERSIONS}{version}"), version).await?;
             }
@@ -48,18 +48,18 @@ impl Mirror {
         Ok(())
     }
 
-    /// What follows `prefix` in the names of the refs that begin with it.
+    /// The names of the refs that begin with `prefix`, without the prefix.
     async fn refs(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
-        let doing = "list what the mirror keeps";
+        let doing = "list the refs of the mirror";
         let stdout = self.git().run(doing, ["for-each-ref", "--format=%(objectname)%09%(refname)", prefix]).await?;
         let refs = parse_remote_refs(&stdout).ok_or_else(|| answer(doing, &stdout))?;
         Ok(refs.iter().filter_map(|kept| kept.name.strip_prefix(prefix).map(str::to_owned)).collect())
     }
 
-    /// Removes what crashes and cancelled work have left beside the mirror.
+    /// Removes the directories that crashes and cancelled work left beside the mirror.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// If the disk fails.
     pub async fn sweep(&self) -> Result<(), Error> {
         let parent = self.scratch("");
         let Ok(entries) = std::fs::read_dir(&parent) else { return Ok(()) };
@@ -71,38 +71,39 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whether packing would be worth its while, by the number of files. Blocks on the disk for some milliseconds.
+    /// True if the mirror has so many files that it should be packed. Blocks on the disk for some milliseconds.
     pub fn is_untidy(&self) -> bool {
         let count = |dir: &Path, extension: Option<&str>| {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            let wanted = |name: &Path| extension.is_none() || name.extension().and_then(|it| it.to_str()) == extension;
-            entries.filter(|entry| wanted(Path::new(&entry.file_name()))).count()
+            let has_extension =
+                |name: &Path| extension.is_none() || name.extension().and_then(|it| it.to_str()) == extension;
+            entries.filter(|entry| has_extension(Path::new(&entry.file_name()))).count()
         };
         let objects = self.git_dir().join("objects");
         count(&objects.join("pack"), Some("pack")) >= PACKS_MAX || count(&objects.join("17"), None) >= LOOSE_MAX
     }
 
-    /// Packs the mirror and drops objects that nothing kept has needed for two weeks. Gives way to a task that needs objects:
-    /// then `false` is given, and it is to be tried again.
+    /// Packs the mirror and removes objects that no ref has needed for two weeks. If a job needs objects meanwhile,
+    /// this stops and returns `false`: then the caller tries again later.
     ///
     /// # Errors
-    /// When git fails or takes longer than half an hour.
+    /// If git fails or takes longer than half an hour.
     pub async fn tidy(&self) -> Result<bool, Error> {
-        let mut wanted = std::pin::pin!(self.turns.wanted.notified());
-        // From here on no call is missed.
-        wanted.as_mut().enable();
+        let mut requested = std::pin::pin!(self.turns.requested.notified());
+        // From here on, no notification of a job that needs objects is missed.
+        requested.as_mut().enable();
         let Ok(_alone) = self.turns.lock.try_write() else { return Ok(false) };
-        // The only step that takes a lock of git's, and a short one: never left in the middle. So not `git gc`.
+        // Only this step takes a lock of git. It is short and never interrupted. `git gc` would not allow that.
         self.update_ref("pack the refs", &["pack-refs", "--all", "--prune"]).await?;
         tokio::select! {
             packed = self.pack() => packed.map(|()| true),
-            () = wanted => Ok(false),
+            () = requested => Ok(false),
         }
     }
 
     async fn pack(&self) -> Result<(), Error> {
         let doing = "tidy the mirror";
-        // One thread: the service has the other processors.
+        // One thread, so that the instances have the other processors.
         let repack =
             ["-c", "pack.threads=1", "repack", "-A", "-d", "-l", "--quiet", "--unpack-unreachable=2.weeks.ago"];
         for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {
@@ -111,13 +112,13 @@ impl Mirror {
         Ok(())
     }
 
-    /// Waits until nobody packs the objects, and keeps them from being packed until the guard is dropped.
+    /// Waits until no job packs the objects, and prevents packing until the guard is dropped.
     pub(super) async fn in_use(&self) -> RwLockReadGuard<'_, ()> {
-        self.turns.wanted.notify_waiters();
+        self.turns.requested.notify_waiters();
         self.turns.lock.read().await
     }
 
-    /// Keeps a directory beside the mirror from being swept away.
+    /// Protects a directory beside the mirror from [`Mirror::sweep`].
     pub(super) fn use_scratch(&self, name: &str) -> InUse {
         self.turns.use_scratch(name)
     }

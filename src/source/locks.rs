@@ -1,14 +1,15 @@
-//! Lock files of a git that was killed, or whose machine went down: git itself never takes away a lock that it finds.
+//! Removes lock files that a git left which was killed, or whose machine failed: git never removes the lock of another
+//! git.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::error::Error;
 
-/// How often it is looked whether a lock is gone.
+/// The pause between two checks whether a lock is gone.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A lock file; one that was made anew in the same place is another.
+/// A lock file. A new lock file with the same path is another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Lock {
     path: PathBuf,
@@ -16,14 +17,14 @@ struct Lock {
     made: SystemTime,
 }
 
-/// Removes the lock files that stay where they are for `grace`: what holds one takes milliseconds, and a git that was asked
-/// to end takes its own away. Without locks this takes no time.
+/// Removes the lock files that exist for longer than `grace`: a git that holds a lock takes milliseconds, and a git
+/// that gets SIGTERM removes its lock. Without locks this returns at once.
 ///
 /// # Errors
-/// When a lock cannot be removed.
+/// If a lock cannot be removed.
 pub(super) async fn clear(git_dir: &Path, grace: Duration) -> Result<(), Error> {
     let since = Instant::now();
-    // Beside the loop: a mirror may have thousands of refs.
+    // Runs beside the event loop, because a mirror may have thousands of refs.
     let dir = git_dir.to_owned();
     let mut left = tokio::task::spawn_blocking(move || find(&dir)).await.unwrap_or_default();
     while !left.is_empty() && since.elapsed() < grace {
@@ -31,7 +32,7 @@ pub(super) async fn clear(git_dir: &Path, grace: Duration) -> Result<(), Error> 
         left.retain(|lock| at(&lock.path).as_ref() == Some(lock));
     }
     for lock in left {
-        tracing::warn!(lock = %lock.path.display(), "removing the lock of a git that was killed");
+        tracing::warn!(lock = %lock.path.display(), "removing the lock file of a git that was killed");
         match std::fs::remove_file(&lock.path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::Io { doing: "remove", path: lock.path, source });
@@ -42,7 +43,8 @@ pub(super) async fn clear(git_dir: &Path, grace: Duration) -> Result<(), Error> 
     Ok(())
 }
 
-/// Whether a git failed for such a lock, by what it said: git 2.39 says "Unable to create '….lock': File exists.".
+/// True if the message of a failed git says that such a lock exists: git 2.39 says "Unable to create '….lock': File
+/// exists.".
 pub(super) fn is_blamed(stderr: &str) -> bool {
     stderr.contains(".lock': File exists")
 }
@@ -53,7 +55,7 @@ fn at(path: &Path) -> Option<Lock> {
     Some(Lock { path: path.to_owned(), inode: about.ino(), made: about.modified().ok()? })
 }
 
-/// All lock files of a repository. Loose objects have none, and are many.
+/// All lock files of a repository. The directories of loose objects are skipped: they have many files and no locks.
 fn find(dir: &Path) -> Vec<Lock> {
     const OBJECT_DIRECTORY_CHARS: usize = 2;
     let mut found = Vec::new();
@@ -79,7 +81,7 @@ mod tests {
     use crate::source::parse::ObjectId;
     use crate::source::testing::Repository;
 
-    /// A mirror with one commit, and what they live in.
+    /// A mirror with one commit, and its temporary directories.
     async fn mirrored() -> (Mirror, ObjectId, (Repository, tempfile::TempDir)) {
         let (repository, state) = (Repository::new(), tempfile::tempdir().unwrap());
         repository.commit(&[("a", "1")], "first");
@@ -100,7 +102,7 @@ mod tests {
         clear(&mirror.git_dir(), Duration::from_millis(100)).await.unwrap();
         assert_eq!(find(&mirror.git_dir()), []);
 
-        // Another git is in the middle of it, for longer than git waits of its own accord (100 ms).
+        // Another git holds the lock, for longer than git itself waits (100 ms).
         let id = CandidateId::numbered(1);
         let held = mirror.git_dir().join("refs/rei/candidates").join(format!("{id}.lock"));
         std::fs::create_dir_all(held.parent().unwrap()).unwrap();
@@ -127,9 +129,9 @@ mod tests {
     #[tokio::test]
     async fn a_ref_is_written_to_the_end_whoever_asked_for_it() {
         let (mirror, commit, _dirs) = mirrored().await;
-        // Long enough for git to be there, too short for it to be done.
+        // Long enough for git to start, too short for it to finish.
         let cut = tokio::time::timeout(Duration::from_millis(1), mirror.keep_active(&commit)).await;
-        assert!(cut.is_err(), "git was quicker than a millisecond");
+        assert!(cut.is_err(), "git finished in less than a millisecond");
         let since = Instant::now();
         while mirror.active().await.unwrap().as_ref() != Some(&commit) {
             assert!(since.elapsed() < Duration::from_secs(30), "the ref was never written");

@@ -1,7 +1,7 @@
 //! The private bare copy of the runtime's repository.
 //!
-//! All questions about commits are asked here, and every commit that rei needs is kept here under `refs/rei/`, so that
-//! the operator's repository is only ever read and may change or vanish without harm.
+//! The mirror answers all queries about commits, and keeps every commit that rei needs under `refs/rei/`. So rei only
+//! reads the operator's repository, which may change or be removed without harm.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use super::error::Error;
 use super::git::{ASK_TIMEOUT, FETCH_TIMEOUT, GRACE, Git, LOCAL_TIMEOUT, answer, config_text, git_version};
 use super::locks;
 use super::parse::{
-    ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, telling_lines,
+    ObjectId, RemoteFailure, RemoteRef, parse_object_id, parse_remote_failure, parse_remote_refs, reason_lines,
 };
 use super::places::common_dir;
 use super::turns::Turns;
 use crate::command::Output;
 use crate::interface::types::CandidateId;
 
-/// Where the last fetched commit of the followed ref is kept.
+/// The ref that keeps the last fetched commit of the followed ref.
 const FOLLOWED: &str = "refs/rei/followed";
-/// Where Active's commit is kept.
+/// The ref that keeps Active's commit.
 const ACTIVE: &str = "refs/rei/active";
-/// Where candidates' commits are kept, by their ids.
+/// The prefix of the refs that keep candidates' commits, by candidate id.
 pub(super) const CANDIDATES: &str = "refs/rei/candidates/";
-/// Where the commits of versions are kept that can serve again, by their own names.
+/// The prefix of the refs that keep the commits of versions that can serve again, by commit.
 pub(super) const VERSIONS: &str = "refs/rei/versions/";
-/// Branches that are named when the followed ref does not exist.
+/// Maximum number of branches that a hint lists if the followed ref does not exist.
 const KNOWN_REFS_MAX: usize = 10;
 /// A private bare copy of one repository, of which one ref is followed.
 #[derive(Clone, Debug)]
@@ -36,30 +36,30 @@ pub struct Mirror {
     dir: PathBuf,
     source: String,
     followed: String,
-    /// Where objects are that need not be copied.
+    /// Object directories of other repositories, whose objects are not copied.
     borrowed: Vec<PathBuf>,
-    /// Held by who fetches: git refuses to write a ref that another git has moved since it began.
+    /// Only one fetch runs at a time: git refuses to write a ref that another git has changed meanwhile.
     fetching: Arc<Mutex<()>>,
     pub(super) turns: Arc<Turns>,
 }
 
 impl Mirror {
-    /// Opens the mirror under `state_dir`, and makes an empty one if there is none.
+    /// Opens the mirror under `state_dir`, or creates an empty one if there is none.
     ///
     /// `source` is a path or URL, `followed` a branch, a tag, `HEAD` or a full ref name.
     ///
     /// # Errors
-    /// When git is missing or too old, the ref cannot be one, or the directory cannot be written.
+    /// If git is missing or too old, the name of the ref is invalid, or the directory cannot be written.
     pub async fn open(state_dir: &Path, source: &str, followed: &str) -> Result<Self, Error> {
         let mirror = Self::at(state_dir, source, followed)?;
         mirror.prepare().await?;
         Ok(mirror)
     }
 
-    /// The mirror under `state_dir`, which [`Mirror::prepare`] has prepared, now or before.
+    /// The mirror under `state_dir`. [`Mirror::prepare`] must have prepared it.
     ///
     /// # Errors
-    /// When the ref cannot be one, or there is no current directory.
+    /// If the name of the ref is invalid, or there is no current directory.
     pub fn at(state_dir: &Path, source: &str, followed: &str) -> Result<Self, Error> {
         if !is_ref_name(followed) {
             return Err(Error::RefName { name: followed.to_owned() });
@@ -80,18 +80,18 @@ impl Mirror {
         Ok(Self { dir, source, followed, borrowed, fetching: Arc::default(), turns: Arc::default() })
     }
 
-    /// The same mirror, which copies nothing that its source or one of the repositories `others` has on this machine. For
-    /// one that goes soon: it is broken if those lose an object.
+    /// The same mirror, which copies no object that its source or one of the repositories `others` has on this machine.
+    /// Use this only for a temporary mirror: it breaks if these repositories lose an object.
     #[must_use]
     pub fn borrowing(mut self, others: &[PathBuf]) -> Self {
         let dirs = self.source_dir();
-        // Of a shallow repository git would take the objects and not the note that their parents are missing.
+        // From a shallow repository git would use the objects, but it would not know that their parents are missing.
         let dirs = dirs.iter().chain(others).filter_map(|dir| common_dir(dir)).filter(|dir| !is_shallow(dir));
         self.borrowed = dirs.map(|dir| dir.join("objects")).collect();
         self
     }
 
-    /// Whether the history that the source gave was cut: it is a shallow clone.
+    /// True if the history is incomplete, because the source is a shallow clone.
     pub fn is_shallow(&self) -> bool {
         is_shallow(&self.git_dir())
     }
@@ -106,28 +106,28 @@ impl Mirror {
         &self.source
     }
 
-    /// The directory of the mirrored repository, where it is on this machine.
+    /// The directory of the mirrored repository, if it is on this machine.
     pub fn source_dir(&self) -> Option<PathBuf> {
         local_path(&self.source)
     }
 
-    /// The ref under which a candidate's commit is kept.
+    /// The ref that keeps a candidate's commit.
     fn candidate_ref(id: &CandidateId) -> String {
         format!("{CANDIDATES}{id}")
     }
 
-    /// The commit that the followed ref has now, asked of the source; nothing is transferred.
+    /// Asks the source for the present commit of the followed ref. No objects are transferred.
     ///
     /// # Errors
-    /// When the source is not there, does not answer, or has no such ref.
+    /// If the source does not exist, does not answer, or has no such ref.
     pub async fn look(&self) -> Result<ObjectId, Error> {
         Ok(self.find_remote(&self.followed).await?.0)
     }
 
-    /// Brings the followed ref into the mirror and gives its commit.
+    /// Fetches the followed ref into the mirror and returns its commit.
     ///
     /// # Errors
-    /// As [`Mirror::look`], or when the transfer fails.
+    /// As [`Mirror::look`], or if the transfer fails.
     pub async fn fetch(&self) -> Result<ObjectId, Error> {
         let _alone = self.fetching.lock().await;
         let _using = self.in_use().await;
@@ -136,12 +136,12 @@ impl Mirror {
         self.commit_of(FOLLOWED).await
     }
 
-    /// The commit that `rev` (a branch, a tag or the digits of a commit) names in the source, brought into the mirror.
+    /// Fetches the commit that `rev` (a branch, a tag or the digits of a commit) names in the source, and returns it.
     ///
     /// # Errors
     /// As [`Mirror::fetch`].
     pub async fn resolve(&self, rev: &str) -> Result<ObjectId, Error> {
-        const ABBREVIATION_MIN: usize = 7; // as git abbreviates at least
+        const ABBREVIATION_MIN: usize = 7; // git's own minimum
         if let Some(commit) = ObjectId::parse(rev)
             && self.has_commit(&commit).await?
         {
@@ -170,15 +170,15 @@ impl Mirror {
         self.commit_of(rev).await.map_err(|_| missing)
     }
 
-    /// Keeps a commit as Active's.
+    /// Keeps a commit as the commit of Active.
     ///
     /// # Errors
-    /// When the mirror has no such commit or cannot be written.
+    /// If the mirror has no such commit or cannot be written.
     pub async fn keep_active(&self, commit: &ObjectId) -> Result<(), Error> {
         self.set_ref(ACTIVE, commit).await
     }
 
-    /// Keeps a commit as a candidate's.
+    /// Keeps a commit as the commit of a candidate.
     ///
     /// # Errors
     /// As [`Mirror::keep_active`].
@@ -186,36 +186,36 @@ impl Mirror {
         self.set_ref(&Self::candidate_ref(id), commit).await
     }
 
-    /// Forgets a candidate's commit. Nothing is done when there is none.
+    /// Removes the ref of a candidate's commit. Does nothing if there is none.
     ///
     /// # Errors
-    /// When the mirror cannot be written.
+    /// If the mirror cannot be written.
     pub async fn drop_candidate(&self, id: &CandidateId) -> Result<(), Error> {
         self.drop_ref(&Self::candidate_ref(id)).await
     }
 
-    /// The commit that is kept for a candidate, if one is.
+    /// The commit that is kept for a candidate, if there is one.
     ///
     /// # Errors
-    /// When the mirror cannot be read.
+    /// If the mirror cannot be read.
     pub async fn candidate(&self, id: &CandidateId) -> Result<Option<ObjectId>, Error> {
         self.kept(&Self::candidate_ref(id)).await
     }
 
-    /// The commit that is kept as Active's, if one is.
+    /// The commit that is kept for Active, if there is one.
     ///
     /// # Errors
-    /// When the mirror cannot be read.
+    /// If the mirror cannot be read.
     pub async fn active(&self) -> Result<Option<ObjectId>, Error> {
         self.kept(ACTIVE).await
     }
 
-    /// git on the mirror.
+    /// A git command builder for the mirror.
     pub(super) fn git(&self) -> Git {
         Git::at(self.git_dir(), self.config_file())
     }
 
-    /// git on another repository, with the mirror's settings.
+    /// A git command builder for another repository, with the mirror's settings.
     pub(super) fn git_at(&self, git_dir: &Path) -> Git {
         Git::at(git_dir, self.config_file())
     }
@@ -242,7 +242,8 @@ impl Mirror {
         expect_success(doing, &output)
     }
 
-    /// Whether this failed for a lock that nobody holds, and such locks are gone now: then it is to be done again.
+    /// True if git failed because of a lock that no process holds, and this has removed such locks: then the caller
+    /// tries again.
     async fn has_cleared(&self, output: &Output) -> Result<bool, Error> {
         let blamed = !output.success() && locks::is_blamed(&output.stderr_text());
         if blamed {
@@ -251,7 +252,7 @@ impl Mirror {
         Ok(blamed)
     }
 
-    /// The commit that a name of the mirror's own means.
+    /// The commit of a ref of the mirror.
     pub(super) async fn commit_of(&self, name: &str) -> Result<ObjectId, Error> {
         let args = ["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")];
         let output = self.git().try_run("name a commit", LOCAL_TIMEOUT, args).await?;
@@ -274,11 +275,11 @@ impl Mirror {
         self.dir.join("gitconfig")
     }
 
-    /// Makes it where it is not there, brings its configuration up to date, and removes the locks that a git has left which
-    /// was killed. Attributes are off in the mirror: the bytes of a file are the bytes of its blob.
+    /// Creates the mirror if it does not exist, updates its configuration, and removes the lock files of a git that was
+    /// killed. Attributes are disabled in the mirror: the bytes of a file are the bytes of its blob.
     ///
     /// # Errors
-    /// When git is missing or too old, or the directory cannot be written.
+    /// If git is missing or too old, or the directory cannot be written.
     pub async fn prepare(&self) -> Result<(), Error> {
         git_version().await?;
         let io = |doing, path: &Path| {
@@ -333,7 +334,7 @@ impl Mirror {
     async fn fetch_refs(&self, refspecs: &[String]) -> Result<(), Error> {
         write_alternates(&self.git_dir(), &self.borrowed)?;
         let flags = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
-        // What a shallow source lacked may be there by now.
+        // The source may have the commits now that a shallow source lacked before.
         let deepen = self.is_shallow().then_some("--unshallow");
         let more = ["--no-auto-maintenance", "--update-shallow", "--", &self.source];
         let flags = flags.into_iter().chain(deepen).chain(more);
@@ -354,7 +355,7 @@ impl Mirror {
         let (stderr, source_at) = (output.stderr_text(), self.source.clone());
         Err(match parse_remote_failure(&stderr) {
             RemoteFailure::NotARepository => Error::NotARepository { source_at },
-            RemoteFailure::Unreachable => Error::Unreachable { source_at, said: telling_lines(&stderr) },
+            RemoteFailure::Unreachable => Error::Unreachable { source_at, said: reason_lines(&stderr) },
         })
     }
 
@@ -367,7 +368,7 @@ impl Mirror {
     }
 }
 
-/// Turns every conversion of file contents off, whatever a tree's `.gitattributes` say: this file wins over them.
+/// Disables every conversion of file contents: this file overrides the `.gitattributes` of a tree.
 pub(super) fn write_raw_attributes(git_dir: &Path) -> Result<(), Error> {
     let info = git_dir.join("info");
     let file = info.join("attributes");
@@ -377,10 +378,10 @@ pub(super) fn write_raw_attributes(git_dir: &Path) -> Result<(), Error> {
 }
 
 pub(super) fn expect_success(doing: &'static str, output: &Output) -> Result<(), Error> {
-    if output.success() { Ok(()) } else { Err(Error::Git { doing, said: telling_lines(&output.stderr_text()) }) }
+    if output.success() { Ok(()) } else { Err(Error::Git { doing, said: reason_lines(&output.stderr_text()) }) }
 }
 
-/// The full names that a short one can mean, best first.
+/// The full names that a short name can mean, by priority.
 fn full_names(name: &str) -> Vec<String> {
     if name == "HEAD" || name.starts_with("refs/") {
         return vec![name.to_owned()];
@@ -388,7 +389,7 @@ fn full_names(name: &str) -> Vec<String> {
     vec![format!("refs/heads/{name}"), format!("refs/tags/{name}")]
 }
 
-/// The commit and full name of the best candidate; a tag object is looked through.
+/// The commit and full name of the first name that exists. An annotated tag means its commit.
 fn choose_ref(refs: &[RemoteRef], candidates: &[String]) -> Option<(String, String)> {
     let object = |name: &str| refs.iter().find(|r| r.name == name).map(|r| r.object.clone());
     candidates.iter().find_map(|name| {
@@ -397,7 +398,7 @@ fn choose_ref(refs: &[RemoteRef], candidates: &[String]) -> Option<(String, Stri
     })
 }
 
-/// The directory that a source means, unless it is on another host.
+/// The directory of a source; `None` if it is on another host.
 fn local_path(source: &str) -> Option<PathBuf> {
     if let Some(path) = source.strip_prefix("file://") {
         return Some(PathBuf::from(path));
@@ -406,9 +407,9 @@ fn local_path(source: &str) -> Option<PathBuf> {
     (!source.contains("://") && !scp_like).then(|| PathBuf::from(source))
 }
 
-/// Git's own rules for ref names, as far as they keep a name from being an option, a range or a pattern.
+/// Those of git's rules for ref names which ensure that a name is not an option, a range or a pattern.
 fn is_ref_name(name: &str) -> bool {
-    const REF_NAME_BYTES_MAX: usize = 200; // leaves space for the prefix in a file name
+    const REF_NAME_BYTES_MAX: usize = 200; // with the prefix it still fits into a file name
     let forbidden = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
     !name.is_empty()
         && name.len() <= REF_NAME_BYTES_MAX
@@ -465,7 +466,7 @@ mod tests {
         assert_eq!(repository.fingerprint(), before, "the operator's repository changed");
     }
 
-    /// As when an operator asks for an evolution while rei sees the new commit itself.
+    /// This happens if an operator asks for an evolution while rei itself sees the new commit.
     #[tokio::test]
     async fn who_fetches_at_the_same_time_gets_the_same_commit() {
         const ROUNDS: u32 = 5;
@@ -494,7 +495,7 @@ mod tests {
         mirror.keep_candidate(&CandidateId::numbered(1), &active).await.unwrap();
         repository.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
         assert_ne!(mirror.fetch().await.unwrap(), active);
-        assert!(mirror.tidy().await.unwrap(), "no task needs objects");
+        assert!(mirror.tidy().await.unwrap(), "no other job needs objects");
         assert_eq!(mirror.active().await.unwrap(), Some(active.clone()));
         assert_eq!(mirror.candidate(&CandidateId::numbered(1)).await.unwrap(), Some(active.clone()));
         mirror.drop_candidate(&CandidateId::numbered(1)).await.unwrap();

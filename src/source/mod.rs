@@ -2,22 +2,22 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `git.rs` | one builder and one spawn for every git command |
-//! | `parse.rs` | what git prints, read by pure functions |
-//! | `mirror.rs` | the private bare copy: followed ref, kept commits |
-//! | `commits.rs` | questions about its commits |
-//! | `export.rs` | the files of a commit, written byte for byte |
-//! | `keep.rs` | what the mirror keeps, and when it is packed |
-//! | `turns.rs` | who works with the mirror, and who waits |
-//! | `locks.rs` | lock files of a git that was killed |
-//! | `borrow.rs` | objects that other repositories of this machine have |
-//! | `places.rs` | where a repository keeps its refs and objects |
-//! | `follow.rs` | has the ref moved? |
-//! | `workspace.rs` | a fresh repository with one commit, and the way back into the mirror |
-//! | `harvest.rs` | the files of a workspace, copied out of an agent's reach |
+//! | `git.rs` | builds and starts every git command |
+//! | `parse.rs` | pure functions that parse git's output |
+//! | `mirror.rs` | the private bare copy: the followed ref, the kept commits |
+//! | `commits.rs` | queries about its commits |
+//! | `export.rs` | writes the files of a commit byte for byte |
+//! | `keep.rs` | removes commits that are not needed, and packs the mirror |
+//! | `turns.rs` | coordinates work with the mirror and its packing |
+//! | `locks.rs` | removes lock files of a git that was killed |
+//! | `borrow.rs` | uses objects of other repositories on this machine |
+//! | `places.rs` | finds the directory of a repository's refs and objects |
+//! | `follow.rs` | watches the followed ref for a new commit |
+//! | `workspace.rs` | a new repository with one commit; commits its changed files in the mirror |
+//! | `harvest.rs` | copies the files of a workspace to a place that the agent cannot change |
 //!
-//! Nothing here writes to the operator's own repository, and no git command of rei ever runs with a `.git` that an
-//! agent could have touched.
+//! This module never writes to the operator's own repository. No git command of rei uses a `.git` that an agent could
+//! have changed.
 
 mod borrow;
 mod commits;

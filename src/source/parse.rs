@@ -1,4 +1,4 @@
-//! What git prints, read by pure functions on bytes.
+//! Pure functions that parse git's output.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -55,17 +55,17 @@ impl From<ObjectId> for String {
 pub struct TreeFile {
     /// Relative to the repository's root.
     pub path: PathBuf,
-    /// As git has it: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
+    /// The mode in git: `0o100644`, `0o100755`, `0o120000` (symbolic link), `0o160000` (submodule).
     pub mode: u32,
-    /// The object that holds its content.
+    /// The object with its content.
     pub blob: ObjectId,
 }
 
-/// The mode of a submodule, of which a commit has the name of a commit and no files.
+/// The mode of a submodule. The commit contains the name of the submodule's commit, but not its files.
 const SUBMODULE: u32 = 0o160_000;
 
 impl TreeFile {
-    /// Whether it is a submodule.
+    /// True if it is a submodule.
     pub fn is_submodule(&self) -> bool {
         self.mode == SUBMODULE
     }
@@ -80,21 +80,21 @@ pub struct Subject {
     pub subject: String,
 }
 
-/// What a flake can read about its commit.
+/// The facts about a commit that Nix gives to a flake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// The commit's tree: equal trees are equal sources.
     pub tree: ObjectId,
     /// When it was committed, in seconds since 1970: `self.lastModified`.
     pub committed_at: u64,
-    /// How many commits lead to it, itself included: `self.revCount`.
+    /// The number of its ancestors plus one: `self.revCount`.
     pub count: u64,
 }
 
 /// One line of `git ls-remote`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteRef {
-    /// The object name as it came, of whatever length.
+    /// The object name as git printed it, of any length.
     pub object: String,
     /// `refs/heads/main`, `refs/tags/v1^{}`, `HEAD`.
     pub name: String,
@@ -107,7 +107,7 @@ pub(super) fn parse_version(stdout: &[u8]) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// A line that holds one object name, as `rev-parse`, `write-tree` and `commit-tree` print it.
+/// A line with one object name, as `rev-parse`, `write-tree` and `commit-tree` print it.
 pub(super) fn parse_object_id(stdout: &[u8]) -> Option<ObjectId> {
     ObjectId::parse(std::str::from_utf8(stdout).ok()?.trim_end())
 }
@@ -144,7 +144,7 @@ pub(super) fn parse_described(stdout: &[u8]) -> Option<Described> {
     let text = std::str::from_utf8(stdout).ok()?;
     let mut words = text.split_whitespace();
     let tree = ObjectId::parse(words.next()?)?;
-    // A date before 1970 is possible, and none that a flake could be told.
+    // A date before 1970 is possible, but Nix cannot give it to a flake.
     let committed_at = words.next()?.parse::<i64>().ok()?.try_into().unwrap_or(0);
     Some(Described { tree, committed_at, count: words.next()?.parse().ok()? }).filter(|_| words.next().is_none())
 }
@@ -165,14 +165,14 @@ pub(super) fn parse_subjects(stdout: &[u8]) -> Option<Vec<Subject>> {
         .collect()
 }
 
-/// What a failed `ls-remote` or `fetch` means.
+/// Why `ls-remote` or `fetch` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemoteFailure {
     NotARepository,
     Unreachable,
 }
 
-/// Reads the standard error of a failed `ls-remote` or `fetch`, in the locale C.
+/// Parses the standard error of a failed `ls-remote` or `fetch`, in the locale C.
 pub(super) fn parse_remote_failure(stderr: &str) -> RemoteFailure {
     let absent = ["does not appear to be a git repository", "not a git repository", "repository not found"];
     let text = stderr.to_lowercase();
@@ -184,15 +184,15 @@ pub(super) fn parse_remote_failure(stderr: &str) -> RemoteFailure {
 }
 
 /// The lines of standard error that say why, without git's advice about access rights; at most 300 bytes.
-pub(super) fn telling_lines(stderr: &str) -> String {
-    const TELLING_BYTES_MAX: usize = 300; // one message, not a page
+pub(super) fn reason_lines(stderr: &str) -> String {
+    const REASON_BYTES_MAX: usize = 300; // one message, not a page
     let told = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ") || line.starts_with("ssh: ");
     let mut lines: Vec<&str> = stderr.lines().filter(told).collect();
     if lines.is_empty() {
         lines = stderr.lines().filter(|line| !line.trim().is_empty()).take(2).collect();
     }
     let text = lines.join("; ").replace("fatal: ", "").replace("error: ", "");
-    text.chars().take(TELLING_BYTES_MAX).collect()
+    text.chars().take(REASON_BYTES_MAX).collect()
 }
 
 fn records(stdout: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_several_makers_are_read() {
+    fn versions_of_several_vendors_are_parsed() {
         assert_eq!(parse_version(b"git version 2.39.5\n"), Some((2, 39)));
         assert_eq!(parse_version(b"git version 2.47.3 (Apple Git-154)\n"), Some((2, 47)));
         assert_eq!(parse_version(b"git version 2.48.0.rc1\n"), Some((2, 48)));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flake_is_told_is_read() {
+    fn the_facts_for_a_flake_are_parsed() {
         let described = parse_described(format!("{A} 1700000000\n12\n").as_bytes()).unwrap();
         assert_eq!((described.tree.as_str(), described.committed_at, described.count), (A, 1_700_000_000, 12));
         assert_eq!(parse_described(format!("{A} -5\n1\n").as_bytes()).unwrap().committed_at, 0);
@@ -247,18 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_remotes_are_told_apart() {
+    fn failures_of_remotes_are_distinguished() {
         let no_repository = "fatal: '/srv/x' does not appear to be a git repository\nfatal: Could not read from remote \
                              repository.\n\nPlease make sure you have the correct access rights\n";
         let no_host = "fatal: unable to access 'https://h/': Could not resolve host: h\n";
         assert_eq!(parse_remote_failure(no_repository), RemoteFailure::NotARepository);
         assert_eq!(parse_remote_failure(no_host), RemoteFailure::Unreachable);
-        assert_eq!(telling_lines(no_host), "unable to access 'https://h/': Could not resolve host: h");
-        assert!(!telling_lines(no_repository).contains("Please"));
+        assert_eq!(reason_lines(no_host), "unable to access 'https://h/': Could not resolve host: h");
+        assert!(!reason_lines(no_repository).contains("Please"));
     }
 
     #[test]
-    fn remote_refs_and_subjects_are_read() {
+    fn remote_refs_and_subjects_are_parsed() {
         let refs = parse_remote_refs(format!("{A}\trefs/heads/main\n{A}\trefs/tags/v1^{{}}\n").as_bytes()).unwrap();
         assert_eq!(refs[1].name, "refs/tags/v1^{}");
         assert_eq!(parse_remote_refs(b"garbage\n"), None);

@@ -1,8 +1,8 @@
-//! Where a repository on this machine keeps its refs and objects.
+//! Finds the directory in which a repository on this machine keeps its refs and objects.
 
 use std::path::{Path, PathBuf};
 
-/// The directory in which the refs of `source` are kept: its own, that of its `.git`, or that of its main worktree.
+/// The directory with the refs of `source`: `source` itself, its `.git`, or the `.git` of its main worktree.
 pub(super) fn common_dir(source: &Path) -> Option<PathBuf> {
     const POINTER_BYTES_MAX: u64 = 4096; // a path
     let read = |path: PathBuf| {

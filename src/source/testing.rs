@@ -27,7 +27,7 @@ impl Repository {
         self.dir.path()
     }
 
-    /// Runs git as its owner would and gives its trimmed output.
+    /// Runs git as the owner of the repository, and returns its trimmed output.
     pub(crate) fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
             .args(args)
@@ -45,7 +45,7 @@ impl Repository {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Writes the files, commits everything and gives the commit.
+    /// Writes the files, commits everything and returns the commit.
     pub(crate) fn commit(&self, files: &[(&str, &str)], message: &str) -> String {
         for (path, content) in files {
             let path = self.dir.path().join(path);

@@ -61,7 +61,7 @@ impl World {
         paths.iter().map(|path| path.display().to_string()).collect()
     }
 
-    /// git as the agent runs it, with whatever the workspace's `.git` says.
+    /// Runs git as the agent does, with the configuration in the workspace's `.git`.
     fn agent_git(&self, args: &[&str]) -> std::process::Output {
         Command::new("git")
             .args(["-c", "user.name=a", "-c", "user.email=a@a"])
@@ -123,7 +123,7 @@ async fn changes_come_back_as_a_child_of_the_true_base() {
 }
 
 #[tokio::test]
-async fn the_agents_git_directory_does_not_count() {
+async fn the_agents_git_directory_has_no_effect() {
     let world = World::new(&[("a", "1"), (".gitattributes", "*.txt text filter=evil\n"), ("b.txt", "x\r\n")]).await;
     let proof = tempfile::tempdir().unwrap();
     let run = format!("touch {}/ran; cat", proof.path().display());
@@ -148,12 +148,12 @@ async fn the_agents_git_directory_does_not_count() {
     std::fs::write(world.path("c.txt"), "z").unwrap();
     assert_eq!(world.changed().await, ["b.txt", "c.txt"]);
     assert!(!proof.path().join("ran").exists(), "something of the agent's was run");
-    // Bytes are committed as they are, line ends too.
+    // The bytes are committed unchanged, with their line ends.
     let files = world.mirror.files(&world.taken().await).await.unwrap();
     let blob = files.iter().find(|file| file.path == Path::new("b.txt")).unwrap().blob.clone();
     std::fs::write(world.repository.dir().join("same"), "y\r\n").unwrap();
     assert_eq!(world.repository.git(&["hash-object", "--no-filters", "same"]), blob.as_str());
-    // Even without its `.git`, or with another one, the files are taken.
+    // The files are taken even if `.git` is missing or replaced.
     std::fs::remove_dir_all(world.path(".git")).unwrap();
     std::fs::write(world.path(".git"), format!("gitdir: {}/.git\n", world.repository.path())).unwrap();
     assert_eq!(world.changed().await, ["b.txt", "c.txt"]);
@@ -165,13 +165,13 @@ async fn links_out_of_the_tree_are_refused_and_never_followed() {
     symlink("/etc/hostname", repository.dir().join("old")).unwrap();
     repository.commit(&[("d/f", "1"), ("a", "1")], "base");
     let world = World::of(repository).await;
-    // A link that Active has already may stay; one inside the tree may come.
+    // A link that Active has already may stay, and a new link inside the tree is allowed.
     symlink("../a", world.path("d/in")).unwrap();
     assert_eq!(world.changed().await, ["d/in"]);
     symlink("/etc/passwd", world.path("out")).unwrap();
     assert!(matches!(world.take().await, Err(Error::LinkOut { .. })));
     std::fs::remove_file(world.path("out")).unwrap();
-    // A directory that became a link: what is behind it is not taken, its files are gone.
+    // A directory became a link: the files behind it are not taken, and the files of the directory are removed.
     std::fs::remove_dir_all(world.path("d")).unwrap();
     symlink("/etc", world.path("d")).unwrap();
     let error = world.take().await.unwrap_err();
@@ -181,14 +181,14 @@ async fn links_out_of_the_tree_are_refused_and_never_followed() {
 }
 
 #[tokio::test]
-async fn nested_repositories_and_submodules_do_not_slip_in() {
+async fn nested_repositories_and_changed_submodules_are_refused() {
     let repository = Repository::new();
     let inner = repository.commit(&[("a", "1")], "one");
     repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{inner},sub")]);
     repository.git(&["commit", "-qm", "a submodule"]);
     let world = World::of(repository).await;
     assert_eq!(world.take().await.unwrap(), Taken::Unchanged, "an empty submodule stays as it is");
-    // A populated submodule must not bring another commit in.
+    // A populated submodule must not change the commit of the submodule.
     let nest = |name: &str| {
         let dir = world.path(name);
         std::fs::create_dir_all(&dir).unwrap();
@@ -238,7 +238,7 @@ async fn patches_fit_or_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_workspace_is_brought_forward_after_a_restart() {
+async fn a_workspace_is_updated_after_a_restart() {
     let world = World::new(&[("a", "1"), ("gone", "x"), ("kept", "k")]).await;
     std::fs::write(world.path("a"), "2").unwrap();
     std::fs::remove_file(world.path("gone")).unwrap();

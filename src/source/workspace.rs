@@ -1,9 +1,9 @@
-//! A fresh repository with one commit, and the way back into the mirror.
+//! Creates a new repository with one commit, and commits its changed files in the mirror.
 //!
-//! A plain worktree or clone shares objects, refs and reflog with its origin, and agents have been caught reading the
-//! fix out of them. So a workspace has the files of one commit and a history of one: no remote, no alternate, no reflog,
-//! nothing of the future. What comes back are the files alone: rei commits them with its own index and its own
-//! configuration, so that nothing in the workspace's `.git` counts.
+//! A plain worktree or clone shares objects, refs and reflog with its origin, and agents were seen to read the fix
+//! there. So a workspace has the files of one commit and a history of one commit: no remote, no alternate, no reflog,
+//! no later commit. rei takes only the files back. It commits them with its own index and its own configuration, so the
+//! workspace's `.git` has no effect.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::error::Error;
 use super::git::{Git, LOCAL_TIMEOUT};
 use super::harvest;
 use super::mirror::{Mirror, expect_success, write_raw_attributes};
-use super::parse::{ObjectId, parse_paths, telling_lines};
+use super::parse::{ObjectId, parse_paths, reason_lines};
 use super::turns::InUse;
 use crate::interface::types::CandidateId;
 use crate::redact::Secrets;
@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 
 /// The branch of a workspace's only commit.
 const BRANCH: &str = "work";
-/// Who commits: never the agent.
+/// The author and committer of each commit: never the agent.
 const AUTHOR: (&str, &str) = ("rei", "rei@localhost");
 
 /// A directory with the files of one commit, for an agent to change.
@@ -29,36 +29,36 @@ pub struct Workspace {
     base: ObjectId,
 }
 
-/// What a commit of rei says, besides its files.
+/// The parts of a commit of rei, without its files.
 #[derive(Clone, Debug)]
 pub struct Author<'a> {
-    /// The commit that it is a child of.
+    /// The parent commit.
     pub parent: &'a ObjectId,
     /// Its message.
     pub message: &'a str,
-    /// Its date: equal files, parent, message and date give the equal commit.
+    /// Its date: equal files, parent, message and date make the same commit.
     pub at: Timestamp,
-    /// What no file that was changed may hold.
+    /// The secrets that no changed file may contain.
     pub secrets: &'a Secrets,
 }
 
-/// What came back from a workspace.
+/// The result of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// The files are those of the parent.
     Unchanged,
-    /// A commit, kept in the mirror as the candidate's.
+    /// A commit, which the mirror keeps for the candidate.
     Commit(ObjectId),
 }
 
-/// What became of a patch.
+/// The result of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// The workspace has it now.
+    /// The patch was applied.
     Now,
-    /// The workspace had it already.
+    /// The workspace had the change already.
     Before,
-    /// It does not fit, and nothing was changed: why, in git's words.
+    /// The patch does not fit, and no file was changed. Contains git's message.
     Refused(String),
 }
 
@@ -66,7 +66,7 @@ impl Workspace {
     /// Makes a repository in `dir`, which must be absent or empty, with the files of `base` and one commit.
     ///
     /// # Errors
-    /// When `dir` is not empty, the mirror lacks `base`, or the disk fails.
+    /// If `dir` is not empty, the mirror lacks `base`, or the disk fails.
     pub async fn create(mirror: &Mirror, base: &ObjectId, dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|source| io("make", dir, source))?;
         let mut entries = std::fs::read_dir(dir).map_err(|source| io("read", dir, source))?;
@@ -81,7 +81,7 @@ impl Workspace {
         git.run("make a workspace", init).await?;
         write_raw_attributes(&git_dir)?;
 
-        // A commit of the same tree without parents: fetching it can bring nothing else.
+        // A commit of the same tree without parents, so the fetch transfers no other commit.
         let tree = mirror.tree(base).await?;
         let root = commit_tree(&mirror.git(), &tree, None, "base", Timestamp::default()).await?;
         let lent = format!("refs/rei/lent/{root}");
@@ -96,12 +96,12 @@ impl Workspace {
         Ok(Self { dir, base: base.clone() })
     }
 
-    /// The workspace that [`Workspace::create`] made in `dir` before the supervisor was started again.
+    /// The workspace that [`Workspace::create`] created in `dir` before the supervisor was restarted.
     pub fn reopen(base: &ObjectId, dir: &Path) -> Self {
         Self { dir: dir.to_owned(), base: base.clone() }
     }
 
-    /// Where it is.
+    /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -111,27 +111,27 @@ impl Workspace {
         &self.base
     }
 
-    /// Brings the files to those of `commit`; only right after [`Workspace::create`].
+    /// Changes the files to those of `commit`. Call this only right after [`Workspace::create`].
     ///
     /// # Errors
-    /// When the mirror lacks `commit` or the disk fails.
+    /// If the mirror lacks `commit` or the disk fails.
     pub async fn advance(&self, mirror: &Mirror, commit: &ObjectId) -> Result<(), Error> {
         let scratch = Scratch::make(mirror, &format!("advance-{commit}")).await?;
         let git = mirror.git().work_tree(&self.dir).index(scratch.index());
-        let doing = "bring a workspace forward";
+        let doing = "update a workspace to a newer commit";
         git.run(doing, ["read-tree", self.base.as_str()]).await?;
         git.run(doing, ["update-index", "-q", "--refresh"]).await?;
         git.run(doing, ["read-tree", "-m", "-u", self.base.as_str(), commit.as_str()]).await?;
         scratch.remove().await
     }
 
-    /// Commits the workspace's files, as they are, in the mirror, and keeps the commit as the candidate's.
+    /// Commits the workspace's present files in the mirror, and keeps the commit for the candidate.
     ///
-    /// No process that writes the workspace may be alive, or the commit has files of different moments; it is safe then,
-    /// too. Files that the workspace's `.gitignore` names are left out unless the parent has them.
+    /// No process that writes the workspace should be alive: otherwise the commit has files of different moments, but
+    /// this is still safe. Files that the workspace's `.gitignore` names are left out unless the parent has them.
     ///
     /// # Errors
-    /// When the files cannot be a commit ([`Error::is_of_workspace`]) or the disk fails.
+    /// If the files cannot be a commit ([`Error::is_of_workspace`]) or the disk fails.
     pub async fn take(&self, mirror: &Mirror, id: &CandidateId, author: Author<'_>) -> Result<Taken, Error> {
         let scratch = Scratch::make(mirror, &format!("take-{id}")).await?;
         let taken = self.take_into(&scratch, mirror, id, author).await;
@@ -167,7 +167,8 @@ impl Workspace {
         Ok(Taken::Commit(commit))
     }
 
-    /// Refuses a file with a secret before it is an object of the mirror, unless the parent has it like this.
+    /// Refuses a file with a secret before the file becomes an object of the mirror, unless the parent has the same
+    /// file.
     async fn refuse_secrets(&self, git: &Git, files: PathBuf, secrets: &Secrets) -> Result<(), Error> {
         if secrets.is_empty() {
             return Ok(());
@@ -177,7 +178,7 @@ impl Workspace {
         if found.is_empty() {
             return Ok(());
         }
-        let doing = "list what was changed";
+        let doing = "list the changed files";
         let args = ["ls-files", "-z", "--modified", "--others", "--deduplicate"];
         let listed = git.try_run(doing, LOCAL_TIMEOUT, args).await?;
         expect_success(doing, &listed)?;
@@ -188,7 +189,7 @@ impl Workspace {
         }
     }
 
-    /// Copies what git would commit, and gives the symbolic links that lead out of the tree.
+    /// Copies the files that git would commit, and returns the symbolic links that lead out of the tree.
     async fn copy_files(&self, git: &Git, into: PathBuf) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
         let doing = "list a workspace";
         let dir = self.dir.clone();
@@ -204,7 +205,7 @@ impl Workspace {
         self.blocking(move || harvest::copy(&from, &paths, &into)).await
     }
 
-    /// Work on the disk, off the event loop.
+    /// Runs work that blocks on the disk in a thread beside the event loop.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -213,10 +214,11 @@ impl Workspace {
         done.map_err(|lost| io("read", &self.dir, std::io::Error::other(lost)))?
     }
 
-    /// Applies the patch in `file` to the workspace, all of it or nothing, never outside and never to `.git`.
+    /// Applies the patch in `file` to the workspace, completely or not at all. It never changes files outside the
+    /// workspace or in `.git`.
     ///
     /// # Errors
-    /// When git cannot be run.
+    /// If git cannot be run.
     pub async fn apply(&self, mirror: &Mirror, file: &Path) -> Result<Applied, Error> {
         let git = mirror.git().work_tree(&self.dir);
         let file = file.as_os_str();
@@ -230,34 +232,34 @@ impl Workspace {
             return Ok(if applied.success() {
                 Applied::Now
             } else {
-                Applied::Refused(telling_lines(&applied.stderr_text()))
+                Applied::Refused(reason_lines(&applied.stderr_text()))
             });
         }
         if run(&["--check", "--reverse"]).await?.success() {
             return Ok(Applied::Before);
         }
-        Ok(Applied::Refused(telling_lines(&run(&["--check"]).await?.stderr_text())))
+        Ok(Applied::Refused(reason_lines(&run(&["--check"]).await?.stderr_text())))
     }
 
     /// Removes the workspace.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// If the disk fails.
     pub async fn remove(self) -> Result<(), Error> {
         remove_dir(&self.dir).await
     }
 }
 
-/// Removes a directory that an agent may have filled, off the event loop. Nothing is done when there is none.
+/// Removes a directory that an agent may have filled, in a thread beside the event loop. Does nothing if there is none.
 ///
 /// No process of the agent may be alive.
 ///
 /// # Errors
-/// When the disk fails.
+/// If the disk fails.
 pub async fn remove_dir(dir: &Path) -> Result<(), Error> {
     let path = dir.to_owned();
     let remove = move || match std::fs::remove_dir_all(&path) {
-        // An agent of rei's own user may have closed a directory to it.
+        // An agent that runs as rei's user may have removed the permissions of a directory.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             unlock(&path);
             std::fs::remove_dir_all(&path)
@@ -271,15 +273,15 @@ pub async fn remove_dir(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Opens every directory of a tree for its owner, as well as can be.
+/// Gives the owner access to every directory of a tree, as far as possible.
 fn unlock(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mut open = vec![dir.to_owned()];
     while let Some(next) = open.pop() {
-        // What fails is said by who removes it.
+        // If this fails, the removal fails and reports the error.
         let _ = std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o700));
         let entries = std::fs::read_dir(&next).into_iter().flatten().flatten();
-        // No link is followed: that is a kind of its own.
+        // A symbolic link is not a directory here, so no link is followed.
         open.extend(
             entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
         );
@@ -308,8 +310,8 @@ fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
     Error::Io { doing, path: path.to_owned(), source }
 }
 
-/// A private directory beside the mirror. What a crash or a cancelled call left there goes with the next use of the name,
-/// or with [`Mirror::sweep`].
+/// A private directory beside the mirror. The next use of the name, or [`Mirror::sweep`], removes files that a crash or
+/// a cancelled call left in it.
 #[derive(Debug)]
 pub(super) struct Scratch {
     dir: PathBuf,

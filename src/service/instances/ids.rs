@@ -1,33 +1,33 @@
-//! What the id of an instance says.
+//! Reads the id of an instance.
 
 use crate::lifecycle::Slot;
 
-/// What the id of an instance ends with that only empties a queue.
+/// The suffix of the id of an instance that only empties a queue.
 pub const DRAINS: &str = "-drain";
 
-/// Whether the instance of this id only empties a queue.
+/// True if the instance with this id only empties a queue.
 pub fn drains(id: &str) -> bool {
     id.ends_with(DRAINS)
 }
 
-/// The slot whose sockets the instance of this id has.
+/// The slot whose sockets the instance with this id has.
 pub fn slot_of(id: &str) -> Slot {
     Named::parse(id).map_or(Slot::A, |named| named.slot)
 }
 
-/// What an instance's id says.
+/// The parts of an instance's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The record that started it.
+    /// The number of the journal record that started it.
     pub seq: u64,
     /// Its slot.
     pub slot: Slot,
-    /// Whether it only empties a queue.
+    /// True if it only empties a queue.
     pub drains: bool,
 }
 
 impl Named {
-    /// Reads an id; `None` for one that is none of ours.
+    /// Parses an id; `None` if rei did not make it.
     pub fn parse(id: &str) -> Option<Self> {
         let (id, drains) = id.strip_suffix(DRAINS).map_or((id, false), |id| (id, true));
         let (rest, slot) = id.rsplit_once('-')?;

@@ -1,9 +1,9 @@
 //! The log files of a slot: each instance has its own.
 //!
-//! What an instance printed decides how its end is explained, so the words of two instances never share a file: the last
-//! words of one that crashed come through its pipe after its successor has begun. A file's name has the instance's id and
-//! its version's digest: no line that an instance prints can move the place where its log begins. `a.log` and `a.log.1`
-//! are links to the files of the latest instance, for `tail -F`.
+//! rei explains the end of an instance by the output of that instance. So the output of two instances is never in the
+//! same file: the last output of a crashed instance comes through its pipe after its successor has started. The name of
+//! a file contains the id of the instance and the digest of its version. So no line that an instance prints can change
+//! where its log begins. `a.log` and `a.log.1` are symbolic links to the files of the latest instance, for `tail -F`.
 
 use std::fs;
 use std::io;
@@ -14,13 +14,13 @@ use std::time::SystemTime;
 
 use crate::runtime::logs::Log;
 
-/// Files of ended instances that are kept for a slot: a crash loop must not fill the directory with small ones.
+/// Maximum number of files of ended instances in a slot: a crash loop must not fill the directory with small files.
 const FILES_MAX: usize = 32;
 
-/// Of the version's name, so much is in a file's name, in characters: the digest of a store path.
+/// Number of characters of the version's name that are in a file's name: the digest of a store path.
 const VERSION_CHARS: usize = 32;
 
-/// The version of a file where it is not known.
+/// The version in a file's name if the version is not known.
 const UNKNOWN: &str = "unknown";
 
 /// The log files of one slot.
@@ -31,7 +31,7 @@ pub struct LogFiles {
     bytes_max: u64,
 }
 
-/// A file and what its name and the disk say of it.
+/// A log file with its metadata.
 struct Kept {
     path: PathBuf,
     version: String,
@@ -40,16 +40,17 @@ struct Kept {
 }
 
 impl LogFiles {
-    /// Those of the slot whose link is `link`; ended instances may have `bytes_max` together.
+    /// The log files of the slot whose link is `link`. The files of ended instances have at most `bytes_max` bytes
+    /// together.
     pub fn new(link: &Path, bytes_max: u64) -> Self {
         Self { dir: link.with_extension(""), link: link.to_owned(), bytes_max }
     }
 
-    /// The file of an instance that is started now. It is not there: what an earlier instance of the same id wrote (one
-    /// of a journal that was removed) has another name afterwards.
+    /// The path of the file of an instance that is started now. The file does not exist. If an earlier instance with
+    /// the same id wrote one (the journal was removed since), this renames it.
     ///
     /// # Errors
-    /// When the directory cannot be used.
+    /// If the directory cannot be created or read, or a file cannot be renamed.
     pub fn begin(&self, id: &str, store_path: &str) -> io::Result<PathBuf> {
         self.make()?;
         let path = self.path(id, &version(store_path));
@@ -64,10 +65,11 @@ impl LogFiles {
         Ok(path)
     }
 
-    /// The file of an instance that an earlier supervisor started; there is none yet if nothing was read of it.
+    /// The path of the file of an instance that an earlier supervisor started. The file does not exist if no output of
+    /// the instance was read.
     ///
     /// # Errors
-    /// When the directory cannot be used.
+    /// If the directory cannot be created or read, or a file cannot be renamed.
     pub fn resume(&self, id: &str, store_path: &str) -> io::Result<PathBuf> {
         self.make()?;
         let path = match self.all().into_iter().find(|kept| instance(&kept.path) == Some(id)) {
@@ -78,7 +80,7 @@ impl LogFiles {
         Ok(path)
     }
 
-    /// What earlier instances of this version printed, oldest first: all but the file of `latest`.
+    /// The files of earlier instances of this version, oldest first, without the file `latest`.
     fn earlier(&self, store_path: &str, latest: &Path) -> Vec<PathBuf> {
         let of = version(store_path);
         let same = |kept: &Kept| kept.version == of && kept.path != latest;
@@ -91,7 +93,7 @@ impl LogFiles {
 
     fn make(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        // Before instances had files of their own, a slot had one.
+        // An earlier rei had one file for each slot.
         for link in [self.link.clone(), older(&self.link)] {
             if link.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 let name = format!("before.{UNKNOWN}.log");
@@ -102,7 +104,7 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Lets the links of the slot name this file. They are for people alone: a link that cannot be made is left out.
+    /// Points the links of the slot to this file. Only people use the links, so an error is ignored.
     fn point_to(&self, path: &Path) {
         let Some(parent) = self.link.parent() else { return };
         for (link, to) in [(self.link.clone(), path.to_owned()), (older(&self.link), older(path))] {
@@ -128,7 +130,7 @@ impl LogFiles {
         all
     }
 
-    /// Removes the oldest files beyond the bounds. One that cannot be removed is tried again at the next start.
+    /// Removes the oldest files that exceed the bounds. If a file cannot be removed, the next start tries again.
     fn prune(&self, latest: &Path) {
         let (mut bytes, mut files) = (0, 0);
         for kept in self.all().into_iter().rev().filter(|kept| kept.path != latest) {
@@ -141,7 +143,7 @@ impl LogFiles {
     }
 }
 
-/// The log of the latest instance in a slot, and the way to those before it.
+/// The log of the latest instance in a slot, and the log files of earlier instances.
 #[derive(Clone)]
 pub struct SlotLog {
     log: Arc<Log>,
@@ -150,35 +152,35 @@ pub struct SlotLog {
 }
 
 impl SlotLog {
-    /// That of an instance whose log is written to `path`.
+    /// The log of an instance whose output is written to `path`.
     pub fn new(log: Arc<Log>, path: PathBuf, files: LogFiles) -> Self {
         Self { log, path, files }
     }
 
-    /// The last `bytes` that instances of this version printed in the slot, oldest first. A note of rei stands where
-    /// another instance begins. What another version printed is not among it.
+    /// The last `bytes` of the output of this version's instances in the slot, oldest first. A line of rei separates
+    /// the output of two instances. The output of other versions is left out.
     pub async fn tail(&self, store_path: &str, bytes: usize) -> Vec<u8> {
         let of_version = parts(&self.path).is_some_and(|(_, of)| of == version(store_path));
         let mut tail = if of_version { self.log.tail(bytes).await } else { Vec::new() };
         let (files, of, latest) = (self.files.clone(), store_path.to_owned(), self.path.clone());
-        let earlier = move |room: usize| {
+        let earlier = move |bytes_left: usize| {
             let mut ends: Vec<Vec<u8>> = Vec::new();
-            let mut room = room;
+            let mut bytes_left = bytes_left;
             for path in files.earlier(&of, &latest).iter().rev() {
-                let mut end = crate::runtime::logs::tail_of(path, room);
-                room = room.saturating_sub(end.len());
+                let mut end = crate::runtime::logs::tail_of(path, bytes_left);
+                bytes_left = bytes_left.saturating_sub(end.len());
                 if !end.is_empty() && !end.ends_with(b"\n") {
                     end.push(b'\n');
                 }
                 ends.push(end);
-                if room == 0 {
+                if bytes_left == 0 {
                     break;
                 }
             }
             ends.into_iter().rev().collect::<Vec<_>>()
         };
-        let room = bytes.saturating_sub(tail.len());
-        let Ok(ends) = tokio::task::spawn_blocking(move || earlier(room)).await else { return tail };
+        let bytes_left = bytes.saturating_sub(tail.len());
+        let Ok(ends) = tokio::task::spawn_blocking(move || earlier(bytes_left)).await else { return tail };
         if ends.iter().any(|end| !end.is_empty()) {
             let mut all = Vec::new();
             for end in ends.into_iter().filter(|end| !end.is_empty()) {
@@ -192,7 +194,7 @@ impl SlotLog {
     }
 }
 
-/// The version's part of a file's name: the digest of its store path.
+/// The part of a file's name that identifies the version: the digest of its store path.
 fn version(store_path: &str) -> String {
     let name = store_path.rsplit('/').next().unwrap_or_default();
     let digest = name.split('-').next().unwrap_or_default();
@@ -200,7 +202,7 @@ fn version(store_path: &str) -> String {
     if safe.is_empty() { UNKNOWN.into() } else { safe }
 }
 
-/// The instance and the version of a file; `None` for what is no log's first file.
+/// The instance and the version of a file; `None` if it is not the first file of a log.
 fn parts(path: &Path) -> Option<(&str, &str)> {
     path.file_name()?.to_str()?.strip_suffix(".log")?.rsplit_once('.')
 }
@@ -229,7 +231,7 @@ mod tests {
         LogFiles::new(&dir.join("a.log"), 1000)
     }
 
-    /// An instance that printed this and ended.
+    /// The log of an instance that printed `text` and ended.
     async fn printed(path: &Path, text: &str) -> Log {
         let (read, write) = pipe().unwrap();
         File::from(write).write_all(text.as_bytes()).unwrap();
@@ -242,18 +244,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_instances_log_is_its_own() {
+    async fn each_instance_has_its_own_log() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
         printed(&files.begin("0a-1-a", V1).unwrap(), "panic: one\n").await;
         let second = printed(&files.begin("0a-2-a", V1).unwrap(), "two\n").await;
         assert_eq!(second.recent(), b"two\n");
-        // An adopted instance goes on where it was, whatever others printed meanwhile and whatever it forges.
+        // The log of an adopted instance continues in its own file, although other instances printed and forged a
+        // separator.
         printed(&files.begin("0a-3-a", V2).unwrap(), "[rei: the next instance]\n").await;
         let adopted = printed(&files.resume("0a-2-a", V1).unwrap(), "three\n").await;
         assert_eq!(adopted.recent(), b"two\nthree\n");
         assert_eq!(fs::read(dir.path().join("a.log")).unwrap(), b"two\nthree\n");
-        // The same id again is another instance: its journal was removed.
+        // The same id means another instance if the journal was removed.
         let again = printed(&files.begin("0a-1-a", V1).unwrap(), "").await;
         assert_eq!(again.recent(), b"");
         let all: Vec<_> = files.all().into_iter().map(|kept| fs::read_to_string(kept.path).unwrap()).collect();
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn evidence_is_of_one_version() {
+    async fn the_tail_has_the_output_of_one_version() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
         printed(&files.begin("0a-1-a", V1).unwrap(), "of one").await;
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_instances_have_is_bounded() {
+    fn the_files_of_ended_instances_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
         for n in 0..2 * FILES_MAX {
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_file_that_a_slot_had_is_kept() {
+    fn the_single_file_of_an_earlier_rei_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.log"), "before").unwrap();
         fs::write(dir.path().join("a.log.1"), "long before").unwrap();

@@ -1,13 +1,14 @@
-//! The pipes of instances' logs and the memory that belongs to each. Read ends and memories are in the descriptor store too,
-//! so that an instance can print while the supervisor restarts, and what is dropped meanwhile is counted; one pipe is made
-//! spare, so that a crashed instance's successor waits for no answer of the store.
+//! The pipes of the instances' logs, and the memory of each pipe. The descriptor store also keeps the read ends and the
+//! memories. So an instance can print while the supervisor restarts, and rei counts the bytes that are dropped
+//! meanwhile. One spare pipe is created in advance, so that the successor of a crashed instance does not wait for the
+//! store.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::runtime::logs::{self, MEMORY_SUFFIX, Memory, PIPE_PREFIX};
 use crate::service::fdstore::{SharedStore, StoredFds, keep, keep_copy};
 
-/// The name of the pipe that is made spare.
+/// The name of the spare pipe in the store.
 pub const NEXT: &str = "log/next";
 
 /// The name of an instance's pipe.
@@ -15,24 +16,24 @@ pub fn name(id: &str) -> String {
     format!("{PIPE_PREFIX}{id}")
 }
 
-/// The name of the memory of the pipe of this name.
+/// The name of the memory of the pipe with this name.
 pub fn memory_name(pipe: &str) -> String {
     format!("{pipe}{MEMORY_SUFFIX}")
 }
 
 /// A pipe for a new instance.
 pub struct LogPipe {
-    /// What the logger reads.
+    /// The end that the logger reads.
     pub read: OwnedFd,
-    /// Where the instance writes.
+    /// The end that the instance writes to.
     pub write: OwnedFd,
-    /// What is remembered of it.
+    /// The memory of the pipe, for the logger.
     pub memory: Memory,
-    /// What the store has of it.
+    /// Copies of the descriptors that the store keeps for it.
     kept: StoredFds,
 }
 
-/// Makes a pipe that the store has under `name`.
+/// Creates a pipe and stores it under `name`.
 fn make(store: &SharedStore, name: String) -> Result<LogPipe, String> {
     let (read, write) = logs::pipe().map_err(|error| format!("cannot make a log pipe: {error}"))?;
     let memory = Memory::new().map_err(|error| format!("cannot make the memory of a log: {error}"))?;
@@ -41,21 +42,21 @@ fn make(store: &SharedStore, name: String) -> Result<LogPipe, String> {
     Ok(LogPipe { read, write, memory, kept })
 }
 
-/// The memory first: where the store has a pipe under a name, it has its memory as well.
+/// Stores the memory first: if the store has a pipe under a name, it also has the pipe's memory.
 fn keep_both(store: &SharedStore, name: String, pipe: BorrowedFd<'_>, memory: &Memory, kept: &mut StoredFds) {
     keep(store, memory_name(&name), memory.as_fd(), kept);
     keep(store, name, pipe, kept);
 }
 
-/// The pipe that is made spare.
+/// The spare pipe.
 #[derive(Default)]
 pub struct SparePipe(Option<LogPipe>);
 
 impl SparePipe {
-    /// Makes the next pipe, unless it is there.
+    /// Creates the spare pipe if there is none.
     pub fn prepare(&mut self, store: &SharedStore) {
         if self.0.is_none() {
-            // Without it the next start makes its own, and says why if it cannot.
+            // Without a spare pipe the next start creates its own pipe, and reports an error if that fails.
             self.0 = make(store, NEXT.to_owned()).ok();
         }
     }
@@ -63,19 +64,19 @@ impl SparePipe {
     /// A pipe for an instance.
     ///
     /// # Errors
-    /// When none can be made, in one line.
+    /// If no pipe can be created; the error is one line.
     pub fn take(&mut self, id: &str, store: &SharedStore) -> Result<LogPipe, String> {
         self.0.take().map_or_else(|| make(store, name(id)), Ok)
     }
 
-    /// What a new store must be given.
+    /// The descriptors that must be put into a new store.
     pub fn kept(&self) -> &[(String, OwnedFd)] {
         self.0.as_ref().map_or(&[], |pipe| &pipe.kept)
     }
 }
 
 impl LogPipe {
-    /// Gives it its instance's name in the store, once that runs. The name [`NEXT`] is free for another then.
+    /// Stores the pipe under the name of its instance, which runs now. Then the name [`NEXT`] is free for another pipe.
     pub fn belongs_to(self, id: &str, store: &SharedStore) -> StoredFds {
         let mut kept = self.kept;
         if kept.iter().any(|(kept, _)| kept == NEXT) {
@@ -86,8 +87,9 @@ impl LogPipe {
     }
 }
 
-/// The pipe of an instance among what the store kept, with its memory: under its name, or as the next one, where the
-/// supervisor ended right after the instance began: then it gets its name. A pipe without a memory gets an empty one.
+/// Finds the pipe of an instance, and its memory, among the descriptors of the store. The pipe has the name of the
+/// instance. If the supervisor ended right after it started the instance, the pipe is still named [`NEXT`]; then it is
+/// stored under the name of the instance. A pipe without a memory gets an empty one.
 pub fn kept(id: &str, from: &mut StoredFds, store: &SharedStore) -> Option<(OwnedFd, Memory, StoredFds)> {
     let mut take = |name: &str| Some(from.swap_remove(from.iter().position(|(kept, _)| kept == name)?).1);
     let (own, mut kept) = (name(id), StoredFds::new());
@@ -146,7 +148,7 @@ mod tests {
         }
     }
 
-    /// What an instance printed can be read by the next supervisor, whenever the first one ended.
+    /// The next supervisor can read the output of an instance, at whatever step the first supervisor ended.
     #[test]
     fn a_log_outlives_the_supervisor_at_every_step() {
         for (prepared, named) in [(false, false), (true, false), (true, true)] {
@@ -157,7 +159,7 @@ mod tests {
                 spare.prepare(&store);
             }
             let pipe = spare.take("7-a", &store).unwrap();
-            File::from(pipe.write.try_clone().unwrap()).write_all(b"last words").unwrap();
+            File::from(pipe.write.try_clone().unwrap()).write_all(b"last output").unwrap();
             // The supervisor ends.
             if named {
                 drop(pipe.belongs_to("7-a", &store));
@@ -169,16 +171,16 @@ mod tests {
             File::from(read).read_to_string(&mut text).unwrap();
             let mut names: Vec<&str> = kept.iter().map(|(name, _)| &**name).collect();
             names.sort_unstable();
-            assert_eq!(text, "last words", "prepared: {prepared}, named: {named}");
+            assert_eq!(text, "last output", "prepared: {prepared}, named: {named}");
             assert_eq!(names, ["log/7-a", "log/7-a/memory"]);
-            // One that was found as the next one has its instance's name now.
+            // A pipe that was found as NEXT has the name of its instance now.
             assert_eq!(lock(&memory.0).contains_key("log/7-a"), prepared && !named);
             assert_eq!(lock(&memory.0).contains_key("log/7-a/memory"), prepared && !named);
         }
     }
 
     #[test]
-    fn its_own_pipe_comes_before_the_next_ones() {
+    fn an_instance_gets_its_own_pipe_before_the_spare_one() {
         let memory = Memory::default();
         let store = memory.store();
         let mut spare = SparePipe::default();

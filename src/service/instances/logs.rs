@@ -1,4 +1,4 @@
-//! The logs of instances, as they are started or taken over.
+//! Opens the log of an instance that is started or adopted.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,32 +17,33 @@ impl Instances {
     /// The log of an instance that is started now.
     pub(super) fn begin_log(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         id: &str,
         pipe: &LogPipe,
     ) -> Result<Arc<Log>, String> {
-        let (files, bytes_max) = log_files(wanted);
-        let path = files.begin(id, wanted.store_path).map_err(|error| no_file(&error))?;
-        let memory = pipe.memory.share().map_err(|error| format!("cannot share the memory of its log: {error}"))?;
+        let (files, bytes_max) = log_files(context);
+        let path = files.begin(id, context.store_path).map_err(|error| no_file(&error))?;
+        let memory =
+            pipe.memory.share().map_err(|error| format!("cannot share the memory of the log pipe: {error}"))?;
         let log = self.logger.read(id, &pipe.read, memory, &path, bytes_max);
-        Ok(self.last_log_is(wanted.slot, log, path, files))
+        Ok(self.last_log_is(context.slot, log, path, files))
     }
 
-    /// The log of an instance that an earlier supervisor started. Without a pipe, which went with the store, an earlier
-    /// logger goes on writing its file.
+    /// The log of an instance that an earlier supervisor started. If the pipe was lost with the
+    /// descriptor store, an earlier logger still writes the file.
     pub(super) fn resume_log(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         id: &str,
         pipe: Option<(OwnedFd, Memory)>,
     ) -> Result<Arc<Log>, String> {
-        let (files, bytes_max) = log_files(wanted);
-        let path = files.resume(id, wanted.store_path).map_err(|error| no_file(&error))?;
+        let (files, bytes_max) = log_files(context);
+        let path = files.resume(id, context.store_path).map_err(|error| no_file(&error))?;
         let log = match pipe {
             Some((pipe, memory)) => self.logger.resume(id, &pipe, memory, &path, bytes_max),
             None => Log::of_another_logger(id, &path, bytes_max).map_err(|error| chain(&error))?,
         };
-        Ok(self.last_log_is(wanted.slot, log, path, files))
+        Ok(self.last_log_is(context.slot, log, path, files))
     }
 
     fn last_log_is(&mut self, slot: Slot, log: Log, path: PathBuf, files: LogFiles) -> Arc<Log> {
@@ -52,11 +53,11 @@ impl Instances {
     }
 }
 
-fn log_files(wanted: &SpawnContext<'_>) -> (LogFiles, u64) {
-    let bytes_max = wanted.tools.config.state.log_bytes;
-    (LogFiles::new(&wanted.tools.paths.log(wanted.slot), bytes_max), bytes_max)
+fn log_files(context: &SpawnContext<'_>) -> (LogFiles, u64) {
+    let bytes_max = context.tools.config.state.log_bytes;
+    (LogFiles::new(&context.tools.paths.log(context.slot), bytes_max), bytes_max)
 }
 
 fn no_file(error: &io::Error) -> String {
-    format!("cannot make the file of its log: {error}")
+    format!("cannot create the log file of the instance: {error}")
 }

@@ -2,12 +2,12 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `set` | all instances: started, adopted, stopped |
+//! | `set` | starts, adopts and stops instances |
 //! | `task` | the task of one instance: its readiness, its health, its end |
-//! | `sandbox` | what an instance may do, made once |
-//! | `reports` | what instances said of themselves last |
-//! | `types`, `ids` | what parts say to each other about an instance; what its id says |
-//! | `logs`, `logpipe`, `logfiles` | where instances print |
+//! | `sandbox` | the sandbox of instances, prepared once |
+//! | `reports` | the last report of each instance |
+//! | `types`, `ids` | types that the service's modules share; the parts of an instance's id |
+//! | `logs`, `logpipe`, `logfiles` | the pipes and files of instances' output |
 
 pub mod ids;
 pub mod logfiles;

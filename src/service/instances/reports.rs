@@ -1,11 +1,11 @@
-//! What the instance of each slot said of itself last: why it is not ready, and how long it asks to be waited for.
+//! The last report of the instance in each slot: why it is not ready, and how much more time it asks for.
 
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Slot;
 
-/// What the instances said. It is kept until a deadline is due, so an instance that asks for more time twice a second costs a
-/// record only when a deadline would have passed.
+/// The last reports of the instances. A request for more time is kept until a deadline is due. So an instance that asks
+/// twice a second causes a journal record only if a deadline would have passed.
 #[derive(Debug, Default)]
 pub struct Reports {
     not_ready: [Option<String>; 2],
@@ -13,12 +13,12 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// A new instance starts in a slot.
+    /// Removes the reason of the instance before: a new instance starts in the slot.
     pub fn forget(&mut self, slot: Slot) {
         self.not_ready[slot.index()] = None;
     }
 
-    /// The last probe of an instance that starts failed, for this reason.
+    /// Notes why the last probe of a starting instance failed.
     pub fn is_not_ready(&mut self, slot: Slot, why: String) {
         self.not_ready[slot.index()] = Some(why);
     }
@@ -28,13 +28,13 @@ impl Reports {
         self.not_ready[slot.index()].as_deref()
     }
 
-    /// The instance with this id asks for so much more time from now on.
+    /// Notes that the instance with this id asks for this much more time from now on.
     pub fn extends(&mut self, slot: Slot, id: &str, by: Duration) {
         self.extended[slot.index()] = Some((id.to_owned(), Instant::now() + by));
     }
 
-    /// The time that is left of what the instance of a slot has asked for; nothing if another instance has asked. It is asked
-    /// for once: if the lifecycle does not wait longer then, its deadline is due at once.
+    /// Takes the rest of the time that the instance in a slot asked for; `None` if another instance asked. The request
+    /// is removed: if the lifecycle does not wait longer for it, the deadline is due at once.
     pub fn take_extension(&mut self, slot: Slot, id: Option<&str>) -> Option<Duration> {
         let (asked, until) = self.extended[slot.index()].take()?;
         let left = until.saturating_duration_since(Instant::now());

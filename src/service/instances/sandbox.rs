@@ -1,4 +1,5 @@
-//! What an instance may do, made once and kept: it takes a while, and a crashed instance's successor does not wait for it.
+//! The sandbox of instances, prepared once and kept: preparing it takes time, and the successor of a crashed instance
+//! must not wait for that.
 
 use std::path::{Path, PathBuf};
 
@@ -7,54 +8,55 @@ use crate::report::chain;
 use crate::runtime::isolation::{InstancePaths, Sandbox};
 use crate::runtime::tree::{TreeMethod, Trees};
 
-/// The rules of all instances, and the store that they open.
+/// The sandbox of all instances, and the Nix store that it opens to them.
 #[derive(Default)]
 pub struct SandboxCache(Option<(PathBuf, Sandbox)>);
 
 impl SandboxCache {
-    /// The rules, made at the first call.
+    /// The sandbox; the first call prepares it.
     ///
     /// # Errors
-    /// When they cannot be made, in one line.
+    /// If it cannot be prepared; the error is one line.
     pub fn get(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         state: &Path,
         temporary: &Path,
         trees: &Trees,
     ) -> Result<&Sandbox, String> {
-        let store = store_of(wanted.store_path);
-        made_for(&mut self.0, store, || made(wanted, store, state, temporary, trees))
+        let store = store_of(context.store_path);
+        prepared_for(&mut self.0, store, || prepare(context, store, state, temporary, trees))
     }
 }
 
-/// The store that a version is in. No need to ask Nix: a version is a path in its store. Of an instance that no slot has,
-/// the version is not known.
+/// The Nix store that contains a version. Nix need not be asked: a version is a path in its store. The version of an
+/// instance that no slot has is not known; then this is `/nix/store`.
 fn store_of(store_path: &str) -> &Path {
     Path::new(store_path).parent().unwrap_or(Path::new("/nix/store"))
 }
 
-/// What was made for this store, or is made now. What was made for another is of no use: its programs could not be run.
-fn made_for<'a, T>(
+/// The value that was prepared for this store, or else prepares it now. A sandbox for another store is useless: the
+/// instance could not execute its programs.
+fn prepared_for<'a, T>(
     kept: &'a mut Option<(PathBuf, T)>,
     store: &Path,
-    make: impl FnOnce() -> Result<T, String>,
+    prepare: impl FnOnce() -> Result<T, String>,
 ) -> Result<&'a T, String> {
-    let made = match kept.take().filter(|(of, _)| of == store) {
-        Some(made) => made,
-        None => (store.to_owned(), make()?),
+    let prepared = match kept.take().filter(|(of, _)| of == store) {
+        Some(prepared) => prepared,
+        None => (store.to_owned(), prepare()?),
     };
-    Ok(&kept.insert(made).1)
+    Ok(&kept.insert(prepared).1)
 }
 
-fn made(
-    wanted: &SpawnContext<'_>,
+fn prepare(
+    context: &SpawnContext<'_>,
     store: &Path,
     state: &Path,
     temporary: &Path,
     trees: &Trees,
 ) -> Result<Sandbox, String> {
-    let tools = wanted.tools;
+    let tools = context.tools;
     let (memory_by_cgroup, processes_by_cgroup) = match trees.method() {
         TreeMethod::Cgroup(base) => (base.memory, base.pids),
         TreeMethod::Scan { .. } => (false, false),
@@ -79,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_that_an_unknown_version_made_are_not_those_of_a_store_elsewhere() {
+    fn the_sandbox_of_an_unknown_version_is_not_used_for_another_store() {
         let mut kept = None;
         let mut get =
-            |store_path: &str, number: u32| *made_for(&mut kept, store_of(store_path), || Ok(number)).unwrap();
-        // A stray is ended first, then Active is started again, and again.
+            |store_path: &str, number: u32| *prepared_for(&mut kept, store_of(store_path), || Ok(number)).unwrap();
+        // First an instance of no slot is ended, then Active is started twice.
         assert_eq!(get("", 1), 1);
         assert_eq!(get("/srv/store/abc-served", 2), 2);
-        assert_eq!(get("/srv/store/def-served", 3), 2, "made once for each store");
+        assert_eq!(get("/srv/store/def-served", 3), 2, "prepared once for each store");
         assert_eq!(get("/nix/store/abc-served", 4), 4);
     }
 }

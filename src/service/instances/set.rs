@@ -1,4 +1,4 @@
-//! The instances in the two slots: started, adopted, listened to, ended.
+//! The instances in the two slots: starts, adopts and ends them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use super::logfiles::SlotLog;
 use super::logpipe::{self, SparePipe};
 use super::reports::Reports;
 use super::sandbox::SandboxCache;
-use super::task::{InstanceTask, attend};
+use super::task::{InstanceTask, watch};
 use super::types::{AdoptError, Readiness, SpawnContext, StopCommand};
 use crate::lifecycle::{self, Slot};
 use crate::process;
@@ -37,25 +37,25 @@ use crate::service::sync::lock;
 /// Names the notify socket of an instance in the descriptor store.
 const NOTIFY_PREFIX: &str = "notify/";
 
-/// All that runs.
+/// All instances that run.
 pub struct Instances {
     trees: Trees,
     table: Arc<InstanceTable>,
     slots: [Option<InstanceHandle>; 2],
-    /// Instances whose slot has a fresh one.
+    /// Retired instances: a new instance has their slot.
     leaving: Vec<InstanceHandle>,
-    /// The tasks of those that have ended: each kills what its instance has left, and hears its last words.
+    /// The tasks of ended instances: each kills the remaining processes of its instance, and reads its last output.
     ending: Vec<JoinHandle<()>>,
-    /// What the last instance of each slot printed.
+    /// The log of the last instance in each slot.
     pub logs: [Option<SlotLog>; 2],
-    /// The store path that had the sockets of each slot last.
+    /// The store path that used the sockets of each slot last.
     last: [Option<String>; 2],
-    /// Who reads what they print.
+    /// The connection to the logger, which reads the output of the instances.
     pub logger: Logger,
-    rules: SandboxCache,
-    /// What the descriptor store need not keep any more.
+    sandbox: SandboxCache,
+    /// Names that the descriptor store need not keep any more.
     released: Vec<String>,
-    /// What the instances said of themselves last.
+    /// The last reports of the instances.
     pub reports: Reports,
     spare: SparePipe,
 }
@@ -72,14 +72,14 @@ pub struct InstanceHandle {
     pub since: Instant,
     orders: mpsc::Sender<StopCommand>,
     task: JoinHandle<()>,
-    /// What it prints.
+    /// Its log.
     pub log: Arc<Log>,
-    /// Copies of what the descriptor store keeps for it, should the store be lost.
+    /// Copies of the descriptors that the store keeps for it, in case the store is lost.
     pub kept: Vec<(String, OwnedFd)>,
 }
 
 impl Instances {
-    /// Nothing runs yet.
+    /// An empty set: no instance runs yet.
     pub fn new(trees: Trees, table: InstanceTable, logger: Logger) -> Self {
         Self {
             trees,
@@ -90,14 +90,14 @@ impl Instances {
             logs: [None, None],
             last: [None, None],
             logger,
-            rules: SandboxCache::default(),
+            sandbox: SandboxCache::default(),
             released: Vec::new(),
             reports: Reports::default(),
             spare: SparePipe::default(),
         }
     }
 
-    /// Whether nothing runs any more.
+    /// True if no instance runs any more.
     pub fn is_empty(&self) -> bool {
         self.leaving.is_empty() && self.slots.iter().all(Option::is_none)
     }
@@ -112,43 +112,43 @@ impl Instances {
         self.slots[slot.index()].as_ref()
     }
 
-    /// Whether the instance in a slot only empties its queue.
+    /// True if the instance in a slot only empties its queue.
     pub fn drains(&self, slot: Slot) -> bool {
         self.id(slot).is_some_and(drains)
     }
 
-    /// Takes an instance out of its slot: it has ended.
+    /// Removes an instance that has ended from its slot.
     pub fn remove(&mut self, slot: Slot) {
         if let Some(instance) = self.slots[slot.index()].take() {
-            self.let_end(instance);
+            self.finish(instance);
         }
     }
 
-    fn let_end(&mut self, instance: InstanceHandle) {
+    fn finish(&mut self, instance: InstanceHandle) {
         self.free(&instance.id);
         self.ending.retain(|task| !task.is_finished());
         self.ending.push(instance.task);
     }
 
-    /// Waits until nothing is left of instances that have ended.
+    /// Waits until the tasks of all ended instances are done.
     pub async fn leftovers_gone(&mut self) {
         for task in self.ending.drain(..) {
-            // One that panicked was told.
+            // The panic of a task was already reported.
             let _ = task.await;
         }
     }
 
-    /// Asks the instance of a slot to end and frees the slot for a fresh one.
+    /// Asks the instance in a slot to end, and frees the slot for a new instance.
     pub fn retire(&mut self, slot: Slot) {
         self.stop(slot, false);
         self.leaving.extend(self.slots[slot.index()].take());
     }
 
-    /// Forgets a retired instance that has ended; `false` when there is none of this id.
+    /// Removes a retired instance that has ended; `false` if no retired instance has this id.
     pub fn dismiss(&mut self, id: &str) -> bool {
         let Some(at) = self.leaving.iter().position(|instance| instance.id == id) else { return false };
         let instance = self.leaving.swap_remove(at);
-        self.let_end(instance);
+        self.finish(instance);
         true
     }
 
@@ -158,12 +158,12 @@ impl Instances {
         self.released.push(logpipe::memory_name(&logpipe::name(id)));
     }
 
-    /// Lets the store forget instances that have ended, and prepares the next start. Their successors were started first:
-    /// it takes a while to ask the store.
+    /// Removes the descriptors of ended instances from the store, and prepares the next start. Call this after the
+    /// successors are started, because requests to the store take time.
     pub fn release(&mut self, store: &SharedStore) {
         for name in self.released.drain(..) {
             if let Err(error) = lock(store).remove(&name) {
-                tracing::warn!(error = %chain(&error), name, "the descriptor store did not let go");
+                tracing::warn!(error = %chain(&error), name, "the descriptor store did not remove the descriptor of an ended instance");
             }
         }
         self.spare.prepare(store);
@@ -174,32 +174,33 @@ impl Instances {
         self.logs[slot.index()].clone()
     }
 
-    /// Reaps processes that instances left behind.
+    /// Reaps the processes that ended instances left.
     pub fn reap_orphans(&self) -> usize {
         self.trees.reap_orphans()
     }
 
-    /// The trees of all instances: who belongs to one has no say.
+    /// The process trees of all instances: a process in one of them may not give orders to rei.
     pub fn trees(&self) -> Trees {
         self.trees.clone()
     }
 
-    /// Starts an instance in a slot that has none. Behind a gate it is made ready, and this waits until that is decided.
+    /// Starts an instance in an empty slot. With a gate this prepares the instance, and then waits for the gate's
+    /// decision.
     ///
     /// # Errors
-    /// In one line, for a person: which step failed and why.
+    /// The step that failed and why, in one line for a person.
     pub fn start(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         id: String,
         gate: Option<&Gate>,
     ) -> Result<lifecycle::Instance, String> {
         let mut kept = StoredFds::new();
-        let pipe = self.spare.take(&id, wanted.store)?;
-        let spawned = self.spawn(wanted, &id, &pipe.write, gate, &mut kept);
+        let pipe = self.spare.take(&id, context.store)?;
+        let spawned = self.spawn(context, &id, &pipe.write, gate, &mut kept);
         let (instance, notify) = spawned.inspect_err(|_| self.free(&id))?;
-        // The process runs already: what it prints meanwhile waits in the pipe.
-        let log = match self.begin_log(wanted, &id, &pipe) {
+        // The process runs already; its output waits in the pipe.
+        let log = match self.begin_log(context, &id, &pipe) {
             Ok(log) => log,
             Err(why) => {
                 self.free(&id);
@@ -207,47 +208,51 @@ impl Instances {
                 return Err(why);
             }
         };
-        kept.extend(pipe.belongs_to(&id, wanted.store));
+        kept.extend(pipe.belongs_to(&id, context.store));
         let started = lifecycle::Instance { id, pid: instance.pid(), start_ticks: instance.start_ticks() };
-        let instance = self.occupy(wanted, instance, log, notify, Readiness::default(), kept);
-        self.slots[wanted.slot.index()] = Some(instance);
+        let instance = self.occupy(context, instance, log, notify, Readiness::default(), kept);
+        self.slots[context.slot.index()] = Some(instance);
         Ok(started)
     }
 
     fn spawn(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         id: &str,
         output: &OwnedFd,
         gate: Option<&Gate>,
         kept: &mut StoredFds,
     ) -> Result<(Instance, Option<NotifySocket>), String> {
-        let config = &wanted.tools.config;
-        let (state, temporary) = self.directories(wanted)?;
-        let store_path = Path::new(wanted.store_path);
+        let config = &context.tools.config;
+        let (state, temporary) = self.directories(context)?;
+        let store_path = Path::new(context.store_path);
         let (program, args) = command(store_path, &config.runtime.command);
         let env = spawn::environment(&config.runtime.env, &state, &temporary);
-        let heir = self.heir(wanted, id);
-        let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
-        let notify = bind_notify(wanted, id, sandbox)?;
+        let next_version = self.next_version(context, id);
+        let sandbox = self.sandbox.get(context, &state, &temporary, &self.trees)?;
+        let notify = bind_notify(context, id, sandbox)?;
         if let Some(notify) = &notify {
-            keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
+            keep(context.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
         }
         let watchdog = config.health.notify.as_ref().and_then(|notify| notify.watchdog);
         let limits =
             TreeLimits { memory_bytes: config.isolation.memory_bytes, processes: Some(config.isolation.processes) };
-        let tree = self.trees.create(id, limits).map_err(|error| format!("cannot make its cgroup: {error}"))?;
+        let tree = self.trees.create(id, limits).map_err(|error| format!("cannot create its cgroup: {error}"))?;
         let cell = self.table.reserve(id).map_err(|error| chain(&error))?;
-        let mut traffic = lock(wanted.traffic);
-        let slot = wanted.slot.into();
-        if !self.leaving.iter().any(|instance| instance.slot == wanted.slot) {
-            // What an instance did to the sockets is undone, unless one that lives uses them.
-            let refused = traffic.prepare(slot, heir, &mut **lock(wanted.store)).map_err(|error| chain(&error))?;
+        let mut traffic = lock(context.traffic);
+        let slot = context.slot.into();
+        if !self.leaving.iter().any(|instance| instance.slot == context.slot) {
+            // Undo what an earlier instance did to the sockets, unless a running instance still uses them.
+            let refused =
+                traffic.prepare(slot, next_version, &mut **lock(context.store)).map_err(|error| chain(&error))?;
             for name in refused {
-                tracing::error!(name, "another version left this listener unusable; what waited there was refused");
+                tracing::error!(
+                    name,
+                    "another version left this listener unusable; rei refused the connections that waited there"
+                );
             }
         }
-        self.last[wanted.slot.index()] = (!drains(id)).then(|| wanted.store_path.to_owned());
+        self.last[context.slot.index()] = (!drains(id)).then(|| context.store_path.to_owned());
         let fds = traffic.slot_fds(slot);
         let spawned = spawn::spawn(&SpawnSpec {
             id,
@@ -268,62 +273,64 @@ impl Instances {
         drop(fds);
         drop(traffic);
         self.table.started(id, spawned.start_ticks);
-        keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd(), kept);
+        keep(context.store, format!("{INSTANCE_PREFIX}{id}"), spawned.pidfd.as_fd(), kept);
         let instance =
             Instance::new(id, spawned, tree).map_err(|error| format!("cannot watch its process: {error}"))?;
         Ok((instance, notify))
     }
 
-    /// Who inherits the sockets. An instance that only empties a queue takes it as it is.
-    fn heir(&self, wanted: &SpawnContext<'_>, id: &str) -> NextVersion {
-        let same = self.last[wanted.slot.index()].as_deref() == Some(wanted.store_path);
+    /// Whether the version that gets the sockets is the same as before. An instance that only empties a queue takes the
+    /// sockets as they are.
+    fn next_version(&self, context: &SpawnContext<'_>, id: &str) -> NextVersion {
+        let same = self.last[context.slot.index()].as_deref() == Some(context.store_path);
         if same || drains(id) { NextVersion::Same } else { NextVersion::Other }
     }
 
-    fn directories(&self, wanted: &SpawnContext<'_>) -> Result<(PathBuf, PathBuf), String> {
-        let paths = &wanted.tools.paths;
-        let temporary = paths.run().join(format!("tmp-{}", wanted.slot.to_string().to_lowercase()));
+    fn directories(&self, context: &SpawnContext<'_>) -> Result<(PathBuf, PathBuf), String> {
+        let paths = &context.tools.paths;
+        let temporary = paths.run().join(format!("tmp-{}", context.slot.to_string().to_lowercase()));
         Ok((paths.instance_state(), temporary))
     }
 
-    /// Takes over an instance that an earlier supervisor started in a slot. `ready` says whether that one knew it to be.
+    /// Adopts an instance that an earlier supervisor started in a slot. `ready` is true if that supervisor knew that it
+    /// was ready.
     ///
     /// # Errors
-    /// When it has ended or cannot be watched; what it printed last goes to the log.
+    /// If it has ended or cannot be watched; its last output goes to the log.
     pub fn adopt(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         entry: &table::Entry,
         from: &mut StoredFds,
         ready: bool,
     ) -> Result<(), AdoptError> {
-        let instance = self.take_over(wanted, entry, from, ready)?;
-        self.slots[wanted.slot.index()] = Some(instance);
+        let instance = self.take_over(context, entry, from, ready)?;
+        self.slots[context.slot.index()] = Some(instance);
         Ok(())
     }
 
-    /// Asks an instance of an earlier supervisor to end that no slot knows of: one that was begun and never recorded, one
-    /// that drained, or one whose place another had taken. It may finish what it has.
-    pub fn end_stray(&mut self, wanted: &SpawnContext<'_>, entry: &table::Entry, from: &mut StoredFds) {
-        match self.take_over(wanted, entry, from, true) {
+    /// Asks an instance of an earlier supervisor to end, if no slot has it: its start was not recorded, it drained a
+    /// queue, or another instance had taken its slot. It may finish the requests that it has.
+    pub fn end_stray(&mut self, context: &SpawnContext<'_>, entry: &table::Entry, from: &mut StoredFds) {
+        match self.take_over(context, entry, from, true) {
             Ok(instance) => {
-                tracing::warn!(id = instance.id, pid = instance.pid, "an instance that no slot has is asked to end");
+                tracing::warn!(id = instance.id, pid = instance.pid, "no slot has this instance; rei asks it to end");
                 instance.stop(false);
                 self.leaving.push(instance);
             }
-            Err(AdoptError { why, .. }) => tracing::debug!(id = entry.id, why, "an instance is gone"),
+            Err(AdoptError { why, .. }) => tracing::debug!(id = entry.id, why, "an instance has ended already"),
         }
     }
 
     fn take_over(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         entry: &table::Entry,
         from: &mut StoredFds,
         ready: bool,
     ) -> Result<InstanceHandle, AdoptError> {
         let id = &*entry.id;
-        self.last[wanted.slot.index()] = Some(wanted.store_path.to_owned());
+        self.last[context.slot.index()] = Some(context.store_path.to_owned());
         let mut kept = StoredFds::new();
         let mut take = |prefix: &str| {
             let name = format!("{prefix}{id}");
@@ -332,19 +339,19 @@ impl Instances {
             Some(fd)
         };
         let (notify, pidfd) = (take(NOTIFY_PREFIX), take(INSTANCE_PREFIX));
-        let pipe = logpipe::kept(id, from, wanted.store).map(|(pipe, memory, of_pipe)| {
+        let pipe = logpipe::kept(id, from, context.store).map(|(pipe, memory, of_pipe)| {
             kept.extend(of_pipe);
             (pipe, memory)
         });
         let adopted = match entry.pid {
             Some(pid) => Instance::adopt(id, pid, entry.start_ticks, &self.trees).map_err(|error| chain(&error)),
-            None => Err("it was not made".to_owned()),
+            None => Err("its process was never started".to_owned()),
         };
         let instance = match adopted {
             Ok(instance) => instance,
             Err(why) => {
-                let log = pipe.and_then(|pipe| self.resume_log(wanted, id, Some(pipe)).ok());
-                let _ = std::fs::remove_file(notify_path(wanted, id));
+                let log = pipe.and_then(|pipe| self.resume_log(context, id, Some(pipe)).ok());
+                let _ = std::fs::remove_file(notify_path(context, id));
                 self.free(id);
                 return Err(AdoptError { why, log });
             }
@@ -352,18 +359,18 @@ impl Instances {
         if pidfd.is_none()
             && let Ok(pidfd) = crate::runtime::pidfd::open(instance.pid())
         {
-            keep(wanted.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
+            keep(context.store, format!("{INSTANCE_PREFIX}{id}"), pidfd.as_fd(), &mut kept);
         }
-        let log = self.resume_log(wanted, id, pipe).map_err(|why| AdoptError { why, log: None })?;
-        let notify = match self.adopt_notify(wanted, id, notify, &mut kept) {
+        let log = self.resume_log(context, id, pipe).map_err(|why| AdoptError { why, log: None })?;
+        let notify = match self.adopt_notify(context, id, notify, &mut kept) {
             Ok(notify) => notify,
             Err(why) => {
-                tracing::error!(id, why, "the instance cannot be heard any more");
+                tracing::error!(id, why, "rei cannot receive the notifications of the instance any more");
                 None
             }
         };
         Ok(self.occupy(
-            wanted,
+            context,
             instance,
             log,
             notify,
@@ -374,47 +381,47 @@ impl Instances {
 
     fn adopt_notify(
         &mut self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         id: &str,
         socket: Option<OwnedFd>,
         kept: &mut StoredFds,
     ) -> Result<Option<NotifySocket>, String> {
         if let Some(socket) = socket {
-            let adopted = NotifySocket::adopt(&notify_path(wanted, id), socket);
+            let adopted = NotifySocket::adopt(&notify_path(context, id), socket);
             return adopted.map(Some).map_err(|error| error.to_string());
         }
-        let (state, temporary) = self.directories(wanted)?;
-        let sandbox = self.rules.get(wanted, &state, &temporary, &self.trees)?;
-        let notify = bind_notify(wanted, id, sandbox)?;
+        let (state, temporary) = self.directories(context)?;
+        let sandbox = self.sandbox.get(context, &state, &temporary, &self.trees)?;
+        let notify = bind_notify(context, id, sandbox)?;
         if let Some(notify) = &notify {
-            keep(wanted.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
+            keep(context.store, format!("{NOTIFY_PREFIX}{id}"), notify.as_fd(), kept);
         }
         Ok(notify)
     }
 
-    /// What a new descriptor store must be given for the instances.
+    /// Puts the descriptors of all instances into a new descriptor store.
     pub fn store_all(&self, store: &SharedStore) {
         let instances = self.all().flat_map(|instance| &instance.kept);
         for (name, fd) in instances.chain(self.spare.kept()) {
             if let Err(error) = lock(store).store(name, fd.as_fd()) {
-                tracing::warn!(error = %chain(&error), name, "it will not outlive the supervisor");
+                tracing::warn!(error = %chain(&error), name, "the descriptor store did not take a descriptor; it is lost when the supervisor ends");
             }
         }
         keep_logger(&self.logger, store);
     }
 
-    /// All that are there, also those whose slot has a fresh one.
+    /// All running instances, with the retired ones.
     pub fn all(&self) -> impl Iterator<Item = &InstanceHandle> {
         self.slots.iter().flatten().chain(&self.leaving)
     }
 
     fn occupy(
         &self,
-        wanted: &SpawnContext<'_>,
+        context: &SpawnContext<'_>,
         instance: Instance,
         log: Arc<Log>,
         notify: Option<NotifySocket>,
-        said: Readiness,
+        readiness: Readiness,
         kept: StoredFds,
     ) -> InstanceHandle {
         let (orders, received) = mpsc::channel(4);
@@ -422,46 +429,46 @@ impl Instances {
         let (id, pid) = (instance.id().to_owned(), instance.pid());
         let now = Instant::now();
         let since = now.checked_sub(process::age(instance.start_ticks())).unwrap_or(now);
-        let task = tokio::spawn(attend(InstanceTask {
-            slot: wanted.slot,
-            store_path: wanted.store_path.to_owned(),
+        let task = tokio::spawn(watch(InstanceTask {
+            slot: context.slot,
+            store_path: context.store_path.to_owned(),
             instance,
             since,
             log,
             logger: self.logger.clone(),
             notify,
-            said,
+            readiness,
             table: self.table.clone(),
-            tools: wanted.tools.clone(),
-            traffic: wanted.traffic.clone(),
-            inputs: wanted.inputs.clone(),
+            tools: context.tools.clone(),
+            traffic: context.traffic.clone(),
+            inputs: context.inputs.clone(),
             orders: received,
         }));
-        InstanceHandle { id, slot: wanted.slot, pid, since, orders, task, log: read, kept }
+        InstanceHandle { id, slot: context.slot, pid, since, orders, task, log: read, kept }
     }
 
-    /// Asks the instance of a slot to end; `false` when there is none.
+    /// Asks the instance in a slot to end; `false` if the slot is empty.
     pub fn stop(&self, slot: Slot, drain: bool) -> bool {
         self.get(slot).is_some_and(|instance| instance.stop(drain))
     }
 
-    /// The processes that the table knows of, from an earlier supervisor.
+    /// The processes of an earlier supervisor that are in the table.
     pub fn recorded(&self) -> Vec<crate::runtime::table::Entry> {
         self.table.entries()
     }
 
-    /// Whether no instance is to blame for not being there: the machine was started anew since the last supervisor, or
-    /// that one ended them all.
+    /// True if it is no fault that no instance runs: the machine was restarted since the last supervisor, or the last
+    /// supervisor ended all instances.
     pub fn nothing_to_find(&self) -> bool {
         (self.table.is_new_boot() || self.table.was_clean_stop()) && self.is_empty()
     }
 
-    /// Notes for the next supervisor that every instance was ended on purpose.
+    /// Records for the next supervisor that this one ended every instance on purpose.
     pub fn all_ended(&self) {
         self.table.mark_clean_stop();
     }
 
-    /// Lets the store forget what an earlier supervisor kept and nothing here has taken over.
+    /// Marks the descriptors of an earlier supervisor that no instance here uses for removal from the store.
     pub fn forget(&mut self, left: StoredFds) {
         let all = self.slots.iter().flatten().chain(&self.leaving).flat_map(|instance| &instance.kept);
         let ours: BTreeSet<&String> = all.chain(self.spare.kept()).map(|(name, _)| name).collect();
@@ -471,14 +478,14 @@ impl Instances {
         self.released.extend(names.filter(|name| is_instances(name) && !ours.contains(name)));
     }
 
-    /// Forgets the prepared rules: the configuration has changed.
+    /// Drops the prepared sandbox, because the configuration has changed.
     pub fn configure(&mut self) {
-        self.rules = SandboxCache::default();
+        self.sandbox = SandboxCache::default();
     }
 }
 
 impl InstanceHandle {
-    /// The pipe that it prints to; `None` where another logger has it, of which the store knew nothing.
+    /// The pipe that it prints to; `None` if the store did not have it, because then another logger reads it.
     pub fn pipe(&self) -> Option<&OwnedFd> {
         let name = logpipe::name(&self.id);
         self.kept.iter().find(|(kept, _)| *kept == name).map(|(_, pipe)| pipe)
@@ -490,8 +497,8 @@ impl InstanceHandle {
 }
 
 impl Drop for Instances {
-    /// Nobody attends any more. One that left its slot before is left alone: its task ends by itself, once the leftovers
-    /// of the instance are killed and its last words are told.
+    /// Aborts the tasks of the running instances. The task of an ended instance is not aborted: it ends by itself after
+    /// it has killed the remaining processes and reported the last output.
     fn drop(&mut self) {
         for instance in self.all() {
             instance.task.abort();
@@ -499,20 +506,20 @@ impl Drop for Instances {
     }
 }
 
-/// Ends an instance that no slot has.
+/// Ends an instance that no slot has, in a separate task.
 fn end(mut instance: Instance) {
     tokio::spawn(async move { instance.end().await });
 }
 
-fn notify_path(wanted: &SpawnContext<'_>, id: &str) -> PathBuf {
-    wanted.tools.paths.run().join(format!("notify-{id}"))
+fn notify_path(context: &SpawnContext<'_>, id: &str) -> PathBuf {
+    context.tools.paths.run().join(format!("notify-{id}"))
 }
 
-fn bind_notify(wanted: &SpawnContext<'_>, id: &str, sandbox: &Sandbox) -> Result<Option<NotifySocket>, String> {
-    if wanted.tools.config.health.notify.is_none() {
+fn bind_notify(context: &SpawnContext<'_>, id: &str, sandbox: &Sandbox) -> Result<Option<NotifySocket>, String> {
+    if context.tools.config.health.notify.is_none() {
         return Ok(None);
     }
-    let path = notify_path(wanted, id);
+    let path = notify_path(context, id);
     let socket = NotifySocket::bind(&path, sandbox.user());
     socket.map(Some).map_err(|error| format!("cannot bind its notify socket {}: {error}", path.display()))
 }

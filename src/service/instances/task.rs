@@ -1,4 +1,4 @@
-//! The task that attends one instance: its readiness, its health, its end.
+//! The task of one instance: it watches the readiness, the health and the end of the instance.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,17 +23,17 @@ use crate::service::sync::{AbortOnDrop, lock};
 use crate::service::tools::Tools;
 use crate::time::millis;
 
-/// The pause between looks at a queue that drains.
+/// The pause between two checks of a queue that drains.
 const DRAIN_PAUSE: Duration = Duration::from_millis(10);
-/// The pause between measures of usage.
+/// The pause between two measurements of the usage.
 const USAGE_PAUSE: Duration = Duration::from_secs(1);
-/// Results of probes that may wait.
+/// Maximum number of probe results or notifications that wait in a channel.
 const RESULTS_MAX: usize = 64;
-/// How long the last words of a dead instance may take through the pipe, and the pause between looks.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
-const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
+/// How long to wait for the last output of an ended instance in its pipe, and the pause between two checks.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
+const LAST_OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 
-/// An instance and what its task needs.
+/// An instance, and what its task needs.
 pub struct InstanceTask {
     pub slot: Slot,
     pub store_path: String,
@@ -42,7 +42,7 @@ pub struct InstanceTask {
     pub log: Arc<Log>,
     pub logger: Logger,
     pub notify: Option<NotifySocket>,
-    pub said: Readiness,
+    pub readiness: Readiness,
     pub table: Arc<InstanceTable>,
     pub tools: Arc<Tools>,
     pub traffic: Arc<Mutex<Traffic>>,
@@ -50,7 +50,7 @@ pub struct InstanceTask {
     pub orders: mpsc::Receiver<StopCommand>,
 }
 
-/// Where a task tells its news.
+/// Sends the events of an instance to the event loop.
 struct EventSender {
     slot: Slot,
     id: String,
@@ -59,13 +59,13 @@ struct EventSender {
 
 impl EventSender {
     async fn send(&self, event: InstanceEvent) {
-        // The loop is gone only when everything ends.
+        // Sending fails only if the event loop has ended, and then the supervisor exits.
         let _ = self.inputs.send(Input::Instance { slot: self.slot, id: self.id.clone(), event }).await;
     }
 }
 
-/// Attends until the instance has ended.
-pub async fn attend(mut it: InstanceTask) {
+/// Watches the instance until it has ended.
+pub async fn watch(mut it: InstanceTask) {
     let sender = EventSender { slot: it.slot, id: it.instance.id().to_owned(), inputs: it.inputs.clone() };
     let (results, mut probed) = mpsc::channel(RESULTS_MAX);
     let (notified, mut notes) = mpsc::channel(RESULTS_MAX);
@@ -80,18 +80,22 @@ pub async fn attend(mut it: InstanceTask) {
     let _notes = it.notify.take().map(forward);
     let mut reports: Option<AbortOnDrop<()>> = None;
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
-    let heard = it.said.notified || health.notify.is_none();
-    let mut readiness = ReadyGate { probed: !asks, notified: heard, told: it.said.ready };
+    let heard = it.readiness.notified || health.notify.is_none();
+    let mut readiness = ReadyGate { probed: !asks, notified: heard, reported: it.readiness.ready };
     let mut watchdog = Watchdog::new(health.notify.as_ref().and_then(|notify| notify.watchdog));
     let mut usage = tokio::time::interval(USAGE_PAUSE);
     let meter = UsageMeter::default();
-    readiness.tell(&sender).await;
+    readiness.report(&sender).await;
     loop {
-        // As with probes: what an instance that starts says of itself is no news of Active's health.
-        if readiness.told && reports.is_none() {
+        // As with probes: what a starting instance reports says nothing about the health of Active.
+        if readiness.reported && reports.is_none() {
             let sender = EventSender { slot: sender.slot, id: sender.id.clone(), inputs: sender.inputs.clone() };
-            reports =
-                Some(AbortOnDrop(tokio::spawn(own_reports(it.slot, it.tools.clone(), it.traffic.clone(), sender))));
+            reports = Some(AbortOnDrop(tokio::spawn(send_native_reports(
+                it.slot,
+                it.tools.clone(),
+                it.traffic.clone(),
+                sender,
+            ))));
         }
         tokio::select! {
             biased;
@@ -102,14 +106,14 @@ pub async fn attend(mut it: InstanceTask) {
             }
             Some(command) = it.orders.recv() => {
                 drop(reports);
-                obey(&mut it, &sender, command, &mut notes).await;
+                execute_stop(&mut it, &sender, command, &mut notes).await;
                 return;
             }
             Some(result) = probed.recv() => {
                 readiness.probed |= result.ok;
-                readiness.tell(&sender).await;
-                // An instance that starts is not failing because it does not answer yet.
-                if readiness.told {
+                readiness.report(&sender).await;
+                // A starting instance that does not answer yet is not faulty.
+                if readiness.reported {
                     sender.send(InstanceEvent::Signal(Signal::Probe(result.into()))).await;
                 } else if !result.ok {
                     sender.send(InstanceEvent::NotYet(result.detail)).await;
@@ -119,7 +123,7 @@ pub async fn attend(mut it: InstanceTask) {
                 match note {
                     Notification::Ready => {
                         readiness.notified = true;
-                        readiness.tell(&sender).await;
+                        readiness.report(&sender).await;
                     }
                     Notification::Watchdog => {
                         watchdog.fed();
@@ -131,13 +135,13 @@ pub async fn attend(mut it: InstanceTask) {
                     }
                     Notification::ExtendTimeout(by) => sender.send(InstanceEvent::Extends(by)).await,
                     Notification::Status(status) => tracing::debug!(slot = %it.slot, status, "status"),
-                    Notification::Stranger(pid) => tracing::debug!(slot = %it.slot, pid, "notification of a stranger"),
+                    Notification::Stranger(pid) => tracing::debug!(slot = %it.slot, pid, "notification from a process that is not of the instance"),
                     Notification::Reloading
                     | Notification::Stopping
                     | Notification::MainPid(_) => {}
                 }
             }
-            () = watchdog.missed(), if readiness.told => {
+            () = watchdog.missed(), if readiness.reported => {
                 watchdog.fed();
                 sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await;
             }
@@ -149,16 +153,17 @@ pub async fn attend(mut it: InstanceTask) {
     }
 }
 
-/// The instance ended by itself. It is told at once; its last words and its leftovers follow.
+/// The instance exited by itself. This reports the exit at once, then ends the remaining processes of the instance and
+/// reports its last output.
 async fn ended(it: &mut InstanceTask, sender: &EventSender, exit: crate::runtime::exit::Exit) {
     let ran_ms = millis(it.since.elapsed());
     sender.send(InstanceEvent::Exited(exit, ran_ms)).await;
-    // The loop has its turn now, and starts the successor; the kernel makes one cgroup, or removes one, at a time.
+    // First the event loop starts the successor: the kernel creates or removes only one cgroup at a time.
     tokio::task::yield_now().await;
     it.instance.end().await;
     let asked = Instant::now();
-    while !it.log.is_finished() && asked.elapsed() < LAST_WORDS_MAX {
-        tokio::time::sleep(LAST_WORDS_PAUSE).await;
+    while !it.log.is_finished() && asked.elapsed() < LAST_OUTPUT_MAX {
+        tokio::time::sleep(LAST_OUTPUT_PAUSE).await;
     }
     let log = it.log.recent();
     it.logger.forget(it.instance.id());
@@ -168,8 +173,8 @@ async fn ended(it: &mut InstanceTask, sender: &EventSender, exit: crate::runtime
     sender.send(InstanceEvent::Crashed { store_path: it.store_path.clone(), exit }).await;
 }
 
-/// The instance is to end: first its queue, where it gets no new connections, then the process.
-async fn obey(
+/// Ends the instance. If the slot gets no new connections, the instance first empties its queue.
+async fn execute_stop(
     it: &mut InstanceTask,
     sender: &EventSender,
     command: StopCommand,
@@ -185,7 +190,7 @@ async fn obey(
     let ended = stop(it, sender, by, grace, notes).await;
     if ended.by == EndedBy::Kill {
         let (slot, after) = (it.slot, asked.elapsed());
-        tracing::warn!(%slot, ?after, "an instance did not finish in time after {}, and was killed", by.signal);
+        tracing::warn!(%slot, ?after, "an instance did not exit in time after {}, so rei killed it", by.signal);
     }
     if ended.tree.survivors > 0 {
         tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
@@ -194,7 +199,7 @@ async fn obey(
     sender.send(InstanceEvent::Stopped).await;
 }
 
-/// As [`Instance::stop`], with a grace that the instance can put off.
+/// Like [`Instance::stop`], with a grace period that the instance can extend.
 async fn stop(
     it: &mut InstanceTask,
     sender: &EventSender,
@@ -222,7 +227,7 @@ async fn stop(
     it.instance.finish_stop(by, finished).await
 }
 
-/// Waits until nothing waits in the slot's queues, or the instance has ended, or the bound is over.
+/// Waits until the slot's queues are empty, or the instance has exited, or [`DRAIN_MAX`] is over.
 async fn drained(traffic: &Arc<Mutex<Traffic>>, slot: Slot, instance: &mut Instance) {
     let empty = async {
         while !lock(traffic).is_drained(slot.into()).unwrap_or(true) {
@@ -232,27 +237,27 @@ async fn drained(traffic: &Arc<Mutex<Traffic>>, slot: Slot, instance: &mut Insta
     tokio::select! {
         () = empty => {}
         _ = instance.wait() => {}
-        () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!(%slot, "connections still wait; ending the instance"),
+        () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!(%slot, "connections still wait in the queue; rei ends the instance"),
     }
 }
 
-/// What readiness waits for.
+/// The conditions for readiness.
 struct ReadyGate {
     probed: bool,
     notified: bool,
-    told: bool,
+    reported: bool,
 }
 
 impl ReadyGate {
-    async fn tell(&mut self, sender: &EventSender) {
-        if self.probed && self.notified && !self.told {
-            self.told = true;
+    async fn report(&mut self, sender: &EventSender) {
+        if self.probed && self.notified && !self.reported {
+            self.reported = true;
             sender.send(InstanceEvent::Ready).await;
         }
     }
 }
 
-/// `WATCHDOG=1` must come in time.
+/// Checks that `WATCHDOG=1` comes in time.
 struct Watchdog {
     every: Option<Duration>,
     last: Instant,
@@ -275,8 +280,8 @@ impl Watchdog {
     }
 }
 
-/// Asks the runtime itself for its health, as long as it runs.
-async fn own_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
+/// Reads the health reports of the runtime from its evolution interface, as long as the instance runs.
+async fn send_native_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
     let Some(probe) = &tools.config.health.interface else { return };
     let Some(path) = lock(&traffic).interface_path(slot.into()).map(std::path::Path::to_owned) else { return };
     let client = EvolutionClient::new(path);

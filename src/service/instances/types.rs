@@ -1,5 +1,6 @@
-//! What the parts of the supervisor say to each other about an instance: what is to run where, how it is to end, what it
-//! has said; and the slot of the lifecycle as the runtime has it, for neither of those rooms knows the other.
+//! Types about an instance that the modules of the service share: what to start in which slot, how to end it, and its
+//! readiness. Also the conversions from the lifecycle's slot and routing to the runtime's, because neither of these two
+//! modules imports the other.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,47 +12,47 @@ use crate::service::fdstore::SharedStore;
 use crate::service::input::Inputs;
 use crate::service::tools::Tools;
 
-/// Bound of a drain: what waits in a queue is accepted in milliseconds by a live instance; handshakes of distant
+/// Timeout of a drain: a running instance accepts the waiting connections in milliseconds; handshakes of distant
 /// clients take a second or two.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Asks the task of an instance to end it: the stop signal, then SIGKILL after the grace.
 #[derive(Clone, Copy, Debug)]
 pub struct StopCommand {
-    /// Whether to wait first until the queue of its slot is empty.
+    /// True to wait first until the queue of its slot is empty.
     pub drain: bool,
 }
 
-/// What is to run where.
+/// Which version to start in which slot, and what is needed for that.
 pub struct SpawnContext<'a> {
     /// The slot.
     pub slot: Slot,
     /// The store path.
     pub store_path: &'a str,
-    /// What the supervisor's parts are.
+    /// The shared tools of the service.
     pub tools: &'a Arc<Tools>,
     /// The listening sockets.
     pub traffic: &'a Arc<Mutex<Traffic>>,
-    /// Where descriptors outlive the supervisor.
+    /// The descriptor store, which outlives the supervisor.
     pub store: &'a SharedStore,
-    /// Where news go.
+    /// The inputs of the event loop, for the events of the instance.
     pub inputs: &'a Inputs,
 }
 
-/// What is known of the readiness of an instance.
+/// What the supervisor knows about the readiness of an instance.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
-    /// The lifecycle knows that it is ready.
+    /// True if the lifecycle knows that it is ready.
     pub ready: bool,
-    /// It has said so itself.
+    /// True if the instance itself has reported that it is ready.
     pub notified: bool,
 }
 
-/// Why an instance cannot be taken over.
+/// Why an instance cannot be adopted.
 pub struct AdoptError {
-    /// For a person.
+    /// The reason, in one line for a person.
     pub why: String,
-    /// What is read of its last words.
+    /// The log with its last output, if it can be read.
     pub log: Option<Arc<Log>>,
 }
 

@@ -1,4 +1,4 @@
-//! Runs a blueprint and builds its commit.
+//! Runs a blueprint and builds the commit that it makes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,27 +25,27 @@ use crate::state::objects;
 use crate::state::paths::Paths;
 use crate::time::Timestamp;
 
-/// The end of a log that an agent is told.
+/// Maximum size of the end of a log that an agent gets, in bytes.
 const LOG_BYTES: usize = 16 << 10;
 
-/// Checks that fail and are named in one line.
-const CHECKS_TOLD: usize = 5;
+/// Maximum number of failed checks that a summary names.
+const CHECKS_NAMED: usize = 5;
 
-/// What is to be made.
+/// The candidate to build, and the facts for it.
 pub struct BuildOrder {
-    /// For this evolution.
+    /// The evolution that the build belongs to.
     pub evolution: EvolutionId,
     /// The candidate.
     pub candidate: CandidateId,
     /// The blueprint's name.
     pub blueprint: String,
-    /// The commit to become; `None` for what the blueprint makes, or the followed ref.
+    /// The commit to build; `None` for the commit that the blueprint makes, or for the followed ref.
     pub rev: Option<String>,
-    /// The engine's state to go on from.
+    /// The state from which the blueprint engine continues.
     pub checkpoint: Option<String>,
-    /// Whether an operator has approved what it waits for.
+    /// True if an operator has approved the stage that the blueprint waits at.
     pub approved: bool,
-    /// Active.
+    /// The Active version.
     pub active: Version,
     /// The incident.
     pub incident: Option<IncidentId>,
@@ -53,20 +53,20 @@ pub struct BuildOrder {
     pub context_digest: Option<String>,
     /// The evidence folder.
     pub context: Option<PathBuf>,
-    /// Evolutions whose questions are not asked again.
+    /// Earlier evolutions. Their questions to agents are not asked again.
     pub asked_before: Vec<Tried>,
     /// Why earlier repairs of the incident were refused.
     pub refused_before: Vec<(EvolutionId, String)>,
-    /// Why content is in quarantine, by its git tree.
+    /// The reasons for the quarantine of content, by its git tree.
     pub quarantine: BTreeMap<String, String>,
-    /// When the evolution began: the date of its commits.
+    /// The start of the evolution, which is the date of its commits.
     pub at: Timestamp,
     /// The message of its commits.
     pub message: String,
 }
 
 impl BuildOrder {
-    /// An order for a candidate, of facts of the state. The rest is what an upgrade begins with.
+    /// An order for a candidate, made from facts of the state. The other fields have the values of an upgrade.
     pub fn new(evolution: EvolutionId, candidate: CandidateId, blueprint: String, facts: Facts, paths: &Paths) -> Self {
         let message = match (&facts.incident_id, &facts.incident) {
             (Some(id), Some(open)) => format!("Repair {id}: {}", open.finding.summary),
@@ -92,33 +92,33 @@ impl BuildOrder {
     }
 }
 
-/// Answers `Effect::Build`.
+/// Executes `Effect::Build`; the result is the event that answers it.
 pub async fn build(tools: Arc<Tools>, order: BuildOrder, inputs: Inputs) -> Option<Event> {
-    let bench = BlueprintHost { tools: &tools, inputs: &inputs, candidate: &order.candidate, built: Mutex::default() };
-    Some(match make(&bench, &order).await {
+    let host = BlueprintHost { tools: &tools, inputs: &inputs, candidate: &order.candidate, built: Mutex::default() };
+    Some(match make(&host, &order).await {
         Ok(event) => event,
         Err((Failed { reason, blame }, commit)) => {
-            let fault = bench.fault(blame, commit.as_ref()).await;
+            let fault = host.fault(blame, commit.as_ref()).await;
             Event::BuildFailed { evolution: order.evolution, reason, fault }
         }
     })
 }
 
-/// A failure, with the commit that it is about where there was one.
-type About = (Failed, Option<ObjectId>);
+/// A failure, with its commit if there is one.
+type CommitFailure = (Failed, Option<ObjectId>);
 
-async fn make(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<Event, About> {
-    let (job, checkpoint) = prepare(bench, order).await.map_err(|failed| (failed, None))?;
+async fn make(host: &BlueprintHost<'_>, order: &BuildOrder) -> Result<Event, CommitFailure> {
+    let (job, checkpoint) = prepare(host, order).await.map_err(|failed| (failed, None))?;
     let mut journal =
-        Checkpoints { evolution: order.evolution.clone(), facts: job.facts.clone(), inputs: bench.inputs.clone() };
-    let outcome = blueprint::run(&job, checkpoint, bench, &mut journal).await;
+        Checkpoints { evolution: order.evolution.clone(), facts: job.facts.clone(), inputs: host.inputs.clone() };
+    let outcome = blueprint::run(&job, checkpoint, host, &mut journal).await;
     let outcome = outcome.map_err(|error| {
         let blame = error.blame();
         (Failed { reason: reason(&error, error.hint()), blame }, None)
     })?;
     match outcome {
         Outcome::Done { commit } => {
-            let built = built(bench, order, &job, &commit).await;
+            let built = built(host, order, &job, &commit).await;
             built.map_err(|failed| (failed, Some(commit)))
         }
         Outcome::Unchanged { commit } => Ok(Event::Built {
@@ -138,8 +138,8 @@ async fn make(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<Event, Ab
     }
 }
 
-async fn prepare(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, Option<Checkpoint>), Failed> {
-    let tools = bench.tools;
+async fn prepare(host: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, Option<Checkpoint>), Failed> {
+    let tools = host.tools;
     let library = Library::new(tools.config.blueprints.directory.clone());
     let (recipe, _) = library.find(&order.blueprint).map_err(|error| Failed::of_maker(reason(&error, error.hint())))?;
     let active = ObjectId::parse(&order.active.rev);
@@ -153,8 +153,8 @@ async fn prepare(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, 
     if let Some(commit) = &followed {
         let (rev, tree) = (commit.to_string(), tools.mirror.tree(commit).await?.to_string());
         let aimed = Event::Aimed { evolution: order.evolution.clone(), rev, tree };
-        // The loop is gone only when everything ends.
-        let _ = bench.inputs.send(Input::Event(aimed)).await;
+        // Sending fails only if the event loop has ended, and then the supervisor exits.
+        let _ = host.inputs.send(Input::Event(aimed)).await;
     }
     let mut checkpoint: Option<Checkpoint> = match &order.checkpoint {
         Some(text) => {
@@ -166,7 +166,7 @@ async fn prepare(bench: &BlueprintHost<'_>, order: &BuildOrder) -> Result<(Job, 
     if let Some(checkpoint) = checkpoint.as_mut().filter(|_| order.approved) {
         checkpoint.decide(&recipe, Decision::Approve);
     }
-    // A key in a file may be a new one by now.
+    // The content of a key file may have changed since the start.
     let config = tools.config.clone();
     let secrets = tokio::task::spawn_blocking(move || Secrets::new(config.all_secrets())).await;
     let facts = facts(order).await;
@@ -199,7 +199,8 @@ fn earlier(tried: &Tried) -> EarlierEvolution {
     EarlierEvolution { evolution: tried.evolution.clone(), tasks: tried.tasks.clone(), facts }
 }
 
-/// What the order's context tells. One that cannot be read tells something of its own: then agents are asked.
+/// The facts of the order's context. If the context cannot be read, the only fact is the id of the evolution, which is
+/// new: so the agents are asked.
 async fn facts(order: &BuildOrder) -> Vec<String> {
     let Some(folder) = order.context.clone().filter(|_| order.incident.is_some()) else { return Vec::new() };
     let refused: Vec<String> = order.refused_before.iter().map(|(_, reason)| reason.clone()).collect();
@@ -209,15 +210,15 @@ async fn facts(order: &BuildOrder) -> Vec<String> {
 
 fn read_context(folder: &Path, refused: &[String]) -> Option<Vec<String>> {
     let context = serde_json::from_slice(&std::fs::read(folder.join("context.json")).ok()?).ok()?;
-    // What is missing is named in the context.
+    // If the log is missing, the context lists it.
     let log = std::fs::read(folder.join("log.txt")).unwrap_or_default();
     let refused = refused.iter().map(String::as_str);
     Some(diagnosis::facts(&context, &String::from_utf8_lossy(&log), refused))
 }
 
-async fn built(bench: &BlueprintHost<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
-    let tools = bench.tools;
-    let version = bench.version(commit).await?;
+async fn built(host: &BlueprintHost<'_>, order: &BuildOrder, job: &Job, commit: &ObjectId) -> Result<Event, Failed> {
+    let tools = host.tools;
+    let version = host.version(commit).await?;
     let changed = tools.mirror.changed(&job.active, commit).await?;
     let files_changed: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
     let candidate = CandidateRuntime {
@@ -238,15 +239,15 @@ async fn built(bench: &BlueprintHost<'_>, order: &BuildOrder, job: &Job, commit:
     Ok(Event::Built { evolution, version, base_rev, files_changed })
 }
 
-/// What one task alone writes holds whatever a panic left of it.
+/// Locks, also after a panic: only one task writes the value, so it is consistent.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stage events become journal records of the lifecycle.
+/// Turns stage events into events of the lifecycle, which are journalled.
 struct Checkpoints {
     evolution: EvolutionId,
-    /// What the context of the evolution tells.
+    /// The facts of the evolution's context.
     facts: Vec<String>,
     inputs: Inputs,
 }
@@ -267,7 +268,7 @@ impl blueprint::Journal for Checkpoints {
         let checkpoint = match serde_json::to_string(&event.checkpoint) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
-                tracing::error!(%error, "a checkpoint cannot be written; a restart begins the blueprint anew");
+                tracing::error!(%error, "a checkpoint cannot be written; after a restart the blueprint begins again from its first stage");
                 return;
             }
         };
@@ -276,12 +277,12 @@ impl blueprint::Journal for Checkpoints {
     }
 }
 
-/// The supervisor's builder and test runner, as a blueprint's stages ask them.
+/// The supervisor's builder and test runner, for the stages of a blueprint.
 struct BlueprintHost<'a> {
     tools: &'a Tools,
     inputs: &'a Inputs,
     candidate: &'a CandidateId,
-    /// The commit that was built last, and as which store path.
+    /// The commit that was built last, and its store path.
     built: Mutex<Option<(ObjectId, String)>>,
 }
 
@@ -293,7 +294,7 @@ impl BlueprintHost<'_> {
         Ok(version)
     }
 
-    /// Whose failure it is, with the content where it is the content's.
+    /// The cause of a failure, with the content if the content is the cause.
     async fn fault(&self, blame: Blame, commit: Option<&ObjectId>) -> Fault {
         let Some(commit) = commit.filter(|_| blame == Blame::Content) else {
             return match blame {
@@ -307,20 +308,20 @@ impl BlueprintHost<'_> {
         match self.tools.mirror.tree(commit).await {
             Ok(tree) => Fault::Content { tree: tree.to_string(), store_path },
             Err(error) => {
-                tracing::warn!(error = chain(&error), %commit, "cannot tell the files of a commit that failed");
+                tracing::warn!(error = chain(&error), %commit, "cannot find the git tree of a commit that failed; it is not quarantined");
                 Fault::Machine
             }
         }
     }
 
-    /// Builds those checks of a commit's flake whose name `wanted` takes.
-    async fn checks(&self, commit: &ObjectId, wanted: impl Fn(&str) -> bool) -> CheckResult {
+    /// Builds the checks of a commit's flake for whose name `selected` returns true.
+    async fn checks(&self, commit: &ObjectId, selected: impl Fn(&str) -> bool) -> CheckResult {
         let tested = async {
             let flake = self.tools.flake(commit).await?;
             let root = self.tools.roots.path(&format!("{}-tests", self.candidate))?;
             let all = self.tools.nix().await?.evaluate_checks(&flake, Some(&root)).await?;
             let (mut failed, mut drvs) = (Vec::new(), Vec::new());
-            for (name, derivation) in all.into_iter().filter(|(name, _)| wanted(name)) {
+            for (name, derivation) in all.into_iter().filter(|(name, _)| selected(name)) {
                 match derivation {
                     Some(derivation) => drvs.push((name, derivation)),
                     None => {
@@ -338,16 +339,16 @@ impl BlueprintHost<'_> {
                 CheckResult { ok: true, summary: format!("{count} checks pass"), ..CheckResult::default() }
             }
             Ok((count, failed)) => {
-                let told = failed.iter().take(CHECKS_TOLD);
-                let told: Vec<String> =
-                    told.map(|check| format!("{}{}", check.name, last_output(check.log.as_bytes()))).collect();
-                let more = failed.len().saturating_sub(CHECKS_TOLD);
+                let named = failed.iter().take(CHECKS_NAMED);
+                let named: Vec<String> =
+                    named.map(|check| format!("{}{}", check.name, last_output(check.log.as_bytes()))).collect();
+                let more = failed.len().saturating_sub(CHECKS_NAMED);
                 let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-                let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), told.join(", "));
+                let summary = format!("{} of {count} checks fail: {}{more}", failed.len(), named.join(", "));
                 let logs = failed.iter().map(|check| format!("== {}\n{}\n", check.name, check.log));
-                // One that really said no is enough.
-                let said_no = failed.iter().any(|check| check.blame == Blame::Content);
-                let blame = if said_no { Blame::Content } else { Blame::Machine };
+                // One check that failed because of the content is enough.
+                let is_of_content = failed.iter().any(|check| check.blame == Blame::Content);
+                let blame = if is_of_content { Blame::Content } else { Blame::Machine };
                 CheckResult { ok: false, summary, log: logs.collect(), product: None, blame }
             }
             Err(Failed { reason, blame }) => {
@@ -378,7 +379,7 @@ impl BlueprintHost<'_> {
     }
 }
 
-/// A check of the flake that has no output.
+/// A check of the flake that failed.
 struct FailedCheck {
     name: String,
     log: String,

@@ -19,15 +19,16 @@ use crate::state::objects;
 use crate::time::Timestamp;
 use crate::validation::{self, GoldenFact};
 
-/// The bound of the runtime's own answer.
+/// Timeout of the request for the runtime's own context.
 const RUNTIME_CONTEXT: Duration = Duration::from_secs(5);
-/// Of the log, so much from its end is looked at.
+/// Size of the end of the log that is read, in bytes.
 const LOG_BYTES: usize = 256 << 10;
 
-/// Files that an incident names, newest last: those of some twenty collections. The folder has them all.
+/// Maximum number of files that an incident names, newest last: those of some twenty collections. The folder has all
+/// files.
 const EVIDENCE_MAX: usize = 128;
 
-/// What the loop knows when a diagnosis begins.
+/// The facts that the event loop knows when a diagnosis begins.
 pub struct DiagnosisFacts {
     /// The context's id.
     pub id: ContextId,
@@ -35,7 +36,7 @@ pub struct DiagnosisFacts {
     pub incident: Option<RuntimeIncident>,
     /// Active's log.
     pub log: Option<SlotLog>,
-    /// How Active ended last, if it did.
+    /// The last exit status of Active, if it has exited.
     pub exit_status: Option<String>,
     /// Health reports, oldest first.
     pub health: Vec<RuntimeHealthReport>,
@@ -101,7 +102,7 @@ async fn keep_incident(tools: &Tools, mut incident: RuntimeIncident, collected: 
     });
     let (mut all, reproduction) = on_disk.await.unwrap_or_default();
     for new in collected.iter().cloned().chain(reproduction) {
-        // Only the reproduction is ever written anew.
+        // Of all files, only the reproduction is ever rewritten.
         all.retain(|known: &Evidence| known.path != new.path);
         all.push(new);
     }
@@ -109,7 +110,7 @@ async fn keep_incident(tools: &Tools, mut incident: RuntimeIncident, collected: 
     objects::keep(&tools.paths, &incident.id.0, &incident).await;
 }
 
-/// A file as evidence, where there is one.
+/// A file as evidence, if the file exists.
 fn evidence(state: &Path, file: &Path) -> Option<Evidence> {
     let path = file.strip_prefix(state).ok()?.to_string_lossy().into_owned();
     Some(Evidence { path, sha256: digest::sha256_of_file(file).ok()?, bytes: file.metadata().ok()?.len() })
@@ -143,7 +144,7 @@ async fn reproduce(
     vec![tried.await.unwrap_or_else(|detail: String| ReproductionRun { detail, ..ReproductionRun::default() })]
 }
 
-/// Writes the run anew and says its digest.
+/// Writes the run, in place of an earlier file, and returns its digest.
 fn write(path: &Path, run: GoldenRun) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
     if let Some(dir) = path.parent() {

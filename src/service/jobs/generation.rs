@@ -1,4 +1,4 @@
-//! Profile generations and roots.
+//! Creates and deletes generations of the profile.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use crate::lifecycle::Event;
 use crate::service::failure::reason;
 use crate::service::tools::Tools;
 
-/// Makes a generation for a store path, and the link that a rollback to `current` needs, while there is time.
+/// Creates a generation for a store path. Also creates the link that a rollback to `current` needs, so that the
+/// rollback itself is fast.
 pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: Option<u64>) -> Option<Event> {
     let prepared = async {
         let generation = tools.profile.create_generation(tools.nix().await?, Path::new(&store_path)).await?;
         if let Some(current) = current {
             let profile = tools.profile.clone();
-            // It may wait for another program's lock.
+            // This can wait for the lock of another program.
             let prepared = tokio::task::spawn_blocking(move || profile.prepare_rollback(current));
             prepared.await.map_err(|_| crate::nix::Error::ProfileBusy { profile: tools.profile.path() })??;
         }
@@ -28,10 +29,10 @@ pub async fn prepare_generation(tools: Arc<Tools>, store_path: String, current: 
 /// Deletes old generations.
 pub async fn prune(tools: &Tools, keep: usize, in_use: Vec<u64>) {
     let profile = tools.profile.clone();
-    // It may wait for another program's lock.
+    // This can wait for the lock of another program.
     match tokio::task::spawn_blocking(move || profile.prune(keep, &in_use)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!("old generations are kept: {}", crate::report::chain(&error)),
-        Err(error) => tracing::warn!("old generations are kept: {error}"),
+        Ok(Err(error)) => tracing::warn!("old generations could not be deleted: {}", crate::report::chain(&error)),
+        Err(error) => tracing::warn!("old generations could not be deleted: {error}"),
     }
 }

@@ -9,7 +9,7 @@ use crate::service::failure::Failed;
 use crate::service::input::Inputs;
 use crate::service::tools::Tools;
 
-/// The root of the first version's build.
+/// The name of the garbage collector root of the first version's build.
 const ROOT: &str = "first";
 
 /// Builds the commit of the followed ref.
@@ -21,7 +21,7 @@ pub async fn install(tools: Arc<Tools>, evolution: EvolutionId, inputs: Inputs) 
     };
     Some(match built.await {
         Ok(version) => Event::Built { evolution, base_rev: version.rev.clone(), version, files_changed: Vec::new() },
-        // Without a version that serves there is nothing to go on with, whoever is to blame.
+        // Without a version that serves, rei cannot continue, whatever the cause is.
         Err(Failed { reason, .. }) => {
             let reason = reason.lines().next().unwrap_or_default().to_owned();
             Event::BuildFailed { evolution, reason, fault: Fault::Machine }

@@ -1,4 +1,4 @@
-//! Judges a candidate: facts, plan, sandboxed checks, report.
+//! Judges a candidate: collects facts, makes a plan, runs checks in sandboxes, and writes the report.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,21 +22,21 @@ use crate::state::objects;
 use crate::time::Timestamp;
 use crate::validation::{self, Bound, Built, Facts, FlakeChecks, GoldenFact, Meta, TreeFile};
 
-/// What is to be judged.
+/// The candidate to judge.
 pub struct ValidationOrder {
     /// The candidate.
     pub candidate: CandidateId,
-    /// What it is.
+    /// The version of the candidate.
     pub version: Version,
     /// The report's id.
     pub report: ReportId,
-    /// What it is held against.
+    /// The Active version, with which the candidate is compared.
     pub active: Version,
-    /// The incident that it is to repair.
+    /// The incident that the candidate must repair.
     pub incident: Option<IncidentId>,
 }
 
-/// Answers `Effect::Validate`.
+/// Executes `Effect::Validate`; the result is the event that answers it.
 pub async fn validate(
     tools: Arc<Tools>,
     evolution: EvolutionId,
@@ -44,21 +44,21 @@ pub async fn validate(
     inputs: Inputs,
 ) -> Option<Event> {
     let report = judge(&tools, &order, &inputs).await;
-    let told = report.checks.iter().filter(|check| check.verdict != Verdict::Pass);
-    let mut told: Vec<String> = told.map(|check| format!("{}: {}", check.name, check.summary)).collect();
-    if told.is_empty() {
-        told.push(format!("{} checks passed", report.checks.len()));
+    let failed = report.checks.iter().filter(|check| check.verdict != Verdict::Pass);
+    let mut lines: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.summary)).collect();
+    if lines.is_empty() {
+        lines.push(format!("{} checks passed", report.checks.len()));
     }
     let digest = ReportDigest {
         id: report.id.clone(),
         store_path: report.store_path.clone(),
         verdict: report.verdict,
-        summary: told.join("; "),
+        summary: lines.join("; "),
     };
     Some(Event::Validated { evolution, report: digest })
 }
 
-/// Judges, and keeps the report. What cannot be judged is inconclusive.
+/// Judges the candidate and stores the report. If it cannot be judged, the verdict is inconclusive.
 pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> ValidationReport {
     let started_at = Clock::starting(Timestamp::default()).now();
     let meta =
@@ -137,23 +137,24 @@ async fn facts(tools: &Tools, order: &ValidationOrder) -> Result<Facts, String> 
     })
 }
 
-/// The golden runs, each read through: a line that is wrong is the operator's to put right, and no fault of a candidate.
+/// The golden runs; each file is read to its end. The operator must correct an invalid line: it is not a fault of the
+/// candidate.
 fn golden_facts(directories: &[PathBuf]) -> Result<Vec<GoldenFact>, String> {
-    let wrong = |error: golden::Error| reason(&error, error.hint());
+    let invalid = |error: golden::Error| reason(&error, error.hint());
     let fact = |listed: golden::Listed| {
         let golden::Listed { path, header, .. } = listed;
-        golden::verify(&path).map_err(wrong)?;
+        golden::verify(&path).map_err(invalid)?;
         let sha256 =
             digest::sha256_of_file(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         Ok::<_, String>(GoldenFact { name: header.name, listener: header.listener, path, sha256 })
     };
-    golden::list(directories).map_err(wrong)?.into_iter().map(fact).collect()
+    golden::list(directories).map_err(invalid)?.into_iter().map(fact).collect()
 }
 
 async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChecks, String> {
     let root = tools.roots.path(root).map_err(|error| chain(&error))?;
-    let told = |error: crate::nix::Error| reason(&error, error.hint());
-    let found = tools.nix().await.map_err(told)?.evaluate_checks(flake, Some(&root)).await.map_err(told)?;
+    let described = |error: crate::nix::Error| reason(&error, error.hint());
+    let found = tools.nix().await.map_err(described)?.evaluate_checks(flake, Some(&root)).await.map_err(described)?;
     Ok(found.into_iter().map(|(name, derivation)| (name, derivation.map(Built::from))).collect::<BTreeMap<_, _>>())
 }
 
@@ -166,7 +167,7 @@ async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String
     Ok(files.into_iter().map(plain).collect())
 }
 
-/// The incident's run, where its diagnosis wrote one.
+/// The incident's reproduction run, if its diagnosis wrote one.
 fn reproduction(tools: &Tools, incident: Option<&IncidentId>) -> Option<GoldenFact> {
     let incident = incident?;
     let path = tools.paths.reproduction(incident);

@@ -1,16 +1,16 @@
-//! Slow work of an evolution: each runs beside the loop and answers with one event.
+//! Slow work of an evolution. Each job runs in a task beside the event loop and returns one event.
 //!
-//! Whatever fails here becomes a reason in the answer; nothing here decides what follows.
+//! A failure becomes a reason in this event. The jobs decide nothing.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `install` | the first version |
-//! | `diagnose` | the context of an evolution |
-//! | `build`, `version` | a candidate by its blueprint; a commit's store path |
-//! | `judge` | the report on a candidate |
-//! | `generation` | generations of the profile, made and pruned |
-//! | `running` | the jobs that run, so that they can be aborted |
-//! | `sweep` | what ended evolutions leave is cleared away |
+//! | `install` | builds the first version |
+//! | `diagnose` | collects the context of an evolution |
+//! | `build`, `version` | builds a candidate by its blueprint; builds a commit |
+//! | `judge` | judges a candidate and writes the report |
+//! | `generation` | creates and deletes generations of the profile |
+//! | `running` | starts jobs and aborts them |
+//! | `sweep` | removes what ended evolutions left |
 
 mod build;
 mod diagnose;

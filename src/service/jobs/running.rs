@@ -1,4 +1,4 @@
-//! The jobs that run beside the loop, so that they can be aborted.
+//! Starts jobs beside the event loop, and aborts them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Starts a job of an evolution. Its answer is an input.
+    /// Starts a job of an evolution. The event that it returns becomes an input of the event loop.
     pub fn begin(
         &mut self,
         evolution: &EvolutionId,
@@ -27,13 +27,13 @@ impl Jobs {
         let inputs = inputs.clone();
         self.add(evolution.clone(), async move {
             if let Some(event) = job.await {
-                // The loop is gone only when everything ends.
+                // Sending fails only if the event loop has ended, and then the supervisor exits.
                 let _ = inputs.send(Input::Event(event)).await;
             }
         });
     }
 
-    /// Aborts what still works for an evolution.
+    /// Aborts the jobs of an evolution.
     pub fn cancel(&mut self, evolution: &EvolutionId) {
         self.running.retain(|(of, handle)| {
             if of == evolution {
@@ -43,13 +43,13 @@ impl Jobs {
         });
     }
 
-    /// Removes, beside the loop, what ended evolutions have left.
+    /// Starts a job that removes what ended evolutions left.
     pub fn sweep(&mut self, tools: &Arc<Tools>) {
         let tools = Arc::clone(tools);
         self.add(EvolutionId::default(), async move { sweep(&tools).await });
     }
 
-    /// Aborts all.
+    /// Aborts all jobs.
     pub fn abort_all(&mut self) {
         for (_, handle) in self.running.drain(..) {
             handle.abort();

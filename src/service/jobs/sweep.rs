@@ -1,4 +1,4 @@
-//! Clears away what ended evolutions leave: trees at once, evidence when there is too much of it.
+//! Removes what ended evolutions left: work trees at once, evidence if there is too much of it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -15,34 +15,34 @@ use crate::service::versions;
 use crate::source::{self, ObjectId};
 use crate::time::Timestamp;
 
-/// Objects of one evolution, by far: a context, a candidate, reports.
+/// Number of objects for each run that is kept: a context, a candidate and some reports. One evolution needs fewer.
 const OBJECTS_PER_RUN: u64 = 8;
-/// Files that are looked at to measure the state directory: without trees there are some thousands.
+/// Maximum number of files examined to measure the state directory: without work trees it has some thousands.
 const FILES_MAX: u64 = 1_000_000;
-/// What `st_blocks` counts in, in bytes.
+/// The unit of `st_blocks`, in bytes.
 const BLOCK_BYTES: u64 = 512;
 
-/// Clears away what nothing needs any more, and measures what is left. What fails is told, and tried again after the next
-/// evolution.
+/// Removes what is not needed any more, and measures the rest. A failure is logged; the sweep after the next evolution
+/// tries again.
 pub async fn sweep(tools: &Tools) {
     let _alone = tools.measured.turn.lock().await;
-    let told = |what: &str, done: Result<(), String>| {
+    let log_failure = |what: &str, done: Result<(), String>| {
         if let Err(error) = done {
-            tracing::warn!(error, "cannot clear away {what}");
+            tracing::warn!(error, "cannot remove {what}");
         }
     };
-    told("roots of ended evolutions", drop_roots(tools));
-    told("where old versions came from", drop_versions(tools));
+    log_failure("roots of ended evolutions", drop_roots(tools));
+    log_failure("records of old versions", drop_versions(tools));
     tools.sweep_sources().await;
-    told("trees of ended evolutions", clear_trees(tools).await);
-    told("old evidence", bound_evidence(tools).await);
+    log_failure("trees of ended evolutions", clear_trees(tools).await);
+    log_failure("old evidence", bound_evidence(tools).await);
     if tools.mirror.git_dir().is_dir() {
-        told("commits of ended evolutions", tidy_mirror(tools).await);
+        log_failure("commits of ended evolutions", tidy_mirror(tools).await);
     }
     measure(tools).await;
 }
 
-/// Lets go of the roots of candidates: what was promoted has a generation.
+/// Removes the roots of candidates that are not needed: a promoted version has a generation.
 fn drop_roots(tools: &Tools) -> Result<(), String> {
     let needed = &tools.in_use;
     for name in tools.roots.list().map_err(|error| chain(&error))?.into_keys() {
@@ -58,7 +58,8 @@ fn drop_roots(tools: &Tools) -> Result<(), String> {
     Ok(())
 }
 
-/// Forgets where a store path came from if no generation has it. A candidate gets its generation late in its evolution.
+/// Removes the record of a store path's commit if no generation has this path. Does nothing during an evolution,
+/// because a candidate gets its generation late.
 fn drop_versions(tools: &Tools) -> Result<(), String> {
     if tools.in_use.evolving_since().is_none() {
         let generations = tools.profile.generations().map_err(|error| chain(&error))?;
@@ -68,7 +69,7 @@ fn drop_versions(tools: &Tools) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the trees that a crash or a cancelled run has left.
+/// Removes the work trees that a crash or a cancelled run left.
 async fn clear_trees(tools: &Tools) -> Result<(), String> {
     for run in entries(&tools.paths.runs()) {
         if !is_needed(&tools.in_use, &run) {
@@ -78,7 +79,8 @@ async fn clear_trees(tools: &Tools) -> Result<(), String> {
     tools.mirror.sweep().await.map_err(|error| chain(&error))
 }
 
-/// Keeps the commits of versions that can serve again, forgets candidates', and packs the mirror now and then.
+/// Keeps the commits of versions that can serve again, removes the other candidates' commits, and packs the mirror if
+/// it has too many files.
 async fn tidy_mirror(tools: &Tools) -> Result<(), String> {
     let versions: BTreeSet<_> = tools.in_use.versions().iter().filter_map(|it| ObjectId::parse(&it.rev)).collect();
     let needed = &tools.in_use;
@@ -87,13 +89,13 @@ async fn tidy_mirror(tools: &Tools) -> Result<(), String> {
     let mirror = tools.mirror.clone();
     let untidy = tokio::task::spawn_blocking(move || mirror.is_untidy()).await.unwrap_or(false);
     if untidy && tools.in_use.evolving_since().is_none() {
-        // Who needs the mirror meanwhile interrupts it; then it is for the next time.
+        // A job that needs the mirror interrupts the packing; then the next sweep packs it.
         tools.mirror.tidy().await.map_err(|error| chain(&error))?;
     }
     Ok(())
 }
 
-/// Something that can be shown, and can be removed as a whole.
+/// Evidence that `rei show` can show and that is removed as a whole: a directory or a file.
 #[derive(Debug, PartialEq, Eq)]
 struct Unit {
     changed: SystemTime,
@@ -109,7 +111,7 @@ enum Kind {
     Object,
 }
 
-/// Removes the oldest evidence until there is no more than rei.toml wants.
+/// Removes the oldest evidence until the rest is within the bounds of rei.toml.
 async fn bound_evidence(tools: &Tools) -> Result<(), String> {
     let state = &tools.config.state;
     let (runs, bytes) = (state.runs, state.evidence_bytes);
@@ -117,7 +119,7 @@ async fn bound_evidence(tools: &Tools) -> Result<(), String> {
     for path in surplus(units, runs, bytes, |unit| {
         is_needed(&tools.in_use, &unit.path) || since.is_some_and(|since| unit.changed >= system_time(since))
     }) {
-        // It may be needed since it was listed.
+        // An evolution may need it since it was listed.
         if is_needed(&tools.in_use, &path) {
             continue;
         }
@@ -125,14 +127,14 @@ async fn bound_evidence(tools: &Tools) -> Result<(), String> {
         if path.parent() == Some(&*tools.paths.incidents())
             && let Some(id) = path.file_name().and_then(|name| name.to_str())
         {
-            // It names files that are gone.
+            // The incident names files that are removed now.
             remove(&tools.paths.object(id)).await.map_err(|error| chain(&error))?;
         }
     }
     Ok(())
 }
 
-/// What is to be removed of `units`, oldest first: what is beyond the number of its kind, and beyond the bytes of all.
+/// The units to remove, oldest first: those that exceed the maximum number of their kind or the total number of bytes.
 fn surplus(mut units: Vec<Unit>, runs: u64, bytes: u64, needed: impl Fn(&Unit) -> bool) -> Vec<PathBuf> {
     units.sort_by(|one, other| other.changed.cmp(&one.changed).then_with(|| other.path.cmp(&one.path)));
     let (mut counts, mut kept_bytes, mut full) = ([0_u64; 3], 0_u64, false);
@@ -140,7 +142,7 @@ fn surplus(mut units: Vec<Unit>, runs: u64, bytes: u64, needed: impl Fn(&Unit) -
     for unit in units {
         let count = &mut counts[unit.kind as usize];
         let max = if unit.kind == Kind::Object { runs.saturating_mul(OBJECTS_PER_RUN) } else { runs };
-        // From the first that has no room on, all older ones go too.
+        // After the first unit that exceeds the bytes, all older units are removed too.
         full |= kept_bytes.saturating_add(unit.bytes) > bytes;
         if !needed(&unit) && (full || *count >= max) {
             gone.push(unit.path);
@@ -163,7 +165,7 @@ async fn units(tools: &Tools) -> Vec<Unit> {
         let in_dir = |(dir, kind): (PathBuf, Kind)| {
             entries(&dir).into_iter().filter_map(move |path| {
                 let changed = path.symlink_metadata().ok()?.modified().ok()?;
-                let bytes = taken(&path, &mut FILES_MAX.clone());
+                let bytes = disk_usage(&path, &mut FILES_MAX.clone());
                 Some(Unit { changed, path, bytes, kind })
             })
         };
@@ -172,14 +174,14 @@ async fn units(tools: &Tools) -> Vec<Unit> {
     tokio::task::spawn_blocking(list).await.unwrap_or_default()
 }
 
-/// Measures the state directory beside the loop, so that `rei status` need not. What the runtime keeps in it is its own.
+/// Measures the state directory in this job, so that `rei status` need not. The runtime's own state does not count.
 async fn measure(tools: &Tools) {
     let units = units(tools).await;
     let (state, runtime) = (tools.paths.state().to_owned(), tools.paths.instance_state());
     let measured = tokio::task::spawn_blocking(move || {
         let mut left = FILES_MAX;
         let all = entries(&state).into_iter().filter(|path| *path != runtime);
-        all.map(|path| taken(&path, &mut left)).sum::<u64>()
+        all.map(|path| disk_usage(&path, &mut left)).sum::<u64>()
     });
     let Ok(bytes) = measured.await else { return };
     let config = &tools.config.state;
@@ -194,11 +196,11 @@ async fn measure(tools: &Tools) {
     });
 }
 
-/// What a file or tree takes on the disk, in bytes; at most `left` files of it are looked at.
-fn taken(path: &Path, left: &mut u64) -> u64 {
+/// The disk usage of a file or tree, in bytes; examines at most `left` files.
+fn disk_usage(path: &Path, left: &mut u64) -> u64 {
     let (mut bytes, mut open) = (0_u64, vec![path.to_owned()]);
     while let Some(next) = open.pop() {
-        // What has gone meanwhile takes nothing.
+        // A file that was removed meanwhile uses no space.
         let Ok(about) = next.symlink_metadata() else { continue };
         bytes = bytes.saturating_add(about.blocks().saturating_mul(BLOCK_BYTES));
         *left = left.saturating_sub(1);
@@ -209,7 +211,7 @@ fn taken(path: &Path, left: &mut u64) -> u64 {
     bytes
 }
 
-/// What is in a directory; nothing where there is none.
+/// The entries of a directory; none if the directory does not exist.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_and_what_is_needed_stays() {
+    fn the_oldest_are_removed_first_and_needed_ones_stay() {
         assert!(gone(some(), 9, 1000, &[]).is_empty());
         assert_eq!(gone(some(), 2, 1000, &[]), ["run4", "inc3", "run3"]);
         assert_eq!(gone(some(), 2, 1000, &["run4", "inc3"]), ["run3"]);
@@ -264,21 +266,21 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_counted_by_themselves() {
+    fn objects_have_their_own_count() {
         let units = (1..=20).map(|age| unit(&format!("o{age}"), age, 1, Kind::Object)).collect();
         assert_eq!(gone(units, 2, 1000, &[]), ["o20", "o19", "o18", "o17"]);
     }
 
     #[test]
-    fn what_a_tree_takes_is_bounded_in_files() {
+    fn the_disk_usage_of_a_tree_examines_a_bounded_number_of_files() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/file"), vec![1; 100_000]).unwrap();
         std::os::unix::fs::symlink("/", dir.path().join("d/link")).unwrap();
         let mut left = 100;
-        let bytes = taken(dir.path(), &mut left);
+        let bytes = disk_usage(dir.path(), &mut left);
         assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
         assert_eq!(left, 96);
-        assert!(taken(dir.path(), &mut 1) < 100_000);
+        assert!(disk_usage(dir.path(), &mut 1) < 100_000);
     }
 }

@@ -1,4 +1,4 @@
-//! From a commit to a store path, with its progress told.
+//! Builds a commit, and reports the progress.
 
 use crate::blueprint::Blame;
 use crate::interface::types::Version;
@@ -10,11 +10,12 @@ use crate::service::tools::Tools;
 use crate::service::versions;
 use crate::source::ObjectId;
 
-/// Progress events that may wait; more are dropped.
+/// Maximum number of progress events that wait; more are dropped.
 const PROGRESS_MAX: usize = 64;
-/// The last lines of a build's log that an agent is told.
+/// Size of the end of a build's log that an agent gets, in bytes.
 const LOG_TAIL_BYTES: usize = 4 << 10;
-/// Evaluates and builds the package of a commit, rooted as `root`.
+
+/// Evaluates and builds the package of a commit, with the garbage collector root `root`.
 pub(super) async fn build_version(
     tools: &Tools,
     commit: &ObjectId,
@@ -24,14 +25,14 @@ pub(super) async fn build_version(
     let flake = tools.flake(commit).await?;
     let drv_root = tools.roots.path(&format!("{root}-drv"))?;
     let package = &tools.config.runtime.package;
-    let by_hand = |error: crate::nix::Error| {
+    let with_hint = |error: crate::nix::Error| {
         let hint = preflight::evaluation_hint(&tools.config, commit, &error);
         Failed::of_nix(&error, Some(hint))
     };
     let driver = tools.nix().await?;
-    let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(by_hand)?;
+    let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(with_hint)?;
     realise(tools, &derivation, root, inputs).await?;
-    // The record that names it is on disk at once, and what it names must be.
+    // The journal record of this version is synced to disk at once. So the store path must be on disk before it.
     driver.sync().await?;
     let tree = tools.mirror.tree(commit).await?;
     let version = Version {
@@ -44,7 +45,7 @@ pub(super) async fn build_version(
     Ok(version)
 }
 
-/// Builds one derivation, with its progress told and its log in the reason of a failure.
+/// Builds one derivation and reports the progress. If it fails, the reason has the end of the log.
 async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &Inputs) -> Result<(), Failed> {
     let options = RealiseOptions {
         jobs: Tools::jobs(),
@@ -57,14 +58,14 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
     let realised = driver.realise(std::slice::from_ref(derivation), &options, Some(progress(inputs))).await?;
     let Some(failure) = realised.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(()) };
     let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
-    let said = last_output(&log);
+    let output = last_output(&log);
     let hint = preflight::build_hint(&failure, &derivation.drv);
-    // One line for a person; whoever repairs it is told the end of the log too.
-    let reason = format!("{}{said}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
+    // The first line is for a person. An agent that repairs it also gets the end of the log.
+    let reason = format!("{}{output}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
     Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })
 }
 
-/// Tells progress to the loop, which tells whoever listens.
+/// Sends progress to the event loop, which sends it to the connected clients.
 pub(super) fn progress(inputs: &Inputs) -> tokio::sync::mpsc::Sender<Progress> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(PROGRESS_MAX);
     let inputs = inputs.clone();
