@@ -104,7 +104,7 @@ const EXECUTES: &[&str] = &[
     "service/listeners.rs",
     "service/monitors.rs",
     "service/fdstore.rs",
-    "service/log_reader.rs",
+    "service/logger_watch.rs",
 ];
 
 /// Names that pure code must not use. Hash maps are in the list because their order is random. Address types are plain data, so

@@ -18,7 +18,7 @@ use crate::time::{Timestamp, millis};
 /// The paths of the supervisor of `rei.toml`.
 ///
 /// # Errors
-/// If the file is wrong.
+/// If rei.toml cannot be read or has mistakes.
 pub(super) fn paths(global: &Global) -> Result<Paths, CommandError> {
     Ok(Paths::of(&Config::load(&global.config)?))
 }
@@ -26,20 +26,20 @@ pub(super) fn paths(global: &Global) -> Result<Paths, CommandError> {
 /// Sends a request to the supervisor.
 ///
 /// # Errors
-/// If the file is wrong, no supervisor answers, or the supervisor refuses.
+/// If rei.toml cannot be read or has mistakes, no supervisor answers, or the supervisor refuses.
 pub(super) fn ask<T>(
     global: &Global,
     request: impl AsyncFnOnce(&OperationsClient) -> Operation<T>,
 ) -> Result<T, CommandError> {
     let paths = paths(global)?;
-    let asked = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
-    Ok(asked?)
+    let answer = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
+    Ok(answer?)
 }
 
-/// Sends a request to the supervisor. If no supervisor runs, it reads the journal.
+/// Sends a request to the supervisor. If no supervisor runs, this function reads the journal instead.
 ///
 /// # Errors
-/// If no supervisor answers and the journal cannot be read.
+/// If rei.toml is wrong, the supervisor refuses, or no supervisor runs and the journal cannot be read.
 pub(super) fn ask_or_read_journal<T>(
     global: &Global,
     ui: &mut Ui,
@@ -47,20 +47,21 @@ pub(super) fn ask_or_read_journal<T>(
     from_journal: impl FnOnce(&Paths) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let paths = paths(global)?;
-    let asked = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
-    match asked {
+    let answer = runtime()?.block_on(async { request(&OperationsClient::connect(paths.control()).await?).await });
+    match answer {
         Err(error @ ClientError::NotRunning { .. }) => {
+            // Without a journal no supervisor has ever run here.
             if matches!(Reader::open(&paths.journal()), Err(journal::Error::Absent { .. })) {
                 return Err(error.into());
             }
             ui.status("no supervisor runs; this comes from its journal");
             from_journal(&paths)
         }
-        asked => Ok(asked?),
+        answer => Ok(answer?),
     }
 }
 
-/// Passes every record of the journal to a history.
+/// Passes every record of the journal, from the first on, to a history.
 ///
 /// # Errors
 /// If the journal is damaged.

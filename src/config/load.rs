@@ -67,7 +67,7 @@ pub enum LoadError {
         path: PathBuf,
         /// Its text, to quote from.
         text: String,
-        /// All of them.
+        /// All mistakes.
         problems: Vec<Problem>,
     },
 }
@@ -77,7 +77,7 @@ fn count(problems: usize) -> String {
 }
 
 impl LoadError {
-    /// The mistakes in it, each in one line with its place, for a log.
+    /// The mistakes of the file for a log: one line of text each, with the line number.
     pub fn mistakes(&self) -> Vec<String> {
         match self {
             Self::Invalid { problems, .. } => {
@@ -87,14 +87,15 @@ impl LoadError {
         }
     }
 
-    /// The next step.
+    /// What the user can do next.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("`rei init` writes one for the flake in this directory, or name one by --config FILE".to_owned())
-            }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
+                "`rei init` writes a rei.toml for the flake in this directory, or name another file by --config FILE"
+                    .to_owned(),
+            ),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::IsADirectory => {
-                Some("name the file in it by --config FILE".to_owned())
+                Some("name a file in this directory by --config FILE".to_owned())
             }
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Some("the user that runs rei must be able to read it".to_owned())

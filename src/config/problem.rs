@@ -18,7 +18,7 @@ pub struct Problem {
     pub message: String,
     /// The next step.
     pub hint: Option<String>,
-    /// The bytes of the file that are meant.
+    /// The bytes of the file that are wrong.
     #[serde(skip)]
     pub span: Range<usize>,
     /// The line, from 1.
@@ -67,7 +67,7 @@ pub fn render(problems: &[Problem], file: &str, text: &str) -> String {
     page
 }
 
-/// Control characters in a message would move the cursor of the reader's terminal.
+/// Replaces control characters. In a message they could move the cursor of the user's terminal.
 fn printable(c: char) -> char {
     if c == '\t' {
         ' '
@@ -85,13 +85,13 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Adds one; its line and column are set by [`Problems::into_vec`].
+    /// Adds a problem. [`Problems::into_vec`] sets its line and column. The hint must not quote the file as it is.
     pub(super) fn add(&self, key: &str, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
         let (key, message) = (key.to_owned(), message.into().chars().map(printable).collect());
         self.found.borrow_mut().push(Problem { key, message, hint, span, line: 1, column: 1 });
     }
 
-    /// All of them in the order of the file.
+    /// All problems, in the order of the file.
     pub(super) fn into_vec(self, text: &str) -> Vec<Problem> {
         let mut found = self.found.into_inner();
         for problem in &mut found {

@@ -74,7 +74,7 @@ impl Read for Duration {
             return node.wrong_type("a duration", hint());
         };
         match parse_duration(text.value()) {
-            None => node.wrong(format!("is no duration: `{}`", text.value()), hint()),
+            None => node.wrong(format!("is not a duration: `{}`", text.value()), hint()),
             Some(duration) if duration.is_zero() => node.wrong("must be longer than 0", hint()),
             Some(duration) if duration > DURATION_MAX => node.wrong("is longer than a year", hint()),
             Some(duration) => Some(duration),
@@ -86,21 +86,26 @@ impl Read for Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bytes(pub(super) u64);
 
-/// The units of sizes, with their length in bits of shift.
+/// Each unit of a size, and by how many bits a number of that unit is shifted left to give bytes.
 const SIZES: [(&str, u32); 5] = [("B", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
 
 impl Read for Bytes {
     const WHAT: &'static str = "a size as in \"64MiB\"";
 
     fn read(node: Node<'_, '_>) -> Option<Self> {
-        let hint = || Some("write a whole number and B, KiB, MiB, GiB or TiB in quotes: \"64MiB\"".to_owned());
+        let hint = || {
+            Some(
+                "write a whole number of bytes, or a number and B, KiB, MiB, GiB or TiB in quotes: \"64MiB\""
+                    .to_owned(),
+            )
+        };
         let size = match node.content {
             Content::Value(Value::Integer(number)) => u64::try_from(*number.value()).ok(),
             Content::Value(Value::String(text)) => parse_size(text.value()),
             _ => return node.wrong_type(Self::WHAT, hint()),
         };
         match size {
-            None => node.wrong("is no size", hint()),
+            None => node.wrong("is not a size, or too large", hint()),
             Some(0) => node.wrong("must be more than 0", hint()),
             Some(bytes) => Some(Self(bytes)),
         }
@@ -125,7 +130,7 @@ impl<T: Read> Read for Vec<T> {
             };
             return node.wrong_type(Self::WHAT, one);
         };
-        // Every element is read before the first fault ends it, so that all faults are told.
+        // All elements are read before the first fault stops the reading, so that every fault is reported.
         let read: Vec<Option<T>> = elements.into_iter().map(T::read).collect();
         read.into_iter().collect()
     }

@@ -185,7 +185,8 @@ impl Nix {
     pub async fn log(&self, drv: &Path, bytes: usize) -> Result<Option<Vec<u8>>> {
         self.require_store_path(drv)?;
         let what = format!("reading the log of {}", drv.display());
-        let call = self.store().arg("--read-log").arg(drv).output_bytes_max(bytes.max(LOG_MESSAGE_BYTES)).keep_tail();
+        // The limit also holds for stderr, which must be long enough to explain a failure.
+        let call = self.store().arg("--read-log").arg(drv).output_bytes_max(bytes.max(ERROR_BYTES_MIN)).keep_tail();
         let output = call.run().await.map_err(|source| Error::Run { what: what.clone(), source })?;
         let stderr = output.stderr_text();
         if !output.success() {
@@ -211,8 +212,8 @@ impl Nix {
     }
 }
 
-/// How much of a call's output is kept to explain a failure, in bytes.
-const LOG_MESSAGE_BYTES: usize = 4 << 10;
+/// Minimum of a call's output that is kept to explain a failure, in bytes.
+const ERROR_BYTES_MIN: usize = 4 << 10;
 
 /// True if a store path was created after `since`. Nix sets its modification time to a constant, so the inode's change
 /// time is used.

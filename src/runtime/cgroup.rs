@@ -180,7 +180,8 @@ fn directory_of(id: &str) -> String {
 }
 
 /// True if this cgroup path (as in `/proc/PID/cgroup`) is the cgroup of an instance of any supervisor on this machine,
-/// or below one. Ids of instances begin with the digest of a state directory.
+/// or below one. A process in such a cgroup belongs to an instance and may not use the control socket. Each supervisor
+/// has a digest of its own, so only the form of the name is checked: `rei-DIGEST-NUMBER…`.
 pub fn is_instance_cgroup(path: &str) -> bool {
     let is_instance = |name: &str| {
         let mut words = name.split('-');
@@ -192,6 +193,7 @@ pub fn is_instance_cgroup(path: &str) -> bool {
     path.split('/').any(is_instance)
 }
 
+/// The directory where cgroup2 is mounted, read from the text of `/proc/mounts`.
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
@@ -200,7 +202,8 @@ fn mount_point(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// True if systemd has delegated the directory; systemd marks it with an extended attribute.
+/// True if systemd has delegated the directory. systemd marks it with an extended attribute; which of the two depends on
+/// its version and its privileges.
 fn is_delegated(dir: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };

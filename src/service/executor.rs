@@ -13,7 +13,7 @@ use super::instances::set::Instances;
 use super::instances::types::SpawnContext;
 use super::jobs::{self, BuildOrder, DiagnosisFacts, Jobs, ValidationOrder};
 use super::listeners::Listeners;
-use super::log_reader::LogReader;
+use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
 use super::sync::lock;
 use super::timers::Timers;
@@ -76,7 +76,7 @@ pub struct Executor {
     /// The descriptor store: its descriptors outlive the supervisor.
     pub store: StoreWatch,
     /// The logger.
-    pub logs: LogReader,
+    pub logs: LoggerWatch,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// Slow work.

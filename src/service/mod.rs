@@ -15,7 +15,7 @@
 //! | `monitors`, `findings` | health and the trial of a version; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
-//! | `logger`, `log_reader` | the logger process; the watch that replaces it |
+//! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
 //! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
 //! | `announcer` | announces decisions in the log and to the subscribers of `rei monitor` |
@@ -49,8 +49,8 @@ mod instances;
 mod jobs;
 mod ledger;
 mod listeners;
-mod log_reader;
 mod logger;
+mod logger_watch;
 mod monitors;
 pub mod open;
 mod open_listeners;

@@ -18,8 +18,8 @@ use super::instances::set::Instances;
 use super::jobs::Jobs;
 use super::ledger::Ledger;
 use super::listeners::Listeners;
-use super::log_reader::LogReader;
 use super::logger;
+use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
 use super::open_listeners::listen;
 use super::reach::Reach;
@@ -135,7 +135,7 @@ impl Locked {
         let (traffic, recovered) = listen(&config, &paths, routing, &table, &mut stored, &store)?;
         let nothing_serves = core.active().is_none() && reality.is_none() && !core.is_held();
         let traffic = Arc::new(Mutex::new(traffic));
-        undo.listens(&traffic);
+        undo.add_listeners(&traffic);
         let tools = Arc::new(tools(config, &config_path, paths)?);
         if nothing_serves {
             // On a first start a missing prerequisite is a configuration error, not a temporary outage.
@@ -147,7 +147,7 @@ impl Locked {
             inputs,
             listeners: Listeners::new(traffic).map_err(StartError::Alarm)?,
             store: StoreWatch::new(store, exe),
-            logs: LogReader::new(&logger, exe.to_owned()),
+            logs: LoggerWatch::new(&logger, exe.to_owned()),
             instances: Instances::new(trees, table, logger),
             monitors: Monitors::new(&tools.config),
             jobs: Jobs::default(),

@@ -9,27 +9,35 @@ use crate::runtime::keeper::INSTANCE_PREFIX;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::Traffic;
 
-/// The things that a start has made so far. If it is dropped before [`Undo::disarm`], it closes the listeners and ends
-/// the keeper. But if an instance of an earlier supervisor lives and the store had descriptors, the keeper and the
-/// listeners stay.
+/// The things that a start has made so far. If it is dropped before [`Undo::disarm`], it removes what only this start has
+/// made:
+///
+/// | an earlier instance lives | the store had descriptors | removed |
+/// |---|---|---|
+/// | no | either | the files of the Unix sockets, and the store: the keeper process exits |
+/// | yes | no | the store alone, because this start has made it; the instance still uses the sockets |
+/// | yes | yes | nothing |
 pub struct Undo {
+    /// The store to remove. `None` if there is nothing to undo.
     store: Option<SharedStore>,
+    /// The listeners, once the start has opened them.
     traffic: Option<Arc<Mutex<Traffic>>>,
     /// Whether an instance of an earlier supervisor lives.
-    lives: bool,
+    has_live_instance: bool,
 }
 
 impl Undo {
-    /// For a start with this store, in which `stored` was found.
+    /// For a start that uses `store`. `stored` are the descriptors that were found in it.
     pub fn new(store: &SharedStore, stored: &StoredFds, table: &InstanceTable) -> Self {
-        // The table may have been removed: a process that the store knows counts as one that lives.
-        let is_known = stored.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
-        let lives = is_known || table.entries().iter().any(lives);
-        Self { store: (!lives || stored.is_empty()).then(|| store.clone()), traffic: None, lives }
+        // A process of the same user may have removed the table. So an instance that the store knows counts as alive.
+        let is_stored = stored.iter().any(|(name, _)| name.starts_with(INSTANCE_PREFIX));
+        let has_live_instance = is_stored || table.entries().iter().any(lives);
+        let store = (!has_live_instance || stored.is_empty()).then(|| store.clone());
+        Self { store, traffic: None, has_live_instance }
     }
 
     /// Adds the listeners that the start has opened.
-    pub fn listens(&mut self, traffic: &Arc<Mutex<Traffic>>) {
+    pub fn add_listeners(&mut self, traffic: &Arc<Mutex<Traffic>>) {
         self.traffic = Some(traffic.clone());
     }
 
@@ -42,11 +50,11 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         let Some(store) = &self.store else { return };
-        if let Some(traffic) = self.traffic.as_ref().filter(|_| !self.lives) {
+        if let Some(traffic) = self.traffic.as_ref().filter(|_| !self.has_live_instance) {
             lock(traffic).unlink();
         }
-        // The reason of the failed start is reported elsewhere. An error of the store is ignored, because an operator
-        // could not use it.
+        // The reason of the failed start is reported elsewhere. An error of the store is ignored, because that error would
+        // not help an operator.
         let _ = lock(store).finish();
     }
 }

@@ -28,14 +28,27 @@ impl Disk {
         };
         let (image, dir) = (image.to_str().unwrap(), at.to_str().unwrap());
         // Without reserved blocks for root, so that the disk is really full.
-        let mounted = ran("mkfs.ext4", &["-q", "-m", "0", image]) && ran("mount", &["-o", "loop", image, dir])
-            || ran("mount", &["-t", "tmpfs", "-o", "size=48m,mode=0711", "tmpfs", dir]);
-        if !mounted {
+        let mounted = ran("mkfs.ext4", &["-q", "-m", "0", image]) && ran("mount", &["-o", "loop", image, dir]);
+        if mounted { Some(Self::mounted(at)) } else { Self::mount_in_memory(lab) }
+    }
+
+    /// Mounts one in memory, on which a record costs no time. If this user may not mount, prints the reason and returns
+    /// `None`.
+    fn mount_in_memory(lab: &Lab) -> Option<Self> {
+        let at = lab.path("state");
+        std::fs::create_dir_all(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=48m,mode=0711", "tmpfs"]).arg(&at);
+        if !mount.output().is_ok_and(|output| output.status.success()) {
             eprintln!("SKIPPED: this test needs to mount a file system");
             return None;
         }
+        Some(Self::mounted(at))
+    }
+
+    fn mounted(at: PathBuf) -> Self {
         eprintln!("{}", kind(&at));
-        Some(Self { filler: at.join("filler"), at })
+        Self { filler: at.join("filler"), at }
     }
 
     /// Fills the disk completely.
@@ -213,7 +226,7 @@ fn full_until_the_reserved_space_of_the_journal_shrinks() {
     /// Pairs of records that use up half of the reserved 2 MiB: a record has more than 250 bytes.
     const PAIRS: usize = 2_500;
     let Some(lab) = Lab::new() else { return };
-    let Some(disk) = Disk::mount(&lab) else { return };
+    let Some(disk) = Disk::mount_in_memory(&lab) else { return };
     let mut supervisor = lab.serving();
     disk.fill();
     let warning = "the journal lacks space";
@@ -225,7 +238,7 @@ fn full_until_the_reserved_space_of_the_journal_shrinks() {
     record(&supervisor, 10);
     disk.free();
     record(&supervisor, 1);
-    supervisor.says("the journal has its space again");
+    supervisor.says("the journal has enough space again");
     assert_eq!(supervisor.output().matches(warning).count(), 1);
     assert_eq!(lab.ask("/"), Ok("1".to_owned()));
     assert_eq!(supervisor.stop(), Some(0));

@@ -58,7 +58,7 @@ pub async fn validate(
     Some(Event::Validated { evolution, report: digest })
 }
 
-/// Judges the candidate and stores the report. If it cannot be judged, the verdict is inconclusive.
+/// Judges the candidate and stores the report. If the candidate cannot be judged, the verdict is inconclusive.
 pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> ValidationReport {
     let started_at = Clock::starting(Timestamp::default()).now();
     let meta =
@@ -69,19 +69,21 @@ pub async fn judge(tools: &Tools, order: &ValidationOrder, inputs: &Inputs) -> V
         let plan = validation::plan(&tools.config, &facts);
         let text = format!("{} checks in sandboxes", plan.steps.len());
         let _ = inputs.send(Input::Progress { text, done: None }).await;
-        let now =
+        let bound =
             Bound { store_path: order.version.store_path.clone(), active_store_path: order.active.store_path.clone() };
         let means = tools.means(Some(progress(inputs))).await.map_err(|error| reason(&error, error.hint()))?;
-        let findings = validation::execute(&plan, &now, means).await;
+        let findings = validation::execute(&plan, &bound, means).await;
         let findings = findings.map_err(|error| reason(&error, error.hint()))?;
         Ok::<_, String>((plan, findings))
     };
     let judged = judged.await;
+    // The end is never before the start, even if the wall clock was set back.
     let finished_at = Clock::starting(started_at).now();
     let report = match judged {
         Ok((plan, findings)) => validation::report(&plan, &findings, meta(finished_at)),
         Err(why) => inconclusive(order, why, started_at, finished_at),
     };
+    // A failure is logged; the verdict does not depend on the file.
     objects::keep(&tools.paths, &order.report.0, &report).await;
     report
 }

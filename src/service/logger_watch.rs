@@ -26,12 +26,12 @@ const FILLS_LOOKS_MAX: u32 = 20;
 const WAITS_LOOKS_MAX: u32 = 10;
 
 /// The watch on the logger of a service.
-pub struct LogReader {
+pub struct LoggerWatch {
     /// Reports when the logger has ended.
     disconnect: DisconnectWatch,
     /// When the logger was found or started.
     since: Instant,
-    /// Whether no logger reads, because another one is being started.
+    /// True while a new logger is being started and no logger reads.
     is_away: bool,
     /// The next look at the pipes, if one fills up. Otherwise the pipes are checked once a second.
     look_at: Option<Instant>,
@@ -41,24 +41,24 @@ pub struct LogReader {
     exe: PathBuf,
 }
 
-impl LogReader {
-    /// Watches a logger that was found or started at this moment.
+impl LoggerWatch {
+    /// Watches a logger that was just found or just started.
     pub fn new(logger: &Logger, exe: PathBuf) -> Self {
         let disconnect = DisconnectWatch::on(logger.copy().ok());
         Self { disconnect, since: Instant::now(), is_away: false, look_at: None, watches: BTreeMap::new(), exe }
     }
 
-    /// Waits until the logger is lost. May be cancelled.
+    /// Waits until the logger is lost. While a new logger is being started, this never returns. Dropping the future is safe.
     pub async fn lost(&self) {
         self.disconnect.disconnected().await;
     }
 
-    /// The time of the next look at the pipes, if it comes before the usual second.
+    /// The time of the next look at the pipes, if it comes before the regular one (once a second).
     pub const fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 
-    /// The logger has ended: starts another one. The output of instances waits in their pipes until then.
+    /// The logger has ended: starts a new one. The output of instances waits in their pipes until the new logger reads.
     pub fn renew(&mut self, tools: &Arc<Tools>, inputs: &Inputs) {
         let after = if self.since.elapsed() > RETRY { Duration::ZERO } else { RETRY };
         tracing::error!("the logger has ended; another one is started");
