@@ -200,6 +200,7 @@ impl Service {
         };
         let before = std::mem::replace(&mut self.core, next);
         self.executor.tools.in_use.update(&self.core);
+        // The end of a trial is no effect: older records do not have it, so a replay would find another decision there.
         if self.core.trial_slot().is_none() {
             self.executor.monitors.end_trial();
         }
