@@ -13,6 +13,7 @@
 //! | [`nix`] | runs the Nix programs: evaluation, builds, profiles, closures |
 //! | [`blueprint`] | runs the blueprint, a program of stages that makes a commit from an `EvolutionContext` |
 //! | [`validation`] | validates a Candidate: the plan, the sandboxed checks, the report |
+//! | [`live`] | what users' requests get: counts of real traffic, and the judgement on them |
 //! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
@@ -53,6 +54,7 @@ pub mod http;
 pub mod interface;
 pub mod journal;
 pub mod lifecycle;
+pub mod live;
 pub mod narrate;
 pub mod nix;
 pub mod poll;

@@ -1,0 +1,30 @@
+//! What users' requests get: counts of real traffic for each slot, by route, class and latency. Pure.
+//!
+//! Three sources see requests: the runtime's metrics, its access log, and the tap. Each source turns what it sees into
+//! [`Sample`]s, which say what came since the last sample. Everything after that is the same for all sources:
+//!
+//! ```text
+//! metrics ─┐
+//! log     ─┼─▶ Sample (since the last one) ─▶ Series of a slot ─▶ status, report
+//! tap     ─┘                                    └──────────────▶ Trial ─▶ pass, fail or inconclusive
+//! ```
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `class` | how a request ended |
+//! | `latencies` | a histogram of durations |
+//! | `counts` | the requests of one route |
+//! | `route` | the name of a route: method and path template |
+//! | `sample` | what a source saw since its last sample |
+
+mod class;
+mod counts;
+mod latencies;
+mod route;
+mod sample;
+
+pub use class::Class;
+pub use counts::Counts;
+pub use latencies::Latencies;
+pub use route::{PLACEHOLDER, Route};
+pub use sample::{Connections, ROUTES_MAX, Sample, Source};
