@@ -8,7 +8,7 @@
 //! | `load` | the clients |
 //! | `run` | a real supervisor with one source of traffic, and the cases one after the other |
 //!
-//! `cargo test --test live` runs a part. `make corpus-live` runs all cases with each source of traffic that can show them.
+//! `cargo test --test corpus` runs a part. `make corpus-live` runs all cases with each source of traffic that can show them.
 
 mod case;
 #[path = "../common/mod.rs"]

@@ -71,7 +71,7 @@ fn all() -> Vec<Source> {
 impl Case {
     /// All cases, in the order of their names.
     pub fn all() -> Vec<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/cases");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/cases");
         let mut cases = Vec::new();
         for (kind, is_bad) in [("bad", true), ("honest", false)] {
             for entry in std::fs::read_dir(root.join(kind)).expect("the cases") {
