@@ -160,3 +160,87 @@ fn worse(one: Verdict, other: Verdict) -> Verdict {
         (Verdict::Pass, Verdict::Pass) => Verdict::Pass,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Place;
+    use crate::live::{Class, Route};
+
+    fn plan() -> Plan {
+        let text = "[runtime]\nname = \"a\"\nsource = \"/a\"\ncommand = [\"b\"]\nlisten = [\"http=127.0.0.1:1\"]\n\
+                    [promotion]\ncanary = [{ share = 0.3, for = \"10s\" }]\nobserve = \"20s\"";
+        let place = Place { directory: "/etc/rei".into(), root: true, state_home: None };
+        Plan::of(&Config::from_toml(text, &place).unwrap())
+    }
+
+    fn requests(total: u64, failed: u64) -> BTreeMap<Source, Sample> {
+        let mut sample = Sample::default();
+        let counts = sample.route(Route::of_request("GET", "/orders/1"));
+        counts.add(Class::Success, total - failed);
+        counts.add(Class::ServerError, failed);
+        counts.latencies.add(2_000, total);
+        BTreeMap::from([(Source::Tap, sample)])
+    }
+
+    fn before(total: u64) -> BTreeMap<Source, Recent> {
+        let sample = requests(total, 0).remove(&Source::Tap).unwrap();
+        BTreeMap::from([(Source::Tap, Recent { sample, span_ms: 60_000 })])
+    }
+
+    fn well() -> Analysis {
+        Analysis { verdict: Verdict::Pass, reasons: vec!["10 probes, 0 failed".to_owned()], waits_for: None }
+    }
+
+    /// A trial of these seconds: requests of the candidate and those that failed; Active has 70 a second beside it.
+    fn judged(kind: Kind, known: u64, seconds: u64, each: impl Fn(u64) -> (u64, u64)) -> Analysis {
+        let mut trial = LiveTrial::new(plan(), kind, before(known));
+        for second in 0..seconds {
+            let (total, failed) = each(second);
+            let other = if kind == Kind::Beside && known > 0 { requests(70, 0) } else { BTreeMap::new() };
+            trial.block(Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000), requests(total, failed), other);
+        }
+        trial.add_to(well())
+    }
+
+    #[test]
+    fn requests_that_fail_outweigh_probes_that_pass() {
+        for kind in [Kind::Beside, Kind::After] {
+            let analysis = judged(kind, 6_000, 10, |_| (30, 9));
+            assert_eq!(analysis.verdict, Verdict::Fail, "{kind:?} {analysis:?}");
+            assert!(analysis.reasons[0].contains("GET /orders/{}"), "{analysis:?}");
+            assert_eq!(judged(kind, 6_000, 10, |_| (30, 0)).verdict, Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn no_requests_are_no_pass_unless_nobody_came_before() {
+        for kind in [Kind::Beside, Kind::After] {
+            let silent = judged(kind, 6_000, 10, |_| (0, 0));
+            assert_ne!(silent.verdict, Verdict::Pass, "{silent:?}");
+            let quiet = judged(kind, 0, 10, |_| (0, 0));
+            assert_eq!(quiet.verdict, Verdict::Pass, "{quiet:?}");
+            assert!(quiet.reasons.last().unwrap().contains("nobody used the service"), "{quiet:?}");
+        }
+    }
+
+    #[test]
+    fn few_users_are_enough_for_a_verdict() {
+        // One request a second: three are to be expected in the canary, and twenty in the window.
+        assert_eq!(judged(Kind::After, 60, 20, |_| (1, 0)).verdict, Verdict::Pass);
+        assert_eq!(judged(Kind::After, 60, 20, |_| (1, 1)).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_canary_that_passed_does_not_excuse_the_window() {
+        let mut trial = LiveTrial::new(plan(), Kind::Beside, before(6_000));
+        let at = |second: u64| Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000);
+        (0..10).for_each(|second| trial.block(at(second), requests(30, 0), requests(70, 0)));
+        let canary = trial.add_to(well());
+        assert_eq!(canary.verdict, Verdict::Pass, "{canary:?}");
+        let mut window = trial.turned(Kind::After);
+        (10..20).for_each(|second| window.block(at(second), requests(100, 40), BTreeMap::new()));
+        let end = window.add_to(well());
+        assert_eq!(end.verdict, Verdict::Fail, "{end:?}");
+    }
+}
