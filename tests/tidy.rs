@@ -10,6 +10,8 @@ use regex::Regex;
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/operations.rs"]
+mod operations;
 #[path = "tidy/words.rs"]
 mod words;
 

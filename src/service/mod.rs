@@ -16,8 +16,9 @@
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
+//! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
-//! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
+//! | `sockets`, `reach` | the two sockets; whether instances can read the operators' secret |
 //! | `announcer` | announces decisions in the log and to the subscribers of `rei monitor` |
 //! | `recover` | takes over the instances of an earlier supervisor |
 //! | `inspect`, `reconcile`, `versions` | the state of the machine, compared with the journal; the commit behind a store path |
