@@ -94,6 +94,7 @@ const PURE: &[&str] = &[
     "golden/normalise.rs",
     "nix/progress.rs",
     "source/parse.rs",
+    "source/address.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
     "service/reconcile.rs",
@@ -169,9 +170,21 @@ const SLEEPS: &[(&str, usize, &str)] = &[
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
 
-/// Hosts that the project's texts may name: the hosts of cited documents, and example names.
-const HOSTS: &[&str] =
-    &["nixos.org", "github.com", "127.0.0.1", "localhost", "example.org", "x.test", "host", "h", "HOST"];
+/// Hosts that the project's texts may name: the hosts of cited documents, those in the first line of a Git LFS pointer, and
+/// example names.
+const HOSTS: &[&str] = &[
+    "nixos.org",
+    "github.com",
+    "git-lfs.github.com",
+    "hawser.github.com",
+    "127.0.0.1",
+    "localhost",
+    "example.org",
+    "x.test",
+    "host",
+    "h",
+    "HOST",
+];
 
 /// Directories below the root in which build machines keep checkouts: readers do not have paths below them.
 const CHECKOUTS: &[&str] = &["work", "workspace", "Users", "home/runner"];
