@@ -42,6 +42,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "runtime",
         &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
     ),
+    ("tap", &["live", "poll", "process", "runtime"]),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
         "blueprint",
@@ -94,6 +95,9 @@ const PURE: &[&str] = &[
     "source/parse.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
+    "tap/http1.rs",
+    "tap/head.rs",
+    "tap/body.rs",
     "service/reconcile.rs",
 ];
 
