@@ -16,15 +16,18 @@
 //! | `counts` | the requests of one route |
 //! | `route` | the name of a route: method and path template |
 //! | `sample` | what a source saw since its last sample |
+//! | `series` | the requests of the version in a slot |
 
 mod class;
 mod counts;
 mod latencies;
 mod route;
 mod sample;
+mod series;
 
 pub use class::Class;
 pub use counts::Counts;
 pub use latencies::Latencies;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
+pub use series::{Recent, Series};

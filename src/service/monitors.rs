@@ -2,12 +2,17 @@
 
 use crate::config::{self, Config};
 use crate::health::{self, Analysis, Baseline, Bounds, Comparison, Monitor, Signal, Sources};
+use crate::interface::operations::{RouteStatus, TrafficStatus};
 use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{Event, OpenIncident, Slot};
+use crate::live::{Class, Recent, Source};
 use crate::time::Timestamp;
 
 /// The bound of health reports that are stored for the evidence of an incident: one minute at one report a second.
 const SERIES_MAX: usize = 60;
+
+/// Routes that `rei status` shows of each source.
+const ROUTES_SHOWN: usize = 8;
 
 /// Open incidents by their fingerprints.
 type Incidents = std::collections::BTreeMap<String, OpenIncident>;
@@ -146,6 +151,12 @@ impl Monitors {
         Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
     }
 
+    /// The requests of users that the version in a slot served in the last minute, by source.
+    pub fn traffic(&self, slot: Slot, at: Timestamp) -> Vec<TrafficStatus> {
+        let watched = self.slots[slot.index()].as_ref();
+        watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(shown).collect()
+    }
+
     /// Whether this version is monitored in a slot.
     pub fn is_of(&self, slot: Slot, store_path: &str) -> bool {
         self.slots[slot.index()].as_ref().is_some_and(|watched| watched.store_path == store_path)
@@ -167,6 +178,33 @@ impl Monitors {
     /// The last reports of Active, oldest first.
     pub fn series(&self) -> Vec<RuntimeHealthReport> {
         self.series.iter().cloned().collect()
+    }
+}
+
+/// What an operator sees of a source.
+fn shown((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatus {
+    let total = sample.total();
+    let mut routes: Vec<RouteStatus> = sample
+        .routes()
+        .map(|(route, counts)| RouteStatus {
+            route: route.name().to_owned(),
+            requests: counts.total(),
+            failed: counts.failed(),
+            p99_us: counts.latencies.quantile_us(0.99),
+        })
+        .collect();
+    routes.sort_by_key(|route| std::cmp::Reverse((route.failed, route.requests)));
+    routes.truncate(ROUTES_SHOWN);
+    TrafficStatus {
+        source: source.name().to_owned(),
+        window_ms: span_ms,
+        requests: total.total(),
+        redirects: total.of(Class::Redirect),
+        client_errors: total.of(Class::ClientError),
+        failed: total.failed(),
+        latency: total.latencies.summary(),
+        routes,
+        unread: sample.unread,
     }
 }
 
