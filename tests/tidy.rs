@@ -44,6 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "runtime",
         &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
     ),
+    ("tap", &["live", "poll", "process", "runtime"]),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
         "blueprint",
@@ -97,6 +98,9 @@ const PURE: &[&str] = &[
     "source/address.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
+    "tap/http1.rs",
+    "tap/head.rs",
+    "tap/body.rs",
     "service/reconcile.rs",
 ];
 
