@@ -17,7 +17,8 @@ use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, Trust, VersionStatus,
+    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus, Trust,
+    VersionStatus,
 };
 
 /// The name of the interface.
@@ -239,6 +240,8 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         InstanceState,
         InstanceStatus,
         VersionStatus,
+        TrafficStatus,
+        RouteStatus,
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,

@@ -12,7 +12,7 @@
 //! | `facts` | the facts of the state that a job needs |
 //! | `instances` | the instances: started, adopted, ended; their logs and their permissions |
 //! | `listeners`, `open_listeners` | the listening sockets: the routing of connections; how they are opened or recovered at the start |
-//! | `monitors`, `findings` | health and the trial of a version; findings as the lifecycle takes them |
+//! | `monitors`, `live_trial`, `findings` | health and the trial of a version; its trial by the requests of users; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
@@ -50,6 +50,7 @@ mod instances;
 mod jobs;
 mod ledger;
 mod listeners;
+mod live_trial;
 mod logger;
 mod logger_watch;
 mod monitors;

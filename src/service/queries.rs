@@ -128,6 +128,7 @@ impl View<'_> {
             slot: slot.map(|slot| slot.to_string().to_lowercase()),
             share: f64::from(share) / f64::from(WHOLE_PPM),
             instances: slot.and_then(|slot| self.instance(slot, share)).into_iter().collect(),
+            traffic: slot.map(|slot| self.executor.monitors.traffic(slot, self.clock.now())).unwrap_or_default(),
         }
     }
 
