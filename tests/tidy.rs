@@ -40,7 +40,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "http", "redact", "report", "time"]),
     (
         "runtime",
-        &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
+        &[
+            "command",
+            "config",
+            "digest",
+            "interface",
+            "live",
+            "poll",
+            "process",
+            "report",
+            "sandbox",
+            "seccomp",
+            "time",
+        ],
     ),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
@@ -80,6 +92,7 @@ const ANY_ABOVE: &[&str] = &["*"];
 const PURE: &[&str] = &[
     "lifecycle/",
     "health/",
+    "live/",
     "interface/types.rs",
     "config/types.rs",
     "validation/plan.rs",

@@ -17,13 +17,19 @@
 //! | `route` | the name of a route: method and path template |
 //! | `sample` | what a source saw since its last sample |
 //! | `series` | the requests of the version in a slot |
+//! | `templates` | messages of errors, with numbers and identifiers taken out |
+//! | `log` | the source that reads the runtime's access log |
+//! | `metrics` | the source that reads the runtime's metrics |
 
 mod class;
 mod counts;
 mod latencies;
+pub mod log;
+pub mod metrics;
 mod route;
 mod sample;
 mod series;
+mod templates;
 
 pub use class::Class;
 pub use counts::Counts;
@@ -31,3 +37,4 @@ pub use latencies::Latencies;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
 pub use series::{Recent, Series};
+pub use templates::{TEMPLATES_MAX, Templates};

@@ -9,6 +9,7 @@ use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
 use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use crate::lifecycle::{Caller, Event, Request, Slot};
+use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
@@ -53,6 +54,8 @@ pub enum Input {
 pub enum InstanceEvent {
     /// A signal about its health.
     Signal(Signal),
+    /// What a source of users' requests found of them, and what not: one line for a person.
+    Found(Source, String),
     /// It does not serve yet: the text of the probe.
     NotYet(String),
     /// It serves.
