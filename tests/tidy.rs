@@ -42,7 +42,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "http", "live", "redact", "report", "time"]),
     (
         "runtime",
-        &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
+        &[
+            "command",
+            "config",
+            "digest",
+            "interface",
+            "live",
+            "poll",
+            "process",
+            "report",
+            "sandbox",
+            "seccomp",
+            "time",
+        ],
     ),
     ("tap", &["live", "poll", "process", "runtime"]),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
@@ -83,6 +95,7 @@ const ANY_ABOVE: &[&str] = &["*"];
 const PURE: &[&str] = &[
     "lifecycle/",
     "health/",
+    "live/",
     "interface/types.rs",
     "config/types.rs",
     "validation/plan.rs",

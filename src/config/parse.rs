@@ -3,6 +3,7 @@
 mod change;
 mod house;
 mod paths;
+mod requests;
 mod runtime;
 mod signals;
 

@@ -136,6 +136,9 @@ pub struct TrafficStatus {
     pub routes: Vec<RouteStatus>,
     /// Lines or series that the source could not read.
     pub unread: u64,
+    /// What the source found of requests and durations, and what not; empty if it does not say it.
+    #[serde(default)]
+    pub found: String,
 }
 
 /// The requests of one route.

@@ -26,6 +26,12 @@ impl Counts {
         *cell = cell.saturating_add(count);
     }
 
+    /// Takes out requests of a class that were counted, at most all of them.
+    pub fn take(&mut self, class: Class, count: u64) {
+        let cell = &mut self.classes[class.index()];
+        *cell = cell.saturating_sub(count);
+    }
+
     /// Counts one request with its duration in microseconds.
     pub fn request(&mut self, class: Class, us: u64) {
         self.add(class, 1);

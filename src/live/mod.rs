@@ -17,6 +17,9 @@
 //! | `route` | the name of a route: method and path template |
 //! | `sample` | what a source saw since its last sample |
 //! | `series` | the requests of the version in a slot |
+//! | `templates` | messages of errors, with numbers and identifiers taken out |
+//! | `log` | the source that reads the runtime's access log |
+//! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
@@ -31,12 +34,15 @@ mod draws;
 mod facet;
 mod judgement;
 mod latencies;
+pub mod log;
+pub mod metrics;
 mod pool;
 mod route;
 mod sample;
 mod sequential;
 mod series;
 mod silence;
+mod templates;
 mod trial;
 
 pub use class::Class;
@@ -47,4 +53,5 @@ pub use pool::Pool;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
 pub use series::{Recent, Series};
+pub use templates::{TEMPLATES_MAX, Templates};
 pub use trial::{ALPHA, Limits, Trial};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::Counts;
 use super::route::Route;
+use super::templates::Templates;
 
 /// Routes that are counted by themselves; the requests of all others are counted together.
 pub const ROUTES_MAX: usize = 64;
@@ -72,6 +73,8 @@ pub struct Sample {
     pub unread: u64,
     /// Lines of the log with level error or worse.
     pub error_lines: u64,
+    /// The messages of these lines.
+    pub errors: Templates,
 }
 
 impl Sample {
@@ -109,11 +112,13 @@ impl Sample {
         self.coarse |= other.coarse;
         self.unread = self.unread.saturating_add(other.unread);
         self.error_lines = self.error_lines.saturating_add(other.error_lines);
+        self.errors.merge(&other.errors);
     }
 
     /// The memory of this sample, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.routes.iter().map(|(route, counts)| route.bytes() + counts.bytes()).sum::<usize>()
+        let routes = self.routes.iter().map(|(route, counts)| route.bytes() + counts.bytes()).sum::<usize>();
+        size_of::<Self>() + routes + self.errors.bytes()
     }
 
     /// Whether nothing was seen.

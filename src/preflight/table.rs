@@ -8,7 +8,7 @@ use super::question::{AtStart, Need, Question};
 
 /// The questions about the file and what it names beside itself. They ask the machine nothing, so a build can ask them.
 pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
-    use AtStart::{Always, Itself};
+    use AtStart::{Always, Itself, Never};
     use Need::{Candidates, Protection, Start};
     vec![
         // A start reads the file and its blueprints together, and refuses with all mistakes of both.
@@ -30,6 +30,13 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
                     asked.await.unwrap_or_default()
                 })
             },
+        },
+        // What has no source of users' requests is judged by probes; a start needs none.
+        Question {
+            name: "requests",
+            need: Candidates,
+            at_start: Never,
+            ask: |it| Box::pin(ready(file::requests(it.config()))),
         },
         Question {
             name: "secrets",

@@ -9,15 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::fetch::{self, Stream};
 use crate::command::Command;
 use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
 use crate::report::chain;
@@ -32,10 +28,6 @@ pub const DETAIL_BYTES_MAX: usize = 200;
 /// The first pause between probes of an instance that has not answered yet. The pause grows up to the probe's interval.
 /// So readiness is detected within milliseconds instead of one interval later.
 const START_PAUSE: Duration = Duration::from_millis(5);
-
-/// A connection to an instance.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Connects to the instance of one slot, whether it has traffic or not.
 pub trait Dial: Send + Sync + 'static {
@@ -184,42 +176,12 @@ impl Prober {
 
 async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
     let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let no_answer = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
-    let request = Request::get(&probe.path)
-        .header(header::HOST, "localhost")
-        .header(header::USER_AGENT, concat!("rei/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("{:?} is not a valid path: {error}", probe.path))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(no_answer)?;
-        let status = response.status();
-        // Read the body to its end: only then is the answer complete. A body that is too large also counts as an
-        // answer.
-        let body = match Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
-            Err(error) => return Err(format!("{status}, but the body is incomplete: {error}")),
-        };
-        let line = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
-        if status.is_success() || status.is_redirection() {
-            Ok(status.to_string())
-        } else {
-            Err(format!("{status}: {line}"))
-        }
-    };
-    // Polling `connection` drives the exchange; whichever ends first decides.
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        ended = connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(no_answer(error)),
-        },
+    let answer = fetch::get(stream, &probe.path, "*/*", BODY_BYTES_MAX).await?;
+    if answer.status.is_success() || answer.status.is_redirection() {
+        return Ok(answer.status.to_string());
     }
+    let text = String::from_utf8_lossy(&answer.body);
+    Err(format!("{}: {}", answer.status, text.lines().next().unwrap_or_default()))
 }
 
 async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, String> {

@@ -9,6 +9,7 @@ use crate::interface::evolution::EvolutionHandler;
 use crate::interface::operations::OperationsHandler;
 use crate::interface::queue::Queued;
 use crate::lifecycle::{Event, Slot};
+use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
@@ -55,6 +56,8 @@ pub enum Input {
 pub enum InstanceEvent {
     /// A signal about its health.
     Signal(Signal),
+    /// What a source of users' requests found of them, and what not: one line for a person.
+    Found(Source, String),
     /// It does not serve yet: the text of the probe.
     NotYet(String),
     /// It serves.

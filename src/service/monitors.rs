@@ -240,6 +240,7 @@ fn shown((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatu
         latency: total.latencies.summary(),
         routes,
         unread: sample.unread,
+        found: String::new(),
     }
 }
 

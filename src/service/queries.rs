@@ -13,7 +13,7 @@ use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, OperationsError,
-    QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowReply, Status, SupervisorStatus, TrafficStatus, VersionStatus,
 };
 use crate::interface::queue::Reply;
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
@@ -106,6 +106,21 @@ impl View<'_> {
         }
     }
 
+    /// The requests of users in a slot, by source, and what each source found.
+    fn traffic(&self, slot: Slot) -> Vec<TrafficStatus> {
+        let mut all = self.executor.monitors.traffic(slot, self.clock.now());
+        for (source, found) in self.executor.instances.reports.found(slot) {
+            let found = found.clone();
+            match all.iter_mut().find(|traffic| traffic.source == source.name()) {
+                Some(traffic) => traffic.found = found,
+                None => {
+                    all.push(TrafficStatus { source: source.name().to_owned(), found, ..TrafficStatus::default() });
+                }
+            }
+        }
+        all
+    }
+
     fn deployed(&self, deployed: &Deployed, role: Role, slot: Option<Slot>) -> VersionStatus {
         self.version_status(&deployed.version, role, Some(deployed.generation), slot)
     }
@@ -128,7 +143,7 @@ impl View<'_> {
             slot: slot.map(|slot| slot.to_string().to_lowercase()),
             share: f64::from(share) / f64::from(WHOLE_PPM),
             instances: slot.and_then(|slot| self.instance(slot, share)).into_iter().collect(),
-            traffic: slot.map(|slot| self.executor.monitors.traffic(slot, self.clock.now())).unwrap_or_default(),
+            traffic: slot.map(|slot| self.traffic(slot)).unwrap_or_default(),
         }
     }
 

@@ -277,6 +277,7 @@ impl Service {
             InstanceEvent::Stopped | InstanceEvent::Exited(..) if self.executor.instances.dismiss(id) => {}
             event if self.executor.instances.id(slot) != Some(id) => tracing::debug!(%slot, id, ?event, "stale"),
             InstanceEvent::Signal(signal) => self.observe(slot, signal),
+            InstanceEvent::Found(source, found) => self.executor.instances.reports.has_found(slot, source, found),
             InstanceEvent::Ready => {
                 self.observe(slot, Signal::Ready(true));
                 self.queue.push_back(Event::Ready { slot });

@@ -98,8 +98,13 @@ fn traffic_rows(page: &mut Page, traffic: &TrafficStatus) {
     let source =
         if traffic.source == "tap" { word(Role::Faint, "by the tap, a share of the connections") } else { source };
     let span = duration_ms(traffic.window_ms);
+    let found = word(Role::Faint, traffic.found.clone());
     if traffic.requests == 0 {
-        return page.row("", &[word(Role::Faint, "no requests in the last minute"), source]);
+        page.row("", &[word(Role::Faint, "no requests in the last minute"), source]);
+        if !traffic.found.is_empty() {
+            page.row("", &[found]);
+        }
+        return;
     }
     let mut parts = vec![text(format!("{} requests in {span}", traffic.requests))];
     parts.push(errors_part(traffic.failed, traffic.requests));
@@ -114,6 +119,9 @@ fn traffic_rows(page: &mut Page, traffic: &TrafficStatus) {
     }
     parts.push(source);
     page.row("", &parts);
+    if !traffic.found.is_empty() {
+        page.row("", &[found]);
+    }
     for route in traffic.routes.iter().filter(|route| route.failed > 0) {
         page.row("", &[word(Role::Warning, route.route.clone()), errors_part(route.failed, route.requests)]);
     }

@@ -10,7 +10,8 @@ use tokio::net::{TcpSocket, UnixStream};
 
 use super::listeners::{Endpoint, Traffic};
 use super::slot::Slot;
-use crate::runtime::probe::{Dial, Stream};
+use crate::runtime::fetch::Stream;
+use crate::runtime::probe::Dial;
 
 /// Connects to the slots of shared listeners.
 #[derive(Clone)]
