@@ -97,7 +97,9 @@ impl Lab {
         let mut writer = Writer::create(&path, &header).unwrap();
         for (ask, good) in asked {
             let good = good.map(|body| Expected { status: 200, headers: vec![], body: Some(body.as_bytes().to_vec()) });
-            writer.push(Exchange { request: Request::get(*ask), response: good, after_ms: 0 }).unwrap();
+            writer
+                .push(Exchange { request: Request::get(*ask), response: good, after_ms: 0, ..Exchange::default() })
+                .unwrap();
         }
         writer.finish().unwrap();
         let sha256 = digest::sha256_of_file(&path).unwrap();

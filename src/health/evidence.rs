@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorBound, Incidents};
 use crate::interface::types::{PolicyAnomaly, ProcessUsage};
+use crate::live::{Latencies, Sample, Series, Source};
 use crate::time::Timestamp;
 
 use super::condition::Sustained;
@@ -83,7 +84,12 @@ pub(super) struct Evidence {
 
     pub samples: Samples,
     pub probes: Sustained,
+    /// Requests of users, as the source counts them that saw most.
     pub traffic: Sustained,
+    /// The same requests over the operator's bound of latency.
+    pub slow_traffic: Option<Sustained>,
+    /// Requests of users as each source saw them.
+    pub requests: Series,
     /// Signs of life.
     pub alive: Tally,
     /// Processor time between two looks, and of how much time, both in milliseconds.
@@ -121,6 +127,8 @@ impl Evidence {
             samples: Samples::default(),
             probes: Sustained::new(errors.ratio, errors.r#for),
             traffic: Sustained::new(errors.ratio, errors.r#for),
+            slow_traffic: slow.as_ref().map(|(_, slow)| slow.clone()),
+            requests: Series::default(),
             alive: Tally::new(),
             processors: [Tally::new(), Tally::new()],
             slow,
@@ -156,7 +164,7 @@ impl Evidence {
             Signal::WatchdogMissed => self.process.watchdog_missed = true,
             Signal::Ready(ready) => self.process.ready = Some(ready),
             Signal::PolicyAnomaly(anomaly) => self.anomaly(&anomaly),
-            Signal::Traffic(count) => self.traffic.add(self.now, count.total, count.failed),
+            Signal::Traffic(source, sample) => self.requested(source, &sample),
         }
     }
 
@@ -173,7 +181,7 @@ impl Evidence {
 
     /// Brings what lasts up to now, before detectors ask.
     pub fn settle(&mut self) {
-        let slow = self.slow.as_mut().map(|(_, slow)| slow);
+        let slow = self.slow.as_mut().map(|(_, slow)| slow).into_iter().chain(&mut self.slow_traffic);
         for sustained in [&mut self.probes, &mut self.traffic].into_iter().chain(slow) {
             sustained.settle(self.now);
         }
@@ -209,6 +217,8 @@ impl Evidence {
     pub fn rewind(&mut self, at: Timestamp) {
         self.probes.rewind();
         self.traffic.rewind();
+        self.slow_traffic.iter_mut().for_each(Sustained::rewind);
+        self.requests.rewind();
         self.alive = Tally::new();
         self.processors = [Tally::new(), Tally::new()];
         if let Some((_, slow)) = &mut self.slow {
@@ -239,6 +249,8 @@ impl Evidence {
         let noted = |it: &Noted| it.fingerprint.len() + size_of::<(Cause, Noted)>();
         tallies.map(Tally::bytes).iter().sum::<usize>()
             + slow
+            + self.slow_traffic.as_ref().map_or(0, |slow| slow.tally().bytes())
+            + self.requests.bytes()
             + self.samples.bytes()
             + self.memory.bytes()
             + self.fds.bytes()
@@ -270,6 +282,19 @@ impl Evidence {
         if ok {
             process.last_good_probe = Some(self.now);
             self.learn();
+        }
+    }
+
+    fn requested(&mut self, source: Source, sample: &Sample) {
+        self.requests.add(self.now, source, sample);
+        if self.requests.main_source() != Some(source) {
+            return;
+        }
+        let all = sample.total();
+        self.traffic.add(self.now, all.total(), all.failed());
+        if let (Some(bound), Some(slow)) = (&self.incidents.latency, &mut self.slow_traffic) {
+            let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
+            slow.add(self.now, all.latencies.total(), all.latencies.above(Latencies::bucket(bound_us)));
         }
     }
 

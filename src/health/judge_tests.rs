@@ -6,9 +6,7 @@ use super::evidence::COLD;
 use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
 use super::*;
 use crate::config::LatencyBound;
-use crate::interface::types::{
-    ErrorCount, HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict,
-};
+use crate::interface::types::{HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 
 fn bounds() -> Bounds {
     Bounds { latency: None, errors: None, samples_min: 10 }
@@ -166,7 +164,7 @@ fn whatever_asks_for_an_evolution_fails_a_candidate_at_once() {
         (Cause::Hang, Box::new(|_| probe(Outcome::TimedOut, 5_000))),
         (Cause::Latency, Box::new(|_| ok(400))),
         (Cause::Errors, Box::new(|_| probe(Outcome::Failed, 1))),
-        (Cause::Errors, Box::new(|_| Signal::Traffic(ErrorCount { total: 100, failed: 20 }))),
+        (Cause::Errors, Box::new(|_| super::tests::traffic(100, 20))),
         (Cause::MemoryGrowth, Box::new(usage)),
         (Cause::FdGrowth, Box::new(usage)),
         (Cause::PolicyAnomaly, Box::new(move |_| Signal::PolicyAnomaly(anomaly.clone()))),

@@ -47,6 +47,11 @@ impl Counts {
         Class::ALL.into_iter().filter(|class| class.is_failure()).fold(0, |sum, it| sum.saturating_add(self.of(it)))
     }
 
+    /// The memory of these counts, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.latencies.bytes()
+    }
+
     /// Adds all counts of `other`.
     pub fn merge(&mut self, other: &Self) {
         for class in Class::ALL {

@@ -1,8 +1,8 @@
 //! A histogram of durations.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
+
+use crate::interface::types::LatencySummary;
 
 /// Buckets for each doubling: a bucket is 9 % wide.
 const PER_OCTAVE: f64 = 8.0;
@@ -14,9 +14,24 @@ const LAST: u8 = 175;
 /// Durations in logarithmic buckets, 8 for each doubling, from 64 µs to four minutes. Shorter and longer durations are in
 /// the first and the last bucket. Only buckets with a count use memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<(u8, u32)>", into = "Vec<(u8, u32)>")]
 pub struct Latencies {
-    buckets: BTreeMap<u8, u64>,
+    /// Buckets in rising order, each with its count: 8 bytes for a bucket that is used.
+    buckets: Vec<(u8, u32)>,
+}
+
+impl From<Vec<(u8, u32)>> for Latencies {
+    fn from(buckets: Vec<(u8, u32)>) -> Self {
+        let mut all = Self::default();
+        buckets.into_iter().for_each(|(bucket, count)| all.add_to(bucket, count.into()));
+        all
+    }
+}
+
+impl From<Latencies> for Vec<(u8, u32)> {
+    fn from(all: Latencies) -> Self {
+        all.buckets
+    }
 }
 
 impl Latencies {
@@ -48,28 +63,32 @@ impl Latencies {
 
     /// Counts `count` requests in a bucket.
     pub fn add_to(&mut self, bucket: u8, count: u64) {
-        if count > 0 {
-            let cell = self.buckets.entry(bucket.min(LAST)).or_default();
-            *cell = cell.saturating_add(count);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count == 0 {
+            return;
+        }
+        let bucket = bucket.min(LAST);
+        match self.buckets.binary_search_by_key(&bucket, |(known, _)| *known) {
+            Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
+            Err(at) => self.buckets.insert(at, (bucket, count)),
         }
     }
 
     /// Adds all counts of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (&bucket, &count) in &other.buckets {
+        for (bucket, count) in other.buckets() {
             self.add_to(bucket, count);
         }
     }
 
     /// The number of durations.
     pub fn total(&self) -> u64 {
-        self.buckets.values().fold(0, |sum, count| sum.saturating_add(*count))
+        self.buckets().map(|(_, count)| count).sum()
     }
 
     /// The number of durations in buckets above this one.
     pub fn above(&self, bucket: u8) -> u64 {
-        let above = (std::ops::Bound::Excluded(bucket), std::ops::Bound::Unbounded);
-        self.buckets.range(above).fold(0, |sum, (_, count)| sum.saturating_add(*count))
+        self.buckets().filter(|(it, _)| *it > bucket).map(|(_, count)| count).sum()
     }
 
     /// The bucket of a quantile (nearest rank); `None` if there are no durations.
@@ -82,7 +101,7 @@ impl Latencies {
         )]
         let rank = ((q * total as f64).ceil() as u64).clamp(1, total.max(1));
         let mut seen = 0_u64;
-        self.buckets.iter().find_map(|(&bucket, &count)| {
+        self.buckets().find_map(|(bucket, count)| {
             seen = seen.saturating_add(count);
             (seen >= rank).then_some(bucket)
         })
@@ -93,9 +112,25 @@ impl Latencies {
         self.quantile_bucket(q).map_or(0, Self::edge_us)
     }
 
+    /// The summary: each figure is the upper edge of its bucket.
+    pub fn summary(&self) -> LatencySummary {
+        LatencySummary {
+            count: self.total(),
+            p50_us: self.quantile_us(0.50),
+            p90_us: self.quantile_us(0.90),
+            p99_us: self.quantile_us(0.99),
+            max_us: self.quantile_us(1.0),
+        }
+    }
+
     /// The buckets with their counts, in rising order.
     pub fn buckets(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
-        self.buckets.iter().map(|(&bucket, &count)| (bucket, count))
+        self.buckets.iter().map(|&(bucket, count)| (bucket, count.into()))
+    }
+
+    /// The memory of the buckets, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<(u8, u32)>()
     }
 
     /// Whether nothing was counted.

@@ -16,6 +16,7 @@
 //! | `counts` | the requests of one route |
 //! | `route` | the name of a route: method and path template |
 //! | `sample` | what a source saw since its last sample |
+//! | `series` | the requests of the version in a slot |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
@@ -36,6 +37,7 @@ mod pool;
 mod route;
 mod sample;
 mod sequential;
+mod series;
 mod silence;
 mod trial;
 
@@ -47,4 +49,5 @@ pub use latencies::Latencies;
 pub use pool::Pool;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
+pub use series::{Recent, Series};
 pub use trial::{ALPHA, Limits, Trial};

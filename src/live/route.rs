@@ -68,6 +68,11 @@ impl Route {
         }
     }
 
+    /// The memory of this name, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.0.capacity()
+    }
+
     /// The name, for a person.
     pub fn name(&self) -> &str {
         &self.0

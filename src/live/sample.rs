@@ -111,6 +111,11 @@ impl Sample {
         self.error_lines = self.error_lines.saturating_add(other.error_lines);
     }
 
+    /// The memory of this sample, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.routes.iter().map(|(route, counts)| route.bytes() + counts.bytes()).sum::<usize>()
+    }
+
     /// Whether nothing was seen.
     pub fn is_empty(&self) -> bool {
         *self == Self { coarse: self.coarse, ..Self::default() }

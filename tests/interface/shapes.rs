@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rei::history::entry::{Entry, Stands};
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus,
+    VersionStatus,
 };
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
@@ -202,6 +203,14 @@ pub fn status() -> Status {
             started_at: Some(at(0)),
             usage: usage(),
             log_dropped_bytes: Some(0),
+        }],
+        traffic: vec![TrafficStatus {
+            source: "tap".into(),
+            window_ms: 60_000,
+            requests: 1_200,
+            failed: 3,
+            routes: vec![RouteStatus { route: "GET /users/{}".into(), requests: 900, failed: 3, p99_us: 12_000 }],
+            ..TrafficStatus::default()
         }],
     };
     Status {
