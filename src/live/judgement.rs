@@ -126,12 +126,12 @@ impl Trial {
             let wait = format!("{} more requests of Active", min - other);
             want(format!("{other} requests of Active to compare with, {min} needed"), wait);
         }
-        let compared = self.durations_compared();
-        let can_compare = candidate.latencies.total() >= min && reference.latencies.total() >= min;
-        if can_compare && compared < min {
+        // Half of the requests: the first ones are of a cold process.
+        let (compared, needed) = (self.durations_compared(), min.div_ceil(2));
+        if self.can_compare_durations() && candidate.latencies.total() >= needed && compared < needed {
             want(
-                format!("{compared} requests since the process is warm, to compare their latency, {min} needed"),
-                format!("{} more requests of the warm process", min - compared),
+                format!("{compared} requests since the process is warm, to compare their latency, {needed} needed"),
+                format!("{} more requests of the warm process", needed - compared),
             );
         }
         for about in self.doubts().into_iter().take(REASONS_MAX) {

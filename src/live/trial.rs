@@ -331,6 +331,11 @@ impl Trial {
         self.compared
     }
 
+    /// Whether enough is known of the reference on any route to say what is slow.
+    pub(super) fn can_compare_durations(&self) -> bool {
+        self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
+    }
+
     fn compare(&mut self, candidate: &Sample, reference: &Sample, warm: bool) {
         let mut sides: BTreeMap<Route, [Counts; 2]> = BTreeMap::new();
         for (side, sample) in [candidate, reference].into_iter().enumerate() {
