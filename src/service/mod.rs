@@ -15,6 +15,7 @@
 //! | `monitors`, `findings` | health and the trial of a version; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
+//! | `tap_watch`, `tap_share` | the tap: started, watched and replaced; how much goes through it |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
 //! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
@@ -68,6 +69,8 @@ mod sockets;
 mod sources;
 mod supervisor;
 pub mod sync;
+mod tap_share;
+mod tap_watch;
 mod timers;
 mod tools;
 mod undo;
