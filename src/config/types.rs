@@ -31,10 +31,38 @@ pub struct Config {
     pub agents: BTreeMap<String, Agent>,
     /// Commands that the blueprint action `run` may name.
     pub commands: BTreeMap<String, Vec<String>>,
+    /// What rei sees of users' connections.
+    pub traffic: Traffic,
     /// What instances may do and use.
     pub isolation: Isolation,
     /// Where rei keeps its files.
     pub state: State,
+}
+
+/// `[traffic]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Traffic {
+    /// The tap.
+    pub tap: Tap,
+}
+
+/// `traffic.tap`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tap {
+    /// The smallest share of new connections that go through it, 0.0 to 1.0; 0 is off.
+    pub share: f64,
+    /// Which listeners have one.
+    pub listeners: TapListeners,
+}
+
+/// `traffic.tap.listeners`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TapListeners {
+    /// Those of a loopback address.
+    Loopback,
+    /// All TCP listeners.
+    All,
 }
 
 /// `[runtime]`.
