@@ -10,6 +10,8 @@ use regex::Regex;
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/operations.rs"]
+mod operations;
 #[path = "tidy/words.rs"]
 mod words;
 
@@ -42,6 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "runtime",
         &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
     ),
+    ("tap", &["live", "poll", "process", "runtime"]),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
         "blueprint",
@@ -95,8 +98,12 @@ const PURE: &[&str] = &[
     "golden/reservoir.rs",
     "nix/progress.rs",
     "source/parse.rs",
+    "source/address.rs",
     "runtime/traffic/program.rs",
     "runtime/traffic/order.rs",
+    "tap/http1.rs",
+    "tap/head.rs",
+    "tap/body.rs",
     "service/reconcile.rs",
 ];
 
@@ -170,9 +177,21 @@ const SLEEPS: &[(&str, usize, &str)] = &[
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
 
-/// Hosts that the project's texts may name: the hosts of cited documents, and example names.
-const HOSTS: &[&str] =
-    &["nixos.org", "github.com", "127.0.0.1", "localhost", "example.org", "x.test", "host", "h", "HOST"];
+/// Hosts that the project's texts may name: the hosts of cited documents, those in the first line of a Git LFS pointer, and
+/// example names.
+const HOSTS: &[&str] = &[
+    "nixos.org",
+    "github.com",
+    "git-lfs.github.com",
+    "hawser.github.com",
+    "127.0.0.1",
+    "localhost",
+    "example.org",
+    "x.test",
+    "host",
+    "h",
+    "HOST",
+];
 
 /// Directories below the root in which build machines keep checkouts: readers do not have paths below them.
 const CHECKOUTS: &[&str] = &["work", "workspace", "Users", "home/runner"];

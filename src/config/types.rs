@@ -46,6 +46,8 @@ pub struct Runtime {
     pub source: String,
     /// The branch or tag that is followed.
     pub r#ref: String,
+    /// Whether the files of submodules are built with the commit.
+    pub submodules: bool,
     /// The directory of the flake inside the repository; empty for its root.
     pub dir: String,
     /// `packages.<system>.NAME`.
@@ -397,6 +399,8 @@ pub struct Agent {
 pub struct Isolation {
     /// Paths an instance may read besides the store.
     pub read: Vec<PathBuf>,
+    /// Paths an instance may read and execute besides the store.
+    pub execute: Vec<PathBuf>,
     /// Paths an instance may write besides its state and temporary directory.
     pub write: Vec<PathBuf>,
     /// The user of the instances if rei is root; `None` gives them an unprivileged one of their own.

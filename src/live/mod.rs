@@ -17,17 +17,34 @@
 //! | `route` | the name of a route: method and path template |
 //! | `sample` | what a source saw since its last sample |
 //! | `series` | the requests of the version in a slot |
+//! | `sequential` | evidence that may be looked at at any time: e-processes |
+//! | `draws` | draws without replacement, with a fixed seed |
+//! | `pool` | the time before a trial as its reference |
+//! | `facet` | what can be different, and what of it is tolerated |
+//! | `silence` | a candidate that answers nothing |
+//! | `trial` | all evidence of one trial |
+//! | `judgement` | its verdict and reasons |
 
 mod class;
 mod counts;
+mod draws;
+mod facet;
+mod judgement;
 mod latencies;
+mod pool;
 mod route;
 mod sample;
+mod sequential;
 mod series;
+mod silence;
+mod trial;
 
 pub use class::Class;
 pub use counts::Counts;
+pub use judgement::Judgement;
 pub use latencies::Latencies;
+pub use pool::Pool;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
 pub use series::{Recent, Series};
+pub use trial::{ALPHA, Limits, Trial};

@@ -26,8 +26,8 @@ struct Seen {
     reference: Window,
 }
 
-/// What an operator sees of a source.
-#[derive(Clone, Debug, PartialEq)]
+/// What a source saw in a time.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recent {
     /// What came in that time.
     pub sample: Sample,

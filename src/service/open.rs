@@ -218,6 +218,7 @@ fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, Star
     let roots = Roots::open(&paths.roots())?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
+    let mirror = mirror.with_submodules(config.runtime.submodules);
     let lazy_nix = LazyNix::default();
     let (sources, in_use, measured) = (Sources::default(), InUse::default(), Measured::default());
     let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));

@@ -59,7 +59,7 @@ pub fn listen(
 fn recover_missing(setup: Setup<'_>, table: &InstanceTable, stored: &mut StoredFds) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
-        Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: slot_of(&entry.id).into() })
+        Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: Some(slot_of(&entry.id).into()) })
     };
     let holders: Vec<Holder> = entries.iter().filter_map(holder).collect();
     let before = stored.len();

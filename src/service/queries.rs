@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::clock::Clock;
 use super::executor::Executor;
@@ -15,6 +15,7 @@ use crate::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, OperationsError,
     QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
 };
+use crate::interface::queue::Reply;
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
 use crate::journal::{Reader, Record};
 use crate::lifecycle::{Deployed, Lifecycle, Phase, RunState, Slot, WHOLE_PPM};
@@ -42,6 +43,8 @@ pub struct View<'a> {
     pub stalled: Option<&'a str>,
     /// The clock.
     pub clock: Clock,
+    /// The number of the journal's last record.
+    pub last_seq: u64,
 }
 
 impl View<'_> {
@@ -206,8 +209,8 @@ pub struct Queries {
     readers: Arc<Semaphore>,
 }
 
-/// The channel for an answer. If the caller has disconnected, the answer is dropped.
-type Reply<T> = oneshot::Sender<Result<T, OperationsError>>;
+/// Takes the answer to an operator's question.
+type OperationReply<T> = Reply<T, OperationsError>;
 
 impl Queries {
     /// The queries of a supervisor that starts now.
@@ -221,13 +224,13 @@ impl Queries {
     }
 
     /// The last entries of the history.
-    pub fn history(&self, paths: &Paths, limit: u64, reply: Reply<Vec<HistoryEntry>>) {
+    pub fn history(&self, paths: &Paths, limit: u64, reply: OperationReply<Vec<HistoryEntry>>) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.recall(paths, History::last(limit), reply, |history, _| Ok(history.entries()));
     }
 
     /// One object, from the journal and from the files of the state directory.
-    pub fn show(&self, paths: &Paths, id: String, reply: Reply<ShowReply>) {
+    pub fn show(&self, paths: &Paths, id: String, reply: OperationReply<ShowReply>) {
         self.recall(paths, History::of(&id), reply, |history, paths| {
             let shown = history.show(|id| objects::read(paths, id));
             shown.ok_or(OperationsError::NotFound { id })
@@ -239,7 +242,7 @@ impl Queries {
         &self,
         paths: &Paths,
         history: History,
-        reply: Reply<T>,
+        reply: OperationReply<T>,
         answer: impl FnOnce(History, &Paths) -> Result<T, OperationsError> + Send + 'static,
     ) {
         let (paths, readers) = (paths.clone(), Arc::clone(&self.readers));
@@ -247,8 +250,8 @@ impl Queries {
             // No code closes the semaphore, so this always succeeds.
             let Ok(turn) = readers.acquire_owned().await else { return };
             tokio::task::spawn_blocking(move || {
-                let read = read_journal(&paths, history, || !reply.is_closed());
-                let _ = reply.send(read.and_then(|history| answer(history, &paths)));
+                let read = read_journal(&paths, history, || reply.is_awaited());
+                reply.send(read.and_then(|history| answer(history, &paths)));
                 drop(turn);
             });
         });

@@ -16,7 +16,8 @@ const SOCKET_DIRECTORY_BYTES_MAX: usize = 88;
 const STORE: &str = "/nix/store";
 
 pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
-    let (read, write) = (paths::absolute(&mut section, "read"), paths::absolute(&mut section, "write"));
+    let (read, execute) = (paths::absolute(&mut section, "read"), paths::absolute(&mut section, "execute"));
+    let write = paths::absolute(&mut section, "write");
     if write.iter().flatten().any(|path| path == Path::new("/") || path.starts_with(STORE)) {
         let span = section.key_span("write").unwrap_or_default();
         section.impossible(
@@ -42,6 +43,7 @@ pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
     section.close();
     Some(Isolation {
         read: read?,
+        execute: execute?,
         write: write?,
         user: user.map(|at| at.value),
         memory_bytes: memory.map(|at| at.value.0),

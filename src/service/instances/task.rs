@@ -284,9 +284,9 @@ impl Watchdog {
 async fn send_native_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
     let Some(probe) = &tools.config.health.interface else { return };
     let Some(path) = lock(&traffic).interface_path(slot.into()).map(std::path::Path::to_owned) else { return };
-    let client = EvolutionClient::new(path);
+    let late = probe.interval * 3;
+    let client = EvolutionClient::new(path, late);
     loop {
-        let late = probe.interval * 3;
         let signal = match client.stream_runtime_health(probe.interval).await {
             Ok(mut reports) => loop {
                 match reports.next(late).await {
