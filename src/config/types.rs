@@ -464,6 +464,19 @@ pub struct Validation {
     pub timeout: Duration,
     /// Whether `import` from a derivation is allowed in evaluation.
     pub allow_import_from_derivation: bool,
+    /// What an instance in a sandbox finds in its state directory; `None` is an empty directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Fixture>,
+}
+
+/// `validation.state.fixture`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fixture {
+    /// The files of this directory.
+    Directory(PathBuf),
+    /// What this program of the version makes there: its path inside the store path, and its arguments.
+    Command(Vec<String>),
 }
 
 /// `[blueprints]`.
