@@ -5,6 +5,7 @@
 //! - If both answers have a fact with different values, it does not count, and neither does anything below it.
 //! - If only one of them has a member or element, it does not count. If they have *different* members at a place, then
 //!   members that neither has do not count there either.
+//! - If a learned rule says what a value may be (its type or its pattern), that rule decides, and no noise.
 //! - Everything else counts. A fact that is the same in both answers of Active is never noise.
 
 use std::collections::BTreeSet;
@@ -79,6 +80,9 @@ impl Noise {
 }
 
 fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool {
+    if let Some(is_alike) = normalisers.alike(path, a, b) {
+        return is_alike;
+    }
     if let (Fact::Scalar(a), Fact::Scalar(b), Some(("body", below))) =
         (a, b, path.split_first().map(|(root, below)| (root.as_str(), below)))
         && let (Some(a), Some(b)) = (a.as_f64(), b.as_f64())
@@ -105,7 +109,8 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
         };
         // A missing or new branch is reported once, without everything below it.
         let is_reported = found.last().is_some_and(|(above, _)| path.starts_with(above));
-        if !same && !is_reported && !noise.contains(path, normalisers) {
+        let is_noise = || !normalisers.decides(path) && noise.contains(path, normalisers);
+        if !same && !is_reported && !normalisers.is_free(path) && !is_noise() {
             let (recorded, answered) = (want.map(quote), is.map(quote));
             found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }
@@ -139,7 +144,8 @@ pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &
     let side = |facets: &Facets, other: &Facets| {
         let mut text = String::new();
         for (path, fact) in facets.iter() {
-            let free = recorded.get(path).is_none() && !counts_when_new(recorded, path);
+            let is_new = recorded.get(path).is_none() && !counts_when_new(recorded, path);
+            let free = is_new || normalisers.is_free(path);
             if free {
                 continue;
             }

@@ -213,7 +213,7 @@ mod tests {
 
     fn run(request: Request, response: Option<Expected>) -> GoldenRun {
         let header = Header::new("x", "http", Timestamp::default());
-        GoldenRun { header, exchanges: vec![Exchange { request, response, after_ms: 0 }] }
+        GoldenRun { header, exchanges: vec![Exchange { request, response, after_ms: 0, ..Exchange::default() }] }
     }
 
     fn header(name: &str, value: &str) -> (String, String) {

@@ -98,7 +98,7 @@ pub fn from_har(archive: &[u8], header: Header) -> Result<GoldenRun, RecordError
             headers: headers(request.headers),
             body: request.post_data.map_or_else(Vec::new, |data| data.text.into_bytes()),
         };
-        exchanges.push(Exchange { request: asked, response: Some(expected), after_ms: 0 });
+        exchanges.push(Exchange { request: asked, response: Some(expected), after_ms: 0, ..Exchange::default() });
     }
     Ok(GoldenRun { header, exchanges })
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config;
-use crate::interface::types::{ErrorCount, PolicyAnomaly, ProcessUsage, RuntimeHealthReport};
+use crate::interface::types::{PolicyAnomaly, ProcessUsage, RuntimeHealthReport};
+use crate::live::{Sample, Source};
 use crate::time::millis;
 
 /// One observation of an instance.
@@ -35,8 +36,8 @@ pub enum Signal {
     Ready(bool),
     /// The supervisor saw that it did or tried something forbidden.
     PolicyAnomaly(PolicyAnomaly),
-    /// Work that the supervisor counted since the last signal (connections that ended badly, replayed exchanges).
-    Traffic(ErrorCount),
+    /// Requests of users since the last signal of this source.
+    Traffic(Source, Box<Sample>),
 }
 
 /// How a probe ended.

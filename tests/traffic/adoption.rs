@@ -288,7 +288,7 @@ fn listeners_come_back_from_a_running_instance() {
     drop(starting);
     let _losing = losing();
     drop(traffic);
-    let holder = |pid, slot| Holder { pid, start_ticks: None, slot };
+    let holder = |pid, slot| Holder { pid, start_ticks: None, slot: Some(slot) };
     let mut holders: Vec<Holder> =
         instances.iter().zip(Slot::ALL).map(|(child, slot)| holder(child.id(), slot)).collect();
     holders.push(holder(i32::MAX as u32, Slot::A));
@@ -349,7 +349,7 @@ const ADDRESS: &str = "REI_TEST_ADDRESS";
 #[test]
 fn another_user() {
     let (Ok(pid), Ok(address)) = (std::env::var(HOLDER), std::env::var(ADDRESS)) else { return };
-    let holder = Holder { pid: pid.parse().unwrap(), start_ticks: None, slot: Slot::A };
+    let holder = Holder { pid: pid.parse().unwrap(), start_ticks: None, slot: Some(Slot::A) };
     let mut kept = Vec::new();
     let refused = recover_from_instances(setup(&[tcp_at("http", &address)]), &[holder], &mut kept);
     assert!(kept.is_empty());

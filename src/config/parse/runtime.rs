@@ -77,6 +77,7 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
             "as in \"main\" or \"v1\"",
         );
     }
+    let submodules = section.value("submodules");
     let dir = section.value::<String>("dir");
     if let Some(at) = dir.as_ref().filter(|at| !paths::is_inner(&at.value)) {
         section.impossible(
@@ -112,6 +113,7 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
         name: name?.value,
         source,
         r#ref: followed?.value,
+        submodules: submodules?.value,
         dir: dir?.value,
         package: package?.value,
         command: command?.value,

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::blueprint::library::Library;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::golden;
 use crate::preflight::answer::Answer;
 use crate::report::chain;
@@ -61,6 +61,35 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Answer> {
         names.push(header.name);
     }
     Ok(names)
+}
+
+/// Where are the requests of users counted?
+pub fn requests(config: Option<&Config>) -> Vec<Answer> {
+    let Some(health) = config.map(|config| &config.health) else { return Vec::new() };
+    let mut sources = Vec::new();
+    if let Some(metrics) = &health.metrics {
+        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "the usual names".to_owned());
+        let (requests, latency) = (named(&metrics.requests), named(&metrics.latency));
+        let how = if requests == latency { requests } else { format!("{requests}, latency by {latency}") };
+        sources.push(format!("`{}` on `{}` every {:?}, by {how}", metrics.path, metrics.listen, metrics.interval));
+    }
+    if let Some(log) = &health.log {
+        let format = match &log.format {
+            LogFormat::Combined => "in the format combined",
+            LogFormat::Common => "in the format common",
+            LogFormat::Json => "as JSON",
+            LogFormat::Logfmt => "as logfmt",
+            LogFormat::Pattern(_) => "by a regular expression",
+        };
+        sources.push(format!("the lines of the output {format}"));
+    }
+    let tells_agents = !matches!(&health.log, Some(log) if log.format == LogFormat::Common);
+    let asks_root = health.http.as_ref().is_some_and(|probe| probe.path == "/");
+    if asks_root && !tells_agents {
+        let line = "the format common has no user agent, so that rei's probes of `/` count as requests of users";
+        return vec![Answer::warn(line, "set another `health.http.path`, or log in the format combined")];
+    }
+    (!sources.is_empty()).then(|| Answer::ok(sources.join("; "))).into_iter().collect()
 }
 
 /// Can only the owner read the files with secrets: rei.toml itself, and the files of secrets that it names?
