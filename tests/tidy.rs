@@ -109,6 +109,7 @@ const PURE: &[&str] = &[
     "golden/learned.rs",
     "golden/normalise.rs",
     "golden/reservoir.rs",
+    "nix/log.rs",
     "nix/progress.rs",
     "source/parse.rs",
     "source/address.rs",
