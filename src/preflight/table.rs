@@ -8,7 +8,7 @@ use super::question::{AtStart, Need, Question};
 
 /// The questions about the file and what it names beside itself. They ask the machine nothing, so a build can ask them.
 pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
-    use AtStart::{Always, Itself};
+    use AtStart::{Always, Itself, Never};
     use Need::{Candidates, Protection, Start};
     vec![
         // A start reads the file and its blueprints together, and refuses with all mistakes of both.
@@ -37,6 +37,7 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
             at_start: Always,
             ask: |it| Box::pin(ready(file::secrets(it.config(), it.means.file()))),
         },
+        Question { name: "tap", need: Protection, at_start: Never, ask: |it| Box::pin(ready(file::tap(it.config()))) },
     ]
 }
 
