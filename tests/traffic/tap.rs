@@ -128,7 +128,8 @@ fn http(mut client: TcpStream) {
             "/never" => drop(client.read(&mut byte)),
             path => {
                 let status = path.trim_start_matches('/');
-                let _ = write!(client, "HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok");
+                let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok");
+                let _ = client.write_all(answer.as_bytes());
             }
         }
     }
@@ -151,7 +152,7 @@ fn echo(mut client: TcpStream) {
 }
 
 fn get(client: &mut TcpStream, path: &str) -> std::io::Result<String> {
-    write!(client, "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")?;
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())?;
     let mut answer = vec![0; 256];
     client.read(&mut answer).map(|count| String::from_utf8_lossy(&answer[..count]).into_owned())
 }
