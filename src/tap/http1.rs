@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::body::Body;
-use super::head::{Collector, Unreadable};
+use super::body::{Body, Unreadable};
+use super::head::Collector;
 
 /// Requests on one connection that wait for their answers. Clients that send more without waiting are not read.
 const PIPELINE_MAX: usize = 64;
