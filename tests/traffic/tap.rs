@@ -203,7 +203,7 @@ fn what_users_get_is_counted_by_route_and_class() {
     assert_eq!(site.tap().samples[0].get(&Route::of_request("GET", "/close")).unwrap().of(Class::Aborted), 1);
     assert_eq!(
         total.bytes_in,
-        ["/200", "/200", "/404", "/500", "/close", "/reset"].map(|path| 23 + path.len() as u64).iter().sum()
+        ["/200", "/200", "/404", "/500", "/close", "/reset"].map(|path| 23 + path.len() as u64).iter().sum::<u64>()
     );
 }
 
