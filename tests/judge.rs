@@ -4,6 +4,8 @@
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
+#[path = "judge/recorded.rs"]
+mod recorded;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -165,7 +167,7 @@ fn quicken(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let Work::Sandboxed { spec, .. } = &mut step.work {
             match &mut spec.kind {
-                Kind::Golden(golden) => golden.request_timeout_ms = 2_000,
+                Kind::Golden(golden) | Kind::Qualify(golden) => golden.request_timeout_ms = 2_000,
                 Kind::Reproduction(reproduction) => reproduction.request_timeout_ms = 2_000,
                 Kind::Control | Kind::Boot => {}
             }

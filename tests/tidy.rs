@@ -129,6 +129,7 @@ const EXECUTES: &[&str] = &[
     "service/monitors.rs",
     "service/fdstore.rs",
     "service/logger_watch.rs",
+    "service/tap_watch.rs",
 ];
 
 /// Names that pure code must not use. Hash maps are in the list because their order is random. Address types are plain data, so

@@ -74,7 +74,7 @@ pub struct EarlierEvolution {
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// The run made a commit, which the mirror keeps under the candidate's ref.
     Done {
         /// The commit; never Active's.

@@ -164,9 +164,13 @@ async fn replay_run(
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
     let mut differ = Vec::new();
+    let mut replay = golden::Replay::new(against.clone(), &run.exchanges);
     for (index, exchange) in run.exchanges.iter().enumerate() {
-        let answer = golden::replay(against, exchange, REQUEST_TIMEOUT).await;
-        let divergences = compare(exchange, answer.response, &normalisers);
+        let answer = replay.ask(index, exchange, REQUEST_TIMEOUT).await;
+        let rules = normalisers.with(&exchange.learned).map_err(|reason| {
+            CommandError::new(Kind::Failed, format!("a learned rule of {} is wrong: {reason}", run.header.name))
+        })?;
+        let divergences = compare(exchange, answer.response, &rules);
         if !divergences.is_empty() {
             let request = format!("{} {}", exchange.request.method, exchange.request.path);
             differ.push(Differs { exchange: index + 1, request, divergences });

@@ -31,10 +31,38 @@ pub struct Config {
     pub agents: BTreeMap<String, Agent>,
     /// Commands that the blueprint action `run` may name.
     pub commands: BTreeMap<String, Vec<String>>,
+    /// What rei sees of users' connections.
+    pub traffic: Traffic,
     /// What instances may do and use.
     pub isolation: Isolation,
     /// Where rei keeps its files.
     pub state: State,
+}
+
+/// `[traffic]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Traffic {
+    /// The tap.
+    pub tap: Tap,
+}
+
+/// `traffic.tap`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tap {
+    /// The smallest share of new connections that go through it, 0.0 to 1.0; 0 is off.
+    pub share: f64,
+    /// Which listeners have one.
+    pub listeners: TapListeners,
+}
+
+/// `traffic.tap.listeners`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TapListeners {
+    /// Those of a loopback address.
+    Loopback,
+    /// All TCP listeners.
+    All,
 }
 
 /// `[runtime]`.
@@ -436,6 +464,19 @@ pub struct Validation {
     pub timeout: Duration,
     /// Whether `import` from a derivation is allowed in evaluation.
     pub allow_import_from_derivation: bool,
+    /// What an instance in a sandbox finds in its state directory; `None` is an empty directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Fixture>,
+}
+
+/// `validation.state.fixture`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fixture {
+    /// The files of this directory.
+    Directory(PathBuf),
+    /// What this program of the version makes there: its path inside the store path, and its arguments.
+    Command(Vec<String>),
 }
 
 /// `[blueprints]`.

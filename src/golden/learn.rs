@@ -97,6 +97,12 @@ pub fn learn(three: Three<'_>) -> Result<Vec<Learned>, DropReason> {
     let places: BTreeSet<&Path> =
         [recorded, first, second].iter().flat_map(|one| one.iter()).map(|(path, _)| path).collect();
     let has_body = recorded.get(&["body".to_owned()]).is_some();
+    // The most telling reasons first: with another status, the rest is another answer.
+    for place in [vec!["status".to_owned()], vec!["header".to_owned(), "content-type".to_owned()]] {
+        if recorded.get(&place).is_some() {
+            rule(three, &place)?;
+        }
+    }
     let mut learned: Vec<Learned> = Vec::new();
     let mut loose = 0.0;
     for path in places {

@@ -9,6 +9,7 @@
 //! | `replay` | sends all requests of a run to an instance |
 //! | `capture` | an exchange of live traffic, and the only way from there to a file: without credentials |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
+//! | `recording` | a stream of live exchanges to a run |
 //! | `learn` | learns from three answers what may differ between them. Pure |
 //! | `learned` | the rules that were learned for one exchange. Pure |
 //! | `record` | records runs from a list of requests to a live server |
@@ -26,6 +27,7 @@ mod learn;
 mod learned;
 mod normalise;
 mod record;
+mod recording;
 mod replay;
 mod reservoir;
 #[cfg(test)]
@@ -44,5 +46,6 @@ pub use learn::{DropReason, LOOSE_SHARE_MAX, Three, learn};
 pub use learned::{LEARNED_MAX, Learned, Rule};
 pub use normalise::{Normaliser, Normalisers};
 pub use record::{RecordError, parse_requests, record};
-pub use replay::{Answer, REQUEST_TIMEOUT, replay};
+pub use recording::Recorder;
+pub use replay::{Answer, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};

@@ -1,13 +1,20 @@
 //! Sends all requests of a run to an instance, in order.
+//!
+//! Exchanges that were recorded on one connection are sent on one connection, so that a version that fails the second
+//! request of a connection is found. A connection is closed after its last exchange, as its client did.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::format::Exchange;
-use crate::http::{self, Address, Response};
+use crate::http::{self, Address, BODY_BYTES_MAX, Connection, Response};
 use crate::report::chain;
 
 /// Timeout of one exchange, from connecting to the end of the answer. Endless streams cannot be golden answers.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that are open at once. If a run needs more, the one that waited longest is closed.
+const CONNECTIONS_MAX: usize = 64;
 
 /// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +25,49 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// Sends the request of an exchange, after its pause.
-pub async fn replay(address: &Address, exchange: &Exchange, timeout: Duration) -> Answer {
-    tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
-    let begun = Instant::now();
-    let response = http::send(address, &exchange.request, timeout).await.map_err(|error| chain(&error));
-    Answer { response, took: begun.elapsed() }
+/// Replays a run against one instance.
+#[derive(Debug)]
+pub struct Replay {
+    address: Address,
+    /// The last exchange of each connection of the run.
+    last: BTreeMap<u64, usize>,
+    /// Open connections, each with the number of its latest exchange.
+    open: BTreeMap<u64, (usize, Connection)>,
+}
+
+impl Replay {
+    /// A replay of these exchanges; no connection is open yet.
+    pub fn new(address: Address, exchanges: &[Exchange]) -> Self {
+        let connections = exchanges.iter().enumerate().filter_map(|(index, it)| Some((it.recorded?.connection, index)));
+        Self { address, last: connections.collect(), open: BTreeMap::new() }
+    }
+
+    /// Sends the request of an exchange, after its pause. `index` is its number in the run, from 0.
+    pub async fn ask(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Answer {
+        tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
+        let begun = Instant::now();
+        let response = self.send(index, exchange, timeout).await.map_err(|error| chain(&error));
+        Answer { response, took: begun.elapsed() }
+    }
+
+    async fn send(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
+        let Some(recorded) = exchange.recorded else {
+            return http::send(&self.address, &exchange.request, timeout).await;
+        };
+        let begun = Instant::now();
+        let mut connection = match self.open.remove(&recorded.connection).filter(|(_, open)| open.is_kept()) {
+            Some((_, connection)) => connection,
+            None => Connection::open(&self.address, timeout).await?,
+        };
+        let left = timeout.saturating_sub(begun.elapsed());
+        let response = connection.send(&exchange.request, left, BODY_BYTES_MAX).await;
+        if self.last.get(&recorded.connection).is_some_and(|&last| last > index) {
+            self.open.insert(recorded.connection, (index, connection));
+        }
+        if self.open.len() > CONNECTIONS_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
+            oldest.map(|id| self.open.remove(&id));
+        }
+        response
+    }
 }

@@ -200,14 +200,16 @@ pub(super) static DETECTORS: &[Detector] = &[
         cause: Cause::MemoryGrowth,
         measures: &[Measure { part: "", detect: |evidence| evidence.memory.detect(), lasting: Some(LASTING) }],
         impact: Impact::Degraded,
-        trial: Trial::Failing,
+        // A process that begins grows: the judge compares it with Active at the same age.
+        trial: Trial::Ignored,
         ..NONE
     },
     Detector {
         cause: Cause::FdGrowth,
         measures: &[Measure { part: "", detect: |evidence| evidence.fds.detect(), lasting: Some(LASTING) }],
         impact: Impact::Degraded,
-        trial: Trial::Failing,
+        // A process that begins grows: the judge compares it with Active at the same age.
+        trial: Trial::Ignored,
         ..NONE
     },
     Detector { cause: Cause::PolicyAnomaly, occurred: policy_anomalies, trial: Trial::Found, ..NONE },

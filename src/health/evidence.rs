@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorBound, Incidents};
 use crate::interface::types::{PolicyAnomaly, ProcessUsage};
-use crate::live::{Latencies, Sample, Series, Source};
+use crate::live::{Curve, Latencies, Sample, Series, Source, Usage};
 use crate::time::Timestamp;
 
 use super::condition::Sustained;
@@ -49,6 +49,10 @@ pub(super) struct ProcessEvidence {
     pub measured: u64,
     pub warm_since: Option<Timestamp>,
     pub usage: Option<(Timestamp, ProcessUsage)>,
+    /// When it was first measured, what it served since, and its memory and descriptors over its life.
+    pub measured_since: Option<Timestamp>,
+    pub served: u64,
+    pub curve: Curve,
     pub report: Option<SelfReport>,
     pub last_good_probe: Option<Timestamp>,
     pub failed_in_a_row: u32,
@@ -229,6 +233,8 @@ impl Evidence {
         self.fds.restart();
         self.process.last_good_probe = None;
         self.process.usage = None;
+        self.process.measured_since = None;
+        self.process.curve = Curve::default();
         self.process.report = None;
         self.process.warm_since = self.process.warm_since.map(|time| time.min(at));
         for time in self.restarted_at.iter_mut().chain(self.anomalies.iter_mut().map(|(time, _)| time)) {
@@ -254,6 +260,7 @@ impl Evidence {
             + self.samples.bytes()
             + self.memory.bytes()
             + self.fds.bytes()
+            + self.process.curve.bytes()
             + self.process.report.as_ref().map_or(0, SelfReport::bytes)
             + self.restarted_at.capacity() * size_of::<Timestamp>()
             + self.noted.values().map(noted).sum::<usize>()
@@ -291,6 +298,7 @@ impl Evidence {
             return;
         }
         let all = sample.total();
+        self.process.served = self.process.served.saturating_add(all.total());
         self.traffic.add(self.now, all.total(), all.failed());
         if let (Some(bound), Some(slow)) = (&self.incidents.latency, &mut self.slow_traffic) {
             let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
@@ -331,6 +339,12 @@ impl Evidence {
     }
 
     fn used(&mut self, usage: ProcessUsage) {
+        let since = *self.process.measured_since.get_or_insert(self.now);
+        if let Some(rss_bytes) = usage.rss_bytes {
+            let age_ms = usage.uptime_ms.unwrap_or_else(|| self.now.ms_since(since));
+            let fds = usage.fds.unwrap_or_default();
+            self.process.curve.add(Usage { age_ms, rss_bytes, fds, requests: self.process.served });
+        }
         if let Some(rss) = usage.rss_bytes {
             self.memory.add(self.now, rss);
         }

@@ -145,6 +145,40 @@ fn one_crash_hang_or_anomaly_fails_at_once() {
     }
 }
 
+/// A process that is measured each second of its life; its memory in MiB.
+fn growing(seconds: u64, incidents: &crate::config::Incidents, mib: impl Fn(u64) -> u64) -> Monitor {
+    let sources = Sources { probe_ms: Some(1_000), watchdog: false, interface_ms: None };
+    let mut monitor = Monitor::new(RuntimeRef::default(), incidents, sources, at(0));
+    for second in 0..seconds {
+        let uptime_ms = Some(second * 1_000);
+        let rss_bytes = Some(mib(second) << 20);
+        let usage = ProcessUsage { pid: Some(7), uptime_ms, rss_bytes, fds: Some(20), ..ProcessUsage::default() };
+        monitor.observe(at(second), Signal::Usage(usage));
+        monitor.observe(at(second), ok(5));
+    }
+    monitor
+}
+
+#[test]
+fn a_warm_up_like_actives_passes_and_a_leak_fails() {
+    let quick = crate::config::Incidents {
+        memory: Some(crate::config::GrowthBound { per_hour: 100 << 20, r#for: Duration::from_secs(10) }),
+        ..incidents()
+    };
+    let warm = |second: u64| 40 + second.min(40) * 9;
+    let active = growing(300, &quick, warm);
+    for seconds in [20, 25, 30, 60] {
+        let analysis = judged(&growing(seconds, &quick, warm), Some(&active), &bounds());
+        assert_eq!(analysis.verdict, Verdict::Pass, "after {seconds} s: {:?}", analysis.reasons);
+    }
+    // Without a bound of the operator too: nobody promotes a leak.
+    let unbounded = crate::config::Incidents { memory: None, ..incidents() };
+    let leak = growing(25, &unbounded, |second| warm(second) + second * 8);
+    let analysis = judged(&leak, Some(&active), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Fail, "{:?}", analysis.reasons);
+    assert!(analysis.reasons[0].starts_with("memory grew by "), "{:?}", analysis.reasons);
+}
+
 /// What is signalled each second.
 type EachSecond = Box<dyn Fn(u64) -> Signal>;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::{Caller, Standing};
+use super::access::{Caller, Descent};
 
 /// Why a call got no answer from its owner.
 pub(super) const NOT_NOW: &str = "the supervisor is starting or stopping";
@@ -74,9 +74,9 @@ impl<I> CallQueue<I> {
 /// # Errors
 /// Why the caller may not act, for a person.
 pub(super) fn operators_only(caller: &Caller) -> Result<(), String> {
-    match caller.standing {
-        Standing::Operator => Ok(()),
-        Standing::Unproven => Err(format!("process {} does not belong to an operator", caller.pid)),
+    match caller.descent {
+        Descent::Operator => Ok(()),
+        Descent::Unproven => Err(format!("process {} does not belong to an operator", caller.pid)),
     }
 }
 
@@ -97,12 +97,12 @@ mod tests {
     async fn an_act_needs_an_operator_and_every_answer_an_owner() {
         let (inputs, mut received) = mpsc::channel::<Input>(1);
         let queue = CallQueue(inputs);
-        let mut caller = Caller { pid: 7, uid: 0, gid: 0, standing: Standing::Unproven };
+        let mut caller = Caller { pid: 7, uid: 0, gid: 0, descent: Descent::Unproven };
         let refused = queue.pause(&caller).await;
         assert!(matches!(refused, Err(OperationsError::NotAllowed { .. })), "{refused:?}");
         assert!(received.try_recv().is_err(), "the handler never sees it");
 
-        caller.standing = Standing::Operator;
+        caller.descent = Descent::Operator;
         drop(received);
         let unanswered = queue.pause(&caller).await;
         assert!(matches!(unanswered, Err(OperationsError::Busy { .. })), "{unanswered:?}");

@@ -369,7 +369,7 @@ pub struct MonitorEvent {
     pub data: Value,
 }
 
-/// A candidate that is never built, judged or promoted again unless an operator lifts it.
+/// A candidate that is never built, judged or promoted again unless an operator releases it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct QuarantineEntry {
     /// The candidate.

@@ -41,7 +41,7 @@ impl Draws {
                 places -= 1;
                 found += 1;
             }
-            left -= 1;
+            left = left.saturating_sub(1);
         }
         found
     }
@@ -54,10 +54,10 @@ impl Draws {
         let (mut left, mut wanted) = (all, count);
         for class in Class::ALL {
             let here = from.of(class);
-            let got = self.marked(left, here, wanted);
+            let got = self.marked(left, here, wanted).min(here);
             taken.add(class, got);
             rest.add(class, here - got);
-            left -= here;
+            left = left.saturating_sub(here);
             wanted -= got;
         }
         let known = from.latencies.total();
@@ -77,10 +77,10 @@ impl Draws {
         let mut left = from.total();
         let mut wanted = count.min(left);
         for (bucket, here) in from.buckets() {
-            let got = self.marked(left, here, wanted);
+            let got = self.marked(left, here, wanted).min(here);
             taken.add_to(bucket, got);
             rest.add_to(bucket, here - got);
-            left -= here;
+            left = left.saturating_sub(here);
             wanted -= got;
         }
         (taken, rest)

@@ -3,7 +3,7 @@
 use crate::interface::types::Verdict;
 
 use super::counts::Counts;
-use super::facet::{Facet, QUANTILES};
+use super::facet::{Facet, PAUSE, QUANTILES};
 use super::latencies::Latencies;
 use super::route::Route;
 use super::trial::{ALPHA, About, Part, Trial};
@@ -12,6 +12,9 @@ use super::trial::{ALPHA, About, Part, Trial};
 const REASONS_MAX: usize = 5;
 /// A part of the evidence is a reason if it is at least this part of all.
 const TELLING: f64 = 0.02;
+/// The evidence of a single route from which it is named, once the whole is sure; and how many are named.
+const SHOWN: f64 = 10.0;
+const ROUTES_SHOWN: usize = 2;
 /// The part of requests that may fail if there is neither a bound of the operator nor a reference.
 const RATIO_DEFAULT: f64 = 0.05;
 
@@ -67,8 +70,8 @@ impl Trial {
         parts.sort_by(|a, b| b.0.total_cmp(&a.0));
         let telling = parts.iter().take_while(|(value, _)| *value >= all * TELLING);
         let mut reasons: Vec<String> = Vec::new();
-        for (_, part) in telling {
-            let text = self.describe(part.about);
+        for about in telling.flat_map(|(_, part)| self.places(part.about)) {
+            let text = self.describe(about);
             if reasons.len() < REASONS_MAX && !reasons.contains(&text) {
                 reasons.push(text);
             }
@@ -80,6 +83,19 @@ impl Trial {
             first.push_str(&format!(" (the chance of a false alarm is below 1 in {})", grouped(chance.min(1e12))));
         }
         Some(reasons)
+    }
+
+    /// Where it happens: if it is about all routes together, first those routes that show it most.
+    fn places<'a>(&'a self, about: About<'a>) -> Vec<About<'a>> {
+        let About::Facet(facet, None) = about else { return vec![about] };
+        let here = |part: &Part<'_>| matches!(part.about, About::Facet(it, Some(_)) if it == facet);
+        let mut routes: Vec<(f64, About<'a>)> = self
+            .parts()
+            .filter(|part| here(part) && part.evidence.value() >= SHOWN)
+            .map(|part| (part.evidence.value(), part.about))
+            .collect();
+        routes.sort_by(|a, b| b.0.total_cmp(&a.0));
+        routes.into_iter().take(ROUTES_SHOWN).map(|(_, about)| about).chain([about]).collect()
     }
 
     fn wanted(
@@ -109,6 +125,14 @@ impl Trial {
         if other < min && self.after.is_none() {
             let wait = format!("{} more requests of Active", min - other);
             want(format!("{other} requests of Active to compare with, {min} needed"), wait);
+        }
+        // Half of the requests: the first ones are of a cold process.
+        let (compared, needed) = (self.durations_compared(), min.div_ceil(2));
+        if self.can_compare_durations() && candidate.latencies.total() >= needed && compared < needed {
+            want(
+                format!("{compared} requests since the process is warm, to compare their latency, {needed} needed"),
+                format!("{} more requests of the warm process", needed - compared),
+            );
         }
         for about in self.doubts().into_iter().take(REASONS_MAX) {
             let text = self.describe(about);
@@ -183,6 +207,11 @@ impl Trial {
                     part(&one),
                     part(&other)
                 )
+            }
+            Facet::Slow(PAUSE) => {
+                let [own, reference] = [&one, &other].map(|it| milliseconds(it.latencies.quantile_us(1.0)));
+                let total = one.latencies.total();
+                format!("{place}some of {total} requests took up to {own}, {name} {reference}: it pauses")
             }
             Facet::Slow(index) => {
                 let q = QUANTILES[index];

@@ -27,11 +27,13 @@
 //! | `silence` | a candidate that answers nothing |
 //! | `trial` | all evidence of one trial |
 //! | `judgement` | its verdict and reasons |
+//! | `growth` | memory and descriptors of a candidate against Active's at the same age |
 
 mod class;
 mod counts;
 mod draws;
 mod facet;
+mod growth;
 mod judgement;
 mod latencies;
 pub mod log;
@@ -47,6 +49,7 @@ mod trial;
 
 pub use class::Class;
 pub use counts::Counts;
+pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;
 pub use pool::Pool;

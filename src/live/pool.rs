@@ -84,7 +84,7 @@ impl Pool {
             reset: self.draws.marked(left.ended, left.reset, ended),
             empty: self.draws.marked(left.ended, left.empty, ended),
         };
-        left.ended -= drawn.ended;
+        left.ended = left.ended.saturating_sub(drawn.ended);
         left.reset = left.reset.saturating_sub(drawn.reset);
         left.empty = left.empty.saturating_sub(drawn.empty);
         drawn

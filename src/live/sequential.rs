@@ -21,12 +21,12 @@
 //! # What makes it hold in practice
 //!
 //! - *Bursts.* Requests of one second are not independent: a pause of one process, or a client that repeats a bad request, makes
-//!   many events at once. So the factor of a block is limited to what *one* event can give: `psi / (1-s+s*psi)` for a
-//!   candidate with the part `s` of the requests. If all events of a block belong together, they are the candidate's with the
-//!   chance `s`, and the mean of the limited factor is still at most 1. A pause strikes each of two processes
-//!   equally often, whatever their parts are: if a second with a pause is a fair coin, a limit of 2 keeps the mean at 1 (a limit
-//!   of 3 makes it 1.5). A factor that is made smaller stays an e-variable, so the bound above is still true. Only
-//!   trouble that lasts for several blocks counts.
+//!   many events at once. So the factor of a block is limited. If all events of a block belong together, they are the
+//!   candidate's with the chance `s`, its part of the requests; then the mean is at most 1 with the limit that *one* event
+//!   has, `psi / (1-s+s*psi)`. A pause strikes each of two processes equally often, whatever their parts are: a second with a
+//!   pause is a fair coin, and a limit of 2 keeps its mean at 1 (a limit of 3 makes it 1.5). For failures the limit is
+//!   larger, so that they are found sooner; `examples/detection.rs` shows what bursts then do. A factor that is made
+//!   smaller stays an e-variable, so the bound above is still true. Only trouble that lasts for several blocks counts.
 //! - *Trouble that begins late.* Blocks without trouble make the product so small that it would never recover. So the stake is
 //!   divided: a part enters at each of several epochs, with weights that sum to 1. That is a mean of
 //!   e-processes that begin at different times, and again an e-process (compare Shin, Ramdas, Rinaldo, *E-detectors*,
@@ -56,13 +56,22 @@ pub(super) struct Table {
 impl Table {
     /// Whether the block can say anything: both sides had requests, and some had the event, but not all.
     pub fn says_something(&self) -> bool {
-        let events = self.events[0] + self.events[1];
-        self.totals[0] > 0 && self.totals[1] > 0 && events > 0 && events < self.totals[0] + self.totals[1]
+        let [total, other] = self.totals;
+        total > 0 && other > 0 && self.events != [0, 0] && self.events != self.totals
     }
 
-    /// The table with a bounded number of requests.
+    /// Adds the counts of another block.
+    fn merge(&mut self, other: &Self) {
+        for side in 0..2 {
+            self.totals[side] = self.totals[side].saturating_add(other.totals[side]);
+            self.events[side] = self.events[side].saturating_add(other.events[side]);
+        }
+    }
+
+    /// The table with a bounded number of requests. A source that counts more events than requests is wrong.
     pub fn thinned(mut self, draws: &mut Draws) -> Self {
         for side in 0..2 {
+            self.events[side] = self.events[side].min(self.totals[side]);
             if self.totals[side] > SIDE_MAX {
                 self.events[side] = draws.marked(self.totals[side], self.events[side], SIDE_MAX);
                 self.totals[side] = SIDE_MAX;
@@ -103,8 +112,12 @@ pub(super) struct Odds {
     pub tolerated: f64,
     /// Odds ratios that are faults.
     pub suspected: &'static [f64],
-    /// The most that one block can multiply the evidence by.
+    /// The most that one block can multiply the evidence by, whatever one event can say.
     pub cap: f64,
+    /// What a block can multiply it by at least, although one event says less.
+    pub burst: f64,
+    /// The same for doubt, which delays a verdict and never decides one: so one block may say more.
+    pub doubt: f64,
 }
 
 impl Odds {
@@ -124,7 +137,7 @@ impl Odds {
     /// part of the requests.
     fn ln_cap(&self, psi: f64, part: f64) -> f64 {
         let none = (1.0 - part + part * self.tolerated) / (1.0 - part + part * psi);
-        none.max(none * psi / self.tolerated).min(self.cap).ln()
+        none.max(none * psi / self.tolerated).max(self.burst).min(self.cap).ln()
     }
 }
 
@@ -135,20 +148,27 @@ pub(super) struct Evidence {
     blocks: u64,
     /// For each suspected ratio, the logarithm of the stake: with the limit of a block, and with a wide one.
     stakes: Vec<[f64; 2]>,
+    /// The weighted means of the stakes.
+    means: [f64; 2],
+    /// All blocks together.
+    seen: Table,
 }
-
-/// The wide limit of a block. It is for doubt, which delays a verdict and never decides one: so one block may
-/// say more.
-const DOUBT_CAP: f64 = 12.0;
 
 impl Evidence {
     /// No evidence yet.
     pub fn new(odds: Odds) -> Self {
-        Self { odds, blocks: 0, stakes: vec![[f64::NEG_INFINITY; 2]; odds.suspected.len()] }
+        Self {
+            odds,
+            blocks: 0,
+            stakes: vec![[f64::NEG_INFINITY; 2]; odds.suspected.len()],
+            means: [0.0; 2],
+            seen: Table::default(),
+        }
     }
 
-    /// Takes a block: a table for each route. A block that can say nothing changes nothing.
+    /// Takes a block: a table for each route. A block that can say nothing changes no evidence.
     pub fn add(&mut self, tables: &[Table]) {
+        tables.iter().for_each(|table| self.seen.merge(table));
         let sum = |side: usize| tables.iter().map(|table| table.totals[side]).fold(0, u64::saturating_add) as f64;
         if tables.iter().any(Table::says_something) {
             let part = sum(0) / (sum(0) + sum(1));
@@ -184,22 +204,31 @@ impl Evidence {
         for ((stakes, ratio), cap) in self.stakes.iter_mut().zip(ratios).zip(caps) {
             let [strict, wide] = stakes;
             *strict = (*strict + ratio.min(*cap)).min(LN_MAX);
-            *wide = (*wide + ratio.min(DOUBT_CAP.ln())).min(LN_MAX);
+            *wide = (*wide + ratio.min(self.odds.doubt.ln())).min(LN_MAX);
         }
+        let mean = |which: usize| self.stakes.iter().map(|stakes| stakes[which].exp()).sum::<f64>();
+        self.means = [0, 1].map(|which| mean(which) / self.stakes.len().max(1) as f64);
+    }
+
+    /// How much larger the candidate's part of events is than the reference's, in all blocks.
+    pub fn excess(&self) -> f64 {
+        let [own, other] = [0, 1].map(|side| self.seen.events[side] as f64 / self.seen.totals[side].max(1) as f64);
+        own - other
+    }
+
+    /// Blocks that could say something.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
     }
 
     /// The evidence: its mean is at most 1 for as long as the true ratio is tolerated.
     pub fn value(&self) -> f64 {
-        self.mean(0)
+        self.means[0]
     }
 
     /// The same with a wide limit of a block: reason to wait, no reason to condemn.
     pub fn doubt(&self) -> f64 {
-        self.mean(1)
-    }
-
-    fn mean(&self, which: usize) -> f64 {
-        self.stakes.iter().map(|stakes| stakes[which].exp()).sum::<f64>() / self.stakes.len().max(1) as f64
+        self.means[1]
     }
 }
 
@@ -232,8 +261,8 @@ fn ln_factorial(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const UP: Odds = Odds { tolerated: 1.2, suspected: &[2.0, 8.0, 50.0], cap: 10.0 };
-    const DOWN: Odds = Odds { tolerated: 0.7, suspected: &[0.5, 0.1], cap: 2.0 };
+    const UP: Odds = Odds { tolerated: 1.2, suspected: &[2.0, 8.0, 50.0], cap: 10.0, burst: 4.0, doubt: 12.0 };
+    const DOWN: Odds = Odds { tolerated: 0.7, suspected: &[0.5, 0.1], cap: 2.0, burst: 2.0, doubt: 12.0 };
 
     fn table(totals: [u64; 2], events: [u64; 2]) -> Table {
         Table { totals, events }
@@ -276,7 +305,7 @@ mod tests {
                             let mut evidence = Evidence::new(odds);
                             evidence.add(&[table(totals, [x, k - x])]);
                             // The first part of the stake is one half.
-                            2.0 * evidence.mean(which)
+                            2.0 * evidence.means[which]
                         };
                         chances(totals, k, truth).into_iter().map(|(x, p)| p * value(x)).sum()
                     };
@@ -289,7 +318,7 @@ mod tests {
     /// A burst goes to one side as a whole, with the chance of its part.
     #[test]
     fn the_mean_of_a_factor_is_at_most_one_if_all_events_of_a_block_belong_together() {
-        let odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 50.0], cap: 1e9 };
+        let odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 50.0], cap: 1e9, burst: 1.0, doubt: 12.0 };
         for (totals, k) in [([30, 70], 20), ([50, 50], 40), ([5, 95], 5), ([100, 100], 1)] {
             let part = totals[0] as f64 / (totals[0] + totals[1]) as f64;
             let value = |x: u64| {
@@ -333,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_rate_over_its_bound_is_found_and_one_under_it_is_not() {
-        let odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0], cap: 10.0 };
+        let odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0], cap: 10.0, burst: 4.0, doubt: 12.0 };
         let (mut over, mut under) = (Evidence::new(odds), Evidence::new(odds));
         for _ in 0..20 {
             over.add_rate(100, 12, 0.05);

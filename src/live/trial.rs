@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 use super::counts::Counts;
 use super::draws::Draws;
-use super::facet::{FACETS, FAILURES, Facet, Slow};
+use super::facet::{FACETS, FAILURES, Facet, PAUSE, Slow};
 use super::latencies::Latencies;
 use super::pool::Pool;
 use super::route::Route;
@@ -26,8 +26,8 @@ const WEIGHT_CONNECTIONS: f64 = 0.06;
 /// The share for the operator's bounds: half for errors, half for latency.
 const WEIGHT_BOUNDS: f64 = 0.1;
 /// The operator's bounds are exact: nothing above them is tolerated.
-const RATE_FAILURES: Odds = Odds { tolerated: 1.0, suspected: &[1.3, 2.0, 6.0], cap: 10.0 };
-const RATE_SLOW: Odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 20.0], cap: 2.0 };
+const RATE_FAILURES: Odds = Odds { tolerated: 1.0, suspected: &[1.3, 2.0, 6.0], cap: 10.0, burst: 4.0, doubt: 12.0 };
+const RATE_SLOW: Odds = Odds { tolerated: 1.0, suspected: &[1.5, 4.0, 20.0], cap: 2.0, burst: 2.0, doubt: 12.0 };
 /// The part of requests that may be over the bound of a 99th percentile.
 const P99_RATIO: f64 = 0.01;
 /// Requests of each side below which nothing passes.
@@ -40,9 +40,13 @@ const FORGET: u32 = 30;
 const SHIFT_MIN: f64 = 0.01;
 /// Failures below which a difference is an accident.
 const FAILURES_MIN: u64 = 3;
+/// The part of requests that fail from which a few failures are a doubt: one in 200. If the reference has no failures at
+/// all, only more good requests take the doubt back. The same for slow requests, and one block in 50 for pauses.
+const DOUBT_MIN: f64 = 0.005;
+const PAUSES_MIN: u64 = 50;
 /// Evidence of a total from which a candidate does not pass before there is more. An honest one has it at a given time with a
-/// chance of less than one in three, and loses it.
-const DOUBT: f64 = 3.0;
+/// chance of less than one in two, in practice much less, and loses it.
+const DOUBT: f64 = 2.0;
 /// The seed of the draws: any fixed number.
 const SEED: u64 = 0x7472_6961;
 
@@ -86,6 +90,9 @@ pub struct Trial {
     pub(super) silence: Silence,
     pub(super) failed: Option<Vec<String>>,
     first_request: Option<Timestamp>,
+    blocks: u64,
+    /// Durations of the candidate that were compared.
+    compared: u64,
     /// The wide steps of durations that were seen.
     steps: BTreeSet<u8>,
     draws: Draws,
@@ -181,6 +188,8 @@ impl Trial {
             silence: Silence::default(),
             failed: None,
             first_request: None,
+            blocks: 0,
+            compared: 0,
             steps: BTreeSet::new(),
             draws: Draws::new(SEED),
         }
@@ -204,13 +213,20 @@ impl Trial {
         self.silence.offered(connections);
     }
 
+    /// Whether the candidate was called degraded. It stays so.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Takes what came since the last block, best one second. After a reference, `reference` is what still comes to it; it is
     /// not compared.
     pub fn block(&mut self, at: Timestamp, candidate: &Sample, reference: &Sample) {
         let drawn = self.after.as_mut().map(|after| after.draw(at, candidate));
         let expected_per_ms = self.after.as_ref().map(|after| after.pool.per_ms());
         let reference = drawn.as_ref().unwrap_or(reference);
-        let [total, other] = [candidate, reference].map(|side| side.total().total());
+        let requests = |side: &Sample| side.routes().fold(0_u64, |sum, (_, it)| sum.saturating_add(it.total()));
+        let [total, other] = [candidate, reference].map(requests);
+        self.blocks += 1;
         self.silence.block(at, total, other, expected_per_ms);
         if total > 0 {
             self.first_request.get_or_insert(at);
@@ -218,7 +234,9 @@ impl Trial {
         let warm = self.first_request.is_some_and(|first| at.ms_since(first) >= COLD_MS);
         self.compare(candidate, reference, warm);
         self.compare_connections(candidate, reference);
-        self.compare_bounds(&candidate.total(), candidate.coarse);
+        if self.limits.failures.is_some() || self.limits.p99_us.is_some() {
+            self.compare_bounds(&candidate.total(), candidate.coarse);
+        }
         for (seen, side) in self.seen.iter_mut().zip([candidate, reference]) {
             seen.merge(side);
         }
@@ -286,9 +304,7 @@ impl Trial {
         let doubtful = |part: &Part<'_>| {
             let of_route = matches!(part.about, About::Facet(_, Some(_)));
             let enough = if of_route { DOUBT * many } else { DOUBT };
-            // A shift that is too small to be a finding is no doubt either. One failure is.
-            let is_failure = matches!(part.about, About::Facet(Facet::Failures, _) | About::BoundOfFailures);
-            part.evidence.doubt() >= enough && (is_failure || self.counts(part.about))
+            part.evidence.doubt() >= enough && self.may_be_doubted(part)
         };
         let mut found: Vec<(f64, About<'_>)> =
             self.parts().filter(doubtful).map(|part| (part.weight * part.evidence.doubt(), part.about)).collect();
@@ -296,12 +312,38 @@ impl Trial {
         found.into_iter().map(|(_, about)| about).collect()
     }
 
+    /// A shift that is too small to be a finding is no doubt either. One failure among few requests is.
+    fn may_be_doubted(&self, part: &Part<'_>) -> bool {
+        match part.about {
+            About::Facet(Facet::Failures, route) => {
+                let seen = self.seen_of(0, route);
+                seen.failed() as f64 >= DOUBT_MIN * seen.total() as f64
+            }
+            About::Facet(Facet::Slow(PAUSE), _) => part.evidence.blocks().saturating_mul(PAUSES_MIN) >= self.blocks,
+            About::Facet(Facet::Slow(_), _) => part.evidence.excess() >= DOUBT_MIN,
+            About::BoundOfFailures => true,
+            about => self.counts(about),
+        }
+    }
+
+    /// Durations of the candidate that were compared.
+    pub(super) fn durations_compared(&self) -> u64 {
+        self.compared
+    }
+
+    /// Whether enough is known of the reference on any route to say what is slow.
+    pub(super) fn can_compare_durations(&self) -> bool {
+        self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
+    }
+
     fn compare(&mut self, candidate: &Sample, reference: &Sample, warm: bool) {
         let mut sides: BTreeMap<Route, [Counts; 2]> = BTreeMap::new();
         for (side, sample) in [candidate, reference].into_iter().enumerate() {
             for (route, counts) in sample.routes() {
                 let place = self.place(route);
-                self.route(place.clone());
+                if !self.routes.contains_key(&place) {
+                    self.route(place.clone());
+                }
                 sides.entry(place).or_default()[side].merge(counts);
             }
         }
@@ -309,18 +351,21 @@ impl Trial {
         let steps = (candidate.coarse || reference.coarse).then(|| self.steps.clone());
         let mut all: Vec<Vec<Table>> = vec![Vec::new(); FACETS.len()];
         for (route, [one, other]) in &sides {
-            let learned = Some(&self.route(route.clone()).learned).filter(|_| warm);
-            let slow = learned.and_then(|learned| Slow::of(learned, steps.as_ref(), after));
-            for (index, facet) in FACETS.iter().enumerate() {
+            let Some(here) = self.routes.get_mut(route) else { continue };
+            let slow = if warm { Slow::of(&here.learned, steps.as_ref(), after) } else { None };
+            if slow.is_some() && !other.latencies.is_empty() {
+                self.compared = self.compared.saturating_add(one.latencies.total());
+            }
+            for ((facet, evidence), tables) in FACETS.iter().zip(&mut here.evidence).zip(&mut all) {
                 let table = facet.table(one, other, slow.as_ref());
-                if table.says_something() {
+                if table.totals != [0, 0] {
                     let table = table.thinned(&mut self.draws);
-                    self.route(route.clone()).evidence[index].add(&[table]);
-                    all[index].push(table);
+                    evidence.add(&[table]);
+                    tables.push(table);
                 }
             }
             if !after {
-                self.route(route.clone()).learn(&other.latencies);
+                here.learn(&other.latencies);
             }
         }
         for (evidence, tables) in self.total.iter_mut().zip(&all) {
@@ -333,7 +378,6 @@ impl Trial {
         let totals = sides.map(|side| side.ended);
         let events = [sides.map(|side| side.reset), sides.map(|side| side.empty)];
         for (evidence, events) in self.connections.iter_mut().zip(events) {
-            let events = [events[0].min(totals[0]), events[1].min(totals[1])];
             evidence.add(&[Table { totals, events }.thinned(&mut self.draws)]);
         }
     }

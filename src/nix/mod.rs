@@ -45,7 +45,7 @@ pub use locate::Nix;
 pub use probe::{PROBE_ARGUMENT, probe_builder_main};
 pub use profile::{Generation, Profile};
 pub use progress::{Parser, Progress};
-pub use realise::{Failure, FailureKind, Outcome, RealiseOptions, Realised};
+pub use realise::{DerivationOutcome, Failure, FailureKind, RealiseOptions, Realised};
 pub use roots::Roots;
 pub use sandbox::{Builder, Proof, Refusal, prove};
 pub use version::{LEAST_VERSION, Version};

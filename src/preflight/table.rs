@@ -47,8 +47,8 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
     ]
 }
 
-/// The questions about the machine and the repository, in the order in which they are asked: what a question builds on
-/// comes before it.
+/// The questions about the machine and the repository, in the order in which they are asked. If a question
+/// depends on the answer to another one, it comes after that one.
 pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
     use AtStart::{Always, Itself, Never, ToInstall};
     use Need::{Agents, Candidates, Protection, Start};
@@ -88,7 +88,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
         },
         Question { name: "switch", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::switch())) },
         Question { name: "pidfd", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::pidfds())) },
-        // The first instance gets its user and its walls.
+        // The first instance gets its user and its isolation.
         Question { name: "user", need: Start, at_start: Itself, ask: |it| Box::pin(ready(machine::user(it.config()))) },
         Question {
             name: "isolation",
@@ -96,7 +96,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
             at_start: Itself,
             ask: |it| Box::pin(ready(machine::isolation(it.config(), &it.means.scratch()))),
         },
-        // The builder of each check makes the best of what it finds.
+        // The builder of each check uses the namespaces that it can get.
         Question {
             name: "namespaces",
             need: Candidates,

@@ -66,9 +66,9 @@ pub struct Target {
     pub store_path: String,
 }
 
-/// The kinds of probes.
+/// Asks an instance if it serves: one variant for each kind of probe in rei.toml.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Probe {
+pub enum Prober {
     /// `GET path` must return status 2xx or 3xx.
     Http(HttpProbe),
     /// A TCP connection must be accepted.
@@ -88,14 +88,14 @@ impl Probes {
     /// requests.
     pub fn start(health: &Health, target: &Target, dial: &Arc<impl Dial>, to: &mpsc::Sender<ProbeResult>) -> Self {
         let mut tasks = JoinSet::new();
-        for probe in Probe::all_of(health) {
+        for probe in Prober::all_of(health) {
             tasks.spawn(repeat(probe, target.clone(), dial.clone(), to.clone()));
         }
         Self { _tasks: tasks }
     }
 }
 
-async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Sender<ProbeResult>) {
+async fn repeat(probe: Prober, target: Target, dial: Arc<impl Dial>, to: mpsc::Sender<ProbeResult>) {
     let mut start_pause = START_PAUSE;
     let mut has_answered = false;
     loop {
@@ -112,7 +112,7 @@ async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Se
     }
 }
 
-impl Probe {
+impl Prober {
     /// The active probes of `[health]`.
     pub fn all_of(health: &Health) -> Vec<Self> {
         let http = health.http.clone().map(Self::Http);
@@ -256,8 +256,8 @@ mod tests {
         address
     }
 
-    fn http() -> Probe {
-        Probe::Http(HttpProbe {
+    fn http() -> Prober {
+        Prober::Http(HttpProbe {
             listen: "http".into(),
             path: "/healthz".into(),
             interval: Duration::from_millis(10),
@@ -304,7 +304,7 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Plain(vec![open, closed]);
         let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
-        let probe = Probe::Tcp(TcpProbe { listen: "x".into(), interval, timeout });
+        let probe = Prober::Tcp(TcpProbe { listen: "x".into(), interval, timeout });
         assert!(probe.ask(&target(0), &dial).await.ok);
         let refused = probe.ask(&target(1), &dial).await;
         assert!(!refused.ok && refused.detail.contains("refused"), "{refused:?}");
@@ -314,7 +314,7 @@ mod tests {
     async fn a_command_is_judged_by_its_exit_and_knows_the_instance() {
         let ask = async |script: &str, timeout| {
             let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-            let probe = Probe::Command(CommandProbe { command, interval: timeout, timeout });
+            let probe = Prober::Command(CommandProbe { command, interval: timeout, timeout });
             let result = probe.ask(&target(0), &Plain(Vec::new())).await;
             (result.ok, result.detail)
         };
@@ -330,7 +330,7 @@ mod tests {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Arc::new(Plain(vec![closed, server(answer).await]));
-        let Probe::Http(probe) = http() else { unreachable!() };
+        let Prober::Http(probe) = http() else { unreachable!() };
         let health =
             Health { http: Some(HttpProbe { interval: Duration::from_secs(3600), ..probe }), ..Health::default() };
         let (to, mut results) = mpsc::channel(4);

@@ -5,7 +5,7 @@ use tokio::sync::broadcast;
 use super::facts::{self, Facts};
 use super::requests;
 use super::supervisor::{End, Service};
-use crate::interface::access::{Caller, Standing};
+use crate::interface::access::{Caller, Descent};
 use crate::interface::evolution::{EvolutionError, EvolutionHandler};
 use crate::interface::operations::{
     HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry, ShowReply, Status, Trust,
@@ -25,9 +25,9 @@ type EvolutionReply<T> = Reply<T, EvolutionError>;
 /// The caller, as the lifecycle records it. The lifecycle refuses a caller that is no operator: this is a third check,
 /// after those of the server and of the queue.
 fn recorded(caller: &Caller) -> lifecycle::Caller {
-    match caller.standing {
-        Standing::Operator => lifecycle::Caller::Operator(caller.name()),
-        Standing::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
+    match caller.descent {
+        Descent::Operator => lifecycle::Caller::Operator(caller.name()),
+        Descent::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
     }
 }
 
@@ -86,7 +86,7 @@ impl OperationsHandler for Service {
     }
 
     fn lift_quarantine(&mut self, caller: &Caller, id: String, reply: OperationReply<()>) {
-        reply.send(self.request(recorded(caller), Request::Lift { content: id }).map(drop));
+        reply.send(self.request(recorded(caller), Request::Release { content: id }).map(drop));
     }
 
     fn settle(&mut self, caller: &Caller, trust: Trust, reason: Option<String>, reply: OperationReply<u64>) {

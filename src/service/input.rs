@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::tap_watch::TapNews;
 use crate::health::Signal;
 use crate::interface::evolution::EvolutionHandler;
 use crate::interface::operations::OperationsHandler;
@@ -47,6 +48,8 @@ pub enum Input {
     Keeper(Result<Keeper, StoreError>),
     /// A logger in place of one that has ended, or why none was started.
     Logger(Result<Logger, LogError>),
+    /// The tap was started, has ended, or has a report.
+    Tap(TapNews),
     /// A process of an instance called the control socket.
     Intruder(String),
 }

@@ -15,6 +15,7 @@
 //! | `monitors`, `live_trial`, `findings` | health and the trial of a version; its trial by the requests of users; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
+//! | `tap_watch`, `tap_share` | the tap: started, watched and replaced; how much goes through it |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
@@ -70,6 +71,8 @@ mod sockets;
 mod sources;
 mod supervisor;
 pub mod sync;
+mod tap_share;
+mod tap_watch;
 mod timers;
 mod tools;
 mod undo;

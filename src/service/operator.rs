@@ -35,7 +35,7 @@ pub fn about(core: &Lifecycle, request: &Request) -> Option<EvolutionId> {
         | Request::Rollback { .. }
         | Request::Pause
         | Request::Resume
-        | Request::Lift { .. }
+        | Request::Release { .. }
         | Request::Settle { .. } => None,
     }
 }

@@ -36,6 +36,7 @@ use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::{MonitorEvent, OperationsError};
 use crate::interface::types::{PolicyAnomaly, RuntimeHealthReport};
 use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Reality, Request, RunState, Running, Slot, Timer};
+use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::time::{Timestamp, millis};
 
@@ -264,6 +265,11 @@ impl Service {
             Input::Evolution(call) => call.handle(self),
             Input::Keeper(started) => self.executor.on_keeper(started),
             Input::Logger(started) => self.executor.on_logger(started),
+            Input::Tap(news) => {
+                if let Some((slot, sample)) = self.executor.on_tap(news) {
+                    self.observe(slot, Signal::Traffic(Source::Tap, Box::new(sample)));
+                }
+            }
             Input::Intruder(detail) => {
                 tracing::warn!(detail, "a process of the runtime called the control socket");
                 self.anomaly(self.core.active_slot(), "control_socket", detail);
@@ -371,6 +377,7 @@ impl Service {
         if self.executor.logs.look_at().is_none() {
             self.executor.look_at_logs();
         }
+        self.executor.look_at_tap(self.core.trial_slot().is_some());
         self.ledger.look(&self.executor.tools.paths);
     }
 

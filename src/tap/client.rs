@@ -58,6 +58,11 @@ impl TapLink {
         is_ready(self.0.as_fd(), PollFlags::empty()) != Ok(false)
     }
 
+    /// True if nothing waits to be read. Call it after a look at [`Self::report`], before waiting for the next one.
+    pub fn is_quiet(&self) -> bool {
+        is_ready(self.0.as_fd(), PollFlags::POLLIN) == Ok(false)
+    }
+
     /// A copy of the connection.
     ///
     /// # Errors

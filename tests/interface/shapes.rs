@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rei::history::entry::{Entry, Stands};
+use rei::history::entry::{Entry, StateSummary};
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
     QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus,
@@ -295,9 +295,9 @@ pub fn show_reply() -> ShowReply {
 pub fn monitor_event() -> MonitorEvent {
     let evolution = EvolutionId::numbered(1);
     let event = lifecycle::Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() };
-    let stands = Stands { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
+    let state = StateSummary { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
     let words = narrate::event(&event, &narrate::Scene::default());
-    let entry = Entry { event, effects: vec![], stands: Some(stands) };
+    let entry = Entry { event, effects: vec![], state: Some(state) };
     MonitorEvent {
         schema: SCHEMA.into(),
         seq: 9,

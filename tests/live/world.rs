@@ -148,14 +148,14 @@ pub fn limits() -> Limits {
 pub fn run(world: World, candidate: Version, reference: Version, seconds: u64, seed: u64) -> (Option<u64>, Trial) {
     let mut run = Run::new(world, seed);
     let mut trial = Trial::beside(limits());
-    for _ in 0..5 {
+    for _ in 0..3 {
         trial.learn(&run.next(reference, reference).1);
     }
     for second in 1..=seconds {
         let at = run.at();
         let (one, other) = run.next(candidate, reference);
         trial.block(at, &one, &other);
-        if trial.judge().verdict == rei::interface::types::Verdict::Fail {
+        if trial.has_failed() {
             return (Some(second), trial);
         }
     }
