@@ -25,6 +25,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("poll", &[]),
     ("process", &[]),
+    ("executable", &[]),
     ("sandbox", &[]),
     ("seccomp", &[]),
     ("digest", &[]),
@@ -39,14 +40,29 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "http", "redact", "report", "time"]),
     (
         "runtime",
-        &["command", "config", "digest", "interface", "poll", "process", "report", "sandbox", "seccomp", "time"],
+        &[
+            "command",
+            "config",
+            "digest",
+            "executable",
+            "interface",
+            "poll",
+            "process",
+            "report",
+            "sandbox",
+            "seccomp",
+            "time",
+        ],
     ),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
         "blueprint",
         &["command", "config", "digest", "interface", "process", "redact", "sandbox", "seccomp", "source", "time"],
     ),
-    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"]),
+    (
+        "validation",
+        &["config", "digest", "executable", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"],
+    ),
     (
         "preflight",
         &[
@@ -54,6 +70,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "changes",
             "config",
             "digest",
+            "executable",
             "golden",
             "journal",
             "nix",

@@ -1,7 +1,7 @@
 //! A check as data: the supervisor asks for it, the Nix expression passes it on, and the builder runs it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,9 @@ pub struct InstanceSpec {
     pub command: Vec<String>,
     /// Its variables, besides those of socket activation.
     pub env: BTreeMap<String, String>,
+    /// Paths besides its closure that it may read and execute, as far as the sandbox has them: `isolation.execute`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub execute: Vec<PathBuf>,
     /// Its sockets, in the order in which they are handed out.
     pub listen: Vec<ListenSpec>,
     /// The probes that must all succeed before it is ready; if there are none, it is ready when it runs.
@@ -227,6 +230,7 @@ impl InstanceSpec {
         Self {
             command: config.runtime.command.clone(),
             env: config.runtime.env.clone(),
+            execute: config.isolation.execute.clone(),
             listen,
             probes,
             start_timeout_ms: millis(config.runtime.start_timeout),
