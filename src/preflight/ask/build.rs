@@ -1,10 +1,10 @@
 //! Nix, its sandbox, the package and its program.
 
 use crate::nix::{Derivation, RealiseOptions, last_output};
-use crate::preflight::answer::Answer;
+use crate::preflight::answer::{Answer, Level};
 use crate::preflight::context::Context;
 use crate::preflight::means::Means;
-use crate::preflight::package::{build_hint, unfit_program};
+use crate::preflight::package::{Misfit, build_hint, unfit_program};
 use crate::source::{GapKind as Kind, with_gaps};
 
 /// The last bytes of a build's log that are searched for its last lines.
@@ -55,9 +55,11 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
         Ok(true) => {}
     }
     let program = derivation.out.join(word);
-    vec![match unfit_program(&program) {
+    let Ok(nix) = context.means.nix().await else { return Vec::new() };
+    vec![match unfit_program(config, nix.store_dir(), &program) {
         None => Answer::ok(format!("the package has {word}")),
-        Some(error) => Answer::of(&error, error.hint()),
+        Some(Misfit::Fails(error)) => Answer::of(&error, error.hint()),
+        Some(Misfit::Doubtful(error)) => Answer { level: Level::Warn, ..Answer::of(&error, error.hint()) },
     }]
 }
 

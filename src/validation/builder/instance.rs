@@ -133,6 +133,7 @@ impl JudgedInstance {
             listeners: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             output: writer.as_fd(),
             read: &subject.closure,
+            execute: &machine_paths(spec, subject, top),
             work: &work,
         };
         let main = match confine::start(&exec)? {
@@ -259,6 +260,15 @@ pub(crate) fn end_all_others() {
             Err(_) => break,
         }
     }
+}
+
+/// The paths of the machine that the operator lets instances execute, without those that lead to the judge's own files:
+/// the expected answers are in the store, and the results below `top`.
+fn machine_paths(spec: &InstanceSpec, subject: &Subject, top: &Path) -> Vec<PathBuf> {
+    let store = subject.store_path.parent().unwrap_or(&subject.store_path);
+    let real = |path: &PathBuf| path.canonicalize().ok();
+    let hides = |path: &PathBuf| ![store, top].iter().any(|own| own.starts_with(path) || path.starts_with(own));
+    spec.execute.iter().filter_map(real).filter(hides).collect()
 }
 
 /// Two new directories: a working directory that the candidate may write, and one for sockets that it may not write.
