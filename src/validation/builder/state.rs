@@ -84,6 +84,7 @@ pub(super) async fn prepare(
         listeners: Vec::new(),
         output: writer.as_fd(),
         read: &subject.closure,
+        execute: &spec.execute,
         work,
     };
     let main = match confine::start(&exec)? {
