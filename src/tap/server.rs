@@ -307,18 +307,20 @@ impl Tap {
         let _place = Place { tap: &self, own };
         let sample = &self.samples[index(slot)];
         let observer = Observer::new(sample);
-        let Ok(client) = TcpStream::from_std(client.into()) else { return };
-        let connected = tokio::select! {
-            connected = dial::connected(socket) => connected.ok(),
-            // The client has left before the instance's queue had a place.
-            _ = client.ready(Interest::ERROR) => return,
+        let (Ok(client), Ok(service)) = (TcpStream::from_std(client.into()), TcpStream::from_std(socket.into())) else {
+            return;
         };
-        let Some(service) = connected else {
+        let connected = tokio::select! {
+            connected = dial::connected(&service) => connected,
+            // The client has reset the connection before the instance's queue had a place.
+            _ = client.ready(Interest::ERROR) => return reset_at_close(&service),
+        };
+        if connected.is_err() {
             reset_at_close(&client);
             self.change(|gauges| gauges.unreached += 1);
             count_unreached(sample);
             return;
-        };
+        }
         let mut observer = observer;
         let outcome = relay(client, service, &self.buffer, &mut observer).await;
         observer.end(outcome);
