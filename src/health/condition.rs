@@ -14,6 +14,9 @@ const BAD_MIN: u64 = 3;
 /// How far a window stretches back for [`SAMPLES_MIN`], in milliseconds, if probes are rarer than the bound's time.
 const STRETCH_MAX_MS: u64 = 600_000;
 
+/// How far over the bound a sure share is, in standard deviations of a binomial count.
+const SURE: f64 = 3.0;
+
 /// A condition must be fine for at least this long before it can open again, in milliseconds.
 const CLOSE_MIN_MS: u64 = 10_000;
 
@@ -89,13 +92,21 @@ impl Condition {
 pub(super) struct Sustained {
     ratio: f64,
     for_ms: u64,
+    /// Whether the share must be over the bound by more than chance explains.
+    sure: bool,
     tally: Tally,
     over_since: Option<Timestamp>,
 }
 
 impl Sustained {
     pub fn new(ratio: f64, r#for: std::time::Duration) -> Self {
-        Self { ratio, for_ms: millis(r#for), tally: Tally::new(), over_since: None }
+        Self { ratio, for_ms: millis(r#for), sure: false, tally: Tally::new(), over_since: None }
+    }
+
+    /// The same, for requests of users: with a few requests a second, an accident of each kind is over the bound of five
+    /// seconds sooner or later. The share must be over it by more than chance explains.
+    pub fn of_requests(ratio: f64, r#for: std::time::Duration) -> Self {
+        Self { sure: true, ..Self::new(ratio, r#for) }
     }
 
     pub fn add(&mut self, at: Timestamp, total: u64, bad: u64) {
@@ -159,7 +170,9 @@ impl Sustained {
     }
 
     fn is_over(&self, seen: &Counted) -> bool {
-        seen.total >= SAMPLES_MIN && seen.bad >= BAD_MIN && seen.bad as f64 > self.ratio * seen.total as f64
+        let allowed = self.ratio * seen.total as f64;
+        let chance = if self.sure { SURE * (allowed * (1.0 - self.ratio)).sqrt() } else { 0.0 };
+        seen.total >= SAMPLES_MIN && seen.bad >= BAD_MIN && seen.bad as f64 > allowed + chance
     }
 }
 
@@ -193,6 +206,17 @@ mod tests {
     fn opens(bad: impl Fn(u64) -> bool, seconds: u64) -> Vec<u64> {
         let mut watched = Watched::new();
         (0..seconds).filter(|second| watched.opens(*second, bad(*second))).collect()
+    }
+
+    #[test]
+    fn a_few_requests_over_the_bound_by_chance_are_no_condition() {
+        let is_over = |total, bad| {
+            let mut requests = Sustained::of_requests(0.05, Duration::from_secs(5));
+            requests.add(at(1), total, bad);
+            requests.is_over(&requests.window(at(1)))
+        };
+        assert!(!is_over(100, 8) && !is_over(20, 3), "within chance");
+        assert!(is_over(100, 30) && is_over(10_000, 600), "many, or many more");
     }
 
     #[test]

@@ -85,8 +85,6 @@ pub struct Baseline {
     pub latencies_us: Vec<u32>,
     /// Probes and those that failed.
     pub probes: ErrorCount,
-    /// Work counted from outside, and what of it failed.
-    pub traffic: ErrorCount,
     /// Processors taken on average, in thousandths; `None` if nobody measured.
     pub processors_milli: Option<u64>,
 }
@@ -121,7 +119,6 @@ impl Monitor {
         enough.then(|| Baseline {
             latencies_us: seen.latencies[newest..].to_vec(),
             probes: seen.probes,
-            traffic: seen.traffic,
             processors_milli: seen.processors_milli,
         })
     }
@@ -179,8 +176,8 @@ pub fn judge(
         Some(Comparison::Before(it, _)) => Side {
             latencies: it.latencies_us.clone(),
             probes: it.probes,
-            traffic: it.traffic,
             processors_milli: it.processors_milli,
+            ..Side::default()
         },
         None => Side::default(),
     };
@@ -193,7 +190,6 @@ pub fn judge(
         Some(Comparison::Before(..) | Comparison::Beside(_)) | None => Vec::new(),
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
-    case.failures("exchanges", seen.traffic, reference.traffic, bounds);
     case.bound(&seen.latencies, bounds);
     case.latency(&warm, &mut reference.latencies, &mut control);
     case.enough(candidate, &seen, since, at, bounds);
@@ -369,13 +365,13 @@ impl Case {
         }
     }
 
-    /// Is there enough data to call it well? If probes are configured, probes; else exchanges or signs of life.
+    /// Is there enough data to call it well? If probes are configured, probes; else requests or signs of life.
     fn enough(&mut self, candidate: &Monitor, seen: &Side, since: Timestamp, at: Timestamp, bounds: &Bounds) {
         let (what, have) = match candidate.evidence.sources.probe_ms {
             Some(_) => ("probes", seen.probes.total),
             None => {
                 let alive = candidate.evidence.alive.between(since, at).total;
-                ("signs of life or exchanges (no probe is configured)", alive.max(seen.traffic.total))
+                ("signs of life or requests (no probe is configured)", alive.max(seen.traffic.total))
             }
         };
         if have < bounds.samples_min {
@@ -396,10 +392,7 @@ impl Case {
             let (reasons, waits): (Vec<String>, Vec<String>) = self.wanted.into_iter().unzip();
             return Analysis { verdict: Verdict::Inconclusive, reasons, waits_for: Some(waits.join("; ")) };
         }
-        let sum = format!(
-            "{} probes, {} failed; {} exchanges, {} failed",
-            seen.probes.total, seen.probes.failed, seen.traffic.total, seen.traffic.failed
-        );
+        let sum = format!("{} probes, {} failed", seen.probes.total, seen.probes.failed);
         let reasons = std::iter::once(sum).chain(self.noted).collect();
         Analysis { verdict: Verdict::Pass, reasons, waits_for: None }
     }
