@@ -89,6 +89,7 @@ const PURE: &[&str] = &[
     "golden/compare.rs",
     "golden/facets.rs",
     "golden/normalise.rs",
+    "golden/placeholder.rs",
     "nix/progress.rs",
     "source/parse.rs",
     "runtime/traffic/program.rs",
@@ -168,7 +169,7 @@ const PAUSE_MS_MAX: u64 = 10;
 
 /// Hosts that the project's texts may name: the hosts of cited documents, and example names.
 const HOSTS: &[&str] =
-    &["nixos.org", "github.com", "127.0.0.1", "localhost", "example.org", "x.test", "host", "h", "HOST"];
+    &["nixos.org", "github.com", "127.0.0.1", "localhost", "example.org", "x.test", "cdn.x.test", "host", "h", "HOST"];
 
 /// Directories below the root in which build machines keep checkouts: readers do not have paths below them.
 const CHECKOUTS: &[&str] = &["work", "workspace", "Users", "home/runner"];

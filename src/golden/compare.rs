@@ -6,14 +6,18 @@
 //! - If only one of them has a member or element, it does not count. If they have *different* members at a place, then
 //!   members that neither has do not count there either.
 //! - Everything else counts. A fact that is the same in both answers of Active is never noise.
+//!
+//! A recorded text with placeholders is a pattern: every value of the right kind is the same.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use similar::TextDiff;
 
 use super::facets::{Facets, Fact, Path};
 use super::normalise::Normalisers;
+use super::placeholder::Template;
 
 /// Maximum length of a quoted value in a report, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
@@ -91,6 +95,32 @@ fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool
     a == b
 }
 
+/// True if a fact is as recorded: equal, or as the placeholders of the recorded one say.
+fn as_recorded(path: &[String], recorded: &Fact, fact: &Fact, normalisers: &Normalisers) -> bool {
+    let matches = || match (recorded, fact) {
+        (Fact::Scalar(recorded), Fact::Scalar(fact)) => value_matches(recorded, fact),
+        _ => false,
+    };
+    equal(path, recorded, fact, normalisers) || matches()
+}
+
+fn value_matches(recorded: &Value, value: &Value) -> bool {
+    match (recorded, value) {
+        (Value::String(recorded), Value::String(text)) => {
+            recorded == text || Template::new(recorded).is_some_and(|template| template.matches(text))
+        }
+        // A number that is a secret has a text in its place.
+        (Value::String(recorded), Value::Number(number)) => {
+            Template::new(recorded).is_some_and(|template| template.matches(&number.to_string()))
+        }
+        // The values of a repeated header.
+        (Value::Array(recorded), Value::Array(values)) => {
+            recorded.len() == values.len() && recorded.iter().zip(values).all(|(one, other)| value_matches(one, other))
+        }
+        _ => recorded == value,
+    }
+}
+
 /// Every fact that counts and differs, in the order of the paths. If a status or a header was not recorded, any value
 /// is accepted.
 pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<Divergence> {
@@ -99,7 +129,7 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
     for path in paths {
         let (want, is) = (recorded.get(path), candidate.get(path));
         let same = match (want, is) {
-            (Some(want), Some(is)) => equal(path, want, is, normalisers),
+            (Some(want), Some(is)) => as_recorded(path, want, is, normalisers),
             (None, Some(_)) => !counts_when_new(recorded, path),
             _ => false,
         };
@@ -136,20 +166,25 @@ fn quote(fact: &Fact) -> String {
 
 /// Both answers as a short unified diff: `-` is recorded, `+` is the candidate. Noise is shown as `~` on both sides.
 pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<String> {
-    let side = |facets: &Facets, other: &Facets| {
+    let side = |facets: &Facets| {
         let mut text = String::new();
         for (path, fact) in facets.iter() {
             let free = recorded.get(path).is_none() && !counts_when_new(recorded, path);
             if free {
                 continue;
             }
-            let same = other.get(path).is_some_and(|other| equal(path, fact, other, normalisers));
+            let same = match (recorded.get(path), candidate.get(path)) {
+                (Some(recorded), Some(given)) => as_recorded(path, recorded, given, normalisers),
+                _ => false,
+            };
+            // A value that is as recorded is shown as recorded, so that it is no change.
+            let fact = recorded.get(path).filter(|_| same).unwrap_or(fact);
             let value = if !same && noise.contains(path, normalisers) { "~".into() } else { quote(fact) };
             text.push_str(&format!("{}: {value}\n", path.join("/")));
         }
         text
     };
-    let (old, new) = (side(recorded, candidate), side(candidate, recorded));
+    let (old, new) = (side(recorded), side(candidate));
     let whole = TextDiff::from_lines(&old, &new).unified_diff().context_radius(DIFF_CONTEXT).to_string();
     let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
     if lines.len() > DIFF_LINES_MAX {

@@ -2,6 +2,15 @@
 //!
 //! The first line is the [`Header`] with the format's version, each other line is an [`Exchange`]. A newer major
 //! version is refused, and so is every invalid line, with file, line and reason.
+//!
+//! A run is meant to be committed, so it has a placeholder in the place of each secret and of personal data:
+//! `{{rei:bearer}}`, `{{rei:cookie:session}}`, `{{rei:email~2}}`. [`placeholder`](super::placeholder) has their form,
+//! [`fill`](super::fill) their values in a replay.
+//!
+//! | version | new |
+//! |---|---|
+//! | 1.0 | header, requests, answers, normalisers |
+//! | 1.1 | placeholders; a reader of 1.0 would send and compare them as they are |
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +26,7 @@ use crate::time::Timestamp;
 
 /// The version that is written: a name and `major.minor`. A reader accepts every minor of its major, but it refuses an
 /// exchange with an unknown field: a misspelt `response` must not turn into "every answer is good".
-pub const SCHEMA: &str = "rei-golden/1.0";
+pub const SCHEMA: &str = "rei-golden/1.1";
 
 /// The suffix of the file name, after the name of the run.
 pub const SUFFIX: &str = ".golden.jsonl";

@@ -9,28 +9,37 @@
 //! | `replay` | sends all requests of a run to an instance |
 //! | `record` | records runs from a list of requests to a live server |
 //! | `har` | makes runs from an HTTP archive of a browser or a proxy |
+//! | `url` | the origin of a URL, and its path as a request sends it |
+//! | `redact` | replaces secrets and personal data in exchanges by placeholders |
+//! | `placeholder` | the form of a placeholder, and a text with placeholders as a pattern. Pure |
+//! | `fill` | the values of placeholders in a replay |
 //!
 //! A run belongs to the operator. Only the judge reads it, where the candidate cannot see it.
 
 mod compare;
-mod credentials;
 mod facets;
+mod fill;
 mod format;
 mod har;
 mod normalise;
+mod placeholder;
 mod record;
+mod redact;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod url;
 
 pub use compare::{Divergence, Noise, compare, diff};
-pub use credentials::{RemovedCredential, remove_credentials};
 pub use facets::Facets;
+pub use fill::{Values, ValuesError};
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, SUFFIX, Writer, list,
     read, verify,
 };
-pub use har::from_har;
+pub use har::{ArchiveError, Chosen, Imported, LeftOut, LeftOutEntry, TakenEntry, from_har, is_archive};
 pub use normalise::{Normaliser, Normalisers};
+pub use placeholder::{Kind, MARK, Piece, Placeholder, Template, pieces};
 pub use record::{RecordError, parse_requests, record};
+pub use redact::{NotKept, Redacted, RedactedRun, Redaction, Replaced, has_mark};
 pub use replay::{Answer, REQUEST_TIMEOUT, replay};

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::fill::Values;
 use super::format::Exchange;
 use crate::http::{self, Address, Response};
 use crate::report::chain;
@@ -18,10 +19,16 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// Sends the request of an exchange, after its pause.
-pub async fn replay(address: &Address, exchange: &Exchange, timeout: Duration) -> Answer {
+/// Sends the request of an exchange, after its pause, with values in the places of its placeholders. The values that the
+/// answer gives are for the next exchanges of the same run.
+pub async fn replay(address: &Address, exchange: &Exchange, values: &mut Values, timeout: Duration) -> Answer {
     tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
+    let request = values.fill(&exchange.request);
     let begun = Instant::now();
-    let response = http::send(address, &exchange.request, timeout).await.map_err(|error| chain(&error));
-    Answer { response, took: begun.elapsed() }
+    let response = http::send(address, &request, timeout).await.map_err(|error| chain(&error));
+    let took = begun.elapsed();
+    if let (Some(recorded), Ok(response)) = (&exchange.response, &response) {
+        values.learn(recorded, response);
+    }
+    Answer { response, took }
 }

@@ -7,7 +7,7 @@ use super::Infrastructure;
 use super::instance::JudgedInstance;
 use super::job::{Job, Subject};
 use super::ready::ready;
-use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers};
+use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers, Values};
 
 /// Divergent exchanges after which a candidate is not asked further: a report names the first, and a candidate that
 /// answers nothing must not use up the time of the check.
@@ -49,6 +49,8 @@ pub(crate) async fn round(
 ) -> Result<Round, Infrastructure> {
     let spec = &limits.job.spec;
     let mut round = Round { answers: Vec::new(), cut: None, deaths: Vec::new(), tail: Vec::new() };
+    // In the sandbox there are no values of the operator; an answer gives values for the requests after it.
+    let mut values = Values::default();
     let mut bad = 0;
     'start: loop {
         let mut instance = match JudgedInstance::start(&spec.instance, subject, &limits.job.top)? {
@@ -67,7 +69,8 @@ pub(crate) async fn round(
                 round.cut = Some(format!("it did not finish the run within {} ms", spec.timeout_ms));
                 return Ok(round);
             }
-            let answer = ask(&mut instance, exchange, &run.header.listener, limits.request_timeout_ms).await;
+            let answer =
+                ask(&mut instance, exchange, &run.header.listener, &mut values, limits.request_timeout_ms).await;
             bad += usize::from((limits.bad)(round.answers.len(), &answer));
             round.answers.push(answer);
             if let Some(how) = instance.ended().map(str::to_owned) {
@@ -95,13 +98,19 @@ pub(crate) async fn round(
 }
 
 /// One answer; if the process ends first, its end is the answer.
-async fn ask(instance: &mut JudgedInstance, exchange: &Exchange, listener: &str, timeout_ms: u64) -> Answer {
+async fn ask(
+    instance: &mut JudgedInstance,
+    exchange: &Exchange,
+    listener: &str,
+    values: &mut Values,
+    timeout_ms: u64,
+) -> Answer {
     let begun = Instant::now();
     let Some(address) = instance.listener(listener).and_then(|listener| listener.address.clone()) else {
         let response = Err(format!("there is no listener {listener:?} to ask"));
         return Answer { response, took: begun.elapsed() };
     };
-    let answer = golden::replay(&address, exchange, Duration::from_millis(timeout_ms));
+    let answer = golden::replay(&address, exchange, values, Duration::from_millis(timeout_ms));
     tokio::pin!(answer);
     let answer = tokio::select! {
         biased;
