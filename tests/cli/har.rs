@@ -280,3 +280,69 @@ fn an_import_has_placeholders_in_place_of_secrets() {
     assert_eq!(import.paths(), ["/a"]);
     assert!(import.out.contains("left out  entry 1: "), "{}", import.out);
 }
+
+/// A service with a login: each login gives another session, and only the last one is known. `/admin` wants a key.
+fn service_with_login() -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let (mut stream, mut request) = (stream.unwrap(), [0; 4096]);
+            let read = stream.read(&mut request).unwrap();
+            let request = text(&request[..read]).to_ascii_lowercase();
+            static SESSION: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+            let mut session = SESSION.lock().unwrap();
+            let (status, header, body) = if request.starts_with("post /login") {
+                *session = format!("session-of-request-{number}");
+                (200, format!("set-cookie: sid={session}; Path=/\r\n"), "welcome ada@example.org".to_owned())
+            } else if request.starts_with("get /me") && request.contains(&format!("cookie: sid={session}\r\n")) {
+                (200, String::new(), "{\"email\": \"ada@example.org\"}".to_owned())
+            } else if request.starts_with("get /admin") && request.contains("authorization: bearer right-key\r\n") {
+                (200, String::new(), "hello".to_owned())
+            } else {
+                (401, String::new(), String::new())
+            };
+            let head =
+                format!("HTTP/1.1 {status} X\r\n{header}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all((head + body.as_str()).as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_replay_fills_placeholders_from_earlier_answers_and_from_a_file() {
+    let address = service_with_login();
+    let parent = tempfile::tempdir().unwrap();
+    let here = parent.path();
+    rei_toml(here, &format!("listen = [\"http={address}\"]\n[validation]\ngolden = [\"golden\"]\n"));
+    let headers = |name: &str, value: &str| json!([{"name": name, "value": value}]);
+    let url = |path: &str| entry(&format!("http://{address}{path}"));
+    let login = with(
+        with(url("/login"), "/request/method", json!("POST")),
+        "/response/content",
+        json!({"text": "welcome ada@example.org"}),
+    );
+    let login = with(login, "/response/headers", headers("Set-Cookie", "sid=q1w2e3r4t5z6; Path=/"));
+    let me = with(url("/me"), "/response/content", json!({"text": "{\"email\": \"ada@example.org\"}"}));
+    let me = with(me, "/request/headers", headers("Cookie", "sid=q1w2e3r4t5z6"));
+    let admin = with(url("/admin"), "/response/content", json!({"text": "hello"}));
+    let admin = with(admin, "/request/headers", headers("Authorization", "Bearer an-old-key-1"));
+    std::fs::write(here.join("a.har"), json!({"log": {"entries": [login, me, admin]}}).to_string()).unwrap();
+    let import = rei(here, &["golden", "import", "a.har"]);
+    assert!(import.status.success(), "{}{}", text(&import.stdout), text(&import.stderr));
+
+    // The session is that of the new login. Only the operator knows the key.
+    let replay = rei(here, &["golden", "replay"]);
+    let said = text(&replay.stdout);
+    assert!(said.contains("2 of 3 exchanges") && said.contains("exchange 3: GET /admin\n"), "{said}");
+    std::fs::write(here.join("values"), "# of the test system\nbearer=right-key\n").unwrap();
+    let replay = rei(here, &["golden", "replay", "--secrets", "values"]);
+    let said = text(&replay.stdout);
+    assert!(replay.status.success() && said.contains("3 of 3 exchanges") && !said.contains("right-key"), "{said}");
+    std::fs::write(here.join("values"), "bearer=right-key\nright-key\n").unwrap();
+    let replay = rei(here, &["golden", "replay", "--secrets", "values"]);
+    let said = text(&replay.stderr);
+    assert!(said.contains("values: line 2: there is no `=`") && !said.contains("right-key"), "{said}");
+}
