@@ -1,5 +1,5 @@
 # The targets for people. `make demo` and `make test` need only Rust: they install the rest from Debian, or say what to install.
-.PHONY: demo test nix-matrix vm-test flake-check lint fmt bench
+.PHONY: demo test corpus-live nix-matrix vm-test flake-check lint fmt bench
 
 demo: ## watch a service break, be repaired and upgraded
 	@scripts/setup.sh nix git
@@ -9,6 +9,10 @@ demo: ## watch a service break, be repaired and upgraded
 test: ## run the whole test suite
 	@scripts/setup.sh nix git python
 	cargo test
+
+corpus-live: ## judge bad and honest versions of a service under load, with each source of traffic
+	@scripts/setup.sh nix git
+	cargo test --test corpus -- --ignored --nocapture the_corpus
 
 nix-matrix: ## run the end-to-end tests with each Nix version of Debian, as root and as a plain user; SUITES, USERS, TESTS choose
 	@scripts/setup.sh git mmdebstrap

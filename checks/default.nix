@@ -36,6 +36,8 @@ let
         allowSubstitutes = false;
       }
     );
+  # The files that an instance finds in its state directory, if there are any.
+  beginning = state: if state == null then { } else { inherit state; };
 in
 # One function for each kind of check, named by its kind.
 {
@@ -43,10 +45,15 @@ in
   control = { spec }: check { inherit spec; };
   # Passes if the candidate becomes ready in time, stays in the foreground, and stops on its stop signal in time.
   boot =
-    { spec, candidate }:
+    {
+      spec,
+      candidate,
+      state ? null,
+    }:
     check {
       inherit spec;
       versions = { inherit candidate; };
+      files = beginning state;
     };
   # Passes if the candidate answers a golden run as recorded, except for differences between two runs of Active.
   golden =
@@ -55,11 +62,32 @@ in
       candidate,
       active,
       golden,
+      state ? null,
     }:
     check {
       inherit spec;
       versions = { inherit candidate active; };
-      files = { inherit golden; };
+      files = {
+        inherit golden;
+      }
+      // beginning state;
+    };
+  # Finds which exchanges of a recording two fresh instances of Active repeat, and what may differ in them. The output has the
+  # qualified run, too.
+  qualify =
+    {
+      spec,
+      active,
+      golden,
+      state ? null,
+    }:
+    check {
+      inherit spec;
+      versions = { inherit active; };
+      files = {
+        inherit golden;
+      }
+      // beginning state;
     };
   # Passes if the exchanges that fail on Active pass on the candidate. Without a candidate it only tests if they fail on Active.
   reproduction =
@@ -68,6 +96,7 @@ in
       active,
       golden,
       candidate ? null,
+      state ? null,
     }:
     check {
       inherit spec;
@@ -75,6 +104,9 @@ in
         inherit active;
       }
       // (if candidate == null then { } else { inherit candidate; });
-      files = { inherit golden; };
+      files = {
+        inherit golden;
+      }
+      // beginning state;
     };
 }

@@ -14,11 +14,17 @@ let
         name = "rei";
       };
   makers = checks { inherit rei system nonce; };
-  # An input is a store path or a golden run. Nix refuses, by its hash, a golden run that has changed since the plan was made.
+  # An input is a store path, a directory or a golden run. Nix refuses, by its hash, a golden run that has changed since the
+  # plan was made.
   given =
     input:
     if builtins.isString input then
       builtins.storePath input
+    else if input ? directory then
+      builtins.path {
+        path = input.directory;
+        name = "state";
+      }
     else
       builtins.path {
         inherit (input) path sha256;

@@ -2,7 +2,7 @@
 //! hostile. This program is also the builder that makes such store paths, and the builder of the checks.
 //!
 //! `judged builder` does the same as `rei builder`; `judged make` writes `$out`; `judged fail` is a check that fails; without an
-//! argument the program serves on the inherited socket.
+//! `judged seed` makes the first content of the state directory; without an argument the program serves on the inherited socket.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("builder") => rei::validation::builder_main(),
         Some("make") => make(),
+        Some("seed") => {
+            std::fs::write("notes", "seeded").expect("a writable state directory");
+            ExitCode::SUCCESS
+        }
         Some("fail") => {
             println!("one test failed");
             ExitCode::FAILURE
@@ -69,17 +73,45 @@ fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Answers the request of a connection; a version that keeps connections answers all of them.
 fn answer(mut stream: TcpStream, behaviour: &str, answers: Option<&str>) {
+    let mut number = 0;
+    while answer_one(&mut stream, behaviour, answers, number) && behaviour.starts_with("kept") {
+        number += 1;
+    }
+}
+
+fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, number: u64) -> bool {
     let mut head = [0_u8; 4096];
     let n = stream.read(&mut head).unwrap_or(0);
+    if n == 0 {
+        return false;
+    }
     let head = String::from_utf8_lossy(&head[..n]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let hello = match behaviour {
-        "ok" | "fixed" | "slow" | "never_ready" | "ignores_term" | "dies_after" => "world",
+        "ok" | "fixed" | "slow" | "never_ready" | "ignores_term" | "dies_after" | "kept" | "kept_breaks_second" => {
+            "world"
+        }
+        "kept_empty_id" => "world",
         _ => answers.unwrap_or("wurld"),
     };
     let (status, body) = match path {
+        _ if behaviour == "kept_breaks_second" && number > 0 => (500, "broken".into()),
+        "/order" if behaviour == "kept_empty_id" => (200, order("", now)),
+        "/order" => (200, order(&format!("ord-{:x}", now % 0xFFFF_FFFF), now)),
+        "/notes" => match std::fs::read_to_string("notes") {
+            Ok(notes) => (200, notes),
+            Err(_) => (404, "no notes".into()),
+        },
+        "/noise" => (200, format!("{:x}", now * 7_919)),
+        // The first state directory of a test is kept between requests, so the answer depends on what was asked before.
+        "/visit" => {
+            let visits = std::fs::read_to_string("visits").unwrap_or_default() + "x";
+            std::fs::write("visits", &visits).expect("a writable state directory");
+            (200, visits)
+        }
         "/healthz" if behaviour == "never_ready" => (503, "no".into()),
         "/healthz" => (200, "yes".into()),
         "/greet" => (200, format!("{{\"id\":\"{now}\",\"hello\":\"{hello}\",\"pid\":{}}}", std::process::id())),
@@ -95,10 +127,15 @@ fn answer(mut stream: TcpStream, behaviour: &str, answers: Option<&str>) {
     }
     let head = format!("HTTP/1.1 {status} X\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
     // An error means that the client has gone: it gets no answer, and the next client is served.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     if behaviour == "dies_after" && path == "/greet" {
         std::process::exit(0);
     }
+    written.is_ok()
+}
+
+fn order(id: &str, now: u128) -> String {
+    format!("{{\"id\":\"{id}\",\"state\":\"open\",\"items\":[\"a\",\"b\"],\"at\":{}}}", now / 1_000_000_000)
 }
 
 /// Prints whether a hostile action worked; the tests search for the word SUCCEEDED.

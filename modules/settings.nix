@@ -29,6 +29,8 @@ let
     # A program inside the package, which must be named, and any program.
     command = types.nonEmptyListOf types.str;
     program = types.listOf types.str;
+    # A directory, or a program inside the package.
+    fixture = types.either types.str (types.nonEmptyListOf types.str);
     variables = types.attrsOf types.str;
     # One for all, or one for each class.
     names = types.either types.str (types.attrsOf types.str);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -32,6 +33,7 @@ pub struct Command {
     no_new_privileges: bool,
     ends_with_rei: bool,
     output_bytes_max: usize,
+    file_bytes_max: Option<u64>,
     keep: Keep,
     stdin: Option<Vec<u8>>,
 }
@@ -122,6 +124,7 @@ impl Command {
             no_new_privileges: false,
             ends_with_rei: false,
             output_bytes_max: OUTPUT_BYTES_MAX,
+            file_bytes_max: None,
             keep: Keep::Head,
             stdin: None,
         }
@@ -167,6 +170,12 @@ impl Command {
     /// Limits each output stream to `bytes`.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.output_bytes_max = bytes;
+        self
+    }
+
+    /// Limits each file that the command and its descendants write to `bytes`.
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = Some(bytes);
         self
     }
 
@@ -283,6 +292,13 @@ impl Command {
         if self.no_new_privileges {
             // SAFETY: between fork and exec the closure makes one system call and does not allocate.
             unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?)) };
+        }
+        if let Some(bytes) = self.file_bytes_max {
+            // More than the hard limit cannot be set.
+            let hard = getrlimit(Resource::RLIMIT_FSIZE).map_or(bytes, |(_, hard)| hard);
+            let limit = bytes.min(hard);
+            // SAFETY: between fork and exec the closure makes one system call and does not allocate.
+            unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_FSIZE, limit, limit)?)) };
         }
         command.spawn().map_err(|source| Error::Start { program: self.program.clone(), source })
     }

@@ -1,6 +1,6 @@
 //! A bounded HTTP/1.1 client for loopback: probes, golden replay and recording.
 //!
-//! Each request uses its own connection, over TCP or a Unix socket. Every answer is limited in time, header size and
+//! Each request uses its own connection, over TCP or a Unix socket, unless its caller keeps a [`Connection`]. Every answer is limited in time, header size and
 //! body size, so a hostile server can cost its caller only a known amount. Redirects are returned, not followed.
 
 use std::fmt;
@@ -198,39 +198,110 @@ pub async fn send_bounded(
     })
 }
 
+/// A connection for several requests, one after the other. Dropping it closes it.
+#[derive(Debug)]
+pub struct Connection {
+    address: Address,
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    /// The connection only progresses while this task runs.
+    task: tokio::task::JoinHandle<()>,
+    /// Whether the last answer announced the end of the connection.
+    closes: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Connects within `timeout`.
+    ///
+    /// # Errors
+    /// If nothing accepts the connection in time.
+    pub async fn open(address: &Address, timeout: Duration) -> Result<Self, Error> {
+        let connect = |source| Error::Connect { address: address.clone(), source };
+        let open = async {
+            match address {
+                Address::Tcp(to) => Self::on(TcpStream::connect(to).await.map_err(connect)?, address).await,
+                Address::Unix(path) => Self::on(UnixStream::connect(path).await.map_err(connect)?, address).await,
+            }
+        };
+        let late = || connect(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(timeout, open).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn on(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: &Address,
+    ) -> Result<Self, Error> {
+        let (sender, connection) = handshake().handshake(TokioIo::new(stream)).await.map_err(|source| {
+            Error::Exchange { address: address.clone(), method: String::new(), path: String::new(), source }
+        })?;
+        let task = tokio::spawn(async move {
+            // Its error is also the error of the request that waits for it.
+            let _ = connection.await;
+        });
+        Ok(Self { address: address.clone(), sender, task, closes: false })
+    }
+
+    /// False if the server has announced that it closes the connection: the next request needs another one.
+    pub fn is_kept(&self) -> bool {
+        !self.closes
+    }
+
+    /// Sends a request and reads the complete answer, with at most `body_bytes_max` of body, within `timeout`.
+    ///
+    /// # Errors
+    /// As for [`send`]; also if the server has closed the connection.
+    pub async fn send(
+        &mut self,
+        request: &Request,
+        timeout: Duration,
+        body_bytes_max: usize,
+    ) -> Result<Response, Error> {
+        let work = async {
+            let http = build(&self.address, request, true)?;
+            let broken = |source| failed(&self.address, request, source);
+            self.sender.ready().await.map_err(broken)?;
+            answer(&mut self.sender, http, &self.address, request, body_bytes_max).await
+        };
+        let found = tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+            let (method, path) = (request.method.clone(), request.path.clone());
+            Err(Error::Timeout { address: self.address.clone(), method, path, timeout })
+        });
+        self.closes = match &found {
+            Ok(response) => response.headers.iter().any(|(name, value)| {
+                name == "connection" && value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"))
+            }),
+            Err(_) => true,
+        };
+        found
+    }
+}
+
+fn handshake() -> hyper::client::conn::http1::Builder {
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    builder
+}
+
+fn failed(address: &Address, request: &Request, source: hyper::Error) -> Error {
+    let (method, path) = (request.method.clone(), request.path.clone());
+    Error::Exchange { address: address.clone(), method, path, source }
+}
+
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     address: &Address,
     request: &Request,
     max: usize,
 ) -> Result<Response, Error> {
-    let (method, path) = (request.method.clone(), request.path.clone());
-    let broken =
-        |source| Error::Exchange { address: address.clone(), method: method.clone(), path: path.clone(), source };
-    let http = build(address, request)?;
-    let handshake = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(broken)?;
-    let answer = async {
-        let response = sender.send_request(http).await.map_err(broken)?;
-        let (head, body) = response.into_parts();
-        let body = match read_body(body, max).await.map_err(broken)? {
-            Some(body) => body,
-            None => {
-                return Err(Error::TooLarge {
-                    address: address.clone(),
-                    method: method.clone(),
-                    path: path.clone(),
-                    max,
-                });
-            }
-        };
-        let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-        Ok(Response { status: head.status.as_u16(), headers, body })
-    };
+    let http = build(address, request, false)?;
+    let connected = handshake().handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = connected.map_err(|source| failed(address, request, source))?;
+    let answer = answer(&mut sender, http, address, request, max);
     // The connection only progresses while it is polled. After the answer it is dropped, which closes the socket.
     tokio::pin!(answer);
     tokio::pin!(connection);
@@ -241,7 +312,27 @@ async fn exchange(
     }
 }
 
-fn build(address: &Address, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Error> {
+/// Sends a request on a connection that another future or task drives, and reads the complete answer.
+async fn answer(
+    sender: &mut hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    http: hyper::Request<Full<Bytes>>,
+    address: &Address,
+    request: &Request,
+    max: usize,
+) -> Result<Response, Error> {
+    let broken = |source| failed(address, request, source);
+    let response = sender.send_request(http).await.map_err(broken)?;
+    let (head, body) = response.into_parts();
+    let Some(body) = read_body(body, max).await.map_err(broken)? else {
+        let (method, path) = (request.method.clone(), request.path.clone());
+        return Err(Error::TooLarge { address: address.clone(), method, path, max });
+    };
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    Ok(Response { status: head.status.as_u16(), headers, body })
+}
+
+fn build(address: &Address, request: &Request, keep: bool) -> Result<hyper::Request<Full<Bytes>>, Error> {
     let mut http = hyper::Request::builder().method(request.method.as_str()).uri(request.path.as_str());
     let named = |name: &str| request.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
     if !named("host") {
@@ -251,7 +342,7 @@ fn build(address: &Address, request: &Request) -> Result<hyper::Request<Full<Byt
         };
         http = http.header("host", host);
     }
-    if !named("connection") {
+    if !keep && !named("connection") {
         http = http.header("connection", "close");
     }
     for (name, value) in &request.headers {
@@ -358,6 +449,35 @@ mod tests {
         let error = send(&address, &Request::get("/"), LONG).await.unwrap_err();
         assert!(matches!(error, Error::Connect { .. }), "{error}");
         assert!(chain(&error).contains("refused"), "{}", chain(&error));
+    }
+
+    #[tokio::test]
+    async fn keeps_a_connection_until_the_server_announces_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heads = Vec::new();
+            for answer in
+                ["HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na", "HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\nb"]
+            {
+                let mut head = vec![0; 4096];
+                let n = stream.read(&mut head).await.unwrap();
+                heads.push(String::from_utf8_lossy(&head[..n]).into_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heads
+        });
+        let mut connection = Connection::open(&address, LONG).await.unwrap();
+        let first = connection.send(&Request::get("/1"), LONG, 10).await.unwrap();
+        assert!(first.body == b"a" && connection.is_kept());
+        let second = connection.send(&Request::get("/2"), LONG, 10).await.unwrap();
+        assert!(second.body == b"b" && !connection.is_kept());
+        let heads = server.await.unwrap();
+        assert!(heads[0].starts_with("GET /1 ") && heads[1].starts_with("GET /2 "), "{heads:?}");
+        assert!(heads.iter().all(|head| !head.contains("connection: close")), "{heads:?}");
+        let error = connection.send(&Request::get("/3"), LONG, 10).await.unwrap_err();
+        assert!(matches!(error, Error::Exchange { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@
 //! | [`nix`] | runs the Nix programs: evaluation, builds, profiles, closures |
 //! | [`blueprint`] | runs the blueprint, a program of stages that makes a commit from an `EvolutionContext` |
 //! | [`validation`] | validates a Candidate: the plan, the sandboxed checks, the report |
+//! | [`live`] | what users' requests get: counts of real traffic, and the judgement on them |
+//! | [`tap`] | relays a share of the connections and counts what users' requests get |
 //! | [`preflight`] | the prerequisites of rei: what it needs of the file, the machine and the repository |
 //! | [`golden`] | golden runs: format, recording, replay, comparison |
 //! | [`poll`] | waits until descriptors are ready |
@@ -53,6 +55,7 @@ pub mod http;
 pub mod interface;
 pub mod journal;
 pub mod lifecycle;
+pub mod live;
 pub mod narrate;
 pub mod nix;
 pub mod poll;
@@ -66,5 +69,6 @@ pub mod seccomp;
 pub mod service;
 pub mod source;
 pub mod state;
+pub mod tap;
 pub mod time;
 pub mod validation;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rei::history::History;
-use rei::history::entry::{Entry, Stands, replay};
+use rei::history::entry::{Entry, StateSummary, replay};
 use rei::interface::types::EvolutionId;
 use rei::journal::Record;
 use rei::lifecycle::{Event, Lifecycle, Policy, Standby, Timer};
@@ -47,7 +47,7 @@ impl Recorded {
             return;
         }
         let said = Entry::new(event.clone(), effects, &after);
-        let unsaid = Entry { stands: None, ..said.clone() };
+        let unsaid = Entry { state: None, ..said.clone() };
         self.seq += 1;
         self.journal.push(in_other_words(&said));
         let third = if self.unsaid >> (self.seq % 64) & 1 == 0 { said.clone() } else { unsaid.clone() };
@@ -84,26 +84,26 @@ impl Recorded {
 
     fn agrees(&mut self, after: &str) -> Result<(), TestCaseError> {
         let core = &self.world.core;
-        let stands = Stands::of(core);
-        prop_assert_eq!(self.histories[0].stands(), &stands, "after {}", after);
+        let state = StateSummary::of(core);
+        prop_assert_eq!(self.histories[0].state(), &state, "after {}", after);
         let open = |incident: &rei::lifecycle::OpenIncident| (incident.id.clone(), incident.occurrences);
         let known: Vec<_> = core.incidents().values().map(open).collect();
         for history in &self.histories {
-            let read = history.stands();
+            let read = history.state();
             prop_assert_eq!(read.phase.name(), core.phase().name(), "after {}", after);
-            prop_assert_eq!(&read.evolution, &stands.evolution, "after {}", after);
+            prop_assert_eq!(&read.evolution, &state.evolution, "after {}", after);
             let incidents: Vec<_> = history.open_incidents().map(|it| (it.id.clone(), it.occurrences)).collect();
             prop_assert_eq!(&incidents, &known, "after {}", after);
             let under_way = history.under_way();
             let id = under_way.as_ref().map(|it| it.entry.id.clone());
-            prop_assert_eq!(&id, &stands.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
+            prop_assert_eq!(&id, &state.evolution.as_ref().map(|id| id.0.clone()), "after {}", after);
             // Its last step is the phase, and in a canary the share.
             let Some(under_way) = under_way else { continue };
             let step = under_way.steps.last().expect("an evolution has a step").name.clone();
-            let expected = narrate::step(stands.phase, stands.share_ppm);
+            let expected = narrate::step(state.phase, state.share_ppm);
             prop_assert_eq!(step.split(':').next(), Some(&*expected), "after {}", after);
         }
-        if let Some(EvolutionId(id)) = stands.evolution.filter(|id| self.begun.last() != Some(&id.0)) {
+        if let Some(EvolutionId(id)) = state.evolution.filter(|id| self.begun.last() != Some(&id.0)) {
             self.begun.push(id);
         }
         Ok(())

@@ -4,6 +4,8 @@
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
+#[path = "judge/recorded.rs"]
+mod recorded;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -97,7 +99,9 @@ impl Lab {
         let mut writer = Writer::create(&path, &header).unwrap();
         for (ask, good) in asked {
             let good = good.map(|body| Expected { status: 200, headers: vec![], body: Some(body.as_bytes().to_vec()) });
-            writer.push(Exchange { request: Request::get(*ask), response: good, after_ms: 0 }).unwrap();
+            writer
+                .push(Exchange { request: Request::get(*ask), response: good, after_ms: 0, ..Exchange::default() })
+                .unwrap();
         }
         writer.finish().unwrap();
         let sha256 = digest::sha256_of_file(&path).unwrap();
@@ -163,7 +167,7 @@ fn quicken(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let Work::Sandboxed { spec, .. } = &mut step.work {
             match &mut spec.kind {
-                Kind::Golden(golden) => golden.request_timeout_ms = 2_000,
+                Kind::Golden(golden) | Kind::Qualify(golden) => golden.request_timeout_ms = 2_000,
                 Kind::Reproduction(reproduction) => reproduction.request_timeout_ms = 2_000,
                 Kind::Control | Kind::Boot => {}
             }

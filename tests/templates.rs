@@ -75,9 +75,10 @@ async fn answers(language: &str, program: &str, directory: &Path) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
     let mut server = activated(program, &listener, directory);
-    let mut values = golden::Values::default();
-    for exchange in &golden_run(language).exchanges {
-        let answer = golden::replay(&address, exchange, &mut values, REQUEST_MAX).await;
+    let run = golden_run(language);
+    let mut replay = golden::Replay::new(address, &run.exchanges);
+    for (index, exchange) in run.exchanges.iter().enumerate() {
+        let answer = replay.ask(index, exchange, REQUEST_MAX).await;
         let (answered, expected) = (answer.response.unwrap(), exchange.response.clone().unwrap());
         assert_eq!((answered.status, Some(answered.body)), (expected.status, expected.body), "{exchange:?}");
         for header in &expected.headers {

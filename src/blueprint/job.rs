@@ -74,7 +74,7 @@ pub struct EarlierEvolution {
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// The run made a commit, which the mirror keeps under the candidate's ref.
     Done {
         /// The commit; never Active's.
@@ -197,7 +197,9 @@ impl Blame {
     pub fn of_source(error: &source::Error) -> Self {
         match error {
             // Such files do not fit on any machine at any time.
-            source::Error::UnfitTree { .. } | source::Error::LargeTree { .. } => Self::Content,
+            source::Error::UnfitTree { .. }
+            | source::Error::UnfitSubmodule { .. }
+            | source::Error::LargeTree { .. } => Self::Content,
             error if error.is_of_what_was_given() => Self::Maker,
             _ => Self::Machine,
         }

@@ -42,7 +42,7 @@ mod tests;
 
 pub use job::{
     AgentRun, Blame, CheckResult, Checker, Checkpoint, Decision, EarlierEvolution, FailedCheck, Job, Journal,
-    LastFailure, Outcome, StageEvent, StageEventKind, missing,
+    LastFailure, RunOutcome, StageEvent, StageEventKind, missing,
 };
 pub use parse::{Problems, parse};
 pub use run::{Error, run};

@@ -12,8 +12,8 @@ use super::actions::revise::recreate_workspace;
 use super::actions::{ActionContext, Failure, Made};
 use super::fields::is_name;
 use super::job::{
-    AgentRun, Blame, Checker, Checkpoint, FailedCheck, Job, Journal, LastFailure, Outcome, StageEvent, StageEventKind,
-    missing,
+    AgentRun, Blame, Checker, Checkpoint, FailedCheck, Job, Journal, LastFailure, RunOutcome, StageEvent,
+    StageEventKind, missing,
 };
 use super::machine::{Event, Position};
 use super::parse::Problems;
@@ -94,13 +94,13 @@ impl Error {
 /// valid.
 ///
 /// # Errors
-/// If the run cannot start. The failure of a stage is handled by the blueprint and is an [`Outcome`].
+/// If the run cannot start. The failure of a stage is handled by the blueprint and is an [`RunOutcome`].
 pub async fn run<W: Checker, J: Journal>(
     job: &Job,
     checkpoint: Option<Checkpoint>,
     checker: &W,
     journal: &mut J,
-) -> Result<Outcome, Error> {
+) -> Result<RunOutcome, Error> {
     let mut runner = Runner::begin(job, checkpoint, checker, journal).await?;
     let event = if runner.resumed { "run_resumed" } else { "run_started" };
     runner.store.note(event, now(), json!({"blueprint": job.blueprint.name, "base": runner.checkpoint.base}));
@@ -173,7 +173,7 @@ impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
     }
 
     /// Runs stage after stage, to the end of the run.
-    async fn stages(mut self) -> Result<Outcome, Error> {
+    async fn stages(mut self) -> Result<RunOutcome, Error> {
         let job = self.job;
         loop {
             let index = match self.checkpoint.machine.next().clone() {
@@ -395,7 +395,7 @@ impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
         self.journal.record(StageEvent { run_id, stage, attempt, kind, summary, at, agent, checkpoint }).await;
     }
 
-    async fn end(mut self, position: Position) -> Result<Outcome, Error> {
+    async fn end(mut self, position: Position) -> Result<RunOutcome, Error> {
         let id = |index: usize| {
             self.job.blueprint.stage(index).map_or_else(|| format!("stage {index}"), |stage| stage.id.clone())
         };
@@ -410,28 +410,28 @@ impl<'a, W: Checker, J: Journal> Runner<'a, W, J> {
             Position::Paused { stage, .. } => {
                 let stage = id(stage);
                 self.store.note("run_paused", now(), json!({"stage": stage}));
-                Ok(Outcome::Paused { stage, checkpoint: Box::new(self.checkpoint) })
+                Ok(RunOutcome::Paused { stage, checkpoint: Box::new(self.checkpoint) })
             }
             Position::Run { .. } | Position::Done => self.done().await,
         }
     }
 
-    async fn done(mut self) -> Result<Outcome, Error> {
+    async fn done(mut self) -> Result<RunOutcome, Error> {
         let (mirror, commit) = (&self.job.mirror, self.checkpoint.commit().clone());
         let source = |source| Error::Source { run_id: self.job.run_id.clone(), source };
         let tree = mirror.tree(&commit).await.map_err(source)?;
         if tree == mirror.tree(&self.job.active).await.map_err(source)? {
             self.store.note("run_completed", now(), json!({"commit": commit, "unchanged": true}));
-            return Ok(Outcome::Unchanged { commit });
+            return Ok(RunOutcome::Unchanged { commit });
         }
         self.store.note("run_completed", now(), json!({"commit": commit}));
-        Ok(Outcome::Done { commit })
+        Ok(RunOutcome::Done { commit })
     }
 
-    fn failed(&mut self, stage: String, reason: String, blame: Blame) -> Result<Outcome, Error> {
+    fn failed(&mut self, stage: String, reason: String, blame: Blame) -> Result<RunOutcome, Error> {
         self.store.note("run_failed", now(), json!({"stage": stage, "reason": reason, "blame": blame}));
         let commit = self.checkpoint.commit().clone();
-        Ok(Outcome::Failed { stage, reason, blame, commit })
+        Ok(RunOutcome::Failed { stage, reason, blame, commit })
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::job::{
-    Blame, CheckResult, Checker, Checkpoint, Decision, Job, Journal, Outcome, StageEvent, StageEventKind,
+    Blame, CheckResult, Checker, Checkpoint, Decision, Job, Journal, RunOutcome, StageEvent, StageEventKind,
 };
 use super::library::Library;
 use super::{Error, parse, run};
@@ -122,20 +122,20 @@ impl World {
         Self { repository, state, job }
     }
 
-    async fn run_from(&self, checkpoint: Option<Checkpoint>) -> (Result<Outcome, Error>, Events, Vec<String>) {
+    async fn run_from(&self, checkpoint: Option<Checkpoint>) -> (Result<RunOutcome, Error>, Events, Vec<String>) {
         let bench = Bench { mirror: &self.job.mirror, asked: RefCell::default() };
         let mut events = Events::default();
         let outcome = run(&self.job, checkpoint, &bench, &mut events).await;
         (outcome, events, bench.asked.into_inner())
     }
 
-    async fn run(&self) -> (Outcome, Events) {
+    async fn run(&self) -> (RunOutcome, Events) {
         let (outcome, events, _) = self.run_from(None).await;
         (outcome.unwrap(), events)
     }
 
-    async fn changed(&self, outcome: &Outcome) -> Vec<String> {
-        let Outcome::Done { commit } = outcome else { panic!("{outcome:?}") };
+    async fn changed(&self, outcome: &RunOutcome) -> Vec<String> {
+        let RunOutcome::Done { commit } = outcome else { panic!("{outcome:?}") };
         let paths = self.job.mirror.changed(&self.job.active, commit).await.unwrap();
         paths.iter().map(|path| path.display().to_string()).collect()
     }
@@ -196,7 +196,7 @@ async fn a_repair_goes_from_context_to_commit_through_its_loops() {
     ];
     assert_eq!(events.ended(), expected, "{outcome:?}");
     assert_eq!(world.changed(&outcome).await, ["file", "good", "tested"]);
-    let Outcome::Done { commit } = outcome else { panic!() };
+    let RunOutcome::Done { commit } = outcome else { panic!() };
     let kept = world.job.mirror.candidate(&world.job.candidate).await.unwrap();
     assert_eq!(kept, Some(commit), "kept under the candidate's ref");
     // The run's directory has the layout of OpenExec's documents.
@@ -219,13 +219,13 @@ async fn an_upgrade_is_the_followed_commit_itself() {
     world.job.followed = Some(world.job.mirror.fetch().await.unwrap());
     let (outcome, events) = world.run().await;
     assert_eq!(events.ended(), ["+follow", "+build", "+tests"]);
-    assert_eq!(outcome, Outcome::Done { commit: ObjectId::parse(&next).unwrap() });
+    assert_eq!(outcome, RunOutcome::Done { commit: ObjectId::parse(&next).unwrap() });
     world.job.followed = Some(world.job.active.clone());
     world.job.run_id = "run_0002".into();
     world.job.blueprint =
         parse("version: 1\nname: x\nstages: [{id: a, type: deterministic, action: checkout}]\n").unwrap();
     let (outcome, _) = world.run().await;
-    assert_eq!(outcome, Outcome::Unchanged { commit: world.job.active.clone() });
+    assert_eq!(outcome, RunOutcome::Unchanged { commit: world.job.active.clone() });
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn an_agent_without_effect_is_not_started_more_often_than_its_stage_allows
         let (outcome, events) = world.run().await;
         let runs = events.ended().iter().filter(|stage| *stage == "+fix").count();
         assert_eq!(runs, most, "retry_limit {limit}: {:?} {outcome:?}", events.ended());
-        assert!(matches!(outcome, Outcome::Failed { blame: Blame::Maker, .. }), "{outcome:?}");
+        assert!(matches!(outcome, RunOutcome::Failed { blame: Blame::Maker, .. }), "{outcome:?}");
     }
 }
 
@@ -252,7 +252,7 @@ async fn an_agent_that_cannot_start_is_the_machines_failure() {
     let blueprint = ONE_AGENT.replace("retry_limit: 0", "retry_limit: 3");
     let world = World::new(&blueprint, "echo no network >&2; exit 1").await;
     let (outcome, events) = world.run().await;
-    assert!(matches!(outcome, Outcome::Failed { blame: Blame::Machine, .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::Failed { blame: Blame::Machine, .. }), "{outcome:?}");
     assert_eq!(events.ended(), ["-work"], "no immediate second attempt");
 }
 
@@ -294,7 +294,7 @@ async fn a_failed_check_is_not_repeated_for_the_same_files() {
         let outcome = run(&world.job, None, &bench, &mut Events::default()).await.unwrap();
         let commit = world.job.followed.clone().unwrap();
         let reason = "1 of 1 checks fail".to_owned();
-        assert_eq!(outcome, Outcome::Failed { stage: "b".into(), reason, blame: Blame::Content, commit });
+        assert_eq!(outcome, RunOutcome::Failed { stage: "b".into(), reason, blame: Blame::Content, commit });
         assert_eq!(bench.0.get(), 1, "run once");
     }
 }
@@ -342,7 +342,7 @@ async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
         assert!(
-            matches!(&outcome, Outcome::Failed { stage, reason, .. } if stage == "work" && reason.contains(expected)),
+            matches!(&outcome, RunOutcome::Failed { stage, reason, .. } if stage == "work" && reason.contains(expected)),
             "{script}: {outcome:?}"
         );
     }
@@ -352,7 +352,7 @@ async fn a_file_that_cannot_be_committed_fails_the_stage_and_is_named() {
     for script in ["rm file; mkfifo file", "mkdir d; mkfifo d/.gitignore"] {
         let world = World::new(ONE_AGENT, script).await;
         let (outcome, _) = world.run().await;
-        let matches = matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("not a file, directory"));
+        let matches = matches!(&outcome, RunOutcome::Failed { reason, .. } if reason.contains("not a file, directory"));
         assert!(matches, "{script}: {outcome:?}");
     }
 }
@@ -362,14 +362,17 @@ async fn time_and_output_are_limited() {
     let mut world = World::new(ONE_AGENT, "echo partial > file; sleep 86521").await;
     world.job.agents.get_mut("fixer").unwrap().timeout = Duration::from_millis(300);
     let (outcome, events) = world.run().await;
-    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("did not end within")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, RunOutcome::Failed { reason, .. } if reason.contains("did not end within")),
+        "{outcome:?}"
+    );
     let last = &events.0.last().unwrap().checkpoint;
     assert!(last.head.is_some(), "its changes are kept for the next attempt");
     world.job.agents.insert("fixer".into(), agent("sleep 86522"));
     world.job.timeout = Duration::from_millis(300);
     world.job.run_id = "run_0002".into();
     let (outcome, _) = world.run().await;
-    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("took")), "{outcome:?}");
+    assert!(matches!(&outcome, RunOutcome::Failed { reason, .. } if reason.contains("took")), "{outcome:?}");
     let blueprint = ONE_AGENT.replace("outputs: [patch]", "outputs: [patch, answer]");
     let mut world = World::new(&blueprint, "yes | head -c 5000000; echo new > file; echo the end").await;
     world.job.agents.get_mut("fixer").unwrap().output_bytes = 100;
@@ -406,7 +409,7 @@ async fn artifacts_flow_and_an_operator_decides() {
         .insert("fmt".into(), ["sh", "-c", "echo formatted > good; cat dir/deep"].map(str::to_owned).to_vec());
     let (outcome, events) = world.run().await;
     assert_eq!(events.ended(), ["+write", "+apply", "+format", "+lint", "+look", "+bundle"], "{outcome:?}");
-    let Outcome::Paused { stage, checkpoint } = outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Paused { stage, checkpoint } = outcome else { panic!("{outcome:?}") };
     assert_eq!(stage, "bundle");
     let read = |name: &str| std::fs::read_to_string(world.run_dir().join(&checkpoint.artifacts[name].path)).unwrap();
     assert_eq!((read("notes").as_str(), read("opinion").as_str()), ("well\n", "read: well\n"));
@@ -415,7 +418,7 @@ async fn artifacts_flow_and_an_operator_decides() {
     rejected.decide(&world.job.blueprint, Decision::Reject { reason: "not like this".into() });
     let (outcome, ..) = world.run_from(Some(rejected)).await;
     let outcome = outcome.unwrap();
-    let matches = matches!(&outcome, Outcome::Failed { stage, reason, blame: Blame::Maker, .. }
+    let matches = matches!(&outcome, RunOutcome::Failed { stage, reason, blame: Blame::Maker, .. }
         if stage == "bundle" && reason == "not like this");
     assert!(matches, "{outcome:?}");
     let mut approved = *checkpoint;
@@ -456,7 +459,7 @@ async fn a_run_continues_at_the_stage_where_it_was_interrupted() {
     world.job.agents.get_mut("fixer").unwrap().env.clear();
     let (outcome, events, _) = world.run_from(Some(checkpoint.clone())).await;
     assert_eq!(events.ended(), ["+second"], "the first stage is not repeated");
-    let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
+    let Ok(RunOutcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
     let made = world.job.mirror.export(&commit).await.unwrap();
     assert_eq!(
         std::fs::read_to_string(made.dir().join("file")).unwrap(),
@@ -565,11 +568,14 @@ async fn inputs_of_the_flake_are_updated() {
     assert_eq!(world.changed(&outcome).await, ["file", "flake.lock"]);
     let mut again = world.job.clone();
     again.active = match outcome {
-        Outcome::Done { commit } => commit,
+        RunOutcome::Done { commit } => commit,
         other => panic!("{other:?}"),
     };
     again.run_id = "run_0002".into();
     world.job = again;
     let (outcome, _) = world.run().await;
-    assert!(matches!(&outcome, Outcome::Failed { reason, .. } if reason.contains("no newer version")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, RunOutcome::Failed { reason, .. } if reason.contains("no newer version")),
+        "{outcome:?}"
+    );
 }

@@ -10,7 +10,7 @@ use super::error::CommandError;
 use super::ui::{Color, Environment, Ui};
 use super::{
     approve, builder, check, demo, evolve, exit_code, golden, history, init, journal, keeper, lift, logger, pause,
-    reexec, reject, resume, rollback, run, show, status, stop,
+    reexec, reject, resume, rollback, run, show, status, stop, tap,
 };
 use crate::nix::{PROBE_ARGUMENT, probe_builder_main};
 use crate::validation::builder_main;
@@ -92,6 +92,9 @@ pub enum Command {
     /// Read the output of instances
     #[command(hide = true)]
     Logger(logger::Args),
+    /// Relay a share of the connections
+    #[command(hide = true)]
+    Tap(tap::Args),
     /// Run one check inside a Nix sandbox
     #[command(hide = true)]
     Builder(builder::Args),
@@ -142,6 +145,7 @@ fn dispatch(cli: &Cli, ui: &mut Ui) -> Result<ExitCode, CommandError> {
         Command::Demo(args) => demo::run(args, ui),
         Command::Keeper(args) => return Ok(keeper::run(args)),
         Command::Logger(args) => return Ok(logger::run(args)),
+        Command::Tap(args) => return Ok(tap::run(args)),
         Command::Builder(_) => return Ok(builder_main()),
         Command::BuilderProbe(_) => return Ok(probe_builder_main()),
     };

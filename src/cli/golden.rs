@@ -153,16 +153,20 @@ fn values(path: &Path) -> Result<Values, CommandError> {
 async fn replay_run(
     run: &GoldenRun,
     against: &Address,
-    mut values: Values,
+    values: Values,
     progress: &mut impl FnMut(usize),
 ) -> Result<Replayed, CommandError> {
     let normalisers = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
     let mut differ = Vec::new();
+    let mut replay = golden::Replay::new(against.clone(), &run.exchanges).with_values(values);
     for (index, exchange) in run.exchanges.iter().enumerate() {
-        let answer = golden::replay(against, exchange, &mut values, REQUEST_TIMEOUT).await;
-        let divergences = compare(exchange, answer.response, &normalisers);
+        let answer = replay.ask(index, exchange, REQUEST_TIMEOUT).await;
+        let rules = normalisers.with(&exchange.learned).map_err(|reason| {
+            CommandError::new(Kind::Failed, format!("a learned rule of {} is wrong: {reason}", run.header.name))
+        })?;
+        let divergences = compare(exchange, answer.response, &rules);
         if !divergences.is_empty() {
             let request = format!("{} {}", exchange.request.method, exchange.request.path);
             differ.push(Differs { exchange: index + 1, request, divergences });

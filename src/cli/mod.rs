@@ -42,6 +42,7 @@ pub mod show;
 pub mod status;
 pub mod stop;
 mod table;
+pub mod tap;
 mod terminal;
 pub mod ui;
 mod view;

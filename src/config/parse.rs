@@ -3,6 +3,7 @@
 mod change;
 mod house;
 mod paths;
+mod requests;
 mod runtime;
 mod signals;
 
@@ -78,6 +79,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
     let agents = change::agents(&root.section("agents"), place);
     let blueprints = change::blueprints(root.section("blueprints"), agents.as_ref(), place);
     let commands = change::commands(&root.section("commands"), place);
+    let traffic = house::traffic(root.section("traffic"));
     let isolation = house::isolation(root.section("isolation"));
     let names = runtime.as_ref().map(|(runtime, source)| (runtime.name.as_str(), source.as_deref()));
     let state = house::state(root.section("state"), names, place);
@@ -92,6 +94,7 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
         blueprints: blueprints?,
         agents: agents?,
         commands: commands?,
+        traffic: traffic?,
         isolation: isolation?,
         state: state?,
     })

@@ -58,7 +58,12 @@ impl Config {
 
     /// Files that hold secrets by their names or places, of those that the configuration lets agents and instances read.
     pub fn secret_files(&self) -> Vec<PathBuf> {
-        let all = self.agents.values().flat_map(|agent| &agent.read).chain(&self.isolation.read);
+        let all = self
+            .agents
+            .values()
+            .flat_map(|agent| &agent.read)
+            .chain(&self.isolation.read)
+            .chain(&self.isolation.execute);
         let named = |path: &&PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
             FILE_WORDS.iter().any(|word| name.contains(word))

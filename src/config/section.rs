@@ -133,6 +133,12 @@ impl<'a> Section<'a> {
         self.optional_section(key).unwrap_or_else(|| self.child(key, None, self.span.clone()))
     }
 
+    /// Whether the table `key` is written as `false`.
+    pub(super) fn is_off(&self, key: &'static str) -> bool {
+        let item = self.given.and_then(|table| table.get(key));
+        item.and_then(Item::as_bool) == Some(false)
+    }
+
     /// The table `key` if it is written; `true` is an empty one and `false` is none.
     pub(super) fn optional_section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.asked.push(key);

@@ -31,10 +31,51 @@ pub struct Config {
     pub agents: BTreeMap<String, Agent>,
     /// Commands that the blueprint action `run` may name.
     pub commands: BTreeMap<String, Vec<String>>,
+    /// What rei sees of users' connections.
+    pub traffic: Traffic,
     /// What instances may do and use.
     pub isolation: Isolation,
     /// Where rei keeps its files.
     pub state: State,
+}
+
+/// `[traffic]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Traffic {
+    /// The tap.
+    pub tap: Tap,
+}
+
+/// `traffic.tap`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tap {
+    /// The smallest share of new connections that go through it, 0.0 to 1.0; 0 is off.
+    pub share: f64,
+    /// Which listeners have one.
+    pub listeners: TapListeners,
+}
+
+impl Tap {
+    /// Whether connections of a listener may go through the tap. For the instance they come from this machine. So by
+    /// default only listeners whose connections come from this machine anyway have a tap.
+    pub fn takes(&self, listen: &Listen) -> bool {
+        match &listen.address {
+            ListenAddress::Tcp(address) => {
+                self.share > 0.0 && (self.listeners == TapListeners::All || address.ip().to_canonical().is_loopback())
+            }
+            ListenAddress::Udp(_) | ListenAddress::Unix(_) => false,
+        }
+    }
+}
+
+/// `traffic.tap.listeners`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TapListeners {
+    /// Those of a loopback address.
+    Loopback,
+    /// All TCP listeners.
+    All,
 }
 
 /// `[runtime]`.
@@ -46,6 +87,8 @@ pub struct Runtime {
     pub source: String,
     /// The branch or tag that is followed.
     pub r#ref: String,
+    /// Whether the files of submodules are built with the commit.
+    pub submodules: bool,
     /// The directory of the flake inside the repository; empty for its root.
     pub dir: String,
     /// `packages.<system>.NAME`.
@@ -154,6 +197,10 @@ pub struct Health {
     pub notify: Option<NotifyProbe>,
     /// The runtime serves `io.openexec.RuntimeEvolution` on the inherited socket named `rei`.
     pub interface: Option<InterfaceProbe>,
+    /// The runtime counts its requests on a page of metrics.
+    pub metrics: Option<MetricsSource>,
+    /// The runtime prints a line for each request.
+    pub log: Option<LogSource>,
 }
 
 /// `health.http`.
@@ -167,6 +214,93 @@ pub struct HttpProbe {
     pub interval: Duration,
     /// The bound of one probe.
     pub timeout: Duration,
+}
+
+/// `health.metrics`: a page in Prometheus' text format or in OpenMetrics.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MetricsSource {
+    /// The listener that is asked.
+    pub listen: String,
+    /// The path of the page.
+    pub path: String,
+    /// The pause between two requests for it.
+    pub interval: Duration,
+    /// The bound of one request.
+    pub timeout: Duration,
+    /// The metric that counts requests; `None`: it is found by the usual names.
+    pub requests: Option<String>,
+    /// Which requests failed; `None`: those with a status of 5xx.
+    pub failed: Option<FailedRequests>,
+    /// The histogram or summary of durations; `None`: it is found by the usual names.
+    pub latency: Option<String>,
+}
+
+/// `health.metrics.failed`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum FailedRequests {
+    /// Another metric counts them.
+    Counter(String),
+    /// Their labels match these patterns, each as a whole.
+    Labels(BTreeMap<String, String>),
+}
+
+/// `health.log`: an access log in the captured output.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LogSource {
+    /// The form of its lines.
+    pub format: LogFormat,
+    /// The unit of durations; `None`: the key or the value says it.
+    pub unit: Option<DurationUnit>,
+    /// The keys of lines that have keys.
+    pub keys: LogKeys,
+}
+
+/// The form of the lines of an access log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// The format `combined` of nginx and Apache; what follows the user agent can be a duration.
+    Combined,
+    /// The format `common` of Apache.
+    Common,
+    /// One JSON object on each line.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+    /// A regular expression with named groups.
+    Pattern(String),
+}
+
+/// The unit of a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DurationUnit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// Where a line has what; `None`: it is found by the usual keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogKeys {
+    /// The status of the answer.
+    pub status: Option<String>,
+    /// How long the request took.
+    pub duration: Option<String>,
+    /// The method of the request.
+    pub method: Option<String>,
+    /// The path of the request.
+    pub path: Option<String>,
+    /// The level of the line.
+    pub level: Option<String>,
+    /// The message of the line.
+    pub message: Option<String>,
 }
 
 /// `health.tcp`.
@@ -343,6 +477,19 @@ pub struct Validation {
     pub timeout: Duration,
     /// Whether `import` from a derivation is allowed in evaluation.
     pub allow_import_from_derivation: bool,
+    /// What an instance in a sandbox finds in its state directory; `None` is an empty directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Fixture>,
+}
+
+/// `validation.state.fixture`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fixture {
+    /// The files of this directory.
+    Directory(PathBuf),
+    /// What this program of the version makes there: its path inside the store path, and its arguments.
+    Command(Vec<String>),
 }
 
 /// `[blueprints]`.
@@ -384,6 +531,8 @@ pub struct Agent {
 pub struct Isolation {
     /// Paths an instance may read besides the store.
     pub read: Vec<PathBuf>,
+    /// Paths an instance may read and execute besides the store.
+    pub execute: Vec<PathBuf>,
     /// Paths an instance may write besides its state and temporary directory.
     pub write: Vec<PathBuf>,
     /// The user of the instances if rei is root; `None` gives them an unprivileged one of their own.

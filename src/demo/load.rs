@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use super::tally::{Outcome, Tally};
+use super::tally::{RequestOutcome, Tally};
 
 /// New connections per second.
 pub const CONNECTIONS_PER_SECOND: u32 = 120;
@@ -66,10 +66,10 @@ impl Load {
     }
 
     /// Sends one more request on a new connection, without counting it.
-    pub async fn ask(&self, target: &str) -> (Outcome, Duration) {
+    pub async fn ask(&self, target: &str) -> (RequestOutcome, Duration) {
         let begun = Instant::now();
         let asked = tokio::time::timeout(ANSWER_MAX, ask_once(self.address, target));
-        (asked.await.unwrap_or(Outcome::Late), begun.elapsed())
+        (asked.await.unwrap_or(RequestOutcome::Late), begun.elapsed())
     }
 }
 
@@ -103,8 +103,9 @@ impl Client {
         for guest in 0_u64.. {
             pace.tick().await;
             while tasks.try_join_next().is_some() {}
+            // If too many requests are in progress, this one is not sent.
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                self.counted(|tally| tally.held_back += 1);
+                self.with_tally(|tally| tally.held_back += 1);
                 continue;
             };
             let client = self.clone();
@@ -112,21 +113,22 @@ impl Client {
                 let begun = Instant::now();
                 let target = format!("/greet?name=guest-{guest}&style={}", guest % STYLES);
                 let asked = tokio::time::timeout(ANSWER_MAX, ask_once(client.address, &target)).await;
-                client.count(asked.unwrap_or(Outcome::Late), begun);
+                client.count(asked.unwrap_or(RequestOutcome::Late), begun);
                 drop(place);
             });
         }
     }
 
-    fn counted(&self, change: impl FnOnce(&mut Tally)) {
+    fn with_tally(&self, change: impl FnOnce(&mut Tally)) {
         change(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn count(&self, outcome: Outcome, begun: Instant) {
-        self.counted(|tally| tally.count(outcome, begun.elapsed()));
+    fn count(&self, outcome: RequestOutcome, begun: Instant) {
+        self.with_tally(|tally| tally.count(outcome, begun.elapsed()));
     }
 
-    /// Sends one request after the other on one connection. If the server closes it between two requests, it opens another one.
+    /// Sends one request after the other on one connection. If the server closes the connection between two requests,
+    /// opens another connection.
     async fn keep_open(self, index: usize) {
         let target = format!("/farewell?name=regular-{index}");
         let mut open: Option<SendRequest<Empty<Bytes>>> = None;
@@ -150,7 +152,7 @@ impl Client {
                 }
                 // The connection was closed before the request was sent, so no request was lost.
                 Ok(Exchange::NotSent) => {}
-                Err(_) => self.count(Outcome::Late, begun),
+                Err(_) => self.count(RequestOutcome::Late, begun),
             }
         }
     }
@@ -158,20 +160,20 @@ impl Client {
 
 enum Exchange {
     /// The outcome, and the connection if it can be used again.
-    Done(Outcome, Option<SendRequest<Empty<Bytes>>>),
+    Done(RequestOutcome, Option<SendRequest<Empty<Bytes>>>),
     /// The connection was closed before anything was sent.
     NotSent,
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Outcome> {
+async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, RequestOutcome> {
     let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => Outcome::Refused,
-        _ => Outcome::Broken,
+        std::io::ErrorKind::ConnectionRefused => RequestOutcome::Refused,
+        _ => RequestOutcome::Broken,
     })?;
     // A request is one small packet that must be sent at once. An error does not matter.
     let _ = stream.set_nodelay(true);
     let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Outcome::Broken)?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| RequestOutcome::Broken)?;
     // The task ends with the connection. The waiter for an answer sees the error of the connection.
     tokio::spawn(async move {
         let _ = connection.await;
@@ -181,30 +183,30 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Outco
 
 async fn exchange(mut sender: SendRequest<Empty<Bytes>>, address: SocketAddr, target: &str) -> Exchange {
     let request = hyper::Request::builder().uri(target).header("host", address.to_string()).body(Empty::new());
-    let Ok(request) = request else { return Exchange::Done(Outcome::Failed, None) };
+    let Ok(request) = request else { return Exchange::Done(RequestOutcome::Failed, None) };
     let response = match sender.send_request(request).await {
         Ok(response) => response,
         Err(error) if error.is_canceled() => return Exchange::NotSent,
-        Err(_) => return Exchange::Done(Outcome::Broken, None),
+        Err(_) => return Exchange::Done(RequestOutcome::Broken, None),
     };
     let (status, closes) = (response.status(), response.headers().get("connection").is_some_and(|it| it == "close"));
     match response.into_body().collect().await {
-        Err(_) => Exchange::Done(Outcome::Broken, None),
-        Ok(_) if !status.is_success() => Exchange::Done(Outcome::Failed, None),
+        Err(_) => Exchange::Done(RequestOutcome::Broken, None),
+        Ok(_) if !status.is_success() => Exchange::Done(RequestOutcome::Failed, None),
         Ok(_) => {
             // The connection can be used again after its task has seen the end of the answer.
             let open = !closes && sender.ready().await.is_ok();
-            Exchange::Done(Outcome::Ok, open.then_some(sender))
+            Exchange::Done(RequestOutcome::Ok, open.then_some(sender))
         }
     }
 }
 
-async fn ask_once(address: SocketAddr, target: &str) -> Outcome {
+async fn ask_once(address: SocketAddr, target: &str) -> RequestOutcome {
     match connect(address).await {
         Err(outcome) => outcome,
         Ok(sender) => match exchange(sender, address, target).await {
             Exchange::Done(outcome, _) => outcome,
-            Exchange::NotSent => Outcome::Broken,
+            Exchange::NotSent => RequestOutcome::Broken,
         },
     }
 }
@@ -279,13 +281,13 @@ mod tests {
             answer(stream, text);
         });
         let load = Load::start(address).unwrap();
-        let tally = until(&load, |tally| tally.of(Outcome::Failed) > 3 && tally.of(Outcome::Broken) > 6);
-        assert_eq!(tally.of(Outcome::Ok), 0);
+        let tally = until(&load, |tally| tally.of(RequestOutcome::Failed) > 3 && tally.of(RequestOutcome::Broken) > 6);
+        assert_eq!(tally.of(RequestOutcome::Ok), 0);
         drop(load);
 
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let load = Load::start(gone).unwrap();
-        let tally = until(&load, |tally| tally.of(Outcome::Refused) > 10);
-        assert_eq!(tally.total(), tally.of(Outcome::Refused));
+        let tally = until(&load, |tally| tally.of(RequestOutcome::Refused) > 10);
+        assert_eq!(tally.total(), tally.of(RequestOutcome::Refused));
     }
 }

@@ -37,7 +37,7 @@ impl Observer {
     /// Starts to listen as soon as the supervisor answers.
     ///
     /// # Errors
-    /// If it exits or does not answer in time.
+    /// If the supervisor exits, or does not answer in time.
     pub async fn begin(stage: &mut Stage, bound: Duration) -> Result<Self, Error> {
         let deadline = Instant::now() + bound;
         let operator = loop {

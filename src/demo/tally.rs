@@ -12,7 +12,7 @@ const DIGITS: u8 = 2;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// An answer with the expected status and body.
     Ok,
     /// Another answer.
@@ -25,14 +25,14 @@ pub enum Outcome {
     Late,
 }
 
-impl Outcome {
+impl RequestOutcome {
     const ALL: [Self; 5] = [Self::Ok, Self::Failed, Self::Refused, Self::Broken, Self::Late];
 }
 
 /// Requests by outcome, and how long the answered ones took.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    counts: [u64; Outcome::ALL.len()],
+    counts: [u64; RequestOutcome::ALL.len()],
     latency_us: Histogram<u64>,
     /// Requests that were due but not sent, because too many were in progress. They are not part of the load.
     pub held_back: u64,
@@ -48,15 +48,15 @@ impl Default for Tally {
 
 impl Tally {
     /// Counts one request.
-    pub fn count(&mut self, outcome: Outcome, took: Duration) {
+    pub fn count(&mut self, outcome: RequestOutcome, took: Duration) {
         self.counts[outcome as usize] += 1;
-        if matches!(outcome, Outcome::Ok | Outcome::Failed) {
+        if matches!(outcome, RequestOutcome::Ok | RequestOutcome::Failed) {
             self.latency_us.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
     /// Requests with this outcome.
-    pub fn of(&self, outcome: Outcome) -> u64 {
+    pub fn of(&self, outcome: RequestOutcome) -> u64 {
         self.counts[outcome as usize]
     }
 
@@ -67,7 +67,7 @@ impl Tally {
 
     /// Requests that did not get the right answer.
     pub fn lost(&self) -> u64 {
-        self.total() - self.of(Outcome::Ok)
+        self.total() - self.of(RequestOutcome::Ok)
     }
 
     /// A quantile of the latencies, in microseconds; 0 without answers.
@@ -95,10 +95,10 @@ impl fmt::Display for Tally {
         let word = if self.total() == 1 { "request" } else { "requests" };
         write!(f, "{} {word}, {} lost", self.total(), self.lost())?;
         let ways = [
-            (Outcome::Refused, "refused"),
-            (Outcome::Broken, "broken off"),
-            (Outcome::Late, "late"),
-            (Outcome::Failed, "answered wrongly"),
+            (RequestOutcome::Refused, "refused"),
+            (RequestOutcome::Broken, "broken off"),
+            (RequestOutcome::Late, "late"),
+            (RequestOutcome::Failed, "answered wrongly"),
         ];
         let ways = ways.into_iter().filter(|(outcome, _)| self.of(*outcome) > 0);
         let ways: Vec<String> = ways.map(|(outcome, word)| format!("{} {word}", self.of(outcome))).collect();
@@ -133,15 +133,15 @@ mod tests {
     #[test]
     fn every_outcome_is_counted_once_and_a_part_can_be_taken() {
         let mut tally = Tally::default();
-        tally.count(Outcome::Ok, Duration::from_millis(1));
-        tally.count(Outcome::Refused, Duration::from_secs(9));
+        tally.count(RequestOutcome::Ok, Duration::from_millis(1));
+        tally.count(RequestOutcome::Refused, Duration::from_secs(9));
         let before = tally.clone();
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             tally.count(outcome, Duration::from_millis(50));
         }
-        assert_eq!((tally.total(), tally.lost(), tally.of(Outcome::Ok)), (7, 5, 2));
+        assert_eq!((tally.total(), tally.lost(), tally.of(RequestOutcome::Ok)), (7, 5, 2));
         let part = tally.since(&before);
-        assert_eq!((part.total(), part.lost(), part.of(Outcome::Refused)), (5, 4, 1));
+        assert_eq!((part.total(), part.lost(), part.of(RequestOutcome::Refused)), (5, 4, 1));
         assert!((50_000..51_000).contains(&part.latency_us(0.5)), "only answers have a latency, and only later ones");
         assert_eq!(part.since(&part).latency_us(0.99), 0);
     }
@@ -149,9 +149,9 @@ mod tests {
     #[test]
     fn a_tally_is_printed_in_one_line() {
         let mut tally = Tally::default();
-        tally.count(Outcome::Ok, Duration::from_micros(87));
+        tally.count(RequestOutcome::Ok, Duration::from_micros(87));
         assert_eq!(tally.to_string(), "1 request, 0 lost, p99 87 µs");
-        tally.count(Outcome::Broken, Duration::ZERO);
+        tally.count(RequestOutcome::Broken, Duration::ZERO);
         assert_eq!(tally.to_string(), "2 requests, 1 lost (1 broken off), p99 87 µs");
         let printed: Vec<String> =
             [999, 2_140, 154_000, 3_200_000].map(|us| Latency(us).to_string()).into_iter().collect();

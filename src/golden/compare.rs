@@ -5,6 +5,7 @@
 //! - If both answers have a fact with different values, it does not count, and neither does anything below it.
 //! - If only one of them has a member or element, it does not count. If they have *different* members at a place, then
 //!   members that neither has do not count there either.
+//! - If a learned rule says what a value may be (its type or its pattern), that rule decides, and no noise.
 //! - Everything else counts. A fact that is the same in both answers of Active is never noise.
 //!
 //! A recorded text with placeholders is a pattern: every value of the right kind is the same.
@@ -12,12 +13,11 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use similar::TextDiff;
 
 use super::facets::{Facets, Fact, Path};
 use super::normalise::Normalisers;
-use super::placeholder::Template;
+use super::placeholder::value_matches;
 
 /// Maximum length of a quoted value in a report, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
@@ -83,6 +83,9 @@ impl Noise {
 }
 
 fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool {
+    if let Some(is_alike) = normalisers.alike(path, a, b) {
+        return is_alike;
+    }
     if let (Fact::Scalar(a), Fact::Scalar(b), Some(("body", below))) =
         (a, b, path.split_first().map(|(root, below)| (root.as_str(), below)))
         && let (Some(a), Some(b)) = (a.as_f64(), b.as_f64())
@@ -104,23 +107,6 @@ fn as_recorded(path: &[String], recorded: &Fact, fact: &Fact, normalisers: &Norm
     equal(path, recorded, fact, normalisers) || matches()
 }
 
-fn value_matches(recorded: &Value, value: &Value) -> bool {
-    match (recorded, value) {
-        (Value::String(recorded), Value::String(text)) => {
-            recorded == text || Template::new(recorded).is_some_and(|template| template.matches(text))
-        }
-        // A number that is a secret has a text in its place.
-        (Value::String(recorded), Value::Number(number)) => {
-            Template::new(recorded).is_some_and(|template| template.matches(&number.to_string()))
-        }
-        // The values of a repeated header.
-        (Value::Array(recorded), Value::Array(values)) => {
-            recorded.len() == values.len() && recorded.iter().zip(values).all(|(one, other)| value_matches(one, other))
-        }
-        _ => recorded == value,
-    }
-}
-
 /// Every fact that counts and differs, in the order of the paths. If a status or a header was not recorded, any value
 /// is accepted.
 pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<Divergence> {
@@ -135,7 +121,8 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
         };
         // A missing or new branch is reported once, without everything below it.
         let is_reported = found.last().is_some_and(|(above, _)| path.starts_with(above));
-        if !same && !is_reported && !noise.contains(path, normalisers) {
+        let is_noise = || !normalisers.decides(path) && noise.contains(path, normalisers);
+        if !same && !is_reported && !normalisers.is_free(path) && !is_noise() {
             let (recorded, answered) = (want.map(quote), is.map(quote));
             found.push((path, Divergence { at: path.join("/"), recorded, answered }));
         }
@@ -169,7 +156,8 @@ pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &
     let side = |facets: &Facets| {
         let mut text = String::new();
         for (path, fact) in facets.iter() {
-            let free = recorded.get(path).is_none() && !counts_when_new(recorded, path);
+            let is_new = recorded.get(path).is_none() && !counts_when_new(recorded, path);
+            let free = is_new || normalisers.is_free(path);
             if free {
                 continue;
             }

@@ -10,8 +10,9 @@
 //! | version | new |
 //! |---|---|
 //! | 1.0 | header, requests, answers, normalisers |
-//! | 1.1 | placeholders; a reader of 1.0 would send and compare them as they are |
+//! | 1.1 | placeholders; the place and the learned rules of an exchange from live traffic |
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -20,13 +21,18 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::learned::{Learned, LearnedRules};
 use super::normalise::{Normaliser, Normalisers};
 use crate::http::{Request, Response};
 use crate::time::Timestamp;
 
 /// The version that is written: a name and `major.minor`. A reader accepts every minor of its major, but it refuses an
 /// exchange with an unknown field: a misspelt `response` must not turn into "every answer is good".
-pub const SCHEMA: &str = "rei-golden/1.1";
+pub const SCHEMA: &str = "rei-golden/1.0";
+
+/// The version of a run from live traffic, whose exchanges have a place and learned rules, and of a run with placeholders:
+/// 1.0 does not know them.
+pub const SCHEMA_LIVE: &str = "rei-golden/1.1";
 
 /// The suffix of the file name, after the name of the run.
 pub const SUFFIX: &str = ".golden.jsonl";
@@ -54,12 +60,45 @@ pub struct Header {
     pub normalisers: Vec<Normaliser>,
     /// The time of the recording.
     pub created: Timestamp,
+    /// How a run from live traffic was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
+}
+
+/// How a run from live traffic was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recording {
+    /// Exchanges that the sample was taken from.
+    pub seen: u64,
+    /// Exchanges of the sample.
+    pub sampled: u64,
+    /// Places of them that have placeholders instead of secrets and personal data.
+    #[serde(default)]
+    pub removed_credentials: u64,
+    /// Exchanges of the sample that are not in the run, because a part of them cannot be examined for secrets.
+    #[serde(default)]
+    pub not_redactable: u64,
+    /// Whether each exchange was replayed on Active.
+    #[serde(default)]
+    pub qualified: bool,
+    /// Exchanges that were dropped then, by reason: [`super::DropReason`].
+    #[serde(default)]
+    pub dropped: BTreeMap<String, u64>,
+    /// Rules that were learned then, by kind: [`super::Rule`].
+    #[serde(default)]
+    pub learned: BTreeMap<String, u64>,
 }
 
 impl Header {
     /// A header for a new run.
     pub fn new(name: impl Into<String>, listener: impl Into<String>, created: Timestamp) -> Self {
-        Self { schema: SCHEMA.into(), name: name.into(), listener: listener.into(), normalisers: Vec::new(), created }
+        let (name, listener) = (name.into(), listener.into());
+        Self { schema: SCHEMA.into(), name, listener, normalisers: Vec::new(), created, recording: None }
+    }
+
+    /// A header for a new run from live traffic.
+    pub fn of_live(name: impl Into<String>, listener: impl Into<String>, created: Timestamp, of: Recording) -> Self {
+        Self { schema: SCHEMA_LIVE.into(), recording: Some(of), ..Self::new(name, listener, created) }
     }
 }
 
@@ -103,7 +142,7 @@ impl TryFrom<serde_json::Map<String, Value>> for Headers {
 }
 
 /// A request, with the answer that is known to be good.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exchange {
     /// The request.
     pub request: Request,
@@ -112,6 +151,22 @@ pub struct Exchange {
     pub response: Option<Expected>,
     /// The pause before the request, in milliseconds; at most [`AFTER_MS_MAX`].
     pub after_ms: u64,
+    /// Its place in the live traffic, if it was recorded there.
+    pub recorded: Option<Recorded>,
+    /// What may differ in the answer, as qualification learned it.
+    pub learned: Vec<Learned>,
+}
+
+/// The place of an exchange in the live traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    /// Its connection. Exchanges with the same number are replayed on one connection, in their order.
+    pub connection: u64,
+    /// From the start of the recording to the start of the request, in milliseconds.
+    pub began_ms: u64,
+    /// From the start of the request to the end of the answer, in milliseconds.
+    pub took_ms: u64,
 }
 
 impl Exchange {
@@ -237,6 +292,10 @@ struct Line {
     response: Option<ResponseLine>,
     #[serde(default, skip_serializing_if = "is_zero")]
     after_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recorded: Option<Recorded>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learned: Vec<Learned>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -302,7 +361,8 @@ impl From<Exchange> for Line {
             ResponseLine { status: response.status, headers: Headers(response.headers), body, body_base64 }
         });
         let request = RequestLine { method, path, headers: Headers(headers), body, body_base64 };
-        Self { request, response, after_ms: exchange.after_ms }
+        let Exchange { after_ms, recorded, learned, .. } = exchange;
+        Self { request, response, after_ms, recorded, learned }
     }
 }
 
@@ -333,7 +393,8 @@ impl TryFrom<Line> for Exchange {
                 Some(Expected { status, headers, body })
             }
         };
-        Ok(Self { request, response, after_ms: line.after_ms })
+        LearnedRules::compile(&line.learned)?;
+        Ok(Self { request, response, after_ms: line.after_ms, recorded: line.recorded, learned: line.learned })
     }
 }
 

@@ -3,6 +3,9 @@
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 
+use super::facets::Fact;
+use super::learned::{Learned, LearnedRules};
+
 /// Headers that never count: they depend on the time and the connection, not on the answer.
 const HEADERS_IGNORED: &[&str] = &["connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"];
 
@@ -51,6 +54,7 @@ pub struct Normalisers {
     unordered: Vec<Pattern>,
     replaced: Vec<(Regex, Vec<u8>)>,
     headers: Vec<String>,
+    learned: LearnedRules,
 }
 
 /// A pointer with wildcards, split at its slashes.
@@ -80,8 +84,8 @@ impl Normalisers {
     /// Which rule is invalid, and why.
     pub fn compile(rules: &[Normaliser]) -> Result<Self, String> {
         let headers = HEADERS_IGNORED.iter().map(|&name| name.to_owned()).collect();
-        let mut all =
-            Self { ignored: Vec::new(), tolerances: Vec::new(), unordered: Vec::new(), replaced: Vec::new(), headers };
+        let (ignored, tolerances, unordered, replaced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut all = Self { ignored, tolerances, unordered, replaced, headers, learned: LearnedRules::default() };
         for rule in rules {
             match rule {
                 Normaliser::Ignore { pointer } => all.ignored.push(Pattern::parse(pointer)?),
@@ -102,6 +106,29 @@ impl Normalisers {
         Ok(all)
     }
 
+    /// These rules with those that were learned for one exchange.
+    ///
+    /// # Errors
+    /// Which rule is invalid, and why.
+    pub fn with(&self, learned: &[Learned]) -> Result<Self, String> {
+        Ok(Self { learned: LearnedRules::compile(learned)?, ..self.clone() })
+    }
+
+    /// True if a place may have any value or none.
+    pub(crate) fn is_free(&self, path: &[String]) -> bool {
+        self.learned.is_free(path)
+    }
+
+    /// Whether two facts are alike by a learned rule; `None` if there is no rule for them.
+    pub(crate) fn alike(&self, path: &[String], a: &Fact, b: &Fact) -> Option<bool> {
+        self.learned.alike(path, a, b)
+    }
+
+    /// True if a learned rule says all about a place, so that noise does not count there.
+    pub(crate) fn decides(&self, path: &[String]) -> bool {
+        self.learned.decides(path)
+    }
+
     /// True if a header counts; its name is in lower case.
     pub(crate) fn counts_header(&self, name: &str) -> bool {
         !self.headers.iter().any(|ignored| ignored == name)
@@ -118,7 +145,7 @@ impl Normalisers {
 
     /// True if the value at this path is ignored.
     pub(crate) fn ignores(&self, path: &[String]) -> bool {
-        self.ignored.iter().any(|pattern| pattern.matches(path))
+        self.ignored.iter().any(|pattern| pattern.matches(path)) || self.learned.is_present_only(path)
     }
 
     /// The tolerance for a number at this path.
@@ -129,6 +156,6 @@ impl Normalisers {
 
     /// True if the order of the list at this path is ignored.
     pub(crate) fn unordered(&self, path: &[String]) -> bool {
-        self.unordered.iter().any(|pattern| pattern.matches(path))
+        self.unordered.iter().any(|pattern| pattern.matches(path)) || self.learned.is_set(path)
     }
 }

@@ -14,6 +14,7 @@
 use std::fmt;
 
 use regex::Regex;
+use serde_json::Value;
 
 /// The beginning of every placeholder. A recorded message that has this text by itself is not kept: it would be filled.
 pub const MARK: &str = "{{rei:";
@@ -205,6 +206,24 @@ impl Template {
         let Some(found) = self.expression.captures(text) else { return Vec::new() };
         let values = found.iter().skip(1).map(|group| group.map_or("", |group| group.as_str()).to_owned());
         self.placeholders.iter().cloned().zip(values).collect()
+    }
+}
+
+/// True if a JSON value is as recorded: equal, or as the placeholders of the recorded one say.
+pub(crate) fn value_matches(recorded: &Value, value: &Value) -> bool {
+    match (recorded, value) {
+        (Value::String(recorded), Value::String(text)) => {
+            recorded == text || Template::new(recorded).is_some_and(|template| template.matches(text))
+        }
+        // A number that is a secret has a text in its place.
+        (Value::String(recorded), Value::Number(number)) => {
+            Template::new(recorded).is_some_and(|template| template.matches(&number.to_string()))
+        }
+        // The values of a repeated header.
+        (Value::Array(recorded), Value::Array(values)) => {
+            recorded.len() == values.len() && recorded.iter().zip(values).all(|(one, other)| value_matches(one, other))
+        }
+        _ => recorded == value,
     }
 }
 

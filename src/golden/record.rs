@@ -83,7 +83,12 @@ pub async fn record(
             path: request.path.clone(),
             source: Box::new(source),
         })?;
-        exchanges.push(Exchange { request, response: Some(Expected::from(response)), after_ms: 0 });
+        exchanges.push(Exchange {
+            request,
+            response: Some(Expected::from(response)),
+            after_ms: 0,
+            ..Exchange::default()
+        });
     }
     Ok(GoldenRun { header, exchanges })
 }

@@ -44,8 +44,8 @@ fn a_written_run_is_read_back() {
         body: Some(b"hi\n".to_vec()),
     };
     let exchanges = vec![
-        Exchange { request, response: Some(response), after_ms: 5 },
-        Exchange { request: Request::get("/crash"), response: None, after_ms: 0 },
+        Exchange { request, response: Some(response), after_ms: 5, ..Exchange::default() },
+        Exchange { request: Request::get("/crash"), response: None, after_ms: 0, ..Exchange::default() },
     ];
     let mut writer = Writer::create(&path, &header).unwrap();
     for exchange in &exchanges {
@@ -111,7 +111,7 @@ fn archives_and_lists_are_converted_to_requests() {
         body: vec![],
     };
     let response = Expected { status: 200, headers: vec![], body: Some(b"hi".to_vec()) };
-    assert_eq!(run.exchanges, vec![Exchange { request, response: Some(response), after_ms: 0 }]);
+    assert_eq!(run.exchanges, vec![Exchange { request, response: Some(response), after_ms: 0, ..Exchange::default() }]);
     assert!(import("{}").is_err());
 
     let requests = parse_requests("# two\nGET http://h:1/x?y\n\nDELETE /z\n").unwrap();

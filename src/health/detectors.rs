@@ -156,14 +156,24 @@ pub(super) static DETECTORS: &[Detector] = &[
     },
     Detector {
         cause: Cause::Latency,
-        measures: &[Measure {
-            part: "",
-            detect: latency,
-            lasting: Some(Lasting {
-                close_ms: |evidence| evidence.slow.as_ref().map_or(0, |(_, slow)| slow.for_ms()),
-                ..LASTING
-            }),
-        }],
+        measures: &[
+            Measure {
+                part: "",
+                detect: latency,
+                lasting: Some(Lasting {
+                    close_ms: |evidence| evidence.slow.as_ref().map_or(0, |(_, slow)| slow.for_ms()),
+                    ..LASTING
+                }),
+            },
+            Measure {
+                part: "traffic",
+                detect: latency_of_requests,
+                lasting: Some(Lasting {
+                    close_ms: |evidence| evidence.slow_traffic.as_ref().map_or(0, Sustained::for_ms),
+                    ..LASTING
+                }),
+            },
+        ],
         impact: Impact::Degraded,
         trial: Trial::Failing,
         ..NONE
@@ -178,7 +188,7 @@ pub(super) static DETECTORS: &[Detector] = &[
             },
             Measure {
                 part: "traffic",
-                detect: |evidence| evidence.traffic.detect(evidence.now, "exchanges failed"),
+                detect: |evidence| evidence.traffic.detect(evidence.now, "requests failed"),
                 lasting: Some(Lasting { close_ms: |evidence| evidence.traffic.for_ms(), ..LASTING }),
             },
         ],
@@ -190,14 +200,16 @@ pub(super) static DETECTORS: &[Detector] = &[
         cause: Cause::MemoryGrowth,
         measures: &[Measure { part: "", detect: |evidence| evidence.memory.detect(), lasting: Some(LASTING) }],
         impact: Impact::Degraded,
-        trial: Trial::Failing,
+        // A process that begins grows: the judge compares it with Active at the same age.
+        trial: Trial::Ignored,
         ..NONE
     },
     Detector {
         cause: Cause::FdGrowth,
         measures: &[Measure { part: "", detect: |evidence| evidence.fds.detect(), lasting: Some(LASTING) }],
         impact: Impact::Degraded,
-        trial: Trial::Failing,
+        // A process that begins grows: the judge compares it with Active at the same age.
+        trial: Trial::Ignored,
         ..NONE
     },
     Detector { cause: Cause::PolicyAnomaly, occurred: policy_anomalies, trial: Trial::Found, ..NONE },
@@ -250,7 +262,7 @@ fn crashed(_: &mut Evidence, signal: &Signal) -> Vec<Occurrence> {
 fn summary_of(exit: &Exit) -> String {
     let (status, lived) = (exit.status(), exit.ran_ms as f64 / 1_000.0);
     let line = |text: &str| truncate(text.lines().next().unwrap_or(""), TEXT_BYTES_MAX).to_owned();
-    match (&exit.reason, exit.last_output.first()) {
+    match (&exit.reason, exit.last_output.first().or(exit.last_line.as_ref())) {
         (Some(reason), _) => format!("{} ({status} after {lived} s)", line(reason)),
         (None, Some(words)) => format!("ended with {status} after {lived} s; it said last: {}", line(words)),
         (None, None) => format!("ended with {status} after {lived} s"),
@@ -310,6 +322,13 @@ fn latency(evidence: &Evidence) -> Detection {
             let missing = (LEARN as u64 + COLD).saturating_sub(evidence.healthy_probes);
             Detection::inconclusive("no bound configured, none learned yet", format!("{missing} more healthy probes"))
         }
+    }
+}
+
+fn latency_of_requests(evidence: &Evidence) -> Detection {
+    match (&evidence.incidents.latency, &evidence.slow_traffic) {
+        (Some(bound), Some(slow)) => slow.detect(evidence.now, &format!("requests over {:?}", bound.p99)),
+        _ => Detection::inconclusive("no bound configured", "incidents.latency in rei.toml"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorBound, Incidents};
 use crate::interface::types::{PolicyAnomaly, ProcessUsage};
+use crate::live::{Curve, Latencies, Sample, Series, Source, Usage};
 use crate::time::Timestamp;
 
 use super::condition::Sustained;
@@ -48,6 +49,10 @@ pub(super) struct ProcessEvidence {
     pub measured: u64,
     pub warm_since: Option<Timestamp>,
     pub usage: Option<(Timestamp, ProcessUsage)>,
+    /// When it was first measured, what it served since, and its memory and descriptors over its life.
+    pub measured_since: Option<Timestamp>,
+    pub served: u64,
+    pub curve: Curve,
     pub report: Option<SelfReport>,
     pub last_good_probe: Option<Timestamp>,
     pub failed_in_a_row: u32,
@@ -83,7 +88,12 @@ pub(super) struct Evidence {
 
     pub samples: Samples,
     pub probes: Sustained,
+    /// Requests of users, as the source counts them that saw most.
     pub traffic: Sustained,
+    /// The same requests over the operator's bound of latency.
+    pub slow_traffic: Option<Sustained>,
+    /// Requests of users as each source saw them.
+    pub requests: Series,
     /// Signs of life.
     pub alive: Tally,
     /// Processor time between two looks, and of how much time, both in milliseconds.
@@ -121,6 +131,8 @@ impl Evidence {
             samples: Samples::default(),
             probes: Sustained::new(errors.ratio, errors.r#for),
             traffic: Sustained::new(errors.ratio, errors.r#for),
+            slow_traffic: slow.as_ref().map(|(_, slow)| slow.clone()),
+            requests: Series::default(),
             alive: Tally::new(),
             processors: [Tally::new(), Tally::new()],
             slow,
@@ -156,7 +168,7 @@ impl Evidence {
             Signal::WatchdogMissed => self.process.watchdog_missed = true,
             Signal::Ready(ready) => self.process.ready = Some(ready),
             Signal::PolicyAnomaly(anomaly) => self.anomaly(&anomaly),
-            Signal::Traffic(count) => self.traffic.add(self.now, count.total, count.failed),
+            Signal::Traffic(source, sample) => self.requested(source, &sample),
         }
     }
 
@@ -173,7 +185,7 @@ impl Evidence {
 
     /// Brings what lasts up to now, before detectors ask.
     pub fn settle(&mut self) {
-        let slow = self.slow.as_mut().map(|(_, slow)| slow);
+        let slow = self.slow.as_mut().map(|(_, slow)| slow).into_iter().chain(&mut self.slow_traffic);
         for sustained in [&mut self.probes, &mut self.traffic].into_iter().chain(slow) {
             sustained.settle(self.now);
         }
@@ -209,6 +221,8 @@ impl Evidence {
     pub fn rewind(&mut self, at: Timestamp) {
         self.probes.rewind();
         self.traffic.rewind();
+        self.slow_traffic.iter_mut().for_each(Sustained::rewind);
+        self.requests.rewind();
         self.alive = Tally::new();
         self.processors = [Tally::new(), Tally::new()];
         if let Some((_, slow)) = &mut self.slow {
@@ -219,6 +233,8 @@ impl Evidence {
         self.fds.restart();
         self.process.last_good_probe = None;
         self.process.usage = None;
+        self.process.measured_since = None;
+        self.process.curve = Curve::default();
         self.process.report = None;
         self.process.warm_since = self.process.warm_since.map(|time| time.min(at));
         for time in self.restarted_at.iter_mut().chain(self.anomalies.iter_mut().map(|(time, _)| time)) {
@@ -239,9 +255,12 @@ impl Evidence {
         let noted = |it: &Noted| it.fingerprint.len() + size_of::<(Cause, Noted)>();
         tallies.map(Tally::bytes).iter().sum::<usize>()
             + slow
+            + self.slow_traffic.as_ref().map_or(0, |slow| slow.tally().bytes())
+            + self.requests.bytes()
             + self.samples.bytes()
             + self.memory.bytes()
             + self.fds.bytes()
+            + self.process.curve.bytes()
             + self.process.report.as_ref().map_or(0, SelfReport::bytes)
             + self.restarted_at.capacity() * size_of::<Timestamp>()
             + self.noted.values().map(noted).sum::<usize>()
@@ -270,6 +289,20 @@ impl Evidence {
         if ok {
             process.last_good_probe = Some(self.now);
             self.learn();
+        }
+    }
+
+    fn requested(&mut self, source: Source, sample: &Sample) {
+        self.requests.add(self.now, source, sample);
+        if self.requests.main_source() != Some(source) {
+            return;
+        }
+        let all = sample.total();
+        self.process.served = self.process.served.saturating_add(all.total());
+        self.traffic.add(self.now, all.total(), all.failed());
+        if let (Some(bound), Some(slow)) = (&self.incidents.latency, &mut self.slow_traffic) {
+            let bound_us = u64::try_from(bound.p99.as_micros()).unwrap_or(u64::MAX);
+            slow.add(self.now, all.latencies.total(), all.latencies.above(Latencies::bucket(bound_us)));
         }
     }
 
@@ -306,6 +339,12 @@ impl Evidence {
     }
 
     fn used(&mut self, usage: ProcessUsage) {
+        let since = *self.process.measured_since.get_or_insert(self.now);
+        if let Some(rss_bytes) = usage.rss_bytes {
+            let age_ms = usage.uptime_ms.unwrap_or_else(|| self.now.ms_since(since));
+            let fds = usage.fds.unwrap_or_default();
+            self.process.curve.add(Usage { age_ms, rss_bytes, fds, requests: self.process.served });
+        }
         if let Some(rss) = usage.rss_bytes {
             self.memory.add(self.now, rss);
         }

@@ -21,6 +21,8 @@ const POINTS_MIN: usize = 8;
 const WARM_UP_MS: u64 = 30_000;
 /// Kendall's tau from which a rise is a trend.
 const TAU_MIN: f64 = 0.5;
+/// A leak continues as it began; a warm-up slows down. The second half of the points brings at least this part of the rise.
+const LATE_PART: f64 = 0.25;
 
 /// One growing thing.
 #[derive(Clone, Debug)]
@@ -75,11 +77,18 @@ impl Growth {
         let (per_hour, tau) = slope(&self.points);
         let shown = |amount| amount_of(amount, self.unit);
         let figure = format!("{} per hour, bound {}", shown(per_hour), shown(bound.per_hour as f64));
-        if per_hour > bound.per_hour as f64 && tau >= TAU_MIN {
+        if per_hour > bound.per_hour as f64 && tau >= TAU_MIN && self.continues() {
             Detection::fail(format!("grows by {figure}"))
         } else {
             Detection::pass(format!("slope {figure}"))
         }
+    }
+
+    /// Whether it still grows at the end as it did before.
+    fn continues(&self) -> bool {
+        let at = |index: usize| self.points.get(index).map_or(0.0, |(_, value)| *value as f64);
+        let last = self.points.len().saturating_sub(1);
+        at(last) - at(last / 2) >= LATE_PART * (at(last) - at(0))
     }
 
     pub fn bytes(&self) -> usize {
@@ -141,6 +150,24 @@ mod tests {
         assert_eq!(leak.detect().verdict, Verdict::Fail, "{:?}", leak.detect());
         let plateau = fed(|second| 100 * MIB + second.min(20) * 5 * MIB, 700);
         assert_eq!(plateau.detect().verdict, Verdict::Pass, "warm-up is no growth");
+    }
+
+    /// A bound whose time is shorter than the warm-up.
+    #[test]
+    fn a_warm_up_that_slows_down_is_no_growth_and_a_leak_is() {
+        let fed = |value: fn(u64) -> u64| {
+            let bound = GrowthBound { per_hour: 60 * MIB, r#for: Duration::from_secs(10) };
+            let mut growth = Growth::new(Some(bound), "bytes");
+            let begin = Timestamp::from_unix_ms(1_000_000_000_000).as_unix_ms();
+            let mut failed = false;
+            for ms in (0..60_000).step_by(500) {
+                growth.add(Timestamp::from_unix_ms(begin + ms), value(ms));
+                failed |= growth.detect().verdict == Verdict::Fail;
+            }
+            failed
+        };
+        assert!(!fed(|ms| 100 * MIB + ms.min(14_000) * MIB / 100), "a cache of 140 MiB is full after 14 s");
+        assert!(fed(|ms| 100 * MIB + ms * MIB / 100));
     }
 
     #[test]

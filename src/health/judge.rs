@@ -169,6 +169,7 @@ pub fn judge(
     let mut case = Case::default();
     case.detectors(candidate, since);
     case.conditions(candidate);
+    case.growth(candidate, baseline);
     let seen = Side::of(candidate, since, at);
     let evidence = &candidate.evidence;
     let warm_since = evidence.process.warm_since;
@@ -227,6 +228,21 @@ impl Case {
             let failing = detector.detect(evidence).filter(|seen| seen.verdict == Verdict::Fail);
             if let Some(seen) = failing.filter(|_| detector.trial.ends_by_failing()) {
                 self.fail(format!("{word}: {}", seen.detail));
+            }
+        }
+    }
+
+    /// Memory and descriptors, against Active at the same age and after as many requests.
+    fn growth(&mut self, candidate: &Monitor, baseline: Option<Comparison<'_>>) {
+        let active = match baseline {
+            Some(Comparison::Beside(active) | Comparison::Before(_, Some(active))) => Some(active),
+            Some(Comparison::Before(_, None)) | None => None,
+        };
+        let growth = candidate.evidence.process.curve.judge(active.map(|active| &active.evidence.process.curve));
+        for reason in growth.reasons {
+            match growth.verdict {
+                Verdict::Fail => self.fail(reason),
+                _ => self.want(reason, "more time, to tell a leak from a warm-up"),
             }
         }
     }

@@ -6,9 +6,7 @@ use super::evidence::COLD;
 use super::tests::{at, crash, feed, incidents, monitor, ok, probe};
 use super::*;
 use crate::config::LatencyBound;
-use crate::interface::types::{
-    ErrorCount, HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict,
-};
+use crate::interface::types::{HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 
 fn bounds() -> Bounds {
     Bounds { latency: None, errors: None, samples_min: 10 }
@@ -147,6 +145,40 @@ fn one_crash_hang_or_anomaly_fails_at_once() {
     }
 }
 
+/// A process that is measured each second of its life; its memory in MiB.
+fn growing(seconds: u64, incidents: &crate::config::Incidents, mib: impl Fn(u64) -> u64) -> Monitor {
+    let sources = Sources { probe_ms: Some(1_000), watchdog: false, interface_ms: None };
+    let mut monitor = Monitor::new(RuntimeRef::default(), incidents, sources, at(0));
+    for second in 0..seconds {
+        let uptime_ms = Some(second * 1_000);
+        let rss_bytes = Some(mib(second) << 20);
+        let usage = ProcessUsage { pid: Some(7), uptime_ms, rss_bytes, fds: Some(20), ..ProcessUsage::default() };
+        monitor.observe(at(second), Signal::Usage(usage));
+        monitor.observe(at(second), ok(5));
+    }
+    monitor
+}
+
+#[test]
+fn a_warm_up_like_actives_passes_and_a_leak_fails() {
+    let quick = crate::config::Incidents {
+        memory: Some(crate::config::GrowthBound { per_hour: 100 << 20, r#for: Duration::from_secs(10) }),
+        ..incidents()
+    };
+    let warm = |second: u64| 40 + second.min(40) * 9;
+    let active = growing(300, &quick, warm);
+    for seconds in [20, 25, 30, 60] {
+        let analysis = judged(&growing(seconds, &quick, warm), Some(&active), &bounds());
+        assert_eq!(analysis.verdict, Verdict::Pass, "after {seconds} s: {:?}", analysis.reasons);
+    }
+    // Without a bound of the operator too: nobody promotes a leak.
+    let unbounded = crate::config::Incidents { memory: None, ..incidents() };
+    let leak = growing(25, &unbounded, |second| warm(second) + second * 8);
+    let analysis = judged(&leak, Some(&active), &bounds());
+    assert_eq!(analysis.verdict, Verdict::Fail, "{:?}", analysis.reasons);
+    assert!(analysis.reasons[0].starts_with("memory grew by "), "{:?}", analysis.reasons);
+}
+
 /// What is signalled each second.
 type EachSecond = Box<dyn Fn(u64) -> Signal>;
 
@@ -166,7 +198,7 @@ fn whatever_asks_for_an_evolution_fails_a_candidate_at_once() {
         (Cause::Hang, Box::new(|_| probe(Outcome::TimedOut, 5_000))),
         (Cause::Latency, Box::new(|_| ok(400))),
         (Cause::Errors, Box::new(|_| probe(Outcome::Failed, 1))),
-        (Cause::Errors, Box::new(|_| Signal::Traffic(ErrorCount { total: 100, failed: 20 }))),
+        (Cause::Errors, Box::new(|_| super::tests::traffic(100, 20))),
         (Cause::MemoryGrowth, Box::new(usage)),
         (Cause::FdGrowth, Box::new(usage)),
         (Cause::PolicyAnomaly, Box::new(move |_| Signal::PolicyAnomaly(anomaly.clone()))),

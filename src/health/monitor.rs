@@ -1,7 +1,10 @@
 //! Watches one version of the runtime: takes signals, returns findings.
 
+use std::collections::BTreeMap;
+
 use crate::config::Incidents;
 use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeRef};
+use crate::live::{Sample, Series, Source};
 use crate::time::Timestamp;
 
 use super::condition::{Condition, Detection};
@@ -13,8 +16,9 @@ use super::ledger::Ledger;
 use super::report::{joined, lowered};
 use super::signal::{Signal, Sources};
 
-/// What a monitor may keep, in bytes, whatever signals come: three of them are little beside the supervisor's 10 MiB.
-pub const MONITOR_BYTES_MAX: usize = 128 << 10;
+/// What a monitor may keep, in bytes, whatever signals come. Without requests of users it keeps less than 128 KiB; three
+/// sources with 64 routes each, and latencies of every length on each route, are the rest.
+pub const MONITOR_BYTES_MAX: usize = 2 << 20;
 
 /// A clock that goes back by more milliseconds than this was set: windows begin anew. Less is taken as the time before.
 const REWIND_MS: u64 = 5_000;
@@ -70,6 +74,16 @@ impl Monitor {
     pub fn tick(&mut self, at: Timestamp) -> Vec<Finding> {
         self.advance(at);
         self.update()
+    }
+
+    /// The requests of users, as each source saw them.
+    pub fn requests(&self) -> &Series {
+        &self.evidence.requests
+    }
+
+    /// Takes what each source saw since the last call.
+    pub fn take_requests(&mut self) -> BTreeMap<Source, Sample> {
+        self.evidence.requests.take_pending()
     }
 
     /// What each detector says of the evidence.

@@ -32,6 +32,10 @@ pub(super) fn joined(evidence: &Evidence, runtime: RuntimeRef, seq: u64, status:
     if !samples.is_empty() {
         latency.insert("probe".into(), summary(samples));
     }
+    let requests = &evidence.requests;
+    let seen = requests.recent(evidence.now).find(|(source, _)| requests.main_source() == Some(*source));
+    let durations = seen.map(|(_, recent)| recent.sample.total().latencies).filter(|durations| !durations.is_empty());
+    latency.extend(durations.map(|durations| ("traffic".into(), durations.summary())));
     let mut errors = own.map(|own| own.errors.clone()).unwrap_or_default();
     count(evidence, &mut errors, since);
     let mut checks: Vec<HealthCheck> = DETECTORS.iter().filter_map(|detector| check(detector, evidence)).collect();

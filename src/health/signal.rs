@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config;
-use crate::interface::types::{ErrorCount, PolicyAnomaly, ProcessUsage, RuntimeHealthReport};
+use crate::interface::types::{PolicyAnomaly, ProcessUsage, RuntimeHealthReport};
+use crate::live::{Sample, Source};
 use crate::time::millis;
 
 /// One observation of an instance.
@@ -35,8 +36,8 @@ pub enum Signal {
     Ready(bool),
     /// The supervisor saw that it did or tried something forbidden.
     PolicyAnomaly(PolicyAnomaly),
-    /// Work that the supervisor counted since the last signal (connections that ended badly, replayed exchanges).
-    Traffic(ErrorCount),
+    /// Requests of users since the last signal of this source.
+    Traffic(Source, Box<Sample>),
 }
 
 /// How a probe ended.
@@ -78,6 +79,9 @@ pub struct Exit {
     /// If no panic was found: the last meaningful lines of its log, oldest first.
     #[serde(rename = "last_words", default, skip_serializing_if = "Vec::is_empty")]
     pub last_output: Vec<String>,
+    /// If all of these lines are routine too: the last one. An operator sees it; it tells no fault from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<String>,
 }
 
 impl Exit {

@@ -10,6 +10,7 @@ use crate::interface::types::{
     ErrorCount, HealthCheck, HealthStatus, IncidentClass, IncidentId, PolicyAnomaly, ProcessUsage, RuntimeHealthReport,
     RuntimeRef, Severity, Verdict,
 };
+use crate::live::{Class, Route, Sample, Source};
 use crate::time::Timestamp;
 
 const PROBED: Sources = Sources { probe_ms: Some(1_000), watchdog: false, interface_ms: None };
@@ -202,11 +203,21 @@ fn without_a_bound_latency_is_learned_from_steady_state() {
     assert_eq!(feed(&mut monitor, 400..500, |_| ok(40)).len(), 1);
 }
 
+/// Requests of users, of which some failed.
+pub(super) fn traffic(total: u64, failed: u64) -> Signal {
+    let mut sample = Sample::default();
+    let counts = sample.route(Route::of_request("GET", &format!("/{}", total % 100)));
+    counts.add(Class::Success, total.saturating_sub(failed));
+    counts.add(Class::ServerError, failed.min(total));
+    counts.latencies.add(total, total);
+    Signal::Traffic(Source::Tap, Box::new(sample))
+}
+
 #[test]
 fn failed_traffic_is_an_error_condition_of_its_own() {
     let mut monitor = monitor();
     feed(&mut monitor, 0..20, |_| ok(5));
-    let found = feed(&mut monitor, 20..60, |_| Signal::Traffic(ErrorCount { total: 100, failed: 20 }));
+    let found = feed(&mut monitor, 20..60, |_| traffic(100, 20));
     assert_eq!(found.iter().map(|(_, it)| it.cause).collect::<Vec<_>>(), [Cause::Errors]);
     assert_eq!(monitor.report(at(60)).errors["traffic"], ErrorCount { total: 4_000, failed: 800 });
 }
@@ -336,7 +347,7 @@ fn signal() -> impl Strategy<Value = Signal> {
         1 => Just(Signal::WatchdogMissed),
         1 => any::<bool>().prop_map(Signal::Ready),
         1 => ("[a-z]{0,300}", ".{0,300}").prop_map(|(kind, detail)| Signal::PolicyAnomaly(PolicyAnomaly { kind, detail })),
-        1 => (any::<u64>(), any::<u64>()).prop_map(|(total, failed)| Signal::Traffic(ErrorCount { total, failed })),
+        1 => (any::<u64>(), any::<u64>()).prop_map(|(total, failed)| traffic(total, failed)),
     ]
 }
 

@@ -16,20 +16,20 @@ pub struct Entry {
     pub effects: Vec<Effect>,
     /// The phase of the lifecycle after the event. Records of the formats 1.0 and 1.1 do not contain it. No decision
     /// depends on it, so a replay does not compare it. If this version does not know the phase, it is read as `None`.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
-    pub stands: Option<Stands>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known", rename = "stands")]
+    pub state: Option<StateSummary>,
 }
 
 impl Entry {
     /// The entry about `event`, which led to these effects and to the state `after`.
     pub fn new(event: Event, effects: Vec<Effect>, after: &Lifecycle) -> Self {
-        Self { event, effects, stands: Some(Stands::of(after)) }
+        Self { event, effects, state: Some(StateSummary::of(after)) }
     }
 }
 
 /// The phase of the lifecycle, with its evolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stands {
+pub struct StateSummary {
     /// The phase, with its stage.
     #[serde(flatten)]
     pub phase: Phase,
@@ -41,7 +41,7 @@ pub struct Stands {
     pub share_ppm: Option<u32>,
 }
 
-impl Stands {
+impl StateSummary {
     /// The phase and the evolution of this state.
     pub fn of(core: &Lifecycle) -> Self {
         Self {
@@ -58,7 +58,7 @@ pub(super) const fn is_canary_step(phase: Phase) -> bool {
 }
 
 /// Reads the stored value; `None` if this version does not know it.
-fn if_known<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<Stands>, D::Error> {
+fn if_known<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<StateSummary>, D::Error> {
     let stored = Option::<serde_json::Value>::deserialize(stored)?;
     Ok(stored.and_then(|stored| serde_json::from_value(stored).ok()))
 }
@@ -132,23 +132,23 @@ mod tests {
         let stored = serde_json::to_string(&entry).unwrap();
         assert_eq!(stored, r#"{"event":{"event":"due","phase":null},"effects":[],"stands":{"phase":"empty"}}"#);
         let stage = CanaryStage::Share { index: 1, judging: true };
-        let stands = Stands {
+        let state = StateSummary {
             phase: Phase::Canary { stage },
             evolution: Some(EvolutionId::numbered(2)),
             share_ppm: Some(50_000),
         };
-        let stored = serde_json::to_string(&stands).unwrap();
+        let stored = serde_json::to_string(&state).unwrap();
         assert_eq!(
             stored,
             r#"{"phase":"canary","stage":{"stage":"share","index":1,"judging":true},"evolution":"evo_0002","share_ppm":50000}"#
         );
-        assert_eq!(serde_json::from_str::<Stands>(&stored).unwrap(), stands);
+        assert_eq!(serde_json::from_str::<StateSummary>(&stored).unwrap(), state);
     }
 
     #[test]
     fn an_entry_of_an_earlier_or_a_later_rei_is_read() {
         let earlier = r#"{"event":{"event":"ready","slot":"A"},"effects":[]}"#;
-        assert_eq!(entry(earlier).stands, None);
+        assert_eq!(entry(earlier).state, None);
         let later = r#"{"event":{"event":"ready","slot":"A"},"effects":[],"stands":{"phase":"of_a_later_rei"}}"#;
         assert_eq!(entry(later), entry(earlier));
     }

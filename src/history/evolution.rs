@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Stands;
+use super::entry::StateSummary;
 use crate::digest::short;
 use crate::interface::operations::HistoryEntry;
 use crate::interface::types::{
@@ -113,11 +113,11 @@ impl EvolutionRecord {
     }
 
     /// Takes the phase after a record. A new phase begins a new step, and so does a new share.
-    pub(super) fn follow(&mut self, stands: &Stands, seq: u64, at: Timestamp) {
-        let is_same = is_same_step(self.phase, stands.phase);
-        self.phase = stands.phase;
+    pub(super) fn follow(&mut self, state: &StateSummary, seq: u64, at: Timestamp) {
+        let is_same = is_same_step(self.phase, state.phase);
+        self.phase = state.phase;
         if !is_same {
-            self.begin(narrate::step(stands.phase, stands.share_ppm), seq, at);
+            self.begin(narrate::step(state.phase, state.share_ppm), seq, at);
         }
     }
 

@@ -4,7 +4,7 @@
 //! phase, and the reader uses it. The inference covers only what a reader of the history needs. It does not cover the
 //! stages `Stopping` of a canary and of a rollback, nor the fact that data are missing.
 
-use super::entry::{Entry, Stands, is_canary_step};
+use super::entry::{Entry, StateSummary, is_canary_step};
 use crate::interface::types::{EvolutionId, MaintenanceAction, Verdict};
 use crate::lifecycle::{
     Approval, Caller, CanaryStage, Effect, Event, Maintenance, ObservationStage, Phase, Plan, Request, RollbackStage,
@@ -43,7 +43,7 @@ impl Current {
 
 impl Inferred {
     /// The phase after the next entry: from the entry if it contains the phase, otherwise inferred.
-    pub(super) fn after(&mut self, entry: &Entry) -> Stands {
+    pub(super) fn after(&mut self, entry: &Entry) -> StateSummary {
         self.event(entry);
         let before = self.current.as_ref().map(|current| current.phase);
         for effect in &entry.effects {
@@ -52,13 +52,13 @@ impl Inferred {
         self.ask_an_operator(before, entry);
         // The inference reads all entries, because an earlier rei may write later entries to this journal without the
         // phase.
-        if let Some(stands) = &entry.stands {
-            self.adopt(stands);
-            return stands.clone();
+        if let Some(state) = &entry.state {
+            self.adopt(state);
+            return state.clone();
         }
         match &self.current {
-            None => Stands { phase: self.idle, ..Stands::default() },
-            Some(current) => Stands {
+            None => StateSummary { phase: self.idle, ..StateSummary::default() },
+            Some(current) => StateSummary {
                 phase: current.phase,
                 evolution: Some(current.id.clone()),
                 share_ppm: is_canary_step(current.phase).then_some(current.share_ppm),
@@ -66,16 +66,16 @@ impl Inferred {
         }
     }
 
-    fn adopt(&mut self, stands: &Stands) {
-        let Some(id) = &stands.evolution else {
+    fn adopt(&mut self, state: &StateSummary) {
+        let Some(id) = &state.evolution else {
             self.current = None;
-            self.idle = stands.phase;
+            self.idle = state.phase;
             return;
         };
         let current = self.begin_or_continue(id);
-        current.phase = stands.phase;
-        current.share_ppm = stands.share_ppm.unwrap_or_default();
-        if let Phase::Promoting { plan } | Phase::RollingBack { plan, .. } = stands.phase {
+        current.phase = state.phase;
+        current.share_ppm = state.share_ppm.unwrap_or_default();
+        if let Phase::Promoting { plan } | Phase::RollingBack { plan, .. } = state.phase {
             current.plan = Some(plan);
         }
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::entry::{Entry, Stands};
+use super::entry::{Entry, StateSummary};
 use super::evolution::{EvolutionRecord, EvolutionView};
 use super::incidents::Incidents;
 use super::inferred::Inferred;
@@ -46,7 +46,7 @@ pub struct History {
     focus: Focus,
     ended: VecDeque<Ended>,
     /// The phase after the last record.
-    stands: Stands,
+    state: StateSummary,
     inferred: Inferred,
     evolution: Option<EvolutionRecord>,
     incidents: Incidents,
@@ -71,7 +71,7 @@ impl History {
         Self {
             focus,
             ended: VecDeque::new(),
-            stands: Stands::default(),
+            state: StateSummary::default(),
             inferred: Inferred::default(),
             evolution: None,
             incidents: Incidents::default(),
@@ -84,7 +84,7 @@ impl History {
     /// Takes the next record of the journal.
     pub fn take(&mut self, record: &Record<Entry>) {
         let (seq, at, entry) = (record.seq, record.at, &record.body);
-        let stands = self.inferred.after(entry);
+        let state = self.inferred.after(entry);
         self.event(seq, at, &entry.event);
         // The record of an evolution's end comes before the next evolution begins.
         for effect in &entry.effects {
@@ -92,22 +92,22 @@ impl History {
                 self.record(seq, at, maintenance);
             }
         }
-        if self.evolution.as_ref().map(|evolution| &evolution.id) != stands.evolution.as_ref() {
+        if self.evolution.as_ref().map(|evolution| &evolution.id) != state.evolution.as_ref() {
             self.end_evolution();
-            self.evolution = stands.evolution.as_ref().map(|id| self.begin(id.clone(), stands.phase, at, &entry.event));
+            self.evolution = state.evolution.as_ref().map(|id| self.begin(id.clone(), state.phase, at, &entry.event));
         }
         for effect in &entry.effects {
             self.effect(seq, at, effect);
         }
         if let Some(evolution) = &mut self.evolution {
-            evolution.follow(&stands, seq, at);
+            evolution.follow(&state, seq, at);
         }
-        self.stands = stands;
+        self.state = state;
     }
 
     /// The phase after the last record.
-    pub const fn stands(&self) -> &Stands {
-        &self.stands
+    pub const fn state(&self) -> &StateSummary {
+        &self.state
     }
 
     /// The evolution that was under way after the last record.
@@ -129,7 +129,7 @@ impl History {
             // Up to format 1.1, such a finding ended the observation and opened no incident. Since 1.2 it is not
             // recorded.
             Event::Found { slot: None, finding }
-                if finding.evolve && matches!(self.stands.phase, Phase::Observing { .. }) => {}
+                if finding.evolve && matches!(self.state.phase, Phase::Observing { .. }) => {}
             Event::Found { finding, .. } => self.incidents.found(at, finding, self.active.as_ref()),
             Event::PlanDone { plan, .. } | Event::PlanBusy { plan, .. } | Event::PlanFailed { plan, .. } => {
                 if let Some(evolution) = self.evolution.as_mut().filter(|it| it.plan == Some(*plan)) {
@@ -194,7 +194,7 @@ impl History {
             Request::Rollback { .. }
             | Request::Pause
             | Request::Resume
-            | Request::Lift { .. }
+            | Request::Release { .. }
             | Request::Settle { .. } => {}
         }
     }

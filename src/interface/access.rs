@@ -39,12 +39,12 @@ pub struct Caller {
     /// Its group.
     pub gid: u32,
     /// What is known of its descent.
-    pub standing: Standing,
+    pub descent: Descent,
 }
 
 /// What is known of a caller's descent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Descent {
     /// It descends from no instance and no agent: an operator.
     Operator,
     /// It may descend from one, and has not proved the opposite. The server answers none of its calls.
@@ -195,7 +195,7 @@ impl Access {
     pub(super) fn check(&self, stream: &impl AsFd) -> Result<Caller, Refusal> {
         let (caller, decision) = self.decide(stream);
         match decision {
-            Ok(standing) => Ok(Caller { standing, ..caller }),
+            Ok(descent) => Ok(Caller { descent, ..caller }),
             Err(reason) => Err(self.refuse(caller, reason)),
         }
     }
@@ -204,8 +204,8 @@ impl Access {
     pub(super) fn check_secret(&self, caller: Caller, given: &str) -> Result<Caller, Refusal> {
         match self.proof.as_ref().map(|proof| proof()) {
             // On this socket no caller has to prove anything, or this caller has done so already.
-            _ if caller.standing == Standing::Operator => Ok(caller),
-            Some(Proof::Secret(secret)) if secret.is(given) => Ok(Caller { standing: Standing::Operator, ..caller }),
+            _ if caller.descent == Descent::Operator => Ok(caller),
+            Some(Proof::Secret(secret)) if secret.is(given) => Ok(Caller { descent: Descent::Operator, ..caller }),
             Some(Proof::Impossible(why)) => Err(self.refuse(caller, RefusalReason::Unprovable(why))),
             Some(Proof::Secret(_)) | None => Err(self.refuse(caller, RefusalReason::WrongSecret)),
         }
@@ -237,22 +237,22 @@ impl Access {
         refusal
     }
 
-    fn decide(&self, stream: &impl AsFd) -> (Caller, Result<Standing, RefusalReason>) {
-        let standing = Standing::Unproven;
+    fn decide(&self, stream: &impl AsFd) -> (Caller, Result<Descent, RefusalReason>) {
+        let descent = Descent::Unproven;
         let credentials = match getsockopt(stream, sockopt::PeerCredentials) {
             Ok(credentials) => credentials,
             Err(errno) => {
-                let nobody = Caller { pid: 0, uid: u32::MAX, gid: u32::MAX, standing };
+                let nobody = Caller { pid: 0, uid: u32::MAX, gid: u32::MAX, descent };
                 return (nobody, Err(RefusalReason::Unknown(errno.to_string())));
             }
         };
         let pid = u32::try_from(credentials.pid()).unwrap_or(0);
-        let caller = Caller { pid, uid: credentials.uid(), gid: credentials.gid(), standing };
+        let caller = Caller { pid, uid: credentials.uid(), gid: credentials.gid(), descent };
         let decision = self.decide_about(&caller, stream);
         (caller, decision)
     }
 
-    fn decide_about(&self, caller: &Caller, stream: &impl AsFd) -> Result<Standing, RefusalReason> {
+    fn decide_about(&self, caller: &Caller, stream: &impl AsFd) -> Result<Descent, RefusalReason> {
         let by_process = self.supervisor.is_some()
             || self.is_instance.is_some()
             || self.is_instance_cgroup.is_some()
@@ -260,7 +260,7 @@ impl Access {
         let allowed =
             self.uids.as_ref().is_none_or(|uids| uids.contains(&caller.uid)) || self.group == Some(caller.gid);
         if allowed && !by_process {
-            return Ok(Standing::Operator);
+            return Ok(Descent::Operator);
         }
         if !allowed && self.group.is_none() {
             return Err(RefusalReason::User);
@@ -270,12 +270,12 @@ impl Access {
             return Err(RefusalReason::User);
         }
         self.refuse_by_process(&process)?;
-        let Some(proof) = &self.proof else { return Ok(Standing::Operator) };
+        let Some(proof) = &self.proof else { return Ok(Descent::Operator) };
         if !process.no_new_privileges()? {
-            return Ok(Standing::Operator);
+            return Ok(Descent::Operator);
         }
         match proof() {
-            Proof::Secret(_) => Ok(Standing::Unproven),
+            Proof::Secret(_) => Ok(Descent::Unproven),
             Proof::Impossible(why) => Err(RefusalReason::Unprovable(why)),
         }
     }

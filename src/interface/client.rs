@@ -9,25 +9,22 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::evolution::EvolutionError;
-use super::evolution::call as evolution;
+use super::evolution::{self, EvolutionError};
 use super::method::Method;
-use super::operations::{HistoryEntry, MonitorEvent, OperationsError, QuarantineEntry, call, operations};
+use super::operations::{MonitorEvent, OperationsError, call};
 use super::proof::{self, AccessError};
 use super::secret::Secret;
 use super::table::client;
-use super::types::{
-    CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
-};
+use super::types::{EvolutionId, RuntimeHealthReport};
 use super::wire::{Reader, WireError, Writer, encode};
 use crate::time::millis;
 
 /// The bound of connecting: the other side is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The bound of an operator's call: the supervisor answers from memory, or after one write to its journal.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The bound of a call that is answered from the journal: the journal may be long, and other readers may come first.
-const RECALL_TIMEOUT: Duration = Duration::from_secs(125);
+/// The longest time that an answer needs from the supervisor to its caller, beside the bound of the answer itself.
+const DELIVERY: Duration = Duration::from_secs(5);
+/// The bound of a call about the caller itself, which the supervisor's server answers from memory.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum length of a quoted part of an invalid reply, in characters.
 const QUOTE_CHARS: usize = 120;
 
@@ -171,7 +168,7 @@ impl Conversation {
         let mut conversation = Self::connect(path).await?;
         let method = proof::call::Standing::NAME;
         conversation.send(&proof::call::Standing {}, false).await?;
-        let message = conversation.message(method, OPERATION_TIMEOUT).await?;
+        let message = conversation.message(method, PROOF_TIMEOUT).await?;
         match read_reply::<proof::call::StandingReply, E>(method, &message) {
             Ok((proof::call::StandingReply { proven: false }, _)) => conversation.prove(path).await?,
             // There is nothing to prove, or an older supervisor does not know this call. The real call shows which.
@@ -186,7 +183,7 @@ impl Conversation {
         let secret = Secret::read(&path).map_err(|source| ClientError::Unproven { path, source })?;
         let method = proof::call::Prove::NAME;
         self.send(&proof::call::Prove { secret }, false).await?;
-        let message = self.message(method, OPERATION_TIMEOUT).await?;
+        let message = self.message(method, PROOF_TIMEOUT).await?;
         match read_reply::<proof::call::ProveReply, AccessError>(method, &message) {
             Ok(_) => Ok(()),
             Err(ClientError::Answered(
@@ -319,11 +316,9 @@ impl OperationsClient {
         Ok(client)
     }
 
-    /// How long a call waits if its row in the table has no other bound.
-    const AFTER: Duration = OPERATION_TIMEOUT;
-
-    async fn call<M: Method>(&self, call: M, after: Duration) -> Operation<M::Reply> {
-        Conversation::with_supervisor(&self.path).await?.call(&call, after).await
+    /// `within` is the bound that the supervisor has for its answer.
+    async fn call<M: Method>(&self, call: M, within: Duration) -> Operation<M::Reply> {
+        Conversation::with_supervisor(&self.path).await?.call(&call, within.saturating_add(DELIVERY)).await
     }
 
     /// Everything that happens from now on.
@@ -337,8 +332,14 @@ impl OperationsClient {
     }
 }
 
-impl OperationsClient {
-    operations!(client);
+/// The functions of the table, one for each operation.
+mod operations_functions {
+    use super::super::operations::{ANSWER, HistoryEntry, QuarantineEntry, RECALL, call, operations};
+    use super::*;
+
+    impl OperationsClient {
+        operations!(client);
+    }
 }
 
 /// Events of `Monitor`.
@@ -357,6 +358,7 @@ impl Events {
 #[derive(Clone, Debug)]
 pub struct EvolutionClient {
     path: PathBuf,
+    patience: Duration,
     of_supervisor: bool,
 }
 
@@ -364,14 +366,15 @@ pub struct EvolutionClient {
 pub type Evolution<T> = Result<T, ClientError<EvolutionError>>;
 
 impl EvolutionClient {
-    /// The runtime that listens on `path`; nothing is sent yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), of_supervisor: false }
+    /// The runtime that listens on `path`. Each call waits this long for its reply. Nothing is sent yet.
+    pub fn new(path: impl Into<PathBuf>, patience: Duration) -> Self {
+        Self { path: path.into(), patience, of_supervisor: false }
     }
 
-    /// The supervisor that listens on `path`, which may ask for a proof; nothing is sent yet.
-    pub fn of_supervisor(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), of_supervisor: true }
+    /// The supervisor that listens on `path`, which may ask for a proof. Each call waits this long for its reply; a build
+    /// or a validation needs minutes. Nothing is sent yet.
+    pub fn of_supervisor(path: impl Into<PathBuf>, patience: Duration) -> Self {
+        Self { path: path.into(), patience, of_supervisor: true }
     }
 
     async fn connect(&self) -> Evolution<Conversation> {
@@ -382,17 +385,9 @@ impl EvolutionClient {
         }
     }
 
-    async fn call<M: Method>(&self, call: M, after: Duration) -> Evolution<M::Reply> {
-        self.connect().await?.call(&call, after).await
-    }
-
-    /// One health report, within `after`.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says. The other methods have the same errors.
-    pub async fn report_runtime_health(&self, after: Duration) -> Evolution<RuntimeHealthReport> {
-        let call = evolution::ReportRuntimeHealth { interval_ms: None };
-        self.call(call, after).await.map(|reply| reply.report)
+    /// The services have no bound of their own for these answers, so only the caller's patience counts.
+    async fn call<M: Method>(&self, call: M, _its_own: Duration) -> Evolution<M::Reply> {
+        self.connect().await?.call(&call, self.patience).await
     }
 
     /// A health report every `interval`; the first at once.
@@ -402,44 +397,19 @@ impl EvolutionClient {
     pub async fn stream_runtime_health(&self, interval: Duration) -> Evolution<HealthReports> {
         let mut conversation = self.connect().await?;
         let interval_ms = Some(millis(interval));
-        conversation.send(&evolution::ReportRuntimeHealth { interval_ms }, true).await?;
+        conversation.send(&evolution::call::ReportRuntimeHealth { interval_ms }, true).await?;
         Ok(HealthReports(Stream { conversation, ended: false }))
     }
+}
 
-    /// What the other side knows about an incident, within `after`.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn collect_evolution_context(
-        &self,
-        incident_id: IncidentId,
-        after: Duration,
-    ) -> Evolution<EvolutionContext> {
-        self.call(evolution::CollectEvolutionContext { incident_id }, after).await.map(|reply| reply.context)
-    }
+/// The functions of the table, one for each call.
+mod evolution_functions {
+    use super::super::evolution::{ITS_OWN, call, evolution};
+    use super::super::types::{CandidateRuntime, EvolutionContext, IncidentId, ValidationReport};
+    use super::*;
 
-    /// Makes a candidate, within `after`: a whole build.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn build_candidate_runtime(
-        &self,
-        context: EvolutionContext,
-        after: Duration,
-    ) -> Evolution<CandidateRuntime> {
-        self.call(evolution::BuildCandidateRuntime { context }, after).await.map(|reply| reply.candidate)
-    }
-
-    /// Judges a candidate, within `after`: a whole validation.
-    ///
-    /// # Errors
-    /// As [`ClientError`] says.
-    pub async fn validate_candidate(
-        &self,
-        candidate: CandidateRuntime,
-        after: Duration,
-    ) -> Evolution<ValidationReport> {
-        self.call(evolution::ValidateCandidate { candidate }, after).await.map(|reply| reply.report)
+    impl EvolutionClient {
+        evolution!(client);
     }
 }
 
@@ -451,7 +421,7 @@ impl HealthReports {
     /// The next report. Nothing within `silence` is [`ClientError::Timeout`], after which the stream can still be asked;
     /// after any other error it is over and gives `None`. Cancel safe.
     pub async fn next(&mut self, silence: Duration) -> Option<Evolution<RuntimeHealthReport>> {
-        let next = self.0.next::<evolution::ReportRuntimeHealth, EvolutionError>(silence).await?;
+        let next = self.0.next::<evolution::call::ReportRuntimeHealth, EvolutionError>(silence).await?;
         Some(next.map(|reply| reply.report))
     }
 }

@@ -11,9 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::access::Access;
 use super::answer::{Interface, ReplyTo};
+use super::queue::{CallQueue, Queued, Reply};
 use super::server;
 use super::socket::Socket;
-use super::table::service;
+use super::table::{queue, service};
 use super::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
 use super::wire::WireError;
 
@@ -106,14 +107,17 @@ impl EvolutionError {
     }
 }
 
-/// The methods, each once: the service and the definition file are made from this table.
+/// An answer has no bound here, because each build, validation and collection has its own.
+pub(super) const ITS_OWN: Duration = Duration::MAX;
+
+/// The methods, each once: the service, its handler, the client and the definition file are made from this table.
 macro_rules! evolution {
     ($emit:ident) => {
         $emit! {
             /// The Runtime Evolution Interface.
             ///
             /// A dropped future means that the caller went away; what it did so far must not harm.
-            "io.openexec.RuntimeEvolution", RuntimeEvolution, EvolutionError;
+            "io.openexec.RuntimeEvolution", RuntimeEvolution, EvolutionHandler, EvolutionError, within ITS_OWN;
 
             /// The health of the runtime. With `more`, one report at once and one every `interval_ms` milliseconds (default
             /// 1000, at least 50, at most 3600000) until the caller closes the connection. A runtime's own report can lower
@@ -138,7 +142,7 @@ macro_rules! evolution {
         }
     };
 }
-use evolution;
+pub(super) use evolution;
 
 /// Inputs and replies of the methods.
 pub mod call {
@@ -151,6 +155,7 @@ pub mod call {
 }
 
 evolution!(service);
+evolution!(queue);
 
 /// The types that the interface's definition names, in its order.
 #[cfg(test)]

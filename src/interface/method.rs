@@ -38,9 +38,9 @@ impl BadCall {
 /// Name(input: Type, …) -> NameReply(output: Type, …) = who function;
 /// ```
 ///
-/// What follows the `=` is for `service!` and `client!` in `table`, which take the same rows.
+/// What follows the `=` is for `service!`, `queue!` and `client!` in `table`, which take the same rows.
 macro_rules! methods {
-    ($(#[doc = $about:literal])* $interface:literal $(, $trait:ident, $error:ident)?; $(
+    ($(#[doc = $about:literal])* $interface:literal $(, $trait:ident, $handler:ident, $error:ident, within $default:ident)?; $(
         $(#[doc = $doc:literal])*
         $name:ident ( $($in:ident : $in_type:ty $(=> $given:ty = $bound:path)?),* )
             -> $reply:ident ( $($out:ident : $out_type:ty),* )

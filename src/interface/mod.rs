@@ -12,7 +12,8 @@
 //! | `peer` | the process of a caller, pinned |
 //! | [`socket`] | listening sockets in the file system: private, never stale, never stolen |
 //! | `server`, `answer` | connections and their bounds; calls and replies |
-//! | `method`, `table` | methods as data: one table for the service, the client and the definition file of an interface |
+//! | `method`, `table` | methods as data: one table for the service, its handler, the client and the definition file of an interface |
+//! | [`queue`] | calls in the queue of an owner that handles one input at a time |
 //! | `crowd` | which callers have a place among the connections, and which connection is closed to free one |
 //! | `wire` | messages on a connection, bounded |
 //! | `views` | the replies of `io.openexec.Supervisor`, found in [`operations`] |
@@ -40,6 +41,7 @@ pub mod client;
 pub mod evolution;
 pub mod operations;
 pub mod proof;
+pub mod queue;
 pub mod runtime;
 pub mod secret;
 pub mod socket;

@@ -2,20 +2,23 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::access::Access;
 use super::answer::{Interface, ReplyTo};
+use super::queue::{CallQueue, Queued, Reply};
 use super::server;
 use super::socket::Socket;
-use super::table::service;
+use super::table::{queue, service};
 use super::types::EvolutionId;
 use super::wire::WireError;
 
 pub use super::views::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, Trust, VersionStatus,
+    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus, Trust,
+    VersionStatus,
 };
 
 /// The name of the interface.
@@ -111,14 +114,21 @@ impl OperationsError {
     }
 }
 
-/// The methods, each once: the service, the client and the definition file are made from this table.
+/// The bound of an answer from memory, or after one write to the journal. The supervisor's loop never works longer than
+/// milliseconds at a time.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// The bound of an answer that is read from the journal. A hundred thousand records take seconds, and readers queue.
+pub(super) const RECALL: Duration = Duration::from_secs(120);
+
+/// The methods, each once: the service, its handler, the client and the definition file are made from this table.
 macro_rules! operations {
     ($emit:ident) => { $emit! {
         /// What an operator can see and do. Every act is recorded with the caller's name before it is done.
         ///
         /// A dropped future means that the caller has gone; what it asked for is still done if it was begun. Any
         /// function may fail with [`OperationsError::Busy`] while the supervisor starts or ends.
-        "io.openexec.Supervisor", Operations, OperationsError;
+        "io.openexec.Supervisor", Operations, OperationsHandler, OperationsError, within ANSWER;
 
         /// The whole state in one view.
         Status() -> StatusReply(status: crate::interface::operations::Status)
@@ -151,11 +161,11 @@ macro_rules! operations {
 
         /// The last evolutions and maintenance acts, newest first; `limit` is 20 by default and at most 500.
         History(limit: Option<u64> => u64 = crate::interface::operations::history_limit) -> HistoryReply(entries: Vec<HistoryEntry>)
-            = anyone history within RECALL_TIMEOUT;
+            = anyone history within RECALL;
 
         /// One object by its id, with its evidence. Errors: NotFound.
         Show(id: String) -> ShowReply(shown: crate::interface::operations::ShowReply)
-            = anyone show within RECALL_TIMEOUT;
+            = anyone show within RECALL;
 
         /// Starts no evolution until Resume. The runtime is kept alive all the same.
         Pause() -> PauseReply()
@@ -199,6 +209,7 @@ pub mod call {
 }
 
 operations!(service);
+operations!(queue);
 
 /// The number of entries that `History` returns: the requested number or the default, and never more than fit into a
 /// message.
@@ -229,6 +240,8 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         InstanceState,
         InstanceStatus,
         VersionStatus,
+        TrafficStatus,
+        RouteStatus,
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,

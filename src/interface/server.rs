@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use zlink::varlink_service;
 
-use super::access::{Access, Caller, Standing};
+use super::access::{Access, Caller, Descent};
 use super::answer::{Answer, ReplyTo};
 use super::crowd::{Crowd, GUEST_CONNECTIONS_MAX, Place, STREAMS_MAX, Whose};
 use super::proof::{self, AccessError};
@@ -99,10 +99,10 @@ pub(super) async fn serve<A: Answer>(socket: Socket, service: Arc<A>, access: Ac
 
 /// Whose places a caller takes.
 fn whose(caller: &Caller, access: &Access) -> Whose {
-    match caller.standing {
-        Standing::Unproven => Whose::Unproven,
-        Standing::Operator if access.is_owner(caller) => Whose::Owner,
-        Standing::Operator => Whose::Guest(caller.uid),
+    match caller.descent {
+        Descent::Unproven => Whose::Unproven,
+        Descent::Operator if access.is_owner(caller) => Whose::Owner,
+        Descent::Operator => Whose::Guest(caller.uid),
     }
 }
 
@@ -152,7 +152,7 @@ async fn converse<A: Answer>(
             }
         }
         place.waits();
-        if caller.standing == Standing::Operator {
+        if caller.descent == Descent::Operator {
             patience = IDLE_TIMEOUT;
         }
     }
@@ -177,16 +177,16 @@ async fn answer<A: Answer>(
     parameters: Value,
     to: &mut ReplyTo,
 ) -> Result<(), WireError> {
-    match (method.rsplit_once('.'), caller.standing) {
+    match (method.rsplit_once('.'), caller.descent) {
         (Some((SERVICE_INTERFACE, name)), _) => about::<A>(access, name, &parameters, to).await,
-        (_, Standing::Unproven) => to.error(&proof_needed(caller, access)).await,
-        (Some((interface, name)), Standing::Operator) if interface == A::NAME => {
+        (_, Descent::Unproven) => to.error(&proof_needed(caller, access)).await,
+        (Some((interface, name)), Descent::Operator) if interface == A::NAME => {
             service.answer(caller, name, parameters, to).await
         }
-        (Some((interface, _)), Standing::Operator) => {
+        (Some((interface, _)), Descent::Operator) => {
             to.error(&varlink_service::Error::InterfaceNotFound { interface: interface.into() }).await
         }
-        (None, Standing::Operator) => to.error(&varlink_service::Error::MethodNotFound { method: method.into() }).await,
+        (None, Descent::Operator) => to.error(&varlink_service::Error::MethodNotFound { method: method.into() }).await,
     }
 }
 
@@ -207,7 +207,7 @@ async fn prove(
 ) -> Result<Option<Caller>, WireError> {
     let given = match proof::call::Call::read(name, parameters) {
         Ok(proof::call::Call::Standing(_)) => {
-            let proven = caller.standing == Standing::Operator;
+            let proven = caller.descent == Descent::Operator;
             return to.plain(&proof::call::StandingReply { proven }).await.map(|()| Some(caller));
         }
         Ok(proof::call::Call::Prove(call)) => call.secret,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use zlink::introspect::CustomType;
 
 use super::types::{
-    CandidateId, Evidence, EvolutionId, IncidentId, MaintenanceAction, ProcessUsage, ReportId, Role,
+    CandidateId, Evidence, EvolutionId, IncidentId, LatencySummary, MaintenanceAction, ProcessUsage, ReportId, Role,
     RuntimeHealthReport, RuntimeIncident, Version,
 };
 use crate::time::Timestamp;
@@ -110,6 +110,48 @@ pub struct VersionStatus {
     pub share: f64,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
+    /// The requests of users that it served in the last minute, one entry for each source that sees them.
+    #[serde(default)]
+    pub traffic: Vec<TrafficStatus>,
+}
+
+/// The requests of users that a version served, as one source saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct TrafficStatus {
+    /// The source: `metrics`, `log` or `tap`. The tap sees a share of the connections only.
+    pub source: String,
+    /// The time that the counts cover, in milliseconds.
+    pub window_ms: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Of these: answered with 3xx.
+    pub redirects: u64,
+    /// Of these: answered with 4xx.
+    pub client_errors: u64,
+    /// Of these: answered with 5xx, or not answered.
+    pub failed: u64,
+    /// How long they took.
+    pub latency: LatencySummary,
+    /// The routes with most failures, then with most requests; at most 8.
+    pub routes: Vec<RouteStatus>,
+    /// Lines or series that the source could not read.
+    pub unread: u64,
+    /// What the source found of requests and durations, and what not; empty if it does not say it.
+    #[serde(default)]
+    pub found: String,
+}
+
+/// The requests of one route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct RouteStatus {
+    /// Method and path template; numbers and identifiers are `{}`.
+    pub route: String,
+    /// Requests.
+    pub requests: u64,
+    /// Of these: answered with 5xx, or not answered.
+    pub failed: u64,
+    /// The 99th percentile of their durations, in microseconds.
+    pub p99_us: u64,
 }
 
 /// The evolution that is under way.
@@ -327,7 +369,7 @@ pub struct MonitorEvent {
     pub data: Value,
 }
 
-/// A candidate that is never built, judged or promoted again unless an operator lifts it.
+/// A candidate that is never built, judged or promoted again unless an operator releases it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct QuarantineEntry {
     /// The candidate.

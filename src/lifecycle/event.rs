@@ -330,8 +330,9 @@ pub enum Request {
     Pause,
     /// Begin evolutions again, and forget that an operator was needed.
     Resume,
-    /// Take content out of quarantine.
-    Lift {
+    /// Release content from quarantine.
+    #[serde(rename = "lift")]
+    Release {
         /// The tree hash or store path.
         content: String,
     },
@@ -350,7 +351,7 @@ pub struct Reality {
     /// The facts that the journal does not explain, each in one line for a person.
     pub facts: Vec<String>,
     /// The instances that run in slot A and in slot B.
-    pub running: [Option<Found>; 2],
+    pub running: [Option<FoundInstance>; 2],
     /// The version that serves, and its slot; `None` if no version is there that could serve.
     pub serves: Option<(Slot, Deployed)>,
     /// The highest known number of an evolution, candidate or report: no number is used twice.
@@ -359,7 +360,7 @@ pub struct Reality {
 
 /// An instance that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundInstance {
     /// The version.
     pub version: Version,
     /// Its process.

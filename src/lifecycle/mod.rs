@@ -43,7 +43,7 @@ mod verdict;
 pub use deployed::Deployed;
 pub use effect::{Effect, Maintenance, Plan, Routing, Step, Timer, WHOLE_PPM};
 pub use event::{
-    Caller, Event, Fault, Finding, Found, Instance, Question, Reality, ReportDigest, Request, Running, Trust,
+    Caller, Event, Fault, Finding, FoundInstance, Instance, Question, Reality, ReportDigest, Request, Running, Trust,
 };
 pub use extend::EXTENDED_MS_MAX;
 pub use operate::Refusal;

@@ -52,7 +52,7 @@ impl Refusal {
         match self {
             Self::NotAllowed { .. } => "call from a process without no_new_privs",
             Self::WrongPhase { hint, .. } | Self::NotFound { hint, .. } => hint,
-            Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` takes it out",
+            Self::Quarantined { .. } => "`rei show quarantine` says why; `rei lift CONTENT` releases it",
         }
     }
 }
@@ -74,8 +74,8 @@ impl Lifecycle {
             Request::Rollback { to } => self.refuse_rollback(*to),
             Request::Pause | Request::Resume => None,
             Request::Settle { trust, .. } => self.refuse_settle(*trust),
-            Request::Lift { content } if self.quarantine.iter().any(|entry| entry.answers_to(content)) => None,
-            Request::Lift { content } => Some(Refusal::NotFound {
+            Request::Release { content } if self.quarantine.iter().any(|entry| entry.answers_to(content)) => None,
+            Request::Release { content } => Some(Refusal::NotFound {
                 what: "quarantined content",
                 name: content.clone(),
                 hint: "`rei show quarantine` lists it",
@@ -224,7 +224,7 @@ impl Lifecycle {
                 self.tried.clear();
                 self.recent.clear();
             }
-            Request::Lift { content } => self.lift(&content),
+            Request::Release { content } => self.release(&content),
             Request::Settle { trust, reason } => self.settle(out, by, trust, reason),
         }
     }

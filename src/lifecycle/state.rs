@@ -325,7 +325,7 @@ pub struct Asked {
     pub(super) blueprint: Option<String>,
 }
 
-/// Content that is never built, judged or promoted again unless an operator lifts it.
+/// Content that is never built, judged or promoted again unless an operator releases it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quarantined {
     /// The git tree.

@@ -169,21 +169,22 @@ impl Lifecycle {
     }
 
     /// An operator releases content from quarantine. If the followed ref still names it, it is tried at once.
-    pub(super) fn lift(&mut self, content: &str) {
-        let (lifted, kept) = std::mem::take(&mut self.quarantine).into_iter().partition(|it| it.answers_to(content));
+    pub(super) fn release(&mut self, content: &str) {
+        let (released, kept) = std::mem::take(&mut self.quarantine).into_iter().partition(|it| it.answers_to(content));
         self.quarantine = kept;
-        let lifted: Vec<Quarantined> = lifted;
-        let names = |it: &Settled| lifted.iter().any(|entry| entry.candidate == it.candidate || entry.tree == it.tree);
+        let released: Vec<Quarantined> = released;
+        let names =
+            |it: &Settled| released.iter().any(|entry| entry.candidate == it.candidate || entry.tree == it.tree);
         let followed = self.followed.clone().zip(self.followed_tree.clone());
         if let Some((rev, tree)) = followed
-            && (lifted.iter().any(|entry| entry.tree == tree)
+            && (released.iter().any(|entry| entry.tree == tree)
                 || self.settled.iter().any(|it| it.tree == tree && names(it)))
         {
             self.upgrade = Some(Commit { rev, tree });
         }
         self.settled.retain(|it| it.same_as.is_some() || !names(it));
         // An agent may make the same content again.
-        self.tried.retain(|it| lifted.iter().all(|entry| entry.candidate != it.candidate));
+        self.tried.retain(|it| released.iter().all(|entry| entry.candidate != it.candidate));
     }
 
     /// Puts the candidate's content into quarantine and gives up its generation.

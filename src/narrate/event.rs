@@ -28,7 +28,7 @@ pub fn event(of: &Event, scene: &Scene<'_>) -> Words {
             Some((candidate, why)) => warning(
                 Kind::Phase,
                 format!(
-                    "the source is at commit {}, which is in quarantine as {candidate} ({}); lift it to try it again",
+                    "the source is at commit {}, which is in quarantine as {candidate} ({}); release it by `rei lift` to try it again",
                     short(rev),
                     reason(why)
                 ),

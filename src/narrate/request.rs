@@ -16,7 +16,7 @@ pub(super) fn request(of: &Request) -> String {
         Request::Rollback { to: Some(generation) } => format!("roll back to generation {generation}"),
         Request::Pause => "begin no more evolutions".to_owned(),
         Request::Resume => "begin evolutions again".to_owned(),
-        Request::Lift { content } => format!("take {content} out of quarantine"),
+        Request::Release { content } => format!("release {content} from quarantine"),
         Request::Settle { trust: Trust::Reality, reason } => format!("trust what serves{}", because(reason)),
         Request::Settle { trust: Trust::Journal, reason } => format!("trust the journal{}", because(reason)),
     }

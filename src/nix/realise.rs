@@ -44,12 +44,12 @@ pub struct RealiseOptions {
 #[must_use]
 pub struct Realised {
     /// One result per derivation.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<DerivationOutcome>,
 }
 
 /// The result for one derivation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct DerivationOutcome {
     /// The derivation.
     pub derivation: Derivation,
     /// `None` if its output is valid in the store.
@@ -92,7 +92,7 @@ pub enum FailureKind {
     Unknown,
 }
 
-impl Outcome {
+impl DerivationOutcome {
     /// True if its output is valid in the store.
     pub fn valid(&self) -> bool {
         self.failure.is_none()
@@ -102,7 +102,7 @@ impl Outcome {
 impl Realised {
     /// True if all outputs are valid.
     pub fn all_valid(&self) -> bool {
-        self.outcomes.iter().all(Outcome::valid)
+        self.outcomes.iter().all(DerivationOutcome::valid)
     }
 }
 
@@ -146,7 +146,7 @@ impl Nix {
     /// valid.
     ///
     /// Progress events are sent to `progress`. A slow receiver loses events, but does not slow the builds down. A
-    /// failed build is an [`Outcome`], not an error.
+    /// failed build is an [`DerivationOutcome`], not an error.
     ///
     /// # Errors
     /// If Nix cannot be run, or the store cannot be queried afterwards.
@@ -199,7 +199,10 @@ impl Nix {
             let failure = invalid.contains(&derivation.out).then(|| failures.remove(&derivation.out).flatten());
             let gone =
                 || Failure { kind: FailureKind::Unknown, message: "it has no output, and Nix gives no reason".into() };
-            Outcome { derivation: derivation.clone(), failure: failure.map(|failure| failure.unwrap_or_else(gone)) }
+            DerivationOutcome {
+                derivation: derivation.clone(),
+                failure: failure.map(|failure| failure.unwrap_or_else(gone)),
+            }
         });
         Ok(Realised { outcomes: outcomes.collect() })
     }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::digest::short;
 use crate::nix::{self, Derivation, FlakeRef, Nix};
 use crate::report::chain;
-use crate::source::{Error, Mirror, ObjectId, TreeFile};
+use crate::source::{Error, Gap, Mirror, ObjectId, TreeFile, with_gaps};
 
 /// The means of the caller, and the findings of earlier questions.
 pub struct Context<M> {
@@ -19,6 +19,7 @@ pub struct Context<M> {
     pub means: M,
     followed: OnceCell<Result<Followed, Answer>>,
     derivation: OnceCell<Option<Derivation>>,
+    gaps: OnceCell<Vec<Gap>>,
 }
 
 /// The commit that the followed ref names.
@@ -34,7 +35,7 @@ pub(super) struct Followed {
 impl<M: Means> Context<M> {
     /// Makes a context with no findings yet.
     pub fn new(means: M) -> Self {
-        Self { means, followed: OnceCell::new(), derivation: OnceCell::new() }
+        Self { means, followed: OnceCell::new(), derivation: OnceCell::new(), gaps: OnceCell::new() }
     }
 
     /// The configuration.
@@ -55,18 +56,26 @@ impl<M: Means> Context<M> {
         let (config, mirror) = (self.config()?, self.means.mirror()?);
         let commit = &self.followed().await?.ok()?.commit;
         let nix = self.means.nix().await.ok()?;
-        let flake = match flake(config, mirror, nix, commit).await {
-            Ok(flake) => flake,
+        let (flake, gaps) = match flake(config, mirror, nix, commit).await {
+            Ok(found) => found,
             Err(answer) => return Some(Err(answer)),
         };
+        let gaps = self.gaps.get_or_init(async || gaps).await;
         let evaluated = nix.evaluate_package(&flake, &config.runtime.package, None).await;
         let evaluated = evaluated.map_err(|error| {
             let hint = evaluation_hint(config, commit, &error);
-            Answer::fail(chain(&error).replace('\n', "; "), hint)
+            let gaps = if error.is_of_the_flake() { gaps } else { &[][..] };
+            let (line, hint) = with_gaps(&chain(&error).replace('\n', "; "), &hint, gaps);
+            Answer::fail(line, hint)
         });
         // After a failure there is no derivation, and the later question has no answer.
         let _ = self.derivation.set(evaluated.as_ref().ok().cloned());
         Some(evaluated)
+    }
+
+    /// The content that the commit of [`Context::package`] only names.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        self.gaps.get().map_or(&[], Vec::as_slice)
     }
 
     /// The derivation that [`Context::package`] has found.
@@ -79,7 +88,7 @@ async fn fetch(config: &Config, mirror: &Mirror) -> Result<Followed, Answer> {
     let files = async {
         mirror.prepare().await?;
         let commit = mirror.fetch().await?;
-        mirror.files(&commit).await.map(|files| (commit, files))
+        mirror.built_files(&commit).await.map(|files| (commit, files))
     };
     let (commit, files) = files.await.map_err(|error| of_source(&error))?;
     let flake = Path::new(&config.runtime.dir).join("flake.nix");
@@ -92,18 +101,18 @@ async fn fetch(config: &Config, mirror: &Mirror) -> Result<Followed, Answer> {
     Ok(Followed { commit, flake, submodules: submodules.collect() })
 }
 
-/// The flake of a commit, whose files are put in the store.
-async fn flake(config: &Config, mirror: &Mirror, nix: &Nix, commit: &ObjectId) -> Result<FlakeRef, Answer> {
+/// The flake of a commit, whose files are put in the store, and the content that the commit only names.
+async fn flake(config: &Config, mirror: &Mirror, nix: &Nix, commit: &ObjectId) -> Result<(FlakeRef, Vec<Gap>), Answer> {
     let of_nix = |error: nix::Error| Answer::of(&error, error.hint());
     let described = mirror.describe(commit).await.map_err(|error| of_source(&error))?;
     let exported = mirror.export(commit).await.map_err(|error| of_source(&error))?;
-    let added = nix.add(&exported.dir()).await;
+    let (gaps, added) = (exported.gaps(), nix.add(&exported.dir()).await);
     exported.remove().await.map_err(|error| of_source(&error))?;
     let path = added.map_err(of_nix)?;
     let hash = nix.nar_hash(&path).await.map_err(of_nix)?;
     let flake = FlakeRef::tree(&path, &hash)
         .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at));
-    Ok(flake.map_err(of_nix)?.in_dir(&config.runtime.dir))
+    Ok((flake.map_err(of_nix)?.in_dir(&config.runtime.dir), gaps))
 }
 
 /// An error of the repository, with its own next step.

@@ -8,7 +8,7 @@ use super::question::{AtStart, Need, Question};
 
 /// The questions about the file and what it names beside itself. They ask the machine nothing, so a build can ask them.
 pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
-    use AtStart::{Always, Itself};
+    use AtStart::{Always, Itself, Never};
     use Need::{Candidates, Protection, Start};
     vec![
         // A start reads the file and its blueprints together, and refuses with all mistakes of both.
@@ -31,17 +31,25 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
                 })
             },
         },
+        // What has no source of users' requests is judged by probes; a start needs none.
+        Question {
+            name: "requests",
+            need: Candidates,
+            at_start: Never,
+            ask: |it| Box::pin(ready(file::requests(it.config()))),
+        },
         Question {
             name: "secrets",
             need: Protection,
             at_start: Always,
             ask: |it| Box::pin(ready(file::secrets(it.config(), it.means.file()))),
         },
+        Question { name: "tap", need: Protection, at_start: Never, ask: |it| Box::pin(ready(file::tap(it.config()))) },
     ]
 }
 
-/// The questions about the machine and the repository, in the order in which they are asked: what a question builds on
-/// comes before it.
+/// The questions about the machine and the repository, in the order in which they are asked. If a question
+/// depends on the answer to another one, it comes after that one.
 pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
     use AtStart::{Always, Itself, Never, ToInstall};
     use Need::{Agents, Candidates, Protection, Start};
@@ -81,7 +89,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
         },
         Question { name: "switch", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::switch())) },
         Question { name: "pidfd", need: Start, at_start: Itself, ask: |_| Box::pin(ready(kernel::pidfds())) },
-        // The first instance gets its user and its walls.
+        // The first instance gets its user and its isolation.
         Question { name: "user", need: Start, at_start: Itself, ask: |it| Box::pin(ready(machine::user(it.config()))) },
         Question {
             name: "isolation",
@@ -89,7 +97,7 @@ pub fn of_the_machine<M: Means>() -> Vec<Question<M>> {
             at_start: Itself,
             ask: |it| Box::pin(ready(machine::isolation(it.config(), &it.means.scratch()))),
         },
-        // The builder of each check makes the best of what it finds.
+        // The builder of each check uses the namespaces that it can get.
         Question {
             name: "namespaces",
             need: Candidates,

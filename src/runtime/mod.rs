@@ -14,11 +14,13 @@
 //! | [`exit`] | the exit status of a process, and its text |
 //! | [`logs`] | reads and stores the output of instances |
 //! | [`notify`] | `sd_notify`: receives from instances, sends to systemd |
+//! | [`fetch`] | one HTTP request to an instance |
 //! | [`probe`] | checks whether an instance answers |
 //! | [`usage`] | measures the resources that an instance uses |
 
 pub mod cgroup;
 pub mod exit;
+pub mod fetch;
 pub mod instance;
 pub mod isolation;
 pub mod keeper;

@@ -9,15 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::fetch::{self, Stream};
 use crate::command::Command;
 use crate::config::{CommandProbe, Health, HttpProbe, TcpProbe};
 use crate::report::chain;
@@ -32,10 +28,6 @@ pub const DETAIL_BYTES_MAX: usize = 200;
 /// The first pause between probes of an instance that has not answered yet. The pause grows up to the probe's interval.
 /// So readiness is detected within milliseconds instead of one interval later.
 const START_PAUSE: Duration = Duration::from_millis(5);
-
-/// A connection to an instance.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Connects to the instance of one slot, whether it has traffic or not.
 pub trait Dial: Send + Sync + 'static {
@@ -74,9 +66,9 @@ pub struct Target {
     pub store_path: String,
 }
 
-/// The kinds of probes.
+/// Asks an instance if it serves: one variant for each kind of probe in rei.toml.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Probe {
+pub enum Prober {
     /// `GET path` must return status 2xx or 3xx.
     Http(HttpProbe),
     /// A TCP connection must be accepted.
@@ -96,14 +88,14 @@ impl Probes {
     /// requests.
     pub fn start(health: &Health, target: &Target, dial: &Arc<impl Dial>, to: &mpsc::Sender<ProbeResult>) -> Self {
         let mut tasks = JoinSet::new();
-        for probe in Probe::all_of(health) {
+        for probe in Prober::all_of(health) {
             tasks.spawn(repeat(probe, target.clone(), dial.clone(), to.clone()));
         }
         Self { _tasks: tasks }
     }
 }
 
-async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Sender<ProbeResult>) {
+async fn repeat(probe: Prober, target: Target, dial: Arc<impl Dial>, to: mpsc::Sender<ProbeResult>) {
     let mut start_pause = START_PAUSE;
     let mut has_answered = false;
     loop {
@@ -120,7 +112,7 @@ async fn repeat(probe: Probe, target: Target, dial: Arc<impl Dial>, to: mpsc::Se
     }
 }
 
-impl Probe {
+impl Prober {
     /// The active probes of `[health]`.
     pub fn all_of(health: &Health) -> Vec<Self> {
         let http = health.http.clone().map(Self::Http);
@@ -184,42 +176,12 @@ impl Probe {
 
 async fn ask_http(probe: &HttpProbe, target: &Target, dial: &impl Dial) -> Result<String, String> {
     let stream = dial.dial(&probe.listen, target.slot).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let no_answer = |error: hyper::Error| format!("no HTTP answer: {}", chain(&error));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
-    let request = Request::get(&probe.path)
-        .header(header::HOST, "localhost")
-        .header(header::USER_AGENT, concat!("rei/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("{:?} is not a valid path: {error}", probe.path))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(no_answer)?;
-        let status = response.status();
-        // Read the body to its end: only then is the answer complete. A body that is too large also counts as an
-        // answer.
-        let body = match Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
-            Err(error) => return Err(format!("{status}, but the body is incomplete: {error}")),
-        };
-        let line = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
-        if status.is_success() || status.is_redirection() {
-            Ok(status.to_string())
-        } else {
-            Err(format!("{status}: {line}"))
-        }
-    };
-    // Polling `connection` drives the exchange; whichever ends first decides.
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        ended = connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(no_answer(error)),
-        },
+    let answer = fetch::get(stream, &probe.path, "*/*", BODY_BYTES_MAX).await?;
+    if answer.status.is_success() || answer.status.is_redirection() {
+        return Ok(answer.status.to_string());
     }
+    let text = String::from_utf8_lossy(&answer.body);
+    Err(format!("{}: {}", answer.status, text.lines().next().unwrap_or_default()))
 }
 
 async fn ask_command(probe: &CommandProbe, target: &Target) -> Result<String, String> {
@@ -294,8 +256,8 @@ mod tests {
         address
     }
 
-    fn http() -> Probe {
-        Probe::Http(HttpProbe {
+    fn http() -> Prober {
+        Prober::Http(HttpProbe {
             listen: "http".into(),
             path: "/healthz".into(),
             interval: Duration::from_millis(10),
@@ -342,7 +304,7 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Plain(vec![open, closed]);
         let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
-        let probe = Probe::Tcp(TcpProbe { listen: "x".into(), interval, timeout });
+        let probe = Prober::Tcp(TcpProbe { listen: "x".into(), interval, timeout });
         assert!(probe.ask(&target(0), &dial).await.ok);
         let refused = probe.ask(&target(1), &dial).await;
         assert!(!refused.ok && refused.detail.contains("refused"), "{refused:?}");
@@ -352,7 +314,7 @@ mod tests {
     async fn a_command_is_judged_by_its_exit_and_knows_the_instance() {
         let ask = async |script: &str, timeout| {
             let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-            let probe = Probe::Command(CommandProbe { command, interval: timeout, timeout });
+            let probe = Prober::Command(CommandProbe { command, interval: timeout, timeout });
             let result = probe.ask(&target(0), &Plain(Vec::new())).await;
             (result.ok, result.detail)
         };
@@ -368,7 +330,7 @@ mod tests {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dial = Arc::new(Plain(vec![closed, server(answer).await]));
-        let Probe::Http(probe) = http() else { unreachable!() };
+        let Prober::Http(probe) = http() else { unreachable!() };
         let health =
             Health { http: Some(HttpProbe { interval: Duration::from_secs(3600), ..probe }), ..Health::default() };
         let (to, mut results) = mpsc::channel(4);

@@ -423,7 +423,7 @@ impl Tree {
         }
     }
 
-    fn scan(&self, main: &Stat) -> Found {
+    fn scan(&self, main: &Stat) -> Scan {
         let tree = &self.0;
         let all = process::all();
         let (live, seen) = (lock(&tree.shared.live).clone(), lock(&tree.seen).clone());
@@ -432,7 +432,7 @@ impl Tree {
         let foreign_mains: BTreeSet<u32> =
             live.iter().filter(|(id, _)| **id != tree.id).filter_map(|(_, pid)| *pid).collect();
         let (own_pid, own_session) = tree.shared.own;
-        let mut found = Found::default();
+        let mut found = Scan::default();
         let mut ours: BTreeSet<u32> = BTreeSet::new();
         let later = |stat: &&Stat| stat.start_ticks >= main.start_ticks && stat.pid != own_pid && stat.parent != 2;
         let others = |stat: &&Stat| !foreign_mains.contains(&stat.pid) && !excluded.contains(&stat.pid);
@@ -465,8 +465,9 @@ impl Tree {
     }
 }
 
+/// The processes that one look at all processes found.
 #[derive(Default)]
-struct Found {
+struct Scan {
     members: Vec<Stat>,
     unattributed: usize,
 }

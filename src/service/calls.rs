@@ -1,181 +1,144 @@
-//! The two interfaces of the supervisor. Each call becomes a message to the supervisor's loop.
+//! The handlers of the calls on both sockets: what the service does for each row of the two tables in `interface`.
 
-use std::time::Duration;
+use tokio::sync::broadcast;
 
-use tokio::sync::{broadcast, oneshot};
-
-use super::input::{Call, Input, Inputs};
-use crate::interface::access::{Caller, Standing};
-use crate::interface::evolution::{EvolutionError, RuntimeEvolution};
+use super::facts::{self, Facts};
+use super::requests;
+use super::supervisor::{End, Service};
+use crate::interface::access::{Caller, Descent};
+use crate::interface::evolution::{EvolutionError, EvolutionHandler};
 use crate::interface::operations::{
-    HistoryEntry, MonitorEvent, Operations, OperationsError, QuarantineEntry, ShowReply, Status, Trust,
+    HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry, ShowReply, Status, Trust,
 };
+use crate::interface::queue::Reply;
 use crate::interface::types::{
     CandidateRuntime, EvolutionContext, EvolutionId, IncidentId, RuntimeHealthReport, ValidationReport,
 };
 use crate::lifecycle::{self, Request};
 
-/// The timeout of a question about the state. The loop never works longer than milliseconds at a time.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Takes the answer to an operator's call.
+type OperationReply<T> = Reply<T, OperationsError>;
 
-/// The timeout of an answer that is read from the journal. A hundred thousand records take seconds, and readers queue.
-const RECALL: Duration = Duration::from_secs(120);
+/// Takes the answer to a call of the evolution interface.
+type EvolutionReply<T> = Reply<T, EvolutionError>;
 
-/// The service behind `control.sock`.
-pub struct OperationsService {
-    /// The loop.
-    pub inputs: Inputs,
-    /// The subscribers of `Monitor`.
-    pub subscribers: broadcast::Sender<MonitorEvent>,
-}
-
-fn busy() -> OperationsError {
-    OperationsError::Busy { reason: "the supervisor is starting or stopping".to_owned() }
-}
-
-/// Checks the caller of a request that the lifecycle does not decide about. The server already refuses all other
-/// callers; this is a second check.
-fn operators_only(caller: &Caller) -> Result<(), OperationsError> {
-    match caller.standing {
-        Standing::Operator => Ok(()),
-        Standing::Unproven => Err(OperationsError::NotAllowed {
-            reason: format!("process {} does not belong to an operator", caller.pid),
-        }),
+/// The caller, as the lifecycle records it. The lifecycle refuses a caller that is no operator: this is a third check,
+/// after those of the server and of the queue.
+fn recorded(caller: &Caller) -> lifecycle::Caller {
+    match caller.descent {
+        Descent::Operator => lifecycle::Caller::Operator(caller.name()),
+        Descent::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
     }
 }
 
-impl OperationsService {
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, OperationsError> {
-        self.ask_within(ANSWER, ask).await
+impl OperationsHandler for Service {
+    fn status(&mut self, reply: OperationReply<Status>) {
+        let health = self.health();
+        reply.send(Ok(self.queries().status(&self.view(), health)));
     }
 
-    async fn ask_within<T>(
-        &self,
-        bound: Duration,
-        ask: impl FnOnce(oneshot::Sender<T>) -> Call,
-    ) -> Result<T, OperationsError> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Call(ask(reply))).await.map_err(|_| busy())?;
-        tokio::time::timeout(bound, answer).await.map_err(|_| busy())?.map_err(|_| busy())
+    fn monitor(&mut self, reply: OperationReply<broadcast::Receiver<MonitorEvent>>) {
+        reply.send(Ok(self.subscribe()));
     }
 
-    async fn request(&self, caller: &Caller, request: Request) -> Result<(EvolutionId, u64), OperationsError> {
-        let who = match caller.standing {
-            Standing::Operator => lifecycle::Caller::Operator(caller.name()),
-            Standing::Unproven => lifecycle::Caller::Supervised { pid: caller.pid },
-        };
-        let (id, generation) = self.ask(|reply| Call::Operator { who, request, reply }).await??;
-        Ok((EvolutionId(id), generation))
-    }
-}
-
-impl Operations for OperationsService {
-    async fn status(&self) -> Result<Status, OperationsError> {
-        self.ask(Call::Status).await
-    }
-
-    async fn monitor(&self) -> Result<broadcast::Receiver<MonitorEvent>, OperationsError> {
-        Ok(self.subscribers.subscribe())
-    }
-
-    async fn evolve(
-        &self,
+    fn evolve(
+        &mut self,
         caller: &Caller,
         rev: Option<String>,
         blueprint: Option<String>,
-    ) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Evolve { rev, blueprint }).await?.0)
+        reply: OperationReply<EvolutionId>,
+    ) {
+        let request = Request::Evolve { rev, blueprint };
+        reply.send(self.request(recorded(caller), request).map(|done| done.evolution));
     }
 
-    async fn approve(&self, caller: &Caller, id: String) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Approve { id }).await?.0)
+    fn approve(&mut self, caller: &Caller, id: String, reply: OperationReply<EvolutionId>) {
+        reply.send(self.request(recorded(caller), Request::Approve { id }).map(|done| done.evolution));
     }
 
-    async fn reject(&self, caller: &Caller, id: String, reason: String) -> Result<EvolutionId, OperationsError> {
-        Ok(self.request(caller, Request::Reject { id, reason }).await?.0)
+    fn reject(&mut self, caller: &Caller, id: String, reason: String, reply: OperationReply<EvolutionId>) {
+        reply.send(self.request(recorded(caller), Request::Reject { id, reason }).map(|done| done.evolution));
     }
 
-    async fn rollback(&self, caller: &Caller, to_generation: Option<u64>) -> Result<u64, OperationsError> {
-        Ok(self.request(caller, Request::Rollback { to: to_generation }).await?.1)
+    fn rollback(&mut self, caller: &Caller, to_generation: Option<u64>, reply: OperationReply<u64>) {
+        let request = Request::Rollback { to: to_generation };
+        reply.send(self.request(recorded(caller), request).map(|done| done.generation));
     }
 
-    async fn history(&self, limit: u64) -> Result<Vec<HistoryEntry>, OperationsError> {
-        self.ask_within(RECALL, |reply| Call::History(limit, reply)).await?
+    fn history(&mut self, limit: u64, reply: OperationReply<Vec<HistoryEntry>>) {
+        self.queries().history(&self.view().executor.tools.paths, limit, reply);
     }
 
-    async fn show(&self, id: String) -> Result<ShowReply, OperationsError> {
-        self.ask_within(RECALL, |reply| Call::Show(id, reply)).await?
+    fn show(&mut self, id: String, reply: OperationReply<ShowReply>) {
+        self.queries().show(&self.view().executor.tools.paths, id, reply);
     }
 
-    async fn pause(&self, caller: &Caller) -> Result<(), OperationsError> {
-        self.request(caller, Request::Pause).await.map(|_| ())
+    fn pause(&mut self, caller: &Caller, reply: OperationReply<()>) {
+        reply.send(self.request(recorded(caller), Request::Pause).map(drop));
     }
 
-    async fn resume(&self, caller: &Caller) -> Result<(), OperationsError> {
-        self.request(caller, Request::Resume).await.map(|_| ())
+    fn resume(&mut self, caller: &Caller, reply: OperationReply<()>) {
+        reply.send(self.request(recorded(caller), Request::Resume).map(drop));
     }
 
-    async fn quarantine(&self) -> Result<Vec<QuarantineEntry>, OperationsError> {
-        self.ask(Call::Quarantine).await
+    fn quarantine(&mut self, reply: OperationReply<Vec<QuarantineEntry>>) {
+        reply.send(Ok(self.view().quarantine()));
     }
 
-    async fn lift_quarantine(&self, caller: &Caller, id: String) -> Result<(), OperationsError> {
-        self.request(caller, Request::Lift { content: id }).await.map(|_| ())
+    fn lift_quarantine(&mut self, caller: &Caller, id: String, reply: OperationReply<()>) {
+        reply.send(self.request(recorded(caller), Request::Release { content: id }).map(drop));
     }
 
-    async fn settle(&self, caller: &Caller, trust: Trust, reason: Option<String>) -> Result<u64, OperationsError> {
+    fn settle(&mut self, caller: &Caller, trust: Trust, reason: Option<String>, reply: OperationReply<u64>) {
         let trust = match trust {
             Trust::Reality => lifecycle::Trust::Reality,
             Trust::Journal => lifecycle::Trust::Journal,
         };
         let reason = reason.unwrap_or_else(|| "an operator decided it".to_owned());
-        Ok(self.request(caller, Request::Settle { trust, reason }).await?.1)
+        let request = Request::Settle { trust, reason };
+        reply.send(self.request(recorded(caller), request).map(|done| done.generation));
     }
 
-    async fn reexec(&self, caller: &Caller) -> Result<(), OperationsError> {
-        operators_only(caller)?;
-        self.ask(Call::Reexec).await?
+    fn reexec(&mut self, _: &Caller, reply: OperationReply<()>) {
+        reply.send(Ok(()));
+        self.end(End::Reexec);
     }
 
-    async fn stop(&self, caller: &Caller) -> Result<(), OperationsError> {
-        operators_only(caller)?;
-        self.inputs.send(Input::Call(Call::Stop)).await.map_err(|_| busy())
-    }
-}
-
-/// The service behind `rei.sock`.
-pub struct EvolutionService {
-    /// The loop.
-    pub inputs: Inputs,
-}
-
-impl EvolutionService {
-    /// Has no timeout of its own: builds and validations have theirs.
-    async fn ask<T>(
-        &self,
-        ask: impl FnOnce(oneshot::Sender<Result<T, EvolutionError>>) -> Call,
-    ) -> Result<T, EvolutionError> {
-        let gone = || EvolutionError::NotAvailable { reason: "the supervisor is starting or stopping".to_owned() };
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Call(ask(reply))).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+    fn stop(&mut self, _: &Caller, reply: OperationReply<()>) {
+        reply.send(Ok(()));
+        self.end(End::Asked);
     }
 }
 
-impl RuntimeEvolution for EvolutionService {
-    async fn report_runtime_health(&self) -> Result<RuntimeHealthReport, EvolutionError> {
-        self.ask(Call::Health).await
+impl EvolutionHandler for Service {
+    fn report_runtime_health(&mut self, reply: EvolutionReply<RuntimeHealthReport>) {
+        let none = || EvolutionError::NotAvailable { reason: "nothing is Active yet".to_owned() };
+        reply.send(self.health().ok_or_else(none));
     }
 
-    async fn collect_evolution_context(&self, incident_id: IncidentId) -> Result<EvolutionContext, EvolutionError> {
-        self.ask(|reply| Call::Context(incident_id, reply)).await
+    fn collect_evolution_context(&mut self, incident_id: IncidentId, reply: EvolutionReply<EvolutionContext>) {
+        let view = self.view();
+        let (facts, incident) = (Facts::of(view.core), facts::open(view.core, &incident_id));
+        requests::context(view.executor, incident_id, incident, &facts, view.last_seq, view.clock.now(), reply);
     }
 
-    async fn build_candidate_runtime(&self, context: EvolutionContext) -> Result<CandidateRuntime, EvolutionError> {
-        self.ask(|reply| Call::Build(Box::new(context), reply)).await
+    fn build_candidate_runtime(&mut self, context: EvolutionContext, reply: EvolutionReply<CandidateRuntime>) {
+        match self.external_number() {
+            Err(refusal) => reply.send(Err(refusal)),
+            Ok(number) => {
+                let view = self.view();
+                requests::build(view.executor, number, context, Facts::of(view.core), view.clock.now(), reply);
+            }
+        }
     }
 
-    async fn validate_candidate(&self, candidate: CandidateRuntime) -> Result<ValidationReport, EvolutionError> {
-        self.ask(|reply| Call::Validate(Box::new(candidate), reply)).await
+    fn validate_candidate(&mut self, candidate: CandidateRuntime, reply: EvolutionReply<ValidationReport>) {
+        match self.external_number() {
+            Err(refusal) => reply.send(Err(refusal)),
+            Ok(number) => {
+                let view = self.view();
+                requests::validate(view.executor, &number, candidate, Facts::of(view.core), reply);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
-use super::input::Inputs;
+use super::input::{Inputs, TapNews};
 use super::instances::ids::DRAINS;
 use super::instances::set::Instances;
 use super::instances::types::SpawnContext;
@@ -16,15 +16,19 @@ use super::listeners::Listeners;
 use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
 use super::sync::lock;
+use super::tap_watch::TapWatch;
 use super::timers::Timers;
 use super::tools::Tools;
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
+use crate::live::Sample;
 use crate::narrate;
 use crate::nix;
 use crate::report::chain;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
+use crate::runtime::traffic;
+use crate::tap::TapLink;
 use crate::time::Timestamp;
 
 /// The events that wait for a decision.
@@ -77,6 +81,8 @@ pub struct Executor {
     pub store: StoreWatch,
     /// The logger.
     pub logs: LoggerWatch,
+    /// The tap.
+    pub tap: TapWatch,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// Slow work.
@@ -331,6 +337,25 @@ impl Executor {
         self.tools = tools;
         self.instances.configure();
         self.monitors.configure(&self.tools.config);
+        self.tap.configure(&self.listeners.traffic, &self.tools, &self.inputs);
+    }
+
+    /// Begins with the tap that an earlier supervisor has left, or starts one.
+    pub fn begin_tap(&mut self, left: Option<TapLink>) {
+        self.tap.begin(left, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs);
+    }
+
+    /// Adapts what goes through the tap, and checks that it works.
+    pub fn look_at_tap(&mut self, in_trial: bool) {
+        self.tap.look(in_trial, &self.listeners.traffic, &self.tools, &self.inputs);
+    }
+
+    /// The tap was started, has ended, or has a report. Returns what the users of a slot got.
+    pub fn on_tap(&mut self, news: TapNews) -> Option<(Slot, Sample)> {
+        let (slot, sample) =
+            self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
+        let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
+        Some((slot, sample))
     }
 
     /// The logger has ended: starts another one.
@@ -355,6 +380,7 @@ impl Executor {
         self.instances.trees().exclude(pid);
         self.listeners.store_all(&self.store.shared);
         self.instances.store_all(&self.store.shared);
+        self.tap.store(&self.store.shared);
         tracing::info!("a new keeper has the listeners");
     }
 }

@@ -1,4 +1,7 @@
 //! The facts of the state that a job needs: a copy, so that jobs never see the lifecycle itself.
+//!
+//! The facts are no part of the effects, because a full quarantine or all remembered questions are larger than a record
+//! may be. The state right after a decision follows from the records up to that decision, so the copy is exact.
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use super::failure::Failed;
 use super::sources::{Held, ROOT_PREFIX, SOURCES_MAX, Source};
 use super::tools::Tools;
 use crate::nix::FlakeRef;
-use crate::source::{Described, ObjectId};
+use crate::source::{Described, Gap, ObjectId};
 
 /// Active and Previous.
 const SERVING: usize = 2;
@@ -39,7 +39,7 @@ impl Tools {
         drop(known);
         let flake = FlakeRef::tree(&source.path, &source.nar_hash)
             .and_then(|flake| flake.of_commit(commit.as_str(), described.count, described.committed_at))?;
-        Ok(Held { flake: flake.in_dir(&self.config.runtime.dir), _source: source })
+        Ok(Held { flake: flake.in_dir(&self.config.runtime.dir), source })
     }
 
     /// Releases sources that only ended evolutions needed, and removes roots that an earlier process has left.
@@ -66,8 +66,9 @@ async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Resul
     let root = tools.roots.path(&format!("{ROOT_PREFIX}{}", described.tree))?;
     let nix = tools.nix().await?;
     let exported = tools.mirror.export(commit).await?;
-    for submodule in exported.submodules() {
-        tracing::warn!(%commit, path = %submodule.display(), "a submodule is an empty directory in a build");
+    let gaps = exported.gaps();
+    for Gap { line, hint, .. } in &gaps {
+        tracing::warn!(%commit, "{line}; hint: {hint}");
     }
     let added = nix.add_rooted(&exported.dir(), &root).await;
     if let Err(error) = exported.remove().await {
@@ -77,5 +78,5 @@ async fn write(tools: &Tools, commit: &ObjectId, described: &Described) -> Resul
         );
     }
     let (path, nar_hash) = added?;
-    Ok(Source { path, nar_hash, root })
+    Ok(Source { path, nar_hash, root, gaps })
 }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::health::Signal;
-use crate::interface::evolution::EvolutionError;
-use crate::interface::operations::{HistoryEntry, OperationsError, QuarantineEntry, ShowReply, Status};
-use crate::interface::types::{CandidateRuntime, EvolutionContext, IncidentId, RuntimeHealthReport, ValidationReport};
-use crate::lifecycle::{Caller, Event, Request, Slot};
+use crate::interface::evolution::EvolutionHandler;
+use crate::interface::operations::OperationsHandler;
+use crate::interface::queue::Queued;
+use crate::lifecycle::{Event, Slot};
+use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
+use crate::tap::{Report, TapLink};
 
 /// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders
 /// wait.
@@ -38,14 +40,29 @@ pub enum Input {
         /// The number of builds or checks that are done, and of all of them, if known.
         done: Option<(u64, u64)>,
     },
-    /// A call of a client on a socket.
-    Call(Call),
+    /// A call on `control.sock`.
+    Operation(Queued<dyn OperationsHandler>),
+    /// A call on `rei.sock`.
+    Evolution(Queued<dyn EvolutionHandler>),
     /// A keeper in place of one that has ended, or why none was started.
     Keeper(Result<Keeper, StoreError>),
     /// A logger in place of one that has ended, or why none was started.
     Logger(Result<Logger, LogError>),
+    /// The tap was started, has ended, or has a report.
+    Tap(TapNews),
     /// A process of an instance called the control socket.
     Intruder(String),
+}
+
+/// What happened to a tap. A tap that was replaced in the meantime has another number.
+#[derive(Debug)]
+pub enum TapNews {
+    /// A tap was started, or could not be started.
+    Started(std::io::Result<TapLink>),
+    /// It sent a report.
+    Report(u64, Box<Report>),
+    /// It has ended.
+    Ended(u64),
 }
 
 /// An event of an instance.
@@ -53,6 +70,8 @@ pub enum Input {
 pub enum InstanceEvent {
     /// A signal about its health.
     Signal(Signal),
+    /// What a source of users' requests found of them, and what not: one line for a person.
+    Found(Source, String),
     /// It does not serve yet: the text of the probe.
     NotYet(String),
     /// It serves.
@@ -72,39 +91,16 @@ pub enum InstanceEvent {
     },
 }
 
-/// A call on one of the sockets. The answer goes back through the channel. If the caller has disconnected, the answer
-/// is dropped.
-#[derive(Debug)]
-pub enum Call {
-    /// The whole state.
-    Status(oneshot::Sender<Status>),
-    /// A request that needs an operator's authority.
-    Operator {
-        /// The caller.
-        who: Caller,
-        /// The request.
-        request: Request,
-        /// The evolution that the request began or was about, and the current generation of the profile.
-        reply: oneshot::Sender<Result<(String, u64), OperationsError>>,
-    },
-    /// The last entries of the history.
-    History(u64, oneshot::Sender<Result<Vec<HistoryEntry>, OperationsError>>),
-    /// One object.
-    Show(String, oneshot::Sender<Result<ShowReply, OperationsError>>),
-    /// The entries of the quarantine.
-    Quarantine(oneshot::Sender<Vec<QuarantineEntry>>),
-    /// End the runtime, then the supervisor.
-    Stop,
-    /// Replace the supervisor's program.
-    Reexec(oneshot::Sender<Result<(), OperationsError>>),
-    /// `ReportRuntimeHealth`.
-    Health(oneshot::Sender<Result<RuntimeHealthReport, EvolutionError>>),
-    /// `CollectEvolutionContext`.
-    Context(IncidentId, oneshot::Sender<Result<EvolutionContext, EvolutionError>>),
-    /// `BuildCandidateRuntime`.
-    Build(Box<EvolutionContext>, oneshot::Sender<Result<CandidateRuntime, EvolutionError>>),
-    /// `ValidateCandidate`.
-    Validate(Box<CandidateRuntime>, oneshot::Sender<Result<ValidationReport, EvolutionError>>),
+impl From<Queued<dyn OperationsHandler>> for Input {
+    fn from(call: Queued<dyn OperationsHandler>) -> Self {
+        Self::Operation(call)
+    }
+}
+
+impl From<Queued<dyn EvolutionHandler>> for Input {
+    fn from(call: Queued<dyn EvolutionHandler>) -> Self {
+        Self::Evolution(call)
+    }
 }
 
 /// Where inputs are sent.

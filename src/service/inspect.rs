@@ -15,7 +15,7 @@ use crate::config::{Config, Strategy};
 use crate::history::entry::Entry;
 use crate::interface::types::Version;
 use crate::journal::{HeadStatus, Journal};
-use crate::lifecycle::{Deployed, Found, Instance, Lifecycle, Reality, Slot};
+use crate::lifecycle::{Deployed, FoundInstance, Instance, Lifecycle, Reality, Slot};
 use crate::nix::{Profile, Roots};
 use crate::process::{self, Tag};
 use crate::report::chain;
@@ -123,7 +123,7 @@ fn reality(core: &Lifecycle, paths: &Paths, facts: &Facts, contradictions: Vec<S
         let instance =
             Instance { id: living.id.clone(), pid: living.pid, start_ticks: row.start_ticks.unwrap_or_default() };
         // The current generation of the profile was ready once.
-        Some(Found { version, instance, ready: active.is_some() || row.reported_ready })
+        Some(FoundInstance { version, instance, ready: active.is_some() || row.reported_ready })
     });
     Reality { facts: contradictions, running, serves, numbered: highest_number(paths) }
 }

@@ -12,12 +12,14 @@
 //! | `facts` | the facts of the state that a job needs |
 //! | `instances` | the instances: started, adopted, ended; their logs and their permissions |
 //! | `listeners`, `open_listeners` | the listening sockets: the routing of connections; how they are opened or recovered at the start |
-//! | `monitors`, `findings` | health and the trial of a version; findings as the lifecycle takes them |
+//! | `monitors`, `live_trial`, `findings` | health and the trial of a version; its trial by the requests of users; findings as the lifecycle takes them |
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
+//! | `tap_watch`, `tap_share` | the tap: started, watched and replaced; how much goes through it |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
+//! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
-//! | `sockets`, `calls`, `reach` | the two sockets; their calls as inputs; whether instances can read the operators' secret |
+//! | `sockets`, `reach` | the two sockets; whether instances can read the operators' secret |
 //! | `announcer` | announces decisions in the log and to the subscribers of `rei monitor` |
 //! | `recover` | takes over the instances of an earlier supervisor |
 //! | `inspect`, `reconcile`, `versions` | the state of the machine, compared with the journal; the commit behind a store path |
@@ -49,6 +51,7 @@ mod instances;
 mod jobs;
 mod ledger;
 mod listeners;
+mod live_trial;
 mod logger;
 mod logger_watch;
 mod monitors;
@@ -68,6 +71,8 @@ mod sockets;
 mod sources;
 mod supervisor;
 pub mod sync;
+mod tap_share;
+mod tap_watch;
 mod timers;
 mod tools;
 mod undo;

@@ -1,25 +1,37 @@
 //! Observes health: a monitor for the version in each slot, and the judgement of the version under trial.
 
+use std::collections::BTreeMap;
+
+use super::live_trial::{Kind, LiveTrial, Plan};
 use crate::config::{self, Config};
 use crate::health::{self, Analysis, Baseline, Bounds, Comparison, Monitor, Signal, Sources};
+use crate::interface::operations::{RouteStatus, TrafficStatus};
 use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{Event, OpenIncident, Slot};
+use crate::live::{Class, Recent, Source};
 use crate::time::Timestamp;
 
 /// The bound of health reports that are stored for the evidence of an incident: one minute at one report a second.
 const SERIES_MAX: usize = 60;
 
+/// Routes that `rei status` shows of each source.
+const ROUTES_SHOWN: usize = 8;
+
+/// The requests that a version served, by source.
+type Before = BTreeMap<Source, Recent>;
+
 /// Open incidents by their fingerprints.
-type Incidents = std::collections::BTreeMap<String, OpenIncident>;
+type Incidents = BTreeMap<String, OpenIncident>;
 
 /// All monitors.
 pub struct Monitors {
     incidents: config::Incidents,
     sources: Sources,
     bounds: Bounds,
+    plan: Plan,
     slots: [Option<Monitored>; 2],
-    /// The baseline of the version that was in a slot before the present one.
-    replaced: [Option<Baseline>; 2],
+    /// The baseline of the version that was in a slot before the present one, and the requests that it served.
+    replaced: [(Option<Baseline>, Before); 2],
     trial: Option<Trial>,
     usage: [Option<ProcessUsage>; 2],
     series: std::collections::VecDeque<RuntimeHealthReport>,
@@ -36,6 +48,7 @@ struct Trial {
     slot: Slot,
     baseline: Option<Slot>,
     learned: Option<Baseline>,
+    live: LiveTrial,
     since: Timestamp,
 }
 
@@ -46,8 +59,9 @@ impl Monitors {
             incidents: config.incidents.clone(),
             sources: Sources::of(&config.health),
             bounds: Bounds::of(&config.incidents),
+            plan: Plan::of(config),
             slots: [None, None],
-            replaced: [None, None],
+            replaced: Default::default(),
             trial: None,
             usage: [None, None],
             series: std::collections::VecDeque::new(),
@@ -59,6 +73,7 @@ impl Monitors {
         self.incidents = config.incidents.clone();
         self.sources = Sources::of(&config.health);
         self.bounds = Bounds::of(&config.incidents);
+        self.plan = Plan::of(config);
     }
 
     /// Monitors the version that starts in a slot. If that version is already monitored, its monitor and data stay. For
@@ -73,7 +88,8 @@ impl Monitors {
                 for incident in open.values().filter(|incident| incident.store_path == store_path) {
                     monitor.remember(&incident.finding.fingerprint, incident.occurrences);
                 }
-                self.replaced[slot.index()] = watched.as_ref().and_then(|watched| watched.monitor.learned());
+                let monitor_before = watched.as_ref().map(|watched| &watched.monitor);
+                self.replaced[slot.index()] = monitor_before.map(|it| learned(it, at)).unwrap_or_default();
                 *watched = Some(Monitored { store_path: store_path.to_owned(), monitor });
             }
         }
@@ -100,21 +116,40 @@ impl Monitors {
     /// Begins the trial of a version. Without a slot to compare with, the baseline is the data about the version that
     /// served before the trial. That version in the other slot, as it runs now, is then the control.
     pub fn begin_trial(&mut self, slot: Slot, baseline: Option<Slot>, since: Timestamp) {
-        let learned = match self.trial.take() {
-            // This is a later step of the same trial. The baseline is still the time before the candidate ran.
-            Some(trial) if trial.slot == slot => trial.learned,
-            _ => self.learned_beside(slot),
+        let kind = if baseline.is_some() { Kind::Beside } else { Kind::After };
+        let (learned, live) = match self.trial.take() {
+            // This is a later step of the same trial. The baseline is still the time before the candidate ran, and the
+            // evidence of a canary's earlier steps counts.
+            Some(trial) if trial.slot == slot && trial.live.kind() == kind => (trial.learned, trial.live),
+            Some(trial) if trial.slot == slot => (trial.learned, trial.live.turned(kind)),
+            _ => {
+                let (learned, before) = self.learned_beside(slot, since);
+                (learned, LiveTrial::new(self.plan.clone(), kind, before))
+            }
         };
-        self.trial = Some(Trial { slot, baseline, learned, since });
+        // What came before this moment is no part of the trial.
+        for watched in self.slots.iter_mut().flatten() {
+            watched.monitor.take_requests();
+        }
+        self.trial = Some(Trial { slot, baseline, learned, live, since });
     }
 
     /// The baseline of the version that a candidate in `slot` is to replace: the version in the other slot. With
     /// strategy recreate the other slot is empty, and it is the version that ran in `slot` before the candidate.
-    fn learned_beside(&self, slot: Slot) -> Option<Baseline> {
+    fn learned_beside(&self, slot: Slot, at: Timestamp) -> (Option<Baseline>, Before) {
         match &self.slots[slot.other().index()] {
-            Some(active) => active.monitor.learned(),
+            Some(active) => learned(&active.monitor, at),
             None => self.replaced[slot.index()].clone(),
         }
+    }
+
+    /// Hands the requests since the last call to the trial. Once a second is enough.
+    pub fn block(&mut self, at: Timestamp) {
+        let [a, b] = self.slots.each_mut().map(|watched| watched.as_mut().map(|it| it.monitor.take_requests()));
+        let Some(trial) = &mut self.trial else { return };
+        let [a, b] = [a, b].map(Option::unwrap_or_default);
+        let (candidate, other) = if trial.slot == Slot::A { (a, b) } else { (b, a) };
+        trial.live.block(at, candidate, other);
     }
 
     /// The verdict on a trial that has failed, returned once. Other verdicts are given by [`Self::judge`] when they are
@@ -143,7 +178,13 @@ impl Monitors {
             }
             (None, None) => None,
         };
-        Some(health::judge(candidate, reference, trial.since, at, &self.bounds))
+        Some(trial.live.add_to(health::judge(candidate, reference, trial.since, at, &self.bounds)))
+    }
+
+    /// The requests of users that the version in a slot served in the last minute, by source.
+    pub fn traffic(&self, slot: Slot, at: Timestamp) -> Vec<TrafficStatus> {
+        let watched = self.slots[slot.index()].as_ref();
+        watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(shown).collect()
     }
 
     /// Whether this version is monitored in a slot.
@@ -167,6 +208,39 @@ impl Monitors {
     /// The last reports of Active, oldest first.
     pub fn series(&self) -> Vec<RuntimeHealthReport> {
         self.series.iter().cloned().collect()
+    }
+}
+
+/// What a later candidate can be compared with.
+fn learned(monitor: &Monitor, at: Timestamp) -> (Option<Baseline>, Before) {
+    (monitor.learned(), monitor.requests().reference(at))
+}
+
+/// What an operator sees of a source.
+fn shown((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatus {
+    let total = sample.total();
+    let mut routes: Vec<RouteStatus> = sample
+        .routes()
+        .map(|(route, counts)| RouteStatus {
+            route: route.name().to_owned(),
+            requests: counts.total(),
+            failed: counts.failed(),
+            p99_us: counts.latencies.quantile_us(0.99),
+        })
+        .collect();
+    routes.sort_by_key(|route| std::cmp::Reverse((route.failed, route.requests)));
+    routes.truncate(ROUTES_SHOWN);
+    TrafficStatus {
+        source: source.name().to_owned(),
+        window_ms: span_ms,
+        requests: total.total(),
+        redirects: total.of(Class::Redirect),
+        client_errors: total.of(Class::ClientError),
+        failed: total.failed(),
+        latency: total.latencies.summary(),
+        routes,
+        unread: sample.unread,
+        found: String::new(),
     }
 }
 

@@ -27,6 +27,7 @@ use super::reconcile::Unfollowed;
 use super::sources::Sources;
 use super::supervisor::{Parts, Service};
 use super::sync::AbortOnDrop;
+use super::tap_watch::{self, TapWatch};
 use super::timers::Timers;
 use super::tools::{LazyNix, Measured, Tools};
 use super::undo::Undo;
@@ -43,6 +44,7 @@ use crate::runtime::table::{InstanceTable, LOCK_WAIT};
 use crate::runtime::tree::Trees;
 use crate::source::Mirror;
 use crate::state::paths::Paths;
+use crate::tap::TapLink;
 use crate::time::Timestamp;
 
 /// The pause between two tries to lock the journal.
@@ -68,6 +70,8 @@ pub struct Opened {
     reality: Option<Reality>,
     /// Whether descriptors were recovered from instances. The store must then be given them.
     recovered: bool,
+    /// The tap that an earlier supervisor has left.
+    tap: Option<TapLink>,
 }
 
 /// A service that is supervised.
@@ -142,12 +146,15 @@ impl Locked {
             preflight::before_the_first_version(tools.clone()).await?;
         }
         let logger = logger::open(&tools.paths, exe, &mut stored, &store)?;
+        let tap = tap_watch::left(&mut stored, &store);
+        undo.add_tap(tap.as_ref());
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let executor = Executor {
             inputs,
             listeners: Listeners::new(traffic).map_err(StartError::Alarm)?,
             store: StoreWatch::new(store, exe),
             logs: LoggerWatch::new(&logger, exe.to_owned()),
+            tap: TapWatch::new(exe.to_owned(), &tools.config.traffic.tap),
             instances: Instances::new(trees, table, logger),
             monitors: Monitors::new(&tools.config),
             jobs: Jobs::default(),
@@ -157,7 +164,7 @@ impl Locked {
         };
         let (ledger, reach) = (Ledger::new(journal), Reach::default());
         let parts = Parts { core, ledger, clock, executor, received, reach };
-        Ok(Opened { parts, undo, stored, reality, recovered })
+        Ok(Opened { parts, undo, stored, reality, recovered, tap })
     }
 }
 
@@ -167,7 +174,7 @@ impl Opened {
     /// # Errors
     /// When an interface cannot be opened.
     pub fn begin(self) -> Result<Begun, StartError> {
-        let Self { parts, undo, stored, reality, recovered } = self;
+        let Self { parts, undo, stored, reality, recovered, tap } = self;
         let mut service = Service::new(parts);
         let mut tasks = Vec::from(service.serve()?);
         // From here on the start cannot fail, so nothing has to be undone.
@@ -177,6 +184,7 @@ impl Opened {
             let executor = service.executor();
             executor.instances.store_all(&executor.store.shared);
         }
+        service.executor().begin_tap(tap);
         service.decide();
         let executor = service.executor();
         let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
@@ -218,6 +226,7 @@ fn tools(config: Config, config_path: &Path, paths: Paths) -> Result<Tools, Star
     let roots = Roots::open(&paths.roots())?;
     let profile = Profile::open(&paths.profiles(), &config.runtime.name)?;
     let mirror = Mirror::at(paths.state(), &config.runtime.source, &config.runtime.r#ref)?;
+    let mirror = mirror.with_submodules(config.runtime.submodules);
     let lazy_nix = LazyNix::default();
     let (sources, in_use, measured) = (Sources::default(), InUse::default(), Measured::default());
     let (config_path, secrets) = (config_path.to_owned(), Secrets::new(config.all_secrets()));

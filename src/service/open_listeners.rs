@@ -7,6 +7,7 @@ use super::instances::ids::slot_of;
 use super::instances::logpipe;
 use super::logger;
 use super::sync::lock;
+use super::tap_watch;
 use super::undo::lives;
 use crate::config::Config;
 use crate::lifecycle::{self, Slot};
@@ -14,6 +15,7 @@ use crate::runtime::logs;
 use crate::runtime::table::{Entry, InstanceTable};
 use crate::runtime::traffic::{Holder, OpenError, Refused, Routing, Setup, Traffic, recover_from_instances};
 use crate::state::paths::Paths;
+use crate::tap::{self, TapProcess};
 
 /// Opens the listeners, or takes them over. Also returns whether descriptors were recovered from instances; the store
 /// must then be given them.
@@ -39,7 +41,13 @@ pub fn listen(
         // control it.
         logs::stop_loggers(&paths.logs());
     }
-    let refused = recover_missing(setup, table, stored);
+    let taps = match stored.iter().any(|(name, _)| name == tap_watch::NAME) {
+        true => Vec::new(),
+        // Without its connection nothing leads to a tap. It releases its listeners, and relays what it has to the end.
+        false => tap::find(paths.state()),
+    };
+    let refused = recover_missing(setup, table, &taps, stored);
+    taps.iter().for_each(TapProcess::release);
     let recovered = stored.len() > before;
     let routing = routing.map_or(Routing::All(Slot::A.into()), Into::into);
     let adopted = Traffic::adopt(setup, routing, stored, &mut **lock(store));
@@ -56,14 +64,22 @@ pub fn listen(
 /// Adds to `stored` the missing descriptors of living instances: their listening sockets, and the pipes for their output.
 /// Their messages to the service manager arrive at a socket that is bound again under its old name. Returns the
 /// instances whose descriptors rei may not copy.
-fn recover_missing(setup: Setup<'_>, table: &InstanceTable, stored: &mut StoredFds) -> Vec<Refused> {
+fn recover_missing(
+    setup: Setup<'_>,
+    table: &InstanceTable,
+    taps: &[TapProcess],
+    stored: &mut StoredFds,
+) -> Vec<Refused> {
     let entries: Vec<Entry> = table.entries().into_iter().filter(lives).collect();
     let holder = |entry: &Entry| {
-        Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: slot_of(&entry.id).into() })
+        Some(Holder { pid: entry.pid?, start_ticks: entry.start_ticks, slot: Some(slot_of(&entry.id).into()) })
     };
     let holders: Vec<Holder> = entries.iter().filter_map(holder).collect();
     let before = stored.len();
     let refused = recover_from_instances(setup, &holders, stored);
+    // A tap of rei's own user may refuse. Then its sockets are opened anew after it has released them.
+    let of_tap = |tap: &TapProcess| Holder { pid: tap.pid, start_ticks: None, slot: None };
+    let _ = recover_from_instances(setup, &taps.iter().map(of_tap).collect::<Vec<_>>(), stored);
     if stored.len() > before {
         tracing::warn!("supervisor and keeper ended, so the listening sockets are recovered from the instances");
     }

@@ -2,7 +2,17 @@
 
 use crate::interface::evolution::EvolutionError;
 use crate::interface::operations::OperationsError;
+use crate::interface::types::EvolutionId;
 use crate::lifecycle::{Lifecycle, Refusal, Request};
+
+/// What an operator's request led to.
+#[derive(Debug)]
+pub struct Requested {
+    /// The evolution that the request began or was about; empty if there is none.
+    pub evolution: EvolutionId,
+    /// The profile generation of Active; 0 if nothing is Active.
+    pub generation: u64,
+}
 
 /// The profile generation of Active; 0 if nothing is Active.
 pub fn generation(core: &Lifecycle) -> u64 {
@@ -10,20 +20,22 @@ pub fn generation(core: &Lifecycle) -> u64 {
 }
 
 /// The evolution under way; empty if there is none.
-pub fn current(core: &Lifecycle) -> String {
-    core.evolution().map(|evolution| evolution.id.0.clone()).unwrap_or_default()
+pub fn current(core: &Lifecycle) -> EvolutionId {
+    core.evolution().map(|evolution| evolution.id.clone()).unwrap_or_default()
 }
 
 /// The evolution that a request is about, if the request can end it at once; `None` if the request begins one.
-pub fn about(core: &Lifecycle, request: &Request) -> Option<String> {
+pub fn about(core: &Lifecycle, request: &Request) -> Option<EvolutionId> {
     match request {
-        Request::Reject { id, .. } if core.incidents().values().any(|open| open.id.0 == *id) => Some(String::new()),
+        Request::Reject { id, .. } if core.incidents().values().any(|open| open.id.0 == *id) => {
+            Some(EvolutionId::default())
+        }
         Request::Approve { .. } | Request::Reject { .. } => Some(current(core)),
         Request::Evolve { .. }
         | Request::Rollback { .. }
         | Request::Pause
         | Request::Resume
-        | Request::Lift { .. }
+        | Request::Release { .. }
         | Request::Settle { .. } => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::clock::Clock;
 use super::executor::Executor;
@@ -13,8 +13,9 @@ use crate::history::History;
 use crate::history::entry::Entry;
 use crate::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, OperationsError,
-    QuarantineEntry, ShowReply, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, ShowReply, Status, SupervisorStatus, TrafficStatus, VersionStatus,
 };
+use crate::interface::queue::Reply;
 use crate::interface::types::{ProcessUsage, Role, RuntimeHealthReport, SCHEMA, Version};
 use crate::journal::{Reader, Record};
 use crate::lifecycle::{Deployed, Lifecycle, Phase, RunState, Slot, WHOLE_PPM};
@@ -42,6 +43,8 @@ pub struct View<'a> {
     pub stalled: Option<&'a str>,
     /// The clock.
     pub clock: Clock,
+    /// The number of the journal's last record.
+    pub last_seq: u64,
 }
 
 impl View<'_> {
@@ -103,6 +106,21 @@ impl View<'_> {
         }
     }
 
+    /// The requests of users in a slot, by source, and what each source found.
+    fn traffic(&self, slot: Slot) -> Vec<TrafficStatus> {
+        let mut all = self.executor.monitors.traffic(slot, self.clock.now());
+        for (source, found) in self.executor.instances.reports.found(slot) {
+            let found = found.clone();
+            match all.iter_mut().find(|traffic| traffic.source == source.name()) {
+                Some(traffic) => traffic.found = found,
+                None => {
+                    all.push(TrafficStatus { source: source.name().to_owned(), found, ..TrafficStatus::default() });
+                }
+            }
+        }
+        all
+    }
+
     fn deployed(&self, deployed: &Deployed, role: Role, slot: Option<Slot>) -> VersionStatus {
         self.version_status(&deployed.version, role, Some(deployed.generation), slot)
     }
@@ -125,6 +143,7 @@ impl View<'_> {
             slot: slot.map(|slot| slot.to_string().to_lowercase()),
             share: f64::from(share) / f64::from(WHOLE_PPM),
             instances: slot.and_then(|slot| self.instance(slot, share)).into_iter().collect(),
+            traffic: slot.map(|slot| self.traffic(slot)).unwrap_or_default(),
         }
     }
 
@@ -205,8 +224,8 @@ pub struct Queries {
     readers: Arc<Semaphore>,
 }
 
-/// The channel for an answer. If the caller has disconnected, the answer is dropped.
-type Reply<T> = oneshot::Sender<Result<T, OperationsError>>;
+/// Takes the answer to an operator's question.
+type OperationReply<T> = Reply<T, OperationsError>;
 
 impl Queries {
     /// The queries of a supervisor that starts now.
@@ -220,13 +239,13 @@ impl Queries {
     }
 
     /// The last entries of the history.
-    pub fn history(&self, paths: &Paths, limit: u64, reply: Reply<Vec<HistoryEntry>>) {
+    pub fn history(&self, paths: &Paths, limit: u64, reply: OperationReply<Vec<HistoryEntry>>) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.recall(paths, History::last(limit), reply, |history, _| Ok(history.entries()));
     }
 
     /// One object, from the journal and from the files of the state directory.
-    pub fn show(&self, paths: &Paths, id: String, reply: Reply<ShowReply>) {
+    pub fn show(&self, paths: &Paths, id: String, reply: OperationReply<ShowReply>) {
         self.recall(paths, History::of(&id), reply, |history, paths| {
             let shown = history.show(|id| objects::read(paths, id));
             shown.ok_or(OperationsError::NotFound { id })
@@ -238,7 +257,7 @@ impl Queries {
         &self,
         paths: &Paths,
         history: History,
-        reply: Reply<T>,
+        reply: OperationReply<T>,
         answer: impl FnOnce(History, &Paths) -> Result<T, OperationsError> + Send + 'static,
     ) {
         let (paths, readers) = (paths.clone(), Arc::clone(&self.readers));
@@ -246,8 +265,8 @@ impl Queries {
             // No code closes the semaphore, so this always succeeds.
             let Ok(turn) = readers.acquire_owned().await else { return };
             tokio::task::spawn_blocking(move || {
-                let read = read_journal(&paths, history, || !reply.is_closed());
-                let _ = reply.send(read.and_then(|history| answer(history, &paths)));
+                let read = read_journal(&paths, history, || reply.is_awaited());
+                reply.send(read.and_then(|history| answer(history, &paths)));
                 drop(turn);
             });
         });

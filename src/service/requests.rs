@@ -2,12 +2,11 @@
 //! lifecycle. A candidate that is built here is never promoted; only a candidate of one of the supervisor's own
 //! evolutions can be.
 
-use tokio::sync::oneshot;
-
 use super::executor::Executor;
 use super::facts::Facts;
 use super::jobs::{self, BuildOrder, ValidationOrder};
 use crate::interface::evolution::EvolutionError;
+use crate::interface::queue::Reply;
 use crate::interface::types::{
     CandidateId, CandidateRuntime, ContextId, EvolutionContext, EvolutionId, IncidentId, ReportId, ValidationReport,
 };
@@ -15,8 +14,8 @@ use crate::lifecycle::{Event, OpenIncident};
 use crate::state::objects;
 use crate::time::Timestamp;
 
-/// The channel for an answer. If the caller has disconnected, the answer is dropped.
-type Reply<T> = oneshot::Sender<Result<T, EvolutionError>>;
+/// Takes the answer to a call.
+type EvolutionReply<T> = Reply<T, EvolutionError>;
 
 /// `CollectEvolutionContext`.
 pub fn context(
@@ -26,10 +25,10 @@ pub fn context(
     facts: &Facts,
     seq: u64,
     at: Timestamp,
-    reply: Reply<EvolutionContext>,
+    reply: EvolutionReply<EvolutionContext>,
 ) {
     let Some(incident) = incident else {
-        let _ = reply.send(Err(EvolutionError::UnknownIncident { incident_id: id.0 }));
+        reply.send(Err(EvolutionError::UnknownIncident { incident_id: id.0 }));
         return;
     };
     let incident = incident.to_incident(&executor.tools.config.runtime.name);
@@ -41,7 +40,7 @@ pub fn context(
     );
     tokio::spawn(async move {
         let collected = jobs::diagnose_now(&tools, facts).await;
-        let _ = reply.send(Ok(collected.context));
+        reply.send(Ok(collected.context));
     });
 }
 
@@ -52,7 +51,7 @@ pub fn build(
     context: EvolutionContext,
     facts: Facts,
     at: Timestamp,
-    reply: Reply<CandidateRuntime>,
+    reply: EvolutionReply<CandidateRuntime>,
 ) {
     let (candidate, evolution) = (CandidateId(format!("cand_{number}")), EvolutionId(format!("evo_{number}")));
     let incident = context.incident_id.clone();
@@ -88,7 +87,7 @@ pub fn build(
             }
             _ => Err(EvolutionError::NotAvailable { reason: "the build ended without a result".to_owned() }),
         };
-        let _ = reply.send(answer);
+        reply.send(answer);
     });
 }
 
@@ -98,11 +97,11 @@ pub fn validate(
     number: &str,
     candidate: CandidateRuntime,
     facts: Facts,
-    reply: Reply<ValidationReport>,
+    reply: EvolutionReply<ValidationReport>,
 ) {
     let known: Option<CandidateRuntime> = objects::read(&executor.tools.paths, &candidate.id.0);
     if known.is_none_or(|known| known.version != candidate.version) {
-        let _ = reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
+        reply.send(Err(EvolutionError::UnknownCandidate { candidate_id: candidate.id.0 }));
         return;
     }
     let in_use = executor.tools.in_use.protect(&candidate.evolution_id, &candidate.id);
@@ -116,6 +115,6 @@ pub fn validate(
     let (tools, inputs) = (executor.tools.clone(), executor.inputs.clone());
     tokio::spawn(async move {
         let _in_use = in_use;
-        let _ = reply.send(Ok(jobs::judge(&tools, &order, &inputs).await));
+        reply.send(Ok(jobs::judge(&tools, &order, &inputs).await));
     });
 }

@@ -48,10 +48,11 @@ pub async fn end_all(executor: &mut Executor, received: &mut mpsc::Receiver<Inpu
     }
 }
 
-/// Removes the files of unix sockets, and makes the store release the listeners: the keeper ends, or systemd is asked
+/// Removes the files of unix sockets, ends the tap, and makes the store release the listeners: the keeper ends, or systemd is asked
 /// to close them. The last copies belong to this process and are closed when it ends.
 pub fn close(executor: &Executor) {
     lock(&executor.listeners.traffic).unlink();
+    executor.tap.end();
     if let Err(error) = lock(&executor.store.shared).finish() {
         tracing::warn!(error = chain(&error), "the keeper did not end");
     }

@@ -3,9 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
-
-use super::calls::{EvolutionService, OperationsService};
 use super::error::StartError;
 use super::executor::Executor;
 use super::input::Input;
@@ -13,7 +10,8 @@ use super::reach::Reach;
 use super::sync::AbortOnDrop;
 use crate::interface::access::Access;
 use crate::interface::evolution::serve_evolution;
-use crate::interface::operations::{MonitorEvent, serve_operations};
+use crate::interface::operations::serve_operations;
+use crate::interface::queue::CallQueue;
 use crate::interface::secret::Secret;
 use crate::interface::socket::Socket;
 use crate::runtime::cgroup::is_instance_cgroup;
@@ -23,11 +21,7 @@ use crate::runtime::isolation::group_named;
 ///
 /// # Errors
 /// When a socket, or the secret by which its callers prove themselves, cannot be created.
-pub fn serve(
-    executor: &Executor,
-    reach: &Reach,
-    subscribers: &broadcast::Sender<MonitorEvent>,
-) -> Result<[AbortOnDrop<()>; 2], StartError> {
+pub fn serve(executor: &Executor, reach: &Reach) -> Result<[AbortOnDrop<()>; 2], StartError> {
     let paths = &executor.tools.paths;
     let operators = match &executor.tools.config.state.operators {
         Some(name) => Some(group_named(name).map_err(|source| StartError::Operators { name: name.clone(), source })?),
@@ -55,12 +49,11 @@ pub fn serve(
                 let _ = intruders.try_send(Input::Intruder(refusal.to_string()));
             }
         });
-    let operations = Arc::new(OperationsService { inputs: inputs.clone(), subscribers: subscribers.clone() });
-    let evolution = Arc::new(EvolutionService { inputs });
+    let calls = Arc::new(CallQueue(inputs));
     let own = access.clone();
     let theirs = operators.into_iter().fold(access, Access::group);
     Ok([
-        AbortOnDrop(tokio::spawn(serve_operations(control, operations, theirs))),
-        AbortOnDrop(tokio::spawn(serve_evolution(evolution_socket, evolution, own))),
+        AbortOnDrop(tokio::spawn(serve_operations(control, Arc::clone(&calls), theirs))),
+        AbortOnDrop(tokio::spawn(serve_evolution(evolution_socket, calls, own))),
     ])
 }

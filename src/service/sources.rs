@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::nix::FlakeRef;
-use crate::source::{Described, ObjectId};
+use crate::source::{Described, Gap, ObjectId};
 
 /// The prefix of the names of the roots that protect sources.
 pub(super) const ROOT_PREFIX: &str = "tree_";
@@ -43,12 +43,21 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) nar_hash: String,
     pub(super) root: PathBuf,
+    /// The content that the commit only names.
+    pub(super) gaps: Vec<Gap>,
 }
 
 /// A flake whose source stays in the store as long as this value lives.
 pub struct Held {
     pub(super) flake: FlakeRef,
-    pub(super) _source: Arc<Source>,
+    pub(super) source: Arc<Source>,
+}
+
+impl Held {
+    /// The content that the commit only names, so that a build does not have it.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.source.gaps
+    }
 }
 
 impl Deref for Held {
@@ -121,7 +130,7 @@ mod tests {
         let (path, root) = (dir.join(format!("{number}-source")), dir.join(format!("{ROOT_PREFIX}{tree}")));
         std::fs::create_dir(&path).unwrap();
         std::os::unix::fs::symlink(&path, &root).unwrap();
-        let source = Arc::new(Source { path, nar_hash: String::new(), root });
+        let source = Arc::new(Source { path, nar_hash: String::new(), root, gaps: Vec::new() });
         known.insert(tree.clone(), source.clone());
         (tree, source)
     }

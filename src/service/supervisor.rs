@@ -7,36 +7,36 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use super::announcer::Announcer;
 use super::clock::Clock;
 use super::commit;
 use super::error::StartError;
 use super::executor::{Decision, Executor, GaveUp, Queue, Started};
-use super::facts::{self, Facts};
+use super::facts::Facts;
 use super::failure::reason;
 use super::fdstore::StoredFds;
 use super::findings;
-use super::input::{Call, Input, InstanceEvent};
+use super::input::{Input, InstanceEvent};
 use super::ledger::Ledger;
-use super::operator;
+use super::operator::{self, Requested};
 use super::policy::{GRACE, policy};
 use super::queries::{Queries, View};
 use super::reach::Reach;
 use super::recover;
 use super::reload::read_again;
 use super::repair;
-use super::requests;
 use super::shutdown;
 use super::sockets;
 use super::sync::AbortOnDrop;
 use crate::health::{self, Signal};
 use crate::history::entry::Entry;
 use crate::interface::evolution::EvolutionError;
-use crate::interface::operations::OperationsError;
+use crate::interface::operations::{MonitorEvent, OperationsError};
 use crate::interface::types::{PolicyAnomaly, RuntimeHealthReport};
 use crate::lifecycle::{Caller, Effect, Event, Lifecycle, Reality, Request, RunState, Running, Slot, Timer};
+use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::time::{Timestamp, millis};
 
@@ -201,6 +201,7 @@ impl Service {
         };
         let before = std::mem::replace(&mut self.core, next);
         self.executor.tools.in_use.update(&self.core);
+        // The end of a trial is no effect: older records do not have it, so a replay would find another decision there.
         if self.core.trial_slot().is_none() {
             self.executor.monitors.end_trial();
         }
@@ -260,9 +261,15 @@ impl Service {
             Input::Event(event) => self.queue.push_back(event),
             Input::Instance { slot, id, event } => self.on_instance(slot, &id, event),
             Input::Progress { text, done } => self.announcer.progress(self.clock.now(), text, done),
-            Input::Call(call) => self.on_call(call),
+            Input::Operation(call) => call.handle(self),
+            Input::Evolution(call) => call.handle(self),
             Input::Keeper(started) => self.executor.on_keeper(started),
             Input::Logger(started) => self.executor.on_logger(started),
+            Input::Tap(news) => {
+                if let Some((slot, sample)) = self.executor.on_tap(news) {
+                    self.observe(slot, Signal::Traffic(Source::Tap, Box::new(sample)));
+                }
+            }
             Input::Intruder(detail) => {
                 tracing::warn!(detail, "a process of the runtime called the control socket");
                 self.anomaly(self.core.active_slot(), "control_socket", detail);
@@ -276,6 +283,7 @@ impl Service {
             InstanceEvent::Stopped | InstanceEvent::Exited(..) if self.executor.instances.dismiss(id) => {}
             event if self.executor.instances.id(slot) != Some(id) => tracing::debug!(%slot, id, ?event, "stale"),
             InstanceEvent::Signal(signal) => self.observe(slot, signal),
+            InstanceEvent::Found(source, found) => self.executor.instances.reports.has_found(slot, source, found),
             InstanceEvent::Ready => {
                 self.observe(slot, Signal::Ready(true));
                 self.queue.push_back(Event::Ready { slot });
@@ -358,6 +366,7 @@ impl Service {
     /// Called once a second. It checks usage, windows, logs and the journal.
     pub fn tick(&mut self) {
         let now = self.clock.now();
+        self.executor.monitors.block(now);
         for slot in Slot::ALL {
             let found = self.executor.monitors.tick(slot, now);
             self.found(slot, found);
@@ -368,6 +377,7 @@ impl Service {
         if self.executor.logs.look_at().is_none() {
             self.executor.look_at_logs();
         }
+        self.executor.look_at_tap(self.core.trial_slot().is_some());
         self.ledger.look(&self.executor.tools.paths);
     }
 
@@ -377,55 +387,13 @@ impl Service {
     }
 
     /// The health report of Active.
-    fn health(&mut self) -> Option<RuntimeHealthReport> {
+    pub fn health(&mut self) -> Option<RuntimeHealthReport> {
         let (slot, now) = (self.core.active_slot()?, self.clock.now());
         self.executor.monitors.monitor(slot).map(|monitor| monitor.report(now))
     }
 
-    fn on_call(&mut self, call: Call) {
-        match call {
-            Call::Status(reply) => {
-                let health = self.health();
-                let _ = reply.send(self.queries.status(&self.view(), health));
-            }
-            Call::Operator { who, request, reply } => {
-                let answer = self.operator(who, request);
-                let _ = reply.send(answer);
-            }
-            Call::History(limit, reply) => self.queries.history(&self.executor.tools.paths, limit, reply),
-            Call::Show(id, reply) => self.queries.show(&self.executor.tools.paths, id, reply),
-            Call::Quarantine(reply) => {
-                let _ = reply.send(self.view().quarantine());
-            }
-            Call::Stop => self.end = Some(End::Asked),
-            Call::Reexec(reply) => {
-                let _ = reply.send(Ok(()));
-                self.end = Some(End::Reexec);
-            }
-            Call::Health(reply) => {
-                let none = || EvolutionError::NotAvailable { reason: "nothing is Active yet".to_owned() };
-                let _ = reply.send(self.health().ok_or_else(none));
-            }
-            Call::Context(incident, reply) => {
-                let facts = Facts::of(&self.core);
-                let (found, seq) = (facts::open(&self.core, &incident), self.ledger.last_seq());
-                requests::context(&self.executor, incident, found, &facts, seq, self.clock.now(), reply);
-            }
-            Call::Build(context, reply) => match self.external_number() {
-                Ok(number) => {
-                    requests::build(&self.executor, number, *context, Facts::of(&self.core), self.clock.now(), reply)
-                }
-                Err(refusal) => drop(reply.send(Err(refusal))),
-            },
-            Call::Validate(candidate, reply) => match self.external_number() {
-                Ok(number) => requests::validate(&self.executor, &number, *candidate, Facts::of(&self.core), reply),
-                Err(refusal) => drop(reply.send(Err(refusal))),
-            },
-        }
-    }
-
     /// The name of a new build or validation for a caller from outside, or why none may begin now.
-    fn external_number(&mut self) -> Result<String, EvolutionError> {
+    pub fn external_number(&mut self) -> Result<String, EvolutionError> {
         if let Some(refusal) = operator::busy(&self.core) {
             return Err(refusal);
         }
@@ -433,15 +401,40 @@ impl Service {
         Ok(format!("x{}-{}", self.ledger.last_seq(), self.external_jobs))
     }
 
-    fn view(&self) -> View<'_> {
-        View { core: &self.core, executor: &self.executor, stalled: self.ledger.stalled(), clock: self.clock }
+    /// The state and its surroundings, for the answer to a question.
+    pub fn view(&self) -> View<'_> {
+        View {
+            core: &self.core,
+            executor: &self.executor,
+            stalled: self.ledger.stalled(),
+            clock: self.clock,
+            last_seq: self.ledger.last_seq(),
+        }
+    }
+
+    /// Answers questions.
+    pub const fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
+    /// The decisions from now on, for one subscriber.
+    pub fn subscribe(&self) -> broadcast::Receiver<MonitorEvent> {
+        self.announcer.subscribers.subscribe()
+    }
+
+    /// The next turn ends the service.
+    pub fn end(&mut self, end: End) {
+        self.end = Some(end);
     }
 
     /// Handles an operator's request. It is refused with a reason, or decided at once, so that the answer contains the
-    /// result. Returns the evolution that the request began or was about, and the profile generation of Active.
-    fn operator(&mut self, who: Caller, request: Request) -> Result<(String, u64), OperationsError> {
+    /// result.
+    ///
+    /// # Errors
+    /// Why the request is refused, or cannot be recorded.
+    pub fn request(&mut self, who: Caller, request: Request) -> Result<Requested, OperationsError> {
         if let Some(evolution) = self.core.answers(&who, &request) {
-            return Ok((evolution.0.clone(), operator::generation(&self.core)));
+            return Ok(Requested { evolution: evolution.clone(), generation: operator::generation(&self.core) });
         }
         if let Some(refusal) = self.core.refusal(&who, &request) {
             return Err(operator::refused(&self.core, &refusal));
@@ -449,7 +442,7 @@ impl Service {
         let about = operator::about(&self.core, &request);
         self.take(Event::Operator { who, request }).map_err(|(_, why)| OperationsError::Busy { reason: why })?;
         let evolution = about.unwrap_or_else(|| operator::current(&self.core));
-        Ok((evolution, operator::generation(&self.core)))
+        Ok(Requested { evolution, generation: operator::generation(&self.core) })
     }
 
     /// Opens both sockets. They are served until the returned tasks are dropped.
@@ -457,7 +450,7 @@ impl Service {
     /// # Errors
     /// When a socket, or the secret by which its callers prove themselves, cannot be created.
     pub fn serve(&self) -> Result<[AbortOnDrop<()>; 2], StartError> {
-        sockets::serve(&self.executor, &self.reach, &self.announcer.subscribers)
+        sockets::serve(&self.executor, &self.reach)
     }
 
     /// Removes the files that ended evolutions have left. The loop does not wait for it.
@@ -539,6 +532,7 @@ impl Service {
     /// listeners. If an instance asks for more time, `extended` is called with that time.
     pub async fn end_all(&mut self, extended: impl Fn(Duration)) {
         self.executor.jobs.abort_all();
+        tokio::time::sleep(LAST_ANSWERS).await;
         shutdown::end_all(&mut self.executor, &mut self.received, extended).await;
         self.ledger.snapshot(&self.core);
         shutdown::close(&self.executor);

@@ -102,6 +102,34 @@ pub enum Error {
         /// The bound.
         what: String,
     },
+    /// A submodule has an address from which rei does not fetch.
+    #[error("commit {} cannot be built: the submodule {} {why}", short(commit), path.display())]
+    UnfitSubmodule {
+        /// The commit.
+        commit: ObjectId,
+        /// The submodule, relative to the repository's root.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The commit of a submodule cannot be fetched.
+    #[error("cannot fetch commit {} of the submodule {} from {url}: {said}", short(pin), path.display())]
+    SubmoduleUnreachable {
+        /// The submodule, relative to the repository's root.
+        path: PathBuf,
+        /// The path or URL of its repository.
+        url: String,
+        /// The commit of the submodule.
+        pin: ObjectId,
+        /// The lines of git's standard error that say why.
+        said: String,
+    },
+    /// An agent put files into the directory of a submodule.
+    #[error("{} is a submodule, and a commit cannot contain its files", path.display())]
+    InSubmodule {
+        /// Relative to the workspace.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -172,6 +200,7 @@ impl Error {
                 | Self::NoSuchRef { .. }
                 | Self::ObjectFormat { .. }
                 | Self::Nested { .. }
+                | Self::InSubmodule { .. }
                 | Self::Special { .. }
                 | Self::LinkOut { .. }
         )
@@ -199,6 +228,17 @@ impl Error {
             Self::NoSuchRef { known, .. } => format!("set runtime.ref to one of its branches: {}", known.join(", ")),
             Self::ObjectFormat { .. } => "create it again with: git init --object-format=sha1".into(),
             Self::UnfitTree { .. } => "rename or remove it, and commit".into(),
+            Self::UnfitSubmodule { .. } => {
+                "in .gitmodules, name a repository by https or ssh, or, if runtime.source is on \
+                                            this machine, one beside it"
+                    .into()
+            }
+            Self::SubmoduleUnreachable { url, .. } => format!(
+                "push the submodule's commit to its repository, and try this command yourself: git ls-remote {url}"
+            ),
+            Self::InSubmodule { path } => {
+                format!("change the repository of the submodule itself, and leave {} as it was", path.display())
+            }
             Self::LargeTree { .. } => "remove files that are not source from the repository".into(),
             Self::NotEmpty { path } => format!("rm -r {}", path.display()),
             Self::Nested { path } => format!("ignore it in .gitignore, or remove {}/.git", path.display()),

@@ -93,8 +93,14 @@ pub(super) fn copy(workspace: &Path, paths: &[PathBuf], into: &Path) -> Result<V
                 }
                 std::os::unix::fs::symlink(&target, &to).map_err(io("make", &to))?;
             }
-            // A submodule: the commit contains its commit name, and the tree has an empty directory.
-            SFlag::S_IFDIR => std::fs::create_dir_all(&to).map_err(io("make", &to))?,
+            // A submodule: the commit contains its commit name, and the tree has an empty directory. git would ignore
+            // files in it, and a change would be lost without a word.
+            SFlag::S_IFDIR => {
+                if !is_empty(&root, path)? {
+                    return Err(Error::InSubmodule { path: path.clone() });
+                }
+                std::fs::create_dir_all(&to).map_err(io("make", &to))?;
+            }
             _ => return Err(Error::Special { path: path.clone() }),
         }
     }
@@ -166,6 +172,15 @@ fn copy_file(root: &File, path: &Path, to: &Path, left: u64) -> Result<u64, Erro
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).map_err(io("make", to))?;
     let copied = std::io::copy(&mut from.take(left + 1), &mut copy).map_err(io("copy", path))?;
     left.checked_sub(copied).ok_or_else(|| Error::TooBig { path: path.to_owned(), max: BYTES_MAX })
+}
+
+/// True if a directory below `root` has no entries.
+fn is_empty(root: &File, path: &Path) -> Result<bool, Error> {
+    let dir = open(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(io("open", path))?;
+    let Some(dir) = dir else { return Ok(true) };
+    let mut entries = nix::dir::Dir::from_fd(dir).map_err(io_errno("read", path))?;
+    let mut names = entries.iter().flatten();
+    Ok(names.all(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
 /// Opens a path below `root` without following symbolic links; `None` if it does not exist.

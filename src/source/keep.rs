@@ -45,7 +45,7 @@ impl Mirror {
         for id in candidates.into_iter().map(CandidateId).filter(|id| !needed(id)) {
             self.drop_candidate(&id).await?;
         }
-        Ok(())
+        self.keep_pinned_submodules().await
     }
 
     /// The names of the refs that begin with `prefix`, without the prefix.
@@ -79,8 +79,9 @@ impl Mirror {
                 |name: &Path| extension.is_none() || name.extension().and_then(|it| it.to_str()) == extension;
             entries.filter(|entry| has_extension(Path::new(&entry.file_name()))).count()
         };
-        let objects = self.git_dir().join("objects");
-        count(&objects.join("pack"), Some("pack")) >= PACKS_MAX || count(&objects.join("17"), None) >= LOOSE_MAX
+        [self.git_dir(), self.submodules_dir()].map(|dir| dir.join("objects")).iter().any(|objects| {
+            count(&objects.join("pack"), Some("pack")) >= PACKS_MAX || count(&objects.join("17"), None) >= LOOSE_MAX
+        })
     }
 
     /// Packs the mirror and removes objects that no ref has needed for two weeks. If a job needs objects meanwhile,
@@ -106,8 +107,11 @@ impl Mirror {
         // One thread, so that the instances have the other processors.
         let repack =
             ["-c", "pack.threads=1", "repack", "-A", "-d", "-l", "--quiet", "--unpack-unreachable=2.weeks.ago"];
-        for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {
-            expect_success(doing, &self.git().try_run(doing, PACK_TIMEOUT, args).await?)?;
+        let submodules = Some(self.submodules_git()).filter(|_| self.submodules_dir().join("HEAD").exists());
+        for git in [self.git()].into_iter().chain(submodules) {
+            for args in [&repack[..], &["prune", "--expire=2.weeks.ago"]] {
+                expect_success(doing, &git.try_run(doing, PACK_TIMEOUT, args).await?)?;
+            }
         }
         Ok(())
     }

@@ -38,8 +38,10 @@ pub struct Mirror {
     followed: String,
     /// Object directories of other repositories, whose objects are not copied.
     borrowed: Vec<PathBuf>,
+    /// True if the files of submodules are a part of a commit's files.
+    pub(super) submodules: bool,
     /// Only one fetch runs at a time: git refuses to write a ref that another git has changed meanwhile.
-    fetching: Arc<Mutex<()>>,
+    pub(super) fetching: Arc<Mutex<()>>,
     pub(super) turns: Arc<Turns>,
 }
 
@@ -77,7 +79,8 @@ impl Mirror {
             None => source.to_owned(),
         };
         let (followed, borrowed) = (followed.to_owned(), Vec::new());
-        Ok(Self { dir, source, followed, borrowed, fetching: Arc::default(), turns: Arc::default() })
+        let (submodules, fetching, turns) = (false, Arc::default(), Arc::default());
+        Ok(Self { dir, source, followed, borrowed, submodules, fetching, turns })
     }
 
     /// The same mirror, which copies no object that its source or one of the repositories `others` has on this machine.
@@ -94,6 +97,11 @@ impl Mirror {
     /// True if the history is incomplete, because the source is a shallow clone.
     pub fn is_shallow(&self) -> bool {
         is_shallow(&self.git_dir())
+    }
+
+    /// The state directory, which has the mirror's.
+    pub(super) fn state_dir(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
     }
 
     /// The bare repository.

@@ -6,6 +6,9 @@
 //! | `parse.rs` | pure functions that parse git's output |
 //! | `mirror.rs` | the private bare copy: the followed ref, the kept commits |
 //! | `commits.rs` | queries about its commits |
+//! | `submodules.rs` | fetches the submodules that a tree pins |
+//! | `address.rs` | where the repository of a submodule is |
+//! | `gaps.rs` | content that a commit only names: submodules and Git LFS pointers |
 //! | `export.rs` | writes the files of a commit byte for byte |
 //! | `keep.rs` | removes commits that are not needed, and packs the mirror |
 //! | `turns.rs` | coordinates work with the mirror and its packing |
@@ -19,11 +22,13 @@
 //! This module never writes to the operator's own repository. No git command of rei uses a `.git` that an agent could
 //! have changed.
 
+mod address;
 mod borrow;
 mod commits;
 mod error;
 mod export;
 mod follow;
+mod gaps;
 mod git;
 mod harvest;
 mod keep;
@@ -31,11 +36,14 @@ mod locks;
 mod mirror;
 mod parse;
 mod places;
+mod submodules;
 mod turns;
 mod workspace;
 
 #[cfg(test)]
 mod export_tests;
+#[cfg(test)]
+mod submodules_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -44,6 +52,7 @@ mod tests;
 pub use error::{Error, GIT_VERSION_MIN};
 pub use export::Exported;
 pub use follow::Follower;
+pub use gaps::{Gap, GapKind, listed, with_gaps};
 pub use git::git_version;
 pub(crate) use harvest::read_bounded;
 pub use mirror::Mirror;

@@ -91,6 +91,17 @@ pub struct Described {
     pub count: u64,
 }
 
+/// One submodule of `.gitmodules`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SubmoduleEntry {
+    /// Its name: git keeps its repository in a directory of this name.
+    pub name: String,
+    /// Its directory, relative to the root of the tree.
+    pub path: PathBuf,
+    /// The address of its repository, as it is written.
+    pub url: Option<String>,
+}
+
 /// One line of `git ls-remote`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteRef {
@@ -165,6 +176,27 @@ pub(super) fn parse_subjects(stdout: &[u8]) -> Option<Vec<Subject>> {
         .collect()
 }
 
+/// `git config -z --list` of `.gitmodules`: `submodule.NAME.KEY` NEWLINE VALUE NUL. Entries without a path are left out.
+pub(super) fn parse_submodules(stdout: &[u8]) -> Vec<SubmoduleEntry> {
+    let mut entries: Vec<SubmoduleEntry> = Vec::new();
+    for record in records(stdout) {
+        let text = String::from_utf8_lossy(record);
+        let Some((key, value)) = text.split_once('\n') else { continue };
+        let Some((name, key)) = key.strip_prefix("submodule.").and_then(|rest| rest.rsplit_once('.')) else { continue };
+        let at = entries.iter().position(|entry| entry.name == name).unwrap_or_else(|| {
+            entries.push(SubmoduleEntry { name: name.to_owned(), ..SubmoduleEntry::default() });
+            entries.len() - 1
+        });
+        match key {
+            "path" => entries[at].path = value.trim_end_matches('/').into(),
+            "url" => entries[at].url = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    entries.retain(|entry| !entry.path.as_os_str().is_empty());
+    entries
+}
+
 /// Why `ls-remote` or `fetch` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemoteFailure {
@@ -234,6 +266,20 @@ mod tests {
         assert_eq!(modes, [0o100_644, 0o120_000, 0o160_000]);
         assert_eq!(tree[0].path, PathBuf::from("a b\tc"));
         assert_eq!(parse_tree(b"100644 blob zz\tx\0"), None);
+    }
+
+    #[test]
+    fn submodules_are_parsed() {
+        let text =
+            b"submodule.a.b.path\nlibs/a b\0submodule.a.b.url\n../a\nb\0submodule.a.b.update\n!true\0core.x\ny\0\
+                     submodule.gone.url\nhttps://h/x\0novalue\0submodule.c.path\nc/\0";
+        let entry = |name: &str, path: &str, url: Option<&str>| SubmoduleEntry {
+            name: name.into(),
+            path: path.into(),
+            url: url.map(str::to_owned),
+        };
+        assert_eq!(parse_submodules(text), [entry("a.b", "libs/a b", Some("../a\nb")), entry("c", "c", None)]);
+        assert_eq!(parse_submodules(b""), []);
     }
 
     #[test]

@@ -82,6 +82,8 @@ impl Workspace {
         write_raw_attributes(&git_dir)?;
 
         // A commit of the same tree without parents, so the fetch transfers no other commit.
+        // The commits that this one pins are here before an agent can change where they are looked for.
+        mirror.parts(base).await?;
         let tree = mirror.tree(base).await?;
         let root = commit_tree(&mirror.git(), &tree, None, "base", Timestamp::default()).await?;
         let lent = format!("refs/rei/lent/{root}");
@@ -116,6 +118,7 @@ impl Workspace {
     /// # Errors
     /// If the mirror lacks `commit` or the disk fails.
     pub async fn advance(&self, mirror: &Mirror, commit: &ObjectId) -> Result<(), Error> {
+        mirror.parts(commit).await?;
         let scratch = Scratch::make(mirror, &format!("advance-{commit}")).await?;
         let git = mirror.git().work_tree(&self.dir).index(scratch.index());
         let doing = "update a workspace to a newer commit";

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::step::StepId;
-use crate::config::{Config, ListenAddress, StopMode};
+use crate::config::{Config, Fixture, ListenAddress, StopMode};
 use crate::golden::REQUEST_TIMEOUT;
 use crate::time::millis;
 
@@ -33,6 +33,8 @@ pub enum Kind {
     Golden(GoldenSpec),
     /// That what failed on Active passes on the candidate; without a candidate, whether it fails on Active.
     Reproduction(ReproductionSpec),
+    /// Which exchanges of a recording Active repeats in a fresh instance.
+    Qualify(GoldenSpec),
 }
 
 /// How a golden run is replayed.
@@ -94,11 +96,13 @@ pub enum InputName {
     Active,
     /// The golden run that is replayed.
     Golden,
+    /// The files that an instance finds in its state directory.
+    State,
 }
 
 impl InputName {
     /// All inputs that a check can have.
-    pub const ALL: [Self; 3] = [Self::Candidate, Self::Active, Self::Golden];
+    pub const ALL: [Self; 4] = [Self::Candidate, Self::Active, Self::Golden, Self::State];
 
     /// The name of the attribute.
     pub fn word(self) -> &'static str {
@@ -106,6 +110,7 @@ impl InputName {
             Self::Candidate => "candidate",
             Self::Active => "active",
             Self::Golden => "golden",
+            Self::State => "state",
         }
     }
 
@@ -122,6 +127,10 @@ pub struct InstanceSpec {
     pub command: Vec<String>,
     /// Its variables, besides those of socket activation.
     pub env: BTreeMap<String, String>,
+    /// The program inside the store path, and its arguments, that makes the first content of the state directory; empty if
+    /// there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepare: Vec<String>,
     /// Its sockets, in the order in which they are handed out.
     pub listen: Vec<ListenSpec>,
     /// The probes that must all succeed before it is ready; if there are none, it is ready when it runs.
@@ -227,6 +236,10 @@ impl InstanceSpec {
         Self {
             command: config.runtime.command.clone(),
             env: config.runtime.env.clone(),
+            prepare: match &config.validation.state {
+                Some(Fixture::Command(command)) => command.clone(),
+                Some(Fixture::Directory(_)) | None => Vec::new(),
+            },
             listen,
             probes,
             start_timeout_ms: millis(config.runtime.start_timeout),

@@ -1,6 +1,6 @@
 //! Carries a plan out: one evaluation, one realisation, one look at what is there. Nothing is decided here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
@@ -94,6 +94,15 @@ pub struct Means<'a> {
 /// # Errors
 /// When the plan is stale or Nix cannot be asked. A check that fails is a finding.
 pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<StepOutcome>, Error> {
+    Ok(carry_out(plan, now, means).await?.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+/// The same, with the path of each output that is there.
+pub(super) async fn carry_out(
+    plan: &Plan,
+    now: &Bound,
+    means: Means<'_>,
+) -> Result<Vec<(Option<PathBuf>, StepOutcome)>, Error> {
     let planned = Bound { store_path: plan.store_path.clone(), active_store_path: plan.active_store_path.clone() };
     if planned != *now {
         return Err(Error::Stale { planned, now: now.clone() });
@@ -116,14 +125,16 @@ pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<S
     let mut findings = Vec::with_capacity(builds.len());
     for built in builds {
         let Some((Built { drv, out }, outcome)) = built.and_then(|built| Some((built, outcomes.next()?))) else {
-            findings.push(StepOutcome::None);
+            findings.push((None, StepOutcome::None));
             continue;
         };
         findings.push(match outcome.failure {
-            Some(failure) => StepOutcome::Failed { log: log_tail(nix, &drv, failure).await, drv },
+            Some(failure) => (None, StepOutcome::Failed { log: log_tail(nix, &drv, failure).await, drv }),
             None => {
-                let verdict = read_bounded(&Path::new(&out).join(FILE));
-                StepOutcome::Built { drv, verdict, reused: !missing.contains(Path::new(&out)) }
+                let out = PathBuf::from(out);
+                let verdict = read_bounded(&out.join(FILE));
+                let reused = !missing.contains(&out);
+                (Some(out), StepOutcome::Built { drv, verdict, reused })
             }
         });
     }

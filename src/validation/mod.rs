@@ -8,6 +8,7 @@
 //! | `plan` | every decision: from configuration and facts to an immutable plan for one store path. Pure |
 //! | `derive` | a plan's sandboxed steps as derivations |
 //! | `execute` | carries a plan out; decides nothing |
+//! | `qualify` | replays a recording on Active, and reads the run that can be repeated |
 //! | `report` | plan and findings to a ValidationReport. Pure |
 //! | `builder` | the other side of the sandbox: rei as the builder of a check |
 //!
@@ -19,6 +20,7 @@ mod checks;
 mod derive;
 mod execute;
 mod plan;
+mod qualify;
 mod report;
 mod step;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use checks::{
 };
 pub use execute::{Bound, Error, Means, StepOutcome, execute, reproduce};
 pub use plan::{Built, Facts, FlakeChecks, GoldenFact, Input, Inputs, MadeFrom, Plan, Step, TreeFile, Work, plan};
+pub use qualify::{Qualified, qualify};
 pub use report::{Meta, report};
 pub use step::{StepId, UnknownStep};
 pub use verdict::{VERDICT_BYTES_MAX, VerdictFile};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{CheckSpec, GoldenSpec, InputName, Kind, ReproductionSpec, stays_inside};
 use super::step::StepId;
-use crate::config::Config;
+use crate::config::{Config, Fixture};
 use crate::digest;
 use crate::interface::types::{Verdict, Version};
 use crate::time::millis;
@@ -156,6 +156,11 @@ pub enum Input {
     StorePath(String),
     /// A golden run.
     Run(GoldenFact),
+    /// The files of a directory.
+    Directory {
+        /// The directory on this machine.
+        directory: PathBuf,
+    },
 }
 
 impl Input {
@@ -173,7 +178,11 @@ impl Step {
         Self { id, work: Work::Decided { verdict, summary: summary.into(), details } }
     }
 
-    fn sandboxed(id: StepId, kind: Kind, inputs: Inputs, config: &Config) -> Self {
+    fn sandboxed(id: StepId, kind: Kind, mut inputs: Inputs, config: &Config) -> Self {
+        let is_started = inputs.keys().any(|name| name.is_version());
+        if let Some(Fixture::Directory(directory)) = config.validation.state.as_ref().filter(|_| is_started) {
+            inputs.insert(InputName::State, Input::Directory { directory: directory.clone() });
+        }
         let spec = Box::new(CheckSpec::new(&id, kind, config));
         Self { id, work: Work::Sandboxed { spec, inputs } }
     }
@@ -192,7 +201,7 @@ impl fmt::Display for Plan {
                 Work::Build(built) => writeln!(f, "builds {}", built.drv)?,
                 Work::Sandboxed { inputs, .. } => match inputs.get(&InputName::Golden) {
                     Some(Input::Run(run)) => writeln!(f, "replays {}", run.path.display())?,
-                    Some(Input::StorePath(_)) | None => writeln!(f, "runs in a sandbox")?,
+                    Some(Input::StorePath(_) | Input::Directory { .. }) | None => writeln!(f, "runs in a sandbox")?,
                 },
             }
         }
@@ -216,6 +225,25 @@ pub fn plan(config: &Config, facts: &Facts) -> Plan {
 
 /// A plan that replays a run against Active alone, as the diagnosis of an incident does.
 pub fn plan_reproduction(config: &Config, active: &Version, run: &GoldenFact, rei: PathBuf, nonce: String) -> Plan {
+    plan_on_active(config, active, run, rei, nonce, reproduction(config, active, run, None))
+}
+
+/// A plan that finds which exchanges of a recording Active repeats.
+pub fn plan_qualify(config: &Config, active: &Version, run: &GoldenFact, rei: PathBuf, nonce: String) -> Plan {
+    let inputs = Inputs::from([(InputName::Active, Input::version(active)), (InputName::Golden, Input::run(run))]);
+    let kind = Kind::Qualify(GoldenSpec::default());
+    let step = replayed(StepId::Qualify(run.name.clone()), kind, run, inputs, config);
+    plan_on_active(config, active, run, rei, nonce, step)
+}
+
+fn plan_on_active(
+    config: &Config,
+    active: &Version,
+    run: &GoldenFact,
+    rei: PathBuf,
+    nonce: String,
+    step: Step,
+) -> Plan {
     let facts = Facts {
         candidate: active.clone(),
         active: active.clone(),
@@ -228,7 +256,7 @@ pub fn plan_reproduction(config: &Config, active: &Version, run: &GoldenFact, re
         rei,
         nonce,
     };
-    with_steps(config, &facts, vec![reproduction(config, active, run, None)])
+    with_steps(config, &facts, vec![step])
 }
 
 fn with_steps(config: &Config, facts: &Facts, steps: Vec<Step>) -> Plan {

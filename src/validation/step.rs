@@ -22,6 +22,8 @@ pub enum StepId {
     Golden(String),
     /// What failed on Active passes on the candidate.
     Reproduction,
+    /// Which exchanges of a recording Active repeats.
+    Qualify(String),
 }
 
 impl fmt::Display for StepId {
@@ -34,6 +36,7 @@ impl fmt::Display for StepId {
             Self::Boot => ("boot", None),
             Self::Golden(name) => ("golden", Some(name)),
             Self::Reproduction => ("reproduction", None),
+            Self::Qualify(name) => ("qualify", Some(name)),
         };
         match name {
             // With its width, as a table has it.
@@ -61,6 +64,7 @@ impl TryFrom<String> for StepId {
         Ok(match text.split_once('/') {
             Some(("unit", name)) => Self::Unit(name.to_owned()),
             Some(("golden", name)) => Self::Golden(name.to_owned()),
+            Some(("qualify", name)) => Self::Qualify(name.to_owned()),
             _ => match text.as_str() {
                 "sandbox" => Self::Control,
                 "protected" => Self::Protected,
@@ -79,9 +83,11 @@ mod tests {
 
     #[test]
     fn a_step_is_read_as_it_is_written() {
-        use StepId::{Boot, Control, Golden, Protected, Reproduction, Unit, Units};
-        let all = [Control, Protected, Units, Unit("a/b".into()), Boot, Golden("greeting".into()), Reproduction];
-        let words = ["sandbox", "protected", "unit", "unit/a/b", "boot", "golden/greeting", "reproduction"];
+        use StepId::{Boot, Control, Golden, Protected, Qualify, Reproduction, Unit, Units};
+        let (golden, qualify) = (Golden("greeting".into()), Qualify("a".into()));
+        let all = [Control, Protected, Units, Unit("a/b".into()), Boot, golden, Reproduction, qualify];
+        let words =
+            ["sandbox", "protected", "unit", "unit/a/b", "boot", "golden/greeting", "reproduction", "qualify/a"];
         for (id, word) in all.into_iter().zip(words) {
             assert_eq!(serde_json::to_value(&id).unwrap(), word);
             assert_eq!(StepId::try_from(word.to_owned()).unwrap(), id);

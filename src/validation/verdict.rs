@@ -12,6 +12,9 @@ pub const SCHEMA: &str = "rei-verdict/1.0";
 /// The file's name in the check's output.
 pub const FILE: &str = "verdict.json";
 
+/// The name of a qualified run, beside the verdict of the check that qualified it.
+pub(crate) const QUALIFIED: &str = "qualified.golden.jsonl";
+
 /// The largest verdict that is read, in bytes: the judge bounds what it writes well below.
 pub const VERDICT_BYTES_MAX: usize = 1 << 20;
 

@@ -37,7 +37,13 @@ fn guarded_by(checks: &str, protected: &str) -> Option<(Lab, Supervisor)> {
     let path = lab.path("golden/answers.golden.jsonl");
     let mut writer = rei::golden::Writer::create(&path, &header).unwrap();
     let response = Some(rei::golden::Expected { status: 200, headers: vec![], body: Some(b"42".to_vec()) });
-    writer.push(rei::golden::Exchange { request: rei::http::Request::get("/answer"), response, after_ms: 0 }).unwrap();
+    writer
+        .push(rei::golden::Exchange {
+            request: rei::http::Request::get("/answer"),
+            response,
+            ..rei::golden::Exchange::default()
+        })
+        .unwrap();
     writer.finish().unwrap();
     // The built-in blueprint runs the flake's checks itself; here only the judge runs them.
     std::fs::create_dir(lab.path("blueprints")).unwrap();

@@ -53,23 +53,29 @@ pub struct Lab {
     dir: tempfile::TempDir,
     store: Vec<(OsString, OsString)>,
     address: SocketAddr,
+    program: &'static str,
 }
 
 impl Lab {
     /// A healthy service; if the machine has no Nix or no user namespaces, prints the reason and returns `None`.
     pub fn new() -> Option<Self> {
+        Self::of("unruly")
+    }
+
+    /// The same with another example as the service. A test program may use only one.
+    pub fn of(program: &'static str) -> Option<Self> {
         if !can_build() {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("rei-bad-").tempdir().unwrap();
         passable(dir.path());
         let store = store::environment(dir.path(), "sandbox-paths =");
-        let lab = Self { dir, store, address: addresses::own() };
+        let lab = Self { dir, store, address: addresses::own(), program };
         init(&lab.path("repo"));
-        std::fs::copy(stripped("unruly").join("unruly"), lab.path("repo/unruly")).unwrap();
-        lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()));
-        lab.write("checks/default.nix", CHECKS);
-        lab.commit("well 1");
+        std::fs::copy(stripped(program).join(program), lab.path("repo").join(program)).unwrap();
+        lab.write("flake.nix", &FLAKE.replace("SYSTEM", &system()).replace("unruly", program));
+        lab.write("checks/default.nix", if program == "unruly" { CHECKS } else { "{ check, self }: { }\n" });
+        lab.commit(if program == "unruly" { "well 1" } else { "1" });
         lab.configure("");
         Some(lab)
     }
@@ -113,9 +119,10 @@ impl Lab {
         };
         let start = if runtime.contains("start_timeout") { "" } else { "start_timeout = \"20s\"\n" };
         let text = format!(
-            "[runtime]\nname = \"service\"\nsource = \"{repo}\"\ncommand = [\"bin/unruly\"]\nlisten = [\"http={port}\"]\n\
+            "[runtime]\nname = \"service\"\nsource = \"{repo}\"\ncommand = [\"bin/{program}\"]\nlisten = [\"http={port}\"]\n\
              poll = \"1s\"\nstop_timeout = \"2s\"\n{start}{runtime}\n{health}{promotion}\
              [state]\ndirectory = \"{state}\"\n{more}\n",
+            program = self.program,
             repo = self.path("repo").display(),
             port = self.address,
             state = self.path("state").display(),
@@ -160,7 +167,7 @@ impl Lab {
 
     /// A command that runs rei with the lab's store.
     pub fn rei(&self) -> Command {
-        let mut command = Command::new(stripped("unruly").join("rei"));
+        let mut command = Command::new(stripped(self.program).join("rei"));
         self.environment(&mut command);
         command
     }
@@ -214,7 +221,7 @@ impl Lab {
     pub fn serving(&self) -> Supervisor {
         let mut supervisor = self.run();
         supervisor.until("the first version to serve", |it| it.status().is_some_and(|it| it.active.is_some()));
-        assert_eq!(self.ask("/"), Ok("1".to_owned()));
+        assert!(self.ask("/").is_ok_and(|body| body.ends_with('1')));
         supervisor
     }
 

@@ -3,6 +3,7 @@
 //!
 //! | file | the bad input |
 //! |---|---|
+//! | `inputs` | trees that do not have all files, and interpreters that are not in the store |
 //! | `start` | problems that make a start impossible |
 //! | `preflight` | the same problems, as `rei check` reports them |
 //! | `upgrade` | commits that cannot become a version |
@@ -22,6 +23,7 @@ mod cheats;
 mod common;
 mod disk;
 mod growth;
+mod inputs;
 mod lab;
 mod preflight;
 mod runtime;

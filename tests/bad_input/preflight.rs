@@ -10,14 +10,14 @@ use crate::lab::{FLAKE, Lab, system};
 
 /// What `rei check` says of one question.
 #[derive(Debug)]
-struct Answer {
-    level: String,
-    line: String,
-    hint: String,
+pub struct Answer {
+    pub level: String,
+    pub line: String,
+    pub hint: String,
 }
 
 /// All answers of `rei check`, by a command of one's own.
-fn check_by(lab: &Lab, mut command: Command, more: &[&str]) -> Vec<(String, Answer)> {
+pub fn check_by(lab: &Lab, mut command: Command, more: &[&str]) -> Vec<(String, Answer)> {
     command.args(["check", "--json"]).args(more).arg("--config").arg(lab.path("rei.toml"));
     let output = command.output().unwrap();
     let page: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
@@ -32,12 +32,12 @@ fn check_by(lab: &Lab, mut command: Command, more: &[&str]) -> Vec<(String, Answ
 }
 
 /// The answers to one question.
-fn about(answers: Vec<(String, Answer)>, name: &str) -> Vec<Answer> {
+pub fn about(answers: Vec<(String, Answer)>, name: &str) -> Vec<Answer> {
     answers.into_iter().filter(|(found, _)| found == name).map(|(_, answer)| answer).collect()
 }
 
 /// `rei check` fails at this question alone, and `rei run` refuses with the same next step.
-fn both_refuse(lab: &Lab, question: &str, more: &[&str], words: &[&str]) {
+pub fn both_refuse(lab: &Lab, question: &str, more: &[&str], words: &[&str]) {
     let failed = check_by(lab, lab.rei(), more).into_iter().filter(|(_, answer)| answer.level == "fail");
     let failed: Vec<_> = failed.collect();
     assert!(failed.len() == 1 && failed[0].0 == question, "{question} alone fails: {failed:?}");

@@ -20,3 +20,4 @@ mod orphan;
 mod recall;
 mod reexec;
 mod stories;
+mod tap;

@@ -33,6 +33,7 @@ fn isolation(lab: &Lab) -> Isolation {
     std::fs::write(lab.path("secret"), "x").unwrap();
     Isolation {
         read: vec![lab.path("readable")],
+        execute: Vec::new(),
         write: Vec::new(),
         user: None,
         memory_bytes: Some(1 << 30),

@@ -278,7 +278,7 @@ async fn the_operator_of_the_next_test() {
     client.status().await.unwrap_or_else(|error| panic!("{error}"));
     client.monitor().await.unwrap();
     client.approve("evo_0001".into()).await.unwrap();
-    let report = EvolutionClient::of_supervisor(automation).report_runtime_health(crate::fakes::PATIENCE).await;
+    let report = EvolutionClient::of_supervisor(automation, crate::fakes::PATIENCE).report_runtime_health().await;
     assert_eq!(report.unwrap().runtime.name, "greeter");
 }
 

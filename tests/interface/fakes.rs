@@ -199,7 +199,7 @@ impl Served {
     }
 
     pub fn automation(&self) -> EvolutionClient {
-        EvolutionClient::of_supervisor(&self.path)
+        EvolutionClient::of_supervisor(&self.path, PATIENCE)
     }
 
     /// A connection without a client, for messages that no client sends.

@@ -21,10 +21,15 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
+        Self::called_with(PATIENCE)
+    }
+
+    /// A peer whose caller waits this long for its reply.
+    fn called_with(patience: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("rei.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        Self { client: EvolutionClient::new(path), listener, _directory: directory }
+        Self { client: EvolutionClient::new(path, patience), listener, _directory: directory }
     }
 
     async fn called(&self) -> UnixStream {
@@ -39,7 +44,7 @@ impl Peer {
             let mut stream = self.called().await;
             stream.write_all(answer).await.unwrap();
         };
-        let (error, ()) = tokio::join!(self.client.report_runtime_health(PATIENCE), called);
+        let (error, ()) = tokio::join!(self.client.report_runtime_health(), called);
         error.unwrap_err()
     }
 }
@@ -92,16 +97,16 @@ async fn a_reply_of_100_megabytes_is_cut_at_the_bound() {
         }
         written
     };
-    let (error, written) = tokio::join!(peer.client.report_runtime_health(PATIENCE), flood);
+    let (error, written) = tokio::join!(peer.client.report_runtime_health(), flood);
     assert!(matches!(error, Err(ClientError::TooLarge { limit_bytes: 1_048_576, .. })), "{error:?}");
     assert!(written < 4 << 20, "{written} bytes were read");
 }
 
 #[tokio::test]
 async fn silence_and_a_closed_connection_are_different_errors() {
-    let peer = Peer::new();
     let silence = Duration::from_millis(50);
-    let (error, stream) = tokio::join!(peer.client.report_runtime_health(silence), peer.called());
+    let peer = Peer::called_with(silence);
+    let (error, stream) = tokio::join!(peer.client.report_runtime_health(), peer.called());
     assert!(matches!(error, Err(ClientError::Timeout { after, .. }) if after == silence), "{error:?}");
     drop(stream);
 
@@ -125,7 +130,7 @@ async fn silence_and_a_closed_connection_are_different_errors() {
 #[tokio::test]
 async fn no_process_listens() {
     let directory = tempfile::tempdir().unwrap();
-    let error = EvolutionClient::new(directory.path().join("rei.sock")).report_runtime_health(PATIENCE).await;
+    let error = EvolutionClient::new(directory.path().join("rei.sock"), PATIENCE).report_runtime_health().await;
     assert!(matches!(error, Err(ClientError::NotRunning { .. })), "{error:?}");
 }
 
@@ -133,15 +138,15 @@ async fn no_process_listens() {
 async fn the_evolution_interface_answers_all_four_calls() {
     let served = evolution();
     let client = served.automation();
-    assert_eq!(client.report_runtime_health(PATIENCE).await.unwrap().runtime.name, "greeter");
-    let context = client.collect_evolution_context(IncidentId::numbered(1), PATIENCE).await.unwrap();
+    assert_eq!(client.report_runtime_health().await.unwrap().runtime.name, "greeter");
+    let context = client.collect_evolution_context(IncidentId::numbered(1)).await.unwrap();
     assert_eq!(context, shapes::evolution_context());
-    let unknown = client.collect_evolution_context(IncidentId::numbered(7), PATIENCE).await.unwrap_err();
+    let unknown = client.collect_evolution_context(IncidentId::numbered(7)).await.unwrap_err();
     let expected = EvolutionError::UnknownIncident { incident_id: "inc_0007".into() };
     assert!(matches!(unknown, ClientError::Answered(error) if error == expected));
-    let candidate = client.build_candidate_runtime(context, PATIENCE).await.unwrap();
+    let candidate = client.build_candidate_runtime(context).await.unwrap();
     assert_eq!(candidate, shapes::candidate());
-    assert_eq!(client.validate_candidate(candidate, PATIENCE).await.unwrap(), shapes::validation_report());
+    assert_eq!(client.validate_candidate(candidate).await.unwrap(), shapes::validation_report());
     assert_eq!(served.owner.calls(), ["health", "build sha256:11ee", "validate /nix/store/abc-greeter"]);
 }
 

@@ -53,7 +53,7 @@ async fn health_and_context_come_over_the_inherited_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rei.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let client = EvolutionClient::new(&path);
+    let client = EvolutionClient::new(&path, PATIENCE);
     let mut child = start(&listener);
 
     let mut reports = client.stream_runtime_health(Duration::from_millis(50)).await.unwrap();
@@ -63,10 +63,10 @@ async fn health_and_context_come_over_the_inherited_socket() {
         assert_eq!((report.schema.as_str(), report.provider.as_str()), (SCHEMA, "native"));
         assert!(report.observed_at.as_unix_ms() > 0);
     }
-    let context = client.collect_evolution_context(IncidentId::numbered(7), PATIENCE).await.unwrap();
+    let context = client.collect_evolution_context(IncidentId::numbered(7)).await.unwrap();
     assert_eq!(context.runtime_context, Some(json!({ "asked_for": "inc_0007" })));
     assert_eq!((context.collected_by.as_str(), context.complete), ("runtime", true));
-    let refused = client.validate_candidate(CandidateRuntime::default(), PATIENCE).await.unwrap_err();
+    let refused = client.validate_candidate(CandidateRuntime::default()).await.unwrap_err();
     assert!(matches!(refused, ClientError::Answered(EvolutionError::NotAvailable { .. })), "{refused:?}");
 
     child.0.kill().await.unwrap();

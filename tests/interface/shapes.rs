@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rei::history::entry::{Entry, Stands};
+use rei::history::entry::{Entry, StateSummary};
 use rei::interface::operations::{
     BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, VersionStatus,
+    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus,
+    VersionStatus,
 };
 use rei::interface::types::*;
 use rei::interface::{evolution, operations};
@@ -203,6 +204,14 @@ pub fn status() -> Status {
             usage: usage(),
             log_dropped_bytes: Some(0),
         }],
+        traffic: vec![TrafficStatus {
+            source: "tap".into(),
+            window_ms: 60_000,
+            requests: 1_200,
+            failed: 3,
+            routes: vec![RouteStatus { route: "GET /users/{}".into(), requests: 900, failed: 3, p99_us: 12_000 }],
+            ..TrafficStatus::default()
+        }],
     };
     Status {
         schema: SCHEMA.into(),
@@ -286,9 +295,9 @@ pub fn show_reply() -> ShowReply {
 pub fn monitor_event() -> MonitorEvent {
     let evolution = EvolutionId::numbered(1);
     let event = lifecycle::Event::Diagnosed { evolution: evolution.clone(), context: "sha256:c".into() };
-    let stands = Stands { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
+    let state = StateSummary { phase: lifecycle::Phase::Building, evolution: Some(evolution), share_ppm: None };
     let words = narrate::event(&event, &narrate::Scene::default());
-    let entry = Entry { event, effects: vec![], stands: Some(stands) };
+    let entry = Entry { event, effects: vec![], state: Some(state) };
     MonitorEvent {
         schema: SCHEMA.into(),
         seq: 9,

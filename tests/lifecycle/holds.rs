@@ -30,7 +30,7 @@ impl World {
     /// later.
     pub fn instance_asks_in_vain(&self) -> bool {
         let content = self.core.quarantine().last().map(|entry| entry.tree.clone()).unwrap_or_default();
-        let more = [Request::Pause, Request::Resume, Request::Lift { content }];
+        let more = [Request::Pause, Request::Resume, Request::Release { content }];
         let mut core = self.core.clone();
         let did_nothing = self.requests().into_iter().chain(more).all(|request| {
             let event = Event::Operator { who: Caller::Supervised { pid: 7 }, request };

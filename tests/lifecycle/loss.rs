@@ -2,7 +2,7 @@
 
 use rei::interface::types::{MaintenanceAction, Role, Version};
 use rei::journal::HeadStatus;
-use rei::lifecycle::{Deployed, Effect, Event, Found, Instance, Reality, Slot};
+use rei::lifecycle::{Deployed, Effect, Event, FoundInstance, Instance, Reality, Slot};
 use rei::service::reconcile::{Facts, Generation, Journaled, Living, Verdict, adopt, reconcile};
 
 use super::{Action, Process, World};
@@ -83,7 +83,7 @@ impl World {
             let living = &facts.instances[adoption.instances[slot.index()]?];
             let instance = Instance { id: living.id.clone(), pid: 1, start_ticks: 1 };
             let ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
-            Some(Found { version: version(living.store_path.as_deref()?), instance, ready })
+            Some(FoundInstance { version: version(living.store_path.as_deref()?), instance, ready })
         });
         let serves = adoption
             .serves

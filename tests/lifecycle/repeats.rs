@@ -139,7 +139,7 @@ fn content_that_an_operator_releases_may_be_made_again() {
     assert_eq!(known(&desk), ["q evo_0002"]);
     desk.tell(Event::Operator {
         who: Caller::Operator("ada".to_owned()),
-        request: Request::Lift { content: "t2".to_owned() },
+        request: Request::Release { content: "t2".to_owned() },
     });
     assert!(known(&desk).is_empty());
 }

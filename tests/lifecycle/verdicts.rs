@@ -2,7 +2,8 @@
 
 use rei::interface::types::{MaintenanceAction, Verdict};
 use rei::lifecycle::{
-    Caller, Deployed, Event, Fault, Found, Instance, Phase, Policy, Reality, Reason, Request, Slot, Standby, Trust,
+    Caller, Deployed, Event, Fault, FoundInstance, Instance, Phase, Policy, Reality, Reason, Request, Slot, Standby,
+    Trust,
 };
 
 use crate::desk::{Desk, version};
@@ -92,7 +93,7 @@ fn a_failed_check_in_the_tests_stage_is_a_verdict() {
     // An operator releases it: the followed ref still names it, so it is judged again.
     desk.tell(Event::Operator {
         who: Caller::Operator("ada".to_owned()),
-        request: Request::Lift { content: "t3".to_owned() },
+        request: Request::Release { content: "t3".to_owned() },
     });
     assert_eq!(desk.core.phase(), Phase::Diagnosing);
 }
@@ -280,7 +281,7 @@ fn a_commit_that_the_journal_lost_is_judged_again_whenever_it_is_reported() {
             facts: vec!["records are lost".to_owned()],
             running: [
                 None,
-                Some(Found {
+                Some(FoundInstance {
                     version: version("t2", "t2"),
                     instance: Instance { id: "x-9-b".to_owned(), pid: 1, start_ticks: 1 },
                     ready: true,

@@ -66,7 +66,9 @@ fn home(address: SocketAddr) -> Served {
         Writer::create(&run, &Header::new("hello", "http", Timestamp::from_unix_ms(1_795_359_670_000))).unwrap();
     let good = br#"{"greeting":"hello"}"#.to_vec();
     let response = Some(Expected { status: 200, headers: vec![], body: Some(good) });
-    writer.push(Exchange { request: Request::get("/greet/ada"), response, after_ms: 0 }).unwrap();
+    writer
+        .push(Exchange { request: Request::get("/greet/ada"), response, after_ms: 0, ..Exchange::default() })
+        .unwrap();
     writer.finish().unwrap();
     let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/journal.in/whole");
     for name in ["000000000001.jsonl", "000000000004.jsonl"] {

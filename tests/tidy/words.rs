@@ -19,6 +19,8 @@ const OLD_WORDS: &[(&str, &str, &str)] = &[
     (r"\b[Cc]hronicles?\b", "history", "the standard term"),
     (r"\bWorkshop\b", "LazyNix", "a picture and not a term"),
     (r"\bLifeline\b", "DisconnectWatch", "a picture and not a term"),
+    (r"\bRequest::Lift\b|\blifts? (it|content)\b", "release", "one verb for one act"),
+    (r"\bStands(::| \{)|\bOption<Stands>", "StateSummary", "a verb and not a name"),
     // Persons in place of processes and programs.
     (
         r"\b[Nn]obody (who|else|knows|looks|asks|reads|hears|waits|listens|serves|needs|answers|has|is|was|can|may|sees|did)\b",

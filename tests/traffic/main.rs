@@ -5,3 +5,4 @@ mod keeper;
 mod listeners;
 mod poison;
 mod support;
+mod tap;

@@ -12,6 +12,7 @@ const FILES_MAX: usize = 5000;
 /// Maximum size of the evolution context, in bytes.
 const CONTEXT_BYTES_MAX: u64 = 16 << 20;
 
+/// Writes the context and the list of the source's files into one JSON object, for the next stages.
 pub(super) async fn build_context_pack<W>(ctx: &mut ActionContext<'_, W>) -> Result<Made, Failure> {
     let context = match &ctx.job.context {
         Some(path) => read_context(path)?,
@@ -40,7 +41,7 @@ pub(super) async fn build_context_pack<W>(ctx: &mut ActionContext<'_, W>) -> Res
     Ok(Made::one(summary, "context_pack", bytes))
 }
 
-/// The file of the context: the path itself, or `context.json` in it.
+/// The file of the context: `context.json` in the path if the path is a directory, else the path itself.
 pub(super) fn context_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("context.json") } else { path.to_owned() }
 }

@@ -61,7 +61,7 @@ async fn a_key_that_an_agent_prints_is_stored_nowhere_and_given_to_no_other_agen
     // The end of each stream is kept, and it is truncated in the middle of the key.
     world.job.agents.get_mut("fixer").unwrap().output_bytes = 4096;
     let (outcome, events) = world.run().await;
-    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    assert!(matches!(outcome, RunOutcome::Done { .. }), "{outcome:?}");
     assert_eq!(events.ended(), ["-work", "+work"]);
     std::fs::remove_file(evidence).unwrap();
     assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());
@@ -73,7 +73,7 @@ async fn a_commit_with_a_key_is_refused() {
     let script = r#"mkdir -p conf; echo "key = '$API_KEY'" > conf/settings.py; echo "$API_KEY" > "$REI_OUTPUTS/x""#;
     let world = with_key(ONE_AGENT, script).await;
     let (outcome, events) = world.run().await;
-    let Outcome::Failed { reason, .. } = &outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Failed { reason, .. } = &outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("conf/settings.py") && reason.contains("agents.fixer.env.API_KEY"), "{reason}");
     assert_eq!(events.ended(), ["-work"]);
     assert_eq!(files_with_key(world.state.path()), Vec::<PathBuf>::new());

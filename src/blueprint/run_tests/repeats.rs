@@ -48,7 +48,7 @@ async fn an_agent_does_not_get_the_task_of_an_earlier_run_again() {
     world.job.agents.get_mut("fixer").unwrap().env.insert("API_KEY".into(), "sesame-open-2".into());
     world.job.secrets = key("sesame-open-2");
     let (outcome, events) = world.run().await;
-    let Outcome::Failed { stage, reason, blame: Blame::Repeat, .. } = &outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Failed { stage, reason, blame: Blame::Repeat, .. } = &outcome else { panic!("{outcome:?}") };
     assert_eq!((stage.as_str(), events.ended()), ("fix", ["+gather", "-fix"].map(str::to_owned).to_vec()));
     assert!(reason.contains("evo_0007") && reason.contains("rei evolve"), "{reason}");
     assert!(events.0.iter().all(|event| event.agent.is_none()), "no run is counted");
@@ -86,7 +86,7 @@ async fn the_verdict_of_a_failed_check_stays_if_the_agent_has_no_other_answer() 
     let world = World::new(REPAIR_WITH_CHECK, "echo new > file").await;
     let (outcome, events) = world.run().await;
     assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"], "{outcome:?}");
-    let Outcome::Failed { stage, reason, blame, .. } = &outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Failed { stage, reason, blame, .. } = &outcome else { panic!("{outcome:?}") };
     assert_eq!((stage.as_str(), *blame), ("tests", Blame::Content), "{reason}");
 }
 
@@ -95,13 +95,13 @@ async fn files_in_quarantine_are_not_built_if_another_agent_makes_them_again() {
     let checked = REPAIR_WITH_CHECK.replace("action: run_tests", "action: nix_build");
     let mut world = World::new(&checked, "echo > good").await;
     let (outcome, _, built) = world.run_from(None).await;
-    let Ok(Outcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
+    let Ok(RunOutcome::Done { commit }) = outcome else { panic!("{outcome:?}") };
     assert_eq!(built.len(), 1);
     let tree = world.job.mirror.tree(&commit).await.unwrap().to_string();
     world.job.quarantine.insert(tree, "these files are in quarantine as cand_0007: unit".into());
     world.again(2);
     let (outcome, events, built) = world.run_from(None).await;
-    let Ok(Outcome::Failed { reason, blame: Blame::Content, .. }) = outcome else { panic!("{outcome:?}") };
+    let Ok(RunOutcome::Failed { reason, blame: Blame::Content, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(built.is_empty() && reason.contains("cand_0007"), "{built:?} {reason}");
     // The agent was told, and had no other answer.
     assert_eq!(events.ended(), ["+fix", "-tests", "+fix", "-tests", "-fix"]);

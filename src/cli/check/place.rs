@@ -43,7 +43,9 @@ impl Place {
     pub fn open_mirror(&mut self) -> Result<(), source::Error> {
         if let Some(config) = &self.config {
             let mirror = Mirror::at(&self.dir, &config.runtime.source, &config.runtime.r#ref)?;
-            self.mirror = Some(mirror.borrowing(&[config.state.directory.join(MIRROR)]));
+            self.mirror = Some(
+                mirror.with_submodules(config.runtime.submodules).borrowing(&[config.state.directory.join(MIRROR)]),
+            );
         }
         Ok(())
     }

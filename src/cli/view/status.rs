@@ -5,7 +5,9 @@ use super::page::{Page, Part, text, word};
 use super::words::{ago, bytes, duration_ms, duration_us, percent, store_path};
 use crate::cli::ui::Role;
 use crate::digest::short;
-use crate::interface::operations::{EvolutionStatus, InstanceState, InstanceStatus, Phase, Status, VersionStatus};
+use crate::interface::operations::{
+    EvolutionStatus, InstanceState, InstanceStatus, Phase, Status, TrafficStatus, VersionStatus,
+};
 use crate::interface::types::{HealthStatus, RuntimeHealthReport, RuntimeIncident, Severity};
 
 /// The most listed open incidents; the page counts the others.
@@ -84,6 +86,44 @@ fn version_rows(page: &mut Page, label: &str, version: Option<&VersionStatus>, l
     page.row(label, &parts);
     for instance in &it.instances {
         page.row("", &instance_parts(instance, look));
+    }
+    for traffic in &it.traffic {
+        traffic_rows(page, traffic);
+    }
+}
+
+/// The requests of users, and the routes with failures.
+fn traffic_rows(page: &mut Page, traffic: &TrafficStatus) {
+    let source = word(Role::Faint, format!("by its {}", traffic.source));
+    let source =
+        if traffic.source == "tap" { word(Role::Faint, "by the tap, a share of the connections") } else { source };
+    let span = duration_ms(traffic.window_ms);
+    let found = word(Role::Faint, traffic.found.clone());
+    if traffic.requests == 0 {
+        page.row("", &[word(Role::Faint, "no requests in the last minute"), source]);
+        if !traffic.found.is_empty() {
+            page.row("", &[found]);
+        }
+        return;
+    }
+    let mut parts = vec![text(format!("{} requests in {span}", traffic.requests))];
+    parts.push(errors_part(traffic.failed, traffic.requests));
+    let shares = [("4xx", traffic.client_errors), ("3xx", traffic.redirects)];
+    parts.extend(shares.iter().filter(|(_, count)| *count > 0).map(|(name, count)| text(format!("{count} {name}"))));
+    if traffic.latency.count > 0 {
+        let (p50, p99) = (duration_us(traffic.latency.p50_us), duration_us(traffic.latency.p99_us));
+        parts.push(text(format!("p50 {p50}, p99 {p99}")));
+    }
+    if traffic.unread > 0 {
+        parts.push(word(Role::Warning, format!("{} unreadable", traffic.unread)));
+    }
+    parts.push(source);
+    page.row("", &parts);
+    if !traffic.found.is_empty() {
+        page.row("", &[found]);
+    }
+    for route in traffic.routes.iter().filter(|route| route.failed > 0) {
+        page.row("", &[word(Role::Warning, route.route.clone()), errors_part(route.failed, route.requests)]);
     }
 }
 

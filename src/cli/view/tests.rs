@@ -43,6 +43,24 @@ fn usage() -> ProcessUsage {
     }
 }
 
+fn traffic(is_slow: bool) -> TrafficStatus {
+    let p99_us = if is_slow { 212_000 } else { 11_000 };
+    let (requests, failed) = if is_slow { (1_204, 31) } else { (22_870, 0) };
+    TrafficStatus {
+        source: "tap".into(),
+        window_ms: 60_000,
+        requests,
+        failed,
+        client_errors: 4,
+        latency: LatencySummary { count: requests, p50_us: 3_000, p90_us: 8_000, p99_us, max_us: 250_000 },
+        routes: vec![
+            RouteStatus { route: "GET /orders/{}".into(), requests: requests / 4, failed, p99_us },
+            RouteStatus { route: "GET /".into(), requests: requests / 2, failed: 0, p99_us: 9_000 },
+        ],
+        ..TrafficStatus::default()
+    }
+}
+
 fn running(role: Role, slot: &str, share: f64, state: InstanceState) -> VersionStatus {
     let (letter, rev, generation) = match role {
         Role::Active => ('b', "9f86d081", Some(42)),
@@ -53,7 +71,8 @@ fn running(role: Role, slot: &str, share: f64, state: InstanceState) -> VersionS
     let started_at = Some(at(97));
     let instance = InstanceStatus { id: format!("{slot}-1"), state, started_at, usage: usage(), log_dropped_bytes };
     let slot = Some(slot.to_owned());
-    VersionStatus { version: version(letter, rev), role, generation, slot, share, instances: vec![instance] }
+    let traffic = if role == Role::Previous { Vec::new() } else { vec![traffic(role == Role::Candidate)] };
+    VersionStatus { version: version(letter, rev), role, generation, slot, share, instances: vec![instance], traffic }
 }
 
 fn incident(number: u64, severity: Severity, cause: &str, summary: &str) -> RuntimeIncident {

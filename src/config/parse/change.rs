@@ -7,8 +7,8 @@ use super::super::duration::format_duration;
 use super::super::section::{At, Node, Read, Section};
 use super::super::value::{Bytes, one_of};
 use super::super::{
-    Agent, Blueprints, CanaryStep, Evolution, ListenAddress, OnInconclusive, Place, Promotion, PromotionMode, Retry,
-    Runtime, Strategy, Validation,
+    Agent, Blueprints, CanaryStep, Evolution, Fixture, ListenAddress, OnInconclusive, Place, Promotion, PromotionMode,
+    Retry, Runtime, Strategy, Validation,
 };
 use super::paths;
 use super::signals::at_least_one;
@@ -141,13 +141,49 @@ pub(super) fn validation(mut section: Section<'_>, place: &Place) -> Option<Vali
     }
     let timeout = section.value("timeout");
     let import = section.value("allow_import_from_derivation");
+    let state = section.optional_section("state").map(|section| fixture(section, place));
     section.close();
     Some(Validation {
         golden: golden?.value.iter().map(|path| paths::resolved(path, place)).collect(),
         protected: protected?.value.into_iter().map(|at| at.value).collect(),
         timeout: timeout?.value,
         allow_import_from_derivation: import?.value,
+        state: state.map_or(Some(None), |fixture| fixture.map(Some))?,
     })
+}
+
+fn fixture(mut section: Section<'_>, place: &Place) -> Option<Fixture> {
+    let fixture = section.required::<DirectoryOrCommand>("fixture", "\"fixture\"");
+    let fixture = fixture.map(|At { value, span, .. }| match value {
+        DirectoryOrCommand::Directory(path) => Fixture::Directory(paths::resolved(&path, place)),
+        DirectoryOrCommand::Command(command) => {
+            let program = command.first().map_or("", String::as_str);
+            if program.is_empty() || !paths::is_inner(program) {
+                let message = format!("`{program}` is not a program inside the store path");
+                section.impossible("fixture", &span, message, "write it from the package's root: [\"bin/NAME\"]");
+            }
+            Fixture::Command(command)
+        }
+    });
+    section.close();
+    fixture
+}
+
+/// A directory, or a program with its arguments.
+enum DirectoryOrCommand {
+    Directory(String),
+    Command(Vec<String>),
+}
+
+impl Read for DirectoryOrCommand {
+    const WHAT: &'static str = "a directory, or a program with its arguments";
+
+    fn read(node: Node<'_, '_>) -> Option<Self> {
+        if node.elements().is_some() {
+            return Vec::read(node).map(Self::Command);
+        }
+        String::read(node).map(Self::Directory)
+    }
 }
 
 pub(super) fn agents(section: &Section<'_>, place: &Place) -> Option<BTreeMap<String, Agent>> {

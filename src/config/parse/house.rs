@@ -1,10 +1,10 @@
-//! `[isolation]` and `[state]`.
+//! `[traffic]`, `[isolation]` and `[state]`.
 
 use std::path::{Path, PathBuf};
 
-use super::super::section::{At, Section};
-use super::super::value::Bytes;
-use super::super::{Isolation, Place, State};
+use super::super::section::{At, Node, Read, Section};
+use super::super::value::{Bytes, one_of};
+use super::super::{Isolation, Place, State, Tap, TapListeners, Traffic};
 use super::paths;
 use super::signals::at_least_one;
 
@@ -15,8 +15,31 @@ const SOCKET_DIRECTORY_BYTES_MAX: usize = 88;
 /// The Nix store, which only Nix writes.
 const STORE: &str = "/nix/store";
 
+impl Read for TapListeners {
+    const WHAT: &'static str = "\"loopback\" or \"all\"";
+
+    fn read(node: Node<'_, '_>) -> Option<Self> {
+        one_of(node, &[("loopback", Self::Loopback), ("all", Self::All)])
+    }
+}
+
+pub(super) fn traffic(mut section: Section<'_>) -> Option<Traffic> {
+    let is_off = section.is_off("tap");
+    let mut tap = section.section("tap");
+    let (share, listeners) = (tap.value::<f64>("share"), tap.value("listeners"));
+    if let Some(at) = share.as_ref().filter(|at| !(0.0..=1.0).contains(&at.value)) {
+        let message = format!("{} is no share of the connections", at.value);
+        tap.impossible("share", &at.span, message, "from 0 (off) to 1 (all)");
+    }
+    tap.close();
+    section.close();
+    let share = share?.value;
+    Some(Traffic { tap: Tap { share: if is_off { 0.0 } else { share }, listeners: listeners?.value } })
+}
+
 pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
-    let (read, write) = (paths::absolute(&mut section, "read"), paths::absolute(&mut section, "write"));
+    let (read, execute) = (paths::absolute(&mut section, "read"), paths::absolute(&mut section, "execute"));
+    let write = paths::absolute(&mut section, "write");
     if write.iter().flatten().any(|path| path == Path::new("/") || path.starts_with(STORE)) {
         let span = section.key_span("write").unwrap_or_default();
         section.impossible(
@@ -42,6 +65,7 @@ pub(super) fn isolation(mut section: Section<'_>) -> Option<Isolation> {
     section.close();
     Some(Isolation {
         read: read?,
+        execute: execute?,
         write: write?,
         user: user.map(|at| at.value),
         memory_bytes: memory.map(|at| at.value.0),

@@ -14,7 +14,7 @@ use super::paths;
 const NAME_BYTES_MAX: usize = 64;
 /// The longest path of a unix socket: the kernel's 107, less a suffix for the second slot.
 const SOCKET_PATH_BYTES_MAX: usize = 96;
-/// Listeners of one runtime: each costs three sockets.
+/// Listeners of one runtime: each costs five sockets.
 const LISTENERS_MAX: usize = 64;
 
 impl Read for Strategy {
@@ -77,6 +77,7 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
             "as in \"main\" or \"v1\"",
         );
     }
+    let submodules = section.value("submodules");
     let dir = section.value::<String>("dir");
     if let Some(at) = dir.as_ref().filter(|at| !paths::is_inner(&at.value)) {
         section.impossible(
@@ -112,6 +113,7 @@ pub(super) fn runtime(mut section: Section<'_>, place: &Place) -> Option<(Runtim
         name: name?.value,
         source,
         r#ref: followed?.value,
+        submodules: submodules?.value,
         dir: dir?.value,
         package: package?.value,
         command: command?.value,

@@ -8,7 +8,7 @@ use super::super::{
     CommandProbe, CrashBound, ErrorBound, GrowthBound, Health, HttpProbe, Incidents, InterfaceProbe, LatencyBound,
     Listen, ListenAddress, NotifyProbe, Place, TcpProbe,
 };
-use super::paths;
+use super::{paths, requests};
 
 /// More often than this, probing is a load of its own.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -27,6 +27,8 @@ pub(super) fn health(mut section: Section<'_>, listeners: Option<&[Listen]>, pla
         probe.close();
         Some(InterfaceProbe { interval: interval? })
     });
+    let metrics = section.optional_section("metrics").map(|source| requests::metrics(source, listeners));
+    let log = section.optional_section("log").map(requests::log);
     section.close();
     Some(Health {
         http: whole(http)?,
@@ -34,6 +36,8 @@ pub(super) fn health(mut section: Section<'_>, listeners: Option<&[Listen]>, pla
         command: whole(command)?,
         notify,
         interface: whole(interface)?,
+        metrics: whole(metrics)?,
+        log: whole(log)?,
     })
 }
 
@@ -47,13 +51,19 @@ fn whole<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 
 fn http(mut section: Section<'_>, listeners: Option<&[Listen]>) -> Option<HttpProbe> {
     let listen = asked(&mut section, listeners);
-    let path = section.value::<String>("path");
-    if let Some(at) = path.as_ref().filter(|at| !at.value.starts_with('/') || at.value.contains([' ', '\r', '\n'])) {
-        section.impossible("path", &at.span, format!("`{}` is no path of a request", at.value), "as in \"/healthz\"");
-    }
+    let path = path(&mut section, "as in \"/healthz\"");
     let (interval, timeout) = (interval(&mut section), section.value("timeout"));
     section.close();
-    Some(HttpProbe { listen: listen?, path: path?.value, interval: interval?, timeout: timeout?.value })
+    Some(HttpProbe { listen: listen?, path: path?, interval: interval?, timeout: timeout?.value })
+}
+
+/// The path of a request.
+pub(super) fn path(section: &mut Section<'_>, example: &str) -> Option<String> {
+    let at = section.value::<String>("path")?;
+    if !at.value.starts_with('/') || at.value.contains([' ', '\r', '\n']) {
+        section.impossible("path", &at.span, format!("`{}` is no path of a request", at.value), example);
+    }
+    Some(at.value)
 }
 
 fn tcp(mut section: Section<'_>, listeners: Option<&[Listen]>) -> Option<TcpProbe> {
@@ -71,7 +81,7 @@ fn command(mut section: Section<'_>, place: &Place) -> Option<CommandProbe> {
     Some(CommandProbe { command: paths::program(command?.value, place), interval: interval?, timeout: timeout?.value })
 }
 
-fn interval(section: &mut Section<'_>) -> Option<Duration> {
+pub(super) fn interval(section: &mut Section<'_>) -> Option<Duration> {
     let at = section.value::<Duration>("interval")?;
     if at.value < INTERVAL_MIN {
         section.impossible("interval", &at.span, "an interval below 10ms is a load, not a probe", "\"1s\" is usual");
@@ -80,7 +90,7 @@ fn interval(section: &mut Section<'_>) -> Option<Duration> {
 }
 
 /// The listener that a probe asks: the one named, or the only one that can be meant.
-fn asked(section: &mut Section<'_>, listeners: Option<&[Listen]>) -> Option<String> {
+pub(super) fn asked(section: &mut Section<'_>, listeners: Option<&[Listen]>) -> Option<String> {
     let given = section.has("listen").then(|| section.optional::<String>("listen"));
     if given.is_none() {
         // Asked for, so that the key is known.
@@ -125,16 +135,22 @@ pub(super) fn incidents(mut section: Section<'_>, health: Option<&Health>) -> Op
     let (restarts, within) = (at_least_one(&mut crash, "restarts"), crash.value("within"));
     crash.close();
     let repeats = at_least_one(&mut section, "repeats");
-    let measured =
-        health.is_none_or(|h| h.http.is_some() || h.tcp.is_some() || h.command.is_some() || h.interface.is_some());
+    let measured = health.is_none_or(|h| {
+        h.http.is_some()
+            || h.tcp.is_some()
+            || h.command.is_some()
+            || h.interface.is_some()
+            || h.metrics.is_some()
+            || h.log.is_some()
+    });
     for key in ["latency", "errors"] {
         if let Some(span) = section.key_span(key).filter(|_| !measured) {
-            let message = format!("nothing measures `incidents.{key}`: no probe is set");
+            let message = format!("nothing measures `incidents.{key}`: no probe and no source of requests is set");
             section.impossible(
                 key,
                 &span,
                 message,
-                "set `health.http`, `health.tcp`, `health.command` or `health.interface`",
+                "set `health.metrics`, `health.log`, `health.http`, `health.tcp`, `health.command` or `health.interface`",
             );
         }
     }

@@ -8,7 +8,7 @@ use crate::demo::load::Load;
 use crate::demo::narrator::Narrator;
 use crate::demo::observer::{Observed, Observer};
 use crate::demo::stage::{LATENCY_BOUND, Stage};
-use crate::demo::tally::{Outcome, Tally};
+use crate::demo::tally::{RequestOutcome, Tally};
 use crate::http::{self, Address, Request};
 use crate::interface::operations::{Phase, Status};
 use crate::interface::types::{CandidateId, CheckResult, EvolutionId, ValidationReport, Verdict};
@@ -124,7 +124,7 @@ impl<'s, 'u> Story<'s, 'u> {
         let deadline = std::time::Instant::now() + SOON_MAX;
         loop {
             let since = self.load.tally().since(&before);
-            if since.of(Outcome::Ok) >= more {
+            if since.of(RequestOutcome::Ok) >= more {
                 return Ok(since);
             }
             if std::time::Instant::now() > deadline {

@@ -6,7 +6,7 @@ use super::acts::{BUG, GOOD, REQUEST_MAX, SOON_MAX, Story, WORK_MAX, count};
 use crate::demo::error::Error;
 use crate::demo::load::{CONNECTIONS_PER_SECOND, KEPT_OPEN};
 use crate::demo::stage::Stage;
-use crate::demo::tally::{Latency, Outcome};
+use crate::demo::tally::{Latency, RequestOutcome};
 use crate::golden::{Header, SUFFIX, Writer, record as record_golden};
 use crate::http::{Address, Request};
 use crate::interface::types::RuntimeIncident;
@@ -80,7 +80,7 @@ impl Story<'_, '_> {
         });
         let exit = exit.await?;
         let lost = self.load.tally().since(&before);
-        let (broken, refused) = (lost.of(Outcome::Broken), lost.of(Outcome::Refused));
+        let (broken, refused) = (lost.of(RequestOutcome::Broken), lost.of(RequestOutcome::Refused));
         self.narrator.good(&format!("the process died ({exit}); the next one answers {} later", Latency(back)))?;
         self.narrator.quote(&format!("{} died with it, {refused} were refused", count(broken, "other request")))?;
         if refused > 0 {

@@ -124,7 +124,7 @@ pub(super) fn exchange(entry: &Node<'_>, asked: Asked) -> Result<(Exchange, Opti
     };
     let request = Request { method, path: target.path, headers: headers_asked, body: body.bytes };
     let response = Some(Expected { status, headers: headers_answered, body: answered });
-    Ok((Exchange { request, response, after_ms: 0 }, without))
+    Ok((Exchange { request, response, ..Exchange::default() }, without))
 }
 
 /// The status of an answer that a replay can give again.

@@ -17,4 +17,4 @@ mod redaction;
 #[cfg(test)]
 mod tests;
 
-pub use redaction::{NotKept, Redacted, RedactedRun, Redaction, Replaced, has_mark};
+pub use redaction::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};

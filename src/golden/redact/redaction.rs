@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::body::{Body, BodyType, of_body};
 use super::parts::Parts;
-use crate::golden::format::{Exchange, Expected, GoldenRun};
+use crate::golden::format::{Exchange, Expected, GoldenRun, SCHEMA_LIVE};
 use crate::golden::normalise::Normaliser;
 use crate::golden::placeholder::{MARK, Placeholder};
 use crate::http::Request;
@@ -27,7 +27,7 @@ impl fmt::Display for Replaced {
 
 /// What was done to one exchange.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Redacted {
+pub struct RedactedExchange {
     /// The places that have placeholders now.
     pub places: Vec<String>,
     /// Rules that the run needs, because a part of the answer can no longer be compared.
@@ -69,8 +69,8 @@ impl Redaction {
     /// # Errors
     /// If a part of it cannot be examined, or if it has a text that looks like a placeholder. Then the exchange must not
     /// be written, as it may be half redacted.
-    pub fn exchange(&mut self, exchange: &mut Exchange) -> Result<Redacted, NotKept> {
-        let mut redacted = Redacted::default();
+    pub fn exchange(&mut self, exchange: &mut Exchange) -> Result<RedactedExchange, NotKept> {
+        let mut redacted = RedactedExchange::default();
         self.parts.marked = false;
         self.pass(exchange, &mut redacted)?;
         if std::mem::take(&mut self.parts.marked) {
@@ -104,6 +104,9 @@ impl Redaction {
             }
             run.exchanges.push(exchange);
         }
+        if !result.places.is_empty() {
+            run.header.schema = SCHEMA_LIVE.into();
+        }
         result
     }
 
@@ -113,14 +116,14 @@ impl Redaction {
     }
 
     /// Replaces the values that are known by now.
-    fn echo(&mut self, exchange: &mut Exchange, redacted: &mut Redacted) -> Result<(), NotKept> {
+    fn echo(&mut self, exchange: &mut Exchange, redacted: &mut RedactedExchange) -> Result<(), NotKept> {
         self.parts.echo_only(true);
         let done = self.pass(exchange, redacted);
         self.parts.echo_only(false);
         done
     }
 
-    fn pass(&mut self, exchange: &mut Exchange, redacted: &mut Redacted) -> Result<(), NotKept> {
+    fn pass(&mut self, exchange: &mut Exchange, redacted: &mut RedactedExchange) -> Result<(), NotKept> {
         let Request { path, headers, body, .. } = &mut exchange.request;
         self.path(path, redacted);
         let kind = BodyType::of(headers);
@@ -154,7 +157,7 @@ impl Redaction {
         Ok(())
     }
 
-    fn path(&mut self, path: &mut String, redacted: &mut Redacted) {
+    fn path(&mut self, path: &mut String, redacted: &mut RedactedExchange) {
         let (at, query) = path.split_once('?').map_or((path.as_str(), None), |(at, query)| (at, Some(query)));
         let mut clean = self.parts.segments(at);
         if clean != at {
@@ -169,7 +172,7 @@ impl Redaction {
         *path = clean;
     }
 
-    fn headers(&mut self, headers: &mut [(String, String)], of: &str, redacted: &mut Redacted) {
+    fn headers(&mut self, headers: &mut [(String, String)], of: &str, redacted: &mut RedactedExchange) {
         for (name, value) in headers {
             if let Some(clean) = self.parts.header(&name.to_ascii_lowercase(), value) {
                 *value = clean;
@@ -179,7 +182,7 @@ impl Redaction {
     }
 }
 
-impl Redacted {
+impl RedactedExchange {
     fn add(&mut self, place: &str) {
         if !self.places.iter().any(|it| it == place) {
             self.places.push(place.to_owned());

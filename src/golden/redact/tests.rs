@@ -20,7 +20,7 @@ fn answer(kind: &str, body: impl Into<Vec<u8>>) -> Option<Expected> {
 
 fn run(exchanges: Vec<(Request, Option<Expected>)>) -> GoldenRun {
     let header = Header::new("x", "http", Timestamp::default());
-    let exchange = |(request, response)| Exchange { request, response, after_ms: 0 };
+    let exchange = |(request, response)| Exchange { request, response, ..Exchange::default() };
     GoldenRun { header, exchanges: exchanges.into_iter().map(exchange).collect() }
 }
 
@@ -30,7 +30,7 @@ fn redaction() -> Redaction {
 
 /// One exchange after its redaction.
 fn redacted(request: Request, response: Option<Expected>) -> Result<Exchange, NotKept> {
-    let mut exchange = Exchange { request, response, after_ms: 0 };
+    let mut exchange = Exchange { request, response, ..Exchange::default() };
     redaction().exchange(&mut exchange).map(|_| exchange)
 }
 
@@ -194,7 +194,7 @@ fn the_secrets_of_the_configuration_are_found_in_every_form() {
     let mut exchange = Exchange {
         request: post("/?q=s3cr3t%20value", "text/plain", "x s3cr3t value y czNjcjN0IHZhbHVl"),
         response: None,
-        after_ms: 0,
+        ..Exchange::default()
     };
     Redaction::new(&secrets).exchange(&mut exchange).unwrap();
     assert_eq!(exchange.request.path, "/?q={{rei:secret:runtime.env.api_key}}");
@@ -256,14 +256,18 @@ fn a_text_that_looks_like_a_placeholder_is_not_kept() {
             format!("--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{mark}\r\n--X--"),
         ),
     ] {
-        let exchange = Exchange { request: request.clone(), response: None, after_ms: 0 };
+        let exchange = Exchange { request: request.clone(), response: None, ..Exchange::default() };
         assert!(has_mark(&exchange).is_err(), "{request:?}");
         let error = redacted(request, None).unwrap_err();
         assert!(error.to_string().contains("{{rei:"), "{error}");
     }
     assert!(
-        has_mark(&Exchange { request: Request::get("/{{x}}"), response: answer("text/html", "{{rei}}"), after_ms: 0 })
-            .is_ok()
+        has_mark(&Exchange {
+            request: Request::get("/{{x}}"),
+            response: answer("text/html", "{{rei}}"),
+            ..Exchange::default()
+        })
+        .is_ok()
     );
     // Others of the run are kept.
     let mut run = run(vec![(Request::get(format!("/{mark}")), None), (Request::get("/"), None)]);
@@ -288,9 +292,9 @@ fn what_has_no_secrets_stays_as_it_is() {
         (post("/", "application/json", r#"{ "a" : [1, "b"],  "c":null}"#), answer("application/json", "[]")),
         (post("/", "application/x-www-form-urlencoded", "a=%2f+b&&c"), answer("", "")),
     ] {
-        let exchange = Exchange { request, response, after_ms: 0 };
+        let exchange = Exchange { request, response, ..Exchange::default() };
         let mut clean = exchange.clone();
-        assert_eq!(redaction().exchange(&mut clean), Ok(Redacted::default()));
+        assert_eq!(redaction().exchange(&mut clean), Ok(RedactedExchange::default()));
         assert_eq!(clean, exchange);
     }
 }

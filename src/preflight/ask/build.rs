@@ -1,12 +1,13 @@
 //! Nix, its sandbox, the package and its program.
 
-use crate::nix::{Derivation, RealiseOptions};
+use crate::nix::{Derivation, RealiseOptions, last_output};
 use crate::preflight::answer::Answer;
 use crate::preflight::context::Context;
 use crate::preflight::means::Means;
 use crate::preflight::package::{build_hint, unfit_program};
+use crate::source::{GapKind as Kind, with_gaps};
 
-/// The last bytes of a build's log that are searched for its last line.
+/// The last bytes of a build's log that are searched for its last lines.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
 /// Is Nix installed and new enough, and does its store answer?
@@ -30,11 +31,15 @@ pub async fn sandbox<M: Means>(context: &Context<M>) -> Vec<Answer> {
 
 /// Does the package of the followed commit evaluate?
 pub async fn package<M: Means>(context: &Context<M>) -> Vec<Answer> {
-    match context.package().await {
-        None => Vec::new(),
-        Some(Ok(derivation)) => vec![Answer::ok(format!("it evaluates, to {}", derivation.out.display()))],
-        Some(Err(answer)) => vec![answer],
-    }
+    let answer = match context.package().await {
+        None => return Vec::new(),
+        Some(Ok(derivation)) => Answer::ok(format!("it evaluates, to {}", derivation.out.display())),
+        Some(Err(answer)) => answer,
+    };
+    // The question about the repository has named the submodules.
+    let pointers = context.gaps().iter().filter(|gap| gap.kind == Kind::Pointers);
+    let pointers = pointers.map(|gap| Answer::warn(gap.line.clone(), gap.hint.clone()));
+    std::iter::once(answer).chain(pointers).collect()
 }
 
 /// Does the package contain the program of `runtime.command`? If the package is not built, only a build can answer.
@@ -70,8 +75,9 @@ async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Resul
     let built = nix.realise(std::slice::from_ref(derivation), &options, None).await.map_err(of_nix)?;
     let Some(failure) = built.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(true) };
     let log = nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&log);
-    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let said = last.map_or_else(String::new, |line| format!("; it said: {line}"));
-    Err(Answer::fail(format!("{}{said}", failure.message), build_hint(&failure, &derivation.drv)))
+    let said = last_output(&log);
+    let gaps = if failure.is_of_the_build() { context.gaps() } else { &[] };
+    let hint = build_hint(&failure, &derivation.drv);
+    let (line, hint) = with_gaps(&format!("{}{said}", failure.message), &hint, gaps);
+    Err(Answer::fail(line, hint))
 }

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::blueprint::library::Library;
-use crate::config::Config;
+use crate::config::types::{Listen, ListenAddress};
+use crate::config::{Config, LogFormat};
 use crate::golden;
 use crate::preflight::answer::Answer;
 use crate::report::chain;
@@ -61,6 +62,62 @@ fn golden_runs(config: &Config) -> Result<Vec<String>, Answer> {
         names.push(header.name);
     }
     Ok(names)
+}
+
+/// Where are the requests of users counted?
+pub fn requests(config: Option<&Config>) -> Vec<Answer> {
+    let Some(health) = config.map(|config| &config.health) else { return Vec::new() };
+    let mut sources = Vec::new();
+    if let Some(metrics) = &health.metrics {
+        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "the usual names".to_owned());
+        let (requests, latency) = (named(&metrics.requests), named(&metrics.latency));
+        let how = if requests == latency { requests } else { format!("{requests}, latency by {latency}") };
+        sources.push(format!("`{}` on `{}` every {:?}, by {how}", metrics.path, metrics.listen, metrics.interval));
+    }
+    if let Some(log) = &health.log {
+        let format = match &log.format {
+            LogFormat::Combined => "in the format combined",
+            LogFormat::Common => "in the format common",
+            LogFormat::Json => "as JSON",
+            LogFormat::Logfmt => "as logfmt",
+            LogFormat::Pattern(_) => "by a regular expression",
+        };
+        sources.push(format!("the lines of the output {format}"));
+    }
+    let tells_agents = !matches!(&health.log, Some(log) if log.format == LogFormat::Common);
+    let asks_root = health.http.as_ref().is_some_and(|probe| probe.path == "/");
+    if asks_root && !tells_agents {
+        let line = "the format common has no user agent, so that rei's probes of `/` count as requests of users";
+        return vec![Answer::warn(line, "set another `health.http.path`, or log in the format combined")];
+    }
+    (!sources.is_empty()).then(|| Answer::ok(sources.join("; "))).into_iter().collect()
+}
+
+/// Which listeners have a tap, that shows what users' requests get?
+pub fn tap(config: Option<&Config>) -> Vec<Answer> {
+    let Some(config) = config else { return Vec::new() };
+    let tap = &config.traffic.tap;
+    let tcp = config.runtime.listen.iter().filter(|listen| matches!(listen.address, ListenAddress::Tcp(_)));
+    let (taken, left): (Vec<_>, Vec<_>) = tcp.partition(|listen| tap.takes(listen));
+    let names = |listens: &[&Listen]| listens.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    if taken.is_empty() && left.is_empty() {
+        return Vec::new();
+    }
+    if tap.share <= 0.0 {
+        return vec![Answer::ok("`traffic.tap` is off")];
+    }
+    let mut words = Vec::new();
+    if !taken.is_empty() {
+        words.push(format!("a share of the connections of {} goes through it", names(&taken)));
+    }
+    if !left.is_empty() {
+        let left = names(&left);
+        words.push(format!(
+            "not those of {left}, because the runtime would see its address in place of the client's \
+             (`traffic.tap.listeners = \"all\"` allows that)"
+        ));
+    }
+    vec![Answer::ok(words.join("; "))]
 }
 
 /// Can only the owner read the files with secrets: rei.toml itself, and the files of secrets that it names?

@@ -6,10 +6,7 @@ use crate::digest::short;
 use crate::preflight::answer::Answer;
 use crate::preflight::context::{Context, of_source};
 use crate::preflight::means::Means;
-use crate::source::{Mirror, ObjectId, git_version};
-
-/// The most submodules that one line names.
-const SUBMODULES_TOLD: usize = 3;
+use crate::source::{Gap, Mirror, ObjectId, git_version, listed};
 
 /// Is git installed and new enough?
 pub async fn git() -> Vec<Answer> {
@@ -29,7 +26,7 @@ pub async fn source<M: Means>(context: &Context<M>) -> Vec<Answer> {
     };
     let (source, followed, at) = (&config.runtime.source, &config.runtime.r#ref, short(found.commit.as_str()));
     let has = Answer::ok(format!("{source} has {} on {followed} at {at}", found.flake.display()));
-    std::iter::once(has).chain(shallow(mirror, &found.commit)).chain(submodules_are_empty(&found.submodules)).collect()
+    std::iter::once(has).chain(shallow(mirror, &found.commit)).chain(submodules(mirror, &found.submodules)).collect()
 }
 
 /// A warning if the repository is a shallow clone.
@@ -46,13 +43,14 @@ fn shallow(mirror: &Mirror, commit: &ObjectId) -> Option<Answer> {
     mirror.is_shallow().then(|| Answer::warn(line, hint))
 }
 
-/// A warning if there are submodules: a commit does not have their files.
-fn submodules_are_empty(submodules: &[PathBuf]) -> Option<Answer> {
-    let told = submodules.iter().take(SUBMODULES_TOLD).map(|path| path.display().to_string());
-    let told = told.collect::<Vec<_>>().join(", ");
-    let more = submodules.len().saturating_sub(SUBMODULES_TOLD);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let line = format!("submodules are empty directories in a build: {told}{more}");
-    (!submodules.is_empty())
-        .then(|| Answer::warn(line, "make each an input of the flake, or put its files into the tree"))
+/// What a build has of the submodules.
+fn submodules(mirror: &Mirror, submodules: &[PathBuf]) -> Option<Answer> {
+    if !mirror.has_submodules() {
+        return Gap::of_submodules(submodules).map(|gap| Answer::warn(gap.line, gap.hint));
+    }
+    Some(Answer::ok(match submodules {
+        [] => return None,
+        [one] => format!("the submodule {} is fetched and built with it", one.display()),
+        all => format!("{} submodules are fetched and built with it: {}", all.len(), listed(all)),
+    }))
 }

@@ -53,6 +53,7 @@ impl Sandbox {
             .fds(config.fds);
         builder = paths.closure.iter().fold(builder, |builder, path| builder.execute(*path));
         builder = config.read.iter().fold(builder, |builder, path| builder.read(path));
+        builder = config.execute.iter().fold(builder, |builder, path| builder.execute(path));
         builder = config.write.iter().fold(builder, |builder, path| builder.write(path));
         if let Some(bytes) = config.memory_bytes.filter(|_| !paths.memory_by_cgroup) {
             builder = builder.memory_bytes(bytes);
@@ -85,7 +86,7 @@ pub fn why_readable<'a>(
     }
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let holds = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| file.starts_with(path));
-    let instances = config.read.iter().chain(&config.write).filter(|_| !barred);
+    let instances = config.read.iter().chain(&config.execute).chain(&config.write).filter(|_| !barred);
     let granted = instances.chain(agents).find(holds)?;
     Some(format!("rei.toml lets instances or agents read {}, which contains {}", granted.display(), file.display()))
 }
@@ -115,6 +116,7 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let config = Isolation {
             read: vec!["/usr".into()],
+            execute: vec![],
             write: vec![],
             user: Some("root".into()),
             memory_bytes: None,

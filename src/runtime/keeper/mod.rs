@@ -25,7 +25,7 @@ mod reader;
 mod server;
 mod store;
 mod systemd;
-pub(in crate::runtime) mod wire;
+pub(crate) mod wire;
 
 pub use client::Keeper;
 pub use find::is_alive_at;

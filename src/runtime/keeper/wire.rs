@@ -8,9 +8,9 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 
-/// Maximum number of descriptors in a keeper: enough for dozens of listeners with three sockets each, and the
+/// Maximum number of descriptors in a keeper: enough for dozens of listeners with five sockets each, and the
 /// instances' pipes.
-pub const FDS_MAX: usize = 256;
+pub const FDS_MAX: usize = 448;
 /// Maximum number of descriptors in one packet; the kernel's limit is 253.
 pub(super) const PACKET_FDS_MAX: usize = 64;
 /// Maximum length of a packet, in bytes: the longest names of [`PACKET_FDS_MAX`] descriptors.
@@ -38,20 +38,14 @@ pub(super) const NO: u8 = b'e';
 pub(super) const PART: u8 = b'f';
 
 /// A received packet.
-pub(in crate::runtime) struct Packet {
+pub(crate) struct Packet {
     pub kind: u8,
     pub text: String,
     pub fds: Vec<OwnedFd>,
 }
 
 /// Sends one packet, completely or not at all.
-pub(in crate::runtime) fn send(
-    to: &impl AsRawFd,
-    kind: u8,
-    text: &str,
-    fds: &[BorrowedFd<'_>],
-    flags: MsgFlags,
-) -> io::Result<()> {
+pub(crate) fn send(to: &impl AsRawFd, kind: u8, text: &str, fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[][..] } else { &rights };
@@ -73,7 +67,7 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
 
 /// Receives one packet; `None` if the peer has closed. Its descriptors have close-on-exec. A truncated packet is an
 /// error.
-pub(in crate::runtime) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
+pub(crate) fn receive(from: &impl AsRawFd, flags: MsgFlags) -> io::Result<Option<Packet>> {
     let mut buffer = vec![0_u8; PACKET_BYTES_MAX];
     let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let mut bytes = [IoSliceMut::new(&mut buffer)];

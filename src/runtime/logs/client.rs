@@ -10,12 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 
+use super::counts::Counts;
 use super::files;
 use super::memory::{FallbackReader, LogStats, MEMORY_BYTES, Memory};
-use super::server::{FORGET, READ};
+use super::server::{COUNT, FORGET, READ};
 use super::unread::{PipeWatch, Unread, drain_excess};
+use crate::live::Sample;
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire;
+
+/// The longest rules of an access log, in bytes. A packet to the logger has 16 KiB.
+const RULES_BYTES_MAX: usize = 8 << 10;
 
 /// Why a log cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +106,25 @@ impl Logger {
     /// most `bytes_max` bytes. If it already reads a pipe of this instance, it continues to read that pipe. If the logger
     /// has just died, this is no error: the request is repeated to the next one.
     pub fn read(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
-        let log = Log { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, read_by_other_logger: false };
+        self.read_and_count(id, pipe, memory, path, bytes_max, None)
+    }
+
+    /// Like this logger, but it also counts the requests in the output, by rules as JSON.
+    pub fn counting<'a>(&'a self, rules: &'a str) -> CountingLogger<'a> {
+        CountingLogger { logger: self, rules }
+    }
+
+    fn read_and_count(
+        &self,
+        id: &str,
+        pipe: &impl AsFd,
+        memory: Memory,
+        path: &Path,
+        bytes_max: u64,
+        counts: Option<(String, Counts)>,
+    ) -> Log {
+        let (id, path) = (id.to_owned(), path.to_owned());
+        let log = Log { id, path, bytes_max, memory, read_by_other_logger: false, counts };
         self.read_again(&log, pipe);
         log
     }
@@ -109,15 +132,16 @@ impl Logger {
     /// Like [`Logger::read`], for an adopted instance: if its memory is empty, the memory is filled from the end of its
     /// file.
     pub fn resume(&self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
-        if memory.is_empty() {
-            // On an error the output is still in the file.
-            let _ = memory.begin_with(&files::tail_of(path, MEMORY_BYTES));
-        }
+        begin_again(&memory, path);
         self.read(id, pipe, memory, path, bytes_max)
     }
 
     /// Asks this logger to read a pipe that another logger has read.
     pub fn read_again(&self, log: &Log, pipe: &impl AsFd) {
+        if let Some((rules, counts)) = &log.counts {
+            // The rules come first, so that no line is read without them.
+            self.send(COUNT, &format!("{}\n{rules}", log.id), &[counts.as_fd()]);
+        }
         let text = format!("{}\n{}\n{}", log.id, log.path.display(), log.bytes_max);
         self.send(READ, &text, &[pipe.as_fd(), log.memory.as_fd()]);
     }
@@ -136,6 +160,39 @@ impl Logger {
     }
 }
 
+/// A logger that also counts the requests in the output.
+#[derive(Clone, Copy, Debug)]
+pub struct CountingLogger<'a> {
+    logger: &'a Logger,
+    rules: &'a str,
+}
+
+impl CountingLogger<'_> {
+    /// Like [`Logger::read`]. Without memory for the counts, nothing is counted.
+    pub fn read(self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
+        let is_short = self.rules.len() <= RULES_BYTES_MAX;
+        let counts = Counts::new().ok().filter(|_| is_short).map(|counts| (self.rules.to_owned(), counts));
+        if counts.is_none() {
+            tracing::warn!(id, is_short, "the requests in the output of an instance cannot be counted");
+        }
+        self.logger.read_and_count(id, pipe, memory, path, bytes_max, counts)
+    }
+
+    /// Like [`Logger::resume`].
+    pub fn resume(self, id: &str, pipe: &impl AsFd, memory: Memory, path: &Path, bytes_max: u64) -> Log {
+        begin_again(&memory, path);
+        self.read(id, pipe, memory, path, bytes_max)
+    }
+}
+
+/// Fills an empty memory from the end of the file.
+fn begin_again(memory: &Memory, path: &Path) {
+    if memory.is_empty() {
+        // On an error the output is still in the file.
+        let _ = memory.begin_with(&files::tail_of(path, MEMORY_BYTES));
+    }
+}
+
 /// The log of one instance in the logger.
 #[derive(Debug)]
 pub struct Log {
@@ -145,6 +202,8 @@ pub struct Log {
     memory: Memory,
     /// True if another logger, which is in no store any more, has the pipe. Then the memory here stays empty.
     read_by_other_logger: bool,
+    /// The rules of the access log as JSON, and what was counted by them.
+    counts: Option<(String, Counts)>,
 }
 
 impl Log {
@@ -155,7 +214,14 @@ impl Log {
     /// If its memory cannot be created.
     pub fn of_another_logger(id: &str, path: &Path, bytes_max: u64) -> Result<Self, LogError> {
         let memory = Memory::new().map_err(LogError::Memory)?;
-        Ok(Self { id: id.to_owned(), path: path.to_owned(), bytes_max, memory, read_by_other_logger: true })
+        Ok(Self {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            bytes_max,
+            memory,
+            read_by_other_logger: true,
+            counts: None,
+        })
     }
 
     /// Checks whether any process reads the pipe of this log.
@@ -170,6 +236,16 @@ impl Log {
     /// If it is not a pipe.
     pub fn drain_excess(&self, pipe: &impl AsFd, by: FallbackReader) -> io::Result<u64> {
         drain_excess(pipe.as_fd(), &self.memory, by)
+    }
+
+    /// Takes the requests that were counted since the last call; `None` if there were none.
+    pub fn take_counts(&self) -> Option<Sample> {
+        self.counts.as_ref()?.1.take()
+    }
+
+    /// Whether requests are counted.
+    pub fn is_counted(&self) -> bool {
+        self.counts.is_some()
     }
 
     /// The newest output of the instance, at most [`super::MEMORY_BYTES`], from memory.

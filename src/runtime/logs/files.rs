@@ -150,7 +150,8 @@ mod tests {
         for n in 0..300 {
             both[n % 2].write(format!("line {n}\n").as_bytes(), 1000).unwrap();
         }
-        // Each knows the other's bytes only when it opens the file, so one of them may be ahead by at most one file.
+        // A writer learns how much the other has written only when it opens the file. So the file may
+        // be twice as large as its half of the limit.
         assert!(fs::metadata(&path).unwrap().len() <= 1000);
         assert!(String::from_utf8(tail_of(&path, 100)).unwrap().ends_with("line 298\nline 299\n"));
     }

@@ -17,11 +17,13 @@
 //! | `writer` | a thread that writes files, so that reading never waits for a disk |
 //! | `server` | the process of the logger |
 //! | `source` | the log of one instance in the logger |
+//! | `counts` | counts the requests of an access log, for the supervisor |
 //! | `client` | the supervisor's side |
 //! | `handover` | stops a logger that is unreachable or hangs |
 //! | `unread` | detects and drains a pipe that no process reads |
 
 mod client;
+mod counts;
 mod files;
 mod handover;
 mod lines;
@@ -32,7 +34,7 @@ mod source;
 mod unread;
 mod writer;
 
-pub use client::{Log, LogError, Logger};
+pub use client::{CountingLogger, Log, LogError, Logger};
 pub use files::tail_of;
 pub use handover::stop_loggers;
 pub use lines::{BURST_BYTES, LINE_BYTES_MAX, RATE_BYTES_PER_S};

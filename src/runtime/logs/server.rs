@@ -17,6 +17,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, umask};
 
+use super::counts::{Counter, Counts, PUBLISH_PAUSE};
 use super::handover;
 use super::lines::Lines;
 use super::memory::{Memory, Recorder};
@@ -27,6 +28,9 @@ use crate::runtime::keeper::wire::{self, Packet};
 /// Request to read a pipe. The text has the instance id, the path of its file and the size limit in bytes, a line each.
 /// The descriptors are the pipe and the memory.
 pub(super) const READ: u8 = b'R';
+/// Request to count the requests in the output of an instance. The text has the instance id, and the rules as JSON on
+/// the next line. The descriptor is the memory for the counts. It comes before [`READ`]; an older logger ignores it.
+pub(super) const COUNT: u8 = b'C';
 /// Request to release the instance in the text: read what is in its pipe, and no more.
 pub(super) const FORGET: u8 = b'F';
 
@@ -94,6 +98,7 @@ pub fn serve(connection: OwnedFd, directory: &Path) -> io::Result<()> {
         connection: Some(connection),
         directory: directory.to_owned(),
         logs: Vec::new(),
+        counters: Vec::new(),
         writer: Writer::start(wake.clone())?,
         wake,
         chunk: vec![0; CHUNK_BYTES],
@@ -113,6 +118,8 @@ struct Server {
     connection: Option<OwnedFd>,
     directory: PathBuf,
     logs: Vec<Source>,
+    /// The counters of instances whose pipe is not there yet.
+    counters: Vec<(String, Counter)>,
     writer: Writer,
     wake: Arc<EventFd>,
     chunk: Vec<u8>,
@@ -129,6 +136,7 @@ impl Server {
         for log in self.logs.iter_mut().filter(|log| log.is_behind() && log.read_at.elapsed() >= QUIET) {
             log.catch_up(&self.writer);
         }
+        self.logs.iter_mut().filter_map(|log| log.counter.as_mut()).for_each(Counter::publish);
         if refused {
             // The eventfd may have been read already, so an error is ignored.
             let _ = self.wake.read();
@@ -152,7 +160,13 @@ impl Server {
         let open: Vec<usize> = (0..self.logs.len()).filter(|index| self.logs[*index].pipe.is_some()).collect();
         fds.extend(self.logs.iter().filter_map(|log| log.pipe.as_ref()).map(|pipe| watch(pipe.as_fd())));
         let behind = self.logs.iter().any(Source::is_behind);
-        let timeout = if behind { PollTimeout::try_from(QUIET).unwrap_or(PollTimeout::MAX) } else { PollTimeout::NONE };
+        let counts = self.logs.iter().filter_map(|log| log.counter.as_ref()).any(Counter::waits);
+        let pause = match (behind, counts) {
+            (true, _) => Some(QUIET),
+            (false, true) => Some(PUBLISH_PAUSE),
+            (false, false) => None,
+        };
+        let timeout = pause.map_or(PollTimeout::NONE, |pause| pause.try_into().unwrap_or(PollTimeout::MAX));
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => return Ok((false, Vec::new(), false)),
             result => result?,
@@ -169,11 +183,30 @@ impl Server {
         let Some(connection) = &self.connection else { return };
         match wire::receive(connection, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(packet)) if packet.kind == READ => self.begin(packet),
+            Ok(Some(packet)) if packet.kind == COUNT => self.count(packet),
             Ok(Some(packet)) if packet.kind == FORGET => self.forget(&packet.text),
             Ok(Some(_)) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // No process has the other end any more.
             Ok(None) | Err(_) => self.connection = None,
+        }
+    }
+
+    fn count(&mut self, packet: Packet) {
+        let Some((id, rules)) = packet.text.split_once('\n') else { return };
+        let Ok([counts]) = <[OwnedFd; 1]>::try_from(packet.fds) else { return };
+        let Some(mut counter) = Counter::new(rules, Counts::of(counts)) else { return };
+        if let Some(log) = self.logs.iter_mut().find(|log| log.id == id) {
+            if let Some(before) = log.counter.take() {
+                counter.continue_from(before);
+            }
+            log.counter = Some(counter);
+        } else {
+            self.counters.retain(|(known, _)| known != id);
+            if self.counters.len() >= LOGS_MAX {
+                self.counters.remove(0);
+            }
+            self.counters.push((id.to_owned(), counter));
         }
     }
 
@@ -215,8 +248,10 @@ impl Server {
         let mut memory = Recorder::of(memory);
         let lost = memory.merge_lost();
         let dropped = memory.head().dropped_bytes + lost;
+        let counter = self.counters.iter().position(|(known, _)| known == id).map(|at| self.counters.remove(at).1);
         let mut source = Source {
             id: id.to_owned(),
+            counter,
             pipe: Some(File::from(pipe)),
             path,
             bytes_max,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::counts::Counter;
 use super::lines::{FLOOD_END_BYTES, Lines, note};
 use super::memory::Recorder;
 use super::writer::{Account, Piece, Writer};
@@ -20,6 +21,8 @@ pub(super) struct Source {
     pub(super) bytes_max: u64,
     pub(super) lines: Lines,
     pub(super) memory: Recorder,
+    /// Counts the requests in the output, if the supervisor asked for it.
+    pub(super) counter: Option<Counter>,
     pub(super) account: Arc<Account>,
     /// Bytes that were dropped before, dropped by fallback readers, or dropped because the writer's queue was full.
     pub(super) dropped: u64,
@@ -60,6 +63,9 @@ impl Source {
         let mut kept = self.take_missed();
         self.memory.head().read_bytes += bytes.len() as u64;
         kept.extend(self.lines.take(bytes, self.read_at));
+        if let Some(counter) = &mut self.counter {
+            counter.take(bytes, self.lines.is_behind());
+        }
         self.keep(&kept, writer);
         if self.lines.is_behind() { ReadResult::Flood } else { ReadResult::Lines }
     }
@@ -68,6 +74,9 @@ impl Source {
     pub(super) fn take_missed(&mut self) -> Vec<u8> {
         let bytes = self.memory.merge_dropped();
         self.dropped += bytes;
+        if let Some(counter) = self.counter.as_mut().filter(|_| bytes > 0) {
+            counter.miss();
+        }
         self.lines.note_missing(bytes, "the logger did not read them")
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-use super::slot::Slot;
+use super::slot::Role;
 use super::socket::Mark;
 
 /// Size of one read of the answer, in bytes. The kernel fills at most this much at once.
@@ -34,27 +34,27 @@ const SHOW_FILE: u32 = 2;
 /// `TCPF_SYN_RECV`.
 const STATE_HANDSHAKE: u32 = 1 << 3;
 
-/// The slot whose member received the connection from `client` to `server`, whether it is in a queue or was accepted.
-/// `None` if there is no such connection, or its socket has no mark.
-pub(super) fn slot_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Slot>> {
+/// The member that received the connection from `client` to `server`, whether it is in a queue or was accepted. `None` if there is no such connection, or its socket has no mark.
+pub(super) fn member_of(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Role>> {
     let mut request = inet_request(server.is_ipv6(), u32::MAX);
     request[8..10].copy_from_slice(&server.port().to_be_bytes());
     request[10..12].copy_from_slice(&client.port().to_be_bytes());
     put_ip(&mut request[12..28], server.ip());
     put_ip(&mut request[28..44], client.ip());
-    let mut slot = None;
+    let mut member = None;
     ask(&request, 0, |answer| {
         // If there is no such connection, the kernel answers with the listener.
         if answer.len() >= INET_ANSWER_BYTES && answer[6..8] == client.port().to_be_bytes() {
-            slot = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
+            member = attribute(&answer[INET_ANSWER_BYTES..], ATTRIBUTE_SOCKOPT).and_then(|flags| {
                 // Bit fields of a C struct: on every little-endian machine the first field is the lowest bit.
-                let mark = Mark { multicast_all: flags.first()? & 0x40 != 0, no_port: flags.get(1)? & 1 != 0 };
-                mark.slot()
+                let (first, second) = (flags.first()?, flags.get(1)?);
+                let (multicast_all, multicast_loop) = (first & 0x40 != 0, first & 0x10 != 0);
+                Mark { multicast_all, multicast_loop, no_port: second & 1 != 0 }.role()
             });
         }
         true
     })?;
-    Ok(slot)
+    Ok(member)
 }
 
 /// The clients whose handshake with a listener of this address is not complete. The kernel does not show which member
@@ -203,9 +203,10 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+    use crate::runtime::traffic::slot::Slot;
 
     #[test]
-    fn an_accepted_connection_tells_its_slot() {
+    fn an_accepted_connection_tells_its_member() {
         for host in ["127.0.0.1", "::1"] {
             let Ok(listener) = TcpListener::bind((host, 0)) else {
                 eprintln!("skipped: this machine has no {host}");
@@ -213,17 +214,19 @@ mod tests {
             };
             let server = listener.local_addr().unwrap();
             let fd = OwnedFd::from(listener.try_clone().unwrap());
-            for slot in [None, Some(Slot::A), Some(Slot::B), Some(Slot::A)] {
-                if let Some(slot) = slot {
-                    Mark::of(slot).put(&fd).unwrap();
+            let [a, b] = Slot::ALL;
+            for role in [None, Some(Role::Slot(a)), Some(Role::Tap(b)), Some(Role::Slot(b)), Some(Role::Tap(a))] {
+                if let Some(role) = role {
+                    Mark::of(role).unwrap().put(&fd).unwrap();
+                    assert_eq!(Mark::read(&fd).and_then(Mark::role), Some(role));
                 }
                 let client = TcpStream::connect(server).unwrap();
-                assert_eq!(slot_of(server, client.local_addr().unwrap()).unwrap(), slot, "{host}, queued");
+                assert_eq!(member_of(server, client.local_addr().unwrap()).unwrap(), role, "{host}, queued");
                 let _accepted = listener.accept().unwrap();
-                assert_eq!(slot_of(server, client.local_addr().unwrap()).unwrap(), slot, "{host}, accepted");
+                assert_eq!(member_of(server, client.local_addr().unwrap()).unwrap(), role, "{host}, accepted");
             }
             let nobody = SocketAddr::new(server.ip(), 1);
-            assert_eq!(slot_of(server, nobody).unwrap(), None);
+            assert_eq!(member_of(server, nobody).unwrap(), None);
         }
     }
 

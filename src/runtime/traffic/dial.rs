@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockType, setsockopt, sockopt};
 use tokio::net::{TcpSocket, UnixStream};
 
 use super::listeners::{Endpoint, Traffic};
 use super::slot::Slot;
-use crate::runtime::probe::{Dial, Stream};
+use crate::runtime::fetch::Stream;
+use crate::runtime::probe::Dial;
 
 /// Connects to the slots of shared listeners.
 #[derive(Clone)]
@@ -35,19 +37,26 @@ impl Dial for SlotDial {
 }
 
 async fn connect(address: SocketAddr, field: u8) -> io::Result<tokio::net::TcpStream> {
-    let socket = if address.is_ipv4() {
-        let socket = TcpSocket::new_v4()?;
+    TcpSocket::from_std_stream(marked_socket(address, field)?.into()).connect(address).await
+}
+
+/// Makes a socket, not blocking and not connected yet, whose connection to a listener the program sends to the instance
+/// of a slot, never to a tap.
+///
+/// # Errors
+/// If there are no free descriptors, or the machine does not have the address any more.
+pub fn marked_socket(address: SocketAddr, field: u8) -> io::Result<OwnedFd> {
+    let socket = super::socket::inet(address, SockType::Stream)?;
+    super::socket::set_nonblocking(&socket, true)?;
+    if address.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4Tos, &i32::from(field))?;
-        socket
     } else {
-        let socket = TcpSocket::new_v6()?;
         setsockopt(&socket, sockopt::Ipv6TClass, &i32::from(field))?;
-        socket
-    };
+    }
     // The program obeys only connections whose source address equals their destination. For any address of 127.0.0.0/8
     // the kernel would choose the source 127.0.0.1, so bind to the destination address. With IP_BIND_ADDRESS_NO_PORT
     // the port is chosen at connect, as for any other client.
     super::socket::set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
-    socket.bind(SocketAddr::new(address.ip(), 0))?;
-    socket.connect(address).await
+    super::socket::bind_inet(&socket, SocketAddr::new(address.ip(), 0))?;
+    Ok(socket)
 }

@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::diag;
 use super::order::Order;
 use super::program::{self, Program};
-use super::slot::{Role, Slot};
+use super::slot::Role;
 use super::socket;
 use crate::poll::wait;
 
@@ -48,27 +48,17 @@ impl Search<'_> {
     /// `complete` means that, as far as is known, no member has left. Then it is enough to find the guard at its index:
     /// if any member had left, the last one would have moved. So no instance gets a test connection. Datagrams leave no
     /// trace that could be looked up, so for UDP only the guard is searched for.
-    pub fn order(&self, expected: Order, complete: bool) -> io::Result<Option<Order>> {
+    pub fn order(&self, expected: &Order, complete: bool) -> io::Result<Option<Order>> {
         let last = expected.index(Role::Guard);
         if !self.stream || complete {
             let found =
                 if self.stream { self.member(last)? == Some(Role::Guard) } else { self.datagram_to_guard(last)? };
             if found || !self.stream {
-                return Ok((found && expected.guard_is_last()).then_some(expected));
+                return Ok((found && expected.guard_is_last()).then(|| expected.clone()));
             }
         }
-        let found = [self.member(0)?, self.member(1)?, self.member(2)?];
-        let seen: Vec<Role> = found.iter().flatten().copied().collect();
-        let order = match (found, seen.len()) {
-            (_, 3) => Order::of(&seen),
-            // Two known members determine the third. If only the guard was found, the slots are assumed to be where
-            // they were.
-            (_, 2) => {
-                [Order::joined(Slot::A), Order::joined(Slot::B)].into_iter().find(|order| is_consistent(*order, &found))
-            }
-            ([None, None, Some(Role::Guard)], _) => Some(expected),
-            _ => None,
-        };
+        let found = (0..expected.len()).map(|index| self.member(index)).collect::<io::Result<Vec<_>>>()?;
+        let order = Order::completed(&found, expected);
         Ok(order.filter(|order| order.guard_is_last()))
     }
 
@@ -85,8 +75,8 @@ impl Search<'_> {
             if self.empty_guard(from) {
                 return Ok(Some(Role::Guard));
             }
-            if let Some(slot) = connected.ok().map(|()| diag::slot_of(server, from)).transpose()?.flatten() {
-                return Ok(Some(Role::Slot(slot)));
+            if let Some(member) = connected.ok().map(|()| diag::member_of(server, from)).transpose()?.flatten() {
+                return Ok(Some(member));
             }
         }
         Ok(None)
@@ -136,10 +126,6 @@ impl Search<'_> {
         }
         found
     }
-}
-
-fn is_consistent(order: Order, found: &[Option<Role>; 3]) -> bool {
-    found.iter().zip(0..).all(|(role, index)| role.is_none_or(|role| order.index(role) == index))
 }
 
 /// The address by which this machine itself reaches the listener.

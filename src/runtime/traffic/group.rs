@@ -1,7 +1,7 @@
-//! A TCP or UDP listener: one `SO_REUSEPORT` group of three sockets. A BPF program chooses the member for each
-//! connection.
+//! A TCP or UDP listener: one `SO_REUSEPORT` group of sockets. A BPF program chooses the member for each connection.
 //!
-//! The members are the sockets of the two slots and the guard K. No instance inherits K, the program never chooses K,
+//! The members are the sockets of the two slots, with TCP the sockets of the tap in front of each slot, and the guard K.
+//! No instance inherits a tap's socket or K, the program never chooses K,
 //! and K is the last member: when a member leaves, the kernel moves the *last* one into its place. So as long as K is
 //! the last, no member before it has moved. An instance that tampers with its member makes K receive connections; it
 //! does not get more connections itself.
@@ -21,7 +21,7 @@ use super::label::Label;
 use super::options::Options;
 use super::order::Order;
 use super::program::{self, Program};
-use super::slot::{Role, Routing, Slot};
+use super::slot::{Role, Routing, Slot, Taps};
 use super::socket::{self, Mark};
 use crate::config::types::ListenAddress;
 use crate::poll::is_ready;
@@ -89,7 +89,7 @@ impl GroupSpec {
             if self.kind() == SockType::Stream {
                 socket::listen(&fd)?;
             }
-            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), |_| 0))?;
+            socket::attach(&fd, &mut program::route(Routing::All(Slot::A), Taps::NONE, |_| 0))?;
             Ok(fd)
         };
         open().map_err(|source| self.error("join", source))
@@ -110,25 +110,25 @@ impl GroupSpec {
 
 /// Sets the mark and the flags for the role of a socket.
 pub(super) fn configure(fd: &OwnedFd, role: Role) -> io::Result<()> {
-    match role {
-        // The supervisor must not block on it.
-        Role::Guard => socket::set_nonblocking(fd, true),
-        Role::Slot(slot) => {
-            Mark::of(slot).put(fd)?;
-            // By the convention of socket activation, inherited sockets block.
-            socket::set_nonblocking(fd, false)?;
-            socket::lock_filter(fd)
-        }
+    if let Some(mark) = Mark::of(role) {
+        mark.put(fd)?;
     }
+    // By the convention of socket activation, inherited sockets block. Supervisor and tap must not block.
+    socket::set_nonblocking(fd, !matches!(role, Role::Slot(_)))?;
+    if role == Role::Guard { Ok(()) } else { socket::lock_filter(fd) }
 }
 
-/// The three sockets of one internet listener.
+/// The sockets of one internet listener.
 pub(super) struct Group {
     pub(super) spec: GroupSpec,
     /// The bound address.
     pub(super) address: SocketAddr,
     pub(super) routing: Routing,
+    /// The shares of new connections that go through the tap.
+    pub(super) shares: Taps,
     pub(super) slots: [OwnedFd; 2],
+    /// The sockets of the tap in front of each slot; `None` for UDP.
+    pub(super) taps: Option<[OwnedFd; 2]>,
     /// `None` only after a new guard could not be opened.
     pub(super) guard: Option<OwnedFd>,
     pub(super) order: Order,
@@ -149,12 +149,15 @@ impl Group {
         // reserve the port meanwhile.
         let _reserved = (spec.kind() == SockType::Stream).then_some(reserved);
         let first = routing.main();
-        let to_first = program::route(Routing::All(first), |_| 0);
+        let to_first = program::route(Routing::All(first), Taps::NONE, |_| 0);
         let one = spec.member(address, Role::Slot(first), Some(to_first))?;
         let two = spec.member(address, Role::Slot(first.other()), None)?;
+        let is_stream = spec.kind() == SockType::Stream;
+        let tap = |slot| spec.member(address, Role::Tap(slot), None);
+        let taps = if is_stream { Some([tap(Slot::A)?, tap(Slot::B)?]) } else { None };
         let guard = spec.member(address, Role::Guard, None)?;
         let slots = if first == Slot::A { [one, two] } else { [two, one] };
-        let mut group = Self::of(spec, address, routing, slots, guard, Order::joined(first));
+        let mut group = Self::of(spec, address, routing, slots, taps, guard, Order::joined(first, is_stream));
         group.route(routing).map_err(|source| spec.error("set the routing of", source))?;
         Ok(group)
     }
@@ -165,12 +168,14 @@ impl Group {
         address: SocketAddr,
         routing: Routing,
         slots: [OwnedFd; 2],
+        taps: Option<[OwnedFd; 2]>,
         guard: OwnedFd,
         order: Order,
     ) -> Self {
         let options = Options::of(&guard);
         let (spec, guard) = (spec.clone(), Some(guard));
-        Self { spec, address, routing, slots, guard, order, options, since: None, pending: None }
+        let shares = Taps::NONE;
+        Self { spec, address, routing, shares, slots, taps, guard, order, options, since: None, pending: None }
     }
 
     /// The listener's name.
@@ -188,7 +193,7 @@ impl Group {
 
     /// Switches the routing with one system call.
     pub fn route(&mut self, routing: Routing) -> io::Result<()> {
-        socket::attach(self.guard()?, &mut self.program(routing, self.order))?;
+        socket::attach(self.guard()?, &mut self.program(routing, &self.order))?;
         if self.routing != routing {
             self.since = Some(Instant::now());
         }
@@ -197,10 +202,20 @@ impl Group {
         Ok(())
     }
 
+    /// Changes the shares of new connections that go through the tap, with one system call. UDP has no tap.
+    pub fn tap(&mut self, shares: Taps) -> io::Result<()> {
+        if self.is_stream() {
+            let before = std::mem::replace(&mut self.shares, shares);
+            socket::attach(self.guard()?, &mut self.program(self.routing, &self.order))
+                .inspect_err(|_| self.shares = before)?;
+        }
+        Ok(())
+    }
+
     /// The program for a routing and an order of the members.
-    pub fn program(&self, routing: Routing, order: Order) -> Program {
-        let route = program::route(routing, |slot| order.slot(slot));
-        if self.is_stream() { program::choose(self.address.is_ipv6(), |slot| order.slot(slot), route) } else { route }
+    pub fn program(&self, routing: Routing, order: &Order) -> Program {
+        let route = program::route(routing, self.shares, |role| order.index(role));
+        if self.is_stream() { program::choose(self.address.is_ipv6(), |role| order.index(role), route) } else { route }
     }
 
     /// The guard.
@@ -217,18 +232,29 @@ impl Group {
         }
     }
 
+    /// The socket of the tap in front of a slot.
+    pub fn tap_of(&self, slot: Slot) -> Option<&OwnedFd> {
+        self.taps.as_ref().map(|taps| &taps[slot.index()])
+    }
+
     /// True for TCP, which queues connections; false for UDP, which queues datagrams.
     pub fn is_stream(&self) -> bool {
         self.spec.kind() == SockType::Stream
     }
 
-    /// Number of connections in the queue of a slot. For UDP it is 1 if a datagram waits.
+    /// Number of connections in the queue of a slot, and in the queue of the tap in front of it: they arrive in the slot's
+    /// next. For UDP it is 1 if a datagram waits.
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         let fd = self.slot(slot);
         if self.is_stream() {
-            return Ok(socket::tcp_queue(fd)?.unwrap_or(0));
+            return Ok(socket::tcp_queue(fd)?.unwrap_or(0) + self.tap_backlog(slot)?);
         }
         Ok(is_ready(fd.as_fd(), PollFlags::POLLIN)?.into())
+    }
+
+    /// Number of connections in the queue of the tap in front of a slot.
+    pub fn tap_backlog(&self, slot: Slot) -> io::Result<u64> {
+        self.tap_of(slot).map_or(Ok(0), |fd| Ok(socket::tcp_queue(fd)?.unwrap_or(0)))
     }
 
     /// Handshakes in progress with any member.
@@ -254,7 +280,8 @@ impl Group {
     /// The sockets with their names in the descriptor store.
     pub fn labelled(&self) -> io::Result<Vec<(Label, &OwnedFd)>> {
         let slots = Slot::ALL.map(|slot| (Role::Slot(slot), self.slot(slot)));
-        let members = slots.into_iter().chain(self.guard.as_ref().map(|guard| (Role::Guard, guard)));
+        let taps = Slot::ALL.into_iter().filter_map(|slot| Some((Role::Tap(slot), self.tap_of(slot)?)));
+        let members = slots.into_iter().chain(taps).chain(self.guard.as_ref().map(|guard| (Role::Guard, guard)));
         members.map(|(role, fd)| Ok((self.label(role, fd)?, fd))).collect()
     }
 

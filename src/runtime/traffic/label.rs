@@ -35,6 +35,8 @@ impl Label {
         let role = match parts.next()? {
             "a" => Role::Slot(Slot::A),
             "b" => Role::Slot(Slot::B),
+            "ta" => Role::Tap(Slot::A),
+            "tb" => Role::Tap(Slot::B),
             "k" => Role::Guard,
             _ => return None,
         };
@@ -54,7 +56,7 @@ mod tests {
 
     #[test]
     fn is_written_and_read_back() {
-        for role in Role::ALL {
+        for role in Role::STREAM {
             let label = Label { name: "http-1".into(), role, place: 2, cookie: 0x4d2 };
             assert_eq!(Label::parse(&label.to_string()), Some(label));
         }

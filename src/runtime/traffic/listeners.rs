@@ -14,7 +14,7 @@ use super::label::Label;
 use super::program::service_field;
 use super::rejoin::{Adoption, StoredMembers};
 use super::renew::Prepared;
-use super::slot::{NextVersion, Routing, Slot};
+use super::slot::{NextVersion, Routing, Slot, Taps};
 use super::unix_pair::{INTERFACE, InterfaceSockets, UnixPair};
 use crate::config::types::{Listen, ListenAddress};
 use crate::runtime::keeper::FdStore;
@@ -39,6 +39,7 @@ pub struct Traffic {
     listeners: Vec<Listener>,
     interface: Option<InterfaceSockets>,
     routing: Routing,
+    taps: Taps,
     /// Counts how often sockets were replaced that an alarm watches.
     replacements: u64,
 }
@@ -98,8 +99,13 @@ impl Traffic {
             }
             stored.insert(name);
         }
-        let mut traffic =
-            Self { listeners: Vec::with_capacity(setup.listens.len()), interface: None, routing, replacements: 0 };
+        let mut traffic = Self {
+            listeners: Vec::with_capacity(setup.listens.len()),
+            interface: None,
+            routing,
+            taps: Taps::NONE,
+            replacements: 0,
+        };
         match traffic.fill(setup, &mut ours, &stored, store) {
             Ok(adoption) => Ok((traffic, adoption)),
             Err(error) => {
@@ -205,6 +211,55 @@ impl Traffic {
     /// The current routing.
     pub fn routing(&self) -> Routing {
         self.routing
+    }
+
+    /// Changes the shares of new connections that go through the tap, with one system call for each of these listeners.
+    /// Unix sockets and UDP have no tap. Until the first call, and for listeners that are not named, the shares are zero.
+    ///
+    /// # Errors
+    /// The first listener that was not changed.
+    pub fn tap(&mut self, shares: Taps, is_tapped: impl Fn(&Listen) -> bool) -> Result<(), RouteError> {
+        let mut failure = None;
+        for group in groups(&mut self.listeners) {
+            let listen = Listen { name: group.name().to_owned(), address: group.bound() };
+            let shares = if is_tapped(&listen) { shares } else { Taps::NONE };
+            if let Err(source) = group.tap(shares) {
+                failure.get_or_insert(RouteError { name: listen.name, towards: self.routing.main(), source });
+            }
+        }
+        failure.map_or(Ok(()), Err).inspect(|()| self.taps = shares)
+    }
+
+    /// The present shares of new connections that go through the tap.
+    pub fn taps(&self) -> Taps {
+        self.taps
+    }
+
+    /// The listening sockets of the tap.
+    pub fn tap_listeners(&self) -> Vec<TapListener<'_>> {
+        let groups = self.listeners.iter().filter_map(|listener| match listener {
+            Listener::Group(group) => Some(group),
+            Listener::UnixPair(_) => None,
+        });
+        groups
+            .flat_map(|group| {
+                Slot::ALL.into_iter().filter_map(|slot| {
+                    let (name, fd) = (group.name(), group.tap_of(slot)?);
+                    Some(TapListener { slot, name, address: reachable(group.address), field: service_field(slot), fd })
+                })
+            })
+            .collect()
+    }
+
+    /// Number of connections in the queues of the tap, for both slots.
+    ///
+    /// # Errors
+    /// If the system query fails.
+    pub fn tap_backlog(&self) -> io::Result<u64> {
+        self.listeners.iter().try_fold(0, |sum, listener| match listener {
+            Listener::Group(group) => Ok(sum + group.tap_backlog(Slot::A)? + group.tap_backlog(Slot::B)?),
+            Listener::UnixPair(_) => Ok(sum),
+        })
     }
 
     /// The sockets that an instance in this slot inherits, in the order of the configuration, with the Interface's
@@ -336,6 +391,9 @@ impl Traffic {
                     // A UDP socket may report errors of its peers, which are no tampering.
                     for slot in Slot::ALL.into_iter().filter(|_| group.is_stream()) {
                         alarm.watch_member(group.name(), slot, group.slot(slot))?;
+                        if let Some(tap) = group.tap_of(slot) {
+                            alarm.watch_member(group.name(), slot, tap)?;
+                        }
                     }
                 }
                 Listener::UnixPair(pair) => {
@@ -378,6 +436,29 @@ impl Traffic {
             sockets.unlink();
         }
     }
+}
+
+/// A listening socket of the tap, and how the tap connects to the instance behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct TapListener<'t> {
+    /// The slot.
+    pub slot: Slot,
+    /// The name of the listener.
+    pub name: &'t str,
+    /// The address of the instances.
+    pub address: SocketAddr,
+    /// The differentiated-services field that chooses the slot: see [`super::marked_socket`].
+    pub field: u8,
+    /// The socket. It does not block.
+    pub fd: &'t OwnedFd,
+}
+
+/// The listeners that are groups.
+fn groups(listeners: &mut [Listener]) -> impl Iterator<Item = &mut Group> {
+    listeners.iter_mut().filter_map(|listener| match listener {
+        Listener::Group(group) => Some(&mut **group),
+        Listener::UnixPair(_) => None,
+    })
 }
 
 /// How to connect to one slot.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `slot` | the terms: slot, member, routing |
 //! | `listeners` | [`Traffic`]: opens, adopts and switches all listeners of a runtime |
-//! | `group` | a TCP or UDP listener: a group of three sockets on one port; a BPF program chooses the member |
+//! | `group` | a TCP or UDP listener: a group of sockets on one port; a BPF program chooses the member |
 //! | `renew` | prepares the sockets of a slot for the next instance: replaces or resets them |
 //! | `options` | reads every option of a socket and restores it |
 //! | `rejoin` | completes a group again after a supervisor crash or after tampering |
@@ -47,9 +47,9 @@ mod socket;
 mod unix_pair;
 
 pub use alarm::{Alarm, Tampering};
-pub use dial::SlotDial;
+pub use dial::{SlotDial, marked_socket};
 pub use error::{OpenError, RouteError};
-pub use listeners::{Endpoint, Routed, Setup, Traffic};
+pub use listeners::{Endpoint, Routed, Setup, TapListener, Traffic};
 pub use recover::{Holder, Refused, recover_from_instances};
 pub use rejoin::Adoption;
-pub use slot::{NextVersion, Routing, Slot};
+pub use slot::{NextVersion, Routing, Slot, Taps};

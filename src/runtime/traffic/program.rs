@@ -7,7 +7,7 @@
 
 use libc::sock_filter;
 
-use super::slot::{Routing, Slot};
+use super::slot::{Role, Routing, Slot, Taps};
 
 /// A classic BPF program.
 pub(super) type Program = Vec<sock_filter>;
@@ -37,14 +37,33 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The program for a routing. A share is drawn at random for each connection. `index` gives the index of each slot's
-/// member.
-pub(super) fn route(routing: Routing, index: impl Fn(Slot) -> u32) -> Program {
+/// The program for a routing. For each connection, one random number decides about the slot and a second one about the
+/// tap of that slot. `index` gives the index of each member.
+pub(super) fn route(routing: Routing, taps: Taps, index: impl Fn(Role) -> u32) -> Program {
+    let into = |slot| {
+        // The same rule as for slots: a share of nothing or of everything needs no random number.
+        match (Routing::Share { to: slot, share: taps.of(slot) }).plain() {
+            Routing::All(tapped) if tapped == slot => vec![op(RET, index(Role::Tap(slot)))],
+            Routing::All(_) => vec![op(RET, index(Role::Slot(slot)))],
+            Routing::Share { share, .. } => vec![
+                op(LD_W, RANDOM),
+                jump(JGE, Routing::threshold(share), 1, 0),
+                op(RET, index(Role::Tap(slot))),
+                op(RET, index(Role::Slot(slot))),
+            ],
+        }
+    };
     let (to, share) = match routing.plain() {
-        Routing::All(slot) => return vec![op(RET, index(slot))],
+        Routing::All(slot) => return into(slot),
         Routing::Share { to, share } => (to, share),
     };
-    vec![op(LD_W, RANDOM), jump(JGE, Routing::threshold(share), 1, 0), op(RET, index(to)), op(RET, index(to.other()))]
+    let first = into(to);
+    // A program for one slot has at most four instructions.
+    let skip = u8::try_from(first.len()).unwrap_or(u8::MAX);
+    let mut program = vec![op(LD_W, RANDOM), jump(JGE, Routing::threshold(share), skip, 0)];
+    program.extend(first);
+    program.extend(into(to.other()));
+    program
 }
 
 /// The differentiated-services field (DSCP) that marks the supervisor's own connections for a slot: code points 7 and
@@ -59,7 +78,8 @@ pub(super) const fn service_field(slot: Slot) -> u8 {
 /// The program that lets connections from this machine choose a slot by their DSCP, and routes all others by `rest`. A
 /// connection is from this machine if its source address equals its destination address; no other host can have that
 /// address.
-pub(super) fn choose(v6: bool, index: impl Fn(Slot) -> u32, rest: Program) -> Program {
+pub(super) fn choose(v6: bool, index: impl Fn(Role) -> u32, rest: Program) -> Program {
+    let index = |slot| index(Role::Slot(slot));
     let (first, last) = (Slot::A, Slot::B);
     let (field_a, field_b) = (u32::from(service_field(first)), u32::from(service_field(last)));
     let same =
@@ -105,15 +125,26 @@ pub(super) fn probe(v6: bool, source_port: u16, index: u32, rest: Program) -> Pr
 mod tests {
     use super::*;
 
-    fn index(slot: Slot) -> u32 {
-        match slot {
-            Slot::A => 7,
-            Slot::B => 9,
+    fn index(role: Role) -> u32 {
+        match role {
+            Role::Slot(Slot::A) => 7,
+            Role::Slot(Slot::B) => 9,
+            Role::Tap(Slot::A) => 17,
+            Role::Tap(Slot::B) => 19,
+            Role::Guard => panic!("the program never chooses the guard"),
         }
+    }
+
+    fn route(routing: Routing, index: impl Fn(Role) -> u32) -> Program {
+        super::route(routing, Taps::NONE, index)
     }
 
     /// Runs a program like the kernel, on an IP header and a random number.
     fn run(program: &[sock_filter], header: &[u8], random: u32) -> u32 {
+        run_with(program, header, &mut || random)
+    }
+
+    fn run_with(program: &[sock_filter], header: &[u8], random: &mut dyn FnMut() -> u32) -> u32 {
         let (mut at, mut a, mut x) = (0_usize, 0_u32, 0_u32);
         let byte = |k: u32, n: u32| u32::from(header[(k.wrapping_sub(NET) + n) as usize]);
         loop {
@@ -121,7 +152,7 @@ mod tests {
             at += 1;
             match code {
                 RET => return k,
-                LD_W if k == RANDOM => a = random,
+                LD_W if k == RANDOM => a = random(),
                 LD_W => a = (0..4).fold(0, |word, n| word << 8 | byte(k, n)),
                 LD_H => a = byte(k, 0) << 8 | byte(k, 1),
                 LD_B => a = byte(k, 0),
@@ -166,9 +197,43 @@ mod tests {
         }
     }
 
+    /// Where a routing sends this many connections, drawn by a generator of random numbers.
+    fn drawn(routing: Routing, taps: Taps, count: u32) -> std::collections::BTreeMap<u32, u32> {
+        let program = super::route(routing, taps, index);
+        let (mut counts, mut state) = (std::collections::BTreeMap::new(), 1_u64);
+        let mut random = || {
+            // SplitMix64: the kernel gives a new number at each load.
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            u32::try_from((mixed ^ mixed >> 31) >> 32).unwrap()
+        };
+        for _ in 0..count {
+            *counts.entry(run_with(&program, &[], &mut random)).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_share_of_each_slot_goes_through_its_tap() {
+        let routing = Routing::Share { to: Slot::B, share: 0.25 };
+        let counts = drawn(routing, Taps { a: 0.01, b: 0.5 }, 100_000);
+        for (member, share) in [(7, 0.75 * 0.99), (17, 0.75 * 0.01), (9, 0.25 * 0.5), (19, 0.25 * 0.5)] {
+            let share: f64 = share;
+            let (expected, sigma) = (1e5 * share, (1e5 * share * (1.0 - share)).sqrt());
+            let seen = f64::from(counts[&member]);
+            assert!((seen - expected).abs() < 5.0 * sigma, "member {member}: {seen} of {expected}");
+        }
+        let all = drawn(Routing::All(Slot::A), Taps { a: 1.0, b: 1.0 }, 100);
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [(17, 100)]);
+        for none in [Taps::NONE, Taps { a: f64::NAN, b: 1.0 }, Taps { a: -1.0, b: 1.0 }] {
+            assert_eq!(drawn(Routing::All(Slot::A), none, 100).into_iter().collect::<Vec<_>>(), [(7, 100)]);
+        }
+    }
+
     #[test]
     fn own_connections_choose_and_others_do_not() {
-        let rest = || route(Routing::All(Slot::A), |slot| index(slot) + 100);
+        let rest = || route(Routing::All(Slot::A), |role| index(role) + 100);
         let four = |field: u8, source: u32, destination: u32| {
             let mut header = v4(source, 1);
             header[1] = field;

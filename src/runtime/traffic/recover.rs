@@ -25,15 +25,15 @@ use crate::runtime::pidfd;
 /// they come first.
 const FDS_MAX: usize = 4096;
 
-/// A process that inherited the sockets of a slot.
+/// A process that inherited the sockets of a slot, or the tap, which has those of both taps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The process id.
     pub pid: u32,
     /// The start time in clock ticks since boot, if it is known.
     pub start_ticks: Option<u64>,
-    /// The slot whose sockets it inherited.
-    pub slot: Slot,
+    /// The slot whose sockets it inherited; `None` for the tap.
+    pub slot: Option<Slot>,
 }
 
 /// A process that has sockets, but whose sockets could not be copied.
@@ -54,9 +54,10 @@ pub fn recover_from_instances(setup: Setup<'_>, holders: &[Holder], kept: &mut V
     for &holder in holders {
         let is_there = |place: &Place<'_>| {
             let mut labels = had.iter().chain(found.iter().map(|(label, _)| label));
-            labels.any(|label| label.name == place.name() && label.role == Role::Slot(holder.slot))
+            labels.any(|label| label.name == place.name() && label.role == place.role)
         };
-        let mut wanted: Vec<Place<'_>> = Place::of(setup, holder.slot).filter(|place| !is_there(place)).collect();
+        let mut wanted = Place::of(setup, holder);
+        wanted.retain(|place| !is_there(place));
         if wanted.is_empty() {
             continue;
         }
@@ -100,7 +101,7 @@ fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label
         };
         let Some(at) = wanted.iter().position(|place| place.is_of(&fd)) else { continue };
         let place = wanted.remove(at);
-        if let Some(label) = place.label(holder.slot, &fd) {
+        if let Some(label) = place.label(&fd) {
             found.push((label, fd));
         }
     }
@@ -108,54 +109,67 @@ fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label
 }
 
 /// A listener whose socket is missing.
-enum Place<'a> {
+struct Place<'a> {
+    role: Role,
+    at: At<'a>,
+}
+
+enum At<'a> {
     Listener(&'a Listen),
     Interface(std::path::PathBuf),
 }
 
 impl<'a> Place<'a> {
-    /// The listeners of a slot, in the order in which an instance inherits them.
-    fn of(setup: Setup<'a>, slot: Slot) -> impl Iterator<Item = Self> {
+    /// The sockets that a process inherits, in their order.
+    fn of(setup: Setup<'a>, holder: Holder) -> Vec<Self> {
+        let Some(slot) = holder.slot else {
+            let is_tcp = |listen: &&Listen| matches!(listen.address, ListenAddress::Tcp(_));
+            let taps = |listen| Slot::ALL.map(|slot| Self { role: Role::Tap(slot), at: At::Listener(listen) });
+            return setup.listens.iter().filter(is_tcp).flat_map(taps).collect();
+        };
+        let role = Role::Slot(slot);
         let interface =
-            setup.interface.map(|directory| Self::Interface(unix_pair::interface_socket_path(directory, slot)));
-        setup.listens.iter().map(Self::Listener).chain(interface)
+            setup.interface.map(|directory| At::Interface(unix_pair::interface_socket_path(directory, slot)));
+        setup.listens.iter().map(At::Listener).chain(interface).map(|at| Self { role, at }).collect()
     }
 
     fn name(&self) -> &str {
-        match self {
-            Self::Listener(listen) => &listen.name,
-            Self::Interface(_) => unix_pair::INTERFACE,
+        match &self.at {
+            At::Listener(listen) => &listen.name,
+            At::Interface(_) => unix_pair::INTERFACE,
         }
     }
 
     fn is_of(&self, fd: &OwnedFd) -> bool {
-        match self {
-            Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) => unix_pair::is_at(path, fd),
-            Self::Listener(Listen { address: ListenAddress::Tcp(address), .. }) => {
-                is_for(*address, SockType::Stream, fd)
-            }
-            Self::Listener(Listen { address: ListenAddress::Udp(address), .. }) => {
+        // One tap has the sockets of both slots. Nobody but rei can change their marks.
+        if matches!(self.role, Role::Tap(_)) && Mark::read(fd).and_then(Mark::role) != Some(self.role) {
+            return false;
+        }
+        match &self.at {
+            At::Listener(Listen { address: ListenAddress::Unix(path), .. }) => unix_pair::is_at(path, fd),
+            At::Listener(Listen { address: ListenAddress::Tcp(address), .. }) => is_for(*address, SockType::Stream, fd),
+            At::Listener(Listen { address: ListenAddress::Udp(address), .. }) => {
                 is_for(*address, SockType::Datagram, fd)
             }
-            Self::Interface(path) => unix_pair::is_at(path, fd),
+            At::Interface(path) => unix_pair::is_at(path, fd),
         }
     }
 
     /// The name in the store; `None` if the socket cannot be used again.
-    fn label(&self, slot: Slot, fd: &OwnedFd) -> Option<Label> {
-        let place = match self {
-            Self::Listener(Listen { address: ListenAddress::Unix(path), .. }) | Self::Interface(path) => {
+    fn label(&self, fd: &OwnedFd) -> Option<Label> {
+        let place = match &self.at {
+            At::Listener(Listen { address: ListenAddress::Unix(path), .. }) | At::Interface(path) => {
                 unix_pair::file_of(path, fd)?
             }
-            Self::Listener(_) => {
-                Mark::of(slot).put(fd).ok()?;
+            At::Listener(_) => {
+                Mark::of(self.role)?.put(fd).ok()?;
                 setsockopt(fd, sockopt::ReusePort, &true).ok()?;
                 // The index in a new group. If it is wrong, the search finds the real order.
-                slot.index() as u64
+                Role::STREAM.iter().position(|role| *role == self.role)? as u64
             }
         };
         let cookie = socket::cookie(fd).ok()?;
-        Some(Label { name: self.name().to_owned(), role: Role::Slot(slot), place, cookie })
+        Some(Label { name: self.name().to_owned(), role: self.role, place, cookie })
     }
 }
 

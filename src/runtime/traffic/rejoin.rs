@@ -21,7 +21,7 @@ use crate::runtime::keeper::FdStore;
 pub struct Adoption {
     /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in their queues are lost.
     pub lost: Vec<String>,
-    /// True if members were not at their recorded index: an instance tampered with its listener while no supervisor
+    /// True if members were not at their index, although it is known which index they should have: an instance tampered with its listener while no supervisor
     /// watched.
     pub moved: bool,
     /// Stored sockets that do not belong to any configured listener; they were closed.
@@ -32,6 +32,7 @@ pub struct Adoption {
 #[derive(Default)]
 pub(super) struct StoredMembers {
     slots: [Option<OwnedFd>; 2],
+    taps: [Option<OwnedFd>; 2],
     guard: Option<OwnedFd>,
     labels: Vec<Label>,
     /// One socket has two names: the last supervisor died while it renamed the socket.
@@ -52,8 +53,8 @@ impl StoredMembers {
                 continue;
             }
             let place = match label.role {
-                Role::Slot(Slot::A) => &mut kept.slots[0],
-                Role::Slot(Slot::B) => &mut kept.slots[1],
+                Role::Slot(slot) => &mut kept.slots[slot.index()],
+                Role::Tap(slot) => &mut kept.taps[slot.index()],
                 Role::Guard => &mut kept.guard,
             };
             if kept.labels.iter().any(|known| known.cookie == label.cookie) {
@@ -76,7 +77,8 @@ impl StoredMembers {
 
 /// True if a stored socket is alive and belongs to this listener. A listener may get a new name, but not a new address.
 fn fits(spec: &GroupSpec, label: &Label, fd: &OwnedFd) -> bool {
-    is_for(spec.address, spec.kind(), fd) && (spec.address.port() != 0 || label.name == spec.name)
+    let has_role = Role::all(spec.kind() == SockType::Stream).contains(&label.role);
+    has_role && is_for(spec.address, spec.kind(), fd) && (spec.address.port() != 0 || label.name == spec.name)
 }
 
 /// True if the socket is alive and bound to the address; port 0 matches any port.
@@ -89,8 +91,8 @@ pub(super) fn is_for(address: SocketAddr, kind: SockType, fd: &OwnedFd) -> bool 
 impl Group {
     /// Adopts a group from an earlier supervisor. No live socket is closed, and all connections are routed as before.
     ///
-    /// If the socket of a slot was lost, the slot gets the guard's socket, because the kernel now sends the slot's
-    /// connections there. Then a new guard joins.
+    /// If the socket of a slot or tap was lost, it gets the guard's socket, because the kernel now sends its connections
+    /// there. Then a new guard joins. In the same way, the group of a supervisor without taps gets them.
     pub fn adopt(
         spec: &GroupSpec,
         kept: StoredMembers,
@@ -98,29 +100,37 @@ impl Group {
         store: &mut dyn FdStore,
         adoption: &mut Adoption,
     ) -> Result<Self, OpenError> {
-        let StoredMembers { slots, mut guard, labels, doubt, second } = kept;
+        let StoredMembers { slots, taps, mut guard, labels, doubt, second } = kept;
+        let is_stream = spec.kind() == SockType::Stream;
         for (label, fd) in second {
             // It joined after all sockets that stay, so none of them moves when it leaves.
             remove_member(spec, &label, fd, store)?;
         }
-        let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)));
+        let recorded = Order::recorded(labels.iter().map(|label| (label.role, label.place)), is_stream);
         let has = |role: &Role| labels.iter().any(|label| label.role == *role);
-        let lost: Vec<Role> = Role::ALL.into_iter().filter(|role| !has(role)).collect();
-        adoption.lost.extend(lost.iter().map(|role| format!("{}/{role}", spec.name)));
-        let first = slots.iter().flatten().next().or(guard.as_ref());
+        let lost: Vec<Role> = Role::all(is_stream).iter().copied().filter(|role| !has(role)).collect();
+        // A supervisor without taps had a guard at the third place.
+        let had_taps = !labels.iter().any(|label| label.role == Role::Guard && label.place == 2);
+        let was_lost = |role: &&Role| had_taps || !matches!(role, Role::Tap(_));
+        adoption.lost.extend(lost.iter().filter(was_lost).map(|role| format!("{}/{role}", spec.name)));
+        let members = || slots.iter().chain(&taps).flatten();
+        let first = members().next().or(guard.as_ref());
         let address = first.and_then(socket::address).unwrap_or(spec.address);
         let mut order = recorded.without(&lost);
+        let is_certain = recorded.is_certain_without(&lost);
         // The program in force was made for a larger group, and a new member may have an index that it names. Only a
         // guard may change the program, and there is no guard. So a helper socket, which drops all packets, joins and
         // routes everything to the one member that is left.
-        let alone = guard.is_none() && slots.iter().flatten().count() == 1;
-        let helper = alone.then(|| spec.helper(address)).transpose()?;
-        let join = |order: &mut Vec<Role>, role| {
+        let alone = guard.is_none() && members().count() == 1;
+        let mut helper = alone.then(|| spec.helper(address)).transpose()?;
+        let mut join = |order: &mut Vec<Role>, role| {
             order.push(role);
-            spec.member(address, role, None)
+            let joined = spec.member(address, role, None);
+            // When the helper leaves, the member that joined after it takes its index.
+            helper.take().into_iter().for_each(|helper| shut_down_member(spec, helper));
+            joined
         };
-        let mut fill = |slot, fd: Option<OwnedFd>, guard: &mut Option<OwnedFd>| {
-            let role = Role::Slot(slot);
+        let mut fill = |role, fd: Option<OwnedFd>, guard: &mut Option<OwnedFd>| {
             match (fd, guard) {
                 // An instance may be using this socket, so it is not changed.
                 (Some(fd), _) => Ok(fd),
@@ -135,17 +145,21 @@ impl Group {
             }
         };
         let [a, b] = slots;
-        let slots = [fill(Slot::A, a, &mut guard)?, fill(Slot::B, b, &mut guard)?];
-        // When the helper leaves, the member that joined after it takes its index.
-        helper.into_iter().for_each(|helper| shut_down_member(spec, helper));
+        let slots = [fill(Role::Slot(Slot::A), a, &mut guard)?, fill(Role::Slot(Slot::B), b, &mut guard)?];
+        let [a, b] = taps;
+        let taps = match is_stream {
+            true => Some([fill(Role::Tap(Slot::A), a, &mut guard)?, fill(Role::Tap(Slot::B), b, &mut guard)?]),
+            false => None,
+        };
         let guard = match guard {
             Some(guard) => guard,
             None => join(&mut order, Role::Guard)?,
         };
-        let expected = Order::of(&order).unwrap_or(recorded);
-        let mut group = Self::of(spec, address, routing, slots, guard, expected);
+        let expected = Order::of(&order, is_stream).unwrap_or(recorded);
+        let mut group = Self::of(spec, address, routing, slots, taps, guard, expected.clone());
         group.since = Some(Instant::now());
-        adoption.moved |= group.locate_and_route(expected, lost.is_empty() && !doubt, store)?;
+        let has_moved = group.locate_and_route(&expected, lost.is_empty() && !doubt, store)?;
+        adoption.moved |= has_moved && is_certain;
         Ok(group)
     }
 
@@ -153,13 +167,13 @@ impl Group {
     /// member is searched for, and the program is set again. Connections in the old guard's queue are lost: no instance
     /// has that queue.
     pub fn repair(&mut self, store: &mut dyn FdStore) -> Result<(), OpenError> {
-        for fd in &self.slots {
+        for fd in self.slots.iter().chain(self.taps.iter().flatten()) {
             if self.is_stream() && !socket::listens(fd) {
                 socket::listen(fd).map_err(|source| self.spec.error("listen again on", source))?;
             }
         }
         self.new_guard(store)?;
-        self.locate_and_route(self.order, false, store)?;
+        self.locate_and_route(&self.order.clone(), false, store)?;
         Ok(())
     }
 
@@ -167,7 +181,7 @@ impl Group {
     /// was not as expected.
     pub(super) fn locate_and_route(
         &mut self,
-        expected: Order,
+        expected: &Order,
         complete: bool,
         store: &mut dyn FdStore,
     ) -> Result<bool, OpenError> {
@@ -179,15 +193,16 @@ impl Group {
                     .ok_or_else(|| OpenError::Strangers { name: self.spec.name.clone(), address: self.bound() })?
             }
         };
+        let has_moved = found != *expected;
         self.order = found;
         self.route(self.routing).map_err(|source| self.spec.error("set the routing of", source))?;
-        Ok(found != expected)
+        Ok(has_moved)
     }
 
     /// Searches for the members. Meanwhile all other connections are routed by the last known order.
-    fn search(&self, expected: Order, complete: bool) -> Result<Option<Order>, OpenError> {
+    fn search(&self, expected: &Order, complete: bool) -> Result<Option<Order>, OpenError> {
         let search = || -> io::Result<Option<Order>> {
-            let rest = || self.program(self.routing, self.order);
+            let rest = || self.program(self.routing, &self.order);
             Search { address: self.address, stream: self.is_stream(), guard: self.guard()?, rest: &rest }
                 .order(expected, complete)
         };

@@ -79,7 +79,7 @@ impl Group {
         let spec = self.spec.clone();
         let system = |source| spec.error("replace a socket of", source);
         // All members need SO_REUSEPORT to let another one join; an instance may have cleared it.
-        for fd in self.slots.iter().chain(&self.guard) {
+        for fd in self.slots.iter().chain(self.taps.iter().flatten()).chain(&self.guard) {
             setsockopt(fd, sockopt::ReusePort, &true).map_err(|errno| system(errno.into()))?;
         }
         let old = self.label(Role::Slot(slot), self.slot(slot)).map_err(system)?;
@@ -90,6 +90,6 @@ impl Group {
         let left = std::mem::replace(&mut self.slots[slot.index()], new);
         remove_member(&self.spec, &old, left, store)?;
         self.add_guard()?;
-        self.locate_and_route(self.order, true, store).map(drop)
+        self.locate_and_route(&self.order.clone(), true, store).map(drop)
     }
 }

@@ -106,19 +106,52 @@ impl Routing {
 pub(super) enum Role {
     /// The socket that the instance of this slot inherits.
     Slot(Slot),
+    /// The socket of the tap in front of this slot. Only TCP groups have it. No instance inherits it.
+    Tap(Slot),
     /// The guard, K: no instance inherits it, the program never chooses it, and it is the last member of its group.
     Guard,
 }
 
 impl Role {
-    /// All members, in the order of a new group that begins with slot A.
-    pub const ALL: [Self; 3] = [Self::Slot(Slot::A), Self::Slot(Slot::B), Self::Guard];
+    /// All members of a TCP group, in the order of a new group that begins with slot A.
+    pub const STREAM: [Self; 5] =
+        [Self::Slot(Slot::A), Self::Slot(Slot::B), Self::Tap(Slot::A), Self::Tap(Slot::B), Self::Guard];
+    /// All members of a UDP group, in the order of a new group that begins with slot A.
+    pub const DATAGRAM: [Self; 3] = [Self::Slot(Slot::A), Self::Slot(Slot::B), Self::Guard];
+
+    /// All members of a TCP or a UDP group.
+    pub const fn all(is_stream: bool) -> &'static [Self] {
+        if is_stream { &Self::STREAM } else { &Self::DATAGRAM }
+    }
+}
+
+/// The shares of a slot's new connections that go through the tap, 0.0 to 1.0. Zero while no tap accepts connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Taps {
+    /// The share of slot A.
+    pub a: f64,
+    /// The share of slot B.
+    pub b: f64,
+}
+
+impl Taps {
+    /// No connection goes through the tap.
+    pub const NONE: Self = Self { a: 0.0, b: 0.0 };
+
+    /// The share of a slot.
+    pub const fn of(self, slot: Slot) -> f64 {
+        match slot {
+            Slot::A => self.a,
+            Slot::B => self.b,
+        }
+    }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slot(slot) => slot.fmt(f),
+            Self::Tap(slot) => write!(f, "t{slot}"),
             Self::Guard => f.write_str("k"),
         }
     }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::slot::Slot;
+use super::slot::{Role, Slot};
 
 /// Maximum length of a Unix socket's path, in bytes: `sun_path` without the final NUL.
 pub(super) const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -247,7 +247,7 @@ pub(super) fn clear_flags(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Marks the member of a slot by two options without effect on TCP listeners and connections. Accepted connections
+/// Marks the member of a slot or a tap by options without effect on TCP listeners and connections. Accepted connections
 /// inherit them and `sock_diag` shows them. So for each connection it can be seen which member received it, whichever
 /// process accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,22 +256,44 @@ pub(super) struct Mark {
     pub no_port: bool,
     /// `IP_MULTICAST_ALL`; its default depends on the IP version.
     pub multicast_all: bool,
+    /// `IP_MULTICAST_LOOP`; it is on by default.
+    pub multicast_loop: bool,
 }
 
 impl Mark {
-    /// The mark of the member of a slot.
-    pub const fn of(slot: Slot) -> Self {
-        Self { no_port: true, multicast_all: matches!(slot, Slot::A) }
+    /// The mark of a member; the guard has none.
+    pub const fn of(role: Role) -> Option<Self> {
+        let (slot, multicast_loop) = match role {
+            Role::Slot(slot) => (slot, true),
+            Role::Tap(slot) => (slot, false),
+            Role::Guard => return None,
+        };
+        Some(Self { no_port: true, multicast_all: matches!(slot, Slot::A), multicast_loop })
     }
 
-    /// The slot with this mark.
-    pub fn slot(self) -> Option<Slot> {
-        Slot::ALL.into_iter().find(|&slot| Self::of(slot) == self)
+    /// The member with this mark.
+    pub fn role(self) -> Option<Role> {
+        Role::STREAM.into_iter().find(|&role| Self::of(role) == Some(self))
+    }
+
+    /// The mark of a socket.
+    pub fn read(fd: &impl AsRawFd) -> Option<Self> {
+        let is_on = |option| {
+            let bytes = get_bytes(fd, libc::IPPROTO_IP, option, size_of::<c_int>())?;
+            // The kernel gives one byte if the value fits.
+            Some(bytes.iter().any(|byte| *byte != 0))
+        };
+        Some(Self {
+            no_port: is_on(libc::IP_BIND_ADDRESS_NO_PORT)?,
+            multicast_all: is_on(libc::IP_MULTICAST_ALL)?,
+            multicast_loop: is_on(libc::IP_MULTICAST_LOOP)?,
+        })
     }
 
     /// Sets the mark on a socket.
     pub fn put(self, fd: &OwnedFd) -> io::Result<()> {
         set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, c_int::from(self.no_port))?;
-        set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, c_int::from(self.multicast_all))
+        set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, c_int::from(self.multicast_all))?;
+        set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, c_int::from(self.multicast_loop))
     }
 }

@@ -10,6 +10,7 @@ use super::logpipe::LogPipe;
 use super::set::Instances;
 use super::types::SpawnContext;
 use crate::lifecycle::Slot;
+use crate::live::log::Rules;
 use crate::report::chain;
 use crate::runtime::logs::{Log, Memory};
 
@@ -25,7 +26,10 @@ impl Instances {
         let path = files.begin(id, context.store_path).map_err(|error| no_file(&error))?;
         let memory =
             pipe.memory.share().map_err(|error| format!("cannot share the memory of the log pipe: {error}"))?;
-        let log = self.logger.read(id, &pipe.read, memory, &path, bytes_max);
+        let log = match access_log(context) {
+            Some(rules) => self.logger.counting(&rules).read(id, &pipe.read, memory, &path, bytes_max),
+            None => self.logger.read(id, &pipe.read, memory, &path, bytes_max),
+        };
         Ok(self.last_log_is(context.slot, log, path, files))
     }
 
@@ -40,7 +44,10 @@ impl Instances {
         let (files, bytes_max) = log_files(context);
         let path = files.resume(id, context.store_path).map_err(|error| no_file(&error))?;
         let log = match pipe {
-            Some((pipe, memory)) => self.logger.resume(id, &pipe, memory, &path, bytes_max),
+            Some((pipe, memory)) => match access_log(context) {
+                Some(rules) => self.logger.counting(&rules).resume(id, &pipe, memory, &path, bytes_max),
+                None => self.logger.resume(id, &pipe, memory, &path, bytes_max),
+            },
             None => Log::of_another_logger(id, &path, bytes_max).map_err(|error| chain(&error))?,
         };
         Ok(self.last_log_is(context.slot, log, path, files))
@@ -56,6 +63,12 @@ impl Instances {
 fn log_files(context: &SpawnContext<'_>) -> (LogFiles, u64) {
     let bytes_max = context.tools.config.state.log_bytes;
     (LogFiles::new(&context.tools.paths.log(context.slot), bytes_max), bytes_max)
+}
+
+/// The rules of the access log, as JSON; `None` if rei.toml has none.
+fn access_log(context: &SpawnContext<'_>) -> Option<String> {
+    let rules = Rules::of(&context.tools.config.health)?;
+    serde_json::to_string(&rules).ok()
 }
 
 fn no_file(error: &io::Error) -> String {

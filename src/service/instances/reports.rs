@@ -1,8 +1,11 @@
-//! The last report of the instance in each slot: why it is not ready, and how much more time it asks for.
+//! The last report of the instance in each slot: why it is not ready, how much more time it asks for, and what was found
+//! of the requests that it serves.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::Slot;
+use crate::live::Source;
 
 /// The last reports of the instances. A request for more time is kept until a deadline is due. So an instance that asks
 /// twice a second causes a journal record only if a deadline would have passed.
@@ -10,12 +13,14 @@ use crate::lifecycle::Slot;
 pub struct Reports {
     not_ready: [Option<String>; 2],
     extended: [Option<(String, Instant)>; 2],
+    found: [BTreeMap<Source, String>; 2],
 }
 
 impl Reports {
     /// Removes the reason of the instance before: a new instance starts in the slot.
     pub fn forget(&mut self, slot: Slot) {
         self.not_ready[slot.index()] = None;
+        self.found[slot.index()].clear();
     }
 
     /// Notes why the last probe of a starting instance failed.
@@ -26,6 +31,16 @@ impl Reports {
     /// Why the instance of a slot was not ready at its last probe.
     pub fn not_ready(&self, slot: Slot) -> Option<&str> {
         self.not_ready[slot.index()].as_deref()
+    }
+
+    /// Notes what a source found of users' requests, and what not.
+    pub fn has_found(&mut self, slot: Slot, source: Source, found: String) {
+        self.found[slot.index()].insert(source, found);
+    }
+
+    /// What each source found of users' requests, and what not.
+    pub fn found(&self, slot: Slot) -> &BTreeMap<Source, String> {
+        &self.found[slot.index()]
     }
 
     /// Notes that the instance with this id asks for this much more time from now on.

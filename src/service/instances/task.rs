@@ -1,15 +1,19 @@
 //! The task of one instance: it watches the readiness, the health and the end of the instance.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::requests::{AccessLog, COUNTS_PAUSE, send_metrics};
+use super::sender::EventSender;
 use super::types::{DRAIN_MAX, Readiness, StopCommand};
 use crate::diagnosis;
 use crate::health::{Outcome, Probe, Signal};
 use crate::interface::client::{ClientError, EvolutionClient};
 use crate::lifecycle::{EXTENDED_MS_MAX, Slot};
+use crate::live::metrics;
 use crate::report::chain;
 use crate::runtime::instance::{Ended, EndedBy, Instance, StopBy};
 use crate::runtime::logs::{Log, Logger};
@@ -18,7 +22,7 @@ use crate::runtime::probe::{ProbeResult, Probes, Target};
 use crate::runtime::table::InstanceTable;
 use crate::runtime::traffic::{SlotDial, Traffic};
 use crate::runtime::usage::UsageMeter;
-use crate::service::input::{Input, Inputs, InstanceEvent};
+use crate::service::input::{Inputs, InstanceEvent};
 use crate::service::sync::{AbortOnDrop, lock};
 use crate::service::tools::Tools;
 use crate::time::millis;
@@ -50,20 +54,6 @@ pub struct InstanceTask {
     pub orders: mpsc::Receiver<StopCommand>,
 }
 
-/// Sends the events of an instance to the event loop.
-struct EventSender {
-    slot: Slot,
-    id: String,
-    inputs: Inputs,
-}
-
-impl EventSender {
-    async fn send(&self, event: InstanceEvent) {
-        // Sending fails only if the event loop has ended, and then the supervisor exits.
-        let _ = self.inputs.send(Input::Instance { slot: self.slot, id: self.id.clone(), event }).await;
-    }
-}
-
 /// Watches the instance until it has ended.
 pub async fn watch(mut it: InstanceTask) {
     let sender = EventSender { slot: it.slot, id: it.instance.id().to_owned(), inputs: it.inputs.clone() };
@@ -78,7 +68,9 @@ pub async fn watch(mut it: InstanceTask) {
         AbortOnDrop(socket.forward(it.instance.tree().clone(), notified.clone(), move || table.reported_ready(&id)))
     };
     let _notes = it.notify.take().map(forward);
-    let mut reports: Option<AbortOnDrop<()>> = None;
+    let mut reports: Option<[AbortOnDrop<()>; 2]> = None;
+    let (own_probes, mut access_log) = (Arc::new(AtomicU64::new(0)), AccessLog::default());
+    let mut counts = tokio::time::interval(COUNTS_PAUSE);
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let heard = it.readiness.notified || health.notify.is_none();
     let mut readiness = ReadyGate { probed: !asks, notified: heard, reported: it.readiness.ready };
@@ -89,28 +81,26 @@ pub async fn watch(mut it: InstanceTask) {
     loop {
         // As with probes: what a starting instance reports says nothing about the health of Active.
         if readiness.reported && reports.is_none() {
-            let sender = EventSender { slot: sender.slot, id: sender.id.clone(), inputs: sender.inputs.clone() };
-            reports = Some(AbortOnDrop(tokio::spawn(send_native_reports(
-                it.slot,
-                it.tools.clone(),
-                it.traffic.clone(),
-                sender,
-            ))));
+            let native = send_native_reports(it.slot, it.tools.clone(), it.traffic.clone(), sender.clone());
+            let metrics = read_metrics(it.tools.clone(), dial.clone(), own_probes.clone(), sender.clone());
+            reports = Some([AbortOnDrop(tokio::spawn(native)), AbortOnDrop(tokio::spawn(metrics))]);
         }
         tokio::select! {
             biased;
             exit = it.instance.wait() => {
                 drop(reports);
+                access_log.send(&it.log, &sender).await;
                 ended(&mut it, &sender, exit).await;
                 return;
             }
             Some(command) = it.orders.recv() => {
                 drop(reports);
-                execute_stop(&mut it, &sender, command, &mut notes).await;
+                execute_stop(&mut it, &sender, command, &mut notes, &mut access_log).await;
                 return;
             }
             Some(result) = probed.recv() => {
                 readiness.probed |= result.ok;
+                own_probes.fetch_add(u64::from(result.ok && result.probe == "http"), Ordering::Relaxed);
                 readiness.report(&sender).await;
                 // A starting instance that does not answer yet is not faulty.
                 if readiness.reported {
@@ -145,6 +135,7 @@ pub async fn watch(mut it: InstanceTask) {
                 watchdog.fed();
                 sender.send(InstanceEvent::Signal(Signal::WatchdogMissed)).await;
             }
+            _ = counts.tick(), if it.log.is_counted() => access_log.send(&it.log, &sender).await,
             _ = usage.tick() => {
                 let used = meter.read(&it.instance);
                 sender.send(InstanceEvent::Signal(Signal::Usage(used))).await;
@@ -179,6 +170,7 @@ async fn execute_stop(
     sender: &EventSender,
     command: StopCommand,
     notes: &mut mpsc::Receiver<Notification>,
+    access_log: &mut AccessLog,
 ) {
     let StopCommand { drain } = command;
     if drain {
@@ -195,6 +187,7 @@ async fn execute_stop(
     if ended.tree.survivors > 0 {
         tracing::error!(survivors = ended.tree.survivors, slot = %it.slot, "processes could not be killed");
     }
+    access_log.send(&it.log, sender).await;
     it.logger.forget(it.instance.id());
     sender.send(InstanceEvent::Stopped).await;
 }
@@ -280,13 +273,21 @@ impl Watchdog {
     }
 }
 
+/// Reads the metrics of the runtime, if rei.toml says where they are.
+async fn read_metrics(tools: Arc<Tools>, dial: Arc<SlotDial>, own_probes: Arc<AtomicU64>, sender: EventSender) {
+    let health = &tools.config.health;
+    if let (Some(source), Some(rules)) = (health.metrics.clone(), metrics::Rules::of(health)) {
+        send_metrics(source, rules, dial, own_probes, sender).await;
+    }
+}
+
 /// Reads the health reports of the runtime from its evolution interface, as long as the instance runs.
 async fn send_native_reports(slot: Slot, tools: Arc<Tools>, traffic: Arc<Mutex<Traffic>>, sender: EventSender) {
     let Some(probe) = &tools.config.health.interface else { return };
     let Some(path) = lock(&traffic).interface_path(slot.into()).map(std::path::Path::to_owned) else { return };
-    let client = EvolutionClient::new(path);
+    let late = probe.interval * 3;
+    let client = EvolutionClient::new(path, late);
     loop {
-        let late = probe.interval * 3;
         let signal = match client.stream_runtime_health(probe.interval).await {
             Ok(mut reports) => loop {
                 match reports.next(late).await {

@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::version::{build_version, progress};
 use crate::blueprint::library::Library;
 use crate::blueprint::{
-    self, AgentRun, Blame, CheckResult, Checkpoint, Decision, EarlierEvolution, Job, Outcome, StageEvent,
+    self, AgentRun, Blame, CheckResult, Checkpoint, Decision, EarlierEvolution, Job, RunOutcome, StageEvent,
     StageEventKind,
 };
 use crate::diagnosis;
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
 use crate::lifecycle::{Event, Fault, Question, Tried};
-use crate::nix::{Derivation, RealiseOptions};
+use crate::nix::{Derivation, RealiseOptions, last_output};
 use crate::redact::Secrets;
 use crate::report::chain;
 use crate::service::facts::Facts;
-use crate::service::failure::{Failed, last_output, reason};
+use crate::service::failure::{Failed, reason};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::source::ObjectId;
@@ -117,21 +117,21 @@ async fn make(host: &BlueprintHost<'_>, order: &BuildOrder) -> Result<Event, Com
         (Failed { reason: reason(&error, error.hint()), blame }, None)
     })?;
     match outcome {
-        Outcome::Done { commit } => {
+        RunOutcome::Done { commit } => {
             let built = built(host, order, &job, &commit).await;
             built.map_err(|failed| (failed, Some(commit)))
         }
-        Outcome::Unchanged { commit } => Ok(Event::Built {
+        RunOutcome::Unchanged { commit } => Ok(Event::Built {
             evolution: order.evolution.clone(),
             version: Version { rev: commit.to_string(), ..order.active.clone() },
             base_rev: order.active.rev.clone(),
             files_changed: Vec::new(),
         }),
-        Outcome::Failed { stage, reason, blame, commit } => {
+        RunOutcome::Failed { stage, reason, blame, commit } => {
             let reason = format!("stage {stage} of the blueprint {}: {reason}", order.blueprint);
             Err((Failed { reason, blame }, Some(commit)))
         }
-        Outcome::Paused { stage, checkpoint } => match serde_json::to_string(&*checkpoint) {
+        RunOutcome::Paused { stage, checkpoint } => match serde_json::to_string(&*checkpoint) {
             Ok(checkpoint) => Ok(Event::BuildPaused { evolution: order.evolution.clone(), stage, checkpoint }),
             Err(error) => Err((Failed::of_machine(format!("the checkpoint cannot be written: {error}")), None)),
         },

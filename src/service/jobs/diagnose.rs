@@ -67,7 +67,7 @@ pub async fn diagnose_now(tools: &Tools, facts: DiagnosisFacts) -> Collected {
     let incident = facts.incident.clone();
     let incident_id = incident.as_ref().map(|incident| incident.id.clone());
     let ask = facts.interface.clone().zip(incident_id).map(|(path, incident)| async move {
-        let context = EvolutionClient::new(path).collect_evolution_context(incident, RUNTIME_CONTEXT).await;
+        let context = EvolutionClient::new(path, RUNTIME_CONTEXT).collect_evolution_context(incident).await;
         context
             .map_err(|error| chain(&error))
             .and_then(|context| serde_json::to_value(context).map_err(|error| error.to_string()))

@@ -161,7 +161,7 @@ async fn checks(tools: &Tools, flake: &FlakeRef, root: &str) -> Result<FlakeChec
 }
 
 async fn files(tools: &Tools, commit: &ObjectId) -> Result<Vec<TreeFile>, String> {
-    let files = tools.mirror.files(commit).await.map_err(|error| reason(&error, error.hint()))?;
+    let files = tools.mirror.built_files(commit).await.map_err(|error| reason(&error, error.hint()))?;
     let plain = |file: crate::source::TreeFile| TreeFile {
         path: file.path.display().to_string(),
         object: format!("{:o} {}", file.mode, file.blob),

@@ -2,13 +2,14 @@
 
 use crate::blueprint::Blame;
 use crate::interface::types::Version;
-use crate::nix::{Derivation, Progress, RealiseOptions};
+use crate::nix::{Derivation, Progress, RealiseOptions, last_output, plain_log};
 use crate::preflight;
-use crate::service::failure::{Failed, HINT, last_output};
+use crate::report::chain;
+use crate::service::failure::{Failed, HINT};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::service::versions;
-use crate::source::ObjectId;
+use crate::source::{Gap, ObjectId, with_gaps};
 
 /// Maximum number of progress events that wait; more are dropped.
 const PROGRESS_MAX: usize = 64;
@@ -27,11 +28,13 @@ pub(super) async fn build_version(
     let package = &tools.config.runtime.package;
     let with_hint = |error: crate::nix::Error| {
         let hint = preflight::evaluation_hint(&tools.config, commit, &error);
-        Failed::of_nix(&error, Some(hint))
+        let gaps = if error.is_of_the_flake() { flake.gaps() } else { &[] };
+        let (line, hint) = with_gaps(&chain(&error), &hint, gaps);
+        Failed { reason: format!("{line}{HINT}{hint}"), ..Failed::of_nix(&error, None) }
     };
     let driver = tools.nix().await?;
     let derivation = driver.evaluate_package(&flake, package, Some(&drv_root)).await.map_err(with_hint)?;
-    realise(tools, &derivation, root, inputs).await?;
+    realise(tools, &derivation, flake.gaps(), root, inputs).await?;
     // The journal record of this version is synced to disk at once. So the store path must be on disk before it.
     driver.sync().await?;
     let tree = tools.mirror.tree(commit).await?;
@@ -46,7 +49,13 @@ pub(super) async fn build_version(
 }
 
 /// Builds one derivation and reports the progress. If it fails, the reason has the end of the log.
-async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &Inputs) -> Result<(), Failed> {
+async fn realise(
+    tools: &Tools,
+    derivation: &Derivation,
+    gaps: &[Gap],
+    root: &str,
+    inputs: &Inputs,
+) -> Result<(), Failed> {
     let options = RealiseOptions {
         jobs: Tools::jobs(),
         timeout: tools.config.blueprints.timeout,
@@ -60,8 +69,10 @@ async fn realise(tools: &Tools, derivation: &Derivation, root: &str, inputs: &In
     let log = driver.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
     let output = last_output(&log);
     let hint = preflight::build_hint(&failure, &derivation.drv);
+    let gaps = if failure.is_of_the_build() { gaps } else { &[] };
+    let (line, hint) = with_gaps(&format!("{}{output}", failure.message), &hint, gaps);
     // The first line is for a person. An agent that repairs it also gets the end of the log.
-    let reason = format!("{}{output}{HINT}{hint}\n{}", failure.message, String::from_utf8_lossy(&log).trim_end());
+    let reason = format!("{line}{HINT}{hint}\n{}", plain_log(&log).trim_end());
     Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })
 }
 

@@ -19,6 +19,7 @@ use super::Infrastructure;
 use super::confine::{self, Exec};
 use super::job::Subject;
 use super::notify::PutOff;
+use super::state;
 use crate::config::StopMode;
 use crate::http::Address;
 use crate::validation::checks::{InstanceSpec, ListenKind, ReadinessProbe};
@@ -95,12 +96,18 @@ fn listen(name: &str, kind: ListenKind, sockets: &Path) -> std::io::Result<Liste
 
 impl JudgedInstance {
     /// Starts a version, in directories of its own below `top`. `Ok(Err(reason))` is the version's own fault.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         spec: &InstanceSpec,
         subject: &Subject,
         top: &Path,
     ) -> Result<Result<Self, String>, Infrastructure> {
         let (work, sockets) = fresh(top).map_err(Infrastructure::system("make a directory for the judged"))?;
+        if let Some(state) = &subject.state {
+            state::copy(state, &work).map_err(Infrastructure::system("copy validation.state"))?;
+        }
+        if let Err(reason) = state::prepare(spec, subject, &work).await? {
+            return Ok(Err(reason));
+        }
         let opened = spec.listen.iter().map(|one| listen(&one.name, one.kind, &sockets));
         let listeners =
             opened.collect::<std::io::Result<Vec<Listener>>>().map_err(Infrastructure::system("open a listener"))?;
@@ -272,7 +279,12 @@ fn fresh(top: &Path) -> std::io::Result<(PathBuf, PathBuf)> {
     }
 }
 
-fn environment(spec: &InstanceSpec, subject: &Subject, work: &Path, notify: Option<PathBuf>) -> Vec<(String, String)> {
+pub(super) fn environment(
+    spec: &InstanceSpec,
+    subject: &Subject,
+    work: &Path,
+    notify: Option<PathBuf>,
+) -> Vec<(String, String)> {
     let work = work.display().to_string();
     let mut env: Vec<(String, String)> = vec![
         ("HOME".into(), work.clone()),
@@ -294,7 +306,7 @@ fn environment(spec: &InstanceSpec, subject: &Subject, work: &Path, notify: Opti
 }
 
 /// Reads what an instance prints: into the build's log up to a bound, and its end for the verdict.
-async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>>) {
+pub(super) async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>>) {
     use std::io::Write;
     let mut chunk = [0_u8; 4096];
     let mut logged = 0;

@@ -18,6 +18,8 @@ pub(crate) struct Subject {
     pub store_path: PathBuf,
     /// Its closure, itself included.
     pub closure: Vec<PathBuf>,
+    /// The files that it finds in its state directory.
+    pub state: Option<PathBuf>,
 }
 
 /// One check.
@@ -64,7 +66,7 @@ impl Job {
             let Some(path) = attribute(name.word()).map(PathBuf::from) else { continue };
             if name.is_version() {
                 let closure = read_closure(&top.join(format!("closure-{}", name.word())))?;
-                versions.insert(name, Subject { store_path: path, closure });
+                versions.insert(name, Subject { store_path: path, closure, state: None });
             } else {
                 files.insert(name, path);
             }
@@ -72,6 +74,7 @@ impl Job {
         for subject in versions.values_mut() {
             // Even if a version refers to a file of the check, it does not read it here.
             subject.closure.retain(|path| files.values().all(|file| file != path));
+            subject.state = files.get(&InputName::State).cloned();
         }
         let deadline = begun + Duration::from_millis(spec.timeout_ms);
         Ok(Self { spec, versions, files, out: required("out")?.into(), top, deadline })

@@ -13,6 +13,7 @@ pub(crate) async fn judge(job: &Job) -> Result<CheckOutcome, Infrastructure> {
         Kind::Control => Ok(checks::control()),
         Kind::Boot => checks::boot(job).await,
         Kind::Golden(spec) => checks::golden(job, spec).await,
+        Kind::Qualify(spec) => checks::qualify(job, spec).await,
         Kind::Reproduction(spec) => checks::reproduction(job, spec).await,
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::error::Infrastructure;
 use super::job::Job;
 use super::{instance, judge};
+use crate::golden::Writer;
 use crate::time::millis;
-use crate::validation::verdict::{FILE, SCHEMA, VerdictFile};
+use crate::validation::verdict::{FILE, QUALIFIED, SCHEMA, VerdictFile};
 
 /// Runs one check as the builder of its derivation, which passes all in attributes: `out`, `spec` and the inputs of the
 /// check. Exits with 0 and writes `$out/verdict.json`; exits with 1 if the check could not be run.
@@ -51,5 +52,10 @@ fn run() -> Result<(), Infrastructure> {
     let text =
         serde_json::to_vec_pretty(&file).map_err(|error| Infrastructure::system("write the verdict")(error.into()))?;
     std::fs::create_dir(&job.out).map_err(Infrastructure::system("make the output"))?;
+    if let Some(run) = outcome.run {
+        let mut writer = Writer::create(&job.out.join(QUALIFIED), &run.header).map_err(Infrastructure::Golden)?;
+        run.exchanges.into_iter().try_for_each(|one| writer.push(one)).map_err(Infrastructure::Golden)?;
+        writer.finish().map_err(Infrastructure::Golden)?;
+    }
     std::fs::write(job.out.join(FILE), text).map_err(Infrastructure::system("write the verdict"))
 }

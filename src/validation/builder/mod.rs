@@ -15,6 +15,7 @@
 //! | `instance` | one judged process tree: sockets, start, readiness, end |
 //! | `confine` | the child between fork and exec: descriptors, Landlock, exec |
 //! | `ready` | the configured probes |
+//! | `state` | the first content of an instance's state directory |
 //! | `error` | why a check could not be run |
 //! | `notify` | what the judged says by `sd_notify` |
 //! | `judge` | which check the job asks for |
@@ -33,6 +34,7 @@ mod notify;
 mod outcome;
 mod ready;
 mod replay;
+mod state;
 
 pub(crate) use error::Infrastructure;
 pub use main::builder_main;

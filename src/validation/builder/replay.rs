@@ -7,7 +7,7 @@ use super::Infrastructure;
 use super::instance::JudgedInstance;
 use super::job::{Job, Subject};
 use super::ready::ready;
-use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers, Values};
+use crate::golden::{self, Answer, Divergence, Exchange, Facets, GoldenRun, Noise, Normalisers, Replay};
 
 /// Divergent exchanges after which a candidate is not asked further: a report names the first, and a candidate that
 /// answers nothing must not use up the time of the check.
@@ -49,11 +49,9 @@ pub(crate) async fn round(
 ) -> Result<Round, Infrastructure> {
     let spec = &limits.job.spec;
     let mut round = Round { answers: Vec::new(), cut: None, deaths: Vec::new(), tail: Vec::new() };
-    // In the sandbox there are no values of the operator; an answer gives values for the requests after it.
-    let mut values = Values::default();
     let mut bad = 0;
     'start: loop {
-        let mut instance = match JudgedInstance::start(&spec.instance, subject, &limits.job.top)? {
+        let mut instance = match JudgedInstance::start(&spec.instance, subject, &limits.job.top).await? {
             Ok(instance) => instance,
             Err(reason) => {
                 round.cut = Some(format!("it does not start: {reason}"));
@@ -64,13 +62,19 @@ pub(crate) async fn round(
             (round.cut, round.tail) = (Some(reason), instance.tail().await);
             return Ok(round);
         }
+        let address = instance.listener(&run.header.listener).and_then(|listener| listener.address.clone());
+        let Some(address) = address else {
+            round.cut = Some(format!("there is no listener {:?} to ask", run.header.listener));
+            return Ok(round);
+        };
+        let mut replay = Replay::new(address, &run.exchanges);
         while let Some(exchange) = run.exchanges.get(round.answers.len()) {
             if Instant::now() >= limits.job.deadline {
                 round.cut = Some(format!("it did not finish the run within {} ms", spec.timeout_ms));
                 return Ok(round);
             }
-            let answer =
-                ask(&mut instance, exchange, &run.header.listener, &mut values, limits.request_timeout_ms).await;
+            let timeout = Duration::from_millis(limits.request_timeout_ms);
+            let answer = ask(&mut instance, replay.ask(round.answers.len(), exchange, timeout)).await;
             bad += usize::from((limits.bad)(round.answers.len(), &answer));
             round.answers.push(answer);
             if let Some(how) = instance.ended().map(str::to_owned) {
@@ -98,19 +102,8 @@ pub(crate) async fn round(
 }
 
 /// One answer; if the process ends first, its end is the answer.
-async fn ask(
-    instance: &mut JudgedInstance,
-    exchange: &Exchange,
-    listener: &str,
-    values: &mut Values,
-    timeout_ms: u64,
-) -> Answer {
+async fn ask(instance: &mut JudgedInstance, answer: impl Future<Output = Answer>) -> Answer {
     let begun = Instant::now();
-    let Some(address) = instance.listener(listener).and_then(|listener| listener.address.clone()) else {
-        let response = Err(format!("there is no listener {listener:?} to ask"));
-        return Answer { response, took: begun.elapsed() };
-    };
-    let answer = golden::replay(&address, exchange, values, Duration::from_millis(timeout_ms));
     tokio::pin!(answer);
     let answer = tokio::select! {
         biased;
@@ -130,11 +123,32 @@ async fn ask(
     }
 }
 
+/// What makes the answers of a run alike: for each exchange the rules of the run and its own learned ones.
+pub(crate) struct Rules {
+    run: Normalisers,
+    exchanges: Vec<Normalisers>,
+}
+
+impl Rules {
+    /// Compiles the rules of a run.
+    pub(crate) fn of(run: &GoldenRun) -> Result<Self, Infrastructure> {
+        let wrong = |reason| Infrastructure::Attribute { name: "golden", reason };
+        let whole = Normalisers::compile(&run.header.normalisers).map_err(wrong)?;
+        let exchanges = run.exchanges.iter().map(|exchange| whole.with(&exchange.learned));
+        let exchanges = exchanges.collect::<Result<_, _>>().map_err(wrong)?;
+        Ok(Self { run: whole, exchanges })
+    }
+
+    /// The rules of an exchange.
+    pub(crate) fn at(&self, index: usize) -> &Normalisers {
+        self.exchanges.get(index).unwrap_or(&self.run)
+    }
+}
+
 /// Reads a golden run and what makes its answers alike.
-pub(crate) fn read_run(path: &Path) -> Result<(GoldenRun, Normalisers), Infrastructure> {
+pub(crate) fn read_run(path: &Path) -> Result<(GoldenRun, Rules), Infrastructure> {
     let run = golden::read(path).map_err(Infrastructure::Golden)?;
-    let compiled = Normalisers::compile(&run.header.normalisers);
-    let rules = compiled.map_err(|reason| Infrastructure::Attribute { name: "golden", reason })?;
+    let rules = Rules::of(&run)?;
     Ok((run, rules))
 }
 

@@ -11,7 +11,7 @@ use crate::validation::checks::InputName;
 
 pub(crate) async fn boot(job: &Job) -> Result<CheckOutcome, Infrastructure> {
     let spec = &job.spec.instance;
-    let mut instance = match JudgedInstance::start(spec, job.version(InputName::Candidate)?, &job.top)? {
+    let mut instance = match JudgedInstance::start(spec, job.version(InputName::Candidate)?, &job.top).await? {
         Ok(instance) => instance,
         Err(reason) => return Ok(CheckOutcome::new(Verdict::Fail, format!("it does not start: {reason}"))),
     };

@@ -1,4 +1,5 @@
-//! A sandboxed build works here and now.
+//! The control: a check that always passes. If even this check gives no output, sandboxed builds do not work on this
+//! machine now, and another check without an output says nothing about the candidate.
 
 use crate::interface::types::Verdict;
 use crate::validation::builder::outcome::CheckOutcome;

@@ -2,17 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::golden::{Answer, Exchange, Facets, GoldenRun, Noise, Normalisers};
+use crate::golden::{Answer, Exchange, Facets, GoldenRun, Noise};
 use crate::interface::types::Verdict;
 use crate::validation::builder::Infrastructure;
 use crate::validation::builder::instance::AFTERMATH;
 use crate::validation::builder::job::{Job, Subject};
 use crate::validation::builder::outcome::CheckOutcome;
-use crate::validation::builder::replay::{DIVERGENT_MAX, Round, RoundLimits, divergences, name, read_run, round};
+use crate::validation::builder::replay::{
+    DIVERGENT_MAX, Round, RoundLimits, Rules, divergences, name, read_run, round,
+};
 use crate::validation::checks::{GoldenSpec, InputName};
 
 /// How often Active is started again in one run: its own crashes must not hide the noise of what follows.
-const ACTIVE_RESTARTS_MAX: u64 = 3;
+pub(super) const ACTIVE_RESTARTS_MAX: u64 = 3;
 
 pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome, Infrastructure> {
     let (run, rules) = read_run(job.file(InputName::Golden)?)?;
@@ -21,7 +23,7 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
     let silent = Noise::none();
     let noise = |index: usize| noises.get(index).unwrap_or(&silent);
     let differs = |index: usize, answer: &Answer| match run.exchanges.get(index) {
-        Some(exchange) => divergences(exchange, answer, noise(index), &rules),
+        Some(exchange) => divergences(exchange, answer, noise(index), rules.at(index)),
         None => Vec::new(),
     };
     let bad = |index: usize, answer: &Answer| !differs(index, answer).is_empty();
@@ -47,8 +49,9 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
             if let (Some(Exchange { response: Some(good), .. }), Ok(given)) =
                 (run.exchanges.get(index), &answer.response)
             {
-                let (good, given) = (Facets::of_expected(good, &rules), Facets::of_response(given, &rules));
-                details.extend(crate::golden::diff(&good, &given, noise(index), &rules));
+                let rules = rules.at(index);
+                let (good, given) = (Facets::of_expected(good, rules), Facets::of_response(given, rules));
+                details.extend(crate::golden::diff(&good, &given, noise(index), rules));
             }
         }
         details.extend(found.iter().take(DIVERGENT_MAX).map(|one| format!("{}: {one}", name(&run, index))));
@@ -76,7 +79,7 @@ async fn listen_for_noise(
     spec: &GoldenSpec,
     active: &Subject,
     run: &GoldenRun,
-    rules: &Normalisers,
+    rules: &Rules,
 ) -> Result<(Vec<Noise>, Vec<String>), Infrastructure> {
     let limits = RoundLimits {
         request_timeout_ms: spec.request_timeout_ms,
@@ -95,6 +98,7 @@ async fn listen_for_noise(
     }
     let mut noises = Vec::new();
     for (index, exchange) in run.exchanges.iter().enumerate() {
+        let rules = rules.at(index);
         let answer = |round: &Round| round.answers.get(index).and_then(|answer| answer.response.clone().ok());
         let (Some(first), Some(second)) = (answer(&one), answer(&two)) else {
             noises.push(Noise::none());

@@ -1,12 +1,12 @@
 //! What failed on Active passes on the candidate; without a candidate: whether it fails on Active.
 
-use crate::golden::{Answer, GoldenRun, Noise, Normalisers};
+use crate::golden::{Answer, GoldenRun, Noise};
 use crate::interface::types::Verdict;
 use crate::validation::builder::Infrastructure;
 use crate::validation::builder::instance::AFTERMATH;
 use crate::validation::builder::job::{Job, Subject};
 use crate::validation::builder::outcome::CheckOutcome;
-use crate::validation::builder::replay::{RoundLimits, divergences, name, read_run, round};
+use crate::validation::builder::replay::{RoundLimits, Rules, divergences, name, read_run, round};
 use crate::validation::checks::{InputName, ReproductionSpec};
 
 /// Whether one try of an incident's exchanges failed, and how.
@@ -15,11 +15,11 @@ async fn fails(
     spec: &ReproductionSpec,
     subject: &Subject,
     run: &GoldenRun,
-    rules: &Normalisers,
+    rules: &Rules,
 ) -> Result<Option<String>, Infrastructure> {
     let silent = Noise::none();
     let differs = |index: usize, answer: &Answer| match run.exchanges.get(index) {
-        Some(exchange) => divergences(exchange, answer, &silent, rules),
+        Some(exchange) => divergences(exchange, answer, &silent, rules.at(index)),
         None => Vec::new(),
     };
     let bad = |index: usize, answer: &Answer| !differs(index, answer).is_empty();

@@ -1,0 +1,60 @@
+//! What users' requests get: counts of real traffic for each slot, by route, class and latency. Pure.
+//!
+//! Three sources see requests: the runtime's metrics, its access log, and the tap. Each source turns what it sees into
+//! [`Sample`]s, which say what came since the last sample. Everything after that is the same for all sources:
+//!
+//! ```text
+//! metrics ─┐
+//! log     ─┼─▶ Sample (since the last one) ─▶ Series of a slot ─▶ status, report
+//! tap     ─┘                                    └──────────────▶ Trial ─▶ pass, fail or inconclusive
+//! ```
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `class` | how a request ended |
+//! | `latencies` | a histogram of durations |
+//! | `counts` | the requests of one route |
+//! | `route` | the name of a route: method and path template |
+//! | `sample` | what a source saw since its last sample |
+//! | `series` | the requests of the version in a slot |
+//! | `templates` | messages of errors, with numbers and identifiers taken out |
+//! | `log` | the source that reads the runtime's access log |
+//! | `metrics` | the source that reads the runtime's metrics |
+//! | `sequential` | evidence that may be looked at at any time: e-processes |
+//! | `draws` | draws without replacement, with a fixed seed |
+//! | `pool` | the time before a trial as its reference |
+//! | `facet` | what can be different, and what of it is tolerated |
+//! | `silence` | a candidate that answers nothing |
+//! | `trial` | all evidence of one trial |
+//! | `judgement` | its verdict and reasons |
+//! | `growth` | memory and descriptors of a candidate against Active's at the same age |
+
+mod class;
+mod counts;
+mod draws;
+mod facet;
+mod growth;
+mod judgement;
+mod latencies;
+pub mod log;
+pub mod metrics;
+mod pool;
+mod route;
+mod sample;
+mod sequential;
+mod series;
+mod silence;
+mod templates;
+mod trial;
+
+pub use class::Class;
+pub use counts::Counts;
+pub use growth::{Curve, Growth, Usage};
+pub use judgement::Judgement;
+pub use latencies::Latencies;
+pub use pool::Pool;
+pub use route::{PLACEHOLDER, Route};
+pub use sample::{Connections, ROUTES_MAX, Sample, Source};
+pub use series::{Recent, Series};
+pub use templates::{TEMPLATES_MAX, Templates};
+pub use trial::{ALPHA, Limits, Trial};

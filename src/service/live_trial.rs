@@ -1,0 +1,246 @@
+//! The trial of a version by the requests of users: one for each source that sees them. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+use crate::health::Analysis;
+use crate::interface::types::Verdict;
+use crate::live::{Judgement, Limits, Pool, Recent, Sample, Source, Trial};
+use crate::time::{Timestamp, millis};
+
+/// A trial needs at most so many requests …
+const REQUESTS_MAX: f64 = 50.0;
+/// … and at least so many, if fewer are to be expected in its time.
+const REQUESTS_FEW: f64 = 5.0;
+
+/// How a candidate gets requests while it is on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Active serves beside it, in the same seconds.
+    Beside,
+    /// Active served before it.
+    After,
+}
+
+/// What the operator configured for trials.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    limits: Limits,
+    /// The length of the observation window, in milliseconds.
+    window_ms: u64,
+    /// The lengths of the canary's steps, each multiplied by its share of the connections, in milliseconds.
+    canary_ms: f64,
+}
+
+impl Plan {
+    /// The plan of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let promotion = &config.promotion;
+        let steps = promotion.canary.iter().map(|step| step.share * millis(step.r#for) as f64);
+        Self { limits: Limits::of(&config.incidents), window_ms: millis(promotion.observe), canary_ms: steps.sum() }
+    }
+
+    /// The limits of a trial. A service with few users gets no more requests by waiting, so half of the requests that are
+    /// to be expected are enough.
+    fn limits(&self, kind: Kind, before: &Recent) -> Limits {
+        let time_ms = match kind {
+            Kind::Beside => self.canary_ms,
+            Kind::After => self.window_ms as f64,
+        };
+        let per_ms = before.sample.total().total() as f64 / before.span_ms.max(1) as f64;
+        let enough = (per_ms * time_ms / 2.0).clamp(REQUESTS_FEW, REQUESTS_MAX);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 5 and 50")]
+        let requests_min = enough as u64;
+        Limits { requests_min, ..self.limits.clone() }
+    }
+}
+
+/// The trial of one version.
+#[derive(Debug)]
+pub struct LiveTrial {
+    plan: Plan,
+    kind: Kind,
+    /// What Active served before the candidate had requests, by source.
+    before: BTreeMap<Source, Recent>,
+    trials: BTreeMap<Source, Trial>,
+}
+
+impl LiveTrial {
+    /// A trial that begins now. `before` is what Active served before the candidate had requests.
+    pub fn new(plan: Plan, kind: Kind, before: BTreeMap<Source, Recent>) -> Self {
+        let mut trial = Self { plan, kind, before, trials: BTreeMap::new() };
+        let known: Vec<Source> = trial.before.keys().copied().collect();
+        known.into_iter().for_each(|source| {
+            trial.of(source);
+        });
+        trial
+    }
+
+    /// How the candidate gets requests.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The same trial in another way: after the canary, the window. The reference is still the time before both.
+    pub fn turned(self, kind: Kind) -> Self {
+        Self::new(self.plan, kind, self.before)
+    }
+
+    /// Takes what each source saw of the candidate and of the version in the other slot since the last block.
+    pub fn block(
+        &mut self,
+        at: Timestamp,
+        mut candidate: BTreeMap<Source, Sample>,
+        mut reference: BTreeMap<Source, Sample>,
+    ) {
+        for source in Source::ALL {
+            let sides = (candidate.remove(&source), reference.remove(&source));
+            if sides != (None, None) || self.trials.contains_key(&source) {
+                let (one, other) = (sides.0.unwrap_or_default(), sides.1.unwrap_or_default());
+                self.of(source).block(at, &one, &other);
+            }
+        }
+    }
+
+    fn of(&mut self, source: Source) -> &mut Trial {
+        let (plan, kind, before) = (&self.plan, self.kind, &self.before);
+        self.trials.entry(source).or_insert_with(|| {
+            let before = before.get(&source).cloned().unwrap_or_default();
+            let limits = plan.limits(kind, &before);
+            match kind {
+                Kind::Beside => {
+                    let mut trial = Trial::beside(limits);
+                    trial.learn(&before.sample);
+                    trial
+                }
+                Kind::After => Trial::after(limits, Pool::new(before.sample, before.span_ms), plan.window_ms),
+            }
+        })
+    }
+
+    /// The judgement by the source that saw most; `None` if there is no source.
+    fn judgement(&self) -> Option<(Source, Judgement)> {
+        let judged = self.trials.iter().map(|(source, trial)| (*source, trial.judge()));
+        judged.max_by_key(|(_, it)| it.candidate.total().saturating_add(it.reference.total()))
+    }
+
+    /// Adds the judgement to that of probes and detectors: the worse one counts. If nobody uses the service, now or before,
+    /// the requests say nothing, and probes alone decide.
+    pub fn add_to(&self, analysis: Analysis) -> Analysis {
+        let Some((source, judged)) = self.judgement() else { return analysis };
+        let is_quiet = judged.candidate.total() + judged.reference.total() < REQUESTS_FEW as u64;
+        if is_quiet && judged.verdict != Verdict::Fail && judged.candidate.failed() == 0 {
+            let mut reasons = analysis.reasons;
+            reasons.push("nobody used the service, before or now: judged without requests".to_owned());
+            return Analysis { reasons, ..analysis };
+        }
+        let named = |reason: String| format!("{reason} ({})", source.name());
+        let mut own: Vec<String> = judged.reasons;
+        if let Some(first) = own.first_mut() {
+            *first = named(std::mem::take(first));
+        }
+        let verdict = worse(judged.verdict, analysis.verdict);
+        // The reasons of the worse verdict come first; a pass adds nothing to a fail.
+        let reasons = match (judged.verdict == verdict, analysis.verdict == verdict) {
+            (true, true) => own.into_iter().chain(analysis.reasons).collect(),
+            (true, false) => own,
+            (false, _) => analysis.reasons,
+        };
+        let waits = [judged.waits_for, analysis.waits_for].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let waits_for = Some(waits).filter(|waits| verdict == Verdict::Inconclusive && !waits.is_empty());
+        Analysis { verdict, reasons, waits_for }
+    }
+}
+
+/// Fail over inconclusive over pass.
+fn worse(one: Verdict, other: Verdict) -> Verdict {
+    match (one, other) {
+        (Verdict::Fail, _) | (_, Verdict::Fail) => Verdict::Fail,
+        (Verdict::Inconclusive, _) | (_, Verdict::Inconclusive) => Verdict::Inconclusive,
+        (Verdict::Pass, Verdict::Pass) => Verdict::Pass,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Place;
+    use crate::live::{Class, Route};
+
+    fn plan() -> Plan {
+        let text = "[runtime]\nname = \"a\"\nsource = \"/a\"\ncommand = [\"b\"]\nlisten = [\"http=127.0.0.1:1\"]\n\
+                    [promotion]\ncanary = [{ share = 0.3, for = \"10s\" }]\nobserve = \"20s\"";
+        let place = Place { directory: "/etc/rei".into(), root: true, state_home: None };
+        Plan::of(&Config::from_toml(text, &place).unwrap())
+    }
+
+    fn requests(total: u64, failed: u64) -> BTreeMap<Source, Sample> {
+        let mut sample = Sample::default();
+        let counts = sample.route(Route::of_request("GET", "/orders/1"));
+        counts.add(Class::Success, total - failed);
+        counts.add(Class::ServerError, failed);
+        counts.latencies.add(2_000, total);
+        BTreeMap::from([(Source::Tap, sample)])
+    }
+
+    fn before(total: u64) -> BTreeMap<Source, Recent> {
+        let sample = requests(total, 0).remove(&Source::Tap).unwrap();
+        BTreeMap::from([(Source::Tap, Recent { sample, span_ms: 60_000 })])
+    }
+
+    fn well() -> Analysis {
+        Analysis { verdict: Verdict::Pass, reasons: vec!["10 probes, 0 failed".to_owned()], waits_for: None }
+    }
+
+    /// A trial of these seconds: requests of the candidate and those that failed; Active has 70 a second beside it.
+    fn judged(kind: Kind, known: u64, seconds: u64, each: impl Fn(u64) -> (u64, u64)) -> Analysis {
+        let mut trial = LiveTrial::new(plan(), kind, before(known));
+        for second in 0..seconds {
+            let (total, failed) = each(second);
+            let other = if kind == Kind::Beside && known > 0 { requests(70, 0) } else { BTreeMap::new() };
+            trial.block(Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000), requests(total, failed), other);
+        }
+        trial.add_to(well())
+    }
+
+    #[test]
+    fn requests_that_fail_outweigh_probes_that_pass() {
+        for kind in [Kind::Beside, Kind::After] {
+            let analysis = judged(kind, 6_000, 10, |_| (30, 9));
+            assert_eq!(analysis.verdict, Verdict::Fail, "{kind:?} {analysis:?}");
+            assert!(analysis.reasons[0].contains("GET /orders/{}"), "{analysis:?}");
+            assert_eq!(judged(kind, 6_000, 10, |_| (30, 0)).verdict, Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn no_requests_are_no_pass_unless_nobody_came_before() {
+        for kind in [Kind::Beside, Kind::After] {
+            let silent = judged(kind, 6_000, 10, |_| (0, 0));
+            assert_ne!(silent.verdict, Verdict::Pass, "{silent:?}");
+            let quiet = judged(kind, 0, 10, |_| (0, 0));
+            assert_eq!(quiet.verdict, Verdict::Pass, "{quiet:?}");
+            assert!(quiet.reasons.last().unwrap().contains("nobody used the service"), "{quiet:?}");
+        }
+    }
+
+    #[test]
+    fn few_users_are_enough_for_a_verdict() {
+        // One request a second: three are to be expected in the canary, and twenty in the window.
+        assert_eq!(judged(Kind::After, 60, 20, |_| (1, 0)).verdict, Verdict::Pass);
+        assert_eq!(judged(Kind::After, 60, 20, |_| (1, 1)).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_canary_that_passed_does_not_excuse_the_window() {
+        let mut trial = LiveTrial::new(plan(), Kind::Beside, before(6_000));
+        let at = |second: u64| Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000);
+        (0..10).for_each(|second| trial.block(at(second), requests(30, 0), requests(70, 0)));
+        let canary = trial.add_to(well());
+        assert_eq!(canary.verdict, Verdict::Pass, "{canary:?}");
+        let mut window = trial.turned(Kind::After);
+        (10..20).for_each(|second| window.block(at(second), requests(100, 40), BTreeMap::new()));
+        let end = window.add_to(well());
+        assert_eq!(end.verdict, Verdict::Fail, "{end:?}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The supervisor's side of the tap.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+
+use super::server::size_buffers;
+use super::wire::{ALL_NAMED, END, LISTEN, REPORT_BYTES_MAX, Report};
+use crate::poll::is_ready;
+use crate::runtime::keeper::wire;
+use crate::runtime::traffic::TapListener;
+
+/// A connection to the tap. The tap outlives it.
+#[derive(Clone, Debug)]
+pub struct TapLink(Arc<OwnedFd>);
+
+impl TapLink {
+    /// Starts a tap as `exe tap --directory DIRECTORY`. The directory only identifies the service.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(exe: &Path, directory: &Path) -> io::Result<(Self, u32)> {
+        let (ours, theirs) = Self::connection()?;
+        let mut command = Command::new(exe);
+        command.arg("tap").arg("--directory").arg(directory).env_clear();
+        // Like the logger: in the supervisor's session, so that it is not mistaken for a process of an instance, and in
+        // its own process group, so that signals of a terminal do not reach it.
+        command.process_group(0).current_dir("/");
+        command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        Ok((Self::of(ours), child.id()))
+    }
+
+    /// The two ends of a connection: the supervisor's and the tap's.
+    ///
+    /// # Errors
+    /// If there are no free descriptors.
+    pub fn connection() -> io::Result<(OwnedFd, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        size_buffers(&theirs);
+        Ok((ours, theirs))
+    }
+
+    /// The connection to the tap at the other end.
+    pub fn of(connection: OwnedFd) -> Self {
+        Self(Arc::new(connection))
+    }
+
+    /// True if no process has the other end.
+    pub fn is_gone(&self) -> bool {
+        is_ready(self.0.as_fd(), PollFlags::empty()) != Ok(false)
+    }
+
+    /// True if nothing waits to be read. Call it after a look at [`Self::report`], before waiting for the next one.
+    pub fn is_quiet(&self) -> bool {
+        is_ready(self.0.as_fd(), PollFlags::POLLIN) == Ok(false)
+    }
+
+    /// A copy of the connection.
+    ///
+    /// # Errors
+    /// If there are no free descriptors.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
+    /// Gives the tap its listeners. It releases all others. It keeps those that it has.
+    ///
+    /// # Errors
+    /// If the tap is gone or does not read.
+    pub fn serve(&self, listeners: &[TapListener<'_>]) -> io::Result<()> {
+        for listener in listeners {
+            let (slot, name) = (listener.slot, listener.name);
+            let text = format!("{slot}\n{name}\n{}\n{}", listener.address, listener.field);
+            wire::send(&*self.0, LISTEN, &text, &[listener.fd.as_fd()], MsgFlags::MSG_DONTWAIT)?;
+        }
+        wire::send(&*self.0, ALL_NAMED, "", &[], MsgFlags::MSG_DONTWAIT)
+    }
+
+    /// Ends the tap, with the connections that it relays.
+    pub fn end(&self) {
+        // If it is gone, it has ended.
+        let _ = wire::send(&*self.0, END, "", &[], MsgFlags::MSG_DONTWAIT);
+    }
+
+    /// The next report, if there is one. A report of another version of rei that cannot be read is skipped.
+    ///
+    /// # Errors
+    /// If the tap is gone.
+    pub fn report(&self) -> io::Result<Option<Report>> {
+        loop {
+            // Most reports are small, so the size is asked for first.
+            let size = self.receive(&mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+            let mut buffer = match size {
+                None => return Ok(None),
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(bytes) => vec![0; bytes.min(REPORT_BYTES_MAX)],
+            };
+            let Some(bytes) = self.receive(&mut buffer, MsgFlags::empty())? else { return Ok(None) };
+            if let Ok(report) = serde_json::from_slice(&buffer[..bytes]) {
+                return Ok(Some(report));
+            }
+        }
+    }
+
+    /// Receives a packet, or `None` if none waits.
+    fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.0.as_raw_fd(), buffer, flags | MsgFlags::MSG_DONTWAIT) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Reads a copy of both directions of a connection as HTTP/1, and reports each exchange: one request and its answer.
+//! Pure: it gets bytes and times, and keeps a bounded part of heads, never a body.
+//!
+//! If the bytes are not HTTP/1, or two readers could read them differently, the reader gives up on the connection
+//! ("opaque"): it says nothing rather than something wrong. The relay does not depend on it.
+
+use std::collections::VecDeque;
+
+use super::body::{Body, Unreadable};
+use super::head::Collector;
+
+/// Requests on one connection that wait for their answers. Clients that send more without waiting are not read.
+const PIPELINE_MAX: usize = 64;
+
+/// One request and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The method.
+    pub method: String,
+    /// The target of the request, at most 1 KiB of it.
+    pub target: String,
+    /// The status; `None` if the connection ended before the head of the answer.
+    pub status: Option<u16>,
+    /// From the first byte of the request to the last byte of the answer, in microseconds. For a stream: to the end of
+    /// the answer's head. For an exchange that did not end: to the end of the connection.
+    pub us: u64,
+    /// How it ended.
+    pub end: End,
+    /// Bytes of the request, with its head.
+    pub bytes_in: u64,
+    /// Bytes of the answer, with its head.
+    pub bytes_out: u64,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The answer is complete.
+    Complete,
+    /// The answer is a stream, or a switch to another protocol: only its head was waited for.
+    Stream,
+    /// The service closed or reset the connection before the answer was complete.
+    ByService,
+    /// The client left before the answer was complete.
+    ByClient,
+}
+
+/// A side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The service.
+    Service,
+}
+
+/// A request that has no complete answer yet.
+#[derive(Debug)]
+struct Open {
+    method: String,
+    target: String,
+    begun_us: u64,
+    bytes_in: u64,
+    /// Set by the final head of its answer.
+    status: Option<u16>,
+    bytes_out: u64,
+}
+
+/// Where a direction is: in a head, or in a body.
+#[derive(Debug)]
+enum Place {
+    Head(Collector),
+    Body(Body),
+}
+
+impl Place {
+    fn head() -> Self {
+        Self::Head(Collector::default())
+    }
+}
+
+/// The reader of one connection.
+#[derive(Debug)]
+pub struct Http1 {
+    state: Option<Box<State>>,
+    is_tunnel: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    request: Place,
+    answer: Place,
+    /// Requests in their order. The last one may still be arriving.
+    open: VecDeque<Open>,
+    /// Whether the request that is arriving is still in `open`, at its end.
+    arriving: bool,
+    /// The time of the first byte of the request whose head is arriving, and its bytes so far.
+    begun_us: Option<u64>,
+    head_bytes: u64,
+    /// Whether the last answer announced the end of the connection.
+    closes: bool,
+    /// Whether the answer that is arriving was already reported as a stream.
+    is_stream: bool,
+}
+
+impl Default for Http1 {
+    fn default() -> Self {
+        let state = State {
+            request: Place::head(),
+            answer: Place::head(),
+            open: VecDeque::new(),
+            arriving: false,
+            begun_us: None,
+            head_bytes: 0,
+            closes: false,
+            is_stream: false,
+        };
+        Self { state: Some(Box::new(state)), is_tunnel: false }
+    }
+}
+
+impl Http1 {
+    /// Whether the connection cannot be read any more, so its exchanges are not known.
+    pub fn is_opaque(&self) -> bool {
+        self.state.is_none() && !self.is_tunnel
+    }
+
+    /// Whether the bytes of this connection need not be given to the reader any more.
+    pub fn is_done(&self) -> bool {
+        self.state.is_none()
+    }
+
+    /// Gives up on the connection.
+    pub fn give_up(&mut self) {
+        self.state = None;
+    }
+
+    /// About the bytes of memory that the reader holds.
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> usize {
+        let Some(state) = &self.state else { return 0 };
+        let place = |place: &Place| match place {
+            Place::Head(head) => head.kept_bytes(),
+            Place::Body(_) => 0,
+        };
+        let open = state.open.iter().map(|open| size_of::<Open>() + open.method.capacity() + open.target.capacity());
+        place(&state.request) + place(&state.answer) + open.sum::<usize>()
+    }
+
+    /// Takes bytes that a side has sent at a time, in microseconds of any clock. Exchanges that are complete by then are
+    /// added to `out`.
+    pub fn bytes(&mut self, from: Side, at_us: u64, bytes: &[u8], out: &mut Vec<Exchange>) {
+        let Some(state) = &mut self.state else { return };
+        let done = match from {
+            Side::Client => state.from_client(at_us, bytes).map(|()| false),
+            Side::Service => state.from_service(at_us, bytes, out),
+        };
+        match done {
+            Ok(false) => {}
+            Ok(true) => (self.state, self.is_tunnel) = (None, true),
+            Err(Unreadable) => self.state = None,
+        }
+    }
+
+    /// The connection has ended, and this side ended it first. `is_reset` means without an orderly end.
+    pub fn end(&mut self, by: Side, is_reset: bool, at_us: u64, out: &mut Vec<Exchange>) {
+        let Some(mut state) = self.state.take() else { return };
+        self.is_tunnel = true;
+        state.end(by, is_reset, at_us, out);
+    }
+}
+
+impl State {
+    fn from_client(&mut self, at_us: u64, mut bytes: &[u8]) -> Result<(), Unreadable> {
+        while !bytes.is_empty() {
+            let taken = match &mut self.request {
+                Place::Head(head) => {
+                    let (taken, is_complete) = head.take(bytes)?;
+                    if !head.is_empty() {
+                        self.begun_us.get_or_insert(at_us);
+                    }
+                    self.head_bytes += taken as u64;
+                    if is_complete {
+                        let request = head.request()?;
+                        if self.open.len() == PIPELINE_MAX {
+                            return Err(Unreadable);
+                        }
+                        let begun_us = self.begun_us.take().unwrap_or(at_us);
+                        let bytes_in = std::mem::take(&mut self.head_bytes);
+                        let (method, target) = (request.method, request.target);
+                        self.open.push_back(Open { method, target, begun_us, bytes_in, status: None, bytes_out: 0 });
+                        self.arriving = true;
+                        self.request = Place::Body(request.body);
+                    }
+                    taken
+                }
+                Place::Body(body) => {
+                    let taken = body.skip(bytes)?;
+                    if let Some(open) = self.open.back_mut().filter(|_| self.arriving) {
+                        open.bytes_in += taken as u64;
+                    }
+                    taken
+                }
+            };
+            if matches!(&self.request, Place::Body(body) if body.is_done()) {
+                self.request = Place::head();
+                self.arriving = false;
+            }
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Returns true when the connection belongs to another protocol from here on.
+    fn from_service(&mut self, at_us: u64, mut bytes: &[u8], out: &mut Vec<Exchange>) -> Result<bool, Unreadable> {
+        while !bytes.is_empty() {
+            // An answer without a request: the service speaks another protocol, or answers a head that has not ended.
+            let open = self.open.front_mut().ok_or(Unreadable)?;
+            let taken = match &mut self.answer {
+                Place::Head(head) => {
+                    let (taken, is_complete) = head.take(bytes)?;
+                    open.bytes_out += taken as u64;
+                    if is_complete {
+                        let answer = head.answer(&open.method)?;
+                        if answer.is_tunnel {
+                            open.status = Some(answer.status);
+                            self.finish(End::Stream, at_us, out);
+                            return Ok(true);
+                        }
+                        // An interim answer (100, 103): the final one follows.
+                        if answer.status >= 200 {
+                            open.status = Some(answer.status);
+                            self.closes = answer.closes;
+                            self.answer = Place::Body(answer.body);
+                            if answer.is_stream {
+                                self.is_stream = true;
+                                report(open, End::Stream, at_us, out);
+                            }
+                        }
+                    }
+                    taken
+                }
+                Place::Body(body) => {
+                    let taken = body.skip(bytes)?;
+                    open.bytes_out += taken as u64;
+                    taken
+                }
+            };
+            if matches!(&self.answer, Place::Body(body) if body.is_done()) {
+                self.finish(End::Complete, at_us, out);
+            }
+            bytes = &bytes[taken..];
+        }
+        Ok(false)
+    }
+
+    /// The exchange at the front has ended.
+    fn finish(&mut self, end: End, at_us: u64, out: &mut Vec<Exchange>) {
+        self.answer = Place::head();
+        let was_reported = std::mem::take(&mut self.is_stream);
+        let Some(open) = self.open.pop_front() else { return };
+        if self.open.is_empty() {
+            self.arriving = false;
+        }
+        if !was_reported {
+            report(&open, end, at_us, out);
+        }
+        if self.closes {
+            // The service has announced that it does not answer them; a client repeats them on another connection.
+            self.open.clear();
+            self.arriving = false;
+        }
+    }
+
+    fn end(&mut self, by: Side, is_reset: bool, at_us: u64, out: &mut Vec<Exchange>) {
+        let ends_by_close = matches!(&self.answer, Place::Body(Body::UntilClose));
+        if ends_by_close && by == Side::Service && !is_reset {
+            self.closes = true;
+            self.finish(End::Complete, at_us, out);
+        }
+        let end = if by == Side::Service { End::ByService } else { End::ByClient };
+        while !self.open.is_empty() {
+            self.finish(end, at_us, out);
+        }
+    }
+}
+
+fn report(open: &Open, end: End, at_us: u64, out: &mut Vec<Exchange>) {
+    out.push(Exchange {
+        method: open.method.clone(),
+        target: open.target.clone(),
+        status: open.status,
+        us: at_us.saturating_sub(open.begun_us),
+        end,
+        bytes_in: open.bytes_in,
+        bytes_out: open.bytes_out,
+    });
+}

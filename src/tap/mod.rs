@@ -1,0 +1,41 @@
+//! The tap: a process that stands in front of the instances for a share of the new connections, relays their bytes
+//! unchanged, and counts what users' requests get.
+//!
+//! ```text
+//!                 ┌─▶ slot's member ─────────────────────▶ instance
+//! kernel program ─┤                                          ▲
+//!                 └─▶ tap's member ─▶ tap ── marked for slot ┘
+//!                                      └─▶ copy ─▶ http1 ─▶ Sample ─▶ supervisor
+//! ```
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `http1` | finds the exchanges in a copy of both directions of a connection (pure) |
+//! | `head`, `body` | the heads of messages, and where bodies end (pure) |
+//! | `relay` | relays the bytes of one connection |
+//! | `observer` | counts what the users of one connection get |
+//! | `dial` | connections to the instance of one slot |
+//! | `server` | the process of the tap |
+//! | `wire` | the packets between supervisor and tap |
+//! | `client` | the supervisor's side |
+//! | `handover` | finds taps whose connection is lost, and makes them release their listeners |
+
+mod body;
+mod client;
+mod dial;
+mod handover;
+mod head;
+mod http1;
+mod observer;
+mod relay;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use client::TapLink;
+pub use handover::{TapProcess, find};
+pub use http1::{End, Exchange, Http1, Side};
+pub use relay::{Copies, Outcome, relay};
+pub use server::{serve, tap_main};
+pub use wire::{Gauges, Report};

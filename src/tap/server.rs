@@ -1,0 +1,420 @@
+//! The process of the tap: one thread that accepts, relays and counts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{MsgFlags, SockFlag, SockType, accept4, getpeername, getsockopt, send, setsockopt, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use super::dial;
+use super::handover;
+use super::observer::{Observer, count_unreached};
+use super::relay::{CHUNK_BYTES, relay, reset_at_close};
+use super::wire::{ALL_NAMED, END, Gauges, LISTEN, REPORT_BYTES_MAX, Report};
+use crate::live::Sample;
+use crate::runtime::keeper::wire::{self, Packet};
+use crate::runtime::traffic::{Slot, marked_socket};
+
+/// The pause between two reports.
+const REPORT_PAUSE: Duration = Duration::from_millis(250);
+/// Reports between two beats without news: one second.
+const BEAT_REPORTS: u32 = 4;
+/// The most connections that are relayed at once. Each takes two descriptors and a few kibibytes.
+const CONNECTIONS_MAX: u64 = 16_384;
+/// Descriptors that are no connections: listeners, the supervisor's connection, the event loop.
+const OTHER_FDS: u64 = 160;
+/// The pause before the next try to accept, if there is no place for another connection.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// The pause between two looks at the slots by a tap without a supervisor.
+const ALONE_PAUSE: Duration = Duration::from_secs(5);
+/// Connections that are accepted before relays get their turn.
+const ACCEPTS_MAX: usize = 32;
+
+/// Runs the tap with its standard input as the connection to the supervisor. It exits when the supervisor ends the
+/// service, or after its last relay if another tap takes over.
+///
+/// It ignores termination signals: it must outlive its supervisor. It is not dumpable, so that no process of its user can
+/// read what users send.
+///
+/// Call it only while the process has one thread.
+pub fn tap_main() -> ExitCode {
+    let begun = detach().and_then(|()| io::stdin().as_fd().try_clone_to_owned());
+    match begun.and_then(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rei tap: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn detach() -> io::Result<()> {
+    prctl::set_dumpable(false)?;
+    // SAFETY: this runs before any code of this process has opened a descriptor, so no owner of a closed descriptor
+    // exists here.
+    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGPIPE] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // With fewer descriptors it relays fewer connections.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    // The process name is used by `ps`, and by a supervisor that looks for a lost tap.
+    let _ = prctl::set_name(handover::NAME);
+    Ok(())
+}
+
+/// Runs the tap on this thread until it is not needed any more.
+///
+/// # Errors
+/// If there are no free descriptors.
+pub fn serve(connection: OwnedFd) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    LocalSet::new().block_on(&runtime, Tap::new().run(connection))
+}
+
+/// What all connections share.
+struct Tap {
+    samples: [RefCell<Sample>; 2],
+    gauges: Cell<Gauges>,
+    connections_max: u64,
+    /// The addresses of the tap's own connections to instances, with their slots. A client with such an address is the
+    /// tap itself: if the sockets of the slot are gone and no supervisor is there, the kernel leads the tap's connections
+    /// back to it.
+    own: RefCell<HashMap<SocketAddr, Slot>>,
+    /// Slots whose sockets are gone.
+    lost: Cell<[bool; 2]>,
+    /// Connections without a client, by which a tap without a supervisor looks if the slots are there.
+    probes: RefCell<Vec<(Slot, OwnedFd, SocketAddr)>>,
+    buffer: RefCell<Vec<u8>>,
+    listeners: RefCell<Vec<Listening>>,
+    /// A relay has ended, or a listener was released.
+    changed: Notify,
+}
+
+/// A listener of the tap.
+struct Listening {
+    key: (Slot, String),
+    cookie: u64,
+    /// Whether the supervisor has named it since the last [`ALL_NAMED`].
+    is_named: bool,
+    target: Target,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where connections of a listener lead.
+#[derive(Clone, Copy)]
+struct Target {
+    slot: Slot,
+    address: SocketAddr,
+    field: u8,
+}
+
+impl Tap {
+    fn new() -> Rc<Self> {
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+        Rc::new(Self {
+            samples: Default::default(),
+            gauges: Cell::default(),
+            connections_max: CONNECTIONS_MAX.min(soft.saturating_sub(OTHER_FDS) / 2).max(1),
+            own: RefCell::default(),
+            lost: Cell::default(),
+            probes: RefCell::default(),
+            buffer: RefCell::new(vec![0; CHUNK_BYTES]),
+            listeners: RefCell::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    async fn run(self: Rc<Self>, connection: OwnedFd) -> io::Result<()> {
+        // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
+        let connection = unsafe { AsyncFd::register_with_interest(connection, Interest::READABLE) }?;
+        let mut handover = on_signal(SignalKind::from_raw(handover::SIGNAL as i32))?;
+        let mut ticks = tokio::time::interval(REPORT_PAUSE);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut quiet, mut told, mut is_alone, mut hands_over) = (BEAT_REPORTS, Gauges::default(), false, false);
+        let mut looked = Instant::now();
+        loop {
+            let lost = self.lost.take();
+            if is_alone {
+                self.listeners.borrow_mut().retain(|listening| !lost[index(listening.target.slot)]);
+            }
+            let is_unused = self.listeners.borrow().is_empty() && self.gauges.get().open == 0;
+            if is_unused && (hands_over || is_alone) {
+                return Ok(());
+            }
+            tokio::select! {
+                ready = connection.readable(), if !is_alone => {
+                    let mut ready = ready?;
+                    match wire::receive(connection.get_ref(), MsgFlags::MSG_DONTWAIT) {
+                        Ok(Some(packet)) if packet.kind == LISTEN && !hands_over => self.listen(packet),
+                        Ok(Some(packet)) if packet.kind == ALL_NAMED => self.release_unnamed(),
+                        Ok(Some(packet)) if packet.kind == END => return Ok(()),
+                        Ok(Some(_)) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                        // Neither a supervisor nor a store is there. The kernel still sends connections here, so the tap
+                        // serves them until the next supervisor takes over.
+                        Ok(None) | Err(_) => is_alone = true,
+                    }
+                }
+                _ = ticks.tick() => {
+                    quiet += 1;
+                    let gauges = self.gauges.get();
+                    if quiet >= BEAT_REPORTS || gauges.is_full != told.is_full {
+                        send_report(connection.get_ref(), &Report::Beat(gauges));
+                        (quiet, told) = (0, gauges);
+                    }
+                    if is_alone && looked.elapsed() >= ALONE_PAUSE {
+                        looked = Instant::now();
+                        self.probe_slots();
+                    }
+                    self.send_samples(connection.get_ref());
+                }
+                _ = handover.recv() => {
+                    hands_over = true;
+                    self.listeners.borrow_mut().clear();
+                    handover::announce();
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    fn listen(self: &Rc<Self>, packet: Packet) {
+        let mut lines = packet.text.lines();
+        let (Some(slot), Some(name), Some(address), Some(field)) =
+            (lines.next(), lines.next(), lines.next(), lines.next())
+        else {
+            return;
+        };
+        let Some(slot) = Slot::ALL.into_iter().find(|known| known.to_string() == slot) else { return };
+        let (Ok(address), Ok(field)) = (address.parse(), field.parse()) else { return };
+        let Ok([fd]) = <[OwnedFd; 1]>::try_from(packet.fds) else { return };
+        let is_listener = getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
+            && getsockopt(&fd, sockopt::AcceptConn) == Ok(true);
+        let Some(cookie) = cookie(&fd).filter(|_| is_listener) else { return };
+        let key = (slot, name.to_owned());
+        let mut listeners = self.listeners.borrow_mut();
+        if let Some(known) = listeners.iter_mut().find(|known| known.key == key && known.cookie == cookie) {
+            known.is_named = true;
+            return;
+        }
+        // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
+        let Ok(fd) = (unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }) else { return };
+        let target = Target { slot, address, field };
+        let task = spawn_local(Rc::clone(self).accept(fd, target));
+        listeners.push(Listening { key, cookie, is_named: true, target, task });
+    }
+
+    fn release_unnamed(&self) {
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|listening| listening.is_named);
+        listeners.iter_mut().for_each(|listening| listening.is_named = false);
+    }
+
+    /// Accepts connections at one listener.
+    async fn accept(self: Rc<Self>, listener: AsyncFd<OwnedFd>, target: Target) {
+        let mut spare = None;
+        loop {
+            let Ok(mut ready) = listener.readable().await else { return };
+            for _ in 0..ACCEPTS_MAX {
+                // Both descriptors must be there before a client is taken: in the queue it can still be taken by another
+                // tap.
+                if spare.is_none() {
+                    spare = marked_socket(target.address, target.field).ok();
+                }
+                let has_place = self.gauges.get().open < self.connections_max;
+                let Some(socket) = spare.take().filter(|_| has_place) else {
+                    self.set_full(true);
+                    tokio::time::sleep(FULL_PAUSE).await;
+                    break;
+                };
+                match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+                    Ok(fd) => {
+                        // SAFETY: `accept4` has just created this descriptor, and no other code owns it.
+                        let client = unsafe { OwnedFd::from_raw_fd(fd) };
+                        self.set_full(false);
+                        self.begin(client, socket, target);
+                    }
+                    Err(Errno::EAGAIN) => {
+                        spare = Some(socket);
+                        self.set_full(false);
+                        ready.clear_ready();
+                        break;
+                    }
+                    Err(Errno::EINTR | Errno::ECONNABORTED) => spare = Some(socket),
+                    Err(error) => {
+                        spare = Some(socket);
+                        self.set_full(matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS));
+                        tokio::time::sleep(FULL_PAUSE).await;
+                        break;
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Connects a client with the instance of the slot. The connection is begun at once, so that a slot whose tap has no
+    /// client in its queue soon has all of them in its own.
+    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, target: Target) {
+        self.change(|gauges| gauges.accepted += 1);
+        let peer = getpeername(client.as_raw_fd()).ok().and_then(|storage| dial::address(&storage));
+        let comes_from_tap = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
+        if let Some(slot) = comes_from_tap {
+            self.lose(slot);
+        }
+        let own = if comes_from_tap.is_some() { None } else { dial::begin(&socket, target.address).ok() };
+        let Some(own) = own else {
+            // Above all, no port may be free. The supervisor then sends no more connections here.
+            self.set_full(true);
+            reset_at_close(&client);
+            self.change(|gauges| gauges.unreached += 1);
+            count_unreached(&self.samples[index(target.slot)]);
+            return;
+        };
+        self.own.borrow_mut().insert(own, target.slot);
+        self.change(|gauges| gauges.open += 1);
+        spawn_local(Rc::clone(self).carry(client, socket, own, target.slot));
+    }
+
+    /// Relays one connection to its end.
+    async fn carry(self: Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
+        let _place = Place { tap: &self, own };
+        let sample = &self.samples[index(slot)];
+        let observer = Observer::new(sample);
+        let Ok(client) = TcpStream::from_std(client.into()) else { return };
+        let connected = tokio::select! {
+            connected = dial::connected(socket) => connected.ok(),
+            // The client has left before the instance's queue had a place.
+            _ = client.ready(Interest::ERROR) => return,
+        };
+        let Some(service) = connected else {
+            reset_at_close(&client);
+            self.change(|gauges| gauges.unreached += 1);
+            count_unreached(sample);
+            return;
+        };
+        let mut observer = observer;
+        let outcome = relay(client, service, &self.buffer, &mut observer).await;
+        observer.end(outcome);
+    }
+
+    fn lose(&self, slot: Slot) {
+        let mut lost = self.lost.get();
+        lost[index(slot)] = true;
+        self.lost.set(lost);
+        self.changed.notify_one();
+    }
+
+    /// Without a supervisor nobody says when the service has ended. So the tap connects to each slot now and then. If the
+    /// connection fails or comes back, the slot is gone. An instance sees a connection without a byte.
+    fn probe_slots(&self) {
+        for (slot, fd, own) in self.probes.take() {
+            self.own.borrow_mut().remove(&own);
+            if getsockopt(&fd, sockopt::SocketError) != Ok(0) {
+                self.lose(slot);
+            }
+        }
+        for Target { slot, address, field } in self.listeners.borrow().iter().map(|listening| listening.target) {
+            let Ok(fd) = marked_socket(address, field) else { continue };
+            match dial::begin(&fd, address) {
+                Ok(own) => {
+                    self.own.borrow_mut().insert(own, slot);
+                    self.probes.borrow_mut().push((slot, fd, own));
+                }
+                Err(_) => self.lose(slot),
+            }
+        }
+    }
+
+    fn change(&self, act: impl FnOnce(&mut Gauges)) {
+        let mut gauges = self.gauges.get();
+        act(&mut gauges);
+        self.gauges.set(gauges);
+    }
+
+    fn set_full(&self, is_full: bool) {
+        self.change(|gauges| gauges.is_full = is_full);
+    }
+
+    /// Sends what was counted. If nobody takes it, it is kept and added to: a sample has a bound.
+    fn send_samples(&self, connection: &OwnedFd) {
+        for slot in Slot::ALL {
+            let sample = &self.samples[index(slot)];
+            if sample.borrow().is_empty() {
+                continue;
+            }
+            let report = Report::Sample { slot, sample: sample.take() };
+            if !send_report(connection, &report)
+                && let Report::Sample { sample: kept, .. } = report
+            {
+                *sample.borrow_mut() = kept;
+            }
+        }
+    }
+}
+
+/// The place of a relay, given back however it ends.
+struct Place<'t> {
+    tap: &'t Tap,
+    own: SocketAddr,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.tap.own.borrow_mut().remove(&self.own);
+        self.tap.change(|gauges| gauges.open = gauges.open.saturating_sub(1));
+        self.tap.changed.notify_one();
+    }
+}
+
+const fn index(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+/// Sends a report without waiting. Returns false if it is to be tried again.
+fn send_report(connection: &OwnedFd, report: &Report) -> bool {
+    let Ok(text) = serde_json::to_vec(report) else { return true };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    // A report beyond the bound would never be sent: it is dropped.
+    text.len() > REPORT_BYTES_MAX
+        || !matches!(send(connection.as_raw_fd(), &text, flags), Err(error) if error != Errno::EMSGSIZE)
+}
+
+fn cookie(fd: &OwnedFd) -> Option<u64> {
+    nix::sys::stat::fstat(fd).ok().map(|stat| stat.st_ino)
+}
+
+/// Makes room for the largest report.
+pub(super) fn size_buffers(fd: &OwnedFd) {
+    // The kernel's own maximum applies; with less, large reports are dropped.
+    let _ = setsockopt(fd, sockopt::SndBuf, &(2 * REPORT_BYTES_MAX));
+}

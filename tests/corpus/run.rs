@@ -1,0 +1,114 @@
+//! A real supervisor with one source of traffic, and the cases one after the other.
+
+use rei::interface::types::MaintenanceAction;
+
+use crate::case::{Case, Load, Source};
+use crate::lab::Lab;
+use crate::load::Clients;
+
+/// Requests that Active must have answered before a candidate comes, so that there is something to compare with.
+const KNOWN: u64 = 1_000;
+
+/// What became of a case.
+pub struct Outcome {
+    case: Case,
+    source: Source,
+    is_promoted: bool,
+    reason: String,
+}
+
+impl Outcome {
+    fn is_right(&self) -> bool {
+        self.is_promoted != self.case.is_bad
+    }
+}
+
+/// The configuration with one source of traffic.
+fn configuration(source: Source) -> (&'static str, &'static str) {
+    match source {
+        Source::Metrics => ("env = { }\n", "metrics = { path = \"/metrics\", interval = \"1s\" }\n"),
+        Source::Log => (
+            "env = { SHOP_LOG = \"json\" }\n",
+            "log = { format = \"json\", status = \"status\", duration = \"duration_ms\", method = \"method\", path = \"path\" }\n",
+        ),
+        Source::Tap => ("", ""),
+    }
+}
+
+/// Commits each case to a service under load.
+pub fn judge(source: Source, cases: Vec<Case>) -> Vec<Outcome> {
+    let Some(lab) = Lab::of("shop") else { return Vec::new() };
+    let (runtime, health) = configuration(source);
+    let tap = if source == Source::Tap { "true" } else { "false" };
+    lab.configure_with(
+        runtime,
+        &format!(
+            "[health]\nhttp = {{ listen = \"http\", path = \"/healthz\", interval = \"500ms\", timeout = \"2s\" }}\n{health}\
+             [traffic]\ntap = {tap}\n\
+             [incidents]\nerrors = {{ ratio = 0.05, for = \"5s\" }}\nlatency = {{ p99 = \"400ms\", for = \"5s\" }}\n\
+             [promotion]\ncanary = [{{ share = 0.3, for = \"10s\" }}]\nobserve = \"10s\"\nhold = \"30s\"\n\
+             on_inconclusive = \"revert\"\n[evolution]\nbudget = {{ per_hour = 1000 }}\n"
+        ),
+    );
+    let mut supervisor = lab.serving();
+    let clients = Clients::start(lab.address());
+    let mut version = 1;
+    let mut before = String::new();
+    let mut outcomes = Vec::new();
+    for case in cases {
+        if case.before != before {
+            version += 1;
+            clients.change(Load::Steady);
+            let rev = lab.commit(&format!("{version} {}", case.before));
+            let end = supervisor.verdict_on(&rev);
+            if end.action != Some(MaintenanceAction::Promoted) {
+                let reason = format!("the version before it was not promoted: {}", end.summary);
+                outcomes.push(Outcome { is_promoted: case.is_bad, case, source, reason });
+                continue;
+            }
+            before.clone_from(&case.before);
+        }
+        supervisor.until("requests that Active answered", |it| {
+            let active = it.status().and_then(|status| status.active);
+            active.is_some_and(|active| active.traffic.iter().any(|traffic| traffic.requests >= KNOWN))
+        });
+        version += 1;
+        clients.change(case.load);
+        let rev = lab.commit(&format!("{version} {} {}", case.before, case.behaviour));
+        let end = supervisor.verdict_on(&rev);
+        let is_promoted = end.action == Some(MaintenanceAction::Promoted);
+        let outcome = Outcome { case, source, is_promoted, reason: end.summary };
+        let word = if outcome.is_right() { "right" } else { "WRONG" };
+        println!("{word}: {:?} {}: {}", source, outcome.case.name, outcome.reason);
+        if is_promoted {
+            before = format!("{} {}", outcome.case.before, outcome.case.behaviour).trim().to_owned();
+        }
+        clients.change(Load::Steady);
+        outcomes.push(outcome);
+    }
+    drop(clients);
+    if outcomes.iter().any(|outcome| !outcome.is_right()) {
+        println!("{}", supervisor.output());
+    }
+    assert_eq!(supervisor.stop(), Some(0));
+    outcomes
+}
+
+/// Prints one line, and fails if a case was judged wrong.
+pub fn report(outcomes: Vec<Outcome>) {
+    let promoted = |is_bad| outcomes.iter().filter(|it| it.case.is_bad == is_bad && it.is_promoted).count();
+    let of = |is_bad| outcomes.iter().filter(|it| it.case.is_bad == is_bad).count();
+    println!(
+        "live corpus: {} of {} bad versions promoted, {} of {} honest versions promoted",
+        promoted(true),
+        of(true),
+        promoted(false),
+        of(false)
+    );
+    let wrong: Vec<String> = outcomes
+        .iter()
+        .filter(|it| !it.is_right())
+        .map(|it| format!("{:?} {} ({}): {}", it.source, it.case.name, it.case.what, it.reason))
+        .collect();
+    assert!(wrong.is_empty(), "judged wrong:\n{}", wrong.join("\n"));
+}
