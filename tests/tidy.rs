@@ -193,8 +193,7 @@ const SLEEPS: &[(&str, usize, &str)] = &[
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
 
-/// Hosts that the project's texts may name: the hosts of cited documents, those in the first line of a Git LFS pointer, and
-/// example names.
+/// Hosts that texts may name: those of cited documents, those in the first line of a Git LFS pointer, and example names.
 const HOSTS: &[&str] = &[
     "nixos.org",
     "github.com",
