@@ -114,6 +114,7 @@ const PURE: &[&str] = &[
     "golden/learn.rs",
     "golden/learned.rs",
     "golden/normalise.rs",
+    "golden/placeholder.rs",
     "golden/reservoir.rs",
     "nix/log.rs",
     "nix/progress.rs",
@@ -198,8 +199,7 @@ const SLEEPS: &[(&str, usize, &str)] = &[
 /// The longest pause of a loop that waits for a fact, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10;
 
-/// Hosts that the project's texts may name: the hosts of cited documents, those in the first line of a Git LFS pointer, and
-/// example names.
+/// Hosts that texts may name: those of cited documents, those in the first line of a Git LFS pointer, and example names.
 const HOSTS: &[&str] = &[
     "nixos.org",
     "github.com",
@@ -209,6 +209,7 @@ const HOSTS: &[&str] = &[
     "localhost",
     "example.org",
     "x.test",
+    "cdn.x.test",
     "host",
     "h",
     "HOST",

@@ -1,4 +1,4 @@
-//! `rei golden list`, `rei golden replay` and `rei golden import`.
+//! `rei golden list` and `rei golden replay`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{Global, runtime};
-use super::connect::look;
 use super::error::{CommandError, Kind};
+use super::golden_import::{self, address};
 use super::ui::{Role, Ui};
-use crate::config::{Config, ListenAddress};
+use crate::config::Config;
 use crate::golden::{
-    self, Divergence, Exchange, FILE_BYTES_MAX, Facets, GoldenRun, Header, Listed, Noise, Normalisers, REQUEST_TIMEOUT,
-    RecordError, SUFFIX, Writer,
+    self, ArchiveError, Divergence, Exchange, Facets, GoldenRun, Listed, Noise, Normalisers, REQUEST_TIMEOUT,
+    RecordError, Values,
 };
 use crate::http::Address;
 
 /// The most divergences of one exchange that are printed; `--json` has all.
 const DIVERGENCES_MAX: usize = 5;
-/// The most removed credentials that are named; an archive has the same ones in every exchange.
-const REMOVED_MAX: usize = 40;
+/// Maximum size of a file with values for placeholders, in bytes: a thousand long tokens.
+const VALUES_BYTES_MAX: u64 = 1 << 20;
 
 /// `rei golden`: recorded exchanges with known-good answers.
 #[derive(Debug, clap::Subcommand)]
@@ -29,7 +29,7 @@ pub enum Command {
     /// Replay golden runs against an address, and compare everything that the run's normalisers do not exclude
     Replay(ReplayArgs),
     /// Make a golden run from an HTTP archive (HAR), or from a list of requests that a live server answers
-    Import(ImportArgs),
+    Import(golden_import::ImportArgs),
 }
 
 /// `rei golden list`.
@@ -49,29 +49,12 @@ pub struct ReplayArgs {
     /// The address for the requests; without it, the listener that the run names
     #[arg(long, value_name = "ADDRESS")]
     against: Option<String>,
+    /// Values for the placeholders of the requests: a file with one `KIND:NAME=VALUE` on each line
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// `rei golden import`.
-#[derive(Debug, clap::Args)]
-pub struct ImportArgs {
-    /// A HAR file, or a list with one `METHOD URL` on each line
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The name of the new run; without it, the name of the file
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// The listener for the run's requests; without it, the first of the runtime
-    #[arg(long, value_name = "NAME")]
-    listener: Option<String>,
-    /// For a list: the server with the good answers; without it, that listener
-    #[arg(long, value_name = "ADDRESS")]
-    from: Option<String>,
-    /// Keep credentials in headers, queries and bodies; without it, they are removed
-    #[arg(long)]
-    keep_credentials: bool,
 }
 
 /// The result of one run.
@@ -101,7 +84,7 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
     match command {
         Command::List(args) => list(args, &config, ui),
         Command::Replay(args) => replay(args, &config, ui),
-        Command::Import(args) => import(args, &config, ui),
+        Command::Import(args) => golden_import::run(args, &config, ui),
     }
 }
 
@@ -129,6 +112,7 @@ fn replay(args: &ReplayArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
         return Err(absent.hint("`rei golden list` lists them"));
     }
     runs.retain(|run| args.names.is_empty() || args.names.contains(&run.header.name));
+    let values = args.secrets.as_deref().map(values).transpose()?.unwrap_or_default();
     let runtime = runtime()?;
     let mut results = Vec::new();
     let mut progress = ui.progress();
@@ -136,7 +120,7 @@ fn replay(args: &ReplayArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
         progress.stage(&format!("replaying {}", listed.header.name));
         let against = address(args.against.as_deref(), &listed.header.listener, config)?;
         let run = golden::read(&listed.path)?;
-        results.push(runtime.block_on(replay_run(&run, &against, &mut |done| {
+        results.push(runtime.block_on(replay_run(&run, &against, values.clone(), &mut |done| {
             progress.count(done as u64, run.exchanges.len() as u64);
         }))?);
     }
@@ -155,16 +139,28 @@ fn replay(args: &ReplayArgs, config: &Config, ui: &mut Ui) -> Result<(), Command
     }
 }
 
+/// The operator's values for placeholders.
+fn values(path: &Path) -> Result<Values, CommandError> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(VALUES_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| CommandError::new(Kind::Failed, format!("cannot read {}", path.display())).because(error))?;
+    Values::parse(&text).map_err(|error| {
+        let wrong = CommandError::new(Kind::Failed, format!("{}: {error}", path.display()));
+        wrong.hint("write one KIND:NAME=VALUE on each line, as in cookie:session=1a2b")
+    })
+}
+
 async fn replay_run(
     run: &GoldenRun,
     against: &Address,
+    values: Values,
     progress: &mut impl FnMut(usize),
 ) -> Result<Replayed, CommandError> {
     let normalisers = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
     let mut differ = Vec::new();
-    let mut replay = golden::Replay::new(against.clone(), &run.exchanges);
+    let mut replay = golden::Replay::new(against.clone(), &run.exchanges).with_values(values);
     for (index, exchange) in run.exchanges.iter().enumerate() {
         let answer = replay.ask(index, exchange, REQUEST_TIMEOUT).await;
         let rules = normalisers.with(&exchange.learned).map_err(|reason| {
@@ -223,105 +219,6 @@ fn print(result: &Replayed, ui: &mut Ui) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The given address, or the address of a listener.
-fn address(given: Option<&str>, listener: &str, config: &Config) -> Result<Address, CommandError> {
-    if let Some(given) = given {
-        return given.parse().map_err(|error: crate::http::Error| {
-            let hint = error.hint();
-            CommandError::of(Kind::Usage, &error, hint)
-        });
-    }
-    match config.runtime.listen.iter().find(|listen| listen.name == listener).map(|listen| &listen.address) {
-        Some(ListenAddress::Tcp(address)) => Ok(Address::Tcp(*address)),
-        Some(ListenAddress::Unix(path)) => Ok(Address::Unix(path.clone())),
-        Some(ListenAddress::Udp(_)) => {
-            Err(CommandError::new(Kind::Failed, format!("the listener `{listener}` is UDP and cannot serve HTTP")))
-        }
-        None => {
-            let absent = format!("the runtime has no listener `{listener}`");
-            Err(CommandError::new(Kind::Failed, absent).hint("name an address instead"))
-        }
-    }
-}
-
-fn import(args: &ImportArgs, config: &Config, ui: &mut Ui) -> Result<(), CommandError> {
-    let Some(directory) = config.validation.golden.first() else {
-        let nowhere = CommandError::new(Kind::Config, "no directory for golden runs is configured");
-        return Err(nowhere.hint("add `golden = [\"golden\"]` below `[validation]` in rei.toml"));
-    };
-    let stem = || args.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = args.name.clone().or_else(stem).unwrap_or_default();
-    if name.contains('/') {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("{name} is not a name: use letters, digits, `-`, `_` and `.`"),
-        ));
-    }
-    let first = || config.runtime.listen.first().map(|listen| listen.name.clone());
-    let Some(listener) = args.listener.clone().or_else(first) else {
-        return Err(CommandError::new(Kind::Config, "the runtime has no listener for the requests of a run"));
-    };
-    let mut run = make(args, Header::new(name, listener, look(ui).now), config)?;
-    let removed = if args.keep_credentials { Vec::new() } else { golden::remove_credentials(&mut run) };
-    std::fs::create_dir_all(directory).map_err(|error| {
-        CommandError::new(Kind::Failed, format!("cannot make {}", directory.display())).because(error)
-    })?;
-    let path = directory.join(format!("{}{SUFFIX}", run.header.name));
-    let count = run.exchanges.len();
-    write(&path, run)?;
-    ui.result(&format!("wrote {} with {count} exchanges", path.display()))?;
-    match removed.len() {
-        0 if args.keep_credentials => {
-            ui.hint("the file has the credentials of the archive: do not commit it, and do not share it")
-        }
-        0 => {}
-        count => {
-            ui.result(&format!("removed {count} credentials:"))?;
-            removed.iter().take(REMOVED_MAX).try_for_each(|it| ui.result(&format!("  {it}")))?;
-            if let Some(more) = count.checked_sub(REMOVED_MAX).filter(|more| *more > 0) {
-                ui.result(&format!("  and {more} more"))?;
-            }
-            ui.hint("if the service does not answer without credentials, use --keep-credentials with worthless ones");
-        }
-    }
-    ui.hint("check that each answer is good, then run `rei golden replay`");
-    Ok(())
-}
-
-fn make(args: &ImportArgs, header: Header, config: &Config) -> Result<GoldenRun, CommandError> {
-    let bytes = read(&args.file)?;
-    if bytes.trim_ascii_start().first() == Some(&b'{') {
-        return Ok(golden::from_har(&bytes, header)?);
-    }
-    let requests = golden::parse_requests(&String::from_utf8_lossy(&bytes))?;
-    let from = address(args.from.as_deref(), &header.listener, config)?;
-    Ok(runtime()?.block_on(golden::record(&from, header, requests, REQUEST_TIMEOUT))?)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, CommandError> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(file).and_then(|it| it.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    read.map_err(|error| CommandError::new(Kind::Failed, format!("cannot read {}", file.display())).because(error))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let large = format!("{} is larger than {FILE_BYTES_MAX} bytes", file.display());
-        return Err(CommandError::new(Kind::Failed, large).hint("split it"));
-    }
-    Ok(bytes)
-}
-
-/// Writes the whole run, or no file.
-fn write(path: &Path, run: GoldenRun) -> Result<(), CommandError> {
-    let mut writer = Writer::create(path, &run.header)?;
-    let written = run.exchanges.into_iter().try_for_each(|exchange| writer.push(exchange));
-    // Read the file back: if it has a name or an exchange that cannot be read, it must not stay.
-    let done = written.and_then(|()| writer.finish()).and_then(|()| golden::read(path).map(drop));
-    if done.is_err() {
-        // Only the first error is reported.
-        let _ = std::fs::remove_file(path);
-    }
-    Ok(done?)
-}
-
 impl From<golden::Error> for CommandError {
     fn from(error: golden::Error) -> Self {
         let hint = error.hint();
@@ -333,5 +230,12 @@ impl From<RecordError> for CommandError {
     fn from(error: RecordError) -> Self {
         let hint = error.hint();
         Self::of(Kind::Failed, &error, hint)
+    }
+}
+
+impl From<ArchiveError> for CommandError {
+    fn from(error: ArchiveError) -> Self {
+        let hint = error.hint();
+        Self::of(Kind::Failed, &error, Some(hint))
     }
 }

@@ -23,6 +23,7 @@ pub mod error;
 pub mod evolve;
 pub mod exit_code;
 pub mod golden;
+pub mod golden_import;
 pub mod history;
 pub mod init;
 pub mod journal;

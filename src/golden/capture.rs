@@ -1,10 +1,8 @@
-//! One exchange of live traffic, as the tap saw it. Nothing of it is written to disk before the credentials are removed.
+//! One exchange of live traffic, as the tap saw it. Nothing of it is written to disk before it is redacted.
 
 use std::time::Duration;
 
-use super::credentials::remove_credentials;
-use super::format::{Exchange, Expected, GoldenRun, Header, Recorded};
-use super::normalise::Normaliser;
+use super::format::{Exchange, Expected, Recorded};
 use crate::http::{Request, Response};
 use crate::live::{Class, Route};
 use crate::time::{Timestamp, millis};
@@ -43,32 +41,17 @@ impl Captured {
         size_of::<Self>() + text + bodies + headers(&request.headers) + headers(&response.headers)
     }
 
-    /// The exchange of a golden run, without credentials and with what its removal adds to the run's normalisers.
-    ///
-    /// This is the only way from live traffic to a file.
-    pub fn redacted(self, begun: Timestamp) -> Redacted {
+    /// The exchange of a golden run. It still has its secrets: only [`Redaction::run`](super::Redaction::run) makes it one
+    /// that may be written.
+    pub(super) fn exchange(self, begun: Timestamp) -> Exchange {
         let since = self.at.as_unix_ms().saturating_sub(begun.as_unix_ms());
         let recorded = Recorded { connection: self.connection, began_ms: since, took_ms: millis(self.duration) };
-        let exchange = Exchange {
+        Exchange {
             request: self.request,
             response: Some(Expected::from(self.response)),
             after_ms: 0,
             recorded: Some(recorded),
             learned: Vec::new(),
-        };
-        let mut run = GoldenRun { header: Header::new("recording", "recording", begun), exchanges: vec![exchange] };
-        let removed = remove_credentials(&mut run).len();
-        Redacted { exchange: run.exchanges.remove(0), normalisers: run.header.normalisers, removed }
+        }
     }
-}
-
-/// An exchange of live traffic without credentials.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Redacted {
-    /// The exchange.
-    pub exchange: Exchange,
-    /// The places of its answer that no longer count, because a credential was removed there.
-    pub normalisers: Vec<Normaliser>,
-    /// The number of credentials that were removed.
-    pub removed: usize,
 }

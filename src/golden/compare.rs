@@ -7,6 +7,8 @@
 //!   members that neither has do not count there either.
 //! - If a learned rule says what a value may be (its type or its pattern), that rule decides, and no noise.
 //! - Everything else counts. A fact that is the same in both answers of Active is never noise.
+//!
+//! A recorded text with placeholders is a pattern: every value of the right kind is the same.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +17,7 @@ use similar::TextDiff;
 
 use super::facets::{Facets, Fact, Path};
 use super::normalise::Normalisers;
+use super::placeholder::value_matches;
 
 /// Maximum length of a quoted value in a report, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
@@ -95,6 +98,15 @@ fn equal(path: &[String], a: &Fact, b: &Fact, normalisers: &Normalisers) -> bool
     a == b
 }
 
+/// True if a fact is as recorded: equal, or as the placeholders of the recorded one say.
+fn as_recorded(path: &[String], recorded: &Fact, fact: &Fact, normalisers: &Normalisers) -> bool {
+    let matches = || match (recorded, fact) {
+        (Fact::Scalar(recorded), Fact::Scalar(fact)) => value_matches(recorded, fact),
+        _ => false,
+    };
+    equal(path, recorded, fact, normalisers) || matches()
+}
+
 /// Every fact that counts and differs, in the order of the paths. If a status or a header was not recorded, any value
 /// is accepted.
 pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<Divergence> {
@@ -103,7 +115,7 @@ pub fn compare(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers
     for path in paths {
         let (want, is) = (recorded.get(path), candidate.get(path));
         let same = match (want, is) {
-            (Some(want), Some(is)) => equal(path, want, is, normalisers),
+            (Some(want), Some(is)) => as_recorded(path, want, is, normalisers),
             (None, Some(_)) => !counts_when_new(recorded, path),
             _ => false,
         };
@@ -141,7 +153,7 @@ fn quote(fact: &Fact) -> String {
 
 /// Both answers as a short unified diff: `-` is recorded, `+` is the candidate. Noise is shown as `~` on both sides.
 pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &Normalisers) -> Vec<String> {
-    let side = |facets: &Facets, other: &Facets| {
+    let side = |facets: &Facets| {
         let mut text = String::new();
         for (path, fact) in facets.iter() {
             let is_new = recorded.get(path).is_none() && !counts_when_new(recorded, path);
@@ -149,13 +161,18 @@ pub fn diff(recorded: &Facets, candidate: &Facets, noise: &Noise, normalisers: &
             if free {
                 continue;
             }
-            let same = other.get(path).is_some_and(|other| equal(path, fact, other, normalisers));
+            let same = match (recorded.get(path), candidate.get(path)) {
+                (Some(recorded), Some(given)) => as_recorded(path, recorded, given, normalisers),
+                _ => false,
+            };
+            // A value that is as recorded is shown as recorded, so that it is no change.
+            let fact = recorded.get(path).filter(|_| same).unwrap_or(fact);
             let value = if !same && noise.contains(path, normalisers) { "~".into() } else { quote(fact) };
             text.push_str(&format!("{}: {value}\n", path.join("/")));
         }
         text
     };
-    let (old, new) = (side(recorded, candidate), side(candidate, recorded));
+    let (old, new) = (side(recorded), side(candidate));
     let whole = TextDiff::from_lines(&old, &new).unified_diff().context_radius(DIFF_CONTEXT).to_string();
     let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
     if lines.len() > DIFF_LINES_MAX {

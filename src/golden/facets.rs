@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::format::Expected;
 use super::normalise::Normalisers;
+use super::placeholder::Placeholder;
 use crate::digest;
 use crate::http::Response;
 
@@ -56,7 +57,13 @@ pub struct Facets {
 impl Facets {
     /// The facts of a recorded answer.
     pub fn of_expected(expected: &Expected, normalisers: &Normalisers) -> Self {
-        Self::of(expected.status, &expected.headers, expected.body.as_deref(), normalisers)
+        let digest = expected.body.as_deref().and_then(Placeholder::digest_of);
+        let body = expected.body.as_deref().filter(|_| digest.is_none());
+        let mut all = Self::of(expected.status, &expected.headers, body, normalisers);
+        if let Some((bytes, sha256)) = digest {
+            all.facts.insert(vec!["body".to_owned()], Fact::Scalar(digest_fact(bytes, sha256)));
+        }
+        all
     }
 
     /// The facts of a received answer.
@@ -89,9 +96,8 @@ impl Facets {
             return self.add_tree(root, Tree::of(value, &mut Vec::new(), normalisers));
         }
         let Ok(text) = std::str::from_utf8(body) else {
-            let digest = digest::sha256(body);
-            let summary = format!("{} bytes, sha256 {digest}", body.len());
-            self.facts.insert(root, Fact::Scalar(Value::String(summary)));
+            let summary = digest_fact(&body.len().to_string(), &digest::sha256(body));
+            self.facts.insert(root, Fact::Scalar(summary));
             return;
         };
         self.facts.insert(root.clone(), Fact::Text);
@@ -137,6 +143,11 @@ impl Facets {
         let under = self.facts.range(path.to_vec()..).take_while(|(is, _)| is.starts_with(path));
         under.filter(|(is, _)| is.len() == path.len() + 1).filter_map(|(is, _)| is.last().map(String::as_str)).collect()
     }
+}
+
+/// The fact of a body that is no text.
+fn digest_fact(bytes: &str, sha256: &str) -> Value {
+    Value::String(format!("{bytes} bytes, sha256 {sha256}"))
 }
 
 /// A JSON value after the rules `ignore` and `unordered`.

@@ -2,6 +2,15 @@
 //!
 //! The first line is the [`Header`] with the format's version, each other line is an [`Exchange`]. A newer major
 //! version is refused, and so is every invalid line, with file, line and reason.
+//!
+//! A run is meant to be committed, so it has a placeholder in the place of each secret and of personal data:
+//! `{{rei:bearer}}`, `{{rei:cookie:session}}`, `{{rei:email~2}}`. [`placeholder`](super::placeholder) has their form,
+//! [`fill`](super::fill) their values in a replay.
+//!
+//! | version | new |
+//! |---|---|
+//! | 1.0 | header, requests, answers, normalisers |
+//! | 1.1 | placeholders; the place and the learned rules of an exchange from live traffic |
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +30,8 @@ use crate::time::Timestamp;
 /// exchange with an unknown field: a misspelt `response` must not turn into "every answer is good".
 pub const SCHEMA: &str = "rei-golden/1.0";
 
-/// The version of a run from live traffic: its exchanges have a place and learned rules, which 1.0 does not know.
+/// The version of a run from live traffic, whose exchanges have a place and learned rules, and of a run with placeholders:
+/// 1.0 does not know them.
 pub const SCHEMA_LIVE: &str = "rei-golden/1.1";
 
 /// The suffix of the file name, after the name of the run.
@@ -62,9 +72,12 @@ pub struct Recording {
     pub seen: u64,
     /// Exchanges of the sample.
     pub sampled: u64,
-    /// Credentials that were removed from them.
+    /// Places of them that have placeholders instead of secrets and personal data.
     #[serde(default)]
     pub removed_credentials: u64,
+    /// Exchanges of the sample that are not in the run, because a part of them cannot be examined for secrets.
+    #[serde(default)]
+    pub not_redactable: u64,
     /// Whether each exchange was replayed on Active.
     #[serde(default)]
     pub qualified: bool,

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::facets::{Facets, Fact, Path};
 use super::learned::{LEARNED_MAX, Learned, Rule, may_differ, single};
+use super::placeholder::value_matches;
 
 /// The largest share of a body that learned rules may cover: at least as much stays equal as is loosened.
 pub const LOOSE_SHARE_MAX: f64 = 0.5;
@@ -145,7 +146,7 @@ fn rule(three: Three<'_>, path: &Path) -> Result<Option<(Rule, f64)>, DropReason
     match all {
         (Some(Fact::List), Some(Fact::List), Some(Fact::List)) => list(three, path),
         (Some(Fact::Scalar(a)), Some(Fact::Scalar(b)), Some(Fact::Scalar(c))) => {
-            if a == b && repeats {
+            if value_matches(a, b) && value_matches(a, c) {
                 return Ok(None);
             }
             scalar([single(a), single(b), single(c)], repeats && !is_header).map(Some)
@@ -319,6 +320,15 @@ mod tests {
     fn bodies(all: [&str; 3]) -> Result<Vec<String>, DropReason> {
         let [a, b, c] = all.map(|body| answer(200, "application/json", "1", body));
         learn_of([&a, &b, &c])
+    }
+
+    #[test]
+    fn a_placeholder_needs_no_rule_if_both_values_are_of_its_kind() {
+        let mail = |mail: &str| format!(r#"{{"mail":"{mail}","n":1}}"#);
+        let all = ["{{rei:email}}", "ada@example.org", "ada@example.org"].map(mail);
+        assert_eq!(bodies([&all[0], &all[1], &all[2]]), Ok(Vec::new()));
+        let all = ["{{rei:email}}", "none", "none"].map(mail);
+        assert_eq!(bodies([&all[0], &all[1], &all[2]]), Err(DropReason::State));
     }
 
     #[test]

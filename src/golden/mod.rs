@@ -7,45 +7,54 @@
 //! | `facets` | an answer as a tree of facts, each with a path |
 //! | `compare` | compares a recorded answer with the candidate's, without the differences between two answers of Active (noise). Pure |
 //! | `replay` | sends all requests of a run to an instance |
-//! | `capture` | an exchange of live traffic, and the only way from there to a file: without credentials |
+//! | `capture` | an exchange of live traffic |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
 //! | `recording` | a stream of live exchanges to a run |
 //! | `learn` | learns from three answers what may differ between them. Pure |
 //! | `learned` | the rules that were learned for one exchange. Pure |
 //! | `record` | records runs from a list of requests to a live server |
 //! | `har` | makes runs from an HTTP archive of a browser or a proxy |
+//! | `url` | the origin of a URL, and its path as a request sends it |
+//! | `redact` | replaces secrets and personal data in exchanges by placeholders |
+//! | `placeholder` | the form of a placeholder, and a text with placeholders as a pattern. Pure |
+//! | `fill` | the values of placeholders in a replay |
 //!
 //! A run belongs to the operator. Only the judge reads it, where the candidate cannot see it.
 
 mod capture;
 mod compare;
-mod credentials;
 mod facets;
+mod fill;
 mod format;
 mod har;
 mod learn;
 mod learned;
 mod normalise;
+mod placeholder;
 mod record;
 mod recording;
+mod redact;
 mod replay;
 mod reservoir;
 #[cfg(test)]
 mod tests;
+mod url;
 
-pub use capture::{Captured, Redacted};
+pub use capture::Captured;
 pub use compare::{Divergence, Noise, compare, diff};
-pub use credentials::{RemovedCredential, remove_credentials};
 pub use facets::Facets;
+pub use fill::{Values, ValuesError};
 pub use format::{
     EXCHANGES_MAX, Error, Exchange, Expected, FILE_BYTES_MAX, GoldenRun, Header, Headers, Listed, Recorded, Recording,
     SUFFIX, Writer, list, read, verify,
 };
-pub use har::from_har;
+pub use har::{ArchiveError, Chosen, Imported, LeftOut, LeftOutEntry, TakenEntry, from_har, is_archive};
 pub use learn::{DropReason, LOOSE_SHARE_MAX, Three, learn};
 pub use learned::{LEARNED_MAX, Learned, Rule};
 pub use normalise::{Normaliser, Normalisers};
+pub use placeholder::{Kind, MARK, Piece, Placeholder, Template, pieces};
 pub use record::{RecordError, parse_requests, record};
 pub use recording::Recorder;
+pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};
 pub use replay::{Answer, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::format::{Exchange, Expected, GoldenRun, Header};
+use super::url::path_of;
 use crate::http::{self, Address, Request};
 
 /// Why a run could not be recorded.
@@ -27,14 +28,6 @@ pub enum RecordError {
         #[source]
         source: Box<http::Error>,
     },
-    /// The archive is invalid.
-    #[error("entry {entry} of the archive: {reason}")]
-    Archive {
-        /// The number of the entry, counted from 1; 0 for the whole archive.
-        entry: usize,
-        /// What is wrong.
-        reason: String,
-    },
 }
 
 impl RecordError {
@@ -45,7 +38,6 @@ impl RecordError {
             Self::Ask { source, .. } => {
                 source.hint().or_else(|| Some("start the server, or use another one with --from".into()))
             }
-            Self::Archive { .. } => None,
         }
     }
 }
@@ -57,7 +49,8 @@ impl RecordError {
 /// The first line that is not a request.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RecordError> {
     let mut requests = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    // Some editors begin a file with a byte order mark.
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -71,17 +64,6 @@ pub fn parse_requests(text: &str) -> Result<Vec<Request>, RecordError> {
         requests.push(request.ok_or_else(|| RecordError::List { line: index + 1, text: line.to_owned() })?);
     }
     Ok(requests)
-}
-
-/// The path and query of a URL, or of a text that is a path already.
-pub(crate) fn path_of(url: &str) -> Option<String> {
-    let rest = match url.split_once("://") {
-        Some((_, rest)) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
-        None if url.starts_with('/') => url,
-        None => return None,
-    };
-    let rest = rest.split('#').next().unwrap_or_default();
-    Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
 
 /// Sends every request to a server, in order, and records its answers as good.

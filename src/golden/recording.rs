@@ -1,10 +1,12 @@
 //! Makes a golden run out of a stream of live exchanges.
 //!
-//! The tap offers each exchange that it saw whole. The sample is in memory; what leaves it is a run without credentials.
+//! The tap offers each exchange that it saw whole. The sample is in memory; what leaves it is a redacted run.
 
-use super::capture::{Captured, Redacted};
+use super::capture::Captured;
 use super::format::{EXCHANGES_MAX, GoldenRun, Header, Recording};
+use super::redact::{RedactedRun, Redaction};
 use super::reservoir::{Reservoir, SampleLimits};
+use crate::redact::Secrets;
 use crate::time::Timestamp;
 
 /// A recording that is under way.
@@ -16,6 +18,8 @@ pub struct Recorder {
     is_paused: bool,
     /// Exchanges that came during a pause.
     paused: u64,
+    /// The secrets of the configuration.
+    secrets: Secrets,
 }
 
 impl Recorder {
@@ -23,7 +27,13 @@ impl Recorder {
     pub fn new(limits: SampleLimits, seed: u64, begun: Timestamp) -> Self {
         let exchanges = limits.exchanges.min(EXCHANGES_MAX);
         let sample = Reservoir::new(SampleLimits { exchanges, ..limits }, seed);
-        Self { begun, sample, is_paused: false, paused: 0 }
+        Self { begun, sample, is_paused: false, paused: 0, secrets: Secrets::default() }
+    }
+
+    /// Also replaces these secrets, wherever a message has them.
+    #[must_use]
+    pub fn knowing(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Begins or ends a pause.
@@ -50,24 +60,20 @@ impl Recorder {
         (self.sample.seen(), self.sample.len() as u64, self.paused)
     }
 
-    /// Ends the recording: the run with the exchanges of the sample, in the order of time, without credentials.
+    /// Ends the recording: the run with the exchanges of the sample, in the order of time, redacted.
+    ///
+    /// This is the only way from live traffic to a file.
     pub fn finish(self, name: &str, listener: &str) -> GoldenRun {
-        let Self { begun, sample, .. } = self;
+        let Self { begun, sample, secrets, .. } = self;
         let seen = sample.seen();
-        let mut header = Header::of_live(name, listener, begun, Recording::default());
-        let (mut exchanges, mut removed_credentials) = (Vec::new(), 0);
-        for captured in sample.finish() {
-            let Redacted { exchange, normalisers, removed } = captured.redacted(begun);
-            removed_credentials += removed as u64;
-            for rule in normalisers {
-                if !header.normalisers.contains(&rule) {
-                    header.normalisers.push(rule);
-                }
-            }
-            exchanges.push(exchange);
-        }
+        let header = Header::of_live(name, listener, begun, Recording::default());
+        let exchanges: Vec<_> = sample.finish().into_iter().map(|captured| captured.exchange(begun)).collect();
         let sampled = exchanges.len() as u64;
-        header.recording = Some(Recording { seen, sampled, removed_credentials, ..Recording::default() });
-        GoldenRun { header, exchanges }
+        let mut run = GoldenRun { header, exchanges };
+        let RedactedRun { places, not_kept } = Redaction::new(&secrets).run(&mut run);
+        let (removed_credentials, not_redactable) = (places.len() as u64, not_kept.len() as u64);
+        run.header.recording =
+            Some(Recording { seen, sampled, removed_credentials, not_redactable, ..Recording::default() });
+        run
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::fill::Values;
 use super::format::Exchange;
 use crate::http::{self, Address, BODY_BYTES_MAX, Connection, Response};
 use crate::report::chain;
@@ -33,26 +34,40 @@ pub struct Replay {
     last: BTreeMap<u64, usize>,
     /// Open connections, each with the number of its latest exchange.
     open: BTreeMap<u64, (usize, Connection)>,
+    /// The values of placeholders: the operator's, and those that earlier answers gave.
+    values: Values,
 }
 
 impl Replay {
     /// A replay of these exchanges; no connection is open yet.
     pub fn new(address: Address, exchanges: &[Exchange]) -> Self {
         let connections = exchanges.iter().enumerate().filter_map(|(index, it)| Some((it.recorded?.connection, index)));
-        Self { address, last: connections.collect(), open: BTreeMap::new() }
+        Self { address, last: connections.collect(), open: BTreeMap::new(), values: Values::default() }
     }
 
-    /// Sends the request of an exchange, after its pause. `index` is its number in the run, from 0.
+    /// Fills placeholders also with these values.
+    #[must_use]
+    pub fn with_values(self, values: Values) -> Self {
+        Self { values, ..self }
+    }
+
+    /// Sends the request of an exchange, after its pause, with values in the places of its placeholders. `index` is its
+    /// number in the run, from 0. The values that the answer gives are for the next exchanges.
     pub async fn ask(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Answer {
         tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
         let begun = Instant::now();
         let response = self.send(index, exchange, timeout).await.map_err(|error| chain(&error));
-        Answer { response, took: begun.elapsed() }
+        let took = begun.elapsed();
+        if let (Some(recorded), Ok(response)) = (&exchange.response, &response) {
+            self.values.learn(recorded, response);
+        }
+        Answer { response, took }
     }
 
     async fn send(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
+        let request = self.values.fill(&exchange.request);
         let Some(recorded) = exchange.recorded else {
-            return http::send(&self.address, &exchange.request, timeout).await;
+            return http::send(&self.address, &request, timeout).await;
         };
         let begun = Instant::now();
         let mut connection = match self.open.remove(&recorded.connection).filter(|(_, open)| open.is_kept()) {
@@ -60,7 +75,7 @@ impl Replay {
             None => Connection::open(&self.address, timeout).await?,
         };
         let left = timeout.saturating_sub(begun.elapsed());
-        let response = connection.send(&exchange.request, left, BODY_BYTES_MAX).await;
+        let response = connection.send(&request, left, BODY_BYTES_MAX).await;
         if self.last.get(&recorded.connection).is_some_and(|&last| last > index) {
             self.open.insert(recorded.connection, (index, connection));
         }

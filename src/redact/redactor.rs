@@ -12,6 +12,7 @@ use regex::{Captures, Regex};
 use serde_json::Value;
 
 use super::secrets::{REDACTED, Secrets};
+use super::shapes::{Found, FoundKind, Mask, SHAPES, is_no_card, is_secret_field};
 
 /// Deeper JSON is removed as a whole; serde_json itself parses no deeper.
 const DEPTH_MAX: usize = 128;
@@ -49,67 +50,13 @@ const SECRET_WORDS: [&str; 17] = [
 const HINT_WORDS: [&str; 12] =
     ["key", "auth", "sig", "signature", "session", "sid", "cert", "salt", "pin", "otp", "bearer", "jwt"];
 
-/// A kind of secret that is recognised by its form.
-struct Shape {
-    /// Marks in lower case. A line without any of them cannot match.
-    marks: &'static [&'static str],
-    /// Groups 1 and 3 stay, if they exist; the rest is the secret.
-    expression: &'static str,
-    /// If true, a secret of only lower-case letters is prose ("basic authentication") and stays.
-    spare_prose: bool,
-}
+/// Characters that no text has (they are assigned to nothing), around the number of a mask's text.
+const HELD: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 
-const SHAPES: [Shape; 5] = [
-    Shape {
-        marks: &["-----begin"],
-        expression: r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*",
-        spare_prose: false,
-    },
-    // A password in a URL may contain `/`, `#` and `@` if it was not encoded; it ends at the last `@`.
-    Shape { marks: &["://"], expression: r#"(://[^\s/:@"']*:)([^\s"']+)(@)"#, spare_prose: false },
-    Shape {
-        marks: &["bearer ", "basic ", "token "],
-        expression: r"((?i-u:\b(?:bearer|basic|token)) +)([A-Za-z0-9._~+/=-]{8,})",
-        spare_prose: true,
-    },
-    // JSON Web Tokens.
-    Shape {
-        marks: &["eyj"],
-        expression: r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",
-        spare_prose: false,
-    },
-    // Tokens of Amazon, GitHub, GitLab, Slack, Google, npm, PyPI, Hugging Face, Stripe, DigitalOcean, age, OpenAI,
-    // Anthropic and others.
-    Shape {
-        marks: &[
-            "akia",
-            "asia",
-            "gh",
-            "glpat-",
-            "xox",
-            "xapp-",
-            "aiza",
-            "npm_",
-            "pypi-",
-            "hf_",
-            "k_live_",
-            "k_test_",
-            "dop_v1_",
-            "age-secret-key-",
-            "sk-",
-            "gsk_",
-            "hooks.slack.com",
-        ],
-        expression: concat!(
-            r"(?-u:\b)(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}",
-            r"|glpat-[A-Za-z0-9_-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}",
-            r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,}",
-            r"|dop_v1_[0-9a-f]{32,}|AGE-SECRET-KEY-[0-9A-Z]{20,}|gsk_[A-Za-z0-9]{20,}",
-            r"|sk-(?:[a-z0-9]+-)*[A-Za-z0-9_-]{16,}|hooks\.slack\.com/services/[A-Za-z0-9/]+)",
-        ),
-        spare_prose: false,
-    },
-];
+/// The mask of everything that rei stores, shows or gives to an agent.
+fn fixed(_found: &Found<'_>) -> String {
+    REDACTED.into()
+}
 
 /// Removes secrets and counts them. Make one, use it and drop it: expressions are compiled when a line first needs
 /// them, and are not kept, because the supervisor must use little memory.
@@ -118,6 +65,7 @@ pub struct Redactor {
     shapes: [OnceCell<Option<Regex>>; SHAPES.len()],
     keys: OnceCell<Option<Regex>>,
     known: Secrets,
+    personal: bool,
     count: u64,
 }
 
@@ -132,6 +80,18 @@ impl Redactor {
         Self { known: secrets.clone(), ..Self::default() }
     }
 
+    /// Also finds personal data: e-mail addresses, and the numbers of payment cards. A log needs its addresses, a stored
+    /// request of a user must not have them.
+    #[must_use]
+    pub fn and_personal(self) -> Self {
+        Self { personal: true, ..self }
+    }
+
+    /// True if this field, or this header, has a secret, as far as name and value show.
+    pub fn is_secret(&self, name: &str, value: &str) -> bool {
+        is_secret(name, value) || (self.personal && is_secret_field(name, value))
+    }
+
     /// Number of secrets removed so far.
     pub fn count(&self) -> u64 {
         self.count
@@ -139,7 +99,35 @@ impl Redactor {
 
     /// The text without secrets. The number of lines is unchanged.
     pub fn text(&mut self, text: &str) -> String {
-        let (known, count) = self.known.without(text);
+        self.masked(text, &mut fixed)
+    }
+
+    /// As [`Redactor::text`], with the mask's text in the place of each secret. Rules never see the mask's texts, which
+    /// could look like secrets: until the end, two characters that mean nothing and a number stand for each of them.
+    pub fn text_with(&mut self, text: &str, mask: &mut Mask<'_>) -> String {
+        let text = if text.contains(HELD) { Cow::Owned(text.replace(HELD, "\u{fffd}")) } else { Cow::Borrowed(text) };
+        let mut given = Vec::new();
+        let held = self.masked(&text, &mut |found| {
+            given.push(mask(found));
+            format!("{}{}{}", HELD[0], given.len() - 1, HELD[1])
+        });
+        let mut out = String::with_capacity(held.len());
+        for (index, part) in held.split(HELD[0]).enumerate() {
+            match part.split_once(HELD[1]).filter(|_| index > 0) {
+                Some((number, rest)) => {
+                    let mask = number.parse().ok().and_then(|number: usize| given.get(number));
+                    out.extend([mask.map_or(REDACTED, String::as_str), rest]);
+                }
+                None => out.push_str(part),
+            }
+        }
+        out
+    }
+
+    fn masked(&mut self, text: &str, mask: &mut Mask<'_>) -> String {
+        let (known, count) = self
+            .known
+            .replaced(text, &mut |place, value| mask(&Found { kind: FoundKind::Secret, key: Some(place), value }));
         self.count += count;
         let text = known.as_str();
         let mut out = String::with_capacity(text.len());
@@ -151,11 +139,11 @@ impl Redactor {
             if inside_key && !begins && (ends || key_material(body)) {
                 // A line inside a private key. Either end of the key may be missing from the text.
                 self.count += u64::from(ends);
-                out.push_str(REDACTED);
+                out.push_str(&mask(&Found { kind: FoundKind::Secret, key: Some("private_key"), value: body }));
                 inside_key = !ends;
             } else {
                 inside_key = begins && !ends;
-                out.push_str(&self.line(body));
+                out.push_str(&self.line(body, mask));
             }
             out.push_str(end);
         }
@@ -173,27 +161,46 @@ impl Redactor {
 
     /// The value without secrets: strings are handled as text, and values of secret keys are removed.
     pub fn value(&mut self, value: &Value) -> Value {
-        self.walk(value, None, 0)
+        self.walk(value, None, 0, &mut fixed, |redactor, text, _| redactor.text(text))
     }
 
-    fn walk(&mut self, value: &Value, key: Option<&str>, depth: usize) -> Value {
+    /// As [`Redactor::value`], with the mask's text in the place of each secret.
+    pub fn value_with(&mut self, value: &Value, mask: &mut Mask<'_>) -> Value {
+        self.walk(value, None, 0, mask, |redactor, text, mask| redactor.text_with(text, mask))
+    }
+
+    fn walk(
+        &mut self,
+        value: &Value,
+        key: Option<&str>,
+        depth: usize,
+        mask: &mut Mask<'_>,
+        text_of: fn(&mut Self, &str, &mut Mask<'_>) -> String,
+    ) -> Value {
         if depth > DEPTH_MAX {
-            self.count += 1;
-            return Value::String(REDACTED.into());
+            return self.taken(FoundKind::Secret, key, "", mask);
         }
-        let secret = |text: &str| key.is_some_and(|key| is_secret(key, text));
+        let personal = self.personal;
+        let secret = |text: &str| key.is_some_and(|key| is_secret(key, text) || personal && is_secret_field(key, text));
         match value {
-            Value::String(text) if secret(text) => self.taken(),
-            Value::String(text) => Value::String(self.text(text)),
-            Value::Number(number) if secret(&number.to_string()) => self.taken(),
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.walk(item, key, depth + 1)).collect()),
+            Value::String(text) if secret(text) => self.taken(FoundKind::Secret, key, text, mask),
+            Value::String(text) => Value::String(text_of(self, text, mask)),
+            Value::Number(number) if secret(&number.to_string()) => {
+                self.taken(FoundKind::Secret, key, &number.to_string(), mask)
+            }
+            Value::Number(number) if self.personal && number.is_u64() && !is_no_card(&number.to_string()) => {
+                self.taken(FoundKind::Card, key, &number.to_string(), mask)
+            }
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.walk(item, key, depth + 1, mask, text_of)).collect())
+            }
             Value::Object(map) => {
                 // A secret key also applies to everything below it: `{"password": {"value": "x"}}`.
                 let inherited = key.filter(|key| is_secret_key(&key.to_ascii_lowercase()));
                 let mut clean = serde_json::Map::new();
                 for (name, item) in map {
-                    let item = self.walk(item, inherited.or(Some(name)), depth + 1);
-                    clean.insert(self.text(name), item);
+                    let item = self.walk(item, inherited.or(Some(name)), depth + 1, mask, text_of);
+                    clean.insert(text_of(self, name, mask), item);
                 }
                 Value::Object(clean)
             }
@@ -201,19 +208,19 @@ impl Redactor {
         }
     }
 
-    fn taken(&mut self) -> Value {
+    fn taken(&mut self, kind: FoundKind, key: Option<&str>, value: &str, mask: &mut Mask<'_>) -> Value {
         self.count += 1;
-        Value::String(REDACTED.into())
+        Value::String(mask(&Found { kind, key, value }))
     }
 
-    fn line(&mut self, line: &str) -> String {
+    fn line(&mut self, line: &str, mask: &mut Mask<'_>) -> String {
         let lower = line.to_ascii_lowercase();
         let has = |mark: &&str| lower.contains(*mark);
         // Keys first: then a quoted value is removed as a whole, before a shape inside it could break its quotes.
         let keyed = SECRET_WORDS.iter().chain(&HINT_WORDS).any(has) || lower.contains("token");
-        let mut line = if keyed { self.keyed(line) } else { Cow::Borrowed(line) };
+        let mut line = if keyed { self.keyed(line, mask) } else { Cow::Borrowed(line) };
         for (shape, compiled) in SHAPES.iter().zip(&self.shapes) {
-            if !shape.marks.iter().any(has) {
+            if !shape.marks.iter().any(has) || (shape.kind != FoundKind::Secret && !self.personal) {
                 continue;
             }
             // The expressions are constants, and the test `every_expression_compiles` compiles each one.
@@ -221,12 +228,13 @@ impl Redactor {
             let mut hits = 0;
             let replaced = expression.replace_all(&line, |found: &Captures<'_>| {
                 let group = |i| found.get(i).map_or("", |group| group.as_str());
-                let prose = shape.spare_prose && group(2).bytes().all(|byte| byte.is_ascii_lowercase());
-                if prose || group(2) == REDACTED {
+                // A form without groups is a secret as a whole.
+                let value = found.get(2).map_or(&found[0], |group| group.as_str());
+                if (shape.spares)(value) || value == REDACTED {
                     return found[0].to_owned();
                 }
                 hits += 1;
-                format!("{}{REDACTED}{}", group(1), group(3))
+                format!("{}{}{}", group(1), mask(&Found { kind: shape.kind, key: None, value }), group(3))
             });
             if hits > 0 {
                 line = Cow::Owned(replaced.into_owned());
@@ -241,7 +249,7 @@ impl Redactor {
     ///
     /// The expression finds only the keys. The value is parsed by hand, so that the search continues inside a value
     /// that stays: in `failed key: password=x` the value of `key` contains a key.
-    fn keyed<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+    fn keyed<'a>(&mut self, line: &'a str, mask: &mut Mask<'_>) -> Cow<'a, str> {
         let Some(keys) = self.keys.get_or_init(|| Regex::new(&key_expression()).ok()) else { return line.into() };
         let (mut out, mut copied, mut from) = (String::new(), 0, 0);
         while let Some(found) = keys.captures_at(line, from) {
@@ -259,7 +267,8 @@ impl Redactor {
             }
             let (_, end) = value_span(line, all.end(), key.as_str(), before);
             out.push_str(&line[copied..start]);
-            out.push_str(REDACTED);
+            let (key, value) = (Some(key.as_str()), &line[start..end]);
+            out.push_str(&mask(&Found { kind: FoundKind::Secret, key, value }));
             self.count += 1;
             (copied, from) = (end, end);
         }
@@ -522,11 +531,24 @@ mod tests {
     #[test]
     fn a_hostile_line_does_not_take_long() {
         // There is no check of the time: an expression that backtracks would practically never end.
-        let patterns =
-            ["password=", "key=", "key:\"a\\", "key: '", "\"a\\", "://a:", "eyJ.", "--key ", "authorization:", "sk-a-"];
+        let patterns = [
+            "password=",
+            "key=",
+            "key:\"a\\",
+            "key: '",
+            "\"a\\",
+            "://a:",
+            "eyJ.",
+            "--key ",
+            "authorization:",
+            "sk-a-",
+            "a@a.",
+            "4 ",
+        ];
         for pattern in patterns {
             let text = pattern.repeat(100_000 / pattern.len());
             assert!(!redacted(&text).0.is_empty());
+            assert!(!Redactor::new().and_personal().text_with(&text, &mut |_| "x".into()).is_empty());
         }
     }
 

@@ -50,6 +50,14 @@ struct Known {
     longest: usize,
 }
 
+impl Known {
+    /// The configuration key of the secret that has this form.
+    fn place_of(&self, found: &[u8]) -> &str {
+        let of = |secret: &&Secret| forms(&secret.value).iter().any(|form| form.as_bytes() == found);
+        self.secrets.iter().find(of).map_or("rei.toml", |secret| &secret.place)
+    }
+}
+
 impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.secrets).finish()
@@ -99,9 +107,7 @@ impl Secrets {
     /// The configuration key of the first secret in these bytes; `None` if there is none.
     pub fn find(&self, bytes: &[u8]) -> Option<&str> {
         let known = self.0.as_ref()?;
-        let found = known.forms.find(bytes)?;
-        let of = |secret: &&Secret| forms(&secret.value).iter().any(|form| form.as_bytes() == found.as_bytes());
-        Some(known.secrets.iter().find(of).map_or("rei.toml", |secret| &secret.place))
+        Some(known.place_of(known.forms.find(bytes)?.as_bytes()))
     }
 
     /// Removes the secrets in place. Returns how many were removed.
@@ -117,8 +123,19 @@ impl Secrets {
 
     /// The text without the secrets, and how many were removed.
     pub fn without(&self, text: &str) -> (String, u64) {
-        let mut bytes = text.as_bytes().to_vec();
-        let count = self.remove_from(&mut bytes);
+        self.replaced(text, &mut |_, _| REDACTED.into())
+    }
+
+    /// The text with `with(place, form)` in the place of each secret, and how many were replaced.
+    pub(super) fn replaced(&self, text: &str, with: &mut dyn FnMut(&str, &str) -> String) -> (String, u64) {
+        let Some(known) = self.0.as_ref().filter(|known| known.forms.is_match(text.as_bytes())) else {
+            return (text.to_owned(), 0);
+        };
+        let mut count = 0;
+        let bytes = known.forms.replace_all(text.as_bytes(), |found: &regex::bytes::Captures<'_>| {
+            count += 1;
+            with(known.place_of(&found[0]), &String::from_utf8_lossy(&found[0])).into_bytes()
+        });
         // Forms consist of whole characters, so the rest is valid text.
         (String::from_utf8_lossy(&bytes).into_owned(), count)
     }
