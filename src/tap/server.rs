@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -27,6 +28,7 @@ use super::observer::{Observer, count_unreached};
 use super::relay::{CHUNK_BYTES, relay, reset_at_close};
 use super::wire::{ALL_NAMED, END, Gauges, LISTEN, REPORT_BYTES_MAX, Report};
 use crate::live::Sample;
+use crate::poll::is_ready;
 use crate::runtime::keeper::wire::{self, Packet};
 use crate::runtime::traffic::{Slot, marked_socket};
 
@@ -237,41 +239,42 @@ impl Tap {
     }
 
     /// Accepts connections at one listener.
+    ///
+    /// For each client the connection to the instance is begun first, and only then the client is taken. So at every
+    /// instant a client is in the queue of the tap, or its connection is in the queue of the slot or beyond. Whoever looks
+    /// at both queues in this order misses no client, and does not stop an instance too early. And if there is no
+    /// descriptor or no port, the client stays in the queue, where another tap can take it.
     async fn accept(self: Rc<Self>, listener: AsyncFd<OwnedFd>, target: Target) {
-        let mut spare = None;
         loop {
             let Ok(mut ready) = listener.readable().await else { return };
             for _ in 0..ACCEPTS_MAX {
-                // Both descriptors must be there before a client is taken: in the queue it can still be taken by another
-                // tap.
-                if spare.is_none() {
-                    spare = marked_socket(target.address, target.field).ok();
+                if is_ready(listener.as_fd(), PollFlags::POLLIN) == Ok(false) {
+                    self.set_full(false);
+                    ready.clear_ready();
+                    break;
                 }
                 let has_place = self.gauges.get().open < self.connections_max;
-                let Some(socket) = spare.take().filter(|_| has_place) else {
+                let Some((socket, own)) = has_place.then(|| connect(target).ok()).flatten() else {
                     self.set_full(true);
                     tokio::time::sleep(FULL_PAUSE).await;
                     break;
                 };
+                self.own.borrow_mut().insert(own, target.slot);
                 match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
                     Ok(fd) => {
                         // SAFETY: `accept4` has just created this descriptor, and no other code owns it.
                         let client = unsafe { OwnedFd::from_raw_fd(fd) };
                         self.set_full(false);
-                        self.begin(client, socket, target);
+                        self.begin(client, socket, own, target.slot);
                     }
-                    Err(Errno::EAGAIN) => {
-                        spare = Some(socket);
-                        self.set_full(false);
-                        ready.clear_ready();
-                        break;
-                    }
-                    Err(Errno::EINTR | Errno::ECONNABORTED) => spare = Some(socket),
                     Err(error) => {
-                        spare = Some(socket);
-                        self.set_full(matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS));
-                        tokio::time::sleep(FULL_PAUSE).await;
-                        break;
+                        self.own.borrow_mut().remove(&own);
+                        // The others mean that the client has gone, or that another tap has taken it.
+                        if matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) {
+                            self.set_full(true);
+                            tokio::time::sleep(FULL_PAUSE).await;
+                            break;
+                        }
                     }
                 }
             }
@@ -279,27 +282,20 @@ impl Tap {
         }
     }
 
-    /// Connects a client with the instance of the slot. The connection is begun at once, so that a slot whose tap has no
-    /// client in its queue soon has all of them in its own.
-    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, target: Target) {
+    /// Begins to relay between a client and the connection to the instance.
+    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
         self.change(|gauges| gauges.accepted += 1);
         let peer = getpeername(client.as_raw_fd()).ok().and_then(|storage| dial::address(&storage));
-        let comes_from_tap = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
-        if let Some(slot) = comes_from_tap {
-            self.lose(slot);
-        }
-        let own = if comes_from_tap.is_some() { None } else { dial::begin(&socket, target.address).ok() };
-        let Some(own) = own else {
-            // Above all, no port may be free. The supervisor then sends no more connections here.
-            self.set_full(true);
-            reset_at_close(&client);
-            self.change(|gauges| gauges.unreached += 1);
-            count_unreached(&self.samples[index(target.slot)]);
+        let lost = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
+        if let Some(lost) = lost {
+            // The client is the tap itself.
+            self.lose(lost);
+            self.own.borrow_mut().remove(&own);
+            [&client, &socket].into_iter().for_each(reset_at_close);
             return;
-        };
-        self.own.borrow_mut().insert(own, target.slot);
+        }
         self.change(|gauges| gauges.open += 1);
-        spawn_local(Rc::clone(self).carry(client, socket, own, target.slot));
+        spawn_local(Rc::clone(self).carry(client, socket, own, slot));
     }
 
     /// Relays one connection to its end.
@@ -342,14 +338,15 @@ impl Tap {
                 self.lose(slot);
             }
         }
-        for Target { slot, address, field } in self.listeners.borrow().iter().map(|listening| listening.target) {
-            let Ok(fd) = marked_socket(address, field) else { continue };
-            match dial::begin(&fd, address) {
-                Ok(own) => {
-                    self.own.borrow_mut().insert(own, slot);
-                    self.probes.borrow_mut().push((slot, fd, own));
+        for target in self.listeners.borrow().iter().map(|listening| listening.target) {
+            match connect(target) {
+                Ok((fd, own)) => {
+                    self.own.borrow_mut().insert(own, target.slot);
+                    self.probes.borrow_mut().push((target.slot, fd, own));
                 }
-                Err(_) => self.lose(slot),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.lose(target.slot),
+                // For the lack of a descriptor or a port nothing is known.
+                Err(_) => {}
             }
         }
     }
@@ -400,6 +397,13 @@ const fn index(slot: Slot) -> usize {
         Slot::A => 0,
         Slot::B => 1,
     }
+}
+
+/// Begins a connection to the instance of a slot. Also returns the address that it comes from.
+fn connect(target: Target) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = marked_socket(target.address, target.field)?;
+    let own = dial::begin(&socket, target.address)?;
+    Ok((socket, own))
 }
 
 /// Sends a report without waiting. Returns false if it is to be tried again.

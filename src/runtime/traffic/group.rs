@@ -247,7 +247,9 @@ impl Group {
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         let fd = self.slot(slot);
         if self.is_stream() {
-            return Ok(socket::tcp_queue(fd)?.unwrap_or(0) + self.tap_backlog(slot)?);
+            // The tap's queue first: a client that has left it is in the slot's by then.
+            let at_tap = self.tap_backlog(slot)?;
+            return Ok(at_tap + socket::tcp_queue(fd)?.unwrap_or(0));
         }
         Ok(is_ready(fd.as_fd(), PollFlags::POLLIN)?.into())
     }
