@@ -26,7 +26,7 @@ use super::dial;
 use super::handover;
 use super::observer::{Observer, count_unreached};
 use super::relay::{CHUNK_BYTES, relay, reset_at_close};
-use super::wire::{ALL_NAMED, END, Gauges, LISTEN, REPORT_BYTES_MAX, Report};
+use super::wire::{ALL_NAMED, END, Gauges, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
 use crate::live::Sample;
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire::{self, Packet};
@@ -39,7 +39,9 @@ const BEAT_REPORTS: u32 = 4;
 /// The most connections that are relayed at once. Each takes two descriptors and a few kibibytes.
 const CONNECTIONS_MAX: u64 = 16_384;
 /// Descriptors that are no connections: listeners, the supervisor's connection, the event loop.
-const OTHER_FDS: u64 = 160;
+const OTHER_FDS: u64 = 320;
+/// If connections wait in the queue of a slot for this number of such looks, no instance serves the slot.
+const WAITS_MAX: u32 = 6;
 /// The pause before the next try to accept, if there is no place for another connection.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// The pause between two looks at the slots by a tap without a supervisor.
@@ -58,10 +60,8 @@ pub fn tap_main() -> ExitCode {
     let begun = detach().and_then(|()| io::stdin().as_fd().try_clone_to_owned());
     match begun.and_then(serve) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rei tap: {error}");
-            ExitCode::FAILURE
-        }
+        // It has no place to write to. The supervisor sees its end.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -108,6 +108,11 @@ struct Tap {
     probes: RefCell<Vec<(Slot, OwnedFd, SocketAddr)>>,
     buffer: RefCell<Vec<u8>>,
     listeners: RefCell<Vec<Listening>>,
+    /// Sockets of slots that are only held, and those that were named since the last [`ALL_NAMED`].
+    held: RefCell<Vec<(Slot, OwnedFd)>>,
+    named: RefCell<Vec<(Slot, OwnedFd)>>,
+    /// For each slot, the looks for which connections have waited in its queue.
+    waits: Cell<[u32; 2]>,
     /// A relay has ended, or a listener was released.
     changed: Notify,
 }
@@ -148,6 +153,9 @@ impl Tap {
             probes: RefCell::default(),
             buffer: RefCell::new(vec![0; CHUNK_BYTES]),
             listeners: RefCell::default(),
+            held: RefCell::default(),
+            named: RefCell::default(),
+            waits: Cell::default(),
             changed: Notify::new(),
         })
     }
@@ -161,9 +169,9 @@ impl Tap {
         let (mut quiet, mut told, mut is_alone, mut hands_over) = (BEAT_REPORTS, Gauges::default(), false, false);
         let mut looked = Instant::now();
         loop {
-            let lost = self.lost.take();
-            if is_alone {
-                self.listeners.borrow_mut().retain(|listening| !lost[index(listening.target.slot)]);
+            if is_alone && self.lost.get() == [true; 2] {
+                self.listeners.borrow_mut().clear();
+                self.held.borrow_mut().clear();
             }
             let is_unused = self.listeners.borrow().is_empty() && self.gauges.get().open == 0;
             if is_unused && (hands_over || is_alone) {
@@ -174,6 +182,10 @@ impl Tap {
                     let mut ready = ready?;
                     match wire::receive(connection.get_ref(), MsgFlags::MSG_DONTWAIT) {
                         Ok(Some(packet)) if packet.kind == LISTEN && !hands_over => self.listen(packet),
+                        Ok(Some(packet)) if packet.kind == HOLD && !hands_over => {
+                            let slot = Slot::ALL.into_iter().find(|slot| packet.text.ends_with(&format!("/{slot}")));
+                            self.named.borrow_mut().extend(slot.into_iter().zip(packet.fds));
+                        }
                         Ok(Some(packet)) if packet.kind == ALL_NAMED => self.release_unnamed(),
                         Ok(Some(packet)) if packet.kind == END => return Ok(()),
                         Ok(Some(_)) => {}
@@ -199,6 +211,8 @@ impl Tap {
                 _ = handover.recv() => {
                     hands_over = true;
                     self.listeners.borrow_mut().clear();
+                    self.named.borrow_mut().clear();
+                    self.held.borrow_mut().clear();
                     handover::announce();
                 }
                 () = self.changed.notified() => {}
@@ -233,6 +247,7 @@ impl Tap {
     }
 
     fn release_unnamed(&self) {
+        *self.held.borrow_mut() = self.named.take();
         let mut listeners = self.listeners.borrow_mut();
         listeners.retain(|listening| listening.is_named);
         listeners.iter_mut().for_each(|listening| listening.is_named = false);
@@ -241,7 +256,7 @@ impl Tap {
     /// Accepts connections at one listener.
     ///
     /// For each client the connection to the instance is begun first, and only then the client is taken. So at every
-    /// instant a client is in the queue of the tap, or its connection is in the queue of the slot or beyond. Whoever looks
+    /// instant a client is in the queue of the tap, or its connection is in the queue of the slot or beyond. A process that looks
     /// at both queues in this order misses no client, and does not stop an instance too early. And if there is no
     /// descriptor or no port, the client stays in the queue, where another tap can take it.
     async fn accept(self: Rc<Self>, listener: AsyncFd<OwnedFd>, target: Target) {
@@ -329,9 +344,21 @@ impl Tap {
         self.changed.notify_one();
     }
 
-    /// Without a supervisor nobody says when the service has ended. So the tap connects to each slot now and then. If the
-    /// connection fails or comes back, the slot is gone. An instance sees a connection without a byte.
+    /// Without a supervisor, no process says when the service has ended. So the tap connects to each slot now and then. If the
+    /// connection fails, comes back, or waits for too long, no instance serves the slot. An instance sees a connection
+    /// without a byte. If no slot is served, the tap ends.
     fn probe_slots(&self) {
+        let mut waits = self.waits.get();
+        for slot in Slot::ALL {
+            let held = self.held.borrow();
+            let mut queues = held.iter().filter(|(of, _)| *of == slot);
+            let is_waiting = queues.any(|(_, fd)| is_ready(fd.as_fd(), PollFlags::POLLIN) == Ok(true));
+            waits[index(slot)] = if is_waiting { waits[index(slot)] + 1 } else { 0 };
+            if waits[index(slot)] > WAITS_MAX {
+                self.lose(slot);
+            }
+        }
+        self.waits.set(waits);
         for (slot, fd, own) in self.probes.take() {
             self.own.borrow_mut().remove(&own);
             if getsockopt(&fd, sockopt::SocketError) != Ok(0) {
@@ -361,7 +388,7 @@ impl Tap {
         self.change(|gauges| gauges.is_full = is_full);
     }
 
-    /// Sends what was counted. If nobody takes it, it is kept and added to: a sample has a bound.
+    /// Sends what was counted. If the supervisor does not take it, it is kept and added to: a sample has a bound.
     fn send_samples(&self, connection: &OwnedFd) {
         for slot in Slot::ALL {
             let sample = &self.samples[index(slot)];
@@ -419,7 +446,7 @@ fn cookie(fd: &OwnedFd) -> Option<u64> {
     nix::sys::stat::fstat(fd).ok().map(|stat| stat.st_ino)
 }
 
-/// Makes room for the largest report.
+/// Makes space for the largest report.
 pub(super) fn size_buffers(fd: &OwnedFd) {
     // The kernel's own maximum applies; with less, large reports are dropped.
     let _ = setsockopt(fd, sockopt::SndBuf, &(2 * REPORT_BYTES_MAX));

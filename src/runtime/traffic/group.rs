@@ -118,6 +118,21 @@ pub(super) fn configure(fd: &OwnedFd, role: Role) -> io::Result<()> {
     if role == Role::Guard { Ok(()) } else { socket::lock_filter(fd) }
 }
 
+/// A listening socket of the tap, and how the tap connects to the instance behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct TapListener<'t> {
+    /// The slot.
+    pub slot: Slot,
+    /// The name of the listener.
+    pub name: &'t str,
+    /// The address of the instances.
+    pub address: SocketAddr,
+    /// The differentiated-services field that chooses the slot: see [`super::marked_socket`].
+    pub field: u8,
+    /// The socket. It does not block.
+    pub fd: &'t OwnedFd,
+}
+
 /// The sockets of one internet listener.
 pub(super) struct Group {
     pub(super) spec: GroupSpec,
