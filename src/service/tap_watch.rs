@@ -47,6 +47,8 @@ pub struct TapWatch {
     shares: [Share; 2],
     /// When the shares were last adapted.
     adapted: Instant,
+    /// The count of replaced sockets when the tap got its sockets.
+    replacements: u64,
 }
 
 /// A living tap.
@@ -75,7 +77,7 @@ impl TapWatch {
     /// Watches nothing yet.
     pub fn new(exe: PathBuf, tap: &Tap) -> Self {
         let (now, shares) = (Instant::now(), [Share::starting(tap.share); 2]);
-        Self { exe, link: None, number: 0, is_starting: false, since: now, shares, adapted: now }
+        Self { exe, link: None, number: 0, is_starting: false, since: now, shares, adapted: now, replacements: 0 }
     }
 
     /// Begins with the tap that an earlier supervisor has left, or starts one, if a listener is tapped or connections of
@@ -173,6 +175,9 @@ impl TapWatch {
         let (elapsed, before) = (self.adapted.elapsed(), self.shares.map(Share::present));
         self.adapted = Instant::now();
         Share::adapt_both(&mut self.shares, elapsed, tap.share, in_trial);
+        if let Some(tap) = self.link().cloned().filter(|_| lock(traffic).replacements() != self.replacements) {
+            self.give_sockets(&tap, traffic);
+        }
         let Some(link) = &mut self.link else {
             self.start_if_needed(Duration::ZERO, traffic, tools, inputs);
             return;
@@ -213,12 +218,18 @@ impl TapWatch {
     fn take(&mut self, tap: TapLink, traffic: &Mutex<Traffic>, store: &SharedStore, inputs: &Inputs) {
         self.number += 1;
         self.since = Instant::now();
-        if let Err(error) = tap.serve(&lock(traffic).tap_listeners()) {
-            tracing::warn!(%error, "cannot give the tap its listeners");
-        }
+        self.give_sockets(&tap, traffic);
         let reader = AbortOnDrop(tokio::spawn(read(tap.clone(), self.number, inputs.clone())));
         self.link = Some(Link { tap, _reader: reader, gauges: None, looks_without_beat: 0, full_looks: 0 });
         self.store(store);
+    }
+
+    fn give_sockets(&mut self, tap: &TapLink, traffic: &Mutex<Traffic>) {
+        let traffic = lock(traffic);
+        self.replacements = traffic.replacements();
+        if let Err(error) = tap.serve(&traffic) {
+            tracing::warn!(%error, "cannot give the tap its listeners");
+        }
     }
 
     /// Replaces the present tap. Connections that wait for it are taken by the next one.

@@ -12,10 +12,10 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
 use super::server::size_buffers;
-use super::wire::{ALL_NAMED, END, LISTEN, REPORT_BYTES_MAX, Report};
+use super::wire::{ALL_NAMED, END, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire;
-use crate::runtime::traffic::TapListener;
+use crate::runtime::traffic::Traffic;
 
 /// A connection to the tap. The tap outlives it.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl TapLink {
     /// If there are no free descriptors.
     pub fn connection() -> io::Result<(OwnedFd, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        size_buffers(&theirs);
+        [&ours, &theirs].into_iter().for_each(size_buffers);
         Ok((ours, theirs))
     }
 
@@ -71,11 +71,16 @@ impl TapLink {
         self.0.try_clone()
     }
 
-    /// Gives the tap its listeners. It releases all others. It keeps those that it has.
+    /// Gives the tap its listeners, and the sockets of the slots to hold. It releases all others. It keeps those that it
+    /// has.
     ///
     /// # Errors
     /// If the tap is gone or does not read.
-    pub fn serve(&self, listeners: &[TapListener<'_>]) -> io::Result<()> {
+    pub fn serve(&self, traffic: &Traffic) -> io::Result<()> {
+        for (name, fd) in traffic.sockets_to_hold() {
+            wire::send(&*self.0, HOLD, &name, &[fd.as_fd()], MsgFlags::MSG_DONTWAIT)?;
+        }
+        let listeners = traffic.tap_listeners();
         for listener in listeners {
             let (slot, name) = (listener.slot, listener.name);
             let text = format!("{slot}\n{name}\n{}\n{}", listener.address, listener.field);

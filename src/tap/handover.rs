@@ -58,7 +58,7 @@ pub fn find(directory: &Path) -> Vec<TapProcess> {
 }
 
 impl TapProcess {
-    /// Makes it release its listeners. It goes on to relay the connections that it has, and then exits. Blocks for at
+    /// Makes it release its listeners. It continues to relay the connections that it has, and then exits. Blocks for at
     /// most a second; a tap that hangs is killed then.
     pub fn release(&self) {
         let begun = Instant::now();

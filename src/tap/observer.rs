@@ -59,7 +59,7 @@ impl<'s> Observer<'s> {
         self.guarded(|reader, found| reader.end(outcome.by, outcome.is_reset, at_us, found));
     }
 
-    /// Calls the reader and counts what it finds. The relay goes on whatever the reader does.
+    /// Calls the reader and counts what it finds. The relay continues whatever the reader does.
     fn guarded(&mut self, act: impl FnOnce(&mut Http1, &mut Vec<Exchange>)) {
         let (reader, found) = (&mut self.reader, &mut self.found);
         if catch_unwind(AssertUnwindSafe(|| act(reader, found))).is_err() {

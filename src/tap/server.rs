@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -25,8 +26,9 @@ use super::dial;
 use super::handover;
 use super::observer::{Observer, count_unreached};
 use super::relay::{CHUNK_BYTES, relay, reset_at_close};
-use super::wire::{ALL_NAMED, END, Gauges, LISTEN, REPORT_BYTES_MAX, Report};
+use super::wire::{ALL_NAMED, END, Gauges, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
 use crate::live::Sample;
+use crate::poll::is_ready;
 use crate::runtime::keeper::wire::{self, Packet};
 use crate::runtime::traffic::{Slot, marked_socket};
 
@@ -37,7 +39,9 @@ const BEAT_REPORTS: u32 = 4;
 /// The most connections that are relayed at once. Each takes two descriptors and a few kibibytes.
 const CONNECTIONS_MAX: u64 = 16_384;
 /// Descriptors that are no connections: listeners, the supervisor's connection, the event loop.
-const OTHER_FDS: u64 = 160;
+const OTHER_FDS: u64 = 320;
+/// If connections wait in the queue of a slot for this number of such looks, no instance serves the slot.
+const WAITS_MAX: u32 = 6;
 /// The pause before the next try to accept, if there is no place for another connection.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// The pause between two looks at the slots by a tap without a supervisor.
@@ -56,10 +60,8 @@ pub fn tap_main() -> ExitCode {
     let begun = detach().and_then(|()| io::stdin().as_fd().try_clone_to_owned());
     match begun.and_then(serve) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rei tap: {error}");
-            ExitCode::FAILURE
-        }
+        // It has no place to write to. The supervisor sees its end.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -106,6 +108,11 @@ struct Tap {
     probes: RefCell<Vec<(Slot, OwnedFd, SocketAddr)>>,
     buffer: RefCell<Vec<u8>>,
     listeners: RefCell<Vec<Listening>>,
+    /// Sockets of slots that are only held, and those that were named since the last [`ALL_NAMED`].
+    held: RefCell<Vec<(Slot, OwnedFd)>>,
+    named: RefCell<Vec<(Slot, OwnedFd)>>,
+    /// For each slot, the looks for which connections have waited in its queue.
+    waits: Cell<[u32; 2]>,
     /// A relay has ended, or a listener was released.
     changed: Notify,
 }
@@ -146,6 +153,9 @@ impl Tap {
             probes: RefCell::default(),
             buffer: RefCell::new(vec![0; CHUNK_BYTES]),
             listeners: RefCell::default(),
+            held: RefCell::default(),
+            named: RefCell::default(),
+            waits: Cell::default(),
             changed: Notify::new(),
         })
     }
@@ -159,9 +169,9 @@ impl Tap {
         let (mut quiet, mut told, mut is_alone, mut hands_over) = (BEAT_REPORTS, Gauges::default(), false, false);
         let mut looked = Instant::now();
         loop {
-            let lost = self.lost.take();
-            if is_alone {
-                self.listeners.borrow_mut().retain(|listening| !lost[index(listening.target.slot)]);
+            if is_alone && self.lost.get() == [true; 2] {
+                self.listeners.borrow_mut().clear();
+                self.held.borrow_mut().clear();
             }
             let is_unused = self.listeners.borrow().is_empty() && self.gauges.get().open == 0;
             if is_unused && (hands_over || is_alone) {
@@ -172,6 +182,10 @@ impl Tap {
                     let mut ready = ready?;
                     match wire::receive(connection.get_ref(), MsgFlags::MSG_DONTWAIT) {
                         Ok(Some(packet)) if packet.kind == LISTEN && !hands_over => self.listen(packet),
+                        Ok(Some(packet)) if packet.kind == HOLD && !hands_over => {
+                            let slot = Slot::ALL.into_iter().find(|slot| packet.text.ends_with(&format!("/{slot}")));
+                            self.named.borrow_mut().extend(slot.into_iter().zip(packet.fds));
+                        }
                         Ok(Some(packet)) if packet.kind == ALL_NAMED => self.release_unnamed(),
                         Ok(Some(packet)) if packet.kind == END => return Ok(()),
                         Ok(Some(_)) => {}
@@ -197,6 +211,8 @@ impl Tap {
                 _ = handover.recv() => {
                     hands_over = true;
                     self.listeners.borrow_mut().clear();
+                    self.named.borrow_mut().clear();
+                    self.held.borrow_mut().clear();
                     handover::announce();
                 }
                 () = self.changed.notified() => {}
@@ -231,47 +247,49 @@ impl Tap {
     }
 
     fn release_unnamed(&self) {
+        *self.held.borrow_mut() = self.named.take();
         let mut listeners = self.listeners.borrow_mut();
         listeners.retain(|listening| listening.is_named);
         listeners.iter_mut().for_each(|listening| listening.is_named = false);
     }
 
     /// Accepts connections at one listener.
+    ///
+    /// For each client the connection to the instance is begun first, and only then the client is taken. So at every
+    /// instant a client is in the queue of the tap, or its connection is in the queue of the slot or beyond. A process that looks
+    /// at both queues in this order misses no client, and does not stop an instance too early. And if there is no
+    /// descriptor or no port, the client stays in the queue, where another tap can take it.
     async fn accept(self: Rc<Self>, listener: AsyncFd<OwnedFd>, target: Target) {
-        let mut spare = None;
         loop {
             let Ok(mut ready) = listener.readable().await else { return };
             for _ in 0..ACCEPTS_MAX {
-                // Both descriptors must be there before a client is taken: in the queue it can still be taken by another
-                // tap.
-                if spare.is_none() {
-                    spare = marked_socket(target.address, target.field).ok();
+                if is_ready(listener.as_fd(), PollFlags::POLLIN) == Ok(false) {
+                    self.set_full(false);
+                    ready.clear_ready();
+                    break;
                 }
                 let has_place = self.gauges.get().open < self.connections_max;
-                let Some(socket) = spare.take().filter(|_| has_place) else {
+                let Some((socket, own)) = has_place.then(|| connect(target).ok()).flatten() else {
                     self.set_full(true);
                     tokio::time::sleep(FULL_PAUSE).await;
                     break;
                 };
+                self.own.borrow_mut().insert(own, target.slot);
                 match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
                     Ok(fd) => {
                         // SAFETY: `accept4` has just created this descriptor, and no other code owns it.
                         let client = unsafe { OwnedFd::from_raw_fd(fd) };
                         self.set_full(false);
-                        self.begin(client, socket, target);
+                        self.begin(client, socket, own, target.slot);
                     }
-                    Err(Errno::EAGAIN) => {
-                        spare = Some(socket);
-                        self.set_full(false);
-                        ready.clear_ready();
-                        break;
-                    }
-                    Err(Errno::EINTR | Errno::ECONNABORTED) => spare = Some(socket),
                     Err(error) => {
-                        spare = Some(socket);
-                        self.set_full(matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS));
-                        tokio::time::sleep(FULL_PAUSE).await;
-                        break;
+                        self.own.borrow_mut().remove(&own);
+                        // The others mean that the client has gone, or that another tap has taken it.
+                        if matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) {
+                            self.set_full(true);
+                            tokio::time::sleep(FULL_PAUSE).await;
+                            break;
+                        }
                     }
                 }
             }
@@ -279,27 +297,20 @@ impl Tap {
         }
     }
 
-    /// Connects a client with the instance of the slot. The connection is begun at once, so that a slot whose tap has no
-    /// client in its queue soon has all of them in its own.
-    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, target: Target) {
+    /// Begins to relay between a client and the connection to the instance.
+    fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
         self.change(|gauges| gauges.accepted += 1);
         let peer = getpeername(client.as_raw_fd()).ok().and_then(|storage| dial::address(&storage));
-        let comes_from_tap = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
-        if let Some(slot) = comes_from_tap {
-            self.lose(slot);
-        }
-        let own = if comes_from_tap.is_some() { None } else { dial::begin(&socket, target.address).ok() };
-        let Some(own) = own else {
-            // Above all, no port may be free. The supervisor then sends no more connections here.
-            self.set_full(true);
-            reset_at_close(&client);
-            self.change(|gauges| gauges.unreached += 1);
-            count_unreached(&self.samples[index(target.slot)]);
+        let lost = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
+        if let Some(lost) = lost {
+            // The client is the tap itself.
+            self.lose(lost);
+            self.own.borrow_mut().remove(&own);
+            [&client, &socket].into_iter().for_each(reset_at_close);
             return;
-        };
-        self.own.borrow_mut().insert(own, target.slot);
+        }
         self.change(|gauges| gauges.open += 1);
-        spawn_local(Rc::clone(self).carry(client, socket, own, target.slot));
+        spawn_local(Rc::clone(self).carry(client, socket, own, slot));
     }
 
     /// Relays one connection to its end.
@@ -333,23 +344,36 @@ impl Tap {
         self.changed.notify_one();
     }
 
-    /// Without a supervisor nobody says when the service has ended. So the tap connects to each slot now and then. If the
-    /// connection fails or comes back, the slot is gone. An instance sees a connection without a byte.
+    /// Without a supervisor, no process says when the service has ended. So the tap connects to each slot now and then. If the
+    /// connection fails, comes back, or waits for too long, no instance serves the slot. An instance sees a connection
+    /// without a byte. If no slot is served, the tap ends.
     fn probe_slots(&self) {
+        let mut waits = self.waits.get();
+        for slot in Slot::ALL {
+            let held = self.held.borrow();
+            let mut queues = held.iter().filter(|(of, _)| *of == slot);
+            let is_waiting = queues.any(|(_, fd)| is_ready(fd.as_fd(), PollFlags::POLLIN) == Ok(true));
+            waits[index(slot)] = if is_waiting { waits[index(slot)] + 1 } else { 0 };
+            if waits[index(slot)] > WAITS_MAX {
+                self.lose(slot);
+            }
+        }
+        self.waits.set(waits);
         for (slot, fd, own) in self.probes.take() {
             self.own.borrow_mut().remove(&own);
             if getsockopt(&fd, sockopt::SocketError) != Ok(0) {
                 self.lose(slot);
             }
         }
-        for Target { slot, address, field } in self.listeners.borrow().iter().map(|listening| listening.target) {
-            let Ok(fd) = marked_socket(address, field) else { continue };
-            match dial::begin(&fd, address) {
-                Ok(own) => {
-                    self.own.borrow_mut().insert(own, slot);
-                    self.probes.borrow_mut().push((slot, fd, own));
+        for target in self.listeners.borrow().iter().map(|listening| listening.target) {
+            match connect(target) {
+                Ok((fd, own)) => {
+                    self.own.borrow_mut().insert(own, target.slot);
+                    self.probes.borrow_mut().push((target.slot, fd, own));
                 }
-                Err(_) => self.lose(slot),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.lose(target.slot),
+                // For the lack of a descriptor or a port nothing is known.
+                Err(_) => {}
             }
         }
     }
@@ -364,7 +388,7 @@ impl Tap {
         self.change(|gauges| gauges.is_full = is_full);
     }
 
-    /// Sends what was counted. If nobody takes it, it is kept and added to: a sample has a bound.
+    /// Sends what was counted. If the supervisor does not take it, it is kept and added to: a sample has a bound.
     fn send_samples(&self, connection: &OwnedFd) {
         for slot in Slot::ALL {
             let sample = &self.samples[index(slot)];
@@ -402,6 +426,13 @@ const fn index(slot: Slot) -> usize {
     }
 }
 
+/// Begins a connection to the instance of a slot. Also returns the address that it comes from.
+fn connect(target: Target) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = marked_socket(target.address, target.field)?;
+    let own = dial::begin(&socket, target.address)?;
+    Ok((socket, own))
+}
+
 /// Sends a report without waiting. Returns false if it is to be tried again.
 fn send_report(connection: &OwnedFd, report: &Report) -> bool {
     let Ok(text) = serde_json::to_vec(report) else { return true };
@@ -415,7 +446,7 @@ fn cookie(fd: &OwnedFd) -> Option<u64> {
     nix::sys::stat::fstat(fd).ok().map(|stat| stat.st_ino)
 }
 
-/// Makes room for the largest report.
+/// Makes space for the largest report.
 pub(super) fn size_buffers(fd: &OwnedFd) {
     // The kernel's own maximum applies; with less, large reports are dropped.
     let _ = setsockopt(fd, sockopt::SndBuf, &(2 * REPORT_BYTES_MAX));

@@ -8,6 +8,9 @@ use crate::runtime::traffic::Slot;
 /// Accept connections at the listener in the packet. The text has the slot, the listener's name, the address of the
 /// instances and the mark that leads a connection to the slot, a line each.
 pub(super) const LISTEN: u8 = b'L';
+/// Hold the socket of a slot in the packet, and do nothing with it. As long as the tap holds it, the socket stays a member
+/// of its group when supervisor, store and instance have ended, and no other member moves. The text is its name.
+pub(super) const HOLD: u8 = b'H';
 /// All listeners were named: release the others.
 pub(super) const ALL_NAMED: u8 = b'A';
 /// Exit at once: the service has ended.

@@ -67,7 +67,7 @@ fn connections_in_the_tap_outlive_supervisor_and_keeper() {
         until_seen(&mut lab);
         assert_eq!(tap(&lab), Some(first), "the next supervisor has the same tap");
     }
-    // Without a store the tap goes on alone, and the next supervisor finds it by its process.
+    // Without a store the tap continues alone, and the next supervisor finds it by its process.
     let keeper = lab.keeper().expect("a keeper");
     lab.kill();
     send(keeper, Signal::SIGKILL);

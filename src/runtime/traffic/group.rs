@@ -118,6 +118,21 @@ pub(super) fn configure(fd: &OwnedFd, role: Role) -> io::Result<()> {
     if role == Role::Guard { Ok(()) } else { socket::lock_filter(fd) }
 }
 
+/// A listening socket of the tap, and how the tap connects to the instance behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct TapListener<'t> {
+    /// The slot.
+    pub slot: Slot,
+    /// The name of the listener.
+    pub name: &'t str,
+    /// The address of the instances.
+    pub address: SocketAddr,
+    /// The differentiated-services field that chooses the slot: see [`super::marked_socket`].
+    pub field: u8,
+    /// The socket. It does not block.
+    pub fd: &'t OwnedFd,
+}
+
 /// The sockets of one internet listener.
 pub(super) struct Group {
     pub(super) spec: GroupSpec,
@@ -247,7 +262,9 @@ impl Group {
     pub fn backlog(&self, slot: Slot) -> io::Result<u64> {
         let fd = self.slot(slot);
         if self.is_stream() {
-            return Ok(socket::tcp_queue(fd)?.unwrap_or(0) + self.tap_backlog(slot)?);
+            // The tap's queue first: a client that has left it is in the slot's by then.
+            let at_tap = self.tap_backlog(slot)?;
+            return Ok(at_tap + socket::tcp_queue(fd)?.unwrap_or(0));
         }
         Ok(is_ready(fd.as_fd(), PollFlags::POLLIN)?.into())
     }

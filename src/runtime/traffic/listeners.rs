@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Alarm;
 use super::error::{OpenError, RouteError};
-use super::group::{Group, GroupSpec};
+use super::group::{Group, GroupSpec, TapListener};
 use super::label::Label;
 use super::program::service_field;
 use super::rejoin::{Adoption, StoredMembers};
@@ -251,6 +251,20 @@ impl Traffic {
             .collect()
     }
 
+    /// The sockets of the slots of TCP listeners, with their names in the store. The tap holds copies: see
+    /// [`Traffic::replacements`].
+    pub fn sockets_to_hold(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let groups =
+            self.listeners.iter().filter(|listener| matches!(listener, Listener::Group(group) if group.is_stream()));
+        let name = |listener: &Listener, slot| format!("{}/{slot}", listener.name());
+        groups.flat_map(|listener| Slot::ALL.map(|slot| (name(listener, slot), listener.slot(slot).as_fd()))).collect()
+    }
+
+    /// Counts how often sockets were replaced.
+    pub fn replacements(&self) -> u64 {
+        self.replacements
+    }
+
     /// Number of connections in the queues of the tap, for both slots.
     ///
     /// # Errors
@@ -436,21 +450,6 @@ impl Traffic {
             sockets.unlink();
         }
     }
-}
-
-/// A listening socket of the tap, and how the tap connects to the instance behind it.
-#[derive(Clone, Copy, Debug)]
-pub struct TapListener<'t> {
-    /// The slot.
-    pub slot: Slot,
-    /// The name of the listener.
-    pub name: &'t str,
-    /// The address of the instances.
-    pub address: SocketAddr,
-    /// The differentiated-services field that chooses the slot: see [`super::marked_socket`].
-    pub field: u8,
-    /// The socket. It does not block.
-    pub fd: &'t OwnedFd,
 }
 
 /// The listeners that are groups.

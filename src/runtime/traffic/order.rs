@@ -77,7 +77,7 @@ impl Order {
 
     /// The index of a member.
     pub fn index(&self, role: Role) -> u32 {
-        // A UDP group has no tap, and nobody asks for one. The guard is the last.
+        // A UDP group has no tap, and no caller asks for one. The guard is the last.
         let index = self.0.iter().position(|member| *member == role).unwrap_or(self.0.len() - 1);
         u32::try_from(index).unwrap_or(0)
     }

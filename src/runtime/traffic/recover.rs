@@ -112,6 +112,9 @@ fn take_from(holder: Holder, wanted: &mut Vec<Place<'_>>, found: &mut Vec<(Label
 struct Place<'a> {
     role: Role,
     at: At<'a>,
+    /// Whether the process has the sockets of all members, so that the mark must tell them apart. An instance may have
+    /// changed the mark of its own.
+    by_mark: bool,
 }
 
 enum At<'a> {
@@ -124,13 +127,15 @@ impl<'a> Place<'a> {
     fn of(setup: Setup<'a>, holder: Holder) -> Vec<Self> {
         let Some(slot) = holder.slot else {
             let is_tcp = |listen: &&Listen| matches!(listen.address, ListenAddress::Tcp(_));
-            let taps = |listen| Slot::ALL.map(|slot| Self { role: Role::Tap(slot), at: At::Listener(listen) });
-            return setup.listens.iter().filter(is_tcp).flat_map(taps).collect();
+            // The tap also holds the sockets of both slots.
+            let roles = || Role::STREAM.into_iter().filter(|role| *role != Role::Guard);
+            let of_tap = |listen| roles().map(move |role| Self { role, at: At::Listener(listen), by_mark: true });
+            return setup.listens.iter().filter(is_tcp).flat_map(of_tap).collect();
         };
         let role = Role::Slot(slot);
         let interface =
             setup.interface.map(|directory| At::Interface(unix_pair::interface_socket_path(directory, slot)));
-        setup.listens.iter().map(At::Listener).chain(interface).map(|at| Self { role, at }).collect()
+        setup.listens.iter().map(At::Listener).chain(interface).map(|at| Self { role, at, by_mark: false }).collect()
     }
 
     fn name(&self) -> &str {
@@ -141,8 +146,7 @@ impl<'a> Place<'a> {
     }
 
     fn is_of(&self, fd: &OwnedFd) -> bool {
-        // One tap has the sockets of both slots. Nobody but rei can change their marks.
-        if matches!(self.role, Role::Tap(_)) && Mark::read(fd).and_then(Mark::role) != Some(self.role) {
+        if self.by_mark && Mark::read(fd).and_then(Mark::role) != Some(self.role) {
             return false;
         }
         match &self.at {
