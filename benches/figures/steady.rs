@@ -27,16 +27,26 @@ impl Drop for Bare {
     }
 }
 
+/// The parts of the connections that go through the tap.
+const SHARES: [(&str, &str); 3] =
+    [("no tap", "false"), ("1 % tapped", "{ share = 0.01 }"), ("all tapped", "{ share = 1.0 }")];
+/// The index in [`SHARES`] of the default.
+const DEFAULT: usize = 1;
+
 pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     println!("steady state: the same server with rei and without, {ROUNDS} rounds of {ROUND} each");
-    let (port, bare_port) = (free_port()?, free_port()?);
+    let bare_port = free_port()?;
     let (repo, _) = Repo::begin(dir.join("repo"), "v1")?;
-    let toml = format!(
-        "[runtime]\nname = \"bench-steady\"\nsource = \"{}\"\ncommand = [\"bin/child\", \"serve\"]\n\
-         listen = [\"http=127.0.0.1:{port}\"]\n[health]\nhttp = {{ path = \"/\" }}\n",
-        repo.path().display()
-    );
-    let rei = Rei::start(dir.join("rei"), &toml, &[])?;
+    let mut supervised = Vec::new();
+    for (index, (_, tap)) in SHARES.iter().enumerate() {
+        let port = free_port()?;
+        let toml = format!(
+            "[runtime]\nname = \"bench-steady\"\nsource = \"{}\"\ncommand = [\"bin/child\", \"serve\"]\n\
+             listen = [\"http=127.0.0.1:{port}\"]\n[health]\nhttp = {{ path = \"/\" }}\n[traffic]\ntap = {tap}\n",
+            repo.path().display()
+        );
+        supervised.push((port, Rei::start(dir.join(format!("rei-{index}")), &toml, &[])?));
+    }
     let mut command = Command::new(child());
     command.arg("serve").arg(format!("127.0.0.1:{bare_port}")).stdin(Stdio::null());
     // Like rei's instance, the bare server gets its own session, because the kernel divides processor time among sessions.
@@ -44,51 +54,76 @@ pub fn measure(report: &mut Report, dir: &Path, _target: &Path) -> Result<()> {
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
     let _bare = Bare(command.spawn()?);
 
+    let rei = &supervised[DEFAULT].1;
     let before = cpu_ticks(rei.pid())?;
     std::thread::sleep(IDLE);
     let ticks = cpu_ticks(rei.pid())? - before;
     report.row(CHAPTER, "processor time of the idle supervisor in 10 s", "jiffies of 10 ms", vec![ticks as f64]);
 
     for (name, header) in [("new connections", &["-H", "Connection: close"][..]), ("keep-alive", &[])] {
-        let (mut with, mut without) = (Vec::new(), Vec::new());
+        let mut seen: Vec<Vec<Seen>> = vec![Vec::new(); SHARES.len() + 1];
         for round in 0..ROUNDS {
-            // Each server is first in half of the rounds, because the kernel remembers tens of thousands of closed connections of
-            // a round for a minute.
-            let mut both = [(bare_port, &mut without), (port, &mut with)];
-            if round % 2 == 1 {
-                both.reverse();
-            }
-            for (port, seen) in both {
-                seen.push(load(port, header)?);
+            // Each server is first in turn, because the kernel remembers tens of thousands of closed connections of a round for
+            // a minute.
+            let ports = supervised.iter().map(|(port, _)| *port).chain([bare_port]);
+            let mut all: Vec<(usize, u16)> = ports.enumerate().collect();
+            all.rotate_left(round % (SHARES.len() + 1));
+            for (index, port) in all {
+                seen[index].push(load(port, header)?);
             }
         }
-        let (ratio, p99_ratio) = compare(report, name, &with, &without);
-        let what = format!("throughput with rei divided by throughput without, {name}");
-        report.goal(CHAPTER, &what, "at least 0.99", format!("{ratio:.3}"), ratio >= 0.99);
-        report.note(format!("steady: p99 latency with rei divided by latency without, {name}: {p99_ratio:.3}"));
+        let without = seen.pop().unwrap_or_default();
+        rows(report, &format!("{name}, without rei"), &without);
+        for ((share, _), with) in SHARES.iter().zip(&seen) {
+            rows(report, &format!("{name}, {share}"), with);
+            let ratio = |of: fn(&Seen) -> f64| ratio(with, &without, of);
+            let (rate, p99) = (ratio(|seen| seen.rate), ratio(|seen| seen.p99_ms));
+            let what = format!("throughput with rei divided by throughput without, {name}, {share}");
+            if *share == "all tapped" {
+                report.note(format!("steady: {what}: {rate:.3}"));
+            } else {
+                report.goal(CHAPTER, &what, "at least 0.99", format!("{rate:.3}"), rate >= 0.99);
+            }
+            report.note(format!("steady: p99 latency with rei divided by latency without, {name}, {share}: {p99:.3}"));
+        }
+        let added: Vec<f64> =
+            seen[2].iter().zip(&seen[0]).map(|(all, none)| (all.p50_ms - none.p50_ms) * 1_000.0).collect();
+        report.row(CHAPTER, &format!("{name}: added median latency of a tapped connection"), "µs", added);
     }
 
+    let rei = &supervised[DEFAULT].1;
     let (resident, most) = (memory_kib(rei.pid(), "VmRSS:")?, memory_kib(rei.pid(), "VmHWM:")?);
     report.note(format!("steady: the supervisor's resident memory was never more than {most} KiB"));
     let met = resident <= MEMORY_KIB_MAX;
     report.goal(CHAPTER, "the supervisor's resident memory", "at most 10240 KiB", format!("{resident} KiB"), met);
+    for (index, (share, _)) in SHARES.iter().enumerate().skip(DEFAULT) {
+        for tap in rei::tap::find(&dir.join(format!("rei-{index}")).join("state")) {
+            let (own, resident) = (memory_kib(tap.pid, "RssAnon:")?, memory_kib(tap.pid, "VmRSS:")?);
+            report.note(format!("steady: the tap's own memory, {share}: {own} KiB, resident {resident} KiB"));
+        }
+    }
     Ok(())
 }
 
-/// Requests per second, and the 99th percentile of latency in milliseconds.
-type Seen = (f64, f64);
+/// What one round of load shows.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// Requests per second.
+    rate: f64,
+    /// The median of latencies, in milliseconds.
+    p50_ms: f64,
+    /// The 99th percentile of latencies, in milliseconds.
+    p99_ms: f64,
+}
 
-fn compare(report: &mut Report, name: &str, with: &[Seen], without: &[Seen]) -> Seen {
-    let column = |rounds: &[Seen], of: fn(&Seen) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
-    for (server, rounds) in [("with rei", with), ("without", without)] {
-        report.row(CHAPTER, &format!("{name}, {server}"), "requests/s", column(rounds, |seen| seen.0));
-        report.row(CHAPTER, &format!("{name}, {server}: p99 latency"), "ms", column(rounds, |seen| seen.1));
-    }
-    // The median of the rounds' ratios: the two measurements of one round saw the same load of the machine.
-    let ratios = |of: fn(&Seen) -> f64| {
-        median(&with.iter().zip(without).map(|(with, without)| of(with) / of(without)).collect::<Vec<f64>>())
-    };
-    (ratios(|seen| seen.0), ratios(|seen| seen.1))
+fn rows(report: &mut Report, name: &str, rounds: &[Seen]) {
+    report.row(CHAPTER, name, "requests/s", rounds.iter().map(|seen| seen.rate).collect());
+    report.row(CHAPTER, &format!("{name}: p99 latency"), "ms", rounds.iter().map(|seen| seen.p99_ms).collect());
+}
+
+/// The median of the rounds' ratios: the measurements of one round saw the same load of the machine.
+fn ratio(with: &[Seen], without: &[Seen], of: fn(&Seen) -> f64) -> f64 {
+    median(&with.iter().zip(without).map(|(with, without)| of(with) / of(without)).collect::<Vec<f64>>())
 }
 
 fn load(port: u16, header: &[&str]) -> Result<Seen> {
@@ -98,7 +133,8 @@ fn load(port: u16, header: &[&str]) -> Result<Seen> {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
         line.map(|rest| rest.trim().to_owned()).ok_or_else(|| format!("wrk does not say {name}: {text}"))
     };
-    Ok((field("Requests/sec:")?.parse()?, milliseconds(&field("99%")?)?))
+    let ms = |name: &str| milliseconds(&field(name)?);
+    Ok(Seen { rate: field("Requests/sec:")?.parse()?, p50_ms: ms("50%")?, p99_ms: ms("99%")? })
 }
 
 /// Reads wrk's `950.00us`, `1.20ms` or `1.01s`.

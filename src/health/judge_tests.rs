@@ -9,7 +9,7 @@ use crate::config::LatencyBound;
 use crate::interface::types::{HealthStatus, PolicyAnomaly, ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 
 fn bounds() -> Bounds {
-    Bounds { latency: None, errors: None, samples_min: 10 }
+    Bounds { latency: None, errors: None, samples_min: 10, compares_probes: true }
 }
 
 /// A process that has answered before.

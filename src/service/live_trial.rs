@@ -124,6 +124,14 @@ impl LiveTrial {
         judged.max_by_key(|(_, it)| it.candidate.total().saturating_add(it.reference.total()))
     }
 
+    /// Whether the durations of requests are compared, of both sides.
+    pub fn compares_durations(&self) -> bool {
+        self.judgement().is_some_and(|(_, judged)| {
+            let known = [&judged.candidate, &judged.reference].map(|side| side.latencies.total());
+            known.iter().all(|requests| *requests >= REQUESTS_FEW as u64)
+        })
+    }
+
     /// Adds the judgement to that of probes and detectors: the worse one counts. If nobody uses the service, now or before,
     /// the requests say nothing, and probes alone decide.
     pub fn add_to(&self, analysis: Analysis) -> Analysis {

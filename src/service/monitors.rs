@@ -178,7 +178,8 @@ impl Monitors {
             }
             (None, None) => None,
         };
-        Some(trial.live.add_to(health::judge(candidate, reference, trial.since, at, &self.bounds)))
+        let bounds = Bounds { compares_probes: !trial.live.compares_durations(), ..self.bounds.clone() };
+        Some(trial.live.add_to(health::judge(candidate, reference, trial.since, at, &bounds)))
     }
 
     /// The requests of users that the version in a slot served in the last minute, by source.
