@@ -76,7 +76,12 @@ pub struct Bounds {
 impl Bounds {
     /// The bounds of `[incidents]`, and the least number of samples that a rank test can use.
     pub fn of(incidents: &Incidents) -> Self {
-        Self { latency: incidents.latency.clone(), errors: incidents.errors.clone(), samples_min: SAMPLES_MIN, compares_probes: true }
+        Self {
+            latency: incidents.latency.clone(),
+            errors: incidents.errors.clone(),
+            samples_min: SAMPLES_MIN,
+            compares_probes: true,
+        }
     }
 }
 

@@ -63,16 +63,19 @@ pub struct LiveTrial {
     /// What Active served before the candidate had requests, by source.
     before: BTreeMap<Source, Recent>,
     trials: BTreeMap<Source, Trial>,
+    /// The judgement by the source that saw most, as of the last block; `None` if there is no source.
+    judged: Option<(Source, Judgement)>,
 }
 
 impl LiveTrial {
     /// A trial that begins now. `before` is what Active served before the candidate had requests.
     pub fn new(plan: Plan, kind: Kind, before: BTreeMap<Source, Recent>) -> Self {
-        let mut trial = Self { plan, kind, before, trials: BTreeMap::new() };
+        let mut trial = Self { plan, kind, before, trials: BTreeMap::new(), judged: None };
         let known: Vec<Source> = trial.before.keys().copied().collect();
         known.into_iter().for_each(|source| {
             trial.of(source);
         });
+        trial.judge();
         trial
     }
 
@@ -100,6 +103,12 @@ impl LiveTrial {
                 self.of(source).block(at, &one, &other);
             }
         }
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        let judged = self.trials.iter().map(|(source, trial)| (*source, trial.judge()));
+        self.judged = judged.max_by_key(|(_, it)| it.candidate.total().saturating_add(it.reference.total()));
     }
 
     fn of(&mut self, source: Source) -> &mut Trial {
@@ -118,15 +127,9 @@ impl LiveTrial {
         })
     }
 
-    /// The judgement by the source that saw most; `None` if there is no source.
-    fn judgement(&self) -> Option<(Source, Judgement)> {
-        let judged = self.trials.iter().map(|(source, trial)| (*source, trial.judge()));
-        judged.max_by_key(|(_, it)| it.candidate.total().saturating_add(it.reference.total()))
-    }
-
     /// Whether the durations of requests are compared, of both sides.
     pub fn compares_durations(&self) -> bool {
-        self.judgement().is_some_and(|(_, judged)| {
+        self.judged.as_ref().is_some_and(|(_, judged)| {
             let known = [&judged.candidate, &judged.reference].map(|side| side.latencies.total());
             known.iter().all(|requests| *requests >= REQUESTS_FEW as u64)
         })
@@ -135,7 +138,7 @@ impl LiveTrial {
     /// Adds the judgement to that of probes and detectors: the worse one counts. If nobody uses the service, now or before,
     /// the requests say nothing, and probes alone decide.
     pub fn add_to(&self, analysis: Analysis) -> Analysis {
-        let Some((source, judged)) = self.judgement() else { return analysis };
+        let Some((source, judged)) = self.judged.clone() else { return analysis };
         let is_quiet = judged.candidate.total() + judged.reference.total() < REQUESTS_FEW as u64;
         if is_quiet && judged.verdict != Verdict::Fail && judged.candidate.failed() == 0 {
             let mut reasons = analysis.reasons;
