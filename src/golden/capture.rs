@@ -22,6 +22,8 @@ pub struct Captured {
     pub request: Request,
     /// The answer, with its whole body and without its transfer encoding.
     pub response: Response,
+    /// If the answer is a stream of server-sent events: the number of events in `response`, after which the copy ended.
+    pub events: Option<usize>,
     /// From the first byte of the request to the last byte of the answer.
     pub duration: Duration,
 }
@@ -55,6 +57,7 @@ impl Captured {
             after_ms: 0,
             recorded: Some(recorded),
             learned: Vec::new(),
+            events: self.events,
         };
         let mut run = GoldenRun { header: Header::new("recording", "recording", begun), exchanges: vec![exchange] };
         let removed = remove_credentials(&mut run).len();

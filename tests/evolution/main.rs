@@ -18,5 +18,6 @@ mod logs;
 mod loss;
 mod orphan;
 mod recall;
+mod recorded;
 mod reexec;
 mod stories;

@@ -14,8 +14,8 @@ use tokio::net::unix::pipe;
 
 use super::Infrastructure;
 use super::confine::{self, Exec};
-use super::instance::{LOOK, collect, end_all_others, environment};
 use super::job::Subject;
+use super::tree::{LOOK, collect, end_all_others, environment};
 use crate::validation::checks::InstanceSpec;
 
 /// The most bytes that are copied for each start: a fixture is a small example, not a copy of the data.
