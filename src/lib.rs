@@ -20,6 +20,7 @@
 //! | [`poll`] | waits until descriptors are ready |
 //! | [`changes`] | reports that files may have changed |
 //! | [`process`] | reads from `/proc` what the kernel knows of processes |
+//! | [`executable`] | finds what the kernel executes to start a program: interpreters and loaders |
 //! | [`sandbox`] | the Landlock rules: which files, sockets and ports a process can reach |
 //! | [`seccomp`] | the filter that refuses the system calls that Landlock does not cover |
 //! | [`http`] | a bounded HTTP/1.1 client for probes and replay |
@@ -48,6 +49,7 @@ pub mod daemon;
 pub mod demo;
 pub mod diagnosis;
 pub mod digest;
+pub mod executable;
 pub mod golden;
 pub mod health;
 pub mod history;

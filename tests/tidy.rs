@@ -27,6 +27,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("poll", &[]),
     ("process", &[]),
+    ("executable", &[]),
     ("sandbox", &[]),
     ("seccomp", &[]),
     ("digest", &[]),
@@ -46,6 +47,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "command",
             "config",
             "digest",
+            "executable",
             "interface",
             "live",
             "poll",
@@ -62,7 +64,10 @@ const MODULES: &[(&str, &[&str])] = &[
         "blueprint",
         &["command", "config", "digest", "interface", "process", "redact", "sandbox", "seccomp", "source", "time"],
     ),
-    ("validation", &["config", "digest", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"]),
+    (
+        "validation",
+        &["config", "digest", "executable", "golden", "http", "interface", "nix", "poll", "report", "sandbox", "time"],
+    ),
     (
         "preflight",
         &[
@@ -70,6 +75,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "changes",
             "config",
             "digest",
+            "executable",
             "golden",
             "journal",
             "nix",
@@ -110,6 +116,7 @@ const PURE: &[&str] = &[
     "golden/learned.rs",
     "golden/normalise.rs",
     "golden/reservoir.rs",
+    "nix/log.rs",
     "nix/progress.rs",
     "source/parse.rs",
     "source/address.rs",

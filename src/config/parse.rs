@@ -1,5 +1,6 @@
 //! From the text of a `rei.toml` to a [`Config`], or to everything that is wrong with it.
 
+mod asked;
 mod change;
 mod house;
 mod paths;

@@ -300,6 +300,25 @@ fn what_is_left_out_follows_the_listeners() {
 }
 
 #[test]
+fn the_tap_takes_loopback_listeners_unless_the_file_says_otherwise() {
+    let text =
+        FIVE_LINES.replace("[\"http=127.0.0.1:8080\"]", "[\"a=[::1]:1\", \"b=0.0.0.0:2\", \"c=udp:127.0.0.1:3\"]");
+    let taken = |more: &str| {
+        let config = parse(&format!("{text}{more}")).unwrap();
+        let listens = config.runtime.listen.iter().filter(|listen| config.traffic.tap.takes(listen));
+        (listens.map(|listen| listen.name.clone()).collect::<String>(), config.traffic.tap.share)
+    };
+    assert_eq!(taken(""), ("a".to_owned(), 0.01));
+    assert_eq!(taken("[traffic]\ntap = true\n"), ("a".to_owned(), 0.01));
+    assert_eq!(taken("[traffic]\ntap = { share = 0.5 }\n"), ("a".to_owned(), 0.5));
+    assert_eq!(taken("[traffic]\ntap = { listeners = \"all\" }\n"), ("ab".to_owned(), 0.01));
+    assert_eq!(taken("[traffic]\ntap = false\n"), (String::new(), 0.0));
+    assert_eq!(taken("[traffic]\ntap = { share = 0 }\n"), (String::new(), 0.0));
+    let wrong = parse(&format!("{text}[traffic]\ntap = {{ share = 1.5 }}\n")).unwrap_err();
+    assert!(wrong[0].message.contains("no share") && wrong[0].hint.is_some(), "{wrong:?}");
+}
+
+#[test]
 fn sources_are_told_apart() {
     for (source, expected) in [
         (".", "/etc/rei"),

@@ -55,6 +55,19 @@ pub struct Tap {
     pub listeners: TapListeners,
 }
 
+impl Tap {
+    /// Whether connections of a listener may go through the tap. For the instance they come from this machine. So by
+    /// default only listeners whose connections come from this machine anyway have a tap.
+    pub fn takes(&self, listen: &Listen) -> bool {
+        match &listen.address {
+            ListenAddress::Tcp(address) => {
+                self.share > 0.0 && (self.listeners == TapListeners::All || address.ip().to_canonical().is_loopback())
+            }
+            ListenAddress::Udp(_) | ListenAddress::Unix(_) => false,
+        }
+    }
+}
+
 /// `traffic.tap.listeners`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,8 +4,8 @@ use crate::health::Exit;
 use crate::interface::types::StackTrace;
 use crate::redact::{Redactor, Secrets, strip_ansi};
 
-use super::traces::{Found, find};
-use super::words::{LINES_LOOK_MAX, last_lines};
+use super::traces::{Found, find, is_library};
+use super::words::{LINES_LOOK_MAX, last_line, last_lines};
 
 /// Size of the end of the log that is read for a crash, in bytes.
 pub const CRASH_LOG_BYTES_MAX: usize = 64 << 10;
@@ -17,30 +17,13 @@ const LINES_AFTER_MAX: usize = LINES_LOOK_MAX;
 /// Signals that come from outside: from a person, the kernel's OOM killer or a supervisor. No trace explains them.
 const EXTERNAL_SIGNALS: [i32; 6] = [1, 2, 3, 9, 13, 15];
 
-/// Prefixes of functions of the languages' panic handling and libraries. They say little about the fault.
-const PANIC_CODE_FUNCTIONS: [&str; 11] = [
-    "__rustc::",
-    "rust_begin_unwind",
-    "core::",
-    "<core::",
-    "std::",
-    "<std::",
-    "runtime.",
-    "internal/runtime/",
-    "panic (",
-    "node:internal/",
-    "java.base/",
-];
-/// Places of such functions.
-const PANIC_CODE_PLACES: [&str; 2] = [" (/rustc/", " (node:internal/"];
-
 /// The unexpected end of an instance, with the panic message and frames from the end of its log, or else its last
-/// meaningful lines; without secrets.
+/// meaningful lines, or else its last line; without secrets.
 ///
 /// `log_tail` is the end of what this instance printed, without output of earlier instances. Takes at most a few
 /// milliseconds: start the instance again first, and call this outside the event loop.
 pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8], secrets: &Secrets) -> Exit {
-    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), last_output: Vec::new() };
+    let mut exit = Exit { code, signal, ran_ms, reason: None, frames: Vec::new(), ..Exit::default() };
     if code == Some(0) || signal.is_some_and(|signal| EXTERNAL_SIGNALS.contains(&signal)) {
         return exit;
     }
@@ -48,25 +31,26 @@ pub fn exit(code: Option<i32>, signal: Option<i32>, ran_ms: u64, log_tail: &[u8]
     let text = String::from_utf8_lossy(tail);
     let (found, lines) = find(&text);
     let mut redactor = Redactor::knowing(secrets);
-    if let Some(Found { trace, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
-        exit.reason = Some(redactor.text(&trace.reason)).filter(|reason| !reason.is_empty());
-        exit.frames = important_frames(trace).map(|frame| redactor.text(frame)).collect();
+    if let Some(Found { fault, .. }) = found.last().filter(|last| lines - last.end <= LINES_AFTER_MAX) {
+        exit.reason = Some(redactor.text(&fault.reason())).filter(|reason| !reason.is_empty());
+        let frames = fault.stack().into_iter().flat_map(important_frames);
+        exit.frames = frames.map(|frame| redactor.text(frame)).collect();
     }
     if exit.reason.is_none() {
-        let lines = last_lines(&strip_ansi(&text));
-        exit.last_output = lines.iter().map(|line| redactor.text(line)).collect();
+        let plain = strip_ansi(&text);
+        exit.last_output = last_lines(&plain).iter().map(|line| redactor.text(line)).collect();
+        if exit.last_output.is_empty() {
+            exit.last_line = last_line(&plain).map(|line| redactor.text(&line));
+        }
     }
     exit
 }
 
-/// The frames without those of the panic handling; all frames if no others are left.
+/// The frames without those of the panic handling and the standard library; all frames if no others are left.
 fn important_frames(trace: &StackTrace) -> impl Iterator<Item = &String> {
-    let machinery = |frame: &String| {
-        PANIC_CODE_FUNCTIONS.iter().any(|start| frame.starts_with(start))
-            || PANIC_CODE_PLACES.iter().any(|it| frame.contains(it))
-    };
-    let own = trace.frames.iter().any(|frame| !machinery(frame));
-    trace.frames.iter().filter(move |frame| !own || !machinery(frame))
+    let library = |frame: &String| is_library(&trace.language, frame);
+    let own = trace.frames.iter().any(|frame| !library(frame));
+    trace.frames.iter().filter(move |frame| !own || !library(frame))
 }
 
 #[cfg(test)]
@@ -106,7 +90,9 @@ mod tests {
         let map = exit(Some(2), None, 9, include_bytes!("samples/go-map.txt"));
         assert_eq!(map.frames, ["main.main.func1 (greeter/main.go:32)"]);
         let java = exit(Some(1), None, 9, include_bytes!("samples/java-caused.txt"));
-        assert_eq!(java.reason.as_deref(), Some("java.lang.NumberFormatException: For input string: \"y\""));
+        let reason = "java.lang.IllegalStateException: cannot read order; caused by: java.lang.NumberFormatException: For \
+                      input string: \"y\"";
+        assert_eq!(java.reason.as_deref(), Some(reason));
         assert_eq!(java.frames[0], "Svc.parse (Svc.java:2)");
         let rust = exit(Some(101), None, 9, include_bytes!("samples/rust-full.txt"));
         assert_eq!(rust.frames[0], "multi::main (/srv/app/multi.rs:1:94)", "{:?}", rust.frames);

@@ -11,7 +11,10 @@ mod ends_tests;
 mod evidence;
 mod exchanges;
 mod facts;
+mod record;
 pub mod traces;
+#[cfg(test)]
+mod wild_tests;
 mod words;
 
 pub use collect::{COLLECT_MAX, Collected, HEALTH_REPORTS_MAX, LOG_BYTES_MAX, RUNTIME_CONTEXT_MAX, Request, collect};

@@ -5,7 +5,8 @@
 //! below a line belong to it.
 
 use regex::Regex;
-use serde_json::Value;
+
+use super::record::{FIELDS, Record};
 
 /// Number of lines examined from the end of the log; earlier lines did not end the process. This is also the maximum
 /// number of lines after a trace.
@@ -57,8 +58,6 @@ const ERRORS: [&str; 12] = [
 ];
 /// Messages that a runner adds after its program has exited. They say no more than the exit status.
 const ECHOES: [&str; 4] = ["exit status ", "exited with code ", "npm err! code ", "make: *** "];
-/// Fields of a structured line that say what happened, by priority.
-const FIELDS: [&str; 6] = ["msg", "message", "event", "error", "err", "exception"];
 
 /// The importance of a line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +99,18 @@ pub(super) fn last_lines(text: &str) -> Vec<String> {
     words
 }
 
+/// The last line with words, without its timestamp: a message of the service if there is one, even one below a warning,
+/// and else a request. `text` must not contain ANSI sequences.
+pub(super) fn last_line(text: &str) -> Option<String> {
+    let forms = Forms::new()?;
+    let lines: Vec<&str> = text.lines().collect();
+    let lines = &lines[lines.len().saturating_sub(LINES_LOOK_MAX)..];
+    let said: Vec<String> = lines.iter().map(|line| forms.read(line).1).collect();
+    let worded = |words: &&String| words.contains(char::is_alphabetic) && !is_echo(&words.to_ascii_lowercase());
+    let message = |words: &&String| worded(words) && !forms.request.is_match(words);
+    said.iter().rfind(message).or_else(|| said.iter().rfind(worded)).cloned()
+}
+
 /// All lines about an error or an end, without timestamps. `text` must not contain ANSI sequences.
 pub(super) fn important_lines(text: &str) -> Vec<String> {
     let Some(forms) = Forms::new() else { return Vec::new() };
@@ -116,6 +127,7 @@ fn belongs(line: &str) -> bool {
 struct Forms {
     stamp: Regex,
     routine: Regex,
+    request: Regex,
 }
 
 impl Forms {
@@ -128,19 +140,27 @@ impl Forms {
         );
         // Routine lines: a level below a warning; a request, by its method, path or protocol; a message that the
         // service listens.
+        let request = concat!(
+            r"(?:^|[\s\x22])(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT) /",
+            r"|HTTP/[0-9.]+\x22 [0-9]{3}(?-u:\b)",
+        );
         let routine = concat!(
             r"^[^A-Za-z]*(?:INFO|DEBUG|TRACE|info|debug|trace|Info|Debug|Trace)(?-u:\b)",
-            r"|level=(?:info|debug|trace)(?-u:\b)|(?:^|[\s\x22])(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT) /",
-            r"|HTTP/[0-9.]+\x22 [0-9]{3}(?-u:\b)|(?i-u:\b(?:listening|serving) (?:on|at)\b)",
+            r"|level=(?:info|debug|trace)(?-u:\b)|(?i-u:\b(?:listening|serving) (?:on|at)\b)",
         );
-        Some(Self { stamp: Regex::new(stamp).ok()?, routine: Regex::new(routine).ok()? })
+        let routine = format!("{routine}|{request}");
+        Some(Self {
+            stamp: Regex::new(stamp).ok()?,
+            routine: Regex::new(&routine).ok()?,
+            request: Regex::new(request).ok()?,
+        })
     }
 
     /// The importance of a line, and its text.
     fn read(&self, line: &str) -> (Importance, String) {
-        let line = &line[..line.floor_char_boundary(LINE_BYTES_MAX)];
-        let plain = self.stamp.replace(line, "");
-        if let Some((level, words)) = structured(&plain) {
+        let plain = self.stamp.find(line).and_then(|stamp| line.get(stamp.end()..)).unwrap_or(line);
+        if let Some((level, words)) = structured(plain) {
+            let words = cut(&words).to_owned();
             let importance = match level.as_str() {
                 "info" | "debug" | "trace" | "notice" => Importance::Nothing,
                 "fatal" | "panic" | "critical" | "crit" | "alert" | "emergency" | "emerg" => Importance::End,
@@ -149,19 +169,30 @@ impl Forms {
             };
             return (importance, words);
         }
+        let plain = cut(plain);
         let words = plain.trim().to_owned();
-        if !words.contains(char::is_alphabetic) || self.routine.is_match(&plain) {
+        if !words.contains(char::is_alphabetic) || self.routine.is_match(plain) {
             return (Importance::Nothing, words);
         }
         (importance(&words), words)
     }
 }
 
+/// True for a message of a runner, in lower case.
+fn is_echo(words: &str) -> bool {
+    ECHOES.iter().any(|echo| words.starts_with(echo))
+}
+
+/// The beginning of a text.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LINE_BYTES_MAX)]
+}
+
 fn importance(words: &str) -> Importance {
     let lower = words.to_ascii_lowercase();
     let has = |marks: &[&str]| marks.iter().any(|mark| lower.contains(mark));
     match () {
-        () if ECHOES.iter().any(|echo| lower.starts_with(echo)) => Importance::Nothing,
+        () if is_echo(&lower) => Importance::Nothing,
         () if has(&ENDS) => Importance::End,
         () if has(&ERRORS) => Importance::Error,
         () => Importance::Something,
@@ -171,20 +202,12 @@ fn importance(words: &str) -> Importance {
 /// The level and the message of a line in JSON, or in `key=value` pairs with a level and a message. Other fields are
 /// times, processes and requests.
 fn structured(line: &str) -> Option<(String, String)> {
-    let field = |get: &dyn Fn(&str) -> Option<String>| {
-        let level = ["level", "severity", "lvl", "log.level"].iter().find_map(|name| get(name));
-        let mut words: Vec<String> = FIELDS.iter().filter_map(|name| get(name)).collect();
-        words.dedup();
-        (!words.is_empty()).then(|| (level.unwrap_or_default().to_ascii_lowercase(), words.join(": ")))
-    };
     if line.starts_with('{') {
-        let map: serde_json::Map<String, Value> = serde_json::from_str(line).ok()?;
-        return field(&|name| match map.get(name)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Object(inner) => inner.get("message").and_then(Value::as_str).map(str::to_owned),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
-        });
+        let record = Record::parse(line)?;
+        let words = record.words();
+        return (!words.is_empty()).then(|| (record.level(), words.join(": ")));
     }
+    let line = cut(line);
     let pair = |name: &str| {
         let marked = format!("{name}=");
         let at = line.find(&marked).filter(|at| *at == 0 || line[..*at].ends_with(' '))?;
@@ -194,7 +217,10 @@ fn structured(line: &str) -> Option<(String, String)> {
             None => value.split(' ').next().map(str::to_owned),
         }
     };
-    pair("level").and_then(|_| field(&pair))
+    let level = pair("level")?;
+    let mut words: Vec<String> = FIELDS.iter().filter_map(|name| pair(name)).collect();
+    words.dedup();
+    (!words.is_empty()).then(|| (level.to_ascii_lowercase(), words.join(": ")))
 }
 
 #[cfg(test)]
@@ -219,6 +245,28 @@ mod tests {
         ] {
             assert_eq!(last_lines(text), words, "{text}");
         }
+    }
+
+    #[test]
+    fn a_service_that_only_printed_routine_lines_has_a_last_line() {
+        for (text, line) in [
+            ("", None),
+            ("1 2 3\nexit status 2\n", None),
+            ("{\"level\":\"info\",\"msg\":\"the license ends today\"}\nGET /a 200\n", Some("the license ends today")),
+            ("GET /a 200\nGET /b 200\n\n", Some("GET /b 200")),
+            ("2026-11-22T15:01:10Z INFO no work left, leaving\nexit status 3\n", Some("INFO no work left, leaving")),
+        ] {
+            assert_eq!((last_lines(text), last_line(text).as_deref()), (vec![], line), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_in_json_is_read_whole() {
+        let long =
+            format!("{{\"payload\":\"{}\",\"level\":50,\"err\":{{\"message\":\"no disk\"}}}}\n", "x".repeat(9_000));
+        assert_eq!(last_lines(&long), ["no disk"]);
+        let ecs = "{\"log\":{\"level\":\"fatal\"},\"message\":\"the ledger is closed\\n\\tat a.B\"}\nbye\n";
+        assert_eq!(last_lines(ecs), ["the ledger is closed"]);
     }
 
     #[test]

@@ -262,7 +262,7 @@ fn crashed(_: &mut Evidence, signal: &Signal) -> Vec<Occurrence> {
 fn summary_of(exit: &Exit) -> String {
     let (status, lived) = (exit.status(), exit.ran_ms as f64 / 1_000.0);
     let line = |text: &str| truncate(text.lines().next().unwrap_or(""), TEXT_BYTES_MAX).to_owned();
-    match (&exit.reason, exit.last_output.first()) {
+    match (&exit.reason, exit.last_output.first().or(exit.last_line.as_ref())) {
         (Some(reason), _) => format!("{} ({status} after {lived} s)", line(reason)),
         (None, Some(words)) => format!("ended with {status} after {lived} s; it said last: {}", line(words)),
         (None, None) => format!("ended with {status} after {lived} s"),

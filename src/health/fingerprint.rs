@@ -121,9 +121,11 @@ fn push_word(out: &mut String, word: &str) {
     let store = word.len() == STORE_DIGEST
         && digit(word)
         && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    // The identity of an object in Java, `Order@1b2c3d4`: hex, of any length.
+    let identity = out.ends_with('@') && digit(word) && hex(word);
     // The four-digit groups inside a UUID: hex with a digit, behind a `-` that follows an id.
     let group = word.len() == 4 && hex(word) && out.ends_with("#-");
-    if mangled || address || store || group || (word.len() >= HEX_ID_MIN && digit(word) && hex(word)) {
+    if mangled || address || store || identity || group || (word.len() >= HEX_ID_MIN && digit(word) && hex(word)) {
         out.push('#');
         return;
     }
@@ -159,6 +161,7 @@ mod tests {
                 "index out of bounds: the len is # but the index is #",
             ),
             ("at 0x7ffe12ab in worker-12", "at # in worker-#"),
+            ("no price for Order@1b2c3d4 by a@example.org", "no price for Order@# by a@example.org"),
             ("order 6fa459ea-ee8a-3ca4-894e-db77e160355e lost", "order # lost"),
             ("/nix/store/0c0zv5n6k5gdnkgc8v0nz6gk2xvyl2l1-greeter-1.2/bin/x", "/nix/store/#-greeter-#/bin/x"),
             ("svc::store::lookup::h0123456789abcdef", "svc::store::lookup::#"),

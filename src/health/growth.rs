@@ -21,7 +21,7 @@ const POINTS_MIN: usize = 8;
 const WARM_UP_MS: u64 = 30_000;
 /// Kendall's tau from which a rise is a trend.
 const TAU_MIN: f64 = 0.5;
-/// A leak goes on as it began; a warm-up slows down. The second half of the points brings at least this part of the rise.
+/// A leak continues as it began; a warm-up slows down. The second half of the points brings at least this part of the rise.
 const LATE_PART: f64 = 0.25;
 
 /// One growing thing.
@@ -77,7 +77,7 @@ impl Growth {
         let (per_hour, tau) = slope(&self.points);
         let shown = |amount| amount_of(amount, self.unit);
         let figure = format!("{} per hour, bound {}", shown(per_hour), shown(bound.per_hour as f64));
-        if per_hour > bound.per_hour as f64 && tau >= TAU_MIN && self.goes_on() {
+        if per_hour > bound.per_hour as f64 && tau >= TAU_MIN && self.continues() {
             Detection::fail(format!("grows by {figure}"))
         } else {
             Detection::pass(format!("slope {figure}"))
@@ -85,7 +85,7 @@ impl Growth {
     }
 
     /// Whether it still grows at the end as it did before.
-    fn goes_on(&self) -> bool {
+    fn continues(&self) -> bool {
         let at = |index: usize| self.points.get(index).map_or(0.0, |(_, value)| *value as f64);
         let last = self.points.len().saturating_sub(1);
         at(last) - at(last / 2) >= LATE_PART * (at(last) - at(0))

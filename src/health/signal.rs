@@ -79,6 +79,9 @@ pub struct Exit {
     /// If no panic was found: the last meaningful lines of its log, oldest first.
     #[serde(rename = "last_words", default, skip_serializing_if = "Vec::is_empty")]
     pub last_output: Vec<String>,
+    /// If all of these lines are routine too: the last one. An operator sees it; it tells no fault from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<String>,
 }
 
 impl Exit {

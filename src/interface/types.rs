@@ -331,7 +331,8 @@ pub struct RuntimeIncident {
 /// One parsed stack trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct StackTrace {
-    /// `rust`, `go`, `python`, `java` or `node`.
+    /// `rust`, `go`, `python`, `java`, `node`, `ruby`, `php`, `dotnet`, `elixir`, `erlang`, `c++`, `c`, `sanitizer` or
+    /// `other`.
     pub language: String,
     /// The panic message or exception.
     pub reason: String,

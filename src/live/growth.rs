@@ -19,7 +19,7 @@ const POINTS_MIN: usize = 8;
 const BYTES_MIN: u64 = 64 << 20;
 const BYTES_PART: f64 = 0.25;
 const FDS_MIN: u64 = 64;
-/// Growth with the requests is much from less on, because it goes on for as long as users come: bytes, bytes of each request;
+/// Growth with the requests is much from less on, because it continues for as long as users come: bytes, bytes of each request;
 /// and descriptors of each request.
 const BYTES_MIN_SERVED: u64 = 8 << 20;
 const BYTES_EACH: f64 = 16.0 * 1_024.0;
@@ -220,7 +220,7 @@ const DESCRIPTORS: Thing = Thing {
     show: |count| if count < 10.0 { format!("{count:.2}") } else { format!("{count:.0}") },
 };
 
-/// Whether an excess rises, and at the end as before: a warm-up slows down, a step ends, a leak goes on.
+/// Whether an excess rises, and at the end as before: a warm-up slows down, a step ends, a leak continues.
 fn is_steady(grown: &[(Usage, f64)]) -> bool {
     let (Some((first, low)), Some((last, high))) = (grown.first(), grown.last()) else { return false };
     let half = |from: u64, to: u64| from + (to - from) / 2;

@@ -9,6 +9,7 @@
 //! | `realise` | builds derivations (`nix-store --realise`) |
 //! | `progress` | parses the progress of builds (`--log-format internal-json`), pure |
 //! | `store` | queries and changes the store (`nix-store --query`, `--add`, `--verify-path`, `--read-log`) |
+//! | `log` | the end of a build's log, as text for people, pure |
 //! | `roots` | garbage collector roots |
 //! | `profile` | the current and previous versions: a Nix profile, switched without Nix |
 //! | `sandbox` | checks that builds are really sandboxed; `probe` is the builder that checks from inside |
@@ -27,6 +28,7 @@ mod error;
 mod evaluate;
 mod flake_ref;
 mod locate;
+mod log;
 mod probe;
 mod profile;
 mod progress;
@@ -42,6 +44,7 @@ pub use error::{Error, Problem, Result};
 pub use evaluate::{Derivation, EVALUATION_TIMEOUT};
 pub use flake_ref::FlakeRef;
 pub use locate::Nix;
+pub use log::{last_output, plain_log};
 pub use probe::{PROBE_ARGUMENT, probe_builder_main};
 pub use profile::{Generation, Profile};
 pub use progress::{Parser, Progress};

@@ -1,16 +1,19 @@
 //! The package that rei.toml names, and its program.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::executable::Role;
 use crate::nix::{Error, Failure};
-use crate::runtime::spawn::{SpawnError, Step};
+use crate::runtime::isolation;
+use crate::runtime::spawn::{BadInterpreter, PATH, SpawnError, Step};
 use crate::source::ObjectId;
 
-/// The first line of a script, in bytes: what the kernel reads of it.
-const FIRST_LINE_BYTES_MAX: usize = 256;
+/// What is read of a program to see its format, in bytes.
+const FORMAT_BYTES: u64 = 4;
 
 /// The next step if the package of a commit does not evaluate.
 pub fn evaluation_hint(config: &Config, commit: &ObjectId, error: &Error) -> String {
@@ -25,11 +28,19 @@ pub fn build_hint(failure: &Failure, drv: &Path) -> String {
     failure.hint(drv).unwrap_or_else(|| format!("nix log {}", drv.display()))
 }
 
-/// Why a program could not be started, as the error of a real start: the file does not exist, or is not a program.
-pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
+/// What is wrong with a program, as the error of a real start.
+pub(super) enum Misfit {
+    /// The start fails: the file does not exist, is not a program, or one of its interpreters cannot be executed.
+    Fails(SpawnError),
+    /// `env` will probably not find or not execute what the first line of a script asks for.
+    Doubtful(SpawnError),
+}
+
+/// What is wrong with the program of an instance. `store` is the Nix store.
+pub(super) fn unfit_program(config: &Config, store: &Path, program: &Path) -> Option<Misfit> {
     let refused = |code: i32| {
         let source = io::Error::from_raw_os_error(code);
-        Some(SpawnError::Child { program: program.to_owned(), step: Step::Exec, source })
+        Some(Misfit::Fails(child(program, None, source)))
     };
     let about = match std::fs::metadata(program) {
         Ok(about) => about,
@@ -38,17 +49,25 @@ pub(super) fn unfit_program(program: &Path) -> Option<SpawnError> {
     if !about.is_file() || about.permissions().mode() & 0o111 == 0 {
         return refused(libc::EACCES);
     }
-    let first = match first_bytes(program) {
-        Ok(first) => first,
-        Err(error) => return refused(error.raw_os_error().unwrap_or(libc::EIO)),
-    };
-    if let Some(line) = first.strip_prefix(b"#!") {
-        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-        let interpreter = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let interpreter = Path::new(std::ffi::OsStr::new(std::str::from_utf8(interpreter).unwrap_or_default()));
-        return if interpreter.is_file() { None } else { refused(libc::ENOENT) };
+    let path = config.runtime.env.get("PATH").map_or(PATH, String::as_str);
+    let may_execute = |file: &Path| isolation::may_execute(&config.isolation, store, file);
+    if let Some(bad) = BadInterpreter::find(program, OsStr::new(path), may_execute) {
+        let source = io::Error::from_raw_os_error(bad.errno());
+        return Some(match bad.unfit.interpreter.role {
+            Role::Sought => Misfit::Doubtful(child(program, Some(bad), source)),
+            Role::Script | Role::Loader => Misfit::Fails(child(program, Some(bad), source)),
+        });
     }
-    if first.starts_with(b"\x7fELF") || runs_other_formats() { None } else { refused(libc::ENOEXEC) }
+    match first_bytes(program) {
+        Ok(first) if first.starts_with(b"#!") || first.starts_with(b"\x7fELF") || runs_other_formats() => None,
+        Ok(_) => refused(libc::ENOEXEC),
+        Err(error) => refused(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+fn child(program: &Path, interpreter: Option<BadInterpreter>, source: io::Error) -> SpawnError {
+    let interpreter = interpreter.map(Box::new);
+    SpawnError::Child { program: program.to_owned(), step: Step::Exec, interpreter, source }
 }
 
 /// Whether the kernel was taught to run other files than ELF programs and scripts.
@@ -60,8 +79,7 @@ fn runs_other_formats() -> bool {
 fn first_bytes(program: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let bound = u64::try_from(FIRST_LINE_BYTES_MAX).unwrap_or(u64::MAX);
-    std::fs::File::open(program)?.take(bound).read_to_end(&mut bytes)?;
+    std::fs::File::open(program)?.take(FORMAT_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -69,22 +87,49 @@ fn first_bytes(program: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// A configuration whose instances may execute what these directories have.
+    fn config(execute: &[&Path]) -> Config {
+        let text = format!(
+            "[runtime]\nname = \"x\"\nsource = \"/srv/x\"\ncommand = [\"bin/x\"]\n[isolation]\nexecute = {execute:?}\n"
+        );
+        let place = crate::config::Place { directory: "/etc/rei".into(), root: true, state_home: None };
+        Config::from_toml(&text, &place).unwrap()
+    }
+
     #[test]
     fn a_program_that_cannot_start_is_told_as_the_start_would() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
-        let why = |text: Option<&str>, mode: u32| {
+        let all = config(&[Path::new("/usr"), Path::new("/bin"), Path::new("/lib")]);
+        let why = |config: &Config, text: Option<&str>, mode: u32| {
             if let Some(text) = text {
                 std::fs::write(&program, text).unwrap();
                 std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
             }
-            unfit_program(&program).and_then(|error| error.hint()).unwrap_or_default()
+            match unfit_program(config, dir.path(), &program) {
+                Some(Misfit::Fails(error)) => error.hint().unwrap(),
+                Some(Misfit::Doubtful(error)) => format!("doubtful: {}", error.hint().unwrap()),
+                None => String::new(),
+            }
         };
-        assert!(why(None, 0).contains("a program that the package does not have"));
-        assert!(why(Some("#!/bin/sh\n"), 0o644).contains("must be executable"));
-        assert!(why(Some("#!/nonexistent/sh -e\n"), 0o755).contains("its interpreter does not exist"));
-        assert!(runs_other_formats() || why(Some("echo hello\n"), 0o755).contains("is not a program"));
-        assert_eq!(why(Some("#! /bin/sh\n"), 0o755), "");
-        assert!(unfit_program(&std::env::current_exe().unwrap()).is_none());
+        assert!(why(&all, None, 0).contains("a program that the package does not have"));
+        assert!(why(&all, Some("#!/bin/sh\n"), 0o644).contains("must be executable"));
+        let absent = why(&all, Some("#!/nonexistent/sh -e\n"), 0o755);
+        assert!(absent.contains("its interpreter does not exist") && absent.contains("/nonexistent/sh"), "{absent}");
+        assert!(runs_other_formats() || why(&all, Some("echo hello\n"), 0o755).contains("is not a program"));
+        assert_eq!(why(&all, Some("#! /bin/sh\n"), 0o755), "");
+        // Outside of the store, with Landlock.
+        let sandbox = crate::runtime::isolation::Sandbox::builder().build().unwrap();
+        if sandbox.may_execute(Path::new("/usr")) {
+            return;
+        }
+        let none = config(&[]);
+        let shell = why(&none, Some("#!/bin/sh\n"), 0o755);
+        assert!(shell.starts_with("/bin/sh is not in the Nix store"), "{shell}");
+        assert!(shell.contains("isolation.execute = [\"/") && shell.contains("patchShebangs"), "{shell}");
+        assert!(why(&none, Some("#!/usr/bin/env no-such-program\n"), 0o755).starts_with("/usr/bin/env is not"));
+        let sought = why(&all, Some("#!/usr/bin/env no-such-program\n"), 0o755);
+        assert!(sought.starts_with("doubtful: its interpreter does not exist"), "{sought}");
+        assert!(sought.contains("no-such-program"), "{sought}");
     }
 }

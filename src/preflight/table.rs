@@ -44,6 +44,7 @@ pub fn of_the_file<M: Means>() -> Vec<Question<M>> {
             at_start: Always,
             ask: |it| Box::pin(ready(file::secrets(it.config(), it.means.file()))),
         },
+        Question { name: "tap", need: Protection, at_start: Never, ask: |it| Box::pin(ready(file::tap(it.config()))) },
     ]
 }
 

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use gate::GateWait;
 
 use super::isolation::Sandbox;
 use super::table::PidCell;
+use crate::executable::{self, Obstacle, Role, Unfit};
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::process::{self, INSTANCE_VARIABLE};
 
@@ -97,12 +99,14 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The process was created, but a step before or during exec failed.
-    #[error("cannot start {program}: {step} failed")]
+    #[error("cannot start {program}: {step}{} failed", of(interpreter.as_deref()))]
     Child {
         /// The program.
         program: PathBuf,
         /// The step that failed.
         step: Step,
+        /// The interpreter that could not be executed, if the program itself could.
+        interpreter: Option<Box<BadInterpreter>>,
         /// The error of the system.
         #[source]
         source: io::Error,
@@ -115,14 +119,71 @@ pub enum SpawnError {
     },
 }
 
+/// An interpreter of a program that cannot be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadInterpreter {
+    /// The interpreter.
+    pub unfit: Unfit,
+    /// What must be allowed so that the program can start.
+    pub places: Vec<PathBuf>,
+}
+
+impl BadInterpreter {
+    /// The first interpreter of a program that cannot be executed. `path` is the program's `PATH`, and `may_execute`
+    /// tells whether a file may be executed.
+    pub fn find(program: &Path, path: &OsStr, may_execute: impl Fn(&Path) -> bool) -> Option<Self> {
+        let unfit = executable::unfit(program, path, &may_execute)?;
+        Some(Self { unfit, places: executable::places(program, path, &may_execute) })
+    }
+
+    /// The error of the system for it.
+    pub fn errno(&self) -> i32 {
+        match self.unfit.obstacle {
+            Obstacle::Absent => libc::ENOENT,
+            Obstacle::NotExecutable | Obstacle::Forbidden => libc::EACCES,
+        }
+    }
+
+    fn hint(&self) -> String {
+        const PACKAGE: &str = "let the package name one of the Nix store (patchShebangs for scripts, autoPatchelfHook for ELF \
+                               programs)";
+        let Unfit { interpreter, obstacle } = &self.unfit;
+        let (path, of) = (interpreter.path.display(), interpreter.of.display());
+        let what = match interpreter.role {
+            Role::Script | Role::Sought => "interpreter",
+            Role::Loader => "loader",
+        };
+        match obstacle {
+            Obstacle::Absent => format!("its {what} does not exist: {of} names {path}; {PACKAGE}"),
+            Obstacle::NotExecutable => format!("its {what} must be an executable file: ls -l {path}"),
+            Obstacle::Forbidden => {
+                let places: Vec<String> = self.places.iter().map(|place| format!("\"{}\"", place.display())).collect();
+                let places = places.join(", ");
+                format!(
+                    "{path} is not in the Nix store, and an instance may execute only what the store has: {PACKAGE}, or \
+                     allow it by isolation.execute = [{places}] (to judge candidates, Nix's sandbox needs it too: \
+                     sandbox-paths in nix.conf)"
+                )
+            }
+        }
+    }
+}
+
+fn of(interpreter: Option<&BadInterpreter>) -> String {
+    interpreter.map_or_else(String::new, |bad| format!(" of its {}", bad.unfit))
+}
+
 impl SpawnError {
     /// A hint for the operator.
     pub fn hint(&self) -> Option<String> {
-        let Self::Child { program, step, source } = self else { return None };
+        let Self::Child { program, step, interpreter, source } = self else { return None };
+        if let Some(bad) = interpreter {
+            return Some(bad.hint());
+        }
         let shown = program.display();
         match (step, source.raw_os_error()?) {
             (Step::Exec, libc::ENOENT) if program.exists() => {
-                Some(format!("its interpreter does not exist: see the first line of the script, or run `file {shown}`"))
+                Some(format!("one of its interpreters does not exist: run `file {shown}`"))
             }
             (Step::Exec, libc::ENOENT) => {
                 let dir = program.parent().unwrap_or(Path::new("/")).display();
@@ -148,13 +209,15 @@ impl SpawnError {
     }
 }
 
+/// The `PATH` of an instance if rei.toml sets none.
+pub const PATH: &str = "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin";
+
 /// The environment of an instance: the variables of the operator, and the usual variables of a service under systemd.
 pub fn environment<'a>(
     variables: impl IntoIterator<Item = (&'a String, &'a String)>,
     state: &Path,
     temporary: &Path,
 ) -> Vec<(OsString, OsString)> {
-    const PATH: &str = "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin";
     let mut env: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), PATH.into()),
         ("HOME".into(), state.into()),
@@ -211,11 +274,23 @@ pub fn spawn(spec: &SpawnSpec) -> Result<Spawned, SpawnError> {
     let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
     if let Some((step, errno)) = plan.failure.read() {
         reap(&pidfd);
-        return Err(SpawnError::Child { program: program(), step, source: io::Error::from_raw_os_error(errno) });
+        let interpreter = (step == Step::Exec).then(|| interpreter_of(spec)).flatten().map(Box::new);
+        let source = io::Error::from_raw_os_error(errno);
+        return Err(SpawnError::Child { program: program(), step, interpreter, source });
     }
     // The process exists until it is reaped. Only we reap it, unless SIGCHLD is ignored.
     let Some(stat) = process::stat(cloned.pid) else { return Err(SpawnError::Killed { program: program() }) };
     Ok(Spawned { pid: cloned.pid, pidfd, start_ticks: stat.start_ticks })
+}
+
+/// The interpreter that the kernel could not execute, if the program itself is an executable file.
+fn interpreter_of(spec: &SpawnSpec) -> Option<BadInterpreter> {
+    let is_program = spec.program.metadata().is_ok_and(|about| about.permissions().mode() & 0o111 != 0);
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or(OsStr::new(""), |(_, path)| path);
+    let may_execute = |file: &Path| spec.sandbox.is_none_or(|sandbox| sandbox.may_execute(file));
+    let bad = BadInterpreter::find(spec.program, path, may_execute).filter(|_| is_program)?;
+    // `env` looks for its program after exec.
+    (bad.unfit.interpreter.role != Role::Sought).then_some(bad)
 }
 
 fn reap(pidfd: &OwnedFd) {

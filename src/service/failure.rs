@@ -3,10 +3,6 @@
 use crate::blueprint::Blame;
 use crate::report::chain;
 
-/// The last lines of output that a reason shows, and the bound of their characters: they hold the error itself.
-const OUTPUT_LINES: usize = 2;
-const OUTPUT_CHARS: usize = 300;
-
 /// Separates the failure and the next step in a reason of one line.
 pub const HINT: &str = "; hint: ";
 
@@ -58,13 +54,4 @@ pub fn reason(error: &(dyn std::error::Error + 'static), hint: Option<String>) -
         Some(hint) => format!("{}{HINT}{hint}", chain(error)),
         None => chain(error),
     }
-}
-
-/// The end of the output of a build or check. It is appended to the sentence that reports the failure.
-pub fn last_output(log: &[u8]) -> String {
-    let text = String::from_utf8_lossy(log);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join(" / ");
-    let last: String = last.chars().filter(|c| !c.is_control()).take(OUTPUT_CHARS).collect();
-    if last.is_empty() { last } else { format!("; it said: {last}") }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::tap_watch::TapNews;
 use crate::health::Signal;
 use crate::interface::evolution::EvolutionHandler;
 use crate::interface::operations::OperationsHandler;
@@ -14,6 +13,7 @@ use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
+use crate::tap::{Report, TapLink};
 
 /// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders
 /// wait.
@@ -52,6 +52,17 @@ pub enum Input {
     Tap(TapNews),
     /// A process of an instance called the control socket.
     Intruder(String),
+}
+
+/// What happened to a tap. A tap that was replaced in the meantime has another number.
+#[derive(Debug)]
+pub enum TapNews {
+    /// A tap was started, or could not be started.
+    Started(std::io::Result<TapLink>),
+    /// It sent a report.
+    Report(u64, Box<Report>),
+    /// It has ended.
+    Ended(u64),
 }
 
 /// An event of an instance.

@@ -40,8 +40,22 @@ impl Share {
         self.seen = self.seen.saturating_add(requests);
     }
 
-    /// Adapts the share to what was seen in this time.
-    pub fn adapt(&mut self, time: Duration, floor: f64, in_trial: bool) {
+    /// Adapts the shares of both slots to what was seen in this time.
+    ///
+    /// A slot without requests may get all of them at the next switch. So its share is at most that of the other slot, if
+    /// that one has requests.
+    pub fn adapt_both([a, b]: &mut [Self; 2], time: Duration, floor: f64, in_trial: bool) {
+        let idle = [a.seen == 0, b.seen == 0];
+        a.adapt(time, floor, in_trial);
+        b.adapt(time, floor, in_trial);
+        match idle {
+            [true, false] => a.present = a.present.min(b.present),
+            [false, true] => b.present = b.present.min(a.present),
+            _ => {}
+        }
+    }
+
+    fn adapt(&mut self, time: Duration, floor: f64, in_trial: bool) {
         let target = if in_trial { TRIAL_PER_S } else { STEADY_PER_S };
         let rate = std::mem::take(&mut self.seen) as f64 / time.as_secs_f64().max(0.001);
         let step = (target / rate.max(f64::MIN_POSITIVE)).clamp(1.0 / STEP_MAX, STEP_MAX);
@@ -92,6 +106,20 @@ mod tests {
         assert_eq!(after(4, 100_000.0, false, idle).present(), 0.01, "a burst after a quiet time");
         let busy = after(10, 2_000.0, false, Share::starting(0.01));
         assert!(after(3, 2_000.0, true, busy).present() >= 0.08, "a trial begins");
+    }
+
+    #[test]
+    fn a_slot_without_requests_does_not_get_more_than_the_one_that_has_them() {
+        let mut shares = [Share::starting(0.01); 2];
+        for _ in 0..20 {
+            shares[0].saw(1_000);
+            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, false);
+        }
+        assert_eq!(shares.map(Share::present), [0.01; 2]);
+        for _ in 0..20 {
+            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, false);
+        }
+        assert_eq!(shares.map(Share::present), [1.0; 2], "no requests at all");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! The kernel's program chooses the tap only while it is known to work. Everything else about a tap that does not work can
 //! wait: users' connections go to the instances without it.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -13,12 +12,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::fdstore::{SharedStore, StoredFds};
-use super::input::{Input, Inputs};
+use super::input::{Input, Inputs, TapNews};
 use super::sync::{AbortOnDrop, lock};
 use super::tap_share::Share;
 use super::tools::Tools;
-use crate::config::types::{Listen, ListenAddress};
-use crate::config::{Tap, TapListeners};
+use crate::config::Tap;
 use crate::live::Sample;
 use crate::report::chain;
 use crate::runtime::traffic::{Slot, Taps, Traffic};
@@ -35,17 +33,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const LOOKS_MAX: u32 = 3;
 /// If connections wait for a tap that is full for this number of looks, another tap takes them.
 const FULL_LOOKS_MAX: u32 = 2;
-
-/// What happened to a tap. A tap that was replaced in the meantime has another number.
-#[derive(Debug)]
-pub enum TapNews {
-    /// A tap was started, or could not be started.
-    Started(io::Result<TapLink>),
-    /// It sent a report.
-    Report(u64, Box<Report>),
-    /// It has ended.
-    Ended(u64),
-}
 
 /// The watch on the tap of a service.
 pub struct TapWatch {
@@ -82,17 +69,6 @@ pub fn left(stored: &mut StoredFds, store: &SharedStore) -> Option<TapLink> {
     }
     let at = stored.iter().position(|(name, _)| name == NAME)?;
     Some(TapLink::of(stored.swap_remove(at).1)).filter(|tap| !tap.is_gone())
-}
-
-/// Whether connections of a listener may go through the tap. For the instance they come from this machine, so by default
-/// only connections that come from this machine anyway do.
-pub fn is_tapped(tap: &Tap, listen: &Listen) -> bool {
-    match &listen.address {
-        ListenAddress::Tcp(address) => {
-            tap.share > 0.0 && (tap.listeners == TapListeners::All || address.ip().to_canonical().is_loopback())
-        }
-        ListenAddress::Udp(_) | ListenAddress::Unix(_) => false,
-    }
 }
 
 impl TapWatch {
@@ -196,7 +172,7 @@ impl TapWatch {
         let tap = &tools.config.traffic.tap;
         let (elapsed, before) = (self.adapted.elapsed(), self.shares.map(Share::present));
         self.adapted = Instant::now();
-        self.shares.iter_mut().for_each(|share| share.adapt(elapsed, tap.share, in_trial));
+        Share::adapt_both(&mut self.shares, elapsed, tap.share, in_trial);
         let Some(link) = &mut self.link else {
             self.start_if_needed(Duration::ZERO, traffic, tools, inputs);
             return;
@@ -228,7 +204,7 @@ impl TapWatch {
         let works = self.gauges().is_some_and(|gauges| !gauges.is_full);
         let shares = Taps { a: self.shares[0].present(), b: self.shares[1].present() };
         let shares = if works { shares } else { Taps::NONE };
-        if let Err(error) = lock(traffic).tap(shares, |listen| is_tapped(tap, listen)) {
+        if let Err(error) = lock(traffic).tap(shares, |listen| tap.takes(listen)) {
             tracing::error!(error = chain(&error), "cannot change what goes through the tap");
         }
     }
@@ -258,7 +234,7 @@ impl TapWatch {
     fn start_if_needed(&mut self, after: Duration, traffic: &Mutex<Traffic>, tools: &Arc<Tools>, inputs: &Inputs) {
         let traffic = lock(traffic);
         let tap = &tools.config.traffic.tap;
-        let is_tapped = traffic.addresses().iter().any(|listen| is_tapped(tap, listen));
+        let is_tapped = traffic.addresses().iter().any(|listen| tap.takes(listen));
         let is_needed = is_tapped || traffic.tap_backlog().is_ok_and(|waiting| waiting > 0);
         drop(traffic);
         if is_needed && self.link.is_none() && !self.is_starting {

@@ -1,13 +1,15 @@
 //! Where the body of an HTTP/1 message ends. The bytes of the body are skipped, never kept.
 
-use super::head::Unreadable;
-
 /// The longest line between chunks, in bytes: a chunk's size with its extensions, or a trailer.
 const LINE_BYTES_MAX: u32 = 8 << 10;
 /// The most bytes of all trailers of a message together.
 const TRAILERS_BYTES_MAX: u32 = 64 << 10;
 /// The digits of a chunk's size: 60 bits.
 const SIZE_DIGITS_MAX: u8 = 15;
+
+/// The content is not HTTP/1, or two readers could read it differently. Nothing more can be said about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable;
 
 /// The rest of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

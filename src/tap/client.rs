@@ -95,15 +95,26 @@ impl TapLink {
     /// # Errors
     /// If the tap is gone.
     pub fn report(&self) -> io::Result<Option<Report>> {
-        let mut buffer = vec![0; REPORT_BYTES_MAX];
         loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(bytes) => {
-                    if let Ok(report) = serde_json::from_slice(&buffer[..bytes]) {
-                        return Ok(Some(report));
-                    }
-                }
+            // Most reports are small, so the size is asked for first.
+            let size = self.receive(&mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+            let mut buffer = match size {
+                None => return Ok(None),
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(bytes) => vec![0; bytes.min(REPORT_BYTES_MAX)],
+            };
+            let Some(bytes) = self.receive(&mut buffer, MsgFlags::empty())? else { return Ok(None) };
+            if let Ok(report) = serde_json::from_slice(&buffer[..bytes]) {
+                return Ok(Some(report));
+            }
+        }
+    }
+
+    /// Receives a packet, or `None` if none waits.
+    fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.0.as_raw_fd(), buffer, flags | MsgFlags::MSG_DONTWAIT) {
+                Ok(bytes) => return Ok(Some(bytes)),
                 Err(Errno::EAGAIN) => return Ok(None),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

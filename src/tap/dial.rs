@@ -18,13 +18,9 @@ pub(super) fn begin(fd: &OwnedFd, target: SocketAddr) -> io::Result<SocketAddr> 
 }
 
 /// Waits until the connection is there. There is no timeout but the system's: a client without a tap waits the same.
-pub(super) async fn connected(fd: OwnedFd) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(fd.into())?;
+pub(super) async fn connected(stream: &TcpStream) -> io::Result<()> {
     stream.writable().await?;
-    match stream.take_error()? {
-        None => Ok(stream),
-        Some(error) => Err(error),
-    }
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 /// The internet address in an address of the system.

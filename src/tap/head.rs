@@ -1,6 +1,6 @@
 //! The heads of HTTP/1 messages: collects the bytes of a head with a bound, and reads what the framing of the body needs.
 
-use super::body::Body;
+use super::body::{Body, Unreadable};
 
 /// The largest head of a message, in bytes. Common servers refuse more than 8 to 64 KiB.
 pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -8,10 +8,6 @@ pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 128;
 /// The part of a request's target that is kept, in bytes: a route does not need more.
 const TARGET_BYTES_MAX: usize = 1 << 10;
-
-/// The content is not HTTP/1, or two readers could read it differently. Nothing more can be said about the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unreadable;
 
 /// Collects the bytes of a head.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::body::Body;
-use super::head::{Collector, Unreadable};
+use super::body::{Body, Unreadable};
+use super::head::Collector;
 
 /// Requests on one connection that wait for their answers. Clients that send more without waiting are not read.
 const PIPELINE_MAX: usize = 64;
@@ -152,8 +152,8 @@ impl Http1 {
     pub fn bytes(&mut self, from: Side, at_us: u64, bytes: &[u8], out: &mut Vec<Exchange>) {
         let Some(state) = &mut self.state else { return };
         let done = match from {
-            Side::Client => state.from_client(at_us, bytes).map(|()| false),
-            Side::Service => state.from_service(at_us, bytes, out),
+            Side::Client => state.take_request(at_us, bytes).map(|()| false),
+            Side::Service => state.take_answer(at_us, bytes, out),
         };
         match done {
             Ok(false) => {}
@@ -171,7 +171,7 @@ impl Http1 {
 }
 
 impl State {
-    fn from_client(&mut self, at_us: u64, mut bytes: &[u8]) -> Result<(), Unreadable> {
+    fn take_request(&mut self, at_us: u64, mut bytes: &[u8]) -> Result<(), Unreadable> {
         while !bytes.is_empty() {
             let taken = match &mut self.request {
                 Place::Head(head) => {
@@ -212,7 +212,7 @@ impl State {
     }
 
     /// Returns true when the connection belongs to another protocol from here on.
-    fn from_service(&mut self, at_us: u64, mut bytes: &[u8], out: &mut Vec<Exchange>) -> Result<bool, Unreadable> {
+    fn take_answer(&mut self, at_us: u64, mut bytes: &[u8], out: &mut Vec<Exchange>) -> Result<bool, Unreadable> {
         while !bytes.is_empty() {
             // An answer without a request: the service speaks another protocol, or answers a head that has not ended.
             let open = self.open.front_mut().ok_or(Unreadable)?;

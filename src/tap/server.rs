@@ -1,13 +1,13 @@
 //! The process of the tap: one thread that accepts, relays and counts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -40,6 +40,8 @@ const CONNECTIONS_MAX: u64 = 16_384;
 const OTHER_FDS: u64 = 160;
 /// The pause before the next try to accept, if there is no place for another connection.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// The pause between two looks at the slots by a tap without a supervisor.
+const ALONE_PAUSE: Duration = Duration::from_secs(5);
 /// Connections that are accepted before relays get their turn.
 const ACCEPTS_MAX: usize = 32;
 
@@ -94,9 +96,14 @@ struct Tap {
     samples: [RefCell<Sample>; 2],
     gauges: Cell<Gauges>,
     connections_max: u64,
-    /// The addresses of the tap's own connections to instances. A client with such an address is the tap itself: if the
-    /// sockets of the slot are gone and no supervisor is there, the kernel may lead the tap's connections back to it.
-    own: RefCell<HashSet<SocketAddr>>,
+    /// The addresses of the tap's own connections to instances, with their slots. A client with such an address is the
+    /// tap itself: if the sockets of the slot are gone and no supervisor is there, the kernel leads the tap's connections
+    /// back to it.
+    own: RefCell<HashMap<SocketAddr, Slot>>,
+    /// Slots whose sockets are gone.
+    lost: Cell<[bool; 2]>,
+    /// Connections without a client, by which a tap without a supervisor looks if the slots are there.
+    probes: RefCell<Vec<(Slot, OwnedFd, SocketAddr)>>,
     buffer: RefCell<Vec<u8>>,
     listeners: RefCell<Vec<Listening>>,
     /// A relay has ended, or a listener was released.
@@ -109,6 +116,7 @@ struct Listening {
     cookie: u64,
     /// Whether the supervisor has named it since the last [`ALL_NAMED`].
     is_named: bool,
+    target: Target,
     task: JoinHandle<()>,
 }
 
@@ -134,6 +142,8 @@ impl Tap {
             gauges: Cell::default(),
             connections_max: CONNECTIONS_MAX.min(soft.saturating_sub(OTHER_FDS) / 2).max(1),
             own: RefCell::default(),
+            lost: Cell::default(),
+            probes: RefCell::default(),
             buffer: RefCell::new(vec![0; CHUNK_BYTES]),
             listeners: RefCell::default(),
             changed: Notify::new(),
@@ -147,7 +157,12 @@ impl Tap {
         let mut ticks = tokio::time::interval(REPORT_PAUSE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut quiet, mut told, mut is_alone, mut hands_over) = (BEAT_REPORTS, Gauges::default(), false, false);
+        let mut looked = Instant::now();
         loop {
+            let lost = self.lost.take();
+            if is_alone {
+                self.listeners.borrow_mut().retain(|listening| !lost[index(listening.target.slot)]);
+            }
             let is_unused = self.listeners.borrow().is_empty() && self.gauges.get().open == 0;
             if is_unused && (hands_over || is_alone) {
                 return Ok(());
@@ -172,6 +187,10 @@ impl Tap {
                     if quiet >= BEAT_REPORTS || gauges.is_full != told.is_full {
                         send_report(connection.get_ref(), &Report::Beat(gauges));
                         (quiet, told) = (0, gauges);
+                    }
+                    if is_alone && looked.elapsed() >= ALONE_PAUSE {
+                        looked = Instant::now();
+                        self.probe_slots();
                     }
                     self.send_samples(connection.get_ref());
                 }
@@ -206,8 +225,9 @@ impl Tap {
         }
         // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
         let Ok(fd) = (unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }) else { return };
-        let task = spawn_local(Rc::clone(self).accept(fd, Target { slot, address, field }));
-        listeners.push(Listening { key, cookie, is_named: true, task });
+        let target = Target { slot, address, field };
+        let task = spawn_local(Rc::clone(self).accept(fd, target));
+        listeners.push(Listening { key, cookie, is_named: true, target, task });
     }
 
     fn release_unnamed(&self) {
@@ -264,15 +284,20 @@ impl Tap {
     fn begin(self: &Rc<Self>, client: OwnedFd, socket: OwnedFd, target: Target) {
         self.change(|gauges| gauges.accepted += 1);
         let peer = getpeername(client.as_raw_fd()).ok().and_then(|storage| dial::address(&storage));
-        let comes_from_tap = peer.is_some_and(|peer| self.own.borrow().contains(&peer));
-        let own = if comes_from_tap { None } else { dial::begin(&socket, target.address).ok() };
+        let comes_from_tap = peer.and_then(|peer| self.own.borrow().get(&peer).copied());
+        if let Some(slot) = comes_from_tap {
+            self.lose(slot);
+        }
+        let own = if comes_from_tap.is_some() { None } else { dial::begin(&socket, target.address).ok() };
         let Some(own) = own else {
+            // Above all, no port may be free. The supervisor then sends no more connections here.
+            self.set_full(true);
             reset_at_close(&client);
             self.change(|gauges| gauges.unreached += 1);
             count_unreached(&self.samples[index(target.slot)]);
             return;
         };
-        self.own.borrow_mut().insert(own);
+        self.own.borrow_mut().insert(own, target.slot);
         self.change(|gauges| gauges.open += 1);
         spawn_local(Rc::clone(self).carry(client, socket, own, target.slot));
     }
@@ -282,21 +307,51 @@ impl Tap {
         let _place = Place { tap: &self, own };
         let sample = &self.samples[index(slot)];
         let observer = Observer::new(sample);
-        let Ok(client) = TcpStream::from_std(client.into()) else { return };
-        let connected = tokio::select! {
-            connected = dial::connected(socket) => connected.ok(),
-            // The client has left before the instance's queue had a place.
-            _ = client.ready(Interest::ERROR) => return,
+        let (Ok(client), Ok(service)) = (TcpStream::from_std(client.into()), TcpStream::from_std(socket.into())) else {
+            return;
         };
-        let Some(service) = connected else {
+        let connected = tokio::select! {
+            connected = dial::connected(&service) => connected,
+            // The client has reset the connection before the instance's queue had a place.
+            _ = client.ready(Interest::ERROR) => return reset_at_close(&service),
+        };
+        if connected.is_err() {
             reset_at_close(&client);
             self.change(|gauges| gauges.unreached += 1);
             count_unreached(sample);
             return;
-        };
+        }
         let mut observer = observer;
         let outcome = relay(client, service, &self.buffer, &mut observer).await;
         observer.end(outcome);
+    }
+
+    fn lose(&self, slot: Slot) {
+        let mut lost = self.lost.get();
+        lost[index(slot)] = true;
+        self.lost.set(lost);
+        self.changed.notify_one();
+    }
+
+    /// Without a supervisor nobody says when the service has ended. So the tap connects to each slot now and then. If the
+    /// connection fails or comes back, the slot is gone. An instance sees a connection without a byte.
+    fn probe_slots(&self) {
+        for (slot, fd, own) in self.probes.take() {
+            self.own.borrow_mut().remove(&own);
+            if getsockopt(&fd, sockopt::SocketError) != Ok(0) {
+                self.lose(slot);
+            }
+        }
+        for Target { slot, address, field } in self.listeners.borrow().iter().map(|listening| listening.target) {
+            let Ok(fd) = marked_socket(address, field) else { continue };
+            match dial::begin(&fd, address) {
+                Ok(own) => {
+                    self.own.borrow_mut().insert(own, slot);
+                    self.probes.borrow_mut().push((slot, fd, own));
+                }
+                Err(_) => self.lose(slot),
+            }
+        }
     }
 
     fn change(&self, act: impl FnOnce(&mut Gauges)) {

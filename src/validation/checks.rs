@@ -1,7 +1,7 @@
 //! A check as data: the supervisor asks for it, the Nix expression passes it on, and the builder runs it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,9 @@ pub struct InstanceSpec {
     /// there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepare: Vec<String>,
+    /// Paths besides its closure that it may read and execute, as far as the sandbox has them: `isolation.execute`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub execute: Vec<PathBuf>,
     /// Its sockets, in the order in which they are handed out.
     pub listen: Vec<ListenSpec>,
     /// The probes that must all succeed before it is ready; if there are none, it is ready when it runs.
@@ -240,6 +243,7 @@ impl InstanceSpec {
                 Some(Fixture::Command(command)) => command.clone(),
                 Some(Fixture::Directory(_)) | None => Vec::new(),
             },
+            execute: config.isolation.execute.clone(),
             listen,
             probes,
             start_timeout_ms: millis(config.runtime.start_timeout),

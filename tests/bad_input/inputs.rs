@@ -119,3 +119,74 @@ fn a_git_lfs_pointer_is_named() {
     assert!(verdict.summary.contains("models/large.bin") && verdict.summary.contains("Git LFS"), "{verdict:?}");
     stop(&mut supervisor);
 }
+
+/// The service becomes a script with this first line.
+fn script(lab: &Lab, first_line: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    lab.write("script", &format!("{first_line}\n"));
+    std::fs::set_permissions(lab.path("repo/script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    lab.write(
+        "flake.nix",
+        &FLAKE.replace("program = \"${./unruly}\"", "program = \"${./script}\"").replace("SYSTEM", &system()),
+    );
+    lab.commit_tree(first_line);
+}
+
+#[test]
+fn an_interpreter_outside_the_store_is_named_and_the_option_offered() {
+    let Some(lab) = Lab::new() else { return };
+    script(&lab, "#!/bin/sh");
+    both_refuse(&lab, "program", &["--build"], &["/bin/sh", "interpreter"]);
+    let refused = lab.refused();
+    assert!(refused.contains("isolation.execute = ["), "{refused}");
+}
+
+/// A small server that gets its listener by socket activation.
+const SERVER: &str = r#"
+import os, socket, sys
+package = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
+version = open(os.path.join(package, "behaviour")).read().split()[1]
+listener = socket.socket(fileno=3)
+while True:
+    stream, _ = listener.accept()
+    stream.recv(4096)
+    head = f"HTTP/1.1 200 X\r\ncontent-length: {len(version)}\r\nconnection: close\r\n\r\n"
+    stream.sendall((head + version).encode())
+    stream.close()
+"#;
+
+/// With the option, and the same paths in Nix's sandbox, such a service is served and judged.
+#[test]
+fn an_interpreter_of_the_machine_is_used_if_the_operator_allows_it() {
+    let Some(mut lab) = Lab::new() else { return };
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        eprintln!("SKIPPED: no /usr/bin/python3");
+        return;
+    }
+    lab.take_own_store();
+    let conf = std::fs::read_to_string(lab.path("etc/nix.conf")).unwrap();
+    std::fs::write(lab.path("etc/nix.conf"), conf.replace("sandbox-paths =", "sandbox-paths = /usr /lib /lib64"))
+        .unwrap();
+    script(&lab, &format!("#!/usr/bin/python3\n{SERVER}"));
+    lab.configure("[isolation]\nexecute = [\"/usr\", \"/lib\", \"/lib64\"]\n");
+    let mut supervisor = lab.serving();
+    let rev = lab.commit("well 2");
+    let verdict = supervisor.verdict_on(&rev);
+    supervisor.until("version 2 to serve", |_| lab.ask("/") == Ok("2".into()));
+    println!("{verdict:?}");
+    stop(&mut supervisor);
+}
+
+/// A candidate whose interpreter is not in the store fails, and the report names the interpreter.
+#[test]
+fn a_candidate_with_an_interpreter_outside_the_store_is_rejected_with_its_name() {
+    let Some(lab) = Lab::new() else { return };
+    let mut supervisor = lab.serving();
+    script(&lab, "#!/usr/bin/python3");
+    let rev = lab.git(&["rev-parse", "HEAD"]);
+    let verdict = supervisor.verdict_on(&rev);
+    let words = ["its interpreter /usr/bin/python3 does not exist in the sandbox of the judge"];
+    assert!(words.iter().all(|word| verdict.summary.contains(word)), "{verdict:?}");
+    assert_eq!(lab.ask("/"), Ok("1".into()));
+    stop(&mut supervisor);
+}

@@ -63,7 +63,8 @@ pub fn keeper(state: &Path) -> Option<u32> {
 
 /// Kills the processes that a test has left of its service.
 pub fn end_all(state: &Path) {
-    for pid in of_service(state).into_iter().map(|process| process.pid).chain(keeper(state)) {
+    let taps = rei::tap::find(state).into_iter().map(|tap| tap.pid);
+    for pid in of_service(state).into_iter().map(|process| process.pid).chain(keeper(state)).chain(taps) {
         send(pid, Signal::SIGKILL);
     }
 }

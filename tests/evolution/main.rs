@@ -21,3 +21,4 @@ mod recall;
 mod recorded;
 mod reexec;
 mod stories;
+mod tap;

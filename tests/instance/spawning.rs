@@ -81,13 +81,70 @@ fn a_failed_start_is_an_exact_error_and_leaves_no_process() {
     for (program, dir, step, errno, hint) in cases {
         let error = lab.spawn("x", &program, &[], &Start { dir, ..Start::default() }, None).unwrap_err();
         assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
-        assert_eq!(error.to_string(), format!("cannot start {}: {step} failed", program.display()));
+        // The error names the interpreter if that could not be executed.
+        let of = if program.ends_with("orphan") { " of its interpreter /no/such/interpreter" } else { "" };
+        assert_eq!(error.to_string(), format!("cannot start {}: {step}{of} failed", program.display()));
         let SpawnError::Child { step: failed, source, .. } = error else { panic!("{error:?}") };
         assert_eq!((failed, source.raw_os_error()), (step, Some(errno)), "{}", program.display());
     }
     let nul = lab.spawn("x", Path::new("/bin/true"), &["a\0b"], &Start::default(), None).unwrap_err();
     assert_eq!(nul.to_string(), "an argument of /bin/true contains a NUL byte");
     assert_eq!(lab.trees.reap_orphans(), 0);
+}
+
+/// A script in a sandbox that has only the script: its interpreter is named, and what would allow it does allow it.
+#[tokio::test]
+async fn an_interpreter_that_the_sandbox_forbids_is_named_and_can_be_allowed() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    let bare = Sandbox::builder().essentials().build().unwrap();
+    if bare.may_execute(Path::new("/usr")) {
+        println!("SKIPPED: no Landlock");
+        return;
+    }
+    let script = |line: &str| {
+        std::fs::write(lab.path("script"), format!("{line}\necho it ran\n")).unwrap();
+        std::fs::set_permissions(lab.path("script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        lab.path("script")
+    };
+    let sandbox = |execute: &[String]| {
+        let builder = Sandbox::builder().essentials().execute(lab.dir.path());
+        execute.iter().fold(builder, |builder, path| builder.execute(path)).build().unwrap()
+    };
+    for (line, interpreter) in [("#!/bin/sh", "/bin/sh"), ("#! /usr/bin/env sh", "/usr/bin/env")] {
+        let program = script(line);
+        let refused = sandbox(&[]);
+        let start = |sandbox| Start { env: path_variable(), sandbox: Some(sandbox), ..Start::default() };
+        let error = lab.spawn("x", &program, &[], &start(&refused), None).unwrap_err();
+        let SpawnError::Child { source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EACCES));
+        assert!(error.to_string().contains(&format!("exec of its interpreter {interpreter} failed")), "{error}");
+        let hint = error.hint().unwrap();
+        let (_, offered) = hint.split_once("isolation.execute = [").unwrap_or_else(|| panic!("{hint}"));
+        let offered: Vec<String> = serde_json::from_str(&format!("[{}]", offered.split_once(']').unwrap().0)).unwrap();
+        let allowed = sandbox(&offered);
+        let text = lab.output("allowed", &program, &[], start(&allowed)).await;
+        assert_eq!(text, "it ran\n", "{offered:?}");
+    }
+    // The loader of an ELF program, and one that does not exist. The program is that of the shell with another loader.
+    let mut shell = std::fs::read("/bin/sh").unwrap();
+    let loader = rei::executable::interpreters(Path::new("/bin/sh"), "".as_ref()).into_iter().next();
+    let Some(loader) = loader.map(|it| it.path.display().to_string()) else { return };
+    let program = lab.path("elf");
+    for (path, hint) in [(loader.clone(), "isolation.execute"), ("/absent/ld".to_owned(), "its loader does not exist")]
+    {
+        let at = shell.windows(loader.len()).position(|bytes| bytes == loader.as_bytes()).unwrap();
+        let mut name = path.clone().into_bytes();
+        name.resize(loader.len(), 0);
+        shell.splice(at..at + loader.len(), name);
+        std::fs::write(&program, &shell).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = sandbox(&[]);
+        let start = Start { env: path_variable(), sandbox: Some(&refused), ..Start::default() };
+        let error = lab.spawn("x", &program, &[], &start, None).unwrap_err();
+        assert!(error.to_string().contains(&format!("exec of its loader {path} failed")), "{error}");
+        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+    }
 }
 
 /// A supervisor starts and stops instances as fast as it can, and is killed at a random instruction. Every process that lives then

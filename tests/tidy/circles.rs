@@ -20,11 +20,6 @@ const HARMLESS: &[(&str, &str, &str)] = &[
         "blueprint/actions/",
         "one file maps names to actions, and each action takes that file's types",
     ),
-    (
-        "diagnosis/traces/find.rs",
-        "diagnosis/traces/",
-        "one file tries each language, and each returns that file's type",
-    ),
     ("demo/story/acts.rs", "demo/story/", "the story has its acts, and each act uses the story's functions"),
 ];
 

@@ -138,7 +138,7 @@ fn the_keeper_survives_its_starter() {
     supervisor.wait().unwrap();
     let mut keeper = Keeper::connect(&path).unwrap();
     let names: Vec<String> = keeper.fetch_all().unwrap().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names.len(), 5, "{names:?}");
     TcpStream::connect(server).unwrap();
     keeper.quit().unwrap();
     assert!(Keeper::connect(&path).is_err());

@@ -7,7 +7,7 @@ use regex::RegexBuilder;
 use super::super::section::{At, Node, Read, Section};
 use super::super::value::one_of;
 use super::super::{DurationUnit, FailedRequests, Listen, LogFormat, LogKeys, LogSource, MetricsSource};
-use super::signals::{asked, interval, path};
+use super::asked::{asked, interval, path};
 
 /// The most memory of one compiled pattern, in bytes. A pattern that needs more takes too long for each line.
 const PATTERN_BYTES_MAX: usize = 256 << 10;

@@ -14,7 +14,7 @@ use super::paths;
 const NAME_BYTES_MAX: usize = 64;
 /// The longest path of a unix socket: the kernel's 107, less a suffix for the second slot.
 const SOCKET_PATH_BYTES_MAX: usize = 96;
-/// Listeners of one runtime: each costs three sockets.
+/// Listeners of one runtime: each costs five sockets.
 const LISTENERS_MAX: usize = 64;
 
 impl Read for Strategy {

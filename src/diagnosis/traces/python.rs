@@ -1,28 +1,89 @@
 //! Python: `Traceback (most recent call last):`, then two or three lines per frame, outermost first, then `TYPE:
-//! MESSAGE`. Chained exceptions are printed one after the other; the uncaught one is last. Exception groups have `|`
-//! and `+` in front of each line. `Fatal Python error: …` comes from the interpreter itself, innermost frame first.
+//! MESSAGE`. Chained exceptions are printed one after the other; the uncaught one is last. An exception group has `|` and
+//! `+` in front of each line; the exceptions in it follow, each below its number. `Fatal Python error: …` comes from the
+//! interpreter itself, innermost frame first.
 
 use crate::interface::types::StackTrace;
 
-use super::find::{ParsedTraces, frame};
+use super::language::{Chain, Fault, Head, Language, MESSAGE_LINES_MAX, frame, trace};
+use super::lines::Lines;
 
-pub(super) fn take(lines: &[&str], i: usize) -> Option<ParsedTraces> {
-    match lines[i].strip_prefix("Fatal Python error: ") {
-        Some(reason) => Some(fatal(lines, i + 1, reason)),
-        None => traceback(lines, i),
-    }
+pub(super) const PYTHON: Language = Language {
+    name: "python",
+    head,
+    frame: |lines, at| Some((located(lines.get(at)?.trim_start().strip_prefix("File ")?)?, 1)),
+    read,
+    headless: false,
+    library: &[],
+    library_places: &["(<frozen ", "/asyncio/taskgroups.py:"],
+};
+
+const HEADS: [&str; 2] = ["Exception Group Traceback (most recent call last):", "Traceback (most recent call last):"];
+/// Of the interpreter itself.
+const FATAL: &str = "Fatal Python error: ";
+/// Between an exception and the one that was raised from it: the first one is the cause.
+const DIRECT: &str = "The above exception was the direct cause of the following exception:";
+/// Between an exception and another one that was raised while it was handled. The first one was expected, or the handler
+/// has hidden it: it need not be the cause.
+const DURING: &str = "During handling of the above exception, another exception occurred:";
+
+/// Maximum number of exceptions of one chain or group that are kept.
+const LINKED_MAX: usize = 12;
+
+/// How a traceback belongs to the one before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// It was raised from the one before it.
+    Direct,
+    /// It was raised while the one before it was handled.
+    During,
+    /// It begins an exception of the group before it.
+    Member,
 }
 
-fn traceback(lines: &[&str], i: usize) -> Option<ParsedTraces> {
-    let heads = ["Exception Group Traceback (most recent call last):", "Traceback (most recent call last):"];
-    let column = heads.iter().find_map(|head| lines[i].strip_suffix(head).map(str::len))?;
+fn read<'a>(lines: &Lines<'a>, at: usize, head: Head<'a>) -> Option<(Fault, usize)> {
+    if lines.get(at)?.starts_with(FATAL) {
+        return Some(fatal(lines, at + 1, head.reason));
+    }
+    let (first, mut next) = traceback(lines, at)?;
+    let mut all = vec![(first, Link::During)];
+    while let Some((link, at)) = linked(lines, next) {
+        let Some((trace, behind)) = traceback(lines, at) else { break };
+        next = behind;
+        // Of a chain or a group that is too long, the first ones and the last one are kept.
+        all.truncate(LINKED_MAX - 1);
+        all.push((trace, link));
+    }
+    all.retain(|(trace, _)| !trace.frames.is_empty() || !trace.reason.is_empty());
+    // The thrown exception is the last one before the members of a group. The first member and its causes say why.
+    let members = |from: usize| all.iter().skip(from).position(|it| it.1 == Link::Member).map(|at| from + at);
+    let first = members(0).filter(|first| *first > 0);
+    let main = first.unwrap_or(all.len()).checked_sub(1)?;
+    let mut root = first.map_or(main, |first| members(first + 1).unwrap_or(all.len()) - 1);
+    while root > 0 && all.get(root).is_some_and(|it| it.1 == Link::Direct) {
+        root -= 1;
+    }
+    Some((Fault { traces: all.into_iter().map(|it| it.0).collect(), main, root }, next))
+}
+
+fn head(line: &str) -> Option<Head<'_>> {
+    line.strip_prefix(FATAL).or_else(|| HEADS.iter().any(|head| line.ends_with(head)).then_some("")).map(Head::new)
+}
+
+/// True for the lines of a group, in front of each of its lines.
+fn is_drawing(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| b" |+-".contains(&byte))
+}
+
+fn traceback(lines: &Lines<'_>, at: usize) -> Option<(StackTrace, usize)> {
+    let line = lines.get(at)?;
+    let column = HEADS.iter().find_map(|head| line.strip_suffix(head).map(str::len))?;
     // In front of it is nothing, a logger's prefix, or the lines of a group, which the following lines have, too.
-    let drawing = |text: &str| !text.is_empty() && text.bytes().all(|byte| b" |+-".contains(&byte));
-    let column = if drawing(&lines[i][..column]) { column } else { 0 };
-    let (mut frames, mut reason, mut next) = (Vec::new(), String::new(), i + 1);
+    let column = if is_drawing(line.get(..column)?) { column } else { 0 };
+    let (mut frames, mut reason, mut next) = (Vec::new(), String::new(), at + 1);
     while let Some(line) = lines.get(next) {
         let Some((front, line)) = line.split_at_checked(column) else { break };
-        if column > 0 && !drawing(front) {
+        if column > 0 && !is_drawing(front) {
             break;
         }
         if let Some(place) = line.strip_prefix("  File ") {
@@ -36,9 +97,28 @@ fn traceback(lines: &[&str], i: usize) -> Option<ParsedTraces> {
         next += 1;
     }
     frames.reverse();
-    let trace = StackTrace { language: "python".into(), reason, frames, thread: None };
-    let traces = if trace.frames.is_empty() && trace.reason.is_empty() { Vec::new() } else { vec![trace] };
-    Some(ParsedTraces { traces, next })
+    Some((trace(&PYTHON, reason, frames), next))
+}
+
+/// How the next traceback belongs to the one that ends before `next`, and the index of its head.
+fn linked(lines: &Lines<'_>, next: usize) -> Option<(Link, usize)> {
+    let mut link = None;
+    for at in next..next + MESSAGE_LINES_MAX {
+        let text = lines.get(at)?.trim_start_matches([' ', '|', '+', '-']);
+        if HEADS.contains(&text) {
+            return link.map(|link| (link, at));
+        }
+        link = match () {
+            () if text == DIRECT => Some(Link::Direct),
+            () if text == DURING => Some(Link::During),
+            // `+-+---------------- 1 ----------------`
+            () if text.ends_with("----") && text.trim_end_matches('-').trim_end().parse::<u32>().is_ok() => {
+                Some(Link::Member)
+            }
+            () => link,
+        };
+    }
+    None
 }
 
 /// The frame of `"PATH", line N, in FUNCTION`, or of `"PATH", line N in FUNCTION` in the interpreter's fatal errors.
@@ -50,20 +130,16 @@ fn located(place: &str) -> Option<String> {
     Some(frame(function, &format!("{path}:{line}")))
 }
 
-fn fatal(lines: &[&str], mut next: usize, reason: &str) -> ParsedTraces {
+fn fatal(lines: &Lines<'_>, mut next: usize, reason: &str) -> (Fault, usize) {
     // The reason, perhaps a line about the state of the interpreter, an empty line, then a block per thread.
     const BLANKS_MAX: usize = 3;
     let mut traces: Vec<StackTrace> = Vec::new();
     let mut plain = 0;
     while let Some(line) = lines.get(next) {
         if let Some(heading) = line.strip_suffix(" (most recent call first):") {
-            let thread = Some(if heading.starts_with("Current thread") { "current" } else { "other" }.to_owned());
-            traces.push(StackTrace {
-                language: "python".into(),
-                reason: reason.into(),
-                thread,
-                ..StackTrace::default()
-            });
+            let mut thread = trace(&PYTHON, reason, Vec::new());
+            thread.thread = Some(if heading.starts_with("Current thread") { "current" } else { "other" }.to_owned());
+            traces.push(thread);
         } else if let (Some(place), Some(trace)) = (line.strip_prefix("  File "), traces.last_mut()) {
             trace.frames.extend(located(place));
         } else {
@@ -74,10 +150,11 @@ fn fatal(lines: &[&str], mut next: usize, reason: &str) -> ParsedTraces {
         }
         next += 1;
     }
-    if traces.is_empty() {
-        traces.push(StackTrace { language: "python".into(), reason: reason.into(), ..StackTrace::default() });
-    }
-    // The thread that failed is the most important, so it comes last.
-    traces.sort_by_key(|trace| trace.thread.as_deref() != Some("other"));
-    ParsedTraces { traces, next }
+    // The thread that failed is the most important.
+    let mut chain = Chain::default();
+    let current = traces.iter().position(|trace| trace.thread.as_deref() != Some("other"));
+    let failed = current.map(|at| traces.remove(at)).unwrap_or_else(|| trace(&PYTHON, reason, Vec::new()));
+    traces.into_iter().for_each(|other| chain.aside(other));
+    chain.push(failed);
+    (chain.thrown_first(), next)
 }

@@ -1,7 +1,12 @@
 //! Tests with real output of each language's runtime, and with hostile logs.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
+use super::find::find_in;
+use super::lines::Lines;
+use super::table::LANGUAGES;
 use super::*;
 
 /// One line per trace and one per frame, for snapshots.
@@ -151,6 +156,8 @@ fn java() {
       java.base/java.lang.Integer.parseInt (Integer.java:668)
       java.base/java.lang.Integer.parseInt (Integer.java:786)
       Svc.parse (Svc.java:2)
+      Svc.handle (Svc.java:3)
+      and 2 more
     java [main]: java.lang.IllegalStateException: cannot read order
       Svc.handle (Svc.java:3)
       Svc.main (Svc.java:4)
@@ -230,6 +237,78 @@ fn a_flood_is_limited_to_the_last_traces() {
     let log = format!("thread 'w' panicked at a.rs:1:1:\n{}\nstack backtrace:\n{deep}", "x".repeat(100_000));
     let traces = parse(log.as_bytes());
     assert_eq!((traces[0].frames.len(), traces[0].reason.len()), (FRAMES_MAX, 1024));
+}
+
+/// Maximum number of lines that parsers may ask for, for each line of a text. Each row of the table looks a limited number
+/// of lines ahead; the longest look is for Go's first goroutine.
+const LOOKS_MAX: usize = 400;
+
+/// All samples: each line of them is a line that some parser takes.
+fn samples() -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnosis/samples");
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    names.iter().map(|name| std::fs::read_to_string(name).unwrap()).collect()
+}
+
+/// The number of lines that the parsers asked for, and the number of lines.
+fn looks(text: &str) -> (usize, usize) {
+    let lines = Lines::of(text);
+    find_in(&lines);
+    (lines.looks.get(), lines.len().max(1))
+}
+
+#[test]
+fn the_work_grows_no_faster_than_the_log() {
+    const LOG_BYTES: usize = 64 << 10;
+    let all = samples();
+    let lines: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
+    let begins = |line: &&&str| LANGUAGES.iter().any(|it| (it.head)(line).is_some()) || line.starts_with('{');
+    let heads: BTreeSet<&str> = lines.iter().filter(begins).copied().collect();
+    assert!(heads.len() > 30, "{heads:?}");
+    // Each beginning, again and again, that is never a trace; and a beginning with each other line below it.
+    let pairs = lines.windows(2).filter(|pair| begins(&&pair[0])).map(|pair| pair.join("\n"));
+    let units = heads.iter().map(|line| ((*line).to_owned(), LOG_BYTES)).chain(pairs.map(|pair| (pair, LOG_BYTES / 8)));
+    for (unit, bytes) in units {
+        let text = format!("{unit}\n").repeat(bytes / (unit.len() + 1) + 1);
+        let (looks, count) = looks(&text);
+        assert!(looks <= LOOKS_MAX * count, "{looks} looks at {count} lines of {unit}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_mix_of_real_lines_is_read_without_a_panic(seed in any::<u64>(), cut in 0_usize..40) {
+        let all = samples();
+        let lines: Vec<&str> = all.lines().collect();
+        let mut state = seed;
+        let mut text = String::new();
+        while text.len() < 8 << 10 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let line = lines[usize::try_from(state >> 33).unwrap() % lines.len()];
+            // Some lines are cut, as at the end of a pipe.
+            let end = if state % 7 == 0 { line.floor_char_boundary(cut) } else { line.len() };
+            text += &line[..end];
+            text.push('\n');
+        }
+        prop_assert!(parse(text.as_bytes()).len() <= TRACES_MAX);
+        let (looks, count) = looks(&text);
+        prop_assert!(looks <= LOOKS_MAX * count, "{looks} looks at {count} lines");
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4_096)) {
+        prop_assert!(parse(&bytes).len() <= TRACES_MAX);
+    }
+
+    #[test]
+    fn any_json_is_read_without_a_panic(text in "[\\PC\n\t]{0,200}", key in "stack|error|exception|frames|x") {
+        let line = serde_json::json!({ "level": "error", key: text, "err": { "stack": [text] } }).to_string();
+        prop_assert!(parse(line.as_bytes()).len() <= TRACES_MAX);
+    }
+
 }
 
 proptest! {

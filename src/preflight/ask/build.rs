@@ -1,13 +1,13 @@
 //! Nix, its sandbox, the package and its program.
 
-use crate::nix::{Derivation, RealiseOptions};
-use crate::preflight::answer::Answer;
+use crate::nix::{Derivation, RealiseOptions, last_output};
+use crate::preflight::answer::{Answer, Level};
 use crate::preflight::context::Context;
 use crate::preflight::means::Means;
-use crate::preflight::package::{build_hint, unfit_program};
+use crate::preflight::package::{Misfit, build_hint, unfit_program};
 use crate::source::{GapKind as Kind, with_gaps};
 
-/// The last bytes of a build's log that are searched for its last line.
+/// The last bytes of a build's log that are searched for its last lines.
 const LOG_TAIL_BYTES: usize = 4 << 10;
 
 /// Is Nix installed and new enough, and does its store answer?
@@ -55,9 +55,11 @@ pub async fn program<M: Means>(context: &Context<M>) -> Vec<Answer> {
         Ok(true) => {}
     }
     let program = derivation.out.join(word);
-    vec![match unfit_program(&program) {
+    let Ok(nix) = context.means.nix().await else { return Vec::new() };
+    vec![match unfit_program(config, nix.store_dir(), &program) {
         None => Answer::ok(format!("the package has {word}")),
-        Some(error) => Answer::of(&error, error.hint()),
+        Some(Misfit::Fails(error)) => Answer::of(&error, error.hint()),
+        Some(Misfit::Doubtful(error)) => Answer { level: Level::Warn, ..Answer::of(&error, error.hint()) },
     }]
 }
 
@@ -75,9 +77,7 @@ async fn built<M: Means>(context: &Context<M>, derivation: &Derivation) -> Resul
     let built = nix.realise(std::slice::from_ref(derivation), &options, None).await.map_err(of_nix)?;
     let Some(failure) = built.outcomes.into_iter().find_map(|outcome| outcome.failure) else { return Ok(true) };
     let log = nix.log(&derivation.drv, LOG_TAIL_BYTES).await.ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&log);
-    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let said = last.map_or_else(String::new, |line| format!("; it said: {line}"));
+    let said = last_output(&log);
     let gaps = if failure.is_of_the_build() { context.gaps() } else { &[] };
     let hint = build_hint(&failure, &derivation.drv);
     let (line, hint) = with_gaps(&format!("{}{said}", failure.message), &hint, gaps);

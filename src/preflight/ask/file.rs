@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::blueprint::library::Library;
+use crate::config::types::{Listen, ListenAddress};
 use crate::config::{Config, LogFormat};
 use crate::golden;
 use crate::preflight::answer::Answer;
@@ -90,6 +91,33 @@ pub fn requests(config: Option<&Config>) -> Vec<Answer> {
         return vec![Answer::warn(line, "set another `health.http.path`, or log in the format combined")];
     }
     (!sources.is_empty()).then(|| Answer::ok(sources.join("; "))).into_iter().collect()
+}
+
+/// Which listeners have a tap, that shows what users' requests get?
+pub fn tap(config: Option<&Config>) -> Vec<Answer> {
+    let Some(config) = config else { return Vec::new() };
+    let tap = &config.traffic.tap;
+    let tcp = config.runtime.listen.iter().filter(|listen| matches!(listen.address, ListenAddress::Tcp(_)));
+    let (taken, left): (Vec<_>, Vec<_>) = tcp.partition(|listen| tap.takes(listen));
+    let names = |listens: &[&Listen]| listens.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    if taken.is_empty() && left.is_empty() {
+        return Vec::new();
+    }
+    if tap.share <= 0.0 {
+        return vec![Answer::ok("`traffic.tap` is off")];
+    }
+    let mut words = Vec::new();
+    if !taken.is_empty() {
+        words.push(format!("a share of the connections of {} goes through it", names(&taken)));
+    }
+    if !left.is_empty() {
+        let left = names(&left);
+        words.push(format!(
+            "not those of {left}, because the runtime would see its address in place of the client's \
+             (`traffic.tap.listeners = \"all\"` allows that)"
+        ));
+    }
+    vec![Answer::ok(words.join("; "))]
 }
 
 /// Can only the owner read the files with secrets: rei.toml itself, and the files of secrets that it names?

@@ -20,8 +20,8 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 /// Descriptors that rei needs beside those of its listeners: two sockets with 32 connections each, three instances with
 /// their pipes, probes and process descriptors, the files of the journal, and the pipes of a build. That is some 150.
 const DESCRIPTORS_MIN: u64 = 256;
-/// Descriptors of one listener: three sockets, and three more while they are renewed.
-const DESCRIPTORS_OF_A_LISTENER: u64 = 6;
+/// Descriptors of one listener: five sockets, and three more while they are renewed.
+const DESCRIPTORS_OF_A_LISTENER: u64 = 8;
 /// Stands between a lack and its remedy in a line of [`Sandbox::missing`].
 const REMEDY: &str = "; ";
 

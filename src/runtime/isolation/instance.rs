@@ -69,6 +69,13 @@ impl Sandbox {
     }
 }
 
+/// True if an instance may execute this file. `store` is the Nix store; the path has no symbolic links.
+pub fn may_execute(config: &Isolation, store: &Path, file: &Path) -> bool {
+    let is_below = |path: &PathBuf| path.canonicalize().is_ok_and(|path| file.starts_with(path));
+    let named = config.execute.iter().chain(&config.write).any(is_below);
+    !config.enabled || !has_landlock() || file.starts_with(store) || named
+}
+
 /// Why an instance, or an agent with rei's user and access to the paths `agents`, could read a file that only rei and
 /// `group` may read. `None` if none could.
 pub fn why_readable<'a>(

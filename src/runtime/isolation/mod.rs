@@ -14,6 +14,6 @@ pub mod instance;
 pub mod sandbox;
 pub mod user;
 
-pub use instance::{InstancePaths, why_readable};
+pub use instance::{InstancePaths, may_execute, why_readable};
 pub use sandbox::{Sandbox, SandboxBuilder, SandboxError};
 pub use user::{User, UserError, group_named};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libc::sock_filter;
 use nix::sys::resource::{Resource, getrlimit};
@@ -21,6 +21,8 @@ pub struct Sandbox {
     pub(in crate::runtime) limits: Vec<(Resource, u64)>,
     pub(in crate::runtime) ruleset: Option<OwnedFd>,
     pub(in crate::runtime) filter: Vec<sock_filter>,
+    /// The paths whose programs may be executed; `None` if Landlock does not restrict that.
+    executable: Option<Vec<PathBuf>>,
     missing: Vec<String>,
 }
 
@@ -81,6 +83,11 @@ impl Sandbox {
     /// Adds one more restriction that is not available.
     pub(super) fn add_missing(&mut self, what: &str) {
         self.missing.push(what.to_owned());
+    }
+
+    /// True if the rules allow to execute this file. The path has no symbolic links.
+    pub fn may_execute(&self, file: &Path) -> bool {
+        self.executable.as_ref().is_none_or(|all| all.iter().any(|path| file.starts_with(path)))
     }
 
     /// The user of the process; `None` is the supervisor's own.
@@ -227,7 +234,8 @@ impl SandboxBuilder {
             missing.push("Landlock and seccomp: isolation.enabled is false".to_owned());
             (None, Vec::new())
         };
-        Ok(Sandbox { user: self.user, limits, ruleset, filter, missing })
+        let executable = ruleset.is_some().then(|| self.executable());
+        Ok(Sandbox { user: self.user, limits, ruleset, filter, executable, missing })
     }
 
     fn limits(&self, missing: &mut Vec<String>) -> Vec<(Resource, u64)> {
@@ -248,6 +256,14 @@ impl SandboxBuilder {
             (None, _) => {}
         }
         limits
+    }
+
+    /// The paths whose programs may be executed, without symbolic links: what may be written is among them.
+    fn executable(&self) -> Vec<PathBuf> {
+        let lists = self.optional.iter().filter(|(_, access)| *access == Access::Execute);
+        let optional = lists.flat_map(|(paths, _)| paths.iter()).map(Path::new);
+        let named = self.execute.iter().chain(&self.write).map(PathBuf::as_path);
+        named.chain(optional).filter_map(|path| path.canonicalize().ok()).collect()
     }
 
     fn filter(&self) -> Result<Vec<sock_filter>, SandboxError> {

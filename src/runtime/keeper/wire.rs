@@ -8,9 +8,9 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 
-/// Maximum number of descriptors in a keeper: enough for dozens of listeners with three sockets each, and the
+/// Maximum number of descriptors in a keeper: enough for dozens of listeners with five sockets each, and the
 /// instances' pipes.
-pub const FDS_MAX: usize = 256;
+pub const FDS_MAX: usize = 448;
 /// Maximum number of descriptors in one packet; the kernel's limit is 253.
 pub(super) const PACKET_FDS_MAX: usize = 64;
 /// Maximum length of a packet, in bytes: the longest names of [`PACKET_FDS_MAX`] descriptors.

@@ -64,12 +64,15 @@ impl Order {
     /// The order after the `lost` members left. The kernel moves the last member into each hole.
     pub fn without(&self, lost: &[Role]) -> Vec<Role> {
         let mut left = self.0.clone();
-        for role in lost {
-            if let Some(hole) = left.iter().position(|member| member == role) {
-                left.swap_remove(hole);
-            }
-        }
+        lost.iter().for_each(|role| leave(&mut left, *role));
         left
+    }
+
+    /// Whether the order after these members left is the same whichever left first.
+    pub fn is_certain_without(&self, lost: &[Role]) -> bool {
+        let mut after = Vec::new();
+        collect_orders(&self.0, lost, &mut after);
+        after.windows(2).all(|pair| pair[0] == pair[1])
     }
 
     /// The index of a member.
@@ -87,6 +90,25 @@ impl Order {
     /// True if the guard is the last member, as it must be.
     pub fn guard_is_last(&self) -> bool {
         self.0.last() == Some(&Role::Guard)
+    }
+}
+
+/// A member leaves: the kernel moves the last member into its place.
+fn leave(members: &mut Vec<Role>, role: Role) {
+    if let Some(hole) = members.iter().position(|member| *member == role) {
+        members.swap_remove(hole);
+    }
+}
+
+/// Adds the order after each sequence in which these members may leave.
+fn collect_orders(members: &[Role], lost: &[Role], after: &mut Vec<Vec<Role>>) {
+    if lost.is_empty() {
+        after.push(members.to_vec());
+    }
+    for index in 0..lost.len() {
+        let (mut members, mut rest) = (members.to_vec(), lost.to_vec());
+        leave(&mut members, rest.remove(index));
+        collect_orders(&members, &rest, after);
     }
 }
 
@@ -116,6 +138,17 @@ mod tests {
         assert_eq!(recorded(&[(B, 0), (A, 1), (TB, 3)]), [B, A, TA, TB, K]);
         assert_eq!(recorded(&[(B, 0), (TA, 2)]), [B, A, TA, TB, K]);
         assert_eq!(recorded(&[]), [A, B, TA, TB, K]);
+    }
+
+    #[test]
+    fn it_is_known_when_the_order_depends_on_which_member_was_lost_first() {
+        let order = Order::joined(Slot::A, true);
+        for certain in [&[][..], &[A], &[TB], &[K], &[A, K], &[TA, TB], &[TA, TB, K], &[B, K]] {
+            assert!(order.is_certain_without(certain), "{certain:?}");
+        }
+        for uncertain in [&[A, B][..], &[A, TA], &[B, TA], &[A, B, K]] {
+            assert!(!order.is_certain_without(uncertain), "{uncertain:?}");
+        }
     }
 
     #[test]

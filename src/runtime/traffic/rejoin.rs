@@ -21,7 +21,7 @@ use crate::runtime::keeper::FdStore;
 pub struct Adoption {
     /// Members that were lost and replaced, as `NAME/a`, `NAME/b` or `NAME/k`. Connections in their queues are lost.
     pub lost: Vec<String>,
-    /// True if members were not at their recorded index: an instance tampered with its listener while no supervisor
+    /// True if members were not at their index, although it is known which index they should have: an instance tampered with its listener while no supervisor
     /// watched.
     pub moved: bool,
     /// Stored sockets that do not belong to any configured listener; they were closed.
@@ -117,6 +117,7 @@ impl Group {
         let first = members().next().or(guard.as_ref());
         let address = first.and_then(socket::address).unwrap_or(spec.address);
         let mut order = recorded.without(&lost);
+        let is_certain = recorded.is_certain_without(&lost);
         // The program in force was made for a larger group, and a new member may have an index that it names. Only a
         // guard may change the program, and there is no guard. So a helper socket, which drops all packets, joins and
         // routes everything to the one member that is left.
@@ -157,7 +158,8 @@ impl Group {
         let expected = Order::of(&order, is_stream).unwrap_or(recorded);
         let mut group = Self::of(spec, address, routing, slots, taps, guard, expected.clone());
         group.since = Some(Instant::now());
-        adoption.moved |= group.locate_and_route(&expected, lost.is_empty() && !doubt, store)?;
+        let has_moved = group.locate_and_route(&expected, lost.is_empty() && !doubt, store)?;
+        adoption.moved |= has_moved && is_certain;
         Ok(group)
     }
 

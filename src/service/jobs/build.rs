@@ -13,11 +13,11 @@ use crate::blueprint::{
 use crate::diagnosis;
 use crate::interface::types::{CandidateId, CandidateRuntime, EvolutionId, IncidentId, SCHEMA, Version};
 use crate::lifecycle::{Event, Fault, Question, Tried};
-use crate::nix::{Derivation, RealiseOptions};
+use crate::nix::{Derivation, RealiseOptions, last_output};
 use crate::redact::Secrets;
 use crate::report::chain;
 use crate::service::facts::Facts;
-use crate::service::failure::{Failed, last_output, reason};
+use crate::service::failure::{Failed, reason};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::source::ObjectId;

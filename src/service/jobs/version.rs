@@ -2,10 +2,10 @@
 
 use crate::blueprint::Blame;
 use crate::interface::types::Version;
-use crate::nix::{Derivation, Progress, RealiseOptions};
+use crate::nix::{Derivation, Progress, RealiseOptions, last_output, plain_log};
 use crate::preflight;
 use crate::report::chain;
-use crate::service::failure::{Failed, HINT, last_output};
+use crate::service::failure::{Failed, HINT};
 use crate::service::input::{Input, Inputs};
 use crate::service::tools::Tools;
 use crate::service::versions;
@@ -72,7 +72,7 @@ async fn realise(
     let gaps = if failure.is_of_the_build() { gaps } else { &[] };
     let (line, hint) = with_gaps(&format!("{}{output}", failure.message), &hint, gaps);
     // The first line is for a person. An agent that repairs it also gets the end of the log.
-    let reason = format!("{line}{HINT}{hint}\n{}", String::from_utf8_lossy(&log).trim_end());
+    let reason = format!("{line}{HINT}{hint}\n{}", plain_log(&log).trim_end());
     Err(Failed { reason, blame: if failure.is_of_the_build() { Blame::Content } else { Blame::Machine } })
 }
 

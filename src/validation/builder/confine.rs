@@ -2,7 +2,7 @@
 //!
 //! The builder has one thread, so its child may do all that a process may: no lock is held by a thread that is not there.
 
-use std::ffi::{CString, NulError};
+use std::ffi::{CString, NulError, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, chdir, execve, fork, pipe2, setpgid};
 use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Infrastructure;
+use crate::executable::{self, Obstacle};
 use crate::interface::runtime::LISTEN_FDS_START;
 use crate::sandbox::{ABI, Access, DEVICES, Domain, RulesetError, Tcp};
 
@@ -42,6 +43,8 @@ pub(crate) struct Exec<'a> {
     pub output: BorrowedFd<'a>,
     /// All that it may read.
     pub read: &'a [PathBuf],
+    /// What else it may read and execute.
+    pub execute: &'a [PathBuf],
     /// The one directory that it may write, and its working directory.
     pub work: &'a Path,
 }
@@ -51,6 +54,7 @@ fn rules(exec: &Exec<'_>) -> Result<Domain, RulesetError> {
         .allow_if_there(SANDBOX, Access::Execute)?
         .allow_if_there(DEVICES, Access::Device)?
         .allow_if_there(exec.read, Access::Execute)?
+        .allow_if_there(exec.execute, Access::Execute)?
         .allow_if_there([exec.work], Access::Write)
 }
 
@@ -87,11 +91,31 @@ pub(crate) fn start(exec: &Exec<'_>) -> Result<Result<Pid, String>, Infrastructu
             File::from(told).read_to_string(&mut said).map_err(Infrastructure::system("hear from the child"))?;
             match (said.as_bytes().first(), said.get(1..)) {
                 (None, _) => Ok(Ok(child)),
-                (Some(&stage), reason) if stage == Stage::Exec as u8 => Ok(Err(reason.unwrap_or_default().to_owned())),
+                (Some(&stage), reason) if stage == Stage::Exec as u8 => {
+                    Ok(Err(format!("{}{}", reason.unwrap_or_default(), interpreter(exec))))
+                }
                 (Some(_), reason) => Err(Infrastructure::Confine { reason: reason.unwrap_or_default().to_owned() }),
             }
         }
     }
+}
+
+/// The interpreter that could not be executed, for the end of a reason; empty if the program itself could not.
+fn interpreter(exec: &Exec<'_>) -> String {
+    let allowed: Vec<PathBuf> =
+        SANDBOX.iter().map(PathBuf::from).chain(exec.read.iter().chain(exec.execute).cloned()).collect();
+    let is_below = |file: &Path, path: &PathBuf| path.canonicalize().is_ok_and(|path| file.starts_with(path));
+    let may_execute = |file: &Path| allowed.iter().any(|path| is_below(file, path));
+    let Some(unfit) = executable::unfit(&exec.program, OsStr::new(""), may_execute) else { return String::new() };
+    let why = match unfit.obstacle {
+        Obstacle::Absent => "does not exist in the sandbox of the judge, which has only the Nix store",
+        Obstacle::NotExecutable => "is not an executable file",
+        Obstacle::Forbidden => "is not in the closure of the version and not in isolation.execute",
+    };
+    format!(
+        "; its {unfit} {why}: let the package name one of the Nix store (patchShebangs, autoPatchelfHook), or set \
+         isolation.execute, and sandbox-paths in nix.conf"
+    )
 }
 
 /// At which stage the child failed: before exec it is the judge's fault, at exec the candidate's.

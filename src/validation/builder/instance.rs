@@ -19,7 +19,7 @@ use super::confine::{self, Exec};
 use super::job::Subject;
 use super::notify::PutOff;
 use super::state;
-use super::tree::{LOOK, collect, end_all_others, environment};
+use super::tree::{LOOK, collect, end_all_others, environment, machine_paths};
 use crate::config::StopMode;
 use crate::http::Address;
 use crate::validation::checks::{InstanceSpec, ListenKind, ReadinessProbe};
@@ -96,7 +96,7 @@ impl JudgedInstance {
         if let Some(state) = &subject.state {
             state::copy(state, &work).map_err(Infrastructure::system("copy validation.state"))?;
         }
-        if let Err(reason) = state::prepare(spec, subject, &work).await? {
+        if let Err(reason) = state::prepare(spec, subject, top, &work).await? {
             return Ok(Err(reason));
         }
         let opened = spec.listen.iter().map(|one| listen(&one.name, one.kind, &sockets));
@@ -124,6 +124,7 @@ impl JudgedInstance {
             listeners: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             output: writer.as_fd(),
             read: &subject.closure,
+            execute: &machine_paths(spec, subject, top),
             work: &work,
         };
         let main = match confine::start(&exec)? {

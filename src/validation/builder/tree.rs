@@ -80,3 +80,12 @@ pub(super) async fn collect(mut reader: pipe::Receiver, tail: Arc<Mutex<Vec<u8>>
         tail.drain(..excess);
     }
 }
+
+/// The paths of the machine that the operator lets instances execute, without those that lead to the judge's own files:
+/// the expected answers are in the store, and the results below `top`.
+pub(super) fn machine_paths(spec: &InstanceSpec, subject: &Subject, top: &Path) -> Vec<PathBuf> {
+    let store = subject.store_path.parent().unwrap_or(&subject.store_path);
+    let real = |path: &PathBuf| path.canonicalize().ok();
+    let hides = |path: &PathBuf| ![store, top].iter().any(|own| own.starts_with(path) || path.starts_with(own));
+    spec.execute.iter().filter_map(real).filter(hides).collect()
+}
