@@ -97,6 +97,17 @@ fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, nu
         "kept_empty_id" => "world",
         _ => answers.unwrap_or("wurld"),
     };
+    if path == "/events" {
+        // A stream without end: it ends with its client.
+        let mut written = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+        for number in 0_u64.. {
+            if written.is_err() {
+                break;
+            }
+            written = stream.write_all(format!("event: tick\ndata: {hello} {number}\n\n").as_bytes());
+        }
+        return false;
+    }
     let (status, body) = match path {
         _ if behaviour == "kept_breaks_second" && number > 0 => (500, "broken".into()),
         "/order" if behaviour == "kept_empty_id" => (200, order("", now)),

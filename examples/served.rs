@@ -4,7 +4,8 @@
 //!
 //! `served make` is the builder of such store paths, `served check` the builder of a check; both are the derivations of a
 //! flake that has this program in its tree. The file contains words: `ok`, or `slow=N:MS` (after N greetings, every answer takes
-//! MS), `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects), `never-ready`, `notify` (the
+//! MS), `bug` (`/crash` aborts), `fails-check`, `wrong` (an answer that no golden run expects),
+//! `logs` (it prints a line for each request), `never-ready`, `notify` (the
 //! service is ready only when it sends READY=1), `slow-start=MS` and `slow-end=MS` (it takes that long to be ready or to stop, and
 //! requests 3 s more, twice a second), `orphan=SOCKET` (it leaves a process behind, which approves the waiting evolutions as soon
 //! as the supervisor is gone), and any other word, which makes the version different from others.
@@ -314,6 +315,10 @@ fn answer(stream: &mut TcpStream, request: &str, version: &Version) -> io::Resul
     };
     let stays = !ENDS.load(Ordering::Relaxed) && !request.to_ascii_lowercase().contains("connection: close");
     let connection = if stays { "keep-alive" } else { "close" };
+    if version.has("logs") && path != "/healthz" {
+        let method = request.split(' ').next().unwrap_or_default();
+        println!(r#"{{"method":"{method}","path":"{path}","status":{status},"duration_ms":1}}"#);
+    }
     let length = body.len();
     let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n{body}");
     stream.write_all(answer.as_bytes())?;

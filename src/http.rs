@@ -163,6 +163,45 @@ impl Error {
     }
 }
 
+/// How much of an answer is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The maximum size of the body, in bytes. A larger body is an error.
+    pub bytes_max: usize,
+    /// If the answer is a stream of server-sent events: how many of them are read. The rest is not waited for, because such a
+    /// stream has no end.
+    pub events: Option<usize>,
+}
+
+impl Extent {
+    /// A whole body of at most this size.
+    pub const fn whole(bytes_max: usize) -> Self {
+        Self { bytes_max, events: None }
+    }
+
+    /// The end of the last event that is read, in a body of which this much came; `None` if more must come.
+    fn end_of_events(self, body: &[u8]) -> Option<usize> {
+        let mut left = self.events?;
+        if left == 0 {
+            return Some(0);
+        }
+        // An event ends with an empty line; a line ends with CR, LF or both (HTML, section 9.2.5).
+        let (mut at, mut is_empty) = (0, true);
+        while let Some(&byte) = body.get(at) {
+            let is_end = byte == b'\n' || byte == b'\r';
+            at += if byte == b'\r' && body.get(at + 1) == Some(&b'\n') { 2 } else { 1 };
+            if is_end && is_empty {
+                left -= 1;
+                if left == 0 {
+                    return Some(at);
+                }
+            }
+            is_empty = is_end;
+        }
+        None
+    }
+}
+
 /// Sends a request and reads the complete answer, with at most [`BODY_BYTES_MAX`] of body, within `timeout`.
 ///
 /// # Errors
@@ -185,10 +224,12 @@ pub async fn send_bounded(
         let connect = |source| Error::Connect { address: address.clone(), source };
         match address {
             Address::Tcp(to) => {
-                exchange(TcpStream::connect(to).await.map_err(connect)?, address, request, body_bytes_max).await
+                let stream = TcpStream::connect(to).await.map_err(connect)?;
+                exchange(stream, address, request, Extent::whole(body_bytes_max)).await
             }
             Address::Unix(path) => {
-                exchange(UnixStream::connect(path).await.map_err(connect)?, address, request, body_bytes_max).await
+                let stream = UnixStream::connect(path).await.map_err(connect)?;
+                exchange(stream, address, request, Extent::whole(body_bytes_max)).await
             }
         }
     };
@@ -251,27 +292,24 @@ impl Connection {
         !self.closes
     }
 
-    /// Sends a request and reads the complete answer, with at most `body_bytes_max` of body, within `timeout`.
+    /// Sends a request and reads the answer to this extent, within `timeout`.
     ///
     /// # Errors
     /// As for [`send`]; also if the server has closed the connection.
-    pub async fn send(
-        &mut self,
-        request: &Request,
-        timeout: Duration,
-        body_bytes_max: usize,
-    ) -> Result<Response, Error> {
+    pub async fn send(&mut self, request: &Request, timeout: Duration, extent: Extent) -> Result<Response, Error> {
         let work = async {
             let http = build(&self.address, request, true)?;
             let broken = |source| failed(&self.address, request, source);
             self.sender.ready().await.map_err(broken)?;
-            answer(&mut self.sender, http, &self.address, request, body_bytes_max).await
+            answer(&mut self.sender, http, &self.address, request, extent).await
         };
         let found = tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
             let (method, path) = (request.method.clone(), request.path.clone());
             Err(Error::Timeout { address: self.address.clone(), method, path, timeout })
         });
         self.closes = match &found {
+            // The rest of the stream is in the way of the next answer.
+            Ok(_) if extent.events.is_some() => true,
             Ok(response) => response.headers.iter().any(|(name, value)| {
                 name == "connection" && value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"))
             }),
@@ -296,12 +334,12 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     address: &Address,
     request: &Request,
-    max: usize,
+    extent: Extent,
 ) -> Result<Response, Error> {
     let http = build(address, request, false)?;
     let connected = handshake().handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = connected.map_err(|source| failed(address, request, source))?;
-    let answer = answer(&mut sender, http, address, request, max);
+    let answer = answer(&mut sender, http, address, request, extent);
     // The connection only progresses while it is polled. After the answer it is dropped, which closes the socket.
     tokio::pin!(answer);
     tokio::pin!(connection);
@@ -318,14 +356,14 @@ async fn answer(
     http: hyper::Request<Full<Bytes>>,
     address: &Address,
     request: &Request,
-    max: usize,
+    extent: Extent,
 ) -> Result<Response, Error> {
     let broken = |source| failed(address, request, source);
     let response = sender.send_request(http).await.map_err(broken)?;
     let (head, body) = response.into_parts();
-    let Some(body) = read_body(body, max).await.map_err(broken)? else {
+    let Some(body) = read_body(body, extent).await.map_err(broken)? else {
         let (method, path) = (request.method.clone(), request.path.clone());
-        return Err(Error::TooLarge { address: address.clone(), method, path, max });
+        return Err(Error::TooLarge { address: address.clone(), method, path, max: extent.bytes_max });
     };
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
@@ -358,15 +396,19 @@ fn build(address: &Address, request: &Request, keep: bool) -> Result<hyper::Requ
     })
 }
 
-/// The body; `None` if it is larger than `max`.
-async fn read_body(mut body: Incoming, max: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
+/// The body to this extent; `None` if it is larger.
+async fn read_body(mut body: Incoming, extent: Extent) -> Result<Option<Vec<u8>>, hyper::Error> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
-            if kept.len() + data.len() > max {
+            if kept.len() + data.len() > extent.bytes_max {
                 return Ok(None);
             }
             kept.extend_from_slice(&data);
+            if let Some(end) = extent.end_of_events(&kept) {
+                kept.truncate(end);
+                break;
+            }
         }
     }
     Ok(Some(kept))
@@ -469,15 +511,43 @@ mod tests {
             heads
         });
         let mut connection = Connection::open(&address, LONG).await.unwrap();
-        let first = connection.send(&Request::get("/1"), LONG, 10).await.unwrap();
+        let first = connection.send(&Request::get("/1"), LONG, Extent::whole(10)).await.unwrap();
         assert!(first.body == b"a" && connection.is_kept());
-        let second = connection.send(&Request::get("/2"), LONG, 10).await.unwrap();
+        let second = connection.send(&Request::get("/2"), LONG, Extent::whole(10)).await.unwrap();
         assert!(second.body == b"b" && !connection.is_kept());
         let heads = server.await.unwrap();
         assert!(heads[0].starts_with("GET /1 ") && heads[1].starts_with("GET /2 "), "{heads:?}");
         assert!(heads.iter().all(|head| !head.contains("connection: close")), "{heads:?}");
-        let error = connection.send(&Request::get("/3"), LONG, 10).await.unwrap_err();
+        let error = connection.send(&Request::get("/3"), LONG, Extent::whole(10)).await.unwrap_err();
         assert!(matches!(error, Error::Exchange { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn reads_the_first_events_of_a_stream_without_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for number in 0.. {
+                // In parts, so that an event may end in another read.
+                for part in [format!("data: {number}"), "\r".into(), "\n".into(), "\r\n".into()] {
+                    if stream.write_all(part.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let mut connection = Connection::open(&address, LONG).await.unwrap();
+        let extent = Extent { bytes_max: 1 << 20, events: Some(2) };
+        let response = connection.send(&Request::get("/"), LONG, extent).await.unwrap();
+        let text = String::from_utf8(response.body).unwrap();
+        assert_eq!(text, ": hello\ndata: 0\r\n\r\ndata: 1\r\n\r\n");
+        assert!(!connection.is_kept());
+        drop(connection);
+        server.await.unwrap();
     }
 
     #[tokio::test]

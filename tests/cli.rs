@@ -189,6 +189,9 @@ fn check_sees_what_is_missing() {
     rei_toml(here, "[agents.a]\ncommand = [\"/bin/sh\"]\n[validation]\ngolden = [\"golden\"]\n");
     let (level, line) = answer(here, "programs");
     assert!(level == "fail" && line.ends_with("golden is no directory"), "{level} {line}");
+    rei_toml(here, "[validation]\nstate = { fixture = \"rows\" }\n");
+    let (level, line) = answer(here, "programs");
+    assert!(level == "fail" && line.ends_with("rows is no directory"), "{level} {line}");
 }
 
 #[test]
@@ -278,6 +281,9 @@ fn golden_runs_are_imported_listed_and_replayed() {
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
     let listed = rei(here, &["golden", "list"]);
     assert!(text(&listed.stdout).contains("hello  http      2"), "{}", text(&listed.stdout));
+    let shown = rei(here, &["golden", "show", "hello"]);
+    assert!(text(&shown.stdout).contains("GET /greet/bob  1 x 2xx"), "{}", text(&shown.stdout));
+    assert_eq!(rei(here, &["golden", "show", "other"]).status.code(), Some(1));
     let good = rei(here, &["golden", "replay"]);
     let said = format!("ok    hello  2 of 2 exchanges answered as recorded by {address}\n");
     assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), said));

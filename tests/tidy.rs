@@ -110,6 +110,7 @@ const PURE: &[&str] = &[
     "blueprint/machine.rs",
     "blueprint/graph.rs",
     "golden/compare.rs",
+    "golden/fact.rs",
     "golden/facets.rs",
     "golden/learn.rs",
     "golden/learned.rs",

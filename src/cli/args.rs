@@ -78,7 +78,7 @@ pub enum Command {
     Reexec(reexec::Args),
     /// Stop the runtime, then the supervisor
     Stop(stop::Args),
-    /// List, replay and import golden runs: recorded exchanges with known-good answers
+    /// List, show, review, qualify, replay and import golden runs: recorded exchanges with known-good answers
     #[command(subcommand)]
     Golden(golden::Command),
     /// Verify and print the journal, or decide which version is Active if records are lost

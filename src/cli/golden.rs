@@ -1,4 +1,8 @@
-//! `rei golden list` and `rei golden replay`.
+//! `rei golden`: `list` and `replay` are here, the others are below.
+
+mod qualify;
+mod review;
+mod show;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,6 +30,12 @@ const VALUES_BYTES_MAX: u64 = 1 << 20;
 pub enum Command {
     /// List the golden runs
     List(ListArgs),
+    /// Show a golden run: its routes, how it was made, and what may differ in its answers
+    Show(show::Args),
+    /// Show which routes of the live traffic the golden runs cover, in per cent
+    Review(review::Args),
+    /// Replay a golden run on fresh instances of Active in a sandbox, and keep what Active repeats
+    Qualify(qualify::Args),
     /// Replay golden runs against an address, and compare everything that the run's normalisers do not exclude
     Replay(ReplayArgs),
     /// Make a golden run from an HTTP archive (HAR), or from a list of requests that a live server answers
@@ -83,6 +93,9 @@ pub fn run(command: &Command, global: &Global, ui: &mut Ui) -> Result<(), Comman
     let config = Config::load(&global.config)?;
     match command {
         Command::List(args) => list(args, &config, ui),
+        Command::Show(args) => show::run(args, &config, ui),
+        Command::Review(args) => review::run(args, global, &config, ui),
+        Command::Qualify(args) => qualify::run(args, global, &config, ui),
         Command::Replay(args) => replay(args, &config, ui),
         Command::Import(args) => golden_import::run(args, &config, ui),
     }

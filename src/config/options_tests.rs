@@ -157,6 +157,7 @@ fn type_of(key: &Table) -> String {
         "number" => "number",
         "switch" => "true or false",
         "strings" | "command" | "program" => "list of texts",
+        "fixture" => "text, or list of texts",
         "ports" => "list of ports",
         "variables" => "table of texts",
         "names" => "text, or table of texts",

@@ -478,7 +478,6 @@ pub struct Validation {
     /// Whether `import` from a derivation is allowed in evaluation.
     pub allow_import_from_derivation: bool,
     /// What an instance in a sandbox finds in its state directory; `None` is an empty directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Fixture>,
 }
 

@@ -20,6 +20,8 @@ pub struct Captured {
     pub request: Request,
     /// The answer, with its whole body and without its transfer encoding.
     pub response: Response,
+    /// If the answer is a stream of server-sent events: the number of events in `response`, after which the copy ended.
+    pub events: Option<usize>,
     /// From the first byte of the request to the last byte of the answer.
     pub duration: Duration,
 }
@@ -52,6 +54,7 @@ impl Captured {
             after_ms: 0,
             recorded: Some(recorded),
             learned: Vec::new(),
+            events: self.events,
         }
     }
 }

@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
-use super::facets::{Facets, Fact, Path};
+use super::facets::Facets;
+use super::fact::{Fact, Path};
 use super::normalise::Normalisers;
 use super::placeholder::value_matches;
 

@@ -155,6 +155,8 @@ pub struct Exchange {
     pub recorded: Option<Recorded>,
     /// What may differ in the answer, as qualification learned it.
     pub learned: Vec<Learned>,
+    /// If the answer is a stream of server-sent events: how many of them were recorded, and are replayed. At least 1.
+    pub events: Option<usize>,
 }
 
 /// The place of an exchange in the live traffic.
@@ -296,6 +298,8 @@ struct Line {
     recorded: Option<Recorded>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     learned: Vec<Learned>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    events: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -361,8 +365,8 @@ impl From<Exchange> for Line {
             ResponseLine { status: response.status, headers: Headers(response.headers), body, body_base64 }
         });
         let request = RequestLine { method, path, headers: Headers(headers), body, body_base64 };
-        let Exchange { after_ms, recorded, learned, .. } = exchange;
-        Self { request, response, after_ms, recorded, learned }
+        let Exchange { after_ms, recorded, learned, events, .. } = exchange;
+        Self { request, response, after_ms, recorded, learned, events }
     }
 }
 
@@ -394,7 +398,11 @@ impl TryFrom<Line> for Exchange {
             }
         };
         LearnedRules::compile(&line.learned)?;
-        Ok(Self { request, response, after_ms: line.after_ms, recorded: line.recorded, learned: line.learned })
+        if line.events == Some(0) {
+            return Err("events is 0: at least one event must be recorded".to_owned());
+        }
+        let Line { after_ms, recorded, learned, events, .. } = line;
+        Ok(Self { request, response, after_ms, recorded, learned, events })
     }
 }
 

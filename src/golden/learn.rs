@@ -10,7 +10,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::facets::{Facets, Fact, Path};
+use super::facets::Facets;
+use super::fact::{Fact, Path};
 use super::learned::{LEARNED_MAX, Learned, Rule, may_differ, single};
 use super::placeholder::value_matches;
 
@@ -173,7 +174,7 @@ fn list(three: Three<'_>, path: &Path) -> Result<Option<(Rule, f64)>, DropReason
             one.sort();
             one
         });
-        // The elements are all there: nothing but their order is lost.
+        // The elements are all there: only their order is another one.
         return Ok((sorted[0] == sorted[1] && sorted[1] == sorted[2]).then_some((Rule::Set, 0.0)));
     }
     if b.len() == c.len() {

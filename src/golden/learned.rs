@@ -7,7 +7,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::facets::{Fact, Path};
+use super::fact::{Fact, Path};
 
 /// The most learned rules of one exchange. An answer that needs more is too different from one time to the next.
 pub const LEARNED_MAX: usize = 200;

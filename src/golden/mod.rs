@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `format` | reads, writes and lists `NAME.golden.jsonl`: a header, then one exchange per line |
 //! | `normalise` | the rules of a run's author for differences that do not count |
+//! | `fact` | one fact of an answer, and its path |
 //! | `facets` | an answer as a tree of facts, each with a path |
 //! | `compare` | compares a recorded answer with the candidate's, without the differences between two answers of Active (noise). Pure |
 //! | `replay` | sends all requests of a run to an instance |
 //! | `capture` | an exchange of live traffic |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
+//! | `coverage` | which routes of the live traffic runs cover. Pure |
 //! | `recording` | a stream of live exchanges to a run |
 //! | `learn` | learns from three answers what may differ between them. Pure |
 //! | `learned` | the rules that were learned for one exchange. Pure |
@@ -23,6 +25,8 @@
 
 mod capture;
 mod compare;
+mod coverage;
+mod fact;
 mod facets;
 mod fill;
 mod format;
@@ -42,6 +46,7 @@ mod url;
 
 pub use capture::Captured;
 pub use compare::{Divergence, Noise, compare, diff};
+pub use coverage::{Coverage, CoveredRoute, RouteExchanges, percent, routes};
 pub use facets::Facets;
 pub use fill::{Values, ValuesError};
 pub use format::{

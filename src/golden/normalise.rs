@@ -3,7 +3,7 @@
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::facets::Fact;
+use super::fact::Fact;
 use super::learned::{Learned, LearnedRules};
 
 /// Headers that never count: they depend on the time and the connection, not on the answer.

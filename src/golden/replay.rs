@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::fill::Values;
 use super::format::Exchange;
-use crate::http::{self, Address, BODY_BYTES_MAX, Connection, Response};
+use crate::http::{self, Address, Connection, Extent, Response};
 use crate::report::chain;
 
-/// Timeout of one exchange, from connecting to the end of the answer. Endless streams cannot be golden answers.
+/// Timeout of one exchange, from connecting to the end of the answer. Of a stream without end, an exchange has the first
+/// events.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest body of an answer, in bytes: eight times that of other requests. The file of a run, which has all bodies, is
+/// bounded too.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Connections that are open at once. If a run needs more, the one that waited longest is closed.
 const CONNECTIONS_MAX: usize = 64;
@@ -66,16 +71,21 @@ impl Replay {
 
     async fn send(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
         let request = self.values.fill(&exchange.request);
-        let Some(recorded) = exchange.recorded else {
-            return http::send(&self.address, &request, timeout).await;
-        };
         let begun = Instant::now();
+        let extent = Extent { bytes_max: ANSWER_BYTES_MAX, events: exchange.events };
+        let Some(recorded) = exchange.recorded else {
+            if exchange.events.is_some() {
+                let mut connection = Connection::open(&self.address, timeout).await?;
+                return connection.send(&request, timeout.saturating_sub(begun.elapsed()), extent).await;
+            }
+            return http::send_bounded(&self.address, &request, timeout, ANSWER_BYTES_MAX).await;
+        };
         let mut connection = match self.open.remove(&recorded.connection).filter(|(_, open)| open.is_kept()) {
             Some((_, connection)) => connection,
             None => Connection::open(&self.address, timeout).await?,
         };
         let left = timeout.saturating_sub(begun.elapsed());
-        let response = connection.send(&request, left, BODY_BYTES_MAX).await;
+        let response = connection.send(&request, left, extent).await;
         if self.last.get(&recorded.connection).is_some_and(|&last| last > index) {
             self.open.insert(recorded.connection, (index, connection));
         }

@@ -206,6 +206,7 @@ mod tests {
             index: n % 3,
             request: Request::get(path),
             response: Response { status, headers: Vec::new(), body: vec![b'x'; 100] },
+            events: None,
             duration: Duration::from_millis(1),
         }
     }

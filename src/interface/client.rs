@@ -334,7 +334,9 @@ impl OperationsClient {
 
 /// The functions of the table, one for each operation.
 mod operations_functions {
-    use super::super::operations::{ANSWER, HistoryEntry, QuarantineEntry, RECALL, call, operations};
+    use super::super::operations::{
+        ANSWER, GoldenQualified, HistoryEntry, QUALIFY, QuarantineEntry, RECALL, TrafficStatus, call, operations,
+    };
     use super::*;
 
     impl OperationsClient {

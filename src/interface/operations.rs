@@ -16,9 +16,9 @@ use super::types::EvolutionId;
 use super::wire::WireError;
 
 pub use super::views::{
-    BudgetStatus, EvolutionStatus, HistoryEntry, InstanceState, InstanceStatus, ListenStatus, MonitorEvent, Phase,
-    QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus, TrafficStatus, Trust,
-    VersionStatus,
+    BudgetStatus, EvolutionStatus, GoldenQualified, HistoryEntry, InstanceState, InstanceStatus, ListenStatus,
+    MonitorEvent, Phase, QuarantineEntry, RouteStatus, ShowKind, ShowReply, StateStatus, Status, SupervisorStatus,
+    TrafficStatus, Trust, VersionStatus,
 };
 
 /// The name of the interface.
@@ -121,6 +121,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// The bound of an answer that is read from the journal. A hundred thousand records take seconds, and readers queue.
 pub(super) const RECALL: Duration = Duration::from_secs(120);
 
+/// The bound of a replay of a golden run on Active: four passes of two starts each, which `validation.timeout` bounds.
+pub(super) const QUALIFY: Duration = Duration::from_secs(3_600);
+
 /// The methods, each once: the service, its handler, the client and the definition file are made from this table.
 macro_rules! operations {
     ($emit:ident) => { $emit! {
@@ -167,6 +170,15 @@ macro_rules! operations {
         Show(id: String) -> ShowReply(shown: crate::interface::operations::ShowReply)
             = anyone show within RECALL;
 
+        /// The requests of users that Active served in the last minute, with all its routes, one entry for each source.
+        Routes() -> RoutesReply(traffic: Vec<TrafficStatus>)
+            = anyone routes;
+
+        /// Replays the golden run `name` twice on fresh instances of Active in a sandbox, and writes a run of what Active
+        /// repeats beside the journal. Errors: NotFound, Invalid, WrongPhase, Busy.
+        QualifyGolden(name: String) -> QualifyGoldenReply(qualified: GoldenQualified)
+            = operator qualify_golden within QUALIFY;
+
         /// Starts no evolution until Resume. The runtime is kept alive all the same.
         Pause() -> PauseReply()
             = operator pause;
@@ -202,7 +214,7 @@ pub(super) use operations;
 /// Inputs and replies of the methods.
 pub mod call {
     use super::super::method::methods;
-    use super::{HistoryEntry, MonitorEvent, QuarantineEntry};
+    use super::{GoldenQualified, HistoryEntry, MonitorEvent, QuarantineEntry, TrafficStatus};
     use crate::interface::types::EvolutionId;
 
     super::operations!(methods);
@@ -242,6 +254,7 @@ pub(super) fn definition() -> zlink::idl::Interface<'static> {
         VersionStatus,
         TrafficStatus,
         RouteStatus,
+        GoldenQualified,
         EvolutionStatus,
         BudgetStatus,
         ListenStatus,

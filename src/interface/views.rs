@@ -154,6 +154,21 @@ pub struct RouteStatus {
     pub p99_us: u64,
 }
 
+/// A golden run that was replayed on Active.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct GoldenQualified {
+    /// The file of the qualified run.
+    pub path: String,
+    /// Its exchanges.
+    pub kept: u64,
+    /// Exchanges that Active did not repeat, also in earlier qualifications.
+    pub dropped: u64,
+    /// One line for a person.
+    pub summary: String,
+    /// The dropped exchanges, each with its reason; at most 22 lines.
+    pub details: Vec<String>,
+}
+
 /// The evolution that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct EvolutionStatus {

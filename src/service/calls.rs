@@ -8,7 +8,8 @@ use super::supervisor::{End, Service};
 use crate::interface::access::{Caller, Descent};
 use crate::interface::evolution::{EvolutionError, EvolutionHandler};
 use crate::interface::operations::{
-    HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry, ShowReply, Status, Trust,
+    GoldenQualified, HistoryEntry, MonitorEvent, OperationsError, OperationsHandler, QuarantineEntry, ShowReply,
+    Status, TrafficStatus, Trust,
 };
 use crate::interface::queue::Reply;
 use crate::interface::types::{
@@ -71,6 +72,18 @@ impl OperationsHandler for Service {
 
     fn show(&mut self, id: String, reply: OperationReply<ShowReply>) {
         self.queries().show(&self.view().executor.tools.paths, id, reply);
+    }
+
+    fn routes(&mut self, reply: OperationReply<Vec<TrafficStatus>>) {
+        let view = self.view();
+        let slot = Facts::of(view.core).active_slot;
+        let at = view.clock.now();
+        reply.send(Ok(slot.map(|slot| view.executor.monitors.all_routes(slot, at)).unwrap_or_default()));
+    }
+
+    fn qualify_golden(&mut self, _: &Caller, name: String, reply: OperationReply<GoldenQualified>) {
+        let view = self.view();
+        requests::qualify(view.executor, name, Facts::of(view.core).active, view.clock.now(), reply);
     }
 
     fn pause(&mut self, caller: &Caller, reply: OperationReply<()>) {

@@ -188,6 +188,12 @@ impl Monitors {
         watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(shown).collect()
     }
 
+    /// The same with all routes.
+    pub fn all_routes(&self, slot: Slot, at: Timestamp) -> Vec<TrafficStatus> {
+        let watched = self.slots[slot.index()].as_ref();
+        watched.into_iter().flat_map(|watched| watched.monitor.requests().recent(at)).map(whole).collect()
+    }
+
     /// Whether this version is monitored in a slot.
     pub fn is_of(&self, slot: Slot, store_path: &str) -> bool {
         self.slots[slot.index()].as_ref().is_some_and(|watched| watched.store_path == store_path)
@@ -217,8 +223,15 @@ fn learned(monitor: &Monitor, at: Timestamp) -> (Option<Baseline>, Before) {
     (monitor.learned(), monitor.requests().reference(at))
 }
 
-/// What an operator sees of a source.
-fn shown((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatus {
+/// What `rei status` shows of a source.
+fn shown(recent: (Source, Recent)) -> TrafficStatus {
+    let mut traffic = whole(recent);
+    traffic.routes.truncate(ROUTES_SHOWN);
+    traffic
+}
+
+/// What an operator can see of a source.
+fn whole((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatus {
     let total = sample.total();
     let mut routes: Vec<RouteStatus> = sample
         .routes()
@@ -230,7 +243,6 @@ fn shown((source, Recent { sample, span_ms }): (Source, Recent)) -> TrafficStatu
         })
         .collect();
     routes.sort_by_key(|route| std::cmp::Reverse((route.failed, route.requests)));
-    routes.truncate(ROUTES_SHOWN);
     TrafficStatus {
         source: source.name().to_owned(),
         window_ms: span_ms,

@@ -6,9 +6,11 @@ use super::executor::Executor;
 use super::facts::Facts;
 use super::jobs::{self, BuildOrder, ValidationOrder};
 use crate::interface::evolution::EvolutionError;
+use crate::interface::operations::{GoldenQualified, OperationsError, Phase};
 use crate::interface::queue::Reply;
 use crate::interface::types::{
     CandidateId, CandidateRuntime, ContextId, EvolutionContext, EvolutionId, IncidentId, ReportId, ValidationReport,
+    Version,
 };
 use crate::lifecycle::{Event, OpenIncident};
 use crate::state::objects;
@@ -41,6 +43,25 @@ pub fn context(
     tokio::spawn(async move {
         let collected = jobs::diagnose_now(&tools, facts).await;
         reply.send(Ok(collected.context));
+    });
+}
+
+/// `QualifyGolden`.
+pub fn qualify(
+    executor: &Executor,
+    name: String,
+    active: Option<Version>,
+    at: Timestamp,
+    reply: Reply<GoldenQualified, OperationsError>,
+) {
+    let Some(active) = active else {
+        let hint = "a golden run is replayed on Active: wait until a version is Active".to_owned();
+        reply.send(Err(OperationsError::WrongPhase { phase: Phase::Empty, hint }));
+        return;
+    };
+    let tools = executor.tools.clone();
+    tokio::spawn(async move {
+        reply.send(jobs::qualify(&tools, &name, &active, at).await);
     });
 }
 

@@ -98,6 +98,11 @@ impl Paths {
         self.incidents().join(&incident.0).join("reproduction.golden.jsonl")
     }
 
+    /// The golden run of this name, as Active repeats it.
+    pub fn qualified(&self, name: &str) -> PathBuf {
+        self.state.join("golden").join(format!("{name}.golden.jsonl"))
+    }
+
     /// Reports, candidates, contexts and incidents.
     pub fn objects(&self) -> PathBuf {
         self.state.join("objects")

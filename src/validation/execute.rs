@@ -94,11 +94,11 @@ pub struct Means<'a> {
 /// # Errors
 /// When the plan is stale or Nix cannot be asked. A check that fails is a finding.
 pub async fn execute(plan: &Plan, now: &Bound, means: Means<'_>) -> Result<Vec<StepOutcome>, Error> {
-    Ok(carry_out(plan, now, means).await?.into_iter().map(|(_, outcome)| outcome).collect())
+    Ok(execute_steps(plan, now, means).await?.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 /// The same, with the path of each output that is there.
-pub(super) async fn carry_out(
+pub(super) async fn execute_steps(
     plan: &Plan,
     now: &Bound,
     means: Means<'_>,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::execute::{Bound, Error, Means, StepOutcome, carry_out};
+use super::execute::{Bound, Error, Means, StepOutcome, execute_steps};
 use super::plan::{GoldenFact, plan_qualify};
 use super::verdict::{QUALIFIED, VerdictFile};
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub async fn qualify(
     let plan = plan_qualify(config, active, recording, rei.to_owned(), nonce.to_owned());
     let now = Bound { store_path: active.store_path.clone(), active_store_path: active.store_path.clone() };
     let step = plan.steps.first().map(|step| step.id.to_string()).unwrap_or_default();
-    let found = carry_out(&plan, &now, means).await?.into_iter().next();
+    let found = execute_steps(&plan, &now, means).await?.into_iter().next();
     Ok(match found {
         Some((Some(out), StepOutcome::Built { verdict: Some(bytes), .. })) => VerdictFile::parse(&bytes, &step)
             .and_then(|file| {

@@ -98,6 +98,14 @@ impl Operations for Owner {
         self.did(format!("show {id}")).map(|()| shown)
     }
 
+    async fn routes(&self) -> Result<Vec<TrafficStatus>, OperationsError> {
+        self.did("routes".into()).map(|()| vec![TrafficStatus::default()])
+    }
+
+    async fn qualify_golden(&self, _: &Caller, name: String) -> Result<GoldenQualified, OperationsError> {
+        self.did(format!("qualify {name}")).map(|()| GoldenQualified::default())
+    }
+
     async fn pause(&self, _: &Caller) -> Result<(), OperationsError> {
         self.did("pause".into())
     }

@@ -23,6 +23,8 @@ async fn every_call_arrives_and_every_reply_returns() {
     assert_eq!(operator.show("rec_0001".into()).await.unwrap(), shapes::show_reply());
     operator.pause().await.unwrap();
     operator.resume().await.unwrap();
+    assert_eq!(operator.routes().await.unwrap(), [rei::interface::operations::TrafficStatus::default()]);
+    operator.qualify_golden("live".into()).await.unwrap();
     assert_eq!(operator.quarantine().await.unwrap(), [shapes::quarantine_entry()]);
     operator.lift_quarantine("cand_0001".into()).await.unwrap();
     operator.reexec().await.unwrap();
@@ -40,6 +42,8 @@ async fn every_call_arrives_and_every_reply_returns() {
         "show rec_0001",
         "pause",
         "resume",
+        "routes",
+        "qualify live",
         "quarantine",
         "lift cand_0001",
         "reexec",

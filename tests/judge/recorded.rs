@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rei::config::Fixture;
 use rei::golden::{Captured, GoldenRun, Recorder, SampleLimits};
-use rei::http::{Address, Connection};
+use rei::http::{Address, Connection, Extent};
 use rei::validation::{Qualified, qualify};
 
 use super::*;
@@ -59,8 +59,10 @@ async fn connection(address: &Address, connection: u64, paths: &[&str], recorder
         let request = Request { headers: vec![("cookie".into(), "session=abc".into())], ..Request::get(*path) };
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
         let at = Timestamp::from_unix_ms(u64::try_from(at).unwrap());
-        let response = open.send(&request, LONG, 1 << 20).await.unwrap();
-        recorder.offer(Captured { at, connection, index, request, response, duration: Duration::from_millis(1) });
+        let events = (*path == "/events").then_some(2);
+        let response = open.send(&request, LONG, Extent { bytes_max: 1 << 20, events }).await.unwrap();
+        let duration = Duration::from_millis(1);
+        recorder.offer(Captured { at, connection, index, request, response, events, duration });
     }
 }
 
@@ -71,7 +73,8 @@ async fn record(served: &Served) -> GoldenRun {
     connection(&served.address, 2, &["/healthz"], &mut recorder).await;
     recorder.pause(false);
     connection(&served.address, 3, &["/order", "/noise", "/visit"], &mut recorder).await;
-    assert_eq!(recorder.counts(), (6, 6, 1), "what came during the pause is not in the sample");
+    connection(&served.address, 4, &["/events"], &mut recorder).await;
+    assert_eq!(recorder.counts(), (7, 7, 1), "what came during the pause is not in the sample");
     recorder.finish("live", "http")
 }
 
@@ -104,17 +107,17 @@ async fn a_recording_keeps_what_a_fresh_instance_repeats_and_finds_what_users_wo
     // Without state: notes and visits of the live service are not there, and the noise has nothing to compare.
     let alone = qualified(&lab, &active, &recording).await;
     let recorded = alone.run.header.recording.clone().unwrap();
-    assert_eq!(asked(&alone.run), ["/order", "/order"], "{alone:#?}");
+    assert_eq!(asked(&alone.run), ["/order", "/order", "/events"], "{alone:#?}");
     let dropped = [("state", 2), ("status", 1), ("too_different", 1)].map(|(reason, count)| (reason.to_owned(), count));
-    assert_eq!((recorded.sampled, recorded.qualified, recorded.dropped), (6, true, dropped.into()), "{alone:#?}");
+    assert_eq!((recorded.sampled, recorded.qualified, recorded.dropped), (7, true, dropped.into()), "{alone:#?}");
     assert_eq!(recorded.learned, [("pattern".to_owned(), 2), ("type".to_owned(), 2)].into());
-    assert_eq!(alone.summary, "Active repeats 2 of 6 recorded exchanges");
+    assert_eq!(alone.summary, "Active repeats 3 of 7 recorded exchanges");
     assert!(alone.details[0].contains("dropped: a fresh instance answers with another status"), "{alone:#?}");
 
     // A program of the version makes the notes.
     lab.config.validation.state = Some(Fixture::Command(vec!["bin/judged".into(), "seed".into()]));
     let seeded = qualified(&lab, &active, &recording).await;
-    assert_eq!(asked(&seeded.run), ["/order", "/notes", "/order"], "{seeded:#?}");
+    assert_eq!(asked(&seeded.run), ["/order", "/notes", "/order", "/events"], "{seeded:#?}");
 
     // A copy of the state: also the visits, which depend on the order of the requests.
     let fixture = lab.dir.path().join("fixture");
@@ -123,14 +126,15 @@ async fn a_recording_keeps_what_a_fresh_instance_repeats_and_finds_what_users_wo
     std::fs::write(fixture.join("visits"), "x").unwrap();
     lab.config.validation.state = Some(Fixture::Directory(fixture));
     let whole = qualified(&lab, &active, &recording).await;
-    assert_eq!(asked(&whole.run), ["/order", "/notes", "/visit", "/order", "/visit"], "{whole:#?}");
+    assert_eq!(asked(&whole.run), ["/order", "/notes", "/visit", "/order", "/visit", "/events"], "{whole:#?}");
 
     // Two requests of one connection, a value that noise would hide, and an honest version.
     let golden = write(&lab, "live", whole.run);
     let cases = [
-        ("kept", Verdict::Pass, "5 of 5 exchanges are answered as recorded"),
-        ("kept_breaks_second", Verdict::Fail, "exchange 2 of 5, GET /notes: status: recorded 200, answered 500"),
-        ("kept_empty_id", Verdict::Fail, "exchange 1 of 5, GET /order: body/id: recorded"),
+        ("kept", Verdict::Pass, "6 of 6 exchanges are answered as recorded"),
+        ("kept_breaks_second", Verdict::Fail, "exchange 2 of 6, GET /notes: status: recorded 200, answered 500"),
+        ("kept_other", Verdict::Fail, "exchange 6 of 6, GET /events: body/line     2: recorded \"data: world 0\""),
+        ("kept_empty_id", Verdict::Fail, "exchange 1 of 6, GET /order: body/id: recorded"),
     ];
     for (behaviour, verdict, reason) in cases {
         let mut facts = lab.facts(&lab.version_knowing(behaviour, "another"), &active);

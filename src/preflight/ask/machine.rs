@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, access};
 
-use crate::config::{Config, Isolation, Listen, ListenAddress};
+use crate::config::{Config, Fixture, Isolation, Listen, ListenAddress};
 use crate::journal::Reader;
 use crate::preflight::answer::Answer;
 use crate::runtime::cgroup::Base;
@@ -47,7 +47,11 @@ fn missing(config: &Config) -> Vec<String> {
     let programs = programs.map(|(key, program)| format!("`{key}`: {program} is no program here"));
     let golden = config.validation.golden.iter().map(|path| ("validation.golden", path));
     let directories = golden.chain(config.blueprints.directory.iter().map(|path| ("blueprints.directory", path)));
-    let directories = directories.filter(|(_, path)| !path.is_dir());
+    let fixture = match &config.validation.state {
+        Some(Fixture::Directory(path)) => Some(("validation.state.fixture", path)),
+        Some(Fixture::Command(_)) | None => None,
+    };
+    let directories = directories.chain(fixture).filter(|(_, path)| !path.is_dir());
     programs.chain(directories.map(|(key, path)| format!("`{key}`: {} is no directory", path.display()))).collect()
 }
 

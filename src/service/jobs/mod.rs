@@ -8,6 +8,7 @@
 //! | `diagnose` | collects the context of an evolution |
 //! | `build`, `version` | builds a candidate by its blueprint; builds a commit |
 //! | `judge` | judges a candidate and writes the report |
+//! | `qualify` | replays a golden run on Active, and keeps what Active repeats |
 //! | `generation` | creates and deletes generations of the profile |
 //! | `running` | starts jobs and aborts them |
 //! | `sweep` | removes what ended evolutions left |
@@ -17,6 +18,7 @@ mod diagnose;
 mod generation;
 mod install;
 mod judge;
+mod qualify;
 mod running;
 mod sweep;
 mod version;
@@ -26,4 +28,5 @@ pub use diagnose::{DiagnosisFacts, diagnose, diagnose_now};
 pub use generation::{prepare_generation, prune};
 pub use install::install;
 pub use judge::{ValidationOrder, judge, validate};
+pub use qualify::qualify;
 pub use running::Jobs;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::error::Infrastructure;
 use super::job::Job;
-use super::{instance, judge};
+use super::{judge, tree};
 use crate::golden::Writer;
 use crate::time::millis;
 use crate::validation::verdict::{FILE, QUALIFIED, SCHEMA, VerdictFile};
@@ -39,7 +39,7 @@ fn run() -> Result<(), Infrastructure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Infrastructure::system("start the runtime"))?;
     let outcome = runtime.block_on(judge::judge(&job))?;
-    instance::end_all_others();
+    tree::end_all_others();
     let file = VerdictFile {
         schema: SCHEMA.into(),
         check: job.spec.check.clone(),

@@ -13,6 +13,7 @@
 //! | `main` | the program: job in, verdict out |
 //! | `job` | what Nix passed: the spec and the store paths |
 //! | `instance` | one judged process tree: sockets, start, readiness, end |
+//! | `tree` | what all process trees have in common: variables, output, end |
 //! | `confine` | the child between fork and exec: descriptors, Landlock, exec |
 //! | `ready` | the configured probes |
 //! | `state` | the first content of an instance's state directory |
@@ -35,6 +36,7 @@ mod outcome;
 mod ready;
 mod replay;
 mod state;
+mod tree;
 
 pub(crate) use error::Infrastructure;
 pub use main::builder_main;

@@ -8,8 +8,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::instance::{JudgedInstance, LOOK};
+use super::instance::JudgedInstance;
 use super::notify::PutOff;
+use super::tree::LOOK;
 use crate::http::{self, Address, Request};
 use crate::interface::types::MESSAGE_BYTES_MAX;
 use crate::poll::is_ready;

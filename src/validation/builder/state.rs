@@ -14,8 +14,8 @@ use tokio::net::unix::pipe;
 
 use super::Infrastructure;
 use super::confine::{self, Exec};
-use super::instance::{LOOK, collect, end_all_others, environment};
 use super::job::Subject;
+use super::tree::{LOOK, collect, end_all_others, environment, machine_paths};
 use crate::validation::checks::InstanceSpec;
 
 /// The most bytes that are copied for each start: a fixture is a small example, not a copy of the data.
@@ -70,6 +70,7 @@ fn copy_directory(from: &Path, to: &Path, depth: usize, left: &mut Left) -> std:
 pub(super) async fn prepare(
     spec: &InstanceSpec,
     subject: &Subject,
+    top: &Path,
     work: &Path,
 ) -> Result<Result<(), String>, Infrastructure> {
     let Some((program, args)) = spec.prepare.split_first() else { return Ok(Ok(())) };
@@ -84,7 +85,7 @@ pub(super) async fn prepare(
         listeners: Vec::new(),
         output: writer.as_fd(),
         read: &subject.closure,
-        execute: &spec.execute,
+        execute: &machine_paths(spec, subject, top),
         work,
     };
     let main = match confine::start(&exec)? {
