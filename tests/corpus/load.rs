@@ -67,7 +67,7 @@ fn take_processor(end: &AtomicBool, load: &Mutex<Load>) {
                 WORK.fetch_add(1, Ordering::Relaxed);
             }
         } else {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
