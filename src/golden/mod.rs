@@ -26,8 +26,8 @@
 mod capture;
 mod compare;
 mod coverage;
-mod fact;
 mod facets;
+mod fact;
 mod fill;
 mod format;
 mod har;
