@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::health::Analysis;
 use crate::interface::types::Verdict;
-use crate::live::{Judgement, Limits, Pool, Recent, Sample, Source, Trial};
+use crate::live::{Counts, Judgement, Limits, Pool, Recent, Sample, Source, Trial};
 use crate::time::{Timestamp, millis};
 
 /// A trial needs at most so many requests …
 const REQUESTS_MAX: f64 = 50.0;
 /// … and at least so many, if fewer are to be expected in its time.
 const REQUESTS_FEW: f64 = 5.0;
+/// The time from which Active's requests are a rate, in milliseconds. In a shorter time they count as if they were all
+/// that came in this one.
+const QUIET_MS: u64 = 450_000;
 
 /// How a candidate gets requests while it is on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +43,19 @@ impl Plan {
         Self { limits: Limits::of(&config.incidents), window_ms: millis(promotion.observe), canary_ms: steps.sum() }
     }
 
-    /// The limits of a trial. A service with few users gets no more requests by waiting, so half of the requests that are
-    /// to be expected are enough.
-    fn limits(&self, kind: Kind, before: &Recent) -> Limits {
+    /// The requests that the candidate can expect in a trial, if Active's came in `span_ms`.
+    fn expected(&self, kind: Kind, before: &Recent, span_ms: u64) -> f64 {
         let time_ms = match kind {
             Kind::Beside => self.canary_ms,
             Kind::After => self.window_ms as f64,
         };
-        let per_ms = before.sample.total().total() as f64 / before.span_ms.max(1) as f64;
-        let enough = (per_ms * time_ms / 2.0).clamp(REQUESTS_FEW, REQUESTS_MAX);
+        before.sample.total().total() as f64 / span_ms.max(1) as f64 * time_ms
+    }
+
+    /// The limits of a trial. A service with few users gets no more requests by waiting, so half of the requests that are
+    /// to be expected are enough.
+    fn limits(&self, kind: Kind, before: &Recent) -> Limits {
+        let enough = (self.expected(kind, before, before.span_ms) / 2.0).clamp(REQUESTS_FEW, REQUESTS_MAX);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 5 and 50")]
         let requests_min = enough as u64;
         Limits { requests_min, ..self.limits.clone() }
@@ -135,16 +142,25 @@ impl LiveTrial {
         })
     }
 
-    /// Adds the judgement to that of probes and detectors: the worse one counts. If nobody uses the service, now or before,
-    /// the requests say nothing, and probes alone decide.
+    /// Whether the service has so few users that the candidate can expect next to no request: a few requests of a person
+    /// who tries it out are no rate.
+    fn is_quiet(&self, source: Source, judged: &Judgement) -> bool {
+        let before = self.before.get(&source).cloned().unwrap_or_default();
+        let expected = self.plan.expected(self.kind, &before, before.span_ms.max(QUIET_MS));
+        let own = judged.candidate.total();
+        expected < REQUESTS_FEW && (own as f64) < REQUESTS_MAX && judged.candidate.failed() == 0
+    }
+
+    /// Adds the judgement to that of probes and detectors: the worse one counts. If next to nobody uses the service, the
+    /// requests say nothing, and probes alone decide.
     pub fn add_to(&self, analysis: Analysis) -> Analysis {
         let Some((source, judged)) = self.judged.clone() else { return analysis };
-        let is_quiet = judged.candidate.total() + judged.reference.total() < REQUESTS_FEW as u64;
-        if is_quiet && judged.verdict != Verdict::Fail && judged.candidate.failed() == 0 {
+        if judged.verdict != Verdict::Fail && self.is_quiet(source, &judged) {
             let mut reasons = analysis.reasons;
-            reasons.push("nobody used the service, before or now: judged without requests".to_owned());
+            reasons.push(format!("{} requests, too few to judge by", judged.candidate.total()));
             return Analysis { reasons, ..analysis };
         }
+        let judged = doubted(judged);
         let named = |reason: String| format!("{reason} ({})", source.name());
         let mut own: Vec<String> = judged.reasons;
         if let Some(first) = own.first_mut() {
@@ -161,6 +177,19 @@ impl LiveTrial {
         let waits_for = Some(waits).filter(|waits| verdict == Verdict::Inconclusive && !waits.is_empty());
         Analysis { verdict, reasons, waits_for }
     }
+}
+
+/// A failure among few requests is no accident until more requests show it: the tests of rates need more of them.
+fn doubted(judged: Judgement) -> Judgement {
+    let ratio = |side: &Counts| side.failed() as f64 / side.total().max(1) as f64;
+    let [own, other] = [&judged.candidate, &judged.reference].map(ratio);
+    let (failed, total) = (judged.candidate.failed(), judged.candidate.total());
+    if judged.verdict != Verdict::Pass || failed == 0 || own <= other || total as f64 >= REQUESTS_MAX {
+        return judged;
+    }
+    let reasons = vec![format!("{failed} of {total} requests failed, too few to tell an accident from a fault")];
+    let waits_for = Some(format!("{} more requests", REQUESTS_MAX - total as f64));
+    Judgement { verdict: Verdict::Inconclusive, reasons, waits_for, ..judged }
 }
 
 /// Fail over inconclusive over pass.
@@ -231,7 +260,17 @@ mod tests {
             assert_ne!(silent.verdict, Verdict::Pass, "{silent:?}");
             let quiet = judged(kind, 0, 10, |_| (0, 0));
             assert_eq!(quiet.verdict, Verdict::Pass, "{quiet:?}");
-            assert!(quiet.reasons.last().unwrap().contains("nobody used the service"), "{quiet:?}");
+            assert!(quiet.reasons.last().unwrap().contains("too few to judge by"), "{quiet:?}");
+        }
+    }
+
+    #[test]
+    fn the_requests_of_one_person_hold_no_candidate() {
+        for kind in [Kind::Beside, Kind::After] {
+            let tried = judged(kind, 20, 10, |_| (0, 0));
+            assert_eq!(tried.verdict, Verdict::Pass, "{tried:?}");
+            let failed = judged(kind, 20, 10, |second| (1, u64::from(second < 2)));
+            assert_ne!(failed.verdict, Verdict::Pass, "{failed:?}");
         }
     }
 

@@ -52,6 +52,25 @@ fn users_requests_are_seen_and_a_killed_or_stopped_tap_is_replaced() {
     lab.wait_for("the end of the tap", |lab| tap(lab).is_none().then_some(()));
 }
 
+/// The figure for a hundred kills; the test above has three.
+#[test]
+#[ignore = "takes minutes: cargo test --test evolution -- --ignored a_hundred_kills_of_the_tap"]
+fn a_hundred_kills_of_the_tap() {
+    const KILLS: usize = 100;
+    let Some(mut lab) = Lab::serving(Setup::default()) else { return };
+    lab.until_settled();
+    let load = Load::on(lab.address());
+    for _ in 0..KILLS {
+        let first = lab.wait_for("a tap", |lab| tap(lab));
+        until_seen(&mut lab);
+        send(first, Signal::SIGKILL);
+        lab.wait_for("another tap", |lab| tap(lab).filter(|pid| *pid != first));
+    }
+    lost_at_most(&load.finish(), KILLS * CLIENTS);
+    lab.signal(Signal::SIGTERM);
+    assert_eq!(lab.wait(), Some(0));
+}
+
 #[test]
 fn connections_in_the_tap_outlive_supervisor_and_keeper() {
     let Some(mut lab) = Lab::serving(Setup::default()) else { return };
