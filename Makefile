@@ -12,7 +12,7 @@ test: ## run the whole test suite
 
 corpus-live: ## judge bad and honest versions of a service under load, with each source of traffic
 	@scripts/setup.sh nix git
-	cargo test --test corpus -- --ignored --nocapture the_corpus
+	cargo test --test corpus -- --ignored --nocapture all_cases
 
 nix-matrix: ## run the end-to-end tests with each Nix version of Debian, as root and as a plain user; SUITES, USERS, TESTS choose
 	@scripts/setup.sh git mmdebstrap

@@ -30,7 +30,6 @@ const PART: [(Source, &[&str]); 3] = [
 ];
 
 #[test]
-#[ignore = "the sources of traffic come next"]
 fn a_part_of_the_corpus_is_judged_right() {
     let threads = PART.map(|(source, names)| {
         let cases = Case::all().into_iter().filter(|case| names.contains(&case.name.as_str())).collect();
@@ -41,7 +40,7 @@ fn a_part_of_the_corpus_is_judged_right() {
 
 #[test]
 #[ignore = "takes half an hour: make corpus-live"]
-fn the_corpus_is_judged_right() {
+fn all_cases_are_judged_right() {
     let threads = Source::ALL.map(|source| {
         let cases = Case::all().into_iter().filter(|case| case.sources.contains(&source)).collect();
         std::thread::spawn(move || run::judge(source, cases))
