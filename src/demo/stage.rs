@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access};
@@ -17,6 +17,9 @@ use crate::nix::{Error as NixError, Nix, Roots};
 
 /// The time limit from SIGTERM to the supervisor's exit: the limit of its instances plus its own.
 const END_MAX: Duration = Duration::from_secs(40);
+/// How long a process that the supervisor has told to end may take, and the pause between two looks.
+const LEFT_MAX: Duration = Duration::from_secs(2);
+const LEFT_PAUSE: Duration = Duration::from_millis(10);
 /// The time limit of a command in act 5.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// The width of the commands' output, in columns: a page that fits into the story.
@@ -183,6 +186,11 @@ impl Stage {
                 let _ = supervisor.kill().await;
                 ended = Err(Error::unexpected(format!("the supervisor did not exit within {END_MAX:?}")));
             }
+        }
+        // A process that was told to end needs a moment to exit.
+        let until = Instant::now() + LEFT_MAX;
+        while !self.left_over().is_empty() && Instant::now() < until {
+            tokio::time::sleep(LEFT_PAUSE).await;
         }
         let left = self.left_over();
         for pid in &left {

@@ -68,7 +68,7 @@ pub struct Bounds {
     pub errors: Option<ErrorBound>,
     /// Samples below which a window without findings is inconclusive.
     pub samples_min: u64,
-    /// Whether the latency of probes is compared with the baseline's: not if the durations of users' requests are compared,
+    /// Whether the latency of probes is compared with the bound and with the baseline's: not if the durations of users' requests are compared,
     /// which are many more, and which are what counts.
     pub compares_probes: bool,
 }
@@ -198,8 +198,8 @@ pub fn judge(
         Some(Comparison::Before(..) | Comparison::Beside(_)) | None => Vec::new(),
     };
     case.failures("probes", seen.probes, reference.probes, bounds);
-    case.bound(&seen.latencies, bounds);
     if bounds.compares_probes {
+        case.bound(&seen.latencies, bounds);
         case.latency(&warm, &mut reference.latencies, &mut control);
     }
     case.enough(candidate, &seen, since, at, bounds);

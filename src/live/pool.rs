@@ -53,6 +53,11 @@ impl Pool {
         self.whole.total().total() as f64 / self.span_ms as f64
     }
 
+    /// Whether every request was drawn: nothing is left to compare with.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left.routes().all(|(_, counts)| counts.latencies.is_empty())
+    }
+
     /// The durations that were set aside, by route.
     pub(super) fn learned(&self) -> impl Iterator<Item = (&Route, &Latencies)> {
         self.learned.routes().map(|(route, counts)| (route, &counts.latencies))

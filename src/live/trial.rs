@@ -331,9 +331,10 @@ impl Trial {
         self.compared
     }
 
-    /// Whether enough is known of the reference on any route to say what is slow.
+    /// Whether enough is known of the reference on any route to say what is slow, and more durations can be compared.
     pub(super) fn can_compare_durations(&self) -> bool {
-        self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
+        let has_more = self.after.as_ref().is_none_or(|after| !after.pool.is_used_up());
+        has_more && self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
     }
 
     fn compare(&mut self, candidate: &Sample, reference: &Sample, warm: bool) {

@@ -6,16 +6,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
 use super::server::size_buffers;
 use super::wire::{ALL_NAMED, END, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
-use crate::poll::is_ready;
+use crate::poll::{is_ready, wait};
 use crate::runtime::keeper::wire;
 use crate::runtime::traffic::Traffic;
+
+/// How long a tap may take to end.
+const END_MAX: Duration = Duration::from_secs(1);
 
 /// A connection to the tap. The tap outlives it.
 #[derive(Clone, Debug)]
@@ -89,10 +93,14 @@ impl TapLink {
         wire::send(&*self.0, ALL_NAMED, "", &[], MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Ends the tap, with the connections that it relays.
+    /// Ends the tap, with the connections that it relays, and waits a moment until it has closed its end of the connection.
     pub fn end(&self) {
         // If it is gone, it has ended.
-        let _ = wire::send(&*self.0, END, "", &[], MsgFlags::MSG_DONTWAIT);
+        if wire::send(&*self.0, END, "", &[], MsgFlags::MSG_DONTWAIT).is_err() {
+            return;
+        }
+        // Without events, poll(2) waits for the other side's end alone.
+        let _ = wait(&mut [PollFd::new(self.0.as_fd(), PollFlags::empty())], END_MAX);
     }
 
     /// The next report, if there is one. A report of another version of rei that cannot be read is skipped.
