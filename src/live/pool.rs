@@ -13,6 +13,8 @@ use super::sample::{Connections, Sample};
 const LEARN_MAX: u64 = 2_000;
 /// This part of a route's requests is set aside, one in so many.
 const LEARN_PART: u64 = 4;
+/// A pool is used up if less than one in so many of its requests is left.
+const USED_UP_PART: u64 = 50;
 /// The seed of the draws: any fixed number.
 const SEED: u64 = 0x0052_6569;
 
@@ -53,9 +55,10 @@ impl Pool {
         self.whole.total().total() as f64 / self.span_ms as f64
     }
 
-    /// Whether every request was drawn: nothing is left to compare with.
+    /// Whether next to nothing is left to compare with.
     pub(super) fn is_used_up(&self) -> bool {
-        self.left.routes().all(|(_, counts)| counts.latencies.is_empty())
+        let known = |sample: &Sample| sample.total().latencies.total();
+        known(&self.left) <= known(&self.whole) / USED_UP_PART
     }
 
     /// The durations that were set aside, by route.

@@ -312,9 +312,16 @@ impl Trial {
         found.into_iter().map(|(_, about)| about).collect()
     }
 
-    /// A shift that is too small to be a finding is no doubt either. One failure among few requests is.
+    /// Whether more requests can be compared with the reference.
+    fn has_more(&self) -> bool {
+        self.after.as_ref().is_none_or(|after| !after.pool.is_used_up())
+    }
+
+    /// A shift that is too small to be a finding is no doubt either. One failure among few requests is. If the time before is
+    /// used up, more requests can take no doubt of durations and classes away, and waiting for them would never end.
     fn may_be_doubted(&self, part: &Part<'_>) -> bool {
         match part.about {
+            About::Facet(facet, _) if facet != Facet::Failures && !self.has_more() => false,
             About::Facet(Facet::Failures, route) => {
                 let seen = self.seen_of(0, route);
                 seen.failed() as f64 >= DOUBT_MIN * seen.total() as f64
@@ -333,8 +340,7 @@ impl Trial {
 
     /// Whether enough is known of the reference on any route to say what is slow, and more durations can be compared.
     pub(super) fn can_compare_durations(&self) -> bool {
-        let has_more = self.after.as_ref().is_none_or(|after| !after.pool.is_used_up());
-        has_more && self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
+        self.has_more() && self.routes.values().any(|one| Slow::of(&one.learned, None, self.after.is_some()).is_some())
     }
 
     fn compare(&mut self, candidate: &Sample, reference: &Sample, warm: bool) {
