@@ -47,6 +47,8 @@ const PAUSES_MIN: u64 = 50;
 /// Evidence of a total from which a candidate does not pass before there is more. An honest one has it at a given time with a
 /// chance of less than one in two, in practice much less, and loses it.
 const DOUBT: f64 = 2.0;
+/// Blocks without a comparison after which none is to be expected.
+const IDLE_MAX: u32 = 3;
 /// The seed of the draws: any fixed number.
 const SEED: u64 = 0x7472_6961;
 
@@ -90,6 +92,8 @@ pub struct Trial {
     pub(super) silence: Silence,
     pub(super) failed: Option<Vec<String>>,
     first_request: Option<Timestamp>,
+    /// Blocks in a row in which a warm candidate had durations and none could be compared.
+    idle: u32,
     blocks: u64,
     /// Durations of the candidate that were compared.
     compared: u64,
@@ -187,6 +191,7 @@ impl Trial {
             over_bound: [0, 0],
             silence: Silence::default(),
             failed: None,
+            idle: 0,
             first_request: None,
             blocks: 0,
             compared: 0,
@@ -232,7 +237,13 @@ impl Trial {
             self.first_request.get_or_insert(at);
         }
         let warm = self.first_request.is_some_and(|first| at.ms_since(first) >= COLD_MS);
+        let compared = self.compared;
         self.compare(candidate, reference, warm);
+        if self.compared > compared {
+            self.idle = 0;
+        } else if warm && candidate.routes().any(|(_, counts)| !counts.latencies.is_empty()) {
+            self.idle = self.idle.saturating_add(1);
+        }
         self.compare_connections(candidate, reference);
         if self.limits.failures.is_some() || self.limits.p99_us.is_some() {
             self.compare_bounds(&candidate.total(), candidate.coarse);
@@ -312,9 +323,10 @@ impl Trial {
         found.into_iter().map(|(_, about)| about).collect()
     }
 
-    /// Whether more requests can be compared with the reference.
+    /// Whether more requests can be compared with the reference: it is not used up, and it has had the routes that users ask
+    /// for now.
     fn has_more(&self) -> bool {
-        self.after.as_ref().is_none_or(|after| !after.pool.is_used_up())
+        self.idle < IDLE_MAX && self.after.as_ref().is_none_or(|after| !after.pool.is_used_up())
     }
 
     /// A shift that is too small to be a finding is no doubt either. One failure among few requests is. If the time before is

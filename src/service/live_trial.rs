@@ -274,6 +274,22 @@ mod tests {
         }
     }
 
+    /// Active served a little, on one route, and users ask for another one now.
+    #[test]
+    fn a_reference_that_cannot_be_compared_is_not_waited_for() {
+        let mut trial = LiveTrial::new(plan(), Kind::After, before(80));
+        let mut other = Sample::default();
+        let counts = other.route(Route::of_request("GET", "/items"));
+        counts.add(Class::Success, 100);
+        counts.latencies.add(2_000, 100);
+        for second in 0..30 {
+            let at = Timestamp::from_unix_ms(1_700_000_000_000 + second * 1_000);
+            trial.block(at, BTreeMap::from([(Source::Tap, other.clone())]), BTreeMap::new());
+        }
+        let analysis = trial.add_to(well());
+        assert_eq!(analysis.verdict, Verdict::Pass, "{analysis:?}");
+    }
+
     #[test]
     fn few_users_are_enough_for_a_verdict() {
         // One request a second: three are to be expected in the canary, and twenty in the window.
