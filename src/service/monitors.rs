@@ -9,6 +9,7 @@ use crate::interface::operations::{RouteStatus, TrafficStatus};
 use crate::interface::types::{ProcessUsage, RuntimeHealthReport, RuntimeRef, Verdict};
 use crate::lifecycle::{Event, OpenIncident, Slot};
 use crate::live::{Class, Recent, Source};
+use crate::runtime::traffic::Unanswered;
 use crate::time::Timestamp;
 
 /// The bound of health reports that are stored for the evidence of an incident: one minute at one report a second.
@@ -140,6 +141,18 @@ impl Monitors {
         match &self.slots[slot.other().index()] {
             Some(active) => learned(&active.monitor, at),
             None => self.replaced[slot.index()].clone(),
+        }
+    }
+
+    /// The slot of a candidate on trial that had no answer for users in the last second.
+    pub fn silent(&self) -> Option<Slot> {
+        self.trial.as_ref().filter(|trial| trial.live.is_silent()).map(|trial| trial.slot)
+    }
+
+    /// Tells the trial which connections of the candidate and of the other slot have no answer now.
+    pub fn unanswered(&mut self, candidate: &[Unanswered], other: &[Unanswered]) {
+        if let Some(trial) = &mut self.trial {
+            trial.live.unanswered(candidate, other);
         }
     }
 

@@ -1,8 +1,9 @@
 //! A real supervisor with one source of traffic, and the cases one after the other.
 
 use rei::interface::types::MaintenanceAction;
+use rei::live::Source;
 
-use crate::case::{Case, Load, Source};
+use crate::case::{Case, Load};
 use crate::lab::Lab;
 use crate::load::Clients;
 
@@ -19,7 +20,9 @@ pub struct Outcome {
 
 impl Outcome {
     fn is_right(&self) -> bool {
-        self.is_promoted != self.case.is_bad
+        let says = &self.case.says;
+        let says_it = says.is_empty() || says.iter().any(|words| self.reason.contains(words));
+        self.is_promoted != self.case.is_bad && says_it
     }
 }
 
