@@ -238,6 +238,11 @@ impl Trial {
         self.silence.has_begun()
     }
 
+    /// What was seen of the candidate, and what was seen meanwhile of the reference.
+    pub fn seen(&self) -> &[Sample; 2] {
+        &self.seen
+    }
+
     /// Whether the candidate was called degraded. It stays so.
     pub fn has_failed(&self) -> bool {
         self.failed.is_some()

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::health::Analysis;
 use crate::interface::types::Verdict;
-use crate::live::{Counts, Judgement, Limits, Pool, Recent, Sample, Source, Trial};
+use crate::live::{Counts, ErrorLines, Judgement, Limits, Pool, Recent, Sample, Source, Trial};
 use crate::runtime::traffic::Unanswered;
 use crate::time::{Timestamp, millis};
 
@@ -180,9 +180,31 @@ impl LiveTrial {
         expected < REQUESTS_FEW && (own as f64) < REQUESTS_MAX && judged.candidate.failed() == 0
     }
 
-    /// Adds the judgement to that of probes and detectors: the worse one counts. If next to nobody uses the service, the
-    /// requests say nothing, and probes alone decide.
+    /// What the log of the version before had, before the trial and meanwhile.
+    fn log_before(&self) -> Sample {
+        let mut before = self.before.get(&Source::Log).map(|recent| recent.sample.clone()).unwrap_or_default();
+        if let Some(trial) = self.trials.get(&Source::Log).filter(|_| self.kind == Kind::Beside) {
+            before.merge(&trial.seen()[1]);
+        }
+        before
+    }
+
+    /// Calls `with` with the error lines of the candidate, if the logs of both versions are known.
+    pub fn error_lines<T>(&self, with: impl FnOnce(&ErrorLines<'_>) -> T) -> Option<T> {
+        let trial = self.trials.get(&Source::Log)?;
+        let before = self.log_before();
+        ErrorLines::of(&trial.seen()[0], &before).map(|lines| with(&lines))
+    }
+
+    /// Adds the judgement to that of probes and detectors, and says which errors are new in the candidate's log.
     pub fn add_to(&self, analysis: Analysis) -> Analysis {
+        let mut analysis = self.judged_with(analysis);
+        analysis.reasons.extend(self.error_lines(|lines| lines.finding()).flatten());
+        analysis
+    }
+
+    /// The worse judgement counts. If next to nobody uses the service, the requests say nothing, and probes alone decide.
+    fn judged_with(&self, analysis: Analysis) -> Analysis {
         let Some((source, judged)) = self.judged.clone() else { return analysis };
         if judged.verdict != Verdict::Fail && self.is_quiet(source, &judged) {
             let mut reasons = analysis.reasons;

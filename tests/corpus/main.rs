@@ -50,6 +50,11 @@ fn all_cases_are_judged_right() {
 }
 
 #[test]
+fn errors_that_the_version_before_did_not_write_are_shown() {
+    run::new_errors();
+}
+
+#[test]
 fn the_corpus_has_twenty_cases_of_each_kind() {
     let cases = Case::all();
     let bad = cases.iter().filter(|case| case.is_bad).count();
