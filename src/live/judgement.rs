@@ -43,8 +43,8 @@ impl Trial {
             Verdict::Fail
         } else if let Some(broken) = self.silence.lasting().filter(|silent| silent.is_broken()) {
             let seconds = broken.for_ms / 1_000;
-            reasons
-                .push(format!("no request was answered for {seconds} s, in which {} connections came", broken.offered));
+            let users = broken.waiting;
+            reasons.push(format!("no request was answered for {seconds} s, in which {users} users waited in vain"));
             Verdict::Fail
         } else {
             self.wanted(&candidate, &reference, &mut reasons, &mut waits)

@@ -18,6 +18,7 @@
 //! | `sample` | what a source saw since its last sample |
 //! | `series` | the requests of the version in a slot |
 //! | `templates` | messages of errors, with numbers and identifiers taken out |
+//! | `error_lines` | errors in a candidate's log that the version before it did not write |
 //! | `log` | the source that reads the runtime's access log |
 //! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
@@ -32,6 +33,7 @@
 mod class;
 mod counts;
 mod draws;
+mod error_lines;
 mod facet;
 mod growth;
 mod judgement;
@@ -49,6 +51,7 @@ mod trial;
 
 pub use class::Class;
 pub use counts::Counts;
+pub use error_lines::ErrorLines;
 pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;

@@ -69,7 +69,7 @@ pub async fn watch(mut it: InstanceTask) {
     };
     let _notes = it.notify.take().map(forward);
     let mut reports: Option<[AbortOnDrop<()>; 2]> = None;
-    let (own_probes, mut access_log) = (Arc::new(AtomicU64::new(0)), AccessLog::default());
+    let (own_probes, mut access_log) = (Arc::new(AtomicU64::new(0)), AccessLog::new(it.tools.secrets.clone()));
     let mut counts = tokio::time::interval(COUNTS_PAUSE);
     let asks = health.http.is_some() || health.tcp.is_some() || health.command.is_some();
     let heard = it.readiness.notified || health.notify.is_none();
