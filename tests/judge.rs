@@ -4,6 +4,8 @@
 
 #[expect(dead_code, reason = "uses a part of it")]
 mod common;
+#[path = "judge/overlap.rs"]
+mod overlap;
 #[path = "judge/recorded.rs"]
 mod recorded;
 

@@ -117,6 +117,7 @@ const PURE: &[&str] = &[
     "golden/learn.rs",
     "golden/learned.rs",
     "golden/normalise.rs",
+    "golden/order.rs",
     "golden/placeholder.rs",
     "golden/reservoir.rs",
     "nix/log.rs",

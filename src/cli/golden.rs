@@ -4,6 +4,7 @@ mod qualify;
 mod review;
 mod show;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -172,20 +173,25 @@ async fn replay_run(
     let normalisers = Normalisers::compile(&run.header.normalisers).map_err(|reason| {
         CommandError::new(Kind::Failed, format!("a normaliser of {} is wrong: {reason}", run.header.name))
     })?;
-    let mut differ = Vec::new();
-    let mut replay = golden::Replay::new(against.clone(), &run.exchanges).with_values(values);
-    for (index, exchange) in run.exchanges.iter().enumerate() {
-        let answer = replay.ask(index, exchange, REQUEST_TIMEOUT).await;
+    let mut differ = BTreeMap::new();
+    let replay = golden::Replay::new(against.clone(), &run.exchanges).with_values(values);
+    let mut order = golden::Progress::new(golden::Order::of(&run.exchanges));
+    let mut flight = golden::Flight::new(&replay, &run.exchanges, REQUEST_TIMEOUT, &mut order);
+    let mut done = 0;
+    while let Some((index, answer)) = flight.next().await {
+        let exchange = &run.exchanges[index];
         let rules = normalisers.with(&exchange.learned).map_err(|reason| {
             CommandError::new(Kind::Failed, format!("a learned rule of {} is wrong: {reason}", run.header.name))
         })?;
         let divergences = compare(exchange, answer.response, &rules);
         if !divergences.is_empty() {
             let request = format!("{} {}", exchange.request.method, exchange.request.path);
-            differ.push(Differs { exchange: index + 1, request, divergences });
+            differ.insert(index, Differs { exchange: index + 1, request, divergences });
         }
-        progress(index + 1);
+        done += 1;
+        progress(done);
     }
+    let differ = differ.into_values().collect();
     let (name, exchanges) = (run.header.name.clone(), run.exchanges.len());
     Ok(Replayed { name, against: against.to_string(), exchanges, differ })
 }

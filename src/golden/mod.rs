@@ -7,6 +7,7 @@
 //! | `fact` | one fact of an answer, and its path |
 //! | `facets` | an answer as a tree of facts, each with a path |
 //! | `compare` | compares a recorded answer with the candidate's, without the differences between two answers of Active (noise). Pure |
+//! | `order` | which requests of a replay wait for which, and which overlap. Pure |
 //! | `replay` | sends all requests of a run to an instance |
 //! | `capture` | an exchange of live traffic |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
@@ -34,6 +35,7 @@ mod har;
 mod learn;
 mod learned;
 mod normalise;
+mod order;
 mod placeholder;
 mod record;
 mod recording;
@@ -57,9 +59,10 @@ pub use har::{ArchiveError, Chosen, Imported, LeftOut, LeftOutEntry, TakenEntry,
 pub use learn::{DropReason, LOOSE_SHARE_MAX, Three, learn};
 pub use learned::{LEARNED_MAX, Learned, Rule};
 pub use normalise::{Normaliser, Normalisers};
+pub use order::{OVERLAP_MAX, Order, Progress};
 pub use placeholder::{Kind, MARK, Piece, Placeholder, Template, pieces};
 pub use record::{RecordError, parse_requests, record};
 pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};
-pub use replay::{Answer, REQUEST_TIMEOUT, Replay};
+pub use replay::{Answer, Flight, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};

@@ -1,13 +1,18 @@
-//! Sends all requests of a run to an instance, in order.
+//! Sends all requests of a run to an instance, in the order of its plan.
 //!
 //! Exchanges that were recorded on one connection are sent on one connection, so that a version that fails the second
 //! request of a connection is found. A connection is closed after its last exchange, as its client did.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::fill::Values;
 use super::format::Exchange;
+use super::order::Progress;
 use crate::http::{self, Address, Connection, Extent, Response};
 use crate::report::chain;
 
@@ -37,40 +42,42 @@ pub struct Replay {
     address: Address,
     /// The last exchange of each connection of the run.
     last: BTreeMap<u64, usize>,
-    /// Open connections, each with the number of its latest exchange.
-    open: BTreeMap<u64, (usize, Connection)>,
+    /// Open connections that wait for their next request, each with the number of its latest exchange.
+    open: RefCell<BTreeMap<u64, (usize, Connection)>>,
     /// The values of placeholders: the operator's, and those that earlier answers gave.
-    values: Values,
+    values: RefCell<Values>,
 }
 
 impl Replay {
     /// A replay of these exchanges; no connection is open yet.
     pub fn new(address: Address, exchanges: &[Exchange]) -> Self {
         let connections = exchanges.iter().enumerate().filter_map(|(index, it)| Some((it.recorded?.connection, index)));
-        Self { address, last: connections.collect(), open: BTreeMap::new(), values: Values::default() }
+        Self { address, last: connections.collect(), open: RefCell::default(), values: RefCell::default() }
     }
 
     /// Fills placeholders also with these values.
     #[must_use]
     pub fn with_values(self, values: Values) -> Self {
-        Self { values, ..self }
+        Self { values: RefCell::new(values), ..self }
     }
 
     /// Sends the request of an exchange, after its pause, with values in the places of its placeholders. `index` is its
     /// number in the run, from 0. The values that the answer gives are for the next exchanges.
-    pub async fn ask(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Answer {
+    ///
+    /// Several requests may be under way at once, but only one of each connection.
+    pub async fn ask(&self, index: usize, exchange: &Exchange, timeout: Duration) -> Answer {
         tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
         let begun = Instant::now();
         let response = self.send(index, exchange, timeout).await.map_err(|error| chain(&error));
         let took = begun.elapsed();
         if let (Some(recorded), Ok(response)) = (&exchange.response, &response) {
-            self.values.learn(recorded, response);
+            self.values.borrow_mut().learn(recorded, response);
         }
         Answer { response, took }
     }
 
-    async fn send(&mut self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
-        let request = self.values.fill(&exchange.request);
+    async fn send(&self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
+        let request = self.values.borrow().fill(&exchange.request);
         let begun = Instant::now();
         let extent = Extent { bytes_max: ANSWER_BYTES_MAX, events: exchange.events };
         let Some(recorded) = exchange.recorded else {
@@ -80,19 +87,127 @@ impl Replay {
             }
             return http::send_bounded(&self.address, &request, timeout, ANSWER_BYTES_MAX).await;
         };
-        let mut connection = match self.open.remove(&recorded.connection).filter(|(_, open)| open.is_kept()) {
+        let waiting = self.open.borrow_mut().remove(&recorded.connection).filter(|(_, open)| open.is_kept());
+        let mut connection = match waiting {
             Some((_, connection)) => connection,
             None => Connection::open(&self.address, timeout).await?,
         };
         let left = timeout.saturating_sub(begun.elapsed());
         let response = connection.send(&request, left, extent).await;
+        let mut open = self.open.borrow_mut();
         if self.last.get(&recorded.connection).is_some_and(|&last| last > index) {
-            self.open.insert(recorded.connection, (index, connection));
+            open.insert(recorded.connection, (index, connection));
         }
-        if self.open.len() > CONNECTIONS_MAX {
-            let oldest = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
-            oldest.map(|id| self.open.remove(&id));
+        if open.len() > CONNECTIONS_MAX {
+            let oldest = open.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
+            oldest.map(|id| open.remove(&id));
         }
         response
+    }
+}
+
+/// An exchange that is under way.
+struct UnderWay<'a> {
+    exchange: usize,
+    answer: Pin<Box<dyn Future<Output = Answer> + 'a>>,
+}
+
+/// The requests of a replay that are under way, and those that follow.
+///
+/// It does something only while [`Flight::next`] is awaited.
+pub struct Flight<'a> {
+    replay: &'a Replay,
+    exchanges: &'a [Exchange],
+    timeout: Duration,
+    progress: &'a mut Progress,
+    under_way: Vec<UnderWay<'a>>,
+    last_start: Option<Instant>,
+}
+
+impl fmt::Debug for Flight<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("replay", self.replay).field("under_way", &self.under_way()).finish()
+    }
+}
+
+impl<'a> Flight<'a> {
+    /// The exchanges that have not started yet.
+    pub fn new(replay: &'a Replay, exchanges: &'a [Exchange], timeout: Duration, progress: &'a mut Progress) -> Self {
+        Self { replay, exchanges, timeout, progress, under_way: Vec::new(), last_start: None }
+    }
+
+    /// The exchanges under way, by their numbers.
+    pub fn under_way(&self) -> Vec<usize> {
+        self.under_way.iter().map(|it| it.exchange).collect()
+    }
+
+    /// Starts what may start, and waits for the next answer. `None` at the end of the run. If the caller stops waiting, nothing
+    /// is lost: the requests go on when it waits again.
+    pub async fn next(&mut self) -> Option<(usize, Answer)> {
+        loop {
+            let pause = self.start();
+            if self.under_way.is_empty() {
+                return None;
+            }
+            let pause = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                found = Self::answer(&mut self.under_way) => {
+                    self.progress.end(found.0);
+                    return Some(found);
+                }
+                () = pause => {}
+            }
+        }
+    }
+
+    /// The next answer of what is under way, and starts nothing more. `None` if nothing is under way.
+    pub async fn rest(&mut self) -> Option<(usize, Answer)> {
+        if self.under_way.is_empty() {
+            return None;
+        }
+        let found = Self::answer(&mut self.under_way).await;
+        self.progress.end(found.0);
+        Some(found)
+    }
+
+    /// Gives up what is under way: their numbers.
+    pub fn give_up(&mut self) -> Vec<usize> {
+        let given_up: Vec<usize> = self.under_way.drain(..).map(|it| it.exchange).collect();
+        given_up.iter().for_each(|&exchange| self.progress.end(exchange));
+        given_up
+    }
+
+    /// Starts all that may start now; how long the next one has to wait for its pause, if that is why it did not start.
+    fn start(&mut self) -> Option<Duration> {
+        while let Some(next) = self.progress.next() {
+            let since = self.last_start.filter(|_| !self.under_way.is_empty()).map(|last| last.elapsed());
+            if let Some(left) = since.and_then(|since| next.pause.checked_sub(since)).filter(|left| !left.is_zero()) {
+                return Some(left);
+            }
+            self.progress.start();
+            self.last_start = Some(Instant::now());
+            let exchange = next.exchange;
+            let answer = Box::pin(self.replay.ask(exchange, &self.exchanges[exchange], self.timeout));
+            self.under_way.push(UnderWay { exchange, answer });
+        }
+        None
+    }
+
+    async fn answer(under_way: &mut Vec<UnderWay<'a>>) -> (usize, Answer) {
+        std::future::poll_fn(|context| {
+            for position in 0..under_way.len() {
+                if let Poll::Ready(answer) = under_way[position].answer.as_mut().poll(context) {
+                    return Poll::Ready((under_way.remove(position).exchange, answer));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
     .await?;
     let mut details = Vec::new();
     let mut first = None;
-    for (index, answer) in answered.answers.iter().enumerate() {
+    for (index, answer) in answered.asked() {
         let found = differs(index, answer);
         let Some(divergence) = found.first() else { continue };
         if first.is_none() {
@@ -56,21 +56,21 @@ pub(crate) async fn golden(job: &Job, spec: &GoldenSpec) -> Result<CheckOutcome,
         }
         details.extend(found.iter().take(DIVERGENT_MAX).map(|one| format!("{}: {one}", name(&run, index))));
     }
-    let all = run.exchanges.len();
+    let (all, asked) = (run.exchanges.len(), answered.asked().count());
     let outcome = match (first, answered.cut) {
         (Some(first), _) => {
             CheckOutcome::new(Verdict::Fail, first).details(details).details(remarks).details(answered.tail)
         }
         // A process that ends after its last good answer has not served the run.
         (None, Some(cut)) => {
-            let summary = format!("after {} of {all} exchanges: {cut}", answered.answers.len());
+            let summary = format!("after {asked} of {all} exchanges: {cut}");
             CheckOutcome::new(Verdict::Fail, summary).details(remarks).details(answered.tail)
         }
         (None, None) if all == 0 => CheckOutcome::new(Verdict::Inconclusive, "the run holds no exchanges"),
         (None, None) => CheckOutcome::new(Verdict::Pass, format!("{all} of {all} exchanges are answered as recorded"))
             .details(remarks),
     };
-    Ok(outcome.figure("exchanges", all as u64).figure("answered", answered.answers.len() as u64))
+    Ok(outcome.figure("exchanges", all as u64).figure("answered", asked as u64))
 }
 
 /// Two runs of Active: what differs between them, exchange by exchange, and what a person should know about them.
@@ -99,7 +99,7 @@ async fn listen_for_noise(
     let mut noises = Vec::new();
     for (index, exchange) in run.exchanges.iter().enumerate() {
         let rules = rules.at(index);
-        let answer = |round: &Round| round.answers.get(index).and_then(|answer| answer.response.clone().ok());
+        let answer = |round: &Round| round.answer(index).and_then(|answer| answer.response.clone().ok());
         let (Some(first), Some(second)) = (answer(&one), answer(&two)) else {
             noises.push(Noise::none());
             continue;

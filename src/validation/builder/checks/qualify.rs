@@ -111,7 +111,7 @@ async fn pass(
     let rules = Rules::of(run)?;
     let (one, two) = (round(active, run, &limits).await?, round(active, run, &limits).await?);
     let one_exchange = |(index, exchange): (usize, &Exchange)| {
-        let answer = |round: &Round| round.answers.get(index).map(|answer| answer.response.clone());
+        let answer = |round: &Round| round.answer(index).map(|answer| answer.response.clone());
         let (Some(first), Some(second)) = (answer(&one), answer(&two)) else { return Err(DropReason::NotReplayed) };
         let (Ok(first), Ok(second)) = (first, second) else { return Err(DropReason::NoAnswer) };
         let rules = rules.at(index);

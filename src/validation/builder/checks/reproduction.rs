@@ -35,7 +35,7 @@ async fn fails(
         },
     )
     .await?;
-    for (index, answer) in answered.answers.iter().enumerate() {
+    for (index, answer) in answered.asked() {
         if let Some(found) = differs(index, answer).first() {
             return Ok(Some(format!("{}: {found}", name(run, index))));
         }
