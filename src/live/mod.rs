@@ -22,6 +22,7 @@
 //! | `log` | the source that reads the runtime's access log |
 //! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
+//! | `factorial` | factorials, for both kinds of tests |
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
 //! | `facet` | what can be different, and what of it is tolerated |
@@ -35,6 +36,7 @@ mod counts;
 mod draws;
 mod error_lines;
 mod facet;
+mod factorial;
 mod growth;
 mod judgement;
 mod latencies;
@@ -52,6 +54,7 @@ mod trial;
 pub use class::Class;
 pub use counts::Counts;
 pub use error_lines::ErrorLines;
+pub use factorial::ln_factorial;
 pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;

@@ -17,7 +17,7 @@ const REQUESTS_FEW: f64 = 5.0;
 /// The time from which Active's requests are a rate, in milliseconds. In a shorter time they count as if they were all
 /// that came in this one.
 const QUIET_MS: u64 = 450_000;
-/// Users left waiting that are told apart. More change no verdict.
+/// Users left waiting that are distinguished. More change no verdict.
 const WAITING_MAX: usize = 4_096;
 
 /// How a candidate gets requests while it is on trial.
@@ -342,7 +342,7 @@ mod tests {
         let clients = |count: u16, for_ms| (0..count).map(|port| waiting(port, for_ms)).collect::<Vec<_>>();
         let found = judged(&|second| (clients(20, second * 1_000), Vec::new()));
         assert_eq!(found.verdict, Verdict::Fail, "{found:?}");
-        assert!(found.reasons[0].contains("20 users waited in vain"), "{found:?}");
+        assert!(found.reasons[0].contains("20 users waited for an answer"), "{found:?}");
         // The same few users at each look, users who wait for a moment, and a service that answers nobody.
         for (few, other) in [(clients(3, 4_000), 0), (clients(40, 300), 0), (clients(40, 4_000), 40)] {
             let found = judged(&|_| (few.clone(), clients(other, 9_000)));

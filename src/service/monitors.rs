@@ -299,7 +299,7 @@ fn errors(sample: &Sample, new: &BTreeSet<String>) -> Vec<ErrorStatus> {
 mod tests {
     use super::*;
     use crate::config::Place;
-    use crate::health::{Exit, Outcome, Probe};
+    use crate::health::{Exit, Probe, ProbeOutcome};
     use crate::interface::types::IncidentId;
     use crate::lifecycle;
 
@@ -318,7 +318,7 @@ mod tests {
 
     fn probed(monitors: &mut Monitors, slot: Slot, seconds: std::ops::Range<u64>, latency_us: u64) {
         for second in seconds {
-            let probe = Probe { outcome: Outcome::Ok, latency_us, detail: String::new() };
+            let probe = Probe { outcome: ProbeOutcome::Ok, latency_us, detail: String::new() };
             monitors.monitor(slot).unwrap().observe(at(second), Signal::Probe(probe));
         }
     }
