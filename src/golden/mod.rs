@@ -10,6 +10,7 @@
 //! | `order` | which requests of a replay wait for which, and which overlap. Pure |
 //! | `replay` | sends all requests of a run to an instance |
 //! | `capture` | an exchange of live traffic |
+//! | `plain` | such an exchange without content codings and headers of the connection. Pure |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
 //! | `coverage` | which routes of the live traffic runs cover. Pure |
 //! | `recording` | a stream of live exchanges to a run |
@@ -37,6 +38,7 @@ mod learned;
 mod normalise;
 mod order;
 mod placeholder;
+mod plain;
 mod record;
 mod recording;
 mod redact;
@@ -61,6 +63,7 @@ pub use learned::{LEARNED_MAX, Learned, Rule};
 pub use normalise::{Normaliser, Normalisers};
 pub use order::{OVERLAP_MAX, Order, Progress};
 pub use placeholder::{Kind, MARK, Piece, Placeholder, Template, pieces};
+pub use plain::Undecoded;
 pub use record::{RecordError, parse_requests, record};
 pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};

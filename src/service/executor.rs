@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::capture::Captures;
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
@@ -16,9 +17,10 @@ use super::listeners::Listeners;
 use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
 use super::sync::lock;
-use super::tap_watch::TapWatch;
+use super::tap_watch::{Seen, TapWatch};
 use super::timers::Timers;
 use super::tools::Tools;
+use crate::golden::Captured;
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
 use crate::live::Sample;
@@ -83,6 +85,8 @@ pub struct Executor {
     pub logs: LoggerWatch,
     /// The tap.
     pub tap: TapWatch,
+    /// Which exchanges the tap copies, and for whom.
+    pub captures: Captures,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// Slow work.
@@ -347,7 +351,8 @@ impl Executor {
 
     /// Adapts what goes through the tap, and checks that it works.
     pub fn look_at_tap(&mut self, in_trial: bool) {
-        self.tap.look(in_trial, &self.listeners.traffic, &self.tools, &self.inputs);
+        self.captures.on_counts(self.tap.gauges().unwrap_or_default().copies);
+        self.tap.look(in_trial, &self.captures, &self.listeners.traffic, &self.tools, &self.inputs);
     }
 
     /// Looks for users who wait for a candidate that answers nothing.
@@ -362,10 +367,21 @@ impl Executor {
 
     /// The tap was started, has ended, or has a report. Returns what the users of a slot got.
     pub fn on_tap(&mut self, news: TapNews) -> Option<(Slot, Sample)> {
-        let (slot, sample) =
-            self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
-        let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
-        Some((slot, sample))
+        let seen = self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
+        match seen {
+            Seen::Sample(slot, sample) => {
+                let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
+                return Some((slot, sample));
+            }
+            Seen::Exchange(slot, Some(exchange)) => self.on_exchange(slot, *exchange),
+            Seen::Exchange(_, None) => self.captures.on_undecoded(),
+        }
+        None
+    }
+
+    /// The tap has copied an exchange: each consumer that wants it gets it.
+    fn on_exchange(&mut self, slot: traffic::Slot, exchange: Captured) {
+        tracing::trace!(%slot, path = exchange.request.path.len(), "no consumer takes the exchange");
     }
 
     /// The logger has ended: starts another one.
