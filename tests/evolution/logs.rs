@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::common::process::{self, send};
+use crate::common::process::{self, is_alive, send};
 use crate::lab::{Lab, Setup};
 use crate::load::ask;
 
