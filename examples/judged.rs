@@ -15,6 +15,9 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
+#[path = "judged/talks.rs"]
+mod talks;
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("builder") => rei::validation::builder_main(),
@@ -69,8 +72,14 @@ fn serve() -> ExitCode {
     // SAFETY: socket activation puts a listener at this descriptor, and no other code here uses it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     for stream in listener.incoming().flatten() {
-        // A version that serves its connections beside each other, as most services do.
-        if behaviour.starts_with("pair") && behaviour != "pair_alone" {
+        // Versions that serve their connections beside each other, as most services do.
+        if behaviour.starts_with("parts") || behaviour.starts_with("lines") {
+            let behaviour = behaviour.clone();
+            std::thread::spawn(move || match behaviour.starts_with("parts") {
+                true => talks::serve(stream, &behaviour),
+                false => drop(talks::lines(stream, &behaviour)),
+            });
+        } else if behaviour.starts_with("pair") && behaviour != "pair_alone" {
             let behaviour = behaviour.clone();
             std::thread::spawn(move || answer(stream, &behaviour, answers));
         } else {
@@ -163,7 +172,7 @@ fn answer_one(stream: &mut TcpStream, behaviour: &str, answers: Option<&str>, nu
     written.is_ok()
 }
 
-/// Whether somebody has asked for `/wake`.
+/// Whether a client has asked for `/wake`.
 static AWAKE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Waits for a request to `/wake`, longer than any test waits for an answer.

@@ -6,22 +6,28 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::bodies::{BODY_FILE_BYTES_MAX, BODY_INLINE_MAX, BodyFile, Digester, Digests};
+use super::facets::Facets;
 use super::fill::Values;
-use super::format::Exchange;
+use super::format::{Exchange, Expected, Protocol};
+use super::normalise::Normalisers;
 use super::order::Progress;
-use crate::http::{self, Address, Connection, Extent, Response};
+use super::placeholder::Placeholder;
+use super::talk;
+use crate::http::{self, Address, Connection, Extent, Reading, Request, Response};
 use crate::report::chain;
 
 /// Timeout of one exchange, from connecting to the end of the answer. Of a stream without end, an exchange has the first
 /// events.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest body of an answer, in bytes: eight times that of other requests. The file of a run, which has all bodies, is
-/// bounded too.
+/// The largest body of an answer that is kept, in bytes: eight times that of other requests. Of an answer whose recorded body
+/// is in a file, only the digests are kept.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Connections that are open at once. If a run needs more, the one that waited longest is closed.
@@ -30,10 +36,41 @@ const CONNECTIONS_MAX: usize = 64;
 /// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The answer, or the reason why there is none.
+    /// The answer, or the reason why there is none. What a service sent in a conversation is a list in the body.
     pub response: Result<Response, String>,
+    /// The digests of its body, if only they were read, because the recorded one is in a file. Then the answer has no body.
+    pub digests: Option<Digests>,
     /// The time from the request to the end of the answer.
     pub took: Duration,
+}
+
+impl Answer {
+    /// No answer, for this reason.
+    pub fn none(reason: impl Into<String>, took: Duration) -> Self {
+        Self { response: Err(reason.into()), digests: None, took }
+    }
+
+    /// Its facts, to be compared with those of the recorded answer; `None` if there is no answer.
+    pub fn facets(&self, exchange: &Exchange, rules: &Normalisers) -> Option<Facets> {
+        let response = self.response.as_ref().ok()?;
+        Some(match &self.digests {
+            Some(digests) if exchange.files.answer.is_some() => Facets::of_digested(response, digests, rules),
+            // What is kept of the recorded one is the digest of the whole.
+            Some(digests) => {
+                let placeholder = Placeholder::of_digest(digests.bytes, &digests.sha256).to_string();
+                let expected = Expected { body: Some(placeholder.into_bytes()), ..Expected::from(response.clone()) };
+                Facets::of_expected(&expected, rules)
+            }
+            None => Facets::of_response(response, rules),
+        })
+    }
+}
+
+/// Whether only the digests of an answer's body are read: the recorded one is large.
+fn is_digested(exchange: &Exchange) -> bool {
+    let recorded = exchange.response.as_ref().and_then(|response| response.body.as_deref());
+    let size = recorded.and_then(Placeholder::digest_of).and_then(|(bytes, _)| bytes.parse::<usize>().ok());
+    exchange.files.answer.is_some() || size.is_some_and(|bytes| bytes > BODY_INLINE_MAX)
 }
 
 /// Replays a run against one instance.
@@ -46,13 +83,21 @@ pub struct Replay {
     open: RefCell<BTreeMap<u64, (usize, Connection)>>,
     /// The values of placeholders: the operator's, and those that earlier answers gave.
     values: RefCell<Values>,
+    protocol: Protocol,
 }
 
 impl Replay {
     /// A replay of these exchanges; no connection is open yet.
     pub fn new(address: Address, exchanges: &[Exchange]) -> Self {
         let connections = exchanges.iter().enumerate().filter_map(|(index, it)| Some((it.recorded?.connection, index)));
-        Self { address, last: connections.collect(), open: RefCell::default(), values: RefCell::default() }
+        let (open, values, protocol) = (RefCell::default(), RefCell::default(), Protocol::default());
+        Self { address, last: connections.collect(), open, values, protocol }
+    }
+
+    /// Speaks this protocol.
+    #[must_use]
+    pub fn with_protocol(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Fills placeholders also with these values.
@@ -68,41 +113,84 @@ impl Replay {
     pub async fn ask(&self, index: usize, exchange: &Exchange, timeout: Duration) -> Answer {
         tokio::time::sleep(Duration::from_millis(exchange.after_ms)).await;
         let begun = Instant::now();
-        let response = self.send(index, exchange, timeout).await.map_err(|error| chain(&error));
+        let (response, digests) = match self.send(index, exchange, timeout).await {
+            Ok((response, digests)) => (Ok(response), digests),
+            Err(reason) => (Err(reason), None),
+        };
         let took = begun.elapsed();
         if let (Some(recorded), Ok(response)) = (&exchange.response, &response) {
             self.values.borrow_mut().learn(recorded, response);
         }
-        Answer { response, took }
+        Answer { response, digests, took }
     }
 
-    async fn send(&self, index: usize, exchange: &Exchange, timeout: Duration) -> Result<Response, http::Error> {
-        let request = self.values.borrow().fill(&exchange.request);
+    async fn send(
+        &self,
+        index: usize,
+        exchange: &Exchange,
+        timeout: Duration,
+    ) -> Result<(Response, Option<Digests>), String> {
+        let (values, messages) = (&self.values, &exchange.messages);
+        if exchange.is_lines() {
+            let end = self.protocol.line_end();
+            return Ok((talk::lines(&self.address, messages, end, values, timeout).await?, None));
+        }
+        let request = values.borrow().fill(&exchange.request);
+        if exchange.is_websocket() {
+            return Ok((talk::websocket(&self.address, request, messages, values, timeout).await?, None));
+        }
+        let body = exchange.files.request.as_ref().map(BodyFile::content).transpose();
+        let body = body.map_err(|error| format!("cannot read the body of the request: {error}"))?;
+        self.send_http(index, exchange, &request, body, timeout).await.map_err(|error| chain(&error))
+    }
+
+    async fn send_http(
+        &self,
+        index: usize,
+        exchange: &Exchange,
+        request: &Request,
+        body: Option<File>,
+        timeout: Duration,
+    ) -> Result<(Response, Option<Digests>), http::Error> {
         let begun = Instant::now();
-        let extent = Extent { bytes_max: ANSWER_BYTES_MAX, events: exchange.events };
-        let Some(recorded) = exchange.recorded else {
-            if exchange.events.is_some() {
-                let mut connection = Connection::open(&self.address, timeout).await?;
-                return connection.send(&request, timeout.saturating_sub(begun.elapsed()), extent).await;
-            }
-            return http::send_bounded(&self.address, &request, timeout, ANSWER_BYTES_MAX).await;
-        };
-        let waiting = self.open.borrow_mut().remove(&recorded.connection).filter(|(_, open)| open.is_kept());
-        let mut connection = match waiting {
-            Some((_, connection)) => connection,
+        let connection = exchange.recorded.map(|recorded| recorded.connection);
+        if connection.is_none() && body.is_none() && !is_digested(exchange) && exchange.events.is_none() {
+            return Ok((http::send_bounded(&self.address, request, timeout, ANSWER_BYTES_MAX).await?, None));
+        }
+        let waiting = connection.and_then(|id| self.open.borrow_mut().remove(&id));
+        let mut open = match waiting.filter(|(_, open)| open.is_kept()) {
+            Some((_, open)) => open,
             None => Connection::open(&self.address, timeout).await?,
         };
         let left = timeout.saturating_sub(begun.elapsed());
-        let response = connection.send(&request, left, extent).await;
+        let found = if is_digested(exchange) {
+            let mut digester = Digester::default();
+            let mut each = |piece: &[u8]| digester.push(piece);
+            let bytes_max = usize::try_from(BODY_FILE_BYTES_MAX).unwrap_or(usize::MAX);
+            let reading = Reading::Streamed { bytes_max, each: &mut each };
+            let response = open.send_streamed(request, body, left, reading).await;
+            response.map(|response| (response, Some(digester.finish())))
+        } else {
+            let extent = Extent { bytes_max: ANSWER_BYTES_MAX, events: exchange.events };
+            let response = open.send_streamed(request, body, left, Reading::Kept(extent)).await;
+            response.map(|response| (response, None))
+        };
+        if let Some(id) = connection {
+            self.keep(id, index, open);
+        }
+        found
+    }
+
+    /// Keeps a connection for its next exchange, if it has one.
+    fn keep(&self, id: u64, index: usize, connection: Connection) {
         let mut open = self.open.borrow_mut();
-        if self.last.get(&recorded.connection).is_some_and(|&last| last > index) {
-            open.insert(recorded.connection, (index, connection));
+        if self.last.get(&id).is_some_and(|&last| last > index) {
+            open.insert(id, (index, connection));
         }
         if open.len() > CONNECTIONS_MAX {
             let oldest = open.iter().min_by_key(|(_, (used, _))| *used).map(|(&id, _)| id);
             oldest.map(|id| open.remove(&id));
         }
-        response
     }
 }
 

@@ -22,7 +22,13 @@ fn write(lab: &Lab, name: &str, run: GoldenRun) -> GoldenFact {
     run.exchanges.into_iter().for_each(|exchange| writer.push(exchange).unwrap());
     writer.finish().unwrap();
     let sha256 = digest::sha256_of_file(&path).unwrap();
-    GoldenFact { name: name.into(), listener: "http".into(), path, sha256 }
+    GoldenFact {
+        name: name.into(),
+        listener: "http".into(),
+        bodies: rei::golden::directory_if_any(&path),
+        path,
+        sha256,
+    }
 }
 
 #[tokio::test]

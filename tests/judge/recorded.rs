@@ -86,7 +86,13 @@ fn write(lab: &Lab, name: &str, run: GoldenRun) -> GoldenFact {
     writer.finish().unwrap();
     assert!(!std::fs::read_to_string(&path).unwrap().contains("session=abc"), "no credential reaches a file");
     let sha256 = digest::sha256_of_file(&path).unwrap();
-    GoldenFact { name: "live".into(), listener: "http".into(), path, sha256 }
+    GoldenFact {
+        name: "live".into(),
+        listener: "http".into(),
+        bodies: rei::golden::directory_if_any(&path),
+        path,
+        sha256,
+    }
 }
 
 async fn qualified(lab: &Lab, active: &Version, recording: &GoldenFact) -> Qualified {

@@ -1,6 +1,5 @@
 //! Asks a version the exchanges of a golden run.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Infrastructure;
@@ -11,6 +10,7 @@ use crate::golden::{
     self, Answer, Divergence, Exchange, Facets, Flight, GoldenRun, Noise, Normalisers, Order, Progress, Replay,
 };
 use crate::http::Address;
+use crate::validation::checks::InputName;
 
 /// Divergent exchanges after which a candidate is not asked further: a report names the first, and a candidate that
 /// answers nothing must not use up the time of the check.
@@ -133,7 +133,7 @@ async fn ask_all(
     round: &mut Round,
     (progress, bad): (&mut Progress, &mut usize),
 ) -> Asked {
-    let replay = Replay::new(address.clone(), &run.exchanges);
+    let replay = Replay::new(address.clone(), &run.exchanges).with_protocol(run.header.protocol);
     let timeout = Duration::from_millis(limits.request_timeout_ms);
     let mut flight = Flight::new(&replay, &run.exchanges, timeout, progress);
     let mut take = |round: &mut Round, index: usize, answer: Answer| {
@@ -155,7 +155,7 @@ async fn ask_all(
             Some(Some((index, answer))) if answer.response.is_ok() => {
                 let bad = take(round, index, answer);
                 if let Some(how) = instance.ended().map(str::to_owned) {
-                    last_words(&mut flight, &how, round, &mut take).await;
+                    last_answers(&mut flight, &how, round, &mut take).await;
                     return Asked::Dead(how);
                 }
                 if bad >= DIVERGENT_MAX {
@@ -170,10 +170,9 @@ async fn ask_all(
         match tokio::time::timeout(LAST_WORDS, instance.end()).await {
             Ok(how) => {
                 if let Some((index, answer)) = index.zip(answer) {
-                    let response = Err(format!("its process {how} before it answered"));
-                    take(round, index, Answer { response, ..answer });
+                    take(round, index, died(&how, answer.took));
                 }
-                last_words(&mut flight, &how, round, &mut take).await;
+                last_answers(&mut flight, &how, round, &mut take).await;
                 return Asked::Dead(how);
             }
             Err(_) => {
@@ -187,23 +186,27 @@ async fn ask_all(
     }
 }
 
+/// The answer of a process that ended before it answered.
+fn died(how: &str, took: Duration) -> Answer {
+    Answer::none(format!("its process {how} before it answered"), took)
+}
+
 /// What a process that has ended still answered: what it wrote before is on its way. Its end is the other answers.
-async fn last_words(
+async fn last_answers(
     flight: &mut Flight<'_>,
     how: &str,
     round: &mut Round,
     take: &mut impl FnMut(&mut Round, usize, Answer) -> usize,
 ) {
     let begun = Instant::now();
-    let died = |took| Answer { response: Err(format!("its process {how} before it answered")), took };
     while let Ok(Some((index, answer))) =
         tokio::time::timeout(LAST_WORDS.saturating_sub(begun.elapsed()), flight.rest()).await
     {
-        let answer = if answer.response.is_ok() { answer } else { died(answer.took) };
+        let answer = if answer.response.is_ok() { answer } else { died(how, answer.took) };
         take(round, index, answer);
     }
     for index in flight.give_up() {
-        take(round, index, died(begun.elapsed()));
+        take(round, index, died(how, begun.elapsed()));
     }
 }
 
@@ -229,9 +232,11 @@ impl Rules {
     }
 }
 
-/// Reads a golden run and what makes its answers alike.
-pub(crate) fn read_run(path: &Path) -> Result<(GoldenRun, Rules), Infrastructure> {
-    let run = golden::read(path).map_err(Infrastructure::Golden)?;
+/// Reads the golden run of a check, and what makes its answers alike.
+pub(crate) fn read_run(job: &Job) -> Result<(GoldenRun, Rules), Infrastructure> {
+    let path = job.file(InputName::Golden)?;
+    let bodies = job.files.get(&InputName::Bodies).cloned().unwrap_or_else(|| golden::directory_of(path));
+    let run = golden::read_with(path, &bodies).map_err(Infrastructure::Golden)?;
     let rules = Rules::of(&run)?;
     Ok((run, rules))
 }
@@ -241,14 +246,14 @@ pub(crate) fn divergences(exchange: &Exchange, answer: &Answer, noise: &Noise, r
     let no = |at: &str, recorded: Option<String>, answered: &str| {
         vec![Divergence { at: at.to_owned(), recorded, answered: Some(answered.to_owned()) }]
     };
-    match (&exchange.response, &answer.response) {
+    match (Facets::of_recorded(exchange, rules), &answer.response) {
         (_, Err(reason)) => no("answer", Some("an answer".into()), reason),
         (None, Ok(response)) if response.status >= 500 => {
             no("status", Some("below 500".into()), &response.status.to_string())
         }
         (None, Ok(_)) => Vec::new(),
-        (Some(expected), Ok(response)) => {
-            let (expected, given) = (Facets::of_expected(expected, rules), Facets::of_response(response, rules));
+        (Some(expected), Ok(_)) => {
+            let given = answer.facets(exchange, rules).unwrap_or_default();
             golden::compare(&expected, &given, noise, rules)
         }
     }
@@ -256,7 +261,6 @@ pub(crate) fn divergences(exchange: &Exchange, answer: &Answer, noise: &Noise, r
 
 /// An exchange of the run, for a person.
 pub(crate) fn name(run: &GoldenRun, index: usize) -> String {
-    let asked =
-        run.exchanges.get(index).map(|exchange| format!("{} {}", exchange.request.method, exchange.request.path));
+    let asked = run.exchanges.get(index).map(Exchange::name);
     format!("exchange {} of {}, {}", index + 1, run.exchanges.len(), asked.unwrap_or_default())
 }
