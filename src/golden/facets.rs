@@ -40,7 +40,12 @@ impl Facets {
         Self::of(response.status, &response.headers, Some(&response.body), normalisers)
     }
 
-    fn of(status: u16, headers: &[(String, String)], body: Option<&[u8]>, normalisers: &Normalisers) -> Self {
+    pub(super) fn of(
+        status: u16,
+        headers: &[(String, String)],
+        body: Option<&[u8]>,
+        normalisers: &Normalisers,
+    ) -> Self {
         let mut all = Self::default();
         all.facts.insert(vec!["status".into()], Fact::Scalar(status.into()));
         for (name, value) in headers {

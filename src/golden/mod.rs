@@ -16,6 +16,7 @@
 //! | `learned` | the rules that were learned for one exchange. Pure |
 //! | `record` | records runs from a list of requests to a live server |
 //! | `har` | makes runs from an HTTP archive of a browser or a proxy |
+//! | `shadow` | the answers of Active and of a candidate to the same live requests, compared. Pure |
 //! | `url` | the origin of a URL, and its path as a request sends it |
 //! | `redact` | replaces secrets and personal data in exchanges by placeholders |
 //! | `placeholder` | the form of a placeholder, and a text with placeholders as a pattern. Pure |
@@ -40,6 +41,7 @@ mod recording;
 mod redact;
 mod replay;
 mod reservoir;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -63,3 +65,4 @@ pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};
 pub use replay::{Answer, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};
+pub use shadow::{Asked, Difference, EXCHANGES_FEW, Reply, Round, ShadowTrial};

@@ -21,6 +21,8 @@
 //! | `log` | the source that reads the runtime's access log |
 //! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
+//! | `paired` | the same for two sides that are asked the same |
+//! | `own` | rei's own requests, taken out of what a source counted |
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
 //! | `facet` | what can be different, and what of it is tolerated |
@@ -38,6 +40,8 @@ mod judgement;
 mod latencies;
 pub mod log;
 pub mod metrics;
+mod own;
+mod paired;
 mod pool;
 mod route;
 mod sample;
@@ -52,6 +56,8 @@ pub use counts::Counts;
 pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;
+pub use own::Own;
+pub use paired::Paired;
 pub use pool::Pool;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};
