@@ -60,7 +60,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "time",
         ],
     ),
-    ("tap", &["live", "poll", "process", "runtime"]),
+    ("tap", &["golden", "http", "live", "poll", "process", "runtime", "time"]),
     ("diagnosis", &["digest", "golden", "health", "interface", "redact"]),
     (
         "blueprint",

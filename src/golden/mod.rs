@@ -9,6 +9,7 @@
 //! | `compare` | compares a recorded answer with the candidate's, without the differences between two answers of Active (noise). Pure |
 //! | `replay` | sends all requests of a run to an instance |
 //! | `capture` | an exchange of live traffic |
+//! | `plain` | such an exchange without content codings and headers of the connection. Pure |
 //! | `reservoir` | a standing sample of live exchanges, by route and status class. Pure |
 //! | `coverage` | which routes of the live traffic runs cover. Pure |
 //! | `recording` | a stream of live exchanges to a run |
@@ -36,6 +37,7 @@ mod learn;
 mod learned;
 mod normalise;
 mod placeholder;
+mod plain;
 mod record;
 mod recording;
 mod redact;
@@ -60,6 +62,7 @@ pub use learn::{DropReason, LOOSE_SHARE_MAX, Three, learn};
 pub use learned::{LEARNED_MAX, Learned, Rule};
 pub use normalise::{Normaliser, Normalisers};
 pub use placeholder::{Kind, MARK, Piece, Placeholder, Template, pieces};
+pub use plain::Undecoded;
 pub use record::{RecordError, parse_requests, record};
 pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};

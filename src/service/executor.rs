@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::capture::{Captures, Consumer};
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
@@ -17,9 +18,10 @@ use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
 use super::shadow::ShadowWatch;
 use super::sync::lock;
-use super::tap_watch::TapWatch;
+use super::tap_watch::{Seen, TapWatch};
 use super::timers::Timers;
 use super::tools::Tools;
+use crate::golden::Captured;
 use crate::health::{Analysis, Signal};
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
@@ -30,7 +32,7 @@ use crate::report::chain;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
 use crate::runtime::traffic::{self, SlotDial};
-use crate::tap::TapLink;
+use crate::tap::{Orders, TapLink};
 use crate::time::Timestamp;
 
 /// The events that wait for a decision.
@@ -85,6 +87,8 @@ pub struct Executor {
     pub logs: LoggerWatch,
     /// The tap.
     pub tap: TapWatch,
+    /// Which exchanges the tap copies, and for whom.
+    pub captures: Captures,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// The requests of users that are asked once more before a candidate has users.
@@ -141,7 +145,7 @@ impl Executor {
             Effect::Route { routing } => self.route(routing),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
             Effect::Observe { slot, baseline } => {
-                self.shadow.end();
+                self.end_shadow();
                 self.monitors.begin_trial(slot, baseline, decision.at);
             }
             Effect::Shadow { slot, active } => self.begin_shadow(slot, active, decision.at),
@@ -310,11 +314,28 @@ impl Executor {
         self.monitors.begin_shadow(candidate, active, at);
         let Some(plan) = &self.tools.config.promotion.shadow else {
             // The key was removed since. The lifecycle keeps its policy until the end of the evolution.
-            return self.shadow.end();
+            return self.end_shadow();
+        };
+        let config = &self.tools.config;
+        let Some(listener) = config.runtime.listen.iter().find(|listen| config.traffic.tap.takes(listen)) else {
+            return self.end_shadow();
         };
         let before = self.monitors.served(active, Source::Tap, at);
         let (dial, secrets) = (SlotDial::new(Arc::clone(&self.listeners.traffic)), self.tools.secrets.clone());
-        self.shadow.begin(candidate, plan, &before, dial, secrets);
+        let order = self.shadow.begin(candidate, plan, &listener.name, &before, dial, secrets);
+        let orders = match active {
+            Slot::A => Orders { a: Some(order), b: None },
+            Slot::B => Orders { a: None, b: Some(order) },
+        };
+        self.captures.want(Consumer::Shadow, orders);
+        self.tap.order(self.captures.orders());
+    }
+
+    /// No candidate is asked any more.
+    fn end_shadow(&mut self) {
+        self.shadow.end();
+        self.captures.want(Consumer::Shadow, Orders::default());
+        self.tap.order(self.captures.orders());
     }
 
     /// The verdict on a trial that has failed, returned once.
@@ -328,7 +349,9 @@ impl Executor {
 
     /// No version is under trial any more.
     pub fn end_trial(&mut self) {
-        self.shadow.end();
+        if self.shadow.is_under_way() {
+            self.end_shadow();
+        }
         self.monitors.end_trial();
     }
 
@@ -395,15 +418,32 @@ impl Executor {
 
     /// Adapts what goes through the tap, and checks that it works.
     pub fn look_at_tap(&mut self, in_trial: bool) {
-        self.tap.look(in_trial, &self.listeners.traffic, &self.tools, &self.inputs);
+        self.captures.on_counts(self.tap.gauges().unwrap_or_default().copies);
+        self.tap.look(in_trial, &self.captures, &self.listeners.traffic, &self.tools, &self.inputs);
     }
 
     /// The tap was started, has ended, or has a report. Returns what the users of a slot got.
     pub fn on_tap(&mut self, news: TapNews) -> Option<(Slot, Sample)> {
-        let (slot, sample) =
-            self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
-        let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
-        Some((slot, sample))
+        let seen = self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
+        match seen {
+            Seen::Sample(slot, sample) => {
+                let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
+                return Some((slot, sample));
+            }
+            Seen::Exchange(slot, Some(exchange)) => self.on_exchange(slot, *exchange),
+            Seen::Exchange(_, None) => self.captures.on_undecoded(),
+        }
+        None
+    }
+
+    /// The tap has copied an exchange: each consumer that wants it gets it.
+    fn on_exchange(&mut self, slot: traffic::Slot, exchange: Captured) {
+        let known = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot);
+        if let (Some(shadow), Some(of)) = (self.shadow.current(), known)
+            && self.captures.is_for(Consumer::Shadow, slot, &exchange)
+        {
+            shadow.offer(of, exchange, self.tap.share(slot));
+        }
     }
 
     /// The logger has ended: starts another one.

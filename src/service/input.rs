@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::golden::Captured;
 use crate::health::Signal;
 use crate::interface::evolution::EvolutionHandler;
 use crate::interface::operations::OperationsHandler;
@@ -13,6 +14,7 @@ use crate::live::Source;
 use crate::runtime::exit::Exit;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
+use crate::runtime::traffic;
 use crate::tap::{Report, TapLink};
 
 /// The bound of inputs in the queue. Probe results at one each 50 ms fill it in 51 s. If the queue is full, senders
@@ -61,6 +63,17 @@ pub enum TapNews {
     Started(std::io::Result<TapLink>),
     /// It sent a report.
     Report(u64, Box<Report>),
+    /// It copied an exchange of the instance in a slot, which is plain now; `None` if a body of it cannot be decoded.
+    Captured {
+        /// The number of the tap.
+        tap: u64,
+        /// The slot.
+        slot: traffic::Slot,
+        /// The exchange.
+        exchange: Option<Box<Captured>>,
+        /// Its place among those that wait.
+        place: OwnedSemaphorePermit,
+    },
     /// It has ended.
     Ended(u64),
 }

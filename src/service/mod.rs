@@ -16,6 +16,7 @@
 //! | `jobs` | slow work: diagnosis, build, validation, generations |
 //! | `fdstore` | the store of descriptors that outlives the supervisor |
 //! | `tap_watch`, `tap_share` | the tap: started, watched and replaced; how much goes through it |
+//! | `capture` | which exchanges of users the tap copies, and for whom |
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
@@ -35,6 +36,7 @@
 
 mod announcer;
 mod calls;
+pub mod capture;
 mod clock;
 mod commit;
 mod error;

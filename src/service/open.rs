@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::capture::Captures;
 use super::clock::Clock;
 use super::error::StartError;
 use super::executor::Executor;
@@ -157,6 +158,7 @@ impl Locked {
             store: StoreWatch::new(store, exe),
             logs: LoggerWatch::new(&logger, exe.to_owned()),
             tap: TapWatch::new(exe.to_owned(), &tools.config.traffic.tap),
+            captures: Captures::default(),
             instances: Instances::new(trees, table, logger),
             monitors: Monitors::new(&tools.config),
             jobs: Jobs::default(),

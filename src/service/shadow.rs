@@ -21,14 +21,15 @@ use crate::lifecycle::Slot;
 use crate::live::{Class, Own, ROUTES_MAX, Recent, Route, Sample, Source};
 use crate::redact::Secrets;
 use crate::runtime::probe::Dial;
+use crate::tap::Capture;
 use crate::time::millis;
 
 /// The largest body that is compared, in bytes. The answer of a user that is larger is not captured, and a larger answer of
 /// the candidate is a difference.
-pub const BODY_BYTES_MAX: usize = 256 << 10;
+const BODY_BYTES_MAX: usize = 256 << 10;
 /// Exchanges a second that are captured, at most. Each is asked once of both versions, so this bounds what the shadow costs
 /// whatever the load is.
-pub const PER_SECOND_MAX: u32 = 20;
+const PER_SECOND_MAX: u32 = 20;
 /// Exchanges that wait to be asked. More are not taken: those that wait are as good.
 const QUEUE_MAX: usize = 64;
 /// The bodies of exchanges that wait, in bytes.
@@ -95,7 +96,7 @@ pub struct Shadow {
     plan: Plan,
     /// The exchanges that are to be expected.
     expected: f64,
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<Captured>,
     shared: Arc<Shared>,
     /// What was taken, by route.
     taken: BTreeMap<Route, u64>,
@@ -134,7 +135,7 @@ impl Plan {
     }
 
     /// The methods of the exchanges that are captured.
-    pub fn methods(&self) -> Vec<String> {
+    fn methods(&self) -> Vec<String> {
         let others = self.routes.iter().filter_map(|route| route.name().split(' ').next());
         let mut methods: Vec<String> = ["GET", "HEAD"].into_iter().chain(others).map(str::to_owned).collect();
         methods.sort();
@@ -156,6 +157,7 @@ impl Plan {
 struct Shared {
     trial: Mutex<ShadowTrial>,
     own: Arc<Mutex<OwnRequests>>,
+    listener: String,
     candidate: Slot,
     /// Exchanges that wait or are asked, and the bytes of those that wait.
     pending: AtomicUsize,
@@ -166,22 +168,18 @@ struct Shared {
     is_closed: AtomicBool,
 }
 
-/// An exchange to be asked again.
-struct Job {
-    listener: String,
-    exchange: Captured,
-}
-
 impl ShadowWatch {
-    /// Begins the shadow of the candidate in a slot. `before` is what the tap saw of Active's users.
+    /// Begins the shadow of the candidate in a slot, at this listener. `before` is what the tap saw of Active's users. Returns
+    /// what the tap is to copy of them.
     pub fn begin(
         &mut self,
         candidate: Slot,
         plan: &config::Shadow,
+        listener: &str,
         before: &Recent,
         dial: impl Dial + Clone,
         secrets: Secrets,
-    ) {
+    ) -> Capture {
         *lock(&self.own) = OwnRequests::default();
         self.ended = None;
         let plan = Plan::of(plan);
@@ -189,6 +187,7 @@ impl ShadowWatch {
         let shared = Arc::new(Shared {
             trial: Mutex::new(ShadowTrial::new(secrets)),
             own: Arc::clone(&self.own),
+            listener: listener.to_owned(),
             candidate,
             pending: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -199,6 +198,12 @@ impl ShadowWatch {
         let worker = |_| AbortOnDrop(tokio::spawn(work(Arc::clone(&shared), Arc::clone(&jobs), dial.clone())));
         let workers = (0..WORKERS).map(worker).collect();
         let expected = plan.expected(before);
+        let order = Capture {
+            per_second: PER_SECOND_MAX,
+            methods: Some(plan.methods()),
+            body_bytes_max: BODY_BYTES_MAX,
+            events_max: 0,
+        };
         self.current = Some(Shadow {
             candidate,
             plan,
@@ -209,6 +214,7 @@ impl ShadowWatch {
             seed: 1,
             _workers: workers,
         });
+        order
     }
 
     /// Ends the shadow. Requests that are under way are given up.
@@ -221,6 +227,11 @@ impl ShadowWatch {
     /// What was compared so far, for a person.
     pub fn summary(&self) -> Option<String> {
         self.current.as_ref().map(|shadow| lock(&shadow.shared.trial).summary())
+    }
+
+    /// Whether a candidate is asked.
+    pub fn is_under_way(&self) -> bool {
+        self.current.is_some()
     }
 
     /// The shadow that is under way.
@@ -241,14 +252,9 @@ impl ShadowWatch {
 }
 
 impl Shadow {
-    /// What is to be captured: of Active's slot, at most so many exchanges a second with these methods.
-    pub fn wants(&self) -> (Slot, u32, Vec<String>) {
-        (self.candidate.other(), PER_SECOND_MAX, self.plan.methods())
-    }
-
     /// Offers an exchange of a user. `seen` is the part of all exchanges that is offered. It is dropped if it may not be asked
     /// again, if others are enough, or if too many wait.
-    pub fn offer(&mut self, slot: Slot, listener: &str, exchange: Captured, seen: f64) {
+    pub fn offer(&mut self, slot: Slot, exchange: Captured, seen: f64) {
         let route = Route::of_request(&exchange.request.method, &exchange.request.path);
         let is_active = slot == self.candidate.other();
         if !is_active || !self.plan.allows(&route) || !is_repeatable(&exchange) || !self.chooses(&route, seen) {
@@ -261,7 +267,7 @@ impl Shadow {
         }
         self.shared.pending.fetch_add(1, Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.queue.try_send(Job { listener: listener.to_owned(), exchange }).is_err() {
+        if self.queue.try_send(exchange).is_err() {
             self.shared.pending.fetch_sub(1, Ordering::Relaxed);
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return;
@@ -331,11 +337,11 @@ fn is_repeatable(exchange: &Captured) -> bool {
 }
 
 /// Asks one exchange after the other, until the shadow ends.
-async fn work(shared: Arc<Shared>, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<Job>>>, dial: impl Dial) {
+async fn work(shared: Arc<Shared>, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<Captured>>>, dial: impl Dial) {
     loop {
-        let Some(Job { listener, exchange }) = jobs.lock().await.recv().await else { return };
+        let Some(exchange) = jobs.lock().await.recv().await else { return };
         shared.waiting_bytes.fetch_sub(exchange.bytes(), Ordering::Relaxed);
-        if let Some(asked) = shared.ask(&listener, exchange, &dial).await {
+        if let Some(asked) = shared.ask(exchange, &dial).await {
             let trial = Arc::clone(&shared);
             // Large bodies take longer than the loop may. A panic is already logged, and the exchange says nothing then.
             let _ = tokio::task::spawn_blocking(move || lock(&trial.trial).add(&asked)).await;
@@ -346,14 +352,14 @@ async fn work(shared: Arc<Shared>, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<J
 
 impl Shared {
     /// Asks both versions, and again as long as the candidate's answers differ from all of Active's.
-    async fn ask(&self, listener: &str, exchange: Captured, dial: &impl Dial) -> Option<Asked> {
+    async fn ask(&self, exchange: Captured, dial: &impl Dial) -> Option<Asked> {
         let request = repeated(&exchange.request);
         let route = Route::of_request(&request.method, &request.path);
         let timeout = (exchange.duration * PATIENCE).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
         let mut asked = Asked { exchange, rounds: Vec::new() };
         loop {
             let one = async |slot: Slot| {
-                let reply = send(dial, listener, slot, &request, timeout).await;
+                let reply = send(dial, &self.listener, slot, &request, timeout).await;
                 if let Reply::Answer(response) = &reply
                     && let Some(class) = Class::of_status(response.status)
                 {

@@ -99,12 +99,12 @@ async fn begun(candidate: Does, share: f64, requests: u64) -> (ShadowWatch, [Arc
     let (active, active_count) = server(Does::Answer("well")).await;
     let (candidate, count) = server(candidate).await;
     let mut watch = ShadowWatch::default();
-    watch.begin(Slot::B, &plan(share), &before(requests), Plain([active, candidate]), Secrets::default());
+    watch.begin(Slot::B, &plan(share), "http", &before(requests), Plain([active, candidate]), Secrets::default());
     (watch, [active_count, count])
 }
 
 fn offer(watch: &mut ShadowWatch, slot: Slot, exchange: Captured) {
-    watch.current().unwrap().offer(slot, "http", exchange, 1.0);
+    watch.current().unwrap().offer(slot, exchange, 1.0);
 }
 
 /// Waits until the shadow is judged.

@@ -11,11 +11,20 @@ use std::time::Duration;
 const STEADY_PER_S: f64 = 20.0;
 /// The same during a trial, for both slots: enough to find 3 % of errors within seconds.
 const TRIAL_PER_S: f64 = 200.0;
+/// If exchanges are copied, the tap should see this many times the wanted number: not each one is of use.
+const PER_COPY: f64 = 2.0;
 /// The most that a share changes in one step, up or down. Rates change quickly, and one second with few requests says
 /// little.
 const STEP_MAX: f64 = 4.0;
 /// A share that would change by less than this factor stays, so that the kernel's program changes rarely.
 const STEP_MIN: f64 = 1.25;
+
+/// Requests each second that the tap should see of a slot. `copied` is the number of exchanges each second that are to be
+/// copied.
+pub fn wanted(in_trial: bool, copied: u32) -> f64 {
+    let judged = if in_trial { TRIAL_PER_S } else { STEADY_PER_S };
+    judged.max(PER_COPY * f64::from(copied))
+}
 
 /// The share of one slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,14 +49,14 @@ impl Share {
         self.seen = self.seen.saturating_add(requests);
     }
 
-    /// Adapts the shares of both slots to what was seen in this time.
+    /// Adapts the shares of both slots to what was seen in this time, and to the [`wanted`] requests each second.
     ///
     /// A slot without requests may get all of them at the next switch. So its share is at most that of the other slot, if
     /// that one has requests.
-    pub fn adapt_both([a, b]: &mut [Self; 2], time: Duration, floor: f64, in_trial: bool) {
+    pub fn adapt_both([a, b]: &mut [Self; 2], time: Duration, floor: f64, wanted: [f64; 2]) {
         let idle = [a.seen == 0, b.seen == 0];
-        a.adapt(time, floor, in_trial);
-        b.adapt(time, floor, in_trial);
+        a.adapt(time, floor, wanted[0]);
+        b.adapt(time, floor, wanted[1]);
         match idle {
             [true, false] => a.present = a.present.min(b.present),
             [false, true] => b.present = b.present.min(a.present),
@@ -55,8 +64,7 @@ impl Share {
         }
     }
 
-    fn adapt(&mut self, time: Duration, floor: f64, in_trial: bool) {
-        let target = if in_trial { TRIAL_PER_S } else { STEADY_PER_S };
+    fn adapt(&mut self, time: Duration, floor: f64, target: f64) {
         let rate = std::mem::take(&mut self.seen) as f64 / time.as_secs_f64().max(0.001);
         let step = (target / rate.max(f64::MIN_POSITIVE)).clamp(1.0 / STEP_MAX, STEP_MAX);
         let next = (self.present.max(floor) * step).clamp(floor, 1.0);
@@ -78,7 +86,7 @@ mod tests {
         for _ in 0..seconds {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
             share.saw((per_s * share.present()) as u64);
-            share.adapt(Duration::from_secs(1), 0.01, in_trial);
+            share.adapt(Duration::from_secs(1), 0.01, wanted(in_trial, 0));
         }
         share
     }
@@ -113,11 +121,11 @@ mod tests {
         let mut shares = [Share::starting(0.01); 2];
         for _ in 0..20 {
             shares[0].saw(1_000);
-            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, false);
+            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, [wanted(false, 0); 2]);
         }
         assert_eq!(shares.map(Share::present), [0.01; 2]);
         for _ in 0..20 {
-            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, false);
+            Share::adapt_both(&mut shares, Duration::from_secs(1), 0.01, [wanted(false, 0); 2]);
         }
         assert_eq!(shares.map(Share::present), [1.0; 2], "no requests at all");
     }
@@ -125,7 +133,7 @@ mod tests {
     #[test]
     fn a_share_of_zero_is_off() {
         let mut share = Share::starting(0.0);
-        share.adapt(Duration::from_secs(1), 0.0, true);
+        share.adapt(Duration::from_secs(1), 0.0, wanted(true, 0));
         assert_eq!(share.present(), 0.0);
     }
 }

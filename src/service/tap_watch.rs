@@ -10,21 +10,24 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 
+use super::capture::Captures;
 use super::fdstore::{SharedStore, StoredFds};
 use super::input::{Input, Inputs, TapNews};
 use super::sync::{AbortOnDrop, lock};
-use super::tap_share::Share;
+use super::tap_share::{Share, wanted};
 use super::tools::Tools;
 use crate::config::Tap;
+use crate::golden::Captured;
 use crate::live::Sample;
 use crate::report::chain;
 use crate::runtime::traffic::{Slot, Taps, Traffic};
-use crate::tap::{Gauges, Report, TapLink, find};
+use crate::tap::{Gauges, Orders, Report, TapLink, find};
 
 /// The name of the connection to the tap in the descriptor store. The number in it is the version of the protocol. A
 /// supervisor with another version starts a tap of its own.
-pub const NAME: &str = "tap/1";
+pub const NAME: &str = "tap/2";
 /// The prefix of such names of all versions.
 const PREFIX: &str = "tap/";
 /// The pause before the next tap is started, if the last one could not be started or ended within this time.
@@ -33,6 +36,18 @@ const RETRY: Duration = Duration::from_secs(5);
 const LOOKS_MAX: u32 = 3;
 /// If connections wait for a tap that is full for this number of looks, another tap takes them.
 const FULL_LOOKS_MAX: u32 = 2;
+/// The largest body of an exchange after it was decoded, in bytes. A replay takes no larger answer.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// Copied exchanges that wait for the supervisor's loop.
+const EXCHANGES_MAX: usize = 4;
+
+/// What a tap has seen of the instance in a slot.
+pub enum Seen {
+    /// What its users got.
+    Sample(Slot, Sample),
+    /// A whole exchange; `None` if a body of it cannot be decoded.
+    Exchange(Slot, Option<Box<Captured>>),
+}
 
 /// The watch on the tap of a service.
 pub struct TapWatch {
@@ -49,6 +64,8 @@ pub struct TapWatch {
     adapted: Instant,
     /// The count of replaced sockets when the tap got its sockets.
     replacements: u64,
+    /// The orders that the tap has.
+    orders: Orders,
 }
 
 /// A living tap.
@@ -77,7 +94,8 @@ impl TapWatch {
     /// Watches nothing yet.
     pub fn new(exe: PathBuf, tap: &Tap) -> Self {
         let (now, shares) = (Instant::now(), [Share::starting(tap.share); 2]);
-        Self { exe, link: None, number: 0, is_starting: false, since: now, shares, adapted: now, replacements: 0 }
+        let (link, orders) = (None, Orders::default());
+        Self { exe, link, number: 0, is_starting: false, since: now, shares, adapted: now, replacements: 0, orders }
     }
 
     /// Begins with the tap that an earlier supervisor has left, or starts one, if a listener is tapped or connections of
@@ -106,6 +124,11 @@ impl TapWatch {
         self.link.as_ref().and_then(|link| link.gauges)
     }
 
+    /// The present share of the connections of a slot that go through the tap.
+    pub fn share(&self, slot: Slot) -> f64 {
+        self.shares[usize::from(slot == Slot::B)].present()
+    }
+
     /// Ends the tap, because the service ends.
     pub fn end(&self) {
         if let Some(link) = &self.link {
@@ -122,7 +145,7 @@ impl TapWatch {
         }
     }
 
-    /// Handles news. Returns what the users of a slot got.
+    /// Handles news. Returns what the tap has seen.
     pub fn on_news(
         &mut self,
         news: TapNews,
@@ -130,7 +153,7 @@ impl TapWatch {
         store: &SharedStore,
         tools: &Arc<Tools>,
         inputs: &Inputs,
-    ) -> Option<(Slot, Sample)> {
+    ) -> Option<Seen> {
         match news {
             TapNews::Started(Ok(tap)) => {
                 self.is_starting = false;
@@ -145,18 +168,22 @@ impl TapWatch {
                 tracing::error!("the tap has ended, with the connections that it relayed; another one is started");
                 self.renew(traffic, tools, inputs);
             }
-            TapNews::Report(..) | TapNews::Ended(_) => {}
+            TapNews::Captured { tap, slot, exchange, .. } if tap == self.number => {
+                return Some(Seen::Exchange(slot, exchange));
+            }
+            TapNews::Report(..) | TapNews::Captured { .. } | TapNews::Ended(_) => {}
         }
         None
     }
 
-    fn on_report(&mut self, report: Report, traffic: &Mutex<Traffic>, tools: &Tools) -> Option<(Slot, Sample)> {
+    fn on_report(&mut self, report: Report, traffic: &Mutex<Traffic>, tools: &Tools) -> Option<Seen> {
         match report {
             Report::Sample { slot, sample } => {
                 let requests = sample.total().total().saturating_add(sample.connections.ended);
                 self.shares[usize::from(slot == Slot::B)].saw(requests);
-                Some((slot, sample))
+                Some(Seen::Sample(slot, sample))
             }
+            Report::Captured { slot, captured } => Some(Seen::Exchange(slot, Some(Box::new(captured)))),
             Report::Beat(gauges) => {
                 let link = self.link.as_mut()?;
                 link.looks_without_beat = 0;
@@ -169,12 +196,22 @@ impl TapWatch {
         }
     }
 
-    /// Called once a second: adapts the shares, and replaces a tap that hangs or is full.
-    pub fn look(&mut self, in_trial: bool, traffic: &Mutex<Traffic>, tools: &Arc<Tools>, inputs: &Inputs) {
+    /// Called once a second: adapts the shares, replaces a tap that hangs or is full, and repeats what it copies.
+    pub fn look(
+        &mut self,
+        in_trial: bool,
+        captures: &Captures,
+        traffic: &Mutex<Traffic>,
+        tools: &Arc<Tools>,
+        inputs: &Inputs,
+    ) {
         let tap = &tools.config.traffic.tap;
         let (elapsed, before) = (self.adapted.elapsed(), self.shares.map(Share::present));
         self.adapted = Instant::now();
-        Share::adapt_both(&mut self.shares, elapsed, tap.share, in_trial);
+        let orders = captures.orders();
+        let per_second = [&orders.a, &orders.b].map(|order| order.as_ref().map_or(0, |order| order.per_second));
+        Share::adapt_both(&mut self.shares, elapsed, tap.share, per_second.map(|copied| wanted(in_trial, copied)));
+        self.order(orders);
         if let Some(tap) = self.link().cloned().filter(|_| lock(traffic).replacements() != self.replacements) {
             self.give_sockets(&tap, traffic);
         }
@@ -194,6 +231,17 @@ impl TapWatch {
             self.renew(traffic, tools, inputs);
         } else if self.shares.map(Share::present) != before {
             self.route(traffic, tap);
+        }
+    }
+
+    /// Says what the tap copies. It forgets orders that are not repeated.
+    pub fn order(&mut self, orders: Orders) {
+        if (orders == Orders::default() && orders == self.orders) || self.link.is_none() {
+            return;
+        }
+        // On failure the next look repeats it.
+        if self.link().is_some_and(|tap| tap.order(&orders).is_ok()) {
+            self.orders = orders;
         }
     }
 
@@ -273,15 +321,22 @@ impl TapWatch {
     }
 }
 
-/// Reads the reports of a tap. If the loop is busy, they wait in the tap, which adds them up.
+/// Reads the reports of a tap. If the loop is busy, they wait in the tap, which adds them up. Copied exchanges become plain
+/// here, beside the loop.
 async fn read(tap: TapLink, number: u64, inputs: Inputs) {
     let watched = tap.copy().and_then(|copy| {
         // SAFETY: the descriptor is open. The new value owns it, and no other code closes it.
         unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }.map_err(Into::into)
     });
     let Ok(watched) = watched else { return };
+    let places = Arc::new(Semaphore::new(EXCHANGES_MAX));
     loop {
         let news = match tap.report() {
+            Ok(Some(Report::Captured { slot, captured })) => {
+                // No code closes the semaphore, so this always succeeds.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                TapNews::Captured { tap: number, slot, exchange: plain(captured).await, place }
+            }
             Ok(Some(report)) => TapNews::Report(number, Box::new(report)),
             Ok(None) => match watched.readable().await {
                 Ok(mut ready) => {
@@ -301,4 +356,14 @@ async fn read(tap: TapLink, number: u64, inputs: Inputs) {
             return;
         }
     }
+}
+
+async fn plain(exchange: Captured) -> Option<Box<Captured>> {
+    let plain = if exchange.is_coded() {
+        // A panic is already logged.
+        tokio::task::spawn_blocking(move || exchange.plain(BODY_BYTES_MAX)).await.ok()?
+    } else {
+        exchange.plain(BODY_BYTES_MAX)
+    };
+    plain.map(Box::new).inspect_err(|error| tracing::debug!(error = chain(error), "a copied exchange is dropped")).ok()
 }

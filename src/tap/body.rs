@@ -1,4 +1,4 @@
-//! Where the body of an HTTP/1 message ends. The bytes of the body are skipped, never kept.
+//! Where the body of an HTTP/1 message ends, and which of the bytes are its content. Nothing is kept here.
 
 /// The longest line between chunks, in bytes: a chunk's size with its extensions, or a trailer.
 const LINE_BYTES_MAX: u32 = 8 << 10;
@@ -57,28 +57,35 @@ impl Body {
         matches!(self, Self::None)
     }
 
-    /// Skips bytes of the body. Returns how many bytes of the input belong to it.
-    pub fn skip(&mut self, input: &[u8]) -> Result<usize, Unreadable> {
+    /// Takes bytes of the body. Returns how many bytes of the input belong to it. `content` gets those that are content:
+    /// not the lines around chunks.
+    pub fn take(&mut self, input: &[u8], mut content: impl FnMut(&[u8])) -> Result<usize, Unreadable> {
         match self {
             Self::None => Ok(0),
-            Self::UntilClose => Ok(input.len()),
+            Self::UntilClose => {
+                content(input);
+                Ok(input.len())
+            }
             Self::Length(left) => {
                 let taken = take(left, input.len());
+                content(&input[..taken]);
                 if *left == 0 {
                     *self = Self::None;
                 }
                 Ok(taken)
             }
-            Self::Chunks(_) => self.skip_chunks(input),
+            Self::Chunks(_) => self.take_chunks(input, content),
         }
     }
 
-    fn skip_chunks(&mut self, input: &[u8]) -> Result<usize, Unreadable> {
+    fn take_chunks(&mut self, input: &[u8], mut content: impl FnMut(&[u8])) -> Result<usize, Unreadable> {
         let mut at = 0;
         while let (Self::Chunks(chunks), Some(&byte)) = (&mut *self, input.get(at)) {
             match chunks {
                 Chunks::Data(left) => {
-                    at += take(left, input.len() - at);
+                    let taken = take(left, input.len() - at);
+                    content(&input[at..at + taken]);
+                    at += taken;
                     if *left == 0 {
                         *chunks = Chunks::DataEnd;
                     }

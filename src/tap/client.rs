@@ -1,19 +1,19 @@
 //! The supervisor's side of the tap.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 
+use super::exchange;
 use super::server::size_buffers;
-use super::wire::{ALL_NAMED, END, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
+use super::wire::{ALL_NAMED, CAPTURE, END, HOLD, LISTEN, Orders, Report};
 use crate::poll::{is_ready, wait};
 use crate::runtime::keeper::wire;
 use crate::runtime::traffic::Traffic;
@@ -93,6 +93,15 @@ impl TapLink {
         wire::send(&*self.0, ALL_NAMED, "", &[], MsgFlags::MSG_DONTWAIT)
     }
 
+    /// Says which exchanges the tap copies. The order holds for some seconds, so it must be repeated.
+    ///
+    /// # Errors
+    /// If the tap is gone or does not read.
+    pub fn order(&self, orders: &Orders) -> io::Result<()> {
+        let text = serde_json::to_string(orders)?;
+        wire::send(&*self.0, CAPTURE, &text, &[], MsgFlags::MSG_DONTWAIT)
+    }
+
     /// Ends the tap, with the connections that it relays, and waits a moment until it has closed its end of the connection.
     pub fn end(&self) {
         // If it is gone, it has ended.
@@ -109,28 +118,10 @@ impl TapLink {
     /// If the tap is gone.
     pub fn report(&self) -> io::Result<Option<Report>> {
         loop {
-            // Most reports are small, so the size is asked for first.
-            let size = self.receive(&mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
-            let mut buffer = match size {
-                None => return Ok(None),
-                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(bytes) => vec![0; bytes.min(REPORT_BYTES_MAX)],
-            };
-            let Some(bytes) = self.receive(&mut buffer, MsgFlags::empty())? else { return Ok(None) };
-            if let Ok(report) = serde_json::from_slice(&buffer[..bytes]) {
-                return Ok(Some(report));
-            }
-        }
-    }
-
-    /// Receives a packet, or `None` if none waits.
-    fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<Option<usize>> {
-        loop {
-            match recv(self.0.as_raw_fd(), buffer, flags | MsgFlags::MSG_DONTWAIT) {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+            match exchange::receive(&self.0)? {
+                exchange::Received::Nothing => return Ok(None),
+                exchange::Received::Report(report) => return Ok(Some(*report)),
+                exchange::Received::Unknown => {}
             }
         }
     }

@@ -73,8 +73,8 @@ impl Collector {
             return Err(Unreadable);
         };
         let body = Framing::of(request.headers)?.of_request(version)?;
-        let target = target[..target.floor_char_boundary(TARGET_BYTES_MAX)].to_owned();
-        Ok(RequestHead { method: method.to_owned(), target, body })
+        let (method, target) = (method.to_owned(), target[..target.floor_char_boundary(TARGET_BYTES_MAX)].to_owned());
+        Ok(RequestHead { method, target, body, bytes })
     }
 
     /// Reads the complete head of an answer to a request with this method.
@@ -97,7 +97,7 @@ impl Collector {
         let has_no_body = method == "HEAD" || status < 200 || status == 204 || status == 304;
         let body =
             if is_tunnel || has_no_body { Body::None } else { Framing::of(answer.headers)?.of_answer(version)? };
-        Ok(AnswerHead { status, body, closes, is_stream, is_tunnel })
+        Ok(AnswerHead { status, body, closes, is_stream, is_tunnel, bytes })
     }
 }
 
@@ -107,6 +107,27 @@ pub(super) struct RequestHead {
     pub method: String,
     pub target: String,
     pub body: Body,
+    bytes: Vec<u8>,
+}
+
+impl RequestHead {
+    /// The whole target, and the headers.
+    pub fn whole(&self) -> Option<(String, Headers)> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        request.parse(&self.bytes).ok()?;
+        Some((request.path?.to_owned(), named(request.headers)))
+    }
+}
+
+/// The names and values of headers, in order. Bytes that are not UTF-8 are replaced.
+pub(super) type Headers = Vec<(String, String)>;
+
+fn named(headers: &[httparse::Header<'_>]) -> Headers {
+    let named = |header: &httparse::Header<'_>| {
+        (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned())
+    };
+    headers.iter().map(named).collect()
 }
 
 /// What the head of an answer says.
@@ -120,6 +141,16 @@ pub(super) struct AnswerHead {
     pub is_stream: bool,
     /// Whether the connection belongs to another protocol from here on.
     pub is_tunnel: bool,
+    bytes: Vec<u8>,
+}
+
+impl AnswerHead {
+    /// The headers.
+    pub fn headers(&self) -> Headers {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut answer = httparse::Response::new(&mut headers);
+        if answer.parse(&self.bytes).is_ok() { named(answer.headers) } else { Headers::new() }
+    }
 }
 
 /// The headers that say where a body ends (RFC 9112, section 6).

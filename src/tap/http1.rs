@@ -1,12 +1,14 @@
 //! Reads a copy of both directions of a connection as HTTP/1, and reports each exchange: one request and its answer.
-//! Pure: it gets bytes and times, and keeps a bounded part of heads, never a body.
+//! Pure: it gets bytes and times, and keeps a bounded part of heads. It keeps a body only in a [`Copying`] that an order asks for.
 //!
 //! If the bytes are not HTTP/1, or two readers could read them differently, the reader gives up on the connection
 //! ("opaque"): it says nothing rather than something wrong. The relay does not depend on it.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::body::{Body, Unreadable};
+use super::copying::{Admit, Copied, Copying};
 use super::head::Collector;
 
 /// Requests on one connection that wait for their answers. Clients that send more without waiting are not read.
@@ -64,6 +66,7 @@ struct Open {
     /// Set by the final head of its answer.
     status: Option<u16>,
     bytes_out: u64,
+    copying: Option<Box<Copying>>,
 }
 
 /// Where a direction is: in a head, or in a body.
@@ -84,6 +87,7 @@ impl Place {
 pub struct Http1 {
     state: Option<Box<State>>,
     is_tunnel: bool,
+    copied: Vec<Copied>,
 }
 
 #[derive(Debug)]
@@ -101,10 +105,25 @@ struct State {
     closes: bool,
     /// Whether the answer that is arriving was already reported as a stream.
     is_stream: bool,
+    /// Decides which exchanges are copied.
+    admit: Option<Rc<dyn Admit>>,
+    /// The number of the next request.
+    next: u64,
 }
 
 impl Default for Http1 {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Http1 {
+    /// A reader that copies the exchanges which `admit` wants.
+    pub fn copying(admit: Rc<dyn Admit>) -> Self {
+        Self::new(Some(admit))
+    }
+
+    fn new(admit: Option<Rc<dyn Admit>>) -> Self {
         let state = State {
             request: Place::head(),
             answer: Place::head(),
@@ -114,12 +133,17 @@ impl Default for Http1 {
             head_bytes: 0,
             closes: false,
             is_stream: false,
+            admit,
+            next: 0,
         };
-        Self { state: Some(Box::new(state)), is_tunnel: false }
+        Self { state: Some(Box::new(state)), is_tunnel: false, copied: Vec::new() }
     }
-}
 
-impl Http1 {
+    /// The copies that are complete.
+    pub fn take_copied(&mut self) -> Vec<Copied> {
+        std::mem::take(&mut self.copied)
+    }
+
     /// Whether the connection cannot be read any more, so its exchanges are not known.
     pub fn is_opaque(&self) -> bool {
         self.state.is_none() && !self.is_tunnel
@@ -153,7 +177,7 @@ impl Http1 {
         let Some(state) = &mut self.state else { return };
         let done = match from {
             Side::Client => state.take_request(at_us, bytes).map(|()| false),
-            Side::Service => state.take_answer(at_us, bytes, out),
+            Side::Service => state.take_answer(at_us, bytes, out, &mut self.copied),
         };
         match done {
             Ok(false) => {}
@@ -166,7 +190,7 @@ impl Http1 {
     pub fn end(&mut self, by: Side, is_reset: bool, at_us: u64, out: &mut Vec<Exchange>) {
         let Some(mut state) = self.state.take() else { return };
         self.is_tunnel = true;
-        state.end(by, is_reset, at_us, out);
+        state.end(by, is_reset, at_us, out, &mut self.copied);
     }
 }
 
@@ -187,16 +211,24 @@ impl State {
                         }
                         let begun_us = self.begun_us.take().unwrap_or(at_us);
                         let bytes_in = std::mem::take(&mut self.head_bytes);
-                        let (method, target) = (request.method, request.target);
-                        self.open.push_back(Open { method, target, begun_us, bytes_in, status: None, bytes_out: 0 });
-                        self.arriving = true;
+                        let copying = self.admit.as_ref().and_then(|admit| Copying::begin(admit, self.next, &request));
+                        self.next += 1;
                         self.request = Place::Body(request.body);
+                        let (method, target) = (request.method, request.target);
+                        let (status, bytes_out) = (None, 0);
+                        self.open.push_back(Open { method, target, begun_us, bytes_in, status, bytes_out, copying });
+                        self.arriving = true;
                     }
                     taken
                 }
                 Place::Body(body) => {
-                    let taken = body.skip(bytes)?;
-                    if let Some(open) = self.open.back_mut().filter(|_| self.arriving) {
+                    let mut open = self.open.back_mut().filter(|_| self.arriving);
+                    let taken = body.take(bytes, |content| {
+                        if let Some(open) = &mut open {
+                            keep(&mut open.copying, |copying| copying.asks(content));
+                        }
+                    })?;
+                    if let Some(open) = open {
                         open.bytes_in += taken as u64;
                     }
                     taken
@@ -204,6 +236,9 @@ impl State {
             };
             if matches!(&self.request, Place::Body(body) if body.is_done()) {
                 self.request = Place::head();
+                if let Some(open) = self.open.back_mut().filter(|_| self.arriving) {
+                    open.copying.as_mut().into_iter().for_each(|copying| copying.has_asked());
+                }
                 self.arriving = false;
             }
             bytes = &bytes[taken..];
@@ -212,7 +247,13 @@ impl State {
     }
 
     /// Returns true when the connection belongs to another protocol from here on.
-    fn take_answer(&mut self, at_us: u64, mut bytes: &[u8], out: &mut Vec<Exchange>) -> Result<bool, Unreadable> {
+    fn take_answer(
+        &mut self,
+        at_us: u64,
+        mut bytes: &[u8],
+        out: &mut Vec<Exchange>,
+        copied: &mut Vec<Copied>,
+    ) -> Result<bool, Unreadable> {
         while !bytes.is_empty() {
             // An answer without a request: the service speaks another protocol, or answers a head that has not ended.
             let open = self.open.front_mut().ok_or(Unreadable)?;
@@ -224,7 +265,8 @@ impl State {
                         let answer = head.answer(&open.method)?;
                         if answer.is_tunnel {
                             open.status = Some(answer.status);
-                            self.finish(End::Stream, at_us, out);
+                            keep(&mut open.copying, Copying::streams);
+                            self.finish(End::Stream, at_us, out, copied);
                             return Ok(true);
                         }
                         // An interim answer (100, 103): the final one follows.
@@ -232,6 +274,7 @@ impl State {
                             open.status = Some(answer.status);
                             self.closes = answer.closes;
                             self.answer = Place::Body(answer.body);
+                            keep(&mut open.copying, |copying| copying.answers(&answer));
                             if answer.is_stream {
                                 self.is_stream = true;
                                 report(open, End::Stream, at_us, out);
@@ -241,13 +284,20 @@ impl State {
                     taken
                 }
                 Place::Body(body) => {
-                    let taken = body.skip(bytes)?;
+                    let (copying, begun_us) = (&mut open.copying, open.begun_us);
+                    let taken = body.take(bytes, |content| {
+                        keep(copying, |copying| copying.answers_with(content));
+                        // The copy of a stream ends before the stream.
+                        if let Some(whole) = copying.take_if(|copying| copying.has_all_events()) {
+                            copied.extend(whole.finish(false, begun_us, at_us));
+                        }
+                    })?;
                     open.bytes_out += taken as u64;
                     taken
                 }
             };
             if matches!(&self.answer, Place::Body(body) if body.is_done()) {
-                self.finish(End::Complete, at_us, out);
+                self.finish(End::Complete, at_us, out, copied);
             }
             bytes = &bytes[taken..];
         }
@@ -255,10 +305,12 @@ impl State {
     }
 
     /// The exchange at the front has ended.
-    fn finish(&mut self, end: End, at_us: u64, out: &mut Vec<Exchange>) {
+    fn finish(&mut self, end: End, at_us: u64, out: &mut Vec<Exchange>, copied: &mut Vec<Copied>) {
         self.answer = Place::head();
         let was_reported = std::mem::take(&mut self.is_stream);
-        let Some(open) = self.open.pop_front() else { return };
+        let Some(mut open) = self.open.pop_front() else { return };
+        copied
+            .extend(open.copying.take().and_then(|copying| copying.finish(end == End::Complete, open.begun_us, at_us)));
         if self.open.is_empty() {
             self.arriving = false;
         }
@@ -272,16 +324,23 @@ impl State {
         }
     }
 
-    fn end(&mut self, by: Side, is_reset: bool, at_us: u64, out: &mut Vec<Exchange>) {
+    fn end(&mut self, by: Side, is_reset: bool, at_us: u64, out: &mut Vec<Exchange>, copied: &mut Vec<Copied>) {
         let ends_by_close = matches!(&self.answer, Place::Body(Body::UntilClose));
         if ends_by_close && by == Side::Service && !is_reset {
             self.closes = true;
-            self.finish(End::Complete, at_us, out);
+            self.finish(End::Complete, at_us, out, copied);
         }
         let end = if by == Side::Service { End::ByService } else { End::ByClient };
         while !self.open.is_empty() {
-            self.finish(end, at_us, out);
+            self.finish(end, at_us, out, copied);
         }
+    }
+}
+
+/// Adds to a copy, if there is one. One that may not grow is dropped.
+fn keep(copying: &mut Option<Box<Copying>>, add: impl FnOnce(&mut Copying) -> bool) {
+    if copying.as_mut().is_some_and(|copying| !add(copying)) {
+        *copying = None;
     }
 }
 

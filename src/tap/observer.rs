@@ -1,9 +1,12 @@
-//! Counts what the users of one connection get.
+//! Counts what the users of one connection get, and hands over the copies of exchanges that an order asks for.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::capture::SlotCaptures;
+use super::copying::Admit;
 use super::http1::{End, Exchange, Http1, Side};
 use super::relay::{Copies, Outcome};
 use crate::live::{Class, Route, Sample};
@@ -17,6 +20,11 @@ pub struct Observer<'s> {
     sample: &'s RefCell<Sample>,
     reader: Http1,
     begun: Instant,
+    /// The same moment, in the time of the world.
+    begun_at: SystemTime,
+    captures: Rc<SlotCaptures>,
+    /// The number of the connection, once a copy was made of it.
+    connection: Option<u64>,
     found: Vec<Exchange>,
     has_client_bytes: bool,
     has_service_bytes: bool,
@@ -38,9 +46,11 @@ impl Copies for Observer<'_> {
 
 impl<'s> Observer<'s> {
     /// Observes a connection that was just accepted.
-    pub fn new(sample: &'s RefCell<Sample>) -> Self {
-        let (reader, found) = (Http1::default(), Vec::new());
-        Self { sample, reader, begun: Instant::now(), found, has_client_bytes: false, has_service_bytes: false }
+    pub fn new(sample: &'s RefCell<Sample>, captures: Rc<SlotCaptures>) -> Self {
+        let reader = Http1::copying(Rc::clone(&captures) as Rc<dyn Admit>);
+        let (begun, begun_at, connection, found) = (Instant::now(), SystemTime::now(), None, Vec::new());
+        let (has_client_bytes, has_service_bytes) = (false, false);
+        Self { sample, reader, begun, begun_at, captures, connection, found, has_client_bytes, has_service_bytes }
     }
 
     /// The connection has ended.
@@ -68,6 +78,10 @@ impl<'s> Observer<'s> {
         }
         for exchange in std::mem::take(&mut self.found) {
             count(&mut self.sample.borrow_mut(), &exchange);
+        }
+        for copied in self.reader.take_copied() {
+            let connection = *self.connection.get_or_insert_with(|| self.captures.connection());
+            self.captures.push(connection, self.begun_at, copied);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The process of the tap: one thread that accepts, relays and counts.
+//! The process of the tap: one thread that accepts, relays, counts and copies what is ordered.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,11 +22,13 @@ use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use super::capture::Captures;
 use super::dial;
+use super::exchange;
 use super::handover;
 use super::observer::{Observer, count_unreached};
 use super::relay::{CHUNK_BYTES, relay, reset_at_close};
-use super::wire::{ALL_NAMED, END, Gauges, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
+use super::wire::{ALL_NAMED, CAPTURE, END, Gauges, HOLD, LISTEN, REPORT_BYTES_MAX, Report};
 use crate::live::Sample;
 use crate::poll::is_ready;
 use crate::runtime::keeper::wire::{self, Packet};
@@ -96,6 +98,7 @@ pub fn serve(connection: OwnedFd) -> io::Result<()> {
 /// What all connections share.
 struct Tap {
     samples: [RefCell<Sample>; 2],
+    captures: Captures,
     gauges: Cell<Gauges>,
     connections_max: u64,
     /// The addresses of the tap's own connections to instances, with their slots. A client with such an address is the
@@ -146,6 +149,7 @@ impl Tap {
         let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         Rc::new(Self {
             samples: Default::default(),
+            captures: Captures::new(),
             gauges: Cell::default(),
             connections_max: CONNECTIONS_MAX.min(soft.saturating_sub(OTHER_FDS) / 2).max(1),
             own: RefCell::default(),
@@ -186,6 +190,10 @@ impl Tap {
                             let slot = Slot::ALL.into_iter().find(|slot| packet.text.ends_with(&format!("/{slot}")));
                             self.named.borrow_mut().extend(slot.into_iter().zip(packet.fds));
                         }
+                        Ok(Some(packet)) if packet.kind == CAPTURE => {
+                            // Orders of another version of rei that cannot be read are none.
+                            self.captures.order(serde_json::from_str(&packet.text).unwrap_or_default());
+                        }
                         Ok(Some(packet)) if packet.kind == ALL_NAMED => self.release_unnamed(),
                         Ok(Some(packet)) if packet.kind == END => return Ok(()),
                         Ok(Some(_)) => {}
@@ -197,7 +205,7 @@ impl Tap {
                 }
                 _ = ticks.tick() => {
                     quiet += 1;
-                    let gauges = self.gauges.get();
+                    let gauges = Gauges { copies: self.captures.counts(), ..self.gauges.get() };
                     if quiet >= BEAT_REPORTS || gauges.is_full != told.is_full {
                         send_report(connection.get_ref(), &Report::Beat(gauges));
                         (quiet, told) = (0, gauges);
@@ -207,6 +215,7 @@ impl Tap {
                         self.probe_slots();
                     }
                     self.send_samples(connection.get_ref());
+                    self.captures.send(|waiting| exchange::send(connection.get_ref(), waiting));
                 }
                 _ = handover.recv() => {
                     hands_over = true;
@@ -317,7 +326,7 @@ impl Tap {
     async fn carry(self: Rc<Self>, client: OwnedFd, socket: OwnedFd, own: SocketAddr, slot: Slot) {
         let _place = Place { tap: &self, own };
         let sample = &self.samples[index(slot)];
-        let observer = Observer::new(sample);
+        let observer = Observer::new(sample, self.captures.of(slot));
         let (Ok(client), Ok(service)) = (TcpStream::from_std(client.into()), TcpStream::from_std(socket.into())) else {
             return;
         };

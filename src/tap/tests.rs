@@ -1,7 +1,11 @@
 //! The reader of HTTP/1, on whole connections cut in all ways.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
 use proptest::prelude::*;
 
+use super::copying::{Admit, Copied, Dropped, Extent};
 use super::head::HEAD_BYTES_MAX;
 use super::{End, Exchange, Http1, Side};
 
@@ -241,5 +245,155 @@ fn the_memory_of_a_reader_is_bounded() {
             reader.bytes(Client, 0, again, &mut out);
         }
         assert!(reader.kept_bytes() <= HEAD_BYTES_MAX + 65 * 1_200, "{}", reader.kept_bytes());
+    }
+}
+
+/// An order for everything, with a bound on all memory.
+#[derive(Debug)]
+struct Everything {
+    extent: Extent,
+    memory: usize,
+    used: Cell<usize>,
+    dropped: RefCell<Vec<Dropped>>,
+}
+
+impl Everything {
+    fn new(body_bytes_max: usize, memory: usize) -> Rc<Self> {
+        let extent = Extent { body_bytes_max, events_max: 2 };
+        Rc::new(Self { extent, memory, used: Cell::default(), dropped: RefCell::default() })
+    }
+}
+
+impl Admit for Everything {
+    fn admit(&self, _: &str) -> Option<Extent> {
+        Some(self.extent)
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let used = self.used.get() + bytes;
+        if used <= self.memory {
+            self.used.set(used);
+        }
+        used <= self.memory
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.set(self.used.get() - bytes);
+    }
+
+    fn dropped(&self, why: Dropped) {
+        self.dropped.borrow_mut().push(why);
+    }
+}
+
+/// The copies of a whole connection, in pieces of these sizes; the service ends it in order.
+fn copies(said: &[(Side, &[u8])], sizes: &[usize], of: &Rc<Everything>) -> Vec<Copied> {
+    let (mut reader, mut out) = (Http1::copying(Rc::clone(of) as Rc<dyn Admit>), Vec::new());
+    let mut sizes = sizes.iter().copied().cycle();
+    for (at, (side, bytes)) in (0..).zip(said) {
+        let mut rest = *bytes;
+        while !rest.is_empty() {
+            let size = sizes.next().unwrap_or(usize::MAX).clamp(1, rest.len());
+            reader.bytes(*side, at * 1_000, &rest[..size], &mut out);
+            rest = &rest[size..];
+        }
+    }
+    reader.end(Service, false, 99_000, &mut out);
+    reader.take_copied()
+}
+
+/// Copies in short: position, method, path, body, status, body, events.
+fn shown(copies: &[Copied]) -> Vec<String> {
+    let line = |it: &Copied| {
+        let (asked, answered) = (it.request.body.escape_ascii(), it.response.body.escape_ascii());
+        let (method, path, status) = (&it.request.method, &it.request.path, it.response.status);
+        format!("{} {method} {path} '{asked}' {status} '{answered}' {:?}", it.index, it.events)
+    };
+    copies.iter().map(line).collect()
+}
+
+/// A stream of events, of which the order wants two, and which ends lines in all ways.
+const EVENTS: &[(Side, &[u8])] = &[
+    (Client, b"GET /events HTTP/1.1\r\n\r\n"),
+    (Service, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    (Service, b"B\r\ndata: 1\r\n\r\n\r\n8\r\ndata: 2\n\r\n1\r\n\n\r\n9\r\ndata: 3\n\n\r\n"),
+];
+
+#[test]
+fn a_copy_is_the_whole_exchange_and_nothing_else() {
+    let of = Everything::new(1_000, 10_000);
+    let all = copies(RICH, &[], &of);
+    assert_eq!(
+        shown(&all),
+        [
+            "0 GET /a?x=1 '' 200 'hello' None",
+            "1 POST /b 'abc' 201 'hello0123456789' None",
+            "2 HEAD /c '' 200 '' None",
+            "3 PUT /d 'x' 204 '' None",
+            "4 GET /e '' 304 '' None",
+            "5 GET /f '' 500 'until the end' None",
+        ]
+    );
+    assert_eq!(all[1].request.headers[2], ("expect".to_owned(), "100-continue".to_owned()));
+    assert_eq!(all[1].response.headers, [("transfer-encoding".to_owned(), "chunked".to_owned())]);
+    assert_eq!((all[1].begun_us, all[1].us), (2_000, 4_000));
+    assert!(of.dropped.borrow().is_empty() && of.used.get() > 0);
+    drop(all);
+    assert_eq!(of.used.get(), 0, "the memory is given back");
+    let long = [b"GET /".as_slice(), &[b'a'; 3_000], b" HTTP/1.1\r\n\r\n"].concat();
+    let said: &[(Side, &[u8])] = &[(Client, &long), (Service, b"HTTP/1.1 204 No\r\n\r\n")];
+    assert_eq!(copies(said, &[], &of)[0].request.path.len(), 3_001, "the whole target");
+}
+
+#[test]
+fn of_a_stream_the_first_events_are_copied() {
+    let of = Everything::new(1_000, 10_000);
+    let events = copies(EVENTS, &[], &of);
+    assert_eq!(events[0].response.body, b"data: 1\r\n\r\ndata: 2\n\n");
+    assert_eq!((events.len(), events[0].events, events[0].us), (1, Some(2), 2_000));
+    // One event has come, and then the stream is over; no event has come.
+    let one: &[(Side, &[u8])] = &[EVENTS[0], EVENTS[1], (Service, b"A\r\ndata: 1\n\nd\r\n")];
+    let events = copies(one, &[], &of);
+    assert_eq!((events[0].events, events[0].response.body.as_slice()), (Some(1), b"data: 1\n\n".as_slice()));
+    assert!(copies(&EVENTS[..2], &[], &of).is_empty());
+    assert_eq!(*of.dropped.borrow(), [Dropped::Unfinished]);
+}
+
+#[test]
+fn a_copy_beyond_a_bound_is_given_up_and_its_memory_is_free_at_once() {
+    let sent = |bytes: usize| [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![b'x'; bytes]].concat();
+    let asked = |bytes: usize| {
+        [format!("POST / HTTP/1.1\r\nContent-Length: {bytes}\r\n\r\n").as_bytes(), &vec![b'x'; bytes]].concat()
+    };
+    let (small, large, ok) = (asked(10), asked(1_001), sent(10));
+    let tunnel = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".as_slice();
+    let early = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n".as_slice();
+    let half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".as_slice();
+    for (said, memory, why) in [
+        (&[(Client, small.as_slice()), (Service, &sent(1_001))][..], 10_000, Dropped::TooLarge),
+        (&[(Client, &large), (Service, &ok)], 10_000, Dropped::TooLarge),
+        (&[(Client, &small), (Service, &sent(900))], 500, Dropped::Full),
+        (&[(Client, &small), (Service, tunnel)], 10_000, Dropped::Streams),
+        (&[(Client, &small[..small.len() - 1]), (Service, early)], 10_000, Dropped::Unfinished),
+        (&[(Client, &small), (Service, half)], 10_000, Dropped::Unfinished),
+    ] {
+        let of = Everything::new(1_000, memory);
+        assert!(copies(said, &[], &of).is_empty());
+        assert_eq!((of.dropped.borrow().as_slice(), of.used.get()), ([why].as_slice(), 0));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_cut_gives_the_same_copies(sizes in proptest::collection::vec(1_usize..90, 1..20)) {
+        for said in [RICH, EVENTS] {
+            let of = Everything::new(1_000, 10_000);
+            let (whole, cut) = (copies(said, &[], &of), copies(said, &sizes, &of));
+            prop_assert_eq!(shown(&cut), shown(&whole));
+            drop((whole, cut));
+            prop_assert_eq!(of.used.get(), 0);
+        }
     }
 }

@@ -11,29 +11,32 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rei::golden::Captured;
 use rei::live::{Class, Route, Sample};
 use rei::runtime::traffic::{Holder, Routing, Slot, Taps, Traffic, recover_from_instances};
 use rei::tap::{Gauges, Report, TapLink, find};
 
 use crate::support::*;
 
-const ALL: Taps = Taps { a: 1.0, b: 1.0 };
+pub const ALL: Taps = Taps { a: 1.0, b: 1.0 };
 
 /// A listener with two slots and a tap.
-struct Site {
-    traffic: Traffic,
-    at: SocketAddr,
+pub struct Site {
+    pub traffic: Traffic,
+    pub at: SocketAddr,
     tap: Option<RunningTap>,
     dir: tempfile::TempDir,
 }
 
 /// A process of the tap, with what it has said.
-struct RunningTap {
-    link: TapLink,
-    pid: i32,
-    gauges: Gauges,
-    samples: [Sample; 2],
+pub struct RunningTap {
+    pub link: TapLink,
+    pub pid: i32,
+    pub gauges: Gauges,
+    pub samples: [Sample; 2],
     beats: u32,
+    /// The exchanges that it copied.
+    pub captured: Vec<(Slot, Captured)>,
 }
 
 impl RunningTap {
@@ -42,7 +45,8 @@ impl RunningTap {
         let (link, pid) = TapLink::start(Path::new(env!("CARGO_BIN_EXE_rei")), dir).unwrap();
         link.serve(traffic).unwrap();
         let (gauges, samples) = (Gauges::default(), Default::default());
-        let mut tap = Self { link, pid: pid.try_into().unwrap(), gauges, samples, beats: 0 };
+        let (pid, captured) = (pid.try_into().unwrap(), Vec::new());
+        let mut tap = Self { link, pid, gauges, samples, beats: 0, captured };
         tap.until(|tap| tap.beats > 0);
         tap
     }
@@ -51,12 +55,13 @@ impl RunningTap {
         while let Ok(Some(report)) = self.link.report() {
             match report {
                 Report::Sample { slot, sample } => self.samples[usize::from(slot == Slot::B)].merge(&sample),
+                Report::Captured { slot, captured } => self.captured.push((slot, captured)),
                 Report::Beat(gauges) => (self.gauges, self.beats) = (gauges, self.beats + 1),
             }
         }
     }
 
-    fn until(&mut self, fact: impl Fn(&Self) -> bool) {
+    pub fn until(&mut self, fact: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !fact(self) {
             assert!(Instant::now() < deadline, "not in time: {:?} {:?}", self.gauges, self.samples);
@@ -84,7 +89,7 @@ impl Drop for RunningTap {
 }
 
 impl Site {
-    fn new(shares: Taps) -> Self {
+    pub fn new(shares: Taps) -> Self {
         let listens = [tcp("http")];
         let mut traffic = Traffic::open(setup(&listens), Routing::All(Slot::A), &mut Shelf::default()).unwrap();
         let (at, dir) = (local(&traffic), tempfile::tempdir().unwrap());
@@ -93,7 +98,7 @@ impl Site {
         Self { traffic, at, tap, dir }
     }
 
-    fn tap(&mut self) -> &mut RunningTap {
+    pub fn tap(&mut self) -> &mut RunningTap {
         self.tap.as_mut().unwrap()
     }
 
@@ -102,7 +107,7 @@ impl Site {
     }
 
     /// An instance that answers each connection by this function, in a thread.
-    fn instance(&self, slot: Slot, answer: fn(TcpStream)) -> thread::JoinHandle<()> {
+    pub fn instance(&self, slot: Slot, answer: fn(TcpStream)) -> thread::JoinHandle<()> {
         let listener = self.listener(slot);
         thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
@@ -375,6 +380,7 @@ fn tapped_connections_outlive_the_supervisor_and_the_next_one_finds_the_tap() {
         gauges: Gauges::default(),
         samples: Default::default(),
         beats: 0,
+        captured: Vec::new(),
     };
     tap.link.serve(&traffic).unwrap();
     traffic.tap(ALL, |_| true).unwrap();
