@@ -253,7 +253,7 @@ fn answer(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Re
     if drawn("flood") {
         return endless(stream, "HTTP/1.1 200 X\r\n", "X-Flood: more and more\r\n");
     }
-    let body = match it.word("stamp") {
+    let body = match it.word("stamp").filter(|_| request.path != "/") {
         _ if drawn("empty") => String::new(),
         // As services answer: an id of the request, a clock, and what is asked for.
         Some(_) => format!(
