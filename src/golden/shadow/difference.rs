@@ -60,6 +60,10 @@ impl Difference {
         let rank = |at: &str| ["status", "header"].iter().position(|root| at.starts_with(root)).unwrap_or(2);
         let mut found: Vec<&Divergence> = found.iter().collect();
         found.sort_by_key(|it| rank(&it.at));
+        if asked.rounds.last().is_some_and(|round| matches!(round.candidate, Reply::Nothing(_))) {
+            // No answer has no header and no body either.
+            found.retain(|it| it.at == "status");
+        }
         let places = found.iter().take(PLACES_MAX).map(|it| place(it, &clean, asked, &mut redaction)).collect();
         let more = found.len().saturating_sub(PLACES_MAX);
         Self { request: cut(&request), places, more, rounds: asked.rounds.len() }
