@@ -132,6 +132,9 @@ fn serve() -> ExitCode {
         kept: Mutex::default(),
     });
     let shop = SHOP.get().expect("it was made just now");
+    if !shop.log.is_empty() {
+        println!("version {}", shop.behaviour.version);
+    }
     for _ in 0..descriptors.unwrap_or(0.0) as u64 {
         shop.kept.lock().unwrap().extend(std::fs::File::open("/dev/null"));
     }
@@ -263,7 +266,24 @@ fn answer(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::io::Re
         () if missing => (404, ""),
         () => (200, ""),
     };
-    let body = if drawn("empty") { String::new() } else { format!("{} of {}", request.path, it.version) };
+    if drawn("endless") {
+        return endless(stream, "HTTP/1.1 200 X\r\nContent-Type: text/plain\r\n\r\n", "more and more\n");
+    }
+    if drawn("flood") {
+        return endless(stream, "HTTP/1.1 200 X\r\n", "X-Flood: more and more\r\n");
+    }
+    let body = match it.word("stamp").filter(|_| request.path != "/") {
+        _ if drawn("empty") => String::new(),
+        // As services answer: an id of the request, a clock, and what is asked for.
+        Some(_) => format!(
+            "{{\"path\":\"{}\",\"price\":{},\"request\":\"{:x}\",\"now\":{}}}",
+            request.path,
+            number("price").unwrap_or(10.0),
+            (random() * 1e15) as u64,
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+        ),
+        None => format!("{} of {}", request.path, it.version),
+    };
     note(shop, request, status, begun.elapsed());
     if drawn("truncate") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it")?;
@@ -315,6 +335,15 @@ fn hostile_page(shop: &Shop, request: &Request, mut stream: &TcpStream) -> std::
     write(stream, request, 200, "", &page)
 }
 
+/// Sends the begin of an answer, and then the same text until the client has gone.
+fn endless(mut stream: &TcpStream, begin: &str, more: &str) -> std::io::Result<Ending> {
+    stream.write_all(begin.as_bytes())?;
+    let more = more.repeat(100);
+    loop {
+        stream.write_all(more.as_bytes())?;
+    }
+}
+
 /// Makes the end of the connection a reset.
 fn reset_at_close(stream: &TcpStream) -> std::io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -323,9 +352,11 @@ fn reset_at_close(stream: &TcpStream) -> std::io::Result<()> {
 }
 
 fn write(mut stream: &TcpStream, request: &Request, status: u16, head: &str, body: &str) -> std::io::Result<Ending> {
+    let version = SHOP.get().map(|shop| shop.behaviour.version.as_str()).unwrap_or_default();
+    let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
     let close = if request.close { "Connection: close\r\n" } else { "" };
     let text = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n{close}{head}\r\n{}",
+        "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nX-Version: {version}\r\nContent-Length: {}\r\n{close}{head}\r\n{}",
         body.len(),
         if request.method == "HEAD" { "" } else { body }
     );

@@ -256,6 +256,20 @@ pub async fn send_bounded(
     })
 }
 
+/// Sends a request on a stream that is connected already, and reads the answer to this extent. `address` names the server in
+/// errors, and the host if the request names none. The caller limits the time.
+///
+/// # Errors
+/// As for [`send`].
+pub async fn send_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    request: &Request,
+    extent: Extent,
+) -> Result<Response, Error> {
+    exchange(stream, address, request, extent).await
+}
+
 /// A connection for several requests, one after the other. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -521,7 +535,7 @@ pub enum Reading<'a> {
         /// The maximum size of the body, in bytes.
         bytes_max: usize,
         /// Gets the pieces, in order.
-        each: &'a mut dyn FnMut(&[u8]),
+        each: &'a mut (dyn FnMut(&[u8]) + Send),
     },
 }
 

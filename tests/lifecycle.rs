@@ -12,6 +12,8 @@ mod findings;
 mod plans;
 #[path = "lifecycle/repeats.rs"]
 mod repeats;
+#[path = "lifecycle/shadow.rs"]
+mod shadow;
 #[path = "lifecycle/verdicts.rs"]
 mod verdicts;
 #[path = "lifecycle/world.rs"]
@@ -19,8 +21,8 @@ mod world;
 
 use proptest::prelude::*;
 use rei::lifecycle::{
-    Approval, Caller, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request, RollbackStage, Standby,
-    Timer, Trust,
+    Approval, Caller, CanaryStage, Effect, Event, Lifecycle, Phase, Policy, Quarantined, Reason, Request,
+    RollbackStage, Routing, Standby, Timer, Trust,
 };
 use stateright::{Checker, Model, Property};
 use world::loss::NUMBERED;
@@ -108,6 +110,14 @@ impl Model for Bounded {
             ),
             Property::sometimes("a candidate is promoted and stays", |_, world: &World| {
                 world.core.phase() == Phase::Steady && world.core.previous().is_some()
+            }),
+            Property::always("a candidate that is only asked has no users", |_, world: &World| {
+                let is_shadow = matches!(world.core.phase(), Phase::Canary { stage: CanaryStage::Shadow { .. } });
+                !is_shadow || world.core.routing() == world.core.active_slot().map(Routing::all)
+            }),
+            Property::sometimes("an operator is asked because of too few answers", |model: &Self, world: &World| {
+                model.policy.shadow_ms.is_none()
+                    || matches!(world.core.phase(), Phase::AwaitingApproval { of: Approval::Shadow })
             }),
             Property::sometimes("a candidate is rolled back", |_, world: &World| {
                 matches!(world.core.phase(), Phase::RollingBack { stage: RollbackStage::Switching, .. })
@@ -318,6 +328,24 @@ fn two_crashes() {
     assert_eq!(prove(policy(true, false, Standby::Cold), left), 41_859);
 }
 
+/// Before the first share, the candidate is asked what users ask.
+#[test]
+fn a_shadow_with_a_crash_anywhere() {
+    let left = Left {
+        commits: 2,
+        findings: 0,
+        exits: 1,
+        crashes: 1,
+        requests: 0,
+        failures: 1,
+        rechecks: 1,
+        losses: 0,
+        waits: 0,
+    };
+    let policy = Policy { shadow_ms: Some(1), ..policy(true, false, Standby::Keep) };
+    assert_eq!(prove(policy, left), 57_991);
+}
+
 #[test]
 fn an_exclusive_runtime_and_an_operator() {
     let left = Left {
@@ -407,12 +435,15 @@ proptest! {
     /// After any history, the state comes to rest when the faults stop, and no invariant breaks on the way.
     #[test]
     fn every_walk_comes_to_rest(
-        overlap: bool, approve: bool, cold: bool, draws in proptest::collection::vec(any::<u16>(), 0..300)
+        overlap: bool, approve: bool, cold: bool, shadow: bool,
+        draws in proptest::collection::vec(any::<u16>(), 0..300)
     ) {
         let left =
             Left { commits: 6, findings: 6, exits: 6, crashes: 4, requests: 4, failures: 6, rechecks: 20, losses: 2, waits: 4 };
         let standby = if cold { Standby::Cold } else { Standby::Keep };
-        let mut world = World::new(Policy { per_hour: 9, per_incident: 3, ..policy(overlap, approve, standby) }, left);
+        let shadow_ms = (shadow && overlap).then_some(1);
+        let policy = Policy { per_hour: 9, per_incident: 3, shadow_ms, ..policy(overlap, approve, standby) };
+        let mut world = World::new(policy, left);
         walk(&mut world, &draws);
         prop_assert!(world.broken.is_empty(), "{:?}", world.broken);
         let steps = calm_down(&mut world);

@@ -202,6 +202,7 @@ const SLEEPS: &[(&str, usize, &str)] = &[
     ("tests/evolution/load.rs", 2, "polls the counters of its own threads until they have grown"),
     ("tests/evolution/lab.rs", 3, "polls another process's answers and files until they are there"),
     ("tests/corpus/load.rs", 1, "clients keep a rate, as users do"),
+    ("tests/corpus/shadow.rs", 1, "users keep a rate"),
     ("tests/traffic/keeper.rs", 1, "only time shows that a keeper stays"),
 ];
 

@@ -74,13 +74,15 @@ fn read(document: &Document<String>, place: &Place, problems: &Problems) -> Opti
     let listeners = runtime.as_ref().map(|(runtime, _)| runtime.listen.as_slice());
     let health = signals::health(root.section("health"), listeners, place);
     let incidents = signals::incidents(root.section("incidents"), health.as_ref());
-    let promotion = change::promotion(root.section("promotion"), runtime.as_ref().map(|(runtime, _)| runtime));
+    let promotion = root.section("promotion");
     let evolution = change::evolution(root.section("evolution"));
     let validation = change::validation(root.section("validation"), place);
     let agents = change::agents(&root.section("agents"), place);
     let blueprints = change::blueprints(root.section("blueprints"), agents.as_ref(), place);
     let commands = change::commands(&root.section("commands"), place);
     let traffic = house::traffic(root.section("traffic"));
+    let (of, tap) = (runtime.as_ref().map(|(runtime, _)| runtime), traffic.as_ref().map(|traffic| traffic.tap));
+    let promotion = change::promotion(promotion, of, tap);
     let isolation = house::isolation(root.section("isolation"));
     let names = runtime.as_ref().map(|(runtime, source)| (runtime.name.as_str(), source.as_deref()));
     let state = house::state(root.section("state"), names, place);

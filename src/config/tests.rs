@@ -222,6 +222,10 @@ fn every_rule_has_its_word() {
     let mut said = Vec::new();
     for more in [
         "strategy = \"recreate\"\n[promotion]\ncanary = [{ share = 0.1, for = \"1s\" }]\n",
+        "strategy = \"recreate\"\n[promotion]\nshadow = { share = 0.1, for = \"1s\" }\n",
+        "[promotion]\nshadow = { share = 0.1, for = \"1s\" }\n[traffic]\ntap = false\n",
+        "[promotion]\nshadow = { share = 1.5, for = \"0s\", routes = [\"/search\"], except = [\"GET /a?b\"] }\n",
+        "[promotion]\nshadow = { share = 0.1 }\n",
         "[health]\nhttp = { listen = \"web\" }\n",
         "[health]\nhttp = \"x\"\n",
         "[incidents]\nlatency = { p99 = \"1s\" }\n",

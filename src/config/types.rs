@@ -397,6 +397,8 @@ pub struct GrowthBound {
 pub struct Promotion {
     /// Who decides.
     pub mode: PromotionMode,
+    /// What the candidate is asked before it gets a share; `None` for nothing.
+    pub shadow: Option<Shadow>,
     /// Shares of new connections before all of them.
     pub canary: Vec<CanaryStep>,
     /// The observation window after all traffic was switched.
@@ -407,6 +409,19 @@ pub struct Promotion {
     pub hold: Duration,
     /// Profile generations that are kept, besides those in use.
     pub keep_generations: u64,
+}
+
+/// `promotion.shadow`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shadow {
+    /// Of the requests that may be asked once more, above 0 and at most 1.
+    pub share: f64,
+    /// How long.
+    pub r#for: Duration,
+    /// Routes that may be asked once more although their method is not GET or HEAD: `POST /search`.
+    pub routes: Vec<String>,
+    /// Routes that must not be asked once more: `GET /logout`.
+    pub except: Vec<String>,
 }
 
 /// `promotion.mode`.

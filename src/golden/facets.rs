@@ -74,7 +74,12 @@ impl Facets {
         Self::of(response.status, &response.headers, Some(&response.body), normalisers)
     }
 
-    fn of(status: u16, headers: &[(String, String)], body: Option<&[u8]>, normalisers: &Normalisers) -> Self {
+    pub(super) fn of(
+        status: u16,
+        headers: &[(String, String)],
+        body: Option<&[u8]>,
+        normalisers: &Normalisers,
+    ) -> Self {
         let mut all = Self::default();
         // A conversation of lines has none.
         if status != 0 {

@@ -24,6 +24,7 @@
 //! | `record` | records runs from a list of requests to a live server |
 //! | `har` | makes runs from an HTTP archive of a browser or a proxy |
 //! | `transcript` | makes runs of lines from a text with what both sides said. Pure |
+//! | `shadow` | the answers of Active and of a candidate to the same live requests, compared. Pure |
 //! | `url` | the origin of a URL, and its path as a request sends it |
 //! | `redact` | replaces secrets and personal data in exchanges by placeholders |
 //! | `placeholder` | the form of a placeholder, and a text with placeholders as a pattern. Pure |
@@ -54,6 +55,7 @@ mod recording;
 mod redact;
 mod replay;
 mod reservoir;
+mod shadow;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -86,4 +88,5 @@ pub use recording::Recorder;
 pub use redact::{NotKept, RedactedExchange, RedactedRun, Redaction, Replaced, has_mark};
 pub use replay::{Answer, Flight, REQUEST_TIMEOUT, Replay};
 pub use reservoir::{Reservoir, SampleLimits};
+pub use shadow::{Asked, Difference, EXCHANGES_FEW, Reply, Round, ShadowTrial};
 pub use transcript::{TranscriptError, is_transcript, parse_transcript};

@@ -251,14 +251,16 @@ impl EvolutionRecord {
     }
 }
 
-/// Whether two phases belong to the same step. A canary has a step for each share, and every other phase is one step.
+/// Whether two phases belong to the same step. The shadow is a step, a canary has a step for each share, and every other
+/// phase is one step.
 fn is_same_step(before: Phase, after: Phase) -> bool {
-    let share = |stage| match stage {
-        CanaryStage::Share { index, .. } => Some(index),
-        CanaryStage::Preparing | CanaryStage::Stopping => None,
+    let step = |stage| match stage {
+        CanaryStage::Share { index, .. } => (false, Some(index)),
+        CanaryStage::Shadow { .. } => (true, None),
+        CanaryStage::Preparing | CanaryStage::Stopping => (false, None),
     };
     match (before, after) {
-        (Phase::Canary { stage: before }, Phase::Canary { stage: after }) => share(before) == share(after),
+        (Phase::Canary { stage: before }, Phase::Canary { stage: after }) => step(before) == step(after),
         (before, after) => before.name() == after.name(),
     }
 }

@@ -138,6 +138,11 @@ impl Inferred {
             Effect::Route { routing } | Effect::Restore { routing, generation: None } if routing.other_ppm > 0 => {
                 self.begin_step(event, *routing)
             }
+            Effect::Shadow { .. } => {
+                if let Some(current) = &mut self.current {
+                    current.phase = Phase::Canary { stage: CanaryStage::Shadow { judging: false } };
+                }
+            }
             Effect::Execute(plan) => self.execute(plan),
             Effect::Record(maintenance) => self.record(maintenance),
             _ => {}
@@ -191,6 +196,7 @@ impl Inferred {
                 if entry.effects.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Recheck, .. })) =>
             {
                 match phase {
+                    Phase::Canary { stage: CanaryStage::Shadow { .. } } => Approval::Shadow,
                     Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
                     Phase::Observing { .. } => Approval::Observation,
                     _ => return,

@@ -228,6 +228,7 @@ impl History {
             | Effect::Drain { .. }
             | Effect::Refresh { .. }
             | Effect::Observe { .. }
+            | Effect::Shadow { .. }
             | Effect::Judge
             | Effect::SetTimer { .. }
             | Effect::ClearTimer { .. }

@@ -30,6 +30,8 @@ pub enum Phase {
     Validating,
     /// An operator has to say yes or no.
     AwaitingApproval,
+    /// The candidate has no connections, and is asked once more what users ask Active.
+    Shadow,
     /// The candidate has a share of the new connections.
     Canary,
     /// The switch to the candidate is under way.
@@ -52,6 +54,7 @@ impl std::fmt::Display for Phase {
             Self::Building => "building",
             Self::Validating => "validating",
             Self::AwaitingApproval => "awaiting approval",
+            Self::Shadow => "shadow",
             Self::Canary => "canary",
             Self::Promoting => "promoting",
             Self::Observing => "observing",
@@ -203,6 +206,9 @@ pub struct EvolutionStatus {
     pub candidate_id: Option<CandidateId>,
     /// The report, once there is one.
     pub report_id: Option<ReportId>,
+    /// What was compared of the requests that were asked once more, for a person; `null` if none are asked.
+    #[serde(default)]
+    pub shadow: Option<String>,
     /// When it began.
     pub started_at: Timestamp,
 }

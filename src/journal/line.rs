@@ -17,7 +17,8 @@ pub const FORMAT_MAJOR: u32 = 1;
 /// | 0 | the first format |
 /// | 1 | reasons are data instead of sentences |
 /// | 2 | entries have the phase of the lifecycle; it decides about draining, findings by slot, and retries of a plan |
-pub const FORMAT_MINOR: u32 = 2;
+/// | 3 | the stage of a canary in which the candidate is asked what users ask |
+pub const FORMAT_MINOR: u32 = 3;
 
 /// Maximum size of a record, in bytes. A report with many details has some ten thousand.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;

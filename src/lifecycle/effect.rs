@@ -278,6 +278,14 @@ pub enum Effect {
         /// The slot to compare it with, if one serves beside it.
         baseline: Option<Slot>,
     },
+    /// Begin the trial of a version that gets no connections of users: ask it and Active once more what users ask Active. A
+    /// verdict of failure is reported at once, without `Judge`.
+    Shadow {
+        /// The slot in which it runs.
+        slot: Slot,
+        /// The slot that Active serves from.
+        active: Slot,
+    },
     /// Judge the present evidence; answered by `Judged`.
     Judge,
     /// Set a timer. It replaces a timer with the same name.

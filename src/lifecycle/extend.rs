@@ -45,9 +45,14 @@ impl Lifecycle {
             | Phase::Building
             | Phase::Validating
             | Phase::AwaitingApproval {
-                of: Approval::Stage | Approval::Promotion | Approval::Canary { .. } | Approval::Observation,
+                of:
+                    Approval::Stage
+                    | Approval::Promotion
+                    | Approval::Shadow
+                    | Approval::Canary { .. }
+                    | Approval::Observation,
             }
-            | Phase::Canary { stage: CanaryStage::Share { .. } }
+            | Phase::Canary { stage: CanaryStage::Shadow { .. } | CanaryStage::Share { .. } }
             | Phase::Promoting { .. }
             | Phase::Observing { stage: ObservationStage::Window { .. } }
             | Phase::RollingBack { stage: RollbackStage::Switching, .. }

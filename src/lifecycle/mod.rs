@@ -34,6 +34,7 @@ mod promote;
 mod reason;
 mod recover;
 mod serve;
+mod shadow;
 mod slot;
 mod state;
 mod step;

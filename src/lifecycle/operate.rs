@@ -156,7 +156,7 @@ impl Lifecycle {
                 };
                 (to.is_some() && to != target).then_some(other)
             }
-            Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => None,
+            Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } | Approval::Observation } => None,
             Phase::Steady => {
                 let Some(target) = self.steady_target(to) else {
                     let name = to.map_or_else(|| "Previous".to_owned(), |to| format!("generation {to}"));
@@ -234,7 +234,7 @@ impl Lifecycle {
         match of {
             Approval::Stage => self.go_on_building(out),
             Approval::Promotion => self.begin_canary(out),
-            Approval::Canary { .. } => self.go_on(out, Reason::ApprovedBy { by: by.to_owned() }),
+            Approval::Shadow | Approval::Canary { .. } => self.go_on(out, Reason::ApprovedBy { by: by.to_owned() }),
             Approval::Observation => self.confirm(out, by, Reason::ApprovedWithTooLittleData),
         }
     }
@@ -255,7 +255,7 @@ impl Lifecycle {
             Phase::Canary { .. }
             | Phase::Promoting { .. }
             | Phase::Observing { .. }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
+            | Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } | Approval::Observation } => {
                 self.degraded(out, by, reason);
             }
             Phase::Empty | Phase::Installing | Phase::Steady | Phase::RollingBack { .. } | Phase::Held => {}

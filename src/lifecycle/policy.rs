@@ -15,6 +15,10 @@ pub struct Policy {
     pub standby: Standby,
     /// True if an operator must approve a candidate that passed.
     pub approve: bool,
+    /// How long the candidate is asked what users ask Active, before it gets a share, in milliseconds; `None` for not at
+    /// all, as in earlier journals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_ms: Option<u64>,
     /// The canary steps: shares of new connections, each with its time, before the candidate gets all connections.
     pub canary: Vec<CanaryStep>,
     /// The observation window, in milliseconds.

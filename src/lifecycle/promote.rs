@@ -33,7 +33,8 @@ impl Lifecycle {
         self.enter(out, Phase::Canary { stage: CanaryStage::Preparing });
         let bounds = self.rules().bounds;
         let steps: u64 = self.rules().canary.iter().map(|step| step.for_ms + self.rules().hold_ms).sum();
-        let trial_by = out.at.plus_ms(bounds.stop_ms + bounds.start_ms + steps + PLAN_MS);
+        let shadow = self.rules().shadow_ms.map_or(0, |for_ms| for_ms + self.rules().hold_ms);
+        let trial_by = out.at.plus_ms(bounds.stop_ms + bounds.start_ms + shadow + steps + PLAN_MS);
         if let Some(current) = &mut self.evolution {
             current.trial_by.get_or_insert(trial_by);
         }
@@ -120,7 +121,7 @@ impl Lifecycle {
         }
     }
 
-    /// Begins the first share as soon as the candidate is ready and its generation exists.
+    /// Begins the trial as soon as the candidate is ready and its generation exists.
     pub(super) fn maybe_begin_shares(&mut self, out: &mut Out) {
         let prepared = self.evolution.as_ref().is_some_and(|current| current.generation.is_some());
         if !prepared || !matches!(self.phase, Phase::Canary { stage: CanaryStage::Preparing }) {
@@ -133,7 +134,7 @@ impl Lifecycle {
             self.arm(out, Timer::Phase, bound, Reason::LetsActiveGoOn);
             self.stop(out, active);
         } else if self.slots[self.candidate_slot().index()].run == RunState::Ready {
-            self.begin_share(out, 0);
+            self.begin_shadow(out);
         }
     }
 
@@ -161,7 +162,7 @@ impl Lifecycle {
     }
 
     /// Sets the time in which data are gathered. It ends at the deadline of the phase at the latest.
-    fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
+    pub(super) fn arm_window(&mut self, out: &mut Out, for_ms: u64, reason: Reason) {
         self.clear(out, Timer::Recheck);
         let end = out.at.plus_ms(for_ms);
         let deadline = self.timers.get(&Timer::Phase).map_or(end, |armed| armed.at);
@@ -241,7 +242,7 @@ impl Lifecycle {
 
     pub(super) fn on_window_over(&mut self, out: &mut Out) {
         match &mut self.phase {
-            Phase::Canary { stage: CanaryStage::Share { judging, .. } }
+            Phase::Canary { stage: CanaryStage::Shadow { judging } | CanaryStage::Share { judging, .. } }
             | Phase::Observing { stage: ObservationStage::Window { judging } } => {
                 *judging = true;
                 out.push(Effect::Judge);
@@ -263,9 +264,11 @@ impl Lifecycle {
 
     pub(super) fn on_recheck(&mut self, out: &mut Out) {
         match self.phase {
-            Phase::Canary { stage: CanaryStage::Share { judging: true, .. } }
+            Phase::Canary {
+                stage: CanaryStage::Shadow { judging: true } | CanaryStage::Share { judging: true, .. },
+            }
             | Phase::Observing { stage: ObservationStage::Window { judging: true } }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => {
+            | Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } | Approval::Observation } => {
                 out.push(Effect::Judge);
             }
             Phase::RollingBack { stage: RollbackStage::Switching, .. } => self.execute_rollback(out),
@@ -303,9 +306,11 @@ impl Lifecycle {
     /// `Some` if a version is under trial; the value says whether the time of the trial is over.
     const fn trial_is_judged(&self) -> Option<bool> {
         match self.phase {
-            Phase::Canary { stage: CanaryStage::Share { judging, .. } }
+            Phase::Canary { stage: CanaryStage::Shadow { judging } | CanaryStage::Share { judging, .. } }
             | Phase::Observing { stage: ObservationStage::Window { judging } } => Some(judging),
-            Phase::AwaitingApproval { of: Approval::Canary { .. } | Approval::Observation } => Some(true),
+            Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } | Approval::Observation } => {
+                Some(true)
+            }
             Phase::Canary { .. }
             | Phase::Observing { .. }
             | Phase::AwaitingApproval { of: Approval::Stage | Approval::Promotion }
@@ -324,6 +329,9 @@ impl Lifecycle {
     /// The step or window ended well.
     pub(super) fn go_on(&mut self, out: &mut Out, reason: Reason) {
         match self.phase {
+            Phase::Canary { stage: CanaryStage::Shadow { .. } } | Phase::AwaitingApproval { of: Approval::Shadow } => {
+                self.begin_share(out, 0)
+            }
             Phase::Canary { stage: CanaryStage::Share { index, .. } }
             | Phase::AwaitingApproval { of: Approval::Canary { index } } => self.begin_share(out, index + 1),
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => {
@@ -363,6 +371,7 @@ impl Lifecycle {
     /// The deadline of a trial has passed.
     pub(super) fn on_trial_deadline(&mut self, out: &mut Out) {
         let approval = match self.phase {
+            Phase::Canary { stage: CanaryStage::Shadow { .. } } => Approval::Shadow,
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => Approval::Canary { index },
             Phase::Observing { stage: ObservationStage::Window { .. } } => Approval::Observation,
             Phase::Observing { stage: ObservationStage::Starting } => {
@@ -442,13 +451,19 @@ impl Lifecycle {
         self.prune(out);
     }
 
-    /// Rejects the version under trial: Previous is restored, and the content of the rejected version is quarantined.
+    /// Rejects the version under trial: Previous is restored, and the content of the rejected version is quarantined. A
+    /// version that only was asked what users ask has no users, so nothing is to be restored.
     pub(super) fn degraded(&mut self, out: &mut Out, by: &str, reason: Reason) {
+        if self.is_shadow() {
+            self.quarantine_candidate(out, &reason);
+            self.abandon_candidate(out, by, reason);
+            return;
+        }
         let target = match self.phase {
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => self.previous.clone(),
             Phase::Canary { .. }
             | Phase::Promoting { .. }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } } => self.active.clone(),
+            | Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } } => self.active.clone(),
             Phase::Empty
             | Phase::Installing
             | Phase::Steady

@@ -214,6 +214,8 @@ pub enum Reason {
     LetsActiveGoOn,
     /// Ends the wait for data.
     EndsWaitForData,
+    /// Judges the answers to the requests that were asked once more.
+    JudgesShadow,
     /// Judges a canary step.
     JudgesCanary {
         /// The candidate's share of new connections, in parts per million.

@@ -40,6 +40,9 @@ impl Lifecycle {
                 self.ask_again_for_validation(out);
             }
             Phase::Canary { stage } => self.try_again(out, stage, rebooted),
+            Phase::AwaitingApproval { of: Approval::Shadow } => {
+                self.try_again(out, CanaryStage::Shadow { judging: true }, rebooted);
+            }
             Phase::AwaitingApproval { of: Approval::Canary { index } } => {
                 self.try_again(out, CanaryStage::Share { index, judging: true }, rebooted);
             }
@@ -80,6 +83,7 @@ impl Lifecycle {
             | Phase::RollingBack { stage: RollbackStage::Starting, .. } => bounds.stop_ms + bounds.start_ms,
             Phase::Canary { stage: CanaryStage::Stopping }
             | Phase::RollingBack { stage: RollbackStage::Stopping, .. } => bounds.stop_ms,
+            Phase::Canary { stage: CanaryStage::Shadow { .. } } => rules.shadow_ms.unwrap_or_default(),
             Phase::Canary { stage: CanaryStage::Share { index, .. } } => {
                 rules.canary.get(index).map_or(0, |step| step.for_ms)
             }
@@ -177,7 +181,8 @@ impl Lifecycle {
             }
             CanaryStage::Stopping if self.slots[active.index()].run == RunState::Down => self.begin_promotion(out),
             CanaryStage::Stopping => self.stop(out, active),
-            CanaryStage::Share { .. } if rebooted => self.canary_again(out),
+            CanaryStage::Shadow { .. } | CanaryStage::Share { .. } if rebooted => self.canary_again(out),
+            CanaryStage::Shadow { .. } => self.shadow_again(out),
             CanaryStage::Share { .. } => {
                 self.ensure_active_runs(out);
                 if self.slots[active.other().index()].run != RunState::Ready {

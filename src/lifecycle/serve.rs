@@ -42,7 +42,7 @@ impl Lifecycle {
             _ if active => SlotRole::Active,
             Phase::Canary { .. }
             | Phase::Promoting { .. }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } } => SlotRole::Trial,
+            | Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } } => SlotRole::Trial,
             Phase::RollingBack { stage: RollbackStage::Starting, .. } => SlotRole::Target,
             Phase::Empty
             | Phase::Steady

@@ -98,7 +98,7 @@ pub enum Phase {
         /// What the operator must approve.
         of: Approval,
     },
-    /// The candidate starts and gets shares of the traffic.
+    /// The candidate starts, is asked what users ask if that is configured, and gets shares of the traffic.
     Canary {
         /// The stage of the phase.
         stage: CanaryStage,
@@ -133,6 +133,8 @@ pub enum Approval {
     Stage,
     /// To try a candidate that passed.
     Promotion,
+    /// To give traffic to a candidate that was asked too few of the users' requests.
+    Shadow,
     /// To continue after a canary step that had too little data.
     Canary {
         /// The step, from 0.
@@ -150,6 +152,11 @@ pub enum CanaryStage {
     Preparing,
     /// Strategy recreate: Active is asked to end.
     Stopping,
+    /// The candidate is ready and gets no connection of users. It is asked once more what users asked Active.
+    Shadow {
+        /// True if its time is over and only data are missing.
+        judging: bool,
+    },
     /// The candidate gets a share.
     Share {
         /// The step, from 0.
@@ -195,6 +202,7 @@ impl Phase {
             Self::Building => "Building",
             Self::Validating => "Validating",
             Self::AwaitingApproval { .. } => "AwaitingApproval",
+            Self::Canary { stage: CanaryStage::Shadow { .. } } => "Shadow",
             Self::Canary { .. } => "Canary",
             Self::Promoting { .. } => "Promoting",
             Self::Observing { .. } => "Observing",
@@ -549,7 +557,7 @@ impl Lifecycle {
         let active = self.active_slot?;
         match self.phase {
             Phase::Canary { .. }
-            | Phase::AwaitingApproval { of: Approval::Canary { .. } }
+            | Phase::AwaitingApproval { of: Approval::Shadow | Approval::Canary { .. } }
             | Phase::Promoting { .. } => Some(active.other()),
             Phase::Observing { .. } | Phase::AwaitingApproval { of: Approval::Observation } => Some(active),
             Phase::Empty

@@ -23,6 +23,8 @@
 //! | `metrics` | the source that reads the runtime's metrics |
 //! | `sequential` | evidence that may be looked at at any time: e-processes |
 //! | `factorial` | factorials, for both kinds of tests |
+//! | `paired` | the same for two sides that are asked the same |
+//! | `own` | rei's own requests, taken out of what a source counted |
 //! | `draws` | draws without replacement, with a fixed seed |
 //! | `pool` | the time before a trial as its reference |
 //! | `facet` | what can be different, and what of it is tolerated |
@@ -42,6 +44,8 @@ mod judgement;
 mod latencies;
 pub mod log;
 pub mod metrics;
+mod own;
+mod paired;
 mod pool;
 mod route;
 mod sample;
@@ -58,6 +62,8 @@ pub use factorial::ln_factorial;
 pub use growth::{Curve, Growth, Usage};
 pub use judgement::Judgement;
 pub use latencies::Latencies;
+pub use own::Own;
+pub use paired::Paired;
 pub use pool::Pool;
 pub use route::{PLACEHOLDER, Route};
 pub use sample::{Connections, ROUTES_MAX, Sample, Source};

@@ -67,6 +67,12 @@ pub fn effect(of: &Effect, scene: &Scene<'_>) -> Words {
         Effect::Observe { slot, baseline: Some(baseline) } => {
             detail(Kind::Phase, format!("slot {slot}: observed beside slot {baseline}"))
         }
+        Effect::Shadow { active, .. } => step(
+            Kind::Phase,
+            scene.of_evolution(&format!(
+                "is asked once more what users ask slot {active}, and gets no user's connection"
+            )),
+        ),
         Effect::Judge => detail(Kind::Verdict, scene.of_evolution("judging what was observed")),
         Effect::SetTimer { timer, at, reason: why } => {
             detail(Kind::Phase, format!("{} ends at {at}: {}", terms::timer(*timer), reason(why)))

@@ -88,6 +88,7 @@ pub fn reason(of: &Reason) -> String {
         Reason::GivesUpCandidate => "gives up the candidate's start".to_owned(),
         Reason::LetsActiveGoOn => "keeps Active".to_owned(),
         Reason::EndsWaitForData => "ends the wait for data".to_owned(),
+        Reason::JudgesShadow => "judges the answers to the requests that were asked once more".to_owned(),
         Reason::JudgesCanary { share_ppm } => {
             format!("judges the canary at {} %", f64::from(*share_ppm) / 10_000.0)
         }

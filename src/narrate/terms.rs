@@ -14,6 +14,7 @@ impl From<Phase> for Shown {
             Phase::Building => Self::Building,
             Phase::Validating => Self::Validating,
             Phase::AwaitingApproval { .. } => Self::AwaitingApproval,
+            Phase::Canary { stage: CanaryStage::Shadow { .. } } => Self::Shadow,
             Phase::Canary { .. } => Self::Canary,
             Phase::Promoting { .. } => Self::Promoting,
             Phase::Observing { .. } => Self::Observing,

@@ -143,6 +143,7 @@ fn effects() -> Vec<Value> {
         json!({ "effect": "restore", "routing": routing(0), "generation": 3 }),
         json!({ "effect": "observe", "slot": "B", "baseline": null }),
         json!({ "effect": "observe", "slot": "B", "baseline": "A" }),
+        json!({ "effect": "shadow", "slot": "B", "active": "A" }),
         json!({ "effect": "judge" }),
         json!({ "effect": "set_timer", "timer": "phase", "at": "2026-11-22T15:01:10.250Z", "reason": reason }),
         json!({ "effect": "clear_timer", "timer": "restart_a" }),

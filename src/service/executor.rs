@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::Captures;
+use super::capture::{Captures, Consumer};
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
@@ -16,21 +16,23 @@ use super::jobs::{self, BuildOrder, DiagnosisFacts, Jobs, ValidationOrder};
 use super::listeners::Listeners;
 use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
+use super::shadow::ShadowWatch;
 use super::sync::lock;
 use super::tap_watch::{Seen, TapWatch};
 use super::timers::Timers;
 use super::tools::Tools;
 use crate::golden::Captured;
+use crate::health::{Analysis, Signal};
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
-use crate::live::Sample;
+use crate::live::{Sample, Source};
 use crate::narrate;
 use crate::nix;
 use crate::report::chain;
 use crate::runtime::keeper::{Keeper, StoreError};
 use crate::runtime::logs::{LogError, Logger};
-use crate::runtime::traffic;
-use crate::tap::TapLink;
+use crate::runtime::traffic::{self, SlotDial};
+use crate::tap::{Orders, TapLink};
 use crate::time::Timestamp;
 
 /// The events that wait for a decision.
@@ -89,6 +91,8 @@ pub struct Executor {
     pub captures: Captures,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
+    /// The requests of users that are asked once more before a candidate has users.
+    pub shadow: ShadowWatch,
     /// Slow work.
     pub jobs: Jobs,
     /// The timers that are set.
@@ -140,7 +144,11 @@ impl Executor {
             Effect::Execute(plan) => queue.push_front(self.execute_plan(&plan)),
             Effect::Route { routing } => self.route(routing),
             Effect::Restore { routing, generation } => self.restore(routing, generation),
-            Effect::Observe { slot, baseline } => self.monitors.begin_trial(slot, baseline, decision.at),
+            Effect::Observe { slot, baseline } => {
+                self.end_shadow();
+                self.monitors.begin_trial(slot, baseline, decision.at);
+            }
+            Effect::Shadow { slot, active } => self.begin_shadow(slot, active, decision.at),
             Effect::Judge => queue.push_back(self.judge(decision.at)),
             Effect::Prune { keep, in_use } => {
                 let tools = Arc::clone(&self.tools);
@@ -301,9 +309,61 @@ impl Executor {
         }
     }
 
+    /// Begins to ask Active and the candidate once more what users ask Active.
+    fn begin_shadow(&mut self, candidate: Slot, active: Slot, at: Timestamp) {
+        self.monitors.begin_shadow(candidate, active, at);
+        let Some(plan) = &self.tools.config.promotion.shadow else {
+            // The key was removed since. The lifecycle keeps its policy until the end of the evolution.
+            return self.end_shadow();
+        };
+        let config = &self.tools.config;
+        let Some(listener) = config.runtime.listen.iter().find(|listen| config.traffic.tap.takes(listen)) else {
+            return self.end_shadow();
+        };
+        let before = self.monitors.served(active, Source::Tap, at);
+        let (dial, secrets) = (SlotDial::new(Arc::clone(&self.listeners.traffic)), self.tools.secrets.clone());
+        let order = self.shadow.begin(candidate, plan, &listener.name, &before, dial, secrets);
+        let orders = match active {
+            Slot::A => Orders { a: Some(order), b: None },
+            Slot::B => Orders { a: None, b: Some(order) },
+        };
+        self.captures.want(Consumer::Shadow, orders);
+        self.tap.order(self.captures.orders());
+    }
+
+    /// No candidate is asked any more.
+    fn end_shadow(&mut self) {
+        self.shadow.end();
+        self.captures.want(Consumer::Shadow, Orders::default());
+        self.tap.order(self.captures.orders());
+    }
+
+    /// The verdict on a trial that has failed, returned once.
+    pub fn failure(&mut self, at: Timestamp) -> Option<Event> {
+        if let Some(reason) = self.shadow.current().and_then(|shadow| shadow.failure()) {
+            self.end_trial();
+            return Some(Event::Judged { verdict: Verdict::Fail, reason });
+        }
+        self.monitors.failure(at)
+    }
+
+    /// No version is under trial any more.
+    pub fn end_trial(&mut self) {
+        if self.shadow.is_under_way() {
+            self.end_shadow();
+        }
+        self.monitors.end_trial();
+    }
+
     /// Judges the version under trial by the present evidence.
-    fn judge(&self, at: Timestamp) -> Event {
-        match self.monitors.judge(at) {
+    fn judge(&mut self, at: Timestamp) -> Event {
+        let seen = self.monitors.judge(at);
+        let judged = match (seen, self.shadow.current().map(|shadow| shadow.judge())) {
+            (Some(seen), Some(asked)) => Some(both(asked, seen)),
+            (one, None) => one,
+            (None, Some(_)) => None,
+        };
+        match judged {
             Some(analysis) => {
                 let missing = analysis.waits_for.filter(|_| analysis.verdict == Verdict::Inconclusive);
                 let reason = missing.unwrap_or_else(|| analysis.reasons.join("; "));
@@ -334,6 +394,13 @@ impl Executor {
             None => (String::new(), "see what it says".to_owned()),
         };
         GaveUp { reason: format!("{reason}{detail}"), hint: format!("{next}: tail {}", log.display()) }
+    }
+
+    /// Takes rei's own requests out of what a source counted as requests of users.
+    pub fn without_own(&mut self, slot: Slot, signal: &mut Signal) {
+        if let Signal::Traffic(source, sample) = signal {
+            self.shadow.take_out_own(slot, *source, sample);
+        }
     }
 
     /// Uses the configuration that was read again.
@@ -381,7 +448,12 @@ impl Executor {
 
     /// The tap has copied an exchange: each consumer that wants it gets it.
     fn on_exchange(&mut self, slot: traffic::Slot, exchange: Captured) {
-        tracing::trace!(%slot, path = exchange.request.path.len(), "no consumer takes the exchange");
+        let known = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot);
+        if let (Some(shadow), Some(of)) = (self.shadow.current(), known)
+            && self.captures.is_for(Consumer::Shadow, slot, &exchange)
+        {
+            shadow.offer(of, exchange, self.tap.share(slot));
+        }
     }
 
     /// The logger has ended: starts another one.
@@ -409,4 +481,19 @@ impl Executor {
         self.tap.store(&self.store.shared);
         tracing::info!("a new keeper has the listeners");
     }
+}
+
+/// The judgement by the answers that were compared, with that of probes and detectors: the worse one counts.
+fn both(asked: Analysis, seen: Analysis) -> Analysis {
+    let rank = |analysis: &Analysis| match analysis.verdict {
+        Verdict::Fail => 2,
+        Verdict::Inconclusive => 1,
+        Verdict::Pass => 0,
+    };
+    if rank(&seen) > rank(&asked) {
+        return seen;
+    }
+    let is_same = rank(&seen) == rank(&asked);
+    let reasons = asked.reasons.into_iter().chain(seen.reasons.into_iter().filter(|_| is_same)).collect();
+    Analysis { reasons, ..asked }
 }

@@ -20,6 +20,7 @@
 //! | `logger`, `logger_watch` | the logger process; the watch that replaces it |
 //! | `calls` | the handler of each call on the two sockets |
 //! | `operator`, `requests`, `queries` | requests of operators; calls from outside that build and judge; questions about the state |
+//! | `shadow` | asks both versions once more what users ask, before a candidate has users |
 //! | `sockets`, `reach` | the two sockets; whether instances can read the operators' secret |
 //! | `announcer` | announces decisions in the log and to the subscribers of `rei monitor` |
 //! | `recover` | takes over the instances of an earlier supervisor |
@@ -68,6 +69,9 @@ mod recover;
 pub mod reload;
 pub mod repair;
 mod requests;
+mod shadow;
+#[cfg(test)]
+mod shadow_tests;
 mod shutdown;
 mod sockets;
 mod sources;

@@ -53,6 +53,8 @@ struct Trial {
     learned: Option<Baseline>,
     live: LiveTrial,
     since: Timestamp,
+    /// Whether no user's connection goes to the version: then users' requests say nothing about it.
+    is_shadow: bool,
 }
 
 impl Monitors {
@@ -134,7 +136,22 @@ impl Monitors {
         for watched in self.slots.iter_mut().flatten() {
             watched.monitor.take_requests();
         }
-        self.trial = Some(Trial { slot, baseline, learned, live, since });
+        self.trial = Some(Trial { slot, baseline, learned, live, since, is_shadow: false });
+    }
+
+    /// Begins the trial of a version that gets no connections of users. What was learned of Active until now is the baseline
+    /// of its canary and window.
+    pub fn begin_shadow(&mut self, slot: Slot, active: Slot, since: Timestamp) {
+        self.begin_trial(slot, Some(active), since);
+        if let Some(trial) = &mut self.trial {
+            trial.is_shadow = true;
+        }
+    }
+
+    /// What one source saw of the users of the version in a slot.
+    pub fn served(&self, slot: Slot, source: Source, at: Timestamp) -> Recent {
+        let watched = self.slots[slot.index()].as_ref();
+        watched.and_then(|it| it.monitor.requests().reference(at).remove(&source)).unwrap_or_default()
     }
 
     /// The baseline of the version that a candidate in `slot` is to replace: the version in the other slot. With
@@ -161,7 +178,7 @@ impl Monitors {
     /// Hands the requests since the last call to the trial. Once a second is enough.
     pub fn block(&mut self, at: Timestamp) {
         let [a, b] = self.slots.each_mut().map(|watched| watched.as_mut().map(|it| it.monitor.take_requests()));
-        let Some(trial) = &mut self.trial else { return };
+        let Some(trial) = self.trial.as_mut().filter(|trial| !trial.is_shadow) else { return };
         let [a, b] = [a, b].map(Option::unwrap_or_default);
         let (candidate, other) = if trial.slot == Slot::A { (a, b) } else { (b, a) };
         trial.live.block(at, candidate, other);
@@ -193,6 +210,11 @@ impl Monitors {
             }
             (None, None) => None,
         };
+        if trial.is_shadow {
+            // Durations are not judged: rei's questions are an additional load, and users' requests show them later.
+            let bounds = Bounds { compares_probes: false, ..self.bounds.clone() };
+            return Some(health::judge(candidate, reference, trial.since, at, &bounds));
+        }
         let bounds = Bounds { compares_probes: !trial.live.compares_durations(), ..self.bounds.clone() };
         Some(trial.live.add_to(health::judge(candidate, reference, trial.since, at, &bounds)))
     }

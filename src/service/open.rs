@@ -25,6 +25,7 @@ use super::monitors::Monitors;
 use super::open_listeners::listen;
 use super::reach::Reach;
 use super::reconcile::Unfollowed;
+use super::shadow::ShadowWatch;
 use super::sources::Sources;
 use super::supervisor::{Parts, Service};
 use super::sync::AbortOnDrop;
@@ -151,6 +152,7 @@ impl Locked {
         undo.add_tap(tap.as_ref());
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let executor = Executor {
+            shadow: ShadowWatch::default(),
             inputs,
             listeners: Listeners::new(traffic).map_err(StartError::Alarm)?,
             store: StoreWatch::new(store, exe),

@@ -32,6 +32,7 @@ pub fn policy(config: &Config) -> Policy {
             config::Standby::Cold => Standby::Cold,
         },
         approve: promotion.mode == config::PromotionMode::Approve,
+        shadow_ms: promotion.shadow.as_ref().map(|shadow| millis(shadow.r#for)),
         canary: promotion.canary.iter().map(canary_step).collect(),
         observe_ms: millis(promotion.observe),
         hold_ms: millis(promotion.hold),

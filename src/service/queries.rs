@@ -81,6 +81,7 @@ impl View<'_> {
                 attempt: u64::from(evolution.validations.max(1)),
                 candidate_id: evolution.version.as_ref().map(|_| evolution.candidate.clone()),
                 report_id: evolution.report.as_ref().map(|report| report.id.clone()),
+                shadow: self.executor.shadow.summary(),
                 started_at: evolution.since,
             }),
             attention: match self.stalled {

@@ -203,7 +203,7 @@ impl Service {
         self.executor.tools.in_use.update(&self.core);
         // The end of a trial is no effect: older records do not have it, so a replay would find another decision there.
         if self.core.trial_slot().is_none() {
-            self.executor.monitors.end_trial();
+            self.executor.end_trial();
         }
         if let Event::Started { slot, instance } = &entry.event {
             self.monitor(*slot, &instance.id);
@@ -311,7 +311,8 @@ impl Service {
     }
 
     /// A health signal of the instance in a slot.
-    fn observe(&mut self, slot: Slot, signal: Signal) {
+    fn observe(&mut self, slot: Slot, mut signal: Signal) {
+        self.executor.without_own(slot, &mut signal);
         let now = self.clock.now();
         let found = self.executor.monitors.observe(slot, now, signal);
         self.found(slot, found);
@@ -335,7 +336,7 @@ impl Service {
             self.queue.extend(found.into_iter().map(event));
         }
         if self.core.trial_slot().is_some() {
-            let failed = self.executor.monitors.failure(self.clock.now());
+            let failed = self.executor.failure(self.clock.now());
             self.queue.extend(failed);
         }
     }

@@ -124,6 +124,11 @@ impl TapWatch {
         self.link.as_ref().and_then(|link| link.gauges)
     }
 
+    /// The present share of the connections of a slot that go through the tap.
+    pub fn share(&self, slot: Slot) -> f64 {
+        self.shares[usize::from(slot == Slot::B)].present()
+    }
+
     /// Ends the tap, because the service ends.
     pub fn end(&self) {
         if let Some(link) = &self.link {

@@ -6,6 +6,7 @@
 //! | `cases/bad`, `cases/honest` | a directory for each case, with its `case.toml` |
 //! | `case` | reads a case |
 //! | `load` | the clients |
+//! | `shadow` | versions that are distinguished before a user reaches them |
 //! | `run` | a real supervisor with one source of traffic, and the cases one after the other |
 //!
 //! `cargo test --test corpus` runs a part. `make corpus-live` runs all cases with each source of traffic that can show them.
@@ -19,6 +20,7 @@ mod common;
 mod lab;
 mod load;
 mod run;
+mod shadow;
 
 use case::Case;
 use rei::live::Source;

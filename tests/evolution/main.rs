@@ -20,5 +20,6 @@ mod orphan;
 mod recall;
 mod recorded;
 mod reexec;
+mod shadow;
 mod stories;
 mod tap;

@@ -233,6 +233,7 @@ pub fn status() -> Status {
             attempt: 1,
             candidate_id: Some(CandidateId::numbered(1)),
             report_id: Some(ReportId::numbered(1)),
+            shadow: Some("12 exchanges of 3 routes compared".into()),
             started_at: at(2),
         }),
         attention: Some("approve cand_0001".into()),

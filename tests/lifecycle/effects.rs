@@ -100,6 +100,14 @@ impl World {
                 }
                 true
             }
+            Effect::Shadow { slot, active } => {
+                let is_ready = self.processes[slot.index()].as_ref().is_some_and(|process| process.ready);
+                let has_share = self.core.routing().is_some_and(|routing| routing.share_ppm(slot) > 0);
+                if !is_ready || has_share || self.core.active_slot() != Some(active) {
+                    self.broken.push("a candidate is asked that is not ready or has users");
+                }
+                true
+            }
             Effect::Observe { .. } | Effect::SetTimer { .. } | Effect::ClearTimer { .. } => true,
         };
     }

@@ -111,6 +111,7 @@ impl World {
             | Effect::Refresh { .. }
             | Effect::Execute(_)
             | Effect::Observe { .. }
+            | Effect::Shadow { .. }
             | Effect::Judge
             | Effect::Prune { .. }
             | Effect::GiveUp { .. } => false,

@@ -166,6 +166,7 @@ pub fn policy(overlap: bool, approve: bool, standby: Standby) -> Policy {
         overlap,
         standby,
         approve,
+        shadow_ms: None,
         canary: if overlap { vec![CanaryStep { share_ppm: 50_000, for_ms: 1 }] } else { vec![] },
         observe_ms: 1,
         hold_ms: 1,
@@ -202,9 +203,9 @@ fn operator() -> Caller {
 
 /// Whether a candidate has traffic in this phase, or had traffic and waits.
 fn is_tried(phase: Phase) -> bool {
-    use Approval::{Canary, Observation};
+    use Approval::{Canary, Observation, Shadow};
     matches!(phase, Phase::Canary { .. } | Phase::Promoting { .. } | Phase::Observing { .. })
-        || matches!(phase, Phase::AwaitingApproval { of: Canary { .. } | Observation })
+        || matches!(phase, Phase::AwaitingApproval { of: Shadow | Canary { .. } | Observation })
 }
 
 /// The store path of a tree. `t1+2` has the same build as `t1`: it differs in files that the package does not read.

@@ -248,6 +248,7 @@ fn evolution_parts(evolution: &EvolutionStatus, look: Look) -> Vec<Part> {
     }
     parts.extend(evolution.candidate_id.as_ref().map(|id| text(id.0.clone())));
     parts.extend(evolution.report_id.as_ref().map(|id| text(id.0.clone())));
+    parts.extend(evolution.shadow.as_ref().map(|shadow| text(shadow.clone())));
     parts.push(word(Role::Faint, format!("began {}", ago(evolution.started_at, look.now))));
     parts
 }

@@ -151,6 +151,7 @@ fn observing() -> Status {
             attempt: 1,
             candidate_id: Some(CandidateId::numbered(7)),
             report_id: Some(ReportId::numbered(9)),
+            shadow: None,
             started_at: at(100),
         }),
         attention: None,

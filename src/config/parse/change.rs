@@ -8,7 +8,7 @@ use super::super::section::{At, Node, Read, Section};
 use super::super::value::{Bytes, one_of};
 use super::super::{
     Agent, Blueprints, CanaryStep, Evolution, Fixture, ListenAddress, OnInconclusive, Place, Promotion, PromotionMode,
-    Retry, Runtime, Strategy, Validation,
+    Retry, Runtime, Shadow, Strategy, Tap, Validation,
 };
 use super::paths;
 use super::signals::at_least_one;
@@ -16,6 +16,8 @@ use crate::interface::types::IncidentClass;
 
 /// Steps of one canary: more are a mistake.
 const CANARY_STEPS_MAX: usize = 16;
+/// Routes of one list: more are a mistake.
+const SHADOW_ROUTES_MAX: usize = 64;
 /// The longest name of an agent, a command or a blueprint.
 const NAME_BYTES_MAX: usize = 64;
 /// The blueprints that come with rei, with whether they need an agent.
@@ -53,8 +55,9 @@ impl Read for CanaryStep {
     }
 }
 
-pub(super) fn promotion(mut section: Section<'_>, runtime: Option<&Runtime>) -> Option<Promotion> {
+pub(super) fn promotion(mut section: Section<'_>, runtime: Option<&Runtime>, tap: Option<Tap>) -> Option<Promotion> {
     let mode = section.value("mode");
+    let shadow = section.optional_section("shadow").map(|section| shadow(section, runtime, tap));
     let canary = section.value::<Vec<At<CanaryStep>>>("canary");
     let canary = canary.map(|at| steps(&section, at, runtime));
     let (observe, hold) = (section.value("observe"), section.value("hold"));
@@ -63,12 +66,65 @@ pub(super) fn promotion(mut section: Section<'_>, runtime: Option<&Runtime>) -> 
     section.close();
     Some(Promotion {
         mode: mode?.value,
+        shadow: shadow.map_or(Some(None), |shadow| shadow.map(Some))?,
         canary: canary?,
         observe: observe?.value,
         on_inconclusive: on_inconclusive?.value,
         hold: hold?.value,
         keep_generations: keep_generations?.value,
     })
+}
+
+fn shadow(mut section: Section<'_>, runtime: Option<&Runtime>, tap: Option<Tap>) -> Option<Shadow> {
+    let share = section.required::<f64>("share", "0.05");
+    let r#for = section.required::<Duration>("for", "\"30s\"");
+    let (routes, except) = (shadow_routes(&mut section, "routes"), shadow_routes(&mut section, "except"));
+    if let Some(at) = share.as_ref().filter(|at| !(at.value > 0.0 && at.value <= 1.0)) {
+        let message = format!("{} is no share of the requests", at.value);
+        section.impossible("share", &at.span, message, "above 0, and at most 1");
+    }
+    let obstacle = match (runtime, tap) {
+        (None, _) | (_, None) => None,
+        (Some(runtime), _) if runtime.strategy == Strategy::Recreate => Some((
+            "with strategy \"recreate\" only one instance runs",
+            "remove `shadow`, or write `strategy = \"overlap\"`",
+        )),
+        (Some(runtime), Some(tap)) if !runtime.listen.iter().any(|listen| tap.takes(listen)) => Some((
+            "no listener has a tap, so no request is seen",
+            "`traffic.tap` says which listeners have one: TCP on loopback, others with `listeners = \"all\"`",
+        )),
+        (Some(runtime), Some(tap)) if runtime.listen.iter().filter(|listen| tap.takes(listen)).count() > 1 => Some((
+            "several listeners have a tap, and a request does not say to which one it came",
+            "leave one TCP listener with a tap; `traffic.tap` says which have one",
+        )),
+        (Some(_), Some(_)) => None,
+    };
+    if let Some((obstacle, hint)) = obstacle {
+        let span = section.span();
+        section.impossible("share", &span, format!("no shadow is possible: {obstacle}"), hint);
+    }
+    section.close();
+    Some(Shadow { share: share?.value, r#for: r#for?.value, routes: routes?, except: except? })
+}
+
+/// Routes by method and path: `POST /search`.
+fn shadow_routes(section: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let routes = section.value::<Vec<At<String>>>(key)?;
+    if routes.value.len() > SHADOW_ROUTES_MAX {
+        let message = format!("{} routes are more than {SHADOW_ROUTES_MAX}", routes.value.len());
+        section.impossible(key, &routes.span, message, "name fewer routes");
+    }
+    for At { value, span, .. } in &routes.value {
+        let is_method = |method: &str| !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
+        let is_route = value.split_once(' ').is_some_and(|(method, path)| {
+            is_method(method) && path.starts_with('/') && !path.contains(char::is_whitespace) && !path.contains('?')
+        });
+        if !is_route {
+            let message = format!("`{value}` is no route");
+            section.impossible(key, span, message, "a method and a path without a query: \"POST /orders/{}/price\"");
+        }
+    }
+    Some(routes.value.into_iter().map(|at| at.value).collect())
 }
 
 fn steps(section: &Section<'_>, at: At<Vec<At<CanaryStep>>>, runtime: Option<&Runtime>) -> Vec<CanaryStep> {

@@ -1,0 +1,416 @@
+//! The shadow of a candidate: what users ask Active is asked once more of Active and of the candidate, beside the loop.
+//!
+//! No user waits for it. The queue, the number of requests at a time, every answer and every wait are bounded. rei's requests
+//! have the user's own headers, and reach the instance of their slot as probes do, so no tap sees them. Metrics and log
+//! count them as requests of users; [`Shadow::take_out_own`] takes them out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::sync::{AbortOnDrop, lock};
+use crate::config;
+use crate::golden::{Asked, Captured, EXCHANGES_FEW, Reply, Round, ShadowTrial};
+use crate::health::Analysis;
+use crate::http::{self, Address, Extent, Request};
+use crate::interface::types::Verdict;
+use crate::lifecycle::Slot;
+use crate::live::{Class, Own, ROUTES_MAX, Recent, Route, Sample, Source};
+use crate::redact::Secrets;
+use crate::runtime::probe::Dial;
+use crate::tap::Capture;
+use crate::time::millis;
+
+/// The largest body that is compared, in bytes. The answer of a user that is larger is not captured, and a larger answer of
+/// the candidate is a difference.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// Exchanges a second that are captured, at most. Each is asked once of both versions, so this bounds what the shadow costs
+/// whatever the load is.
+const PER_SECOND_MAX: u32 = 20;
+/// Exchanges that wait to be asked. More are not taken: those that wait are as good.
+const QUEUE_MAX: usize = 64;
+/// The bodies of exchanges that wait, in bytes.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+/// Exchanges that are asked at a time: a service with two processors still has one for its users.
+const WORKERS: usize = 2;
+/// The first requests of a route are asked in any case, so that a rare route is asked too.
+const FIRST_OF_ROUTE: u64 = 3;
+/// How many times both versions are asked, if the candidate's answers differ.
+const ROUNDS_MAX: usize = 3;
+/// The pause before both are asked again. It is longer than a second, so that a clock in an answer shows itself.
+const ROUND_PAUSE: Duration = Duration::from_millis(1_100);
+/// An answer may take this many times as long as the user's, but at least and at most so long: durations are not judged here.
+const PATIENCE: u32 = 10;
+const TIMEOUT_MIN: Duration = Duration::from_secs(2);
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// A source counts a request within this time. Later, what it did not count is forgotten.
+const OWED_MAX: Duration = Duration::from_secs(15);
+/// Headers of one connection (RFC 9110, section 7.6.1), and codings: an answer is compared as it is without them.
+const NOT_REPEATED: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The shadow that is under way, and what rei asked in the last one.
+#[derive(Default)]
+pub struct ShadowWatch {
+    current: Option<Shadow>,
+    own: Arc<Mutex<OwnRequests>>,
+    ended: Option<Instant>,
+}
+
+/// rei's own requests by slot and source.
+#[derive(Debug, Default)]
+struct OwnRequests([[Own; 2]; 2]);
+
+/// The sources that cannot tell rei's requests from those of users.
+const COUNTING: [Source; 2] = [Source::Metrics, Source::Log];
+
+impl OwnRequests {
+    fn add(&mut self, slot: Slot, route: &Route, class: Class) {
+        for own in &mut self.0[slot.index()] {
+            own.add(route.clone(), class);
+        }
+    }
+
+    fn take_out_of(&mut self, slot: Slot, source: Source, sample: &mut Sample) {
+        if let Some(index) = COUNTING.iter().position(|counting| *counting == source) {
+            self.0[slot.index()][index].take_out_of(sample);
+        }
+    }
+}
+
+/// The shadow of one candidate.
+pub struct Shadow {
+    candidate: Slot,
+    plan: Plan,
+    /// The exchanges that are to be expected.
+    expected: f64,
+    queue: mpsc::Sender<Captured>,
+    shared: Arc<Shared>,
+    /// What was taken, by route.
+    taken: BTreeMap<Route, u64>,
+    seed: u64,
+    _workers: Vec<AbortOnDrop<()>>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    share: f64,
+    for_ms: u64,
+    routes: Vec<Route>,
+    except: Vec<Route>,
+}
+
+impl Plan {
+    /// The plan of a configuration.
+    pub fn of(shadow: &config::Shadow) -> Self {
+        let route = |text: &String| {
+            let (method, path) = text.split_once(' ').unwrap_or(("", text));
+            Route::of_request(method, path)
+        };
+        Self {
+            share: shadow.share,
+            for_ms: millis(shadow.r#for),
+            routes: shadow.routes.iter().map(route).collect(),
+            except: shadow.except.iter().map(route).collect(),
+        }
+    }
+
+    /// Whether the requests of a route may be asked once more.
+    fn allows(&self, route: &Route) -> bool {
+        let method = route.name().split(' ').next().unwrap_or_default();
+        (matches!(method, "GET" | "HEAD") || self.routes.contains(route)) && !self.except.contains(route)
+    }
+
+    /// The methods of the exchanges that are captured.
+    fn methods(&self) -> Vec<String> {
+        let others = self.routes.iter().filter_map(|route| route.name().split(' ').next());
+        let mut methods: Vec<String> = ["GET", "HEAD"].into_iter().chain(others).map(str::to_owned).collect();
+        methods.sort();
+        methods.dedup();
+        methods
+    }
+
+    /// How many exchanges are to be expected, if users asked this before.
+    fn expected(&self, before: &Recent) -> f64 {
+        let one = |count: u64| {
+            let all = count as f64 * self.for_ms as f64 / before.span_ms.max(self.for_ms).max(1) as f64;
+            (all * self.share).max(all.min(FIRST_OF_ROUTE as f64))
+        };
+        before.sample.routes().filter(|(route, _)| self.allows(route)).map(|(_, counts)| one(counts.total())).sum()
+    }
+}
+
+/// What the loop and the workers share.
+struct Shared {
+    trial: Mutex<ShadowTrial>,
+    own: Arc<Mutex<OwnRequests>>,
+    listener: String,
+    candidate: Slot,
+    /// Exchanges that wait or are asked, and the bytes of those that wait.
+    pending: AtomicUsize,
+    waiting_bytes: AtomicUsize,
+    /// Rounds so far; the side that is asked first alternates.
+    rounds: AtomicU64,
+    /// Whether no more exchanges are taken.
+    is_closed: AtomicBool,
+}
+
+impl ShadowWatch {
+    /// Begins the shadow of the candidate in a slot, at this listener. `before` is what the tap saw of Active's users. Returns
+    /// what the tap is to copy of them.
+    pub fn begin(
+        &mut self,
+        candidate: Slot,
+        plan: &config::Shadow,
+        listener: &str,
+        before: &Recent,
+        dial: impl Dial + Clone,
+        secrets: Secrets,
+    ) -> Capture {
+        *lock(&self.own) = OwnRequests::default();
+        self.ended = None;
+        let plan = Plan::of(plan);
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let shared = Arc::new(Shared {
+            trial: Mutex::new(ShadowTrial::new(secrets)),
+            own: Arc::clone(&self.own),
+            listener: listener.to_owned(),
+            candidate,
+            pending: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+            rounds: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+        });
+        let jobs = Arc::new(tokio::sync::Mutex::new(jobs));
+        let worker = |_| AbortOnDrop(tokio::spawn(work(Arc::clone(&shared), Arc::clone(&jobs), dial.clone())));
+        let workers = (0..WORKERS).map(worker).collect();
+        let expected = plan.expected(before);
+        let order = Capture {
+            per_second: PER_SECOND_MAX,
+            methods: Some(plan.methods()),
+            body_bytes_max: BODY_BYTES_MAX,
+            events_max: 0,
+        };
+        self.current = Some(Shadow {
+            candidate,
+            plan,
+            expected,
+            queue,
+            shared,
+            taken: BTreeMap::new(),
+            seed: 1,
+            _workers: workers,
+        });
+        order
+    }
+
+    /// Ends the shadow. Requests that are under way are given up.
+    pub fn end(&mut self) {
+        if self.current.take().is_some() {
+            self.ended = Some(Instant::now());
+        }
+    }
+
+    /// What was compared so far, for a person.
+    pub fn summary(&self) -> Option<String> {
+        self.current.as_ref().map(|shadow| lock(&shadow.shared.trial).summary())
+    }
+
+    /// Whether a candidate is asked.
+    pub fn is_under_way(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// The shadow that is under way.
+    pub fn current(&mut self) -> Option<&mut Shadow> {
+        self.current.as_mut()
+    }
+
+    /// Takes rei's own requests out of what a source counted as requests of users.
+    pub fn take_out_own(&mut self, slot: Slot, source: Source, sample: &mut Sample) {
+        if self.ended.is_some_and(|ended| ended.elapsed() > OWED_MAX) {
+            *lock(&self.own) = OwnRequests::default();
+            self.ended = None;
+        }
+        if self.current.is_some() || self.ended.is_some() {
+            lock(&self.own).take_out_of(slot, source, sample);
+        }
+    }
+}
+
+impl Shadow {
+    /// Offers an exchange of a user. `seen` is the part of all exchanges that is offered. It is dropped if it may not be asked
+    /// again, if others are enough, or if too many wait.
+    pub fn offer(&mut self, slot: Slot, exchange: Captured, seen: f64) {
+        let route = Route::of_request(&exchange.request.method, &exchange.request.path);
+        let is_active = slot == self.candidate.other();
+        if !is_active || !self.plan.allows(&route) || !is_repeatable(&exchange) || !self.chooses(&route, seen) {
+            return;
+        }
+        let bytes = exchange.bytes();
+        let waiting = self.shared.waiting_bytes.load(Ordering::Relaxed);
+        if self.shared.is_closed.load(Ordering::Relaxed) || waiting + bytes > QUEUE_BYTES_MAX {
+            return;
+        }
+        self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.queue.try_send(exchange).is_err() {
+            self.shared.pending.fetch_sub(1, Ordering::Relaxed);
+            self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return;
+        }
+        if self.taken.contains_key(&route) || self.taken.len() < ROUTES_MAX {
+            *self.taken.entry(route).or_default() += 1;
+        }
+    }
+
+    /// Whether an exchange is one of the sample.
+    fn chooses(&mut self, route: &Route, seen: f64) -> bool {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.seed;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let drawn = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+        let taken = self.taken.get(route).copied();
+        let is_first = taken.map_or(self.taken.len() < ROUTES_MAX, |taken| taken < FIRST_OF_ROUTE);
+        is_first || drawn * seen.clamp(f64::MIN_POSITIVE, 1.0) < self.plan.share
+    }
+
+    /// Why the candidate is degraded, if it is.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.shared.trial).failure().map(str::to_owned)
+    }
+
+    /// The judgement, when the time of the shadow is over.
+    pub fn judge(&self) -> Analysis {
+        let trial = lock(&self.shared.trial);
+        let (compared, summary) = (trial.compared(), trial.summary());
+        if let Some(failure) = trial.failure() {
+            return Analysis { verdict: Verdict::Fail, reasons: vec![failure.to_owned()], waits_for: None };
+        }
+        drop(trial);
+        let pending = self.shared.pending.load(Ordering::Relaxed) as u64;
+        let (is_quiet, enough) = (self.expected < EXCHANGES_FEW as f64, ShadowTrial::enough(self.expected));
+        if is_quiet || compared + pending >= enough {
+            // Others are not needed. Those that are asked now may show a difference.
+            self.shared.is_closed.store(true, Ordering::Relaxed);
+        }
+        if pending > 0 && (is_quiet || compared + pending >= enough) {
+            let waits_for = Some(format!("the answers of both versions to {pending} more exchanges"));
+            return Analysis { verdict: Verdict::Inconclusive, reasons: vec![summary], waits_for };
+        }
+        if compared >= enough {
+            return Analysis { verdict: Verdict::Pass, reasons: vec![summary], waits_for: None };
+        }
+        if is_quiet {
+            let reason =
+                format!("{summary}: users ask too little that may be asked once more, so the shadow says little");
+            return Analysis { verdict: Verdict::Pass, reasons: vec![reason], waits_for: None };
+        }
+        let waits_for = Some(format!("{} more exchanges of users to ask once more", enough - compared));
+        Analysis { verdict: Verdict::Inconclusive, reasons: vec![summary], waits_for }
+    }
+}
+
+/// Whether the request of an exchange can be asked again so that the answers can be compared.
+fn is_repeatable(exchange: &Captured) -> bool {
+    // "Not modified" says what the client has; a switch of protocols and a stream of events have no end.
+    let is_whole = exchange.events.is_none() && !matches!(exchange.response.status, 100..=199 | 304);
+    let is_small = exchange.response.body.len() <= BODY_BYTES_MAX && exchange.request.body.len() <= BODY_BYTES_MAX;
+    let is_upgrade = exchange.request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+    is_whole && is_small && !is_upgrade
+}
+
+/// Asks one exchange after the other, until the shadow ends.
+async fn work(shared: Arc<Shared>, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<Captured>>>, dial: impl Dial) {
+    loop {
+        let Some(exchange) = jobs.lock().await.recv().await else { return };
+        shared.waiting_bytes.fetch_sub(exchange.bytes(), Ordering::Relaxed);
+        if let Some(asked) = shared.ask(exchange, &dial).await {
+            let trial = Arc::clone(&shared);
+            // Large bodies take longer than the loop may. A panic is already logged, and the exchange says nothing then.
+            let _ = tokio::task::spawn_blocking(move || lock(&trial.trial).add(&asked)).await;
+        }
+        shared.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Asks both versions, and again as long as the candidate's answers differ from all of Active's.
+    async fn ask(&self, exchange: Captured, dial: &impl Dial) -> Option<Asked> {
+        let request = repeated(&exchange.request);
+        let route = Route::of_request(&request.method, &request.path);
+        let timeout = (exchange.duration * PATIENCE).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
+        let mut asked = Asked { exchange, rounds: Vec::new() };
+        loop {
+            let one = async |slot: Slot| {
+                let reply = send(dial, &self.listener, slot, &request, timeout).await;
+                if let Reply::Answer(response) = &reply
+                    && let Some(class) = Class::of_status(response.status)
+                {
+                    lock(&self.own).add(slot, &route, class);
+                }
+                reply
+            };
+            let (first, second) = match self.rounds.fetch_add(1, Ordering::Relaxed) % 2 {
+                0 => (self.candidate.other(), self.candidate),
+                _ => (self.candidate, self.candidate.other()),
+            };
+            let replies = (one(first).await, one(second).await);
+            let (active, candidate) = if second == self.candidate { replies } else { (replies.1, replies.0) };
+            asked.rounds.push(Round { active, candidate });
+            let is_last = asked.rounds.len() == ROUNDS_MAX;
+            let look = move || {
+                let again = !is_last && asked.is_suspicious();
+                (asked, again)
+            };
+            let (looked, again) = tokio::task::spawn_blocking(look).await.ok()?;
+            asked = looked;
+            if !again {
+                return Some(asked);
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+}
+
+/// The request as it is asked again.
+fn repeated(request: &Request) -> Request {
+    let is_repeated = |(name, _): &&(String, String)| !NOT_REPEATED.contains(&name.to_ascii_lowercase().as_str());
+    Request { headers: request.headers.iter().filter(is_repeated).cloned().collect(), ..request.clone() }
+}
+
+/// Asks the instance of a slot once.
+async fn send(dial: &impl Dial, listener: &str, slot: Slot, request: &Request, timeout: Duration) -> Reply {
+    let exchange = async {
+        let stream = dial.dial(listener, slot.index()).await.map_err(|error| format!("cannot connect: {error}"))?;
+        // Only names a host if the request does not.
+        let address = Address::Unix(std::path::PathBuf::new());
+        http::send_on(stream, &address, request, Extent::whole(BODY_BYTES_MAX)).await.map_err(|error| match error {
+            http::Error::TooLarge { max, .. } => format!("a body of more than {max} bytes"),
+            http::Error::Exchange { source, .. } => source.to_string(),
+            // The others name the request, which may have secrets.
+            _ => "the request cannot be sent".to_owned(),
+        })
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(Ok(response)) => Reply::Answer(response),
+        Ok(Err(why)) => Reply::Nothing(why),
+        Err(_) => Reply::Nothing(format!("none within {} s", timeout.as_secs())),
+    }
+}
