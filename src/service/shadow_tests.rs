@@ -156,7 +156,7 @@ async fn a_candidate_that_does_not_answer_as_active_fails_whatever_it_does() {
         (Does::Hang, "no answer (none within 2 s)"),
     ] {
         let (mut watch, _) = begun(does, 1.0, 60).await;
-        offer(&mut watch, Slot::A, exchange("GET", "/a"));
+        (0..4).for_each(|_| offer(&mut watch, Slot::A, exchange("GET", "/a")));
         let failure = loop {
             if let Some(failure) = watch.current().unwrap().failure() {
                 break failure;
