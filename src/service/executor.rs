@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::capture::Captures;
+use super::capture::{Captures, Consumer};
 use super::facts::Facts;
 use super::failure::HINT;
 use super::fdstore::StoreWatch;
@@ -16,11 +16,11 @@ use super::jobs::{self, BuildOrder, DiagnosisFacts, Jobs, ValidationOrder};
 use super::listeners::Listeners;
 use super::logger_watch::LoggerWatch;
 use super::monitors::Monitors;
+use super::recordings::Recordings;
 use super::sync::lock;
 use super::tap_watch::{Seen, TapWatch};
 use super::timers::Timers;
 use super::tools::Tools;
-use crate::golden::Captured;
 use crate::interface::types::{ContextId, EvolutionId, RuntimeIncident, Verdict, Version};
 use crate::lifecycle::{Effect, Event, Instance, Plan, Reason, Routing, Slot, Step};
 use crate::live::Sample;
@@ -87,6 +87,8 @@ pub struct Executor {
     pub tap: TapWatch,
     /// Which exchanges the tap copies, and for whom.
     pub captures: Captures,
+    /// The recordings of live traffic.
+    pub recordings: Recordings,
     /// The health of the versions in the slots, and the trial.
     pub monitors: Monitors,
     /// Slow work.
@@ -360,18 +362,23 @@ impl Executor {
         let seen = self.tap.on_news(news, &self.listeners.traffic, &self.store.shared, &self.tools, &self.inputs)?;
         match seen {
             Seen::Sample(slot, sample) => {
+                self.recordings.saw(sample.total().total());
                 let slot = Slot::ALL.into_iter().find(|known| traffic::Slot::from(*known) == slot)?;
                 return Some((slot, sample));
             }
-            Seen::Exchange(slot, Some(exchange)) => self.on_exchange(slot, *exchange),
+            Seen::Exchange(slot, Some(exchange)) => self.recordings.offer(&self.captures, slot, &exchange),
             Seen::Exchange(_, None) => self.captures.on_undecoded(),
         }
         None
     }
 
-    /// The tap has copied an exchange: each consumer that wants it gets it.
-    fn on_exchange(&mut self, slot: traffic::Slot, exchange: Captured) {
-        tracing::trace!(%slot, path = exchange.request.path.len(), "no consumer takes the exchange");
+    /// Writes and ends recordings that are due, and says what the tap copies for them.
+    pub fn look_at_recordings(&mut self, active: Option<Slot>, is_paused: bool, at: Timestamp) {
+        self.recordings.pause(is_paused, at);
+        self.recordings.look(&self.tools, &self.inputs, at);
+        self.captures.want(Consumer::Recording, self.recordings.orders(active));
+        // The tap need not wait for the next look.
+        self.tap.order(self.captures.orders());
     }
 
     /// The logger has ended: starts another one.
