@@ -167,7 +167,6 @@ struct Shared {
     trial: Mutex<ShadowTrial>,
     seen: Mutex<Seen>,
     own: Arc<Mutex<OwnRequests>>,
-    listener: String,
     candidate: Slot,
     /// Exchanges that wait or are asked, and the bytes of those that wait.
     pending: AtomicUsize,
@@ -179,13 +178,12 @@ struct Shared {
 }
 
 impl ShadowWatch {
-    /// Begins the shadow of the candidate in a slot, at this listener. `before` is what the tap saw of Active's users. Returns
+    /// Begins the shadow of the candidate in a slot. `before` is what the tap saw of Active's users. Returns
     /// what the tap is to copy of them.
     pub fn begin(
         &mut self,
         candidate: Slot,
         plan: &config::Shadow,
-        listener: &str,
         before: &Recent,
         dial: impl Dial + Clone,
         secrets: Secrets,
@@ -200,7 +198,6 @@ impl ShadowWatch {
             trial: Mutex::new(trial),
             seen: Mutex::new(seen),
             own: Arc::clone(&self.own),
-            listener: listener.to_owned(),
             candidate,
             pending: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -365,6 +362,7 @@ impl Shared {
     async fn ask(self: &Arc<Self>, exchange: Captured, dial: &impl Dial) {
         let request = repeated(&exchange.request);
         let timeout = (exchange.duration * PATIENCE).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
+        let listener = exchange.listener.clone();
         let mut asked = Asked::new(exchange);
         // The first to be asked alternates, in the rounds of an exchange too.
         let begins = self.exchanges.fetch_add(1, Ordering::Relaxed);
@@ -373,8 +371,8 @@ impl Shared {
             let is_actives = (begins + asked.rounds).is_multiple_of(2);
             let first = if is_actives { self.candidate.other() } else { self.candidate };
             let replies = [
-                self.send(dial, first, &request, timeout).await,
-                self.send(dial, first.other(), &request, timeout).await,
+                self.send(dial, &listener, first, &request, timeout).await,
+                self.send(dial, &listener, first.other(), &request, timeout).await,
             ];
             let [active, candidate] = if is_actives {
                 replies
@@ -407,8 +405,8 @@ impl Shared {
     }
 
     /// Asks the instance of a slot once.
-    async fn send(&self, dial: &impl Dial, slot: Slot, request: &Request, timeout: Duration) -> Reply {
-        let reply = send(dial, &self.listener, slot, request, timeout).await;
+    async fn send(&self, dial: &impl Dial, listener: &str, slot: Slot, request: &Request, timeout: Duration) -> Reply {
+        let reply = send(dial, listener, slot, request, timeout).await;
         if let Reply::Answer(response) = &reply
             && let Some(class) = Class::of_status(response.status)
         {

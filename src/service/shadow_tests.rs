@@ -75,6 +75,7 @@ fn exchange(method: &str, path: &str) -> Captured {
         at: Timestamp::default(),
         connection: 1,
         index: 0,
+        listener: "http".to_owned(),
         request: Request { method: method.to_owned(), ..Request::get(path) },
         response: Response { status: 200, headers: Vec::new(), body: b"well".to_vec() },
         events: None,
@@ -99,7 +100,7 @@ async fn begun(candidate: Does, share: f64, requests: u64) -> (ShadowWatch, [Arc
     let (active, active_count) = server(Does::Answer("well")).await;
     let (candidate, count) = server(candidate).await;
     let mut watch = ShadowWatch::default();
-    watch.begin(Slot::B, &plan(share), "http", &before(requests), Plain([active, candidate]), Secrets::default());
+    watch.begin(Slot::B, &plan(share), &before(requests), Plain([active, candidate]), Secrets::default());
     (watch, [active_count, count])
 }
 

@@ -62,7 +62,16 @@ async fn connection(address: &Address, connection: u64, paths: &[&str], recorder
         let events = (*path == "/events").then_some(2);
         let response = open.send(&request, LONG, Extent { bytes_max: 1 << 20, events }).await.unwrap();
         let duration = Duration::from_millis(1);
-        recorder.offer(Captured { at, connection, index, request, response, events, duration });
+        recorder.offer(Captured {
+            at,
+            connection,
+            index,
+            listener: "http".to_owned(),
+            request,
+            response,
+            events,
+            duration,
+        });
     }
 }
 

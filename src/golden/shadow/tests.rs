@@ -22,6 +22,7 @@ fn asked(path: &str, user: Response) -> Asked {
         at: Timestamp::from_unix_ms(1_700_000_000_000),
         connection: 1,
         index: 0,
+        listener: "http".to_owned(),
         request: Request::get(path),
         response: user,
         events: None,
